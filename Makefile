@@ -1,0 +1,49 @@
+# Each target does all its own set-up, in .venv, from hash-pinned locks.
+
+PYTHON ?= $(shell tools/find-python)
+BIN := .venv/bin
+
+.PHONY: serve test lint bench lock docs clean
+
+serve: .venv/.run
+	@$(BIN)/farebox serve
+
+test: .venv/.dev
+	$(BIN)/python -m pytest
+
+lint: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m tools.reference --check
+
+bench: .venv/.dev
+	$(BIN)/python -m bench
+
+# The reference pages that are made from the code.
+docs: .venv/.dev
+	$(BIN)/python -m tools.reference
+
+# After a change to the dependencies in pyproject.toml; needs `uv`.
+lock:
+	uv pip compile -q pyproject.toml --group build -o requirements/run.txt $(LOCK)
+	uv pip compile -q pyproject.toml --group dev -o requirements/dev.txt $(LOCK)
+LOCK := --generate-hashes --no-emit-index-url --no-header --no-annotate --universal --python-version 3.11 --upgrade
+
+clean:
+	rm -rf .venv tests/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.venv/bin/python:
+	@tools/make-venv "$(PYTHON)"
+
+.venv/.run: .venv/bin/python requirements/run.txt pyproject.toml
+	@echo "Installing Farebox into .venv ..."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/run.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/.dev: .venv/.run requirements/dev.txt
+	@echo "Installing what the tests need into .venv ..."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@

@@ -1,0 +1,1 @@
+"""Rules: no await, no clock, no environment, no I/O."""
