@@ -1,0 +1,87 @@
+"""Refusals: why an order was not served. Each knows its status and type; only the wire format words it.
+
+Statuses and error types: OpenRouter's OpenAPI document and its list of `metadata.error_type`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(eq=False)
+class Refusal(Exception):  # noqa: N818 - the word of the house
+    """An order that was not served, or not to its end.
+
+    `status` is the HTTP status and the integer `code` of the body; `error_type` is from OpenRouter's vocabulary.
+    """
+
+    status: int
+    error_type: str
+    message: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, object] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.error_type}: {self.message}"
+
+
+def invalid(message: str) -> Refusal:
+    return Refusal(400, "invalid_request", message)
+
+
+def unauthenticated(message: str) -> Refusal:
+    return Refusal(401, "authentication", message)
+
+
+def unaffordable(message: str, **metadata: object) -> Refusal:
+    return Refusal(402, "payment_required", message, metadata=metadata)
+
+
+def forbidden(message: str) -> Refusal:
+    return Refusal(403, "permission_denied", message)
+
+
+def unknown(message: str) -> Refusal:
+    return Refusal(404, "not_found", message)
+
+
+def wrong_method(method: str, allowed: str) -> Refusal:
+    return Refusal(405, "invalid_request", f"{method} is not answered here; use {allowed}", headers={"allow": allowed})
+
+
+def too_slow(message: str) -> Refusal:
+    return Refusal(408, "timeout", message)
+
+
+def too_large(message: str) -> Refusal:
+    return Refusal(413, "payload_too_large", message)
+
+
+def too_many(message: str, retry_after_seconds: int) -> Refusal:
+    return Refusal(429, "rate_limit_exceeded", message, headers={"retry-after": str(retry_after_seconds)})
+
+
+def headers_too_large(limit_bytes: int) -> Refusal:
+    return Refusal(431, "invalid_request", f"the request line and headers are over {limit_bytes} bytes")
+
+
+def unreachable(message: str) -> Refusal:
+    """The upstream has not heard of the order: a retry is safe."""
+    return Refusal(502, "provider_unavailable", message)
+
+
+def connect_timeout(message: str) -> Refusal:
+    """The upstream could not be reached in time and has not heard of the order: a retry is safe."""
+    return Refusal(504, "timeout", message)
+
+
+BROKEN_STATUS = 424
+"""Failed Dependency: raised by every SDK and retried by none.
+
+OpenAI's and Anthropic's clients repeat 408, 409, 429 and 5xx, OpenRouter's repeat 5xx for an hour; a repeated order
+would be paid for twice once the upstream may have accepted it.
+"""
+
+
+def broken(message: str, **metadata: object) -> Refusal:
+    """The upstream broke off after it may have accepted the order: what it cost is not known yet."""
+    return Refusal(BROKEN_STATUS, "provider_unavailable", message, metadata=metadata)

@@ -1,0 +1,83 @@
+"""Money: exact decimals in, integer nano-dollars and events out. No float comes near.
+
+An event is $0.00001. A cost becomes events once, rounded up, at settlement; money in the books is whole nano-dollars.
+"""
+
+from decimal import ROUND_CEILING, Context, Decimal, Inexact, InvalidOperation
+
+EVENT_NANOS = 10_000
+"""Nano-dollars in one event."""
+
+NANOS_PER_USD = 1_000_000_000
+
+_EVENT_DIGITS = 5
+_NANO_DIGITS = 9
+
+COST_MAX_USD = Decimal(1_000_000)
+"""More than any one answer can cost: a number above it is a fault of the upstream, not a price."""
+
+COST_DIGITS_MAX = 60
+"""Longest coefficient read as a cost. A binary float written out in full has at most 17 significant digits."""
+
+_COST_EXPONENT_MIN = -400
+"""Below the smallest binary float (5e-324): smaller exponents are noise, and would make exact arithmetic large."""
+
+_EXACT = Context(prec=COST_DIGITS_MAX - _COST_EXPONENT_MIN, traps=[Inexact, InvalidOperation])
+
+
+def is_readable_cost(cost: Decimal) -> bool:
+    """Whether a reported cost is an amount that can be booked: finite, not negative, of sane size and length."""
+    if not cost.is_finite() or (cost.is_signed() and cost != 0):
+        return False
+    _, digits, exponent = cost.as_tuple()
+    return (
+        isinstance(exponent, int)
+        and exponent >= _COST_EXPONENT_MIN
+        and len(digits) <= COST_DIGITS_MAX
+        and cost <= COST_MAX_USD
+    )
+
+
+def events_ceil(cost: Decimal) -> int:
+    """Events that `cost` (USD, readable) becomes: rounded up, exactly. Zero is zero."""
+    assert is_readable_cost(cost), cost
+    return int(cost.scaleb(_EVENT_DIGITS, _EXACT).to_integral_value(ROUND_CEILING))
+
+
+def add_exact(one: Decimal, other: Decimal) -> Decimal:
+    """The sum of two readable costs, not rounded to the ambient precision."""
+    return _EXACT.add(one, other)
+
+
+def events_usd(events: int) -> Decimal:
+    """The USD that `events` stand for, exactly."""
+    return Decimal(events).scaleb(-_EVENT_DIGITS)
+
+
+def floor_units(amount: Decimal, unit_price: Decimal) -> int:
+    """How many whole units of `unit_price` (above zero) `amount` covers; 0 when it is negative."""
+    return max(0, int(amount // unit_price))
+
+
+def format_usd(nanos: int) -> str:
+    """Nano-dollars as plain decimal USD without trailing zeros: 20_000 -> "0.00002", 5_000_000_000 -> "5"."""
+    sign = "-" if nanos < 0 else ""
+    whole, fraction = divmod(abs(nanos), NANOS_PER_USD)
+    return f"{sign}{whole}.{fraction:09d}".rstrip("0").rstrip(".") if fraction else f"{sign}{whole}"
+
+
+def parse_usd(text: str) -> int:
+    """A plain USD amount ("5", "0.25", "$1") as nano-dollars.
+
+    Raises:
+        ValueError: not a plain decimal number, negative, finer than a nano-dollar, or over a thousand million dollars.
+    """
+    plain = text.strip().removeprefix("$")
+    whole, dot, fraction = plain.partition(".")
+    if not (whole + fraction).isascii() or not (whole + fraction).isdigit() or (dot and not fraction):
+        raise ValueError(f"{text!r} is not an amount in USD; write it like 5 or 0.25")
+    if len(fraction) > _NANO_DIGITS:
+        raise ValueError(f"{text!r} is finer than $0.000000001, the smallest amount the books hold")
+    if len(whole) > _NANO_DIGITS:
+        raise ValueError(f"{text!r} is more than the books hold in one transfer ($999,999,999)")
+    return int(whole or "0") * NANOS_PER_USD + int(fraction.ljust(_NANO_DIGITS, "0"))

@@ -1,0 +1,35 @@
+"""Reading JSON whose shape is somebody else's."""
+
+import re
+
+from msgspec import DecodeError, Raw
+
+UNREADABLE = (DecodeError, RecursionError)
+"""What decoding raises: wrong JSON, wrong types, or a nesting so deep that only an attacker writes it."""
+
+_AT_PATH = re.compile(r"^(?P<what>.*) - at `\$?\.?(?P<path>.*)`$")
+
+
+def is_null(value: Raw) -> bool:
+    return bytes(value) == b"null"
+
+
+def json_path_error(error: Exception) -> str:
+    """A decoding error as its reader would word it: the field first, then what is wrong with it."""
+    if isinstance(error, RecursionError):
+        return "the body is nested too deeply"
+    text = str(error)
+    if found := _AT_PATH.match(text):
+        return f"{found['path']}: {found['what'][0].lower()}{found['what'][1:]}"
+    if text.startswith("Expected"):
+        return f"the body: {text[0].lower()}{text[1:]}"
+    return f"the body is not JSON: {text.removeprefix('JSON is malformed: ')}"
+
+
+def skip_to_json(body: bytes) -> bytes:
+    """The body from its JSON on: OpenRouter sends blank lines, and relays its comments, before a slow answer."""
+    text = body.lstrip()
+    while text.startswith(b":"):
+        _, _, text = text.partition(b"\n")
+        text = text.lstrip()
+    return text
