@@ -1,0 +1,42 @@
+"""From a request body to an order: read, checked against the plan, capped."""
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from farebox.core.errors import forbidden
+from farebox.core.formats import Asked, Format
+from farebox.core.plans import Plan
+
+
+class Order(Struct, frozen=True):
+    """A validated request. `body` is what the upstream gets: the caller's own bytes unless a cap had to be set."""
+
+    asked: Asked
+    body: bytes
+    answer_tokens: int | None
+
+    @property
+    def model(self) -> str:
+        """The model asked first."""
+        return self.asked.models[0]
+
+
+def read_order(body: bytes, wire: Format, plan: Plan) -> Order:
+    """Read a request body under a plan.
+
+    Raises:
+        Refusal: 400 when the body is not a request of this format; 403 when the plan does not allow a model.
+    """
+    asked = wire.read(body)
+    for model in asked.models:
+        if not plan.allows(model):
+            raise forbidden(f"the plan `{plan.name}` does not include the model `{model}`")
+    order = Order(asked, body, asked.answer_tokens)
+    return order if plan.answer_tokens_max is None else capped(order, wire, plan.answer_tokens_max)
+
+
+def capped(order: Order, wire: Format, answer_tokens: int) -> Order:
+    """The order with an answer of at most `answer_tokens`; itself when it asks for no more."""
+    if order.answer_tokens is not None and order.answer_tokens <= answer_tokens:
+        return order
+    return replace(order, body=wire.capped(order.body, answer_tokens), answer_tokens=answer_tokens)

@@ -1,0 +1,79 @@
+"""The meter: a stream's bytes pass through it, and it reads what they say about the cost.
+
+It changes nothing but events that strict SDKs choke on, keeps nothing back but an event whose end has not come, and
+does no I/O.
+"""
+
+from farebox.core.errors import Refusal
+from farebox.core.formats import PASS, Format, Identity, Seen
+from farebox.core.sse import EventSplitter, ended
+from farebox.core.usage import Cost, Unknown, Verdict
+
+
+class Meter:
+    """Reads one exchange, streamed or whole. The last cost seen is the one that counts."""
+
+    __slots__ = ("_cost", "_splitter", "_wire", "answer_tokens", "identity", "prompt_tokens", "served_model")
+
+    def __init__(self, wire: Format, identity: Identity) -> None:
+        self._wire = wire
+        self._splitter = EventSplitter()
+        self._cost: Cost | Unknown | None = None
+        self.identity = identity
+        self.served_model: str | None = None
+        self.prompt_tokens: int | None = None
+        self.answer_tokens: int | None = None
+
+    def identify(self, generation_id: str | None) -> None:
+        """Take the generation's id from the answer's head, where it stands there."""
+        if generation_id:
+            self.identity = Identity(generation_id, self.identity.model, self.identity.created)
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What may go on now: every event that `chunk` completes.
+
+        Raises:
+            Refusal: an event without end.
+        """
+        events = self._splitter.feed(chunk)
+        if len(events) == 1:
+            return self._pass(events[0])
+        return b"".join([self._pass(event) for event in events])
+
+    def finish(self) -> bytes:
+        """What may go on after the upstream's last byte: an event whose empty line is missing, with it."""
+        rest = self._splitter.rest()
+        return self._pass(ended(rest)) if rest.strip() else rest
+
+    def read_answer(self, body: bytes) -> tuple[bytes, Refusal | None]:
+        """A whole answer, and why it is none where it is none."""
+        seen = self._wire.see_answer(body)
+        self._note(seen)
+        return (body if seen.repaired is None else seen.repaired), seen.failure
+
+    def verdict(self, otherwise: str) -> Verdict:
+        """What the exchange cost, once the upstream has accepted it; `otherwise` says why that is not known."""
+        return self._cost or Unknown(otherwise)
+
+    def error_event(self, refusal: Refusal) -> bytes:
+        """An event that tells a stream's reader that it broke off."""
+        return self._wire.error_event(refusal, self.identity)
+
+    def _pass(self, event: bytes) -> bytes:
+        seen = self._wire.see_event(event, self.identity)
+        if seen is PASS:
+            return event
+        self._note(seen)
+        return event if seen.repaired is None else seen.repaired
+
+    def _note(self, seen: Seen) -> None:
+        if seen.generation_id and not self.identity.generation_id:
+            self.identify(seen.generation_id)
+        if seen.model:
+            self.served_model = seen.model
+        if seen.cost is not None and not (isinstance(seen.cost, Unknown) and isinstance(self._cost, Cost)):
+            self._cost = seen.cost
+        if seen.prompt_tokens is not None:
+            self.prompt_tokens = seen.prompt_tokens
+        if seen.answer_tokens is not None:
+            self.answer_tokens = seen.answer_tokens

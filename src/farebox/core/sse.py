@@ -1,0 +1,89 @@
+"""Server-sent events: bytes in, whole events out, not a byte changed.
+
+Cut as the WHATWG event stream grammar cuts: lines end in LF, CR or CRLF in any mix, and an empty line ends an event.
+"""
+
+import re
+
+from farebox.core.errors import broken
+
+EVENT_BYTES_MAX = 32 * 1024 * 1024
+"""Longest event held while its end is awaited. An image travels inside one event as base64: 4K PNGs reach 20 MB."""
+
+# Atomic groups: a CRLF is one line end and is never taken apart to find a second one in it.
+_EVENT_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+
+_PARTIAL_END_MAX = len(b"\r\n\r")
+
+
+class EventSplitter:
+    """Collects bytes and gives whole events, each with the empty line that ends it."""
+
+    __slots__ = ("_buffer", "_searched")
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._searched = 0
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The events that `chunk` completes; joined with `rest` they are what came in.
+
+        Raises:
+            Refusal: an event grew over EVENT_BYTES_MAX.
+        """
+        if not self._buffer and chunk.endswith(b"\n\n") and b"\r" not in chunk:
+            if chunk.find(b"\n\n") == len(chunk) - 2:
+                return [chunk]
+            return [event + b"\n\n" for event in chunk[:-2].split(b"\n\n")]
+        return self._feed_slowly(chunk)
+
+    def _feed_slowly(self, chunk: bytes) -> list[bytes]:
+        buffer = self._buffer
+        buffer += chunk
+        events: list[bytes] = []
+        start = 0
+        # A CR at the very end may be half a CRLF. The event is whole either way and goes on at once; the LF then leads
+        # the next one, where it is an empty line that means nothing.
+        for end in _EVENT_END.finditer(buffer, self._searched):
+            events.append(bytes(buffer[start : end.end()]))
+            start = end.end()
+        del buffer[:start]
+        self._searched = max(0, len(buffer) - _PARTIAL_END_MAX)
+        if len(buffer) > EVENT_BYTES_MAX:
+            raise broken(f"the upstream sent an event without end (over {EVENT_BYTES_MAX} bytes)")
+        return events
+
+    def rest(self) -> bytes:
+        """What came after the last whole event: an event whose empty line is missing, or nothing."""
+        return bytes(self._buffer)
+
+
+def event_data(event: bytes) -> bytes | None:
+    """The data of one event, its lines joined by LF; None when it has no `data` field (comments, `retry:`)."""
+    if (
+        event.startswith(b"data: ")
+        and event.endswith(b"\n\n")
+        and event.find(b"\n") == len(event) - 2
+        and b"\r" not in event
+    ):
+        return event[6:-2]
+    lines = [line for line in _LINE_END.split(event) if line.startswith(b"data")]
+    values = [line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:") or line == b"data"]
+    return b"\n".join(values) if values else None
+
+
+def data_event(data: bytes) -> bytes:
+    """An event of one line of data."""
+    return b"data: " + data + b"\n\n"
+
+
+def comment_event(text: bytes) -> bytes:
+    """A comment, which every client skips, in the place of something that some cannot read."""
+    return b": " + b" ".join(_LINE_END.split(text)).strip() + b"\n\n"
+
+
+def ended(rest: bytes) -> bytes:
+    """An event whose empty line is missing, with it: clients drop an event that none follows."""
+    # After a CR, one LF would only make a CRLF of it.
+    return rest + (b"\n" if rest.endswith(b"\n") else b"\n\n")
