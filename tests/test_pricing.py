@@ -1,0 +1,151 @@
+"""The price list, and the ceiling it puts on an order."""
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farebox.core.errors import Refusal
+from farebox.core.formats import Asked
+from farebox.core.plans import BUILT_IN
+from farebox.core.pricing import (
+    EXTRAS_USD,
+    IMAGE_TOKENS_MAX,
+    LEAST_ANSWER_TOKENS,
+    Ceiling,
+    PriceList,
+    ceiling,
+    find_rates,
+    read_price_list,
+)
+from farebox.upstream.simulator import models
+
+PAYING, FREE = BUILT_IN["paying"], BUILT_IN["free"]
+
+
+def prices(*entries: dict[str, Any]) -> PriceList:
+    return read_price_list(json.dumps({"data": list(entries)}).encode())
+
+
+def model(name: str = "a/b", context: int | None = 1000, longest: int | None = 500, **pricing: Any) -> dict[str, Any]:
+    return {
+        "id": name,
+        "pricing": {"prompt": "0.001", "completion": "0.002", **pricing},
+        "context_length": context,
+        "top_provider": {"max_completion_tokens": longest},
+    }
+
+
+def asked(*names: str, prompt_bytes: int = 100, images: int = 0, answers: int = 1, **flags: bool) -> Asked:
+    flags = {"streamed": False, "prompt_is_open": False, "is_premium": False, **flags}
+    return Asked(
+        models=names or ("a/b",), answer_tokens=None, answers=answers, prompt_bytes=prompt_bytes, images=images, **flags
+    )
+
+
+@pytest.mark.parametrize(
+    ("what", "cap", "cost"),
+    [
+        (asked(), 10, "0.12"),
+        (asked(), None, "1.1"),
+        (asked(), 9999, "1.1"),
+        (asked(prompt_bytes=5000), 10, "1.02"),
+        (asked(answers=3), 10, "0.16"),
+        (asked(images=1, prompt_bytes=1), 10, "1.02"),
+        (asked(prompt_is_open=True), 10, str(Decimal("1.02") + EXTRAS_USD)),
+        (asked(is_premium=True), 10, "0.36"),
+    ],
+)
+def test_a_ceiling_bounds_prompt_and_answer(what: Asked, cap: int | None, cost: str) -> None:
+    most = ceiling(what, cap, prices(model()))
+    assert most.cost(most.tokens) == Decimal(cost)
+
+
+@pytest.mark.parametrize(
+    ("pricing", "cost"),
+    [
+        ({"request": "0.5"}, "0.62"),
+        ({"input_cache_write": "0.002"}, "0.22"),
+        ({"internal_reasoning": "0.004"}, "0.14"),
+        ({"image_output": "0.01"}, "0.2"),
+        (
+            {"overrides": [{"min_prompt_tokens": 200, "prompt": "0.003"}, {"utc_start": 100, "completion": "0.004"}]},
+            "0.34",
+        ),
+        ({"discount": 0.5}, "0.12"),
+    ],
+)
+def test_each_part_is_bounded_by_its_dearest_price(pricing: dict[str, Any], cost: str) -> None:
+    most = ceiling(asked(), 10, prices(model(**pricing)))
+    assert most.cost(most.tokens) == Decimal(cost)
+
+
+def test_the_dearest_of_several_models_counts() -> None:
+    listed = prices(model(), model("c/d", prompt="0.01", completion="0.001"))
+    for names in (("a/b", "c/d"), ("c/d", "a/b")):
+        most = ceiling(asked(*names), 10, listed)
+        assert (most.fixed, most.token) == (Decimal("1.00"), Decimal("0.002"))
+
+
+def test_a_picture_costs_its_price_and_its_tokens() -> None:
+    most = ceiling(asked(images=2, prompt_bytes=10), 1, prices(model(context=None, image="0.5", prompt="0.000001")))
+    assert most.fixed == Decimal(1) + Decimal("0.000001") * (2 * IMAGE_TOKENS_MAX + 10)
+
+
+@pytest.mark.parametrize("name", ["c/d", "a/b:free", "", "a"])
+def test_a_model_that_is_not_listed_has_no_price_and_is_not_free(name: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        find_rates(prices(model()), name)
+    assert refused.value.status == 404
+
+
+def test_a_variant_has_its_models_price_and_a_free_one_its_own() -> None:
+    listed = prices(model(), model("a/b:free", prompt="0", completion="0"))
+    assert find_rates(listed, "a/b:nitro") == find_rates(listed, "a/b")
+    assert find_rates(listed, "a/b:free").prompt == 0
+
+
+def test_a_routers_bound_is_the_dearest_model() -> None:
+    listed = prices(model(), model("c/d", completion="0.5"), model("auto", prompt="-1", completion="-1"))
+    assert find_rates(listed, "auto").answer == Decimal("0.5")
+
+
+@pytest.mark.parametrize("price", ["-0.1", "NaN", "free", "1e9", None])
+def test_an_entry_whose_price_is_none_is_not_served(price: Any) -> None:
+    listed = prices(model(), model("c/d", completion=price))
+    assert "c/d" not in listed.rates
+    assert len(listed.entries) == 2
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b'{"data":[]}', b'{"data":[{"id":"a/b"}]}'])
+def test_a_list_without_a_price_is_no_list(body: bytes) -> None:
+    with pytest.raises(ValueError, match="model list"):
+        read_price_list(body)
+
+
+def test_every_simulated_model_has_a_price() -> None:
+    assert set(read_price_list(models.listing()).rates) == set(models.MODELS)
+
+
+amounts = st.decimals(min_value=0, max_value=1, places=9)
+
+
+@given(amounts, amounts, st.integers(1, 10**6), st.integers(0, 10**13), st.sampled_from([PAYING, FREE]))
+def test_what_a_balance_covers_is_never_more_than_the_balance(
+    fixed: Decimal, token: Decimal, tokens: int, nanos: int, plan: Any
+) -> None:
+    most = Ceiling(fixed, token, tokens)
+    if token and most.least_nanos(plan) <= nanos:
+        covered = most.tokens_covered(plan, nanos)
+        assert min(tokens, LEAST_ANSWER_TOKENS) <= covered <= tokens
+        assert plan.fare_nanos(most.cost(covered)) <= nanos
+        if covered < tokens:
+            assert plan.fare_nanos(most.cost(covered + 1)) > nanos
+
+
+def test_an_absurd_price_is_bounded() -> None:
+    most = ceiling(asked(answers=128), None, prices(model(completion="1000", longest=10**9)))
+    assert most.fare_nanos(FREE) == 10 * 10**6 * 10**9
