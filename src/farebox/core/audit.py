@@ -1,0 +1,127 @@
+"""The audit: every fare computed again from what is stored, every balance again from its transfers."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from farebox.core.ledger import CASH, FARES, Balance, HoldRow, Transfer, settlement_id
+from farebox.core.money import events_ceil, format_usd, is_readable_cost
+
+
+@dataclass(slots=True)
+class Audit:
+    """What was counted, and each difference in words. No differences: the books are right."""
+
+    accounts: int = 0
+    transfers: int = 0
+    holds: dict[str, int] = field(default_factory=lambda: {"pending": 0, "open": 0, "posted": 0, "voided": 0})
+    fares_nanos: int = 0
+    paid_in_nanos: int = 0
+    over_hold: int = 0
+    differences: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Sums:
+    credits: int = 0
+    debits: int = 0
+    pending: int = 0
+
+
+def audit(transfers: Iterable[Transfer], holds: Iterable[HoldRow], balances: Iterable[Balance]) -> Audit:
+    """Go through all rows of one moment; transfers come ordered by id, so that a hold comes before its ending."""
+    found = Audit()
+    sums: dict[int, _Sums] = {}
+    held: dict[str, Transfer] = {}
+    ended: dict[str, Transfer] = {}
+    for transfer in transfers:
+        found.transfers += 1
+        _take(transfer, sums, held, ended, found)
+    for hold in holds:
+        found.holds[hold.state] += 1
+        found.differences += _hold_differences(hold, held.pop(hold.id, None), ended.pop(settlement_id(hold.id), None))
+    found.differences += [f"transfer {t.id}: holds money for an order that is not in the books" for t in held.values()]
+    found.differences += [f"transfer {t.id}: ends a hold that is not in the books" for t in ended.values()]
+    for balance in balances:
+        found.accounts += 1
+        found.differences += _balance_differences(balance, sums.get(balance.account_id, _Sums()))
+    rest = sum(each.credits - each.debits for each in sums.values())
+    if rest:
+        found.differences.append(f"the books do not balance: credits exceed debits by ${format_usd(rest)}")
+    return found
+
+
+def _take(
+    transfer: Transfer, sums: dict[int, _Sums], held: dict[str, Transfer], ended: dict[str, Transfer], found: Audit
+) -> None:
+    debit = sums.setdefault(transfer.debit_account, _Sums())
+    credit = sums.setdefault(transfer.credit_account, _Sums())
+    match transfer.kind:
+        case "hold":
+            debit.pending += transfer.amount_nanos
+            held[transfer.id] = transfer
+        case "post" | "void":
+            ended[transfer.id] = transfer
+            if placed := held.get(transfer.hold_id or ""):
+                debit.pending -= placed.amount_nanos
+            if transfer.kind == "post":
+                debit.debits += transfer.amount_nanos
+                credit.credits += transfer.amount_nanos
+                found.fares_nanos += transfer.amount_nanos
+                found.over_hold += transfer.over_hold_nanos > 0
+        case "top-up" | "adjustment":
+            debit.debits += transfer.amount_nanos
+            credit.credits += transfer.amount_nanos
+            found.paid_in_nanos += transfer.amount_nanos if transfer.debit_account == CASH else 0
+    if transfer.kind == "hold" and transfer.credit_account != FARES:
+        found.differences.append(f"transfer {transfer.id}: holds money for account {transfer.credit_account}")
+
+
+def _hold_differences(hold: HoldRow, placed: Transfer | None, ending: Transfer | None) -> list[str]:
+    wrong: list[str] = []
+    if placed is None:
+        wrong.append("has no transfer that set its money aside")
+    elif (placed.amount_nanos, placed.debit_account) != (hold.amount_nanos, hold.account_id):
+        wrong.append(f"says ${format_usd(hold.amount_nanos)}, its transfer ${format_usd(placed.amount_nanos)}")
+    due = {"posted": "post", "voided": "void"}.get(hold.state)
+    if (ending.kind if ending else None) != due:
+        wrong.append(f"is {hold.state}, and was ended by {ending.kind if ending else 'nothing'}")
+    if ending is not None and ending.debit_account != hold.account_id:
+        wrong.append(f"is of account {hold.account_id}, and was ended for account {ending.debit_account}")
+    if ending is not None and ending.kind == "void" and ending.amount_nanos != hold.amount_nanos:
+        wrong.append(f"set ${format_usd(hold.amount_nanos)} aside and gave ${format_usd(ending.amount_nanos)} back")
+    if ending is not None and ending.kind == "post":
+        wrong += _fare_differences(hold, ending)
+    return [f"hold {hold.id} {each}" for each in wrong]
+
+
+def _fare_differences(hold: HoldRow, post: Transfer) -> list[str]:
+    if post.cost is None or not is_readable_cost(post.cost):
+        return [f"was posted at a cost that is no amount: {post.cost}"]
+    events = events_ceil(post.cost)
+    fare = events * hold.event_price_nanos
+    wrong: list[str] = []
+    if (events, fare) != (post.events, post.amount_nanos):
+        wrong.append(
+            f"cost ${post.cost}: {events} events, ${format_usd(fare)} under the plan `{hold.plan}`;"
+            f" booked were {post.events} events, ${format_usd(post.amount_nanos)}"
+        )
+    if post.over_hold_nanos != max(0, post.amount_nanos - hold.amount_nanos):
+        wrong.append(f"is flagged ${format_usd(post.over_hold_nanos)} above its hold, which is wrong")
+    return wrong
+
+
+def _balance_differences(balance: Balance, sums: _Sums) -> list[str]:
+    wrong: list[str] = []
+    for what, stored, computed in (
+        ("paid in", balance.credits_nanos, sums.credits),
+        ("spent", balance.debits_nanos, sums.debits),
+        ("held", balance.pending_nanos, sums.pending),
+    ):
+        if stored != computed:
+            wrong.append(
+                f"account {balance.account_id}: ${format_usd(stored)} {what}, its transfers say ${format_usd(computed)}"
+            )
+    available = balance.available_nanos
+    if available is not None and max(0, -available) != balance.overdrawn_nanos:
+        wrong.append(f"account {balance.account_id}: ${format_usd(balance.overdrawn_nanos)} overdrawn, which is wrong")
+    return wrong

@@ -1,0 +1,366 @@
+"""The ledger's rules: what each command does to the books, decided on the part of them that it touches.
+
+Every movement is an immutable transfer with a debit and a credit side. A hold is a *pending* transfer; exactly one
+*post* or *void* ends it, under an id derived from the hold's, so that ending twice is one ending. Balances are a
+projection of the transfers. A store reads the balances and holds that a batch of commands names, lets a `Page` decide,
+and writes the page's rows in one transaction. (One long module: the values and the rules over them are one story.)
+"""
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from farebox.core.money import events_ceil
+from farebox.core.usage import Cost, Nothing, Unknown, Verdict
+
+CASH = 0
+"""The account top-ups come from: what the operator was paid outside."""
+
+FARES = 1
+"""The account fares go to."""
+
+FIRST_CALLER_ACCOUNT = 2
+
+TransferKind = Literal["top-up", "hold", "post", "void", "adjustment"]
+HoldState = Literal["pending", "open", "posted", "voided"]
+
+
+class Transfer(Struct, frozen=True):
+    """One movement. `hold_id` on the three kinds that concern a hold; cost, events and price on a post."""
+
+    id: str
+    kind: TransferKind
+    debit_account: int
+    credit_account: int
+    amount_nanos: int
+    created_us: int
+    hold_id: str | None = None
+    cost: Decimal | None = None
+    events: int | None = None
+    event_price_nanos: int | None = None
+    over_hold_nanos: int = 0
+    note: str | None = None
+
+
+class Balance(Struct, frozen=True):
+    """An account's projection. `limit_nanos` is how far below zero it may go: 0 prepaid, None without limit.
+
+    `overdrawn_nanos` is how far fares above their holds took it beyond that; nothing can be held until it is made good.
+    """
+
+    account_id: int
+    credits_nanos: int
+    debits_nanos: int
+    pending_nanos: int
+    limit_nanos: int | None
+    overdrawn_nanos: int = 0
+
+    @property
+    def balance_nanos(self) -> int:
+        """Paid in less fares posted."""
+        return self.credits_nanos - self.debits_nanos
+
+    @property
+    def available_nanos(self) -> int | None:
+        """What may still be held; None without limit."""
+        return None if self.limit_nanos is None else self.balance_nanos + self.limit_nanos - self.pending_nanos
+
+    def moved(self, credits_nanos: int = 0, debits_nanos: int = 0, pending_nanos: int = 0) -> "Balance":
+        after = replace(
+            self,
+            credits_nanos=self.credits_nanos + credits_nanos,
+            debits_nanos=self.debits_nanos + debits_nanos,
+            pending_nanos=self.pending_nanos + pending_nanos,
+        )
+        available = after.available_nanos
+        overdrawn = 0 if available is None else max(0, -available)
+        return after if overdrawn == after.overdrawn_nanos else replace(after, overdrawn_nanos=overdrawn)
+
+
+class HoldRow(Struct, frozen=True):
+    """One order's life in the books, and the record of the generation it became."""
+
+    id: str
+    account_id: int
+    key_id: int
+    worker: str
+    state: HoldState
+    amount_nanos: int
+    plan: str
+    event_price_nanos: int
+    model: str
+    streamed: bool
+    created_us: int
+    generation_id: str | None = None
+    served_model: str | None = None
+    prompt_tokens: int | None = None
+    answer_tokens: int | None = None
+    reason: str | None = None
+    ended_us: int | None = None
+
+
+class TopUp(Struct, frozen=True):
+    """Pay money into an account. The id makes it idempotent."""
+
+    id: str
+    account_id: int
+    amount_nanos: int
+    created_us: int
+    note: str | None = None
+
+
+class PlaceHold(Struct, frozen=True):
+    """Set money aside: `wanted_nanos` if the account has them, what it has down to `least_nanos` otherwise."""
+
+    id: str
+    account_id: int
+    key_id: int
+    wanted_nanos: int
+    least_nanos: int
+    plan: str
+    event_price_nanos: int
+    model: str
+    streamed: bool
+    created_us: int
+
+
+class NameGeneration(Struct, frozen=True):
+    """Write down under which id the upstream knows the order."""
+
+    hold_id: str
+    generation_id: str
+
+
+class Settle(Struct, frozen=True):
+    """End a hold as the verdict says, and complete the generation's record."""
+
+    hold_id: str
+    verdict: Verdict
+    created_us: int
+    generation_id: str | None = None
+    served_model: str | None = None
+    prompt_tokens: int | None = None
+    answer_tokens: int | None = None
+
+
+Command = TopUp | PlaceHold | NameGeneration | Settle
+
+
+class Done(Struct, frozen=True):
+    """A top-up or a generation's name is in the books."""
+
+
+class Held(Struct, frozen=True):
+    """The money is set aside."""
+
+    amount_nanos: int
+
+
+class NotCovered(Struct, frozen=True):
+    """The account cannot cover the least that was asked; nothing was set aside."""
+
+    available_nanos: int
+
+
+class Settled(Struct, frozen=True):
+    """How the hold stands after settling. Events and fare where it was posted, None where it was not."""
+
+    state: HoldState
+    events: int | None = None
+    fare_nanos: int | None = None
+
+
+class NoSuchRow(Struct, frozen=True):
+    """The command names an account or a hold that is not in the books."""
+
+    name: str
+
+
+Outcome = Done | Held | NotCovered | Settled | NoSuchRow
+
+
+def settlement_id(hold_id: str) -> str:
+    """The id of the one transfer that ends a hold."""
+    return f"{hold_id}-end"
+
+
+def account_of(command: Command) -> int | None:
+    return command.account_id if isinstance(command, TopUp | PlaceHold) else None
+
+
+def hold_of(command: Command) -> str | None:
+    return command.hold_id if isinstance(command, NameGeneration | Settle) else None
+
+
+class Page:
+    """The part of the books that one batch touches, and the rows it adds.
+
+    `transfers` holds those already booked under an id that the batch names, and grows by what is decided here.
+    After `decide` for each command, write `new_transfers`, `new_holds`, `changed_holds` and `changed_balances`.
+    """
+
+    def __init__(self, balances: Iterable[Balance], holds: Iterable[HoldRow], booked: Iterable[Transfer] = ()) -> None:
+        self._balances = {balance.account_id: balance for balance in balances}
+        self._holds = {hold.id: hold for hold in holds}
+        self._booked = {transfer.id: transfer for transfer in booked}
+        self.new_transfers: list[Transfer] = []
+        self._new_holds: set[str] = set()
+        self._changed_holds: set[str] = set()
+        self._changed_balances: set[int] = set()
+
+    @property
+    def new_holds(self) -> list[HoldRow]:
+        return [self._holds[hold_id] for hold_id in self._new_holds]
+
+    @property
+    def changed_holds(self) -> list[HoldRow]:
+        return [self._holds[hold_id] for hold_id in self._changed_holds - self._new_holds]
+
+    @property
+    def changed_balances(self) -> list[Balance]:
+        return [self._balances[account_id] for account_id in self._changed_balances]
+
+    def decide(self, command: Command, worker: str) -> Outcome:
+        match command:
+            case PlaceHold():
+                return self._place_hold(command, worker)
+            case NameGeneration():
+                return self._name_generation(command)
+            case Settle():
+                return self._settle(command)
+            case TopUp():
+                return self._top_up(command)
+
+    def _top_up(self, command: TopUp) -> Outcome:
+        if command.account_id not in self._balances:
+            return NoSuchRow(f"account {command.account_id}")
+        if command.id not in self._booked:
+            self._book(
+                Transfer(
+                    command.id,
+                    "top-up",
+                    debit_account=CASH,
+                    credit_account=command.account_id,
+                    amount_nanos=command.amount_nanos,
+                    created_us=command.created_us,
+                    note=command.note,
+                )
+            )
+            self._move(command.account_id, credits_nanos=command.amount_nanos)
+        return Done()
+
+    def _place_hold(self, command: PlaceHold, worker: str) -> Outcome:
+        balance = self._balances.get(command.account_id)
+        if balance is None:
+            return NoSuchRow(f"account {command.account_id}")
+        if command.id in self._holds:
+            return Held(self._holds[command.id].amount_nanos)
+        available = balance.available_nanos
+        if available is not None and available < command.least_nanos:
+            return NotCovered(max(0, available))
+        amount = command.wanted_nanos if available is None else min(command.wanted_nanos, max(0, available))
+        self._holds[command.id] = HoldRow(
+            command.id,
+            command.account_id,
+            command.key_id,
+            worker,
+            "pending",
+            amount,
+            command.plan,
+            command.event_price_nanos,
+            command.model,
+            command.streamed,
+            command.created_us,
+        )
+        self._new_holds.add(command.id)
+        self._book(
+            Transfer(command.id, "hold", command.account_id, FARES, amount, command.created_us, hold_id=command.id)
+        )
+        self._move(command.account_id, pending_nanos=amount)
+        return Held(amount)
+
+    def _name_generation(self, command: NameGeneration) -> Outcome:
+        hold = self._holds.get(command.hold_id)
+        if hold is None:
+            return NoSuchRow(f"hold {command.hold_id}")
+        self._change(replace(hold, generation_id=command.generation_id))
+        return Done()
+
+    def _settle(self, command: Settle) -> Outcome:
+        hold = self._holds.get(command.hold_id)
+        if hold is None:
+            return NoSuchRow(f"hold {command.hold_id}")
+        if hold.state in ("posted", "voided"):
+            ending = self._booked[settlement_id(hold.id)]
+            return Settled(hold.state, ending.events, ending.amount_nanos if hold.state == "posted" else None)
+        match command.verdict:
+            case Unknown(reason):
+                self._change(_completed(hold, command, "open", reason))
+                return Settled("open")
+            case Nothing():
+                self._end(hold, command, "voided", hold.amount_nanos)
+                self._move(hold.account_id, pending_nanos=-hold.amount_nanos)
+                return Settled("voided")
+            case Cost(amount):
+                events = events_ceil(amount)
+                fare = events * hold.event_price_nanos
+                self._end(hold, command, "posted", fare, amount, events)
+                self._move(hold.account_id, debits_nanos=fare, pending_nanos=-hold.amount_nanos)
+                return Settled("posted", events, fare)
+
+    def _end(
+        self,
+        hold: HoldRow,
+        command: Settle,
+        state: Literal["posted", "voided"],
+        amount_nanos: int,
+        cost: Decimal | None = None,
+        events: int | None = None,
+    ) -> None:
+        self._book(
+            Transfer(
+                settlement_id(hold.id),
+                "post" if state == "posted" else "void",
+                debit_account=hold.account_id,
+                credit_account=FARES,
+                amount_nanos=amount_nanos,
+                created_us=command.created_us,
+                hold_id=hold.id,
+                cost=cost,
+                events=events,
+                event_price_nanos=hold.event_price_nanos if state == "posted" else None,
+                over_hold_nanos=max(0, amount_nanos - hold.amount_nanos),
+            )
+        )
+        self._change(_completed(hold, command, state, None))
+
+    def _book(self, transfer: Transfer) -> None:
+        assert transfer.amount_nanos >= 0, transfer
+        assert transfer.id not in self._booked, transfer
+        self._booked[transfer.id] = transfer
+        self.new_transfers.append(transfer)
+
+    def _change(self, hold: HoldRow) -> None:
+        self._holds[hold.id] = hold
+        self._changed_holds.add(hold.id)
+
+    def _move(self, account_id: int, credits_nanos: int = 0, debits_nanos: int = 0, pending_nanos: int = 0) -> None:
+        self._balances[account_id] = self._balances[account_id].moved(credits_nanos, debits_nanos, pending_nanos)
+        self._changed_balances.add(account_id)
+
+
+def _completed(hold: HoldRow, command: Settle, state: HoldState, reason: str | None) -> HoldRow:
+    """The hold in its new state, with what the command knows of the generation."""
+    return replace(
+        hold,
+        state=state,
+        generation_id=command.generation_id or hold.generation_id,
+        served_model=command.served_model or hold.served_model,
+        prompt_tokens=hold.prompt_tokens if command.prompt_tokens is None else command.prompt_tokens,
+        answer_tokens=hold.answer_tokens if command.answer_tokens is None else command.answer_tokens,
+        reason=reason,
+        ended_us=None if state == "open" else command.created_us,
+    )

@@ -1,0 +1,174 @@
+"""Everything Farebox needs from the world, on one page."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from msgspec import Struct
+
+from farebox.core.headers import HeaderList
+from farebox.core.ledger import Balance, Command, HoldRow, HoldState, Outcome, Transfer
+from farebox.core.plans import Plan
+
+
+class Account(Struct, frozen=True):
+    """Who pays."""
+
+    id: int
+    name: str
+    plan: str
+    created_us: int
+
+
+class Key(Struct, frozen=True):
+    """A credential of an account. `digest` is the SHA-256 of the key, which itself is nowhere kept."""
+
+    id: int
+    account_id: int
+    label: str
+    digest: bytes
+    hint: str
+    created_us: int
+    revoked_us: int | None = None
+
+
+class Caller(Struct, frozen=True):
+    """An authenticated account and key, with the terms it is served under."""
+
+    account: Account
+    key: Key
+    plan: Plan
+
+
+class NameTaken(Exception):  # noqa: N818 - the word of the house
+    """An account of this name exists."""
+
+
+class BooksUnavailable(Exception):  # noqa: N818
+    """The store cannot be read or written now; nothing of what was asked is in the books."""
+
+
+class Ledger(Protocol):
+    """The money side of the store."""
+
+    async def carry_out(self, command: Command) -> Outcome:
+        """Carry out one command. It is durable when this returns, and is not undone by cancelling the wait.
+
+        Raises:
+            BooksUnavailable: it was not carried out.
+        """
+
+    async def balance(self, account_id: int) -> Balance: ...
+
+    async def open_orphans(self) -> list[HoldRow]:
+        """Turn pending holds whose process has gone into open ones, and give those that were found."""
+
+
+class Directory(Protocol):
+    """The people side of the store: accounts and keys."""
+
+    async def create_account(self, name: str, plan: str, limit_nanos: int | None, created_us: int) -> Account:
+        """Raises NameTaken. `limit_nanos` as in Balance."""
+
+    async def accounts(self) -> list[Account]: ...
+
+    async def find_account(self, name: str) -> Account | None: ...
+
+    async def create_key(self, account_id: int, label: str, digest: bytes, hint: str, created_us: int) -> Key: ...
+
+    async def keys(self, account_id: int) -> list[Key]: ...
+
+    async def find_key(self, digest: bytes) -> tuple[Account, Key] | None:
+        """The key and its account, revoked or not."""
+
+    async def revoke_key(self, key_id: int, revoked_us: int) -> None: ...
+
+    async def revision(self) -> int:
+        """A number that changes whenever an account or a key does, in any process."""
+
+
+class Books(Protocol):
+    """The reading side of the store, for statements and audits. Each is one consistent snapshot."""
+
+    async def transfers(self, account_id: int) -> list[Transfer]:
+        """An account's transfers, oldest first."""
+
+    async def holds(self, states: tuple[HoldState, ...], account_id: int | None = None) -> list[HoldRow]:
+        """The holds in these states, oldest first; of one account, or of all."""
+
+    async def usage_nanos(self, account_id: int, key_id: int | None, since_us: int) -> int:
+        """The fares posted since a moment, for an account or one key of it."""
+
+    def snapshot(self) -> AbstractContextManager["Snapshot"]:
+        """All rows at one moment. Blocks: not for the event loop of a server."""
+
+
+class Snapshot(Protocol):
+    """All rows at one moment."""
+
+    def transfers(self) -> Iterator[Transfer]: ...
+
+    def holds(self) -> Iterator[HoldRow]: ...
+
+    def balances(self) -> Iterator[Balance]: ...
+
+
+class Callers(Protocol):
+    """Who is calling."""
+
+    async def find(self, token: str) -> Caller | None:
+        """None where the token is nobody's, or revoked. Raises BooksUnavailable; Refusal 403 where its plan is gone."""
+
+
+class Reply(Protocol):
+    """An upstream's answer, its head read."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> HeaderList:
+        """Those that the caller may see, names in lower case."""
+
+    @property
+    def content_type(self) -> str:
+        """Without parameters, in lower case."""
+
+    @property
+    def generation_id(self) -> str | None:
+        """From the head, where it stands there."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the whole body is here already, so that `read` does not wait."""
+
+    async def chunk(self) -> bytes:
+        """The next bytes as they come; b"" at the end. Raises UpstreamBroke."""
+
+    async def read(self) -> bytes:
+        """All that is left of the body. Raises UpstreamBroke."""
+
+    def close(self) -> None:
+        """Break off: a `chunk` that waits raises UpstreamBroke. Harmless when all was read."""
+
+
+class UpstreamUnreachable(Exception):  # noqa: N818
+    """No connection was made: the upstream has not heard of the order."""
+
+    def __init__(self, message: str, *, timed_out: bool = False) -> None:
+        super().__init__(message)
+        self.timed_out = timed_out
+
+
+class UpstreamBroke(Exception):  # noqa: N818
+    """It broke off, or fell silent, after it may have accepted the order."""
+
+
+class Upstream(Protocol):
+    """Where orders are served."""
+
+    async def forward(self, path: str, body: bytes, headers: Mapping[str, str], *, streamed: bool) -> Reply:
+        """Send an order. Raises UpstreamUnreachable, UpstreamBroke."""
+
+    async def models(self) -> bytes:
+        """The body of `GET /models`. Raises UpstreamUnreachable, UpstreamBroke."""

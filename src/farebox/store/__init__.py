@@ -1,0 +1,1 @@
+"""Stores: adapters behind the ports Ledger, Directory and Books."""

@@ -1,0 +1,117 @@
+"""The statements, and how rows become values. Columns stand in the order of the dataclasses' fields."""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+from msgspec.structs import astuple
+
+from farebox.core.ledger import FARES, FIRST_CALLER_ACCOUNT, Balance, HoldRow, Transfer
+
+Row = Sequence[Any]
+
+PRAGMAS = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+)
+
+_TRANSFER = (
+    "id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events,"
+    " event_price_nanos, over_hold_nanos, note"
+)
+_HOLD = (
+    "id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,"
+    " generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us"
+)
+_BALANCE = "account_id, credits_nanos, debits_nanos, pending_nanos, limit_nanos, overdrawn_nanos"
+_ACCOUNT = "a.id, a.name, a.plan, a.created_us"
+_KEY = "k.id, k.account_id, k.label, k.digest, k.hint, k.created_us, k.revoked_us"
+
+
+def _marks(columns: str) -> str:
+    return ", ".join("?" for _ in columns.split(","))
+
+
+INSERT_TRANSFER = f"INSERT INTO transfer ({_TRANSFER}) VALUES ({_marks(_TRANSFER)})"
+TRANSFERS_OF = f"SELECT {_TRANSFER} FROM transfer WHERE id IN (SELECT value FROM json_each(?))"
+ALL_TRANSFERS = f"SELECT {_TRANSFER} FROM transfer ORDER BY id"
+ACCOUNT_TRANSFERS = f"""
+SELECT {_TRANSFER} FROM transfer WHERE debit_account_id = :account
+UNION ALL
+SELECT {_TRANSFER} FROM transfer WHERE credit_account_id = :account AND kind IN ('top-up', 'adjustment')
+ORDER BY created_us, id
+"""
+USAGE = f"""
+SELECT coalesce(sum(t.amount_nanos), 0) FROM transfer t JOIN hold h ON h.id = t.hold_id
+WHERE t.debit_account_id = :account AND t.credit_account_id = {FARES} AND t.kind = 'post' AND t.created_us >= :since
+AND (:key IS NULL OR h.key_id = :key)
+"""
+
+INSERT_HOLD = f"INSERT INTO hold ({_HOLD}) VALUES ({_marks(_HOLD)})"
+UPDATE_HOLD = """
+UPDATE hold SET state = ?, generation_id = ?, served_model = ?, prompt_tokens = ?, answer_tokens = ?, reason = ?,
+ended_us = ? WHERE id = ?
+"""
+HOLDS_OF = f"SELECT {_HOLD} FROM hold WHERE id IN (SELECT value FROM json_each(?))"
+HOLDS_IN = f"""
+SELECT {_HOLD} FROM hold WHERE state IN (SELECT value FROM json_each(:states))
+AND (:account IS NULL OR account_id = :account) ORDER BY id
+"""
+ALL_HOLDS = f"SELECT {_HOLD} FROM hold ORDER BY id"
+PENDING_WORKERS = "SELECT DISTINCT worker FROM hold WHERE state = 'pending'"
+OPEN_ORPHANS = f"""
+UPDATE hold SET state = 'open', reason = 'the process that served it has gone'
+WHERE state = 'pending' AND worker IN (SELECT value FROM json_each(?)) RETURNING {_HOLD}
+"""
+
+BALANCES = f"SELECT {_BALANCE} FROM balance WHERE account_id IN (SELECT value FROM json_each(?))"
+ALL_BALANCES = f"SELECT {_BALANCE} FROM balance ORDER BY account_id"
+UPDATE_BALANCE = """
+UPDATE balance SET credits_nanos = ?, debits_nanos = ?, pending_nanos = ?, overdrawn_nanos = ? WHERE account_id = ?
+"""
+INSERT_BALANCE = f"INSERT INTO balance ({_BALANCE}) VALUES (?, 0, 0, 0, ?, 0)"
+
+INSERT_ACCOUNT = "INSERT INTO account (name, plan, created_us) VALUES (?, ?, ?)"
+ACCOUNTS = f"SELECT {_ACCOUNT} FROM account a WHERE a.id >= {FIRST_CALLER_ACCOUNT} ORDER BY a.id"
+ACCOUNT_NAMED = f"SELECT {_ACCOUNT} FROM account a WHERE a.name = ? AND a.id >= {FIRST_CALLER_ACCOUNT}"
+
+INSERT_KEY = "INSERT INTO api_key (account_id, label, digest, hint, created_us) VALUES (?, ?, ?, ?, ?)"
+KEYS = f"SELECT {_KEY} FROM api_key k WHERE k.account_id = ? ORDER BY k.id"
+KEY_OF_DIGEST = f"SELECT {_ACCOUNT}, {_KEY} FROM api_key k JOIN account a ON a.id = k.account_id WHERE k.digest = ?"
+REVOKE_KEY = "UPDATE api_key SET revoked_us = ? WHERE id = ? AND revoked_us IS NULL"
+
+REVISION = "SELECT value FROM directory_revision"
+BUMP_REVISION = "UPDATE directory_revision SET value = value + 1"
+
+
+def transfer_row(transfer: Transfer) -> Row:
+    values = astuple(transfer)
+    if transfer.cost is None:
+        return values
+    return (*values[:_COST], str(transfer.cost), *values[_COST + 1 :])
+
+
+def transfer_from(row: Row) -> Transfer:
+    values = list(row)
+    values[_COST] = None if row[_COST] is None else Decimal(row[_COST])
+    return Transfer(*values)
+
+
+def hold_row(hold: HoldRow) -> Row:
+    return astuple(hold)
+
+
+def hold_from(row: Row) -> HoldRow:
+    return HoldRow(*row)
+
+
+def hold_changes(h: HoldRow) -> Row:
+    return (h.state, h.generation_id, h.served_model, h.prompt_tokens, h.answer_tokens, h.reason, h.ended_us, h.id)
+
+
+def balance_changes(b: Balance) -> Row:
+    return (b.credits_nanos, b.debits_nanos, b.pending_nanos, b.overdrawn_nanos, b.account_id)
+
+
+_COST = Transfer.__struct_fields__.index("cost")

@@ -1,0 +1,280 @@
+"""The books in one SQLite file: WAL, `synchronous=FULL`, one writer a process, several processes on one file."""
+
+import asyncio
+import fcntl
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self, TypeVar
+
+from farebox.core.ledger import (
+    Balance,
+    Command,
+    HoldRow,
+    HoldState,
+    Outcome,
+    Page,
+    TopUp,
+    Transfer,
+    account_of,
+    hold_of,
+    settlement_id,
+)
+from farebox.ports import Account, BooksUnavailable, Key, NameTaken, Snapshot
+from farebox.store import sql
+from farebox.store.writer import GroupWriter
+
+T = TypeVar("T")
+
+BUSY_SECONDS = 10
+"""How long a write waits for another process's transaction before the books count as unavailable."""
+
+
+def connect(path: Path, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
+    """A connection with the settings that durability rests on. Autocommit: transactions are begun by hand."""
+    # A store hands its connections from the thread that opens it to the one that uses it; never to two at a time.
+    db = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
+    for pragma in sql.PRAGMAS:
+        db.execute(pragma)
+    return db
+
+
+class SqliteStore:
+    """Ledger, Directory and Books over one file.
+
+    Commands go through the group writer. Everything else is rare and runs on one thread of its own, the desk.
+    A `worker` is a process that places holds: it keeps a lock on a file of its name, which the kernel lets go when the
+    process dies however it dies, so that others can tell its holds are orphans.
+    """
+
+    def __init__(self, path: Path, worker: str, busy_seconds: float) -> None:
+        self.path = path
+        self.worker = worker
+        self._desk = ThreadPoolExecutor(1, thread_name_prefix="farebox-desk")
+        self._desk_db = connect(path, busy_seconds)
+        self._writer_db = connect(path, busy_seconds)
+        self._writer: GroupWriter | None = None
+        self._lock = _WorkerLock(path, worker)
+
+    @classmethod
+    async def open(cls, path: Path, worker: str, busy_seconds: float = BUSY_SECONDS) -> Self:
+        """Open existing books. See farebox.store.prepare for making them."""
+        store = cls(path, worker, busy_seconds)
+        store._writer = GroupWriter(store._commit, "farebox-writer")
+        return store
+
+    async def close(self) -> None:
+        assert self._writer is not None
+        await self._writer.close()
+        await self._at_desk(self._desk_db.close)
+        self._desk.shutdown()
+        self._writer_db.close()
+        self._lock.release()
+
+    # Ledger
+
+    async def carry_out(self, command: Command) -> Outcome:
+        assert self._writer is not None
+        return await self._writer.submit(command)
+
+    async def balance(self, account_id: int) -> Balance:
+        rows = await self._at_desk(lambda: self._desk_db.execute(sql.BALANCES, (json.dumps([account_id]),)).fetchall())
+        return Balance(*rows[0])
+
+    async def open_orphans(self) -> list[HoldRow]:
+        return await self._at_desk(self._open_orphans)
+
+    def _open_orphans(self) -> list[HoldRow]:
+        workers = [row[0] for row in self._desk_db.execute(sql.PENDING_WORKERS)]
+        gone = [worker for worker in workers if worker != self.worker and self._lock.is_gone(worker)]
+        if not gone:
+            return []
+        with _transaction(self._desk_db):
+            rows = self._desk_db.execute(sql.OPEN_ORPHANS, (json.dumps(gone),)).fetchall()
+        self._lock.forget(gone)
+        return [sql.hold_from(row) for row in rows]
+
+    def _commit(self, batch: list[Command]) -> list[Outcome | Exception]:
+        try:
+            return list(self._commit_together(batch))
+        except sqlite3.OperationalError as error:
+            unavailable = BooksUnavailable(f"the books could not be written: {error}")
+            return [unavailable for _ in batch]
+        except Exception as error:  # noqa: BLE001 - the edge of the writer's thread, which must outlive it
+            # A guard refused a row: the schema's or an assertion. One command's fault must not undo its neighbours'.
+            if len(batch) == 1:
+                return [error]
+            return [outcome for command in batch for outcome in self._commit([command])]
+
+    def _commit_together(self, batch: list[Command]) -> list[Outcome]:
+        db = self._writer_db
+        with _transaction(db):
+            page = _read_page(db, batch)
+            outcomes = [page.decide(command, self.worker) for command in batch]
+            db.executemany(sql.INSERT_HOLD, map(sql.hold_row, page.new_holds))
+            db.executemany(sql.INSERT_TRANSFER, map(sql.transfer_row, page.new_transfers))
+            db.executemany(sql.UPDATE_HOLD, map(sql.hold_changes, page.changed_holds))
+            db.executemany(sql.UPDATE_BALANCE, map(sql.balance_changes, page.changed_balances))
+        return outcomes
+
+    # Directory
+
+    async def create_account(self, name: str, plan: str, limit_nanos: int | None, created_us: int) -> Account:
+        def create() -> Account:
+            with _transaction(self._desk_db) as db:
+                account_id = db.execute(sql.INSERT_ACCOUNT, (name, plan, created_us)).lastrowid
+                assert account_id is not None
+                db.execute(sql.INSERT_BALANCE, (account_id, limit_nanos))
+                db.execute(sql.BUMP_REVISION)
+            return Account(account_id, name, plan, created_us)
+
+        try:
+            return await self._at_desk(create)
+        except sqlite3.IntegrityError as error:
+            raise NameTaken(name) from error
+
+    async def accounts(self) -> list[Account]:
+        return await self._at_desk(lambda: [Account(*row) for row in self._desk_db.execute(sql.ACCOUNTS)])
+
+    async def find_account(self, name: str) -> Account | None:
+        rows = await self._at_desk(lambda: self._desk_db.execute(sql.ACCOUNT_NAMED, (name,)).fetchall())
+        return Account(*rows[0]) if rows else None
+
+    async def create_key(self, account_id: int, label: str, digest: bytes, hint: str, created_us: int) -> Key:
+        def create() -> int | None:
+            with _transaction(self._desk_db) as db:
+                row_id = db.execute(sql.INSERT_KEY, (account_id, label, digest, hint, created_us)).lastrowid
+                db.execute(sql.BUMP_REVISION)
+            return row_id
+
+        key_id = await self._at_desk(create)
+        assert key_id is not None
+        return Key(key_id, account_id, label, digest, hint, created_us)
+
+    async def keys(self, account_id: int) -> list[Key]:
+        return await self._at_desk(lambda: [Key(*row) for row in self._desk_db.execute(sql.KEYS, (account_id,))])
+
+    async def find_key(self, digest: bytes) -> tuple[Account, Key] | None:
+        rows = await self._at_desk(lambda: self._desk_db.execute(sql.KEY_OF_DIGEST, (digest,)).fetchall())
+        return (Account(*rows[0][:4]), Key(*rows[0][4:])) if rows else None
+
+    async def revoke_key(self, key_id: int, revoked_us: int) -> None:
+        def revoke() -> None:
+            with _transaction(self._desk_db) as db:
+                db.execute(sql.REVOKE_KEY, (revoked_us, key_id))
+                db.execute(sql.BUMP_REVISION)
+
+        await self._at_desk(revoke)
+
+    async def revision(self) -> int:
+        row = await self._at_desk(lambda: self._desk_db.execute(sql.REVISION).fetchone())
+        return int(row[0])
+
+    # Books
+
+    async def transfers(self, account_id: int) -> list[Transfer]:
+        parameters = {"account": account_id}
+        return await self._at_desk(
+            lambda: [sql.transfer_from(row) for row in self._desk_db.execute(sql.ACCOUNT_TRANSFERS, parameters)]
+        )
+
+    async def holds(self, states: tuple[HoldState, ...], account_id: int | None = None) -> list[HoldRow]:
+        parameters = {"states": json.dumps(states), "account": account_id}
+        return await self._at_desk(
+            lambda: [sql.hold_from(row) for row in self._desk_db.execute(sql.HOLDS_IN, parameters)]
+        )
+
+    async def usage_nanos(self, account_id: int, key_id: int | None, since_us: int) -> int:
+        parameters = {"account": account_id, "key": key_id, "since": since_us}
+        row = await self._at_desk(lambda: self._desk_db.execute(sql.USAGE, parameters).fetchone())
+        return int(row[0])
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        db = connect(self.path)
+        try:
+            db.execute("BEGIN")
+            yield _SqliteSnapshot(db)
+        finally:
+            db.close()
+
+    async def _at_desk(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._desk, work)
+        except sqlite3.OperationalError as error:
+            raise BooksUnavailable(f"the books could not be used: {error}") from error
+
+
+class _SqliteSnapshot:
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def transfers(self) -> Iterator[Transfer]:
+        return map(sql.transfer_from, self._db.execute(sql.ALL_TRANSFERS))
+
+    def holds(self) -> Iterator[HoldRow]:
+        return map(sql.hold_from, self._db.execute(sql.ALL_HOLDS))
+
+    def balances(self) -> Iterator[Balance]:
+        return (Balance(*row) for row in self._db.execute(sql.ALL_BALANCES))
+
+
+class _WorkerLock:
+    """A locked file for each living worker, in a folder beside the books."""
+
+    def __init__(self, path: Path, worker: str) -> None:
+        self._folder = path.with_name(path.name + "-workers")
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        self._own = self._folder / worker
+        self._descriptor = os.open(self._own, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def is_gone(self, worker: str) -> bool:
+        try:
+            descriptor = os.open(self._folder / worker, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True
+
+    def forget(self, workers: list[str]) -> None:
+        for worker in workers:
+            (self._folder / worker).unlink(missing_ok=True)
+
+    def release(self) -> None:
+        self._own.unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield db
+        db.execute("COMMIT")
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+
+
+def _read_page(db: sqlite3.Connection, batch: list[Command]) -> Page:
+    hold_ids = [hold_id for command in batch if (hold_id := hold_of(command))]
+    holds = [sql.hold_from(row) for row in db.execute(sql.HOLDS_OF, (json.dumps(hold_ids),))] if hold_ids else []
+    account_ids = {hold.account_id for hold in holds}
+    account_ids.update(account_id for command in batch if (account_id := account_of(command)) is not None)
+    balances = [Balance(*row) for row in db.execute(sql.BALANCES, (json.dumps(list(account_ids)),))]
+    repeated = [command.id for command in batch if isinstance(command, TopUp)]
+    repeated += [settlement_id(hold.id) for hold in holds if hold.state in ("posted", "voided")]
+    booked = (
+        [sql.transfer_from(row) for row in db.execute(sql.TRANSFERS_OF, (json.dumps(repeated),))] if repeated else []
+    )
+    return Page(balances, holds, booked)

@@ -1,0 +1,225 @@
+"""Shipped fakes: books in memory, and an upstream that plays a script. For our tests and for users'."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
+
+from farebox.core.headers import HeaderList
+from farebox.core.ledger import Balance, Command, HoldRow, HoldState, Outcome, Page, Transfer
+from farebox.ports import Account, Key, NameTaken, Snapshot, UpstreamBroke
+
+
+class MemoryStore:
+    """Ledger, Directory and Books in memory: the same rules, nothing durable."""
+
+    def __init__(self, worker: str = "memory") -> None:
+        self._worker = worker
+        self._accounts: dict[int, Account] = {}
+        self._keys: dict[int, Key] = {}
+        self._balances: dict[int, Balance] = {}
+        self._holds: dict[str, HoldRow] = {}
+        self._transfers: dict[str, Transfer] = {}
+        self._revision = 1
+
+    async def carry_out(self, command: Command) -> Outcome:
+        page = Page(self._balances.values(), self._holds.values(), self._transfers.values())
+        outcome = page.decide(command, self._worker)
+        self._transfers.update({transfer.id: transfer for transfer in page.new_transfers})
+        self._holds.update({hold.id: hold for hold in (*page.new_holds, *page.changed_holds)})
+        self._balances.update({balance.account_id: balance for balance in page.changed_balances})
+        return outcome
+
+    async def balance(self, account_id: int) -> Balance:
+        return self._balances[account_id]
+
+    async def open_orphans(self) -> list[HoldRow]:
+        orphans = [h for h in self._holds.values() if h.state == "pending" and h.worker != self._worker]
+        opened = [replace(hold, state="open", reason="the process that served it has gone") for hold in orphans]
+        self._holds.update({hold.id: hold for hold in opened})
+        return opened
+
+    def successor(self, worker: str) -> "MemoryStore":
+        """The same books, taken up by another process after this one died."""
+        after = MemoryStore(worker)
+        after.__dict__.update(self.__dict__)
+        after._worker = worker
+        return after
+
+    async def create_account(self, name: str, plan: str, limit_nanos: int | None, created_us: int) -> Account:
+        if any(account.name == name for account in self._accounts.values()):
+            raise NameTaken(name)
+        account = Account(len(self._accounts) + 2, name, plan, created_us)
+        self._accounts[account.id] = account
+        self._balances[account.id] = Balance(account.id, 0, 0, 0, limit_nanos)
+        self._revision += 1
+        return account
+
+    async def accounts(self) -> list[Account]:
+        return list(self._accounts.values())
+
+    async def find_account(self, name: str) -> Account | None:
+        return next((account for account in self._accounts.values() if account.name == name), None)
+
+    async def create_key(self, account_id: int, label: str, digest: bytes, hint: str, created_us: int) -> Key:
+        key = Key(len(self._keys) + 1, account_id, label, digest, hint, created_us)
+        self._keys[key.id] = key
+        self._revision += 1
+        return key
+
+    async def keys(self, account_id: int) -> list[Key]:
+        return [key for key in self._keys.values() if key.account_id == account_id]
+
+    async def find_key(self, digest: bytes) -> tuple[Account, Key] | None:
+        key = next((key for key in self._keys.values() if key.digest == digest), None)
+        return None if key is None else (self._accounts[key.account_id], key)
+
+    async def revoke_key(self, key_id: int, revoked_us: int) -> None:
+        if self._keys[key_id].revoked_us is None:
+            self._keys[key_id] = replace(self._keys[key_id], revoked_us=revoked_us)
+        self._revision += 1
+
+    async def revision(self) -> int:
+        return self._revision
+
+    async def transfers(self, account_id: int) -> list[Transfer]:
+        own = [t for t in self._transfers.values() if account_id in (t.debit_account, t.credit_account)]
+        return sorted(own, key=lambda transfer: (transfer.created_us, transfer.id))
+
+    async def holds(self, states: tuple[HoldState, ...], account_id: int | None = None) -> list[HoldRow]:
+        found = [h for h in self._holds.values() if h.state in states and account_id in (None, h.account_id)]
+        return sorted(found, key=lambda hold: hold.id)
+
+    async def usage_nanos(self, account_id: int, key_id: int | None, since_us: int) -> int:
+        return sum(
+            transfer.amount_nanos
+            for transfer in self._transfers.values()
+            if transfer.kind == "post" and transfer.debit_account == account_id and transfer.created_us >= since_us
+            if key_id in (None, self._holds[transfer.hold_id or ""].key_id)
+        )
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        yield _MemorySnapshot(dict(self._transfers), dict(self._holds), dict(self._balances))
+
+
+@dataclass(frozen=True, slots=True)
+class _MemorySnapshot:
+    _transfers: dict[str, Transfer]
+    _holds: dict[str, HoldRow]
+    _balances: dict[int, Balance]
+
+    def transfers(self) -> Iterator[Transfer]:
+        return iter([self._transfers[transfer_id] for transfer_id in sorted(self._transfers)])
+
+    def holds(self) -> Iterator[HoldRow]:
+        return iter([self._holds[hold_id] for hold_id in sorted(self._holds)])
+
+    def balances(self) -> Iterator[Balance]:
+        return iter([self._balances[account_id] for account_id in sorted(self._balances)])
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """In a script: wait until the other side has had its turn."""
+
+    turns: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """In a script: the connection breaks here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """In a script: nothing more comes, until the reply is closed."""
+
+
+Step = bytes | Pause | Break | Silence
+
+
+@dataclass(slots=True)
+class Script:
+    """One answer: its head, then what its body does, step by step."""
+
+    steps: list[Step]
+    status: int = 200
+    content_type: str = "text/event-stream"
+    generation_id: str | None = "gen-1"
+    headers: HeaderList = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """What the upstream was sent."""
+
+    path: str
+    body: bytes
+    headers: Mapping[str, str]
+    streamed: bool
+
+
+class ScriptedUpstream:
+    """Plays scripts in turn, or raises what stands in one's place, and keeps what it was sent."""
+
+    def __init__(self, *scripts: Script | Exception, models: bytes = b"") -> None:
+        self._scripts = list(scripts)
+        self._models = models
+        self.received: list[Forwarded] = []
+
+    async def forward(self, path: str, body: bytes, headers: Mapping[str, str], *, streamed: bool) -> "ScriptedReply":
+        self.received.append(Forwarded(path, body, headers, streamed))
+        script = self._scripts.pop(0)
+        if isinstance(script, Exception):
+            raise script
+        return ScriptedReply(script)
+
+    async def models(self) -> bytes:
+        return self._models
+
+
+class ScriptedReply:
+    """A reply that follows its script."""
+
+    def __init__(self, script: Script) -> None:
+        self._steps = list(script.steps)
+        self._closed = asyncio.Event()
+        self.status = script.status
+        self.content_type = script.content_type
+        self.generation_id = script.generation_id
+        self.headers = list(script.headers)
+        if script.generation_id:
+            self.headers.append((b"x-generation-id", script.generation_id.encode()))
+
+    @property
+    def is_complete(self) -> bool:
+        return all(isinstance(step, bytes) for step in self._steps)
+
+    async def chunk(self) -> bytes:
+        while self._steps:
+            if self._closed.is_set():
+                raise UpstreamBroke("closed")
+            match step := self._steps.pop(0):
+                case bytes():
+                    return step
+                case Pause(turns):
+                    for _ in range(turns):
+                        await asyncio.sleep(0)
+                case Break():
+                    raise UpstreamBroke("the script broke it off")
+                case Silence():
+                    await self._closed.wait()
+                    raise UpstreamBroke("closed")
+        return b""
+
+    async def read(self) -> bytes:
+        parts: list[bytes] = []
+        while part := await self.chunk():
+            parts.append(part)
+        return b"".join(parts)
+
+    def close(self) -> None:
+        self._closed.set()

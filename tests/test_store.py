@@ -1,0 +1,494 @@
+"""The contract of every store: run on SQLite, and on the shipped fake."""
+
+import asyncio
+import os
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from farebox.accounts import Store
+from farebox.core.audit import audit
+from farebox.core.ledger import (
+    Command,
+    Done,
+    Held,
+    NameGeneration,
+    NoSuchRow,
+    NotCovered,
+    PlaceHold,
+    Settle,
+    Settled,
+    TopUp,
+)
+from farebox.core.usage import Cost, Nothing, Unknown
+from farebox.ports import Account, BooksUnavailable, Key, NameTaken
+from farebox.store.prepare import HEAD, UnusableBooks, prepare, sqlite_path
+from farebox.store.sqlite import SqliteStore
+from farebox.testing import MemoryStore
+
+USD = 10**9
+
+
+class Engine:
+    """A kind of store, and how to open books with it, and open them again as another process would."""
+
+    def __init__(self, kind: str, folder: Path, busy_seconds: float = 10) -> None:
+        self._busy_seconds = busy_seconds
+        self.kind = kind
+        self.path = folder / "books.db"
+        self._memory: MemoryStore | None = None
+        self._opened = 0
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        self._opened += 1
+        worker = f"worker-{self._opened}"
+        if self.kind == "memory":
+            self._memory = self._memory.successor(worker) if self._memory else MemoryStore(worker)
+            yield self._memory
+            return
+        if self._opened == 1:
+            self._make()
+        store = await SqliteStore.open(self.path, worker, self._busy_seconds)
+        try:
+            yield store
+        finally:
+            await store.close()
+
+    def _make(self) -> None:
+        """New books; migrated once, and copied from then on."""
+        template = Path(tempfile.gettempdir()) / f"farebox-{os.getpid()}" / "template.db"
+        prepare(template)
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        shutil.copy(template, self.path)
+
+    def run(self, work: Callable[[Store], Awaitable[None]]) -> None:
+        async def main() -> None:
+            async with self.open() as store:
+                await work(store)
+
+        asyncio.run(main())
+
+
+@pytest.fixture(params=["sqlite", "memory"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
+    return Engine(request.param, tmp_path)
+
+
+async def account_with(store: Store, name: str, paid_in: int, limit: int | None = 0) -> tuple[Account, Key]:
+    account = await store.create_account(name, "paying", limit, 1)
+    key = await store.create_key(account.id, "", name.encode(), "hint", 1)
+    if paid_in:
+        assert await store.carry_out(TopUp(f"top-up-{name}", account.id, paid_in, 1)) == Done()
+    return account, key
+
+
+def hold(
+    account: Account, key: Key, name: str, wanted: int, least: int | None = None, price: int = 10_000
+) -> PlaceHold:
+    least = wanted if least is None else least
+    return PlaceHold(name, account.id, key.id, wanted, least, "paying", price, "a/b", False, 2)
+
+
+def differences(store: Store) -> list[str]:
+    with store.snapshot() as rows:
+        return audit(rows.transfers(), rows.holds(), rows.balances()).differences
+
+
+def test_a_fare_is_posted_against_its_hold(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        assert await store.carry_out(hold(account, key, "h1", 1_000_000)) == Held(1_000_000)
+        assert (await store.balance(account.id)).available_nanos == USD - 1_000_000
+        assert await store.carry_out(NameGeneration("h1", "gen-1")) == Done()
+        settle = Settle("h1", Cost(Decimal("0.00001212")), 3, served_model="c/d", prompt_tokens=4, answer_tokens=5)
+        assert await store.carry_out(settle) == Settled("posted", 2, 20_000)
+        balance = await store.balance(account.id)
+        assert (balance.balance_nanos, balance.pending_nanos) == (USD - 20_000, 0)
+        (order,) = await store.holds(("posted",))
+        assert (order.generation_id, order.served_model, order.prompt_tokens, order.ended_us) == ("gen-1", "c/d", 4, 3)
+        top_up, placed, post = await store.transfers(account.id)
+        assert (top_up.kind, placed.kind, post.kind) == ("top-up", "hold", "post")
+        assert (post.cost, post.events, post.over_hold_nanos) == (Decimal("0.00001212"), 2, 0)
+        assert await store.usage_nanos(account.id, key.id, 0) == 20_000
+        assert await store.usage_nanos(account.id, key.id, 4) == 0
+        assert await store.usage_nanos(account.id, key.id + 1, 0) == 0
+        assert differences(store) == []
+
+    engine.run(work)
+
+
+def test_settling_twice_is_settling_once(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        for name, verdict, outcome in (
+            ("h1", Cost(Decimal("0.0001")), Settled("posted", 10, 100_000)),
+            ("h2", Nothing(), Settled("voided")),
+        ):
+            await store.carry_out(hold(account, key, name, 1_000_000))
+            assert await store.carry_out(Settle(name, verdict, 3)) == outcome
+            assert await store.carry_out(Settle(name, Cost(Decimal(1)), 4)) == outcome
+            assert await store.carry_out(Settle(name, Nothing(), 4)) == outcome
+            assert await store.carry_out(Settle(name, Unknown("late"), 4)) == outcome
+        assert (await store.balance(account.id)).balance_nanos == USD - 100_000
+        assert differences(store) == []
+
+    engine.run(work)
+
+
+def test_the_unknown_stays_open_and_is_settled_when_it_is_known(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        await store.carry_out(hold(account, key, "h1", 1_000_000))
+        assert await store.carry_out(Settle("h1", Unknown("no usage"), 3, "gen-1")) == Settled("open")
+        (order,) = await store.holds(("open",))
+        assert (order.reason, order.generation_id) == ("no usage", "gen-1")
+        assert (await store.balance(account.id)).pending_nanos == 1_000_000
+        assert differences(store) == []
+        assert await store.carry_out(Settle("h1", Cost(Decimal(0)), 4)) == Settled("posted", 0, 0)
+        assert (await store.balance(account.id)).available_nanos == USD
+        assert differences(store) == []
+
+    engine.run(work)
+
+
+def test_a_hold_takes_what_is_there_down_to_the_least_and_no_further(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", 100)
+        assert await store.carry_out(hold(account, key, "h1", 60)) == Held(60)
+        assert await store.carry_out(hold(account, key, "h2", 60, least=41)) == NotCovered(40)
+        assert await store.carry_out(hold(account, key, "h3", 60, least=40)) == Held(40)
+        assert await store.carry_out(hold(account, key, "h4", 1)) == NotCovered(0)
+        assert await store.carry_out(hold(account, key, "h5", 0)) == Held(0)
+        assert differences(store) == []
+
+    engine.run(work)
+
+
+def test_a_fare_above_its_hold_is_posted_in_full_and_flagged(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", 100_000)
+        await store.carry_out(hold(account, key, "h1", 100_000))
+        assert await store.carry_out(Settle("h1", Cost(Decimal("0.0003")), 3)) == Settled("posted", 30, 300_000)
+        balance = await store.balance(account.id)
+        assert (balance.balance_nanos, balance.overdrawn_nanos) == (-200_000, 200_000)
+        assert (await store.transfers(account.id))[-1].over_hold_nanos == 200_000
+        assert await store.carry_out(hold(account, key, "h2", 1)) == NotCovered(0)
+        await store.carry_out(TopUp("more", account.id, 200_001, 5))
+        assert (await store.balance(account.id)).overdrawn_nanos == 0
+        assert await store.carry_out(hold(account, key, "h3", 1)) == Held(1)
+        assert differences(store) == []
+
+    engine.run(work)
+
+
+@pytest.mark.parametrize(("limit", "second"), [(1_000, NotCovered(0)), (None, Held(1_000))])
+def test_a_postpaid_account_goes_below_zero_to_its_limit(engine: Engine, limit: int | None, second: object) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", 0, limit)
+        assert await store.carry_out(hold(account, key, "h1", 1_000)) == Held(1_000)
+        assert await store.carry_out(hold(account, key, "h2", 1_000)) == second
+        assert differences(store) == []
+
+    engine.run(work)
+
+
+def test_a_top_up_under_the_same_id_counts_once(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, _ = await account_with(store, "a", 0)
+        for _ in range(3):
+            assert await store.carry_out(TopUp("same", account.id, USD, 1)) == Done()
+        assert (await store.balance(account.id)).credits_nanos == USD
+        assert differences(store) == []
+
+    engine.run(work)
+
+
+def test_what_is_not_in_the_books_is_said_so(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        assert isinstance(await store.carry_out(Settle("nothing", Nothing(), 1)), NoSuchRow)
+        assert isinstance(await store.carry_out(NameGeneration("nothing", "gen-1")), NoSuchRow)
+        assert isinstance(await store.carry_out(TopUp("t", 99, 1, 1)), NoSuchRow)
+        assert isinstance(await store.carry_out(PlaceHold("h", 99, 1, 1, 1, "paying", 1, "a/b", False, 1)), NoSuchRow)
+
+    engine.run(work)
+
+
+def test_many_commands_at_once_take_what_is_there_and_no_more(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", 50_000)
+        outcomes = await asyncio.gather(*(store.carry_out(hold(account, key, f"h{n:03}", 1_000)) for n in range(200)))
+        assert sum(isinstance(outcome, Held) for outcome in outcomes) == 50
+        assert (await store.balance(account.id)).available_nanos == 0
+        assert differences(store) == []
+
+    engine.run(work)
+
+
+def test_a_command_is_carried_out_although_nobody_waits_for_it(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        await store.carry_out(hold(account, key, "h1", 1_000_000))
+        settling = asyncio.ensure_future(store.carry_out(Settle("h1", Cost(Decimal("0.0001")), 3)))
+        await asyncio.sleep(0)
+        settling.cancel()
+        await asyncio.wait([settling])
+        await store.carry_out(NameGeneration("h1", "gen-1"))
+        assert [order.state for order in await store.holds(("posted",))] == ["posted"]
+
+    engine.run(work)
+
+
+def test_holds_that_outlive_their_process_are_found_by_the_next(engine: Engine) -> None:
+    async def first(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        await store.carry_out(hold(account, key, "h1", 1_000))
+        await store.carry_out(hold(account, key, "h2", 1_000))
+        await store.carry_out(Settle("h2", Nothing(), 3))
+        assert await store.open_orphans() == []
+
+    async def second(store: Store) -> None:
+        (found,) = await store.open_orphans()
+        assert (found.id, found.state) == ("h1", "open")
+        assert found.reason
+        assert await store.open_orphans() == []
+        assert [order.id for order in await store.holds(("open",))] == ["h1"]
+        assert differences(store) == []
+
+    engine.run(first)
+    engine.run(second)
+
+
+def test_accounts_and_keys(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        revision = await store.revision()
+        account, key = await account_with(store, "a", 0)
+        assert await store.revision() != revision
+        assert await store.find_account("a") == account
+        assert await store.find_account("b") is None
+        assert await store.find_account("(cash)") is None
+        assert await store.accounts() == [account]
+        assert await store.find_key(b"a") == (account, key)
+        assert await store.find_key(b"b") is None
+        with pytest.raises(NameTaken):
+            await store.create_account("a", "free", 0, 1)
+        revision = await store.revision()
+        await store.revoke_key(key.id, 7)
+        await store.revoke_key(key.id, 9)
+        found = await store.find_key(b"a")
+        assert found
+        assert found[1].revoked_us == 7
+        assert await store.keys(account.id) == [found[1]]
+        assert await store.revision() != revision
+
+    engine.run(work)
+
+
+names = st.sampled_from([f"h{n}" for n in range(6)])
+costs = st.sampled_from(["0", "3E-7", "0.0001", "0.00123456789", "0.5"])
+verdicts = st.one_of(costs.map(lambda c: Cost(Decimal(c))), st.just(Nothing()), st.just(Unknown("?")))
+steps = st.one_of(
+    st.tuples(st.just("top-up"), st.integers(1, 10**6), st.integers(0, 1)),
+    st.tuples(st.just("hold"), names, st.integers(0, 10**7), st.integers(0, 1)),
+    st.tuples(st.just("settle"), names, verdicts),
+    st.tuples(st.just("name"), names),
+)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "memory"])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(steps, max_size=40), st.integers(1, 8))
+def test_any_history_balances(
+    kind: str, tmp_path_factory: pytest.TempPathFactory, history: list[tuple[object, ...]], together: int
+) -> None:
+    def command(step: tuple[object, ...], number: int, accounts: list[tuple[Account, Key]]) -> Command:
+        match step:
+            case ("top-up", int(amount), int(which)):
+                return TopUp(f"t{number}", accounts[which][0].id, amount, number)
+            case ("hold", str(name), int(amount), int(which)):
+                return hold(*accounts[which], f"{name}-{number}", amount, amount // 2)
+            case ("settle", str(name), verdict):
+                return Settle(latest.get(name, name), verdict, number)  # type: ignore[arg-type]
+            case _:
+                return NameGeneration(latest.get(str(step[1]), str(step[1])), f"gen-{number}")
+
+    latest: dict[str, str] = {}
+
+    async def work(store: Store) -> None:
+        accounts = [await account_with(store, "a", 10**6), await account_with(store, "b", 0, 10**6)]
+        pending: list[Command] = []
+        for number, step in enumerate(history):
+            made = command(step, number, accounts)
+            if isinstance(made, PlaceHold):
+                latest[str(step[1])] = made.id
+            pending.append(made)
+            if len(pending) >= together:
+                await asyncio.gather(*map(store.carry_out, pending))
+                pending.clear()
+        await asyncio.gather(*map(store.carry_out, pending))
+        assert differences(store) == []
+        for account, _ in accounts:
+            balance = await store.balance(account.id)
+            assert balance.available_nanos is not None
+            assert balance.overdrawn_nanos == max(0, -balance.available_nanos)
+
+    Engine(kind, tmp_path_factory.mktemp("books")).run(work)
+
+
+# What SQLite adds
+
+
+def test_the_books_are_private_and_durable(tmp_path: Path) -> None:
+    engine = Engine("sqlite", tmp_path / "new" / "folder")
+
+    async def work(store: Store) -> None:
+        await account_with(store, "a", USD)
+        assert isinstance(store, SqliteStore)
+        assert store._writer_db.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert store._writer_db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+    engine.run(work)
+    assert stat.S_IMODE(engine.path.stat().st_mode) == 0o600
+    prepare(tmp_path / "another" / "books.db")
+    assert stat.S_IMODE((tmp_path / "another").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "another" / "books.db").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE transfer SET amount_nanos = 1",
+        "DELETE FROM transfer",
+        "UPDATE balance SET pending_nanos = 2000000000",
+        "UPDATE balance SET credits_nanos = 0, debits_nanos = 1",
+        "INSERT INTO transfer VALUES ('x', 'post', 2, 1, 1, 1, 'h1', '0.1', 5, 10000, 0, NULL)",
+        "INSERT INTO transfer VALUES ('x', 'top-up', 2, 2, 1, 1, NULL, NULL, NULL, NULL, 0, NULL)",
+        "UPDATE hold SET state = 'lost'",
+        "UPDATE hold SET state = 'posted'",
+    ],
+)
+def test_the_schema_guards_the_books_from_what_code_might_do(tmp_path: Path, statement: str) -> None:
+    engine = Engine("sqlite", tmp_path)
+
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        await store.carry_out(hold(account, key, "h1", 1_000))
+
+    engine.run(work)
+    db = sqlite3.connect(engine.path)
+    with pytest.raises(sqlite3.IntegrityError):
+        db.execute(statement)
+    db.close()
+
+
+def test_a_command_that_the_schema_refuses_does_not_take_others_along(tmp_path: Path) -> None:
+    engine = Engine("sqlite", tmp_path)
+
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        faulty = hold(account, key, "h2", -1, least=-1)
+        outcomes = await asyncio.gather(
+            store.carry_out(hold(account, key, "h1", 1_000)),
+            store.carry_out(faulty),
+            store.carry_out(hold(account, key, "h3", 1_000, price=0)),
+            store.carry_out(hold(account, key, "h4", 1_000)),
+            return_exceptions=True,
+        )
+        assert [isinstance(outcome, Held) for outcome in outcomes] == [True, False, False, True]
+        assert await store.carry_out(hold(account, key, "h5", 1_000)) == Held(1_000)
+        assert differences(store) == []
+
+    engine.run(work)
+
+
+def test_two_processes_write_to_one_file(tmp_path: Path) -> None:
+    engine = Engine("sqlite", tmp_path)
+
+    async def work(one: Store) -> None:
+        account, key = await account_with(one, "a", 50_000)
+        async with engine.open() as other:
+            places = [
+                store.carry_out(hold(account, key, f"{number}-{worker}", 1_000))
+                for number in range(100)
+                for worker, store in enumerate((one, other))
+            ]
+            outcomes = await asyncio.gather(*places)
+            assert sum(isinstance(outcome, Held) for outcome in outcomes) == 50
+            assert await other.open_orphans() == []
+            assert differences(other) == []
+
+    engine.run(work)
+
+
+def test_books_that_are_locked_for_too_long_are_unavailable(tmp_path: Path) -> None:
+    engine = Engine("sqlite", tmp_path, busy_seconds=0.2)
+
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        blocker = sqlite3.connect(engine.path, isolation_level=None)
+        blocker.execute("BEGIN IMMEDIATE")
+        with pytest.raises(BooksUnavailable):
+            await store.carry_out(hold(account, key, "h1", 1_000))
+        blocker.execute("ROLLBACK")
+        blocker.close()
+        assert await store.carry_out(hold(account, key, "h1", 1_000)) == Held(1_000)
+
+    engine.run(work)
+
+
+def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    db = sqlite3.connect(path)
+    db.execute("CREATE TABLE recipes (id)")
+    db.close()
+    before = path.read_bytes()
+    with pytest.raises(UnusableBooks, match="another program"):
+        prepare(path)
+    assert path.read_bytes() == before
+
+
+def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "text.db"
+    path.write_text("not a database, " * 100)
+    with pytest.raises(UnusableBooks, match="cannot be used"):
+        prepare(path)
+    with pytest.raises(UnusableBooks, match="sqlite:///PATH"):
+        sqlite_path("mysql://x")
+
+
+def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "books.db"
+    prepare(path)
+    db = sqlite3.connect(path)
+    db.execute("UPDATE alembic_version SET version_num = '9999'")
+    db.commit()
+    db.close()
+    with pytest.raises(UnusableBooks, match="newer"):
+        prepare(path)
+
+
+def test_the_schema_that_code_expects_is_the_newest_migration(tmp_path: Path) -> None:
+    prepare(tmp_path / "books.db")
+    db = sqlite3.connect(tmp_path / "books.db")
+    assert db.execute("SELECT version_num FROM alembic_version").fetchone() == (HEAD,)
+    db.close()
+
+
+def test_two_processes_that_make_the_books_at_once_make_them_once(tmp_path: Path) -> None:
+    script = "import sys, pathlib; from farebox.store.prepare import prepare; prepare(pathlib.Path(sys.argv[1]))"
+    command = [sys.executable, "-c", script, str(tmp_path / "books.db")]
+    made = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(4)]
+    for each in made:
+        _, said = each.communicate(timeout=60)
+        assert each.returncode == 0, said.decode()
