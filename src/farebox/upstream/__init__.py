@@ -1,0 +1,1 @@
+"""Upstreams: where orders are served."""

@@ -1,0 +1,258 @@
+"""The simulator as an ASGI app. It sends nothing that OpenRouter would not, and refuses what OpenRouter refuses."""
+
+import asyncio
+import itertools
+import secrets
+from collections.abc import AsyncIterator
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from farebox.core.errors import Refusal, invalid, unauthenticated, unknown, wrong_method
+from farebox.core.formats.chat import refusal_body
+from farebox.upstream.simulator import chat, faults, models
+from farebox.upstream.simulator.faults import BadFaults, Faults
+
+TRANSPORT = "farebox.transport"
+"""Where the server keeps the connection's transport in the scope, for faults that break it."""
+
+STALL_SECONDS = 3600
+KEEP_ALIVE_SECONDS = 0.1
+ENDLESS_BYTES = 1024 * 1024
+
+_REFUSALS = {
+    402: ("payment_required", "Insufficient credits. Add more using https://openrouter.ai/credits"),
+    403: ("permission_denied", "Simulated: this key may not do that"),
+    408: ("timeout", "Simulated: the request timed out"),
+    429: ("rate_limit_exceeded", "Rate limit exceeded: simulated"),
+    500: ("server", "Internal Server Error"),
+    502: ("provider_unavailable", "Provider returned error"),
+    503: ("provider_overloaded", "No instances available (simulated)"),
+}
+
+_decode_request = msgspec.json.Decoder(chat.ChatRequest).decode
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Simulator:
+    """Answers `/api/v1/chat/completions` and `/api/v1/models`."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count()
+        self._run = secrets.token_hex(4)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _live(receive, send)
+            return
+        try:
+            await self._answer(scope, receive, send)
+        except Refusal as refusal:
+            headers = [(name.encode(), value.encode()) for name, value in refusal.headers.items()]
+            await _send_whole(send, refusal.status, headers, refusal_body(refusal))
+        except _Broken:
+            scope[TRANSPORT].abort()
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, method = scope["path"], scope["method"]
+        if path == "/api/v1/models" and method == "GET":
+            await _send_whole(send, 200, [], models.listing())
+        elif path == "/api/v1/chat/completions":
+            if method != "POST":
+                raise wrong_method(method, "POST")
+            await self._complete(scope, receive, send)
+        else:
+            raise unknown("Not Found")
+
+    async def _complete(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() != b"bearer" or not key.strip():
+            raise unauthenticated("No auth credentials found")
+        request = _read(await _body(receive))
+        wanted = _models(request)
+        asked = _faults(headers, wanted[0])
+        model = models.find(wanted[0])
+        if model is None or "embeddings" in model.outputs:
+            raise invalid(f"{wanted[0]} is not a valid model ID")
+        await asyncio.sleep(asked.head_ms / 1000)
+        if asked.html:
+            page = b"<!DOCTYPE html><title>Bad gateway</title>"
+            await _send_whole(send, asked.status or 200, [(b"content-type", b"text/html")], page)
+            return
+        if asked.status is not None:
+            raise _refusal(asked.status)
+        generation_id = f"gen-{chat.CREATED}-{self._run}{next(self._numbers):012d}"
+        head: Headers = [] if asked.no_generation_header else [(b"x-generation-id", generation_id.encode())]
+        said = chat.answer(request, model, asked)
+        if request.stream:
+            data = chat.events(said, generation_id, asked)
+            await _send_stream(receive, send, head, data, asked)
+        else:
+            pause = (asked.first_token_ms + asked.token_ms * said.answer_tokens) / 1000
+            before = b": OPENROUTER PROCESSING\n" * asked.comments + b"\n" * asked.blank_lines
+            body = chat.whole(said, generation_id, asked)
+            await _send_slow_whole(send, head, before, body, pause, asked)
+
+
+class _Broken(Exception):  # noqa: N818
+    """A fault: break the connection off."""
+
+
+def _read(body: bytes) -> chat.ChatRequest:
+    try:
+        request = _decode_request(body)
+    except msgspec.DecodeError as error:
+        raise invalid(str(error)) from error
+    has_messages = isinstance(request.messages, list)
+    if not has_messages and not isinstance(request.prompt, str):
+        raise invalid('Input required: specify "prompt" or "messages"')
+    if has_messages and not request.messages:
+        raise invalid("messages: Array must contain at least 1 element(s)")
+    return request
+
+
+def _models(request: chat.ChatRequest) -> list[str]:
+    """Those asked, in order; one that is not known is passed over for its fallbacks."""
+    wanted = ([request.model] if request.model else []) + (request.models or [])
+    if not wanted:
+        raise invalid("No models provided")
+    served = [model for model in wanted if models.find(model)]
+    return served or wanted
+
+
+def _faults(headers: dict[bytes, bytes], model: str) -> Faults:
+    variant = model.partition(":")[2]
+    texts = [headers.get(faults.HEADER, b"").decode("latin-1")]
+    if "=" in variant or variant.replace("-", "_") in Faults.__struct_fields__:
+        texts.append(variant)
+    try:
+        return faults.parse(*texts)
+    except BadFaults as error:
+        raise invalid(str(error)) from error
+
+
+def _refusal(status: int) -> Refusal:
+    error_type, message = _REFUSALS.get(status, ("server", "Simulated refusal"))
+    headers: dict[str, str] = {"retry-after": "2"} if status in (429, 503) else {}
+    if status == 429:
+        headers |= {"x-ratelimit-limit": "20", "x-ratelimit-remaining": "0", "x-ratelimit-reset": "1767225660000"}
+    return Refusal(status, error_type, message, headers=headers)
+
+
+async def _body(receive: Receive) -> bytes:
+    parts: list[bytes] = []
+    more = True
+    while more:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    return b"".join(parts)
+
+
+async def _send_whole(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    named = {name for name, _ in headers}
+    head = [*headers, (b"content-length", b"%d" % len(body))]
+    if b"content-type" not in named:
+        head.append((b"content-type", b"application/json"))
+    await send({"type": "http.response.start", "status": status, "headers": head})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _send_slow_whole(
+    send: Send, head: Headers, before: bytes, body: bytes, pause_seconds: float, asked: Faults
+) -> None:
+    """The head at once, blank lines while the answer is made, then all of it: as OpenRouter does."""
+    if not pause_seconds and asked.cut_at_byte is None:
+        await _send_whole(send, 200, head, before + body)
+        return
+    await send(
+        {"type": "http.response.start", "status": 200, "headers": [*head, (b"content-type", b"application/json")]}
+    )
+    await _send_part(send, before + b"\n")
+    await asyncio.sleep(pause_seconds)
+    if asked.cut_at_byte is not None:
+        await _send_part(send, body[: asked.cut_at_byte])
+        await asyncio.sleep(0.05)
+        raise _Broken
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _send_stream(receive: Receive, send: Send, head: Headers, data: list[bytes], asked: Faults) -> None:
+    head = [*head, (b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
+    await send({"type": "http.response.start", "status": 200, "headers": head})
+    gone = asyncio.create_task(_until_gone(receive))
+    sending = asyncio.create_task(_send_events(send, data, asked))
+    try:
+        await asyncio.wait({gone, sending}, return_when=asyncio.FIRST_COMPLETED)
+        if sending.done():
+            await sending
+            await send({"type": "http.response.body", "body": b""})
+    finally:
+        gone.cancel()
+        sending.cancel()
+
+
+async def _send_events(send: Send, data: list[bytes], asked: Faults) -> None:
+    sent = 0
+    async for part in _parts(data, asked):
+        if asked.cut_at_byte is not None and sent + len(part) > asked.cut_at_byte:
+            await _send_part(send, part[: asked.cut_at_byte - sent])
+            await asyncio.sleep(0.05)
+            raise _Broken
+        sent += len(part)
+        piece = asked.split or max(1, len(part))
+        for start in range(0, len(part), piece):
+            await _send_part(send, part[start : start + piece])
+
+
+async def _parts(data: list[bytes], asked: Faults) -> AsyncIterator[bytes]:
+    """The stream's text, event by event, each when it is due."""
+    end = b"\r\n" if asked.crlf else b"\r" if asked.cr else b"\n"
+    comment = b": OPENROUTER PROCESSING" + 2 * end
+    yield comment * asked.comments
+    waited = 0.0
+    while waited < asked.first_token_ms / 1000:
+        yield comment
+        pause = min(KEEP_ALIVE_SECONDS, asked.first_token_ms / 1000 - waited)
+        await asyncio.sleep(pause)
+        waited += pause
+    extra = {
+        "empty-data": b"data:" + 2 * end,
+        "retry": b"retry: 3000" + 2 * end,
+        "wrapped-comment": b"data: " + comment,
+    }
+    yield extra.get(asked.defect or "", b"")
+    for number, each in enumerate(data):
+        if number == asked.stall_at_event:
+            await asyncio.sleep(STALL_SECONDS)
+        while number == asked.endless_at_event:
+            yield b"data: " + b"x" * ENDLESS_BYTES
+        if number == asked.cut_at_event:
+            await asyncio.sleep(0.05)
+            raise _Broken
+        if asked.token_ms and number:
+            await asyncio.sleep(asked.token_ms / 1000)
+        is_last = number == len(data) - 1
+        yield b"data: " + each + (b"" if is_last and asked.no_final_blank else 2 * end)
+
+
+async def _send_part(send: Send, part: bytes) -> None:
+    if part:
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+        await asyncio.sleep(0)
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})

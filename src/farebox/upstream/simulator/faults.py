@@ -1,0 +1,97 @@
+"""The faults and timings that can be asked for, per request.
+
+In the header `X-OpenRouter-Simulate`, or after the model's name: `sim/echo:cut-at-event=3,token-ms=20`.
+"""
+
+from typing import Literal
+
+import msgspec
+
+HEADER = b"x-openrouter-simulate"
+
+
+class Faults(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
+    """What to do otherwise than a well-behaved upstream. Events and bytes count from 0."""
+
+    head_ms: int = 0
+    """Wait before the answer's head."""
+    first_token_ms: int = 0
+    """Wait before the first token, sending keep-alive comments."""
+    token_ms: int = 0
+    """Wait between tokens."""
+    tokens: int | None = None
+    """Say this many words instead of an echo."""
+    status: int | None = None
+    """Refuse with this status (402, 429, 503, ...)."""
+    html: bool = False
+    """Answer with a web page."""
+    usage: Literal["separate", "delta", "merged", "missing", "is-null"] | None = None
+    """The usage's shape: in an event without choices, with an empty delta, in the finishing chunk, not at all, null."""
+    cost: str | None = None
+    """Report this number as the cost, to the letter; `is-null` for none."""
+    byok: str | None = None
+    """Answer as from the operator's own key, and report this as the host's charge."""
+    choices: Literal["empty"] | None = None
+    """`empty`: a whole answer without choices."""
+    blank_lines: int = 0
+    """Blank lines before a whole answer's JSON."""
+    comments: int = 0
+    """Comment lines before a whole answer's JSON, or before a stream's first event."""
+    crlf: bool = False
+    """End lines with CRLF."""
+    cr: bool = False
+    """End lines with CR."""
+    split: int = 0
+    """Send the stream in pieces of this many bytes."""
+    stall_at_event: int | None = None
+    """Fall silent before this event, and keep the connection."""
+    endless_at_event: int | None = None
+    """An event here that has no end: a megabyte of it at a time, for ever."""
+    cut_at_event: int | None = None
+    """Break the connection off before this event."""
+    cut_at_byte: int | None = None
+    """Break the connection off before this byte of the body."""
+    error_at_event: int | None = None
+    """An error chunk instead of this event, and the end."""
+    bare_error_at_event: int | None = None
+    """A bare error object instead of this event, and the end."""
+    defect: (
+        Literal[
+            "role-empty",
+            "fingerprint-null",
+            "tool-calls-null",
+            "no-finish",
+            "no-index",
+            "no-choices",
+            "usage-null",
+            "empty-data",
+            "retry",
+            "wrapped-comment",
+            "no-fingerprint",
+        ]
+        | None
+    ) = None
+    """What strict SDKs choke on: in the first event (`no-choices`: its last; `no-fingerprint`: in a whole answer)."""
+    no_done: bool = False
+    """End a stream without `[DONE]`."""
+    no_final_blank: bool = False
+    """End a stream without the last event's empty line."""
+    no_generation_header: bool = False
+    """Do not send `X-Generation-Id`."""
+
+
+class BadFaults(Exception):  # noqa: N818 - the word of the house
+    """A fault that the simulator does not know."""
+
+
+def parse(*texts: str) -> Faults:
+    """Read `name=value,name` lists; later ones win. Raises BadFaults."""
+    given: dict[str, str | bool] = {}
+    for text in texts:
+        for part in filter(None, text.replace(";", ",").split(",")):
+            name, equals, value = part.strip().partition("=")
+            given[name] = value if equals else True
+    try:
+        return msgspec.convert(given, Faults, strict=False)
+    except msgspec.ValidationError as error:
+        raise BadFaults(f"the simulator does not know this fault: {error}") from error

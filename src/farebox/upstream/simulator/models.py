@@ -1,0 +1,168 @@
+"""The simulated models: what each costs, and what it can do."""
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+import msgspec
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One model. Prices are USD per token (`request`: per order), as decimal strings like OpenRouter's."""
+
+    id: str
+    name: str
+    prompt: str
+    completion: str
+    description: str
+    request: str = "0"
+    image_output: str = "0"
+    context_tokens: int = 32_768
+    answer_tokens_max: int | None = 8_192
+    inputs: tuple[str, ...] = ("text",)
+    outputs: tuple[str, ...] = ("text",)
+    parameters: tuple[str, ...] = ("max_tokens", "temperature", "top_p", "stop", "seed", "tools", "tool_choice")
+    reasons: bool = False
+    usage_shape: str = "separate"
+    overrides: tuple[dict[str, object], ...] = field(default_factory=tuple)
+
+    def cost(self, prompt_tokens: int, answer_tokens: int, image_tokens: int = 0) -> Decimal:
+        """What an answer costs."""
+        return (
+            Decimal(self.request)
+            + Decimal(self.prompt) * prompt_tokens
+            + Decimal(self.completion) * answer_tokens
+            + Decimal(self.image_output) * image_tokens
+        )
+
+
+MODELS: dict[str, Model] = {
+    model.id: model
+    for model in (
+        Model("sim/echo", "Echo", "0.00000015", "0.0000006", "Says back what you said. The everyday model."),
+        Model("sim/echo:free", "Echo (free)", "0", "0", "The same, at no cost."),
+        Model(
+            "sim/echo-pro",
+            "Echo Pro",
+            "0.000003",
+            "0.000015",
+            "The same, at a large model's price.",
+            context_tokens=200_000,
+        ),
+        Model("sim/reasoner", "Reasoner", "0.0000005", "0.000002", "Thinks aloud before it answers.", reasons=True),
+        Model(
+            "sim/painter",
+            "Painter",
+            "0.0000003",
+            "0.0000025",
+            "Paints one small picture when asked with `modalities`.",
+            image_output="0.00003",
+            inputs=("text", "image"),
+            outputs=("image", "text"),
+            usage_shape="merged",
+        ),
+        Model(
+            "sim/seer",
+            "Seer",
+            "0.000001",
+            "0.000004",
+            "Takes pictures in.",
+            inputs=("text", "image"),
+            usage_shape="delta",
+        ),
+        Model("sim/tiny", "Tiny", "0.00000003", "0.00000003", "So cheap that ten tokens cost 3E-7."),
+        Model("sim/fine", "Fine", "0.0000071", "0.0000071", "Costs with an exponent in them, such as 7.1e-05."),
+        Model("sim/penny", "Penny", "0", "0", "A thousandth of a dollar an order, whatever it says.", request="0.001"),
+        Model(
+            "sim/long",
+            "Long",
+            "0.00000125",
+            "0.00001",
+            "A million tokens of context, dearer beyond 200,000.",
+            context_tokens=1_048_576,
+            answer_tokens_max=65_536,
+            overrides=({"min_prompt_tokens": 200_000, "prompt": "0.0000025", "completion": "0.000015"},),
+        ),
+        Model(
+            "sim/terse",
+            "Terse",
+            "0.0000002",
+            "0.0000008",
+            "A tenth of a page at most.",
+            answer_tokens_max=128,
+            context_tokens=4_096,
+        ),
+        Model(
+            "sim/auto",
+            "Auto",
+            "-1",
+            "-1",
+            "A router: it picks `sim/echo`, and its price is its pick's.",
+            context_tokens=200_000,
+        ),
+        Model(
+            "sim/embedder",
+            "Embedder",
+            "0.00000002",
+            "0",
+            "Vectors.",
+            outputs=("embeddings",),
+            answer_tokens_max=None,
+            parameters=(),
+        ),
+    )
+}
+
+ROUTED = {"sim/auto": "sim/echo"}
+"""Which model a router picks."""
+
+
+def find(model_id: str) -> Model | None:
+    """The model that serves an id; a variant that is not listed itself (`:nitro`, a fault) is its base model's."""
+    listed = model_id if model_id in MODELS else model_id.partition(":")[0]
+    return MODELS.get(ROUTED.get(listed, listed))
+
+
+def listing() -> bytes:
+    """The body of `GET /models`."""
+    data = [_entry(model) for model in MODELS.values()]
+    return msgspec.json.encode({"data": data, "links": {"next": None}, "total_count": len(data)})
+
+
+def _entry(model: Model) -> dict[str, object]:
+    pricing: dict[str, object] = {"prompt": model.prompt, "completion": model.completion}
+    if model.request != "0":
+        pricing["request"] = model.request
+    if model.image_output != "0":
+        pricing["image_output"] = model.image_output
+    if model.overrides:
+        pricing["overrides"] = list(model.overrides)
+    entry: dict[str, object] = {
+        "id": model.id,
+        "canonical_slug": model.id,
+        "name": f"Simulated: {model.name}",
+        "created": 1_767_225_600,
+        "description": model.description,
+        "pricing": pricing,
+        "context_length": model.context_tokens,
+        "architecture": {
+            "modality": f"{'+'.join(model.inputs)}->{'+'.join(model.outputs)}",
+            "input_modalities": list(model.inputs),
+            "output_modalities": list(model.outputs),
+            "tokenizer": "Other",
+            "instruct_type": None,
+        },
+        "top_provider": {
+            "context_length": model.context_tokens,
+            "max_completion_tokens": model.answer_tokens_max,
+            "is_moderated": False,
+        },
+        "per_request_limits": None,
+        "supported_parameters": list(model.parameters),
+        "default_parameters": None,
+        "supported_voices": None,
+        "links": {"details": f"/api/v1/models/{model.id}/endpoints"},
+    }
+    if model.reasons:
+        entry["reasoning"] = {"mandatory": False, "default_enabled": True}
+    return entry
