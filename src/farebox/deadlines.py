@@ -1,0 +1,84 @@
+"""Many waits, one timer.
+
+A timer for every wait of every order would cost as much as the metering. These are looked at together, a few times a
+second: a deadline of seconds may be a tick late, which nobody minds.
+"""
+
+import asyncio
+import math
+from time import monotonic
+from types import TracebackType
+from typing import Protocol
+
+TICK_SECONDS = 0.25
+
+NEVER = math.inf
+
+
+class Wait(Protocol):
+    """Something that must not last beyond `due` (monotonic seconds)."""
+
+    due: float
+
+    def expire(self) -> None:
+        """End it."""
+
+
+class Deadlines:
+    """The waits of one event loop."""
+
+    def __init__(self, tick_seconds: float = TICK_SECONDS) -> None:
+        self._tick_seconds = tick_seconds
+        self._waits: set[Wait] = set()
+        self._is_armed = False
+
+    def within(self, seconds: float) -> "_Within":
+        """`async with`: TimeoutError where the block takes longer."""
+        return _Within(self, seconds)
+
+    def add(self, wait: Wait) -> None:
+        self._waits.add(wait)
+        if not self._is_armed:
+            self._is_armed = True
+            asyncio.get_running_loop().call_later(self._tick_seconds, self._look)
+
+    def discard(self, wait: Wait) -> None:
+        self._waits.discard(wait)
+
+    def _look(self) -> None:
+        now = monotonic()
+        for wait in [wait for wait in self._waits if wait.due <= now]:
+            self._waits.discard(wait)
+            wait.expire()
+        self._is_armed = bool(self._waits)
+        if self._is_armed:
+            asyncio.get_running_loop().call_later(self._tick_seconds, self._look)
+
+
+class _Within:
+    """As `asyncio.timeout`, and as careful to tell its own cancellation from somebody else's."""
+
+    __slots__ = ("_cancellations", "_deadlines", "_has_expired", "_task", "due")
+
+    def __init__(self, deadlines: Deadlines, seconds: float) -> None:
+        self._deadlines = deadlines
+        self._has_expired = False
+        self.due = monotonic() + seconds
+
+    async def __aenter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._cancellations = task.cancelling()
+        self._deadlines.add(self)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._deadlines.discard(self)
+        if self._has_expired and self._task.uncancel() <= self._cancellations and kind is asyncio.CancelledError:
+            raise TimeoutError from error
+
+    def expire(self) -> None:
+        self._has_expired = True
+        self._task.cancel()

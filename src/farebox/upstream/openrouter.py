@@ -1,0 +1,157 @@
+"""An upstream that speaks OpenRouter's API over HTTP: OpenRouter itself, the simulator, or a compatible one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import monotonic
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from farebox import __version__
+from farebox.core.headers import HeaderList, response_headers
+from farebox.deadlines import NEVER, Deadlines
+from farebox.ports import UpstreamBroke, UpstreamUnreachable
+
+ANSWER_BYTES_MAX = 128 * 1024 * 1024
+"""Longest whole answer read: several 4K images as base64."""
+
+_READ_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """In seconds. `first_byte`: from the order sent to the answer's head. `no_data`: between two pieces after it."""
+
+    connect: float
+    first_byte: float
+    no_data: float
+
+
+class OpenRouter:
+    """One pooled session a process. Nothing of a caller's goes along but the body and the headers given."""
+
+    def __init__(self, base_url: str, api_key: str | None, limits: Limits, deadlines: Deadlines) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._limits = limits
+        self._deadlines = deadlines
+        self._urls: dict[str, URL] = {}
+        self._headers = CIMultiDict({"content-type": "application/json", "accept-encoding": "identity"})
+        if api_key:
+            self._headers["authorization"] = f"Bearer {api_key}"
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"user-agent": f"farebox/{__version__}"},
+            timeout=aiohttp.ClientTimeout(total=None, connect=limits.connect, sock_connect=limits.connect),
+            read_bufsize=_READ_BYTES,
+        )
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def forward(self, path: str, body: bytes, headers: Mapping[str, str], *, streamed: bool) -> "HttpReply":
+        """Send an order. Raises UpstreamUnreachable, UpstreamBroke."""
+        sent = self._headers.copy()
+        sent["accept"] = "text/event-stream" if streamed else "application/json"
+        for name, value in headers.items():
+            sent.add(name, value)
+        return await self._request("POST", path, sent, body)
+
+    async def models(self) -> bytes:
+        """The body of `GET /models`. Raises UpstreamUnreachable, UpstreamBroke."""
+        reply = await self._request("GET", "/models", self._headers, None)
+        try:
+            body = await reply.read()
+        finally:
+            reply.close()
+        if reply.status != 200:
+            raise UpstreamBroke(f"GET /models was answered with status {reply.status}")
+        return body
+
+    async def _request(self, method: str, path: str, headers: CIMultiDict[str], body: bytes | None) -> "HttpReply":
+        url = self._urls.get(path)
+        if url is None:
+            url = self._urls[path] = URL(self._base_url + path)
+        try:
+            async with self._deadlines.within(self._limits.first_byte):
+                response = await self._session.request(method, url, data=body, headers=headers, allow_redirects=False)
+        except aiohttp.ConnectionTimeoutError as error:
+            raise UpstreamUnreachable(f"no connection within {self._limits.connect:g} s", timed_out=True) from error
+        except aiohttp.ClientConnectorError as error:
+            raise UpstreamUnreachable(f"{error.os_error.strerror or 'no connection'}") from error
+        except TimeoutError as error:
+            raise UpstreamBroke(f"no answer within {self._limits.first_byte:g} s") from error
+        except aiohttp.ClientError as error:
+            raise UpstreamBroke(f"the connection broke before the answer ({type(error).__name__})") from error
+        if 300 <= response.status < 400:
+            response.close()
+            raise UpstreamUnreachable(f"it redirects elsewhere (status {response.status}); check the upstream's URL")
+        return HttpReply(response, self._limits.no_data, self._deadlines)
+
+
+class HttpReply:
+    """An answer whose head is read; it is watched that its body keeps coming."""
+
+    __slots__ = ("_content", "_deadlines", "_is_silent", "_no_data_seconds", "_response", "due")
+
+    def __init__(self, response: aiohttp.ClientResponse, no_data_seconds: float, deadlines: Deadlines) -> None:
+        self._response = response
+        self._content = response.content
+        self._no_data_seconds = no_data_seconds
+        self._deadlines = deadlines
+        self._is_silent = False
+        self.due = NEVER
+        deadlines.add(self)
+
+    @property
+    def status(self) -> int:
+        return self._response.status
+
+    @property
+    def content_type(self) -> str:
+        return self._response.content_type
+
+    @property
+    def headers(self) -> HeaderList:
+        return response_headers(self._response.raw_headers)
+
+    @property
+    def generation_id(self) -> str | None:
+        return self._response.headers.get("x-generation-id")
+
+    @property
+    def is_complete(self) -> bool:
+        return self._content.is_eof()
+
+    async def chunk(self) -> bytes:
+        # Only the time that somebody waits here counts as silence: a slow reader is not the upstream's.
+        self.due = monotonic() + self._no_data_seconds
+        try:
+            return await self._content.readany()
+        except aiohttp.ClientError as error:
+            if self._is_silent:
+                raise UpstreamBroke(f"nothing came for {self._no_data_seconds:g} s") from error
+            raise UpstreamBroke("the connection broke before the answer's end") from error
+        finally:
+            self.due = NEVER
+
+    async def read(self) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while part := await self.chunk():
+            parts.append(part)
+            size += len(part)
+            if size > ANSWER_BYTES_MAX:
+                self.close()
+                raise UpstreamBroke(f"the answer is longer than {ANSWER_BYTES_MAX} bytes")
+        return b"".join(parts) if len(parts) != 1 else parts[0]
+
+    def expire(self) -> None:
+        self._is_silent = True
+        self._response.close()
+
+    def close(self) -> None:
+        self._deadlines.discard(self)
+        # An answer read to its end has given its connection back already; one that was not loses it.
+        self._response.close()
