@@ -1,0 +1,416 @@
+"""The data path, as playbooks: what the upstream and the caller do in; what the caller gets and what is booked out."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from farebox.catalog_cache import Catalog
+from farebox.core.audit import audit
+from farebox.core.errors import Refusal
+from farebox.core.formats import chat
+from farebox.core.ledger import Command, HoldRow, NameGeneration, Outcome, PlaceHold, Settle, TopUp, Transfer
+from farebox.core.plans import BUILT_IN
+from farebox.exchange import Answer, Exchange, Request
+from farebox.identity.keys import KeyCallers, digest, new_key
+from farebox.ports import BooksUnavailable, UpstreamBroke, UpstreamUnreachable
+from farebox.testing import Break, MemoryStore, Pause, Script, ScriptedUpstream, Silence
+
+USD = 10**9
+USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "cost": 0.0001}
+CHUNK = {
+    "id": "gen-1",
+    "object": "chat.completion.chunk",
+    "created": 1,
+    "model": "a/b",
+    "choices": [{"index": 0, "delta": {"role": "assistant", "content": "hi"}, "finish_reason": None}],
+}
+ANSWER = {
+    "id": "gen-1",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "a/b-served",
+    "system_fingerprint": None,
+    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hi"}}],
+    "usage": USAGE,
+}
+MODELS = json.dumps(
+    {"data": [{"id": "a/b", "pricing": {"prompt": "0.000001", "completion": "0.00001"}, "context_length": 100_000}]}
+).encode()
+
+
+def event(chunk: object) -> bytes:
+    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
+
+
+TOKEN = event(CHUNK)
+LAST = event({**CHUNK, "choices": [], "usage": USAGE})
+DONE = b"data: [DONE]\n\n"
+
+
+def whole(body: Any = ANSWER, **head: Any) -> Script:
+    text = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return Script([text], content_type="application/json", **head)
+
+
+@dataclass
+class Result:
+    """What the caller got, and what is in the books."""
+
+    sent: list[bytes] = field(default_factory=list)
+    answer: Answer | None = None
+    refusal: Refusal | None = None
+    holds: list[HoldRow] = field(default_factory=list)
+    transfers: list[Transfer] = field(default_factory=list)
+    available: int | None = None
+    order: dict[str, Any] = field(default_factory=dict)
+    order_body: bytes = b""
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.sent)
+
+    @property
+    def hold(self) -> HoldRow:
+        (hold,) = self.holds
+        return hold
+
+    @property
+    def fares(self) -> list[int]:
+        return [transfer.amount_nanos for transfer in self.transfers if transfer.kind == "post"]
+
+
+During = Callable[[Answer, bytes, MemoryStore], Awaitable[None]]
+
+
+def play(
+    script: Script | Exception,
+    plan: str = "paying",
+    paid_in: int = USD,
+    during: During | None = None,
+    token: str | None = None,
+    store: MemoryStore | None = None,
+    **request: Any,
+) -> Result:
+    """One order, from a new account with `paid_in`."""
+    result = Result()
+    body = json.dumps({"model": "a/b", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 100, **request})
+
+    async def main(store: MemoryStore) -> None:
+        account = await store.create_account("a", plan, 0, 1)
+        key = new_key()
+        await store.create_key(account.id, "", digest(key), "hint", 1)
+        await store.carry_out(TopUp("t", account.id, paid_in, 1))
+        upstream = ScriptedUpstream(script, models=MODELS)
+        catalog = Catalog(upstream, 300, 3600)
+        await catalog.refresh()
+        exchange = Exchange(KeyCallers(store, BUILT_IN), catalog, store, upstream)
+
+        async def read_body() -> bytes:
+            return body.encode()
+
+        given = Request("/chat/completions", chat, token or key, {"x-title": "t"}, read_body)
+        try:
+            async with exchange.open(given) as answer:
+                result.answer = answer
+                if answer.is_stream:
+                    async for chunk in answer.events():
+                        result.sent.append(chunk)
+                        if during:
+                            await during(answer, chunk, store)
+                else:
+                    result.sent.append(await answer.read())
+        except Refusal as refusal:
+            result.refusal = refusal
+        finally:
+            result.holds = await store.holds(("pending", "open", "posted", "voided"))
+            result.transfers = await store.transfers(account.id)
+            result.available = (await store.balance(account.id)).available_nanos
+            if upstream.received:
+                result.order_body = upstream.received[0].body
+                result.order = json.loads(result.order_body)
+        with store.snapshot() as rows:
+            assert audit(rows.transfers(), rows.holds(), rows.balances()).differences == []
+
+    asyncio.run(main(store or MemoryStore()))
+    return result
+
+
+def test_a_stream_passes_byte_for_byte_and_its_cost_is_posted() -> None:
+    steps: list[Any] = [b": OPENROUTER PROCESSING\n\n", TOKEN, Pause(), TOKEN, LAST, DONE]
+    result = play(Script([*steps]), stream=True)
+    assert result.body == b": OPENROUTER PROCESSING\n\n" + TOKEN + TOKEN + LAST + DONE
+    assert result.fares == [100_000]
+    assert (result.hold.state, result.hold.generation_id, result.hold.prompt_tokens) == ("posted", "gen-1", 1)
+    assert result.answer
+    assert result.answer.settled
+    assert result.answer.settled.events == 10
+
+
+def test_every_event_goes_on_as_soon_as_it_is_whole() -> None:
+    result = play(Script([TOKEN, TOKEN[:20], TOKEN[20:] + TOKEN, LAST + DONE]), stream=True)
+    assert result.sent == [TOKEN, TOKEN + TOKEN, LAST + DONE]
+
+
+def test_a_whole_answer_is_booked_before_it_is_sent() -> None:
+    result = play(whole())
+    assert json.loads(result.body) == ANSWER
+    assert result.fares == [100_000]
+    assert (result.hold.generation_id, result.hold.served_model) == ("gen-1", "a/b-served")
+
+
+def test_a_free_caller_pays_ten_times_and_is_capped() -> None:
+    result = play(whole(), plan="free", max_tokens=None)
+    assert result.fares == [1_000_000]
+    assert result.order["max_tokens"] == 2048
+
+
+def test_a_zero_is_posted_as_a_zero() -> None:
+    result = play(whole({**ANSWER, "usage": {**USAGE, "cost": 0}}))
+    assert result.fares == [0]
+    assert result.available == USD
+
+
+@pytest.mark.parametrize("status", [400, 402, 404, 408, 429, 500, 503, 524, 529])
+def test_an_upstreams_refusal_passes_as_it_came_and_costs_nothing(status: int) -> None:
+    result = play(whole(b'{"error": {"code": 1, "message": "no"}}', status=status, headers=[(b"retry-after", b"2")]))
+    assert result.body == b'{"error": {"code": 1, "message": "no"}}'
+    assert result.answer
+    assert result.answer.status == status
+    assert (b"retry-after", b"2") in result.answer.headers
+    assert (result.hold.state, result.fares, result.available) == ("voided", [], USD)
+
+
+@pytest.mark.parametrize(("timed_out", "status"), [(False, 502), (True, 504)])
+def test_an_upstream_that_cannot_be_reached_costs_nothing_and_may_be_retried(timed_out: bool, status: int) -> None:
+    result = play(UpstreamUnreachable("refused", timed_out=timed_out))
+    assert result.refusal
+    assert result.refusal.status == status
+    assert (result.hold.state, result.available) == ("voided", USD)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        UpstreamBroke("no answer within 300 s"),
+        Script([b'{"id":', Break()], content_type="application/json"),
+        whole(b"<!DOCTYPE html>"),
+        whole(b'{"error":{"code":500,"message":"late"}}'),
+    ],
+)
+def test_an_order_that_may_have_been_accepted_leaves_a_question_and_is_not_retried(script: Script | Exception) -> None:
+    result = play(script)
+    assert result.refusal
+    assert result.refusal.status == 424
+    assert result.hold.state == "open"
+    assert result.fares == []
+    assert result.available is not None
+    assert result.available == USD - result.hold.amount_nanos < USD
+
+
+@pytest.mark.parametrize("usage", [None, {**USAGE, "cost": None}, {**USAGE, "cost": -1}])
+def test_a_whole_answer_without_a_cost_arrives_and_its_hold_stays_open(usage: Any) -> None:
+    result = play(whole({**ANSWER, "usage": usage}))
+    assert json.loads(result.body)["choices"] == ANSWER["choices"]
+    assert (result.hold.state, result.hold.generation_id) == ("open", "gen-1")
+
+
+def test_an_answer_with_empty_choices_is_billed_on_what_it_says() -> None:
+    assert play(whole({**ANSWER, "choices": []})).fares == [100_000]
+    assert play(whole({**ANSWER, "choices": [], "usage": None})).hold.state == "open"
+
+
+def test_a_stream_that_breaks_ends_in_an_error_and_an_open_hold() -> None:
+    result = play(Script([TOKEN, TOKEN[:30], Break()]), stream=True)
+    assert result.sent[0] == TOKEN
+    error = json.loads(result.sent[-1][6:])
+    assert error["error"]["code"] == 502
+    assert error["choices"][0]["finish_reason"] == "error"
+    assert error["id"] == "gen-1"
+    assert len(result.sent) == 2
+    assert (result.hold.state, result.hold.generation_id) == ("open", "gen-1")
+
+
+def test_a_break_after_the_usage_is_settled_on_the_usage() -> None:
+    result = play(Script([TOKEN, LAST, Break()]), stream=True)
+    assert result.fares == [100_000]
+
+
+def test_a_usage_event_cut_of_its_empty_line_by_a_break_still_counts() -> None:
+    assert play(Script([TOKEN, LAST[:-2], Break()]), stream=True).fares == [100_000]
+
+
+def test_a_stream_without_usage_leaves_a_question() -> None:
+    result = play(Script([TOKEN, DONE]), stream=True)
+    assert result.body == TOKEN + DONE
+    assert result.hold.state == "open"
+    assert "without saying" in (result.hold.reason or "")
+
+
+def test_an_error_in_the_stream_leaves_a_question_unless_it_says_its_cost() -> None:
+    error = {**CHUNK, "error": {"code": 502, "message": "m"}}
+    assert play(Script([TOKEN, event(error)]), stream=True).hold.state == "open"
+    assert play(Script([TOKEN, event({**error, "usage": USAGE})]), stream=True).fares == [100_000]
+    assert play(Script([event({"error": {"code": 402, "message": "m"}})]), stream=True).hold.state == "open"
+
+
+def test_a_caller_who_hangs_up_stops_the_upstream_and_leaves_a_question() -> None:
+    async def hang_up(answer: Answer, _: bytes, __: MemoryStore) -> None:
+        answer.hang_up()
+
+    result = play(Script([TOKEN, Silence(), LAST]), stream=True, during=hang_up)
+    assert result.body == TOKEN
+    assert result.hold.state == "open"
+    assert "hung up" in (result.hold.reason or "")
+
+
+def test_a_caller_who_hangs_up_after_the_usage_pays_what_it_says() -> None:
+    async def hang_up_late(answer: Answer, chunk: bytes, _: MemoryStore) -> None:
+        if chunk == LAST:
+            answer.hang_up()
+
+    result = play(Script([TOKEN, LAST, Silence()]), stream=True, during=hang_up_late)
+    assert result.fares == [100_000]
+
+
+def test_the_generation_is_in_the_books_before_its_first_byte_goes_out() -> None:
+    seen: list[str | None] = []
+
+    async def look(_: Answer, __: bytes, store: MemoryStore) -> None:
+        (hold,) = await store.holds(("pending",))
+        seen.append(hold.generation_id)
+
+    play(Script([TOKEN, LAST, DONE]), stream=True, during=look)
+    play(Script([b": wait\n\n", TOKEN, LAST, DONE], generation_id=None), stream=True, during=look)
+    assert set(seen) == {"gen-1"}
+
+
+def test_a_generation_that_only_the_first_chunk_names_is_told_in_the_head() -> None:
+    steps: list[Any] = [b": wait\n\n", TOKEN[:10], TOKEN[10:], LAST, DONE]
+    result = play(Script(steps, generation_id=None), stream=True)
+    assert result.body == b": wait\n\n" + TOKEN + LAST + DONE
+    assert result.answer
+    assert (b"x-generation-id", b"gen-1") in result.answer.headers
+
+
+def test_the_answer_cap_is_lowered_to_what_the_balance_covers() -> None:
+    result = play(whole(), paid_in=1_000_000, max_tokens=50_000)
+    assert result.answer
+    headers = dict(result.answer.headers)
+    cap = int(headers[b"x-farebox-answer-cap"])
+    assert result.order["max_tokens"] == cap
+    # A byte is at most a token: 90 and some of prompt at $0.000001, the rest at $0.00001 a token.
+    prompt = len(result.order_body) + len("50000") - len(str(cap))
+    assert cap == (1_000_000 - 1000 * prompt) // 10_000
+    assert result.hold.amount_nanos == 1_000_000
+    assert result.fares == [100_000]
+
+
+def test_an_order_that_the_balance_cannot_cover_is_told_what_it_would_cover() -> None:
+    result = play(whole(), paid_in=200_000, max_tokens=50_000)
+    assert result.refusal
+    assert result.refusal.status == 402
+    assert result.refusal.metadata["answer_tokens_covered"] in range(1, 16)
+    assert f"{result.refusal.metadata['answer_tokens_covered']} tokens" in result.refusal.message
+    assert (result.holds, result.order, result.available) == ([], {}, 200_000)
+
+
+def test_an_unknown_or_missing_key_is_refused_before_the_body_is_read() -> None:
+    for token in (new_key(), "sk-or-v1-something", "sk-fb-", "sk-fb-" + "x" * 10_000):
+        result = play(whole(), token=token)
+        assert result.refusal
+        assert (result.refusal.status, result.holds) == (401, [])
+
+
+def test_an_unknown_model_costs_nothing() -> None:
+    result = play(whole(), model="c/d")
+    assert result.refusal
+    assert (result.refusal.status, result.holds) == (404, [])
+
+
+def test_a_cancelled_order_is_settled_all_the_same() -> None:
+    async def cancel(_: Answer, __: bytes, ___: MemoryStore) -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        play(Script([TOKEN, LAST, DONE]), stream=True, during=cancel)
+
+
+def test_a_byok_answer_costs_its_fee_and_the_hosts_bill() -> None:
+    usage = {**USAGE, "cost": 0.0005, "is_byok": True, "cost_details": {"upstream_inference_cost": 0.0095}}
+    (fare,) = play(whole({**ANSWER, "usage": usage})).fares
+    assert fare == 10_000_000
+
+
+def test_a_fare_above_its_hold_is_posted_in_full_and_flagged() -> None:
+    result = play(whole({**ANSWER, "usage": {**USAGE, "cost": 0.5}}), max_tokens=10)
+    assert result.fares == [500_000_000]
+    assert result.transfers[-1].over_hold_nanos == 500_000_000 - result.hold.amount_nanos
+    assert result.transfers[-1].cost == Decimal("0.5")
+
+
+class FailingStore(MemoryStore):
+    """Books on a disk that fails for one kind of command."""
+
+    fails_on: type = Settle
+
+    async def carry_out(self, command: Command) -> Outcome:
+        if isinstance(command, self.fails_on):
+            raise BooksUnavailable("disk full")
+        return await super().carry_out(command)
+
+
+@pytest.mark.parametrize(("fails_on", "streamed"), [(Settle, False), (Settle, True), (NameGeneration, True)])
+def test_what_cannot_be_booked_is_not_refused_in_a_way_that_is_repeated(fails_on: type, streamed: bool) -> None:
+    store = FailingStore()
+    store.fails_on = fails_on
+    result = play(Script([TOKEN, LAST, DONE]) if streamed else whole(), store=store, stream=streamed)
+    assert result.refusal
+    assert result.refusal.status == 424
+    assert result.hold.state == ("pending" if fails_on is Settle else "open")
+
+
+def test_books_that_cannot_take_a_hold_stop_the_order_before_it_is_sent() -> None:
+    store = FailingStore()
+    store.fails_on = PlaceHold
+    with pytest.raises(BooksUnavailable):
+        play(whole(), store=store)
+
+
+def test_a_refusal_that_is_cut_off_is_still_a_refusal_and_costs_nothing() -> None:
+    result = play(Script([b'{"err', Break()], status=503, content_type="application/json"))
+    assert (result.body, result.hold.state) == (b"", "voided")
+
+
+def test_a_generation_id_that_is_no_header_is_not_made_one() -> None:
+    chunk = event({**CHUNK, "id": "gen-\r\nset-cookie: a=b"})
+    result = play(Script([chunk, LAST, DONE], generation_id=None), stream=True)
+    assert result.answer
+    assert b"x-generation-id" not in dict(result.answer.headers)
+    assert result.hold.state == "posted"
+
+
+def test_without_a_price_list_nothing_is_served() -> None:
+    async def main() -> None:
+        now = [0.0]
+        upstream = ScriptedUpstream(models=MODELS)
+        catalog = Catalog(upstream, 300, 3600, now=lambda: now[0])
+        with pytest.raises(Refusal) as refused:
+            catalog.current()
+        assert refused.value.status == 502
+        assert await catalog.refresh()
+        now[0] = 3000
+        upstream._models = b"<html>"
+        assert not await catalog.refresh()
+        assert catalog.current().rates
+        assert catalog.is_stale
+        now[0] = 3601
+        with pytest.raises(Refusal) as refused:
+            catalog.current()
+        assert refused.value.status == 502
+
+    asyncio.run(main())
