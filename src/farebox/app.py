@@ -1,0 +1,127 @@
+"""The composition root: settings become adapters, adapters use cases, use cases an ASGI app."""
+
+import asyncio
+import gc
+import logging
+import os
+import secrets
+import signal
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from farebox.accounts import Accounts
+from farebox.catalog_cache import Catalog
+from farebox.deadlines import Deadlines
+from farebox.exchange import Exchange
+from farebox.identity.keys import KeyCallers
+from farebox.reconcile import take_up_orphans
+from farebox.settings import OPENROUTER_KEY_VARIABLE, OPENROUTER_URL, BadSettings, Settings, load
+from farebox.store.prepare import sqlite_path
+from farebox.store.sqlite import SqliteStore
+from farebox.upstream.openrouter import Limits, OpenRouter
+from farebox.web import routes
+from farebox.web.relay import BodyBounds
+
+log = logging.getLogger("farebox")
+
+SIMULATOR_URL_VARIABLE = "FAREBOX_SIMULATOR_URL"
+"""Where the serving process told its workers that the embedded simulator listens."""
+
+
+def create() -> ASGIApp:
+    """The app for a process that uvicorn starts: its settings are in the environment."""
+    return App(load())
+
+
+@asynccontextmanager
+async def open_store(settings: Settings) -> AsyncIterator[SqliteStore]:
+    """The books, for as long as the block runs. They must have been prepared."""
+    worker = f"{os.getpid()}-{secrets.token_hex(6)}"
+    store = await SqliteStore.open(sqlite_path(settings.database_url), worker)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def upstream_of(settings: Settings, deadlines: Deadlines) -> OpenRouter:
+    """The upstream that the settings name."""
+    url = settings.upstream_url or (os.environ.get(SIMULATOR_URL_VARIABLE) if settings.is_simulated else OPENROUTER_URL)
+    if url is None:
+        raise BadSettings(f"{OPENROUTER_KEY_VARIABLE}: not set, and only `farebox serve` brings a simulator along")
+    key = settings.openrouter_key or ("sk-or-simulated" if settings.is_simulated else None)
+    limits = Limits(settings.connect_seconds, settings.first_byte_seconds, settings.no_data_seconds)
+    return OpenRouter(url, key, limits, deadlines)
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[ASGIApp]:
+    """Everything that serves, for as long as the block runs; the tasks in the background are owned here."""
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(open_store(settings))
+        deadlines = Deadlines()
+        upstream = upstream_of(settings, deadlines)
+        stack.push_async_callback(upstream.close)
+        plans = settings.every_plan
+        catalog = Catalog(upstream, settings.prices_refresh_seconds, settings.prices_max_age_seconds)
+        callers = KeyCallers(store, plans)
+        await take_up_orphans(store)
+        await catalog.refresh()
+        await stack.enter_async_context(_in_background(catalog.keep_fresh(), callers.watch()))
+        services = routes.Services(
+            Exchange(callers, catalog, store, upstream),
+            catalog,
+            Accounts(store, plans),
+            callers,
+            BodyBounds(settings.body_bytes_max, settings.body_seconds),
+            deadlines,
+        )
+        # What is here now stays: the collector need not walk it again and again while orders come and go.
+        gc.collect()
+        gc.freeze()
+        yield routes.app(services)
+
+
+@asynccontextmanager
+async def _in_background(*work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Run the work for as long as the block runs. Work that dies takes the server down with it: serving on with keys
+    that nobody un-remembers, or prices that nobody renews, would be worse."""
+
+    def stop_if_dead(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("a background task died", exc_info=error)
+            signal.raise_signal(signal.SIGTERM)
+
+    tasks = [asyncio.create_task(each) for each in work]
+    for task in tasks:
+        task.add_done_callback(stop_if_dead)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+class App:
+    """The ASGI app: the lifespan opens what serves, requests go to the routes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._serve: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            assert self._serve is not None, "the lifespan has not started"
+            await self._serve(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        async with running(self._settings) as self._serve:
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})

@@ -1,0 +1,152 @@
+"""Settings: the environment first, then `farebox.toml`, then the defaults here.
+
+`docs/reference/settings.md` is generated from this file.
+"""
+
+import os
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from farebox.core.plans import BUILT_IN, Plan, event_price_nanos
+
+OPENROUTER_URL = "https://openrouter.ai/api/v1"
+OPENROUTER_KEY_VARIABLE = "OPENROUTER_API_KEY"
+
+CONFIG_FILE_VARIABLE = "FAREBOX_CONFIG"
+CONFIG_FILE = "farebox.toml"
+
+
+class BadSettings(Exception):  # noqa: N818 - the word of the house
+    """What is wrong with which setting, and what would be right; one line each."""
+
+
+class PlanSettings(BaseModel):
+    """A plan as `farebox.toml` declares it, under `[plans.NAME]`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    multiplier: Decimal = Field(default=Decimal(1), description="What an event costs, as a multiple of $0.00001.")
+    answer_tokens_max: int | None = Field(default=None, ge=1, description="Longest answer, in tokens.")
+    models: list[str] | None = Field(default=None, description="Shell patterns over model ids; all where absent.")
+
+    @field_validator("multiplier")
+    @classmethod
+    def _whole_nanos(cls, multiplier: Decimal) -> Decimal:
+        event_price_nanos(multiplier)
+        return multiplier
+
+    def plan(self, name: str) -> Plan:
+        models = None if self.models is None else tuple(self.models)
+        return Plan(name, event_price_nanos(self.multiplier), self.answer_tokens_max, models)
+
+
+class Settings(BaseSettings):
+    """Each is `FAREBOX_` and its name in capitals in the environment, or its name in `farebox.toml`."""
+
+    model_config = SettingsConfigDict(env_prefix="FAREBOX_", extra="forbid")
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on; 0 for any free one.")
+    workers: int = Field(default=1, ge=1, le=256, description="Processes that serve, all on one database.")
+    database_url: str = Field(default="sqlite:///data/farebox.db", description="The books: `sqlite:///PATH`.")
+    upstream_url: str | None = Field(
+        default=None,
+        description="Base of an OpenRouter-compatible API, up to and including its `/api/v1`. Unset: OpenRouter where"
+        " `OPENROUTER_API_KEY` is set, the built-in simulator where it is not.",
+    )
+    connect_seconds: float = Field(default=10, gt=0, description="Deadline for a connection to the upstream.")
+    first_byte_seconds: float = Field(
+        default=300, gt=0, description="Deadline from the order sent to an answer's head."
+    )
+    no_data_seconds: float = Field(default=120, gt=0, description="Deadline between two pieces of an answer.")
+    body_bytes_max: int = Field(default=32 * 1024 * 1024, ge=1024, description="Longest request body.")
+    body_seconds: float = Field(default=60, gt=0, description="Deadline for a request body to arrive.")
+    prices_refresh_seconds: float = Field(default=300, gt=0, description="How often the price list is asked for anew.")
+    prices_max_age_seconds: float = Field(
+        default=86_400, gt=0, description="How long an old price list serves while the upstream gives no new one."
+    )
+    plans: dict[str, PlanSettings] = Field(default_factory=dict, description="Plans beside `paying` and `free`.")
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, url: str) -> str:
+        if not url.startswith("sqlite:///") or len(url) <= len("sqlite:///"):
+            raise ValueError("write sqlite:///PATH (three slashes: a path from here; four: from the root)")
+        return url
+
+    @field_validator("upstream_url")
+    @classmethod
+    def _http_url(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise ValueError("write a URL like https://openrouter.ai/api/v1")
+        return url or None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Command line (given to the constructor), environment, file."""
+        config = TomlConfigSettingsSource(settings_cls, toml_file=config_file())
+        return init_settings, env_settings, config
+
+    @property
+    def openrouter_key(self) -> str | None:
+        """The operator's own key; never a setting, so that it stands in no file and no listing."""
+        return os.environ.get(OPENROUTER_KEY_VARIABLE) or None
+
+    @property
+    def is_simulated(self) -> bool:
+        return self.upstream_url is None and self.openrouter_key is None
+
+    @property
+    def every_plan(self) -> Mapping[str, Plan]:
+        return {**BUILT_IN, **{name: declared.plan(name) for name, declared in self.plans.items()}}
+
+
+def config_file() -> Path:
+    return Path(os.environ.get(CONFIG_FILE_VARIABLE, CONFIG_FILE))
+
+
+def load(**given: Any) -> Settings:
+    """Read the settings; `given` are those of the command line (None where not given).
+
+    Raises:
+        BadSettings: something in them is wrong.
+    """
+    if CONFIG_FILE_VARIABLE in os.environ and not config_file().is_file():
+        raise BadSettings(f"{CONFIG_FILE_VARIABLE}: there is no file {config_file()}")
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise BadSettings("\n".join(_worded(dict(each), given) for each in error.errors())) from error
+    except ValueError as error:
+        raise BadSettings(f"{config_file()}: {error}") from error
+
+
+def _worded(error: dict[str, Any], given: Mapping[str, object]) -> str:
+    path = [str(part) for part in error["loc"]]
+    name = path[0] if path else ""
+    if given.get(name) is not None:
+        where = (
+            "--" + name.removesuffix("_url").replace("_", "-")
+            if name == "upstream_url"
+            else "--" + name.replace("_", "-")
+        )
+    elif f"FAREBOX_{name.upper()}" in os.environ:
+        where = f"FAREBOX_{name.upper()}"
+    else:
+        where = f"{config_file()}: {'.'.join(path)}"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        return f"{where}: there is no such setting"
+    return f"{where}: {message} (it is {error['input']!r})"

@@ -1,0 +1,142 @@
+"""The HTTP client to upstreams, against real sockets that misbehave."""
+
+import asyncio
+import contextlib
+import gzip
+import socket
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from farebox.deadlines import Deadlines
+from farebox.ports import BooksUnavailable, UpstreamBroke, UpstreamUnreachable
+from farebox.upstream.openrouter import HttpReply, Limits, OpenRouter
+from farebox.web.refusals import guarded
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def forward(serve: Serve | None, limits: Limits | None = None, port: int | None = None) -> tuple[HttpReply, bytes]:
+    """One order to a server that does as it likes; the reply and its body."""
+
+    async def main() -> tuple[HttpReply, bytes]:
+        serving: list[asyncio.Task[None] | None] = []
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            assert serve
+            serving.append(asyncio.current_task())
+            with contextlib.closing(writer):
+                await serve(reader, writer)
+
+        server = await asyncio.start_server(answer, "127.0.0.1", 0) if serve else None
+        at = server.sockets[0].getsockname()[1] if server else port
+        upstream = OpenRouter(f"http://127.0.0.1:{at}/api/v1", "key", limits or Limits(5, 5, 5), Deadlines(0.05))
+        try:
+            reply = await upstream.forward("/chat/completions", b"{}", {}, streamed=False)
+            try:
+                return reply, await reply.read()
+            finally:
+                reply.close()
+        finally:
+            await upstream.close()
+            if server:
+                server.close()
+                await asyncio.wait([task for task in serving if task])
+
+    return asyncio.run(main())
+
+
+def answering(answer: bytes, *, pause: float = 0.0) -> Serve:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        await asyncio.sleep(pause)
+
+    return serve
+
+
+def test_an_answer_is_read_to_its_end() -> None:
+    reply, body = forward(
+        answering(b"HTTP/1.1 200 OK\r\nX-Generation-Id: gen-1\r\nX-Secret: s\r\ncontent-length: 2\r\n\r\n{}")
+    )
+    assert (reply.status, body, reply.generation_id) == (200, b"{}", "gen-1")
+    assert reply.headers == [(b"x-generation-id", b"gen-1")]
+
+
+def test_a_refused_connection_is_unreachable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with pytest.raises(UpstreamUnreachable) as refused:
+        forward(None, port=port)
+    assert not refused.value.timed_out
+
+
+def test_a_connection_that_does_not_come_about_is_unreachable_in_time() -> None:
+    # A listener whose queue is full answers no more connections.
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        address = full.getsockname()
+        waiting = [socket.socket() for _ in range(4)]
+        for each in waiting:
+            each.setblocking(False)
+            each.connect_ex(address)
+        with pytest.raises(UpstreamUnreachable) as refused:
+            forward(None, Limits(0.3, 5, 5), port=address[1])
+        assert refused.value.timed_out
+        for each in waiting:
+            each.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\ncontent-le",
+        b"hello\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{}",
+        b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n{}",
+    ],
+)
+def test_an_answer_that_breaks_off_is_not_taken_for_whole(answer: bytes) -> None:
+    with pytest.raises(UpstreamBroke):
+        forward(answering(answer))
+
+
+def test_a_head_that_does_not_come_in_time_is_given_up() -> None:
+    with pytest.raises(UpstreamBroke, match=r"no answer within 0.2 s"):
+        forward(answering(b"", pause=0.6), Limits(5, 0.2, 5))
+
+
+def test_a_body_that_falls_silent_is_given_up() -> None:
+    with pytest.raises(UpstreamBroke, match=r"nothing came for 0.2 s"):
+        forward(answering(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{}", pause=0.6), Limits(5, 5, 0.2))
+
+
+def test_a_redirect_is_not_followed() -> None:
+    with pytest.raises(UpstreamUnreachable, match="redirects"):
+        forward(answering(b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n"))
+
+
+def test_an_answer_in_gzip_although_none_was_asked_is_read() -> None:
+    packed = gzip.compress(b'{"a":1}')
+    head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(packed)
+    assert forward(answering(head + packed))[1] == b'{"a":1}'
+
+
+def test_books_that_are_busy_are_told_before_anything_is_sent() -> None:
+    sent: list[dict[str, object]] = []
+
+    async def endpoint(*_: object) -> None:
+        raise BooksUnavailable("locked")
+
+    async def send(message: object) -> None:
+        assert isinstance(message, dict)
+        sent.append(message)
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    asyncio.run(guarded(endpoint)({"type": "http", "method": "POST", "headers": []}, receive, send))
+    assert sent[0]["status"] == 429
+    assert (b"retry-after", b"5") in sent[0]["headers"]  # type: ignore[operator]
