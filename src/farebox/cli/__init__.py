@@ -1,0 +1,5 @@
+"""The `farebox` command."""
+
+from farebox.cli.main import main
+
+__all__ = ["main"]

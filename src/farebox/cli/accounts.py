@@ -1,0 +1,164 @@
+"""`farebox account ...` and `farebox key ...`."""
+
+from typing import Annotated
+
+import typer
+
+from farebox.accounts import Accounts
+from farebox.cli.session import AsJson, DatabaseUrl, fail, moment, print_json, print_table, with_books
+from farebox.core.ledger import Balance
+from farebox.core.money import format_usd, parse_usd
+from farebox.ports import Account, Key
+from farebox.store.sqlite import SqliteStore
+
+account_app = typer.Typer(help="Who pays.", no_args_is_help=True)
+key_app = typer.Typer(help="Credentials of accounts.", no_args_is_help=True)
+
+NAME_LENGTH_MAX = 100
+
+Name = Annotated[str, typer.Argument(help="The account's name.", show_default=False)]
+
+
+def _nanos(text: str) -> int:
+    try:
+        return parse_usd(text)
+    except ValueError as error:
+        fail(str(error), 2)
+
+
+@account_app.command("create")
+def create(
+    name: Name,
+    plan: Annotated[str, typer.Option(help="paying, free, or one of farebox.toml.")],
+    prepaid: Annotated[
+        str | None, typer.Option(metavar="USD", help="Pay this in now; the account never goes below zero.")
+    ] = None,
+    postpaid: Annotated[bool, typer.Option("--postpaid", help="Let the account go below zero.")] = False,
+    limit: Annotated[
+        str | None, typer.Option(metavar="USD", help="How far below zero a postpaid account may go.")
+    ] = None,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Open an account; prepaid with nothing paid in where neither --prepaid nor --postpaid is given."""
+    if not name.strip() or len(name) > NAME_LENGTH_MAX or name.startswith(("(", "-")) or not name.isprintable():
+        fail(f"{name!r} is not a name for an account: 1 to {NAME_LENGTH_MAX} printable characters, no ( or - first", 2)
+    if postpaid and prepaid is not None:
+        fail("--prepaid and --postpaid exclude each other", 2)
+    if limit is not None and not postpaid:
+        fail("--limit goes with --postpaid; a prepaid account's limit is what was paid in", 2)
+    limit_nanos = (None if limit is None else _nanos(limit)) if postpaid else 0
+    paid_in = 0 if prepaid is None else _nanos(prepaid)
+
+    async def work(_: SqliteStore, accounts: Accounts) -> tuple[Account, Balance]:
+        account = await accounts.create(name, plan, limit_nanos, paid_in)
+        return account, await accounts.balance(account)
+
+    _show([with_books(database_url, work)], as_json=as_json, single=True)
+
+
+@account_app.command("top-up")
+def top_up(
+    name: Name,
+    amount: Annotated[str, typer.Argument(metavar="USD", help="How much, such as 5 or 0.25.")],
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Pay money into an account."""
+    nanos = _nanos(amount)
+    if nanos == 0:
+        fail("a top-up is more than zero", 2)
+
+    async def work(_: SqliteStore, accounts: Accounts) -> tuple[Account, Balance]:
+        return await accounts.find(name), await accounts.top_up(name, nanos)
+
+    _show([with_books(database_url, work)], as_json=as_json, single=True)
+
+
+@account_app.command("list")
+def list_accounts(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """Show every account and where it stands."""
+    _show(with_books(database_url, lambda _, accounts: accounts.accounts()), as_json=as_json)
+
+
+def _show(accounts: list[tuple[Account, Balance]], *, as_json: bool, single: bool = False) -> None:
+    rows = [
+        {
+            "name": account.name,
+            "plan": account.plan,
+            "terms": "prepaid" if balance.limit_nanos == 0 else "postpaid",
+            "limit_usd": None if balance.limit_nanos is None else format_usd(balance.limit_nanos),
+            "balance_usd": format_usd(balance.balance_nanos),
+            "held_usd": format_usd(balance.pending_nanos),
+            "available_usd": None if balance.available_nanos is None else format_usd(balance.available_nanos),
+            "created": moment(account.created_us),
+        }
+        for account, balance in accounts
+    ]
+    if as_json:
+        print_json(rows[0] if single else rows)
+    else:
+        columns = ("NAME", "PLAN", "TERMS", "BALANCE", "HELD", "AVAILABLE")
+        names = ("name", "plan", "terms", "balance_usd", "held_usd", "available_usd")
+        print_table(columns, [["no limit" if row[name] is None else row[name] for name in names] for row in rows])
+
+
+@key_app.command("create")
+def create_key(
+    name: Name,
+    label: Annotated[str, typer.Option(help="What the key is for.")] = "",
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key and show it, this once: only its hash is kept."""
+    key, account, row = with_books(database_url, lambda _, accounts: accounts.create_key(name, label))
+    if as_json:
+        print_json({"key": key, **_described(account, row)})
+    else:
+        typer.echo(key)
+        typer.echo("Keep it: it is not shown again.", err=True)
+
+
+@key_app.command("list")
+def list_keys(
+    name: Annotated[
+        str | None, typer.Argument(help="The account's name; all where absent.", show_default=False)
+    ] = None,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the keys of an account, or of all."""
+    keys = [_described(*each) for each in with_books(database_url, lambda _, accounts: accounts.keys(name))]
+    if as_json:
+        print_json(keys)
+    else:
+        names = ("id", "account", "hint", "label", "created", "revoked")
+        rows = [["" if key[name] is None else key[name] for name in names] for key in keys]
+        print_table(("ID", "ACCOUNT", "KEY", "LABEL", "CREATED", "REVOKED"), rows)
+
+
+@key_app.command("revoke")
+def revoke_key(
+    key: Annotated[
+        str, typer.Argument(help="The key, its number, or its hint as `key list` shows it.", show_default=False)
+    ],
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Revoke a key. Every process stops answering it within a second."""
+    account, row = with_books(database_url, lambda _, accounts: accounts.revoke_key(key))
+    if as_json:
+        print_json(_described(account, row))
+    else:
+        typer.echo(f"revoked {row.hint} of {account.name}")
+
+
+def _described(account: Account, key: Key) -> dict[str, object]:
+    return {
+        "id": key.id,
+        "account": account.name,
+        "hint": key.hint,
+        "label": key.label,
+        "created": moment(key.created_us),
+        "revoked": moment(key.revoked_us),
+    }

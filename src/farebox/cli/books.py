@@ -1,0 +1,148 @@
+"""`farebox statement`, `farebox reconcile`, `farebox audit`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from farebox.accounts import Accounts, Statement
+from farebox.cli.accounts import Name
+from farebox.cli.session import AsJson, DatabaseUrl, moment, print_json, print_table, with_books
+from farebox.core.audit import Audit
+from farebox.core.audit import audit as run_audit
+from farebox.core.ledger import HoldRow, Transfer
+from farebox.core.money import format_usd
+from farebox.reconcile import open_holds, take_up_orphans
+from farebox.store.sqlite import SqliteStore
+
+
+def statement(name: Name, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """Show what an account paid in, each order and its fare to the last event, and where the account stands."""
+    found = with_books(database_url, lambda _, accounts: accounts.statement(name))
+    lines = _lines(found)
+    spent = sum(t.amount_nanos for t in found.transfers if t.kind == "post")
+    events = sum(t.events or 0 for t in found.transfers if t.kind == "post")
+    balance = found.balance
+    totals = {
+        "account": found.account.name,
+        "plan": found.account.plan,
+        "paid_in_usd": format_usd(balance.credits_nanos),
+        "events": events,
+        "spent_usd": format_usd(spent),
+        "balance_usd": format_usd(balance.balance_nanos),
+        "held_usd": format_usd(balance.pending_nanos),
+    }
+    if as_json:
+        print_json({**totals, "lines": lines})
+        return
+    columns = ("TIME", "WHAT", "MODEL", "GENERATION", "COST", "EVENTS", "AMOUNT")
+    names = ("time", "what", "model", "generation_id", "cost_usd", "events", "amount_usd")
+    print_table(columns, [["" if line[name] is None else line[name] for name in names] for line in lines])
+    typer.echo()
+    typer.echo(
+        f"{found.account.name} ({found.account.plan}): paid in ${totals['paid_in_usd']}, spent ${totals['spent_usd']}"
+        f" ({events} events), balance ${totals['balance_usd']}, of which ${totals['held_usd']} is held"
+    )
+
+
+def _lines(found: Statement) -> list[dict[str, Any]]:
+    """A line for each top-up and each order; an order's is that of its ending, or of its hold while it has none."""
+    ended = {transfer.hold_id for transfer in found.transfers if transfer.kind in ("post", "void")}
+    shown = [t for t in found.transfers if t.kind != "hold" or t.hold_id not in ended]
+    return [_line(transfer, found.orders.get(transfer.hold_id or "")) for transfer in shown]
+
+
+def _line(transfer: Transfer, order: HoldRow | None) -> dict[str, Any]:
+    what: str = transfer.kind
+    amount = transfer.amount_nanos
+    match transfer.kind:
+        case "post":
+            what, amount = "fare" if not transfer.over_hold_nanos else "fare above its hold", -amount
+        case "void":
+            what, amount = "not served", 0
+        case "hold":
+            what, amount = (f"held ({order.state}: {order.reason})" if order and order.reason else "held"), 0
+        case "top-up" | "adjustment":
+            pass
+    return {
+        "time": moment(transfer.created_us),
+        "what": what,
+        "model": (order.served_model or order.model) if order else None,
+        "generation_id": order.generation_id if order else None,
+        "cost_usd": None if transfer.cost is None else f"{transfer.cost:f}",
+        "events": transfer.events,
+        "amount_usd": format_usd(amount),
+        "hold_id": transfer.hold_id,
+        "held_usd": format_usd(order.amount_nanos) if order else None,
+        "prompt_tokens": order.prompt_tokens if order else None,
+        "answer_tokens": order.answer_tokens if order else None,
+    }
+
+
+def reconcile(
+    list_only: Annotated[bool, typer.Option("--list", help="List the open holds and do nothing else.")] = False,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the orders whose cost is not known; without --list, take up those of processes that died, first."""
+
+    async def work(store: SqliteStore, _: Accounts) -> list[HoldRow]:
+        if not list_only:
+            await take_up_orphans(store)
+        return await open_holds(store)
+
+    holds = with_books(database_url, work)
+    rows = [
+        {
+            "hold_id": hold.id,
+            "since": moment(hold.created_us),
+            "account_id": hold.account_id,
+            "model": hold.model,
+            "generation_id": hold.generation_id,
+            "held_usd": format_usd(hold.amount_nanos),
+            "reason": hold.reason,
+        }
+        for hold in holds
+    ]
+    if as_json:
+        print_json(rows)
+    elif rows:
+        print_table(
+            ("HOLD", "SINCE", "ACCOUNT", "MODEL", "GENERATION", "HELD", "WHY"),
+            [["" if value is None else value for value in row.values()] for row in rows],
+        )
+    else:
+        typer.echo("No hold is open.")
+
+
+def audit(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """Compute every fare and balance again from what is stored; exit 1 if anything differs."""
+
+    async def work(store: SqliteStore, _: Accounts) -> Audit:
+        with store.snapshot() as rows:
+            return run_audit(rows.transfers(), rows.holds(), rows.balances())
+
+    found = with_books(database_url, work)
+    if as_json:
+        print_json(
+            {
+                "accounts": found.accounts,
+                "transfers": found.transfers,
+                "orders": found.holds,
+                "paid_in_usd": format_usd(found.paid_in_nanos),
+                "fares_usd": format_usd(found.fares_nanos),
+                "fares_above_their_holds": found.over_hold,
+                "differences": found.differences,
+            }
+        )
+    else:
+        for difference in found.differences:
+            typer.echo(difference)
+        orders = ", ".join(f"{count} {state}" for state, count in found.holds.items())
+        typer.echo(
+            f"{found.accounts} accounts, {found.transfers} transfers; orders: {orders};"
+            f" paid in ${format_usd(found.paid_in_nanos)}, fares ${format_usd(found.fares_nanos)}"
+            f" ({found.over_hold} above their holds)"
+        )
+        typer.echo(f"differences: {len(found.differences)}")
+    if found.differences:
+        raise typer.Exit(1)

@@ -1,0 +1,38 @@
+"""Every command, in one tree. Nothing else parses argv."""
+
+import typer
+
+from farebox import __version__
+from farebox.cli import accounts, books, serve
+
+app = typer.Typer(
+    name="farebox",
+    help="An LLM gateway that charges the exact fare.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("serve")(serve.serve)
+app.command("simulate")(serve.simulate)
+app.add_typer(accounts.account_app, name="account")
+app.add_typer(accounts.key_app, name="key")
+app.command("statement")(books.statement)
+app.command("reconcile")(books.reconcile)
+app.command("audit")(books.audit)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"farebox {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(version: bool = typer.Option(False, "--version", callback=_version, help="Show the version.")) -> None:
+    """An LLM gateway that charges the exact fare."""
+
+
+def main() -> None:
+    """Run the command that argv names."""
+    app()

@@ -1,0 +1,189 @@
+"""`farebox serve` and `farebox simulate`."""
+
+import asyncio
+import errno
+import logging
+import os
+import signal
+import socket
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from farebox import __version__
+from farebox.accounts import Accounts
+from farebox.app import SIMULATOR_URL_VARIABLE, App, open_store
+from farebox.cli.session import DatabaseUrl, clear_errors, fail
+from farebox.core.ledger import HoldRow
+from farebox.core.money import format_usd, parse_usd
+from farebox.reconcile import take_up_orphans
+from farebox.settings import OPENROUTER_KEY_VARIABLE, OPENROUTER_URL, Settings, load
+from farebox.store.prepare import prepare, sqlite_path
+from farebox.upstream.simulator import server as simulator
+from farebox.web.server import BoundedHttp
+
+DEMO_ACCOUNT = "demo"
+DEMO_USD = "5"
+DEMO_MODEL = "sim/echo"
+
+GRACE_SECONDS = 30
+"""How long running answers may take to end after a SIGTERM."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """What was found and made before serving."""
+
+    demo_key: str | None
+    accounts: int
+    has_demo: bool
+    orphans: list[HoldRow]
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.", show_default="8080")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that serve.", show_default="1")] = None,
+    database_url: DatabaseUrl = None,
+    upstream: Annotated[
+        str | None,
+        typer.Option(
+            help="Base URL of an OpenRouter-compatible API, with its /api/v1.",
+            show_default="OpenRouter or the simulator",
+        ),
+    ] = None,
+) -> None:
+    """Serve the gateway. With no settings: on a simulated upstream, with a demo account."""
+    with clear_errors(), ExitStack() as stack:
+        settings = load(host=host, port=port, workers=workers, database_url=database_url, upstream_url=upstream)
+        prepare(sqlite_path(settings.database_url))
+        bound = stack.enter_context(_listen(settings.host, settings.port))
+        if settings.is_simulated:
+            os.environ[SIMULATOR_URL_VARIABLE] = stack.enter_context(simulator.embedded())
+        opening = asyncio.run(_open(settings))
+        typer.echo(_banner(settings, bound.getsockname()[1], opening))
+        _run(settings, bound)
+
+
+def simulate(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 for any free one.", min=0, max=65535)] = 8081,
+) -> None:
+    """Serve the simulated upstream alone."""
+    with _listen(host, port) as bound:
+        typer.echo(f"Simulated upstream on http://{_host(host)}:{bound.getsockname()[1]}{simulator.BASE_PATH}")
+        _stop_in_order()
+        simulator.serve(bound)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            fail(f"--port: {port} on {host} is taken by another program; choose another, or 0 for any free one", 2)
+        fail(f"--host: cannot listen on {host!r}, port {port}: {error.strerror or error}", 2)
+
+
+async def _open(settings: Settings) -> _Opening:
+    """Look into the books before serving; make the demo account where nobody else is there to serve."""
+    async with open_store(settings) as store:
+        orphans = await take_up_orphans(store)
+        accounts = Accounts(store, settings.every_plan)
+        existing = await accounts.accounts()
+        demo_key = None
+        if settings.is_simulated and not existing:
+            await accounts.create(DEMO_ACCOUNT, "paying", 0, parse_usd(DEMO_USD))
+            demo_key, _, _ = await accounts.create_key(DEMO_ACCOUNT, "made at the first start")
+        has_demo = any(account.name == DEMO_ACCOUNT for account, _ in existing)
+        return _Opening(demo_key, len(existing), has_demo, orphans)
+
+
+def _run(settings: Settings, bound: socket.socket) -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Workers are new processes: they read the settings for themselves, so what the command line said goes along.
+    for name in ("host", "port", "workers", "database_url", "upstream_url"):
+        if (value := getattr(settings, name)) is not None:
+            os.environ[f"FAREBOX_{name.upper()}"] = str(value)
+    config = uvicorn.Config(
+        "farebox.app:create" if settings.workers > 1 else App(settings),
+        factory=settings.workers > 1,
+        workers=settings.workers,
+        http=BoundedHttp,
+        ws="none",
+        loop="uvloop",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        log_level="warning",
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        backlog=2048,
+    )
+    _stop_in_order()
+    if settings.workers > 1:
+        Multiprocess(config, sockets=[bound]).run()
+    else:
+        uvicorn.Server(config).run(sockets=[bound])
+
+
+def _stop_in_order() -> None:
+    """uvicorn stops on these by itself, then raises them once more; to have stopped in order is no failure."""
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, lambda *_: None)
+
+
+def _banner(settings: Settings, port: int, opening: _Opening) -> str:
+    base = f"http://{_host(settings.host)}:{port}/api/v1"
+    lines = ["", f"Farebox {__version__} on {base}", f"Books: {settings.database_url}"]
+    if settings.is_simulated:
+        lines += [
+            "Upstream: SIMULATED. It answers at made-up prices, and no money moves.",
+            f"  For real models, set {OPENROUTER_KEY_VARIABLE} to an OpenRouter key and start again.",
+        ]
+    else:
+        lines.append(f"Upstream: {settings.upstream_url or OPENROUTER_URL}")
+        if settings.openrouter_key is None:
+            lines.append(f"  {OPENROUTER_KEY_VARIABLE} is not set: the upstream is asked without a key.")
+    if opening.demo_key:
+        lines += [
+            "",
+            f"Account `{DEMO_ACCOUNT}` has ${format_usd(parse_usd(DEMO_USD))}. Its key, shown this once:",
+            "",
+            f"  {opening.demo_key}",
+            "",
+            "Try it:",
+            "",
+            f"  curl {base}/chat/completions \\",
+            f"    -H 'Authorization: Bearer {opening.demo_key}' -H 'Content-Type: application/json' \\",
+            f"""    -d '{{"model": "{DEMO_MODEL}", "messages": [{{"role": "user", "content": "Hello"}}]}}'""",
+        ]
+    elif not opening.accounts:
+        lines += [
+            "",
+            "There are no accounts yet: `farebox account create NAME --plan paying --prepaid 5`,",
+            "then `farebox key create NAME`.",
+        ]
+    elif opening.has_demo and not settings.is_simulated:
+        lines += [
+            "",
+            f"Account `{DEMO_ACCOUNT}` is from a simulated start, and its key now spends real money. To stop that:",
+            f"  farebox key list {DEMO_ACCOUNT}, then farebox key revoke ID",
+        ]
+    if opening.orphans:
+        lines += [
+            "",
+            f"{len(opening.orphans)} orders were cut off by a process that died. Their holds are open;",
+            "  farebox reconcile --list shows them.",
+        ]
+    return "\n".join([*lines, ""])
+
+
+def _host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,77 @@
+"""What every command needs: the settings, the books, a way to print, and a clear end when something is wrong."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+
+from farebox.accounts import Accounts, NotFound
+from farebox.app import open_store
+from farebox.ports import BooksUnavailable, NameTaken
+from farebox.settings import BadSettings, Settings, load
+from farebox.store.prepare import UnusableBooks, prepare, sqlite_path
+from farebox.store.sqlite import SqliteStore
+
+T = TypeVar("T")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DatabaseUrl = Annotated[
+    str | None, typer.Option("--database-url", help="The books: sqlite:///PATH.", show_default=False)
+]
+
+
+def fail(message: str, code: int = 1) -> NoReturn:
+    """End the command, saying why."""
+    for line in message.splitlines():
+        typer.echo(f"farebox: {line}", err=True)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """What an operator can mend is said in a line, without a traceback. 2: a bad setting; 1: all else."""
+    try:
+        yield
+    except BadSettings as error:
+        fail(str(error), 2)
+    except NameTaken as error:
+        fail(f"there is an account `{error}` already")
+    except (NotFound, UnusableBooks, BooksUnavailable) as error:
+        fail(str(error))
+
+
+def with_books(database_url: str | None, work: Callable[[SqliteStore, Accounts], Awaitable[T]]) -> T:
+    """Do some work on the books that the settings name, made or upgraded first."""
+
+    async def run(settings: Settings) -> T:
+        async with open_store(settings) as store:
+            return await work(store, Accounts(store, settings.every_plan))
+
+    with clear_errors():
+        settings = load(database_url=database_url)
+        prepare(sqlite_path(settings.database_url))
+        return asyncio.run(run(settings))
+    raise AssertionError("clear_errors never swallows")
+
+
+def print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Plain columns; numbers are written as text by the caller, so that they stay exact."""
+    cells = [list(columns), *[[str(cell) for cell in row] for row in rows]]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(columns))]
+    for row in cells:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def moment(us: int | None) -> str | None:
+    """Microseconds since 1970 as ISO 8601 in UTC, to the millisecond."""
+    if us is None:
+        return None
+    return datetime.fromtimestamp(us / 1_000_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,181 @@
+"""A real gateway for tests: the command that users run, in a process of its own, on a free port."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+START_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Response:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The error of OpenRouter's envelope, which must be one."""
+        error: dict[str, Any] = self.json["error"]
+        assert error["code"] == self.status
+        assert isinstance(error["code"], int)
+        assert error["message"]
+        assert error["metadata"]["error_type"]
+        return error
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """This process's, without settings that would reach the gateway."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("FAREBOX_") and k != "OPENROUTER_API_KEY"}
+    return {**kept, **more}
+
+
+class Gateway:
+    """`farebox serve` in a folder, started and stopped at will."""
+
+    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
+        self.folder = folder
+        self.arguments = arguments
+        self.environment = clean_environment(PYTHONUNBUFFERED="1", **environment)
+        self.key = ""
+        self.port = 0
+        self.banner = ""
+
+    def start(self) -> Self:
+        self.log = self.folder / f"serve-{time.monotonic_ns()}.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "farebox", "serve", "--port", "0", *self.arguments],
+                cwd=self.folder,
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        until = time.monotonic() + START_SECONDS
+        while time.monotonic() < until:
+            self.banner = self.log.read_text()
+            if found := re.search(r"on http://[^ ]*:(\d+)/api/v1", self.banner):
+                self.port = int(found[1])
+                if self._is_ready():
+                    break
+            assert self.process.poll() is None, self.banner
+            time.sleep(0.05)
+        else:
+            raise AssertionError(f"not ready within {START_SECONDS} s: {self.banner}")
+        if found := re.search(r"sk-fb-[\w-]{43}", self.banner):
+            self.key = found[0]
+        return self
+
+    def _is_ready(self) -> bool:
+        try:
+            return self.request("GET", "/readyz").status == 200
+        except OSError:
+            return False
+
+    def stop(self) -> str:
+        """SIGTERM, as an operator would; gives what it printed."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(timeout=40)
+        return self.log.read_text()
+
+    def kill(self) -> None:
+        """SIGKILL, to the whole group: nothing of it is told."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(timeout=10)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            try:
+                self.stop()
+            finally:
+                if self.process.poll() is None:
+                    self.kill()
+
+    @property
+    def base(self) -> str:
+        return f"http://127.0.0.1:{self.port}/api/v1"
+
+    def cli(self, *arguments: str, code: int = 0) -> Any:
+        """A command with --json, on the gateway's books; what it printed, read."""
+        done = self.run(*arguments, "--json")
+        assert done.returncode == code, (arguments, done.stdout, done.stderr)
+        return json.loads(done.stdout)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "farebox", *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def new_key(self, name: str, *terms: str) -> str:
+        """A key of a new account."""
+        self.cli("account", "create", name, *terms)
+        return str(self.cli("key", "create", name)["key"])
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+        timeout: float = 30,
+    ) -> Response:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            data = json.dumps(body).encode() if isinstance(body, dict) else body
+            connection.request(method, path, data, headers or {})
+            answer = connection.getresponse()
+            read = answer.read()
+            return Response(answer.status, {k.lower(): v for k, v in answer.getheaders()}, read)
+        finally:
+            connection.close()
+
+    def chat(self, key: str | None = None, simulate: str = "", **body: Any) -> Response:
+        """A chat completion: `sim/echo` and a greeting where the body does not say otherwise."""
+        body.setdefault("model", "sim/echo")
+        body.setdefault("messages", [{"role": "user", "content": "Hello"}])
+        headers = {"authorization": f"Bearer {key or self.key}", "content-type": "application/json"}
+        if simulate:
+            headers["x-openrouter-simulate"] = simulate
+        return self.request("POST", "/api/v1/chat/completions", body, headers)
+
+    def statement(self, name: str = "demo") -> dict[str, Any]:
+        found: dict[str, Any] = self.cli("statement", name)
+        return found
+
+    def orders(self, name: str = "demo") -> list[dict[str, Any]]:
+        """The statement's lines that are orders, oldest first."""
+        return [line for line in self.statement(name)["lines"] if line["hold_id"]]
+
+    def audit(self) -> dict[str, Any]:
+        """The audit, which must find nothing wrong."""
+        found: dict[str, Any] = self.cli("audit")
+        assert found["differences"] == []
+        return found
+
+
+def events_of(body: bytes) -> list[Any]:
+    """The JSON of each data event of a stream, `[DONE]` as text."""
+    data = [part[6:] for part in body.decode().split("\n\n") if part.startswith("data: ")]
+    return [each if each == "[DONE]" else json.loads(each) for each in data]
