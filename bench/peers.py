@@ -1,0 +1,148 @@
+"""What Farebox is measured against and with: a fixed upstream, a bare pass-through of the same stack, nginx."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from typing import cast
+
+import aiohttp
+import uvicorn
+import uvloop
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from farebox.upstream.simulator import models
+
+STREAM_EVENTS = 31
+EVENT_SECONDS = 0.002
+"""Between two events of a stream: each is its own read and its own write at every hop, as tokens are."""
+
+_USAGE = (
+    b'"usage":{"prompt_tokens":12,"completion_tokens":29,"total_tokens":41,"cost":0.0000192,"is_byok":false,'
+    b'"cost_details":{"upstream_inference_cost":0.0000192,"upstream_inference_prompt_cost":0.0000018,'
+    b'"upstream_inference_completions_cost":0.0000174}}'
+)
+_HEAD = b'{"id":"gen-1767225600-bench","provider":"Bench","model":"sim/echo","created":1767225600,'
+_ANSWER = (
+    _HEAD + b'"object":"chat.completion","system_fingerprint":null,"choices":[{"index":0,"logprobs":null,'
+    b'"finish_reason":"stop","native_finish_reason":"stop","message":{"role":"assistant","content":"'
+    + b"word " * 29
+    + b'","refusal":null}}],'
+    + _USAGE
+    + b"}"
+)
+_CHUNK = (
+    _HEAD + b'"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"role":"assistant","content":" word"},'
+    b'"finish_reason":null,"native_finish_reason":null,"logprobs":null}]}'
+)
+_LAST = _HEAD + b'"object":"chat.completion.chunk","choices":[],' + _USAGE + b"}"
+EVENTS = [b"data: " + data + b"\n\n" for data in [_CHUNK] * (STREAM_EVENTS - 2) + [_LAST, b"[DONE]"]]
+"""Tokens, the usage event and `[DONE]`."""
+
+
+def _whole(content_type: bytes, body: bytes) -> bytes:
+    return (
+        b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\nx-generation-id: gen-1767225600-bench\r\ncontent-length: %d\r\n\r\n"
+        % (content_type, len(body))
+        + body
+    )
+
+
+_WHOLE = _whole(b"application/json", _ANSWER)
+_MODELS = _whole(b"application/json", models.listing())
+_STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-generation-id: gen-1767225600-bench\r\n"
+    b"transfer-encoding: chunked\r\n\r\n"
+)
+
+
+class FixedUpstream(asyncio.Protocol):
+    """Answers every POST at once: whole, or as a stream where the body asks for one."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._buffer = b""
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
+            head = self._buffer[:end].lower()
+            length = 0
+            if (at := head.find(b"content-length:")) >= 0:
+                length = int(head[at + 15 :].split(b"\r\n", 1)[0])
+            if len(self._buffer) < end + 4 + length:
+                return
+            body = self._buffer[end + 4 : end + 4 + length]
+            self._buffer = self._buffer[end + 4 + length :]
+            if head.startswith(b"get"):
+                self._transport.write(_MODELS)
+            elif b'"stream":true' in body:
+                self._transport.write(_STREAM_HEAD)
+                asyncio.get_running_loop().call_later(EVENT_SECONDS, self._event, 0)
+            else:
+                self._transport.write(_WHOLE)
+
+    def _event(self, number: int) -> None:
+        if self._transport.is_closing():
+            return
+        if number == len(EVENTS):
+            self._transport.write(b"0\r\n\r\n")
+            return
+        event = EVENTS[number]
+        self._transport.write(b"%x\r\n%s\r\n" % (len(event), event))
+        asyncio.get_running_loop().call_later(EVENT_SECONDS, self._event, number + 1)
+
+
+async def _serve_upstream(port: int) -> None:
+    server = await asyncio.get_running_loop().create_server(FixedUpstream, "127.0.0.1", port)
+    await server.serve_forever()
+
+
+def pass_through(upstream_port: int) -> Starlette:
+    """The same stack with nothing in it: Starlette's request and response, aiohttp's client."""
+    session: aiohttp.ClientSession | None = None
+    url = f"http://127.0.0.1:{upstream_port}/api/v1/chat/completions"
+
+    async def endpoint(request: Request) -> Response:
+        nonlocal session
+        if session is None:
+            session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        body = await request.body()
+        headers = {"content-type": "application/json", "authorization": request.headers["authorization"]}
+        reply = await session.post(url, data=body, headers=headers)
+        generation = {"x-generation-id": reply.headers["x-generation-id"]}
+        if reply.content_type == "text/event-stream":
+
+            async def events() -> AsyncIterator[bytes]:
+                async with reply:
+                    async for chunk in reply.content.iter_any():
+                        yield chunk
+
+            return StreamingResponse(events(), headers=generation, media_type="text/event-stream")
+        async with reply:
+            return Response(await reply.read(), headers=generation, media_type="application/json")
+
+    return Starlette(routes=[Route("/api/v1/chat/completions", endpoint, methods=["POST"])])
+
+
+def main() -> None:
+    """`python -m bench.peers upstream|pass-through PORT [UPSTREAM_PORT]`."""
+    role, port = sys.argv[1], int(sys.argv[2])
+    if role == "upstream":
+        uvloop.run(_serve_upstream(port))
+    else:
+        uvicorn.run(
+            pass_through(int(sys.argv[3])),
+            port=port,
+            loop="uvloop",
+            http="httptools",
+            access_log=False,
+            log_level="error",
+            backlog=2048,
+        )
+
+
+if __name__ == "__main__":
+    main()
