@@ -1,0 +1,159 @@
+"""The reference pages that are made from the code: `python -m tools.reference`, or `--check` that they are up to date."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from inspect import getsource
+from itertools import pairwise
+from pathlib import Path
+
+from typer import Typer
+from typer.testing import CliRunner
+
+from farebox.cli.main import app
+from farebox.settings import PlanSettings, Settings
+from farebox.upstream.simulator import faults, models
+
+DOCS = Path(__file__).parent.parent / "docs"
+MADE = "<!-- Made from the code by `make docs`. -->\n"
+
+
+def settings_page() -> str:
+    rows = [
+        f"| `FAREBOX_{name.upper()}` | `{name}` | {_default(field.default)} | {field.description} |"
+        for name, field in Settings.model_fields.items()
+        if name != "plans"
+    ]
+    plan_rows = [
+        f"| `{name}` | {_default(field.default)} | {field.description} |"
+        for name, field in PlanSettings.model_fields.items()
+    ]
+    return f"""{MADE}
+# Settings
+
+From the command line, then the environment, then `farebox.toml` in the working folder (or the file that `FAREBOX_CONFIG`
+names), then the default.
+
+| environment | `farebox.toml` | default | |
+|---|---|---|---|
+{chr(10).join(rows)}
+
+`OPENROUTER_API_KEY` is the operator's own key at the upstream. It is read from the environment alone, so that it stands in
+no file, and it is never shown.
+
+## Plans
+
+`paying` (an event at $0.00001) and `free` (ten times that, at most 2,048 tokens an answer) are built in. Others are
+declared in `farebox.toml`, under `[plans.NAME]`:
+
+| member | default | |
+|---|---|---|
+{chr(10).join(plan_rows)}
+
+```toml
+[plans.resale]
+multiplier = "1.25"
+answer_tokens_max = 4096
+models = ["openai/*", "anthropic/claude-*"]
+```
+"""
+
+
+def _default(value: object) -> str:
+    return "" if value is None or callable(value) else f"`{value}`"
+
+
+def cli_page() -> str:
+    parts = [MADE, "# Commands\n", "What was typed or set wrong ends with code 2, all other trouble with 1.\n"]
+    for words in _commands(app):
+        said = CliRunner().invoke(app, [*words, "--help"], prog_name="farebox", env={"COLUMNS": "110"}, color=False)
+        parts.append(f"## `farebox {' '.join(words)}`\n\n```text\n{said.stdout.strip()}\n```\n")
+    return "\n".join(line.rstrip() for line in "\n".join(parts).splitlines())
+
+
+def _commands(tree: Typer, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for command in tree.registered_commands:
+        yield (*path, str(command.name))
+    for group in tree.registered_groups:
+        if group.typer_instance:
+            yield from _commands(group.typer_instance, (*path, str(group.name)))
+
+
+def simulator_page() -> str:
+    model_rows = [
+        f"| `{m.id}` | {m.prompt} | {m.completion} | {_extra(m)} | {m.description} |" for m in models.MODELS.values()
+    ]
+    fault_rows = [f"| `{name}` | {text} |" for name, text in _documented_members(faults.Faults)]
+    return f"""{MADE}
+# The simulated upstream
+
+It stands in for OpenRouter: inside `farebox serve` where no upstream is configured, or alone with `farebox simulate`. It
+answers `POST /api/v1/chat/completions` and `GET /api/v1/models` in OpenRouter's shapes, deterministically, and demands a
+Bearer token (any). No money moves.
+
+## Models
+
+Prices are USD a token.
+
+| model | prompt | answer | also | |
+|---|---|---|---|---|
+{chr(10).join(model_rows)}
+
+## Faults
+
+Ask for them per request, in the header `X-OpenRouter-Simulate: cut-at-event=3,token-ms=20` (Farebox passes it on) or after
+the model's name, where an SDK sends no headers of yours: `sim/echo:cut-at-event=3,token-ms=20`. Events and bytes count
+from 0.
+
+| fault | |
+|---|---|
+{chr(10).join(fault_rows)}
+"""
+
+
+def _extra(model: models.Model) -> str:
+    extras = []
+    if model.request != "0":
+        extras.append(f"{model.request} an order")
+    if model.image_output != "0":
+        extras.append(f"{model.image_output} a token of picture")
+    return ", ".join(extras)
+
+
+def _documented_members(kind: type) -> Iterator[tuple[str, str]]:
+    """A class's members and the strings under them."""
+    (body,) = [node.body for node in ast.parse(getsource(kind)).body if isinstance(node, ast.ClassDef)]
+    for member, text in pairwise(body):
+        if isinstance(member, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            assert isinstance(member.target, ast.Name)
+            name = member.target.id.replace("_", "-")
+            words = [
+                n.value for n in ast.walk(member.annotation) if isinstance(n, ast.Constant) and isinstance(n.value, str)
+            ]
+            values = f" One of {', '.join(f'`{word}`' for word in words)}." if words else ""
+            yield name, " ".join(str(text.value.value).split()) + values
+
+
+PAGES = {
+    "reference/settings.md": settings_page,
+    "reference/commands.md": cli_page,
+    "reference/simulator.md": simulator_page,
+}
+
+
+def main() -> None:
+    stale = []
+    for name, make in PAGES.items():
+        path = DOCS / name
+        text = make().strip() + "\n"
+        if "--check" in sys.argv:
+            stale += [name] if not path.exists() or path.read_text() != text else []
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+    if stale:
+        sys.exit(f"out of date, run `make docs`: {', '.join(stale)}")
+
+
+if __name__ == "__main__":
+    main()
