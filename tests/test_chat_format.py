@@ -117,6 +117,13 @@ def test_a_body_under_its_cap_is_forwarded_byte_for_byte() -> None:
     assert read_order(body, chat, BUILT_IN["free"]).body is body
 
 
+def test_tools_bring_instructions_along() -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    body = request(tools=tools)
+    assert chat.read(body).prompt_bytes == len(body) + chat.TOOL_PROMPT_TOKENS
+    assert chat.read(request()).prompt_bytes == len(request())
+
+
 def test_a_model_outside_the_plan_is_refused() -> None:
     plan = Plan("small", 10_000, models=("a/*",))
     with pytest.raises(Refusal) as refused:

@@ -19,6 +19,9 @@ CAPS = ("max_tokens", "max_completion_tokens")
 ANSWERS_MAX = 128
 """OpenAI's own bound for `n`."""
 
+TOOL_PROMPT_TOKENS = 1_000
+"""More than the instructions that some hosts put before a prompt with tools (Anthropic documents up to 804 tokens)."""
+
 _PREMIUM_TIERS = frozenset({"priority", "fast", "scale"})
 _PREMIUM_SUFFIX = ":nitro"
 _SEARCH_SUFFIX = ":online"
@@ -92,7 +95,7 @@ def read(body: bytes) -> Asked:
         streamed=request.stream is True,
         answer_tokens=max(caps) if caps else None,
         answers=request.n or 1,
-        prompt_bytes=len(body) - picture_bytes,
+        prompt_bytes=len(body) - picture_bytes + (TOOL_PROMPT_TOKENS if request.tools else 0),
         images=images,
         prompt_is_open=is_open or searches or served_tools or bool(request.plugins),
         is_premium=request.service_tier in _PREMIUM_TIERS or any(m.endswith(_PREMIUM_SUFFIX) for m in models),
