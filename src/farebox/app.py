@@ -7,7 +7,7 @@ import os
 import secrets
 import signal
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -25,6 +25,9 @@ from farebox.web import routes
 from farebox.web.relay import BodyBounds
 
 log = logging.getLogger("farebox")
+
+FIRST_PRICES_SECONDS = 3
+"""How long a start waits for the price list. Without one it goes on asking, and `/readyz` says so."""
 
 SIMULATOR_URL_VARIABLE = "FAREBOX_SIMULATOR_URL"
 """Where the serving process told its workers that the embedded simulator listens."""
@@ -68,7 +71,9 @@ async def running(settings: Settings) -> AsyncIterator[ASGIApp]:
         catalog = Catalog(upstream, settings.prices_refresh_seconds, settings.prices_max_age_seconds)
         callers = KeyCallers(store, plans)
         await take_up_orphans(store)
-        await catalog.refresh()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_PRICES_SECONDS):
+                await catalog.refresh()
         await stack.enter_async_context(_in_background(catalog.keep_fresh(), callers.watch()))
         services = routes.Services(
             Exchange(callers, catalog, store, upstream),

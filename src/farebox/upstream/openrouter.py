@@ -16,6 +16,9 @@ from farebox.ports import UpstreamBroke, UpstreamUnreachable
 ANSWER_BYTES_MAX = 128 * 1024 * 1024
 """Longest whole answer read: several 4K images as base64."""
 
+MODELS_SECONDS = 30
+"""A model list has nothing to think about: a host that is silent for longer is asked again."""
+
 _READ_BYTES = 256 * 1024
 
 
@@ -56,11 +59,11 @@ class OpenRouter:
         sent["accept"] = "text/event-stream" if streamed else "application/json"
         for name, value in headers.items():
             sent.add(name, value)
-        return await self._request("POST", path, sent, body)
+        return await self._request("POST", path, sent, body, self._limits.first_byte)
 
     async def models(self) -> bytes:
         """The body of `GET /models`. Raises UpstreamUnreachable, UpstreamBroke."""
-        reply = await self._request("GET", "/models", self._headers, None)
+        reply = await self._request("GET", "/models", self._headers, None, min(MODELS_SECONDS, self._limits.first_byte))
         try:
             body = await reply.read()
         finally:
@@ -69,19 +72,21 @@ class OpenRouter:
             raise UpstreamBroke(f"GET /models was answered with status {reply.status}")
         return body
 
-    async def _request(self, method: str, path: str, headers: CIMultiDict[str], body: bytes | None) -> "HttpReply":
+    async def _request(
+        self, method: str, path: str, headers: CIMultiDict[str], body: bytes | None, head_seconds: float
+    ) -> "HttpReply":
         url = self._urls.get(path)
         if url is None:
             url = self._urls[path] = URL(self._base_url + path)
         try:
-            async with self._deadlines.within(self._limits.first_byte):
+            async with self._deadlines.within(head_seconds):
                 response = await self._session.request(method, url, data=body, headers=headers, allow_redirects=False)
         except aiohttp.ConnectionTimeoutError as error:
             raise UpstreamUnreachable(f"no connection within {self._limits.connect:g} s", timed_out=True) from error
         except aiohttp.ClientConnectorError as error:
             raise UpstreamUnreachable(f"{error.os_error.strerror or 'no connection'}") from error
         except TimeoutError as error:
-            raise UpstreamBroke(f"no answer within {self._limits.first_byte:g} s") from error
+            raise UpstreamBroke(f"no answer within {head_seconds:g} s") from error
         except aiohttp.ClientError as error:
             raise UpstreamBroke(f"the connection broke before the answer ({type(error).__name__})") from error
         if 300 <= response.status < 400:
