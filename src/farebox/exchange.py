@@ -170,11 +170,10 @@ class Exchange:
         order = read_order(await request.read_body(), request.wire, caller.plan)
         most = ceiling(order.asked, order.answer_tokens, self._prices.current())
         hold_id, order, answer_cap = await self._hold(caller, order, most, request.wire)
-        verdict: Verdict = Nothing()
+        verdict: Verdict = Unknown("the order was sent and not answered")
         meter = Meter(request.wire, Identity("", order.model, self._now_us() // 1_000_000))
         answer: Answer | None = None
         try:
-            verdict = Unknown("the order was sent and not answered")
             try:
                 reply = await self._upstream.forward(
                     request.path, order.body, request.forwarded_headers, streamed=order.asked.streamed

@@ -13,6 +13,10 @@ HEAD = "0001"
 """The schema this code is written for: the newest of farebox/store/migrations/versions."""
 
 
+SQLITE_MIN = (3, 38)
+"""The first with RETURNING and JSON functions in every build."""
+
+
 class UnusableBooks(Exception):  # noqa: N818 - the word of the house
     """The database cannot be used, and why."""
 
@@ -35,6 +39,8 @@ def prepare(path: Path) -> bool:
     Raises:
         UnusableBooks: the file cannot be written, is no database, or has a schema from newer code.
     """
+    if sqlite3.sqlite_version_info < SQLITE_MIN:
+        raise UnusableBooks(f"this Python comes with SQLite {sqlite3.sqlite_version}; 3.38 or newer is needed")
     is_new = not path.exists()
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

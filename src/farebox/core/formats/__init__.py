@@ -11,9 +11,10 @@ from farebox.core.usage import Cost, Unknown
 class Asked(Struct, frozen=True):
     """What Farebox reads of a request; the rest of the body is the upstream's business.
 
-    `models` in the order they are tried. `answer_tokens` is the caller's own cap, None where there is none. `prompt_bytes`
-    (without pictures) and `images` bound the prompt's tokens; `prompt_is_open` when something may fill the whole context
-    (a file or a search by reference). `is_premium` when a dearer service tier than the listed one was asked for.
+    `models` in the order they are tried; `answer_tokens` is the caller's own cap, None where there is none.
+    `prompt_bytes` (without pictures) and `images` bound the prompt's tokens; `prompt_is_open` when something may fill
+    the whole context (a file or a search by reference); `is_premium` when a dearer service tier than the listed one was
+    asked for.
     """
 
     models: tuple[str, ...]
