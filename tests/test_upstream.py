@@ -113,6 +113,32 @@ def test_a_body_that_falls_silent_is_given_up() -> None:
         forward(answering(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{}", pause=0.6), Limits(5, 5, 0.2))
 
 
+def test_a_reply_that_is_closed_while_it_is_waited_for_keeps_nothing_alive() -> None:
+    async def main() -> UpstreamBroke:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{")
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        upstream = OpenRouter(url, None, Limits(5, 5, 5), Deadlines())
+        reply = await upstream.forward("/x", b"{}", {}, streamed=True)
+        assert await reply.chunk() == b"{"
+        waiting = asyncio.create_task(reply.chunk())
+        await asyncio.sleep(0.05)
+        reply.close()
+        with pytest.raises(UpstreamBroke) as broke:
+            await waiting
+        await upstream.close()
+        server.close()
+        return broke.value
+
+    cause = asyncio.run(main()).__cause__
+    assert cause is not None
+    assert cause.__traceback__ is None
+
+
 def test_a_redirect_is_not_followed() -> None:
     with pytest.raises(UpstreamUnreachable, match="redirects"):
         forward(answering(b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n"))

@@ -135,9 +135,12 @@ class HttpReply:
         try:
             return await self._content.readany()
         except aiohttp.ClientError as error:
+            # aiohttp raises one and the same object for every response that was closed. It would gather the traceback
+            # of each, and keep alive all that their frames hold: 4 KB a hang-up.
+            cause = error.with_traceback(None)
             if self._is_silent:
-                raise UpstreamBroke(f"nothing came for {self._no_data_seconds:g} s") from error
-            raise UpstreamBroke("the connection broke before the answer's end") from error
+                raise UpstreamBroke(f"nothing came for {self._no_data_seconds:g} s") from cause
+            raise UpstreamBroke("the connection broke before the answer's end") from cause
         finally:
             self.due = NEVER
 
