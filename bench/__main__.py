@@ -182,6 +182,14 @@ def farebox_command(folder: Path, upstream: int, port: int) -> tuple[list[str], 
     return [*farebox, "serve", "--port", str(port), "--database-url", books, "--upstream", url], key
 
 
+def find_nginx() -> str | None:
+    """Debian's nginx, installed where it is missing and may be."""
+    path = f"{os.environ['PATH']}:/usr/sbin"
+    if not shutil.which("nginx", path=path) and os.geteuid() == 0 and shutil.which("apt-get"):
+        subprocess.run("apt-get update -qq && apt-get install -y -qq nginx-light", shell=True, capture_output=True)
+    return shutil.which("nginx", path=path)
+
+
 @contextmanager
 def servers(folder: Path) -> Iterator[tuple[Server, list[Server], str]]:
     """The upstream, what stands before it (the bare pass-through first), and a key."""
@@ -197,12 +205,12 @@ def servers(folder: Path) -> Iterator[tuple[Server, list[Server], str]]:
         bare = [*peers, "pass-through", str(ports[1]), str(upstream.port)]
         command, key = farebox_command(folder, upstream.port, ports[2])
         found = [start("bare Starlette + aiohttp", bare, ports[1]), start("Farebox", command, ports[2])]
-        if nginx := shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin"):
+        if nginx := find_nginx():
             config = folder / "nginx.conf"
             config.write_text(NGINX.format(folder=folder, port=ports[3], upstream=upstream.port))
             found.append(start("nginx proxy_pass", [nginx, "-p", str(folder), "-c", str(config)], ports[3]))
         else:
-            print("nginx is not installed (Debian: nginx-light): its rows are left out")
+            print("nginx is not installed and could not be (Debian: nginx-light): its rows are left out")
         yield upstream, found, key
 
 
