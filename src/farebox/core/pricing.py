@@ -18,7 +18,8 @@ from farebox.core.plans import Plan
 from farebox.core.reading import UNREADABLE
 
 IMAGE_TOKENS_MAX = 50_000
-"""Most prompt tokens that one image becomes. The dearest known rule (a small GPT model's tiles) reaches 48,169."""
+"""Most prompt tokens that one image becomes. An assumption, meant to be far above
+what hosts count; where it is too low, the fare is above its hold and flagged."""
 
 ANSWER_TOKENS_MAX = 131_072
 """An answer's bound where neither the caller, nor the model's entry, nor its context gives one."""
@@ -31,13 +32,14 @@ EXTRAS_USD = Decimal("0.10")
 its hold: posted in full, and flagged."""
 
 PREMIUM_FACTOR = 3
-"""A premium service tier's price over the listed one: 2 to 2.5 times at the hosts that have one."""
+"""A premium service tier's price over the listed one: no list says it, so this is an assumption,
+meant to be above it."""
 
 PRICE_MAX_USD = 1_000
 """A listed price above it is a fault of the list (per million tokens instead of per token, say)."""
 
 LEAST_ANSWER_TOKENS = 16
-"""The shortest answer that a lowered cap may leave; OpenAI's hosts refuse to be asked for less."""
+"""The shortest answer that a lowered cap may leave; a shorter one is hardly worth its prompt."""
 
 _ZERO = Decimal(0)
 

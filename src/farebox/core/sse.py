@@ -8,7 +8,7 @@ import re
 from farebox.core.errors import broken
 
 EVENT_BYTES_MAX = 32 * 1024 * 1024
-"""Longest event held while its end is awaited. An image travels inside one event as base64: 4K PNGs reach 20 MB."""
+"""Longest event held while its end is awaited. An image travels inside one event, as base64."""
 
 # Atomic groups: a CRLF is one line end and is never taken apart to find a second one in it.
 _EVENT_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")

@@ -1,6 +1,6 @@
 """Group commit: one thread takes the commands that have queued, and one transaction makes them durable together.
 
-An order's two durable writes cost one fsync each only while nobody else is waiting; under load hundreds share it.
+An order's two durable writes cost one fsync each only while nobody else is waiting; under load many share it.
 """
 
 import asyncio

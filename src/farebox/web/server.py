@@ -1,6 +1,6 @@
 """What stands before ASGI: uvicorn's HTTP protocol, with a bound on a request's head and our refusals in our envelope.
 
-uvicorn leaves a head's length to whoever sends it; 64 KiB is what nginx and Node allow at the most.
+uvicorn leaves a head's length to whoever sends it; 64 KiB is far more than any SDK sends.
 """
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol

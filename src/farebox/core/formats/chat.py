@@ -20,7 +20,7 @@ ANSWERS_MAX = 128
 """OpenAI's own bound for `n`."""
 
 TOOL_PROMPT_TOKENS = 1_000
-"""More than the instructions that some hosts put before a prompt with tools (Anthropic documents up to 804 tokens)."""
+"""Set aside for instructions that a host may put before a prompt with tools: an assumption, no list says it."""
 
 _PREMIUM_TIERS = frozenset({"priority", "fast", "scale"})
 _PREMIUM_SUFFIX = ":nitro"
