@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from farebox.upstream.simulator import models
+from farebox.upstream.simulator import catalog
 
 STREAM_EVENTS = 31
 EVENT_SECONDS = 0.002
@@ -51,7 +51,7 @@ def _whole(content_type: bytes, body: bytes) -> bytes:
 
 
 _WHOLE = _whole(b"application/json", _ANSWER)
-_MODELS = _whole(b"application/json", models.listing())
+_MODELS = _whole(b"application/json", catalog.page("/models", {"output_modalities": "all"}))
 _STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-generation-id: gen-1767225600-bench\r\n"
     b"transfer-encoding: chunked\r\n\r\n"

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -179,3 +180,11 @@ def events_of(body: bytes) -> list[Any]:
     """The JSON of each data event of a stream, `[DONE]` as text."""
     data = [part[6:] for part in body.decode().split("\n\n") if part.startswith("data: ")]
     return [each if each == "[DONE]" else json.loads(each) for each in data]
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 10) -> None:
+    """Wait until it holds."""
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until, "it never held"
+        time.sleep(0.05)

@@ -9,14 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farebox.core.errors import Refusal, broken
-from farebox.core.formats import PASS, Identity, chat
+from farebox.core.formats import PASS, Progress, chat
+from farebox.core.formats.asking import TOOL_PROMPT_TOKENS
 from farebox.core.intake import Order, read_order
 from farebox.core.meter import Meter
 from farebox.core.plans import BUILT_IN, Plan
 from farebox.core.usage import Cost, Unknown
 from tests.schemas import assert_accepted
 
-IDENTITY = Identity("gen-1", "a/b", 1_767_225_600)
+PROGRESS = Progress("gen-1", "a/b", 1_767_225_600)
 
 CHUNK: dict[str, Any] = {
     "id": "gen-1",
@@ -120,7 +121,7 @@ def test_a_body_under_its_cap_is_forwarded_byte_for_byte() -> None:
 def test_tools_bring_instructions_along() -> None:
     tools = [{"type": "function", "function": {"name": "f"}}]
     body = request(tools=tools)
-    assert chat.read(body).prompt_bytes == len(body) + chat.TOOL_PROMPT_TOKENS
+    assert chat.read(body).prompt_bytes == len(body) + TOOL_PROMPT_TOKENS
     assert chat.read(request()).prompt_bytes == len(request())
 
 
@@ -158,19 +159,19 @@ def test_what_may_fill_the_context_leaves_the_prompt_open(members: dict[str, Any
 
 
 def test_a_chunk_that_needs_nothing_is_left_alone() -> None:
-    assert chat.see_event(event(CHUNK), IDENTITY) is PASS
+    assert chat.see_event(event(CHUNK), PROGRESS) is PASS
 
 
 @pytest.mark.parametrize("text", [b": OPENROUTER PROCESSING\n\n", b"data: [DONE]\n\n", b"\n", b": a\r\n: b\r\n\r\n"])
 def test_comments_and_the_end_are_left_alone(text: bytes) -> None:
-    assert chat.see_event(text, IDENTITY) is PASS
+    assert chat.see_event(text, PROGRESS) is PASS
 
 
 @pytest.mark.parametrize(
     "where", [{"choices": []}, {"choices": [{"index": 0, "delta": {}, "finish_reason": None}]}, {}]
 )
 def test_usage_is_read_from_whichever_event_carries_it(where: dict[str, Any]) -> None:
-    seen = chat.see_event(event({**CHUNK, **where, "usage": USAGE}), IDENTITY)
+    seen = chat.see_event(event({**CHUNK, **where, "usage": USAGE}), PROGRESS)
     assert seen.cost == Cost(Decimal("0.0001"))
     assert (seen.prompt_tokens, seen.answer_tokens) == (1, 2)
     assert seen.repaired is None
@@ -214,21 +215,21 @@ def without(name: str, chunk: dict[str, Any] = CHUNK) -> dict[str, Any]:
 def test_a_chunk_that_strict_sdks_choke_on_is_repaired(chunk: dict[str, Any]) -> None:
     with pytest.raises(AssertionError):
         assert_accepted("ChatStreamChunk", chunk)
-    repaired = data(chat.see_event(event(chunk), IDENTITY).repaired)
+    repaired = data(chat.see_event(event(chunk), PROGRESS).repaired)
     assert_accepted("ChatStreamChunk", repaired)
     assert ("error" in repaired) == ("error" in chunk)
 
 
 def test_a_repair_keeps_every_number_to_the_letter() -> None:
     text = json.dumps({**CHUNK, "system_fingerprint": None, "usage": USAGE}).replace("0.0001", "7.10e-05")
-    seen = chat.see_event(b"data: " + text.encode() + b"\n\n", IDENTITY)
+    seen = chat.see_event(b"data: " + text.encode() + b"\n\n", PROGRESS)
     assert seen.cost == Cost(Decimal("0.000071"))
     assert seen.repaired
     assert b"7.10e-05" in seen.repaired
 
 
 def test_a_bare_error_keeps_its_code_and_message() -> None:
-    seen = chat.see_event(event({"error": {"code": 402, "message": "no credits"}}), IDENTITY)
+    seen = chat.see_event(event({"error": {"code": 402, "message": "no credits"}}), PROGRESS)
     repaired = data(seen.repaired)
     assert (repaired["id"], repaired["error"]["code"], repaired["error"]["message"]) == ("gen-1", 402, "no credits")
     assert repaired["choices"][0]["finish_reason"] == "error"
@@ -236,20 +237,20 @@ def test_a_bare_error_keeps_its_code_and_message() -> None:
 
 @pytest.mark.parametrize("text", [b"data:\n\n", b"data: : OPENROUTER PROCESSING\n\n", b"retry: 3000\n\n", b"id: 7\n\n"])
 def test_what_is_no_chunk_becomes_a_comment(text: bytes) -> None:
-    repaired = chat.see_event(text, IDENTITY).repaired
+    repaired = chat.see_event(text, PROGRESS).repaired
     assert repaired
     assert repaired.startswith(b":")
     assert repaired.count(b"\n") == 2
 
 
 def test_an_event_that_is_not_json_becomes_an_error() -> None:
-    repaired = data(chat.see_event(b"data: <html>\n\n", IDENTITY).repaired)
+    repaired = data(chat.see_event(b"data: <html>\n\n", PROGRESS).repaired)
     assert_accepted("ChatStreamChunk", repaired)
     assert repaired["error"]["code"] == 502
 
 
 def test_an_error_of_ours_reads_as_part_of_the_stream() -> None:
-    assert_accepted("ChatStreamChunk", data(chat.error_event(broken("it broke"), IDENTITY)))
+    assert_accepted("ChatStreamChunk", data(chat.error_event(broken("it broke"), PROGRESS)))
 
 
 ANSWER: dict[str, Any] = {
@@ -299,7 +300,7 @@ def test_what_is_no_answer_is_a_failure_that_nobody_retries(body: bytes) -> None
 
 
 def play(stream: bytes, cuts: list[int]) -> tuple[bytes, Meter]:
-    meter = Meter(chat, IDENTITY)
+    meter = Meter(chat, PROGRESS)
     at = sorted({cut % (len(stream) + 1) for cut in cuts})
     sent = b"".join(meter.feed(stream[a:b]) for a, b in zip([0, *at], [*at, len(stream)], strict=True))
     return sent + meter.finish(), meter
@@ -387,6 +388,6 @@ def test_no_answer_does_worse_than_be_a_failure(body: bytes) -> None:
 
 @given(st.one_of(texts, texts.map(lambda text: b"data: " + text.replace(b"\n", b" ") + b"\n\n")))
 def test_no_event_breaks_the_meter_and_what_is_repaired_is_accepted(text: bytes) -> None:
-    seen = chat.see_event(text, IDENTITY)
+    seen = chat.see_event(text, PROGRESS)
     if seen.repaired is not None and seen.repaired.startswith(b"data: "):
         assert_accepted("ChatStreamChunk", data(seen.repaired))

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
+from farebox.answers import Answer, Replay
 from farebox.catalog_cache import Catalog
 from farebox.core.audit import audit
 from farebox.core.errors import Refusal
 from farebox.core.formats import chat
 from farebox.core.ledger import Command, HoldRow, NameGeneration, Outcome, PlaceHold, Settle, TopUp, Transfer
 from farebox.core.plans import BUILT_IN
-from farebox.exchange import Answer, Exchange, Request
+from farebox.exchange import Exchange, Request
 from farebox.identity.keys import KeyCallers, digest, new_key
 from farebox.ports import BooksUnavailable, UpstreamBroke, UpstreamUnreachable
 from farebox.testing import Break, MemoryStore, Pause, Script, ScriptedUpstream, Silence
@@ -62,7 +63,7 @@ class Result:
     """What the caller got, and what is in the books."""
 
     sent: list[bytes] = field(default_factory=list)
-    answer: Answer | None = None
+    answer: Answer | Replay | None = None
     refusal: Refusal | None = None
     holds: list[HoldRow] = field(default_factory=list)
     transfers: list[Transfer] = field(default_factory=list)
@@ -84,7 +85,7 @@ class Result:
         return [transfer.amount_nanos for transfer in self.transfers if transfer.kind == "post"]
 
 
-During = Callable[[Answer, bytes, MemoryStore], Awaitable[None]]
+During = Callable[[Answer | Replay, bytes, MemoryStore], Awaitable[None]]
 
 
 def play(
@@ -105,7 +106,7 @@ def play(
         key = new_key()
         await store.create_key(account.id, "", digest(key), "hint", 1)
         await store.carry_out(TopUp("t", account.id, paid_in, 1))
-        upstream = ScriptedUpstream(script, models=MODELS)
+        upstream = ScriptedUpstream(script, pages={"/models": MODELS})
         catalog = Catalog(upstream, 300, 3600)
         await catalog.refresh()
         exchange = Exchange(KeyCallers(store, BUILT_IN), catalog, store, upstream)
@@ -113,7 +114,7 @@ def play(
         async def read_body() -> bytes:
             return body.encode()
 
-        given = Request("/chat/completions", chat, token or key, {"x-title": "t"}, read_body)
+        given = Request("/chat/completions", chat, (token or key,), {"x-title": "t"}, read_body)
         try:
             async with exchange.open(given) as answer:
                 result.answer = answer
@@ -259,7 +260,7 @@ def test_an_error_in_the_stream_leaves_a_question_unless_it_says_its_cost() -> N
 
 
 def test_a_caller_who_hangs_up_stops_the_upstream_and_leaves_a_question() -> None:
-    async def hang_up(answer: Answer, _: bytes, __: MemoryStore) -> None:
+    async def hang_up(answer: Answer | Replay, _: bytes, __: MemoryStore) -> None:
         answer.hang_up()
 
     result = play(Script([TOKEN, Silence(), LAST]), stream=True, during=hang_up)
@@ -269,7 +270,7 @@ def test_a_caller_who_hangs_up_stops_the_upstream_and_leaves_a_question() -> Non
 
 
 def test_a_caller_who_hangs_up_after_the_usage_pays_what_it_says() -> None:
-    async def hang_up_late(answer: Answer, chunk: bytes, _: MemoryStore) -> None:
+    async def hang_up_late(answer: Answer | Replay, chunk: bytes, _: MemoryStore) -> None:
         if chunk == LAST:
             answer.hang_up()
 
@@ -280,7 +281,7 @@ def test_a_caller_who_hangs_up_after_the_usage_pays_what_it_says() -> None:
 def test_the_generation_is_in_the_books_before_its_first_byte_goes_out() -> None:
     seen: list[str | None] = []
 
-    async def look(_: Answer, __: bytes, store: MemoryStore) -> None:
+    async def look(_: Answer | Replay, __: bytes, store: MemoryStore) -> None:
         (hold,) = await store.holds(("pending",))
         seen.append(hold.generation_id)
 
@@ -333,7 +334,7 @@ def test_an_unknown_model_costs_nothing() -> None:
 
 
 def test_a_cancelled_order_is_settled_all_the_same() -> None:
-    async def cancel(_: Answer, __: bytes, ___: MemoryStore) -> None:
+    async def cancel(_: Answer | Replay, __: bytes, ___: MemoryStore) -> None:
         raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
@@ -397,14 +398,14 @@ def test_a_generation_id_that_is_no_header_is_not_made_one() -> None:
 def test_without_a_price_list_nothing_is_served() -> None:
     async def main() -> None:
         now = [0.0]
-        upstream = ScriptedUpstream(models=MODELS)
+        upstream = ScriptedUpstream(pages={"/models": MODELS})
         catalog = Catalog(upstream, 300, 3600, now=lambda: now[0])
         with pytest.raises(Refusal) as refused:
             catalog.current()
         assert refused.value.status == 502
         assert await catalog.refresh()
         now[0] = 3000
-        upstream._models = b"<html>"
+        upstream.pages["/models"] = b"<html>"
         assert not await catalog.refresh()
         assert catalog.current().rates
         assert catalog.is_stale

@@ -16,17 +16,22 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from farebox.accounts import Store
 from farebox.core.audit import audit
 from farebox.core.ledger import (
+    KEY_LIFE_US,
     Command,
     Done,
     Held,
+    KeptAnswer,
     NameGeneration,
     NoSuchRow,
     NotCovered,
     PlaceHold,
+    Repeatable,
+    Repeated,
     Settle,
     Settled,
     TopUp,
@@ -268,6 +273,101 @@ def test_holds_that_outlive_their_process_are_found_by_the_next(engine: Engine) 
 
     engine.run(first)
     engine.run(second)
+
+
+def test_a_key_stands_for_one_order_for_a_day(engine: Engine) -> None:
+    def under(key: bytes, place: PlaceHold, asked: bytes = b"asked", at_us: int = 2) -> PlaceHold:
+        return replace(place, repeatable=Repeatable(key, asked), created_us=at_us)
+
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        other, others_key = await account_with(store, "b", USD)
+        assert await store.carry_out(under(b"k", hold(account, key, "h1", 100))) == Held(100)
+        again = await store.carry_out(under(b"k", hold(account, key, "h2", 100)))
+        assert isinstance(again, Repeated)
+        assert (again.hold.id, again.hold.state, again.is_same) == ("h1", "pending", True)
+        another = await store.carry_out(under(b"k", hold(account, key, "h2", 100), asked=b"else"))
+        assert isinstance(another, Repeated)
+        assert not another.is_same
+        # Nothing was set aside for either, and the key is this account's alone.
+        assert (await store.balance(account.id)).pending_nanos == 100
+        assert await store.carry_out(under(b"k", hold(other, others_key, "h3", 100))) == Held(100)
+        assert await store.carry_out(under(b"l", hold(account, key, "h4", 100))) == Held(100)
+
+        await store.carry_out(Settle("h1", Cost(Decimal("0.00001")), 3))
+        again = await store.carry_out(under(b"k", hold(account, key, "h2", 100)))
+        assert isinstance(again, Repeated)
+        assert again.hold.state == "posted"
+        next_day = 2 + KEY_LIFE_US
+        assert await store.carry_out(under(b"k", hold(account, key, "h5", 100), at_us=next_day)) == Held(100)
+        assert differences(store) == []
+
+    engine.run(work)
+
+
+def test_an_order_that_was_not_taken_up_leaves_its_key_free(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        first = replace(hold(account, key, "h1", 100), repeatable=Repeatable(b"k", b"asked"))
+        await store.carry_out(first)
+        await store.carry_out(Settle("h1", Nothing(), 3))
+        assert await store.carry_out(replace(first, id="h2")) == Held(100)
+        assert isinstance(await store.carry_out(replace(first, id="h3")), Repeated)
+
+    engine.run(work)
+
+
+def test_one_of_many_at_once_under_a_key_is_placed(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        places = [
+            replace(hold(account, key, f"h{n}", 100), repeatable=Repeatable(b"k", b"asked")) for n in range(20)
+        ]
+        outcomes = await asyncio.gather(*map(store.carry_out, places))
+        assert sum(isinstance(outcome, Held) for outcome in outcomes) == 1
+        assert (await store.balance(account.id)).pending_nanos == 100
+
+    engine.run(work)
+
+
+def test_answers_are_kept_and_forgotten_with_their_keys(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        for name, at_us in (("old", 10), ("new", 20)):
+            place = replace(hold(account, key, name, 100), repeatable=Repeatable(name.encode(), b""), created_us=at_us)
+            await store.carry_out(place)
+            answer = KeptAnswer(name, "application/json", name.encode() * 1000)
+            await store.carry_out(Settle(name, Cost(Decimal(0)), 30, answer=answer))
+            assert await store.kept_answer(name) == answer
+        await store.forget_answers(20)
+        assert await store.kept_answer("old") is None
+        assert await store.kept_answer("new") is not None
+        assert await store.kept_answer("none") is None
+        assert await store.carry_out(
+            replace(hold(account, key, "again", 100), repeatable=Repeatable(b"old", b""), created_us=30)
+        ) == Held(100)
+
+    engine.run(work)
+
+
+def test_a_generation_is_found_by_its_own_account_alone(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        other, _ = await account_with(store, "b", USD)
+        await store.carry_out(hold(account, key, "h1", 100))
+        await store.carry_out(NameGeneration("h1", "gen-1"))
+        found = await store.generation(account.id, "gen-1")
+        assert found is not None
+        assert (found[0].id, found[1]) == ("h1", None)
+        await store.carry_out(Settle("h1", Cost(Decimal("0.00001")), 3))
+        found = await store.generation(account.id, "gen-1")
+        assert found is not None
+        assert found[1] is not None
+        assert (found[0].state, found[1].events) == ("posted", 1)
+        assert await store.generation(other.id, "gen-1") is None
+        assert await store.generation(account.id, "gen-2") is None
+
+    engine.run(work)
 
 
 def test_accounts_and_keys(engine: Engine) -> None:

@@ -12,9 +12,11 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from farebox.accounts import Accounts
+from farebox.answers import forget_old_answers
 from farebox.catalog_cache import Catalog
 from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange
+from farebox.generations import Generations
 from farebox.identity.keys import KeyCallers
 from farebox.reconcile import take_up_orphans
 from farebox.settings import OPENROUTER_KEY_VARIABLE, OPENROUTER_URL, BadSettings, Settings, load
@@ -74,11 +76,14 @@ async def running(settings: Settings) -> AsyncIterator[ASGIApp]:
         with suppress(TimeoutError):
             async with asyncio.timeout(FIRST_PRICES_SECONDS):
                 await catalog.refresh()
-        await stack.enter_async_context(_in_background(catalog.keep_fresh(), callers.watch()))
+        await stack.enter_async_context(
+            _in_background(catalog.keep_fresh(), catalog.keep_pages_fresh(), callers.watch(), forget_old_answers(store))
+        )
         services = routes.Services(
             Exchange(callers, catalog, store, upstream),
             catalog,
             Accounts(store, plans),
+            Generations(store, upstream),
             callers,
             BodyBounds(settings.body_bytes_max, settings.body_seconds),
             deadlines,

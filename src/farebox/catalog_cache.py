@@ -1,27 +1,55 @@
-"""The upstream's models and prices, kept at hand.
+"""The upstream's prices and lists, kept at hand.
 
-Policy: a list is fresh for `refresh_seconds` and asked for anew in the background. While the upstream cannot give one
-the old one serves, marked stale, up to `max_age_seconds`; after that, and before the first, orders are refused with
-502. No list ever means "free".
+Policy: a page is fresh for `refresh_seconds` and asked for anew in the background. While the upstream cannot give one
+the old one serves, marked stale, up to `max_age_seconds`; after that, and before the first, the answer is 502. No price
+list ever means "free".
 """
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 
-from farebox.core.errors import Refusal, unreachable
+import msgspec
+from msgspec import Raw, Struct
+
+from farebox.core.errors import Refusal, invalid, unknown, unreachable
 from farebox.core.pricing import PriceList, read_price_list
-from farebox.ports import Upstream, UpstreamBroke, UpstreamUnreachable
+from farebox.core.reading import UNREADABLE, starts_with
+from farebox.ports import Fetched, Query, Upstream, UpstreamBroke, UpstreamUnreachable
 
 RETRY_FIRST_SECONDS = 1.0
 RETRY_LONGEST_SECONDS = 60.0
 
-PAGE_MAX = 1000
-"""OpenRouter's largest page."""
+PAGES_KEPT_MAX = 64
+"""Pages kept, those least asked for dropped first: a model list is a megabyte or two, callers choose its filters."""
+
+ASKED_AT_ONCE_MAX = 8
+"""Pages asked of the upstream at the same time; the next waits."""
+
+ALL_MODELS: Query = (("output_modalities", "all"),)
+"""The upstream lists models that put out text unless all are asked for."""
+
+
+class Page(Struct, frozen=True):
+    """One of the upstream's pages that carry `data`: a list of entries, or an object."""
+
+    entries: tuple[Raw, ...]
+    data: Raw
+    read_at: float
+
+
+class _Listed(Struct):
+    data: Raw
+
+
+_decode_listed = msgspec.json.Decoder(_Listed).decode
+_decode_entries = msgspec.json.Decoder(tuple[Raw, ...]).decode
 
 
 class Catalog:
-    """One upstream's list. Use `refresh` once, then let `keep_fresh` run."""
+    """One upstream's prices and lists. Use `refresh` once, then let `keep_fresh` and `keep_pages_fresh` run."""
 
     def __init__(
         self,
@@ -36,7 +64,13 @@ class Catalog:
         self._now = now
         self._prices: PriceList | None = None
         self._read_at = 0.0
+        self._pages: OrderedDict[tuple[str, Query], Page] = OrderedDict()
+        self._aging: asyncio.Queue[tuple[str, Query]] = asyncio.Queue()
+        self._next_ask: dict[tuple[str, Query], float] = {}
+        self._turns = asyncio.Semaphore(ASKED_AT_ONCE_MAX)
         self.trouble: str | None = "it has not been asked for yet"
+
+    # Prices
 
     def current(self) -> PriceList:
         """The price list in force.
@@ -52,13 +86,17 @@ class Catalog:
 
     @property
     def is_stale(self) -> bool:
-        """Whether the list should have been replaced by now, and could not be."""
+        """Whether the price list should have been replaced by now, and could not be."""
         return self._now() - self._read_at > 2 * self._refresh_seconds
 
     async def refresh(self) -> bool:
-        """Ask for the list; the old one stays where there is no good new one."""
+        """Ask for the prices; the old ones stay where there are no good new ones."""
         try:
-            self._prices = read_price_list(await self._upstream.models())
+            models = await self._fetch("/models", ALL_MODELS)
+            embedders = await self._upstream.fetch("/embeddings/models", ())
+            if embedders.status not in (200, 404):
+                raise UpstreamBroke(_not_given("/embeddings/models", embedders))
+            self._prices = read_price_list(models.body, *([embedders.body] if embedders.status == 200 else []))
         except (UpstreamUnreachable, UpstreamBroke, ValueError) as error:
             self.trouble = str(error)
             return False
@@ -67,13 +105,84 @@ class Catalog:
         return True
 
     async def keep_fresh(self) -> None:
-        """Refresh for ever, sooner after a failure. Runs until cancelled."""
+        """Renew the prices for ever, sooner after a failure. Runs until cancelled."""
         retry_seconds = RETRY_FIRST_SECONDS
         while True:
             await asyncio.sleep(self._refresh_seconds if self.trouble is None else retry_seconds)
             retry_seconds = (
                 RETRY_FIRST_SECONDS if await self.refresh() else min(2 * retry_seconds, RETRY_LONGEST_SECONDS)
             )
+
+    # Pages
+
+    async def page(self, path: str, query: Query = ()) -> tuple[Page, bool]:
+        """A page, and whether it is stale: the upstream should have given a newer one, and did not.
+
+        Raises:
+            Refusal: 502, there is none and the upstream gives none; 400 or 404, it says that there is no such page.
+        """
+        wanted = (path, query)
+        page = self._pages.get(wanted)
+        if page is None:
+            return await self._ask(wanted), False
+        self._pages.move_to_end(wanted)
+        now = self._now()
+        if now - page.read_at > 2 * self._refresh_seconds and now >= self._next_ask.get(wanted, now):
+            # Nobody has wanted it for a while, or the upstream has not given it. One asks, the rest get what is there.
+            self._next_ask[wanted] = now + RETRY_FIRST_SECONDS
+            with suppress(Refusal):
+                return await self._ask(wanted), False
+        elif now - page.read_at > self._refresh_seconds and wanted not in self._next_ask:
+            self._next_ask[wanted] = now + self._refresh_seconds
+            self._aging.put_nowait(wanted)
+        if now - page.read_at > self._max_age_seconds:
+            raise unreachable(f"The upstream gives no {path}, and the last is older than {self._max_age_seconds:g} s")
+        return page, now - page.read_at > 2 * self._refresh_seconds
+
+    async def keep_pages_fresh(self) -> None:
+        """Renew pages that are asked for and no longer fresh. Runs until cancelled."""
+        while True:
+            with suppress(Refusal):  # whoever asks for the page when it has grown stale meets the same
+                await self._ask(await self._aging.get())
+
+    async def _ask(self, wanted: tuple[str, Query]) -> Page:
+        path, query = wanted
+        async with self._turns:
+            try:
+                found = await self._upstream.fetch(path, query)
+            except (UpstreamUnreachable, UpstreamBroke) as error:
+                raise unreachable(f"The upstream does not give {path} now: {error}") from error
+        if found.status == 400:
+            raise invalid(f"The upstream says that the query is wrong: {_excerpt(found)}")
+        if found.status == 404:
+            raise unknown(f"The upstream has no {path}")
+        if found.status != 200:
+            raise unreachable(_not_given(path, found))
+        try:
+            data = _decode_listed(found.body).data
+            entries = _decode_entries(data) if starts_with(data, b"[") else ()
+        except UNREADABLE as error:
+            raise unreachable(f"The upstream gives {path} in a form that cannot be read: {error}") from error
+        page = self._pages[wanted] = Page(entries, data, self._now())
+        self._next_ask.pop(wanted, None)
+        while len(self._pages) > PAGES_KEPT_MAX:
+            dropped, _ = self._pages.popitem(last=False)
+            self._next_ask.pop(dropped, None)
+        return page
+
+    async def _fetch(self, path: str, query: Query) -> Fetched:
+        found = await self._upstream.fetch(path, query)
+        if found.status != 200:
+            raise UpstreamBroke(_not_given(path, found))
+        return found
+
+
+def _not_given(path: str, found: Fetched) -> str:
+    return f"The upstream answered GET {path} with status {found.status}"
+
+
+def _excerpt(found: Fetched) -> str:
+    return found.body[:300].decode("utf-8", "replace")
 
 
 def _no_prices(why: str) -> Refusal:

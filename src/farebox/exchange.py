@@ -8,37 +8,60 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from os import urandom
 from typing import Protocol
 
 from msgspec import Struct
 
-from farebox.core.errors import Refusal, broken, connect_timeout, unaffordable, unauthenticated, unreachable
-from farebox.core.formats import Format, Identity
-from farebox.core.headers import HeaderList
+from farebox.answers import SHELVED, Answer, Replay
+from farebox.core.errors import (
+    Refusal,
+    broken,
+    conflict,
+    connect_timeout,
+    gone,
+    invalid,
+    unaffordable,
+    unreachable,
+)
+from farebox.core.formats import Format, Progress
 from farebox.core.intake import Order, capped, read_order
-from farebox.core.ledger import Held, NameGeneration, NotCovered, Outcome, PlaceHold, Settle, Settled
+from farebox.core.ledger import (
+    Held,
+    NameGeneration,
+    NotCovered,
+    Outcome,
+    PlaceHold,
+    Repeatable,
+    Repeated,
+    Settle,
+    Settled,
+)
 from farebox.core.meter import Meter
 from farebox.core.money import format_usd
 from farebox.core.plans import Plan
 from farebox.core.pricing import Ceiling, PriceList, ceiling
 from farebox.core.usage import Nothing, Unknown, Verdict
+from farebox.identity.credentials import authenticate
 from farebox.ports import BooksUnavailable, Caller, Callers, Ledger, Reply, Upstream, UpstreamBroke, UpstreamUnreachable
 
-ANSWER_CAP_HEADER = b"x-farebox-answer-cap"
-"""Tells the answer cap, in tokens, that an order got because the balance did not cover more."""
+IDEMPOTENCY_KEY_MAX = 255
 
-SHELVED = "What it cost is not known yet: its hold stays open until that is settled, and nothing is charged before"
+REPEAT_SECONDS = 1
+"""When to ask again for an answer that is still being made."""
 
 
 class Request(Struct, frozen=True):
-    """What came in, undecided. `read_body` raises Refusal 413 or 408."""
+    """What came in, undecided. `read_body` raises Refusal 400, 408, 413 or 415; `client` is the User-Agent."""
 
     path: str
     wire: Format
-    token: str | None
+    tokens: tuple[str, ...]
     forwarded_headers: Mapping[str, str]
     read_body: Callable[[], Awaitable[bytes]]
+    client: str = ""
+    idempotency_key: bytes = b""
 
 
 class Prices(Protocol):
@@ -46,100 +69,6 @@ class Prices(Protocol):
 
     def current(self) -> PriceList:
         """Raises Refusal 502 while there is none that may be used."""
-
-
-class Answer:
-    """An order that the upstream has answered: its head, and its body as it comes, metered.
-
-    `settled` says how the order stands in the books once the exchange's block has been left.
-    """
-
-    def __init__(self, reply: Reply, meter: Meter, answer_cap: int | None) -> None:
-        self._reply = reply
-        self._meter = meter
-        self._answer_cap = answer_cap
-        self._early: list[bytes] = []
-        self._cut_short: str | None = None
-        self.settled: Settled | None = None
-        self.status = reply.status
-        self.content_type = reply.content_type
-        self.is_refusal = reply.status >= 400
-        self.is_stream = reply.content_type == "text/event-stream" and not self.is_refusal
-
-    @property
-    def headers(self) -> HeaderList:
-        """The upstream's that may pass, and ours."""
-        headers = list(self._reply.headers)
-        generation_id = self._meter.identity.generation_id
-        if (
-            self._reply.generation_id is None
-            and generation_id
-            and generation_id.isascii()
-            and generation_id.isprintable()
-        ):
-            headers.append((b"x-generation-id", generation_id.encode()))
-        if self._answer_cap is not None:
-            headers.append((ANSWER_CAP_HEADER, b"%d" % self._answer_cap))
-        return headers
-
-    def hang_up(self) -> None:
-        """The caller has gone: stop the upstream. `events` then ends."""
-        self._cut_short = "the caller hung up before the answer's end"
-        self._reply.close()
-
-    async def read(self) -> bytes:
-        """A whole answer, to its end whether or not the caller is still there; b"" for a refusal that was cut off.
-
-        Raises:
-            Refusal: 424, what came is no answer.
-        """
-        try:
-            body = await self._reply.read()
-        except UpstreamBroke as error:
-            if self.is_refusal:
-                return b""
-            self._cut_short = str(error)
-            raise broken(f"The upstream broke off: {error}. {SHELVED}") from error
-        if self.is_refusal:
-            return body
-        body, failure = self._meter.read_answer(body)
-        if failure is not None:
-            self._cut_short = failure.message
-            raise failure
-        return body
-
-    async def events(self) -> AsyncIterator[bytes]:
-        """A stream as it comes, whole events; an in-band error is the last where the upstream breaks off."""
-        for chunk in self._early:
-            yield chunk
-        try:
-            while data := await self._reply.chunk():
-                if chunk := self._meter.feed(data):
-                    yield chunk
-        except (UpstreamBroke, Refusal) as error:
-            self._meter.finish()
-            if self._cut_short is None:
-                reason = error.message if isinstance(error, Refusal) else str(error)
-                self._cut_short = reason
-                yield self._meter.error_event(broken(f"The upstream broke off: {reason}. {SHELVED}"))
-        else:
-            if chunk := self._meter.finish():
-                yield chunk
-
-    async def read_to_identity(self) -> None:
-        """Read a stream up to the first event that names its generation, where the upstream's head did not."""
-        try:
-            while not self._meter.identity.generation_id and (data := await self._reply.chunk()):
-                if chunk := self._meter.feed(data):
-                    self._early.append(chunk)
-        except UpstreamBroke:
-            return  # `events` meets the same break and tells the caller
-
-    def verdict(self) -> Verdict:
-        """What the exchange says about its cost, so far."""
-        if self.is_refusal:
-            return Nothing()
-        return self._meter.verdict(self._cut_short or "the answer ended without saying what it cost")
 
 
 class Exchange:
@@ -160,18 +89,23 @@ class Exchange:
         self._now_us = now_us
 
     @asynccontextmanager
-    async def open(self, request: Request) -> AsyncIterator[Answer]:
+    async def open(self, request: Request) -> AsyncIterator[Answer | Replay]:
         """Serve one order; the block sends the answer on.
 
         Raises:
             Refusal: it was not served. Never one that a client retries once the upstream may have accepted it.
         """
-        caller = await self._authenticate(request.token)
-        order = read_order(await request.read_body(), request.wire, caller.plan)
+        caller = await authenticate(self._callers, request.tokens)
+        body = await request.read_body()
+        order = read_order(body, request.wire, caller.plan)
         most = ceiling(order.asked, order.answer_tokens, self._prices.current())
-        hold_id, order, answer_cap = await self._hold(caller, order, most, request.wire)
+        held = await self._hold(caller, order, most, request.wire, _repeatable(request, body))
+        if isinstance(held, Repeated):
+            yield await self._answer_again(held)
+            return
+        hold_id, order, answer_cap = held
         verdict: Verdict = Unknown("the order was sent and not answered")
-        meter = Meter(request.wire, Identity("", order.model, self._now_us() // 1_000_000))
+        meter = Meter(request.wire, Progress("", order.model, self._now_us() // 1_000_000, request.client))
         answer: Answer | None = None
         try:
             try:
@@ -186,7 +120,7 @@ class Exchange:
                 verdict = Unknown(str(error))
                 raise broken(f"The upstream did not answer: {error}. {SHELVED}") from error
             meter.identify(reply.generation_id)
-            answer = Answer(reply, meter, answer_cap)
+            answer = Answer(reply, meter, answer_cap, is_kept=bool(request.idempotency_key))
             try:
                 await self._name_generation(hold_id, reply, answer, meter)
                 yield answer
@@ -194,19 +128,13 @@ class Exchange:
                 verdict = answer.verdict()
                 reply.close()
         finally:
-            settled = await self._settle(hold_id, verdict, meter)
+            settled = await self._settle(hold_id, verdict, meter, answer)
             if answer is not None:
                 answer.settled = settled
 
-    async def _authenticate(self, token: str | None) -> Caller:
-        if token is None:
-            raise unauthenticated("No key was sent. Send `Authorization: Bearer sk-fb-...`")
-        caller = await self._callers.find(token)
-        if caller is None:
-            raise unauthenticated("This key is not known here, or was revoked. Farebox keys look like `sk-fb-...`")
-        return caller
-
-    async def _hold(self, caller: Caller, order: Order, most: Ceiling, wire: Format) -> tuple[str, Order, int | None]:
+    async def _hold(
+        self, caller: Caller, order: Order, most: Ceiling, wire: Format, repeatable: Repeatable | None
+    ) -> tuple[str, Order, int | None] | Repeated:
         """Set the ceiling aside, or what the balance covers of it with the answer capped to that."""
         now_us = self._now_us()
         place = PlaceHold(
@@ -220,6 +148,7 @@ class Exchange:
             model=order.model,
             streamed=order.asked.streamed,
             created_us=now_us,
+            repeatable=repeatable,
         )
         try:
             outcome = await self._ledger.carry_out(place)
@@ -234,26 +163,50 @@ class Exchange:
                 return place.id, capped(order, wire, answer_cap), answer_cap
             case NotCovered(available):
                 raise _too_dear(caller.plan, most, place, available)
+            case Repeated():
+                return outcome
             case _:
                 raise AssertionError(outcome)
+
+    async def _answer_again(self, repeated: Repeated) -> Replay:
+        """The kept answer of the order that the idempotency key stands for.
+
+        Raises:
+            Refusal: 409, that order is another one, or is still being answered; 410, there is no answer to give again.
+        """
+        hold = repeated.hold
+        if not repeated.is_same:
+            raise conflict("idempotency-key: another order was sent under this key; a key stands for one order")
+        if hold.state == "pending":
+            raise conflict("idempotency-key: the order under this key is still being answered", REPEAT_SECONDS)
+        kept = await self._ledger.kept_answer(hold.id)
+        if kept is None:
+            why = "was too long to be kept" if hold.state == "posted" else "was cut off before its end"
+            raise gone(
+                f"idempotency-key: the answer to the order under this key {why}, so it cannot be given again."
+                f" Its generation is {hold.generation_id or 'not known'}; to order anew, send another key",
+                generation_id=hold.generation_id,
+            )
+        return Replay(hold, kept)
 
     async def _name_generation(self, hold_id: str, reply: Reply, answer: Answer, meter: Meter) -> None:
         """Write the generation's id before a byte of it goes to the caller, and before a wait for the rest."""
         if answer.is_stream and reply.generation_id is None:
             await answer.read_to_identity()
-        generation_id = meter.identity.generation_id
+        generation_id = meter.progress.generation_id
         if generation_id and not answer.is_refusal and (answer.is_stream or not reply.is_complete):
             await self._book(NameGeneration(hold_id, generation_id))
 
-    async def _settle(self, hold_id: str, verdict: Verdict, meter: Meter) -> Settled:
+    async def _settle(self, hold_id: str, verdict: Verdict, meter: Meter, answer: Answer | None) -> Settled:
         settle = Settle(
             hold_id,
             verdict,
             self._now_us(),
-            generation_id=meter.identity.generation_id or None,
+            generation_id=meter.progress.generation_id or None,
             served_model=meter.served_model,
             prompt_tokens=meter.prompt_tokens,
             answer_tokens=meter.answer_tokens,
+            answer=answer.kept(hold_id) if answer is not None else None,
         )
         outcome = await self._book(settle)
         assert isinstance(outcome, Settled), outcome
@@ -266,6 +219,15 @@ class Exchange:
         except BooksUnavailable as error:
             # The hold stays pending, and is taken up at the next start.
             raise broken(f"The answer came and could not be booked: {error}. {SHELVED}") from error
+
+
+def _repeatable(request: Request, body: bytes) -> Repeatable | None:
+    key = request.idempotency_key
+    if not key:
+        return None
+    if len(key) > IDEMPOTENCY_KEY_MAX:
+        raise invalid(f"idempotency-key: at most {IDEMPOTENCY_KEY_MAX} characters, not {len(key)}")
+    return Repeatable(sha256(key).digest(), sha256(b"%b\0%b" % (request.path.encode(), body)).digest())
 
 
 def _too_dear(plan: Plan, most: Ceiling, place: PlaceHold, available_nanos: int) -> Refusal:

@@ -7,7 +7,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from farebox.core.headers import HeaderList
-from farebox.core.ledger import Balance, Command, HoldRow, HoldState, Outcome, Transfer
+from farebox.core.ledger import Balance, Command, HoldRow, HoldState, KeptAnswer, Outcome, Transfer
 from farebox.core.plans import Plan
 
 
@@ -60,6 +60,12 @@ class Ledger(Protocol):
 
     async def balance(self, account_id: int) -> Balance: ...
 
+    async def kept_answer(self, hold_id: str) -> KeptAnswer | None:
+        """The answer to an order that was placed under an idempotency key, if it was kept."""
+
+    async def forget_answers(self, before_us: int) -> None:
+        """Drop idempotency keys, and answers kept under them, of orders placed before a moment."""
+
     async def open_orphans(self) -> list[HoldRow]:
         """Turn pending holds whose process has gone into open ones, and give those that were found."""
 
@@ -95,6 +101,9 @@ class Books(Protocol):
 
     async def holds(self, states: tuple[HoldState, ...], account_id: int | None = None) -> list[HoldRow]:
         """The holds in these states, oldest first; of one account, or of all."""
+
+    async def generation(self, account_id: int, generation_id: str) -> tuple[HoldRow, Transfer | None] | None:
+        """An account's own order that became a generation, and the post that ended it, if one has."""
 
     async def usage_nanos(self, account_id: int, key_id: int | None, since_us: int) -> int:
         """The fares posted since a moment, for an account or one key of it."""
@@ -164,11 +173,22 @@ class UpstreamBroke(Exception):  # noqa: N818
     """It broke off, or fell silent, after it may have accepted the order."""
 
 
+Query = tuple[tuple[str, str], ...]
+"""Names and values, not yet escaped."""
+
+
+class Fetched(Struct, frozen=True):
+    """One of an upstream's pages."""
+
+    status: int
+    body: bytes
+
+
 class Upstream(Protocol):
     """Where orders are served."""
 
     async def forward(self, path: str, body: bytes, headers: Mapping[str, str], *, streamed: bool) -> Reply:
         """Send an order. Raises UpstreamUnreachable, UpstreamBroke."""
 
-    async def models(self) -> bytes:
-        """The body of `GET /models`. Raises UpstreamUnreachable, UpstreamBroke."""
+    async def fetch(self, path: str, query: Query) -> Fetched:
+        """Read one of its pages. Raises UpstreamUnreachable, UpstreamBroke."""

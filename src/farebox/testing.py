@@ -8,8 +8,19 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from farebox.core.headers import HeaderList
-from farebox.core.ledger import Balance, Command, HoldRow, HoldState, Outcome, Page, Transfer
-from farebox.ports import Account, Key, NameTaken, Snapshot, UpstreamBroke
+from farebox.core.ledger import (
+    Balance,
+    Command,
+    HoldRow,
+    HoldState,
+    KeptAnswer,
+    KeyUse,
+    Outcome,
+    Page,
+    Transfer,
+    settlement_id,
+)
+from farebox.ports import Account, Fetched, Key, NameTaken, Query, Snapshot, UpstreamBroke
 
 
 class MemoryStore:
@@ -22,15 +33,28 @@ class MemoryStore:
         self._balances: dict[int, Balance] = {}
         self._holds: dict[str, HoldRow] = {}
         self._transfers: dict[str, Transfer] = {}
+        self._uses: dict[tuple[int, bytes], KeyUse] = {}
+        self._answers: dict[str, KeptAnswer] = {}
         self._revision = 1
 
     async def carry_out(self, command: Command) -> Outcome:
-        page = Page(self._balances.values(), self._holds.values(), self._transfers.values())
+        page = Page(self._balances.values(), self._holds.values(), self._transfers.values(), self._uses.values())
         outcome = page.decide(command, self._worker)
         self._transfers.update({transfer.id: transfer for transfer in page.new_transfers})
         self._holds.update({hold.id: hold for hold in (*page.new_holds, *page.changed_holds)})
         self._balances.update({balance.account_id: balance for balance in page.changed_balances})
+        self._uses.update({(use.account_id, use.key_digest): use for use in page.new_uses})
+        self._answers.update({answer.hold_id: answer for answer in page.kept_answers})
         return outcome
+
+    async def kept_answer(self, hold_id: str) -> KeptAnswer | None:
+        return self._answers.get(hold_id)
+
+    async def forget_answers(self, before_us: int) -> None:
+        for key, use in list(self._uses.items()):
+            if use.created_us < before_us:
+                del self._uses[key]
+                self._answers.pop(use.hold_id, None)
 
     async def balance(self, account_id: int) -> Balance:
         return self._balances[account_id]
@@ -91,6 +115,11 @@ class MemoryStore:
     async def holds(self, states: tuple[HoldState, ...], account_id: int | None = None) -> list[HoldRow]:
         found = [h for h in self._holds.values() if h.state in states and account_id in (None, h.account_id)]
         return sorted(found, key=lambda hold: hold.id)
+
+    async def generation(self, account_id: int, generation_id: str) -> tuple[HoldRow, Transfer | None] | None:
+        own = [h for h in self._holds.values() if (h.account_id, h.generation_id) == (account_id, generation_id)]
+        hold = max(own, key=lambda hold: hold.id, default=None)
+        return None if hold is None else (hold, self._transfers.get(settlement_id(hold.id)))
 
     async def usage_nanos(self, account_id: int, key_id: int | None, since_us: int) -> int:
         return sum(
@@ -163,12 +192,16 @@ class Forwarded:
 
 
 class ScriptedUpstream:
-    """Plays scripts in turn, or raises what stands in one's place, and keeps what it was sent."""
+    """Plays scripts in turn, or raises what stands in one's place, and keeps what it was sent.
 
-    def __init__(self, *scripts: Script | Exception, models: bytes = b"") -> None:
+    `pages` are what `fetch` finds, by path; every other path is a 404. Change them to change what is there.
+    """
+
+    def __init__(self, *scripts: Script | Exception, pages: Mapping[str, bytes | Exception] | None = None) -> None:
         self._scripts = list(scripts)
-        self._models = models
+        self.pages = dict(pages or {})
         self.received: list[Forwarded] = []
+        self.fetched: list[tuple[str, Query]] = []
 
     async def forward(self, path: str, body: bytes, headers: Mapping[str, str], *, streamed: bool) -> "ScriptedReply":
         self.received.append(Forwarded(path, body, headers, streamed))
@@ -177,8 +210,12 @@ class ScriptedUpstream:
             raise script
         return ScriptedReply(script)
 
-    async def models(self) -> bytes:
-        return self._models
+    async def fetch(self, path: str, query: Query) -> Fetched:
+        self.fetched.append((path, query))
+        page = self.pages.get(path)
+        if isinstance(page, Exception):
+            raise page
+        return Fetched(404, b"{}") if page is None else Fetched(200, page)
 
 
 class ScriptedReply:

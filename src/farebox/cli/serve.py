@@ -24,6 +24,7 @@ from farebox.reconcile import take_up_orphans
 from farebox.settings import OPENROUTER_KEY_VARIABLE, OPENROUTER_URL, Settings, load
 from farebox.store.prepare import prepare, sqlite_path
 from farebox.upstream.simulator import server as simulator
+from farebox.upstream.simulator.app import BASE_PATH
 from farebox.web.server import BoundedHttp
 
 DEMO_ACCOUNT = "demo"
@@ -75,7 +76,7 @@ def simulate(
 ) -> None:
     """Serve the simulated upstream alone."""
     with _listen(host, port) as bound:
-        typer.echo(f"Simulated upstream on http://{_host(host)}:{bound.getsockname()[1]}{simulator.BASE_PATH}")
+        typer.echo(f"Simulated upstream on http://{_host(host)}:{bound.getsockname()[1]}{BASE_PATH}")
         _stop_in_order()
         simulator.serve(bound)
 

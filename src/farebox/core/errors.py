@@ -52,8 +52,21 @@ def too_slow(message: str) -> Refusal:
     return Refusal(408, "timeout", message)
 
 
+def conflict(message: str, retry_after_seconds: int | None = None) -> Refusal:
+    headers = {} if retry_after_seconds is None else {"retry-after": str(retry_after_seconds)}
+    return Refusal(409, "precondition_failed", message, headers=headers)
+
+
+def gone(message: str, **metadata: object) -> Refusal:
+    return Refusal(410, "precondition_failed", message, metadata=metadata)
+
+
 def too_large(message: str) -> Refusal:
     return Refusal(413, "payload_too_large", message)
+
+
+def wrong_type(message: str) -> Refusal:
+    return Refusal(415, "invalid_request", message)
 
 
 def too_many(message: str, retry_after_seconds: int) -> Refusal:
@@ -85,3 +98,22 @@ would be paid for twice once the upstream may have accepted it.
 def broken(message: str, **metadata: object) -> Refusal:
     """The upstream broke off after it may have accepted the order: what it cost is not known yet."""
     return Refusal(BROKEN_STATUS, "provider_unavailable", message, metadata=metadata)
+
+
+_ERROR_TYPES = {
+    401: "authentication",
+    402: "payment_required",
+    403: "permission_denied",
+    404: "not_found",
+    408: "timeout",
+    413: "payload_too_large",
+    429: "rate_limit_exceeded",
+    504: "timeout",
+    524: "timeout",
+    529: "provider_overloaded",
+}
+
+
+def error_type_of(status: int) -> str:
+    """The type of an upstream's error that names none, from its status."""
+    return _ERROR_TYPES.get(status, "provider_unavailable" if status >= 500 else "invalid_request")

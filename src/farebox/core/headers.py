@@ -2,34 +2,58 @@
 
 from collections.abc import Iterable
 
+from msgspec import Struct
+
 HeaderList = list[tuple[bytes, bytes]]
 
 _REQUEST = frozenset({b"http-referer", b"x-title", b"x-session-id", b"x-anthropic-beta"})
 _REQUEST_PREFIX = b"x-openrouter-"
 
+_READ = frozenset(
+    {b"authorization", b"x-api-key", b"user-agent", b"idempotency-key", b"content-type", b"content-encoding"}
+)
+
 _RESPONSE = frozenset({b"x-generation-id", b"retry-after", b"retry-after-ms"})
 _RESPONSE_PREFIXES = (b"x-ratelimit-", b"x-openrouter-")
 
 
-def read_request_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str | None, dict[str, str]]:
-    """One pass over a request's headers (names in lower case): the caller's token, and the headers to forward.
+class RequestHead(Struct, frozen=True):
+    """What Farebox reads of a request's headers, and what it forwards of them.
 
-    The token is that of `Authorization: Bearer` (any case, spaces around it ignored), else `x-api-key`.
+    `tokens` are the credentials sent, the likeliest first. Absent headers are empty.
     """
-    bearer: bytes | None = None
-    api_key: bytes | None = None
+
+    tokens: tuple[str, ...]
+    forwarded: dict[str, str]
+    client: str
+    idempotency_key: bytes
+    media_type: bytes
+    encoding: bytes
+
+
+def read_request_head(headers: Iterable[tuple[bytes, bytes]]) -> RequestHead:
+    """One pass over a request's headers (names in lower case).
+
+    A token is that of `Authorization: Bearer` (any case, spaces around it ignored) or `x-api-key`: clients send either,
+    and some a dummy in the other.
+    """
+    read: dict[bytes, bytes] = {}
     forwarded: dict[str, str] = {}
     for name, value in headers:
-        if name == b"authorization":
-            scheme, _, token = value.strip().partition(b" ")
-            if scheme.lower() == b"bearer":
-                bearer = token.strip()
-        elif name == b"x-api-key":
-            api_key = value.strip()
+        if name in _READ:
+            read[name] = value.strip()
         elif name in _REQUEST or name.startswith(_REQUEST_PREFIX):
             forwarded[name.decode("latin-1")] = value.decode("latin-1")
-    found = bearer or api_key
-    return (found.decode("latin-1") if found else None), forwarded
+    scheme, _, bearer = read.get(b"authorization", b"").partition(b" ")
+    credentials = (bearer.strip() if scheme.lower() == b"bearer" else b"", read.get(b"x-api-key", b""))
+    return RequestHead(
+        tuple(each.decode("latin-1") for each in credentials if each),
+        forwarded,
+        read.get(b"user-agent", b"").decode("latin-1"),
+        read.get(b"idempotency-key", b""),
+        read.get(b"content-type", b"").partition(b";")[0].rstrip().lower(),
+        read.get(b"content-encoding", b"").lower(),
+    )
 
 
 def response_headers(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:

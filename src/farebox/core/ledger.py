@@ -102,6 +102,36 @@ class HoldRow(Struct, frozen=True):
     ended_us: int | None = None
 
 
+class Repeatable(Struct, frozen=True):
+    """What makes an order recognizable when it is sent again: digests of the caller's idempotency key, and of what was
+    asked under it."""
+
+    key_digest: bytes
+    order_digest: bytes
+
+
+class KeyUse(Struct, frozen=True):
+    """The order that was placed under an account's idempotency key. `created_us` is the order's."""
+
+    account_id: int
+    key_digest: bytes
+    order_digest: bytes
+    hold_id: str
+    created_us: int
+
+
+class KeptAnswer(Struct, frozen=True):
+    """A whole answer's body, or a stream's, kept to be given again."""
+
+    hold_id: str
+    content_type: str
+    body: bytes
+
+
+KEY_LIFE_US = 24 * 3600 * 1_000_000
+"""How long an idempotency key stands for its order."""
+
+
 class TopUp(Struct, frozen=True):
     """Pay money into an account. The id makes it idempotent."""
 
@@ -113,7 +143,10 @@ class TopUp(Struct, frozen=True):
 
 
 class PlaceHold(Struct, frozen=True):
-    """Set money aside: `wanted_nanos` if the account has them, what it has down to `least_nanos` otherwise."""
+    """Set money aside: `wanted_nanos` if the account has them, what it has down to `least_nanos` otherwise.
+
+    Nothing is set aside where `repeatable` names an order that was placed before.
+    """
 
     id: str
     account_id: int
@@ -125,6 +158,7 @@ class PlaceHold(Struct, frozen=True):
     model: str
     streamed: bool
     created_us: int
+    repeatable: Repeatable | None = None
 
 
 class NameGeneration(Struct, frozen=True):
@@ -135,7 +169,7 @@ class NameGeneration(Struct, frozen=True):
 
 
 class Settle(Struct, frozen=True):
-    """End a hold as the verdict says, and complete the generation's record."""
+    """End a hold as the verdict says, complete the generation's record, and keep the answer where one is to be kept."""
 
     hold_id: str
     verdict: Verdict
@@ -144,6 +178,7 @@ class Settle(Struct, frozen=True):
     served_model: str | None = None
     prompt_tokens: int | None = None
     answer_tokens: int | None = None
+    answer: KeptAnswer | None = None
 
 
 Command = TopUp | PlaceHold | NameGeneration | Settle
@@ -157,6 +192,13 @@ class Held(Struct, frozen=True):
     """The money is set aside."""
 
     amount_nanos: int
+
+
+class Repeated(Struct, frozen=True):
+    """The caller's idempotency key stands for an order already: how that one stands, and whether this is the same."""
+
+    hold: HoldRow
+    is_same: bool
 
 
 class NotCovered(Struct, frozen=True):
@@ -179,7 +221,7 @@ class NoSuchRow(Struct, frozen=True):
     name: str
 
 
-Outcome = Done | Held | NotCovered | Settled | NoSuchRow
+Outcome = Done | Held | Repeated | NotCovered | Settled | NoSuchRow
 
 
 def settlement_id(hold_id: str) -> str:
@@ -198,15 +240,25 @@ def hold_of(command: Command) -> str | None:
 class Page:
     """The part of the books that one batch touches, and the rows it adds.
 
-    `transfers` holds those already booked under an id that the batch names, and grows by what is decided here.
-    After `decide` for each command, write `new_transfers`, `new_holds`, `changed_holds` and `changed_balances`.
+    `booked` are the transfers already there under an id that the batch names, `uses` those of its idempotency keys;
+    `holds` has the holds of both. After `decide` for each command, write `new_transfers`, `new_holds`,
+    `changed_holds`, `changed_balances`, `new_uses` (in place of older ones of their keys) and `kept_answers`.
     """
 
-    def __init__(self, balances: Iterable[Balance], holds: Iterable[HoldRow], booked: Iterable[Transfer] = ()) -> None:
+    def __init__(
+        self,
+        balances: Iterable[Balance],
+        holds: Iterable[HoldRow],
+        booked: Iterable[Transfer] = (),
+        uses: Iterable[KeyUse] = (),
+    ) -> None:
         self._balances = {balance.account_id: balance for balance in balances}
         self._holds = {hold.id: hold for hold in holds}
         self._booked = {transfer.id: transfer for transfer in booked}
+        self._uses = {(use.account_id, use.key_digest): use for use in uses}
         self.new_transfers: list[Transfer] = []
+        self.new_uses: list[KeyUse] = []
+        self.kept_answers: list[KeptAnswer] = []
         self._new_holds: set[str] = set()
         self._changed_holds: set[str] = set()
         self._changed_balances: set[int] = set()
@@ -258,6 +310,8 @@ class Page:
             return NoSuchRow(f"account {command.account_id}")
         if command.id in self._holds:
             return Held(self._holds[command.id].amount_nanos)
+        if command.repeatable is not None and (repeated := self._find_use(command, command.repeatable)) is not None:
+            return repeated
         available = balance.available_nanos
         if available is not None and available < command.least_nanos:
             return NotCovered(max(0, available))
@@ -280,7 +334,22 @@ class Page:
             Transfer(command.id, "hold", command.account_id, FARES, amount, command.created_us, hold_id=command.id)
         )
         self._move(command.account_id, pending_nanos=amount)
+        if command.repeatable is not None:
+            self._use_key(command, command.repeatable)
         return Held(amount)
+
+    def _find_use(self, command: PlaceHold, repeatable: Repeatable) -> Repeated | None:
+        """The order that the key stands for. One that the upstream did not take up has left its key free again."""
+        use = self._uses.get((command.account_id, repeatable.key_digest))
+        if use is None or use.created_us <= command.created_us - KEY_LIFE_US:
+            return None
+        hold = self._holds[use.hold_id]
+        return None if hold.state == "voided" else Repeated(hold, use.order_digest == repeatable.order_digest)
+
+    def _use_key(self, command: PlaceHold, repeatable: Repeatable) -> None:
+        use = KeyUse(command.account_id, repeatable.key_digest, repeatable.order_digest, command.id, command.created_us)
+        self._uses[use.account_id, use.key_digest] = use
+        self.new_uses.append(use)
 
     def _name_generation(self, command: NameGeneration) -> Outcome:
         hold = self._holds.get(command.hold_id)
@@ -296,6 +365,8 @@ class Page:
         if hold.state in ("posted", "voided"):
             ending = self._booked[settlement_id(hold.id)]
             return Settled(hold.state, ending.events, ending.amount_nanos if hold.state == "posted" else None)
+        if command.answer is not None:
+            self.kept_answers.append(command.answer)
         match command.verdict:
             case Unknown(reason):
                 self._change(_completed(hold, command, "open", reason))

@@ -5,7 +5,7 @@ does no I/O.
 """
 
 from farebox.core.errors import Refusal
-from farebox.core.formats import PASS, Format, Identity, Seen
+from farebox.core.formats import PASS, Format, Progress, Seen
 from farebox.core.sse import EventSplitter, ended
 from farebox.core.usage import Cost, Unknown, Verdict
 
@@ -13,13 +13,13 @@ from farebox.core.usage import Cost, Unknown, Verdict
 class Meter:
     """Reads one exchange, streamed or whole. The last cost seen is the one that counts."""
 
-    __slots__ = ("_cost", "_splitter", "_wire", "answer_tokens", "identity", "prompt_tokens", "served_model")
+    __slots__ = ("_cost", "_splitter", "_wire", "answer_tokens", "progress", "prompt_tokens", "served_model")
 
-    def __init__(self, wire: Format, identity: Identity) -> None:
+    def __init__(self, wire: Format, progress: Progress) -> None:
         self._wire = wire
         self._splitter = EventSplitter()
         self._cost: Cost | Unknown | None = None
-        self.identity = identity
+        self.progress = progress
         self.served_model: str | None = None
         self.prompt_tokens: int | None = None
         self.answer_tokens: int | None = None
@@ -27,7 +27,7 @@ class Meter:
     def identify(self, generation_id: str | None) -> None:
         """Take the generation's id from the answer's head, where it stands there."""
         if generation_id:
-            self.identity = Identity(generation_id, self.identity.model, self.identity.created)
+            self.progress.generation_id = generation_id
 
     def feed(self, chunk: bytes) -> bytes:
         """What may go on now: every event that `chunk` completes.
@@ -57,17 +57,17 @@ class Meter:
 
     def error_event(self, refusal: Refusal) -> bytes:
         """An event that tells a stream's reader that it broke off."""
-        return self._wire.error_event(refusal, self.identity)
+        return self._wire.error_event(refusal, self.progress)
 
     def _pass(self, event: bytes) -> bytes:
-        seen = self._wire.see_event(event, self.identity)
+        seen = self._wire.see_event(event, self.progress)
         if seen is PASS:
             return event
         self._note(seen)
         return event if seen.repaired is None else seen.repaired
 
     def _note(self, seen: Seen) -> None:
-        if seen.generation_id and not self.identity.generation_id:
+        if seen.generation_id and not self.progress.generation_id:
             self.identify(seen.generation_id)
         if seen.model:
             self.served_model = seen.model

@@ -93,22 +93,21 @@ class Rates(Struct, frozen=True):
 
 
 class PriceList(Struct, frozen=True):
-    """Every model's rates, and the upstream's own entries (JSON) in its order."""
+    """Every model's rates."""
 
     rates: Mapping[str, Rates]
-    entries: tuple[bytes, ...]
 
 
-def read_price_list(body: bytes) -> PriceList:
-    """Read the body of an upstream's `GET /models`.
+def read_price_list(*bodies: bytes) -> PriceList:
+    """Read the bodies of an upstream's model lists.
 
     An entry that cannot be read has no price, and a model without a price is not served: it never means free.
 
     Raises:
-        ValueError: not such a body, or not one readable entry in it.
+        ValueError: not such a body, or not one readable entry in them.
     """
     try:
-        listed = _decode_list(body).data
+        listed = [raw for body in bodies for raw in _decode_list(body).data]
     except UNREADABLE as error:
         raise ValueError(f"the model list could not be read: {error}") from error
     rates: dict[str, Rates] = {}
@@ -128,7 +127,7 @@ def read_price_list(body: bytes) -> PriceList:
     # A router's price is -1: it depends on the model it picks, so its bound is the dearest model's.
     for name in dynamic:
         rates[name] = _dearest_of(rates.values())
-    return PriceList(rates, tuple(bytes(raw) for raw in listed))
+    return PriceList(rates)
 
 
 def _is_price(price: Decimal) -> bool:
@@ -208,6 +207,7 @@ def ceiling(asked: Asked, answer_tokens: int | None, prices: PriceList) -> Ceili
     for model in asked.models:
         rates = find_rates(prices, model)
         context = rates.context_tokens or CONTEXT_TOKENS_MAX
+        context *= asked.prompts
         prompt = context if asked.prompt_is_open else min(context, asked.prompt_bytes + asked.images * IMAGE_TOKENS_MAX)
         fixed = max(fixed, rates.request + rates.prompt * prompt + rates.image * asked.images)
         token = max(token, rates.answer * asked.answers)

@@ -14,6 +14,10 @@ def is_null(value: Raw) -> bool:
     return bytes(value) == b"null"
 
 
+def starts_with(value: Raw, start: bytes) -> bool:
+    return bytes(memoryview(value)[: len(start)]) == start
+
+
 def json_path_error(error: Exception) -> str:
     """A decoding error as its reader would word it: the field first, then what is wrong with it."""
     if isinstance(error, RecursionError):

@@ -68,9 +68,24 @@ def event_data(event: bytes) -> bytes | None:
         and b"\r" not in event
     ):
         return event[6:-2]
+    if event.startswith(b"event: ") and event.endswith(b"\n\n") and b"\r" not in event:
+        start = event.find(b"\ndata: ") + 7
+        if start > 6 and event.find(b"\n", start) == len(event) - 2 and event.count(b"\n") == 3:
+            return event[start:-2]
     lines = [line for line in _LINE_END.split(event) if line.startswith(b"data")]
     values = [line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:") or line == b"data"]
     return b"\n".join(values) if values else None
+
+
+def event_name(event: bytes) -> bytes | None:
+    """The type that an event's `event` field gives it; None where it has none."""
+    lines = [line for line in _LINE_END.split(event) if line.startswith(b"event:")]
+    return lines[-1][6:].removeprefix(b" ") if lines else None
+
+
+def named_event(name: bytes, data: bytes) -> bytes:
+    """An event of a type, with one line of data."""
+    return b"event: " + name + b"\ndata: " + data + b"\n\n"
 
 
 def data_event(data: bytes) -> bytes:

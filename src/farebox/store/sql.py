@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec.structs import astuple
 
-from farebox.core.ledger import FARES, FIRST_CALLER_ACCOUNT, Balance, HoldRow, Transfer
+from farebox.core.ledger import FARES, FIRST_CALLER_ACCOUNT, Balance, HoldRow, KeptAnswer, KeyUse, Transfer
 
 Row = Sequence[Any]
 
@@ -24,6 +24,8 @@ _HOLD = (
     "id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,"
     " generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us"
 )
+_KEY_USE = "account_id, key_digest, order_digest, hold_id, created_us"
+_ANSWER = "hold_id, content_type, body"
 _BALANCE = "account_id, credits_nanos, debits_nanos, pending_nanos, limit_nanos, overdrawn_nanos"
 _ACCOUNT = "a.id, a.name, a.plan, a.created_us"
 _KEY = "k.id, k.account_id, k.label, k.digest, k.hint, k.created_us, k.revoked_us"
@@ -64,6 +66,18 @@ OPEN_ORPHANS = f"""
 UPDATE hold SET state = 'open', reason = 'the process that served it has gone'
 WHERE state = 'pending' AND worker IN (SELECT value FROM json_each(?)) RETURNING {_HOLD}
 """
+
+GENERATION = f"""
+SELECT {_HOLD} FROM hold WHERE generation_id = ? AND account_id = ? ORDER BY id DESC LIMIT 1
+"""
+
+# One statement a key: a batch has few, and the key is the primary one.
+KEY_USE = f"SELECT {_KEY_USE} FROM key_use WHERE account_id = ? AND key_digest = ?"
+PUT_KEY_USE = f"INSERT OR REPLACE INTO key_use ({_KEY_USE}) VALUES ({_marks(_KEY_USE)})"
+PUT_ANSWER = f"INSERT OR REPLACE INTO kept_answer ({_ANSWER}) VALUES ({_marks(_ANSWER)})"
+ANSWER = f"SELECT {_ANSWER} FROM kept_answer WHERE hold_id = ?"
+FORGET_ANSWERS = "DELETE FROM kept_answer WHERE hold_id NOT IN (SELECT hold_id FROM key_use WHERE created_us >= ?)"
+FORGET_KEY_USES = "DELETE FROM key_use WHERE created_us < ?"
 
 BALANCES = f"SELECT {_BALANCE} FROM balance WHERE account_id IN (SELECT value FROM json_each(?))"
 ALL_BALANCES = f"SELECT {_BALANCE} FROM balance ORDER BY account_id"
@@ -108,6 +122,14 @@ def hold_from(row: Row) -> HoldRow:
 
 def hold_changes(h: HoldRow) -> Row:
     return (h.state, h.generation_id, h.served_model, h.prompt_tokens, h.answer_tokens, h.reason, h.ended_us, h.id)
+
+
+def key_use_row(use: KeyUse) -> Row:
+    return astuple(use)
+
+
+def answer_row(answer: KeptAnswer) -> Row:
+    return astuple(answer)
 
 
 def balance_changes(b: Balance) -> Row:

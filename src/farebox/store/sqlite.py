@@ -16,8 +16,11 @@ from farebox.core.ledger import (
     Command,
     HoldRow,
     HoldState,
+    KeptAnswer,
+    KeyUse,
     Outcome,
     Page,
+    PlaceHold,
     TopUp,
     Transfer,
     account_of,
@@ -85,6 +88,18 @@ class SqliteStore:
         rows = await self._at_desk(lambda: self._desk_db.execute(sql.BALANCES, (json.dumps([account_id]),)).fetchall())
         return Balance(*rows[0])
 
+    async def kept_answer(self, hold_id: str) -> KeptAnswer | None:
+        rows = await self._at_desk(lambda: self._desk_db.execute(sql.ANSWER, (hold_id,)).fetchall())
+        return KeptAnswer(*rows[0]) if rows else None
+
+    async def forget_answers(self, before_us: int) -> None:
+        def forget() -> None:
+            with _transaction(self._desk_db) as db:
+                db.execute(sql.FORGET_ANSWERS, (before_us,))
+                db.execute(sql.FORGET_KEY_USES, (before_us,))
+
+        await self._at_desk(forget)
+
     async def open_orphans(self) -> list[HoldRow]:
         return await self._at_desk(self._open_orphans)
 
@@ -119,6 +134,10 @@ class SqliteStore:
             db.executemany(sql.INSERT_TRANSFER, map(sql.transfer_row, page.new_transfers))
             db.executemany(sql.UPDATE_HOLD, map(sql.hold_changes, page.changed_holds))
             db.executemany(sql.UPDATE_BALANCE, map(sql.balance_changes, page.changed_balances))
+            if page.new_uses:
+                db.executemany(sql.PUT_KEY_USE, map(sql.key_use_row, page.new_uses))
+            if page.kept_answers:
+                db.executemany(sql.PUT_ANSWER, map(sql.answer_row, page.kept_answers))
         return outcomes
 
     # Directory
@@ -187,6 +206,17 @@ class SqliteStore:
         return await self._at_desk(
             lambda: [sql.hold_from(row) for row in self._desk_db.execute(sql.HOLDS_IN, parameters)]
         )
+
+    async def generation(self, account_id: int, generation_id: str) -> tuple[HoldRow, Transfer | None] | None:
+        def find() -> tuple[HoldRow, Transfer | None] | None:
+            rows = self._desk_db.execute(sql.GENERATION, (generation_id, account_id)).fetchall()
+            if not rows:
+                return None
+            hold = sql.hold_from(rows[0])
+            ends = self._desk_db.execute(sql.TRANSFERS_OF, (json.dumps([settlement_id(hold.id)]),)).fetchall()
+            return hold, sql.transfer_from(ends[0]) if ends else None
+
+        return await self._at_desk(find)
 
     async def usage_nanos(self, account_id: int, key_id: int | None, since_us: int) -> int:
         parameters = {"account": account_id, "key": key_id, "since": since_us}
@@ -267,7 +297,14 @@ def _transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 
 def _read_page(db: sqlite3.Connection, batch: list[Command]) -> Page:
+    uses = [
+        KeyUse(*row)
+        for command in batch
+        if isinstance(command, PlaceHold) and command.repeatable is not None
+        for row in db.execute(sql.KEY_USE, (command.account_id, command.repeatable.key_digest))
+    ]
     hold_ids = [hold_id for command in batch if (hold_id := hold_of(command))]
+    hold_ids += [use.hold_id for use in uses]
     holds = [sql.hold_from(row) for row in db.execute(sql.HOLDS_OF, (json.dumps(hold_ids),))] if hold_ids else []
     account_ids = {hold.account_id for hold in holds}
     account_ids.update(account_id for command in batch if (account_id := account_of(command)) is not None)
@@ -277,4 +314,4 @@ def _read_page(db: sqlite3.Connection, batch: list[Command]) -> Page:
     booked = (
         [sql.transfer_from(row) for row in db.execute(sql.TRANSFERS_OF, (json.dumps(repeated),))] if repeated else []
     )
-    return Page(balances, holds, booked)
+    return Page(balances, holds, booked, uses)

@@ -11,13 +11,13 @@ from yarl import URL
 from farebox import __version__
 from farebox.core.headers import HeaderList, response_headers
 from farebox.deadlines import NEVER, Deadlines
-from farebox.ports import UpstreamBroke, UpstreamUnreachable
+from farebox.ports import Fetched, Query, UpstreamBroke, UpstreamUnreachable
 
 ANSWER_BYTES_MAX = 128 * 1024 * 1024
 """Longest whole answer read: several 4K images as base64."""
 
-MODELS_SECONDS = 30
-"""A model list has nothing to think about: a host that is silent for longer is asked again."""
+PAGE_SECONDS = 30
+"""A list or a record has nothing to think about: a host that is silent for longer is asked again."""
 
 _READ_BYTES = 256 * 1024
 
@@ -59,25 +59,23 @@ class OpenRouter:
         sent["accept"] = "text/event-stream" if streamed else "application/json"
         for name, value in headers.items():
             sent.add(name, value)
-        return await self._request("POST", path, sent, body, self._limits.first_byte)
-
-    async def models(self) -> bytes:
-        """The body of `GET /models`. Raises UpstreamUnreachable, UpstreamBroke."""
-        reply = await self._request("GET", "/models", self._headers, None, min(MODELS_SECONDS, self._limits.first_byte))
-        try:
-            body = await reply.read()
-        finally:
-            reply.close()
-        if reply.status != 200:
-            raise UpstreamBroke(f"GET /models was answered with status {reply.status}")
-        return body
-
-    async def _request(
-        self, method: str, path: str, headers: CIMultiDict[str], body: bytes | None, head_seconds: float
-    ) -> "HttpReply":
         url = self._urls.get(path)
         if url is None:
             url = self._urls[path] = URL(self._base_url + path)
+        return await self._request("POST", url, sent, body, self._limits.first_byte)
+
+    async def fetch(self, path: str, query: Query) -> Fetched:
+        """Read one of its pages. Raises UpstreamUnreachable, UpstreamBroke."""
+        url = (URL(self._base_url) / path.lstrip("/")).with_query(query)
+        reply = await self._request("GET", url, self._headers, None, min(PAGE_SECONDS, self._limits.first_byte))
+        try:
+            return Fetched(reply.status, await reply.read())
+        finally:
+            reply.close()
+
+    async def _request(
+        self, method: str, url: URL, headers: CIMultiDict[str], body: bytes | None, head_seconds: float
+    ) -> "HttpReply":
         try:
             async with self._deadlines.within(head_seconds):
                 response = await self._session.request(method, url, data=body, headers=headers, allow_redirects=False)

@@ -1,27 +1,28 @@
-"""GET /key and /credits: the caller's own, in OpenRouter's shapes. Amounts are exact decimals."""
+"""GET /key, /credits and /generation: the caller's own, in OpenRouter's shapes. Amounts are exact decimals."""
 
 from collections.abc import Awaitable, Callable
+from urllib.parse import parse_qs
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
 from farebox.accounts import Accounts, Spending
-from farebox.core.errors import unauthenticated
-from farebox.core.headers import read_request_headers
+from farebox.core.errors import invalid
 from farebox.core.ledger import Balance
 from farebox.core.money import EVENT_NANOS, format_usd
+from farebox.generations import Generations
 from farebox.ports import Caller, Callers
 from farebox.web.asgi import Endpoint, send_json
+from farebox.web.callers import caller_of
 from farebox.web.refusals import guarded
 
+Describe = Callable[[Caller, Scope], Awaitable[dict[str, object]]]
 
-def _of_the_caller(callers: Callers, describe: Callable[[Caller], Awaitable[dict[str, object]]]) -> Endpoint:
+
+def _of_the_caller(callers: Callers, describe: Describe) -> Endpoint:
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
-        token, _ = read_request_headers(scope["headers"])
-        caller = await callers.find(token) if token else None
-        if caller is None:
-            raise unauthenticated("Send a Farebox key: `Authorization: Bearer sk-fb-...`")
-        await send_json(send, msgspec.json.encode({"data": await describe(caller)}))
+        caller = await caller_of(callers, scope)
+        await send_json(send, msgspec.json.encode({"data": await describe(caller, scope)}))
 
     return guarded(endpoint)
 
@@ -29,7 +30,7 @@ def _of_the_caller(callers: Callers, describe: Callable[[Caller], Awaitable[dict
 def credits_endpoint(callers: Callers, accounts: Accounts) -> Endpoint:
     """What the account has paid in, and what it has spent."""
 
-    async def describe(caller: Caller) -> dict[str, object]:
+    async def describe(caller: Caller, scope: Scope) -> dict[str, object]:
         balance = await accounts.balance(caller.account)
         return {"total_credits": _usd(balance.credits_nanos), "total_usage": _usd(balance.debits_nanos)}
 
@@ -39,9 +40,21 @@ def credits_endpoint(callers: Callers, accounts: Accounts) -> Endpoint:
 def key_endpoint(callers: Callers, accounts: Accounts) -> Endpoint:
     """The key in use: its label, its spending, and what its account may still spend."""
 
-    async def describe(caller: Caller) -> dict[str, object]:
+    async def describe(caller: Caller, scope: Scope) -> dict[str, object]:
         balance = await accounts.balance(caller.account)
         return _key(caller, balance, await accounts.spending(caller.account, caller.key))
+
+    return _of_the_caller(callers, describe)
+
+
+def generation_endpoint(callers: Callers, generations: Generations) -> Endpoint:
+    """What one of the account's orders became, cost, and is charged."""
+
+    async def describe(caller: Caller, scope: Scope) -> dict[str, object]:
+        asked = parse_qs(scope["query_string"].decode("latin-1")).get("id", [])
+        if len(asked) != 1:
+            raise invalid("id: give the generation's id, once: /generation?id=gen-...")
+        return await generations.find(caller.account, asked[0])
 
     return _of_the_caller(callers, describe)
 

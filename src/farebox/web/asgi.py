@@ -1,4 +1,4 @@
-"""Plain ASGI: reading a body within bounds, sending an answer. The relay does without Request and Response objects,
+"""Plain ASGI: sending an answer. The relay does without Request and Response objects,
 which cost a tenth of what an order costs."""
 
 import asyncio
@@ -6,9 +6,8 @@ from collections.abc import Awaitable, Callable
 
 from starlette.types import Receive, Scope, Send
 
-from farebox.core.errors import Refusal, too_large, too_slow
+from farebox.core.errors import Refusal
 from farebox.core.headers import HeaderList
-from farebox.deadlines import Deadlines
 
 Endpoint = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -20,43 +19,12 @@ LINGER_SECONDS = 30.0
 reset the connection and take the refusal with it."""
 
 
+BODY_IS_READ = "farebox.body_is_read"
+"""Set in the scope when a request's body has come to its end."""
+
+
 class CallerGone(Exception):  # noqa: N818 - the word of the house
     """The caller hung up while it was sending."""
-
-
-async def read_body(scope: Scope, receive: Receive, bytes_max: int, seconds: float, deadlines: Deadlines) -> bytes:
-    """A request's whole body.
-
-    Raises:
-        Refusal: 413, it is longer than `bytes_max`; 408, it took longer than `seconds`.
-        CallerGone: it will not come.
-    """
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value) > bytes_max:
-            raise too_large(f"The body has {int(value)} bytes; at most {bytes_max} are read")
-    try:
-        async with deadlines.within(seconds):
-            body = await _collect(receive, bytes_max)
-    except TimeoutError as error:
-        raise too_slow(f"The body did not arrive within {seconds:g} s") from error
-    scope[_IS_READ] = True
-    return body
-
-
-async def _collect(receive: Receive, bytes_max: int) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise CallerGone
-        part: bytes = message.get("body", b"")
-        size += len(part)
-        if size > bytes_max:
-            raise too_large(f"The body is longer than {bytes_max} bytes")
-        if not message.get("more_body", False):
-            return b"".join((*parts, part)) if parts else part
-        parts.append(part)
 
 
 async def wait_until_gone(receive: Receive) -> None:
@@ -86,7 +54,7 @@ async def send_refusal(scope: Scope, receive: Receive, send: Send, refusal: Refu
     """Refuse; where the request's body was not read, let the caller finish sending it before closing."""
     headers = [JSON, (b"content-length", b"%d" % len(body))]
     headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in refusal.headers.items()]
-    if scope["method"] in _WITHOUT_BODY or _IS_READ in scope:
+    if scope["method"] in _WITHOUT_BODY or BODY_IS_READ in scope:
         await send_start(send, refusal.status, headers)
         await send_body(send, body)
         return
@@ -97,7 +65,6 @@ async def send_refusal(scope: Scope, receive: Receive, send: Send, refusal: Refu
 
 
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
-_IS_READ = "farebox.body_is_read"
 
 
 async def _linger(receive: Receive) -> None:

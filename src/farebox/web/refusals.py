@@ -28,12 +28,13 @@ async def refuse(scope: Scope, receive: Receive, send: Send, refusal: Refusal, w
 class RefusalResponse(Response):
     """A refusal where Starlette wants a response."""
 
-    def __init__(self, refusal: Refusal) -> None:
+    def __init__(self, refusal: Refusal, wire: Format) -> None:
         super().__init__(status_code=refusal.status)
         self._refusal = refusal
+        self._wire = wire
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await refuse(scope, receive, send, self._refusal)
+        await refuse(scope, receive, send, self._refusal, self._wire)
 
 
 class guarded:  # noqa: N801 - reads as the function that it is

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
-from farebox.core.errors import Refusal
+from farebox.answers import Answer, Replay
+from farebox.core.errors import Refusal, error_type_of
 from farebox.core.formats import Format
-from farebox.core.headers import HeaderList, read_request_headers
+from farebox.core.headers import HeaderList, read_request_head
 from farebox.core.ledger import Settled
 from farebox.core.money import format_usd
 from farebox.deadlines import Deadlines
-from farebox.exchange import Answer, Exchange, Request
-from farebox.web.asgi import JSON, Endpoint, read_body, send_body, send_start, send_whole, wait_until_gone
+from farebox.exchange import Exchange, Request
+from farebox.web.asgi import JSON, Endpoint, send_body, send_start, send_whole, wait_until_gone
+from farebox.web.bodies import read_body
 from farebox.web.refusals import BEGUN, guarded
 
 _EVENT_STREAM = [
@@ -34,12 +36,13 @@ def relay(exchange: Exchange, path: str, wire: Format, bounds: BodyBounds, deadl
     """The endpoint that serves orders in one format; `path` is the upstream's."""
 
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
-        token, forwarded = read_request_headers(scope["headers"])
+        head = read_request_head(scope["headers"])
 
         async def body() -> bytes:
-            return await read_body(scope, receive, bounds.bytes_max, bounds.seconds, deadlines)
+            return await read_body(scope, receive, head, bounds.bytes_max, bounds.seconds, deadlines)
 
-        async with exchange.open(Request(path, wire, token, forwarded, body)) as answer:
+        request = Request(path, wire, head.tokens, head.forwarded, body, head.client, head.idempotency_key)
+        async with exchange.open(request) as answer:
             if answer.is_stream:
                 scope[BEGUN] = True
                 await _send_events(answer, receive, send)
@@ -47,8 +50,11 @@ def relay(exchange: Exchange, path: str, wire: Format, bounds: BodyBounds, deadl
                 whole = await answer.read()
         if answer.is_stream:
             await send_body(send, b"")
-        elif answer.is_refusal and (answer.content_type != "application/json" or not whole):
-            raise _worded(answer, whole)
+        elif answer.is_refusal:
+            typed = wire.typed_refusal(answer.status, whole)
+            if typed is None:
+                raise _worded(answer, whole)
+            await send_whole(send, answer.status, [JSON, *answer.headers], typed)
         else:
             headers = [JSON, *answer.headers, *_fare_headers(answer.settled)]
             await send_whole(send, answer.status, headers, whole)
@@ -56,7 +62,7 @@ def relay(exchange: Exchange, path: str, wire: Format, bounds: BodyBounds, deadl
     return guarded(endpoint, wire)
 
 
-async def _send_events(answer: Answer, receive: Receive, send: Send) -> None:
+async def _send_events(answer: Answer | Replay, receive: Receive, send: Send) -> None:
     """Send events until the stream's end or the caller's; the body's end is left to be sent when all is booked."""
     gone = asyncio.create_task(wait_until_gone(receive))
     gone.add_done_callback(lambda task: None if task.cancelled() else answer.hang_up())
@@ -77,12 +83,12 @@ def _fare_headers(settled: Settled | None) -> HeaderList:
     ]
 
 
-def _worded(answer: Answer, body: bytes) -> Refusal:
+def _worded(answer: Answer | Replay, body: bytes) -> Refusal:
     """An upstream's refusal that is no JSON (a proxy's error page), in words a client can read."""
     excerpt = body[:_EXCERPT_BYTES].decode("utf-8", "replace")
     return Refusal(
         answer.status,
-        _ERROR_TYPES.get(answer.status, "provider_unavailable" if answer.status >= 500 else "invalid_request"),
+        error_type_of(answer.status),
         f"The upstream refused with status {answer.status}, and not in JSON",
         headers={name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers},
         metadata={"raw": excerpt},
@@ -90,15 +96,3 @@ def _worded(answer: Answer, body: bytes) -> Refusal:
 
 
 _EXCERPT_BYTES = 300
-_ERROR_TYPES = {
-    401: "authentication",
-    402: "payment_required",
-    403: "permission_denied",
-    404: "not_found",
-    408: "timeout",
-    413: "payload_too_large",
-    429: "rate_limit_exceeded",
-    504: "timeout",
-    524: "timeout",
-    529: "provider_overloaded",
-}

@@ -1,6 +1,8 @@
 """Every path Farebox answers, in one table. What is not here never reaches the upstream."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import msgspec
 from starlette.applications import Starlette
@@ -13,17 +15,24 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from farebox.accounts import Accounts
 from farebox.catalog_cache import Catalog
 from farebox.core.errors import Refusal, unknown, wrong_method
-from farebox.core.formats import chat
+from farebox.core.formats import Format, chat, embeddings, messages, responses
 from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange
+from farebox.generations import Generations
 from farebox.ports import Callers
 from farebox.web import account, catalog
 from farebox.web.asgi import Endpoint, send_json
-from farebox.web.refusals import RefusalResponse, guarded
+from farebox.web.refusals import ENVELOPE, RefusalResponse, guarded, refuse
 from farebox.web.relay import BodyBounds, relay
 
 BASES = ("/api/v1", "/v1")
 """OpenRouter's base, and the one OpenAI's and Anthropic's clients expect."""
+
+
+FORMATS: Mapping[str, Format] = MappingProxyType(
+    {"/chat/completions": chat, "/messages": messages, "/responses": responses, "/embeddings": embeddings}
+)
+"""The billable paths, and what is spoken there. A fifth format is a module and a line here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +42,7 @@ class Services:
     exchange: Exchange
     catalog: Catalog
     accounts: Accounts
+    generations: Generations
     callers: Callers
     bounds: BodyBounds
     deadlines: Deadlines
@@ -40,12 +50,23 @@ class Services:
 
 def app(services: Services) -> ASGIApp:
     """Every path. Orders go straight to their endpoint: through the router and its middleware each costs 17 us more."""
-    chat_endpoint = relay(services.exchange, "/chat/completions", chat, services.bounds, services.deadlines)
-    billable = {base + "/chat/completions": chat_endpoint for base in BASES}
+    callers = services.callers
+    orders = {
+        path: relay(services.exchange, path, wire, services.bounds, services.deadlines)
+        for path, wire in FORMATS.items()
+    }
+    billable = {base + path: endpoint for path, endpoint in orders.items() for base in BASES}
     under_each_base = {
-        "/models": catalog.models(services.catalog),
-        "/key": account.key_endpoint(services.callers, services.accounts),
-        "/credits": account.credits_endpoint(services.callers, services.accounts),
+        "/models": catalog.models(callers, services.catalog),
+        "/models/count": catalog.count(callers, services.catalog),
+        "/models/user": catalog.own_models(callers, services.catalog),
+        "/models/{author}/{slug}/endpoints": catalog.model_endpoints(callers, services.catalog),
+        "/embeddings/models": catalog.embedding_models(callers, services.catalog),
+        "/providers": catalog.providers(callers, services.catalog),
+        "/endpoints/zdr": catalog.zdr_endpoints(callers, services.catalog),
+        "/generation": account.generation_endpoint(callers, services.generations),
+        "/key": account.key_endpoint(callers, services.accounts),
+        "/credits": account.credits_endpoint(callers, services.accounts),
     }
     free = Starlette(
         routes=[
@@ -59,6 +80,10 @@ def app(services: Services) -> ASGIApp:
     free.router.redirect_slashes = False
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+        if b"%" in scope["raw_path"] and b"%2f" in scope["raw_path"].lower():
+            # No path here has a slash within a name: an encoded one only hides where it leads.
+            await refuse(scope, receive, send, _nothing_at(scope["raw_path"].decode("latin-1")))
+            return
         order = billable.get(scope["path"]) if scope["method"] == "POST" else None
         await (order or free)(scope, receive, send)
 
@@ -67,11 +92,17 @@ def app(services: Services) -> ASGIApp:
 
 async def _refuse_path(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    path = request.url.path
     if error.status_code == 405:
         refusal = wrong_method(request.method, (error.headers or {}).get("Allow", ""))
     else:
-        refusal = unknown(f"There is nothing at {request.url.path[:200]!r} here")
-    return RefusalResponse(refusal)
+        refusal = _nothing_at(path)
+    wire = next((wire for name, wire in FORMATS.items() for base in BASES if path == base + name), ENVELOPE)
+    return RefusalResponse(refusal, wire)
+
+
+def _nothing_at(path: str) -> Refusal:
+    return unknown(f"There is nothing at {path[:200]!r} here")
 
 
 async def _healthz(scope: Scope, receive: Receive, send: Send) -> None:

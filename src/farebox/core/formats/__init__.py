@@ -11,20 +11,21 @@ from farebox.core.usage import Cost, Unknown
 class Asked(Struct, frozen=True):
     """What Farebox reads of a request; the rest of the body is the upstream's business.
 
-    `models` in the order they are tried; `answer_tokens` is the caller's own cap, None where there is none.
-    `prompt_bytes` (without pictures) and `images` bound the prompt's tokens; `prompt_is_open` when something may fill
-    the whole context (a file or a search by reference); `is_premium` when a dearer service tier than the listed one was
-    asked for.
+    `models` in the order they are tried; `answer_tokens` is the caller's own cap, None where there is none; `answers`
+    is how many are asked for, 0 where the answer is not made of tokens. `prompt_bytes` (without pictures) and `images`
+    bound the tokens of all `prompts` together; `prompt_is_open` when something may fill the whole context (a file or a
+    search by reference); `is_premium` when a dearer service tier than the listed one was asked for.
     """
 
     models: tuple[str, ...]
-    streamed: bool
-    answer_tokens: int | None
-    answers: int
     prompt_bytes: int
-    images: int
-    prompt_is_open: bool
-    is_premium: bool
+    streamed: bool = False
+    answer_tokens: int | None = None
+    answers: int = 1
+    images: int = 0
+    prompts: int = 1
+    prompt_is_open: bool = False
+    is_premium: bool = False
 
 
 class Seen(Struct, frozen=True):
@@ -46,12 +47,19 @@ PASS = Seen()
 """An event that tells nothing new and needs no change: nearly every one."""
 
 
-class Identity(Struct, frozen=True):
-    """How an event of ours names itself, so that it reads as part of the stream it stands in."""
+class Progress(Struct):
+    """A stream so far: what an event of ours needs in order to read as part of it, and what a repair must remember.
+
+    `client` is the caller's User-Agent. `next_number` and `call_names` (by item) are of streams that number their
+    events and name their calls.
+    """
 
     generation_id: str
     model: str
     created: int
+    client: str = ""
+    next_number: int = 0
+    call_names: dict[str, str] = {}
 
 
 class Format(Protocol):
@@ -63,14 +71,18 @@ class Format(Protocol):
     def capped(self, body: bytes, answer_tokens: int) -> bytes:
         """The body with its answer capped at `answer_tokens`, all else byte for byte."""
 
-    def see_event(self, event: bytes, identity: Identity) -> Seen:
+    def see_event(self, event: bytes, progress: Progress) -> Seen:
         """Read one whole server-sent event."""
 
     def see_answer(self, body: bytes) -> Seen:
         """Read a whole answer."""
 
-    def error_event(self, refusal: Refusal, identity: Identity) -> bytes:
-        """An in-band error: the stream's last event, after which a client raises and does not retry."""
+    def error_event(self, refusal: Refusal, progress: Progress) -> bytes:
+        """An in-band error: the stream's last event, after which a client does not retry."""
 
     def refusal_body(self, refusal: Refusal) -> bytes:
         """An error answer in this format's own shape."""
+
+    def typed_refusal(self, status: int, body: bytes) -> bytes | None:
+        """An upstream's refusal in the shape from which this format's SDKs make their typed errors; None where it is
+        nothing that can be put so."""

@@ -4,21 +4,27 @@ import asyncio
 import itertools
 import secrets
 from collections.abc import AsyncIterator
+from types import ModuleType
+from urllib.parse import parse_qsl
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
 from farebox.core.errors import Refusal, invalid, unauthenticated, unknown, wrong_method
-from farebox.core.formats.chat import refusal_body
-from farebox.upstream.simulator import chat, faults, models
+from farebox.upstream.simulator import catalog, chat, embeddings, faults, messages, models, responses, talk
 from farebox.upstream.simulator.faults import BadFaults, Faults
+from farebox.upstream.simulator.generations import Generations
 
 TRANSPORT = "farebox.transport"
 """Where the server keeps the connection's transport in the scope, for faults that break it."""
 
+BASE_PATH = "/api/v1"
+
 STALL_SECONDS = 3600
 KEEP_ALIVE_SECONDS = 0.1
 ENDLESS_BYTES = 1024 * 1024
+
+_FORMATS = {"/chat/completions": chat, "/messages": messages, "/responses": responses, "/embeddings": embeddings}
 
 _REFUSALS = {
     402: ("payment_required", "Insufficient credits. Add more using https://openrouter.ai/credits"),
@@ -30,53 +36,58 @@ _REFUSALS = {
     503: ("provider_overloaded", "No instances available (simulated)"),
 }
 
-_decode_request = msgspec.json.Decoder(chat.ChatRequest).decode
-
 Headers = list[tuple[bytes, bytes]]
 
 
 class Simulator:
-    """Answers `/api/v1/chat/completions` and `/api/v1/models`."""
+    """Answers orders in every format, the lists, and what it charged for a generation."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count()
         self._run = secrets.token_hex(4)
+        self._generations = Generations()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _live(receive, send)
             return
+        path = scope["path"].removeprefix(BASE_PATH) if scope["path"].startswith(BASE_PATH) else "?"
+        wire = _FORMATS.get(path)
         try:
-            await self._answer(scope, receive, send)
+            if wire is None:
+                await _send_whole(send, 200, [], self._page(scope, path))
+            else:
+                await self._serve(wire, scope, receive, send)
         except Refusal as refusal:
             headers = [(name.encode(), value.encode()) for name, value in refusal.headers.items()]
-            await _send_whole(send, refusal.status, headers, refusal_body(refusal))
+            await _send_whole(send, refusal.status, headers, (wire or chat).refused(refusal))
         except _Broken:
             scope[TRANSPORT].abort()
             while (await receive())["type"] != "http.disconnect":
                 pass
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path, method = scope["path"], scope["method"]
-        if path == "/api/v1/models" and method == "GET":
-            await _send_whole(send, 200, [], models.listing())
-        elif path == "/api/v1/chat/completions":
-            if method != "POST":
-                raise wrong_method(method, "POST")
-            await self._complete(scope, receive, send)
-        else:
+    def _page(self, scope: Scope, path: str) -> bytes:
+        if scope["method"] != "GET":
             raise unknown("Not Found")
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+        if path == "/generation":
+            if not query.get("id"):
+                raise invalid("id: Required")
+            return self._generations.find(query["id"], _key(dict(scope["headers"])))
+        if path == "/models/user":
+            _key(dict(scope["headers"]))
+        return catalog.page(path, query)
 
-    async def _complete(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, wire: ModuleType, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "POST":
+            raise wrong_method(scope["method"], "POST")
         headers = dict(scope["headers"])
-        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() != b"bearer" or not key.strip():
-            raise unauthenticated("No auth credentials found")
-        request = _read(await _body(receive))
+        key = _key(headers)
+        request = _read(wire, await _body(receive))
         wanted = _models(request)
         asked = _faults(headers, wanted[0])
         model = models.find(wanted[0])
-        if model is None or "embeddings" in model.outputs:
+        if model is None or ("embeddings" in model.outputs) is not (wire is embeddings):
             raise invalid(f"{wanted[0]} is not a valid model ID")
         await asyncio.sleep(asked.head_ms / 1000)
         if asked.html:
@@ -85,39 +96,51 @@ class Simulator:
             return
         if asked.status is not None:
             raise _refusal(asked.status)
-        generation_id = f"gen-{chat.CREATED}-{self._run}{next(self._numbers):012d}"
+        generation_id = f"gen-{talk.CREATED}-{self._run}{next(self._numbers):012d}"
         head: Headers = [] if asked.no_generation_header else [(b"x-generation-id", generation_id.encode())]
-        said = chat.answer(request, model, asked)
-        if request.stream:
-            data = chat.events(said, generation_id, asked)
-            await _send_stream(receive, send, head, data, asked)
+        if isinstance(request, embeddings.Request):
+            said = embeddings.embed(request, model)
+            streamed, body = False, embeddings.whole(request, said, generation_id, asked)
         else:
-            pause = (asked.first_token_ms + asked.token_ms * said.answer_tokens) / 1000
-            before = b": OPENROUTER PROCESSING\n" * asked.comments + b"\n" * asked.blank_lines
-            body = chat.whole(said, generation_id, asked)
-            await _send_slow_whole(send, head, before, body, pause, asked)
+            said = talk.answer(request, model, asked)
+            streamed, body = request.streamed, b"" if request.streamed else wire.whole(said, generation_id, asked)
+        sent_tokens: int | None = None
+        try:
+            if streamed:
+                told = wire.events(said, generation_id, asked)
+                sent_tokens = await _send_stream(receive, send, head, told, wire.COMMENT, asked)
+            else:
+                pause = (asked.first_token_ms + asked.token_ms * said.answer_tokens) / 1000
+                before = b": OPENROUTER PROCESSING\n" * asked.comments + b"\n" * asked.blank_lines
+                await _send_slow_whole(send, head, before, body, pause, asked)
+        finally:
+            self._generations.add(generation_id, key, said, asked, streamed=streamed, sent_tokens=sent_tokens)
 
 
 class _Broken(Exception):  # noqa: N818
     """A fault: break the connection off."""
 
 
-def _read(body: bytes) -> chat.ChatRequest:
+def _key(headers: dict[bytes, bytes]) -> bytes:
+    scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() == b"bearer" and key.strip():
+        return key.strip()
+    if api_key := headers.get(b"x-api-key", b"").strip():
+        return api_key
+    raise unauthenticated("No auth credentials found")
+
+
+def _read(wire: ModuleType, body: bytes) -> talk.Talk | embeddings.Request:
     try:
-        request = _decode_request(body)
+        request: talk.Talk | embeddings.Request = wire.read(body)
     except msgspec.DecodeError as error:
         raise invalid(str(error)) from error
-    has_messages = isinstance(request.messages, list)
-    if not has_messages and not isinstance(request.prompt, str):
-        raise invalid('Input required: specify "prompt" or "messages"')
-    if has_messages and not request.messages:
-        raise invalid("messages: Array must contain at least 1 element(s)")
     return request
 
 
-def _models(request: chat.ChatRequest) -> list[str]:
+def _models(request: talk.Talk | embeddings.Request) -> list[str]:
     """Those asked, in order; one that is not known is passed over for its fallbacks."""
-    wanted = ([request.model] if request.model else []) + (request.models or [])
+    wanted = [request.model] if isinstance(request, embeddings.Request) else list(request.models)
     if not wanted:
         raise invalid("No models provided")
     served = [model for model in wanted if models.find(model)]
@@ -181,24 +204,34 @@ async def _send_slow_whole(
     await send({"type": "http.response.body", "body": body})
 
 
-async def _send_stream(receive: Receive, send: Send, head: Headers, data: list[bytes], asked: Faults) -> None:
+async def _send_stream(
+    receive: Receive, send: Send, head: Headers, told: list[bytes], comment: bytes, asked: Faults
+) -> int | None:
+    """Send a stream's events; give how many were sent where the other side hung up before their end."""
     head = [*head, (b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
     await send({"type": "http.response.start", "status": 200, "headers": head})
     gone = asyncio.create_task(_until_gone(receive))
-    sending = asyncio.create_task(_send_events(send, data, asked))
+    progress = _Sent()
+    sending = asyncio.create_task(_send_events(send, _parts(told, comment, asked, progress), asked))
     try:
         await asyncio.wait({gone, sending}, return_when=asyncio.FIRST_COMPLETED)
-        if sending.done():
-            await sending
-            await send({"type": "http.response.body", "body": b""})
+        if not sending.done():
+            return progress.events
+        await sending
+        await send({"type": "http.response.body", "body": b""})
+        return None
     finally:
         gone.cancel()
         sending.cancel()
 
 
-async def _send_events(send: Send, data: list[bytes], asked: Faults) -> None:
+class _Sent:
+    events = 0
+
+
+async def _send_events(send: Send, parts: AsyncIterator[bytes], asked: Faults) -> None:
     sent = 0
-    async for part in _parts(data, asked):
+    async for part in parts:
         if asked.cut_at_byte is not None and sent + len(part) > asked.cut_at_byte:
             await _send_part(send, part[: asked.cut_at_byte - sent])
             await asyncio.sleep(0.05)
@@ -209,10 +242,10 @@ async def _send_events(send: Send, data: list[bytes], asked: Faults) -> None:
             await _send_part(send, part[start : start + piece])
 
 
-async def _parts(data: list[bytes], asked: Faults) -> AsyncIterator[bytes]:
+async def _parts(told: list[bytes], comment: bytes, asked: Faults, progress: _Sent) -> AsyncIterator[bytes]:
     """The stream's text, event by event, each when it is due."""
     end = b"\r\n" if asked.crlf else b"\r" if asked.cr else b"\n"
-    comment = b": OPENROUTER PROCESSING" + 2 * end
+    comment += 2 * end
     yield comment * asked.comments
     waited = 0.0
     while waited < asked.first_token_ms / 1000:
@@ -226,7 +259,7 @@ async def _parts(data: list[bytes], asked: Faults) -> AsyncIterator[bytes]:
         "wrapped-comment": b"data: " + comment,
     }
     yield extra.get(asked.defect or "", b"")
-    for number, each in enumerate(data):
+    for number, each in enumerate(told):
         if number == asked.stall_at_event:
             await asyncio.sleep(STALL_SECONDS)
         while number == asked.endless_at_event:
@@ -236,8 +269,9 @@ async def _parts(data: list[bytes], asked: Faults) -> AsyncIterator[bytes]:
             raise _Broken
         if asked.token_ms and number:
             await asyncio.sleep(asked.token_ms / 1000)
-        is_last = number == len(data) - 1
-        yield b"data: " + each + (b"" if is_last and asked.no_final_blank else 2 * end)
+        is_last = number == len(told) - 1
+        yield each.replace(b"\n", end) + (b"" if is_last and asked.no_final_blank else 2 * end)
+        progress.events += 1
 
 
 async def _send_part(send: Send, part: bytes) -> None:

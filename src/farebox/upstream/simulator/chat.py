@@ -1,140 +1,97 @@
-"""Simulated chat completions: a deterministic answer, its usage, and the events it is streamed in."""
+"""Simulated chat completions."""
 
-import re
-from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import Raw, Struct
 
+from farebox.core.errors import Refusal, invalid
+from farebox.core.formats.envelope import refusal_body
 from farebox.upstream.simulator.faults import Faults
-from farebox.upstream.simulator.models import Model
+from farebox.upstream.simulator.talk import CREATED, Said, Talk, Tool, Turn, cost_members, data, first_tool
 
-IMAGE_TOKENS = 1290
-CREATED = 1_767_225_600
+__all__ = ["COMMENT", "events", "read", "refused", "whole"]
 
-# A red pixel.
-_PNG = (
-    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ"
-    "AAAADUlEQVR4nGP4z8DwHwAFAAH/iZk9HQAAAABJRU5ErkJggg=="
-)
+COMMENT = b": OPENROUTER PROCESSING"
 
 
-class Part(Struct):
+class _Part(Struct):
     type: str
     text: str = ""
 
 
-class Message(Struct):
+class _Message(Struct):
     role: str
-    content: str | list[Part] | None = None
-
-    @property
-    def text(self) -> str:
-        if isinstance(self.content, list):
-            return " ".join(part.text for part in self.content if part.text)
-        return self.content or ""
-
-    @property
-    def images(self) -> int:
-        return sum(part.type == "image_url" for part in self.content) if isinstance(self.content, list) else 0
+    content: str | list[_Part] | None = None
 
 
-class Function(Struct):
+class _Function(Struct):
     name: str
-    parameters: dict[str, object] = {}
+    parameters: dict[str, Any] = {}
 
 
-class Tool(Struct):
+class _Tool(Struct):
     type: str
-    function: Function | None = None
+    function: _Function | None = None
 
 
-class ChatRequest(Struct):
+class _Request(Struct):
     """What the simulator reads; it takes the rest as OpenRouter does, without a word."""
 
-    messages: list[Message] | UnsetType = UNSET
-    prompt: str | UnsetType = UNSET
+    messages: list[_Message] | None = None
+    prompt: str | None = None
     model: str | None = None
     models: list[str] | None = None
     stream: bool | None = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     modalities: list[str] | None = None
-    tools: list[Tool] | None = None
-    tool_choice: Raw | UnsetType = UNSET
-    n: int | None = None
+    tools: list[_Tool] | None = None
+    tool_choice: Raw = Raw(b"null")
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
-    """An answer before it is put in any shape: pieces are tokens."""
-
-    model: Model
-    reasoning: tuple[str, ...]
-    pieces: tuple[str, ...]
-    image: str | None
-    tool_call: tuple[str, str] | None
-    finish_reason: str
-    prompt_tokens: int
-
-    @property
-    def answer_tokens(self) -> int:
-        return len(self.reasoning) + len(self.pieces) + self.image_tokens + (8 if self.tool_call else 0)
-
-    @property
-    def image_tokens(self) -> int:
-        return IMAGE_TOKENS if self.image else 0
+_decode = msgspec.json.Decoder(_Request).decode
 
 
-def answer(request: ChatRequest, model: Model, faults: Faults) -> Said:
-    """What the model says to this request."""
-    messages = request.messages if isinstance(request.messages, list) else [Message("user", str(request.prompt or ""))]
-    prompt_tokens = sum(3 + (len(m.text.encode()) + 3) // 4 + 258 * m.images for m in messages)
-    asked = next((m.text for m in reversed(messages) if m.role == "user"), "")
-    tool = next((t.function for t in request.tools or () if t.function), None)
-    wants_tool = tool is not None and messages[-1].role != "tool" and request.tool_choice != Raw(b'"none"')
-    image = _PNG if "image" in (request.modalities or ()) and "image" in model.outputs else None
-    if tool is not None and wants_tool:
-        return Said(model, (), (), image, (tool.name, _arguments(tool, asked)), "tool_calls", prompt_tokens)
-    words = [f"word{i} " for i in range(faults.tokens)] if faults.tokens is not None else _words(f"You said: {asked}")
-    reasoning = _words(f"The last message has {len(asked)} characters. I shall say it back.") if model.reasons else []
-    caps = [cap for cap in (request.max_tokens, request.max_completion_tokens, model.answer_tokens_max) if cap]
-    room = min(caps) if caps else len(words)
-    thought, said = reasoning[:room], words[: max(0, room - len(reasoning))]
-    finish = "stop" if len(thought) + len(said) == len(reasoning) + len(words) else "length"
-    return Said(model, tuple(thought), tuple(said), image, None, finish, prompt_tokens)
+def read(body: bytes) -> Talk:
+    """Raises Refusal."""
+    request = _decode(body)
+    if request.messages is None and request.prompt is None:
+        raise invalid('Input required: specify "prompt" or "messages"')
+    if request.messages is not None and not request.messages:
+        raise invalid("messages: Array must contain at least 1 element(s)")
+    messages = request.messages or [_Message("user", request.prompt)]
+    caps = [cap for cap in (request.max_tokens, request.max_completion_tokens) if cap]
+    functions = [tool.function for tool in request.tools or () if tool.function]
+    tools = [Tool(each.name, tuple(each.parameters.get("properties", {}))) for each in functions]
+    return Talk(
+        (*([request.model] if request.model else []), *(request.models or [])),
+        tuple(_turn(message) for message in messages),
+        streamed=request.stream is True,
+        cap=min(caps) if caps else None,
+        tool=first_tool(tools, request.tool_choice),
+        wants_picture="image" in (request.modalities or ()),
+    )
 
 
-def _words(text: str) -> list[str]:
-    return re.findall(r"\s*\S+\s*", text)
+def _turn(message: _Message) -> Turn:
+    if not isinstance(message.content, list):
+        return Turn(message.role, message.content or "")
+    text = " ".join(part.text for part in message.content if part.text)
+    return Turn(message.role, text, sum(part.type == "image_url" for part in message.content))
 
 
-def _arguments(tool: Function, asked: str) -> str:
-    properties = tool.parameters.get("properties")
-    names = list(properties) if isinstance(properties, dict) else []
-    return msgspec.json.encode(dict.fromkeys(names, asked)).decode()
+def refused(refusal: Refusal) -> bytes:
+    return refusal_body(refusal)
 
 
-def usage(said: Said, faults: Faults) -> dict[str, object]:
-    """The usage object in OpenRouter's shape. Off BYOK it repeats the cost as the upstream's."""
-    cost = said.model.cost(said.prompt_tokens, said.answer_tokens - said.image_tokens, said.image_tokens)
-    number = Raw(b"null" if faults.cost == "is-null" else (faults.cost or _number(cost)).encode())
-    bill = Raw(faults.byok.encode()) if faults.byok else number
-    prompt_cost = said.model.cost(said.prompt_tokens, 0)
+def _usage(said: Said, faults: Faults) -> dict[str, object]:
     return {
         "prompt_tokens": said.prompt_tokens,
         "completion_tokens": said.answer_tokens,
         "total_tokens": said.prompt_tokens + said.answer_tokens,
-        "cost": number,
-        "is_byok": faults.byok is not None,
+        **cost_members(said, faults, "prompt", "completions"),
         "prompt_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0, "audio_tokens": 0, "video_tokens": 0},
-        "cost_details": {
-            "upstream_inference_cost": bill,
-            "upstream_inference_prompt_cost": Raw(_number(prompt_cost).encode()),
-            "upstream_inference_completions_cost": Raw(_number(cost - prompt_cost).encode()),
-        },
         "completion_tokens_details": {
             "reasoning_tokens": len(said.reasoning),
             "image_tokens": said.image_tokens,
@@ -143,23 +100,13 @@ def usage(said: Said, faults: Faults) -> dict[str, object]:
     }
 
 
-def _number(amount: Decimal) -> str:
-    """As JSON numbers come from floats in the wild: `7.1e-05`, `3E-7`, `0.00015472`."""
-    if amount == 0:
-        return "0"
-    plain = amount.normalize()
-    if plain < Decimal("0.000001"):
-        return f"{plain:E}"
-    return repr(float(plain)) if Decimal(repr(float(plain))) == plain else f"{plain:f}"
-
-
 def whole(said: Said, generation_id: str, faults: Faults) -> bytes:
     """The body of an answer that is not streamed."""
-    message: dict[str, object] = {"role": "assistant", "content": "".join(said.pieces) or None, "refusal": None}
+    message: dict[str, object] = {"role": "assistant", "content": said.text or None, "refusal": None}
     if said.reasoning:
         message["reasoning"] = "".join(said.reasoning)
     if said.image:
-        message["images"] = [{"type": "image_url", "image_url": {"url": said.image}}]
+        message["images"] = [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{said.image}"}}]
     if said.tool_call:
         name, arguments = said.tool_call
         call = {"index": 0, "id": f"call_{generation_id[-8:]}", "type": "function"}
@@ -183,17 +130,17 @@ def whole(said: Said, generation_id: str, faults: Faults) -> bytes:
     if faults.defect == "no-fingerprint":
         del body["system_fingerprint"]
     if faults.usage != "missing":
-        body["usage"] = None if faults.usage == "is-null" else usage(said, faults)
+        body["usage"] = None if faults.usage == "is-null" else _usage(said, faults)
     return msgspec.json.encode(body)
 
 
 def events(said: Said, generation_id: str, faults: Faults) -> list[bytes]:
-    """The data of each event of a streamed answer, `[DONE]` the last."""
+    """Each event of a streamed answer without its end, `[DONE]` the last."""
     shape = faults.usage or said.model.usage_shape
     deltas = _deltas(said, generation_id)
     chunks = [_chunk(said, generation_id, delta) for delta in deltas]
     chunks[-1]["choices"][0]["finish_reason"] = chunks[-1]["choices"][0]["native_finish_reason"] = said.finish_reason
-    reported = usage(said, faults)
+    reported = _usage(said, faults)
     match shape:
         case "merged":
             chunks[-1]["usage"] = reported
@@ -206,9 +153,9 @@ def events(said: Said, generation_id: str, faults: Faults) -> list[bytes]:
         case _:
             assert shape == "missing", shape
     _spoil(chunks, faults.defect)
-    data = [msgspec.json.encode(chunk) for chunk in chunks]
-    _break(data, chunks, faults)
-    return data if faults.no_done or b'"error"' in data[-1] else [*data, b"[DONE]"]
+    told = [data(chunk) for chunk in chunks]
+    _break(told, chunks, faults)
+    return told if faults.no_done or b'"error"' in told[-1] else [*told, b"data: [DONE]"]
 
 
 def _deltas(said: Said, generation_id: str) -> list[dict[str, object]]:
@@ -222,7 +169,7 @@ def _deltas(said: Said, generation_id: str) -> list[dict[str, object]]:
         deltas.append(_tool_delta({**call, "function": {"name": name, "arguments": ""}}))
         deltas.append(_tool_delta({"index": 0, "function": {"arguments": arguments}}))
     if said.image:
-        image = {"type": "image_url", "image_url": {"url": said.image}, "index": 0}
+        image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{said.image}"}, "index": 0}
         deltas.append({"role": "assistant", "content": "", "images": [image]})
     deltas.append({"role": "assistant", "content": ""})
     return deltas
@@ -266,15 +213,15 @@ def _spoil(chunks: list[dict[str, Any]], defect: str | None) -> None:
             return
 
 
-def _break(data: list[bytes], chunks: list[dict[str, Any]], faults: Faults) -> None:
+def _break(told: list[bytes], chunks: list[dict[str, Any]], faults: Faults) -> None:
     """End the stream in an error where one was asked for."""
     error = {"code": 502, "message": "Simulated provider failure", "metadata": {"error_type": "provider_unavailable"}}
     if faults.error_at_event is not None:
-        del data[faults.error_at_event :]
+        del told[faults.error_at_event :]
         chunk = {key: value for key, value in chunks[0].items() if key != "usage"}
         choice = {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": "error"}
-        data.append(msgspec.json.encode({**chunk, "error": error, "choices": [choice]}))
+        told.append(data({**chunk, "error": error, "choices": [choice]}))
     elif faults.bare_error_at_event is not None:
-        del data[faults.bare_error_at_event :]
+        del told[faults.bare_error_at_event :]
         bare = {"error": {"code": 402, "message": "Simulated: out of credits", "metadata": {}}, "user_id": "user_sim"}
-        data.append(msgspec.json.encode(bare))
+        told.append(data(bare))

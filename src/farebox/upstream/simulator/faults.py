@@ -68,14 +68,28 @@ class Faults(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=
             "retry",
             "wrapped-comment",
             "no-fingerprint",
+            "data-only",
+            "named-done",
+            "no-start-usage",
+            "no-sequence",
+            "no-nulls",
+            "no-logprobs",
+            "no-name",
+            "chat-costs",
+            "debug",
+            "fusion",
         ]
         | None
     ) = None
-    """What strict SDKs choke on: in the first event (`no-choices`: its last; `no-fingerprint`: in a whole answer)."""
+    """What strict SDKs choke on. In chat's first event (`no-choices`: its last; `no-fingerprint`: in a whole answer);
+    `empty-data`, `retry` and `wrapped-comment` in any format; from `data-only` in messages, from `no-sequence` in
+    responses."""
     no_done: bool = False
     """End a stream without `[DONE]`."""
     no_final_blank: bool = False
     """End a stream without the last event's empty line."""
+    generation_ms: int = 300
+    """How long after its end a generation's record is not there yet."""
     no_generation_header: bool = False
     """Do not send `X-Generation-Id`."""
 

@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-import msgspec
-
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -25,6 +23,10 @@ class Model:
     reasons: bool = False
     usage_shape: str = "separate"
     overrides: tuple[dict[str, object], ...] = field(default_factory=tuple)
+    categories: tuple[str, ...] = ()
+    index: str | None = None
+    in_eu: bool = False
+    created: int = 1_767_225_600
 
     def cost(self, prompt_tokens: int, answer_tokens: int, image_tokens: int = 0) -> Decimal:
         """What an answer costs."""
@@ -39,7 +41,16 @@ class Model:
 MODELS: dict[str, Model] = {
     model.id: model
     for model in (
-        Model("sim/echo", "Echo", "0.00000015", "0.0000006", "Says back what you said. The everyday model."),
+        Model(
+            "sim/echo",
+            "Echo",
+            "0.00000015",
+            "0.0000006",
+            "Says back what you said. The everyday model.",
+            categories=("programming", "translation"),
+            index="20",
+            in_eu=True,
+        ),
         Model("sim/echo:free", "Echo (free)", "0", "0", "The same, at no cost."),
         Model(
             "sim/echo-pro",
@@ -48,6 +59,9 @@ MODELS: dict[str, Model] = {
             "0.000015",
             "The same, at a large model's price.",
             context_tokens=200_000,
+            categories=("programming", "legal"),
+            index="55.5",
+            created=1_769_904_000,
         ),
         Model("sim/reasoner", "Reasoner", "0.0000005", "0.000002", "Thinks aloud before it answers.", reasons=True),
         Model(
@@ -121,48 +135,3 @@ def find(model_id: str) -> Model | None:
     """The model that serves an id; a variant that is not listed itself (`:nitro`, a fault) is its base model's."""
     listed = model_id if model_id in MODELS else model_id.partition(":")[0]
     return MODELS.get(ROUTED.get(listed, listed))
-
-
-def listing() -> bytes:
-    """The body of `GET /models`."""
-    data = [_entry(model) for model in MODELS.values()]
-    return msgspec.json.encode({"data": data, "links": {"next": None}, "total_count": len(data)})
-
-
-def _entry(model: Model) -> dict[str, object]:
-    pricing: dict[str, object] = {"prompt": model.prompt, "completion": model.completion}
-    if model.request != "0":
-        pricing["request"] = model.request
-    if model.image_output != "0":
-        pricing["image_output"] = model.image_output
-    if model.overrides:
-        pricing["overrides"] = list(model.overrides)
-    entry: dict[str, object] = {
-        "id": model.id,
-        "canonical_slug": model.id,
-        "name": f"Simulated: {model.name}",
-        "created": 1_767_225_600,
-        "description": model.description,
-        "pricing": pricing,
-        "context_length": model.context_tokens,
-        "architecture": {
-            "modality": f"{'+'.join(model.inputs)}->{'+'.join(model.outputs)}",
-            "input_modalities": list(model.inputs),
-            "output_modalities": list(model.outputs),
-            "tokenizer": "Other",
-            "instruct_type": None,
-        },
-        "top_provider": {
-            "context_length": model.context_tokens,
-            "max_completion_tokens": model.answer_tokens_max,
-            "is_moderated": False,
-        },
-        "per_request_limits": None,
-        "supported_parameters": list(model.parameters),
-        "default_parameters": None,
-        "supported_voices": None,
-        "links": {"details": f"/api/v1/models/{model.id}/endpoints"},
-    }
-    if model.reasons:
-        entry["reasoning"] = {"mandatory": False, "default_enabled": True}
-    return entry

@@ -10,9 +10,7 @@ from typing import cast
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from farebox.upstream.simulator.app import TRANSPORT, Simulator
-
-BASE_PATH = "/api/v1"
+from farebox.upstream.simulator.app import BASE_PATH, TRANSPORT, Simulator
 
 
 class _BreakableHttp(HttpToolsProtocol):

@@ -1,0 +1,197 @@
+"""What an exchange hands to its endpoint: an answer as it comes from the upstream, or one that was kept."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+from farebox.core.errors import Refusal, broken
+from farebox.core.headers import HeaderList
+from farebox.core.ledger import KEY_LIFE_US, HoldRow, KeptAnswer, Settled
+from farebox.core.meter import Meter
+from farebox.core.usage import Nothing, Verdict
+from farebox.ports import BooksUnavailable, Ledger, Reply, UpstreamBroke
+
+EVENT_STREAM = "text/event-stream"
+
+ANSWER_CAP_HEADER = b"x-farebox-answer-cap"
+"""Tells the answer cap, in tokens, that an order got because the balance did not cover more."""
+
+REPLAYED_HEADER = (b"idempotency-replayed", b"true")
+"""On an answer that was kept, and is given again under the key of its order."""
+
+KEPT_BYTES_MAX = 1024 * 1024
+"""Longest answer kept under an idempotency key: some 200,000 tokens of text. A day's worth of them is on the operator's
+disk."""
+
+SHELVED = "What it cost is not known yet: its hold stays open until that is settled, and nothing is charged before"
+
+
+class Answer:
+    """An order that the upstream has answered: its head, and its body as it comes, metered.
+
+    `settled` says how the order stands in the books once the exchange's block has been left.
+    """
+
+    def __init__(self, reply: Reply, meter: Meter, answer_cap: int | None, *, is_kept: bool = False) -> None:
+        self._reply = reply
+        self._meter = meter
+        self._answer_cap = answer_cap
+        self._early: list[bytes] = []
+        self._kept = _Kept() if is_kept else None
+        self._cut_short: str | None = None
+        self.settled: Settled | None = None
+        self.status = reply.status
+        self.content_type = reply.content_type
+        self.is_refusal = reply.status >= 400
+        self.is_stream = reply.content_type == EVENT_STREAM and not self.is_refusal
+
+    @property
+    def headers(self) -> HeaderList:
+        """The upstream's that may pass, and ours."""
+        headers = list(self._reply.headers)
+        generation_id = self._meter.progress.generation_id
+        if (
+            self._reply.generation_id is None
+            and generation_id
+            and generation_id.isascii()
+            and generation_id.isprintable()
+        ):
+            headers.append((b"x-generation-id", generation_id.encode()))
+        if self._answer_cap is not None:
+            headers.append((ANSWER_CAP_HEADER, b"%d" % self._answer_cap))
+        return headers
+
+    def hang_up(self) -> None:
+        """The caller has gone: stop the upstream. `events` then ends."""
+        self._cut_short = "the caller hung up before the answer's end"
+        self._reply.close()
+
+    async def read(self) -> bytes:
+        """A whole answer, to its end whether or not the caller is still there; b"" for a refusal that was cut off.
+
+        Raises:
+            Refusal: 424, what came is no answer.
+        """
+        try:
+            body = await self._reply.read()
+        except UpstreamBroke as error:
+            if self.is_refusal:
+                return b""
+            self._cut_short = str(error)
+            raise broken(f"The upstream broke off: {error}. {SHELVED}") from error
+        if self.is_refusal:
+            return body
+        body, failure = self._meter.read_answer(body)
+        if failure is not None:
+            self._cut_short = failure.message
+            raise failure
+        if self._kept is not None:
+            self._kept.add(body)
+            self._kept.is_whole = True
+        return body
+
+    def kept(self, hold_id: str) -> KeptAnswer | None:
+        """The answer that was sent on, where it was to be kept, came to its end, and is not too long."""
+        if self._kept is None or (body := self._kept.body()) is None:
+            return None
+        return KeptAnswer(hold_id, self.content_type, body)
+
+    def events(self) -> AsyncIterator[bytes]:
+        """A stream as it comes, whole events; an in-band error is the last where the upstream breaks off."""
+        return self._events() if self._kept is None else self._keep(self._kept)
+
+    async def _keep(self, kept: "_Kept") -> AsyncIterator[bytes]:
+        async for chunk in self._events():
+            kept.add(chunk)
+            yield chunk
+        kept.is_whole = self._cut_short is None
+
+    async def _events(self) -> AsyncIterator[bytes]:
+        for chunk in self._early:
+            yield chunk
+        try:
+            while data := await self._reply.chunk():
+                if chunk := self._meter.feed(data):
+                    yield chunk
+        except (UpstreamBroke, Refusal) as error:
+            self._meter.finish()
+            if self._cut_short is None:
+                reason = error.message if isinstance(error, Refusal) else str(error)
+                self._cut_short = reason
+                yield self._meter.error_event(broken(f"The upstream broke off: {reason}. {SHELVED}"))
+        else:
+            if chunk := self._meter.finish():
+                yield chunk
+
+    async def read_to_identity(self) -> None:
+        """Read a stream up to the first event that names its generation, where the upstream's head did not."""
+        try:
+            while not self._meter.progress.generation_id and (data := await self._reply.chunk()):
+                if chunk := self._meter.feed(data):
+                    self._early.append(chunk)
+        except UpstreamBroke:
+            return  # `events` meets the same break and tells the caller
+
+    def verdict(self) -> Verdict:
+        """What the exchange says about its cost, so far."""
+        if self.is_refusal:
+            return Nothing()
+        return self._meter.verdict(self._cut_short or "the answer ended without saying what it cost")
+
+
+class _Kept:
+    """An answer's parts, as far as KEPT_BYTES_MAX."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+        self.is_whole = False
+
+    def add(self, part: bytes) -> None:
+        self._size += len(part)
+        self._parts.append(part)
+        if self._size > KEPT_BYTES_MAX:
+            self._parts.clear()
+
+    def body(self) -> bytes | None:
+        """None where it was cut short, or is too long."""
+        return b"".join(self._parts) if self.is_whole and self._size <= KEPT_BYTES_MAX else None
+
+
+class Replay:
+    """An answer that was kept, given again: as `Answer` to its endpoint, and of no cost."""
+
+    def __init__(self, hold: HoldRow, kept: KeptAnswer) -> None:
+        self._hold = hold
+        self._body = kept.body
+        self.settled = Settled("posted", events=0, fare_nanos=0)
+        self.status = 200
+        self.content_type = kept.content_type
+        self.is_refusal = False
+        self.is_stream = kept.content_type == EVENT_STREAM
+
+    @property
+    def headers(self) -> HeaderList:
+        named = [(b"x-generation-id", self._hold.generation_id.encode())] if self._hold.generation_id else []
+        return [*named, REPLAYED_HEADER]
+
+    def hang_up(self) -> None:
+        """Nothing to stop."""
+
+    async def read(self) -> bytes:
+        return self._body
+
+    async def events(self) -> AsyncIterator[bytes]:
+        yield self._body
+
+
+FORGET_SECONDS = 3600
+
+
+async def forget_old_answers(ledger: Ledger) -> None:
+    """Drop what was kept under idempotency keys that have had their day, now and every hour. Runs until cancelled."""
+    while True:
+        with suppress(BooksUnavailable):  # the next round finds them too
+            await ledger.forget_answers(time.time_ns() // 1000 - KEY_LIFE_US)
+        await asyncio.sleep(FORGET_SECONDS)

@@ -1,0 +1,65 @@
+"""What the readers of requests share."""
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import msgspec
+from msgspec import Raw
+
+from farebox.core.errors import invalid
+from farebox.core.reading import UNREADABLE, is_null, json_path_error
+
+T = TypeVar("T")
+
+TOOL_PROMPT_TOKENS = 1_000
+"""Set aside for instructions that a host may put before a prompt with tools: an assumption, no list says it."""
+
+_PREMIUM_TIERS = frozenset({"priority", "fast", "scale"})
+_PREMIUM_SUFFIX = ":nitro"
+_SEARCH_SUFFIX = ":online"
+
+_decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+def decoded(decode: Callable[[bytes], T], body: bytes) -> T:
+    """A request body as `decode` reads it. Raises Refusal 400, naming the field that is wrong."""
+    try:
+        return decode(body)
+    except UNREADABLE as error:
+        raise invalid(json_path_error(error)) from error
+
+
+def named_models(model: str | None, models: Iterable[str] | None) -> tuple[str, ...]:
+    """The models asked, in the order they are tried. Raises Refusal 400 where there is none."""
+    named = (*([model] if model else []), *(models or []))
+    if not named or not all(named):
+        raise invalid("model: name a model such as `openai/gpt-4o-mini`, or give a list of them in `models`")
+    return named
+
+
+def check_counts(**counts: int | None) -> None:
+    """Raises Refusal 400 for one that is there and below 1."""
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise invalid(f"{name}: {value} is not a whole number above zero")
+
+
+def is_premium(models: Iterable[str], tier: str | None) -> bool:
+    return tier in _PREMIUM_TIERS or any(model.endswith(_PREMIUM_SUFFIX) for model in models)
+
+
+def searches(models: Iterable[str]) -> bool:
+    return any(model.endswith(_SEARCH_SUFFIX) for model in models)
+
+
+def with_caps(body: bytes, names: tuple[str, ...], answer_tokens: int) -> bytes:
+    """The body with each of its caps lowered to `answer_tokens`, or the first set where it has none."""
+    fields = _decode_fields(body)
+    cap = Raw(b"%d" % answer_tokens)
+    present = [name for name in names if name in fields and not is_null(fields[name])]
+    for name in present:
+        if int(bytes(fields[name])) > answer_tokens:
+            fields[name] = cap
+    if not present:
+        fields[names[0]] = cap
+    return msgspec.json.encode(fields)

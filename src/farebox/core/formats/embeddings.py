@@ -1,0 +1,192 @@
+"""OpenAI's embeddings, as OpenRouter speaks them. They are never streamed.
+
+Sources: OpenRouter's OpenAPI document (EmbeddingsRequest, CreateEmbeddingsResponse) and what its SDKs were seen to
+reject.
+"""
+
+from decimal import Decimal
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.structs import replace
+
+from farebox.core.errors import Refusal, broken, invalid
+from farebox.core.formats import PASS, Asked, Progress, Seen
+from farebox.core.formats.asking import decoded, is_premium, named_models
+from farebox.core.formats.envelope import error_in_band, failure, refusal_body, typed_refusal
+from farebox.core.formats.mending import (
+    Fields,
+    cost_in,
+    decode_fields,
+    drop_nulls,
+    encode,
+    fill,
+    mend_each,
+    mend_member,
+)
+from farebox.core.reading import UNREADABLE, is_null, json_path_error, skip_to_json
+from farebox.core.sse import data_event
+from farebox.core.usage import read_cost
+
+__all__ = ["capped", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
+
+
+class _Request(Struct):
+    input: Raw | UnsetType = UNSET
+    model: str | None = None
+    service_tier: str | None = None
+
+
+class _Part(Struct):
+    type: str
+    image_url: Raw | UnsetType = UNSET
+
+
+class _Multimodal(Struct):
+    content: list[_Part]
+
+
+_decode_request = msgspec.json.Decoder(_Request).decode
+_decode_input = msgspec.json.Decoder(str | list[str | int | list[int] | _Multimodal]).decode
+
+
+def read(body: bytes) -> Asked:
+    """Read a request body.
+
+    Raises:
+        Refusal: 400, naming the field that is wrong and what would be right.
+    """
+    request = decoded(_decode_request, body)
+    models = named_models(request.model, None)
+    if request.input is UNSET or is_null(request.input):
+        raise invalid("input: give a text or a list of texts")
+    try:
+        given = _decode_input(request.input)
+    except UNREADABLE as error:
+        raise invalid(f"input: {json_path_error(error).removeprefix('the body: ')}") from error
+    inputs = given if isinstance(given, list) else [given]
+    if not inputs or any(each in ("", []) for each in inputs):
+        raise invalid("input: it is empty; give at least one text, none of them empty")
+    parts = [part for each in inputs if isinstance(each, _Multimodal) for part in each.content]
+    pictures = [part.image_url for part in parts if part.type == "image_url" and isinstance(part.image_url, Raw)]
+    # A list of numbers is one prompt, in tokens.
+    is_one = isinstance(inputs[0], int)
+    return Asked(
+        models=models,
+        answers=0,
+        prompt_bytes=len(body) - sum(len(bytes(picture)) for picture in pictures),
+        images=len(pictures),
+        prompts=1 if is_one else len(inputs),
+        prompt_is_open=any(part.type not in ("text", "image_url") for part in parts),
+        is_premium=is_premium(models, request.service_tier),
+    )
+
+
+def capped(body: bytes, answer_tokens: int) -> bytes:
+    return body
+
+
+class _PromptDetails(Struct):
+    text_tokens: int | UnsetType = UNSET
+    image_tokens: int | UnsetType = UNSET
+    audio_tokens: int | UnsetType = UNSET
+    video_tokens: int | UnsetType = UNSET
+    file_tokens: int | UnsetType = UNSET
+
+
+class _CostDetails(Struct):
+    upstream_inference_prompt_cost: Decimal
+    upstream_inference_completions_cost: Decimal
+
+
+class _Usage(Struct):
+    prompt_tokens: int
+    total_tokens: int
+    cost: Decimal | UnsetType = UNSET
+    is_byok: bool | UnsetType = UNSET
+    prompt_tokens_details: _PromptDetails | UnsetType = UNSET
+    cost_details: _CostDetails | None | UnsetType = UNSET
+
+
+class _Vector(Struct):
+    object: Literal["embedding"]
+    embedding: Raw
+    index: int | UnsetType = UNSET
+
+
+class _Whole(Struct):
+    object: Literal["list"]
+    model: str
+    data: list[_Vector]
+    id: str | UnsetType = UNSET
+    usage: Raw | UnsetType = UNSET
+
+
+_decode_whole = msgspec.json.Decoder(_Whole).decode
+_decode_usage = msgspec.json.Decoder(_Usage).decode
+
+
+def see_event(event: bytes, progress: Progress) -> Seen:
+    """Never streamed: should an upstream do so all the same, it is the caller's to read."""
+    return PASS
+
+
+def see_answer(body: bytes) -> Seen:
+    """Read a whole answer. Its `usage` may be absent; then what it cost is not known."""
+    text = skip_to_json(body)
+    repaired = None if body.endswith(text) and not body[: len(body) - len(text)].strip() else text
+    try:
+        return _seen(text, repaired)
+    except UNREADABLE:
+        try:
+            fields = decode_fields(text)
+        except UNREADABLE:
+            return Seen(failure=broken("the upstream answered with something that is not JSON"))
+    cost = cost_in(fields)
+    if "data" not in fields:
+        return Seen(cost=cost, failure=failure(fields.get("error"), "the upstream's answer has no data"))
+    _mend_answer(fields)
+    mended = msgspec.json.encode(fields)
+    try:
+        return replace(_seen(mended, mended), cost=cost)
+    except UNREADABLE:
+        return Seen(cost=cost)
+
+
+def _seen(text: bytes, repaired: bytes | None) -> Seen:
+    whole = _decode_whole(text)
+    counted = None if whole.usage is UNSET else _decode_usage(whole.usage)
+    return Seen(
+        generation_id=None if whole.id is UNSET else whole.id,
+        model=whole.model,
+        cost=None if whole.usage is UNSET else read_cost(whole.usage),
+        prompt_tokens=counted.prompt_tokens if counted else None,
+        repaired=repaired,
+    )
+
+
+def _mend_answer(fields: Fields) -> None:
+    fields["object"] = encode("list")
+    fields["data"] = mend_each(
+        fields["data"], lambda vector, position: fill(vector, object="embedding", index=position)
+    )
+    drop_nulls(fields, "usage", "id")
+    mend_member(fields, "usage", _mend_usage)
+
+
+def _mend_usage(usage: Fields) -> None:
+    # Unlike a chat answer's, a cost that is null breaks the SDK here.
+    drop_nulls(usage, "cost", "is_byok", "prompt_tokens_details")
+    fill(usage, prompt_tokens=0, total_tokens=0)
+    for_each = ("text_tokens", "image_tokens", "audio_tokens", "video_tokens", "file_tokens")
+    mend_member(usage, "prompt_tokens_details", lambda details: drop_nulls(details, *for_each))
+    mend_member(
+        usage,
+        "cost_details",
+        lambda details: fill(details, upstream_inference_prompt_cost=0, upstream_inference_completions_cost=0),
+    )
+
+
+def error_event(refusal: Refusal, progress: Progress) -> bytes:
+    return data_event(msgspec.json.encode({"error": error_in_band(refusal)}))

@@ -1,0 +1,102 @@
+"""OpenRouter's error envelope, which chat completions, responses and embeddings share, and every path that is of no
+format. Without an integer `code` and `metadata.error_type` OpenRouter's SDKs lose the error's type.
+"""
+
+import msgspec
+from msgspec import Raw, Struct
+
+from farebox.core.errors import BROKEN_STATUS, Refusal, broken, error_type_of
+from farebox.core.reading import UNREADABLE
+
+
+def error_of(refusal: Refusal) -> dict[str, object]:
+    """The error object of a refusal that goes out under its own status."""
+    return {
+        "code": refusal.status,
+        "message": refusal.message,
+        "metadata": {"error_type": refusal.error_type, **refusal.metadata},
+    }
+
+
+def error_in_band(refusal: Refusal) -> dict[str, object]:
+    """The error object of a stream's last event: a broken upstream is a 502 there, which nobody repeats any more."""
+    error = error_of(refusal)
+    return {**error, "code": 502} if refusal.status == BROKEN_STATUS else error
+
+
+def refusal_body(refusal: Refusal) -> bytes:
+    return msgspec.json.encode({"error": error_of(refusal)})
+
+
+class _Metadata(Struct):
+    error_type: str
+
+
+class _Error(Struct):
+    code: int
+    message: str
+    metadata: _Metadata | None = None
+
+
+class _Envelope(Struct):
+    error: _Error
+
+
+class LooseError(Struct):
+    """An error as it may come: documented and seen with a code of either type, or none."""
+
+    code: int | str | None = None
+    message: str | None = None
+    metadata: dict[str, Raw] | None = None
+    type: str | None = None
+
+
+class _LooseEnvelope(Struct):
+    error: LooseError
+
+
+_decode_strictly = msgspec.json.Decoder(_Envelope).decode
+_decode_loosely = msgspec.json.Decoder(_LooseEnvelope).decode
+_decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_error = msgspec.json.Decoder(LooseError).decode
+
+
+def typed_refusal(status: int, body: bytes) -> bytes | None:
+    """An upstream's refusal with the integer code and the error type that SDKs read, as it came where it has them; None
+    where it is no such envelope."""
+    try:
+        _decode_strictly(body)
+    except UNREADABLE:
+        try:
+            fields = _decode_fields(body)
+            error = _decode_loosely(body).error
+        except UNREADABLE:
+            return None
+        fields["error"] = Raw(msgspec.json.encode(typed_error(error, status)))
+        return msgspec.json.encode(fields)
+    return body
+
+
+def typed_error(error: LooseError, code_otherwise: int) -> dict[str, object]:
+    """An integer `code`, and `metadata` with an `error_type`: without them an SDK throws something opaque."""
+    metadata: dict[str, object] = dict(error.metadata or {})
+    if isinstance(error.code, str):
+        metadata.setdefault("provider_code", error.code)
+    text = str(error.code)
+    code = int(text) if text.isascii() and text.isdigit() else code_otherwise
+    metadata.setdefault("error_type", error_type_of(code))
+    return {"code": code, "message": error.message or "the upstream reported an error", "metadata": metadata}
+
+
+def read_error(raw: Raw | bytes | None) -> LooseError:
+    """An error object, or whatever stands in its place, as a message."""
+    try:
+        return _decode_error(raw or b"{}")
+    except UNREADABLE:
+        return LooseError(message=bytes(raw or b"").decode(errors="replace"))
+
+
+def failure(error: Raw | None, otherwise: str) -> Refusal:
+    """What a whole answer that is none says, or `otherwise`."""
+    said = read_error(error).message
+    return broken(f"the upstream accepted the order and then failed: {said}" if said else otherwise)

@@ -1,0 +1,392 @@
+"""Anthropic's messages, as OpenRouter speaks them.
+
+Sources: OpenRouter's OpenAPI document (MessagesRequest, MessagesResult and its events), and what Anthropic's SDKs were
+seen to drop or throw on. They read an event by its `event:` line, and drop one that has none without a word.
+"""
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.structs import replace
+
+from farebox.core.errors import BROKEN_STATUS, Refusal, broken, invalid
+from farebox.core.formats import PASS, Asked, Progress, Seen
+from farebox.core.formats.asking import (
+    TOOL_PROMPT_TOKENS,
+    check_counts,
+    decoded,
+    is_premium,
+    named_models,
+    searches,
+    with_caps,
+)
+from farebox.core.formats.envelope import LooseError, failure, read_error
+from farebox.core.formats.mending import (
+    Fields,
+    add_nulls,
+    cost_in,
+    decode_fields,
+    encode,
+    fill,
+    mend_member,
+    mend_object,
+    without_object,
+)
+from farebox.core.reading import UNREADABLE, is_null, json_path_error, skip_to_json
+from farebox.core.sse import data_event, event_data, event_name, named_event
+
+CAPS = ("max_tokens",)
+
+FALLBACKS_MAX = 3
+"""OpenRouter's own bound for `fallbacks`."""
+
+_INERT_BLOCKS = frozenset(
+    {"text", "tool_use", "tool_result", "thinking", "redacted_thinking", "search_result", "compaction", "image"}
+)
+"""Blocks whose tokens their bytes bound, an image's beside. Any other may bring in more than it says."""
+
+
+class _Block(Struct):
+    type: str = ""
+    source: Raw | UnsetType = UNSET
+    content: Raw | UnsetType = UNSET
+
+
+class _Message(Struct):
+    content: Raw
+
+
+class _Tool(Struct):
+    type: str | None = None
+
+
+class _Fallback(Struct, forbid_unknown_fields=True):
+    model: str
+
+
+class _Request(Struct):
+    messages: list[_Message]
+    model: str | None = None
+    models: list[str] | None = None
+    fallbacks: list[_Fallback] | None = None
+    stream: bool | None = None
+    max_tokens: int | None = None
+    tools: list[_Tool] | None = None
+    plugins: list[Raw] | None = None
+    mcp_servers: list[Raw] | None = None
+    service_tier: str | None = None
+    speed: str | None = None
+
+
+_decode_request = msgspec.json.Decoder(_Request).decode
+_decode_blocks = msgspec.json.Decoder(list[_Block]).decode
+
+
+def read(body: bytes) -> Asked:
+    """Read a request body.
+
+    Raises:
+        Refusal: 400, naming the field that is wrong and what would be right.
+    """
+    request = decoded(_decode_request, body)
+    if request.models and request.fallbacks:
+        raise invalid("fallbacks: give either `fallbacks` or `models`, not both")
+    if len(request.fallbacks or ()) > FALLBACKS_MAX:
+        raise invalid(f"fallbacks: at most {FALLBACKS_MAX} can be given")
+    models = named_models(request.model, request.models or [each.model for each in request.fallbacks or ()])
+    if not request.messages:
+        raise invalid("messages: the list is empty; give at least one message")
+    check_counts(max_tokens=request.max_tokens)
+    picture_bytes, images, is_open = 0, 0, False
+    for message in request.messages:
+        measured = _measure(bytes(message.content))
+        picture_bytes, images, is_open = picture_bytes + measured[0], images + measured[1], is_open or measured[2]
+    served_tools = any(tool.type not in (None, "custom") for tool in request.tools or ())
+    return Asked(
+        models=models,
+        streamed=request.stream is True,
+        answer_tokens=request.max_tokens,
+        prompt_bytes=len(body) - picture_bytes + (TOOL_PROMPT_TOKENS if request.tools else 0),
+        images=images,
+        prompt_is_open=is_open
+        or served_tools
+        or bool(request.plugins)
+        or bool(request.mcp_servers)
+        or searches(models),
+        is_premium=is_premium(models, request.service_tier) or request.speed == "fast",
+    )
+
+
+def _measure(content: bytes) -> tuple[int, int, bool]:
+    """The bytes of pictures, their number, and whether a block is of a kind whose size its bytes do not bound."""
+    if content.startswith(b'"'):
+        return 0, 0, False
+    try:
+        blocks = _decode_blocks(content)
+    except UNREADABLE as error:
+        raise invalid(f"messages[...].content: {json_path_error(error)}") from error
+    picture_bytes, images, is_open = 0, 0, False
+    for block in blocks:
+        is_open = is_open or block.type not in _INERT_BLOCKS
+        if block.type == "image":
+            images += 1
+            picture_bytes += len(bytes(block.source)) if isinstance(block.source, Raw) else 0
+        elif block.type == "tool_result" and isinstance(block.content, Raw) and not is_null(block.content):
+            inner = _measure(bytes(block.content))
+            picture_bytes, images, is_open = picture_bytes + inner[0], images + inner[1], is_open or inner[2]
+    return picture_bytes, images, is_open
+
+
+def capped(body: bytes, answer_tokens: int) -> bytes:
+    return with_caps(body, CAPS, answer_tokens)
+
+
+class _Usage(Struct):
+    """What Anthropic's helpers read of a usage: `output_tokens` without asking whether it is there."""
+
+    output_tokens: int
+    input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+
+    @property
+    def prompt_tokens(self) -> int | None:
+        """All of them: Anthropic counts what it read from a cache, or wrote to it, beside its `input_tokens`."""
+        if self.input_tokens is None:
+            return None
+        return self.input_tokens + (self.cache_creation_input_tokens or 0) + (self.cache_read_input_tokens or 0)
+
+
+class _Started(Struct):
+    id: str
+    model: str
+    content: list[Raw]
+    usage: _Usage
+
+
+class _Event(Struct):
+    type: str
+    message: Raw | UnsetType = UNSET
+    usage: Raw | UnsetType = UNSET
+
+
+class _Whole(Struct):
+    id: str
+    model: str
+    content: list[Raw]
+    usage: _Usage
+    stop_reason: str | None
+
+
+_decode_event = msgspec.json.Decoder(_Event).decode
+_decode_started = msgspec.json.Decoder(_Started).decode
+_decode_usage = msgspec.json.Decoder(_Usage).decode
+_decode_whole = msgspec.json.Decoder(_Whole).decode
+
+
+def see_event(event: bytes, progress: Progress) -> Seen:
+    """Read one whole server-sent event, and repair it if Anthropic's SDKs would drop it or throw."""
+    data = event_data(event)
+    if data is None or data[:1] != b"{":
+        if data == b"[DONE]" and event_name(event):
+            # Under an event's name it is parsed as JSON.
+            return Seen(repaired=data_event(data))
+        plain = without_object(event, data)
+        if plain is not None or data is None:
+            return plain or PASS
+    try:
+        read = _decode_event(data)
+    except UNREADABLE:
+        return _see_without_type(data, progress)
+    match read.type:
+        case "message_start":
+            seen = _see_start(data, read.message, progress)
+        case "message_delta":
+            seen = _see_delta(data, read.usage)
+        case _:
+            seen = PASS
+    name = read.type.encode()
+    if seen.repaired is None and not event.startswith(b"event: " + name + b"\n") and event_name(event) != name:
+        return replace(seen, repaired=named_event(name, data))
+    return seen
+
+
+def _see_start(data: bytes, message: Raw | UnsetType, progress: Progress) -> Seen:
+    """Its usage is partial: what counts comes in `message_delta`."""
+    try:
+        started = _decode_started(b"" if message is UNSET else message)
+        return Seen(generation_id=started.id, model=started.model)
+    except UNREADABLE:
+        fields = decode_fields(data)
+        fields["message"] = mend_object(fields.get("message", Raw(b"{}")), lambda each: _mend_message(each, progress))
+    try:
+        started = _decode_started(fields["message"])
+    except UNREADABLE:
+        return PASS
+    repaired = named_event(b"message_start", msgspec.json.encode(fields))
+    return Seen(generation_id=started.id or None, model=started.model, repaired=repaired)
+
+
+def _see_delta(data: bytes, usage: Raw | UnsetType) -> Seen:
+    try:
+        counted = _decode_usage(b"" if usage is UNSET else usage)
+        repaired = None
+    except UNREADABLE:
+        fields = decode_fields(data)
+        fill(fields, usage={})
+        mend_member(fields, "usage", _mend_usage)
+        repaired = named_event(b"message_delta", msgspec.json.encode(fields))
+        counted = _Usage(0)
+    return Seen(
+        cost=cost_in({} if usage is UNSET else {"usage": usage}),
+        prompt_tokens=counted.prompt_tokens,
+        answer_tokens=None if repaired else counted.output_tokens,
+        repaired=repaired,
+    )
+
+
+def _see_without_type(data: bytes, progress: Progress) -> Seen:
+    """A bare error becomes an event that carries it."""
+    try:
+        fields = decode_fields(data)
+    except UNREADABLE:
+        return Seen(repaired=error_event(broken("the upstream sent an event that is not an object"), progress))
+    if "error" not in fields:
+        return PASS
+    error = read_error(fields["error"])
+    return Seen(repaired=_error_event(_error(error, _status_of(error, 502)), progress))
+
+
+def _mend_message(message: Fields, progress: Progress) -> None:
+    fill(message, id=progress.generation_id, model=progress.model, content=[], usage={}, type="message")
+    message["role"] = encode("assistant")
+    add_nulls(message, "stop_reason", "stop_sequence", "container", "stop_details")
+    mend_member(message, "usage", _mend_usage)
+
+
+def _mend_usage(usage: Fields) -> None:
+    fill(usage, output_tokens=0)
+    add_nulls(
+        usage,
+        "input_tokens",
+        "output_tokens_details",
+        "cache_creation_input_tokens",
+        "cache_read_input_tokens",
+        "server_tool_use",
+    )
+
+
+def see_answer(body: bytes) -> Seen:
+    """Read a whole answer: blank lines and comments before its JSON are tolerated, absent keys that SDKs need added."""
+    text = skip_to_json(body)
+    repaired = None if body.endswith(text) and not body[: len(body) - len(text)].strip() else text
+    try:
+        fields = decode_fields(text)
+    except UNREADABLE:
+        return Seen(failure=broken("the upstream answered with something that is not JSON"))
+    cost = cost_in(fields)
+    if "content" not in fields:
+        return Seen(cost=cost, failure=failure(fields.get("error"), "the upstream's answer has no content"))
+    try:
+        whole = _decode_whole(text)
+    except UNREADABLE:
+        _mend_message(fields, Progress("", "", 0))
+        repaired = msgspec.json.encode(fields)
+        try:
+            whole = _decode_whole(repaired)
+        except UNREADABLE:
+            return Seen(cost=cost)
+    return Seen(
+        generation_id=whole.id or None,
+        model=whole.model or None,
+        cost=cost,
+        prompt_tokens=whole.usage.prompt_tokens,
+        answer_tokens=whole.usage.output_tokens,
+        repaired=repaired,
+    )
+
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    524: "timeout_error",
+    529: "overloaded_error",
+}
+
+
+def _type(status: int) -> str:
+    return _TYPES.get(status, "api_error" if status >= 500 or status == BROKEN_STATUS else "invalid_request_error")
+
+
+def _status_of(error: LooseError, otherwise: int) -> int:
+    return error.code if isinstance(error.code, int) else otherwise
+
+
+def _error(error: LooseError, status: int) -> dict[str, object]:
+    """OpenRouter's error in Anthropic's shape, nothing that it says left out."""
+    metadata = dict(error.metadata or {})
+    error_type = metadata.pop("error_type", None)
+    return {
+        "type": error.type or _type(status),
+        "message": error.message or "the upstream reported an error",
+        **({"error_type": error_type} if error_type else {}),
+        **({"metadata": metadata} if metadata else {}),
+    }
+
+
+def _error_event(error: dict[str, object], progress: Progress) -> bytes:
+    body = {"type": "error", "error": error, "request_id": progress.generation_id or None}
+    return named_event(b"error", msgspec.json.encode(body))
+
+
+def error_event(refusal: Refusal, progress: Progress) -> bytes:
+    """The event on which both SDKs raise; neither repeats a stream that has begun."""
+    return _error_event(_error_of(refusal), progress)
+
+
+def refusal_body(refusal: Refusal) -> bytes:
+    return msgspec.json.encode({"type": "error", "error": _error_of(refusal), "request_id": None})
+
+
+def _error_of(refusal: Refusal) -> dict[str, object]:
+    return {
+        "type": _type(refusal.status),
+        "message": refusal.message,
+        "error_type": refusal.error_type,
+        **({"metadata": refusal.metadata} if refusal.metadata else {}),
+    }
+
+
+class _TypedError(Struct):
+    type: str
+    message: str
+
+
+class _TypedRefusal(Struct, tag="error"):
+    error: _TypedError
+
+
+_decode_refusal = msgspec.json.Decoder(_TypedRefusal).decode
+
+
+def typed_refusal(status: int, body: bytes) -> bytes | None:
+    """An upstream's refusal in Anthropic's shape: OpenRouter's envelope is put so, what has it stays as it came."""
+    try:
+        _decode_refusal(body)
+    except UNREADABLE:
+        try:
+            fields = decode_fields(body)
+        except UNREADABLE:
+            return None
+        if "error" not in fields:
+            return None
+        error = _error(read_error(fields["error"]), status)
+        return msgspec.json.encode({"type": "error", "error": error, "request_id": None})
+    return body

@@ -1,0 +1,341 @@
+"""OpenAI's responses, as OpenRouter speaks them: stateless, and in events of data alone.
+
+Sources: OpenRouter's OpenAPI document (ResponsesRequest, OpenResponsesResult and its events), a capture of the wire,
+and what its SDKs and OpenAI's were seen to reject.
+"""
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.structs import replace
+
+from farebox.core.errors import BROKEN_STATUS, Refusal, broken, invalid
+from farebox.core.formats import PASS, Asked, Progress, Seen
+from farebox.core.formats.asking import (
+    TOOL_PROMPT_TOKENS,
+    check_counts,
+    decoded,
+    is_premium,
+    named_models,
+    searches,
+    with_caps,
+)
+from farebox.core.formats.envelope import LooseError, failure, read_error, refusal_body, typed_refusal
+from farebox.core.formats.mending import NULL, cost_in, decode_fields, without_object
+from farebox.core.formats.responses_strict import Answer, Usage, mend_answer, mend_event
+from farebox.core.reading import UNREADABLE, is_null, json_path_error, skip_to_json, starts_with
+from farebox.core.sse import comment_event, data_event, event_data
+from farebox.core.usage import read_cost
+
+__all__ = ["capped", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
+
+CAPS = ("max_output_tokens",)
+
+_INERT_ITEMS = frozenset(
+    {
+        "message",
+        "reasoning",
+        "function_call",
+        "function_call_output",
+        "custom_tool_call",
+        "custom_tool_call_output",
+        "configuration_update",
+    }
+)
+_INERT_PARTS = frozenset({"input_text", "output_text", "text", "summary_text", "reasoning_text", "refusal"})
+"""What the bytes of a request bound the tokens of, a picture beside. Any other may bring in more than it says."""
+
+
+class _Part(Struct):
+    type: str = ""
+    image_url: Raw | UnsetType = UNSET
+
+
+class _Item(Struct):
+    type: str = "message"
+    content: Raw | UnsetType = UNSET
+    output: Raw | UnsetType = UNSET
+
+
+class _Tool(Struct):
+    type: str = "function"
+
+
+class _Request(Struct):
+    input: Raw | UnsetType = UNSET
+    model: str | None = None
+    models: list[str] | None = None
+    stream: bool | None = None
+    max_output_tokens: int | None = None
+    tools: list[_Tool] | None = None
+    plugins: list[Raw] | None = None
+    prompt: Raw | UnsetType = UNSET
+    store: bool | None = None
+    background: bool | None = None
+    previous_response_id: str | None = None
+    conversation: Raw | UnsetType = UNSET
+    service_tier: str | None = None
+
+
+_decode_request = msgspec.json.Decoder(_Request).decode
+_decode_items = msgspec.json.Decoder(list[_Item]).decode
+_decode_parts = msgspec.json.Decoder(list[_Part]).decode
+
+
+def read(body: bytes) -> Asked:
+    """Read a request body.
+
+    Raises:
+        Refusal: 400, naming the field that is wrong and what would be right.
+    """
+    request = decoded(_decode_request, body)
+    models = named_models(request.model, request.models)
+    _check_stateless(request)
+    check_counts(max_output_tokens=request.max_output_tokens)
+    has_template = request.prompt is not UNSET and not is_null(request.prompt)
+    if (request.input is UNSET or is_null(request.input)) and not has_template:
+        raise invalid("input: give a text or a list of items")
+    picture_bytes, images, is_open = _measure_input(b'""' if request.input is UNSET else bytes(request.input))
+    served_tools = any(tool.type not in ("function", "custom") for tool in request.tools or ())
+    return Asked(
+        models=models,
+        streamed=request.stream is True,
+        answer_tokens=request.max_output_tokens,
+        prompt_bytes=len(body) - picture_bytes + (TOOL_PROMPT_TOKENS if request.tools else 0),
+        images=images,
+        prompt_is_open=is_open or served_tools or has_template or bool(request.plugins) or searches(models),
+        is_premium=is_premium(models, request.service_tier),
+    )
+
+
+def _check_stateless(request: _Request) -> None:
+    if request.store:
+        raise invalid("store: nothing is stored here; send false, or leave it out")
+    if request.previous_response_id is not None:
+        raise invalid("previous_response_id: nothing is stored here; send the earlier items in `input`")
+    if request.conversation is not UNSET and not is_null(request.conversation):
+        raise invalid("conversation: nothing is stored here; send the earlier items in `input`")
+    if request.background:
+        raise invalid("background: an answer is sent on the connection that asked for it; send false, or leave it out")
+
+
+def _measure_input(given: bytes) -> tuple[int, int, bool]:
+    """The bytes of pictures, their number, and whether something is of a kind whose size its bytes do not bound."""
+    if given.startswith(b'"') or given == b"null":
+        return 0, 0, False
+    try:
+        items = _decode_items(given)
+    except UNREADABLE as error:
+        raise invalid(f"input: {json_path_error(error).removeprefix('the body: ')}") from error
+    if not items:
+        raise invalid("input: the list is empty; give at least one item")
+    picture_bytes, images, is_open = 0, 0, False
+    for item in items:
+        is_open = is_open or item.type not in _INERT_ITEMS
+        for content in (item.content, item.output):
+            for part in _parts(content):
+                if part.type == "input_image" and isinstance(part.image_url, Raw) and not is_null(part.image_url):
+                    images += 1
+                    picture_bytes += len(bytes(part.image_url))
+                elif part.type not in _INERT_PARTS:
+                    is_open = True
+    return picture_bytes, images, is_open
+
+
+def _parts(content: Raw | UnsetType) -> list[_Part]:
+    if content is UNSET or starts_with(content, b'"') or is_null(content):
+        return []
+    try:
+        return _decode_parts(content)
+    except UNREADABLE as error:
+        raise invalid(f"input[...].content: {json_path_error(error).removeprefix('the body: ')}") from error
+
+
+def capped(body: bytes, answer_tokens: int) -> bytes:
+    return with_caps(body, CAPS, answer_tokens)
+
+
+_TEXT = frozenset({"response.output_text.delta", "response.output_text.done"})
+_TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed"})
+_LIFE = _TERMINAL | {"response.created", "response.in_progress", "response.queued"}
+
+_OPENAI_CLIENTS = ("OpenAI/", "AsyncOpenAI/")
+_FOREIGN_TO_OPENAI = ("response.debug", "response.fusion_call.", "response.apply_patch_call_")
+"""OpenRouter's own events: OpenAI's helpers throw on a type that they do not know, and on anything before
+`response.created`."""
+
+
+class _Event(Struct):
+    type: str
+    sequence_number: int
+    response: Raw | UnsetType = UNSET
+    logprobs: Raw | UnsetType = UNSET
+    name: str | UnsetType = UNSET
+    item_id: str | UnsetType = UNSET
+    item: Raw | UnsetType = UNSET
+    error: Raw | UnsetType = UNSET
+    message: Raw | UnsetType = UNSET
+
+
+class _Called(Struct):
+    id: str
+    name: str
+
+
+_decode_event = msgspec.json.Decoder(_Event).decode
+_decode_answer = msgspec.json.Decoder(Answer).decode
+_decode_usage = msgspec.json.Decoder(Usage).decode
+_decode_called = msgspec.json.Decoder(_Called).decode
+
+
+def see_event(event: bytes, progress: Progress) -> Seen:
+    """Read one whole server-sent event, and repair it if a strict SDK would choke on it.
+
+    An event that is not as documented reaches a caller of OpenRouter's SDK as `UNKNOWN`, its usage unread.
+    """
+    data = event_data(event)
+    if data is None or data[:1] != b"{":
+        plain = without_object(event, data)
+        if plain is not None or data is None:
+            return plain or PASS
+    try:
+        read = _decode_event(data)
+    except UNREADABLE:
+        return _see_mended(data, progress)
+    progress.next_number = read.sequence_number + 1
+    if read.type in _TEXT:
+        return _see_mended(data, progress) if read.logprobs is UNSET else PASS
+    if read.type in _LIFE:
+        return _see_life(data, read, progress)
+    if _is_foreign(read.type, progress):
+        return Seen(repaired=comment_event(read.type.encode()))
+    if _is_unnamed_call(read) or _is_error_untold(read):
+        return _see_mended(data, progress)
+    _remember_call(read, progress)
+    return PASS
+
+
+def _is_foreign(name: str, progress: Progress) -> bool:
+    return name.startswith(_FOREIGN_TO_OPENAI) and progress.client.startswith(_OPENAI_CLIENTS)
+
+
+def _is_unnamed_call(read: _Event) -> bool:
+    return read.type == "response.function_call_arguments.done" and read.name is UNSET
+
+
+def _is_error_untold(read: _Event) -> bool:
+    """An error in another shape than the one that SDKs know: `message` beside `type`."""
+    return (
+        read.type == "response.error"
+        or (read.type == "error" and read.message is UNSET)
+        or (read.error is not UNSET and not is_null(read.error))
+    )
+
+
+def _remember_call(read: _Event, progress: Progress) -> None:
+    """A call's name comes with its item; the event that ends its arguments must have it too."""
+    if read.type == "response.output_item.added" and read.item is not UNSET:
+        try:
+            called = _decode_called(read.item)
+        except UNREADABLE:
+            return  # not a call
+        progress.call_names[called.id] = called.name
+
+
+def _see_life(data: bytes, read: _Event, progress: Progress) -> Seen:
+    """An event that carries the whole response: the last of them also what it cost."""
+    try:
+        answer = _decode_answer(b"" if read.response is UNSET else read.response)
+        return _seen(answer, None, is_last=read.type in _TERMINAL)
+    except UNREADABLE:
+        return _see_mended(data, progress)
+
+
+def _seen(answer: Answer, repaired: bytes | None, *, is_last: bool) -> Seen:
+    usage = answer.usage if isinstance(answer.usage, Raw) and not is_null(answer.usage) else None
+    if usage is None or not is_last:
+        return Seen(generation_id=answer.id or None, model=answer.model or None, repaired=repaired)
+    counted = _decode_usage(usage)
+    return Seen(
+        generation_id=answer.id or None,
+        model=answer.model or None,
+        cost=read_cost(usage),
+        prompt_tokens=counted.input_tokens,
+        answer_tokens=counted.output_tokens,
+        repaired=repaired,
+    )
+
+
+def _see_mended(data: bytes, progress: Progress) -> Seen:
+    try:
+        fields = decode_fields(data)
+    except UNREADABLE:
+        return Seen(repaired=error_event(broken("the upstream sent an event that is not an object"), progress))
+    name = _name(fields.get("type"))
+    if not is_null(fields.get("error", NULL)) or name == "response.error":
+        return Seen(repaired=_error_event(read_error(fields.get("error", Raw(data))), progress))
+    if _is_foreign(name, progress):
+        return Seen(repaired=comment_event(name.encode()))
+    cost = None
+    if name in _TERMINAL and "response" in fields:
+        try:
+            cost = cost_in(decode_fields(fields["response"]))
+        except UNREADABLE:
+            cost = None
+    mended = msgspec.json.encode(mend_event(fields, name, progress))
+    try:
+        read = _decode_event(mended)
+        progress.next_number = read.sequence_number + 1
+        if read.type not in _LIFE:
+            _remember_call(read, progress)
+            return Seen(repaired=data_event(mended))
+        answer = _decode_answer(b"" if read.response is UNSET else read.response)
+        seen = _seen(answer, data_event(mended), is_last=name in _TERMINAL)
+    except UNREADABLE:
+        # Broken in a way that is not known to us: some client may still make sense of it.
+        return Seen(cost=cost)
+    return replace(seen, cost=cost)
+
+
+def _name(raw: Raw | None) -> str:
+    try:
+        return msgspec.json.decode(raw or b'""', type=str)
+    except UNREADABLE:
+        return ""
+
+
+def see_answer(body: bytes) -> Seen:
+    """Read a whole answer: blank lines and comments before its JSON are tolerated, absent keys that SDKs need added."""
+    text = skip_to_json(body)
+    repaired = None if body.endswith(text) and not body[: len(body) - len(text)].strip() else text
+    try:
+        return _seen(_decode_answer(text), repaired, is_last=True)
+    except UNREADABLE:
+        try:
+            fields = decode_fields(text)
+        except UNREADABLE:
+            return Seen(failure=broken("the upstream answered with something that is not JSON"))
+    cost = cost_in(fields)
+    if "output" not in fields:
+        return Seen(cost=cost, failure=failure(fields.get("error"), "the upstream's answer has no output"))
+    mended = msgspec.json.encode(mend_answer(fields, Progress("", "", 0)))
+    try:
+        return replace(_seen(_decode_answer(mended), mended, is_last=True), cost=cost)
+    except UNREADABLE:
+        return Seen(cost=cost)
+
+
+def _error_event(error: LooseError, progress: Progress) -> bytes:
+    body = {
+        "type": "error",
+        "code": None if error.code is None else str(error.code),
+        "message": error.message or "the upstream reported an error",
+        "param": None,
+        "sequence_number": progress.next_number,
+    }
+    return data_event(msgspec.json.encode(body))
+
+
+def error_event(refusal: Refusal, progress: Progress) -> bytes:
+    """In the flat shape, the only one that OpenRouter's SDK and OpenAI's both know."""
+    code = 502 if refusal.status == BROKEN_STATUS else refusal.status
+    return _error_event(LooseError(code, refusal.message), progress)

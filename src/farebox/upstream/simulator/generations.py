@@ -1,0 +1,76 @@
+"""The simulator's own books: what it charged for each generation, told only to the key that made it."""
+
+import time
+from collections import OrderedDict
+from datetime import UTC, datetime
+
+import msgspec
+from msgspec import Raw
+
+from farebox.core.errors import unknown
+from farebox.upstream.simulator.faults import Faults
+from farebox.upstream.simulator.talk import Said, number_of
+
+KEPT_MAX = 100_000
+
+_UNTOLD = (
+    "app_id cache_discount external_user http_referer moderation_latency native_tokens_cached num_fetches"
+    " num_input_audio_prompt num_media_completion num_media_prompt num_search_results preset_id provider_responses"
+    " router service_tier upstream_id user_agent web_search_engine workspace_id"
+).split()
+
+
+class Generations:
+    """The records of one simulator, the oldest dropped beyond KEPT_MAX."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, tuple[float, bytes, bytes]] = OrderedDict()
+
+    def add(
+        self, generation_id: str, key: bytes, said: Said, faults: Faults, *, streamed: bool, sent_tokens: int | None
+    ) -> None:
+        """Write one down; it can be read a while later. `sent_tokens` where it was broken off."""
+        body = _record(generation_id, said, faults, streamed=streamed, sent_tokens=sent_tokens)
+        self._kept[generation_id] = (time.monotonic() + faults.generation_ms / 1000, key, body)
+        while len(self._kept) > KEPT_MAX:
+            self._kept.popitem(last=False)
+
+    def find(self, generation_id: str, key: bytes) -> bytes:
+        """The body of `GET /generation`. Raises Refusal 404: not there, not yet, or another key's."""
+        ready_at, owner, body = self._kept.get(generation_id, (0.0, b"", b""))
+        if owner != key or not body or time.monotonic() < ready_at:
+            raise unknown(f"Generation {generation_id} not found")
+        return body
+
+
+def _record(generation_id: str, said: Said, faults: Faults, *, streamed: bool, sent_tokens: int | None) -> bytes:
+    tokens = said.answer_tokens if sent_tokens is None else min(sent_tokens, said.answer_tokens)
+    cost = Raw((faults.cost if faults.cost not in (None, "is-null") else number_of(said.cost(tokens))).encode())
+    finish = "cancelled" if sent_tokens is not None else said.finish_reason
+    data = {
+        **dict.fromkeys(_UNTOLD),
+        "id": generation_id,
+        "api_type": "embeddings" if said.vectors else "completions",
+        "cancelled": sent_tokens is not None,
+        "created_at": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        "data_region": "global",
+        "finish_reason": finish,
+        "native_finish_reason": finish,
+        "generation_time": 12,
+        "latency": 3,
+        "is_byok": faults.byok is not None,
+        "model": said.model.id,
+        "native_tokens_completion": tokens,
+        "native_tokens_completion_images": said.image_tokens or None,
+        "native_tokens_prompt": said.prompt_tokens,
+        "native_tokens_reasoning": len(said.reasoning),
+        "tokens_completion": tokens,
+        "tokens_prompt": said.prompt_tokens,
+        "origin": "",
+        "provider_name": "Simulator",
+        "streamed": streamed,
+        "total_cost": cost,
+        "usage": cost,
+        "upstream_inference_cost": Raw(faults.byok.encode()) if faults.byok else None,
+    }
+    return msgspec.json.encode({"data": data})

@@ -1,0 +1,93 @@
+"""Reading a request's body within bounds: of bytes, also unpacked, and of time."""
+
+import zlib
+
+from starlette.types import Receive, Scope
+
+from farebox.core.errors import invalid, too_large, too_slow, wrong_type
+from farebox.core.headers import RequestHead
+from farebox.deadlines import Deadlines
+from farebox.web.asgi import BODY_IS_READ, CallerGone
+
+_JSON = b"application/json"
+
+_ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
+_RAW_DEFLATE = -zlib.MAX_WBITS
+
+
+async def read_body(
+    scope: Scope, receive: Receive, head: RequestHead, bytes_max: int, seconds: float, deadlines: Deadlines
+) -> bytes:
+    """A request's whole body, unpacked.
+
+    Raises:
+        Refusal: 415, it is not JSON or packed in another way than gzip or deflate; 413, it is longer than `bytes_max`;
+            408, it took longer than `seconds`; 400, it cannot be unpacked.
+        CallerGone: it will not come.
+    """
+    if head.media_type not in (_JSON, b"") and not head.media_type.endswith(b"+json"):
+        raise wrong_type(
+            f"content-type: send application/json, not {head.media_type[:80].decode('latin-1')!r}"
+            " (curl needs `-H 'Content-Type: application/json'`)"
+        )
+    if head.encoding not in (b"", b"identity", b"gzip", b"x-gzip", b"deflate"):
+        raise wrong_type(f"content-encoding: send gzip, deflate or none, not {head.encoding[:80].decode('latin-1')!r}")
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and int(value) > bytes_max:
+            raise too_large(f"The body has {int(value)} bytes; at most {bytes_max} are read")
+    unpacker = None if head.encoding in (b"", b"identity") else _Unpacker(bytes_max)
+    try:
+        async with deadlines.within(seconds):
+            body = await _collect(receive, bytes_max, unpacker)
+    except TimeoutError as error:
+        raise too_slow(f"The body did not arrive within {seconds:g} s") from error
+    scope[BODY_IS_READ] = True
+    return body
+
+
+async def _collect(receive: Receive, bytes_max: int, unpacker: "_Unpacker | None") -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise CallerGone
+        part: bytes = message.get("body", b"")
+        is_last = not message.get("more_body", False)
+        if unpacker is not None:
+            part = unpacker.feed(part)
+        size += len(part)
+        if size > bytes_max:
+            raise too_large(f"The body is longer than {bytes_max} bytes")
+        if is_last:
+            if unpacker is not None:
+                unpacker.finish()
+            return b"".join((*parts, part)) if parts else part
+        parts.append(part)
+
+
+class _Unpacker:
+    """Gzip, or deflate with or without its header (clients send both), never to more than a byte over the bound."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._room = bytes_max + 1
+        self._inflate: zlib._Decompress | None = None
+
+    def feed(self, part: bytes) -> bytes:
+        if not part or self._room <= 0:
+            return b""
+        if self._inflate is None:
+            has_header = part[0] == 0x1F or part[0] & 0x0F == 8
+            self._inflate = zlib.decompressobj(_ZLIB_OR_GZIP if has_header else _RAW_DEFLATE)
+        try:
+            unpacked = self._inflate.decompress(part, self._room)
+        except zlib.error as error:
+            raise invalid(f"content-encoding: the body cannot be unpacked ({error})") from error
+        if self._inflate.unused_data:
+            raise invalid("content-encoding: something follows the packed body's end")
+        self._room -= len(unpacked)
+        return unpacked
+
+    def finish(self) -> None:
+        if self._inflate is None or (self._room > 0 and not self._inflate.eof):
+            raise invalid("content-encoding: the packed body ends too early")

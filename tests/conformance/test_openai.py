@@ -1,0 +1,215 @@
+"""`openai` (Python) against the real server; the streaming helpers are the strict ones."""
+
+import json
+from typing import Any
+
+import openai
+import pytest
+
+from tests.gateway import Gateway, eventually
+
+HUNG_UP = "held (open: the caller hung up before the answer's end)"
+HELLO: Any = [{"role": "user", "content": "Hello"}]
+SLOW = "sim/echo:tokens=500,token-ms=10"
+PICTURE = "data:image/png;base64,iVBORw0KGgo="
+TOOLS: Any = [
+    {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"a": {}}}}}
+]
+
+
+@pytest.fixture
+def client(shared_gateway: Gateway) -> openai.OpenAI:
+    return openai.OpenAI(base_url=shared_gateway.base, api_key=shared_gateway.key, max_retries=0)
+
+
+def test_whole(client: openai.OpenAI) -> None:
+    raw = client.chat.completions.with_raw_response.create(model="sim/echo", messages=HELLO)
+    assert raw.headers["x-farebox-fare-usd"] == "0.00001"
+    answer = raw.parse()
+    assert answer.choices[0].message.content == "You said: Hello"
+    assert answer.id == raw.headers["x-generation-id"]
+    assert answer.usage
+    assert answer.usage.model_extra
+    assert answer.usage.model_extra["cost"] == 2.55e-06
+
+
+@pytest.mark.parametrize("usage", ["separate", "delta", "merged"])
+def test_streamed(client: openai.OpenAI, usage: str) -> None:
+    chunks = list(
+        client.chat.completions.create(
+            model="sim/echo",
+            messages=HELLO,
+            stream=True,
+            extra_headers={"X-OpenRouter-Simulate": f"usage={usage},comments=2,first-token-ms=20"},
+        )
+    )
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == "You said: Hello"
+    assert [c.usage.total_tokens for c in chunks if c.usage] == [8]
+
+
+def test_streaming_helper_with_tools(client: openai.OpenAI) -> None:
+    with client.chat.completions.stream(model="sim/echo", messages=HELLO, tools=TOOLS) as stream:
+        for _ in stream:
+            pass
+        calls = stream.get_final_completion().choices[0].message.tool_calls
+    assert calls
+    assert json.loads(calls[0].function.arguments) == {"a": "Hello"}
+
+
+@pytest.mark.parametrize("defect", ["empty-data", "retry", "wrapped-comment", "role-empty", "no-choices", "usage-null"])
+def test_reads_to_the_end_of_streams_that_would_have_thrown(client: openai.OpenAI, defect: str) -> None:
+    headers = {"X-OpenRouter-Simulate": f"defect={defect}"}
+    chunks = list(client.chat.completions.create(model="sim/echo", messages=HELLO, stream=True, extra_headers=headers))
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == "You said: Hello"
+
+
+@pytest.mark.parametrize("fault", ["error-at-event=1", "bare-error-at-event=1", "cut-at-event=1", "cut-at-byte=400"])
+def test_raises_on_a_stream_that_breaks(client: openai.OpenAI, fault: str) -> None:
+    headers = {"X-OpenRouter-Simulate": fault}
+    stream = client.chat.completions.create(model="sim/echo", messages=HELLO, stream=True, extra_headers=headers)
+    with pytest.raises(openai.APIError, match=r"(?i)simulated|broke off"):
+        list(stream)
+
+
+def test_raises_its_typed_errors(shared_gateway: Gateway, client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(model="nobody/nothing", messages=HELLO)
+    with pytest.raises(openai.BadRequestError):
+        client.chat.completions.create(model="sim/echo", messages=[])
+    stranger = openai.OpenAI(base_url=shared_gateway.base, api_key="sk-fb-nobody", max_retries=0)
+    with pytest.raises(openai.AuthenticationError):
+        stranger.chat.completions.create(model="sim/echo", messages=HELLO)
+    with pytest.raises(openai.RateLimitError):
+        client.chat.completions.create(
+            model="sim/echo", messages=HELLO, extra_headers={"X-OpenRouter-Simulate": "status=429"}
+        )
+
+
+def test_does_not_repeat_what_may_have_been_paid_for(shared_gateway: Gateway) -> None:
+    key = shared_gateway.new_key("no retry", "--plan", "paying", "--prepaid", "1")
+    client = openai.OpenAI(base_url=shared_gateway.base, api_key=key, max_retries=3)
+    with pytest.raises(openai.APIStatusError) as refused:
+        client.chat.completions.create(
+            model="sim/echo", messages=HELLO, extra_headers={"X-OpenRouter-Simulate": "cut-at-byte=30"}
+        )
+    assert refused.value.status_code == 424
+    assert len(shared_gateway.orders("no retry")) == 1
+
+
+def test_lists_models(client: openai.OpenAI) -> None:
+    assert "sim/echo" in [model.id for model in client.models.list()]
+
+
+# Responses
+
+
+def test_responses_whole(client: openai.OpenAI) -> None:
+    raw = client.responses.with_raw_response.create(model="sim/echo", input="Hello")
+    assert raw.headers["x-farebox-fare-usd"] == "0.00001"
+    answer = raw.parse()
+    assert answer.output_text == "You said: Hello"
+    assert answer.usage
+    assert answer.usage.model_extra
+    assert answer.usage.model_extra["cost"] == 2.55e-06
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "",
+        "defect=debug",
+        "defect=fusion",
+        "defect=no-sequence",
+        "defect=no-nulls",
+        "defect=no-logprobs",
+        "defect=retry",
+    ],
+)
+def test_responses_streaming_helper(client: openai.OpenAI, fault: str) -> None:
+    with client.responses.stream(model=f"sim/reasoner:{fault}", input="Hello") as stream:
+        text = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
+        final = stream.get_final_response()
+    assert text == final.output_text == "You said: Hello"
+
+
+def test_responses_with_tools_and_pictures(client: openai.OpenAI) -> None:
+    tools: Any = [{"type": "function", "name": "f", "parameters": {"type": "object", "properties": {"a": {}}}}]
+    with client.responses.stream(model="sim/echo", input="Hello", tools=tools) as stream:
+        (call,) = stream.get_final_response().output
+    assert call.type == "function_call"
+    assert json.loads(call.arguments) == {"a": "Hello"}
+    parts: Any = [{"type": "input_text", "text": "What?"}, {"type": "input_image", "image_url": PICTURE}]
+    seen = client.responses.create(model="sim/seer", input=[{"role": "user", "content": parts}])
+    assert seen.output_text == "You said: What?"
+
+
+@pytest.mark.parametrize("fault", ["error-at-event=3", "bare-error-at-event=3", "cut-at-event=3"])
+def test_responses_that_break_say_so(client: openai.OpenAI, fault: str) -> None:
+    last = list(client.responses.create(model=f"sim/echo:{fault}", input="Hello", stream=True))[-1]
+    assert last.type == "error"
+    with (
+        client.responses.stream(model=f"sim/echo:{fault}", input="Hello") as stream,
+        pytest.raises(RuntimeError, match="completed"),
+    ):
+        stream.get_final_response()
+
+
+def test_responses_refuse_what_would_need_storage(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="store"):
+        client.responses.create(model="sim/echo", input="Hello", store=True)
+    with pytest.raises(openai.BadRequestError, match="previous_response_id"):
+        client.responses.create(model="sim/echo", input="Hello", previous_response_id="gen-1")
+
+
+# Embeddings
+
+
+def test_embeddings_packed_and_plain_are_the_same(client: openai.OpenAI) -> None:
+    packed = client.embeddings.create(model="sim/embedder", input=["Hello", "there"])
+    plain = client.embeddings.create(model="sim/embedder", input=["Hello", "there"], encoding_format="float")
+    assert [vector.embedding for vector in packed.data] == [vector.embedding for vector in plain.data]
+    assert plain.usage.prompt_tokens == 4
+
+
+def test_embeddings_of_nothing_are_refused(client: openai.OpenAI) -> None:
+    for nothing in ([], "", [""]):
+        with pytest.raises(openai.BadRequestError, match="input"):
+            client.embeddings.create(model="sim/embedder", input=nothing)
+
+
+# Every format
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, openai.BadRequestError),
+        (403, openai.PermissionDeniedError),
+        (404, openai.NotFoundError),
+        (422, openai.UnprocessableEntityError),
+        (429, openai.RateLimitError),
+        (500, openai.InternalServerError),
+        (503, openai.InternalServerError),
+    ],
+)
+def test_each_status_is_its_typed_error(client: openai.OpenAI, status: int, error: type[openai.APIStatusError]) -> None:
+    for ask in (
+        lambda: client.chat.completions.create(model=f"sim/echo:status={status}", messages=HELLO),
+        lambda: client.responses.create(model=f"sim/echo:status={status}", input="Hello"),
+        lambda: client.embeddings.create(model=f"sim/embedder:status={status}", input="Hello"),
+    ):
+        with pytest.raises(error) as raised:
+            ask()
+        assert raised.value.status_code == status
+
+
+def test_a_stream_that_its_caller_leaves_is_an_open_question(shared_gateway: Gateway) -> None:
+    key = shared_gateway.new_key("leaver", "--plan", "paying", "--prepaid", "1")
+    client = openai.OpenAI(base_url=shared_gateway.base, api_key=key, max_retries=0)
+    for stream in (
+        client.chat.completions.create(model=SLOW, messages=HELLO, stream=True),
+        client.responses.create(model=SLOW, input="Hello", stream=True),
+    ):
+        next(iter(stream))
+        stream.close()
+    eventually(lambda: [line["what"] for line in shared_gateway.orders("leaver")] == [HUNG_UP] * 2)

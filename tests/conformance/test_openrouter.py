@@ -1,0 +1,122 @@
+"""`openrouter` (Python) against the real server: every endpoint that it has."""
+
+import time
+from typing import Any
+
+import pytest
+from openrouter import OpenRouter, errors
+
+from tests.gateway import Gateway
+
+HELLO: Any = [{"role": "user", "content": "Hello"}]
+PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}}
+
+
+@pytest.fixture
+def router(shared_gateway: Gateway) -> OpenRouter:
+    return OpenRouter(server_url=shared_gateway.base, api_key=shared_gateway.key)
+
+
+def test_chat_whole(router: OpenRouter) -> None:
+    answer = router.chat.send(model="sim/echo", messages=HELLO)
+    assert answer.choices[0].message.content == "You said: Hello"
+    assert answer.usage
+    assert answer.usage.cost == 2.55e-06
+
+
+@pytest.mark.parametrize(
+    "fault", ["usage=separate", "usage=delta", "usage=merged", "defect=fingerprint-null", "no-final-blank,no-done"]
+)
+def test_chat_streamed(router: OpenRouter, fault: str) -> None:
+    with router.chat.send(model=f"sim/echo:{fault}", messages=HELLO, stream=True) as stream:
+        chunks = list(stream)
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == "You said: Hello"
+    assert [c.usage.cost for c in chunks if c.usage] == [2.55e-06]
+
+
+def test_chat_raises_its_typed_errors(shared_gateway: Gateway, router: OpenRouter) -> None:
+    with pytest.raises(errors.NotFoundResponseError):
+        router.chat.send(model="nobody/nothing", messages=HELLO)
+    key = shared_gateway.new_key("poor", "--plan", "paying")
+    with pytest.raises(errors.PaymentRequiredResponseError):
+        OpenRouter(server_url=shared_gateway.base, api_key=key).chat.send(model="sim/echo", messages=HELLO)
+    with pytest.raises(errors.UnauthorizedResponseError):
+        OpenRouter(server_url=shared_gateway.base, api_key="sk-fb-nobody").chat.send(model="sim/echo", messages=HELLO)
+
+
+@pytest.mark.filterwarnings("ignore:.*DEPRECATED:DeprecationWarning")
+def test_the_account_and_the_models_page_by_page(router: OpenRouter) -> None:
+    assert router.credits.get_credits().data.total_credits == 5
+    assert router.api_keys.get_current_key_metadata().data.label == "made at the first start"
+    listed: Any = router.models.list(limit=4)
+    seen: list[str] = []
+    while listed is not None:
+        seen += [model.id for model in listed.result.data]
+        listed = listed.next()
+    assert len(seen) == len(set(seen)) >= 12
+
+
+# Responses, embeddings
+
+
+def test_responses_whole(router: OpenRouter) -> None:
+    answer: Any = router.responses.send(model="sim/echo", input="Hello")
+    assert answer.output[0].content[0].text == "You said: Hello"
+    assert answer.usage.cost == 2.55e-06
+
+
+@pytest.mark.parametrize(
+    "fault", ["crlf", "defect=no-sequence", "defect=no-nulls", "defect=chat-costs", "defect=debug"]
+)
+def test_responses_streamed(router: OpenRouter, fault: str) -> None:
+    stream: Any
+    with router.responses.send(model=f"sim/echo:{fault}", input="Hello", stream=True) as stream:
+        events = list(stream)
+    assert "".join(e.delta for e in events if e.type == "response.output_text.delta") == "You said: Hello"
+    assert events[-1].type == "response.completed"
+    assert events[-1].response.usage.cost == 2.55e-06
+
+
+def test_responses_with_tools(router: OpenRouter) -> None:
+    tools: Any = [{"type": "function", "name": "weather", "parameters": PARAMETERS}]
+    answer: Any = router.responses.send(model="sim/echo", input="Hello", tools=tools)
+    assert answer.output[0].arguments == '{"city":"Hello"}'
+
+
+def test_embeddings(router: OpenRouter) -> None:
+    answer: Any = router.embeddings.generate(model="sim/embedder", input=["Hello", "there"])
+    assert [len(each.embedding) for each in answer.data] == [8, 8]
+    assert answer.usage.cost == 8e-08
+    for fault in ("usage=missing", "cost=is-null"):
+        answer = router.embeddings.generate(model=f"sim/embedder:{fault}", input="Hello")
+        assert len(answer.data) == 1
+
+
+# Lists and records
+
+
+def test_lists(router: OpenRouter) -> None:
+    (model,) = router.models.list(q="pro").result.data  # type: ignore[union-attr]
+    assert model.id == "sim/echo-pro"
+    assert router.models.count(output_modalities="embeddings").data.count == 1
+    assert router.embeddings.list_models().result.data[0].id == "sim/embedder"  # type: ignore[union-attr]
+    assert router.endpoints.list(author="sim", slug="echo").data.endpoints[0].model_id == "sim/echo"
+    assert router.endpoints.list_zdr_endpoints().data[0].model_id == "sim/echo"
+    assert router.providers.list().data[0].slug == "simulator"
+    with pytest.raises(errors.NotFoundResponseError):
+        router.endpoints.list(author="nobody", slug="nothing")
+
+
+def test_models_of_the_caller(shared_gateway: Gateway, router: OpenRouter) -> None:
+    listed: Any = router.models.list_for_user(security={"bearer": shared_gateway.key}, limit=5)
+    assert len(listed.result.data) == 5
+    assert listed.result.total_count > 5
+
+
+def test_a_generation_is_there_when_the_upstream_has_written_it_down(router: OpenRouter) -> None:
+    answer = router.chat.send(model="sim/echo", messages=HELLO)
+    with pytest.raises(errors.NotFoundResponseError):
+        router.generations.get_generation(id=answer.id)
+    time.sleep(0.4)
+    found = router.generations.get_generation(id=answer.id).data
+    assert (found.total_cost, found.tokens_completion) == (2.55e-06, 3)

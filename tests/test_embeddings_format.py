@@ -1,0 +1,119 @@
+"""Embeddings: reading requests, reading and repairing answers."""
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from farebox.core.errors import Refusal
+from farebox.core.formats import embeddings
+from farebox.core.intake import read_order
+from farebox.core.plans import BUILT_IN
+from farebox.core.pricing import ceiling, read_price_list
+from farebox.core.usage import Cost, Unknown
+from tests.schemas import assert_accepted
+
+ANSWER: dict[str, Any] = {
+    "object": "list",
+    "model": "a/b",
+    "data": [{"object": "embedding", "embedding": [0.1, 1e-3], "index": 0}],
+    "usage": {"prompt_tokens": 2, "total_tokens": 2, "cost": 4e-8},
+}
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 5000}}
+
+
+def request(**members: Any) -> bytes:
+    return json.dumps({"model": "a/b", "input": "hi", **members}).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "not JSON"),
+        (b'{"model":"a/b"}', "input: give a text"),
+        (request(input=[]), "input: it is empty"),
+        (request(input=""), "input: it is empty"),
+        (request(input=["a", ""]), "input: it is empty"),
+        (request(input=[[]]), "input: it is empty"),
+        (request(input=1), "input"),
+        (request(input=[1.5]), "input"),
+        (request(model=None), "model: name a model"),
+    ],
+)
+def test_what_is_no_request_is_refused_and_the_field_named(body: bytes, said: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        embeddings.read(body)
+    assert refused.value.status == 400
+    assert said in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("given", "prompts"), [("hi", 1), (["hi", "you"], 2), ([1, 2, 3], 1), ([[1, 2], [3]], 2), ([{"content": []}], 1)]
+)
+def test_every_kind_of_input(given: Any, prompts: int) -> None:
+    read = embeddings.read(request(input=given))
+    assert (read.prompts, read.answers, read.streamed) == (prompts, 0, False)
+
+
+def test_pictures_and_what_is_open() -> None:
+    body = request(input=[{"content": [PICTURE, {"type": "text", "text": "what?"}]}])
+    read = embeddings.read(body)
+    assert (read.images, read.prompt_is_open) == (1, False)
+    assert read.prompt_bytes < len(body) - 5000
+    assert embeddings.read(request(input=[{"content": [{"type": "input_file", "file": {}}]}])).prompt_is_open
+
+
+def test_a_plans_answer_cap_does_not_touch_the_body() -> None:
+    body = request()
+    assert read_order(body, embeddings, BUILT_IN["free"]).body is body
+
+
+def test_the_ceiling_bounds_every_prompt_and_no_answer() -> None:
+    listed = {"id": "a/b", "pricing": {"prompt": "0.001", "completion": "9"}, "context_length": 10}
+    prices = read_price_list(json.dumps({"data": [listed]}).encode())
+    many = embeddings.read(request(input=["x" * 100] * 7))
+    most = ceiling(many, None, prices)
+    assert most.cost(most.tokens) == Decimal("0.070")
+
+
+def test_an_answer_is_read_and_left_alone() -> None:
+    for packed in ([0.1], "AACAPw=="):
+        answer = {**ANSWER, "id": "gen-1", "data": [{"object": "embedding", "embedding": packed, "index": 0}]}
+        seen = embeddings.see_answer(json.dumps(answer).encode())
+        assert seen.repaired is None
+        assert (seen.generation_id, seen.cost, seen.prompt_tokens) == ("gen-1", Cost(Decimal("4E-8")), 2)
+
+
+def test_without_a_usage_the_cost_is_not_known() -> None:
+    bare = {name: value for name, value in ANSWER.items() if name != "usage"}
+    seen = embeddings.see_answer(json.dumps(bare).encode())
+    assert (seen.cost, seen.repaired) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "usage", [None, {"prompt_tokens": 1, "total_tokens": 1, "cost": None}, {"cost": 4e-8, "is_byok": None}]
+)
+def test_an_answer_that_breaks_the_sdk_is_mended(usage: Any) -> None:
+    seen = embeddings.see_answer(json.dumps({**ANSWER, "usage": usage}).encode())
+    assert seen.repaired is not None
+    assert_accepted("CreateEmbeddingsResponse", json.loads(seen.repaired))
+    if usage is None:
+        assert seen.cost is None
+    elif usage["cost"] is None:
+        assert isinstance(seen.cost, Unknown)
+    else:
+        assert seen.cost == Cost(Decimal("4E-8"))
+
+
+def test_a_vector_without_its_kind_gets_it() -> None:
+    seen = embeddings.see_answer(json.dumps({**ANSWER, "data": [{"embedding": [0.1]}]}).encode())
+    assert seen.repaired is not None
+    assert json.loads(seen.repaired)["data"][0] == {"embedding": [0.1], "object": "embedding", "index": 0}
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"error":{"message":"boom"}}', b"{}"])
+def test_what_is_no_answer_fails(body: bytes) -> None:
+    failure = embeddings.see_answer(body).failure
+    assert failure is not None
+    assert failure.status == 424

@@ -1,0 +1,284 @@
+"""Responses: reading requests, capping them, reading and repairing answers."""
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farebox.core.errors import Refusal, broken
+from farebox.core.formats import PASS, Progress, responses
+from farebox.core.formats.asking import TOOL_PROMPT_TOKENS
+from farebox.core.meter import Meter
+from farebox.core.usage import Cost, Unknown
+from tests.schemas import assert_accepted
+
+USAGE: dict[str, Any] = {
+    "input_tokens": 3,
+    "input_tokens_details": {"cached_tokens": 0},
+    "output_tokens": 2,
+    "output_tokens_details": {"reasoning_tokens": 0},
+    "total_tokens": 5,
+    "cost": 0.0001,
+    "cost_details": {"upstream_inference_input_cost": 0, "upstream_inference_output_cost": 0},
+}
+RESPONSE: dict[str, Any] = {
+    "id": "gen-1",
+    "object": "response",
+    "created_at": 1,
+    "completed_at": None,
+    "model": "a/b",
+    "status": "completed",
+    "error": None,
+    "incomplete_details": None,
+    "instructions": None,
+    "metadata": None,
+    "temperature": 1.0,
+    "top_p": None,
+    "presence_penalty": None,
+    "frequency_penalty": None,
+    "parallel_tool_calls": True,
+    "tool_choice": "auto",
+    "tools": [],
+    "output": [],
+    "usage": USAGE,
+}
+PLACE = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+PICTURE = {"type": "input_image", "image_url": "data:image/png;base64," + "A" * 5000}
+
+
+def request(**members: Any) -> bytes:
+    return json.dumps({"model": "a/b", "input": "hi", **members}).encode()
+
+
+def event(kind: str, number: int | None = 0, **members: Any) -> bytes:
+    numbered = {} if number is None else {"sequence_number": number}
+    return b"data: %b\n\n" % json.dumps({"type": kind, **numbered, **members}).encode()
+
+
+def progress(client: str = "") -> Progress:
+    return Progress("gen-1", "a/b", 1, client)
+
+
+def repaired(told: bytes, during: Progress | None = None) -> Any:
+    seen = responses.see_event(told, during or progress())
+    assert seen.repaired is not None
+    assert seen.repaired.startswith(b"data: ")
+    assert seen.repaired.endswith(b"\n\n")
+    return json.loads(seen.repaired[6:])
+
+
+# Requests
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "not JSON"),
+        (b"[]", "the body: expected `object`"),
+        (b'{"model":"a/b"}', "input"),
+        (b'{"input":"hi"}', "model: name a model"),
+        (request(input=[]), "input: the list is empty"),
+        (request(input=1), "input"),
+        (request(input=[1]), "input"),
+        (request(input=[{"role": "user", "content": [1]}]), "input[...].content"),
+        (request(max_output_tokens=0), "max_output_tokens: 0"),
+        (request(store=True), "store: nothing is stored"),
+        (request(previous_response_id="gen-0"), "previous_response_id"),
+        (request(conversation="c"), "conversation"),
+        (request(background=True), "background"),
+    ],
+)
+def test_what_is_no_request_is_refused_and_the_field_named(body: bytes, said: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        responses.read(body)
+    assert refused.value.status == 400
+    assert said in refused.value.message
+
+
+def test_what_asks_for_nothing_to_be_stored_is_served() -> None:
+    stateless = request(store=False, previous_response_id=None, conversation=None, background=False)
+    assert responses.read(stateless).models == ("a/b",)
+
+
+def test_what_bounds_the_prompt() -> None:
+    plain = request(instructions="x" * 100)
+    assert responses.read(plain).prompt_bytes == len(plain)
+    parts = [{"type": "input_text", "text": "what?"}, PICTURE]
+    body = request(input=[{"role": "user", "content": parts}])
+    read = responses.read(body)
+    assert read.images == 1
+    assert len(body) - 5100 < read.prompt_bytes < len(body) - 5000
+    shown = {"type": "function_call_output", "call_id": "c", "output": [PICTURE, PICTURE]}
+    assert responses.read(request(input=[shown])).images == 2
+    tooled = request(tools=[{"type": "function", "name": "f"}, {"type": "custom", "name": "g"}])
+    assert responses.read(tooled).prompt_bytes == len(tooled) + TOOL_PROMPT_TOKENS
+    assert not responses.read(tooled).prompt_is_open
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]},
+        {"input": [{"type": "item_reference", "id": "i"}]},
+        {"tools": [{"type": "web_search"}]},
+        {"plugins": [{"id": "web"}]},
+        {"prompt": {"id": "p"}},
+        {"model": "a/b:online"},
+    ],
+)
+def test_what_may_fill_the_context_leaves_the_prompt_open(more: dict[str, Any]) -> None:
+    assert responses.read(request(**more)).prompt_is_open
+
+
+@given(cap=st.integers(1, 10**6), asked=st.none() | st.integers(1, 10**6))
+def test_a_capped_request_asks_for_no_more_and_is_else_the_same(cap: int, asked: int | None) -> None:
+    body = request(temperature=0.1, **({} if asked is None else {"max_output_tokens": asked}))
+    after = json.loads(responses.capped(body, cap))
+    assert after.pop("max_output_tokens") == min(cap, asked or cap)
+    before = json.loads(body)
+    before.pop("max_output_tokens", None)
+    assert after == before
+
+
+# Streams
+
+
+def test_a_stream_as_it_should_be_passes_byte_for_byte_and_is_read() -> None:
+    begun = {**RESPONSE, "status": "in_progress", "usage": None}
+    told = [
+        event("response.created", 0, response=begun),
+        b": \n\n",
+        event("response.output_item.added", 1, output_index=0, item={"type": "message", "id": "msg_1", "content": []}),
+        event("response.output_text.delta", 2, delta="hi", logprobs=[], **PLACE),
+        event("response.completed", 3, response=RESPONSE),
+        b"data: [DONE]\n\n",
+    ]
+    meter = Meter(responses, Progress("", "x/y", 1))
+    assert [meter.feed(each) for each in told] == told
+    assert meter.verdict("") == Cost(Decimal("0.0001"))
+    assert (meter.progress.generation_id, meter.served_model) == ("gen-1", "a/b")
+    assert (meter.prompt_tokens, meter.answer_tokens) == (3, 2)
+
+
+def test_only_the_last_event_tells_the_cost() -> None:
+    assert responses.see_event(event("response.created", response=RESPONSE), progress()).cost is None
+    for kind in ("response.completed", "response.incomplete", "response.failed"):
+        assert responses.see_event(event(kind, response=RESPONSE), progress()).cost == Cost(Decimal("0.0001"))
+
+
+def test_events_without_their_number_are_numbered_on() -> None:
+    during = progress()
+    assert responses.see_event(event("response.queued", 7, response=RESPONSE), during).repaired is None
+    assert repaired(event("response.in_progress", None, response=RESPONSE), during)["sequence_number"] == 8
+    assert repaired(event("response.output_item.done", None, item={}), during)["sequence_number"] == 9
+
+
+def test_text_gets_its_logprobs_and_a_calls_end_its_name() -> None:
+    for kind in ("response.output_text.delta", "response.output_text.done"):
+        assert repaired(event(kind, delta="hi", **PLACE))["logprobs"] == []
+    during = progress()
+    call = {"type": "function_call", "id": "fc_1", "call_id": "c", "name": "weather", "arguments": ""}
+    assert responses.see_event(event("response.output_item.added", item=call), during) is PASS
+    done = event("response.function_call_arguments.done", arguments="{}", item_id="fc_1", output_index=0)
+    assert repaired(done, during)["name"] == "weather"
+
+
+@pytest.mark.parametrize("missing", ["metadata", "error", "top_p", "completed_at", "tools", "object", "status"])
+def test_a_response_without_a_required_member_is_completed_and_its_cost_read(missing: str) -> None:
+    response = {name: value for name, value in RESPONSE.items() if name != missing}
+    seen = responses.see_event(event("response.completed", response=response), progress())
+    assert seen.cost == Cost(Decimal("0.0001"))
+    assert seen.repaired is not None
+    mended = json.loads(seen.repaired[6:])["response"]
+    assert_accepted("OpenResponsesResult", mended)
+    assert mended["status"] == "completed"
+    whole = responses.see_answer(json.dumps(response).encode())
+    assert whole.repaired is not None
+    assert_accepted("OpenResponsesResult", json.loads(whole.repaired))
+    assert whole.cost == Cost(Decimal("0.0001"))
+
+
+def test_costs_under_chats_names_get_their_own() -> None:
+    details = {"upstream_inference_prompt_cost": 1e-7, "upstream_inference_completions_cost": 2e-7}
+    response = {**RESPONSE, "usage": {**USAGE, "cost_details": details}}
+    told = repaired(event("response.completed", response=response))["response"]["usage"]["cost_details"]
+    assert told == {"upstream_inference_input_cost": 1e-7, "upstream_inference_output_cost": 2e-7}
+
+
+def test_events_that_openais_helpers_throw_on_reach_only_others() -> None:
+    for kind in ("response.debug", "response.fusion_call.in_progress", "response.apply_patch_call_operation.delta"):
+        for client in ("OpenAI/JS 7.57.0", "OpenAI/Python 3.54.0", "AsyncOpenAI/Python 3.54.0"):
+            dropped = responses.see_event(event(kind), progress(client)).repaired
+            assert dropped is not None
+            assert dropped.startswith(b": ")
+        assert responses.see_event(event(kind), progress("speakeasy-sdk/typescript")).repaired is None
+    assert responses.see_event(event("response.debug", None), progress("OpenAI/JS 7")).repaired == b": response.debug\n\n"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        b'data: {"error":{"code":402,"message":"boom"},"user_id":"u"}\n\n',
+        event("error", 4, error={"code": "server_error", "message": "boom"}),
+        event("response.error", 4, error={"message": "boom"}),
+    ],
+)
+def test_errors_in_other_shapes_become_the_one_that_sdks_know(told: bytes) -> None:
+    during = progress()
+    during.next_number = 4
+    error = repaired(told, during)
+    assert {name: error[name] for name in ("type", "message", "param")} == {
+        "type": "error",
+        "message": "boom",
+        "param": None,
+    }
+    assert error["sequence_number"] >= 4
+    assert error["code"] in ("402", "server_error", None)
+
+
+def test_a_flat_error_passes_and_ours_is_one() -> None:
+    flat = event("error", 4, code="server_error", message="boom", param=None)
+    assert responses.see_event(flat, progress()) is PASS
+    during = progress()
+    during.next_number = 9
+    ours = json.loads(responses.error_event(broken("it broke"), during)[6:])
+    assert ours == {"type": "error", "code": "502", "message": "it broke", "param": None, "sequence_number": 9}
+    assert json.loads(responses.see_event(b"data: {nonsense\n\n", progress()).repaired[6:])["type"] == "error"  # type: ignore[index]
+
+
+# Whole answers and errors
+
+
+def test_a_whole_answer_is_read_and_left_alone() -> None:
+    body = json.dumps(RESPONSE).encode()
+    seen = responses.see_answer(body)
+    assert seen.repaired is None
+    assert (seen.generation_id, seen.cost, seen.answer_tokens) == ("gen-1", Cost(Decimal("0.0001")), 2)
+    assert responses.see_answer(b": OPENROUTER PROCESSING\n" + body).repaired == body
+    unpriced = responses.see_answer(json.dumps({**RESPONSE, "usage": {**USAGE, "cost": None}}).encode())
+    assert isinstance(unpriced.cost, Unknown)
+    assert responses.see_answer(json.dumps({**RESPONSE, "usage": None}).encode()).cost is None
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"error":{"message":"boom"}}', b"{}"])
+def test_what_is_no_answer_fails(body: bytes) -> None:
+    failure = responses.see_answer(body).failure
+    assert failure is not None
+    assert failure.status == 424
+
+
+def test_an_upstreams_refusal_gets_the_integer_code_that_sdks_type() -> None:
+    documented = b'{"error":{"code":"rate_limit_exceeded","message":"slow down"},"metadata":null}'
+    typed = responses.typed_refusal(429, documented)
+    assert typed is not None
+    assert json.loads(typed)["error"] == {
+        "code": 429,
+        "message": "slow down",
+        "metadata": {"provider_code": "rate_limit_exceeded", "error_type": "rate_limit_exceeded"},
+    }
+    right = b'{"error":{"code":429,"message":"m","metadata":{"error_type":"timeout"}}}'
+    assert responses.typed_refusal(429, right) is right
+    assert responses.typed_refusal(502, b'{"detail":"x"}') is None
