@@ -181,7 +181,8 @@ def test_done_loses_the_name_under_which_it_would_be_parsed() -> None:
 def test_what_the_helpers_read_without_asking_is_there() -> None:
     name, start = repaired(event("message_start", message={"id": "gen-1", "model": "a/b"}))
     assert (name, start["message"]["content"], start["message"]["usage"]["output_tokens"]) == ("message_start", [], 0)
-    for usage in ({}, {"usage": None}, {"usage": {}}):
+    usages: list[dict[str, Any]] = [{}, {"usage": None}, {"usage": {}}]
+    for usage in usages:
         name, delta = repaired(event("message_delta", delta={}, **usage))
         assert (name, delta["usage"]["output_tokens"]) == ("message_delta", 0)
 

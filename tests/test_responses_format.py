@@ -45,7 +45,7 @@ RESPONSE: dict[str, Any] = {
     "output": [],
     "usage": USAGE,
 }
-PLACE = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+PLACE: dict[str, Any] = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
 PICTURE = {"type": "input_image", "image_url": "data:image/png;base64," + "A" * 5000}
 
 
@@ -215,7 +215,9 @@ def test_events_that_openais_helpers_throw_on_reach_only_others() -> None:
             assert dropped is not None
             assert dropped.startswith(b": ")
         assert responses.see_event(event(kind), progress("speakeasy-sdk/typescript")).repaired is None
-    assert responses.see_event(event("response.debug", None), progress("OpenAI/JS 7")).repaired == b": response.debug\n\n"
+    assert (
+        responses.see_event(event("response.debug", None), progress("OpenAI/JS 7")).repaired == b": response.debug\n\n"
+    )
 
 
 @pytest.mark.parametrize(

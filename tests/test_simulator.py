@@ -1,8 +1,11 @@
 """The simulated upstream: its bodies are OpenRouter's, and so is its awkwardness."""
 
+import base64
 import http.client
 import json
 import socket
+import struct
+import time
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -13,7 +16,7 @@ from farebox.core.pricing import read_price_list
 from farebox.upstream.simulator import models
 from farebox.upstream.simulator.faults import BadFaults, Faults, parse
 from farebox.upstream.simulator.server import embedded
-from tests.gateway import Response, events_of
+from tests.gateway import Response, events_of, eventually
 from tests.schemas import assert_accepted, assert_documented
 
 CHAT_MODELS = [name for name, model in models.MODELS.items() if "embeddings" not in model.outputs]
@@ -29,6 +32,27 @@ TOOLS = [
 def port() -> Iterator[int]:
     with embedded() as url:
         yield int(url.split(":")[2].split("/")[0])
+
+
+def get(port: int, path: str, key: str = "sk-or-x") -> Response:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", f"/api/v1{path}", headers={"authorization": f"Bearer {key}"} if key else {})
+        answer = connection.getresponse()
+        return Response(answer.status, dict(answer.getheaders()), answer.read())
+    finally:
+        connection.close()
+
+
+def order(port: int, path: str, body: dict[str, Any], simulate: str = "") -> Response:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        headers = {"x-openrouter-simulate": simulate, "authorization": "Bearer sk-or-x"}
+        connection.request("POST", f"/api/v1{path}", json.dumps(body), headers)
+        answer = connection.getresponse()
+        return Response(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+    finally:
+        connection.close()
 
 
 def ask(port: int, simulate: str = "", key: str = "sk-or-x", timeout: float = 10, **body: Any) -> Response:
@@ -82,14 +106,168 @@ def test_streams_are_as_documented_and_carry_usage_once(port: int, body: dict[st
     assert {chunk["id"] for chunk in chunks} == {answer.headers["x-generation-id"]}
 
 
-def test_the_catalogue_is_as_documented_and_priced(port: int) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", port)
-    connection.request("GET", "/api/v1/models")
-    body = connection.getresponse().read()
-    connection.close()
-    assert_documented("ModelsListResponse", json.loads(body))
-    assert_accepted("ModelsListResponse", json.loads(body))
-    assert len(read_price_list(body).rates) >= 12
+PARAMETERS = {"type": "object", "properties": {"what": {"type": "string"}}}
+MESSAGES: list[dict[str, Any]] = [
+    *({"model": name} for name in ("sim/echo", "sim/reasoner")),
+    {"model": "sim/echo", "tools": [{"name": "look_up", "input_schema": PARAMETERS}]},
+    {"model": "sim/echo", "max_tokens": 2},
+]
+RESPONSES: list[dict[str, Any]] = [
+    *({"model": name} for name in ("sim/echo", "sim/reasoner")),
+    {"model": "sim/echo", "tools": [{"type": "function", "name": "look_up", "parameters": PARAMETERS}]},
+    {"model": "sim/painter", "modalities": ["image", "text"]},
+    {"model": "sim/echo", "max_output_tokens": 2},
+]
+
+
+@pytest.mark.parametrize("body", MESSAGES)
+def test_messages_are_as_documented(port: int, body: dict[str, Any]) -> None:
+    body = {"messages": [{"role": "user", "content": "Hello there"}], **body}
+    answer = order(port, "/messages", body).json
+    assert_documented("MessagesResult", answer)
+    assert answer["usage"]["cost"] > 0
+    told = order(port, "/messages", {**body, "stream": True})
+    *events, done = told.body.decode().split("\n\n")[:-1]
+    assert done == "data: [DONE]"
+    for event in events:
+        name, data = event.split("\n")
+        assert_documented("MessagesStreamEvents", json.loads(data.removeprefix("data: ")))
+        assert json.loads(data.removeprefix("data: "))["type"] == name.removeprefix("event: ")
+    costs = [json.loads(event.split("data: ")[1]).get("usage", {}).get("cost") for event in events]
+    assert [cost for cost in costs if cost is not None] == [answer["usage"]["cost"]]
+    assert json.loads(events[0].split("data: ")[1])["message"]["id"] == told.headers["x-generation-id"]
+
+
+@pytest.mark.parametrize("body", RESPONSES)
+def test_responses_are_as_documented_in_events_of_data_alone(port: int, body: dict[str, Any]) -> None:
+    body = {"input": "Hello there", **body}
+    answer = order(port, "/responses", body).json
+    assert_documented("OpenResponsesResult", answer)
+    assert_accepted("OpenResponsesResult", answer)
+    told = order(port, "/responses", {**body, "stream": True}, "comments=1")
+    assert told.body.startswith(b": \n\ndata: ")
+    assert b"event:" not in told.body
+    *events, done = events_of(told.body)
+    assert done == "[DONE]"
+    # Seen on the wire, though the document does not have it.
+    assert [event["response"].pop("usage") for event in events[:2]] == [None, None]
+    for event in events:
+        assert_documented("StreamEvents", event)
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert events[-1]["response"]["usage"] == answer["usage"]
+    assert events[0]["response"]["id"] == told.headers["x-generation-id"]
+
+
+def test_embeddings_are_as_documented(port: int) -> None:
+    body = {"model": "sim/embedder", "input": ["Hello", "there"], "dimensions": 3}
+    plain = order(port, "/embeddings", body).json
+    assert_accepted("CreateEmbeddingsResponse", plain)
+    packed = order(port, "/embeddings", {**body, "encoding_format": "base64"}).json
+    assert_accepted("CreateEmbeddingsResponse", packed)
+    for numbers, text in zip(plain["data"], packed["data"], strict=True):
+        assert list(struct.unpack("<3f", base64.b64decode(text["embedding"]))) == numbers["embedding"]
+    assert "usage" not in order(port, "/embeddings", body, "usage=missing").json
+    assert order(port, "/embeddings", {**body, "input": []}).status == 400
+    assert order(port, "/embeddings", {**body, "model": "sim/echo"}).status == 400
+
+
+def test_errors_are_in_the_shape_of_each_format(port: int) -> None:
+    assert order(port, "/messages", {"model": "sim/echo"}).json["type"] == "error"
+    # OpenRouter documents codes of text here, and its SDK cannot type them.
+    assert order(port, "/responses", {"model": "sim/echo", "store": True}).json["error"]["code"] == "invalid_prompt"
+    assert order(port, "/embeddings", {"model": "sim/embedder"}).json["error"]["code"] == 400
+
+
+def test_a_generation_is_told_after_a_while_and_to_its_key_alone(port: int) -> None:
+    generation_id = ask(port, "generation-ms=200").json["id"]
+    path = f"/generation?id={generation_id}"
+    assert get(port, path).status == 404
+    time.sleep(0.25)
+    assert get(port, path, key="sk-or-y").status == 404
+    assert get(port, path, key="").status == 401
+    record = get(port, path).json
+    assert_documented("GenerationResponse", record)
+    assert_accepted("GenerationResponse", record)
+    assert record["data"]["total_cost"] == 3.3e-06
+    assert get(port, "/generation?id=gen-nobody").status == 404
+
+
+def test_a_stream_that_was_broken_off_costs_what_was_sent(port: int) -> None:
+    text = json.dumps({"model": "sim/echo", "messages": [{"role": "user", "content": "Hello"}], "stream": True})
+    request = (
+        "POST /api/v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer sk-or-x\r\n"
+        "x-openrouter-simulate: tokens=100,token-ms=50,generation-ms=0\r\n"
+        f"content-length: {len(text)}\r\n\r\n{text}"
+    )
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(request.encode())
+        head = connection.recv(65536)
+        while b"data: " not in connection.recv(65536):
+            pass
+    generation_id = head.decode().lower().split("x-generation-id: ")[1].split("\r")[0]
+    eventually(lambda: get(port, f"/generation?id={generation_id}").status == 200)
+    record = get(port, f"/generation?id={generation_id}").json["data"]
+    assert record["cancelled"] is True
+    assert record["tokens_completion"] < 20
+    cost = models.MODELS["sim/echo"].cost(record["tokens_prompt"], record["tokens_completion"])
+    assert Decimal(str(record["total_cost"])) == cost
+
+
+def test_lists_are_as_documented_and_priced(port: int) -> None:
+    for path in ("/models?output_modalities=all", "/models/user", "/embeddings/models"):
+        body = get(port, path).json
+        assert_documented("ModelsListResponse", body)
+        assert_accepted("ModelsListResponse", body)
+    assert len(read_price_list(get(port, "/models?output_modalities=all").body).rates) == len(models.MODELS)
+    served = get(port, "/models/sim/echo/endpoints").json["data"]
+    for endpoint in [*served["endpoints"], *get(port, "/endpoints/zdr").json["data"]]:
+        assert_documented("PublicEndpoint", endpoint)
+    assert_accepted("ListEndpointsZdrResponse", get(port, "/endpoints/zdr").json)
+    assert_accepted("ListProvidersResponse", get(port, "/providers").json)
+    assert_accepted("ModelsCountResponse", get(port, "/models/count").json)
+    assert get(port, "/models/user", key="").status == 401
+    assert get(port, "/models/nobody/nothing/endpoints").status == 404
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("output_modalities=embeddings", {"sim/embedder"}),
+        ("output_modalities=image", {"sim/painter"}),
+        ("q=PRO", {"sim/echo-pro"}),
+        ("input_modalities=image", {"sim/painter", "sim/seer"}),
+        ("context=1000000", {"sim/long"}),
+        ("category=legal", {"sim/echo-pro"}),
+        ("min_price=2", {"sim/echo-pro", "sim/fine"}),
+        ("max_price=0.03&min_price=0.01", {"sim/tiny"}),
+        ("min_output_price=11", {"sim/echo-pro"}),
+        ("max_output_price=0.03&min_output_price=0.01", {"sim/tiny"}),
+        ("min_intelligence_index=50", {"sim/echo-pro"}),
+        ("max_coding_index=50", {"sim/echo"}),
+        ("distillable=false", {"sim/reasoner"}),
+        ("zdr=true", {"sim/echo"}),
+        ("region=eu", {"sim/echo"}),
+        ("providers=OpenAI", set()),
+        ("model_authors=nobody", set()),
+        ("arch=GPT", set()),
+        ("supported_parameters=logprobs", set()),
+        ("min_tool_success_rate=0.99", set()),
+        ("min_age_days=0&max_age_days=1", set()),
+    ],
+)
+def test_every_filter_filters(port: int, query: str, found: set[str]) -> None:
+    body = get(port, f"/models?{query.replace(' ', '%20')}").json
+    assert {model["id"] for model in body["data"]} == found
+    assert body["total_count"] == len(found)
+
+
+def test_lists_are_sorted_and_paged_as_asked(port: int) -> None:
+    dear = get(port, "/models?sort=pricing-high-to-low&limit=1").json
+    assert [model["id"] for model in dear["data"]] == ["sim/echo-pro"]
+    assert dear["links"]["next"]
+    assert get(port, "/models?sort=context-high-to-low").json["data"][0]["id"] == "sim/long"
+    for query in ("sort=dearest", "limit=0", "limit=1001", "offset=-1", "region=mars", "min_price=x", "zdr=yes"):
+        assert get(port, f"/models?{query}").status == 400, query
 
 
 def test_the_cost_is_the_tokens_at_the_listed_price(port: int) -> None:

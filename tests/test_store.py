@@ -320,9 +320,7 @@ def test_an_order_that_was_not_taken_up_leaves_its_key_free(engine: Engine) -> N
 def test_one_of_many_at_once_under_a_key_is_placed(engine: Engine) -> None:
     async def work(store: Store) -> None:
         account, key = await account_with(store, "a", USD)
-        places = [
-            replace(hold(account, key, f"h{n}", 100), repeatable=Repeatable(b"k", b"asked")) for n in range(20)
-        ]
+        places = [replace(hold(account, key, f"h{n}", 100), repeatable=Repeatable(b"k", b"asked")) for n in range(20)]
         outcomes = await asyncio.gather(*map(store.carry_out, places))
         assert sum(isinstance(outcome, Held) for outcome in outcomes) == 1
         assert (await store.balance(account.id)).pending_nanos == 100

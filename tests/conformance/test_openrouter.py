@@ -102,7 +102,7 @@ def test_lists(router: OpenRouter) -> None:
     assert router.embeddings.list_models().result.data[0].id == "sim/embedder"  # type: ignore[union-attr]
     assert router.endpoints.list(author="sim", slug="echo").data.endpoints[0].model_id == "sim/echo"
     assert router.endpoints.list_zdr_endpoints().data[0].model_id == "sim/echo"
-    assert router.providers.list().data[0].slug == "simulator"
+    assert router.providers.list().data[0].slug == "fakeprovider"
     with pytest.raises(errors.NotFoundResponseError):
         router.endpoints.list(author="nobody", slug="nothing")
 

@@ -117,7 +117,9 @@ def hold_row(hold: HoldRow) -> Row:
 
 
 def hold_from(row: Row) -> HoldRow:
-    return HoldRow(*row)
+    values = list(row)
+    values[_STREAMED] = bool(row[_STREAMED])
+    return HoldRow(*values)
 
 
 def hold_changes(h: HoldRow) -> Row:
@@ -136,4 +138,5 @@ def balance_changes(b: Balance) -> Row:
     return (b.credits_nanos, b.debits_nanos, b.pending_nanos, b.overdrawn_nanos, b.account_id)
 
 
+_STREAMED = HoldRow.__struct_fields__.index("streamed")
 _COST = Transfer.__struct_fields__.index("cost")

@@ -7,13 +7,10 @@ from decimal import Decimal, InvalidOperation
 import msgspec
 
 from farebox.core.errors import invalid, unknown
-from farebox.upstream.simulator.models import MODELS, Model
+from farebox.upstream.simulator.models import MODELS, PROVIDER, Model
 
 LIMIT_DEFAULT = 500
 LIMIT_MAX = 1000
-
-PROVIDER = "Simulator"
-EU_PROVIDER = "Simulator Europe"
 
 _PER_MILLION = 1_000_000
 
@@ -36,10 +33,10 @@ def page(path: str, query: dict[str, str]) -> bytes:
                 raise unknown(f"Model {author}/{slug} not found")
             return msgspec.json.encode({"data": _served(model)})
         case ["endpoints", "zdr"]:
-            endpoints = [_endpoint(model, EU_PROVIDER) for model in MODELS.values() if model.in_eu]
+            endpoints = [_endpoint(model, _EU_TAG) for model in MODELS.values() if model.in_eu]
             return msgspec.json.encode({"data": endpoints})
         case ["providers"]:
-            return msgspec.json.encode({"data": [_provider(PROVIDER), _provider(EU_PROVIDER)]})
+            return msgspec.json.encode({"data": [_PROVIDER_ENTRY]})
         case _:
             raise unknown("Not Found")
 
@@ -151,9 +148,7 @@ _FILTERS: dict[str, Callable[[str], Check]] = {
     "max_output_price": lambda value: _at_most(value, _completion),
     "arch": lambda value: lambda model: value == "Other",
     "model_authors": lambda value: lambda model: model.id.partition("/")[0] in _words(value),
-    "providers": lambda value: (
-        lambda model: PROVIDER in _words(value) or (model.in_eu and EU_PROVIDER in _words(value))
-    ),
+    "providers": lambda value: lambda model: PROVIDER in _words(value),
     "distillable": _distillable,
     "zdr": _zdr,
     "region": _region,
@@ -251,27 +246,26 @@ def _entry(model: Model) -> dict[str, object]:
 
 
 def _served(model: Model) -> dict[str, object]:
-    providers = (PROVIDER, EU_PROVIDER) if model.in_eu else (PROVIDER,)
     return {
         "id": model.id,
         "name": f"Simulated: {model.name}",
         "created": model.created,
         "description": model.description,
         "architecture": _architecture(model),
-        "endpoints": [_endpoint(model, provider) for provider in providers],
+        "endpoints": [_endpoint(model, tag) for tag in ((_TAG, _EU_TAG) if model.in_eu else (_TAG,))],
     }
 
 
-def _endpoint(model: Model, provider: str) -> dict[str, object]:
+def _endpoint(model: Model, tag: str) -> dict[str, object]:
     """The superset of what the SDKs of both languages demand."""
     return {
-        "name": f"{provider} | {model.id}",
+        "name": f"{PROVIDER} | {model.id}",
         "model_id": model.id,
         "model_name": f"Simulated: {model.name}",
         "context_length": model.context_tokens,
         "pricing": _pricing(model),
-        "provider_name": provider,
-        "tag": _slug(provider),
+        "provider_name": PROVIDER,
+        "tag": tag,
         "quantization": None,
         "max_completion_tokens": model.answer_tokens_max,
         "max_prompt_tokens": None,
@@ -291,17 +285,15 @@ def _endpoint(model: Model, provider: str) -> dict[str, object]:
     }
 
 
-def _provider(name: str) -> dict[str, object]:
-    return {
-        "name": name,
-        "slug": _slug(name),
-        "privacy_policy_url": None,
-        "terms_of_service_url": None,
-        "status_page_url": None,
-        "headquarters": "DE" if name == EU_PROVIDER else None,
-        "datacenters": ["DE"] if name == EU_PROVIDER else None,
-    }
+_TAG = "fakeprovider"
+_EU_TAG = "fakeprovider/eu"
 
-
-def _slug(name: str) -> str:
-    return name.lower().replace(" ", "-")
+_PROVIDER_ENTRY = {
+    "name": PROVIDER,
+    "slug": _TAG,
+    "privacy_policy_url": None,
+    "terms_of_service_url": None,
+    "status_page_url": None,
+    "headquarters": "DE",
+    "datacenters": ["DE", "US"],
+}

@@ -8,6 +8,7 @@ from msgspec import Raw, Struct
 from farebox.core.errors import Refusal, invalid
 from farebox.core.formats.envelope import refusal_body
 from farebox.upstream.simulator.faults import Faults
+from farebox.upstream.simulator.models import PROVIDER
 from farebox.upstream.simulator.talk import CREATED, Said, Talk, Tool, Turn, cost_members, data, first_tool
 
 __all__ = ["COMMENT", "events", "read", "refused", "whole"]
@@ -120,7 +121,7 @@ def whole(said: Said, generation_id: str, faults: Faults) -> bytes:
     }
     body: dict[str, object] = {
         "id": generation_id,
-        "provider": "Simulator",
+        "provider": PROVIDER,
         "model": said.model.id,
         "object": "chat.completion",
         "created": CREATED,
@@ -183,7 +184,7 @@ def _chunk(said: Said, generation_id: str, delta: dict[str, object]) -> dict[str
     choice = {"index": 0, "delta": delta, "finish_reason": None, "native_finish_reason": None, "logprobs": None}
     return {
         "id": generation_id,
-        "provider": "Simulator",
+        "provider": PROVIDER,
         "model": said.model.id,
         "object": "chat.completion.chunk",
         "created": CREATED,

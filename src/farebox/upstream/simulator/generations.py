@@ -9,6 +9,7 @@ from msgspec import Raw
 
 from farebox.core.errors import unknown
 from farebox.upstream.simulator.faults import Faults
+from farebox.upstream.simulator.models import PROVIDER
 from farebox.upstream.simulator.talk import Said, number_of
 
 KEPT_MAX = 100_000
@@ -67,7 +68,7 @@ def _record(generation_id: str, said: Said, faults: Faults, *, streamed: bool, s
         "tokens_completion": tokens,
         "tokens_prompt": said.prompt_tokens,
         "origin": "",
-        "provider_name": "Simulator",
+        "provider_name": PROVIDER,
         "streamed": streamed,
         "total_cost": cost,
         "usage": cost,

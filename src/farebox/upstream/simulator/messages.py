@@ -8,11 +8,15 @@ from msgspec import Raw, Struct
 from farebox.core.errors import Refusal, invalid
 from farebox.core.formats import messages
 from farebox.upstream.simulator.faults import Faults
+from farebox.upstream.simulator.models import PROVIDER
 from farebox.upstream.simulator.talk import Said, Talk, Tool, Turn, cost_members, data, first_tool
 
 __all__ = ["COMMENT", "events", "read", "refused", "whole"]
 
 COMMENT = b": OPENROUTER PROCESSING"
+
+_WHOLE_ONLY = {"cache_creation": None, "inference_geo": None, "service_tier": None}
+"""Members of a usage that `message_delta` does without."""
 
 _STOPS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
@@ -101,7 +105,8 @@ def _blocks(said: Said, generation_id: str) -> list[dict[str, Any]]:
     if said.tool_call:
         name, arguments = said.tool_call
         call_id = f"toolu_{generation_id[-8:]}"
-        blocks.append({"type": "tool_use", "id": call_id, "name": name, "input": msgspec.json.decode(arguments)})
+        call = {"type": "tool_use", "id": call_id, "name": name, "caller": {"type": "direct"}}
+        blocks.append({**call, "input": msgspec.json.decode(arguments)})
     elif said.pieces:
         blocks.append({"type": "text", "text": said.text, "citations": None})
     return blocks
@@ -115,7 +120,7 @@ def _message(said: Said, generation_id: str) -> dict[str, Any]:
         "container": None,
         "content": [],
         "model": said.model.id,
-        "provider": "Simulator",
+        "provider": PROVIDER,
         "stop_reason": None,
         "stop_details": None,
         "stop_sequence": None,
@@ -124,12 +129,11 @@ def _message(said: Said, generation_id: str) -> dict[str, Any]:
 
 def whole(said: Said, generation_id: str, faults: Faults) -> bytes:
     """The body of an answer that is not streamed."""
-    usage = {**_usage(said, faults), "cache_creation": None, "inference_geo": None, "service_tier": None}
     body = {
         **_message(said, generation_id),
         "content": _blocks(said, generation_id),
         "stop_reason": _STOPS[said.finish_reason],
-        "usage": None if faults.usage == "is-null" else usage,
+        "usage": None if faults.usage == "is-null" else {**_usage(said, faults), **_WHOLE_ONLY},
     }
     if faults.usage == "missing":
         del body["usage"]
@@ -140,7 +144,7 @@ def events(said: Said, generation_id: str, faults: Faults) -> list[bytes]:
     """Each event of a streamed answer without its end."""
     start = _message(said, generation_id)
     if faults.defect != "no-start-usage":
-        start["usage"] = {**_usage(said, faults), "input_tokens": 0, "output_tokens": 0}
+        start["usage"] = {**_usage(said, faults), **_WHOLE_ONLY, "input_tokens": 0, "output_tokens": 0}
         for member in ("cost", "is_byok", "cost_details"):
             del start["usage"][member]
     told: list[dict[str, Any]] = [{"type": "message_start", "message": start}, {"type": "ping"}]

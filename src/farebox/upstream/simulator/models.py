@@ -127,6 +127,9 @@ MODELS: dict[str, Model] = {
     )
 }
 
+PROVIDER = "FakeProvider"
+"""Who serves every model: the name that OpenRouter's document keeps for this."""
+
 ROUTED = {"sim/auto": "sim/echo"}
 """Which model a router picks."""
 

@@ -1,0 +1,214 @@
+"""The upstream's lists, less what a plan does not include, page by page, kept and renewed; a generation's record."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.gateway import Gateway, Response, eventually
+from tests.schemas import assert_accepted
+from tests.upstreams import ENTRIES, HttpUpstream
+
+
+def get(gateway: Gateway, path: str, key: str | None = None) -> Response:
+    headers = {} if key is None else {"authorization": f"Bearer {key}"}
+    return gateway.request("GET", f"/api/v1{path}", headers=headers)
+
+
+def ids(answer: Response) -> list[str]:
+    return [model["id"] for model in answer.json["data"]]
+
+
+def test_every_list_is_as_the_sdks_demand(shared_gateway: Gateway) -> None:
+    for path in ("/models", "/models/user", "/embeddings/models"):
+        body = get(shared_gateway, path, shared_gateway.key).json
+        assert_accepted("ModelsListResponse", body)
+        assert body["object"] == "list"
+        assert {model["object"] for model in body["data"]} == {"model"}
+        assert body["total_count"] == len(body["data"])
+    assert_accepted("ListProvidersResponse", get(shared_gateway, "/providers").json)
+    assert_accepted("ListEndpointsZdrResponse", get(shared_gateway, "/endpoints/zdr").json)
+    assert_accepted("ModelsCountResponse", get(shared_gateway, "/models/count").json)
+    served = get(shared_gateway, "/models/sim/echo/endpoints").json["data"]
+    assert_accepted("ListEndpointsZdrResponse", {"data": served["endpoints"]})
+
+
+def test_who_may_read_them(shared_gateway: Gateway) -> None:
+    for path in ("/models", "/models/count", "/embeddings/models", "/providers", "/endpoints/zdr"):
+        assert get(shared_gateway, path).status == 200
+        assert get(shared_gateway, path, "sk-fb-nobody").status == 401
+    for path in ("/models/user", "/generation?id=gen-1", "/key", "/credits"):
+        assert get(shared_gateway, path).status == 401
+        assert get(shared_gateway, f"{path}{'&' if '?' in path else '?'}token={shared_gateway.key}").status == 401
+
+
+def test_filters_are_the_upstreams(shared_gateway: Gateway) -> None:
+    assert ids(get(shared_gateway, "/models?q=pro")) == ["sim/echo-pro"]
+    assert ids(get(shared_gateway, "/models?output_modalities=embeddings")) == ["sim/embedder"]
+    assert "sim/embedder" not in ids(get(shared_gateway, "/models"))
+    dear = ids(get(shared_gateway, "/models?sort=pricing-high-to-low&min_price=1&limit=2"))
+    assert dear == ["sim/echo-pro", "sim/fine"]
+    assert get(shared_gateway, "/models/count?output_modalities=image").json == {"data": {"count": 1}}
+    wrong = get(shared_gateway, "/models?region=mars")
+    assert (wrong.status, "region" in wrong.error["message"]) == (400, True)
+    assert get(shared_gateway, "/models?q=" + "x" * 3000).status == 400
+
+
+@pytest.mark.parametrize("path", ["/models?sort=newest", "/models/user", "/models?q=echo"])
+def test_pages_hold_each_model_once_with_its_filter(shared_gateway: Gateway, path: str) -> None:
+    everything = ids(get(shared_gateway, path, shared_gateway.key))
+    paged: list[str] = []
+    following: str | None = f"{path}{'&' if '?' in path else '?'}limit=2"
+    while following:
+        page = get(shared_gateway, following.removeprefix("/api/v1"), shared_gateway.key)
+        assert page.json["total_count"] == len(everything)
+        paged += ids(page)
+        following = page.json["links"]["next"]
+    assert paged == everything
+    assert ids(get(shared_gateway, f"{path}{'&' if '?' in path else '?'}offset=1000", shared_gateway.key)) == []
+
+
+def test_what_the_plan_does_not_include_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "farebox.toml").write_text('[plans.narrow]\nmodels = ["sim/echo*", "sim/embedder"]\n')
+    with Gateway(tmp_path) as gateway:
+        key = gateway.new_key("narrow", "--plan", "narrow")
+        narrow = ["sim/echo", "sim/echo:free", "sim/echo-pro"]
+        assert ids(get(gateway, "/models", key)) == ids(get(gateway, "/models/user", key)) == narrow
+        assert ids(get(gateway, "/models?limit=2&offset=2", key)) == ["sim/echo-pro"]
+        assert get(gateway, "/models?limit=2", key).json["total_count"] == 3
+        assert get(gateway, "/models/count", key).json["data"]["count"] == 3
+        assert ids(get(gateway, "/embeddings/models", key)) == ["sim/embedder"]
+        assert get(gateway, "/models/sim/echo/endpoints", key).status == 200
+        assert get(gateway, "/models/sim/tiny/endpoints", key).status == 404
+        assert get(gateway, "/models/sim/tiny/endpoints").status == 200
+        assert len(ids(get(gateway, "/models"))) > 3
+
+
+# Kept and renewed
+
+
+@pytest.fixture
+def upstream() -> Iterator[HttpUpstream]:
+    with HttpUpstream().serving() as serving:
+        yield serving
+
+
+def serve(tmp_path: Path, upstream: HttpUpstream, refresh_seconds: float, max_age_seconds: float = 3600) -> Gateway:
+    settings = {
+        "FAREBOX_PRICES_REFRESH_SECONDS": str(refresh_seconds),
+        "FAREBOX_PRICES_MAX_AGE_SECONDS": str(max_age_seconds),
+    }
+    return Gateway(tmp_path, "--upstream", upstream.url, OPENROUTER_API_KEY="sk-or-x", **settings)
+
+
+def test_a_list_is_asked_for_once_while_it_is_fresh(tmp_path: Path, upstream: HttpUpstream) -> None:
+    with serve(tmp_path, upstream, 300) as gateway:
+        upstream.asked.clear()
+        for _ in range(3):
+            assert ids(get(gateway, "/models?q=x&unknown=1&limit=1")) == ["a/b"]
+            assert ids(get(gateway, "/models?offset=1&limit=1&q=x")) == ["a/e"]
+        assert upstream.asked == ["/models?q=x"]
+        upstream.pages["/models/a/b/endpoints"] = {"data": {"id": "a/b", "endpoints": []}}
+        assert get(gateway, "/models/a/b/endpoints").json == {"data": {"id": "a/b", "endpoints": []}}
+        assert get(gateway, "/models/a/e/endpoints").status == 404
+        assert get(gateway, "/models/no/body/endpoints").status == 404
+        assert "/models/no/body/endpoints" not in upstream.asked
+
+
+def test_a_list_that_is_asked_for_is_renewed_and_one_that_cannot_be_is_marked(
+    tmp_path: Path, upstream: HttpUpstream
+) -> None:
+    with serve(tmp_path, upstream, 0.3) as gateway:
+        assert ids(get(gateway, "/models")) == ["a/b", "a/e"]
+        upstream.models(*ENTRIES[:1])
+        eventually(lambda: ids(get(gateway, "/models")) == ["a/b"])
+        assert "x-farebox-stale" not in get(gateway, "/models").headers
+        upstream.is_down = True
+        eventually(lambda: get(gateway, "/models").headers.get("x-farebox-stale") == "true")
+        assert ids(get(gateway, "/models")) == ["a/b"]
+        missing = get(gateway, "/providers")
+        assert (missing.status, missing.error["metadata"]["error_type"]) == (502, "provider_unavailable")
+        upstream.is_down = False
+        eventually(lambda: "x-farebox-stale" not in get(gateway, "/models").headers)
+
+
+def test_a_list_is_not_served_for_ever(tmp_path: Path, upstream: HttpUpstream) -> None:
+    with serve(tmp_path, upstream, 0.2, max_age_seconds=1) as gateway:
+        assert get(gateway, "/models").status == 200
+        upstream.is_down = True
+        eventually(lambda: get(gateway, "/models").status == 502)
+
+
+@pytest.mark.parametrize("page", [{"nothing": 1}, [], "text"])
+def test_a_page_that_cannot_be_read_is_none(tmp_path: Path, upstream: HttpUpstream, page: Any) -> None:
+    with serve(tmp_path, upstream, 300) as gateway:
+        upstream.pages["/providers"] = page
+        assert get(gateway, "/providers").status == 502
+
+
+# A generation's record
+
+
+def generation_of(gateway: Gateway, key: str | None = None, simulate: str = "generation-ms=0") -> str:
+    return str(gateway.chat(key, simulate).headers["x-generation-id"])
+
+
+def test_a_generation_is_told_with_its_fare_to_its_own_account(shared_gateway: Gateway) -> None:
+    key = shared_gateway.new_key("author", "--plan", "free", "--prepaid", "1")
+    other = shared_gateway.new_key("other", "--plan", "free", "--prepaid", "1")
+    path = f"/generation?id={generation_of(shared_gateway, key)}"
+    body = get(shared_gateway, path, key).json
+    assert_accepted("GenerationResponse", body)
+    record = body["data"]
+    assert record["total_cost"] == record["usage"] == 2.55e-06
+    assert (record["farebox_state"], record["farebox_fare_events"], record["farebox_fare_usd"]) == ("posted", 1, 0.0001)
+    assert b'"total_cost":2.55e-06' in get(shared_gateway, path, key).body
+    strangers = get(shared_gateway, path, other)
+    nobodys = get(shared_gateway, "/generation?id=gen-nobody", key)
+    for missing in (strangers, nobodys):
+        assert missing.status == 404
+        assert missing.error["message"].endswith("not found")
+    second = shared_gateway.cli("key", "create", "author")["key"]
+    assert get(shared_gateway, path, second).status == 200
+
+
+def test_a_generation_is_not_there_until_the_upstream_has_it(shared_gateway: Gateway) -> None:
+    path = f"/generation?id={generation_of(shared_gateway, simulate='generation-ms=400')}"
+    missing = get(shared_gateway, path, shared_gateway.key)
+    assert missing.status == 404
+    assert missing.error["metadata"]["error_type"] == "not_found"
+    time.sleep(0.5)
+    assert get(shared_gateway, path, shared_gateway.key).status == 200
+
+
+def test_a_generation_that_is_an_open_question_has_a_cost_and_no_fare_yet(shared_gateway: Gateway) -> None:
+    generation_id = generation_of(shared_gateway, simulate="usage=missing,generation-ms=0")
+    record = get(shared_gateway, f"/generation?id={generation_id}", shared_gateway.key).json["data"]
+    assert record["total_cost"] == 2.55e-06
+    assert (record["farebox_state"], record["farebox_fare_usd"]) == ("open", None)
+
+
+def test_a_record_lacks_no_member_and_tells_nothing_of_the_operator(tmp_path: Path, upstream: HttpUpstream) -> None:
+    told = {"id": "gen-1", "total_cost": 0.0001, "usage": 0.0001, "is_byok": False, "app_id": 7, "workspace_id": "w"}
+    upstream.pages["/generation"] = {"data": {**told, "user_agent": "farebox"}}
+    usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "cost": 0.0001}
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hi"}}
+    answer = {"id": "gen-1", "object": "chat.completion", "created": 1, "model": "a/b-served", "choices": [choice]}
+    upstream.answer = [json.dumps({**answer, "system_fingerprint": None, "usage": usage}).encode()]
+    upstream.content_type = "application/json"
+    with serve(tmp_path, upstream, 300) as gateway:
+        key = gateway.new_key("a", "--plan", "paying", "--prepaid", "1")
+        gateway.chat(key, model="a/b")
+        body = get(gateway, "/generation?id=gen-1", key).json
+        assert_accepted("GenerationResponse", body)
+        record = body["data"]
+        assert (record["model"], record["tokens_prompt"], record["tokens_completion"]) == ("a/b-served", 1, 2)
+        assert (record["app_id"], record["workspace_id"], record["user_agent"]) == (None, None, None)
+        upstream.is_down = True
+        assert get(gateway, "/generation?id=gen-1", key).status == 502
+        assert get(gateway, "/generation?id=gen-2", key).status == 404
+        for query in ("", "?id=", "?id=a&id=b"):
+            assert get(gateway, f"/generation{query}", key).status == 400
