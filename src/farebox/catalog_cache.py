@@ -44,6 +44,15 @@ class _Listed(Struct):
     data: Raw
 
 
+class _Error(Struct):
+    message: str
+
+
+class _Said(Struct):
+    error: _Error
+
+
+_decode_said = msgspec.json.Decoder(_Said).decode
 _decode_listed = msgspec.json.Decoder(_Listed).decode
 _decode_entries = msgspec.json.Decoder(tuple[Raw, ...]).decode
 
@@ -153,7 +162,7 @@ class Catalog:
             except (UpstreamUnreachable, UpstreamBroke) as error:
                 raise unreachable(f"The upstream does not give {path} now: {error}") from error
         if found.status == 400:
-            raise invalid(f"The upstream says that the query is wrong: {_excerpt(found)}")
+            raise invalid(f"The upstream refused the query: {_said(found)}")
         if found.status == 404:
             raise unknown(f"The upstream has no {path}")
         if found.status != 200:
@@ -181,8 +190,11 @@ def _not_given(path: str, found: Fetched) -> str:
     return f"The upstream answered GET {path} with status {found.status}"
 
 
-def _excerpt(found: Fetched) -> str:
-    return found.body[:300].decode("utf-8", "replace")
+def _said(found: Fetched) -> str:
+    try:
+        return _decode_said(found.body).error.message
+    except UNREADABLE:
+        return found.body[:300].decode("utf-8", "replace")
 
 
 def _no_prices(why: str) -> Refusal:

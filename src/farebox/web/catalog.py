@@ -173,11 +173,15 @@ def _query(scope: Scope) -> dict[str, str]:
     raw: bytes = scope["query_string"]
     if len(raw) > QUERY_BYTES_MAX:
         raise invalid(f"the query is longer than {QUERY_BYTES_MAX} bytes")
-    return dict(parse_qsl(raw.decode("latin-1")))
+    return dict(parse_qsl(raw.decode("latin-1"), keep_blank_values=True))
 
 
 def _filters(query: dict[str, str], names: frozenset[str]) -> Query:
-    return tuple(sorted((name, value) for name, value in query.items() if name in names))
+    chosen = tuple(sorted((name, value) for name, value in query.items() if name in names))
+    for name, value in chosen:
+        if not value:
+            raise invalid(f"{name}: it is empty; give a value, or leave it out")
+    return chosen
 
 
 def _whole(query: dict[str, str], name: str, otherwise: int, least: int) -> int:

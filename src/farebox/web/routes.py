@@ -20,7 +20,7 @@ from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange
 from farebox.generations import Generations
 from farebox.ports import Callers
-from farebox.web import account, catalog
+from farebox.web import account, catalog, docs
 from farebox.web.asgi import Endpoint, send_json
 from farebox.web.refusals import ENVELOPE, RefusalResponse, guarded, refuse
 from farebox.web.relay import BodyBounds, relay
@@ -72,6 +72,8 @@ def app(services: Services) -> ASGIApp:
         routes=[
             *(Route(path, endpoint, methods=["POST"]) for path, endpoint in billable.items()),
             *(Route(base + path, each, methods=["GET"]) for path, each in under_each_base.items() for base in BASES),
+            Route("/openapi.json", docs.document(), methods=["GET"]),
+            Route("/docs", docs.page(), methods=["GET"]),
             Route("/healthz", guarded(_healthz), methods=["GET"]),
             Route("/readyz", guarded(_readyz(services.catalog)), methods=["GET"]),
         ],

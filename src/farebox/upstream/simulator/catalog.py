@@ -81,13 +81,26 @@ def _search(value: str) -> Check:
     return lambda model: value.lower() in f"{model.id} {model.name}".lower()
 
 
-def _at_least(value: str, of: Callable[[Model], Decimal | None]) -> Check:
+def _bound(value: str, most: int | None) -> Decimal:
     bound = Decimal(value)
+    if not bound.is_finite() or bound < 0 or (most is not None and bound > most):
+        raise ValueError(value)
+    return bound
+
+
+def _whole_number(value: str, least: int) -> str:
+    if int(value) < least:
+        raise ValueError(value)
+    return value
+
+
+def _at_least(value: str, of: Callable[[Model], Decimal | None], most: int | None = None) -> Check:
+    bound = _bound(value, most)
     return lambda model: (found := of(model)) is not None and found >= bound
 
 
-def _at_most(value: str, of: Callable[[Model], Decimal | None]) -> Check:
-    bound = Decimal(value)
+def _at_most(value: str, of: Callable[[Model], Decimal | None], most: int | None = None) -> Check:
+    bound = _bound(value, most)
     return lambda model: (found := of(model)) is not None and found <= bound
 
 
@@ -141,7 +154,7 @@ _FILTERS: dict[str, Callable[[str], Check]] = {
     "supported_parameters": lambda value: lambda model: _words(value) <= set(model.parameters),
     "category": _category,
     "q": _search,
-    "context": lambda value: _at_least(value, lambda model: Decimal(model.context_tokens)),
+    "context": lambda value: _at_least(_whole_number(value, 1), lambda model: Decimal(model.context_tokens)),
     "min_price": lambda value: _at_least(value, _prompt),
     "max_price": lambda value: _at_most(value, _prompt),
     "min_output_price": lambda value: _at_least(value, _completion),
@@ -152,10 +165,10 @@ _FILTERS: dict[str, Callable[[str], Check]] = {
     "distillable": _distillable,
     "zdr": _zdr,
     "region": _region,
-    "min_age_days": lambda value: _at_least(value, _age_days),
-    "max_age_days": lambda value: _at_most(value, _age_days),
-    "min_tool_success_rate": lambda value: _at_least(value, _tool_success),
-    "max_tool_success_rate": lambda value: _at_most(value, _tool_success),
+    "min_age_days": lambda value: _at_least(_whole_number(value, 0), _age_days),
+    "max_age_days": lambda value: _at_most(_whole_number(value, 0), _age_days),
+    "min_tool_success_rate": lambda value: _at_least(value, _tool_success, 1),
+    "max_tool_success_rate": lambda value: _at_most(value, _tool_success, 1),
     **dict.fromkeys(
         ("min_intelligence_index", "min_coding_index", "min_agentic_index"), lambda value: _at_least(value, _index)
     ),
