@@ -3,13 +3,17 @@
 PYTHON ?= $(shell tools/find-python)
 BIN := .venv/bin
 
-.PHONY: serve test lint bench lock docs clean
+.PHONY: serve test test-frameworks lint bench lock docs clean
 
 serve: .venv/.run
 	@$(BIN)/farebox serve
 
 test: .venv/.dev
 	$(BIN)/python -m pytest
+
+# Frameworks that people build on: apart, because they bring a hundred packages along.
+test-frameworks: .venv/.dev .venv-frameworks/.done
+	$(BIN)/python -m pytest tests/frameworks
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check .
@@ -29,10 +33,11 @@ docs: .venv/.dev
 lock:
 	uv pip compile -q pyproject.toml --group build -o requirements/run.txt $(LOCK)
 	uv pip compile -q pyproject.toml --group dev -o requirements/dev.txt $(LOCK)
+	uv pip compile -q --group pyproject.toml:frameworks -o requirements/frameworks.txt $(LOCK)
 LOCK := --generate-hashes --no-emit-index-url --no-header --no-annotate --universal --python-version 3.11 --upgrade
 
 clean:
-	rm -rf .venv tests/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-frameworks tests/frameworks/node/node_modules tests/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/bin/python:
 	@tools/make-venv "$(PYTHON)"
@@ -46,4 +51,10 @@ clean:
 .venv/.dev: .venv/.run requirements/dev.txt
 	@echo "Installing what the tests need into .venv ..."
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+.venv-frameworks/.done: .venv/bin/python requirements/frameworks.txt
+	@echo "Installing the frameworks into .venv-frameworks ..."
+	@tools/make-venv "$(PYTHON)" .venv-frameworks
+	@.venv-frameworks/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/frameworks.txt
 	@touch $@

@@ -47,12 +47,17 @@ def node() -> Path:
         subprocess.run("apt-get update -qq && apt-get install -y -qq nodejs npm", shell=True, capture_output=True)
     if not _has_node():
         missing(f"Node {NODE_MAJOR_MIN} or newer is not installed, so the TypeScript SDKs are not tried")
-    stamp = NODE / "node_modules" / ".package-lock.json"
-    if not stamp.exists() or stamp.stat().st_mtime < (NODE / "package-lock.json").stat().st_mtime:
-        done = subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=NODE, capture_output=True, text=True)
+    npm_install(NODE)
+    return NODE
+
+
+def npm_install(folder: Path) -> None:
+    """Install what the folder's lock names, if that has not been done."""
+    stamp = folder / "node_modules" / ".package-lock.json"
+    if not stamp.exists() or stamp.stat().st_mtime < (folder / "package-lock.json").stat().st_mtime:
+        done = subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=folder, capture_output=True, text=True)
         if done.returncode:
             missing(f"the npm packages could not be installed: {done.stderr[-500:]}")
-    return NODE
 
 
 def _has_node() -> bool:
