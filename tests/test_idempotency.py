@@ -98,7 +98,7 @@ def test_an_answer_too_long_to_keep_is_named_as_such(shared_gateway: Gateway, st
     assert len(first.body) > 1024 * 1024
     refused = under(shared_gateway, "k", path, key, "tokens=9000", **body)
     assert refused.status == 410
-    assert "too long" in refused.error["message"]
+    assert "over 1048576 bytes" in refused.error["message"]
     assert refused.error["metadata"]["generation_id"] == first.headers["x-generation-id"]
     assert posts(shared_gateway, name) == ["fare"]
 

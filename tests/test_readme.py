@@ -11,7 +11,7 @@ import pytest
 from tests.gateway import Gateway
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
-PRINTED_BASE = "http://127.0.0.1:8080/api/v1"
+PRINTED_BASE = "http://127.0.0.1:8080/api"
 
 
 def block(heading: str) -> str:
@@ -34,17 +34,22 @@ def run(command: list[str], environment: dict[str, str], cwd: Path | None = None
 
 
 def test_curl(shared_gateway: Gateway, environment: dict[str, str]) -> None:
-    script = block("curl").replace(PRINTED_BASE, shared_gateway.base)
+    script = block("curl").replace(PRINTED_BASE, shared_gateway.base.removesuffix("/v1"))
     assert "You said: Hello" in run(["bash", "-c", script], environment)
 
 
 def test_the_openai_sdk(shared_gateway: Gateway, environment: dict[str, str]) -> None:
-    script = block("OpenAI SDK (Python)").replace(PRINTED_BASE, shared_gateway.base)
+    script = block("OpenAI SDK (Python)").replace(PRINTED_BASE, shared_gateway.base.removesuffix("/v1"))
+    assert run([sys.executable, "-c", script], environment) == "You said: Hello\n"
+
+
+def test_the_anthropic_sdk(shared_gateway: Gateway, environment: dict[str, str]) -> None:
+    script = block("Anthropic SDK (Python)").replace(PRINTED_BASE, shared_gateway.base.removesuffix("/v1"))
     assert run([sys.executable, "-c", script], environment) == "You said: Hello\n"
 
 
 def test_the_openrouter_sdk(shared_gateway: Gateway, environment: dict[str, str], node: Path, tmp_path: Path) -> None:
-    script = block("OpenRouter SDK (TypeScript)").replace(PRINTED_BASE, shared_gateway.base)
+    script = block("OpenRouter SDK (TypeScript)").replace(PRINTED_BASE, shared_gateway.base.removesuffix("/v1"))
     (tmp_path / "readme.mjs").write_text(script)
     (tmp_path / "node_modules").symlink_to(node / "node_modules")
     assert run(["node", "readme.mjs"], environment, tmp_path) == "You said: Hello 0.00000255\n"

@@ -14,6 +14,8 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.config import Config
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -38,6 +40,7 @@ from farebox.core.ledger import (
 )
 from farebox.core.usage import Cost, Nothing, Unknown
 from farebox.ports import Account, BooksUnavailable, Key, NameTaken
+from farebox.store import migrate
 from farebox.store.prepare import HEAD, UnusableBooks, prepare, sqlite_path
 from farebox.store.sqlite import SqliteStore
 from farebox.testing import MemoryStore
@@ -581,6 +584,32 @@ def test_the_schema_that_code_expects_is_the_newest_migration(tmp_path: Path) ->
     db = sqlite3.connect(tmp_path / "books.db")
     assert db.execute("SELECT version_num FROM alembic_version").fetchone() == (HEAD,)
     db.close()
+
+
+def test_older_books_are_upgraded_and_keep_what_is_in_them(tmp_path: Path) -> None:
+    path = tmp_path / "books.db"
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrate.__file__).with_name("migrations")))
+    config.attributes["url"] = f"sqlite:///{path}"
+    command.upgrade(config, "0001")
+    db = sqlite3.connect(path)
+    db.execute("INSERT INTO account (id, name, plan, created_us) VALUES (2, 'old', 'paying', 1)")
+    db.execute("INSERT INTO balance VALUES (2, 0, 0, 0, 0, 0)")
+    db.commit()
+    db.close()
+    assert prepare(path) is False
+
+    async def main() -> None:
+        store = await SqliteStore.open(path, "w")
+        assert [account.name for account in await store.accounts()] == ["old"]
+        key = await store.create_key(2, "", b"k", "hint", 1)
+        account = (await store.accounts())[0]
+        await store.carry_out(TopUp("t", 2, 1000, 1))
+        place = replace(hold(account, key, "h", 100), repeatable=Repeatable(b"k", b""))
+        assert await store.carry_out(place) == Held(100)
+        await store.close()
+
+    asyncio.run(main())
 
 
 def test_two_processes_that_make_the_books_at_once_make_them_once(tmp_path: Path) -> None:

@@ -88,8 +88,9 @@ def simulator_page() -> str:
 # The simulated upstream
 
 It stands in for OpenRouter: inside `farebox serve` where no upstream is configured, or alone with `farebox simulate`. It
-answers `POST /api/v1/chat/completions` and `GET /api/v1/models` in OpenRouter's shapes, deterministically, and demands a
-Bearer token (any). No money moves.
+answers `POST /api/v1/chat/completions`, `/messages`, `/responses` and `/embeddings`, and OpenRouter's lists with their
+filters, in OpenRouter's shapes, deterministically. Orders demand a key (any). What an order cost is told by
+`GET /api/v1/generation?id=`, a while after its end and only to the key that asked. No money moves.
 
 ## Models
 

@@ -50,14 +50,8 @@ class Answer:
     def headers(self) -> HeaderList:
         """The upstream's that may pass, and ours."""
         headers = list(self._reply.headers)
-        generation_id = self._meter.progress.generation_id
-        if (
-            self._reply.generation_id is None
-            and generation_id
-            and generation_id.isascii()
-            and generation_id.isprintable()
-        ):
-            headers.append((b"x-generation-id", generation_id.encode()))
+        if self._reply.generation_id is None:
+            headers += _named(self._meter.progress.generation_id)
         if self._answer_cap is not None:
             headers.append((ANSWER_CAP_HEADER, b"%d" % self._answer_cap))
         return headers
@@ -173,8 +167,7 @@ class Replay:
 
     @property
     def headers(self) -> HeaderList:
-        named = [(b"x-generation-id", self._hold.generation_id.encode())] if self._hold.generation_id else []
-        return [*named, REPLAYED_HEADER]
+        return [*_named(self._hold.generation_id), REPLAYED_HEADER]
 
     def hang_up(self) -> None:
         """Nothing to stop."""
@@ -184,6 +177,13 @@ class Replay:
 
     async def events(self) -> AsyncIterator[bytes]:
         yield self._body
+
+
+def _named(generation_id: str | None) -> HeaderList:
+    """The header that names a generation; none for an id that would break it."""
+    if not generation_id or not generation_id.isascii() or not generation_id.isprintable():
+        return []
+    return [(b"x-generation-id", generation_id.encode())]
 
 
 FORGET_SECONDS = 3600

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from farebox.answers import SHELVED, Answer, Replay
+from farebox.answers import KEPT_BYTES_MAX, SHELVED, Answer, Replay
 from farebox.core.errors import (
     Refusal,
     broken,
@@ -181,9 +181,9 @@ class Exchange:
             raise conflict("idempotency-key: the order under this key is still being answered", REPEAT_SECONDS)
         kept = await self._ledger.kept_answer(hold.id)
         if kept is None:
-            why = "was too long to be kept" if hold.state == "posted" else "was cut off before its end"
+            why = f"was over {KEPT_BYTES_MAX} bytes, or broke off" if hold.state == "posted" else "was cut off"
             raise gone(
-                f"idempotency-key: the answer to the order under this key {why}, so it cannot be given again."
+                f"idempotency-key: the answer to the order under this key was not kept: it {why}."
                 f" Its generation is {hold.generation_id or 'not known'}; to order anew, send another key",
                 generation_id=hold.generation_id,
             )

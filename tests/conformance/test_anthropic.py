@@ -1,11 +1,15 @@
 """`anthropic` (Python) against the real server: messages, and the streaming helper, the strict one."""
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import anthropic
 import pytest
 
 from tests.gateway import Gateway, eventually
+
+ClientOf = Callable[..., anthropic.Anthropic]
 
 HUNG_UP = "held (open: the caller hung up before the answer's end)"
 HELLO: Any = [{"role": "user", "content": "Hello"}]
@@ -26,8 +30,20 @@ def root(gateway: Gateway) -> str:
 
 
 @pytest.fixture
-def client(shared_gateway: Gateway) -> anthropic.Anthropic:
-    return anthropic.Anthropic(base_url=root(shared_gateway), auth_token=shared_gateway.key, max_retries=0)
+def client_of(shared_gateway: Gateway) -> Iterator[ClientOf]:
+    """A client for a key; all are closed at the end."""
+    with ExitStack() as stack:
+
+        def make(key: str, retries: int = 0) -> anthropic.Anthropic:
+            client = anthropic.Anthropic(base_url=root(shared_gateway), auth_token=key, max_retries=retries)
+            return stack.enter_context(client)
+
+        yield make
+
+
+@pytest.fixture
+def client(shared_gateway: Gateway, client_of: ClientOf) -> anthropic.Anthropic:
+    return client_of(shared_gateway.key)
 
 
 def ask(client: anthropic.Anthropic, model: str = "sim/echo", **more: Any) -> Any:
@@ -43,8 +59,8 @@ def test_whole(client: anthropic.Anthropic) -> None:
 
 
 def test_by_x_api_key(shared_gateway: Gateway) -> None:
-    client = anthropic.Anthropic(base_url=root(shared_gateway), api_key=shared_gateway.key, max_retries=0)
-    assert ask(client).content[0].text == "You said: Hello"
+    with anthropic.Anthropic(base_url=root(shared_gateway), api_key=shared_gateway.key, max_retries=0) as client:
+        assert ask(client).content[0].text == "You said: Hello"
 
 
 @pytest.mark.parametrize("fault", STREAMED)
@@ -113,7 +129,7 @@ def test_each_status_is_its_typed_error(
     assert raised.value.status_code == status
 
 
-def test_fareboxs_own_errors_have_anthropics_types(shared_gateway: Gateway, client: anthropic.Anthropic) -> None:
+def test_fareboxs_own_errors_have_anthropics_types(shared_gateway: Gateway, client_of: ClientOf) -> None:
     poor = shared_gateway.new_key("poor reader", "--plan", "paying")
     for key, model, messages, kind in (
         (shared_gateway.key, "sim/echo", [], "invalid_request_error"),
@@ -121,26 +137,24 @@ def test_fareboxs_own_errors_have_anthropics_types(shared_gateway: Gateway, clie
         ("sk-fb-nobody", "sim/echo", HELLO, "authentication_error"),
         (poor, "sim/echo", HELLO, "billing_error"),
     ):
-        caller = client.copy(auth_token=key)
+        caller = client_of(key)
         with pytest.raises(anthropic.APIStatusError) as raised:
             ask(caller, model, messages=messages)
         body: Any = raised.value.body
         assert (body["type"], body["error"]["type"]) == ("error", kind)
 
 
-def test_what_may_have_been_paid_for_is_not_repeated(shared_gateway: Gateway, client: anthropic.Anthropic) -> None:
+def test_what_may_have_been_paid_for_is_not_repeated(shared_gateway: Gateway, client_of: ClientOf) -> None:
     key = shared_gateway.new_key("no repeat", "--plan", "paying", "--prepaid", "1")
     with pytest.raises(anthropic.APIStatusError) as refused:
-        ask(client.copy(auth_token=key, max_retries=3), "sim/echo:cut-at-byte=30")
+        ask(client_of(key, retries=3), "sim/echo:cut-at-byte=30")
     assert refused.value.status_code == 424
     assert len(shared_gateway.orders("no repeat")) == 1
 
 
-def test_a_stream_that_its_caller_leaves_is_an_open_question(
-    shared_gateway: Gateway, client: anthropic.Anthropic
-) -> None:
+def test_a_stream_that_its_caller_leaves_is_an_open_question(shared_gateway: Gateway, client_of: ClientOf) -> None:
     key = shared_gateway.new_key("leaving reader", "--plan", "paying", "--prepaid", "1")
-    stream = ask(client.copy(auth_token=key), "sim/echo:tokens=500,token-ms=10", stream=True)
+    stream = ask(client_of(key), "sim/echo:tokens=500,token-ms=10", stream=True)
     next(iter(stream))
     stream.close()
     eventually(lambda: [line["what"] for line in shared_gateway.orders("leaving reader")] == [HUNG_UP])

@@ -1,12 +1,16 @@
 """`openai` (Python) against the real server; the streaming helpers are the strict ones."""
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import openai
 import pytest
 
 from tests.gateway import Gateway, eventually
+
+ClientOf = Callable[..., openai.OpenAI]
 
 HUNG_UP = "held (open: the caller hung up before the answer's end)"
 HELLO: Any = [{"role": "user", "content": "Hello"}]
@@ -18,8 +22,20 @@ TOOLS: Any = [
 
 
 @pytest.fixture
-def client(shared_gateway: Gateway) -> openai.OpenAI:
-    return openai.OpenAI(base_url=shared_gateway.base, api_key=shared_gateway.key, max_retries=0)
+def client_of(shared_gateway: Gateway) -> Iterator[ClientOf]:
+    """A client for a key; all are closed at the end."""
+    with ExitStack() as stack:
+
+        def make(key: str, retries: int = 0) -> openai.OpenAI:
+            client = openai.OpenAI(base_url=shared_gateway.base, api_key=key, max_retries=retries)
+            return stack.enter_context(client)
+
+        yield make
+
+
+@pytest.fixture
+def client(shared_gateway: Gateway, client_of: ClientOf) -> openai.OpenAI:
+    return client_of(shared_gateway.key)
 
 
 def test_whole(client: openai.OpenAI) -> None:
@@ -71,12 +87,12 @@ def test_raises_on_a_stream_that_breaks(client: openai.OpenAI, fault: str) -> No
         list(stream)
 
 
-def test_raises_its_typed_errors(shared_gateway: Gateway, client: openai.OpenAI) -> None:
+def test_raises_its_typed_errors(client: openai.OpenAI, client_of: ClientOf) -> None:
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(model="nobody/nothing", messages=HELLO)
     with pytest.raises(openai.BadRequestError):
         client.chat.completions.create(model="sim/echo", messages=[])
-    stranger = openai.OpenAI(base_url=shared_gateway.base, api_key="sk-fb-nobody", max_retries=0)
+    stranger = client_of("sk-fb-nobody")
     with pytest.raises(openai.AuthenticationError):
         stranger.chat.completions.create(model="sim/echo", messages=HELLO)
     with pytest.raises(openai.RateLimitError):
@@ -85,9 +101,9 @@ def test_raises_its_typed_errors(shared_gateway: Gateway, client: openai.OpenAI)
         )
 
 
-def test_does_not_repeat_what_may_have_been_paid_for(shared_gateway: Gateway) -> None:
+def test_does_not_repeat_what_may_have_been_paid_for(shared_gateway: Gateway, client_of: ClientOf) -> None:
     key = shared_gateway.new_key("no retry", "--plan", "paying", "--prepaid", "1")
-    client = openai.OpenAI(base_url=shared_gateway.base, api_key=key, max_retries=3)
+    client = client_of(key, retries=3)
     with pytest.raises(openai.APIStatusError) as refused:
         client.chat.completions.create(
             model="sim/echo", messages=HELLO, extra_headers={"X-OpenRouter-Simulate": "cut-at-byte=30"}
@@ -203,9 +219,9 @@ def test_each_status_is_its_typed_error(client: openai.OpenAI, status: int, erro
         assert raised.value.status_code == status
 
 
-def test_a_stream_that_its_caller_leaves_is_an_open_question(shared_gateway: Gateway) -> None:
+def test_a_stream_that_its_caller_leaves_is_an_open_question(shared_gateway: Gateway, client_of: ClientOf) -> None:
     key = shared_gateway.new_key("leaver", "--plan", "paying", "--prepaid", "1")
-    client = openai.OpenAI(base_url=shared_gateway.base, api_key=key, max_retries=0)
+    client = client_of(key)
     for stream in (
         client.chat.completions.create(model=SLOW, messages=HELLO, stream=True),
         client.responses.create(model=SLOW, input="Hello", stream=True),

@@ -1,20 +1,33 @@
 """`openrouter` (Python) against the real server: every endpoint that it has."""
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from openrouter import OpenRouter, errors
+from openrouter.utils import RetryConfig
 
-from tests.gateway import Gateway
+from tests.gateway import Gateway, eventually
 
 HELLO: Any = [{"role": "user", "content": "Hello"}]
+RouterOf = Callable[[str], OpenRouter]
+
+SLOW = "sim/echo:tokens=500,token-ms=10"
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}}
 
 
 @pytest.fixture
-def router(shared_gateway: Gateway) -> OpenRouter:
-    return OpenRouter(server_url=shared_gateway.base, api_key=shared_gateway.key)
+def router_of(shared_gateway: Gateway) -> Iterator[RouterOf]:
+    """A client for a key; all are closed at the end."""
+    with ExitStack() as stack:
+        yield lambda key: stack.enter_context(OpenRouter(server_url=shared_gateway.base, api_key=key))
+
+
+@pytest.fixture
+def router(shared_gateway: Gateway, router_of: RouterOf) -> OpenRouter:
+    return router_of(shared_gateway.key)
 
 
 def test_chat_whole(router: OpenRouter) -> None:
@@ -34,14 +47,14 @@ def test_chat_streamed(router: OpenRouter, fault: str) -> None:
     assert [c.usage.cost for c in chunks if c.usage] == [2.55e-06]
 
 
-def test_chat_raises_its_typed_errors(shared_gateway: Gateway, router: OpenRouter) -> None:
+def test_chat_raises_its_typed_errors(shared_gateway: Gateway, router: OpenRouter, router_of: RouterOf) -> None:
     with pytest.raises(errors.NotFoundResponseError):
         router.chat.send(model="nobody/nothing", messages=HELLO)
     key = shared_gateway.new_key("poor", "--plan", "paying")
     with pytest.raises(errors.PaymentRequiredResponseError):
-        OpenRouter(server_url=shared_gateway.base, api_key=key).chat.send(model="sim/echo", messages=HELLO)
+        router_of(key).chat.send(model="sim/echo", messages=HELLO)
     with pytest.raises(errors.UnauthorizedResponseError):
-        OpenRouter(server_url=shared_gateway.base, api_key="sk-fb-nobody").chat.send(model="sim/echo", messages=HELLO)
+        router_of("sk-fb-nobody").chat.send(model="sim/echo", messages=HELLO)
 
 
 @pytest.mark.filterwarnings("ignore:.*DEPRECATED:DeprecationWarning")
@@ -90,6 +103,48 @@ def test_embeddings(router: OpenRouter) -> None:
     for fault in ("usage=missing", "cost=is-null"):
         answer = router.embeddings.generate(model=f"sim/embedder:{fault}", input="Hello")
         assert len(answer.data) == 1
+
+
+# Every format
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, errors.BadRequestResponseError),
+        (403, errors.ForbiddenResponseError),
+        (408, errors.RequestTimeoutResponseError),
+        (413, errors.PayloadTooLargeResponseError),
+        (422, errors.UnprocessableEntityResponseError),
+        (429, errors.TooManyRequestsResponseError),
+        (500, errors.InternalServerResponseError),
+        (502, errors.BadGatewayResponseError),
+        (503, errors.ServiceUnavailableResponseError),
+        (524, errors.EdgeNetworkTimeoutResponseError),
+        (529, errors.ProviderOverloadedResponseError),
+    ],
+)
+def test_each_status_is_its_typed_error(router: OpenRouter, status: int, error: type[Exception]) -> None:
+    once = RetryConfig("none", None, False)  # type: ignore[arg-type]
+    for ask in (
+        lambda: router.chat.send(model=f"sim/echo:status={status}", messages=HELLO, retries=once),
+        lambda: router.responses.send(model=f"sim/echo:status={status}", input="Hello", retries=once),
+    ):
+        with pytest.raises(error):
+            ask()
+
+
+def test_a_stream_that_its_caller_leaves_is_an_open_question(shared_gateway: Gateway, router_of: RouterOf) -> None:
+    key = shared_gateway.new_key("router leaver", "--plan", "paying", "--prepaid", "1")
+    router = router_of(key)
+    for stream in (
+        router.chat.send(model=SLOW, messages=HELLO, stream=True),
+        router.responses.send(model=SLOW, input="Hello", stream=True),
+    ):
+        with stream as events:
+            next(iter(events))
+    hung_up = "held (open: the caller hung up before the answer's end)"
+    eventually(lambda: [line["what"] for line in shared_gateway.orders("router leaver")] == [hung_up] * 2)
 
 
 # Lists and records

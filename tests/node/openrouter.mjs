@@ -155,11 +155,15 @@ for (const [type, status] of [
   [errors.InternalServerResponseError, 500],
   [errors.BadGatewayResponseError, 502],
   [errors.ServiceUnavailableResponseError, 503],
+  [errors.EdgeNetworkTimeoutResponseError, 524],
+  [errors.ProviderOverloadedResponseError, 529],
 ]) {
-  await check(`chat and responses, ${type.name}`, async () => {
+  await check(`chat, responses and embeddings, ${type.name}`, async () => {
     const model = `sim/echo:status=${status}`;
     await rejects(router.chat.send({ chatRequest: { model, messages: HELLO } }, once), type);
     await rejects(router.responses.send({ responsesRequest: { model, input: "Hello" } }, once), type);
+    const requestBody = { model: `sim/embedder:status=${status}`, input: "Hello" };
+    await rejects(router.embeddings.generate({ requestBody }, once), type);
   });
 }
 
