@@ -18,9 +18,10 @@ from farebox.core.formats.asking import (
     with_caps,
 )
 from farebox.core.formats.chat_strict import Chunk, Result, StrictUsage, mend_answer, mend_chunk
-from farebox.core.formats.envelope import error_in_band, failure, refusal_body, typed_refusal
+from farebox.core.formats.envelope import error_in_band, refusal_body, typed_refusal
 from farebox.core.formats.mending import cost_in, decode_fields, without_object
-from farebox.core.reading import UNREADABLE, is_null, json_path_error, skip_to_json
+from farebox.core.formats.whole import see_whole
+from farebox.core.reading import UNREADABLE, is_null, json_path_error
 from farebox.core.sse import data_event, event_data
 from farebox.core.usage import read_cost
 
@@ -187,31 +188,19 @@ def _see_mended(data: bytes, progress: Progress) -> Seen:
 
 
 def see_answer(body: bytes) -> Seen:
-    """Read a whole answer: blank lines and comments before its JSON are tolerated, absent keys that SDKs need added."""
-    text = skip_to_json(body)
-    repaired = None if body.endswith(text) and not body[: len(body) - len(text)].strip() else text
-    try:
-        fields = decode_fields(text)
-    except UNREADABLE:
-        return Seen(failure=broken("the upstream answered with something that is not JSON"))
-    cost = cost_in(fields)
-    if "choices" not in fields:
-        return Seen(cost=cost, failure=failure(fields.get("error"), "the upstream's answer has no choices"))
-    try:
-        result = _decode_result(text)
-    except UNREADABLE:
-        repaired = msgspec.json.encode(mend_answer(fields))
-        try:
-            result = _decode_result(repaired)
-        except UNREADABLE:
-            return Seen(cost=cost)
-    counted = result.usage if isinstance(result.usage, StrictUsage) else None
+    """Read a whole answer; absent keys that SDKs need are added."""
+    return see_whole(body, "choices", _read_answer, mend_answer)
+
+
+def _read_answer(text: bytes, repaired: bytes | None) -> Seen:
+    result = _decode_result(text)
+    usage = None if result.usage is UNSET else _decode_usage(result.usage)
     return Seen(
         generation_id=result.id,
         model=result.model,
-        cost=cost,
-        prompt_tokens=counted.prompt_tokens if counted else None,
-        answer_tokens=counted.completion_tokens if counted else None,
+        cost=None if result.usage is UNSET else read_cost(result.usage),
+        prompt_tokens=usage.prompt_tokens if usage else None,
+        answer_tokens=usage.completion_tokens if usage else None,
         repaired=repaired,
     )
 

@@ -106,7 +106,7 @@ class Result(Struct):
     model: str
     system_fingerprint: str | None
     choices: list[ResultChoice]
-    usage: StrictUsage | UnsetType = UNSET
+    usage: Raw | UnsetType = UNSET
 
 
 def mend_chunk(fields: Fields, progress: Progress) -> Fields:

@@ -9,23 +9,21 @@ from typing import Literal
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
-from msgspec.structs import replace
 
-from farebox.core.errors import Refusal, broken, invalid
+from farebox.core.errors import Refusal, invalid
 from farebox.core.formats import PASS, Asked, Progress, Seen
 from farebox.core.formats.asking import decoded, is_premium, named_models
-from farebox.core.formats.envelope import error_in_band, failure, refusal_body, typed_refusal
+from farebox.core.formats.envelope import error_in_band, refusal_body, typed_refusal
 from farebox.core.formats.mending import (
     Fields,
-    cost_in,
-    decode_fields,
     drop_nulls,
     encode,
     fill,
     mend_each,
     mend_member,
 )
-from farebox.core.reading import UNREADABLE, is_null, json_path_error, skip_to_json
+from farebox.core.formats.whole import see_whole
+from farebox.core.reading import UNREADABLE, is_null, json_path_error
 from farebox.core.sse import data_event
 from farebox.core.usage import read_cost
 
@@ -134,34 +132,17 @@ def see_event(event: bytes, progress: Progress) -> Seen:
 
 def see_answer(body: bytes) -> Seen:
     """Read a whole answer. Its `usage` may be absent; then what it cost is not known."""
-    text = skip_to_json(body)
-    repaired = None if body.endswith(text) and not body[: len(body) - len(text)].strip() else text
-    try:
-        return _seen(text, repaired)
-    except UNREADABLE:
-        try:
-            fields = decode_fields(text)
-        except UNREADABLE:
-            return Seen(failure=broken("the upstream answered with something that is not JSON"))
-    cost = cost_in(fields)
-    if "data" not in fields:
-        return Seen(cost=cost, failure=failure(fields.get("error"), "the upstream's answer has no data"))
-    _mend_answer(fields)
-    mended = msgspec.json.encode(fields)
-    try:
-        return replace(_seen(mended, mended), cost=cost)
-    except UNREADABLE:
-        return Seen(cost=cost)
+    return see_whole(body, "data", _read_answer, _mend_answer)
 
 
-def _seen(text: bytes, repaired: bytes | None) -> Seen:
+def _read_answer(text: bytes, repaired: bytes | None) -> Seen:
     whole = _decode_whole(text)
-    counted = None if whole.usage is UNSET else _decode_usage(whole.usage)
+    usage = None if whole.usage is UNSET else _decode_usage(whole.usage)
     return Seen(
         generation_id=None if whole.id is UNSET else whole.id,
         model=whole.model,
         cost=None if whole.usage is UNSET else read_cost(whole.usage),
-        prompt_tokens=counted.prompt_tokens if counted else None,
+        prompt_tokens=usage.prompt_tokens if usage else None,
         repaired=repaired,
     )
 

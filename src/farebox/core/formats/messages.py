@@ -19,7 +19,7 @@ from farebox.core.formats.asking import (
     searches,
     with_caps,
 )
-from farebox.core.formats.envelope import LooseError, failure, read_error
+from farebox.core.formats.envelope import LooseError, read_error
 from farebox.core.formats.mending import (
     Fields,
     add_nulls,
@@ -31,8 +31,10 @@ from farebox.core.formats.mending import (
     mend_object,
     without_object,
 )
-from farebox.core.reading import UNREADABLE, is_null, json_path_error, skip_to_json
+from farebox.core.formats.whole import see_whole
+from farebox.core.reading import UNREADABLE, is_null, json_path_error
 from farebox.core.sse import data_event, event_data, event_name, named_event
+from farebox.core.usage import read_cost
 
 CAPS = ("max_tokens",)
 
@@ -173,7 +175,7 @@ class _Whole(Struct):
     id: str
     model: str
     content: list[Raw]
-    usage: _Usage
+    usage: Raw
     stop_reason: str | None
 
 
@@ -276,31 +278,19 @@ def _mend_usage(usage: Fields) -> None:
 
 
 def see_answer(body: bytes) -> Seen:
-    """Read a whole answer: blank lines and comments before its JSON are tolerated, absent keys that SDKs need added."""
-    text = skip_to_json(body)
-    repaired = None if body.endswith(text) and not body[: len(body) - len(text)].strip() else text
-    try:
-        fields = decode_fields(text)
-    except UNREADABLE:
-        return Seen(failure=broken("the upstream answered with something that is not JSON"))
-    cost = cost_in(fields)
-    if "content" not in fields:
-        return Seen(cost=cost, failure=failure(fields.get("error"), "the upstream's answer has no content"))
-    try:
-        whole = _decode_whole(text)
-    except UNREADABLE:
-        _mend_message(fields, Progress("", "", 0))
-        repaired = msgspec.json.encode(fields)
-        try:
-            whole = _decode_whole(repaired)
-        except UNREADABLE:
-            return Seen(cost=cost)
+    """Read a whole answer; absent keys that SDKs need are added."""
+    return see_whole(body, "content", _read_answer, lambda fields: _mend_message(fields, Progress("", "", 0)))
+
+
+def _read_answer(text: bytes, repaired: bytes | None) -> Seen:
+    whole = _decode_whole(text)
+    usage = _decode_usage(whole.usage)
     return Seen(
         generation_id=whole.id or None,
         model=whole.model or None,
-        cost=cost,
-        prompt_tokens=whole.usage.prompt_tokens,
-        answer_tokens=whole.usage.output_tokens,
+        cost=read_cost(whole.usage),
+        prompt_tokens=usage.prompt_tokens,
+        answer_tokens=usage.output_tokens,
         repaired=repaired,
     )
 

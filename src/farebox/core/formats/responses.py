@@ -19,10 +19,11 @@ from farebox.core.formats.asking import (
     searches,
     with_caps,
 )
-from farebox.core.formats.envelope import LooseError, failure, read_error, refusal_body, typed_refusal
+from farebox.core.formats.envelope import LooseError, read_error, refusal_body, typed_refusal
 from farebox.core.formats.mending import NULL, cost_in, decode_fields, without_object
 from farebox.core.formats.responses_strict import Answer, Usage, mend_answer, mend_event
-from farebox.core.reading import UNREADABLE, is_null, json_path_error, skip_to_json, starts_with
+from farebox.core.formats.whole import see_whole
+from farebox.core.reading import UNREADABLE, is_null, json_path_error, starts_with
 from farebox.core.sse import comment_event, data_event, event_data
 from farebox.core.usage import read_cost
 
@@ -304,24 +305,13 @@ def _name(raw: Raw | None) -> str:
 
 
 def see_answer(body: bytes) -> Seen:
-    """Read a whole answer: blank lines and comments before its JSON are tolerated, absent keys that SDKs need added."""
-    text = skip_to_json(body)
-    repaired = None if body.endswith(text) and not body[: len(body) - len(text)].strip() else text
-    try:
-        return _seen(_decode_answer(text), repaired, is_last=True)
-    except UNREADABLE:
-        try:
-            fields = decode_fields(text)
-        except UNREADABLE:
-            return Seen(failure=broken("the upstream answered with something that is not JSON"))
-    cost = cost_in(fields)
-    if "output" not in fields:
-        return Seen(cost=cost, failure=failure(fields.get("error"), "the upstream's answer has no output"))
-    mended = msgspec.json.encode(mend_answer(fields, Progress("", "", 0)))
-    try:
-        return replace(_seen(_decode_answer(mended), mended, is_last=True), cost=cost)
-    except UNREADABLE:
-        return Seen(cost=cost)
+    """Read a whole answer; absent keys that SDKs need are added."""
+    return see_whole(
+        body,
+        "output",
+        lambda text, repaired: _seen(_decode_answer(text), repaired, is_last=True),
+        lambda fields: mend_answer(fields, Progress("", "", 0)),
+    )
 
 
 def _error_event(error: LooseError, progress: Progress) -> bytes:

@@ -1,0 +1,41 @@
+"""Reading whole answers, in any format: strictly first, and mended where that fails."""
+
+from collections.abc import Callable
+
+import msgspec
+from msgspec.structs import replace
+
+from farebox.core.errors import broken
+from farebox.core.formats import Seen
+from farebox.core.formats.envelope import failure
+from farebox.core.formats.mending import Fields, cost_in, decode_fields
+from farebox.core.reading import UNREADABLE, skip_to_json
+
+
+def see_whole(
+    body: bytes, essential: str, read: Callable[[bytes, bytes | None], Seen], mend: Callable[[Fields], object]
+) -> Seen:
+    """What a whole answer tells. Blank lines and comments before its JSON are tolerated.
+
+    `read` decodes a text strictly (it may raise what UNREADABLE names), and is told what goes on in the body's place;
+    `mend` adds in place what SDKs need. A body without its `essential` member is no answer.
+    """
+    text = skip_to_json(body)
+    repaired = None if body.endswith(text) and not body[: len(body) - len(text)].strip() else text
+    try:
+        return read(text, repaired)
+    except UNREADABLE:
+        try:
+            fields = decode_fields(text)
+        except UNREADABLE:
+            return Seen(failure=broken("the upstream answered with something that is not JSON"))
+    cost = cost_in(fields)
+    if essential not in fields:
+        return Seen(cost=cost, failure=failure(fields.get("error"), f"the upstream's answer has no {essential}"))
+    mend(fields)
+    mended = msgspec.json.encode(fields)
+    try:
+        return replace(read(mended, mended), cost=cost)
+    except UNREADABLE:
+        # Broken in a way that is not known to us: some client may still make sense of it.
+        return Seen(cost=cost)
