@@ -53,6 +53,10 @@ def test_another_order_under_the_key_is_refused(shared_gateway: Gateway) -> None
         assert (refused.status, error_type(path, refused)) == (409, "precondition_failed")
         assert "retry-after" not in refused.headers
     assert under(shared_gateway, "l", "/responses", key, input="Other").status == 200
+    # The same bytes on another path are another order.
+    assert ORDERS["/chat/completions"] == ORDERS["/messages"]
+    assert under(shared_gateway, "m", "/chat/completions", key).status == 200
+    assert under(shared_gateway, "m", "/messages", key).status == 409
 
 
 def test_a_key_is_its_accounts_own(shared_gateway: Gateway) -> None:

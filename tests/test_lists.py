@@ -135,6 +135,18 @@ def test_a_list_that_is_asked_for_is_renewed_and_one_that_cannot_be_is_marked(
         eventually(lambda: "x-farebox-stale" not in get(gateway, "/models").headers)
 
 
+def test_a_list_that_is_no_longer_fresh_is_renewed_behind_its_answer(tmp_path: Path, upstream: HttpUpstream) -> None:
+    with serve(tmp_path, upstream, 2) as gateway:
+        get(gateway, "/models?q=x")
+        upstream.models(*ENTRIES[:1])
+        upstream.asked.clear()
+        time.sleep(2.2)
+        old = get(gateway, "/models?q=x")
+        assert (ids(old), "x-farebox-stale" in old.headers) == (["a/b", "a/e"], False)
+        eventually(lambda: "/models?q=x" in upstream.asked)
+        eventually(lambda: ids(get(gateway, "/models?q=x")) == ["a/b"])
+
+
 def test_a_list_is_not_served_for_ever(tmp_path: Path, upstream: HttpUpstream) -> None:
     with serve(tmp_path, upstream, 0.2, max_age_seconds=1) as gateway:
         assert get(gateway, "/models").status == 200
