@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import replace
 
-from farebox.core.errors import BROKEN_STATUS, Refusal, broken, invalid
+from farebox.core.errors import Refusal, broken, invalid
 from farebox.core.formats import PASS, Asked, Progress, Seen
 from farebox.core.formats.asking import (
     TOOL_PROMPT_TOKENS,
@@ -19,7 +19,7 @@ from farebox.core.formats.asking import (
     searches,
     with_caps,
 )
-from farebox.core.formats.envelope import LooseError, read_error
+from farebox.core.formats.envelope import read_error
 from farebox.core.formats.mending import (
     Fields,
     add_nulls,
@@ -31,10 +31,13 @@ from farebox.core.formats.mending import (
     mend_object,
     without_object,
 )
+from farebox.core.formats.messages_errors import error_of, refusal_body, refusal_error, status_of, typed_refusal
 from farebox.core.formats.whole import see_whole
 from farebox.core.reading import UNREADABLE, is_null, json_path_error
 from farebox.core.sse import data_event, event_data, event_name, named_event
 from farebox.core.usage import read_cost
+
+__all__ = ["capped", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
 
 CAPS = ("max_tokens",)
 
@@ -255,7 +258,7 @@ def _see_without_type(data: bytes, progress: Progress) -> Seen:
     if "error" not in fields:
         return PASS
     error = read_error(fields["error"])
-    return Seen(repaired=_error_event(_error(error, _status_of(error, 502)), progress))
+    return Seen(repaired=_error_event(error_of(error, status_of(error, 502)), progress))
 
 
 def _mend_message(message: Fields, progress: Progress) -> None:
@@ -295,42 +298,6 @@ def _read_answer(text: bytes, repaired: bytes | None) -> Seen:
     )
 
 
-_TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    402: "billing_error",
-    403: "permission_error",
-    404: "not_found_error",
-    408: "timeout_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    503: "overloaded_error",
-    504: "timeout_error",
-    524: "timeout_error",
-    529: "overloaded_error",
-}
-
-
-def _type(status: int) -> str:
-    return _TYPES.get(status, "api_error" if status >= 500 or status == BROKEN_STATUS else "invalid_request_error")
-
-
-def _status_of(error: LooseError, otherwise: int) -> int:
-    return error.code if isinstance(error.code, int) else otherwise
-
-
-def _error(error: LooseError, status: int) -> dict[str, object]:
-    """OpenRouter's error in Anthropic's shape, nothing that it says left out."""
-    metadata = dict(error.metadata or {})
-    error_type = metadata.pop("error_type", None)
-    return {
-        "type": error.type or _type(status),
-        "message": error.message or "the upstream reported an error",
-        **({"error_type": error_type} if error_type else {}),
-        **({"metadata": metadata} if metadata else {}),
-    }
-
-
 def _error_event(error: dict[str, object], progress: Progress) -> bytes:
     body = {"type": "error", "error": error, "request_id": progress.generation_id or None}
     return named_event(b"error", msgspec.json.encode(body))
@@ -338,45 +305,4 @@ def _error_event(error: dict[str, object], progress: Progress) -> bytes:
 
 def error_event(refusal: Refusal, progress: Progress) -> bytes:
     """The event on which both SDKs raise; neither repeats a stream that has begun."""
-    return _error_event(_error_of(refusal), progress)
-
-
-def refusal_body(refusal: Refusal) -> bytes:
-    return msgspec.json.encode({"type": "error", "error": _error_of(refusal), "request_id": None})
-
-
-def _error_of(refusal: Refusal) -> dict[str, object]:
-    return {
-        "type": _type(refusal.status),
-        "message": refusal.message,
-        "error_type": refusal.error_type,
-        **({"metadata": refusal.metadata} if refusal.metadata else {}),
-    }
-
-
-class _TypedError(Struct):
-    type: str
-    message: str
-
-
-class _TypedRefusal(Struct, tag="error"):
-    error: _TypedError
-
-
-_decode_refusal = msgspec.json.Decoder(_TypedRefusal).decode
-
-
-def typed_refusal(status: int, body: bytes) -> bytes | None:
-    """An upstream's refusal in Anthropic's shape: OpenRouter's envelope is put so, what has it stays as it came."""
-    try:
-        _decode_refusal(body)
-    except UNREADABLE:
-        try:
-            fields = decode_fields(body)
-        except UNREADABLE:
-            return None
-        if "error" not in fields:
-            return None
-        error = _error(read_error(fields["error"]), status)
-        return msgspec.json.encode({"type": "error", "error": error, "request_id": None})
-    return body
+    return _error_event(refusal_error(refusal), progress)

@@ -96,6 +96,18 @@ class Simulator:
             return
         if asked.status is not None:
             raise _refusal(asked.status)
+        await self._answer(wire, request, model, asked, key, receive, send)
+
+    async def _answer(
+        self,
+        wire: ModuleType,
+        request: talk.Talk | embeddings.Request,
+        model: models.Model,
+        asked: Faults,
+        key: bytes,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         generation_id = f"gen-{talk.CREATED}-{self._run}{next(self._numbers):012d}"
         head: Headers = [] if asked.no_generation_header else [(b"x-generation-id", generation_id.encode())]
         if isinstance(request, embeddings.Request):
@@ -226,6 +238,8 @@ async def _send_stream(
 
 
 class _Sent:
+    """How much of a stream is out."""
+
     events = 0
 
 

@@ -1,0 +1,88 @@
+"""Errors in Anthropic's shape: Farebox's own, and what OpenRouter says in its envelope.
+
+Source of the types: OpenRouter's OpenAPI document (the errors of POST /messages).
+"""
+
+import msgspec
+from msgspec import Struct
+
+from farebox.core.errors import BROKEN_STATUS, Refusal
+from farebox.core.formats.envelope import LooseError, read_error
+from farebox.core.formats.mending import decode_fields
+from farebox.core.reading import UNREADABLE
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    524: "timeout_error",
+    529: "overloaded_error",
+}
+
+
+def _type(status: int) -> str:
+    return _TYPES.get(status, "api_error" if status >= 500 or status == BROKEN_STATUS else "invalid_request_error")
+
+
+def status_of(error: LooseError, otherwise: int) -> int:
+    return error.code if isinstance(error.code, int) else otherwise
+
+
+def error_of(error: LooseError, status: int) -> dict[str, object]:
+    """OpenRouter's error in Anthropic's shape, nothing that it says left out."""
+    metadata = dict(error.metadata or {})
+    error_type = metadata.pop("error_type", None)
+    return {
+        "type": error.type or _type(status),
+        "message": error.message or "the upstream reported an error",
+        **({"error_type": error_type} if error_type else {}),
+        **({"metadata": metadata} if metadata else {}),
+    }
+
+
+def refusal_body(refusal: Refusal) -> bytes:
+    return msgspec.json.encode({"type": "error", "error": refusal_error(refusal), "request_id": None})
+
+
+def refusal_error(refusal: Refusal) -> dict[str, object]:
+    return {
+        "type": _type(refusal.status),
+        "message": refusal.message,
+        "error_type": refusal.error_type,
+        **({"metadata": refusal.metadata} if refusal.metadata else {}),
+    }
+
+
+class _TypedError(Struct):
+    type: str
+    message: str
+
+
+class _TypedRefusal(Struct, tag="error"):
+    error: _TypedError
+
+
+_decode_refusal = msgspec.json.Decoder(_TypedRefusal).decode
+
+
+def typed_refusal(status: int, body: bytes) -> bytes | None:
+    """An upstream's refusal in Anthropic's shape: OpenRouter's envelope is put so, what has it stays as it came."""
+    try:
+        _decode_refusal(body)
+    except UNREADABLE:
+        try:
+            fields = decode_fields(body)
+        except UNREADABLE:
+            return None
+        if "error" not in fields:
+            return None
+        error = error_of(read_error(fields["error"]), status)
+        return msgspec.json.encode({"type": "error", "error": error, "request_id": None})
+    return body
