@@ -53,7 +53,8 @@ class Gateway:
     def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
         self.folder = folder
         self.arguments = arguments
-        self.environment = clean_environment(PYTHONUNBUFFERED="1", **environment)
+        # Open holds stay as they are unless a test wants them asked about.
+        self.environment = clean_environment(**{"FAREBOX_RECONCILE_SECONDS": "0", **environment}, PYTHONUNBUFFERED="1")
         self.key = ""
         self.port = 0
         self.banner = ""

@@ -24,6 +24,7 @@ from farebox.accounts import Store
 from farebox.core.audit import audit
 from farebox.core.ledger import (
     KEY_LIFE_US,
+    AskLater,
     Command,
     Done,
     Held,
@@ -38,6 +39,7 @@ from farebox.core.ledger import (
     Settled,
     TopUp,
 )
+from farebox.core.questions import FIRST_US
 from farebox.core.usage import Cost, Nothing, Unknown
 from farebox.ports import Account, BooksUnavailable, Key, NameTaken
 from farebox.store import migrate
@@ -347,6 +349,37 @@ def test_answers_are_kept_and_forgotten_with_their_keys(engine: Engine) -> None:
         assert await store.carry_out(
             replace(hold(account, key, "again", 100), repeatable=Repeatable(b"old", b""), created_us=30)
         ) == Held(100)
+
+    engine.run(work)
+
+
+def test_an_open_hold_is_a_question_that_one_asker_gets_at_a_time(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        for name, generation_id in (("h1", "gen-1"), ("h2", None), ("h3", "gen-3")):
+            await store.carry_out(hold(account, key, name, 100))
+            await store.carry_out(Settle(name, Unknown("hung up"), 1000, generation_id=generation_id))
+        # One that the upstream has no name for can be asked of nobody.
+        by_id = {each.id: each for each in await store.holds(("open",))}
+        assert [by_id[name].is_unresolved for name in ("h1", "h2", "h3")] == [False, True, False]
+        assert await store.claim_questions(1000, 5_000_000, 10) == []
+        due = 1000 + FIRST_US
+        (first,) = await store.claim_questions(due, 5_000_000, 1)
+        (second,) = await store.claim_questions(due, 5_000_000, 10)
+        assert {first.id, second.id} == {"h1", "h3"}
+        assert await store.claim_questions(4_999_999, 9_000_000, 10) == []
+
+        await store.carry_out(AskLater("h1", 6_000_000, "not yet"))
+        # h3's asker died: its claim has run out.
+        assert [each.id for each in await store.claim_questions(5_000_000, 9_000_000, 10)] == ["h3"]
+        (again,) = await store.claim_questions(6_000_000, 9_000_000, 10)
+        assert (again.id, again.asks, again.reason) == ("h1", 1, "not yet")
+        await store.carry_out(AskLater("h1", None, "given up"))
+        assert await store.claim_questions(8_000_000, 9_000_000, 10) == []
+        await store.carry_out(Settle("h1", Cost(Decimal("0.00001")), 7_000_000))
+        assert await store.carry_out(AskLater("h1", 8_000_000, "late")) == Done()
+        assert [each.id for each in await store.claim_questions(99_000_000, 99_000_001, 10)] == ["h3"]
+        assert differences(store) == []
 
     engine.run(work)
 

@@ -18,7 +18,7 @@ from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange
 from farebox.generations import Generations
 from farebox.identity.keys import KeyCallers
-from farebox.reconcile import take_up_orphans
+from farebox.reconcile import Reconciler, take_up_orphans
 from farebox.settings import OPENROUTER_KEY_VARIABLE, OPENROUTER_URL, BadSettings, Settings, load
 from farebox.store.prepare import sqlite_path
 from farebox.store.sqlite import SqliteStore
@@ -72,12 +72,19 @@ async def running(settings: Settings) -> AsyncIterator[ASGIApp]:
         plans = settings.every_plan
         catalog = Catalog(upstream, settings.prices_refresh_seconds, settings.prices_max_age_seconds)
         callers = KeyCallers(store, plans)
+        reconciler = Reconciler(store, upstream, settings.reconcile_seconds)
         await take_up_orphans(store)
         with suppress(TimeoutError):
             async with asyncio.timeout(FIRST_PRICES_SECONDS):
                 await catalog.refresh()
         await stack.enter_async_context(
-            _in_background(catalog.keep_fresh(), catalog.keep_pages_fresh(), callers.watch(), forget_old_answers(store))
+            _in_background(
+                catalog.keep_fresh(),
+                catalog.keep_pages_fresh(),
+                callers.watch(),
+                forget_old_answers(store),
+                reconciler.run(),
+            )
         )
         services = routes.Services(
             Exchange(callers, catalog, store, upstream),

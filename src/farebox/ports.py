@@ -60,6 +60,10 @@ class Ledger(Protocol):
 
     async def balance(self, account_id: int) -> Balance: ...
 
+    async def claim_questions(self, now_us: int, until_us: int, most: int) -> list[HoldRow]:
+        """Open holds whose cost is to be asked for now, the longest due first. They are the caller's until `until_us`:
+        no process gets them before."""
+
     async def kept_answer(self, hold_id: str) -> KeptAnswer | None:
         """The answer to an order that was placed under an idempotency key, if it was kept."""
 
@@ -178,10 +182,11 @@ Query = tuple[tuple[str, str], ...]
 
 
 class Fetched(Struct, frozen=True):
-    """One of an upstream's pages."""
+    """One of an upstream's pages. `retry_after_seconds` where it says when to ask again."""
 
     status: int
     body: bytes
+    retry_after_seconds: float | None = None
 
 
 class Upstream(Protocol):

@@ -1,8 +1,112 @@
 """Open holds: orders whose cost nobody has said yet. Their money stays set aside, and is neither charged nor given back
-until what they cost is known."""
+until what they cost is known.
 
-from farebox.core.ledger import HoldRow
-from farebox.ports import Books, Ledger
+The upstream is asked for its record of each, with back-off, for a day; the questions are rows in the books, so they
+outlive every process, and each belongs to one asker at a time. What has no answer by then is an operator's to decide.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from farebox.core.ledger import AskLater, HoldRow, NoSuchRow, Outcome, Settle
+from farebox.core.questions import next_ask_us
+from farebox.core.usage import Cost, Nothing, Recorded, Unknown, read_record
+from farebox.ports import Books, BooksUnavailable, Ledger, Upstream, UpstreamBroke, UpstreamUnreachable
+
+log = logging.getLogger("farebox")
+
+ASKED_AT_ONCE_MAX = 8
+"""Questions to the upstream at the same time."""
+
+CLAIM_SECONDS = 60
+"""How long a question belongs to who took it up: longer than the upstream may take to answer."""
+
+POLL_SECONDS = 0.25
+ORPHANS_SECONDS = 5.0
+"""How often holds of processes that died are looked for."""
+
+QUIET_SECONDS = 5.0
+"""How long nothing is asked after a 429 that does not say when to come back."""
+
+
+class Reconciler:
+    """Asks what open holds cost, and settles them. `run` until cancelled."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        upstream: Upstream,
+        give_up_seconds: float,
+        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self._ledger = ledger
+        self._upstream = upstream
+        self._give_up_us = int(give_up_seconds * 1_000_000)
+        self._now_us = now_us
+        self._quiet_until_us = 0
+
+    async def run(self) -> None:
+        """Take up orphans and answer questions for ever."""
+        orphans_at = 0.0
+        while True:
+            try:
+                if time.monotonic() >= orphans_at:
+                    orphans_at = time.monotonic() + ORPHANS_SECONDS
+                    await self._ledger.open_orphans()
+                asked = await self.round()
+            except BooksUnavailable as error:
+                log.error("open holds wait for the books: %s", error)
+                asked = 0
+            if not asked:
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def round(self) -> int:
+        """Ask what is due now; gives how many questions that were. Raises BooksUnavailable."""
+        now_us = self._now_us()
+        if not self._give_up_us or now_us < self._quiet_until_us:
+            return 0
+        due = await self._ledger.claim_questions(now_us, now_us + CLAIM_SECONDS * 1_000_000, ASKED_AT_ONCE_MAX)
+        outcomes = await asyncio.gather(*map(self._ask, due), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                # What was not answered is claimed, and comes up again when the claim ends.
+                raise outcome
+        return len(due)
+
+    async def _ask(self, hold: HoldRow) -> None:
+        assert hold.generation_id is not None, hold
+        told = await self._look_up(hold.generation_id)
+        now_us = self._now_us()
+        if isinstance(told, Recorded):
+            settle = Settle(
+                hold.id,
+                told.cost,
+                now_us,
+                served_model=told.model,
+                prompt_tokens=told.prompt_tokens,
+                answer_tokens=told.answer_tokens,
+            )
+            await self._ledger.carry_out(settle)
+            return
+        age_us = now_us - hold.created_us
+        next_us = None if age_us > self._give_up_us else now_us + next_ask_us(hold.asks + 1, age_us)
+        await self._ledger.carry_out(AskLater(hold.id, next_us, told.reason))
+
+    async def _look_up(self, generation_id: str) -> Recorded | Unknown:
+        try:
+            found = await self._upstream.fetch("/generation", (("id", generation_id),))
+        except (UpstreamUnreachable, UpstreamBroke) as error:
+            return Unknown(f"the upstream could not be asked: {error}")
+        if found.status == 200:
+            return read_record(found.body)
+        if found.status == 429:
+            quiet_seconds = QUIET_SECONDS if found.retry_after_seconds is None else found.retry_after_seconds
+            self._quiet_until_us = self._now_us() + int(quiet_seconds * 1_000_000)
+        if found.status == 404:
+            return Unknown("the upstream has no record of it yet")
+        return Unknown(f"the upstream answered the question with status {found.status}")
 
 
 async def take_up_orphans(ledger: Ledger) -> list[HoldRow]:
@@ -13,3 +117,23 @@ async def take_up_orphans(ledger: Ledger) -> list[HoldRow]:
 async def open_holds(books: Books) -> list[HoldRow]:
     """Every hold that waits for an answer, oldest first."""
     return await books.holds(("open",))
+
+
+class NotOpen(Exception):  # noqa: N818 - the word of the house
+    """There is no such hold, or it has ended, and how."""
+
+
+async def decide(ledger: Ledger, books: Books, hold_id: str, verdict: Cost | Nothing, reason: str) -> Outcome:
+    """End an open hold as an operator says; the reason is kept with the transfer.
+
+    Raises:
+        NotOpen: there is nothing to decide.
+    """
+    if not any(hold.id == hold_id for hold in await books.holds(("open",))):
+        ended = [hold for hold in await books.holds(("pending", "posted", "voided")) if hold.id == hold_id]
+        raise NotOpen(f"the hold {hold_id} is {ended[0].state}" if ended else f"there is no hold {hold_id}")
+    outcome = await ledger.carry_out(
+        Settle(hold_id, verdict, time.time_ns() // 1000, note=f"decided by the operator: {reason}")
+    )
+    assert not isinstance(outcome, NoSuchRow), outcome
+    return outcome

@@ -70,6 +70,11 @@ class Settings(BaseSettings):
     prices_max_age_seconds: float = Field(
         default=86_400, gt=0, description="How long an old price list serves while the upstream gives no new one."
     )
+    reconcile_seconds: float = Field(
+        default=86_400,
+        ge=0,
+        description="How long the upstream is asked what an order cost that ended without saying so; 0: not at all.",
+    )
     plans: dict[str, PlanSettings] = Field(default_factory=dict, description="Plans beside `paying` and `free`.")
 
     @field_validator("database_url")

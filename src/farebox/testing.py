@@ -47,6 +47,12 @@ class MemoryStore:
         self._answers.update({answer.hold_id: answer for answer in page.kept_answers})
         return outcome
 
+    async def claim_questions(self, now_us: int, until_us: int, most: int) -> list[HoldRow]:
+        due = [h for h in self._holds.values() if h.state == "open" and h.ask_us is not None and h.ask_us <= now_us]
+        claimed = [replace(hold, ask_us=until_us) for hold in sorted(due, key=lambda hold: hold.ask_us or 0)[:most]]
+        self._holds.update({hold.id: hold for hold in claimed})
+        return claimed
+
     async def kept_answer(self, hold_id: str) -> KeptAnswer | None:
         return self._answers.get(hold_id)
 
@@ -61,7 +67,8 @@ class MemoryStore:
 
     async def open_orphans(self) -> list[HoldRow]:
         orphans = [h for h in self._holds.values() if h.state == "pending" and h.worker != self._worker]
-        opened = [replace(hold, state="open", reason="the process that served it has gone") for hold in orphans]
+        why = "the process that served it has gone"
+        opened = [replace(h, state="open", reason=why, ask_us=0 if h.generation_id else None) for h in orphans]
         self._holds.update({hold.id: hold for hold in opened})
         return opened
 

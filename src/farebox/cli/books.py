@@ -1,17 +1,19 @@
 """`farebox statement`, `farebox reconcile`, `farebox audit`."""
 
+from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
 import typer
 
 from farebox.accounts import Accounts, Statement
 from farebox.cli.accounts import Name
-from farebox.cli.session import AsJson, DatabaseUrl, moment, print_json, print_table, with_books
+from farebox.cli.session import AsJson, DatabaseUrl, fail, moment, print_json, print_table, with_books
 from farebox.core.audit import Audit
 from farebox.core.audit import audit as run_audit
 from farebox.core.ledger import HoldRow, Transfer
-from farebox.core.money import format_usd
-from farebox.reconcile import open_holds, take_up_orphans
+from farebox.core.money import format_usd, is_readable_cost
+from farebox.core.usage import Cost, Nothing
+from farebox.reconcile import NotOpen, decide, open_holds, take_up_orphans
 from farebox.store.sqlite import SqliteStore
 
 
@@ -63,6 +65,8 @@ def _line(transfer: Transfer, order: HoldRow | None) -> dict[str, Any]:
             what, amount = (f"held ({order.state}: {order.reason})" if order and order.reason else "held"), 0
         case "top-up" | "adjustment":
             pass
+    if transfer.note and transfer.kind in ("post", "void"):
+        what += f" ({transfer.note})"
     return {
         "time": moment(transfer.created_us),
         "what": what,
@@ -79,11 +83,20 @@ def _line(transfer: Transfer, order: HoldRow | None) -> dict[str, Any]:
 
 
 def reconcile(
+    hold: Annotated[str | None, typer.Argument(help="An open hold to decide on.", show_default=False)] = None,
+    cost: Annotated[str | None, typer.Option(help="Post it at this upstream cost, in USD.", show_default=False)] = None,
+    void: Annotated[bool, typer.Option("--void", help="Charge nothing for it.")] = False,
+    reason: Annotated[str, typer.Option(help="Why: kept with the transfer.", show_default=False)] = "",
     list_only: Annotated[bool, typer.Option("--list", help="List the open holds and do nothing else.")] = False,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the orders whose cost is not known; without --list, take up those of processes that died, first."""
+    """List the orders whose cost is not known (a server asks for it by itself), or decide on one: HOLD with --cost or
+    --void. Without --list, those of processes that died are taken up first."""
+    if hold is None and (cost is not None or void):
+        fail("HOLD: name the hold to decide on; `farebox reconcile --list` shows them", 2)
+    if hold is not None:
+        _decide(hold, cost, reason, database_url, is_void=void)
 
     async def work(store: SqliteStore, _: Accounts) -> list[HoldRow]:
         if not list_only:
@@ -99,6 +112,9 @@ def reconcile(
             "model": hold.model,
             "generation_id": hold.generation_id,
             "held_usd": format_usd(hold.amount_nanos),
+            "asks": hold.asks,
+            "next_ask": None if hold.ask_us is None else moment(hold.ask_us),
+            "unresolved": hold.is_unresolved,
             "reason": hold.reason,
         }
         for hold in holds
@@ -106,12 +122,39 @@ def reconcile(
     if as_json:
         print_json(rows)
     elif rows:
+        shown = [{**row, "unresolved": "unresolved" if row["unresolved"] else "asked for"} for row in rows]
         print_table(
-            ("HOLD", "SINCE", "ACCOUNT", "MODEL", "GENERATION", "HELD", "WHY"),
-            [["" if value is None else value for value in row.values()] for row in rows],
+            ("HOLD", "SINCE", "ACCOUNT", "MODEL", "GENERATION", "HELD", "ASKS", "NEXT", "STANDS", "WHY"),
+            [["" if value is None else value for value in row.values()] for row in shown],
         )
     else:
         typer.echo("No hold is open.")
+
+
+def _cost(text: str) -> Cost:
+    try:
+        amount = Decimal(text)
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if not is_readable_cost(amount):
+        fail(f"--cost: an amount in USD such as 0.00123, not {text!r}", 2)
+    return Cost(amount)
+
+
+def _decide(hold_id: str, cost: str | None, reason: str, database_url: str | None, *, is_void: bool) -> None:
+    if (cost is not None) is is_void:
+        fail("give either --cost USD or --void", 2)
+    if not reason.strip():
+        fail("--reason: say why; it is kept with the transfer", 2)
+    verdict = Nothing() if cost is None else _cost(cost)
+
+    async def work(store: SqliteStore, _: Accounts) -> None:
+        await decide(store, store, hold_id, verdict, reason.strip())
+
+    try:
+        with_books(database_url, work)
+    except NotOpen as error:
+        fail(str(error))
 
 
 def audit(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
@@ -128,6 +171,7 @@ def audit(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
                 "accounts": found.accounts,
                 "transfers": found.transfers,
                 "orders": found.holds,
+                "unresolved": found.unresolved,
                 "paid_in_usd": format_usd(found.paid_in_nanos),
                 "fares_usd": format_usd(found.fares_nanos),
                 "fares_above_their_holds": found.over_hold,
@@ -138,6 +182,8 @@ def audit(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
         for difference in found.differences:
             typer.echo(difference)
         orders = ", ".join(f"{count} {state}" for state, count in found.holds.items())
+        if found.unresolved:
+            orders += f" ({found.unresolved} unresolved: `farebox reconcile --list`)"
         typer.echo(
             f"{found.accounts} accounts, {found.transfers} transfers; orders: {orders};"
             f" paid in ${format_usd(found.paid_in_nanos)}, fares ${format_usd(found.fares_nanos)}"

@@ -14,6 +14,7 @@ class Audit:
     accounts: int = 0
     transfers: int = 0
     holds: dict[str, int] = field(default_factory=lambda: {"pending": 0, "open": 0, "posted": 0, "voided": 0})
+    unresolved: int = 0
     fares_nanos: int = 0
     paid_in_nanos: int = 0
     over_hold: int = 0
@@ -38,6 +39,7 @@ def audit(transfers: Iterable[Transfer], holds: Iterable[HoldRow], balances: Ite
         _take(transfer, sums, held, ended, found)
     for hold in holds:
         found.holds[hold.state] += 1
+        found.unresolved += hold.is_unresolved
         found.differences += _hold_differences(hold, held.pop(hold.id, None), ended.pop(settlement_id(hold.id), None))
     found.differences += [f"transfer {t.id}: holds money for an order that is not in the books" for t in held.values()]
     found.differences += [f"transfer {t.id}: ends a hold that is not in the books" for t in ended.values()]

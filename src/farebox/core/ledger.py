@@ -14,6 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from farebox.core.money import events_ceil
+from farebox.core.questions import FIRST_US
 from farebox.core.usage import Cost, Nothing, Unknown, Verdict
 
 CASH = 0
@@ -81,7 +82,11 @@ class Balance(Struct, frozen=True):
 
 
 class HoldRow(Struct, frozen=True):
-    """One order's life in the books, and the record of the generation it became."""
+    """One order's life in the books, and the record of the generation it became.
+
+    While it is open, `ask_us` is when the upstream is next asked what it cost, None when nobody will ask again; `asks`
+    counts the questions.
+    """
 
     id: str
     account_id: int
@@ -100,6 +105,13 @@ class HoldRow(Struct, frozen=True):
     answer_tokens: int | None = None
     reason: str | None = None
     ended_us: int | None = None
+    asks: int = 0
+    ask_us: int | None = None
+
+    @property
+    def is_unresolved(self) -> bool:
+        """Whether nobody will be asked what it cost any more: an operator must decide."""
+        return self.state == "open" and self.ask_us is None
 
 
 class Repeatable(Struct, frozen=True):
@@ -179,9 +191,18 @@ class Settle(Struct, frozen=True):
     prompt_tokens: int | None = None
     answer_tokens: int | None = None
     answer: KeptAnswer | None = None
+    note: str | None = None
 
 
-Command = TopUp | PlaceHold | NameGeneration | Settle
+class AskLater(Struct, frozen=True):
+    """The upstream was asked what an open hold cost, and had no answer: ask again at `ask_us`, or never."""
+
+    hold_id: str
+    ask_us: int | None
+    reason: str
+
+
+Command = TopUp | PlaceHold | NameGeneration | Settle | AskLater
 
 
 class Done(Struct, frozen=True):
@@ -234,7 +255,7 @@ def account_of(command: Command) -> int | None:
 
 
 def hold_of(command: Command) -> str | None:
-    return command.hold_id if isinstance(command, NameGeneration | Settle) else None
+    return command.hold_id if isinstance(command, NameGeneration | Settle | AskLater) else None
 
 
 class Page:
@@ -283,6 +304,8 @@ class Page:
                 return self._name_generation(command)
             case Settle():
                 return self._settle(command)
+            case AskLater():
+                return self._ask_later(command)
             case TopUp():
                 return self._top_up(command)
 
@@ -358,6 +381,14 @@ class Page:
         self._change(replace(hold, generation_id=command.generation_id))
         return Done()
 
+    def _ask_later(self, command: AskLater) -> Outcome:
+        hold = self._holds.get(command.hold_id)
+        if hold is None:
+            return NoSuchRow(f"hold {command.hold_id}")
+        if hold.state == "open":
+            self._change(replace(hold, asks=hold.asks + 1, ask_us=command.ask_us, reason=command.reason))
+        return Done()
+
     def _settle(self, command: Settle) -> Outcome:
         hold = self._holds.get(command.hold_id)
         if hold is None:
@@ -404,6 +435,7 @@ class Page:
                 events=events,
                 event_price_nanos=hold.event_price_nanos if state == "posted" else None,
                 over_hold_nanos=max(0, amount_nanos - hold.amount_nanos),
+                note=command.note,
             )
         )
         self._change(_completed(hold, command, state, None))
@@ -424,14 +456,17 @@ class Page:
 
 
 def _completed(hold: HoldRow, command: Settle, state: HoldState, reason: str | None) -> HoldRow:
-    """The hold in its new state, with what the command knows of the generation."""
+    """The hold in its new state, with what the command knows of the generation. An open one is asked about soon, if the
+    upstream has a name for it."""
+    generation_id = command.generation_id or hold.generation_id
     return replace(
         hold,
         state=state,
-        generation_id=command.generation_id or hold.generation_id,
+        generation_id=generation_id,
         served_model=command.served_model or hold.served_model,
         prompt_tokens=hold.prompt_tokens if command.prompt_tokens is None else command.prompt_tokens,
         answer_tokens=hold.answer_tokens if command.answer_tokens is None else command.answer_tokens,
         reason=reason,
         ended_us=None if state == "open" else command.created_us,
+        ask_us=command.created_us + FIRST_US if state == "open" and generation_id else None,
     )

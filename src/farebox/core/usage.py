@@ -68,3 +68,45 @@ def read_cost(usage: bytes | memoryview) -> Cost | Unknown:
     if not is_readable_cost(bill):
         return Unknown(f"the host's reported charge is not an amount: {str(bill)[:40]}")
     return Cost(add_exact(seen.cost, bill))
+
+
+class _Record(Struct):
+    total_cost: Decimal
+    is_byok: bool
+    upstream_inference_cost: Decimal | None = None
+    model: str | None = None
+    tokens_prompt: int | None = None
+    tokens_completion: int | None = None
+
+
+class _Told(Struct):
+    data: _Record
+
+
+class Recorded(Struct, frozen=True):
+    """What an upstream's record says of a generation."""
+
+    cost: Cost
+    model: str | None
+    prompt_tokens: int | None
+    answer_tokens: int | None
+
+
+_decode_told = Decoder(_Told).decode
+
+
+def read_record(body: bytes) -> Recorded | Unknown:
+    """The body of OpenRouter's `GET /generation`. For a bring-your-own-key answer `total_cost` is its fee alone."""
+    try:
+        told = _decode_told(body).data
+    except UNREADABLE as error:
+        return Unknown(f"the upstream's record could not be read: {error}")
+    amount = told.total_cost
+    if told.is_byok:
+        if told.upstream_inference_cost is None:
+            return Unknown("the upstream's record does not say what the host charged")
+        if is_readable_cost(amount) and is_readable_cost(told.upstream_inference_cost):
+            amount = add_exact(amount, told.upstream_inference_cost)
+    if not is_readable_cost(amount):
+        return Unknown(f"the recorded cost is not an amount: {str(amount)[:40]}")
+    return Recorded(Cost(amount), told.model, told.tokens_prompt, told.tokens_completion)

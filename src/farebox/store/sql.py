@@ -22,7 +22,7 @@ _TRANSFER = (
 )
 _HOLD = (
     "id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,"
-    " generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us"
+    " generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us"
 )
 _KEY_USE = "account_id, key_digest, order_digest, hold_id, created_us"
 _ANSWER = "hold_id, content_type, body"
@@ -53,7 +53,7 @@ AND (:key IS NULL OR h.key_id = :key)
 INSERT_HOLD = f"INSERT INTO hold ({_HOLD}) VALUES ({_marks(_HOLD)})"
 UPDATE_HOLD = """
 UPDATE hold SET state = ?, generation_id = ?, served_model = ?, prompt_tokens = ?, answer_tokens = ?, reason = ?,
-ended_us = ? WHERE id = ?
+ended_us = ?, asks = ?, ask_us = ? WHERE id = ?
 """
 HOLDS_OF = f"SELECT {_HOLD} FROM hold WHERE id IN (SELECT value FROM json_each(?))"
 HOLDS_IN = f"""
@@ -63,7 +63,8 @@ AND (:account IS NULL OR account_id = :account) ORDER BY id
 ALL_HOLDS = f"SELECT {_HOLD} FROM hold ORDER BY id"
 PENDING_WORKERS = "SELECT DISTINCT worker FROM hold WHERE state = 'pending'"
 OPEN_ORPHANS = f"""
-UPDATE hold SET state = 'open', reason = 'the process that served it has gone'
+UPDATE hold SET state = 'open', reason = 'the process that served it has gone',
+ask_us = CASE WHEN generation_id IS NOT NULL THEN 0 END
 WHERE state = 'pending' AND worker IN (SELECT value FROM json_each(?)) RETURNING {_HOLD}
 """
 
@@ -78,6 +79,13 @@ PUT_ANSWER = f"INSERT OR REPLACE INTO kept_answer ({_ANSWER}) VALUES ({_marks(_A
 ANSWER = f"SELECT {_ANSWER} FROM kept_answer WHERE hold_id = ?"
 FORGET_ANSWERS = "DELETE FROM kept_answer WHERE hold_id NOT IN (SELECT hold_id FROM key_use WHERE created_us >= ?)"
 FORGET_KEY_USES = "DELETE FROM key_use WHERE created_us < ?"
+
+IS_QUESTION_DUE = "SELECT 1 FROM hold WHERE ask_us <= :now AND state = 'open' LIMIT 1"
+CLAIM_QUESTIONS = f"""
+UPDATE hold SET ask_us = :until WHERE id IN (
+    SELECT id FROM hold WHERE ask_us <= :now AND state = 'open' ORDER BY ask_us LIMIT :most
+) RETURNING {_HOLD}
+"""
 
 BALANCES = f"SELECT {_BALANCE} FROM balance WHERE account_id IN (SELECT value FROM json_each(?))"
 ALL_BALANCES = f"SELECT {_BALANCE} FROM balance ORDER BY account_id"
@@ -123,7 +131,18 @@ def hold_from(row: Row) -> HoldRow:
 
 
 def hold_changes(h: HoldRow) -> Row:
-    return (h.state, h.generation_id, h.served_model, h.prompt_tokens, h.answer_tokens, h.reason, h.ended_us, h.id)
+    return (
+        h.state,
+        h.generation_id,
+        h.served_model,
+        h.prompt_tokens,
+        h.answer_tokens,
+        h.reason,
+        h.ended_us,
+        h.asks,
+        h.ask_us,
+        h.id,
+    )
 
 
 def key_use_row(use: KeyUse) -> Row:

@@ -88,6 +88,18 @@ class SqliteStore:
         rows = await self._at_desk(lambda: self._desk_db.execute(sql.BALANCES, (json.dumps([account_id]),)).fetchall())
         return Balance(*rows[0])
 
+    async def claim_questions(self, now_us: int, until_us: int, most: int) -> list[HoldRow]:
+        parameters = {"now": now_us, "until": until_us, "most": most}
+
+        def claim() -> list[HoldRow]:
+            # A look first: a transaction that writes nothing would still make every other writer wait.
+            if self._desk_db.execute(sql.IS_QUESTION_DUE, parameters).fetchone() is None:
+                return []
+            with _transaction(self._desk_db) as db:
+                return [sql.hold_from(row) for row in db.execute(sql.CLAIM_QUESTIONS, parameters).fetchall()]
+
+        return await self._at_desk(claim)
+
     async def kept_answer(self, hold_id: str) -> KeptAnswer | None:
         rows = await self._at_desk(lambda: self._desk_db.execute(sql.ANSWER, (hold_id,)).fetchall())
         return KeptAnswer(*rows[0]) if rows else None

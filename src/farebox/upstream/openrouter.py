@@ -16,7 +16,7 @@ from farebox.ports import Fetched, Query, UpstreamBroke, UpstreamUnreachable
 ANSWER_BYTES_MAX = 128 * 1024 * 1024
 """Longest whole answer read: several 4K images as base64."""
 
-PAGE_SECONDS = 30
+PAGE_SECONDS = 15
 """A list or a record has nothing to think about: a host that is silent for longer is asked again."""
 
 _READ_BYTES = 256 * 1024
@@ -69,7 +69,7 @@ class OpenRouter:
         url = (URL(self._base_url) / path.lstrip("/")).with_query(query)
         reply = await self._request("GET", url, self._headers, None, min(PAGE_SECONDS, self._limits.first_byte))
         try:
-            return Fetched(reply.status, await reply.read())
+            return Fetched(reply.status, await reply.read(), reply.retry_after_seconds)
         finally:
             reply.close()
 
@@ -122,6 +122,11 @@ class HttpReply:
     @property
     def generation_id(self) -> str | None:
         return self._response.headers.get("x-generation-id")
+
+    @property
+    def retry_after_seconds(self) -> float | None:
+        text = self._response.headers.get("retry-after", "")
+        return float(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
 
     @property
     def is_complete(self) -> bool:

@@ -1,0 +1,17 @@
+"""When to ask what an open hold cost: soon at first, since most records are there within a second, then more rarely."""
+
+FIRST_US = 200_000
+"""OpenRouter writes most records within half a second."""
+
+_SOON_US = 60 * 1_000_000
+_SOON_ENDS_US = 600 * 1_000_000
+_RARELY_US = 900 * 1_000_000
+_DOUBLINGS_MAX = 20
+
+
+def next_ask_us(asks: int, age_us: int) -> int:
+    """How long after the `asks`-th question the next one comes: doubling up to a minute in the first ten minutes of a
+    hold's life, then a tenth of its age, up to a quarter of an hour."""
+    if age_us < _SOON_ENDS_US:
+        return int(min(FIRST_US << min(asks, _DOUBLINGS_MAX), _SOON_US))
+    return min(max(age_us // 10, _SOON_US), _RARELY_US)

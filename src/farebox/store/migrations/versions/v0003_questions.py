@@ -1,0 +1,16 @@
+"""When an open hold's cost is asked for."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    """Add two columns to holds: older code does not write them, and leaves what it opens to an operator."""
+    op.add_column("hold", sa.Column("asks", sa.Integer, nullable=False, server_default="0"))
+    op.add_column("hold", sa.Column("ask_us", sa.BigInteger))
+    op.execute("UPDATE hold SET ask_us = 0 WHERE state = 'open' AND generation_id IS NOT NULL")
+    is_due = sa.text("ask_us IS NOT NULL")
+    op.create_index("hold_ask", "hold", ["ask_us"], sqlite_where=is_due, postgresql_where=is_due)
