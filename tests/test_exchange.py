@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from farebox.answers import Answer, Replay
+from farebox.answers import Answer, Replay, Streaming
 from farebox.catalog_cache import Catalog
 from farebox.core.audit import audit
 from farebox.core.errors import Refusal
 from farebox.core.formats import chat
 from farebox.core.ledger import Command, HoldRow, NameGeneration, Outcome, PlaceHold, Settle, TopUp, Transfer
 from farebox.core.plans import BUILT_IN
+from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange, Request
 from farebox.identity.keys import KeyCallers, digest, new_key
 from farebox.ports import BooksUnavailable, UpstreamBroke, UpstreamUnreachable
@@ -95,6 +96,7 @@ def play(
     during: During | None = None,
     token: str | None = None,
     store: MemoryStore | None = None,
+    streaming: Streaming | None = None,
     **request: Any,
 ) -> Result:
     """One order, from a new account with `paid_in`."""
@@ -109,7 +111,7 @@ def play(
         upstream = ScriptedUpstream(script, pages={"/models": MODELS})
         catalog = Catalog(upstream, 300, 3600)
         await catalog.refresh()
-        exchange = Exchange(KeyCallers(store, BUILT_IN), catalog, store, upstream)
+        exchange = Exchange(KeyCallers(store, BUILT_IN), catalog, store, upstream, streaming or Streaming(Deadlines()))
 
         async def read_body() -> bytes:
             return body.encode()
@@ -276,6 +278,40 @@ def test_a_caller_who_hangs_up_after_the_usage_pays_what_it_says() -> None:
 
     result = play(Script([TOKEN, LAST, Silence()]), stream=True, during=hang_up_late)
     assert result.fares == [100_000]
+
+
+def test_a_drained_stream_settles_on_its_real_usage() -> None:
+    async def hang_up(answer: Answer | Replay, _: bytes, __: MemoryStore) -> None:
+        answer.hang_up()
+
+    draining = Streaming(Deadlines(), drains_max=1, drain_seconds=60)
+    for _ in range(3):  # each gives its place back
+        result = play(Script([TOKEN, Pause(), TOKEN, LAST, DONE]), stream=True, during=hang_up, streaming=draining)
+        assert result.fares == [100_000]
+        assert result.hold.state == "posted"
+
+
+def test_a_drain_is_bounded_in_number_and_time() -> None:
+    async def hang_up(answer: Answer | Replay, _: bytes, __: MemoryStore) -> None:
+        answer.hang_up()
+
+    full = Streaming(Deadlines(), drains_max=0, drain_seconds=60)
+    result = play(Script([TOKEN, Pause(), TOKEN, LAST, DONE]), stream=True, during=hang_up, streaming=full)
+    assert (result.hold.state, result.hold.reason) == ("open", "the caller hung up before the answer's end")
+    short = Streaming(Deadlines(tick_seconds=0.01), drains_max=1, drain_seconds=0.02)
+    result = play(Script([TOKEN, Silence()]), stream=True, during=hang_up, streaming=short)
+    assert result.hold.state == "open"
+    assert "did not end within 0.02 s" in (result.hold.reason or "")
+
+
+def test_comments_alone_do_not_keep_a_stream_alive() -> None:
+    patient = Streaming(Deadlines(), no_event_seconds=3600)
+    steps: list[Any] = [TOKEN, *[b": still here\n\n", Pause()] * 50]
+    assert play(Script([*steps, LAST, DONE]), stream=True, streaming=patient).fares == [100_000]
+    impatient = Streaming(Deadlines(), no_event_seconds=0)
+    result = play(Script([*steps, Silence()]), stream=True, streaming=impatient)
+    assert result.hold.state == "open"
+    assert b"nothing but comments" in result.body
 
 
 def test_the_generation_is_in_the_books_before_its_first_byte_goes_out() -> None:

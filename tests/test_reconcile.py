@@ -216,6 +216,18 @@ def test_a_caller_who_hangs_up_pays_what_the_upstream_charged(tmp_path: Path) ->
         assert gateway.audit()["orders"]["open"] == 0
 
 
+def test_where_streams_are_drained_a_caller_who_hangs_up_pays_for_the_whole(tmp_path: Path) -> None:
+    hello = {"messages": [{"role": "user", "content": "Hello"}]}
+    limits = {"FAREBOX_HANG_UP": "drain", "FAREBOX_DRAINS_MAX": "1", "FAREBOX_RECONCILE_SECONDS": "0"}
+    with Gateway(tmp_path, **limits) as gateway:
+        hang_up(gateway, "/chat/completions", hello, "token-ms=20,tokens=50")
+        hang_up(gateway, "/messages", hello, "token-ms=20,tokens=50")  # one too many
+        eventually(lambda: sorted(line["what"][:4] for line in gateway.orders()) == ["fare", "held"])
+        (posted,) = [line for line in gateway.orders() if line["what"] == "fare"]
+        assert Decimal(posted["cost_usd"]) == Decimal("0.00003075")
+        assert posted["answer_tokens"] == 50
+
+
 def test_questions_outlive_a_kill(tmp_path: Path) -> None:
     # The simulator is a process of its own: it must remember what it charged.
     upstream = HttpUpstream(answer=[b"data: {}\n\n"])

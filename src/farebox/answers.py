@@ -1,15 +1,18 @@
 """What an exchange hands to its endpoint: an answer as it comes from the upstream, or one that was kept."""
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from time import monotonic
 
 from farebox.core.errors import Refusal, broken
 from farebox.core.headers import HeaderList
 from farebox.core.ledger import KEY_LIFE_US, HoldRow, KeptAnswer, Settled
 from farebox.core.meter import Meter
 from farebox.core.usage import Nothing, Verdict
+from farebox.deadlines import Deadlines
 from farebox.ports import BooksUnavailable, Ledger, Reply, UpstreamBroke
 
 EVENT_STREAM = "text/event-stream"
@@ -27,14 +30,69 @@ disk."""
 SHELVED = "What it cost is not known yet: its hold stays open until that is settled, and nothing is charged before"
 
 
+class Streaming:
+    """What is done about a stream that is not simply read to its end.
+
+    One whose caller hung up is stopped, or read on without it (drained) while fewer than `drains_max` are, for at most
+    `drain_seconds`. One that sends nothing but comments for `no_event_seconds` is dead.
+    """
+
+    def __init__(
+        self,
+        deadlines: Deadlines,
+        drains_max: int = 0,
+        drain_seconds: float = 0,
+        no_event_seconds: float = math.inf,
+    ) -> None:
+        self._deadlines = deadlines
+        self._drains_max = drains_max
+        self._drain_seconds = drain_seconds
+        self._drains = 0
+        self.no_event_seconds = no_event_seconds
+
+    def drain(self, stop: Callable[[str], None]) -> "_Drain | None":
+        """Let a stream be read on, to be stopped after a while; None where it is not to be."""
+        if self._drains >= self._drains_max:
+            return None
+        self._drains += 1
+        drain = _Drain(self, stop, self._drain_seconds)
+        self._deadlines.add(drain)
+        return drain
+
+    def end(self, drain: "_Drain") -> None:
+        self._drains -= 1
+        self._deadlines.discard(drain)
+
+
+class _Drain:
+    """A stream without its caller."""
+
+    def __init__(self, streaming: Streaming, stop: Callable[[str], None], seconds: float) -> None:
+        self._streaming = streaming
+        self._stop = stop
+        self._seconds = seconds
+        self.due = monotonic() + seconds
+
+    def expire(self) -> None:
+        self._stop(f"the caller hung up, and the answer did not end within {self._seconds:g} s after that")
+
+    def end(self) -> None:
+        self._streaming.end(self)
+
+
 class Answer:
     """An order that the upstream has answered: its head, and its body as it comes, metered.
 
     `settled` says how the order stands in the books once the exchange's block has been left.
     """
 
-    def __init__(self, reply: Reply, meter: Meter, answer_cap: int | None, *, is_kept: bool = False) -> None:
+    def __init__(
+        self, reply: Reply, meter: Meter, streaming: Streaming, answer_cap: int | None, *, is_kept: bool = False
+    ) -> None:
         self._reply = reply
+        self._streaming = streaming
+        self._drain: _Drain | None = None
+        self._is_over = False
         self._meter = meter
         self._answer_cap = answer_cap
         self._early: list[bytes] = []
@@ -57,8 +115,22 @@ class Answer:
         return headers
 
     def hang_up(self) -> None:
-        """The caller has gone: stop the upstream. `events` then ends."""
-        self._cut_short = "the caller hung up before the answer's end"
+        """The caller has gone: `events` ends soon, or goes on to the stream's end for the sake of its cost."""
+        if self._is_over or self._drain is not None:
+            return
+        self._drain = self._streaming.drain(self._stop)
+        if self._drain is None:
+            self._stop("the caller hung up before the answer's end")
+
+    def close(self) -> None:
+        """Nobody reads it any more."""
+        self._is_over = True
+        if self._drain is not None:
+            self._drain.end()
+        self._reply.close()
+
+    def _stop(self, why: str) -> None:
+        self._cut_short = why
         self._reply.close()
 
     async def read(self) -> bytes:
@@ -104,10 +176,17 @@ class Answer:
     async def _events(self) -> AsyncIterator[bytes]:
         for chunk in self._early:
             yield chunk
+        meter = self._meter
+        told, told_at = meter.told, monotonic()
         try:
             while data := await self._reply.chunk():
-                if chunk := self._meter.feed(data):
+                if chunk := meter.feed(data):
                     yield chunk
+                if meter.told != told:
+                    told, told_at = meter.told, monotonic()
+                elif monotonic() - told_at > self._streaming.no_event_seconds:
+                    self._reply.close()
+                    raise UpstreamBroke(f"nothing but comments came for {self._streaming.no_event_seconds:g} s")
         except (UpstreamBroke, Refusal) as error:
             self._meter.finish()
             if self._cut_short is None:
@@ -117,6 +196,7 @@ class Answer:
         else:
             if chunk := self._meter.finish():
                 yield chunk
+        self._is_over = True
 
     async def read_to_identity(self) -> None:
         """Read a stream up to the first event that names its generation, where the upstream's head did not."""

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from farebox.accounts import Accounts
-from farebox.answers import forget_old_answers
+from farebox.answers import Streaming, forget_old_answers
 from farebox.catalog_cache import Catalog
 from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange
@@ -61,6 +61,12 @@ def upstream_of(settings: Settings, deadlines: Deadlines) -> OpenRouter:
     return OpenRouter(url, key, limits, deadlines)
 
 
+def streaming_of(settings: Settings, deadlines: Deadlines) -> Streaming:
+    """What the settings say about streams whose caller hung up, or that have died."""
+    drains_max = settings.drains_max if settings.hang_up == "drain" else 0
+    return Streaming(deadlines, drains_max, settings.drain_seconds, settings.no_event_seconds)
+
+
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[ASGIApp]:
     """Everything that serves, for as long as the block runs; the tasks in the background are owned here."""
@@ -87,7 +93,7 @@ async def running(settings: Settings) -> AsyncIterator[ASGIApp]:
             )
         )
         services = routes.Services(
-            Exchange(callers, catalog, store, upstream),
+            Exchange(callers, catalog, store, upstream, streaming_of(settings, deadlines)),
             catalog,
             Accounts(store, plans),
             Generations(store, upstream),

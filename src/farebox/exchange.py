@@ -14,7 +14,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from farebox.answers import KEPT_BYTES_MAX, SHELVED, Answer, Replay
+from farebox.answers import KEPT_BYTES_MAX, SHELVED, Answer, Replay, Streaming
 from farebox.core.errors import (
     Refusal,
     broken,
@@ -80,12 +80,14 @@ class Exchange:
         prices: Prices,
         ledger: Ledger,
         upstream: Upstream,
+        streaming: Streaming,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._callers = callers
         self._prices = prices
         self._ledger = ledger
         self._upstream = upstream
+        self._streaming = streaming
         self._now_us = now_us
 
     @asynccontextmanager
@@ -120,13 +122,13 @@ class Exchange:
                 verdict = Unknown(str(error))
                 raise broken(f"The upstream did not answer: {error}. {SHELVED}") from error
             meter.identify(reply.generation_id)
-            answer = Answer(reply, meter, answer_cap, is_kept=bool(request.idempotency_key))
+            answer = Answer(reply, meter, self._streaming, answer_cap, is_kept=bool(request.idempotency_key))
             try:
                 await self._name_generation(hold_id, reply, answer, meter)
                 yield answer
             finally:
                 verdict = answer.verdict()
-                reply.close()
+                answer.close()
         finally:
             settled = await self._settle(hold_id, verdict, meter, answer)
             if answer is not None:

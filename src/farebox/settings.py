@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -64,6 +64,18 @@ class Settings(BaseSettings):
         default=300, gt=0, description="Deadline from the order sent to an answer's head."
     )
     no_data_seconds: float = Field(default=120, gt=0, description="Deadline between two pieces of an answer.")
+    no_event_seconds: float = Field(
+        default=600, gt=0, description="Deadline between two events of a stream that are more than comments."
+    )
+    hang_up: Literal["cancel", "drain"] = Field(
+        default="cancel",
+        description="A stream whose caller hung up: `cancel` stops it and asks for its cost afterwards, `drain` reads"
+        " it to its end, for upstreams that have no `/generation`. Whole answers are always read to their end.",
+    )
+    drain_seconds: float = Field(default=300, gt=0, description="How long a stream is read on without its caller.")
+    drains_max: int = Field(
+        default=64, ge=1, description="Streams that one process reads on without their callers; more are cancelled."
+    )
     body_bytes_max: int = Field(default=32 * 1024 * 1024, ge=1024, description="Longest request body.")
     body_seconds: float = Field(default=60, gt=0, description="Deadline for a request body to arrive.")
     prices_refresh_seconds: float = Field(default=300, gt=0, description="How often the price list is asked for anew.")

@@ -13,13 +13,15 @@ from farebox.core.usage import Cost, Unknown, Verdict
 class Meter:
     """Reads one exchange, streamed or whole. The last cost seen is the one that counts."""
 
-    __slots__ = ("_cost", "_splitter", "_wire", "answer_tokens", "progress", "prompt_tokens", "served_model")
+    __slots__ = ("_cost", "_splitter", "_wire", "answer_tokens", "progress", "prompt_tokens", "served_model", "told")
 
     def __init__(self, wire: Format, progress: Progress) -> None:
         self._wire = wire
         self._splitter = EventSplitter()
         self._cost: Cost | Unknown | None = None
         self.progress = progress
+        self.told = 0
+        """Events so far that are more than a comment."""
         self.served_model: str | None = None
         self.prompt_tokens: int | None = None
         self.answer_tokens: int | None = None
@@ -60,6 +62,8 @@ class Meter:
         return self._wire.error_event(refusal, self.progress)
 
     def _pass(self, event: bytes) -> bytes:
+        if not event.startswith(b":"):
+            self.told += 1
         seen = self._wire.see_event(event, self.progress)
         if seen is PASS:
             return event
