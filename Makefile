@@ -3,7 +3,7 @@
 PYTHON ?= $(shell tools/find-python)
 BIN := .venv/bin
 
-.PHONY: serve test test-frameworks lint bench lock docs clean
+.PHONY: serve test test-frameworks chaos lint bench lock docs clean
 
 serve: .venv/.run
 	@$(BIN)/farebox serve
@@ -14,6 +14,10 @@ test: .venv/.dev
 # Frameworks that people build on: apart, because they bring a hundred packages along.
 test-frameworks: .venv/.dev .venv-frameworks/.done
 	$(BIN)/python -m pytest tests/frameworks
+
+# Hang-ups, faults and 200 kills over 20,000 orders; takes some ten minutes.
+chaos: .venv/.dev
+	$(BIN)/python -m tools.chaos
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check .

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from farebox.admission import Admission
 from farebox.answers import Answer, Replay, Streaming
 from farebox.catalog_cache import Catalog
 from farebox.core.audit import audit
@@ -111,7 +112,9 @@ def play(
         upstream = ScriptedUpstream(script, pages={"/models": MODELS})
         catalog = Catalog(upstream, 300, 3600)
         await catalog.refresh()
-        exchange = Exchange(KeyCallers(store, BUILT_IN), catalog, store, upstream, streaming or Streaming(Deadlines()))
+        exchange = Exchange(
+            KeyCallers(store, BUILT_IN), catalog, store, upstream, streaming or Streaming(Deadlines()), Admission(9, 9)
+        )
 
         async def read_body() -> bytes:
             return body.encode()

@@ -90,7 +90,8 @@ def simulator_page() -> str:
 It stands in for OpenRouter: inside `farebox serve` where no upstream is configured, or alone with `farebox simulate`. It
 answers `POST /api/v1/chat/completions`, `/messages`, `/responses` and `/embeddings`, and OpenRouter's lists with their
 filters, in OpenRouter's shapes, deterministically. Orders demand a key (any). What an order cost is told by
-`GET /api/v1/generation?id=`, a while after its end and only to the key that asked. No money moves.
+`GET /api/v1/generation?id=`, a while after its end and only to the key that asked; `GET /books`, a page of its own, tells
+what was charged for each generation, to compare other books with. No money moves.
 
 ## Models
 

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from farebox.accounts import Accounts
+from farebox.admission import Admission
 from farebox.answers import Streaming, forget_old_answers
 from farebox.catalog_cache import Catalog
 from farebox.deadlines import Deadlines
@@ -93,7 +94,14 @@ async def running(settings: Settings) -> AsyncIterator[ASGIApp]:
             )
         )
         services = routes.Services(
-            Exchange(callers, catalog, store, upstream, streaming_of(settings, deadlines)),
+            Exchange(
+                callers,
+                catalog,
+                store,
+                upstream,
+                streaming_of(settings, deadlines),
+                Admission(settings.orders_max, settings.account_orders_max),
+            ),
             catalog,
             Accounts(store, plans),
             Generations(store, upstream),

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from farebox.admission import Admission
 from farebox.answers import KEPT_BYTES_MAX, SHELVED, Answer, Replay, Streaming
 from farebox.core.errors import (
     Refusal,
@@ -81,6 +82,7 @@ class Exchange:
         ledger: Ledger,
         upstream: Upstream,
         streaming: Streaming,
+        admission: Admission,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._callers = callers
@@ -88,6 +90,7 @@ class Exchange:
         self._ledger = ledger
         self._upstream = upstream
         self._streaming = streaming
+        self._admission = admission
         self._now_us = now_us
 
     @asynccontextmanager
@@ -98,41 +101,42 @@ class Exchange:
             Refusal: it was not served. Never one that a client retries once the upstream may have accepted it.
         """
         caller = await authenticate(self._callers, request.tokens)
-        body = await request.read_body()
-        order = read_order(body, request.wire, caller.plan)
-        most = ceiling(order.asked, order.answer_tokens, self._prices.current())
-        held = await self._hold(caller, order, most, request.wire, _repeatable(request, body))
-        if isinstance(held, Repeated):
-            yield await self._answer_again(held)
-            return
-        hold_id, order, answer_cap = held
-        verdict: Verdict = Unknown("the order was sent and not answered")
-        meter = Meter(request.wire, Progress("", order.model, self._now_us() // 1_000_000, request.client))
-        answer: Answer | None = None
-        try:
+        with self._admission.admit(caller.account.id):
+            body = await request.read_body()
+            order = read_order(body, request.wire, caller.plan)
+            most = ceiling(order.asked, order.answer_tokens, self._prices.current())
+            held = await self._hold(caller, order, most, request.wire, _repeatable(request, body))
+            if isinstance(held, Repeated):
+                yield await self._answer_again(held)
+                return
+            hold_id, order, answer_cap = held
+            verdict: Verdict = Unknown("the order was sent and not answered")
+            meter = Meter(request.wire, Progress("", order.model, self._now_us() // 1_000_000, request.client))
+            answer: Answer | None = None
             try:
-                reply = await self._upstream.forward(
-                    request.path, order.body, request.forwarded_headers, streamed=order.asked.streamed
-                )
-            except UpstreamUnreachable as error:
-                verdict = Nothing()
-                refuse = connect_timeout if error.timed_out else unreachable
-                raise refuse(f"The upstream cannot be reached: {error}") from error
-            except UpstreamBroke as error:
-                verdict = Unknown(str(error))
-                raise broken(f"The upstream did not answer: {error}. {SHELVED}") from error
-            meter.identify(reply.generation_id)
-            answer = Answer(reply, meter, self._streaming, answer_cap, is_kept=bool(request.idempotency_key))
-            try:
-                await self._name_generation(hold_id, reply, answer, meter)
-                yield answer
+                try:
+                    reply = await self._upstream.forward(
+                        request.path, order.body, request.forwarded_headers, streamed=order.asked.streamed
+                    )
+                except UpstreamUnreachable as error:
+                    verdict = Nothing()
+                    refuse = connect_timeout if error.timed_out else unreachable
+                    raise refuse(f"The upstream cannot be reached: {error}") from error
+                except UpstreamBroke as error:
+                    verdict = Unknown(str(error))
+                    raise broken(f"The upstream did not answer: {error}. {SHELVED}") from error
+                meter.identify(reply.generation_id)
+                answer = Answer(reply, meter, self._streaming, answer_cap, is_kept=bool(request.idempotency_key))
+                try:
+                    await self._name_generation(hold_id, reply, answer, meter)
+                    yield answer
+                finally:
+                    verdict = answer.verdict()
+                    answer.close()
             finally:
-                verdict = answer.verdict()
-                answer.close()
-        finally:
-            settled = await self._settle(hold_id, verdict, meter, answer)
-            if answer is not None:
-                answer.settled = settled
+                settled = await self._settle(hold_id, verdict, meter, answer)
+                if answer is not None:
+                    answer.settled = settled
 
     async def _hold(
         self, caller: Caller, order: Order, most: Ceiling, wire: Format, repeatable: Repeatable | None

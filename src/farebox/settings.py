@@ -64,6 +64,8 @@ class Settings(BaseSettings):
         default=300, gt=0, description="Deadline from the order sent to an answer's head."
     )
     no_data_seconds: float = Field(default=120, gt=0, description="Deadline between two pieces of an answer.")
+    orders_max: int = Field(default=2000, ge=1, description="Orders that one process serves at once.")
+    account_orders_max: int = Field(default=500, ge=1, description="The same, of one account.")
     no_event_seconds: float = Field(
         default=600, gt=0, description="Deadline between two events of a stream that are more than comments."
     )

@@ -20,6 +20,9 @@ TRANSPORT = "farebox.transport"
 
 BASE_PATH = "/api/v1"
 
+BOOKS_PATH = "/books"
+"""What was charged for every generation: a page of the simulator's own, to compare another's books with."""
+
 STALL_SECONDS = 3600
 KEEP_ALIVE_SECONDS = 0.1
 ENDLESS_BYTES = 1024 * 1024
@@ -50,6 +53,9 @@ class Simulator:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _live(receive, send)
+            return
+        if scope["path"] == BOOKS_PATH:
+            await _send_whole(send, 200, [], self._generations.books())
             return
         path = scope["path"].removeprefix(BASE_PATH) if scope["path"].startswith(BASE_PATH) else "?"
         wire = _FORMATS.get(path)

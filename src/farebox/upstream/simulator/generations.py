@@ -26,15 +26,23 @@ class Generations:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, tuple[float, bytes, bytes]] = OrderedDict()
+        self._charged: dict[str, str] = {}
 
     def add(
         self, generation_id: str, key: bytes, said: Said, faults: Faults, *, streamed: bool, sent_tokens: int | None
     ) -> None:
         """Write one down; it can be read a while later. `sent_tokens` where it was broken off."""
-        body = _record(generation_id, said, faults, streamed=streamed, sent_tokens=sent_tokens)
+        cost = _cost(said, faults, sent_tokens)
+        body = _record(generation_id, said, faults, cost, streamed=streamed, sent_tokens=sent_tokens)
         self._kept[generation_id] = (time.monotonic() + faults.generation_ms / 1000, key, body)
+        self._charged[generation_id] = cost
         while len(self._kept) > KEPT_MAX:
-            self._kept.popitem(last=False)
+            dropped, _ = self._kept.popitem(last=False)
+            del self._charged[dropped]
+
+    def books(self) -> bytes:
+        """What every generation was charged, as text: for whoever compares books. OpenRouter has no such page."""
+        return msgspec.json.encode(self._charged)
 
     def find(self, generation_id: str, key: bytes) -> bytes:
         """The body of `GET /generation`. Raises Refusal 404: not there, not yet, or another key's."""
@@ -44,9 +52,14 @@ class Generations:
         return body
 
 
-def _record(generation_id: str, said: Said, faults: Faults, *, streamed: bool, sent_tokens: int | None) -> bytes:
+def _cost(said: Said, faults: Faults, sent_tokens: int | None) -> str:
+    return number_of(said.cost(sent_tokens)) if faults.cost in (None, "is-null") else str(faults.cost)
+
+
+def _record(
+    generation_id: str, said: Said, faults: Faults, cost: str, *, streamed: bool, sent_tokens: int | None
+) -> bytes:
     tokens = said.answer_tokens if sent_tokens is None else min(sent_tokens, said.answer_tokens)
-    cost = Raw((faults.cost if faults.cost not in (None, "is-null") else number_of(said.cost(tokens))).encode())
     finish = "cancelled" if sent_tokens is not None else said.finish_reason
     data = {
         **dict.fromkeys(_UNTOLD),
@@ -70,8 +83,8 @@ def _record(generation_id: str, said: Said, faults: Faults, *, streamed: bool, s
         "origin": "",
         "provider_name": PROVIDER,
         "streamed": streamed,
-        "total_cost": cost,
-        "usage": cost,
+        "total_cost": Raw(cost.encode()),
+        "usage": Raw(cost.encode()),
         "upstream_inference_cost": Raw(faults.byok.encode()) if faults.byok else None,
     }
     return msgspec.json.encode({"data": data})

@@ -1,0 +1,64 @@
+"""A caller may vanish at any byte of a stream: what is booked is what the upstream had said of the cost by then."""
+
+import asyncio
+from decimal import Decimal
+
+import msgspec
+import pytest
+
+from farebox.admission import Admission
+from farebox.answers import Streaming
+from farebox.catalog_cache import Catalog
+from farebox.core.ledger import TopUp
+from farebox.core.plans import BUILT_IN
+from farebox.deadlines import Deadlines
+from farebox.exchange import Exchange, Request
+from farebox.identity.keys import KeyCallers, digest, new_key
+from farebox.testing import MemoryStore, Script, ScriptedUpstream, Silence
+from farebox.web.routes import FORMATS
+from tests.test_exchange import MODELS
+from tests.test_formats import ORDERS, STREAMED, told
+
+
+async def _hang_up_after(path: str, bytes_sent: int) -> tuple[str, Decimal | None, str | None]:
+    """How the hold stands, at what cost, and under which name, when the caller leaves after so many bytes."""
+    stream = told(path, "lf")
+    store = MemoryStore()
+    account = await store.create_account("a", "paying", 0, 1)
+    key = new_key()
+    await store.create_key(account.id, "", digest(key), "hint", 1)
+    await store.carry_out(TopUp("t", account.id, 10**9, 1))
+    upstream = ScriptedUpstream(Script([stream[:bytes_sent], Silence()]), pages={"/models": MODELS})
+    catalog = Catalog(upstream, 300, 3600)
+    await catalog.refresh()
+    exchange = Exchange(KeyCallers(store, BUILT_IN), catalog, store, upstream, Streaming(Deadlines()), Admission(9, 9))
+    order = {**ORDERS[path], "model": "a/b", "stream": True, "max_tokens": 9, "max_output_tokens": 9}
+
+    async def body() -> bytes:
+        return msgspec.json.encode(order)
+
+    got = b""
+    async with exchange.open(Request(path, FORMATS[path], (key,), {}, body)) as answer:
+        asyncio.get_running_loop().call_soon(asyncio.get_running_loop().call_soon, answer.hang_up)
+        async for chunk in answer.events():
+            got += chunk
+    (hold,) = await store.holds(("pending", "open", "posted", "voided"))
+    posts = [transfer for transfer in await store.transfers(account.id) if transfer.kind == "post"]
+    # Whole events only, and nothing of our own after a hang-up.
+    assert stream.startswith(got)
+    return hold.state, posts[0].cost if posts else None, hold.generation_id
+
+
+@pytest.mark.parametrize("path", STREAMED)
+def test_at_every_byte(path: str) -> None:
+    stream = told(path, "lf")
+    # When the event that tells it is all there, its empty line or not.
+    costs_from = stream.index(b"\n\n", stream.index(b'"cost"'))
+
+    async def every() -> None:
+        for position in range(1, len(stream) + 1):
+            state, cost, generation_id = await _hang_up_after(path, position)
+            expected = ("posted", Decimal("0.0001")) if position >= costs_from else ("open", None)
+            assert ((state, cost), generation_id) == (expected, "gen-1"), position
+
+    asyncio.run(every())

@@ -1,0 +1,342 @@
+"""Farebox under everything at once: callers who hang up, an upstream that breaks, a process that is killed again and again.
+
+`python -m tools.chaos` (or `make chaos`) serves orders in every format, kills the server many times, lets it ask for what
+it does not know, and compares its books with those of the simulated upstream, generation by generation.
+"""
+
+import argparse
+import asyncio
+import http.client
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from farebox.core.audit import audit
+from farebox.core.ledger import HoldRow, Transfer, settlement_id
+from farebox.store.sqlite import SqliteStore
+
+CALLERS = 32
+ANSWER_SECONDS = 20.0
+START_SECONDS = 30.0
+SETTLED_SECONDS = 120.0
+
+FAULTS = (
+    "",
+    "",
+    "token-ms=3",
+    "token-ms=3,tokens=30",
+    "usage=missing",
+    "usage=is-null",
+    "cost=is-null",
+    "cost=0.00001212",
+    "byok=0.0002",
+    "cut-at-event=2",
+    "cut-at-byte=200",
+    "error-at-event=2",
+    "bare-error-at-event=2",
+    "no-generation-header",
+    "no-done,no-final-blank",
+    "status=429",
+    "status=500",
+    "html",
+    "choices=empty",
+    "head-ms=30",
+    "comments=3,first-token-ms=40",
+    "crlf,split=7",
+)
+"""What may go wrong upstream with one order, and what goes right."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a run ended. No differences: every fare is what the upstream charged, or is open and listed."""
+
+    orders: int = 0
+    kills: int = 0
+    answers: int = 0
+    states: Counter[str] = field(default_factory=Counter)
+    unresolved: Counter[str] = field(default_factory=Counter)
+    differences: list[str] = field(default_factory=list)
+
+    def line(self) -> str:
+        return (
+            f"orders {self.orders}, kills {self.kills}, answered to their end {self.answers}; holds posted"
+            f" {self.states['posted']}, voided {self.states['voided']}, open {self.states['open']}, unresolved"
+            f" {self.unresolved.total()}; differences to the upstream's books: {len(self.differences)}"
+        )
+
+
+class Chaos:
+    """One run, in a folder of its own."""
+
+    def __init__(self, folder: Path, workers: int, seed: int) -> None:
+        self._folder = folder
+        self._workers = workers
+        self._random = random.Random(seed)  # noqa: S311 - a run that can be repeated
+        self._port = _free_port()
+        self._key = ""
+        self._server: subprocess.Popen[bytes] | None = None
+        self._until = 0
+        self.outcome = Outcome()
+
+    def run(self, orders: int, kills: int) -> Outcome:
+        with _simulator() as upstream_port:
+            self._environment = {
+                **{name: value for name, value in os.environ.items() if not name.startswith("FAREBOX_")},
+                "FAREBOX_DATABASE_URL": f"sqlite:///{self._folder / 'books.db'}",
+                "FAREBOX_UPSTREAM_URL": f"http://127.0.0.1:{upstream_port}/api/v1",
+                "OPENROUTER_API_KEY": "sk-or-chaos",
+                "FAREBOX_WORKERS": str(self._workers),
+                "FAREBOX_FIRST_BYTE_SECONDS": "5",
+                "FAREBOX_NO_DATA_SECONDS": "5",
+            }
+            self._command("account", "create", "chaos", "--plan", "paying", "--prepaid", "100000")
+            self._key = self._command("key", "create", "chaos")["key"]
+            try:
+                self._start()
+                asyncio.run(self._load(orders, kills))
+                self._kill()
+                self._start()
+                self._await_answers()
+            finally:
+                self._kill()
+            self._compare(json.loads(_get(upstream_port, "/books")))
+        return self.outcome
+
+    # The server
+
+    def _command(self, *words: str) -> dict[str, Any]:
+        done = subprocess.run(  # noqa: S603 - our own commands
+            [sys.executable, "-m", "farebox", *words, "--json"],
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def _start(self) -> None:
+        with (self._folder / "serve.log").open("ab") as log:
+            self._server = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-m", "farebox", "serve", "--port", str(self._port)],
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        until = time.monotonic() + START_SECONDS
+        while True:
+            with suppress(OSError):
+                if b"ready" in _get(self._port, "/readyz"):
+                    return
+            assert time.monotonic() < until, (self._folder / "serve.log").read_text()[-2000:]
+            time.sleep(0.02)
+
+    def _kill(self) -> None:
+        if self._server is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._server.pid, signal.SIGKILL)
+            self._server.wait()
+            self._server = None
+
+    # The load
+
+    async def _load(self, orders: int, kills: int) -> None:
+        self._until = orders
+        callers = [asyncio.create_task(self._call()) for _ in range(CALLERS)]
+        for number in range(kills):
+            # Between two kills a part of the orders, however long they take.
+            while self.outcome.orders < orders * (number + 1) // (kills + 1):  # noqa: ASYNC110 - a count, not an event
+                await asyncio.sleep(0.005)
+            await asyncio.sleep(self._random.random() * 0.05)
+            self._kill()
+            self.outcome.kills += 1
+            await asyncio.to_thread(self._start)
+        await asyncio.gather(*callers)
+
+    async def _call(self) -> None:
+        while self.outcome.orders < self._until:
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+            except OSError:
+                await asyncio.sleep(0.02)
+                continue
+            self.outcome.orders += 1
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    is_answered = await self._order(reader, writer)
+                self.outcome.answers += is_answered
+            except (OSError, TimeoutError, asyncio.IncompleteReadError):
+                pass
+            finally:
+                writer.close()
+
+    async def _order(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """One order, left at a random byte one time in three; whether its answer came to its end."""
+        chance = self._random
+        path, body = chance.choice(_BODIES)
+        if path != "/embeddings":
+            body = {**body, "stream": chance.random() < 0.6}
+        text = json.dumps(body).encode()
+        head = (
+            f"POST /v1{path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {self._key}\r\nconnection: close\r\n"
+            f"x-openrouter-simulate: generation-ms={chance.choice((0, 300, 900))},{chance.choice(FAULTS)}\r\n"
+            + (f"idempotency-key: {chance.randrange(50)}\r\n" if chance.random() < 0.05 else "")
+            + f"content-length: {len(text)}\r\n\r\n"
+        )
+        request = head.encode() + text
+        leaves = chance.random()
+        if leaves < 0.03:
+            writer.write(request[: chance.randrange(len(request))])
+            await writer.drain()
+            return False
+        writer.write(request)
+        await writer.drain()
+        stays_for = chance.randrange(3000) if leaves < 0.33 else None
+        got = 0
+        while part := await reader.read(4096 if stays_for is None else max(1, min(64, stays_for - got))):
+            got += len(part)
+            if stays_for is not None and got >= stays_for:
+                return False
+        return True
+
+    # The books
+
+    def _await_answers(self) -> None:
+        """Until nothing is pending and nobody will be asked any more."""
+        until = time.monotonic() + SETTLED_SECONDS
+        while time.monotonic() < until:
+            holds, _ = self._rows()
+            if not any(hold.state == "pending" or (hold.state == "open" and not hold.is_unresolved) for hold in holds):
+                return
+            time.sleep(0.5)
+
+    def _rows(self) -> tuple[list[HoldRow], dict[str, Transfer]]:
+        async def read() -> tuple[list[HoldRow], dict[str, Transfer]]:
+            store = await SqliteStore.open(self._folder / "books.db", f"chaos-{os.getpid()}")
+            try:
+                with store.snapshot() as rows:
+                    holds = list(rows.holds())
+                    transfers = {transfer.id: transfer for transfer in rows.transfers()}
+                    self.outcome.differences = audit(transfers.values(), holds, rows.balances()).differences
+                    return holds, transfers
+            finally:
+                await store.close()
+
+        return asyncio.run(read())
+
+    def _compare(self, charged: dict[str, str]) -> None:
+        holds, transfers = self._rows()
+        found = self.outcome
+        known: dict[str, HoldRow] = {}
+        for hold in holds:
+            found.states[hold.state] += 1
+            if hold.is_unresolved:
+                found.unresolved[hold.reason or ""] += 1
+            if hold.state == "pending":
+                found.differences.append(f"hold {hold.id} is pending for ever")
+            if hold.generation_id is not None:
+                if hold.generation_id in known:
+                    found.differences.append(f"{hold.generation_id} is in the books twice")
+                known[hold.generation_id] = hold
+        for generation_id, hold in known.items():
+            cost = charged.get(generation_id)
+            if hold.state == "posted":
+                posted = transfers[settlement_id(hold.id)].cost
+                if cost is None or posted is None or Decimal(cost) + _bill(hold, posted, cost) != posted:
+                    found.differences.append(f"{generation_id}: posted {posted}, charged {cost}")
+            elif hold.state == "voided" and cost is not None:
+                found.differences.append(f"{generation_id}: voided, charged {cost}")
+        # What the upstream charged and we have no name for must be among the holds that are open and have none.
+        nameless = sum(hold.state == "open" and hold.generation_id is None for hold in holds)
+        unknown = [generation_id for generation_id in charged if generation_id not in known]
+        if len(unknown) > nameless:
+            found.differences.append(f"{len(unknown)} generations are not in the books, {nameless} holds have no name")
+
+
+BYOK_BILL = Decimal("0.0002")
+
+
+def _bill(hold: HoldRow, posted: Decimal, cost: str) -> Decimal:
+    """What the host charged beside, for an order on the operator's own key (the simulator's books have the fee)."""
+    return BYOK_BILL if hold.state == "posted" and posted - Decimal(cost) == BYOK_BILL else Decimal(0)
+
+
+_HELLO = [{"role": "user", "content": "Hello, and tell me about the weather"}]
+_BODIES: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("/chat/completions", {"model": "sim/echo", "messages": _HELLO}),
+    ("/chat/completions", {"model": "sim/reasoner", "messages": _HELLO}),
+    ("/messages", {"model": "sim/echo-pro", "messages": _HELLO, "max_tokens": 500}),
+    ("/responses", {"model": "sim/echo", "input": "Hello, and tell me about the weather"}),
+    ("/embeddings", {"model": "sim/embedder", "input": ["Hello", "there"]}),
+)
+
+
+@contextmanager
+def _simulator() -> Iterator[int]:
+    port = _free_port()
+    command = [sys.executable, "-m", "farebox", "simulate", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:  # noqa: S603
+        try:
+            until = time.monotonic() + START_SECONDS
+            while time.monotonic() < until:
+                with suppress(OSError):
+                    _get(port, "/books")
+                    break
+                time.sleep(0.05)
+            yield port
+        finally:
+            process.terminate()
+
+
+def _get(port: int, path: str) -> bytes:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().read()
+    except http.client.HTTPException as error:
+        raise OSError(str(error)) from error
+    finally:
+        connection.close()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--orders", type=int, default=20_000)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=time.time_ns() % 100_000)
+    asked = parser.parse_args()
+    print(f"seed {asked.seed}, {asked.workers} workers", flush=True)
+    with tempfile.TemporaryDirectory(prefix="farebox-chaos-") as folder:
+        outcome = Chaos(Path(folder), asked.workers, asked.seed).run(asked.orders, asked.kills)
+    for difference in outcome.differences[:50]:
+        print(difference)
+    for reason, count in outcome.unresolved.most_common():
+        print(f"unresolved, {count}: {reason}")
+    print(outcome.line())
+    sys.exit(bool(outcome.differences))
+
+
+if __name__ == "__main__":
+    main()
