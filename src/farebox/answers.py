@@ -198,6 +198,11 @@ class Answer:
                 yield chunk
         self._is_over = True
 
+    def break_off(self, why: str) -> bytes:
+        """Stop a stream before its end, whoever still reads it; gives its last event."""
+        self._stop(why)
+        return self._meter.error_event(broken(f"{why[:1].upper()}{why[1:]}. {SHELVED}"))
+
     async def read_to_identity(self) -> None:
         """Read a stream up to the first event that names its generation, where the upstream's head did not."""
         try:
@@ -251,6 +256,10 @@ class Replay:
 
     def hang_up(self) -> None:
         """Nothing to stop."""
+
+    def break_off(self, why: str) -> bytes:
+        """Nothing to add: what was kept has its own end."""
+        return b""
 
     async def read(self) -> bytes:
         return self._body

@@ -80,6 +80,11 @@ class Settings(BaseSettings):
     )
     body_bytes_max: int = Field(default=32 * 1024 * 1024, ge=1024, description="Longest request body.")
     body_seconds: float = Field(default=60, gt=0, description="Deadline for a request body to arrive.")
+    grace_seconds: int = Field(
+        default=30,
+        ge=0,
+        description="How long running answers may take to end after a SIGTERM; a second one ends them.",
+    )
     prices_refresh_seconds: float = Field(default=300, gt=0, description="How often the price list is asked for anew.")
     prices_max_age_seconds: float = Field(
         default=86_400, gt=0, description="How long an old price list serves while the upstream gives no new one."

@@ -8,6 +8,7 @@ import signal
 import socket
 from contextlib import ExitStack
 from dataclasses import dataclass
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -30,9 +31,6 @@ from farebox.web.server import BoundedHttp
 DEMO_ACCOUNT = "demo"
 DEMO_USD = "5"
 DEMO_MODEL = "sim/echo"
-
-GRACE_SECONDS = 30
-"""How long running answers may take to end after a SIGTERM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +122,24 @@ def _run(settings: Settings, bound: socket.socket) -> None:
         log_level="warning",
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_graceful_shutdown=settings.grace_seconds,
         backlog=2048,
     )
     _stop_in_order()
     if settings.workers > 1:
         Multiprocess(config, sockets=[bound]).run()
     else:
-        uvicorn.Server(config).run(sockets=[bound])
+        _Server(config).run(sockets=[bound])
+
+
+class _Server(uvicorn.Server):
+    """Told to stop a second time, it grants running answers no more time: they end as at the end of their grace."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit:
+            for task in self.server_state.tasks:
+                task.get_loop().call_soon_threadsafe(task.cancel)
+        super().handle_exit(signal.SIGTERM, frame)
 
 
 def _stop_in_order() -> None:

@@ -70,6 +70,10 @@ async def _send_events(answer: Answer | Replay, receive: Receive, send: Send) ->
         await send_start(send, 200, [*_EVENT_STREAM, *answer.headers])
         async for chunk in answer.events():
             await send_body(send, chunk, more=True)
+    except asyncio.CancelledError:
+        # The server stops, and this answer's grace is over.
+        await send_body(send, answer.break_off("the gateway is stopping"), more=True)
+        raise
     finally:
         gone.cancel()
 
