@@ -391,3 +391,18 @@ def test_no_event_breaks_the_meter_and_what_is_repaired_is_accepted(text: bytes)
     seen = chat.see_event(text, PROGRESS)
     if seen.repaired is not None and seen.repaired.startswith(b"data: "):
         assert_accepted("ChatStreamChunk", data(seen.repaired))
+
+
+@pytest.mark.parametrize("created", ["1e999999999", "1e400", "-1E+99999", "NaN", '"1"', "null", "1.5"])
+def test_a_number_that_would_fill_the_memory_is_not_made_whole(created: str) -> None:
+    told = event({**CHUNK, "system_fingerprint": None}).replace(b'"created": 1', b'"created": ' + created.encode())
+    seen = chat.see_event(told, PROGRESS)
+    assert data(seen.repaired)["created"] in (1, PROGRESS.created)
+
+
+def test_a_name_that_is_no_utf_8_is_refused_and_breaks_no_stream() -> None:
+    with pytest.raises(Refusal) as refused:
+        chat.read(request()[:-1] + b',"\xff":1}')
+    assert refused.value.status == 400
+    assert chat.see_event(b'data: {"\xff":1}\n\n', PROGRESS).repaired is not None
+    assert chat.see_answer(b'{"\xff":1}').failure is not None

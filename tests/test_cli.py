@@ -229,3 +229,19 @@ def test_the_audit_finds_what_was_tampered_with(gateway: Gateway) -> None:
         db.commit()
     db.close()
     gateway.audit()
+
+
+def test_the_demo_is_for_this_machine_alone(tmp_path: Path) -> None:
+    with Gateway(tmp_path) as gateway:
+        key_id = gateway.cli("key", "list", "demo")[0]["id"]
+    refused = gateway.run("serve", "--host", "0.0.0.0", "--port", "0")
+    assert refused.returncode == 2
+    assert "0.0.0.0 can be reached from elsewhere" in refused.stderr
+    gateway.cli("key", "revoke", str(key_id))
+    with Gateway(tmp_path, "--host", "0.0.0.0") as open_to_all:
+        assert open_to_all.request("GET", "/healthz").status == 200
+    elsewhere = tmp_path / "fresh"
+    elsewhere.mkdir()
+    with Gateway(elsewhere, "--host", "0.0.0.0") as fresh:
+        assert fresh.key == ""
+        assert "There are no accounts yet" in fresh.banner

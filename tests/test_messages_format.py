@@ -209,6 +209,12 @@ def test_our_own_error_event_ends_a_stream_in_words() -> None:
     assert json.loads(told.split(b"data: ")[1])["error"]["type"] == "api_error"
 
 
+def test_a_name_that_is_no_utf_8_breaks_no_stream() -> None:
+    for kind in (b"message_start", b"message_delta"):
+        told = b'event: %b\ndata: {"type":"%b","\xff":1}\n\n' % (kind, kind)
+        assert repaired(told)[0] == "error"
+
+
 # Whole answers and errors
 
 

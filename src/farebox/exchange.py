@@ -166,7 +166,11 @@ class Exchange:
                 return place.id, order, None
             case Held(amount):
                 answer_cap = most.tokens_covered(caller.plan, amount)
-                return place.id, capped(order, wire, answer_cap), answer_cap
+                try:
+                    return place.id, capped(order, wire, answer_cap), answer_cap
+                except Refusal:
+                    await self._ledger.carry_out(Settle(place.id, Nothing(), now_us))
+                    raise
             case NotCovered(available):
                 raise _too_dear(caller.plan, most, place, available)
             case Repeated():

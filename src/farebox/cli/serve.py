@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import Annotated
@@ -16,7 +16,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from farebox import __version__
-from farebox.accounts import Accounts
+from farebox.accounts import Accounts, NotFound
 from farebox.app import SIMULATOR_URL_VARIABLE, App, open_store
 from farebox.cli.session import DatabaseUrl, clear_errors, fail
 from farebox.core.ledger import HoldRow
@@ -31,6 +31,8 @@ from farebox.web.server import BoundedHttp
 DEMO_ACCOUNT = "demo"
 DEMO_USD = "5"
 DEMO_MODEL = "sim/echo"
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +98,24 @@ async def _open(settings: Settings) -> _Opening:
         accounts = Accounts(store, settings.every_plan)
         existing = await accounts.accounts()
         demo_key = None
-        if settings.is_simulated and not existing:
+        if settings.host not in LOOPBACK:
+            await _refuse_demo(accounts, settings.host)
+        elif settings.is_simulated and not existing:
             await accounts.create(DEMO_ACCOUNT, "paying", 0, parse_usd(DEMO_USD))
             demo_key, _, _ = await accounts.create_key(DEMO_ACCOUNT, "made at the first start")
         has_demo = any(account.name == DEMO_ACCOUNT for account, _ in existing)
         return _Opening(demo_key, len(existing), has_demo, orphans)
+
+
+async def _refuse_demo(accounts: Accounts, host: str) -> None:
+    """The demo's key was printed where others may have read it: it is for this machine alone."""
+    with suppress(NotFound):
+        if any(key.revoked_us is None for _, key in await accounts.keys(DEMO_ACCOUNT)):
+            fail(
+                f"--host: {host} can be reached from elsewhere, and the account `{DEMO_ACCOUNT}` has a key that works;"
+                f" revoke it first: farebox key list {DEMO_ACCOUNT}, then farebox key revoke ID",
+                2,
+            )
 
 
 def _run(settings: Settings, bound: socket.socket) -> None:

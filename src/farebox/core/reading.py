@@ -4,8 +4,9 @@ import re
 
 from msgspec import DecodeError, Raw
 
-UNREADABLE = (DecodeError, RecursionError)
-"""What decoding raises: wrong JSON, wrong types, or a nesting so deep that only an attacker writes it."""
+UNREADABLE = (DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises: wrong JSON, wrong types, a name that is no UTF-8, or a nesting so deep that only an attacker
+writes it."""
 
 _AT_PATH = re.compile(r"^(?P<what>.*) - at `\$?\.?(?P<path>.*)`$")
 

@@ -71,7 +71,31 @@ class BoundedHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._is_in_head = False
         self._stop_waiting()
-        super().on_headers_complete()
+        if (wrong := self._wrong_in_head()) is not None:
+            self._refuse(invalid(wrong))
+        else:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if not self._has_refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self._has_refused:
+            super().on_message_complete()
+
+    def _wrong_in_head(self) -> str | None:
+        """What a proxy in front may read otherwise than we do. The parser refuses the rest: two lengths, a length with
+        chunks, bare line feeds, folded headers, NULs."""
+        hosts = 0
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding" and value.lower() != b"chunked":
+                return "transfer-encoding: only chunked is understood; pack a body with content-encoding"
+        if hosts != 1 and (hosts or self.parser.get_http_version() != "1.0"):
+            return f"host: it is there {hosts} times; send it once"
+        return None
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(invalid(f"This is not a valid HTTP request: {msg}"))

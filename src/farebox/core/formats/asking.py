@@ -24,6 +24,8 @@ _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 def decoded(decode: Callable[[bytes], T], body: bytes) -> T:
     """A request body as `decode` reads it. Raises Refusal 400, naming the field that is wrong."""
     try:
+        if not body.isascii():
+            body.decode()  # msgspec does not look into members that nobody reads
         return decode(body)
     except UNREADABLE as error:
         raise invalid(json_path_error(error)) from error
@@ -53,8 +55,12 @@ def searches(models: Iterable[str]) -> bool:
 
 
 def with_caps(body: bytes, names: tuple[str, ...], answer_tokens: int) -> bytes:
-    """The body with each of its caps lowered to `answer_tokens`, or the first set where it has none."""
-    fields = _decode_fields(body)
+    """The body with each of its caps lowered to `answer_tokens`, or the first set where it has none.
+
+    Raises:
+        Refusal: 400, the body cannot be taken apart.
+    """
+    fields = decoded(_decode_fields, body)
     cap = Raw(b"%d" % answer_tokens)
     present = [name for name in names if name in fields and not is_null(fields[name])]
     for name in present:

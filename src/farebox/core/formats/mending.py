@@ -15,6 +15,8 @@ Fields = dict[str, Raw]
 
 NULL = Raw(b"null")
 
+_DIGITS_MAX = 18
+
 decode_fields = msgspec.json.Decoder(Fields).decode
 _decode_list = msgspec.json.Decoder(list[Fields]).decode
 
@@ -71,9 +73,12 @@ def mend_member(fields: Fields, name: str, mend: Callable[[Fields], None]) -> No
 def mend_whole_number(fields: Fields, name: str, otherwise: int) -> None:
     """A number that SDKs want whole, without its fraction."""
     try:
-        fields[name] = encode(int(msgspec.json.decode(fields.get(name, NULL), type=Decimal)))
-    except (*UNREADABLE, ValueError, OverflowError):
-        fields[name] = encode(otherwise)
+        number = msgspec.json.decode(fields.get(name, NULL), type=Decimal)
+    except UNREADABLE:
+        number = Decimal("NaN")
+    # An exponent of a few digits makes an integer that fills the memory.
+    is_sane = number.is_finite() and number.adjusted() < _DIGITS_MAX
+    fields[name] = encode(int(number) if is_sane else otherwise)
 
 
 def cost_in(fields: Fields) -> Cost | Unknown | None:

@@ -200,15 +200,15 @@ def see_event(event: bytes, progress: Progress) -> Seen:
             return plain or PASS
     try:
         read = _decode_event(data)
+        match read.type:
+            case "message_start":
+                seen = _see_start(data, read.message, progress)
+            case "message_delta":
+                seen = _see_delta(data, read.usage)
+            case _:
+                seen = PASS
     except UNREADABLE:
         return _see_without_type(data, progress)
-    match read.type:
-        case "message_start":
-            seen = _see_start(data, read.message, progress)
-        case "message_delta":
-            seen = _see_delta(data, read.usage)
-        case _:
-            seen = PASS
     name = read.type.encode()
     if seen.repaired is None and not event.startswith(b"event: " + name + b"\n") and event_name(event) != name:
         return replace(seen, repaired=named_event(name, data))

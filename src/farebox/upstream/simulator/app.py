@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from types import ModuleType
 from urllib.parse import parse_qsl
 
-import msgspec
 from starlette.types import Receive, Scope, Send
 
 from farebox.core.errors import Refusal, invalid, unauthenticated, unknown, wrong_method
+from farebox.core.reading import UNREADABLE
 from farebox.upstream.simulator import catalog, chat, embeddings, faults, messages, models, responses, talk
 from farebox.upstream.simulator.faults import BadFaults, Faults
 from farebox.upstream.simulator.generations import Generations
@@ -151,7 +151,7 @@ def _key(headers: dict[bytes, bytes]) -> bytes:
 def _read(wire: ModuleType, body: bytes) -> talk.Talk | embeddings.Request:
     try:
         request: talk.Talk | embeddings.Request = wire.read(body)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise invalid(str(error)) from error
     return request
 
