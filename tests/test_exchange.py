@@ -13,8 +13,8 @@ from farebox.admission import Admission
 from farebox.answers import Answer, Replay, Streaming
 from farebox.catalog_cache import Catalog
 from farebox.core.audit import audit
-from farebox.core.errors import Refusal
-from farebox.core.formats import chat
+from farebox.core.errors import Refusal, invalid
+from farebox.core.formats import Format, chat
 from farebox.core.ledger import Command, HoldRow, NameGeneration, Outcome, PlaceHold, Settle, TopUp, Transfer
 from farebox.core.plans import BUILT_IN
 from farebox.deadlines import Deadlines
@@ -98,6 +98,7 @@ def play(
     token: str | None = None,
     store: MemoryStore | None = None,
     streaming: Streaming | None = None,
+    wire: Format = chat,
     **request: Any,
 ) -> Result:
     """One order, from a new account with `paid_in`."""
@@ -119,7 +120,7 @@ def play(
         async def read_body() -> bytes:
             return body.encode()
 
-        given = Request("/chat/completions", chat, (token or key,), {"x-title": "t"}, read_body)
+        given = Request("/chat/completions", wire, (token or key,), {"x-title": "t"}, read_body)
         try:
             async with exchange.open(given) as answer:
                 result.answer = answer
@@ -315,6 +316,24 @@ def test_comments_alone_do_not_keep_a_stream_alive() -> None:
     result = play(Script([*steps, Silence()]), stream=True, streaming=impatient)
     assert result.hold.state == "open"
     assert b"nothing but comments" in result.body
+
+
+class _Uncappable:
+    """Chat, but for bodies that cannot be taken apart."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(chat, name)
+
+    def capped(self, body: bytes, answer_tokens: int) -> bytes:
+        raise invalid(f"cannot be capped at {answer_tokens}: {body[:9]!r}")
+
+
+def test_an_order_that_cannot_be_capped_to_the_balance_leaves_no_hold() -> None:
+    uncappable: Any = _Uncappable()
+    result = play(whole(), paid_in=USD // 1000, max_tokens=None, wire=uncappable)
+    assert result.refusal is not None
+    assert result.refusal.status == 400
+    assert (result.hold.state, result.available, result.order_body) == ("voided", USD // 1000, b"")
 
 
 def test_the_generation_is_in_the_books_before_its_first_byte_goes_out() -> None:
