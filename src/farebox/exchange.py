@@ -44,6 +44,7 @@ from farebox.core.money import format_usd
 from farebox.core.plans import Plan
 from farebox.core.pricing import Ceiling, PriceList, ceiling
 from farebox.core.usage import Nothing, Unknown, Verdict
+from farebox.crash import crash_point
 from farebox.identity.credentials import authenticate
 from farebox.ports import BooksUnavailable, Caller, Callers, Ledger, Reply, Upstream, UpstreamBroke, UpstreamUnreachable
 
@@ -115,9 +116,11 @@ class Exchange:
             answer: Answer | None = None
             try:
                 try:
+                    crash_point("forward:before")
                     reply = await self._upstream.forward(
                         request.path, order.body, request.forwarded_headers, streamed=order.asked.streamed
                     )
+                    crash_point("forward:after")
                 except UpstreamUnreachable as error:
                     verdict = Nothing()
                     refuse = connect_timeout if error.timed_out else unreachable

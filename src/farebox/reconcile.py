@@ -13,6 +13,7 @@ from collections.abc import Callable
 from farebox.core.ledger import AskLater, HoldRow, NoSuchRow, Outcome, Settle
 from farebox.core.questions import next_ask_us
 from farebox.core.usage import Cost, Nothing, Recorded, Unknown, read_record
+from farebox.crash import crash_point
 from farebox.ports import Books, BooksUnavailable, Ledger, Upstream, UpstreamBroke, UpstreamUnreachable
 
 log = logging.getLogger("farebox")
@@ -20,8 +21,8 @@ log = logging.getLogger("farebox")
 ASKED_AT_ONCE_MAX = 8
 """Questions to the upstream at the same time."""
 
-CLAIM_SECONDS = 60
-"""How long a question belongs to who took it up: longer than the upstream may take to answer."""
+CLAIM_SECONDS = 20
+"""How long a question belongs to who took it up: longer than the upstream may take to answer (15 s)."""
 
 POLL_SECONDS = 0.25
 ORPHANS_SECONDS = 5.0
@@ -77,7 +78,9 @@ class Reconciler:
 
     async def _ask(self, hold: HoldRow) -> None:
         assert hold.generation_id is not None, hold
+        crash_point("ask:before")
         told = await self._look_up(hold.generation_id)
+        crash_point("ask:after")
         now_us = self._now_us()
         if isinstance(told, Recorded):
             settle = Settle(

@@ -27,6 +27,7 @@ from farebox.core.ledger import (
     hold_of,
     settlement_id,
 )
+from farebox.crash import crash_points
 from farebox.ports import Account, BooksUnavailable, Key, NameTaken, Snapshot
 from farebox.store import sql
 from farebox.store.writer import GroupWriter
@@ -150,6 +151,8 @@ class SqliteStore:
                 db.executemany(sql.PUT_KEY_USE, map(sql.key_use_row, page.new_uses))
             if page.kept_answers:
                 db.executemany(sql.PUT_ANSWER, map(sql.answer_row, page.kept_answers))
+            crash_points(batch, "before")
+        crash_points(batch, "after")
         return outcomes
 
     # Directory

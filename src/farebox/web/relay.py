@@ -11,6 +11,7 @@ from farebox.core.formats import Format
 from farebox.core.headers import HeaderList, read_request_head
 from farebox.core.ledger import Settled
 from farebox.core.money import format_usd
+from farebox.crash import crash_point
 from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange, Request
 from farebox.web.asgi import JSON, Endpoint, send_body, send_start, send_whole, wait_until_gone
@@ -45,9 +46,12 @@ def relay(exchange: Exchange, path: str, wire: Format, bounds: BodyBounds, deadl
         async with exchange.open(request) as answer:
             if answer.is_stream:
                 scope[BEGUN] = True
+                crash_point("send:before")
                 await _send_events(answer, receive, send)
             else:
                 whole = await answer.read()
+        if not answer.is_stream:
+            crash_point("send:before")
         if answer.is_stream:
             await send_body(send, b"")
         elif answer.is_refusal:
@@ -58,6 +62,7 @@ def relay(exchange: Exchange, path: str, wire: Format, bounds: BodyBounds, deadl
         else:
             headers = [JSON, *answer.headers, *_fare_headers(answer.settled)]
             await send_whole(send, answer.status, headers, whole)
+        crash_point("send:after")
 
     return guarded(endpoint, wire)
 
