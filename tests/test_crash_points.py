@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tools.chaos import _get, _simulator
+from tools.chaos import get, simulator
 
 from farebox.crash import CRASH_VARIABLE, POINTS
 from tests.gateway import Gateway, eventually
@@ -31,12 +31,12 @@ LEFT = {
 
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[int]:
-    with _simulator() as port:
+    with simulator() as port:
         yield port
 
 
 def charged(port: int) -> dict[str, str]:
-    books: dict[str, str] = json.loads(_get(port, "/books"))
+    books: dict[str, str] = json.loads(get(port, "/books"))
     return books
 
 

@@ -263,15 +263,15 @@ def test_packed_bodies_are_unpacked(shared_gateway: Gateway, path: str) -> None:
 def test_a_bomb_is_refused_before_it_goes_off(shared_gateway: Gateway) -> None:
     bomb = gzip.compress(b" " * 200_000_000, compresslevel=9)
     assert len(bomb) < 250_000
-    before = _rss_kib(shared_gateway)
+    before = rss_kib(shared_gateway)
     headers = {"authorization": f"Bearer {shared_gateway.key}", "content-encoding": "gzip"}
     for encoding, body in (("gzip", bomb), ("deflate", zlib.compress(b" " * 200_000_000, 9))):
         answer = shared_gateway.request("POST", "/v1/responses", body, {**headers, "content-encoding": encoding})
         assert (answer.status, error_type("/responses", answer)) == (413, "payload_too_large")
-    assert _rss_kib(shared_gateway) - before < 100_000
+    assert rss_kib(shared_gateway) - before < 100_000
 
 
-def _rss_kib(gateway: Gateway) -> int:
+def rss_kib(gateway: Gateway) -> int:
     status = Path(f"/proc/{gateway.process.pid}/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0])
 

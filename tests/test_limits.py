@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
+from tools.chaos import simulator
 
 from farebox.upstream.simulator.server import _QuietServer
 from farebox.web.asgi import send_json
 from farebox.web.server import BoundedHttp
 from tests.gateway import Gateway, eventually
-from tests.test_formats import ORDERS, error_type, order
+from tests.test_formats import ORDERS, error_type, order, rss_kib
 
 
 def slowly(gateway: Gateway, key: str, orders: int) -> list[threading.Thread]:
@@ -59,6 +60,23 @@ def test_a_stream_that_its_caller_leaves_gives_its_place_back(tmp_path: Path) ->
                 connection.sendall(f"{head}{simulate}content-length: {len(text)}\r\n\r\n{text}".encode())
                 assert connection.recv(65536).startswith(b"HTTP/1.1 200")
             eventually(lambda: order(gateway, "/messages").status == 200)
+
+
+def test_a_caller_who_does_not_read_does_not_fill_the_memory(tmp_path: Path) -> None:
+    with simulator() as port:
+        url = f"http://127.0.0.1:{port}/api/v1"
+        with Gateway(tmp_path, "--upstream", url, OPENROUTER_API_KEY="sk-or-x") as gateway:
+            key = gateway.new_key("a", "--plan", "paying", "--prepaid", "5")
+            text = json.dumps({**ORDERS["/messages"], "model": "sim/long", "stream": True})
+            head = f"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\n"
+            simulate = "x-openrouter-simulate: tokens=60000\r\n"
+            with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
+                connection.sendall(f"{head}{simulate}content-length: {len(text)}\r\n\r\n{text}".encode())
+                assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+                before = rss_kib(gateway)
+                time.sleep(3)
+                assert rss_kib(gateway) - before < 5_000
+            eventually(lambda: "hung up" in gateway.orders("a")[0]["what"])
 
 
 # What stands before ASGI

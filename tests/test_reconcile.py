@@ -148,6 +148,15 @@ def test_a_question_without_an_answer_is_given_up_after_a_day_and_not_guessed() 
     assert 100 < hold.asks == len(upstream.queries) < 200
 
 
+def test_a_clock_that_jumps_ahead_does_not_end_the_questions() -> None:
+    async def work(store: MemoryStore, reconciler: Reconciler, clock: list[int]) -> None:
+        clock[0] = 10 * 86_400 * SECOND_US
+        await until_settled(store, reconciler, clock)
+
+    missing = [Fetched(404, b"{}")] * 5
+    assert reconciling(Asked(*missing, Fetched(200, record())), work).state == "posted"
+
+
 def test_a_record_without_a_cost_stays_a_question() -> None:
     hold = reconciling(Asked(Fetched(200, record(total_cost=None))), until_settled, give_up_seconds=60)
     assert (hold.state, hold.is_unresolved) == ("open", True)

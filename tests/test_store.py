@@ -39,7 +39,7 @@ from farebox.core.ledger import (
     Settled,
     TopUp,
 )
-from farebox.core.questions import FIRST_US
+from farebox.core.questions import FIRST_US, FURTHEST_US
 from farebox.core.usage import Cost, Nothing, Unknown
 from farebox.ports import Account, BooksUnavailable, Key, NameTaken
 from farebox.store import migrate
@@ -374,6 +374,9 @@ def test_an_open_hold_is_a_question_that_one_asker_gets_at_a_time(engine: Engine
         assert [each.id for each in await store.claim_questions(5_000_000, 9_000_000, 10)] == ["h3"]
         (again,) = await store.claim_questions(6_000_000, 9_000_000, 10)
         assert (again.id, again.asks, again.reason) == ("h1", 1, "not yet")
+        # The clock was ahead when it was put off, and has been set back.
+        await store.carry_out(AskLater("h1", 8_000_000 + FURTHEST_US + 1, "not yet"))
+        assert [each.id for each in await store.claim_questions(8_000_000, 8_500_000, 10)] == ["h1"]
         await store.carry_out(AskLater("h1", None, "given up"))
         assert await store.claim_questions(8_000_000, 9_000_000, 10) == []
         await store.carry_out(Settle("h1", Cost(Decimal("0.00001")), 7_000_000))

@@ -93,7 +93,7 @@ class Chaos:
         self.outcome = Outcome()
 
     def run(self, orders: int, kills: int) -> Outcome:
-        with _simulator() as upstream_port:
+        with simulator() as upstream_port:
             self._environment = {
                 **{name: value for name, value in os.environ.items() if not name.startswith("FAREBOX_")},
                 "FAREBOX_DATABASE_URL": f"sqlite:///{self._folder / 'books.db'}",
@@ -113,7 +113,7 @@ class Chaos:
                 self._await_answers()
             finally:
                 self._kill()
-            self._compare(json.loads(_get(upstream_port, "/books")))
+            self._compare(json.loads(get(upstream_port, "/books")))
         return self.outcome
 
     # The server
@@ -141,7 +141,7 @@ class Chaos:
         until = time.monotonic() + START_SECONDS
         while True:
             with suppress(OSError):
-                if b"ready" in _get(self._port, "/readyz"):
+                if b"ready" in get(self._port, "/readyz"):
                     return
             assert time.monotonic() < until, (self._folder / "serve.log").read_text()[-2000:]
             time.sleep(0.02)
@@ -287,7 +287,7 @@ _BODIES: tuple[tuple[str, dict[str, Any]], ...] = (
 
 
 @contextmanager
-def _simulator() -> Iterator[int]:
+def simulator() -> Iterator[int]:
     port = _free_port()
     command = [sys.executable, "-m", "farebox", "simulate", "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:  # noqa: S603
@@ -295,7 +295,7 @@ def _simulator() -> Iterator[int]:
             until = time.monotonic() + START_SECONDS
             while time.monotonic() < until:
                 with suppress(OSError):
-                    _get(port, "/books")
+                    get(port, "/books")
                     break
                 time.sleep(0.05)
             yield port
@@ -303,7 +303,7 @@ def _simulator() -> Iterator[int]:
             process.terminate()
 
 
-def _get(port: int, path: str) -> bytes:
+def get(port: int, path: str) -> bytes:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request("GET", path)

@@ -84,6 +84,14 @@ async def running(settings: Settings) -> AsyncIterator[ASGIApp]:
         with suppress(TimeoutError):
             async with asyncio.timeout(FIRST_PRICES_SECONDS):
                 await catalog.refresh()
+        exchange = Exchange(
+            callers,
+            catalog,
+            store,
+            upstream,
+            streaming_of(settings, deadlines),
+            Admission(settings.orders_max, settings.account_orders_max),
+        )
         await stack.enter_async_context(
             _in_background(
                 catalog.keep_fresh(),
@@ -91,17 +99,11 @@ async def running(settings: Settings) -> AsyncIterator[ASGIApp]:
                 callers.watch(),
                 forget_old_answers(store),
                 reconciler.run(),
+                exchange.book_late(),
             )
         )
         services = routes.Services(
-            Exchange(
-                callers,
-                catalog,
-                store,
-                upstream,
-                streaming_of(settings, deadlines),
-                Admission(settings.orders_max, settings.account_orders_max),
-            ),
+            exchange,
             catalog,
             Accounts(store, plans),
             Generations(store, upstream),

@@ -6,8 +6,9 @@ settles, and what was settled is durable when the block has been left.
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
 from os import urandom
 from typing import Protocol
@@ -49,6 +50,9 @@ from farebox.identity.credentials import authenticate
 from farebox.ports import BooksUnavailable, Caller, Callers, Ledger, Reply, Upstream, UpstreamBroke, UpstreamUnreachable
 
 IDEMPOTENCY_KEY_MAX = 255
+
+LATE_SECONDS = 1.0
+"""How often settling is tried again while the books cannot be written."""
 
 REPEAT_SECONDS = 1
 """When to ask again for an answer that is still being made."""
@@ -93,6 +97,19 @@ class Exchange:
         self._streaming = streaming
         self._admission = admission
         self._now_us = now_us
+        self._unbooked: deque[Settle] = deque()
+
+    async def book_late(self) -> None:
+        """Settle what could not be settled at its time, once the books are back. Runs until cancelled.
+
+        What a death takes along is found pending, and opened, by the next process.
+        """
+        while True:
+            await asyncio.sleep(LATE_SECONDS)
+            with suppress(BooksUnavailable):
+                while self._unbooked:
+                    await self._ledger.carry_out(self._unbooked[0])
+                    self._unbooked.popleft()
 
     @asynccontextmanager
     async def open(self, request: Request) -> AsyncIterator[Answer | Replay]:
@@ -230,7 +247,8 @@ class Exchange:
         try:
             return await self._ledger.carry_out(command)
         except BooksUnavailable as error:
-            # The hold stays pending, and is taken up at the next start.
+            if isinstance(command, Settle):
+                self._unbooked.append(command)
             raise broken(f"The answer came and could not be booked: {error}. {SHELVED}") from error
 
 

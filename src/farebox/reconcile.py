@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from farebox.core.ledger import AskLater, HoldRow, NoSuchRow, Outcome, Settle
-from farebox.core.questions import next_ask_us
+from farebox.core.questions import ASKS_MIN, next_ask_us
 from farebox.core.usage import Cost, Nothing, Recorded, Unknown, read_record
 from farebox.crash import crash_point
 from farebox.ports import Books, BooksUnavailable, Ledger, Upstream, UpstreamBroke, UpstreamUnreachable
@@ -94,7 +94,8 @@ class Reconciler:
             await self._ledger.carry_out(settle)
             return
         age_us = now_us - hold.created_us
-        next_us = None if age_us > self._give_up_us else now_us + next_ask_us(hold.asks + 1, age_us)
+        is_given_up = age_us > self._give_up_us and hold.asks + 1 >= ASKS_MIN
+        next_us = None if is_given_up else now_us + next_ask_us(hold.asks + 1, age_us)
         await self._ledger.carry_out(AskLater(hold.id, next_us, told.reason))
 
     async def _look_up(self, generation_id: str) -> Recorded | Unknown:

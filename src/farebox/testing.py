@@ -20,6 +20,7 @@ from farebox.core.ledger import (
     Transfer,
     settlement_id,
 )
+from farebox.core.questions import FURTHEST_US
 from farebox.ports import Account, Fetched, Key, NameTaken, Query, Snapshot, UpstreamBroke
 
 
@@ -48,7 +49,8 @@ class MemoryStore:
         return outcome
 
     async def claim_questions(self, now_us: int, until_us: int, most: int) -> list[HoldRow]:
-        due = [h for h in self._holds.values() if h.state == "open" and h.ask_us is not None and h.ask_us <= now_us]
+        asked = [hold for hold in self._holds.values() if hold.state == "open" and hold.ask_us is not None]
+        due = [h for h in asked if not now_us < (h.ask_us or 0) <= now_us + FURTHEST_US]
         claimed = [replace(hold, ask_us=until_us) for hold in sorted(due, key=lambda hold: hold.ask_us or 0)[:most]]
         self._holds.update({hold.id: hold for hold in claimed})
         return claimed

@@ -8,6 +8,12 @@ _SOON_ENDS_US = 600 * 1_000_000
 _RARELY_US = 900 * 1_000_000
 _DOUBLINGS_MAX = 20
 
+ASKS_MIN = 10
+"""Questions before a hold is given up, however old it seems: a clock that jumps ahead does not end them."""
+
+FURTHEST_US = 1_200 * 1_000_000
+"""No question waits longer: one that is due later than that was put when the clock was ahead, and is due now."""
+
 
 def next_ask_us(asks: int, age_us: int) -> int:
     """How long after the `asks`-th question the next one comes: doubling up to a minute in the first ten minutes of a

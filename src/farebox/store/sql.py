@@ -7,6 +7,7 @@ from typing import Any
 from msgspec.structs import astuple
 
 from farebox.core.ledger import FARES, FIRST_CALLER_ACCOUNT, Balance, HoldRow, KeptAnswer, KeyUse, Transfer
+from farebox.core.questions import FURTHEST_US
 
 Row = Sequence[Any]
 
@@ -80,10 +81,11 @@ ANSWER = f"SELECT {_ANSWER} FROM kept_answer WHERE hold_id = ?"
 FORGET_ANSWERS = "DELETE FROM kept_answer WHERE hold_id NOT IN (SELECT hold_id FROM key_use WHERE created_us >= ?)"
 FORGET_KEY_USES = "DELETE FROM key_use WHERE created_us < ?"
 
-IS_QUESTION_DUE = "SELECT 1 FROM hold WHERE ask_us <= :now AND state = 'open' LIMIT 1"
+_IS_DUE = f"(ask_us <= :now OR ask_us > :now + {FURTHEST_US}) AND state = 'open'"
+IS_QUESTION_DUE = f"SELECT 1 FROM hold WHERE {_IS_DUE} LIMIT 1"
 CLAIM_QUESTIONS = f"""
 UPDATE hold SET ask_us = :until WHERE id IN (
-    SELECT id FROM hold WHERE ask_us <= :now AND state = 'open' ORDER BY ask_us LIMIT :most
+    SELECT id FROM hold WHERE {_IS_DUE} ORDER BY ask_us LIMIT :most
 ) RETURNING {_HOLD}
 """
 
