@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
@@ -42,7 +43,7 @@ from farebox.core.ledger import (
 from farebox.core.questions import FIRST_US, FURTHEST_US
 from farebox.core.usage import Cost, Nothing, Unknown
 from farebox.ports import Account, BooksUnavailable, Key, NameTaken
-from farebox.store import migrate
+from farebox.store import migrate, sql
 from farebox.store.prepare import HEAD, UnusableBooks, prepare, sqlite_path
 from farebox.store.sqlite import SqliteStore
 from farebox.testing import MemoryStore
@@ -620,6 +621,16 @@ def test_the_schema_that_code_expects_is_the_newest_migration(tmp_path: Path) ->
     db = sqlite3.connect(tmp_path / "books.db")
     assert db.execute("SELECT version_num FROM alembic_version").fetchone() == (HEAD,)
     db.close()
+
+
+@pytest.mark.parametrize("statement", [sql.PENDING_WORKERS, sql.OPEN_ORPHANS, sql.IS_QUESTION_DUE, sql.CLAIM_QUESTIONS])
+def test_what_is_asked_again_and_again_does_not_go_through_every_order(tmp_path: Path, statement: str) -> None:
+    prepare(tmp_path / "books.db")
+    db = sqlite3.connect(tmp_path / "books.db")
+    given: Any = {"now": 1, "until": 2, "most": 3} if ":now" in statement else ("[]",) if "?" in statement else ()
+    plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", given)]
+    db.close()
+    assert not [step for step in plan if step.startswith("SCAN hold")], plan
 
 
 def test_older_books_are_upgraded_and_keep_what_is_in_them(tmp_path: Path) -> None:

@@ -62,11 +62,12 @@ SELECT {_HOLD} FROM hold WHERE state IN (SELECT value FROM json_each(:states))
 AND (:account IS NULL OR account_id = :account) ORDER BY id
 """
 ALL_HOLDS = f"SELECT {_HOLD} FROM hold ORDER BY id"
-PENDING_WORKERS = "SELECT DISTINCT worker FROM hold WHERE state = 'pending'"
+# `ended_us IS NULL` says no more than the state does, but it is what the index of holds that have not ended is made by.
+PENDING_WORKERS = "SELECT DISTINCT worker FROM hold WHERE ended_us IS NULL AND state = 'pending'"
 OPEN_ORPHANS = f"""
 UPDATE hold SET state = 'open', reason = 'the process that served it has gone',
 ask_us = CASE WHEN generation_id IS NOT NULL THEN 0 END
-WHERE state = 'pending' AND worker IN (SELECT value FROM json_each(?)) RETURNING {_HOLD}
+WHERE ended_us IS NULL AND state = 'pending' AND worker IN (SELECT value FROM json_each(?)) RETURNING {_HOLD}
 """
 
 GENERATION = f"""
