@@ -1,6 +1,7 @@
 """The OpenAPI 3.0 document of Farebox's surface: what Farebox itself checks and answers.
 
 A request's other members are the upstream's business, and pass unread: its own document describes them.
+(One long module: a table of paths and the schemas they name.)
 """
 
 from typing import Any

@@ -2,6 +2,7 @@
 
 Sources: OpenRouter's OpenAPI document (ResponsesRequest, OpenResponsesResult and its events), a capture of the wire,
 and what its SDKs and OpenAI's were seen to reject.
+(Long, as every format stands in one place: requests, events, answers.)
 """
 
 import msgspec
