@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tools.chaos import get, simulator
 
-from farebox.crash import CRASH_VARIABLE, POINTS
+from farebox.crash import CRASH_VARIABLE, POINTS, arm
 from tests.gateway import Gateway, eventually
 from tests.test_formats import order
 
@@ -49,14 +49,14 @@ def test_a_death_at_any_point(tmp_path: Path, upstream: int, point: str, streame
     settings: dict[str, str] = {"OPENROUTER_API_KEY": "sk-or-x", "FAREBOX_RECONCILE_SECONDS": "86400"}
     url = f"http://127.0.0.1:{upstream}/api/v1"
     known = charged(upstream)
-    gateway = Gateway(tmp_path, "--upstream", url, **settings, **{CRASH_VARIABLE: point})
+    gateway = Gateway(tmp_path, "--upstream", url, **settings, **{CRASH_VARIABLE: str(tmp_path / "crash")})
     with gateway:
         gateway.key = gateway.new_key("a", "--plan", "paying", "--prepaid", "1")
+        arm(tmp_path / "crash", point)
         with suppress(OSError, http.client.HTTPException):
             order(gateway, "/messages", headers=ASKED if point in QUESTIONS else SLOW, stream=streamed)
         gateway.process.wait(timeout=10)
         assert gateway.process.returncode == -9, "it did not come to that point"
-    del gateway.environment[CRASH_VARIABLE]
     key = gateway.key
     with gateway:
         gateway.key = key

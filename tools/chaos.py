@@ -26,11 +26,13 @@ from typing import Any
 
 from farebox.core.audit import audit
 from farebox.core.ledger import HoldRow, Transfer, settlement_id
+from farebox.crash import CRASH_VARIABLE, POINTS, arm
 from farebox.store.sqlite import SqliteStore
 
 CALLERS = 32
 ANSWER_SECONDS = 20.0
 START_SECONDS = 30.0
+DEATH_SECONDS = 20.0
 SETTLED_SECONDS = 120.0
 
 FAULTS = (
@@ -66,6 +68,7 @@ class Outcome:
 
     orders: int = 0
     kills: int = 0
+    deaths: Counter[str] = field(default_factory=Counter)
     answers: int = 0
     states: Counter[str] = field(default_factory=Counter)
     unresolved: Counter[str] = field(default_factory=Counter)
@@ -73,8 +76,8 @@ class Outcome:
 
     def line(self) -> str:
         return (
-            f"orders {self.orders}, kills {self.kills}, answered to their end {self.answers}; holds posted"
-            f" {self.states['posted']}, voided {self.states['voided']}, open {self.states['open']}, unresolved"
+            f"orders {self.orders}, kills {self.kills}, deaths at points of the path {self.deaths.total()}, answered to"
+            f" their end {self.answers}; holds posted {self.states['posted']}, voided {self.states['voided']}, open {self.states['open']}, unresolved"
             f" {self.unresolved.total()}; differences to the upstream's books: {len(self.differences)}"
         )
 
@@ -90,9 +93,13 @@ class Chaos:
         self._key = ""
         self._server: subprocess.Popen[bytes] | None = None
         self._until = 0
+        self._due = 0
+        self._has_killed = False
+        self._armed = folder / "crash"
         self.outcome = Outcome()
 
-    def run(self, orders: int, kills: int) -> Outcome:
+    def run(self, orders: int, kills: int, deaths: int) -> Outcome:
+        """So many orders; meanwhile the server is killed, and processes come to their deaths at one point after another."""
         with simulator() as upstream_port:
             self._environment = {
                 **{name: value for name, value in os.environ.items() if not name.startswith("FAREBOX_")},
@@ -100,6 +107,7 @@ class Chaos:
                 "FAREBOX_UPSTREAM_URL": f"http://127.0.0.1:{upstream_port}/api/v1",
                 "OPENROUTER_API_KEY": "sk-or-chaos",
                 "FAREBOX_WORKERS": str(self._workers),
+                CRASH_VARIABLE: str(self._armed),
                 "FAREBOX_FIRST_BYTE_SECONDS": "5",
                 "FAREBOX_NO_DATA_SECONDS": "5",
             }
@@ -107,7 +115,7 @@ class Chaos:
             self._key = self._command("key", "create", "chaos")["key"]
             try:
                 self._start()
-                asyncio.run(self._load(orders, kills))
+                asyncio.run(self._load(orders, kills, deaths))
                 self._kill()
                 self._start()
                 self._await_answers()
@@ -155,21 +163,46 @@ class Chaos:
 
     # The load
 
-    async def _load(self, orders: int, kills: int) -> None:
+    async def _load(self, orders: int, kills: int, deaths: int) -> None:
         self._until = orders
         callers = [asyncio.create_task(self._call()) for _ in range(CALLERS)]
-        for number in range(kills):
-            # Between two kills a part of the orders, however long they take.
-            while self.outcome.orders < orders * (number + 1) // (kills + 1):  # noqa: ASYNC110 - a count, not an event
+        ends = [None] * kills + [POINTS[number % len(POINTS)] for number in range(deaths)]
+        self._random.shuffle(ends)
+        for number, point in enumerate(ends):
+            # Between two of them a part of the orders, however long they take.
+            self._due = orders * (number + 1) // (len(ends) + 1)
+            while self.outcome.orders < self._due:  # noqa: ASYNC110 - a count
                 await asyncio.sleep(0.005)
-            await asyncio.sleep(self._random.random() * 0.05)
-            self._kill()
-            self.outcome.kills += 1
-            await asyncio.to_thread(self._start)
+            if point is None:
+                await asyncio.sleep(self._random.random() * 0.05)
+                self._kill()
+                self.outcome.kills += 1
+                await asyncio.to_thread(self._start)
+            else:
+                await self._die_at(point)
+        self._due = orders
+        self._has_killed = True
         await asyncio.gather(*callers)
 
+    async def _die_at(self, point: str) -> None:
+        """Let a process die at a point. One of several is replaced, and the others take over what it leaves; a single
+        one is started again."""
+        arm(self._armed, point)
+        until = time.monotonic() + DEATH_SECONDS
+        while self._armed.exists():
+            if time.monotonic() > until:
+                self._armed.unlink(missing_ok=True)
+                return
+            await asyncio.sleep(0.005)
+        self.outcome.deaths[point] += 1
+        if self._workers == 1:
+            self._kill()
+            await asyncio.to_thread(self._start)
+
     async def _call(self) -> None:
-        while self.outcome.orders < self._until:
+        while self.outcome.orders < self._until or not self._has_killed:
+            if self.outcome.orders > self._due:
+                await asyncio.sleep(0.1)  # a death is waited for: some load, but no heap of questions before the next
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
             except OSError:
@@ -324,12 +357,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--orders", type=int, default=20_000)
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--deaths", type=int, default=10 * len(POINTS))
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seed", type=int, default=time.time_ns() % 100_000)
     asked = parser.parse_args()
     print(f"seed {asked.seed}, {asked.workers} workers", flush=True)
     with tempfile.TemporaryDirectory(prefix="farebox-chaos-") as folder:
-        outcome = Chaos(Path(folder), asked.workers, asked.seed).run(asked.orders, asked.kills)
+        outcome = Chaos(Path(folder), asked.workers, asked.seed).run(asked.orders, asked.kills, asked.deaths)
     for difference in outcome.differences[:50]:
         print(difference)
     for reason, count in outcome.unresolved.most_common():
