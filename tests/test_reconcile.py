@@ -293,9 +293,10 @@ def test_what_nobody_can_answer_is_listed_and_decided_by_an_operator(gateway: Ga
     left = gateway.cli("reconcile", second, "--void", "--reason", "never billed")
     assert len(left) == 2
     by_hold = {line["hold_id"]: line for line in gateway.orders()}
-    assert by_hold[first]["what"] == "fare (decided by the operator: asked the support)"
+    assert by_hold[first]["what"] == "adjustment (asked the support)"
     assert (by_hold[first]["cost_usd"], by_hold[first]["amount_usd"]) == ("0.0000123", "-0.00002")
-    assert by_hold[second]["what"] == "not served (decided by the operator: never billed)"
+    assert by_hold[second]["what"] == "adjustment (never billed)"
     again = gateway.run("reconcile", first, "--void", "--reason", "twice")
     assert (again.returncode, "is posted" in again.stderr) == (1, True)
-    assert gateway.audit()["unresolved"] == 0
+    found = gateway.audit()
+    assert (found["unresolved"], found["adjustments"]) == (0, 2)

@@ -140,6 +140,32 @@ def test_a_fare_is_posted_against_its_hold(engine: Engine) -> None:
     engine.run(work)
 
 
+def test_what_an_operator_decides_is_an_adjustment_with_its_reason(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        for name, verdict, outcome in (
+            ("h1", Cost(Decimal("0.00001212")), Settled("posted", 2, 20_000)),
+            ("h2", Nothing(), Settled("voided")),
+        ):
+            await store.carry_out(hold(account, key, name, 15_000))
+            await store.carry_out(Settle(name, Unknown("who knows"), 3))
+            assert await store.carry_out(Settle(name, verdict, 4, decision="the invoice")) == outcome
+            assert await store.carry_out(Settle(name, Cost(Decimal(1)), 5)) == outcome
+        ends = [each for each in await store.transfers(account.id) if each.kind == "adjustment"]
+        assert [(each.hold_id, each.amount_nanos, each.events, each.note) for each in ends] == [
+            ("h1", 20_000, 2, "the invoice"),
+            ("h2", 0, None, "the invoice"),
+        ]
+        balance = await store.balance(account.id)
+        assert (balance.balance_nanos, balance.pending_nanos) == (USD - 20_000, 0)
+        assert await store.usage_nanos(account.id, key.id, 0) == 20_000
+        with store.snapshot() as rows:
+            found = audit(rows.transfers(), rows.holds(), rows.balances())
+        assert (found.differences, found.adjustments, found.fares_nanos, found.over_hold) == ([], 2, 20_000, 1)
+
+    engine.run(work)
+
+
 def test_settling_twice_is_settling_once(engine: Engine) -> None:
     async def work(store: Store) -> None:
         account, key = await account_with(store, "a", USD)
@@ -511,6 +537,9 @@ def test_the_books_are_private_and_durable(tmp_path: Path) -> None:
         "UPDATE balance SET pending_nanos = 2000000000",
         "UPDATE balance SET credits_nanos = 0, debits_nanos = 1",
         "INSERT INTO transfer VALUES ('x', 'post', 2, 1, 1, 1, 'h1', '0.1', 5, 10000, 0, NULL)",
+        "INSERT INTO transfer VALUES ('x', 'adjustment', 2, 1, 1, 1, 'h1', '0.1', 5, 10000, 0, 'why')",
+        "INSERT INTO transfer VALUES ('x', 'adjustment', 2, 1, 1, 1, 'h1', NULL, NULL, NULL, 0, NULL)",
+        "INSERT INTO transfer VALUES ('x', 'top-up', 2, 1, 1, 1, 'h1', NULL, NULL, NULL, 0, NULL)",
         "INSERT INTO transfer VALUES ('x', 'top-up', 2, 2, 1, 1, NULL, NULL, NULL, NULL, 0, NULL)",
         "UPDATE hold SET state = 'lost'",
         "UPDATE hold SET state = 'posted'",
@@ -641,13 +670,31 @@ def test_older_books_are_upgraded_and_keep_what_is_in_them(tmp_path: Path) -> No
     command.upgrade(config, "0001")
     db = sqlite3.connect(path)
     db.execute("INSERT INTO account (id, name, plan, created_us) VALUES (2, 'old', 'paying', 1)")
-    db.execute("INSERT INTO balance VALUES (2, 0, 0, 0, 0, 0)")
+    db.execute("INSERT INTO balance VALUES (2, 90000, 20000, 0, 0, 0)")
+    db.execute("INSERT INTO api_key VALUES (7, 2, '', x'00', 'hint', 1, NULL)")
+    db.execute(
+        "INSERT INTO hold VALUES"
+        " ('h0', 2, 7, 'w', 'posted', 50000, 'paying', 10000, 'a/b', 0, 1, 'gen-0', 'a/b', 1, 2, NULL, 3)"
+    )
+    for row in (
+        "('t0', 'top-up', 0, 2, 90000, 1, NULL, NULL, NULL, NULL, 0, 'cash')",
+        "('h0', 'hold', 2, 1, 50000, 1, 'h0', NULL, NULL, NULL, 0, NULL)",
+        "('h0-end', 'post', 2, 1, 20000, 3, 'h0', '0.000012120', 2, 10000, 0, NULL)",
+    ):
+        db.execute(f"INSERT INTO transfer VALUES {row}")
+    booked = db.execute("SELECT * FROM transfer ORDER BY id").fetchall()
     db.commit()
     db.close()
     assert prepare(path) is False
 
     async def main() -> None:
+        db = sqlite3.connect(path)
+        assert db.execute("SELECT * FROM transfer ORDER BY id").fetchall() == booked
+        with pytest.raises(sqlite3.IntegrityError, match="immutable"):
+            db.execute("DELETE FROM transfer")
+        db.close()
         store = await SqliteStore.open(path, "w")
+        assert differences(store) == []
         assert [account.name for account in await store.accounts()] == ["old"]
         key = await store.create_key(2, "", b"k", "hint", 1)
         account = (await store.accounts())[0]

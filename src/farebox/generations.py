@@ -73,7 +73,7 @@ def _not_found(generation_id: str) -> Exception:
 
 
 def _joined(hold: HoldRow, end: Transfer | None, upstream: dict[str, Raw]) -> dict[str, object]:
-    posted = end if end is not None and end.kind == "post" else None
+    posted = end if end is not None and end.is_fare else None
     own: dict[str, object] = {
         "id": hold.generation_id,
         "model": hold.served_model or hold.model,

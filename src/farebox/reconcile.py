@@ -128,7 +128,7 @@ class NotOpen(Exception):  # noqa: N818 - the word of the house
 
 
 async def decide(ledger: Ledger, books: Books, hold_id: str, verdict: Cost | Nothing, reason: str) -> Outcome:
-    """End an open hold as an operator says; the reason is kept with the transfer.
+    """End an open hold as an operator says, by an adjustment that keeps the reason.
 
     Raises:
         NotOpen: there is nothing to decide.
@@ -136,8 +136,6 @@ async def decide(ledger: Ledger, books: Books, hold_id: str, verdict: Cost | Not
     if not any(hold.id == hold_id for hold in await books.holds(("open",))):
         ended = [hold for hold in await books.holds(("pending", "posted", "voided")) if hold.id == hold_id]
         raise NotOpen(f"the hold {hold_id} is {ended[0].state}" if ended else f"there is no hold {hold_id}")
-    outcome = await ledger.carry_out(
-        Settle(hold_id, verdict, time.time_ns() // 1000, note=f"decided by the operator: {reason}")
-    )
+    outcome = await ledger.carry_out(Settle(hold_id, verdict, time.time_ns() // 1000, decision=reason))
     assert not isinstance(outcome, NoSuchRow), outcome
     return outcome

@@ -134,7 +134,7 @@ class MemoryStore:
         return sum(
             transfer.amount_nanos
             for transfer in self._transfers.values()
-            if transfer.kind == "post" and transfer.debit_account == account_id and transfer.created_us >= since_us
+            if transfer.is_fare and transfer.debit_account == account_id and transfer.created_us >= since_us
             if key_id in (None, self._holds[transfer.hold_id or ""].key_id)
         )
 

@@ -21,8 +21,8 @@ def statement(name: Name, database_url: DatabaseUrl = None, as_json: AsJson = Fa
     """Show what an account paid in, each order and its fare to the last event, and where the account stands."""
     found = with_books(database_url, lambda _, accounts: accounts.statement(name))
     lines = _lines(found)
-    spent = sum(t.amount_nanos for t in found.transfers if t.kind == "post")
-    events = sum(t.events or 0 for t in found.transfers if t.kind == "post")
+    spent = sum(t.amount_nanos for t in found.transfers if t.is_fare)
+    events = sum(t.events or 0 for t in found.transfers if t.is_fare)
     balance = found.balance
     totals = {
         "account": found.account.name,
@@ -48,7 +48,7 @@ def statement(name: Name, database_url: DatabaseUrl = None, as_json: AsJson = Fa
 
 def _lines(found: Statement) -> list[dict[str, Any]]:
     """A line for each top-up and each order; an order's is that of its ending, or of its hold while it has none."""
-    ended = {transfer.hold_id for transfer in found.transfers if transfer.kind in ("post", "void")}
+    ended = {transfer.hold_id for transfer in found.transfers if transfer.kind != "hold"}
     shown = [t for t in found.transfers if t.kind != "hold" or t.hold_id not in ended]
     return [_line(transfer, found.orders.get(transfer.hold_id or "")) for transfer in shown]
 
@@ -63,10 +63,10 @@ def _line(transfer: Transfer, order: HoldRow | None) -> dict[str, Any]:
             what, amount = "not served", 0
         case "hold":
             what, amount = (f"held ({order.state}: {order.reason})" if order and order.reason else "held"), 0
-        case "top-up" | "adjustment":
+        case "adjustment":
+            what, amount = f"adjustment ({transfer.note})", -amount
+        case "top-up":
             pass
-    if transfer.note and transfer.kind in ("post", "void"):
-        what += f" ({transfer.note})"
     return {
         "time": moment(transfer.created_us),
         "what": what,
@@ -175,6 +175,7 @@ def audit(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
                 "paid_in_usd": format_usd(found.paid_in_nanos),
                 "fares_usd": format_usd(found.fares_nanos),
                 "fares_above_their_holds": found.over_hold,
+                "adjustments": found.adjustments,
                 "differences": found.differences,
             }
         )
@@ -187,7 +188,7 @@ def audit(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
         typer.echo(
             f"{found.accounts} accounts, {found.transfers} transfers; orders: {orders};"
             f" paid in ${format_usd(found.paid_in_nanos)}, fares ${format_usd(found.fares_nanos)}"
-            f" ({found.over_hold} above their holds)"
+            f" ({found.over_hold} above their holds), {found.adjustments} adjustments"
         )
         typer.echo(f"differences: {len(found.differences)}")
     if found.differences:

@@ -18,6 +18,7 @@ class Audit:
     fares_nanos: int = 0
     paid_in_nanos: int = 0
     over_hold: int = 0
+    adjustments: int = 0
     differences: list[str] = field(default_factory=list)
 
 
@@ -57,25 +58,26 @@ def _take(
 ) -> None:
     debit = sums.setdefault(transfer.debit_account, _Sums())
     credit = sums.setdefault(transfer.credit_account, _Sums())
-    match transfer.kind:
-        case "hold":
-            debit.pending += transfer.amount_nanos
-            held[transfer.id] = transfer
-        case "post" | "void":
-            ended[transfer.id] = transfer
-            if placed := held.get(transfer.hold_id or ""):
-                debit.pending -= placed.amount_nanos
-            if transfer.kind == "post":
-                debit.debits += transfer.amount_nanos
-                credit.credits += transfer.amount_nanos
-                found.fares_nanos += transfer.amount_nanos
-                found.over_hold += transfer.over_hold_nanos > 0
-        case "top-up" | "adjustment":
-            debit.debits += transfer.amount_nanos
-            credit.credits += transfer.amount_nanos
-            found.paid_in_nanos += transfer.amount_nanos if transfer.debit_account == CASH else 0
-    if transfer.kind == "hold" and transfer.credit_account != FARES:
-        found.differences.append(f"transfer {transfer.id}: holds money for account {transfer.credit_account}")
+    if transfer.kind == "hold":
+        debit.pending += transfer.amount_nanos
+        held[transfer.id] = transfer
+        if transfer.credit_account != FARES:
+            found.differences.append(f"transfer {transfer.id}: holds money for account {transfer.credit_account}")
+        return
+    if transfer.hold_id is not None:
+        ended[transfer.id] = transfer
+        if placed := held.get(transfer.hold_id):
+            debit.pending -= placed.amount_nanos
+    if transfer.kind != "void":
+        debit.debits += transfer.amount_nanos
+        credit.credits += transfer.amount_nanos
+        found.paid_in_nanos += transfer.amount_nanos if transfer.debit_account == CASH else 0
+        found.fares_nanos += transfer.amount_nanos if transfer.is_fare else 0
+        found.over_hold += transfer.over_hold_nanos > 0
+    found.adjustments += transfer.kind == "adjustment"
+
+
+_ENDINGS = {"posted": ("post", "adjustment"), "voided": ("void", "adjustment")}
 
 
 def _hold_differences(hold: HoldRow, placed: Transfer | None, ending: Transfer | None) -> list[str]:
@@ -84,14 +86,16 @@ def _hold_differences(hold: HoldRow, placed: Transfer | None, ending: Transfer |
         wrong.append("has no transfer that set its money aside")
     elif (placed.amount_nanos, placed.debit_account) != (hold.amount_nanos, hold.account_id):
         wrong.append(f"says ${format_usd(hold.amount_nanos)}, its transfer ${format_usd(placed.amount_nanos)}")
-    due = {"posted": "post", "voided": "void"}.get(hold.state)
-    if (ending.kind if ending else None) != due:
+    due = _ENDINGS.get(hold.state, (None,))
+    if (ending.kind if ending else None) not in due:
         wrong.append(f"is {hold.state}, and was ended by {ending.kind if ending else 'nothing'}")
     if ending is not None and ending.debit_account != hold.account_id:
         wrong.append(f"is of account {hold.account_id}, and was ended for account {ending.debit_account}")
     if ending is not None and ending.kind == "void" and ending.amount_nanos != hold.amount_nanos:
         wrong.append(f"set ${format_usd(hold.amount_nanos)} aside and gave ${format_usd(ending.amount_nanos)} back")
-    if ending is not None and ending.kind == "post":
+    if ending is not None and ending.kind == "adjustment" and hold.state == "voided" and ending.amount_nanos:
+        wrong.append(f"was voided, and ${format_usd(ending.amount_nanos)} charged")
+    if ending is not None and hold.state == "posted":
         wrong += _fare_differences(hold, ending)
     return [f"hold {hold.id} {each}" for each in wrong]
 

@@ -1,9 +1,10 @@
 """The ledger's rules: what each command does to the books, decided on the part of them that it touches.
 
 Every movement is an immutable transfer with a debit and a credit side. A hold is a *pending* transfer; exactly one
-*post* or *void* ends it, under an id derived from the hold's, so that ending twice is one ending. Balances are a
-projection of the transfers. A store reads the balances and holds that a batch of commands names, lets a `Page` decide,
-and writes the page's rows in one transaction. (One long module: the values and the rules over them are one story.)
+*post* or *void* ends it, or an *adjustment* where an operator decided, under an id derived from the hold's, so that
+ending twice is one ending. Balances are a projection of the transfers. A store reads the balances and holds that
+commands name, lets a `Page` decide, and writes the page's rows in one transaction. (One long module: the values and the
+rules over them are one story.)
 """
 
 from collections.abc import Iterable
@@ -30,7 +31,8 @@ HoldState = Literal["pending", "open", "posted", "voided"]
 
 
 class Transfer(Struct, frozen=True):
-    """One movement. `hold_id` on the three kinds that concern a hold; cost, events and price on a post."""
+    """One movement. `hold_id` on what places or ends a hold; cost, events and price on what charges a fare; `note` is
+    an operator's, and on every adjustment."""
 
     id: str
     kind: TransferKind
@@ -44,6 +46,11 @@ class Transfer(Struct, frozen=True):
     event_price_nanos: int | None = None
     over_hold_nanos: int = 0
     note: str | None = None
+
+    @property
+    def is_fare(self) -> bool:
+        """Whether it charges what an order cost."""
+        return self.cost is not None
 
 
 class Balance(Struct, frozen=True):
@@ -181,7 +188,10 @@ class NameGeneration(Struct, frozen=True):
 
 
 class Settle(Struct, frozen=True):
-    """End a hold as the verdict says, complete the generation's record, and keep the answer where one is to be kept."""
+    """End a hold as the verdict says, complete the generation's record, and keep the answer where one is to be kept.
+
+    `decision` is the reason of an operator whose verdict it is.
+    """
 
     hold_id: str
     verdict: Verdict
@@ -191,7 +201,7 @@ class Settle(Struct, frozen=True):
     prompt_tokens: int | None = None
     answer_tokens: int | None = None
     answer: KeptAnswer | None = None
-    note: str | None = None
+    decision: str | None = None
 
 
 class AskLater(Struct, frozen=True):
@@ -403,7 +413,7 @@ class Page:
                 self._change(_completed(hold, command, "open", reason))
                 return Settled("open")
             case Nothing():
-                self._end(hold, command, "voided", hold.amount_nanos)
+                self._end(hold, command, "voided", hold.amount_nanos if command.decision is None else 0)
                 self._move(hold.account_id, pending_nanos=-hold.amount_nanos)
                 return Settled("voided")
             case Cost(amount):
@@ -422,10 +432,11 @@ class Page:
         cost: Decimal | None = None,
         events: int | None = None,
     ) -> None:
+        kind: TransferKind = "post" if state == "posted" else "void"
         self._book(
             Transfer(
                 settlement_id(hold.id),
-                "post" if state == "posted" else "void",
+                kind if command.decision is None else "adjustment",
                 debit_account=hold.account_id,
                 credit_account=FARES,
                 amount_nanos=amount_nanos,
@@ -435,7 +446,7 @@ class Page:
                 events=events,
                 event_price_nanos=hold.event_price_nanos if state == "posted" else None,
                 over_hold_nanos=max(0, amount_nanos - hold.amount_nanos),
-                note=command.note,
+                note=command.decision,
             )
         )
         self._change(_completed(hold, command, state, None))

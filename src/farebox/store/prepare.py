@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-HEAD = "0003"
+HEAD = "0004"
 """The schema this code is written for: the newest of farebox/store/migrations/versions."""
 
 

@@ -47,7 +47,7 @@ ORDER BY created_us, id
 """
 USAGE = f"""
 SELECT coalesce(sum(t.amount_nanos), 0) FROM transfer t JOIN hold h ON h.id = t.hold_id
-WHERE t.debit_account_id = :account AND t.credit_account_id = {FARES} AND t.kind = 'post' AND t.created_us >= :since
+WHERE t.debit_account_id = :account AND t.credit_account_id = {FARES} AND t.cost IS NOT NULL AND t.created_us >= :since
 AND (:key IS NULL OR h.key_id = :key)
 """
 
