@@ -3,8 +3,6 @@
 import contextlib
 import json
 import math
-import re
-import signal
 import socket
 import stat
 import subprocess
@@ -553,54 +551,3 @@ def test_a_key_is_nowhere_in_the_books(gateway: Gateway) -> None:
         if path.is_file():
             assert gateway.key.encode() not in path.read_bytes()
             assert gateway.key.removeprefix("sk-fb-").encode() not in path.read_bytes()
-
-
-def test_a_stop_ends_cleanly(gateway: Gateway) -> None:
-    gateway.chat()
-    said = gateway.stop()
-    assert gateway.process.returncode == 0
-    assert not re.search(r"error|traceback", said, re.IGNORECASE)
-    gateway.audit()
-
-
-@pytest.mark.parametrize(("grace", "signals"), [("1", 1), ("30", 2)])
-def test_a_stop_ends_running_streams_in_words_and_loses_nothing(tmp_path: Path, grace: str, signals: int) -> None:
-    with Gateway(tmp_path, FAREBOX_GRACE_SECONDS=grace) as gateway:
-        with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as connection:
-            connection.sendall(raw_order(gateway, "tokens=500,token-ms=100", stream=True))
-            got = b""
-            while b"data: " not in got:
-                got += connection.recv(65536)
-            for _ in range(signals):
-                gateway.process.send_signal(signal.SIGTERM)
-                time.sleep(0.3)
-            while part := connection.recv(65536):
-                got += part
-        assert gateway.process.wait(timeout=10) == 0
-        assert b'"the gateway is stopping' in got.lower().replace(b'"message":', b"").replace(b"'", b'"')
-        (order,) = gateway.orders()
-        assert "the gateway is stopping" in order["what"]
-        assert order["generation_id"]
-        gateway.audit()
-
-
-def test_a_stop_lets_running_answers_end(tmp_path: Path) -> None:
-    with Gateway(tmp_path) as gateway:
-        answers: list[Response] = []
-        asking = [
-            threading.Thread(
-                target=lambda s=s: answers.append(gateway.chat(simulate="tokens=10,token-ms=100", stream=s))
-            )
-            for s in (False, True)
-        ]
-        for each in asking:
-            each.start()
-        until = time.monotonic() + 10
-        while time.monotonic() < until and len(gateway.orders()) < 2:
-            time.sleep(0.05)
-        gateway.stop()
-        for each in asking:
-            each.join()
-        assert gateway.process.returncode == 0
-        assert [answer.status for answer in answers] == [200, 200]
-        assert [line["what"] for line in gateway.orders()] == ["fare", "fare"]

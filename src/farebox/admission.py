@@ -1,5 +1,7 @@
-"""How many orders one process serves at once: in all, and for one account, so that none crowds out the others."""
+"""How many orders one process serves at once: in all, and for one account, so that none crowds out the others; and none
+any more, once it stops."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,18 +12,25 @@ RETRY_SECONDS = 1
 
 
 class Admission:
-    """Counts the orders that are being served."""
+    """Knows the orders that are being served."""
 
     def __init__(self, orders_max: int, account_orders_max: int) -> None:
         self._orders_max = orders_max
         self._account_orders_max = account_orders_max
-        self._orders = 0
+        self._orders: set[asyncio.Task[object]] = set()
         self._by_account: Counter[int] = Counter()
+        self.is_closed = False
+
+    @property
+    def orders(self) -> int:
+        return len(self._orders)
 
     @contextmanager
     def admit(self, account_id: int) -> Iterator[None]:
-        """One order, for as long as the block runs. Raises Refusal 429."""
-        if self._orders >= self._orders_max:
+        """One order, for as long as the block runs, in a task of its own. Raises Refusal 429."""
+        if self.is_closed:
+            raise too_many("This gateway is stopping, and takes no more orders", RETRY_SECONDS)
+        if len(self._orders) >= self._orders_max:
             raise too_many(
                 f"{self._orders_max} orders are being served, which is all that is served at once", RETRY_SECONDS
             )
@@ -30,12 +39,23 @@ class Admission:
                 f"{self._account_orders_max} orders of this account are being served: that is all at once",
                 RETRY_SECONDS,
             )
-        self._orders += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._orders.add(task)
         self._by_account[account_id] += 1
         try:
             yield
         finally:
-            self._orders -= 1
+            self._orders.discard(task)
             self._by_account[account_id] -= 1
             if not self._by_account[account_id]:
                 del self._by_account[account_id]
+
+    def close(self) -> None:
+        """Admit nothing any more."""
+        self.is_closed = True
+
+    def break_off(self) -> None:
+        """Cancel what is still being served."""
+        for task in self._orders:
+            task.cancel()

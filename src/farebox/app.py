@@ -21,6 +21,7 @@ from farebox.generations import Generations
 from farebox.identity.keys import KeyCallers
 from farebox.reconcile import Reconciler, take_up_orphans
 from farebox.settings import OPENROUTER_KEY_VARIABLE, OPENROUTER_URL, BadSettings, Settings, load
+from farebox.stopping import stopping_in_order
 from farebox.store.prepare import sqlite_path
 from farebox.store.sqlite import SqliteStore
 from farebox.upstream.openrouter import Limits, OpenRouter
@@ -69,7 +70,7 @@ def streaming_of(settings: Settings, deadlines: Deadlines) -> Streaming:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[ASGIApp]:
+async def running(settings: Settings, admission: Admission) -> AsyncIterator[ASGIApp]:
     """Everything that serves, for as long as the block runs; the tasks in the background are owned here."""
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings))
@@ -90,7 +91,7 @@ async def running(settings: Settings) -> AsyncIterator[ASGIApp]:
             store,
             upstream,
             streaming_of(settings, deadlines),
-            Admission(settings.orders_max, settings.account_orders_max),
+            admission,
         )
         await stack.enter_async_context(
             _in_background(
@@ -104,6 +105,7 @@ async def running(settings: Settings) -> AsyncIterator[ASGIApp]:
         )
         services = routes.Services(
             exchange,
+            admission,
             catalog,
             Accounts(store, plans),
             Generations(store, upstream),
@@ -154,7 +156,9 @@ class App:
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
-        async with running(self._settings) as self._serve:
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
+        admission = Admission(self._settings.orders_max, self._settings.account_orders_max)
+        async with running(self._settings, admission) as self._serve:
+            with stopping_in_order(admission, self._settings.grace_seconds):
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
         await send({"type": "lifespan.shutdown.complete"})

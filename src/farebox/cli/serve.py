@@ -6,9 +6,9 @@ import logging
 import os
 import signal
 import socket
+import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -31,6 +31,9 @@ from farebox.web.server import BoundedHttp
 DEMO_ACCOUNT = "demo"
 DEMO_USD = "5"
 DEMO_MODEL = "sim/echo"
+
+CLOSE_SECONDS = 5
+"""How long requests may go on that are no orders, once those have had their grace."""
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -137,24 +140,29 @@ def _run(settings: Settings, bound: socket.socket) -> None:
         log_level="warning",
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=settings.grace_seconds,
+        timeout_graceful_shutdown=CLOSE_SECONDS,
         backlog=2048,
     )
     _stop_in_order()
     if settings.workers > 1:
-        Multiprocess(config, sockets=[bound]).run()
+        _Workers(config, sockets=[bound]).run()
     else:
-        _Server(config).run(sockets=[bound])
+        uvicorn.Server(config).run(sockets=[bound])
 
 
-class _Server(uvicorn.Server):
-    """Told to stop a second time, it grants running answers no more time: they end as at the end of their grace."""
+class _Workers(Multiprocess):
+    """Told to stop a second time, it tells its workers again."""
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self.should_exit:
-            for task in self.server_state.tasks:
-                task.get_loop().call_soon_threadsafe(task.cancel)
-        super().handle_exit(signal.SIGTERM, frame)
+    def join_all(self) -> None:
+        self.signal_queue.clear()
+        while any(each.process.is_alive() for each in self.processes):
+            time.sleep(0.05)
+            while self.signal_queue:
+                self.signal_queue.pop()
+                for each in self.processes:
+                    if each.process.is_alive() and each.pid is not None:
+                        os.kill(each.pid, signal.SIGTERM)
+        super().join_all()
 
 
 def _stop_in_order() -> None:

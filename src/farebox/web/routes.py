@@ -13,6 +13,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from farebox.accounts import Accounts
+from farebox.admission import Admission
 from farebox.catalog_cache import Catalog
 from farebox.core.errors import Refusal, unknown, wrong_method
 from farebox.core.formats import Format, chat, embeddings, messages, responses
@@ -40,6 +41,7 @@ class Services:
     """What the endpoints are made of."""
 
     exchange: Exchange
+    admission: Admission
     catalog: Catalog
     accounts: Accounts
     generations: Generations
@@ -75,7 +77,7 @@ def app(services: Services) -> ASGIApp:
             Route("/openapi.json", docs.document(), methods=["GET"]),
             Route("/docs", docs.page(), methods=["GET"]),
             Route("/healthz", guarded(_healthz), methods=["GET"]),
-            Route("/readyz", guarded(_readyz(services.catalog)), methods=["GET"]),
+            Route("/readyz", guarded(_readyz(services.catalog, services.admission)), methods=["GET"]),
         ],
         exception_handlers={HTTPException: _refuse_path},
     )
@@ -112,9 +114,11 @@ async def _healthz(scope: Scope, receive: Receive, send: Send) -> None:
     await send_json(send, b'{"status":"ok"}')
 
 
-def _readyz(models: Catalog) -> Endpoint:
+def _readyz(models: Catalog, admission: Admission) -> Endpoint:
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
-        """Orders can be served: the books are open (or nothing would be listening) and there are prices."""
+        """Orders can be served: the books are open (or nothing would be listening), there are prices, no stop."""
+        if admission.is_closed:
+            raise Refusal(503, "provider_unavailable", "This gateway is stopping")
         try:
             models.current()
         except Refusal as refusal:
