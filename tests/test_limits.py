@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,10 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from tools.chaos import simulator
 
+from farebox.core.ledger import Command, Done, Outcome, PlaceHold, Settle
+from farebox.core.usage import Nothing
+from farebox.ports import BooksUnavailable
+from farebox.store.writer import QUEUED_MAX, GroupWriter
 from farebox.upstream.simulator.server import _QuietServer
 from farebox.web.asgi import send_json
 from farebox.web.server import BoundedHttp
@@ -77,6 +82,47 @@ def test_a_caller_who_does_not_read_does_not_fill_the_memory(tmp_path: Path) -> 
                 time.sleep(3)
                 assert rss_kib(gateway) - before < 5_000
             eventually(lambda: "hung up" in gateway.orders("a")[0]["what"])
+
+
+def test_more_connections_than_are_open_at_once_are_told_to_come_back(tmp_path: Path) -> None:
+    with Gateway(tmp_path, FAREBOX_CONNECTIONS_MAX="3") as gateway, ExitStack() as stack:
+        idle = [stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port))) for _ in range(3)]
+        for path in ORDERS:
+            shed = order(gateway, path)
+            assert (shed.status, shed.headers["retry-after"]) == (429, "1")
+            assert error_type(path, shed) == "rate_limit_exceeded"
+        # Beyond some that are told so, connections are closed without a word.
+        more = [stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port))) for _ in range(400)]
+        more[-1].settimeout(10)
+        with suppress(ConnectionResetError):
+            assert more[-1].recv(1) == b""
+        for each in (*idle, *more):
+            each.close()
+        eventually(lambda: order(gateway, "/messages").status == 200)
+
+
+def test_a_writer_with_too_much_to_do_takes_no_new_hold_and_ends_what_began() -> None:
+    async def main() -> None:
+        go = threading.Event()
+
+        def commit(batch: list[Command]) -> list[Outcome | Exception]:
+            go.wait(10)
+            return [Done() for _ in batch]
+
+        place = PlaceHold("h", 2, 1, 1, 1, "paying", 10_000, "a/b", False, 1)
+        writer = GroupWriter(commit, "slow")
+        waiting = [writer.submit(place)]
+        await asyncio.sleep(0.2)  # taken, and now in its transaction
+        waiting += [writer.submit(place) for _ in range(QUEUED_MAX)]
+        with pytest.raises(BooksUnavailable, match="wait for the books"):
+            writer.submit(place)
+        waiting.append(writer.submit(Settle("h", Nothing(), 1)))
+        go.set()
+        await asyncio.gather(*waiting)
+        await writer.submit(place)
+        await writer.close()
+
+    asyncio.run(main())
 
 
 # What stands before ASGI

@@ -112,6 +112,7 @@ async def running(settings: Settings, admission: Admission) -> AsyncIterator[ASG
             callers,
             BodyBounds(settings.body_bytes_max, settings.body_seconds),
             deadlines,
+            frozenset(host.lower().encode() for host in settings.allowed_hosts),
         )
         # What is here now stays: the collector need not walk it again and again while orders come and go.
         gc.collect()

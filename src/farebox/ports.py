@@ -130,7 +130,8 @@ class Callers(Protocol):
     """Who is calling."""
 
     async def find(self, token: str) -> Caller | None:
-        """None where the token is nobody's, or revoked. Raises BooksUnavailable; Refusal 403 where its plan is gone."""
+        """None where the token is nobody's, or revoked. Raises BooksUnavailable; Refusal 403 where its plan is gone,
+        429 while too many tokens are tried."""
 
 
 class Reply(Protocol):

@@ -7,10 +7,16 @@ import os
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from farebox.core.plans import BUILT_IN, Plan, event_price_nanos
 
@@ -52,6 +58,11 @@ class Settings(BaseSettings):
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on; 0 for any free one.")
+    allowed_hosts: Annotated[list[str], NoDecode] = Field(
+        default=[],
+        description="Names under which callers may ask, as `Host` says them, without ports, separated by commas; any"
+        " where unset.",
+    )
     workers: int = Field(default=1, ge=1, le=256, description="Processes that serve, all on one database.")
     database_url: str = Field(default="sqlite:///data/farebox.db", description="The books: `sqlite:///PATH`.")
     upstream_url: str | None = Field(
@@ -64,6 +75,7 @@ class Settings(BaseSettings):
         default=300, gt=0, description="Deadline from the order sent to an answer's head."
     )
     no_data_seconds: float = Field(default=120, gt=0, description="Deadline between two pieces of an answer.")
+    connections_max: int = Field(default=10_000, ge=1, description="Connections that one process keeps open at once.")
     orders_max: int = Field(default=2000, ge=1, description="Orders that one process serves at once.")
     account_orders_max: int = Field(default=500, ge=1, description="The same, of one account.")
     no_event_seconds: float = Field(
@@ -95,6 +107,12 @@ class Settings(BaseSettings):
         description="How long the upstream is asked what an order cost that ended without saying so; 0: not at all.",
     )
     plans: dict[str, PlanSettings] = Field(default_factory=dict, description="Plans beside `paying` and `free`.")
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split(cls, hosts: object) -> object:
+        """A list in the file, a text with commas in the environment."""
+        return [each.strip() for each in hosts.split(",") if each.strip()] if isinstance(hosts, str) else hosts
 
     @field_validator("database_url")
     @classmethod

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import logging
 import os
+import resource
 import signal
 import socket
 import time
@@ -122,6 +123,9 @@ async def _refuse_demo(accounts: Accounts, host: str) -> None:
 
 
 def _run(settings: Settings, bound: socket.socket) -> None:
+    # A connection is a file to the system, which allows few unless it is asked.
+    _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # Workers are new processes: they read the settings for themselves, so what the command line said goes along.
     for name in ("host", "port", "workers", "database_url", "upstream_url"):
@@ -140,6 +144,7 @@ def _run(settings: Settings, bound: socket.socket) -> None:
         log_level="warning",
         server_header=False,
         proxy_headers=False,
+        limit_concurrency=settings.connections_max,
         timeout_graceful_shutdown=CLOSE_SECONDS,
         backlog=2048,
     )

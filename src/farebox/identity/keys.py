@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from farebox.core.errors import forbidden
 from farebox.core.plans import Plan
+from farebox.identity.guesses import Guesses
 from farebox.ports import BooksUnavailable, Caller, Directory
 
 PREFIX = "sk-fb-"
@@ -45,6 +46,7 @@ class KeyCallers:
     def __init__(self, directory: Directory, plans: Mapping[str, Plan]) -> None:
         self._directory = directory
         self._plans = plans
+        self._guesses = Guesses()
         self._known: dict[bytes, Caller] = {}
         self._revision = -1
 
@@ -56,9 +58,11 @@ class KeyCallers:
         return caller if caller is not None else await self._look_up(key_digest)
 
     async def _look_up(self, key_digest: bytes) -> Caller | None:
+        self._guesses.check()
         revision = self._revision
         found = await self._directory.find_key(key_digest)
         if found is None or found[1].revoked_us is not None:
+            await self._guesses.failed()
             return None
         account, key = found
         plan = self._plans.get(account.plan)

@@ -8,11 +8,14 @@ import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
-from farebox.core.ledger import Command, Outcome
+from farebox.core.ledger import Command, Outcome, PlaceHold
 from farebox.ports import BooksUnavailable
 
 BATCH_MAX = 512
 """Commands in one transaction: what a late one waits for is bounded."""
+
+QUEUED_MAX = 10_000
+"""Commands that wait at once before no new hold is taken: some seconds of work."""
 
 Commit = Callable[[list[Command]], list[Outcome | Exception]]
 _Waiting = tuple[Command, "asyncio.Future[Outcome]"]
@@ -30,9 +33,16 @@ class GroupWriter:
         self._thread.start()
 
     def submit(self, command: Command) -> "asyncio.Future[Outcome]":
-        """Queue a command; it will be carried out even if nobody waits for the future."""
+        """Queue a command; it will be carried out even if nobody waits for the future.
+
+        Raises:
+            BooksUnavailable: the books are closed; or too much has queued, and the command would begin an order. What
+                ends one is always taken: there is no more of that than there were orders.
+        """
         if self._closed:
             raise BooksUnavailable("the books are closed")
+        if isinstance(command, PlaceHold) and self._queue.qsize() >= QUEUED_MAX:
+            raise BooksUnavailable(f"{QUEUED_MAX} commands wait for the books already")
         future: asyncio.Future[Outcome] = self._loop.create_future()
         self._queue.put((command, future))
         return future

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from farebox.accounts import Accounts
 from farebox.admission import Admission
 from farebox.catalog_cache import Catalog
-from farebox.core.errors import Refusal, unknown, wrong_method
+from farebox.core.errors import Refusal, invalid, unknown, wrong_method
 from farebox.core.formats import Format, chat, embeddings, messages, responses
 from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange
@@ -36,6 +36,14 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
 """The billable paths, and what is spoken there. A fifth format is a module and a line here."""
 
 
+_WIRES = {base + path: wire for path, wire in FORMATS.items() for base in BASES}
+
+
+def wire_at(path: str) -> Format:
+    """What is spoken at a path: what is not of one format speaks OpenRouter's envelope."""
+    return _WIRES.get(path, ENVELOPE)
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """What the endpoints are made of."""
@@ -48,6 +56,7 @@ class Services:
     callers: Callers
     bounds: BodyBounds
     deadlines: Deadlines
+    hosts: frozenset[bytes] = frozenset()
 
 
 def app(services: Services) -> ASGIApp:
@@ -88,10 +97,25 @@ def app(services: Services) -> ASGIApp:
             # No path here has a slash within a name: an encoded one only hides where it leads.
             await refuse(scope, receive, send, _nothing_at(scope["raw_path"].decode("latin-1")))
             return
+        if services.hosts and scope["path"] not in _PROBES and _host_of(scope) not in services.hosts:
+            refusal = invalid("host: this gateway is not known under that name")
+            await refuse(scope, receive, send, refusal, wire_at(scope["path"]))
+            return
         order = billable.get(scope["path"]) if scope["method"] == "POST" else None
         await (order or free)(scope, receive, send)
 
     return dispatch
+
+
+_PROBES = ("/healthz", "/readyz")
+"""Asked by who watches over the process, under its address."""
+
+
+def _host_of(scope: Scope) -> bytes:
+    """Without its port, in lower case; empty where HTTP/1.0 came without."""
+    host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+    name, _, port = host.rpartition(b":")
+    return (name if port.isdigit() else host).lower()
 
 
 async def _refuse_path(request: Request, error: Exception) -> Response:
@@ -101,8 +125,7 @@ async def _refuse_path(request: Request, error: Exception) -> Response:
         refusal = wrong_method(request.method, (error.headers or {}).get("Allow", ""))
     else:
         refusal = _nothing_at(path)
-    wire = next((wire for name, wire in FORMATS.items() for base in BASES if path == base + name), ENVELOPE)
-    return RefusalResponse(refusal, wire)
+    return RefusalResponse(refusal, wire_at(path))
 
 
 def _nothing_at(path: str) -> Refusal:

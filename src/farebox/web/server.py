@@ -1,14 +1,18 @@
-"""What stands before ASGI: uvicorn's HTTP protocol, with a bound on a request's head and our refusals in our envelope.
+"""What stands before ASGI: uvicorn's HTTP protocol, with bounds on connections and on a request's head, and refusals in
+the caller's format.
 
 uvicorn leaves a head's length to whoever sends it; 64 KiB is far more than any SDK sends.
 """
 
 import asyncio
+import re
+from typing import Any
 
+from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from farebox.core.errors import Refusal, headers_too_large, invalid, too_slow
-from farebox.web.refusals import ENVELOPE
+from farebox.core.errors import Refusal, headers_too_large, invalid, too_many, too_slow
+from farebox.web.routes import wire_at
 
 HEAD_BYTES_MAX = 64 * 1024
 
@@ -18,20 +22,48 @@ LINGER_SECONDS = 2.0
 HEAD_SECONDS = 30.0
 """How long a connection may take to send its first request's head, or the rest of a later one."""
 
-_REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
+SHED_CONNECTIONS_MAX = 256
+"""Connections over the limit that are told so; any more are closed without a word."""
+
+SHED_RETRY_SECONDS = 1
+
+_REASONS = {
+    400: b"Bad Request",
+    408: b"Request Timeout",
+    429: b"Too Many Requests",
+    431: b"Request Header Fields Too Large",
+}
+
+_HOST = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+"""RFC 9110, 7.2, less what no name that resolves has."""
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """Refuses a request whose line and headers are longer than HEAD_BYTES_MAX or come slowly, and what is not HTTP."""
+    """Refuses connections beyond uvicorn's `limit_concurrency`, a request whose line and headers are longer than
+    HEAD_BYTES_MAX or come slowly, and what is not HTTP."""
 
     head_seconds = HEAD_SECONDS
     _head_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _is_in_head = True
     _has_refused = False
+    url = b""
+    _is_one_too_many = False
+
+    def __init__(self, config: Config, *arguments: Any, **named: Any) -> None:
+        super().__init__(config, *arguments, **named)
+        # uvicorn's own answer would be a 503, which SDKs repeat for an hour, for an idle connection as for an order.
+        self._connections_max = config.limit_concurrency
+        self.limit_concurrency = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self._connections_max is not None:
+            excess = len(self.connections) - self._connections_max
+            if excess > SHED_CONNECTIONS_MAX:
+                transport.abort()
+                return
+            self._is_one_too_many = excess > 0
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -73,6 +105,10 @@ class BoundedHttp(HttpToolsProtocol):
         self._stop_waiting()
         if (wrong := self._wrong_in_head()) is not None:
             self._refuse(invalid(wrong))
+        elif self._is_one_too_many:
+            self._refuse(
+                too_many(f"{self._connections_max} connections are open, which is all at once", SHED_RETRY_SECONDS)
+            )
         else:
             super().on_headers_complete()
 
@@ -91,6 +127,8 @@ class BoundedHttp(HttpToolsProtocol):
         for name, value in self.headers:
             if name == b"host":
                 hosts += 1
+                if not _HOST.fullmatch(value):
+                    return "host: it is not the name of a host, with or without a port"
             elif name == b"transfer-encoding" and value.lower() != b"chunked":
                 return "transfer-encoding: only chunked is understood; pack a body with content-encoding"
         if hosts != 1 and (hosts or self.parser.get_http_version() != "1.0"):
@@ -101,10 +139,16 @@ class BoundedHttp(HttpToolsProtocol):
         self._refuse(invalid(f"This is not a valid HTTP request: {msg}"))
 
     def _refuse(self, refusal: Refusal) -> None:
-        body = ENVELOPE.refusal_body(refusal)
-        head = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-        self.transport.write(head % (refusal.status, _REASONS[refusal.status], len(body)) + body)
+        self._has_refused = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            # An earlier request's answer is on its way, and nothing may come between: it is the connection's last.
+            self.cycle.keep_alive = False
+            return
+        body = wire_at(self.url.partition(b"?")[0].decode("latin-1")).refusal_body(refusal)
+        headers = {"content-type": "application/json", "content-length": len(body), "connection": "close"}
+        lines = [f"{name}: {value}\r\n" for name, value in {**headers, **refusal.headers}.items()]
+        head = b"HTTP/1.1 %d %b\r\n%b\r\n" % (refusal.status, _REASONS[refusal.status], "".join(lines).encode())
+        self.transport.write(head + body)
         self.transport.write_eof()
         # Closing at once would reset the connection under a client that still sends, and take the refusal with it.
-        self._has_refused = True
         self.loop.call_later(LINGER_SECONDS, self.transport.close)

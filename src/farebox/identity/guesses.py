@@ -1,0 +1,51 @@
+"""Slowing down who tries keys that are none.
+
+Nobody guesses 32 random bytes; but whoever tries must not keep the books busy, nor learn quickly which of many stolen
+keys still work.
+"""
+
+import asyncio
+from time import monotonic
+
+from farebox.core.errors import too_many
+
+FREE_MAX = 30
+"""Unknown keys that are answered at once. One more is, for each RENEWED_SECONDS without any."""
+
+RENEWED_SECONDS = 2.0
+
+DELAY_SECONDS = 1.0
+"""How long a caller waits for its 401 after that."""
+
+WAITING_MAX = 200
+"""Who wait at once. While so many do, no key is looked up: one that is remembered works, any other is told to come
+back."""
+
+
+class Guesses:
+    """The unknown keys that were tried of late, in one process, whoever tried them: addresses are cheap."""
+
+    def __init__(self, delay_seconds: float = DELAY_SECONDS) -> None:
+        self._delay_seconds = delay_seconds
+        self._recent = 0.0
+        self._counted_at = monotonic()
+        self._waiting = 0
+
+    def check(self) -> None:
+        """Whether a key may be looked up. Raises Refusal 429."""
+        if self._waiting >= WAITING_MAX:
+            raise too_many("Too many unknown keys are being tried here", max(1, round(self._delay_seconds)))
+
+    async def failed(self) -> None:
+        """One more was unknown: return when its caller may be told."""
+        now = monotonic()
+        renewed = (now - self._counted_at) / RENEWED_SECONDS
+        self._recent = min(max(0.0, self._recent - renewed) + 1, 2 * FREE_MAX)
+        self._counted_at = now
+        if self._recent <= FREE_MAX:
+            return
+        self._waiting += 1
+        try:
+            await asyncio.sleep(self._delay_seconds)
+        finally:
+            self._waiting -= 1
