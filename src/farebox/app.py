@@ -112,6 +112,8 @@ async def running(settings: Settings, admission: Admission) -> AsyncIterator[ASG
             callers,
             BodyBounds(settings.body_bytes_max, settings.body_seconds),
             deadlines,
+            store,
+            settings.metrics_token.get_secret_value() if settings.metrics_token else None,
             frozenset(host.lower().encode() for host in settings.allowed_hosts),
         )
         # What is here now stays: the collector need not walk it again and again while orders come and go.

@@ -97,6 +97,14 @@ class Directory(Protocol):
         """A number that changes whenever an account or a key does, in any process."""
 
 
+class NotEnded(Struct, frozen=True):
+    """How many holds have not ended: pending, open and to be asked about, open and to be decided by an operator."""
+
+    pending: int
+    open: int
+    unresolved: int
+
+
 class Books(Protocol):
     """The reading side of the store, for statements and audits. Each is one consistent snapshot."""
 
@@ -105,6 +113,9 @@ class Books(Protocol):
 
     async def holds(self, states: tuple[HoldState, ...], account_id: int | None = None) -> list[HoldRow]:
         """The holds in these states, oldest first; of one account, or of all."""
+
+    async def not_ended(self) -> NotEnded:
+        """Counted without going through those that have."""
 
     async def generation(self, account_id: int, generation_id: str) -> tuple[HoldRow, Transfer | None] | None:
         """An account's own order that became a generation, and the post that ended it, if one has."""

@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -96,6 +96,10 @@ class Settings(BaseSettings):
         default=30,
         ge=0,
         description="How long running answers may take to end after a SIGTERM; a second one ends them.",
+    )
+    metrics_token: SecretStr | None = Field(
+        default=None,
+        description="What `GET /metrics` wants as `Authorization: Bearer`; unset, it answers this machine alone.",
     )
     prices_refresh_seconds: float = Field(default=300, gt=0, description="How often the price list is asked for anew.")
     prices_max_age_seconds: float = Field(

@@ -21,7 +21,7 @@ from farebox.core.ledger import (
     settlement_id,
 )
 from farebox.core.questions import FURTHEST_US
-from farebox.ports import Account, Fetched, Key, NameTaken, Query, Snapshot, UpstreamBroke
+from farebox.ports import Account, Fetched, Key, NameTaken, NotEnded, Query, Snapshot, UpstreamBroke
 
 
 class MemoryStore:
@@ -124,6 +124,11 @@ class MemoryStore:
     async def holds(self, states: tuple[HoldState, ...], account_id: int | None = None) -> list[HoldRow]:
         found = [h for h in self._holds.values() if h.state in states and account_id in (None, h.account_id)]
         return sorted(found, key=lambda hold: hold.id)
+
+    async def not_ended(self) -> NotEnded:
+        states = [hold.state for hold in self._holds.values()]
+        unresolved = sum(hold.is_unresolved for hold in self._holds.values())
+        return NotEnded(states.count("pending"), states.count("open") - unresolved, unresolved)
 
     async def generation(self, account_id: int, generation_id: str) -> tuple[HoldRow, Transfer | None] | None:
         own = [h for h in self._holds.values() if (h.account_id, h.generation_id) == (account_id, generation_id)]

@@ -69,6 +69,10 @@ UPDATE hold SET state = 'open', reason = 'the process that served it has gone',
 ask_us = CASE WHEN generation_id IS NOT NULL THEN 0 END
 WHERE ended_us IS NULL AND state = 'pending' AND worker IN (SELECT value FROM json_each(?)) RETURNING {_HOLD}
 """
+COUNT_NOT_ENDED = """
+SELECT coalesce(sum(state = 'pending'), 0), coalesce(sum(state = 'open' AND ask_us IS NOT NULL), 0),
+coalesce(sum(state = 'open' AND ask_us IS NULL), 0) FROM hold WHERE ended_us IS NULL
+"""
 
 GENERATION = f"""
 SELECT {_HOLD} FROM hold WHERE generation_id = ? AND account_id = ? ORDER BY id DESC LIMIT 1

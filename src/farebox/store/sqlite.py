@@ -28,7 +28,7 @@ from farebox.core.ledger import (
     settlement_id,
 )
 from farebox.crash import crash_points
-from farebox.ports import Account, BooksUnavailable, Key, NameTaken, Snapshot
+from farebox.ports import Account, BooksUnavailable, Key, NameTaken, NotEnded, Snapshot
 from farebox.store import sql
 from farebox.store.writer import GroupWriter
 
@@ -221,6 +221,9 @@ class SqliteStore:
         return await self._at_desk(
             lambda: [sql.hold_from(row) for row in self._desk_db.execute(sql.HOLDS_IN, parameters)]
         )
+
+    async def not_ended(self) -> NotEnded:
+        return NotEnded(*await self._at_desk(lambda: self._desk_db.execute(sql.COUNT_NOT_ENDED).fetchone()))
 
     async def generation(self, account_id: int, generation_id: str) -> tuple[HoldRow, Transfer | None] | None:
         def find() -> tuple[HoldRow, Transfer | None] | None:

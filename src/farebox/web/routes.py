@@ -20,9 +20,10 @@ from farebox.core.formats import Format, chat, embeddings, messages, responses
 from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange
 from farebox.generations import Generations
-from farebox.ports import Callers
+from farebox.ports import Books, Callers
 from farebox.web import account, catalog, docs
 from farebox.web.asgi import Endpoint, send_json
+from farebox.web.metrics import metrics
 from farebox.web.refusals import ENVELOPE, RefusalResponse, guarded, refuse
 from farebox.web.relay import BodyBounds, relay
 
@@ -56,7 +57,9 @@ class Services:
     callers: Callers
     bounds: BodyBounds
     deadlines: Deadlines
-    hosts: frozenset[bytes] = frozenset()
+    books: Books
+    metrics_token: str | None
+    hosts: frozenset[bytes]
 
 
 def app(services: Services) -> ASGIApp:
@@ -86,6 +89,7 @@ def app(services: Services) -> ASGIApp:
             Route("/openapi.json", docs.document(), methods=["GET"]),
             Route("/docs", docs.page(), methods=["GET"]),
             Route("/healthz", guarded(_healthz), methods=["GET"]),
+            Route("/metrics", metrics(services.books, services.admission, services.metrics_token), methods=["GET"]),
             Route("/readyz", guarded(_readyz(services.catalog, services.admission)), methods=["GET"]),
         ],
         exception_handlers={HTTPException: _refuse_path},
@@ -107,7 +111,7 @@ def app(services: Services) -> ASGIApp:
     return dispatch
 
 
-_PROBES = ("/healthz", "/readyz")
+_PROBES = ("/healthz", "/readyz", "/metrics")
 """Asked by who watches over the process, under its address."""
 
 
