@@ -27,7 +27,8 @@ from farebox.testing import MemoryStore, ScriptedUpstream
 from farebox.upstream.openrouter import Limits, OpenRouter
 from tests.gateway import Gateway
 from tests.test_exchange import ANSWER
-from tests.test_formats import STREAMED, error_type, order
+from tests.test_formats import STREAMED, error_type, order, told
+from tests.test_server import HELLO
 from tests.upstreams import ENTRIES
 
 PAGE = (Path(__file__).parent.parent / "docs" / "explain" / "faults.md").read_text()
@@ -86,7 +87,9 @@ def _is_error(path: str, event: dict[str, object]) -> bool:
 # Faults of the connection
 
 MODELS = json.dumps({"data": ENTRIES}).encode()
-BODY = json.dumps({**ANSWER, "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "cost": 0.0001}})
+USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "cost": 0.0001}
+BODY = json.dumps({**ANSWER, "usage": USAGE}).encode()
+STREAM = told("/chat/completions", "lf")
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n"
 JSON = b"application/json"
 
@@ -99,18 +102,22 @@ def _send(answer: bytes) -> Callable[[socket.socket], None]:
     return lambda connection: connection.sendall(answer)
 
 
-PACKED = gzip.compress(BODY.encode())
-PLAYED: dict[str, Callable[[socket.socket], None]] = {
-    "hangs-up": lambda _: None,
-    "resets": _reset,
-    "redirects": _send(b"HTTP/1.1 302 Found\r\nlocation: https://example.org/\r\ncontent-length: 0\r\n\r\n"),
-    "short": _send(OK % (JSON, len(BODY) + 9) + BODY.encode()),
-    "gzip": _send(
-        (OK % (JSON, len(PACKED))).replace(b"content-type", b"content-encoding: gzip\r\ncontent-type") + PACKED
-    ),
-    "mistyped": _send(OK % (b"text/plain", len(BODY)) + BODY.encode()),
-    "gibberish": _send(b"hello?\r\n\r\n"),
-}
+def _plays(body: bytes, media: bytes) -> dict[str, Callable[[socket.socket], None]]:
+    """What an upstream does with an order whose answer would be this."""
+    packed = gzip.compress(body)
+    is_packed = (OK % (media, len(packed))).replace(b"content-type", b"content-encoding: gzip\r\ncontent-type")
+    return {
+        "hangs-up": lambda _: None,
+        "resets": _reset,
+        "redirects": _send(b"HTTP/1.1 302 Found\r\nlocation: https://example.org/\r\ncontent-length: 0\r\n\r\n"),
+        "short": _send(OK % (media, len(body) + 9) + body),
+        "gzip": _send(is_packed + packed),
+        "mistyped": _send(OK % (b"text/plain", len(body)) + body),
+        "gibberish": _send(b"hello?\r\n\r\n"),
+    }
+
+
+PLAYED = {False: _plays(BODY, JSON), True: _plays(STREAM, b"text/event-stream")}
 
 
 @contextmanager
@@ -147,7 +154,7 @@ UNREACHABLE = {
 }
 
 
-async def _order_at(url: str) -> tuple[int, str]:
+async def _order_at(url: str, *, streamed: bool) -> tuple[int, str]:
     """What a caller of an upstream at `url` is told, and how its hold stands. The prices are from elsewhere."""
     store, key = MemoryStore(), new_key()
     account = await store.create_account("a", "paying", 0, 1)
@@ -160,7 +167,7 @@ async def _order_at(url: str) -> tuple[int, str]:
     exchange = Exchange(KeyCallers(store, BUILT_IN), catalog, store, upstream, Streaming(deadlines), Admission(9, 9))
 
     async def body() -> bytes:
-        return json.dumps({"model": "a/b", "messages": [{"role": "user", "content": "hi"}]}).encode()
+        return json.dumps({"model": "a/b", "messages": HELLO, "stream": streamed}).encode()
 
     try:
         with pytest.raises(Refusal) as refused:
@@ -172,18 +179,28 @@ async def _order_at(url: str) -> tuple[int, str]:
     return refused.value.status, hold.state
 
 
-@pytest.mark.parametrize(("played", "cell"), [row[1:3] for row in rows("Faults of the connection")])
-def test_a_fault_of_the_connection(tmp_path: Path, played: str, cell: str) -> None:
-    status, state = cell.split(", ")
-    with misbehaving(PLAYED.get(played, PLAYED["gibberish"])) as port:
+CONNECTION = [
+    (played, streamed, cell)
+    for _, played, whole, stream in rows("Faults of the connection")
+    for streamed, cell in ((False, whole), (True, stream))
+]
+
+
+@pytest.mark.parametrize(("played", "streamed", "cell"), CONNECTION)
+def test_a_fault_of_the_connection(tmp_path: Path, played: str, streamed: bool, cell: str) -> None:
+    status, *words = cell.split(", ")
+    state = words[-1]
+    plays = PLAYED[streamed]
+    with misbehaving(plays.get(played, plays["gibberish"])) as port:
         if played in UNREACHABLE:
             with socket.create_server(("127.0.0.1", 0)) as gone:
                 closed = gone.getsockname()[1]
             url = UNREACHABLE[played].format(closed if played == "refused" else port)
-            assert asyncio.run(_order_at(url)) == (int(status), state)
+            assert asyncio.run(_order_at(url, streamed=streamed)) == (int(status), state)
             return
         url = f"http://127.0.0.1:{port}/api/v1"
         with Gateway(tmp_path, "--upstream", url, OPENROUTER_API_KEY="sk-or-x") as gateway:
             key = gateway.new_key("a", "--plan", "paying", "--prepaid", "1")
-            answer = gateway.chat(key, model="a/b")
+            answer = gateway.chat(key, model="a/b", stream=streamed)
             assert (f"{answer.status}", state_of(gateway, "a")) == (status, state)
+            assert (b'"error":{' in answer.body) is (status != "200" or "error" in words)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from types import ModuleType
 from urllib.parse import parse_qsl
 
+import msgspec
 from starlette.types import Receive, Scope, Send
 
 from farebox.core.errors import Refusal, invalid, unauthenticated, unknown, wrong_method
@@ -102,6 +103,10 @@ class Simulator:
             return
         if asked.status is not None:
             raise _refusal(asked.status)
+        if asked.error_body:
+            error = {"code": 502, "message": "Simulated provider failure", "metadata": {}}
+            await _send_whole(send, 200, [], msgspec.json.encode({"error": error, "user_id": "user_sim"}))
+            return
         await self._answer(wire, request, model, asked, key, receive, send)
 
     async def _answer(

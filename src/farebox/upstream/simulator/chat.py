@@ -112,13 +112,15 @@ def whole(said: Said, generation_id: str, faults: Faults) -> bytes:
         name, arguments = said.tool_call
         call = {"index": 0, "id": f"call_{generation_id[-8:]}", "type": "function"}
         message["tool_calls"] = [{**call, "function": {"name": name, "arguments": arguments}}]
-    choice = {
+    choice: dict[str, object] = {
         "index": 0,
         "logprobs": None,
         "finish_reason": said.finish_reason,
         "native_finish_reason": said.finish_reason,
         "message": message,
     }
+    if faults.failed:
+        choice |= {"finish_reason": "error", "error": {"code": 502, "message": "Simulated provider failure"}}
     body: dict[str, object] = {
         "id": generation_id,
         "provider": PROVIDER,

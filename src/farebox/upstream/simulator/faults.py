@@ -25,6 +25,11 @@ class Faults(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=
     """Refuse with this status (402, 429, 503, ...)."""
     html: bool = False
     """Answer with a web page."""
+    error_body: bool = False
+    """200 with an error for a body, in JSON, whatever was asked."""
+    failed: bool = False
+    """A whole answer that failed after it had begun, and was charged: in chat its choice has an error and the finish
+    reason `error`, in responses its status is `failed`."""
     usage: Literal["separate", "delta", "merged", "missing", "is-null"] | None = None
     """The usage's shape: in an event without choices, with an empty delta, in the finishing chunk, not at all, null."""
     cost: str | None = None
@@ -32,7 +37,7 @@ class Faults(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=
     byok: str | None = None
     """Answer as from the operator's own key, and report this as the host's charge."""
     choices: Literal["empty"] | None = None
-    """`empty`: a whole answer without choices."""
+    """`empty`: a whole answer without choices; in responses without output, in messages without content."""
     blank_lines: int = 0
     """Blank lines before a whole answer's JSON."""
     comments: int = 0

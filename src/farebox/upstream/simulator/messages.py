@@ -131,7 +131,7 @@ def whole(said: Said, generation_id: str, faults: Faults) -> bytes:
     """The body of an answer that is not streamed."""
     body = {
         **_message(said, generation_id),
-        "content": _blocks(said, generation_id),
+        "content": [] if faults.choices == "empty" else _blocks(said, generation_id),
         "stop_reason": _STOPS[said.finish_reason],
         "usage": None if faults.usage == "is-null" else {**_usage(said, faults), **_WHOLE_ONLY},
     }

@@ -163,7 +163,12 @@ def _finished(said: Said, generation_id: str, faults: Faults) -> dict[str, Any]:
 
 def whole(said: Said, generation_id: str, faults: Faults) -> bytes:
     """The body of an answer that is not streamed."""
-    return msgspec.json.encode(_finished(said, generation_id, faults))
+    body = _finished(said, generation_id, faults)
+    if faults.choices == "empty":
+        body["output"] = []
+    if faults.failed:
+        body |= {"status": "failed", "error": {"code": "server_error", "message": "Simulated provider failure"}}
+    return msgspec.json.encode(body)
 
 
 def events(said: Said, generation_id: str, faults: Faults) -> list[bytes]:
