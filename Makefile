@@ -3,7 +3,7 @@
 PYTHON ?= $(shell tools/find-python)
 BIN := .venv/bin
 
-.PHONY: serve test test-frameworks chaos lint bench lock docs clean
+.PHONY: serve test test-frameworks chaos soak lint bench lock docs clean
 
 serve: .venv/.run
 	@$(BIN)/farebox serve
@@ -15,9 +15,13 @@ test: .venv/.dev
 test-frameworks: .venv/.dev .venv-frameworks/.done
 	$(BIN)/python -m pytest tests/frameworks
 
-# Hang-ups, faults and 200 kills over 20,000 orders; takes some ten minutes.
+# Hang-ups, faults, 200 kills and 140 deaths at each step over 20,000 orders; takes some ten minutes.
 chaos: .venv/.dev
 	$(BIN)/python -m tools.chaos
+
+# A steady load for half an hour, and how memory and open files lean.
+soak: .venv/.dev
+	$(BIN)/python -m tools.soak
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check .

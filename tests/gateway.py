@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +18,10 @@ from typer.testing import CliRunner
 from farebox.cli.main import app
 
 START_SECONDS = 30
+
+SECRET = re.compile(r"sk-(fb|or)-[\w-]{5,}")
+PROMPT_MIN = 12
+"""A prompt this long stands nowhere by chance."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class Gateway:
         self.arguments = arguments
         # Open holds stay as they are unless a test wants them asked about.
         self.environment = clean_environment(**{"FAREBOX_RECONCILE_SECONDS": "0", **environment}, PYTHONUNBUFFERED="1")
+        self.said: set[str] = set()
         self.key = ""
         self.port = 0
         self.banner = ""
@@ -96,12 +101,21 @@ class Gateway:
         if self.process.poll() is None:
             self.process.terminate()
             self.process.wait(timeout=40)
-        return self.log.read_text()
+        return self._told()
+
+    def _told(self) -> str:
+        """What the last run printed. Over the whole suite: no key stands in it but the banner's, and no prompt."""
+        told = self.log.read_text()
+        later = told.replace(self.banner, "")
+        assert SECRET.search(later) is None, later
+        assert not [prompt for prompt in self.said if prompt in later], later
+        return told
 
     def kill(self) -> None:
         """SIGKILL, to the whole group: nothing of it is told."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(timeout=10)
+        self._told()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -158,6 +172,8 @@ class Gateway:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
             data = json.dumps(body).encode() if isinstance(body, dict) else body
+            if isinstance(body, dict):
+                self.said.update(_prompts(body))
             connection.request(method, path, data, headers or {})
             answer = connection.getresponse()
             read = answer.read()
@@ -187,6 +203,12 @@ class Gateway:
         found: dict[str, Any] = self.cli("audit")
         assert found["differences"] == []
         return found
+
+
+def _prompts(body: dict[str, Any]) -> Iterator[str]:
+    """What an order says to a model, as far as it is text."""
+    parts = [body.get("input"), *(each.get("content") for each in body.get("messages") or [] if isinstance(each, dict))]
+    yield from (part for part in parts if isinstance(part, str) and len(part) >= PROMPT_MIN)
 
 
 def events_of(body: bytes) -> list[Any]:

@@ -179,6 +179,7 @@ def test_keys_and_prompts_stand_in_no_log_and_no_error(gateway: Gateway) -> None
     ]
     answers.append(gateway.chat(key + "x", messages=hello).body)
     answers.append(gateway.chat(model=prompt, messages=[]).body)
+    answers.append(gateway.request("GET", "/metrics").body)
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=5) as connection:
         connection.sendall(b"nonsense " + key.encode() + b"\r\n\r\n")
         answers.append(connection.recv(65536))

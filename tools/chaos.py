@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -100,6 +100,10 @@ class Chaos:
 
     def run(self, orders: int, kills: int, deaths: int) -> Outcome:
         """So many orders; meanwhile the server is killed, and processes come to their deaths at one point after another."""
+        return self.under(self._load(orders, kills, deaths))
+
+    def under(self, load: Coroutine[None, None, None]) -> Outcome:
+        """Serve a load, then compare the books."""
         with simulator() as upstream_port:
             self._environment = {
                 **{name: value for name, value in os.environ.items() if not name.startswith("FAREBOX_")},
@@ -115,7 +119,7 @@ class Chaos:
             self._key = self._command("key", "create", "chaos")["key"]
             try:
                 self._start()
-                asyncio.run(self._load(orders, kills, deaths))
+                asyncio.run(load)
                 self._kill()
                 self._start()
                 self._await_answers()
@@ -193,6 +197,8 @@ class Chaos:
             if time.monotonic() > until:
                 self._armed.unlink(missing_ok=True)
                 return
+            # It comes with some load, and not before a heap of questions.
+            self._due = max(self._due, self.outcome.orders) + 1
             await asyncio.sleep(0.005)
         self.outcome.deaths[point] += 1
         if self._workers == 1:
@@ -201,8 +207,9 @@ class Chaos:
 
     async def _call(self) -> None:
         while self.outcome.orders < self._until or not self._has_killed:
-            if self.outcome.orders > self._due:
-                await asyncio.sleep(0.1)  # a death is waited for: some load, but no heap of questions before the next
+            if self.outcome.orders >= self._due:
+                await asyncio.sleep(0.05)
+                continue
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
             except OSError:
