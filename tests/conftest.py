@@ -11,7 +11,8 @@ from hypothesis import settings
 
 from tests.gateway import Gateway
 
-settings.register_profile("farebox", deadline=None)
+# More of them for a long run: FAREBOX_EXAMPLES=200000 make test
+settings.register_profile("farebox", deadline=None, max_examples=int(os.environ.get("FAREBOX_EXAMPLES", "100")))
 settings.load_profile("farebox")
 
 NODE = Path(__file__).with_name("node")

@@ -1,0 +1,94 @@
+"""Any head that anybody may send: what is read of it, and what becomes of the order under it."""
+
+import contextlib
+import socket
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from farebox.core.headers import read_request_head, response_headers
+from tests.gateway import Gateway
+
+NAMES = (
+    "host content-length transfer-encoding authorization x-api-key content-type content-encoding idempotency-key"
+    " user-agent connection expect upgrade cookie x-title x-openrouter-title x-forwarded-for te trailer"
+).split()
+VALUES = "x chunked gzip 0 5 -1 68 close keep-alive 100-continue websocket application/json Bearer null".split()
+
+names = st.one_of(
+    st.sampled_from([name.encode() for name in NAMES]),
+    st.text("abcxyzABC-_.!~", min_size=1, max_size=12).map(str.encode),
+    st.binary(min_size=1, max_size=6),
+)
+values = st.one_of(
+    st.sampled_from([value.encode() for value in VALUES]),
+    st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20).map(str.encode),
+    st.binary(max_size=6),
+)
+headers = st.lists(st.tuples(names, values), max_size=3)
+
+FORWARDED = ("http-referer", "x-title", "x-session-id", "x-anthropic-beta")
+TOLD = (b"x-generation-id", b"retry-after", b"retry-after-ms")
+
+
+@given(headers)
+def test_nothing_passes_that_is_not_named(given_headers: list[tuple[bytes, bytes]]) -> None:
+    head = read_request_head([(name.lower(), value) for name, value in given_headers])
+    assert all(name in FORWARDED or name.startswith("x-openrouter-") for name in head.forwarded)
+    assert len(head.tokens) <= 2
+    assert all(head.tokens)
+    for name, _ in response_headers(given_headers):
+        assert name in TOLD or name.startswith((b"x-ratelimit-", b"x-openrouter-"))
+
+
+BODY = b'{"model":"sim/echo:free","messages":[{"role":"user","content":"Hello"}]}'
+LINES = (
+    b"POST /v1/chat/completions HTTP/1.1",
+    b"POST /v1/messages HTTP/1.1",
+    b"POST /v1/%63hat/completions HTTP/1.1",
+    b"POST //v1/chat/completions HTTP/1.1",
+    b"POST /v1/../v1/chat/completions HTTP/1.0",
+    b"POST http://elsewhere.example/v1/chat/completions HTTP/1.1",
+    b"GET /v1/models HTTP/1.1",
+    b"PRI * HTTP/2.0",
+    b"POST /v1/generation?id=%00 HTTP/1.1",
+)
+lines = st.one_of(st.sampled_from(LINES[:2]), st.sampled_from(LINES), st.binary(min_size=1, max_size=40))
+
+
+@pytest.fixture(scope="module")
+def account(shared_gateway: Gateway) -> tuple[str, str]:
+    """An account's name and key."""
+    return "heads", shared_gateway.new_key("heads", "--plan", "paying", "--prepaid", "1")
+
+
+def first_status(port: int, request: bytes) -> int | None:
+    """None where nothing came: the server waits for more, or took it for the end."""
+    with socket.create_connection(("127.0.0.1", port), timeout=0.3) as connection:
+        with contextlib.suppress(OSError):
+            connection.sendall(request)
+        with contextlib.suppress(OSError):
+            answer = connection.recv(65536)
+            return int(answer.split(b" ", 2)[1]) if answer else None
+    return None
+
+
+@given(lines, headers, st.booleans())
+@settings(suppress_health_check=list(HealthCheck))
+def test_no_head_is_answered_with_a_failure_of_ours(
+    shared_gateway: Gateway, account: tuple[str, str], line: bytes, given_headers: list[tuple[bytes, bytes]], good: bool
+) -> None:
+    """With a good key for a free model: whatever is served costs nothing, and whatever is not is a 4xx."""
+    begun = [line, b"host: x"]
+    if good:
+        begun += [b"authorization: Bearer " + account[1].encode(), b"content-length: %d" % len(BODY)]
+    head = b"\r\n".join([*begun, *(name + b": " + value for name, value in given_headers)])
+    status = first_status(shared_gateway.port, head + b"\r\n\r\n" + BODY)
+    assert status is None or status == 200 or 400 <= status < 500 or status == 100, (status, head)
+
+
+def test_nothing_was_charged_for_them(shared_gateway: Gateway, account: tuple[str, str]) -> None:
+    """Runs after the one above."""
+    assert {line["amount_usd"] for line in shared_gateway.orders(account[0])} <= {"0"}
+    shared_gateway.audit()
