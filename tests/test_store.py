@@ -176,7 +176,17 @@ def test_what_an_operator_decides_is_an_adjustment_with_its_reason(engine: Engin
         assert await store.usage_nanos(account.id, key.id, 0) == 20_000
         with store.snapshot() as rows:
             found = audit(rows.transfers(), rows.holds(), rows.balances())
+            holds, balances = list(rows.holds()), list(rows.balances())
         assert (found.differences, found.adjustments, found.fares_nanos, found.over_hold) == ([], 2, 20_000, 1)
+        # What was decided is checked like what was reported.
+        for wrong, said in (
+            (replace(ends[0], amount_nanos=30_000), "booked were 2 events"),
+            (replace(ends[0], cost=Decimal("0.5")), "50000 events"),
+            (replace(ends[0], over_hold_nanos=0), "flagged"),
+            (replace(ends[1], amount_nanos=1), "was voided, and $0.000000001 charged"),
+        ):
+            booked = [wrong if each.id == wrong.id else each for each in await store.transfers(account.id)]
+            assert any(said in each for each in audit(booked, holds, balances).differences), said
 
     engine.run(work)
 

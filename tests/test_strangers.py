@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import time
+from base64 import urlsafe_b64encode
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from farebox.ports import Account, Key
 from farebox.testing import MemoryStore
 from tests.gateway import Gateway
 from tests.test_server import raw
+from tests.upstreams import HttpUpstream
 
 BODY = b'{"model":"sim/echo","messages":[{"role":"user","content":"a very secret prompt"}]}'
 CHUNKED = b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
@@ -167,6 +169,54 @@ def test_no_token_is_read_as_more_than_a_token(shared_gateway: Gateway, token: s
         head = b"GET /v1/credits HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
         answer = raw(shared_gateway.port, head + header + token.encode() + b"\r\n\r\n")
         assert answer.startswith((b"HTTP/1.1 401 ", b"HTTP/1.1 400 ")), answer
+
+
+def test_a_key_is_its_every_character_and_not_what_is_kept_of_it(shared_gateway: Gateway) -> None:
+    key = shared_gateway.key
+    last = "A" if key[-1] != "A" else "B"
+    kept = digest(key)
+    for token in (
+        key[:-1],
+        key[:-1] + last,
+        key + "A",
+        key[:20],
+        key.upper(),
+        key.removeprefix("sk-fb-"),
+        kept.hex(),
+        f"sk-fb-{kept.hex()}",
+        f"sk-fb-{urlsafe_b64encode(kept).decode().rstrip('=')}",
+    ):
+        assert shared_gateway.request("GET", "/v1/key", headers={"x-api-key": token}).status == 401, token
+    assert shared_gateway.request("GET", "/v1/key", headers={"x-api-key": key}).status == 200
+
+
+ELSEWHERE = (
+    "/v1/models/../keys/endpoints",
+    "/v1/models/%2e%2e/keys/endpoints",
+    "/v1/models/sim/echo%2F..%2Fkeys/endpoints",
+    "/v1/models/sim/echo%23/endpoints",
+    "/v1/models/sim/echo%3Fa=b/endpoints",
+    "/v1/models/@evil.example/x/endpoints",
+    "/v1/models/http:/evil.example/endpoints",
+    "/v1//evil.example/providers",
+    "/v1/providers/../keys",
+    "/v1/keys",
+    "/v1/credits/coinbase",
+    "/v1/activity",
+    "/api/v1/auth/keys",
+)
+
+
+def test_no_path_leads_where_it_should_not(tmp_path: Path) -> None:
+    with HttpUpstream().serving() as upstream:
+        with Gateway(tmp_path, "--upstream", upstream.url, OPENROUTER_API_KEY="sk-or-x") as gateway:
+            before = len(upstream.asked)
+            key = gateway.new_key("a", "--plan", "paying", "--prepaid", "1")
+            for path in ELSEWHERE:
+                for method in ("GET", "POST"):
+                    assert gateway.request(method, path, headers={"x-api-key": key}).status in (404, 405), path
+        assert [each for each in upstream.asked[before:] if not each.startswith("/models?")] == []
+        assert upstream.orders == []
 
 
 def test_keys_and_prompts_stand_in_no_log_and_no_error(gateway: Gateway) -> None:
