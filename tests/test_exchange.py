@@ -299,8 +299,15 @@ def test_a_drain_is_bounded_in_number_and_time() -> None:
     async def hang_up(answer: Answer | Replay, _: bytes, __: MemoryStore) -> None:
         answer.hang_up()
 
-    full = Streaming(Deadlines(), drains_max=0, drain_seconds=60)
-    result = play(Script([TOKEN, Pause(), TOKEN, LAST, DONE]), stream=True, during=hang_up, streaming=full)
+    full = Streaming(Deadlines(), drains_max=2, drain_seconds=60)
+    others = []
+
+    async def hang_up_as_third(answer: Answer | Replay, _: bytes, __: MemoryStore) -> None:
+        others.extend(full.drain(lambda _: None) for _ in range(2) if len(others) < 2)
+        answer.hang_up()
+
+    result = play(Script([TOKEN, Pause(), TOKEN, LAST, DONE]), stream=True, during=hang_up_as_third, streaming=full)
+    assert None not in others
     assert (result.hold.state, result.hold.reason) == ("open", "the caller hung up before the answer's end")
     short = Streaming(Deadlines(tick_seconds=0.01), drains_max=1, drain_seconds=0.02)
     result = play(Script([TOKEN, Silence()]), stream=True, during=hang_up, streaming=short)
