@@ -300,7 +300,7 @@ def test_a_drain_is_bounded_in_number_and_time() -> None:
         answer.hang_up()
 
     full = Streaming(Deadlines(), drains_max=2, drain_seconds=60)
-    others = []
+    others: list[object] = []
 
     async def hang_up_as_third(answer: Answer | Replay, _: bytes, __: MemoryStore) -> None:
         others.extend(full.drain(lambda _: None) for _ in range(2) if len(others) < 2)
