@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from farebox.settings import Settings
 from tests.gateway import Gateway
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 PRINTED_BASE = "http://127.0.0.1:8080/api"
 
 
@@ -68,3 +70,13 @@ def test_its_statement_and_audit_are_what_is_printed(gateway: Gateway) -> None:
     statement, audit = re.split(r"\$ \.venv/bin/farebox (?:statement demo|audit)\n", shown[1])[1:]
     assert shape(gateway.run("statement", "demo").stdout) == shape(statement)
     assert shape(gateway.run("audit").stdout) == shape(audit)
+
+
+def test_each_setting_that_a_page_names_is_one() -> None:
+    others = {"FAREBOX_CONFIG", "FAREBOX_SIMULATOR_URL", "FAREBOX_CRASH_FILE", "FAREBOX_EXAMPLES"}
+    known = {f"FAREBOX_{name.upper()}" for name in Settings.model_fields} | others
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+    assert len(pages) > 20
+    for page in pages:
+        named = set(re.findall(r"FAREBOX_[A-Z_]+[A-Z]", page.read_text()))
+        assert named <= known, (page, named - known)
