@@ -1,7 +1,10 @@
 """A caller may vanish at any byte of a stream: what is booked is what the upstream had said of the cost by then."""
 
 import asyncio
+import json
+import socket
 from decimal import Decimal
+from typing import Any
 
 import msgspec
 import pytest
@@ -16,6 +19,7 @@ from farebox.exchange import Exchange, Request
 from farebox.identity.keys import KeyCallers, digest, new_key
 from farebox.testing import MemoryStore, Script, ScriptedUpstream, Silence
 from farebox.web.routes import FORMATS
+from tests.gateway import Gateway, eventually
 from tests.test_exchange import MODELS
 from tests.test_formats import ORDERS, STREAMED, told
 
@@ -62,3 +66,40 @@ def test_at_every_byte(path: str) -> None:
             assert ((state, cost), generation_id) == (expected, "gen-1"), position
 
     asyncio.run(every())
+
+
+def leave(gateway: Gateway, path: str, key: str, sent: float, simulate: str, **body: Any) -> None:
+    """Send that part of an order, and hang up at once."""
+    text = json.dumps({**ORDERS[path], **body}).encode()
+    head = (
+        f"POST /v1{path} HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\nx-openrouter-simulate: {simulate}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(text)}\r\n\r\n"
+    ).encode()
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
+        connection.sendall(head + text[: int(len(text) * sent)])
+        if sent == 1:
+            eventually(lambda: bool(gateway.cli("audit")["orders"]["pending"]))
+
+
+@pytest.mark.parametrize("path", ORDERS)
+def test_who_leaves_before_an_answer_that_is_not_streamed_pays_for_it(gateway: Gateway, path: str) -> None:
+    leave(gateway, path, gateway.key, 1, "head-ms=700")
+    eventually(lambda: [line["what"] for line in gateway.orders()] == ["fare"])
+    gateway.audit()
+
+
+@pytest.mark.parametrize("path", STREAMED)
+def test_who_leaves_before_a_streams_first_byte_stops_it(gateway: Gateway, path: str) -> None:
+    leave(gateway, path, gateway.key, 1, "head-ms=700,tokens=50,token-ms=100", stream=True)
+    eventually(lambda: "open: the caller hung up" in gateway.orders()[0]["what"])
+    assert gateway.orders()[0]["generation_id"]
+    gateway.audit()
+
+
+def test_who_leaves_while_it_sends_has_ordered_nothing(gateway: Gateway) -> None:
+    for path in ORDERS:
+        for part in (0, 0.5, 0.99):
+            leave(gateway, path, gateway.key, part, "")
+    assert gateway.chat().status == 200
+    assert [line["what"] for line in gateway.orders()] == ["fare"]
+    assert "rror" not in gateway.stop().replace(gateway.banner, "")

@@ -73,10 +73,16 @@ def test_its_statement_and_audit_are_what_is_printed(gateway: Gateway) -> None:
 
 
 def test_each_setting_that_a_page_names_is_one() -> None:
-    others = {"FAREBOX_CONFIG", "FAREBOX_SIMULATOR_URL", "FAREBOX_CRASH_FILE", "FAREBOX_EXAMPLES"}
+    others = {"FAREBOX_KEY", "FAREBOX_CONFIG", "FAREBOX_SIMULATOR_URL", "FAREBOX_CRASH_FILE", "FAREBOX_EXAMPLES"}
     known = {f"FAREBOX_{name.upper()}" for name in Settings.model_fields} | others
     pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
     assert len(pages) > 20
     for page in pages:
         named = set(re.findall(r"FAREBOX_[A-Z_]+[A-Z]", page.read_text()))
         assert named <= known, (page, named - known)
+
+
+def test_each_test_that_a_page_names_is_there() -> None:
+    for page in ROOT.glob("docs/**/*.md"):
+        for named in re.findall(r"`(?:tests/)?(test_\w+\.py|gateway\.py)`", page.read_text()):
+            assert (ROOT / "tests" / named).is_file(), (page, named)
