@@ -42,6 +42,7 @@ def test_a_stop_ends_running_streams_in_words_and_loses_nothing(
                 got += part
         assert gateway.process.wait(timeout=10) == 0
         assert b'"the gateway is stopping' in got.lower().replace(b'"message":', b"").replace(b"'", b'"')
+        assert got.count(b"data: ") < 90  # it was not the server underneath that ended it, ten seconds later
         (order,) = gateway.orders()
         assert "the gateway is stopping" in order["what"]
         assert order["generation_id"]
