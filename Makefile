@@ -9,7 +9,7 @@ serve: .venv/.run
 	@$(BIN)/farebox serve
 
 test: .venv/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 # Frameworks that people build on: apart, because they bring a hundred packages along.
 test-frameworks: .venv/.dev .venv-frameworks/.done

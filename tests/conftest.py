@@ -1,9 +1,12 @@
 """What tests share. A tool that is missing is installed; where that cannot be, its tests are skipped, loudly."""
 
+import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -41,11 +44,27 @@ def missing(reason: str) -> None:
     pytest.skip(reason)
 
 
+@contextmanager
+def installing() -> Iterator[None]:
+    """One process of the tests at a time installs something."""
+    with (Path(tempfile.gettempdir()) / f"farebox-installing-{os.getuid()}").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def debian_install(*packages: str) -> None:
+    """Install Debian packages, where that can be done."""
+    if os.geteuid() == 0 and shutil.which("apt-get"):
+        with installing():
+            command = f"apt-get update -qq && apt-get install -y -qq {' '.join(packages)}"
+            subprocess.run(command, shell=True, capture_output=True)
+
+
 @pytest.fixture(scope="session")
 def node() -> Path:
     """The folder with the npm packages, installed."""
-    if not _has_node() and os.geteuid() == 0 and shutil.which("apt-get"):
-        subprocess.run("apt-get update -qq && apt-get install -y -qq nodejs npm", shell=True, capture_output=True)
+    if not _has_node():
+        debian_install("nodejs", "npm")
     if not _has_node():
         missing(f"Node {NODE_MAJOR_MIN} or newer is not installed, so the TypeScript SDKs are not tried")
     npm_install(NODE)
@@ -55,10 +74,12 @@ def node() -> Path:
 def npm_install(folder: Path) -> None:
     """Install what the folder's lock names, if that has not been done."""
     stamp = folder / "node_modules" / ".package-lock.json"
-    if not stamp.exists() or stamp.stat().st_mtime < (folder / "package-lock.json").stat().st_mtime:
+    with installing():
+        if stamp.exists() and stamp.stat().st_mtime >= (folder / "package-lock.json").stat().st_mtime:
+            return
         done = subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=folder, capture_output=True, text=True)
-        if done.returncode:
-            missing(f"the npm packages could not be installed: {done.stderr[-500:]}")
+    if done.returncode:
+        missing(f"the npm packages could not be installed: {done.stderr[-500:]}")
 
 
 def _has_node() -> bool:

@@ -91,6 +91,9 @@ def test_more_connections_than_are_open_at_once_are_told_to_come_back(tmp_path: 
             shed = order(gateway, path)
             assert (shed.status, shed.headers["retry-after"]) == (429, "1")
             assert error_type(path, shed) == "rate_limit_exceeded"
+        idle.pop().close()
+        eventually(lambda: order(gateway, "/messages").status == 200)  # as many as may be
+        idle.append(stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port))))
         # Beyond some that are told so, connections are closed without a word.
         more = [stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port))) for _ in range(400)]
         more[-1].settimeout(10)

@@ -11,7 +11,7 @@ from schemathesis import checks
 
 from farebox.web.openapi import document
 from farebox.web.routes import FORMATS
-from tests.conftest import missing
+from tests.conftest import debian_install, missing
 from tests.gateway import Gateway
 
 SCHEMA = schemathesis.openapi.from_dict(document())
@@ -51,8 +51,8 @@ def test_the_document_has_every_path_and_no_other(shared_gateway: Gateway) -> No
 
 def test_the_page_in_a_browser(shared_gateway: Gateway, tmp_path: Path) -> None:
     chromium = shutil.which("chromium")
-    if chromium is None and shutil.which("apt-get"):
-        subprocess.run("apt-get update -qq && apt-get install -y -qq chromium", shell=True, capture_output=True)
+    if chromium is None:
+        debian_install("chromium")
         chromium = shutil.which("chromium")
     if chromium is None:
         missing("chromium is not installed, so the page is not looked at")
