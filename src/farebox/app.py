@@ -70,7 +70,7 @@ def streaming_of(settings: Settings, deadlines: Deadlines) -> Streaming:
 
 
 @asynccontextmanager
-async def running(settings: Settings, admission: Admission) -> AsyncIterator[ASGIApp]:
+async def running(settings: Settings, admission: Admission) -> AsyncIterator[routes.Services]:
     """Everything that serves, for as long as the block runs; the tasks in the background are owned here."""
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings))
@@ -103,7 +103,7 @@ async def running(settings: Settings, admission: Admission) -> AsyncIterator[ASG
                 exchange.book_late(),
             )
         )
-        services = routes.Services(
+        yield routes.Services(
             exchange,
             admission,
             catalog,
@@ -116,10 +116,6 @@ async def running(settings: Settings, admission: Admission) -> AsyncIterator[ASG
             settings.metrics_token.get_secret_value() if settings.metrics_token else None,
             frozenset(host.lower().encode() for host in settings.allowed_hosts),
         )
-        # What is here now stays: the collector need not walk it again and again while orders come and go.
-        gc.collect()
-        gc.freeze()
-        yield routes.app(services)
 
 
 @asynccontextmanager
@@ -160,7 +156,11 @@ class App:
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         admission = Admission(self._settings.orders_max, self._settings.account_orders_max)
-        async with running(self._settings, admission) as self._serve:
+        async with running(self._settings, admission) as services:
+            self._serve = routes.app(services)
+            # What is here now stays: the collector need not walk it again and again while orders come and go.
+            gc.collect()
+            gc.freeze()
             with stopping_in_order(admission, self._settings.grace_seconds):
                 await send({"type": "lifespan.startup.complete"})
                 await receive()

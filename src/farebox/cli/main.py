@@ -4,6 +4,7 @@ import typer
 
 from farebox import __version__
 from farebox.cli import accounts, books, serve
+from farebox.cli.batch import batch
 
 app = typer.Typer(
     name="farebox",
@@ -15,6 +16,7 @@ app = typer.Typer(
 )
 app.command("serve")(serve.serve)
 app.command("simulate")(serve.simulate)
+app.command("batch")(batch)
 app.add_typer(accounts.account_app, name="account")
 app.add_typer(accounts.key_app, name="key")
 app.command("statement")(books.statement)

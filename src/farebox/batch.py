@@ -1,0 +1,240 @@
+"""Batches: many orders of one caller, served a few at a time through the one exchange, each paid for once however often
+the batch is begun again."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+import msgspec
+from msgspec import Struct
+
+from farebox.answers import Answer, Replay
+from farebox.core.batch import BatchOrder, BatchResult, answered, refused
+from farebox.core.errors import BROKEN_STATUS, Refusal, error_type_of, unaffordable
+from farebox.core.formats import Format
+from farebox.core.intake import read_order
+from farebox.core.ledger import Transfer
+from farebox.core.money import add_exact, format_usd
+from farebox.core.pricing import ceiling
+from farebox.exchange import Exchange, Prices, Request
+from farebox.identity.credentials import authenticate
+from farebox.ports import Books, BooksUnavailable, Caller, Callers
+
+CONCURRENCY_MAX = 64
+
+TRIES_MAX = 6
+"""How often an order is sent that nobody took up: some two minutes in all."""
+
+RETRY_FIRST_SECONDS = 1.0
+RETRY_LONGEST_SECONDS = 60.0
+
+REPEATED = frozenset({408, 429, 500, 502, 503, 504, 529})
+"""Refusals of orders that were not taken up and cost nothing, and may be served a little later; with `Retry-After` 409,
+too: the order is still being answered."""
+
+_MAY_HAVE_COST = frozenset({BROKEN_STATUS, 410})
+
+Tell = Callable[[BatchResult], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Totals:
+    """How far a batch is."""
+
+    orders: int = 0
+    served: int = 0
+    failed: int = 0
+    events: int = 0
+    fare_nanos: int = 0
+    cost: Decimal = field(default_factory=Decimal)
+
+    def add(self, result: BatchResult, fare_nanos: int) -> None:
+        self.orders += 1
+        if result.error is None:
+            self.served += 1
+        else:
+            self.failed += 1
+        self.events += result.fare_events or 0
+        self.fare_nanos += fare_nanos
+        if result.cost_usd is not None:
+            self.cost = add_exact(self.cost, Decimal(result.cost_usd))
+
+
+class Services(Struct, frozen=True):
+    """What batches are served with."""
+
+    exchange: Exchange
+    callers: Callers
+    prices: Prices
+    books: Books
+    wires: Mapping[str, Format]
+
+
+class Batch:
+    """One batch, begun once or again. Its `name` is its own, and the same each time it is begun.
+
+    Orders that could make it cost more than `limit_nanos` are refused with 402; `spent_nanos` it has cost so far.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        tokens: tuple[str, ...],
+        name: str,
+        concurrency: int,
+        limit_nanos: int | None = None,
+        spent_nanos: int = 0,
+    ) -> None:
+        self._services = services
+        self._tokens = tokens
+        self._name = name
+        self._concurrency = min(concurrency, CONCURRENCY_MAX)
+        self._limit_nanos = limit_nanos
+        self._spent_nanos = spent_nanos
+        self._held_nanos = 0
+        self._has_settled = asyncio.Condition()
+        self._is_stopped = False
+        self.totals = Totals()
+
+    def stop(self) -> None:
+        """Begin no more orders; those that were begun are served to their end."""
+        self._is_stopped = True
+
+    async def run(self, orders: Iterable[BatchOrder], tell: Tell) -> None:
+        """Serve each order and tell what became of it, as soon as that is known.
+
+        Raises:
+            Refusal: 401, the caller is nobody.
+            BooksUnavailable: nobody can be looked up.
+        """
+        caller = await authenticate(self._services.callers, self._tokens)
+        waiting = iter(orders)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._concurrency):
+                group.create_task(self._work(waiting, caller, tell))
+
+    async def _work(self, waiting: Iterator[BatchOrder], caller: Caller, tell: Tell) -> None:
+        for order in waiting:
+            if self._is_stopped:
+                return
+            result, fare_nanos = await self._result(order, caller)
+            self.totals.add(result, fare_nanos)
+            await tell(result)
+
+    async def _result(self, order: BatchOrder, caller: Caller) -> tuple[BatchResult, int]:
+        """What became of an order, and the fare in nano-dollars."""
+        try:
+            if order.refusal is not None:
+                raise order.refusal
+            held_nanos = await self._set_aside(order, caller)
+            fare_nanos = 0
+            try:
+                answer, body = await self._served(order)
+                end = await self._ending(caller, answer)
+                fare_nanos = end.amount_nanos if end is not None else held_nanos
+            except Refusal as refusal:
+                fare_nanos = held_nanos if refusal.status in _MAY_HAVE_COST else 0
+                raise
+            finally:
+                await self._settle(held_nanos, fare_nanos)
+        except Refusal as refusal:
+            return refused(order, refusal), 0
+        return answered(order, answer.status, _named(answer), body, end), end.amount_nanos if end is not None else 0
+
+    async def _set_aside(self, order: BatchOrder, caller: Caller) -> int:
+        """What the order can cost, within the batch's own limit. Waits where orders on their way may leave enough."""
+        if self._limit_nanos is None:
+            return 0
+        asked = read_order(order.body, self._services.wires[order.path], caller.plan)
+        most = ceiling(asked.asked, asked.answer_tokens, self._services.prices.current()).fare_nanos(caller.plan)
+        async with self._has_settled:
+            while self._held_nanos and self._spent_nanos + self._held_nanos + most > self._limit_nanos:
+                await self._has_settled.wait()
+            left = self._limit_nanos - self._spent_nanos - self._held_nanos
+            if most > left:
+                raise unaffordable(
+                    f"This order can cost up to ${format_usd(most)}, and ${format_usd(max(0, left))} of what the batch"
+                    f" may cost (${format_usd(self._limit_nanos)}) is left",
+                    ceiling_usd=format_usd(most),
+                    available_usd=format_usd(max(0, left)),
+                )
+            self._held_nanos += most
+        return most
+
+    async def _settle(self, held_nanos: int, fare_nanos: int) -> None:
+        """What is not known yet counts as what was set aside for it."""
+        async with self._has_settled:
+            self._held_nanos -= held_nanos
+            self._spent_nanos += fare_nanos
+            self._has_settled.notify_all()
+
+    async def _served(self, order: BatchOrder) -> tuple[Answer | Replay, bytes]:
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                return await self._ask(order)
+            except Refusal as refusal:
+                wait_seconds = _wait_seconds(refusal, tries)
+                if wait_seconds is None or tries == TRIES_MAX or self._is_stopped:
+                    raise
+                await asyncio.sleep(wait_seconds)
+
+    async def _ask(self, order: BatchOrder) -> tuple[Answer | Replay, bytes]:
+        async def read_body() -> bytes:
+            return order.body
+
+        wire = self._services.wires[order.path]
+        key = f"{self._name}/{order.number}".encode()
+        request = Request(order.path, wire, self._tokens, {}, read_body, idempotency_key=key)
+        try:
+            async with self._services.exchange.open(request) as answer:
+                body = await answer.read()
+        except BooksUnavailable as error:
+            raise Refusal(429, "rate_limit_exceeded", str(error)) from error
+        if answer.is_refusal:
+            raise _upstreams(answer, wire.typed_refusal(answer.status, body))
+        return answer, body
+
+    async def _ending(self, caller: Caller, answer: Answer | Replay) -> Transfer | None:
+        """The fare as it stands in the books: an answer that was kept was paid for when it came."""
+        named = _named(answer)
+        found = await self._services.books.generation(caller.account.id, named) if named else None
+        end = found[1] if found is not None else None
+        return end if end is not None and end.is_fare else None
+
+
+def _named(answer: Answer | Replay) -> str | None:
+    """The generation's id."""
+    return dict(answer.headers).get(b"x-generation-id", b"").decode() or None
+
+
+def _wait_seconds(refusal: Refusal, tries: int) -> float | None:
+    """None where trying again mends nothing, or may cost twice."""
+    told = refusal.headers.get("retry-after", "")
+    after = float(told) if told.isdigit() else None
+    if refusal.status not in REPEATED and (refusal.status != 409 or after is None):
+        return None
+    return min(after if after is not None else RETRY_FIRST_SECONDS * 2 ** (tries - 1), RETRY_LONGEST_SECONDS)
+
+
+class _Told(Struct):
+    error: dict[str, object]
+
+
+def _upstreams(answer: Answer | Replay, body: bytes | None) -> Refusal:
+    """An upstream's refusal, which cost nothing."""
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers}
+    error: dict[str, object] = {}
+    if body is not None:
+        error = msgspec.json.decode(body, type=_Told).error
+    message = str(error.get("message") or f"The upstream refused with status {answer.status}")
+    metadata = error.get("metadata")
+    return Refusal(
+        answer.status,
+        error_type_of(answer.status),
+        message,
+        headers,
+        {key: value for key, value in metadata.items() if key != "error_type"} if isinstance(metadata, dict) else {},
+    )

@@ -1,0 +1,199 @@
+"""`farebox batch`: serve a file of orders, with a progress bar; begun again, it goes on where it was."""
+
+import asyncio
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated, Protocol
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from farebox.admission import Admission
+from farebox.app import SIMULATOR_URL_VARIABLE, running
+from farebox.batch import REPEATED, Batch, Services, Totals
+from farebox.cli.session import AsJson, DatabaseUrl, clear_errors, fail, print_json
+from farebox.core.batch import ORDERS_MAX, BatchOrder, BatchResult, read_entry, split_lines
+from farebox.core.errors import Refusal
+from farebox.core.money import format_usd, parse_usd
+from farebox.settings import Settings, load
+from farebox.store.prepare import prepare, sqlite_path
+from farebox.upstream.simulator import server as simulator
+from farebox.web.routes import FORMATS
+
+
+def batch(
+    file: Annotated[Path, typer.Argument(help="Orders, one a line (JSONL).", exists=True, dir_okay=False)],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the results go.", show_default="FILE with .results before its ending")
+    ] = None,
+    key: Annotated[str, typer.Option(help="The key that pays.", envvar="FAREBOX_KEY", show_default=False)] = "",
+    concurrency: Annotated[int, typer.Option(help="Orders at the same time.", min=1, max=64)] = 8,
+    limit: Annotated[
+        str | None, typer.Option("--limit", metavar="USD", help="What the batch may cost in all.", show_default=False)
+    ] = None,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Serve a file of orders on these books, without a server.
+
+    A line is an order's body, or {"custom_id", "url", "body"} as in OpenAI's batches. Each becomes a line of results.
+    Stopped and started again it goes on, and pays for no order twice.
+    """
+    if not key:
+        fail("--key: give the key that pays, or set FAREBOX_KEY", 2)
+    limit_nanos = None
+    if limit is not None:
+        try:
+            limit_nanos = parse_usd(limit)
+        except ValueError as error:
+            fail(f"--limit: {error}", 2)
+    results = _Results(out or file.with_suffix(f".results{file.suffix}"))
+    lines = list(split_lines(file.read_bytes()))
+    if len(lines) > ORDERS_MAX:
+        fail(f"{file}: {len(lines)} orders; a batch has {ORDERS_MAX} at most", 2)
+    orders = [read_entry(number, line, FORMATS) for number, line in enumerate(lines, 1)]
+    with clear_errors(), ExitStack() as stack:
+        settings = load(database_url=database_url)
+        prepare(sqlite_path(settings.database_url))
+        if settings.is_simulated:
+            os.environ[SIMULATOR_URL_VARIABLE] = stack.enter_context(simulator.embedded())
+        results.open()
+        stack.callback(results.close)
+        left = [order for order in orders if order.number not in results.done]
+        advance = stack.enter_context(_progress(len(orders), len(orders) - len(left), is_shown=not as_json))
+        try:
+            totals = asyncio.run(_serve(settings, key, left, results, concurrency, limit_nanos, advance))
+        except Refusal as refusal:
+            fail(refusal.message)
+    results.finish(is_whole=totals.orders == len(left))
+    _tell(totals, len(orders) - len(left), results.path, as_json=as_json)
+
+
+async def _serve(
+    settings: Settings,
+    key: str,
+    orders: list[BatchOrder],
+    results: "_Results",
+    concurrency: int,
+    limit_nanos: int | None,
+    advance: Callable[[], None],
+) -> Totals:
+    admission = Admission(settings.orders_max, settings.account_orders_max)
+    async with running(settings, admission) as serving:
+        services = Services(serving.exchange, serving.callers, serving.catalog, serving.books, FORMATS)
+        work = Batch(services, (key,), results.name, concurrency, limit_nanos, results.spent_nanos)
+
+        async def tell(result: BatchResult) -> None:
+            results.add(result)
+            advance()
+
+        with _stops(work):
+            await work.run(orders, tell)
+        return work.totals
+
+
+class _Stoppable(Protocol):
+    def stop(self) -> None: ...
+
+
+@contextmanager
+def _stops(work: _Stoppable) -> Iterator[None]:
+    """The first Ctrl-C lets the orders that were begun end."""
+    import signal
+
+    loop = asyncio.get_running_loop()
+    for each in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(each, work.stop)
+    try:
+        yield
+    finally:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(each)
+
+
+class _Line(msgspec.Struct):
+    number: int
+    status: int
+    fare_usd: str | None = None
+
+
+class _Results:
+    """The file of results, and beside it the batch's name until the last order is served."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._name_path = path.with_name(path.name + ".batch")
+        self.name = ""
+        self.done: set[int] = set()
+        self.spent_nanos = 0
+
+    def open(self) -> None:
+        """Take up what is there: whole lines of orders that need not be asked again."""
+        kept = []
+        if self.path.exists():
+            for line in self.path.read_bytes().splitlines(keepends=True):
+                try:
+                    read = msgspec.json.decode(line, type=_Line)
+                except msgspec.DecodeError:
+                    continue  # cut off within the line: its order is asked again, and paid for once
+                if read.status not in REPEATED and read.status != 402:
+                    kept.append(line)
+                    self.done.add(read.number)
+                    self.spent_nanos += parse_usd(read.fare_usd) if read.fare_usd else 0
+        draft = self.path.with_name(self.path.name + ".draft")
+        draft.write_bytes(b"".join(kept))
+        draft.replace(self.path)
+        if not self._name_path.exists():
+            self._name_path.write_text(f"batch-{secrets.token_hex(12)}")
+        self.name = self._name_path.read_text()
+        self._file = self.path.open("ab")
+
+    def add(self, result: BatchResult) -> None:
+        self._file.write(msgspec.json.encode(result) + b"\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def finish(self, *, is_whole: bool) -> None:
+        """Forget the name where nothing is left to go on with: the same file then orders anew."""
+        if is_whole:
+            self._name_path.unlink()
+
+
+@contextmanager
+def _progress(orders: int, done: int, *, is_shown: bool) -> Iterator[Callable[[], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not is_shown) as bar:
+        task = bar.add_task("orders", total=orders, completed=done)
+        yield lambda: bar.advance(task)
+
+
+def _tell(totals: Totals, before: int, path: Path, *, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "orders": totals.orders,
+                "before": before,
+                "served": totals.served,
+                "failed": totals.failed,
+                "cost_usd": f"{totals.cost:f}",
+                "fare_events": totals.events,
+                "fare_usd": format_usd(totals.fare_nanos),
+                "results": str(path),
+            }
+        )
+    else:
+        typer.echo(
+            f"{totals.served} orders served, {totals.failed} failed"
+            + (f", {before} were done before" if before else "")
+            + f"; cost ${totals.cost:f}, fares ${format_usd(totals.fare_nanos)} ({totals.events} events)."
+            + f" Results: {path}"
+        )
+    if totals.failed:
+        raise typer.Exit(1)
