@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from farebox.answers import Answer, Replay
 from farebox.core.batch import BatchOrder, BatchResult, answered, refused
-from farebox.core.errors import BROKEN_STATUS, Refusal, error_type_of, unaffordable
+from farebox.core.errors import BROKEN_STATUS, Refusal, error_type_of, too_many, unaffordable
 from farebox.core.formats import Format
 from farebox.core.intake import read_order
 from farebox.core.ledger import Transfer
@@ -25,6 +25,8 @@ CONCURRENCY_MAX = 64
 
 TRIES_MAX = 6
 """How often an order is sent that nobody took up: some two minutes in all."""
+
+BOOKS_RETRY_SECONDS = 5
 
 RETRY_FIRST_SECONDS = 1.0
 RETRY_LONGEST_SECONDS = 60.0
@@ -61,14 +63,49 @@ class Totals:
             self.cost = add_exact(self.cost, Decimal(result.cost_usd))
 
 
-class Services(Struct, frozen=True):
-    """What batches are served with."""
+class Serving(Struct, frozen=True):
+    """What whole orders are served with."""
 
     exchange: Exchange
     callers: Callers
     prices: Prices
     books: Books
     wires: Mapping[str, Format]
+
+
+class Placed(Struct, frozen=True):
+    """A whole order that was answered. `end` charges its fare, and is None while what it cost is not known."""
+
+    generation_id: str | None
+    body: bytes
+    end: Transfer | None
+
+
+async def place(serving: Serving, tokens: tuple[str, ...], path: str, body: bytes, idempotency_key: bytes) -> Placed:
+    """Serve one whole order as its endpoint would.
+
+    Raises:
+        Refusal: it was not served; an upstream's refusal, too.
+    """
+
+    async def read_body() -> bytes:
+        return body
+
+    wire = serving.wires[path]
+    request = Request(path, wire, tokens, {}, read_body, idempotency_key=idempotency_key)
+    try:
+        async with serving.exchange.open(request) as answer:
+            said = await answer.read()
+    except BooksUnavailable as error:
+        raise too_many(f"Try again shortly: {error}", BOOKS_RETRY_SECONDS) from error
+    if answer.is_refusal:
+        raise _upstreams(answer, wire.typed_refusal(answer.status, said))
+    generation_id = dict(answer.headers).get(b"x-generation-id", b"").decode() or None
+    # The fare as it stands in the books: an answer that was kept was paid for when it came.
+    caller = await authenticate(serving.callers, tokens)
+    found = await serving.books.generation(caller.account.id, generation_id) if generation_id else None
+    end = found[1] if found is not None else None
+    return Placed(generation_id, said, end if end is not None and end.is_fare else None)
 
 
 class Batch:
@@ -79,14 +116,14 @@ class Batch:
 
     def __init__(
         self,
-        services: Services,
+        serving: Serving,
         tokens: tuple[str, ...],
         name: str,
         concurrency: int,
         limit_nanos: int | None = None,
         spent_nanos: int = 0,
     ) -> None:
-        self._services = services
+        self._serving = serving
         self._tokens = tokens
         self._name = name
         self._concurrency = min(concurrency, CONCURRENCY_MAX)
@@ -108,7 +145,7 @@ class Batch:
             Refusal: 401, the caller is nobody.
             BooksUnavailable: nobody can be looked up.
         """
-        caller = await authenticate(self._services.callers, self._tokens)
+        caller = await authenticate(self._serving.callers, self._tokens)
         waiting = iter(orders)
         async with asyncio.TaskGroup() as group:
             for _ in range(self._concurrency):
@@ -130,9 +167,8 @@ class Batch:
             held_nanos = await self._set_aside(order, caller)
             fare_nanos = 0
             try:
-                answer, body = await self._served(order)
-                end = await self._ending(caller, answer)
-                fare_nanos = end.amount_nanos if end is not None else held_nanos
+                placed = await self._served(order)
+                fare_nanos = placed.end.amount_nanos if placed.end is not None else held_nanos
             except Refusal as refusal:
                 fare_nanos = held_nanos if refusal.status in _MAY_HAVE_COST else 0
                 raise
@@ -140,14 +176,15 @@ class Batch:
                 await self._settle(held_nanos, fare_nanos)
         except Refusal as refusal:
             return refused(order, refusal), 0
-        return answered(order, answer.status, _named(answer), body, end), end.amount_nanos if end is not None else 0
+        charged_nanos = placed.end.amount_nanos if placed.end is not None else 0
+        return answered(order, placed.generation_id, placed.body, placed.end), charged_nanos
 
     async def _set_aside(self, order: BatchOrder, caller: Caller) -> int:
         """What the order can cost, within the batch's own limit. Waits where orders on their way may leave enough."""
         if self._limit_nanos is None:
             return 0
-        asked = read_order(order.body, self._services.wires[order.path], caller.plan)
-        most = ceiling(asked.asked, asked.answer_tokens, self._services.prices.current()).fare_nanos(caller.plan)
+        asked = read_order(order.body, self._serving.wires[order.path], caller.plan)
+        most = ceiling(asked.asked, asked.answer_tokens, self._serving.prices.current()).fare_nanos(caller.plan)
         async with self._has_settled:
             while self._held_nanos and self._spent_nanos + self._held_nanos + most > self._limit_nanos:
                 await self._has_settled.wait()
@@ -169,45 +206,18 @@ class Batch:
             self._spent_nanos += fare_nanos
             self._has_settled.notify_all()
 
-    async def _served(self, order: BatchOrder) -> tuple[Answer | Replay, bytes]:
+    async def _served(self, order: BatchOrder) -> Placed:
+        key = f"{self._name}/{order.number}".encode()
         tries = 0
         while True:
             tries += 1
             try:
-                return await self._ask(order)
+                return await place(self._serving, self._tokens, order.path, order.body, key)
             except Refusal as refusal:
                 wait_seconds = _wait_seconds(refusal, tries)
                 if wait_seconds is None or tries == TRIES_MAX or self._is_stopped:
                     raise
                 await asyncio.sleep(wait_seconds)
-
-    async def _ask(self, order: BatchOrder) -> tuple[Answer | Replay, bytes]:
-        async def read_body() -> bytes:
-            return order.body
-
-        wire = self._services.wires[order.path]
-        key = f"{self._name}/{order.number}".encode()
-        request = Request(order.path, wire, self._tokens, {}, read_body, idempotency_key=key)
-        try:
-            async with self._services.exchange.open(request) as answer:
-                body = await answer.read()
-        except BooksUnavailable as error:
-            raise Refusal(429, "rate_limit_exceeded", str(error)) from error
-        if answer.is_refusal:
-            raise _upstreams(answer, wire.typed_refusal(answer.status, body))
-        return answer, body
-
-    async def _ending(self, caller: Caller, answer: Answer | Replay) -> Transfer | None:
-        """The fare as it stands in the books: an answer that was kept was paid for when it came."""
-        named = _named(answer)
-        found = await self._services.books.generation(caller.account.id, named) if named else None
-        end = found[1] if found is not None else None
-        return end if end is not None and end.is_fare else None
-
-
-def _named(answer: Answer | Replay) -> str | None:
-    """The generation's id."""
-    return dict(answer.headers).get(b"x-generation-id", b"").decode() or None
 
 
 def _wait_seconds(refusal: Refusal, tries: int) -> float | None:

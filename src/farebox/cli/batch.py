@@ -3,6 +3,7 @@
 import asyncio
 import os
 import secrets
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from farebox.admission import Admission
 from farebox.app import SIMULATOR_URL_VARIABLE, running
-from farebox.batch import REPEATED, Batch, Services, Totals
+from farebox.batch import REPEATED, Batch, Serving, Totals
 from farebox.cli.session import AsJson, DatabaseUrl, clear_errors, fail, print_json
 from farebox.core.batch import ORDERS_MAX, BatchOrder, BatchResult, read_entry, split_lines
 from farebox.core.errors import Refusal
@@ -85,8 +86,8 @@ async def _serve(
 ) -> Totals:
     admission = Admission(settings.orders_max, settings.account_orders_max)
     async with running(settings, admission) as serving:
-        services = Services(serving.exchange, serving.callers, serving.catalog, serving.books, FORMATS)
-        work = Batch(services, (key,), results.name, concurrency, limit_nanos, results.spent_nanos)
+        whole = Serving(serving.exchange, serving.callers, serving.catalog, serving.books, FORMATS)
+        work = Batch(whole, (key,), results.name, concurrency, limit_nanos, results.spent_nanos)
 
         async def tell(result: BatchResult) -> None:
             results.add(result)
@@ -104,8 +105,6 @@ class _Stoppable(Protocol):
 @contextmanager
 def _stops(work: _Stoppable) -> Iterator[None]:
     """The first Ctrl-C lets the orders that were begun end."""
-    import signal
-
     loop = asyncio.get_running_loop()
     for each in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(each, work.stop)

@@ -133,15 +133,13 @@ def refused(order: BatchOrder, refusal: Refusal) -> BatchResult:
     return BatchResult(order.number, order.custom_id, order.url, refusal.status, generation_id, error=error_of(refusal))
 
 
-def answered(
-    order: BatchOrder, status: int, generation_id: str | None, answer: bytes, end: Transfer | None
-) -> BatchResult:
+def answered(order: BatchOrder, generation_id: str | None, answer: bytes, end: Transfer | None) -> BatchResult:
     """The result of an entry with its answer; `end` charges its fare, and is None while what it cost is not known."""
     return BatchResult(
         order.number,
         order.custom_id,
         order.url,
-        status,
+        200,
         generation_id,
         Raw(_on_one_line(answer)),
         usage_of(answer),
