@@ -39,8 +39,8 @@ docs: .venv/.dev
 
 # After a change to the dependencies in pyproject.toml; needs `uv`.
 lock:
-	uv pip compile -q pyproject.toml --group build -o requirements/run.txt $(LOCK)
-	uv pip compile -q pyproject.toml --group dev -o requirements/dev.txt $(LOCK)
+	uv pip compile -q pyproject.toml --extra mcp --group build -o requirements/run.txt $(LOCK)
+	uv pip compile -q pyproject.toml --extra mcp --group dev -o requirements/dev.txt $(LOCK)
 	uv pip compile -q --group pyproject.toml:frameworks -o requirements/frameworks.txt $(LOCK)
 LOCK := --generate-hashes --no-emit-index-url --no-header --no-annotate --universal --python-version 3.11 --upgrade
 

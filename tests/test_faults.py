@@ -109,7 +109,7 @@ def _plays(body: bytes, media: bytes) -> dict[str, Callable[[socket.socket], Non
     return {
         "hangs-up": lambda _: None,
         "resets": _reset,
-        "redirects": _send(b"HTTP/1.1 302 Found\r\nlocation: https://example.org/\r\ncontent-length: 0\r\n\r\n"),
+        "redirects": _send(b"HTTP/1.1 302 Found\r\nlocation: /elsewhere\r\ncontent-length: 0\r\n\r\n"),
         "short": _send(OK % (media, len(body) + 9) + body),
         "gzip": _send(is_packed + packed),
         "mistyped": _send(OK % (b"text/plain", len(body)) + body),

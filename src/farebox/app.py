@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from farebox.accounts import Accounts
 from farebox.admission import Admission
 from farebox.answers import Streaming, forget_old_answers
+from farebox.batch import Serving
 from farebox.catalog_cache import Catalog
 from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange
@@ -26,6 +27,7 @@ from farebox.store.prepare import sqlite_path
 from farebox.store.sqlite import SqliteStore
 from farebox.upstream.openrouter import Limits, OpenRouter
 from farebox.web import routes
+from farebox.web.mcp import Agents
 from farebox.web.relay import BodyBounds
 
 log = logging.getLogger("farebox")
@@ -103,16 +105,20 @@ async def running(settings: Settings, admission: Admission) -> AsyncIterator[rou
                 exchange.book_late(),
             )
         )
+        accounts = Accounts(store, plans)
+        agents = Agents(Serving(exchange, callers, catalog, store, routes.FORMATS), catalog, accounts)
+        stack.push_async_callback(agents.close)
         yield routes.Services(
             exchange,
             admission,
             catalog,
-            Accounts(store, plans),
+            accounts,
             Generations(store, upstream),
             callers,
             BodyBounds(settings.body_bytes_max, settings.body_seconds),
             deadlines,
             store,
+            agents,
             settings.metrics_token.get_secret_value() if settings.metrics_token else None,
             frozenset(host.lower().encode() for host in settings.allowed_hosts),
         )

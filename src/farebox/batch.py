@@ -81,7 +81,9 @@ class Placed(Struct, frozen=True):
     end: Transfer | None
 
 
-async def place(serving: Serving, tokens: tuple[str, ...], path: str, body: bytes, idempotency_key: bytes) -> Placed:
+async def place(
+    serving: Serving, tokens: tuple[str, ...], path: str, body: bytes, idempotency_key: bytes = b""
+) -> Placed:
     """Serve one whole order as its endpoint would.
 
     Raises:

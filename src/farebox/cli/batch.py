@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from farebox.admission import Admission
 from farebox.app import SIMULATOR_URL_VARIABLE, running
-from farebox.batch import REPEATED, Batch, Serving, Totals
+from farebox.batch import REPEATED, Batch, Totals
 from farebox.cli.session import AsJson, DatabaseUrl, clear_errors, fail, print_json
 from farebox.core.batch import ORDERS_MAX, BatchOrder, BatchResult, read_entry, split_lines
 from farebox.core.errors import Refusal
@@ -86,8 +86,7 @@ async def _serve(
 ) -> Totals:
     admission = Admission(settings.orders_max, settings.account_orders_max)
     async with running(settings, admission) as serving:
-        whole = Serving(serving.exchange, serving.callers, serving.catalog, serving.books, FORMATS)
-        work = Batch(whole, (key,), results.name, concurrency, limit_nanos, results.spent_nanos)
+        work = Batch(serving.agents.serving, (key,), results.name, concurrency, limit_nanos, results.spent_nanos)
 
         async def tell(result: BatchResult) -> None:
             results.add(result)

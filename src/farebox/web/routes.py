@@ -23,6 +23,7 @@ from farebox.generations import Generations
 from farebox.ports import Books, Callers
 from farebox.web import account, catalog, docs
 from farebox.web.asgi import Endpoint, send_json
+from farebox.web.mcp import Agents
 from farebox.web.metrics import metrics
 from farebox.web.refusals import ENVELOPE, RefusalResponse, guarded, refuse
 from farebox.web.relay import BodyBounds, relay
@@ -58,6 +59,7 @@ class Services:
     bounds: BodyBounds
     deadlines: Deadlines
     books: Books
+    agents: Agents
     metrics_token: str | None
     hosts: frozenset[bytes]
 
@@ -89,6 +91,7 @@ def app(services: Services) -> ASGIApp:
             Route("/openapi.json", docs.document(), methods=["GET"]),
             Route("/docs", docs.page(), methods=["GET"]),
             Route("/healthz", guarded(_healthz), methods=["GET"]),
+            Route("/mcp", guarded(services.agents.endpoint), methods=["POST", "GET", "DELETE"]),
             Route("/metrics", metrics(services.books, services.admission, services.metrics_token), methods=["GET"]),
             Route("/readyz", guarded(_readyz(services.catalog, services.admission)), methods=["GET"]),
         ],

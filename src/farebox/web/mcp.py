@@ -1,0 +1,70 @@
+"""/mcp: Farebox's tools for agents, over MCP's streamable HTTP, without sessions and in plain JSON.
+
+The official SDK weighs 57 MB, so it is imported by the first request that needs it.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib import import_module
+from importlib.util import find_spec
+
+from starlette.types import Receive, Scope, Send
+
+from farebox.accounts import Accounts
+from farebox.batch import Serving
+from farebox.catalog_cache import Catalog
+from farebox.core.errors import unknown, wrong_method
+from farebox.core.headers import read_request_head
+from farebox.identity.credentials import authenticate
+from farebox.ports import Caller
+from farebox.web.asgi import Endpoint
+
+CALLER = "farebox.caller"
+"""Where a request's caller and its tokens stand in its scope."""
+
+
+class Agents:
+    """What the tools are made of, and the one server that has them, once somebody asked for it."""
+
+    def __init__(self, serving: Serving, catalog: Catalog, accounts: Accounts) -> None:
+        self.serving = serving
+        self.catalog = catalog
+        self.accounts = accounts
+        self._running: asyncio.Task[None] | None = None
+        self._ready: asyncio.Future[Endpoint] | None = None
+
+    async def endpoint(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One JSON-RPC message by POST. There are no sessions, so nothing to listen to by GET or to DELETE."""
+        if scope["method"] != "POST":
+            raise wrong_method(scope["method"], "POST")
+        tokens = read_request_head(scope["headers"]).tokens
+        scope[CALLER] = (await authenticate(self.serving.callers, tokens), tokens)
+        await (await self._server())(scope, receive, send)
+
+    async def close(self) -> None:
+        if self._running is not None:
+            self._running.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._running
+
+    async def _server(self) -> Endpoint:
+        if find_spec("mcp") is None:
+            raise unknown("There are no tools here: MCP is not installed (pip install 'farebox[mcp]')")
+        if self._ready is None:
+            self._ready = asyncio.get_running_loop().create_future()
+            self._running = asyncio.create_task(self._run(self._ready))
+        return await asyncio.shield(self._ready)
+
+    async def _run(self, ready: "asyncio.Future[Endpoint]") -> None:
+        tools = await asyncio.to_thread(import_module, "farebox.web.mcp_tools")
+        async with tools.serving(self) as endpoint:
+            ready.set_result(endpoint)
+            await asyncio.Event().wait()
+
+
+def caller_in(scope: Mapping[str, object]) -> tuple[Caller, tuple[str, ...]]:
+    """Who sent a request that `Agents.endpoint` let through, and the tokens."""
+    found = scope[CALLER]
+    assert isinstance(found, tuple)
+    return found

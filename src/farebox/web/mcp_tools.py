@@ -1,0 +1,274 @@
+"""The tools: to chat, to embed, to see what there is and at what price, to see what was spent. Billed as any order.
+
+Amounts of money are text, exact to the last digit.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel import Server
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.server.transport_security import TransportSecuritySettings
+from mcp.types import (
+    CallToolRequestParams,
+    CallToolResult,
+    ListToolsResult,
+    PaginatedRequestParams,
+    TextContent,
+    Tool,
+    ToolAnnotations,
+)
+
+from farebox import __version__
+from farebox.batch import Placed, place
+from farebox.catalog_cache import ALL_MODELS
+from farebox.core.batch import usage_of
+from farebox.core.errors import Refusal, invalid
+from farebox.core.money import format_usd
+from farebox.ports import BooksUnavailable, Caller
+from farebox.web.asgi import Endpoint
+from farebox.web.mcp import Agents, caller_in
+
+MODELS_MAX = 200
+REQUEST_BYTES_MAX = 32 * 1024 * 1024
+
+Arguments = dict[str, Any]
+Context = ServerRequestContext[Any, Any]
+
+_TEXT = {"type": "string", "minLength": 1}
+_MONEY = {"type": "string", "description": "USD, exact."}
+_OPTIONAL_MONEY = {"type": ["string", "null"], "description": "USD, exact; null while it is not known."}
+_BILL = {
+    "generation_id": {"type": ["string", "null"]},
+    "cost_usd": _OPTIONAL_MONEY,
+    "fare_usd": _OPTIONAL_MONEY,
+    "usage": {"type": ["object", "null"]},
+}
+
+
+def _object(required: str, **properties: object) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": required.split(), "additionalProperties": False}
+
+
+TOOLS = [
+    Tool(
+        name="chat",
+        title="Ask a model",
+        description="Ask any model, and get its answer, its usage and what it cost. Costs money.",
+        input_schema=_object(
+            "model prompt",
+            model={**_TEXT, "description": "An id from `list_models`, such as `openai/gpt-5-mini`."},
+            prompt={**_TEXT, "description": "What to say."},
+            system={"type": "string", "description": "Instructions that come first."},
+            max_tokens={"type": "integer", "minimum": 1, "description": "Longest answer."},
+            temperature={"type": "number", "minimum": 0, "maximum": 2},
+        ),
+        output_schema=_object(
+            "text model",
+            text={"type": "string"},
+            model={"type": "string"},
+            finish_reason={"type": ["string", "null"]},
+            **_BILL,
+        ),
+        annotations=ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=True),
+    ),
+    Tool(
+        name="embed",
+        title="Embed texts",
+        description="Turn texts into vectors. Costs money.",
+        input_schema=_object(
+            "model texts",
+            model={**_TEXT, "description": "An embedding model's id."},
+            texts={"type": "array", "items": _TEXT, "minItems": 1, "maxItems": 2048},
+        ),
+        output_schema=_object(
+            "vectors",
+            vectors={"type": "array", "items": {"type": "array", "items": {"type": "number"}}},
+            **_BILL,
+        ),
+        annotations=ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=True),
+    ),
+    Tool(
+        name="list_models",
+        title="List models and prices",
+        description="The models that may be asked, with their prices in USD a token. Free.",
+        input_schema=_object(
+            "",
+            search={"type": "string", "description": "Only those whose id or name has this in it."},
+            limit={"type": "integer", "minimum": 1, "maximum": MODELS_MAX},
+        ),
+        output_schema=_object(
+            "models total",
+            models={"type": "array", "items": {"type": "object"}},
+            total={"type": "integer", "description": "How many there are that match."},
+        ),
+        annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False),
+    ),
+    Tool(
+        name="spending",
+        title="What was spent",
+        description="What this account has paid in, spent, and may still spend. Free.",
+        input_schema=_object(""),
+        output_schema=_object(
+            "account plan paid_in_usd spent_usd spent_today_usd spent_this_month_usd",
+            account={"type": "string"},
+            plan={"type": "string"},
+            paid_in_usd=_MONEY,
+            spent_usd=_MONEY,
+            spent_today_usd=_MONEY,
+            spent_this_month_usd=_MONEY,
+            available_usd={"type": ["string", "null"], "description": "USD, exact; null where there is no limit."},
+        ),
+        annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False),
+    ),
+]
+
+
+@asynccontextmanager
+async def serving(agents: Agents) -> AsyncIterator[Endpoint]:
+    """The server, for as long as the block runs. Who asks has been authenticated."""
+    tools = _Tools(agents)
+    server: Server[Any] = Server(
+        "farebox",
+        version=__version__,
+        title="Farebox",
+        instructions="Any model with one key. Money is spent from the key's account; `spending` says how much is left.",
+        on_list_tools=tools.listed,
+        on_call_tool=tools.call,
+    )
+    # `Host` is checked before any path, where the operator has named hosts.
+    security = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+    manager = StreamableHTTPSessionManager(
+        server, json_response=True, stateless=True, security_settings=security, max_request_body_size=REQUEST_BYTES_MAX
+    )
+    async with manager.run():
+        yield manager.handle_request
+    await tools.close()
+
+
+class _Tools:
+    def __init__(self, agents: Agents) -> None:
+        self._agents = agents
+        self._orders: set[asyncio.Task[Placed]] = set()
+        self._work: dict[str, Callable[[Context, Arguments], Awaitable[tuple[str, dict[str, Any]]]]] = {
+            "chat": self._chat,
+            "embed": self._embed,
+            "list_models": self._list_models,
+            "spending": self._spending,
+        }
+
+    async def close(self) -> None:
+        """Orders are served to their end, whoever has gone."""
+        if self._orders:
+            await asyncio.wait(self._orders)
+
+    async def listed(self, context: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
+        return ListToolsResult(tools=TOOLS)
+
+    async def call(self, context: Context, params: CallToolRequestParams) -> CallToolResult:
+        """What goes wrong with an order is the tool's result: the model that called it may mend it."""
+        work = self._work.get(params.name)
+        try:
+            if work is None:
+                raise invalid(f"there is no tool `{params.name[:100]}`; there are {', '.join(self._work)}")
+            text, structured = await work(context, params.arguments or {})
+        except Refusal as refusal:
+            return CallToolResult(content=[TextContent(text=refusal.message)], is_error=True)
+        except BooksUnavailable as error:
+            return CallToolResult(content=[TextContent(text=f"Try again shortly: {error}")], is_error=True)
+        return CallToolResult(content=[TextContent(text=text)], structured_content=structured)
+
+    async def _place(self, context: Context, path: str, body: dict[str, object]) -> Placed:
+        _, tokens = _caller(context)
+        order = asyncio.create_task(place(self._agents.serving, tokens, path, msgspec.json.encode(body)))
+        self._orders.add(order)
+        order.add_done_callback(self._orders.discard)
+        return await asyncio.shield(order)
+
+    async def _chat(self, context: Context, asked: Arguments) -> tuple[str, dict[str, Any]]:
+        messages = [{"role": "user", "content": _text(asked, "prompt")}]
+        if asked.get("system"):
+            messages.insert(0, {"role": "system", "content": _text(asked, "system")})
+        body: dict[str, object] = {"model": _text(asked, "model"), "messages": messages}
+        body |= {name: asked[name] for name in ("max_tokens", "temperature") if asked.get(name) is not None}
+        placed = await self._place(context, "/chat/completions", body)
+        answer = msgspec.json.decode(placed.body)
+        choice = (answer.get("choices") or [{}])[0]
+        text = (choice.get("message") or {}).get("content") or ""
+        told = {"text": text, "model": answer.get("model") or "", "finish_reason": choice.get("finish_reason")}
+        return text, {**told, **_bill(placed)}
+
+    async def _embed(self, context: Context, asked: Arguments) -> tuple[str, dict[str, Any]]:
+        texts = asked.get("texts")
+        if not isinstance(texts, list) or not texts:
+            raise invalid("texts: a list of texts")
+        body: dict[str, object] = {"model": _text(asked, "model"), "input": texts, "encoding_format": "float"}
+        placed = await self._place(context, "/embeddings", body)
+        vectors = [each["embedding"] for each in msgspec.json.decode(placed.body)["data"]]
+        return f"{len(vectors)} vectors of {len(vectors[0])} numbers", {"vectors": vectors, **_bill(placed)}
+
+    async def _list_models(self, context: Context, asked: Arguments) -> tuple[str, dict[str, Any]]:
+        caller, _ = _caller(context)
+        limit = asked.get("limit", MODELS_MAX)
+        search = str(asked.get("search") or "").lower()
+        if not isinstance(limit, int) or not 1 <= limit <= MODELS_MAX:
+            raise invalid(f"limit: a whole number from 1 to {MODELS_MAX}")
+        page, _ = await self._agents.catalog.page("/models", ALL_MODELS)
+        listed = [msgspec.json.decode(entry) for entry in page.entries]
+        found = [
+            {
+                "id": model["id"],
+                "name": model.get("name"),
+                "context_length": model.get("context_length"),
+                "prompt_usd": (model.get("pricing") or {}).get("prompt"),
+                "answer_usd": (model.get("pricing") or {}).get("completion"),
+            }
+            for model in listed
+            if caller.plan.allows(model["id"]) and search in f"{model['id']} {model.get('name')}".lower()
+        ]
+        lines = [f"{each['id']}: ${each['prompt_usd']} / ${each['answer_usd']} a token" for each in found[:limit]]
+        return "\n".join(lines) or "No model matches.", {"models": found[:limit], "total": len(found)}
+
+    async def _spending(self, context: Context, asked: Arguments) -> tuple[str, dict[str, Any]]:
+        caller, _ = _caller(context)
+        balance = await self._agents.accounts.balance(caller.account)
+        spent = await self._agents.accounts.spending(caller.account, None)
+        available = balance.available_nanos
+        told = {
+            "account": caller.account.name,
+            "plan": caller.plan.name,
+            "paid_in_usd": format_usd(balance.credits_nanos),
+            "spent_usd": format_usd(balance.debits_nanos),
+            "spent_today_usd": format_usd(spent.day),
+            "spent_this_month_usd": format_usd(spent.month),
+            "available_usd": None if available is None else format_usd(max(0, available)),
+        }
+        left = "without a limit" if available is None else f"${told['available_usd']} is left"
+        return f"Spent ${told['spent_usd']} of ${told['paid_in_usd']} paid in; {left}.", told
+
+
+def _caller(context: Context) -> tuple[Caller, tuple[str, ...]]:
+    assert context.request is not None
+    return caller_in(context.request.scope)
+
+
+def _text(asked: Arguments, name: str) -> str:
+    value = asked.get(name)
+    if not isinstance(value, str) or not value:
+        raise invalid(f"{name}: a text")
+    return value
+
+
+def _bill(placed: Placed) -> dict[str, Any]:
+    usage = usage_of(placed.body)
+    end = placed.end
+    return {
+        "generation_id": placed.generation_id,
+        "cost_usd": None if end is None or end.cost is None else f"{end.cost:f}",
+        "fare_usd": None if end is None else format_usd(end.amount_nanos),
+        "usage": None if usage is None else msgspec.json.decode(usage),
+    }
