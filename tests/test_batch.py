@@ -96,7 +96,7 @@ def test_each_order_is_answered_or_told_why_not(books: tuple[Gateway, int]) -> N
     assert [line["what"] for line in shell.orders("a")].count("fare") == 4
     # Begun again it asks once more for what was not taken up, and for nothing else.
     again = ended(begin(shell), code=1)
-    assert (again["before"], again["orders"], again["served"]) == (10, 1, 0)
+    assert (again["before"], again["orders"], again["served"]) == (10, 11, 4)
 
 
 def test_a_batch_that_dies_goes_on_and_pays_for_nothing_twice(books: tuple[Gateway, int]) -> None:
@@ -120,9 +120,10 @@ def test_a_batch_that_dies_goes_on_and_pays_for_nothing_twice(books: tuple[Gatew
     assert [result["custom_id"] for result in found] == [str(number) for number in range(30)]
     # 410: its answer was lost with the process. It names its generation, and is charged once.
     assert set(Counter(result["status"] for result in found)) <= {200, 410}
-    assert len(charged(port)) == 30
-    named = {result["generation_id"] for result in found if result["status"] == 200}
-    assert named <= set(charged(port))
+    # Or it does not, and nobody knows whether it was sent: then an operator decides.
+    named = [result["generation_id"] for result in found if result["generation_id"]]
+    assert sorted(named) == sorted(charged(port))
+    assert all(result["status"] == 410 for result in found if not result["generation_id"])
     assert not (shell.folder / "orders.results.jsonl.batch").exists()
 
 
@@ -147,7 +148,7 @@ def test_a_batch_that_is_told_to_stop_ends_what_it_began(books: tuple[Gateway, i
     assert 2 <= first["orders"] < 40
     assert first["served"] == first["orders"] == len(charged(port))
     second = ended(begin(shell), code=0)
-    assert (second["before"], second["orders"]) == (first["orders"], 40 - first["orders"])
+    assert (second["before"], second["orders"], second["served"]) == (first["orders"], 40, 40)
     assert len(charged(port)) == len({result["generation_id"] for result in results(shell.folder)}) == 40
 
 
@@ -165,7 +166,7 @@ def test_a_batch_costs_no_more_than_it_may(books: tuple[Gateway, int]) -> None:
     # With more to spend it goes on with those, and counts what it has cost before.
     more = ended(begin(shell, "--limit", "0.00012"), code=1)
     assert more["before"] == totals["served"]
-    assert Decimal(more["fare_usd"]) + Decimal(totals["fare_usd"]) <= Decimal("0.00012")
+    assert Decimal(totals["fare_usd"]) < Decimal(more["fare_usd"]) <= Decimal("0.00012")
 
 
 def test_an_order_that_is_not_taken_up_is_sent_again_a_little_later(books: tuple[Gateway, int]) -> None:

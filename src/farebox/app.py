@@ -21,14 +21,17 @@ from farebox.exchange import Exchange
 from farebox.generations import Generations
 from farebox.identity.keys import KeyCallers
 from farebox.reconcile import Reconciler, take_up_orphans
+from farebox.runs import Runner
 from farebox.settings import OPENROUTER_KEY_VARIABLE, OPENROUTER_URL, BadSettings, Settings, load
 from farebox.stopping import stopping_in_order
 from farebox.store.prepare import sqlite_path
+from farebox.store.runs import SqliteRuns
 from farebox.store.sqlite import SqliteStore
 from farebox.upstream.openrouter import Limits, OpenRouter
 from farebox.web import routes
+from farebox.web.bodies import BodyBounds
 from farebox.web.mcp import Agents
-from farebox.web.relay import BodyBounds
+from farebox.web.runs import RunApi
 
 log = logging.getLogger("farebox")
 
@@ -106,8 +109,14 @@ async def running(settings: Settings, admission: Admission) -> AsyncIterator[rou
             )
         )
         accounts = Accounts(store, plans)
-        agents = Agents(Serving(exchange, callers, catalog, store, routes.FORMATS), catalog, accounts)
+        serving = Serving(exchange, callers, catalog, store, routes.FORMATS)
+        agents = Agents(serving, catalog, accounts)
         stack.push_async_callback(agents.close)
+        runs = SqliteRuns(store.path, store.worker)
+        stack.push_async_callback(runs.close)
+        runner = Runner(runs, serving, admission, plans, store.worker, (settings.public_url or "").rstrip("/"))
+        await stack.enter_async_context(_in_background(runner.keep_going()))
+        bounds = BodyBounds(settings.body_bytes_max, settings.body_seconds)
         yield routes.Services(
             exchange,
             admission,
@@ -115,10 +124,11 @@ async def running(settings: Settings, admission: Admission) -> AsyncIterator[rou
             accounts,
             Generations(store, upstream),
             callers,
-            BodyBounds(settings.body_bytes_max, settings.body_seconds),
+            bounds,
             deadlines,
             store,
             agents,
+            RunApi(callers, runs, runner, bounds, deadlines),
             settings.metrics_token.get_secret_value() if settings.metrics_token else None,
             frozenset(host.lower().encode() for host in settings.allowed_hosts),
         )

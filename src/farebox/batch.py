@@ -18,7 +18,6 @@ from farebox.core.ledger import Transfer
 from farebox.core.money import add_exact, format_usd
 from farebox.core.pricing import ceiling
 from farebox.exchange import Exchange, Prices, Request
-from farebox.identity.credentials import authenticate
 from farebox.ports import Books, BooksUnavailable, Caller, Callers
 
 CONCURRENCY_MAX = 64
@@ -51,16 +50,15 @@ class Totals:
     fare_nanos: int = 0
     cost: Decimal = field(default_factory=Decimal)
 
-    def add(self, result: BatchResult, fare_nanos: int) -> None:
+    def add(self, status: int, cost_usd: str | None, events: int | None, fare_nanos: int) -> None:
+        """One order more."""
         self.orders += 1
-        if result.error is None:
-            self.served += 1
-        else:
-            self.failed += 1
-        self.events += result.fare_events or 0
+        self.served += status == 200
+        self.failed += status != 200
+        self.events += events or 0
         self.fare_nanos += fare_nanos
-        if result.cost_usd is not None:
-            self.cost = add_exact(self.cost, Decimal(result.cost_usd))
+        if cost_usd is not None:
+            self.cost = add_exact(self.cost, Decimal(cost_usd))
 
 
 class Serving(Struct, frozen=True):
@@ -81,9 +79,7 @@ class Placed(Struct, frozen=True):
     end: Transfer | None
 
 
-async def place(
-    serving: Serving, tokens: tuple[str, ...], path: str, body: bytes, idempotency_key: bytes = b""
-) -> Placed:
+async def place(serving: Serving, caller: Caller, path: str, body: bytes, idempotency_key: bytes = b"") -> Placed:
     """Serve one whole order as its endpoint would.
 
     Raises:
@@ -94,7 +90,7 @@ async def place(
         return body
 
     wire = serving.wires[path]
-    request = Request(path, wire, tokens, {}, read_body, idempotency_key=idempotency_key)
+    request = Request(path, wire, (), {}, read_body, idempotency_key=idempotency_key, caller=caller)
     try:
         async with serving.exchange.open(request) as answer:
             said = await answer.read()
@@ -104,7 +100,6 @@ async def place(
         raise _upstreams(answer, wire.typed_refusal(answer.status, said))
     generation_id = dict(answer.headers).get(b"x-generation-id", b"").decode() or None
     # The fare as it stands in the books: an answer that was kept was paid for when it came.
-    caller = await authenticate(serving.callers, tokens)
     found = await serving.books.generation(caller.account.id, generation_id) if generation_id else None
     end = found[1] if found is not None else None
     return Placed(generation_id, said, end if end is not None and end.is_fare else None)
@@ -113,28 +108,28 @@ async def place(
 class Batch:
     """One batch, begun once or again. Its `name` is its own, and the same each time it is begun.
 
-    Orders that could make it cost more than `limit_nanos` are refused with 402; `spent_nanos` it has cost so far.
+    Orders that could make it cost more than `limit_nanos` are refused with 402; `totals` is what became of the others.
     """
 
     def __init__(
         self,
         serving: Serving,
-        tokens: tuple[str, ...],
+        who: Callable[[], Awaitable[Caller]],
         name: str,
         concurrency: int,
         limit_nanos: int | None = None,
-        spent_nanos: int = 0,
+        totals: Totals | None = None,
     ) -> None:
         self._serving = serving
-        self._tokens = tokens
+        self._who = who
         self._name = name
         self._concurrency = min(concurrency, CONCURRENCY_MAX)
         self._limit_nanos = limit_nanos
-        self._spent_nanos = spent_nanos
+        self.totals = totals or Totals()
+        self._spent_nanos = self.totals.fare_nanos
         self._held_nanos = 0
         self._has_settled = asyncio.Condition()
         self._is_stopped = False
-        self.totals = Totals()
 
     def stop(self) -> None:
         """Begin no more orders; those that were begun are served to their end."""
@@ -147,26 +142,26 @@ class Batch:
             Refusal: 401, the caller is nobody.
             BooksUnavailable: nobody can be looked up.
         """
-        caller = await authenticate(self._serving.callers, self._tokens)
+        await self._who()
         waiting = iter(orders)
         async with asyncio.TaskGroup() as group:
             for _ in range(self._concurrency):
-                group.create_task(self._work(waiting, caller, tell))
+                group.create_task(self._work(waiting, tell))
 
-    async def _work(self, waiting: Iterator[BatchOrder], caller: Caller, tell: Tell) -> None:
+    async def _work(self, waiting: Iterator[BatchOrder], tell: Tell) -> None:
         for order in waiting:
             if self._is_stopped:
                 return
-            result, fare_nanos = await self._result(order, caller)
-            self.totals.add(result, fare_nanos)
+            result, fare_nanos = await self._result(order)
+            self.totals.add(result.status, result.cost_usd, result.fare_events, fare_nanos)
             await tell(result)
 
-    async def _result(self, order: BatchOrder, caller: Caller) -> tuple[BatchResult, int]:
+    async def _result(self, order: BatchOrder) -> tuple[BatchResult, int]:
         """What became of an order, and the fare in nano-dollars."""
         try:
             if order.refusal is not None:
                 raise order.refusal
-            held_nanos = await self._set_aside(order, caller)
+            held_nanos = await self._set_aside(order)
             fare_nanos = 0
             try:
                 placed = await self._served(order)
@@ -181,10 +176,11 @@ class Batch:
         charged_nanos = placed.end.amount_nanos if placed.end is not None else 0
         return answered(order, placed.generation_id, placed.body, placed.end), charged_nanos
 
-    async def _set_aside(self, order: BatchOrder, caller: Caller) -> int:
+    async def _set_aside(self, order: BatchOrder) -> int:
         """What the order can cost, within the batch's own limit. Waits where orders on their way may leave enough."""
         if self._limit_nanos is None:
             return 0
+        caller = await self._who()
         asked = read_order(order.body, self._serving.wires[order.path], caller.plan)
         most = ceiling(asked.asked, asked.answer_tokens, self._serving.prices.current()).fare_nanos(caller.plan)
         async with self._has_settled:
@@ -214,7 +210,7 @@ class Batch:
         while True:
             tries += 1
             try:
-                return await place(self._serving, self._tokens, order.path, order.body, key)
+                return await place(self._serving, await self._who(), order.path, order.body, key)
             except Refusal as refusal:
                 wait_seconds = _wait_seconds(refusal, tries)
                 if wait_seconds is None or tries == TRIES_MAX or self._is_stopped:

@@ -59,7 +59,8 @@ REPEAT_SECONDS = 1
 
 
 class Request(Struct, frozen=True):
-    """What came in, undecided. `read_body` raises Refusal 400, 408, 413 or 415; `client` is the User-Agent."""
+    """What came in, undecided. `read_body` raises Refusal 400, 408, 413 or 415; `client` is the User-Agent; `caller` is
+    who asks, where that is known without a token."""
 
     path: str
     wire: Format
@@ -68,6 +69,7 @@ class Request(Struct, frozen=True):
     read_body: Callable[[], Awaitable[bytes]]
     client: str = ""
     idempotency_key: bytes = b""
+    caller: Caller | None = None
 
 
 class Prices(Protocol):
@@ -118,7 +120,7 @@ class Exchange:
         Raises:
             Refusal: it was not served. Never one that a client retries once the upstream may have accepted it.
         """
-        caller = await authenticate(self._callers, request.tokens)
+        caller = request.caller or await authenticate(self._callers, request.tokens)
         with self._admission.admit(caller.account.id):
             body = await request.read_body()
             order = read_order(body, request.wire, caller.plan)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Literal, Protocol
 
 from msgspec import Struct
 
@@ -135,6 +135,97 @@ class Snapshot(Protocol):
     def holds(self) -> Iterator[HoldRow]: ...
 
     def balances(self) -> Iterator[Balance]: ...
+
+
+RunStatus = Literal["READY", "RUNNING", "TIMING-OUT", "ABORTING", "SUCCEEDED", "FAILED", "TIMED-OUT", "ABORTED"]
+"""The Apify platform's words."""
+
+
+class Run(Struct, frozen=True):
+    """One run of the Actor that this gateway is. What it leaves stands in a dataset, a key-value store and a log."""
+
+    id: str
+    account_id: int
+    key_id: int
+    worker: str
+    status: RunStatus
+    status_message: str
+    origin: str
+    input: bytes
+    timeout_seconds: int
+    memory_mbytes: int
+    limit_nanos: int | None
+    dataset_id: str
+    store_id: str
+    queue_id: str
+    started_us: int
+    finished_us: int | None = None
+    exit_code: int | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        return self.finished_us is not None
+
+
+class Record(Struct, frozen=True):
+    """A value of a key-value store."""
+
+    key: str
+    content_type: str
+    body: bytes
+
+
+class LogLine(Struct, frozen=True):
+    number: int
+    created_us: int
+    text: str
+
+
+class Runs(Protocol):
+    """Runs, and what they leave behind. Each method raises BooksUnavailable."""
+
+    async def create_run(self, run: Run) -> None: ...
+
+    async def run(self, account_id: int, run_id: str) -> Run | None:
+        """An account's own run, by its id or that of its dataset or key-value store."""
+
+    async def runs(self, account_id: int, offset: int, limit: int, *, desc: bool) -> tuple[list[Run], int]:
+        """A page of an account's runs by their start, and how many there are."""
+
+    async def change_run(
+        self, run_id: str, status: RunStatus, message: str, finished_us: int | None = None, exit_code: int | None = None
+    ) -> bool:
+        """False where the run has finished already: then nothing is changed."""
+
+    async def tell_run(self, run_id: str, message: str) -> None:
+        """Say how far an unfinished run is, whatever its status."""
+
+    async def take_up_runs(self) -> list[Run]:
+        """The unfinished runs of processes that have gone; they are this process's now."""
+
+    async def push(self, dataset_id: str, number: int, body: bytes) -> None:
+        """Put an item in its place in a dataset; the second time it stays as it is."""
+
+    async def items(self, dataset_id: str, offset: int, limit: int, *, desc: bool) -> tuple[list[bytes], int]:
+        """A page of a dataset, and how many items it has."""
+
+    async def put_record(self, store_id: str, record: Record) -> None: ...
+
+    async def record(self, store_id: str, key: str) -> Record | None: ...
+
+    async def records(self, store_id: str) -> list[Record]:
+        """All, by their keys."""
+
+    async def add_line(self, run_id: str, created_us: int, text: str) -> None: ...
+
+    async def lines(self, run_id: str, after: int) -> list[LogLine]:
+        """The lines of a log that come after one (0: all), a thousand at most."""
+
+    async def forget_runs(self, before_us: int) -> None:
+        """Drop runs that finished before a moment, and what they left."""
+
+    async def key_of_id(self, key_id: int) -> tuple[Account, Key] | None:
+        """The key and its account, revoked or not."""
 
 
 class Callers(Protocol):

@@ -65,6 +65,10 @@ class Settings(BaseSettings):
     )
     workers: int = Field(default=1, ge=1, le=256, description="Processes that serve, all on one database.")
     database_url: str = Field(default="sqlite:///data/farebox.db", description="The books: `sqlite:///PATH`.")
+    public_url: str | None = Field(
+        default=None,
+        description="Where callers reach this gateway, told by Actor runs; unset: the address it listens on.",
+    )
     upstream_url: str | None = Field(
         default=None,
         description="Base of an OpenRouter-compatible API, up to and including its `/api/v1`. Unset: OpenRouter where"
@@ -125,7 +129,7 @@ class Settings(BaseSettings):
             raise ValueError("write sqlite:///PATH (three slashes: a path from here; four: from the root)")
         return url
 
-    @field_validator("upstream_url")
+    @field_validator("upstream_url", "public_url")
     @classmethod
     def _http_url(cls, url: str | None) -> str | None:
         if url is not None and not url.startswith(("http://", "https://")):

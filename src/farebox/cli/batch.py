@@ -21,6 +21,8 @@ from farebox.cli.session import AsJson, DatabaseUrl, clear_errors, fail, print_j
 from farebox.core.batch import ORDERS_MAX, BatchOrder, BatchResult, read_entry, split_lines
 from farebox.core.errors import Refusal
 from farebox.core.money import format_usd, parse_usd
+from farebox.identity.credentials import authenticate
+from farebox.ports import Caller
 from farebox.settings import Settings, load
 from farebox.store.prepare import prepare, sqlite_path
 from farebox.upstream.simulator import server as simulator
@@ -71,7 +73,7 @@ def batch(
             totals = asyncio.run(_serve(settings, key, left, results, concurrency, limit_nanos, advance))
         except Refusal as refusal:
             fail(refusal.message)
-    results.finish(is_whole=totals.orders == len(left))
+    results.finish(is_whole=totals.orders == len(orders))
     _tell(totals, len(orders) - len(left), results.path, as_json=as_json)
 
 
@@ -86,7 +88,11 @@ async def _serve(
 ) -> Totals:
     admission = Admission(settings.orders_max, settings.account_orders_max)
     async with running(settings, admission) as serving:
-        work = Batch(serving.agents.serving, (key,), results.name, concurrency, limit_nanos, results.spent_nanos)
+
+        async def who() -> Caller:
+            return await authenticate(serving.callers, (key,))
+
+        work = Batch(serving.agents.serving, who, results.name, concurrency, limit_nanos, results.totals)
 
         async def tell(result: BatchResult) -> None:
             results.add(result)
@@ -117,6 +123,8 @@ def _stops(work: _Stoppable) -> Iterator[None]:
 class _Line(msgspec.Struct):
     number: int
     status: int
+    cost_usd: str | None = None
+    fare_events: int | None = None
     fare_usd: str | None = None
 
 
@@ -128,7 +136,7 @@ class _Results:
         self._name_path = path.with_name(path.name + ".batch")
         self.name = ""
         self.done: set[int] = set()
-        self.spent_nanos = 0
+        self.totals = Totals()
 
     def open(self) -> None:
         """Take up what is there: whole lines of orders that need not be asked again."""
@@ -142,7 +150,8 @@ class _Results:
                 if read.status not in REPEATED and read.status != 402:
                     kept.append(line)
                     self.done.add(read.number)
-                    self.spent_nanos += parse_usd(read.fare_usd) if read.fare_usd else 0
+                    fare_nanos = parse_usd(read.fare_usd) if read.fare_usd else 0
+                    self.totals.add(read.status, read.cost_usd, read.fare_events, fare_nanos)
         draft = self.path.with_name(self.path.name + ".draft")
         draft.write_bytes(b"".join(kept))
         draft.replace(self.path)

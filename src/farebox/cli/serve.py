@@ -67,6 +67,9 @@ def serve(
         settings = load(host=host, port=port, workers=workers, database_url=database_url, upstream_url=upstream)
         prepare(sqlite_path(settings.database_url))
         bound = stack.enter_context(_listen(settings.host, settings.port))
+        if settings.public_url is None:
+            told = f"http://{_host(settings.host)}:{bound.getsockname()[1]}"
+            settings = settings.model_copy(update={"public_url": told})
         if settings.is_simulated:
             os.environ[SIMULATOR_URL_VARIABLE] = stack.enter_context(simulator.embedded())
         opening = asyncio.run(_open(settings))
@@ -128,7 +131,7 @@ def _run(settings: Settings, bound: socket.socket) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # Workers are new processes: they read the settings for themselves, so what the command line said goes along.
-    for name in ("host", "port", "workers", "database_url", "upstream_url"):
+    for name in ("host", "port", "workers", "database_url", "upstream_url", "public_url"):
         if (value := getattr(settings, name)) is not None:
             os.environ[f"FAREBOX_{name.upper()}"] = str(value)
     config = uvicorn.Config(

@@ -32,11 +32,12 @@ _ACCOUNT = "a.id, a.name, a.plan, a.created_us"
 _KEY = "k.id, k.account_id, k.label, k.digest, k.hint, k.created_us, k.revoked_us"
 
 
-def _marks(columns: str) -> str:
+def marks(columns: str) -> str:
+    """A question mark for each column."""
     return ", ".join("?" for _ in columns.split(","))
 
 
-INSERT_TRANSFER = f"INSERT INTO transfer ({_TRANSFER}) VALUES ({_marks(_TRANSFER)})"
+INSERT_TRANSFER = f"INSERT INTO transfer ({_TRANSFER}) VALUES ({marks(_TRANSFER)})"
 TRANSFERS_OF = f"SELECT {_TRANSFER} FROM transfer WHERE id IN (SELECT value FROM json_each(?))"
 ALL_TRANSFERS = f"SELECT {_TRANSFER} FROM transfer ORDER BY id"
 ACCOUNT_TRANSFERS = f"""
@@ -51,7 +52,7 @@ WHERE t.debit_account_id = :account AND t.credit_account_id = {FARES} AND t.cost
 AND (:key IS NULL OR h.key_id = :key)
 """
 
-INSERT_HOLD = f"INSERT INTO hold ({_HOLD}) VALUES ({_marks(_HOLD)})"
+INSERT_HOLD = f"INSERT INTO hold ({_HOLD}) VALUES ({marks(_HOLD)})"
 UPDATE_HOLD = """
 UPDATE hold SET state = ?, generation_id = ?, served_model = ?, prompt_tokens = ?, answer_tokens = ?, reason = ?,
 ended_us = ?, asks = ?, ask_us = ? WHERE id = ?
@@ -80,8 +81,8 @@ SELECT {_HOLD} FROM hold WHERE generation_id = ? AND account_id = ? ORDER BY id 
 
 # One statement a key: a batch has few, and the key is the primary one.
 KEY_USE = f"SELECT {_KEY_USE} FROM key_use WHERE account_id = ? AND key_digest = ?"
-PUT_KEY_USE = f"INSERT OR REPLACE INTO key_use ({_KEY_USE}) VALUES ({_marks(_KEY_USE)})"
-PUT_ANSWER = f"INSERT OR REPLACE INTO kept_answer ({_ANSWER}) VALUES ({_marks(_ANSWER)})"
+PUT_KEY_USE = f"INSERT OR REPLACE INTO key_use ({_KEY_USE}) VALUES ({marks(_KEY_USE)})"
+PUT_ANSWER = f"INSERT OR REPLACE INTO kept_answer ({_ANSWER}) VALUES ({marks(_ANSWER)})"
 ANSWER = f"SELECT {_ANSWER} FROM kept_answer WHERE hold_id = ?"
 FORGET_ANSWERS = "DELETE FROM kept_answer WHERE hold_id NOT IN (SELECT hold_id FROM key_use WHERE created_us >= ?)"
 FORGET_KEY_USES = "DELETE FROM key_use WHERE created_us < ?"
@@ -108,6 +109,7 @@ ACCOUNT_NAMED = f"SELECT {_ACCOUNT} FROM account a WHERE a.name = ? AND a.id >= 
 INSERT_KEY = "INSERT INTO api_key (account_id, label, digest, hint, created_us) VALUES (?, ?, ?, ?, ?)"
 KEYS = f"SELECT {_KEY} FROM api_key k WHERE k.account_id = ? ORDER BY k.id"
 KEY_OF_DIGEST = f"SELECT {_ACCOUNT}, {_KEY} FROM api_key k JOIN account a ON a.id = k.account_id WHERE k.digest = ?"
+KEY_OF_ID = f"SELECT {_ACCOUNT}, {_KEY} FROM api_key k JOIN account a ON a.id = k.account_id WHERE k.id = ?"
 REVOKE_KEY = "UPDATE api_key SET revoked_us = ? WHERE id = ? AND revoked_us IS NULL"
 
 REVISION = "SELECT value FROM directory_revision"

@@ -96,7 +96,7 @@ class SqliteStore:
             # A look first: a transaction that writes nothing would still make every other writer wait.
             if self._desk_db.execute(sql.IS_QUESTION_DUE, parameters).fetchone() is None:
                 return []
-            with _transaction(self._desk_db) as db:
+            with transaction(self._desk_db) as db:
                 return [sql.hold_from(row) for row in db.execute(sql.CLAIM_QUESTIONS, parameters).fetchall()]
 
         return await self._at_desk(claim)
@@ -107,7 +107,7 @@ class SqliteStore:
 
     async def forget_answers(self, before_us: int) -> None:
         def forget() -> None:
-            with _transaction(self._desk_db) as db:
+            with transaction(self._desk_db) as db:
                 db.execute(sql.FORGET_ANSWERS, (before_us,))
                 db.execute(sql.FORGET_KEY_USES, (before_us,))
 
@@ -118,10 +118,10 @@ class SqliteStore:
 
     def _open_orphans(self) -> list[HoldRow]:
         workers = [row[0] for row in self._desk_db.execute(sql.PENDING_WORKERS)]
-        gone = [worker for worker in workers if worker != self.worker and self._lock.is_gone(worker)]
+        gone = [worker for worker in workers if worker != self.worker and is_worker_gone(self.path, worker)]
         if not gone:
             return []
-        with _transaction(self._desk_db):
+        with transaction(self._desk_db):
             rows = self._desk_db.execute(sql.OPEN_ORPHANS, (json.dumps(gone),)).fetchall()
         self._lock.forget(gone)
         return [sql.hold_from(row) for row in rows]
@@ -140,7 +140,7 @@ class SqliteStore:
 
     def _commit_together(self, batch: list[Command]) -> list[Outcome]:
         db = self._writer_db
-        with _transaction(db):
+        with transaction(db):
             page = _read_page(db, batch)
             outcomes = [page.decide(command, self.worker) for command in batch]
             db.executemany(sql.INSERT_HOLD, map(sql.hold_row, page.new_holds))
@@ -159,7 +159,7 @@ class SqliteStore:
 
     async def create_account(self, name: str, plan: str, limit_nanos: int | None, created_us: int) -> Account:
         def create() -> Account:
-            with _transaction(self._desk_db) as db:
+            with transaction(self._desk_db) as db:
                 account_id = db.execute(sql.INSERT_ACCOUNT, (name, plan, created_us)).lastrowid
                 assert account_id is not None
                 db.execute(sql.INSERT_BALANCE, (account_id, limit_nanos))
@@ -180,7 +180,7 @@ class SqliteStore:
 
     async def create_key(self, account_id: int, label: str, digest: bytes, hint: str, created_us: int) -> Key:
         def create() -> int | None:
-            with _transaction(self._desk_db) as db:
+            with transaction(self._desk_db) as db:
                 row_id = db.execute(sql.INSERT_KEY, (account_id, label, digest, hint, created_us)).lastrowid
                 db.execute(sql.BUMP_REVISION)
             return row_id
@@ -198,7 +198,7 @@ class SqliteStore:
 
     async def revoke_key(self, key_id: int, revoked_us: int) -> None:
         def revoke() -> None:
-            with _transaction(self._desk_db) as db:
+            with transaction(self._desk_db) as db:
                 db.execute(sql.REVOKE_KEY, (revoked_us, key_id))
                 db.execute(sql.BUMP_REVISION)
 
@@ -271,28 +271,34 @@ class _SqliteSnapshot:
         return (Balance(*row) for row in self._db.execute(sql.ALL_BALANCES))
 
 
+def _workers(path: Path) -> Path:
+    return path.with_name(path.name + "-workers")
+
+
+def is_worker_gone(path: Path, worker: str) -> bool:
+    """Whether the process has died, however: its lock is free."""
+    try:
+        descriptor = os.open(_workers(path) / worker, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
 class _WorkerLock:
     """A locked file for each living worker, in a folder beside the books."""
 
     def __init__(self, path: Path, worker: str) -> None:
-        self._folder = path.with_name(path.name + "-workers")
+        self._folder = _workers(path)
         self._folder.mkdir(mode=0o700, exist_ok=True)
         self._own = self._folder / worker
         self._descriptor = os.open(self._own, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-    def is_gone(self, worker: str) -> bool:
-        try:
-            descriptor = os.open(self._folder / worker, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return True
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        finally:
-            os.close(descriptor)
-        return True
 
     def forget(self, workers: list[str]) -> None:
         for worker in workers:
@@ -304,7 +310,8 @@ class _WorkerLock:
 
 
 @contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """Write, all of it or nothing."""
     db.execute("BEGIN IMMEDIATE")
     try:
         yield db

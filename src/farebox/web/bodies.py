@@ -1,7 +1,9 @@
 """Reading a request's body within bounds: of bytes, also unpacked, and of time."""
 
 import zlib
+from dataclasses import dataclass
 
+import brotli
 from starlette.types import Receive, Scope
 
 from farebox.core.errors import invalid, too_large, too_slow, wrong_type
@@ -11,31 +13,49 @@ from farebox.web.asgi import BODY_IS_READ, CallerGone
 
 _JSON = b"application/json"
 
+
+@dataclass(frozen=True, slots=True)
+class BodyBounds:
+    """How long a request body may be, in bytes and seconds."""
+
+    bytes_max: int
+    seconds: float
+
+
 _ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
 _RAW_DEFLATE = -zlib.MAX_WBITS
 
 
 async def read_body(
-    scope: Scope, receive: Receive, head: RequestHead, bytes_max: int, seconds: float, deadlines: Deadlines
+    scope: Scope,
+    receive: Receive,
+    head: RequestHead,
+    bytes_max: int,
+    seconds: float,
+    deadlines: Deadlines,
+    *,
+    any_type: bool = False,
 ) -> bytes:
     """A request's whole body, unpacked.
 
     Raises:
-        Refusal: 415, it is not JSON or packed in another way than gzip or deflate; 413, it is longer than `bytes_max`;
-            408, it took longer than `seconds`; 400, it cannot be unpacked.
+        Refusal: 415, it is not JSON (unless `any_type`) or packed in another way than gzip, deflate or brotli; 413, it
+            is longer than `bytes_max`; 408, it took longer than `seconds`; 400, it cannot be unpacked.
         CallerGone: it will not come.
     """
-    if head.media_type not in (_JSON, b"") and not head.media_type.endswith(b"+json"):
+    if not any_type and head.media_type not in (_JSON, b"") and not head.media_type.endswith(b"+json"):
         raise wrong_type(
             f"content-type: send application/json, not {head.media_type[:80].decode('latin-1')!r}"
             " (curl needs `-H 'Content-Type: application/json'`)"
         )
-    if head.encoding not in (b"", b"identity", b"gzip", b"x-gzip", b"deflate"):
-        raise wrong_type(f"content-encoding: send gzip, deflate or none, not {head.encoding[:80].decode('latin-1')!r}")
+    if head.encoding not in (b"", b"identity", b"gzip", b"x-gzip", b"deflate", b"br"):
+        raise wrong_type(
+            f"content-encoding: send gzip, deflate, br or none, not {head.encoding[:80].decode('latin-1')!r}"
+        )
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit() and int(value) > bytes_max:
             raise too_large(f"The body has {int(value)} bytes; at most {bytes_max} are read")
-    unpacker = None if head.encoding in (b"", b"identity") else _Unpacker(bytes_max)
+    unpacker = _unpacker(head.encoding, bytes_max)
     try:
         async with deadlines.within(seconds):
             body = await _collect(receive, bytes_max, unpacker)
@@ -45,7 +65,13 @@ async def read_body(
     return body
 
 
-async def _collect(receive: Receive, bytes_max: int, unpacker: "_Unpacker | None") -> bytes:
+def _unpacker(encoding: bytes, bytes_max: int) -> "_Unpacker | _BrotliUnpacker | None":
+    if encoding in (b"", b"identity"):
+        return None
+    return _BrotliUnpacker(bytes_max) if encoding == b"br" else _Unpacker(bytes_max)
+
+
+async def _collect(receive: Receive, bytes_max: int, unpacker: "_Unpacker | _BrotliUnpacker | None") -> bytes:
     parts: list[bytes] = []
     size = 0
     while True:
@@ -90,4 +116,32 @@ class _Unpacker:
 
     def finish(self) -> None:
         if self._inflate is None or (self._room > 0 and not self._inflate.eof):
+            raise invalid("content-encoding: the packed body ends too early")
+
+
+class _BrotliUnpacker:
+    """Brotli, within the same bound."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._room = bytes_max + 1
+        self._inflate = brotli.Decompressor()
+
+    def feed(self, part: bytes) -> bytes:
+        unpacked: list[bytes] = []
+        try:
+            if part and self._inflate.is_finished():
+                raise invalid("content-encoding: something follows the packed body's end")
+            while self._room > 0 and (part or not self._inflate.can_accept_more_data()):
+                piece: bytes = self._inflate.process(part, output_buffer_limit=self._room)
+                part = b""
+                self._room -= len(piece)
+                unpacked.append(piece)
+                if self._inflate.is_finished():
+                    break
+        except brotli.error as error:
+            raise invalid(f"content-encoding: the body cannot be unpacked ({error})") from error
+        return b"".join(unpacked)
+
+    def finish(self) -> None:
+        if self._room > 0 and not self._inflate.is_finished():
             raise invalid("content-encoding: the packed body ends too early")

@@ -15,13 +15,12 @@ from farebox.accounts import Accounts
 from farebox.batch import Serving
 from farebox.catalog_cache import Catalog
 from farebox.core.errors import unknown, wrong_method
-from farebox.core.headers import read_request_head
-from farebox.identity.credentials import authenticate
 from farebox.ports import Caller
 from farebox.web.asgi import Endpoint
+from farebox.web.callers import caller_of
 
 CALLER = "farebox.caller"
-"""Where a request's caller and its tokens stand in its scope."""
+"""Where a request's caller stands in its scope."""
 
 
 class Agents:
@@ -38,8 +37,7 @@ class Agents:
         """One JSON-RPC message by POST. There are no sessions, so nothing to listen to by GET or to DELETE."""
         if scope["method"] != "POST":
             raise wrong_method(scope["method"], "POST")
-        tokens = read_request_head(scope["headers"]).tokens
-        scope[CALLER] = (await authenticate(self.serving.callers, tokens), tokens)
+        scope[CALLER] = await caller_of(self.serving.callers, scope)
         await (await self._server())(scope, receive, send)
 
     async def close(self) -> None:
@@ -63,8 +61,8 @@ class Agents:
             await asyncio.Event().wait()
 
 
-def caller_in(scope: Mapping[str, object]) -> tuple[Caller, tuple[str, ...]]:
-    """Who sent a request that `Agents.endpoint` let through, and the tokens."""
+def caller_in(scope: Mapping[str, object]) -> Caller:
+    """Who sent a request that `Agents.endpoint` let through."""
     found = scope[CALLER]
-    assert isinstance(found, tuple)
+    assert isinstance(found, Caller)
     return found

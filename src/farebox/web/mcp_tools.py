@@ -183,8 +183,7 @@ class _Tools:
         return CallToolResult(content=[TextContent(text=text)], structured_content=structured)
 
     async def _place(self, context: Context, path: str, body: dict[str, object]) -> Placed:
-        _, tokens = _caller(context)
-        order = asyncio.create_task(place(self._agents.serving, tokens, path, msgspec.json.encode(body)))
+        order = asyncio.create_task(place(self._agents.serving, _caller(context), path, msgspec.json.encode(body)))
         self._orders.add(order)
         order.add_done_callback(self._orders.discard)
         return await asyncio.shield(order)
@@ -212,7 +211,7 @@ class _Tools:
         return f"{len(vectors)} vectors of {len(vectors[0])} numbers", {"vectors": vectors, **_bill(placed)}
 
     async def _list_models(self, context: Context, asked: Arguments) -> tuple[str, dict[str, Any]]:
-        caller, _ = _caller(context)
+        caller = _caller(context)
         limit = asked.get("limit", MODELS_MAX)
         search = str(asked.get("search") or "").lower()
         if not isinstance(limit, int) or not 1 <= limit <= MODELS_MAX:
@@ -234,7 +233,7 @@ class _Tools:
         return "\n".join(lines) or "No model matches.", {"models": found[:limit], "total": len(found)}
 
     async def _spending(self, context: Context, asked: Arguments) -> tuple[str, dict[str, Any]]:
-        caller, _ = _caller(context)
+        caller = _caller(context)
         balance = await self._agents.accounts.balance(caller.account)
         spent = await self._agents.accounts.spending(caller.account, None)
         available = balance.available_nanos
@@ -251,7 +250,7 @@ class _Tools:
         return f"Spent ${told['spent_usd']} of ${told['paid_in_usd']} paid in; {left}.", told
 
 
-def _caller(context: Context) -> tuple[Caller, tuple[str, ...]]:
+def _caller(context: Context) -> Caller:
     assert context.request is not None
     return caller_in(context.request.scope)
 

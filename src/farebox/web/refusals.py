@@ -1,6 +1,7 @@
 """A refusal in the caller's own wire format: the one place where exceptions become answers."""
 
 import logging
+from typing import Protocol
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -21,14 +22,20 @@ ENVELOPE: Format = chat
 """What is not of one format speaks OpenRouter's envelope."""
 
 
-async def refuse(scope: Scope, receive: Receive, send: Send, refusal: Refusal, wire: Format = ENVELOPE) -> None:
+class Refusing(Protocol):
+    """A way to word a refusal: a format's, or that of an API which is none."""
+
+    def refusal_body(self, refusal: Refusal) -> bytes: ...
+
+
+async def refuse(scope: Scope, receive: Receive, send: Send, refusal: Refusal, wire: Refusing = ENVELOPE) -> None:
     await send_refusal(scope, receive, send, refusal, wire.refusal_body(refusal))
 
 
 class RefusalResponse(Response):
     """A refusal where Starlette wants a response."""
 
-    def __init__(self, refusal: Refusal, wire: Format) -> None:
+    def __init__(self, refusal: Refusal, wire: Refusing) -> None:
         super().__init__(status_code=refusal.status)
         self._refusal = refusal
         self._wire = wire
@@ -46,7 +53,7 @@ class guarded:  # noqa: N801 - reads as the function that it is
 
     __slots__ = ("_endpoint", "_wire")
 
-    def __init__(self, endpoint: Endpoint, wire: Format = ENVELOPE) -> None:
+    def __init__(self, endpoint: Endpoint, wire: Refusing = ENVELOPE) -> None:
         self._endpoint = endpoint
         self._wire = wire
 

@@ -1,7 +1,6 @@
 """The billable endpoints: an exchange, and its answer sent on as it comes."""
 
 import asyncio
-from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
@@ -15,7 +14,7 @@ from farebox.crash import crash_point
 from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange, Request
 from farebox.web.asgi import JSON, Endpoint, send_body, send_start, send_whole, wait_until_gone
-from farebox.web.bodies import read_body
+from farebox.web.bodies import BodyBounds, read_body
 from farebox.web.refusals import BEGUN, guarded
 
 _EVENT_STREAM = [
@@ -23,14 +22,6 @@ _EVENT_STREAM = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class BodyBounds:
-    """How long a request body may be, in bytes and seconds."""
-
-    bytes_max: int
-    seconds: float
 
 
 def relay(exchange: Exchange, path: str, wire: Format, bounds: BodyBounds, deadlines: Deadlines) -> Endpoint:

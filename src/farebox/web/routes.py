@@ -1,7 +1,7 @@
 """Every path Farebox answers, in one table. What is not here never reaches the upstream."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import msgspec
@@ -23,10 +23,12 @@ from farebox.generations import Generations
 from farebox.ports import Books, Callers
 from farebox.web import account, catalog, docs
 from farebox.web.asgi import Endpoint, send_json
+from farebox.web.bodies import BodyBounds
 from farebox.web.mcp import Agents
 from farebox.web.metrics import metrics
 from farebox.web.refusals import ENVELOPE, RefusalResponse, guarded, refuse
-from farebox.web.relay import BodyBounds, relay
+from farebox.web.relay import relay
+from farebox.web.runs import ERRORS, RunApi
 
 BASES = ("/api/v1", "/v1")
 """OpenRouter's base, and the one OpenAI's and Anthropic's clients expect."""
@@ -60,6 +62,7 @@ class Services:
     deadlines: Deadlines
     books: Books
     agents: Agents
+    run_api: RunApi
     metrics_token: str | None
     hosts: frozenset[bytes]
 
@@ -92,6 +95,7 @@ def app(services: Services) -> ASGIApp:
             Route("/docs", docs.page(), methods=["GET"]),
             Route("/healthz", guarded(_healthz), methods=["GET"]),
             Route("/mcp", guarded(services.agents.endpoint), methods=["POST", "GET", "DELETE"]),
+            *(Route(path, each, methods=methods) for path, methods, each in services.run_api.routes()),
             Route("/metrics", metrics(services.books, services.admission, services.metrics_token), methods=["GET"]),
             Route("/readyz", guarded(_readyz(services.catalog, services.admission)), methods=["GET"]),
         ],
@@ -125,6 +129,9 @@ def _host_of(scope: Scope) -> bytes:
     return (name if port.isdigit() else host).lower()
 
 
+_PAGE_ERRORS = {404: "page-not-found", 405: "method-not-allowed"}
+
+
 async def _refuse_path(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path
@@ -132,6 +139,8 @@ async def _refuse_path(request: Request, error: Exception) -> Response:
         refusal = wrong_method(request.method, (error.headers or {}).get("Allow", ""))
     else:
         refusal = _nothing_at(path)
+    if path.startswith("/v2/"):
+        return RefusalResponse(replace(refusal, error_type=_PAGE_ERRORS[refusal.status]), ERRORS)
     return RefusalResponse(refusal, wire_at(path))
 
 

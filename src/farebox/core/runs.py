@@ -1,0 +1,80 @@
+"""What an Actor run is asked to do: its input, read and checked."""
+
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from farebox.core.batch import ORDERS_MAX, BatchOrder, read_entry, split_lines
+from farebox.core.errors import Refusal
+from farebox.core.formats import Format
+from farebox.core.money import parse_usd
+from farebox.core.reading import UNREADABLE, json_path_error, starts_with
+
+CONCURRENCY = 8
+CONCURRENCY_MAX = 64
+
+
+class RunInput(Struct, frozen=True):
+    """What a run is to do. No `orders`: it says how to use the server, and that is all."""
+
+    orders: tuple[BatchOrder, ...] = ()
+    concurrency: int = CONCURRENCY
+    limit_nanos: int | None = None
+
+
+class _Input(Struct, rename="camel"):
+    """Members that are not known are let pass, as the platform does."""
+
+    requests: Raw | UnsetType = UNSET
+    concurrency: int | None = None
+    max_total_charge_usd: Raw | UnsetType = UNSET
+
+
+_decode_input = msgspec.json.Decoder(_Input).decode
+
+
+def read_input(body: bytes, wires: Mapping[str, Format]) -> RunInput:
+    """A run's input: `requests` (a list of orders, or a text with one a line), `concurrency`, `maxTotalChargeUsd`; all
+    optional, and `{}` where there is none.
+
+    Raises:
+        Refusal: 400, naming the field that is wrong. An order that is wrong is its own item's error.
+    """
+    try:
+        read = _decode_input(body.strip() or b"{}")
+    except UNREADABLE as error:
+        raise _wrong(json_path_error(error)) from error
+    concurrency = CONCURRENCY if read.concurrency is None else read.concurrency
+    if not 1 <= concurrency <= CONCURRENCY_MAX:
+        raise _wrong(f"concurrency: a whole number from 1 to {CONCURRENCY_MAX}, not {concurrency}")
+    entries = [] if read.requests is UNSET else _entries(read.requests)
+    if len(entries) > ORDERS_MAX:
+        raise _wrong(f"requests: {len(entries)} orders; a run has {ORDERS_MAX} at most")
+    orders = tuple(read_entry(number, entry, wires) for number, entry in enumerate(entries, 1))
+    return RunInput(orders, concurrency, _limit(read.max_total_charge_usd))
+
+
+def _entries(requests: Raw) -> list[bytes]:
+    try:
+        if starts_with(requests, b'"'):
+            return list(split_lines(msgspec.json.decode(requests, type=str).encode()))
+        if starts_with(requests, b"null"):
+            return []
+        return [bytes(entry) for entry in msgspec.json.decode(requests, type=list[Raw])]
+    except UNREADABLE as error:
+        raise _wrong("requests: a list of orders, or a text with one order a line") from error
+
+
+def _limit(given: Raw | UnsetType) -> int | None:
+    """A number or a text: JSON numbers are read by their digits, never as floats."""
+    if given is UNSET or bytes(given) == b"null":
+        return None
+    try:
+        return parse_usd(bytes(given).decode().strip('"'))
+    except ValueError as error:
+        raise _wrong(f"maxTotalChargeUsd: {error}") from error
+
+
+def _wrong(message: str) -> Refusal:
+    return Refusal(400, "invalid-input", f"Input is not valid: {message}")

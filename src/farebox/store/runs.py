@@ -1,0 +1,163 @@
+"""Runs in the books' own file, and what they leave behind. Read and written on a thread of its own: what runs do must
+not wait for orders, nor orders for it longer than one transaction."""
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from msgspec.structs import astuple
+
+from farebox.ports import Account, BooksUnavailable, Key, LogLine, Record, Run, RunStatus
+from farebox.store import sql
+from farebox.store.sqlite import connect, is_worker_gone, transaction
+
+T = TypeVar("T")
+
+LINES_MAX = 1000
+
+_RUN = (
+    "id, account_id, key_id, worker, status, status_message, origin, input, timeout_seconds, memory_mbytes,"
+    " limit_nanos, dataset_id, store_id, queue_id, started_us, finished_us, exit_code"
+)
+_INSERT_RUN = f"INSERT INTO run ({_RUN}) VALUES ({sql.marks(_RUN)})"
+_RUN_NAMED = f"SELECT {_RUN} FROM run WHERE account_id = :account AND :id IN (id, dataset_id, store_id)"
+_RUNS = f"SELECT {_RUN} FROM run WHERE account_id = ? ORDER BY started_us {{}}, id {{}} LIMIT ? OFFSET ?"
+_COUNT_RUNS = "SELECT count(*) FROM run WHERE account_id = ?"
+_CHANGE_RUN = (
+    "UPDATE run SET status = ?, status_message = ?, finished_us = ?, exit_code = ? WHERE id = ? AND finished_us IS NULL"
+)
+_TELL_RUN = "UPDATE run SET status_message = ? WHERE id = ? AND finished_us IS NULL"
+_LIVE_WORKERS = "SELECT DISTINCT worker FROM run WHERE finished_us IS NULL"
+_TAKE_UP = f"""
+UPDATE run SET worker = :worker WHERE finished_us IS NULL AND worker IN (SELECT value FROM json_each(:gone))
+RETURNING {_RUN}
+"""
+_PUSH = "INSERT OR IGNORE INTO run_item (dataset_id, number, body) VALUES (?, ?, ?)"
+_ITEMS = "SELECT body FROM run_item WHERE dataset_id = ? ORDER BY number {} LIMIT ? OFFSET ?"
+_COUNT_ITEMS = "SELECT count(*) FROM run_item WHERE dataset_id = ?"
+_PUT_RECORD = "INSERT OR REPLACE INTO run_record (store_id, key, content_type, body) VALUES (?, ?, ?, ?)"
+_RECORD = "SELECT key, content_type, body FROM run_record WHERE store_id = ? AND key = ?"
+_RECORDS = "SELECT key, content_type, body FROM run_record WHERE store_id = ? ORDER BY key"
+_ADD_LINE = """
+INSERT INTO run_line (run_id, number, created_us, text)
+SELECT :run, coalesce(max(number), 0) + 1, :now, :text FROM run_line WHERE run_id = :run
+"""
+_LINES = f"""
+SELECT number, created_us, text FROM run_line WHERE run_id = ? AND number > ? ORDER BY number LIMIT {LINES_MAX}
+"""
+_OLD = "SELECT id, dataset_id, store_id FROM run WHERE finished_us < ? LIMIT 100"
+
+
+class SqliteRuns:
+    """The `Runs` port over one file. `worker` is the process's name in the books, and its lock there."""
+
+    def __init__(self, path: Path, worker: str) -> None:
+        self._path = path
+        self._worker = worker
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="farebox-runs")
+        self._db = connect(path)
+
+    async def close(self) -> None:
+        await self._do(self._db.close)
+        self._thread.shutdown()
+
+    async def create_run(self, run: Run) -> None:
+        await self._write(_INSERT_RUN, astuple(run))
+
+    async def run(self, account_id: int, run_id: str) -> Run | None:
+        given = {"account": account_id, "id": run_id}
+        rows = await self._do(lambda: self._db.execute(_RUN_NAMED, given).fetchall())
+        return Run(*rows[0]) if rows else None
+
+    async def runs(self, account_id: int, offset: int, limit: int, *, desc: bool) -> tuple[list[Run], int]:
+        order = "DESC" if desc else "ASC"
+
+        def find() -> tuple[list[Run], int]:
+            rows = self._db.execute(_RUNS.format(order, order), (account_id, limit, offset)).fetchall()
+            (total,) = self._db.execute(_COUNT_RUNS, (account_id,)).fetchone()
+            return [Run(*row) for row in rows], total
+
+        return await self._do(find)
+
+    async def change_run(
+        self, run_id: str, status: RunStatus, message: str, finished_us: int | None = None, exit_code: int | None = None
+    ) -> bool:
+        return await self._write(_CHANGE_RUN, (status, message, finished_us, exit_code, run_id)) > 0
+
+    async def tell_run(self, run_id: str, message: str) -> None:
+        await self._write(_TELL_RUN, (message, run_id))
+
+    async def take_up_runs(self) -> list[Run]:
+        def take() -> list[Run]:
+            workers = [row[0] for row in self._db.execute(_LIVE_WORKERS)]
+            gone = [name for name in workers if name != self._worker and is_worker_gone(self._path, name)]
+            if not gone:
+                return []
+            with transaction(self._db) as db:
+                rows = db.execute(_TAKE_UP, {"worker": self._worker, "gone": json.dumps(gone)}).fetchall()
+            return [Run(*row) for row in rows]
+
+        return await self._do(take)
+
+    async def push(self, dataset_id: str, number: int, body: bytes) -> None:
+        await self._write(_PUSH, (dataset_id, number, body))
+
+    async def items(self, dataset_id: str, offset: int, limit: int, *, desc: bool) -> tuple[list[bytes], int]:
+        def find() -> tuple[list[bytes], int]:
+            statement = _ITEMS.format("DESC" if desc else "ASC")
+            rows = self._db.execute(statement, (dataset_id, limit, offset)).fetchall()
+            (total,) = self._db.execute(_COUNT_ITEMS, (dataset_id,)).fetchone()
+            return [row[0] for row in rows], total
+
+        return await self._do(find)
+
+    async def put_record(self, store_id: str, record: Record) -> None:
+        await self._write(_PUT_RECORD, (store_id, *astuple(record)))
+
+    async def record(self, store_id: str, key: str) -> Record | None:
+        rows = await self._do(lambda: self._db.execute(_RECORD, (store_id, key)).fetchall())
+        return Record(*rows[0]) if rows else None
+
+    async def records(self, store_id: str) -> list[Record]:
+        return await self._do(lambda: [Record(*row) for row in self._db.execute(_RECORDS, (store_id,))])
+
+    async def add_line(self, run_id: str, created_us: int, text: str) -> None:
+        await self._write(_ADD_LINE, {"run": run_id, "now": created_us, "text": text})
+
+    async def lines(self, run_id: str, after: int) -> list[LogLine]:
+        return await self._do(lambda: [LogLine(*row) for row in self._db.execute(_LINES, (run_id, after))])
+
+    async def forget_runs(self, before_us: int) -> None:
+        def forget() -> int:
+            rows = self._db.execute(_OLD, (before_us,)).fetchall()
+            with transaction(self._db) as db:
+                for run_id, dataset_id, store_id in rows:
+                    db.execute("DELETE FROM run_item WHERE dataset_id = ?", (dataset_id,))
+                    db.execute("DELETE FROM run_record WHERE store_id = ?", (store_id,))
+                    db.execute("DELETE FROM run_line WHERE run_id = ?", (run_id,))
+                    db.execute("DELETE FROM run WHERE id = ?", (run_id,))
+            return len(rows)
+
+        while await self._do(forget):
+            pass
+
+    async def key_of_id(self, key_id: int) -> tuple[Account, Key] | None:
+        rows = await self._do(lambda: self._db.execute(sql.KEY_OF_ID, (key_id,)).fetchall())
+        return (Account(*rows[0][:4]), Key(*rows[0][4:])) if rows else None
+
+    async def _write(self, statement: str, given: Any) -> int:
+        def write() -> int:
+            with transaction(self._db) as db:
+                return db.execute(statement, given).rowcount
+
+        return await self._do(write)
+
+    async def _do(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except sqlite3.OperationalError as error:
+            raise BooksUnavailable(f"the books could not be used: {error}") from error
