@@ -12,7 +12,7 @@ test: .venv/.dev
 	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 # Frameworks that people build on: apart, because they bring a hundred packages along.
-test-frameworks: .venv/.dev .venv-frameworks/.done
+test-frameworks: .venv/.dev .venv-frameworks/.done .venv-apify1/.done .venv-apify2/.done
 	$(BIN)/python -m pytest tests/frameworks
 
 # Hang-ups, faults, 200 kills and 140 deaths at each step over 20,000 orders; takes some ten minutes.
@@ -41,11 +41,13 @@ docs: .venv/.dev
 lock:
 	uv pip compile -q pyproject.toml --extra mcp --group build -o requirements/run.txt $(LOCK)
 	uv pip compile -q pyproject.toml --extra mcp --group dev -o requirements/dev.txt $(LOCK)
-	uv pip compile -q --group pyproject.toml:frameworks -o requirements/frameworks.txt $(LOCK)
+	for group in frameworks apify1 apify2; do \
+		uv pip compile -q --group pyproject.toml:$$group -o requirements/$$group.txt $(LOCK); \
+	done
 LOCK := --generate-hashes --no-emit-index-url --no-header --no-annotate --universal --python-version 3.11 --upgrade
 
 clean:
-	rm -rf .venv .venv-frameworks tests/frameworks/node/node_modules tests/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-* tests/frameworks/*/node_modules tests/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/bin/python:
 	@tools/make-venv "$(PYTHON)"
@@ -61,8 +63,8 @@ clean:
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@touch $@
 
-.venv-frameworks/.done: .venv/bin/python requirements/frameworks.txt
-	@echo "Installing the frameworks into .venv-frameworks ..."
-	@tools/make-venv "$(PYTHON)" .venv-frameworks
-	@.venv-frameworks/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/frameworks.txt
+.venv-%/.done: .venv/bin/python requirements/%.txt
+	@echo "Installing $* into .venv-$* ..."
+	@tools/make-venv "$(PYTHON)" .venv-$*
+	@.venv-$*/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/$*.txt
 	@touch $@

@@ -168,6 +168,8 @@ class Runner:
         """A run from its beginning to its end, or from wherever it was."""
         try:
             ended = await self._work(run, asked)
+        except Refusal as refusal:
+            ended = "FAILED", refusal.message
         except Exception as error:
             log.error("a run failed in a way that nobody foresaw", exc_info=error)
             ended = "FAILED", "The run failed; the gateway's log says why"
@@ -219,7 +221,7 @@ class Runner:
         return status, f"{why}: {message}"
 
     async def _caller(self, going: "_Going") -> Caller:
-        """Whose run it is, on its terms as they are now. Raises Refusal 401 where the key was revoked, and ends the run."""
+        """Whose run it is, on its terms as they are now. A revoked key ends the run. Raises Refusal 401."""
         found = await self._runs.key_of_id(going.run.key_id)
         if found is None or found[1].revoked_us is not None or found[0].plan not in self._plans:
             going.stop("FAILED", "The key that began this run was revoked")
