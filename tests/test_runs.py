@@ -1,5 +1,6 @@
 """The run API of the Apify platform: runs, what they leave, who may see it, and what is wrong said in its own words."""
 
+import asyncio
 import gzip
 import json
 import re
@@ -14,6 +15,11 @@ import brotli
 import pytest
 from tools.chaos import simulator
 
+from farebox.ports import Record, Run
+from farebox.store.prepare import prepare
+from farebox.store.runs import SqliteRuns
+from farebox.store.sqlite import SqliteStore
+from farebox.web.items import Wanted, render
 from tests.gateway import Gateway, Response, eventually
 from tests.test_crash_points import charged
 
@@ -203,8 +209,6 @@ def test_items_come_as_they_are_asked_for(shared_gateway: Gateway, key: str) -> 
 
 
 def test_clean_items_have_no_hidden_members_and_none_is_empty() -> None:
-    from farebox.web.items import Wanted, render
-
     items = [b'{"#a":1,"b":1.50}', b'{"#a":1}', b"{}"]
     assert render(items, Wanted(skip_empty=True, skip_hidden=True))[0] == b'[{"b":1.50}]'
     assert render(items, Wanted(skip_hidden=True))[0] == b'[{"b":1.50},{},{}]'
@@ -365,3 +369,70 @@ def test_runs_of_several_workers_are_one_list(tmp_path: Path) -> None:
             assert ended["status"] == "ABORTED"
         assert ask(gateway, key, "/v2/actor-runs").json["data"]["total"] == 4
         gateway.audit()
+
+
+def test_a_run_is_left_at_a_stop_and_gone_on_with_at_the_next_start(tmp_path: Path, upstream: int) -> None:
+    url = f"http://127.0.0.1:{upstream}/api/v1"
+    gateway = Gateway(tmp_path, "--upstream", url, OPENROUTER_API_KEY="sk-or-x")
+    with gateway:
+        key = gateway.new_key("a", "--plan", "paying", "--prepaid", "1")
+        run = begin(gateway, key, {"requests": [{**CHAT, "model": "sim/echo:token-ms=400"}] * 16, "concurrency": 4}, "")
+        eventually(lambda: len(items_of(gateway, key, run)) >= 4)
+        gateway.stop()
+        assert gateway.process.returncode == 0
+    with gateway:
+        ended = run_of(ask(gateway, key, f"/v2/actor-runs/{run['id']}?waitForFinish=60"), 200)
+        assert ended["status"] == "SUCCEEDED"
+        assert [item["status"] for item in items_of(gateway, key, run)] == [200] * 16
+        assert len(charged(upstream)) == 16
+        log = ask(gateway, key, f"/v2/logs/{run['id']}").body.decode()
+        assert log.count("begins: 16 orders") == 2
+        gateway.audit()
+
+
+def test_old_runs_are_forgotten_with_what_they_left(tmp_path: Path) -> None:
+    path = tmp_path / "books.db"
+    prepare(path)
+
+    async def main() -> None:
+        store = await SqliteStore.open(path, "w")
+        account = await store.create_account("a", "paying", 0, 1)
+        key = await store.create_key(account.id, "", b"k", "hint", 1)
+        runs = SqliteRuns(path, "w")
+        for name in ("old", "new", "going"):
+            await runs.create_run(
+                Run(
+                    name,
+                    account.id,
+                    key.id,
+                    "w",
+                    "RUNNING",
+                    "",
+                    "API",
+                    b"",
+                    0,
+                    128,
+                    None,
+                    f"d-{name}",
+                    f"s-{name}",
+                    "q",
+                    1,
+                )
+            )
+            await runs.push(f"d-{name}", 1, b"{}")
+            await runs.put_record(f"s-{name}", Record("OUTPUT", "text/plain", b"x"))
+            await runs.add_line(name, 1, "line")
+        assert await runs.change_run("old", "SUCCEEDED", "", 100, 0)
+        assert await runs.change_run("new", "FAILED", "", 300, 1)
+        assert not await runs.change_run("new", "SUCCEEDED", "", 400, 0)  # it has finished
+        await runs.forget_runs(200)
+        left, total = await runs.runs(account.id, 0, 10, desc=False)
+        assert ([run.id for run in left], total) == (["going", "new"], 2)
+        for name, count in (("old", 0), ("new", 1), ("going", 1)):
+            assert (await runs.items(f"d-{name}", 0, 10, desc=False))[1] == count
+            assert len(await runs.records(f"s-{name}")) == count
+            assert len(await runs.lines(name, 0)) == count
+        await runs.close()
+        await store.close()
+
+    asyncio.run(main())

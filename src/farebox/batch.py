@@ -99,10 +99,19 @@ async def place(serving: Serving, caller: Caller, path: str, body: bytes, idempo
     if answer.is_refusal:
         raise _upstreams(answer, wire.typed_refusal(answer.status, said))
     generation_id = dict(answer.headers).get(b"x-generation-id", b"").decode() or None
-    # The fare as it stands in the books: an answer that was kept was paid for when it came.
-    found = await serving.books.generation(caller.account.id, generation_id) if generation_id else None
+    return Placed(generation_id, said, await _fare(serving.books, caller, generation_id))
+
+
+async def _fare(books: Books, caller: Caller, generation_id: str | None) -> Transfer | None:
+    """The fare as it stands in the books: an answer that was kept was paid for when it came."""
+    if generation_id is None:
+        return None
+    try:
+        found = await books.generation(caller.account.id, generation_id)
+    except BooksUnavailable:
+        return None  # it was answered: that it cannot be looked up now must not look like a failure
     end = found[1] if found is not None else None
-    return Placed(generation_id, said, end if end is not None and end.is_fare else None)
+    return end if end is not None and end.is_fare else None
 
 
 class Batch:

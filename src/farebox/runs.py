@@ -10,6 +10,7 @@ import secrets
 import string
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 
 import msgspec
 
@@ -178,7 +179,7 @@ class Runner:
         if ended is None:
             return
         status, message = ended
-        await _durably(lambda: self._say(run, message))
+        await self._say(run, message)
         exit_code = {"SUCCEEDED": 0, "FAILED": 1}.get(status)
         await _durably(lambda: self._runs.change_run(run.id, status, message, _now_us(), exit_code))
 
@@ -205,8 +206,9 @@ class Runner:
                 await self._say(run, f"order {result.number}: {result.status} {result.error.get('message')}")
             if len(done) % TOLD_EVERY == 0:
                 message = f"{len(done)} of {len(asked.orders)} orders"
-                await self._runs.tell_run(run.id, message)
                 await self._say(run, message)
+                with suppress(BooksUnavailable):
+                    await self._runs.tell_run(run.id, message)
 
         await self._heed()
         await batch.run(left, tell)
@@ -253,7 +255,9 @@ class Runner:
         return msgspec.json.encode({"message": message, "endpoint": base, "example": example})
 
     async def _say(self, run: Run, text: str) -> None:
-        await self._runs.add_line(run.id, _now_us(), text)
+        """A line of the log, if the books can be written: a run does not fail for want of a line."""
+        with suppress(BooksUnavailable):
+            await self._runs.add_line(run.id, _now_us(), text)
 
 
 class _Going:

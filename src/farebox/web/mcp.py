@@ -55,10 +55,16 @@ class Agents:
         return await asyncio.shield(self._ready)
 
     async def _run(self, ready: "asyncio.Future[Endpoint]") -> None:
-        tools = await asyncio.to_thread(import_module, "farebox.web.mcp_tools")
-        async with tools.serving(self) as endpoint:
-            ready.set_result(endpoint)
-            await asyncio.Event().wait()
+        try:
+            tools = await asyncio.to_thread(import_module, "farebox.web.mcp_tools")
+            async with tools.serving(self) as endpoint:
+                ready.set_result(endpoint)
+                await asyncio.Event().wait()
+        except Exception as error:
+            self._ready = None  # the next request tries again
+            if ready.done():
+                raise
+            ready.set_exception(error)
 
 
 def caller_in(scope: Mapping[str, object]) -> Caller:

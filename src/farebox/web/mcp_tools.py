@@ -145,9 +145,11 @@ async def serving(agents: Agents) -> AsyncIterator[Endpoint]:
     manager = StreamableHTTPSessionManager(
         server, json_response=True, stateless=True, security_settings=security, max_request_body_size=REQUEST_BYTES_MAX
     )
-    async with manager.run():
-        yield manager.handle_request
-    await tools.close()
+    try:
+        async with manager.run():
+            yield manager.handle_request
+    finally:
+        await tools.close()
 
 
 class _Tools:
