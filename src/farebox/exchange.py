@@ -72,6 +72,21 @@ class Request(Struct, frozen=True):
     caller: Caller | None = None
 
 
+class _HeldOrder(Struct, frozen=True):
+    """An order whose money is set aside; `answer_cap` where that was less than it can cost."""
+
+    hold_id: str
+    order: Order
+    answer_cap: int | None = None
+
+
+class _Unanswered(Struct, frozen=True):
+    """An order that the upstream did not answer: what that cost, and what its caller is told."""
+
+    verdict: Verdict
+    refusal: Refusal
+
+
 class Prices(Protocol):
     """The price list in force."""
 
@@ -129,40 +144,52 @@ class Exchange:
             if isinstance(held, Repeated):
                 yield await self._answer_again(held)
                 return
-            hold_id, order, answer_cap = held
-            verdict: Verdict = Unknown("the order was sent and not answered")
-            meter = Meter(request.wire, Progress("", order.model, self._now_us() // 1_000_000, request.client))
-            answer: Answer | None = None
+            async with self._serve(request, held) as answer:
+                yield answer
+
+    @asynccontextmanager
+    async def _serve(self, request: Request, held: "_HeldOrder") -> AsyncIterator[Answer]:
+        """Forward an order whose money is set aside, and settle however the block is left."""
+        order = held.order
+        meter = Meter(request.wire, Progress("", order.model, self._now_us() // 1_000_000, request.client))
+        verdict: Verdict = Unknown("the order was sent and not answered")
+        answer: Answer | None = None
+        try:
+            reply = await self._forward(request, order)
+            if isinstance(reply, _Unanswered):
+                verdict = reply.verdict
+                raise reply.refusal
+            meter.identify(reply.generation_id)
+            answer = Answer(reply, meter, self._streaming, held.answer_cap, is_kept=bool(request.idempotency_key))
             try:
-                try:
-                    crash_point("forward:before")
-                    reply = await self._upstream.forward(
-                        request.path, order.body, request.forwarded_headers, streamed=order.asked.streamed
-                    )
-                    crash_point("forward:after")
-                except UpstreamUnreachable as error:
-                    verdict = Nothing()
-                    refuse = connect_timeout if error.timed_out else unreachable
-                    raise refuse(f"The upstream cannot be reached: {error}") from error
-                except UpstreamBroke as error:
-                    verdict = Unknown(str(error))
-                    raise broken(f"The upstream did not answer: {error}. {SHELVED}") from error
-                meter.identify(reply.generation_id)
-                answer = Answer(reply, meter, self._streaming, answer_cap, is_kept=bool(request.idempotency_key))
-                try:
-                    await self._name_generation(hold_id, reply, answer, meter)
-                    yield answer
-                finally:
-                    verdict = answer.verdict()
-                    answer.close()
+                await self._name_generation(held.hold_id, reply, answer, meter)
+                yield answer
             finally:
-                settled = await self._settle(hold_id, verdict, meter, answer)
-                if answer is not None:
-                    answer.settled = settled
+                verdict = answer.verdict()
+                answer.close()
+        finally:
+            settled = await self._settle(held.hold_id, verdict, meter, answer)
+            if answer is not None:
+                answer.settled = settled
+
+    async def _forward(self, request: Request, order: Order) -> "Reply | _Unanswered":
+        """Send the order. What went wrong decides what it cost, and what its caller is told."""
+        crash_point("forward:before")
+        try:
+            reply = await self._upstream.forward(
+                request.path, order.body, request.forwarded_headers, streamed=order.asked.streamed
+            )
+        except UpstreamUnreachable as error:
+            refuse = connect_timeout if error.timed_out else unreachable
+            return _Unanswered(Nothing(), refuse(f"The upstream cannot be reached: {error}"))
+        except UpstreamBroke as error:
+            return _Unanswered(Unknown(str(error)), broken(f"The upstream did not answer: {error}. {SHELVED}"))
+        crash_point("forward:after")
+        return reply
 
     async def _hold(
         self, caller: Caller, order: Order, most: Ceiling, wire: Format, repeatable: Repeatable | None
-    ) -> tuple[str, Order, int | None] | Repeated:
+    ) -> "_HeldOrder | Repeated":
         """Set the ceiling aside, or what the balance covers of it with the answer capped to that."""
         now_us = self._now_us()
         place = PlaceHold(
@@ -185,11 +212,11 @@ class Exchange:
             raise
         match outcome:
             case Held(amount) if amount >= place.wanted_nanos:
-                return place.id, order, None
+                return _HeldOrder(place.id, order)
             case Held(amount):
                 answer_cap = most.tokens_covered(caller.plan, amount)
                 try:
-                    return place.id, capped(order, wire, answer_cap), answer_cap
+                    return _HeldOrder(place.id, capped(order, wire, answer_cap), answer_cap)
                 except Refusal:
                     await self._ledger.carry_out(Settle(place.id, Nothing(), now_us))
                     raise
