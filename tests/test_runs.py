@@ -378,13 +378,18 @@ def test_a_run_is_left_at_a_stop_and_gone_on_with_at_the_next_start(tmp_path: Pa
         key = gateway.new_key("a", "--plan", "paying", "--prepaid", "1")
         run = begin(gateway, key, {"requests": [{**CHAT, "model": "sim/echo:token-ms=400"}] * 16, "concurrency": 4}, "")
         eventually(lambda: len(items_of(gateway, key, run)) >= 4)
+        # The stop lasts: an order that was refused again and again meanwhile would be given up.
+        lasting = threading.Thread(target=lambda: gateway.chat(key, "first-token-ms=9000"))
+        lasting.start()
+        eventually(lambda: "held" in [line["what"] for line in gateway.orders("a")[4:]])
         gateway.stop()
+        lasting.join()
         assert gateway.process.returncode == 0
     with gateway:
         ended = run_of(ask(gateway, key, f"/v2/actor-runs/{run['id']}?waitForFinish=60"), 200)
         assert ended["status"] == "SUCCEEDED"
         assert [item["status"] for item in items_of(gateway, key, run)] == [200] * 16
-        assert len(charged(upstream)) == 16
+        assert len(charged(upstream)) == 17
         log = ask(gateway, key, f"/v2/logs/{run['id']}").body.decode()
         assert log.count("begins: 16 orders") == 2
         gateway.audit()
