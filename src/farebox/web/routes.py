@@ -26,9 +26,10 @@ from farebox.web.asgi import Endpoint, send_json
 from farebox.web.bodies import BodyBounds
 from farebox.web.mcp import Agents
 from farebox.web.metrics import metrics
+from farebox.web.platform import ERRORS
 from farebox.web.refusals import ENVELOPE, RefusalResponse, guarded, refuse
 from farebox.web.relay import relay
-from farebox.web.runs import ERRORS, RunApi
+from farebox.web.runs import RunApi
 
 BASES = ("/api/v1", "/v1")
 """OpenRouter's base, and the one OpenAI's and Anthropic's clients expect."""

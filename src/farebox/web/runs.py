@@ -5,34 +5,38 @@ run, dataset or store is as unknown as one that never was.
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
-from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import Struct
 from starlette.types import Receive, Scope, Send
 
-from farebox import __version__
 from farebox.core.errors import Refusal
 from farebox.core.headers import HeaderList, read_request_head
 from farebox.core.money import parse_usd
 from farebox.deadlines import Deadlines
 from farebox.identity.credentials import authenticate
-from farebox.ports import Account, Caller, Callers, Run, Runs
+from farebox.ports import Caller, Callers, Run, Runs
 from farebox.runs import Options, Runner
 from farebox.web.asgi import JSON, Endpoint, send_body, send_start, send_whole
 from farebox.web.bodies import BodyBounds, read_body
 from farebox.web.items import Wanted, render
+from farebox.web.platform import (
+    ACTOR_NAMES,
+    BUILD_ID,
+    ERRORS,
+    actor_object,
+    build_object,
+    enveloped,
+    iso,
+    origin_of,
+    run_object,
+    storage_object,
+    user_id,
+    user_object,
+)
 from farebox.web.refusals import BEGUN, guarded
-
-ACTOR_ID = "fareboxOpenRouter"
-BUILD_ID = "fareboxBuild00001"
-BUILD_NUMBER = "0.1.1"
-ACTOR_NAMES = frozenset({ACTOR_ID, "apify~openrouter", "~openrouter", "openrouter"})
-"""Under which clients ask for the Actor whose job this gateway does."""
 
 WAIT_SECONDS_MAX = 60
 SYNC_SECONDS_MAX = 300
@@ -40,30 +44,6 @@ LOG_POLL_SECONDS = 0.3
 PAGE_MAX = 1000
 UNLIMITED = 999_999_999_999
 """What the platform says as the limit where none was asked for."""
-
-_TYPES = {
-    "authentication": "user-or-token-not-found",
-    "invalid_request": "invalid-request",
-    "not_found": "record-not-found",
-    "payload_too_large": "request-too-large",
-    "permission_denied": "insufficient-permissions",
-    "rate_limit_exceeded": "rate-limit-exceeded",
-    "payment_required": "not-enough-usage-to-run-paid-actor",
-    "timeout": "request-timeout",
-    "provider_unavailable": "internal-server-error",
-}
-
-
-class ApifyErrors:
-    """The platform's error envelope."""
-
-    def refusal_body(self, refusal: Refusal) -> bytes:
-        kind = "unsupported-content-encoding" if refusal.status == 415 else refusal.error_type
-        kind = _TYPES.get(kind, kind)
-        return msgspec.json.encode({"error": {"type": kind, "message": refusal.message}})
-
-
-ERRORS = ApifyErrors()
 
 
 class Answered(Struct, frozen=True):
@@ -193,7 +173,7 @@ class RunApi:
             call.number("timeout", 3600, most=86_400),
             call.number("memory", 1024, least=128, most=32_768),
             limit_nanos,
-            _origin(call.scope),
+            origin_of(call.scope),
         )
         return await self._runner.begin(call.caller, body, options)
 
@@ -208,7 +188,7 @@ class RunApi:
         run = await self._begin(call)
         run = await self._waited(call, run, min(call.number("waitForFinish", 0), WAIT_SECONDS_MAX))
         location = (b"location", f"/v2/actor-runs/{run.id}".encode())
-        return Answered(_data(_run_object(run)), 201, [JSON, location])
+        return Answered(enveloped(run_object(run)), 201, [JSON, location])
 
     async def _finished(self, call: Call) -> Run:
         run = await self._waited(call, await self._begin(call), SYNC_SECONDS_MAX)
@@ -233,7 +213,7 @@ class RunApi:
         desc = call.flag("desc")
         found, total = await self._runs.runs(call.caller.account.id, offset, limit, desc=desc)
         page = {"total": total, "offset": offset, "limit": limit, "desc": desc, "count": len(found)}
-        return Answered(_data({**page, "items": [_run_object(run) for run in found]}))
+        return Answered(enveloped({**page, "items": [run_object(run) for run in found]}))
 
     async def _last(self, call: Call) -> Run:
         found, _ = await self._runs.runs(call.caller.account.id, 0, 1, desc=True)
@@ -242,7 +222,7 @@ class RunApi:
         return found[0]
 
     async def _last_run(self, call: Call) -> Answered:
-        return Answered(_data(_run_object(await self._last(call))))
+        return Answered(enveloped(run_object(await self._last(call))))
 
     async def _last_items(self, call: Call) -> Answered:
         return await self._rendered(call, await self._last(call))
@@ -257,12 +237,12 @@ class RunApi:
     async def _run(self, call: Call) -> Answered:
         run = await self._own(call, "Actor run")
         run = await self._waited(call, run, min(call.number("waitForFinish", 0), WAIT_SECONDS_MAX))
-        return Answered(_data(_run_object(run)))
+        return Answered(enveloped(run_object(run)))
 
     async def _abort(self, call: Call) -> Answered:
         run = await self._own(call, "Actor run")
         await self._runner.abort(run)
-        return Answered(_data(_run_object(await self._waited(call, run, 0))))
+        return Answered(enveloped(run_object(await self._waited(call, run, 0))))
 
     async def _log(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A line each, with its moment; streamed until the run has finished where that is asked for."""
@@ -273,7 +253,7 @@ class RunApi:
         after = 0
         while True:
             lines = await self._runs.lines(run.id, after)
-            text = "".join(f"{_iso(line.created_us)} {line.text}\n" for line in lines)
+            text = "".join(f"{iso(line.created_us)} {line.text}\n" for line in lines)
             if lines:
                 after = lines[-1].number
                 await send_body(send, text.encode(), more=True)
@@ -309,11 +289,11 @@ class RunApi:
     async def _dataset(self, call: Call) -> Answered:
         run = await self._own(call, "Dataset")
         _, total = await self._runs.items(run.dataset_id, 0, 0, desc=False)
-        return Answered(_data({**_storage(run, run.dataset_id), "itemCount": total, "cleanItemCount": total}))
+        return Answered(enveloped({**storage_object(run, run.dataset_id), "itemCount": total, "cleanItemCount": total}))
 
     async def _store(self, call: Call) -> Answered:
         run = await self._own(call, "Key-value store")
-        return Answered(_data(_storage(run, run.store_id)))
+        return Answered(enveloped(storage_object(run, run.store_id)))
 
     async def _keys(self, call: Call) -> Answered:
         run = await self._own(call, "Key-value store")
@@ -324,7 +304,7 @@ class RunApi:
         is_more = len(records) > limit
         following = shown[-1]["key"] if is_more and shown else None
         page = {"items": shown, "count": len(shown), "limit": limit, "exclusiveStartKey": after or None}
-        return Answered(_data({**page, "isTruncated": is_more, "nextExclusiveStartKey": following}))
+        return Answered(enveloped({**page, "isTruncated": is_more, "nextExclusiveStartKey": following}))
 
     async def _record(self, call: Call) -> Answered:
         run = await self._own(call, "Key-value store")
@@ -346,15 +326,15 @@ class RunApi:
             "pendingRequestCount": 0,
             "hadMultipleClients": False,
         }
-        return Answered(_data({**_storage(run, run.queue_id), **counts}))
+        return Answered(enveloped({**storage_object(run, run.queue_id), **counts}))
 
     # Who and what
 
     async def _actor(self, call: Call) -> Answered:
-        return Answered(_data(_actor_object(call.caller.account)))
+        return Answered(enveloped(actor_object(call.caller.account)))
 
     async def _default_build(self, call: Call) -> Answered:
-        return Answered(_data(_build_object(call.caller.account)))
+        return Answered(enveloped(build_object(call.caller.account)))
 
     async def _build(self, call: Call) -> Answered:
         if call.named("id") != BUILD_ID:
@@ -362,160 +342,10 @@ class RunApi:
         return await self._default_build(call)
 
     async def _me(self, call: Call) -> Answered:
-        return Answered(_data(_user_object(call.caller)))
+        return Answered(enveloped(user_object(call.caller)))
 
     async def _user(self, call: Call) -> Answered:
         account = call.caller.account
-        if call.named("id") not in (user_id(account), account.name):
+        if call.named("id") not in (user_id(account.id), account.name):
             raise Refusal(404, "record-not-found", f"User {call.named('id')[:100]!r} was not found")
-        return Answered(_data({"id": user_id(account), "username": account.name, "profile": {}}))
-
-
-def user_id(account: Account) -> str:
-    """Seventeen characters, as the platform's are."""
-    return f"account{account.id:010d}"
-
-
-def _data(value: object) -> bytes:
-    return msgspec.json.encode({"data": value})
-
-
-def _iso(us: int) -> str:
-    return datetime.fromtimestamp(us / 1_000_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-_CREATED = "2026-01-01T00:00:00.000Z"
-
-
-def _origin(scope: Scope) -> str:
-    """CLI, MCP and others say who they are; nobody else does."""
-    said = next((value for name, value in scope["headers"] if name == b"x-apify-request-origin"), b"")
-    text = said.decode("latin-1")
-    return text if text in ("CLI", "CI", "MCP", "WEB", "ACTOR") else "API"
-
-
-def _run_object(run: Run) -> dict[str, Any]:
-    ended_us = run.finished_us if run.finished_us is not None else time.time_ns() // 1000
-    seconds = max(0, ended_us - run.started_us) / 1_000_000
-    return {
-        "id": run.id,
-        "actId": ACTOR_ID,
-        "userId": user_id(Account(run.account_id, "", "", 0)),
-        "actorTaskId": None,
-        "startedAt": _iso(run.started_us),
-        "finishedAt": None if run.finished_us is None else _iso(run.finished_us),
-        "status": run.status,
-        "statusMessage": run.status_message or None,
-        "isStatusMessageTerminal": run.is_finished,
-        "meta": {"origin": run.origin},
-        "stats": {
-            "inputBodyLen": len(run.input),
-            "rebootCount": 0,
-            "restartCount": 0,
-            "resurrectCount": 0,
-            "durationMillis": int(seconds * 1000),
-            "runTimeSecs": seconds,
-            "computeUnits": 0,
-        },
-        "options": {
-            "build": "latest",
-            "timeoutSecs": run.timeout_seconds,
-            "memoryMbytes": run.memory_mbytes,
-            "diskMbytes": 2 * run.memory_mbytes,
-        },
-        "buildId": BUILD_ID,
-        "buildNumber": BUILD_NUMBER,
-        "exitCode": run.exit_code,
-        "generalAccess": "RESTRICTED",
-        "defaultKeyValueStoreId": run.store_id,
-        "defaultDatasetId": run.dataset_id,
-        "defaultRequestQueueId": run.queue_id,
-        "usage": {},
-        "usageTotalUsd": 0,
-        "usageUsd": {},
-    }
-
-
-def _storage(run: Run, storage_id: str) -> dict[str, Any]:
-    moment = _iso(run.finished_us or run.started_us)
-    return {
-        "id": storage_id,
-        "name": None,
-        "userId": user_id(Account(run.account_id, "", "", 0)),
-        "actId": ACTOR_ID,
-        "actRunId": run.id,
-        "createdAt": _iso(run.started_us),
-        "modifiedAt": moment,
-        "accessedAt": moment,
-        "generalAccess": "RESTRICTED",
-        "consoleUrl": f"https://console.apify.com/storage/{storage_id}",
-    }
-
-
-def _actor_object(account: Account) -> dict[str, Any]:
-    return {
-        "id": ACTOR_ID,
-        "userId": user_id(account),
-        "name": "openrouter",
-        "username": "apify",
-        "title": "OpenRouter",
-        "description": "Any model of any provider with one key, charged to the exact event.",
-        "isPublic": True,
-        "createdAt": _CREATED,
-        "modifiedAt": _CREATED,
-        "stats": {"totalBuilds": 1, "totalRuns": 0, "totalUsers": 1},
-        "versions": [],
-        "defaultRunOptions": {"build": "latest", "timeoutSecs": 3600, "memoryMbytes": 1024},
-        "taggedBuilds": {"latest": {"buildId": BUILD_ID, "buildNumber": BUILD_NUMBER, "finishedAt": _CREATED}},
-    }
-
-
-def _build_object(account: Account) -> dict[str, Any]:
-    return {
-        "id": BUILD_ID,
-        "actId": ACTOR_ID,
-        "userId": user_id(account),
-        "startedAt": _CREATED,
-        "finishedAt": _CREATED,
-        "status": "SUCCEEDED",
-        "meta": {"origin": "API"},
-        "buildNumber": BUILD_NUMBER,
-        "readme": f"Farebox {__version__}",
-    }
-
-
-def _user_object(caller: Caller) -> dict[str, Any]:
-    is_paying = caller.plan.name != "free"
-    return {
-        "id": user_id(caller.account),
-        "username": caller.account.name,
-        "profile": {"name": caller.account.name},
-        "email": f"{user_id(caller.account)}@farebox.invalid",
-        "proxy": {"password": "", "groups": []},
-        "plan": {
-            "id": caller.plan.name.upper(),
-            "description": caller.plan.name,
-            "isEnabled": True,
-            "tier": "BRONZE" if is_paying else "FREE",
-            "monthlyBasePriceUsd": 0,
-            "monthlyUsageCreditsUsd": 0,
-            "usageDiscountPercent": 0,
-            "enabledPlatformFeatures": [],
-            "maxMonthlyUsageUsd": 0,
-            "maxActorMemoryGbytes": 32,
-            "maxMonthlyActorComputeUnits": 0,
-            "maxMonthlyResidentialProxyGbytes": 0,
-            "maxMonthlyProxySerps": 0,
-            "maxMonthlyExternalDataTransferGbytes": 0,
-            "maxActorCount": 0,
-            "maxActorTaskCount": 0,
-            "dataRetentionDays": 7,
-            "availableProxyGroups": {},
-            "teamAccountSeatCount": 1,
-            "supportLevel": "COMMUNITY",
-            "availableAddOns": [],
-        },
-        "effectivePlatformFeatures": {},
-        "isPaying": is_paying,
-        "createdAt": _iso(caller.account.created_us),
-    }
+        return Answered(enveloped({"id": user_id(account.id), "username": account.name, "profile": {}}))
