@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+import resource
 import socket
 import threading
 import time
@@ -102,6 +104,21 @@ def test_more_connections_than_are_open_at_once_are_told_to_come_back(tmp_path: 
         for each in (*idle, *more):
             each.close()
         eventually(lambda: order(gateway, "/messages").status == 200)
+
+
+def test_a_server_may_open_as_many_files_as_its_connections_need(tmp_path: Path) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    wanted = 1_000 if hard == resource.RLIM_INFINITY else min(1_000, hard)
+    gateway = Gateway(tmp_path, FAREBOX_CONNECTIONS_MAX="250")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, hard), hard))
+    try:
+        gateway.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    limits = Path(f"/proc/{gateway.process.pid}/limits").read_text()
+    gateway.stop()
+    assert int(re.findall(r"Max open files\s+(\d+)", limits)[0]) == wanted
 
 
 def test_a_writer_with_too_much_to_do_takes_no_new_hold_and_ends_what_began() -> None:

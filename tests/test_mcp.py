@@ -91,6 +91,15 @@ def test_models_are_listed_with_their_prices(shared_gateway: Gateway, key: str) 
     assert text_of(call(shared_gateway, key, "list_models", search="no such")) == "No model matches."
 
 
+def test_models_that_the_plan_does_not_include_are_not_listed(tmp_path: Path) -> None:
+    (tmp_path / "farebox.toml").write_text("[plans.small]\nmodels = ['sim/ti*']\n")
+    with Gateway(tmp_path) as gateway:
+        small = gateway.new_key("a", "--plan", "small", "--prepaid", "1")
+        told = call(gateway, small, "list_models").structured_content
+        assert [model["id"] for model in told["models"]] == ["sim/tiny"]
+        assert call(gateway, small, "chat", model="sim/echo", prompt="Hi").is_error
+
+
 def test_what_was_spent_is_told(shared_gateway: Gateway, key: str) -> None:
     call(shared_gateway, key, "chat", model="sim/echo", prompt="Hello")
     told = call(shared_gateway, key, "spending").structured_content

@@ -5,6 +5,7 @@ import gzip
 import json
 import re
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from decimal import Decimal
@@ -16,6 +17,7 @@ import pytest
 from tools.chaos import simulator
 
 from farebox.ports import Record, Run
+from farebox.runs import TAKE_UP_SECONDS
 from farebox.store.prepare import prepare
 from farebox.store.runs import SqliteRuns
 from farebox.store.sqlite import SqliteStore
@@ -361,22 +363,39 @@ def test_a_run_outlives_the_process_and_pays_for_nothing_twice(tmp_path: Path, u
         # 410: the answer was lost with the process; what it cost is asked of the upstream, and charged once.
         assert {item["status"] for item in found} <= {200, 410}
         assert sum(item["status"] == 410 for item in found) <= 4
+        totals = output(gateway, key, run)
+        assert (totals["orders"], totals["served"]) == (24, sum(item["status"] == 200 for item in found))
         named = [item["generation_id"] for item in found if item["generation_id"]]
         assert sorted(named) == sorted(charged(upstream))
         eventually(lambda: gateway.audit()["orders"]["pending"] == 0, seconds=30)
 
 
-def test_runs_of_several_workers_are_one_list(tmp_path: Path) -> None:
+def test_runs_of_several_workers_are_one_list_and_each_is_carried_through_once(tmp_path: Path) -> None:
     with Gateway(tmp_path, FAREBOX_WORKERS="2") as gateway:
         key = gateway.new_key("a", "--plan", "paying", "--prepaid", "1")
-        begun = [begin(gateway, key, {"requests": [SLOW] * 40, "concurrency": 2}, "") for _ in range(4)]
+        begun = [begin(gateway, key, {"requests": [SLOW] * 80, "concurrency": 1}, "") for _ in range(4)]
+        time.sleep(TAKE_UP_SECONDS + 1)
         for run in begun:  # whichever process hears of it
             ask(gateway, key, f"/v2/actor-runs/{run['id']}/abort", b"")
         for run in begun:
             ended = run_of(ask(gateway, key, f"/v2/actor-runs/{run['id']}?waitForFinish=60"), 200)
             assert ended["status"] == "ABORTED"
+            assert ask(gateway, key, f"/v2/logs/{run['id']}").body.count(b" begins: ") == 1
         assert ask(gateway, key, "/v2/actor-runs").json["data"]["total"] == 4
         gateway.audit()
+
+
+def test_an_abort_that_another_process_was_told_of_is_heeded(gateway: Gateway) -> None:
+    run = begin(gateway, gateway.key, {"requests": [SLOW] * 80, "concurrency": 1}, "")
+
+    async def tell() -> None:
+        other = SqliteRuns(gateway.folder / "data" / "farebox.db", "another")
+        assert await other.change_run(run["id"], "ABORTING", "")
+        await other.close()
+
+    asyncio.run(tell())
+    ended = run_of(ask(gateway, gateway.key, f"/v2/actor-runs/{run['id']}?waitForFinish=60"), 200)
+    assert ended["status"] == "ABORTED"
 
 
 def test_a_run_is_left_at_a_stop_and_gone_on_with_at_the_next_start(tmp_path: Path, upstream: int) -> None:

@@ -33,6 +33,9 @@ DEMO_ACCOUNT = "demo"
 DEMO_USD = "5"
 DEMO_MODEL = "sim/echo"
 
+OTHER_FILES = 500
+"""Books, locks, logs, and connections that are told to come back."""
+
 CLOSE_SECONDS = 5
 """How long requests may go on that are no orders, once those have had their grace."""
 
@@ -126,9 +129,7 @@ async def _refuse_demo(accounts: Accounts, host: str) -> None:
 
 
 def _run(settings: Settings, bound: socket.socket) -> None:
-    # A connection is a file to the system, which allows few unless it is asked.
-    _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))
+    _allow_files(2 * settings.connections_max + OTHER_FILES)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # Workers are new processes: they read the settings for themselves, so what the command line said goes along.
     for name in ("host", "port", "workers", "database_url", "upstream_url", "public_url"):
@@ -156,6 +157,14 @@ def _run(settings: Settings, bound: socket.socket) -> None:
         _Workers(config, sockets=[bound]).run()
     else:
         uvicorn.Server(config).run(sockets=[bound])
+
+
+def _allow_files(wanted: int) -> None:
+    """A connection is a file to the system, which allows few unless it is asked; an order has two."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    granted = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+    if now != resource.RLIM_INFINITY and granted > now:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (granted, most))
 
 
 class _Workers(Multiprocess):
