@@ -210,6 +210,24 @@ def test_items_come_as_they_are_asked_for(shared_gateway: Gateway, key: str) -> 
     assert [ask(shared_gateway, key, alias).body for alias in aliases] == [whole.body] * 2
 
 
+def test_more_items_than_fit_into_memory_are_asked_for_page_by_page(shared_gateway: Gateway, key: str) -> None:
+    run = begin(shared_gateway, key, {})
+
+    async def fill() -> None:
+        other = SqliteRuns(shared_gateway.folder / "data" / "farebox.db", "another")
+        for number in (1, 2, 3):
+            await other.push(run["defaultDatasetId"], number, b'{"number":%d,"a":"%b"}' % (number, b"x" * 30_000_000))
+        await other.close()
+
+    asyncio.run(fill())
+    path = f"/v2/datasets/{run['defaultDatasetId']}/items"
+    refused = ask(shared_gateway, key, path)
+    assert error_of(refused) == (400, "invalid-value")
+    assert "limit: ask for fewer" in refused.json["error"]["message"]
+    pages = [ask(shared_gateway, key, f"{path}?limit=1&offset={offset}&fields=number").json for offset in range(3)]
+    assert pages == [[{"number": number}] for number in (1, 2, 3)]
+
+
 def test_clean_items_have_no_hidden_members_and_none_is_empty() -> None:
     items = [b'{"#a":1,"b":1.50}', b'{"#a":1}', b"{}"]
     assert render(items, Wanted(skip_empty=True, skip_hidden=True))[0] == b'[{"b":1.50}]'

@@ -181,6 +181,20 @@ class LogLine(Struct, frozen=True):
     text: str
 
 
+class ItemOutcome(Struct, frozen=True):
+    """What an item tells of its order."""
+
+    number: int
+    status: int
+    cost_usd: str | None
+    fare_events: int | None
+    fare_usd: str | None
+
+
+class TooLong(Exception):  # noqa: N818 - the word of the house
+    """More was asked for at once than is held in memory; the message says how much that is."""
+
+
 class Runs(Protocol):
     """Runs, and what they leave behind. Each method raises BooksUnavailable."""
 
@@ -207,7 +221,12 @@ class Runs(Protocol):
         """Put an item in its place in a dataset; the second time it stays as it is."""
 
     async def items(self, dataset_id: str, offset: int, limit: int, *, desc: bool) -> tuple[list[bytes], int]:
-        """A page of a dataset, and how many items it has."""
+        """A page of a dataset, and how many items it has. Raises TooLong."""
+
+    async def item_count(self, dataset_id: str) -> int: ...
+
+    async def outcomes(self, dataset_id: str) -> list[ItemOutcome]:
+        """What became of each order that has its item, however long its answer was."""
 
     async def put_record(self, store_id: str, record: Record) -> None: ...
 

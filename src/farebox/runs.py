@@ -37,8 +37,6 @@ HEED_SECONDS = 1.0
 TAKE_UP_SECONDS = 5.0
 FORGET_SECONDS = 3600.0
 WAIT_POLL_SECONDS = 0.1
-ITEMS_AT_ONCE = 1000
-
 TOLD_EVERY = 20
 """A run's status message tells how far it is after so many orders."""
 
@@ -233,15 +231,11 @@ class Runner:
     async def _done_before(self, run: Run) -> tuple[set[int], Totals]:
         """The orders that have their items already, and what those came to."""
         done, totals = set[int](), Totals()
-        while True:
-            items, _ = await self._runs.items(run.dataset_id, len(done), ITEMS_AT_ONCE, desc=False)
-            for item in items:
-                read = _decode_item(item)
-                done.add(read.number)
-                fare_nanos = 0 if read.fare_usd is None else parse_usd(read.fare_usd)
-                totals.add(read.status, read.cost_usd, read.fare_events, fare_nanos)
-            if not items:
-                return done, totals
+        for told in await self._runs.outcomes(run.dataset_id):
+            done.add(told.number)
+            fare_nanos = 0 if told.fare_usd is None else parse_usd(told.fare_usd)
+            totals.add(told.status, told.cost_usd, told.fare_events, fare_nanos)
+        return done, totals
 
     def _usage(self) -> bytes:
         """What a run without orders leaves: how to use the server."""
@@ -289,17 +283,6 @@ async def _durably(write: Callable[[], Awaitable[object]]) -> None:
         except BooksUnavailable as error:
             log.error("a run waits for the books: %s", error)
             await asyncio.sleep(HEED_SECONDS)
-
-
-class _Item(msgspec.Struct):
-    number: int
-    status: int
-    cost_usd: str | None
-    fare_events: int | None
-    fare_usd: str | None
-
-
-_decode_item = msgspec.json.Decoder(_Item).decode
 
 
 def _told(totals: Totals) -> dict[str, object]:

@@ -11,13 +11,16 @@ from typing import Any, TypeVar
 
 from msgspec.structs import astuple
 
-from farebox.ports import Account, BooksUnavailable, Key, LogLine, Record, Run, RunStatus
+from farebox.ports import Account, BooksUnavailable, ItemOutcome, Key, LogLine, Record, Run, RunStatus, TooLong
 from farebox.store import sql
 from farebox.store.sqlite import connect, is_worker_gone, transaction
 
 T = TypeVar("T")
 
 LINES_MAX = 1000
+
+PAGE_BYTES_MAX = 64 * 1024 * 1024
+"""Items that are in memory at once for one reader."""
 
 _RUN = (
     "id, account_id, key_id, worker, status, status_message, origin, input, timeout_seconds, memory_mbytes,"
@@ -38,6 +41,15 @@ RETURNING {_RUN}
 """
 _PUSH = "INSERT OR IGNORE INTO run_item (dataset_id, number, body) VALUES (?, ?, ?)"
 _ITEMS = "SELECT body FROM run_item WHERE dataset_id = ? ORDER BY number {} LIMIT ? OFFSET ?"
+_SIZE_OF_ITEMS = """
+SELECT coalesce(sum(size), 0) FROM (
+    SELECT length(body) AS size FROM run_item WHERE dataset_id = ? ORDER BY number {} LIMIT ? OFFSET ?
+)
+"""
+_OUTCOMES = """
+SELECT number, json_extract(text, '$.status'), json_extract(text, '$.cost_usd'), json_extract(text, '$.fare_events'),
+json_extract(text, '$.fare_usd') FROM (SELECT number, CAST(body AS TEXT) AS text FROM run_item WHERE dataset_id = ?)
+"""
 _COUNT_ITEMS = "SELECT count(*) FROM run_item WHERE dataset_id = ?"
 _PUT_RECORD = "INSERT OR REPLACE INTO run_record (store_id, key, content_type, body) VALUES (?, ?, ?, ?)"
 _RECORD = "SELECT key, content_type, body FROM run_record WHERE store_id = ? AND key = ?"
@@ -108,12 +120,23 @@ class SqliteRuns:
 
     async def items(self, dataset_id: str, offset: int, limit: int, *, desc: bool) -> tuple[list[bytes], int]:
         def find() -> tuple[list[bytes], int]:
-            statement = _ITEMS.format("DESC" if desc else "ASC")
+            order = "DESC" if desc else "ASC"
+            (size,) = self._db.execute(_SIZE_OF_ITEMS.format(order), (dataset_id, limit, offset)).fetchone()
+            if size > PAGE_BYTES_MAX:
+                raise TooLong(f"{size} bytes of items; at most {PAGE_BYTES_MAX} are given at once")
+            statement = _ITEMS.format(order)
             rows = self._db.execute(statement, (dataset_id, limit, offset)).fetchall()
             (total,) = self._db.execute(_COUNT_ITEMS, (dataset_id,)).fetchone()
             return [row[0] for row in rows], total
 
         return await self._do(find)
+
+    async def item_count(self, dataset_id: str) -> int:
+        row = await self._do(lambda: self._db.execute(_COUNT_ITEMS, (dataset_id,)).fetchone())
+        return int(row[0])
+
+    async def outcomes(self, dataset_id: str) -> list[ItemOutcome]:
+        return await self._do(lambda: [ItemOutcome(*row) for row in self._db.execute(_OUTCOMES, (dataset_id,))])
 
     async def put_record(self, store_id: str, record: Record) -> None:
         await self._write(_PUT_RECORD, (store_id, *astuple(record)))

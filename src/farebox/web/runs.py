@@ -17,7 +17,7 @@ from farebox.core.headers import HeaderList, read_request_head
 from farebox.core.money import parse_usd
 from farebox.deadlines import Deadlines
 from farebox.identity.credentials import authenticate
-from farebox.ports import Caller, Callers, Run, Runs
+from farebox.ports import Caller, Callers, Run, Runs, TooLong
 from farebox.runs import Options, Runner
 from farebox.web.asgi import JSON, Endpoint, send_body, send_start, send_whole
 from farebox.web.bodies import BodyBounds, read_body
@@ -277,7 +277,10 @@ class RunApi:
         )
         offset, limit = call.number("offset", 0), call.number("limit", UNLIMITED)
         desc = call.flag("desc")
-        items, total = await self._runs.items(run.dataset_id, offset, limit, desc=desc)
+        try:
+            items, total = await self._runs.items(run.dataset_id, offset, limit, desc=desc)
+        except TooLong as error:
+            raise Refusal(400, "invalid-value", f"limit: ask for fewer items at once: these are {error}") from error
         body, content_type = render(items, wanted)
         paging = {"offset": offset, "limit": limit, "count": len(items), "total": total, "desc": str(desc).lower()}
         headers = [(f"x-apify-pagination-{name}".encode(), str(value).encode()) for name, value in paging.items()]
@@ -288,7 +291,7 @@ class RunApi:
 
     async def _dataset(self, call: Call) -> Answered:
         run = await self._own(call, "Dataset")
-        _, total = await self._runs.items(run.dataset_id, 0, 0, desc=False)
+        total = await self._runs.item_count(run.dataset_id)
         return Answered(enveloped({**storage_object(run, run.dataset_id), "itemCount": total, "cleanItemCount": total}))
 
     async def _store(self, call: Call) -> Answered:
