@@ -23,6 +23,7 @@ from farebox.store.runs import SqliteRuns
 from farebox.store.sqlite import SqliteStore
 from farebox.web.items import Wanted, render
 from tests.gateway import Gateway, Response, eventually
+from tests.test_batch import assert_paid_once
 from tests.test_crash_points import charged
 
 CHAT = {"model": "sim/echo", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 20}
@@ -383,8 +384,7 @@ def test_a_run_outlives_the_process_and_pays_for_nothing_twice(tmp_path: Path, u
         assert sum(item["status"] == 410 for item in found) <= 4
         totals = output(gateway, key, run)
         assert (totals["orders"], totals["served"]) == (24, sum(item["status"] == 200 for item in found))
-        named = [item["generation_id"] for item in found if item["generation_id"]]
-        assert sorted(named) == sorted(charged(upstream))
+        assert_paid_once([item["generation_id"] for item in found], charged(upstream))
         eventually(lambda: gateway.audit()["orders"]["pending"] == 0, seconds=30)
 
 

@@ -90,14 +90,8 @@ async def running(settings: Settings, admission: Admission) -> AsyncIterator[rou
         with suppress(TimeoutError):
             async with asyncio.timeout(FIRST_PRICES_SECONDS):
                 await catalog.refresh()
-        exchange = Exchange(
-            callers,
-            catalog,
-            store,
-            upstream,
-            streaming_of(settings, deadlines),
-            admission,
-        )
+        streaming = streaming_of(settings, deadlines)
+        exchange = Exchange(callers, catalog, store, upstream, streaming, admission)
         await stack.enter_async_context(
             _in_background(
                 catalog.keep_fresh(),
@@ -115,7 +109,6 @@ async def running(settings: Settings, admission: Admission) -> AsyncIterator[rou
         runs = SqliteRuns(store.path, store.worker)
         stack.push_async_callback(runs.close)
         runner = Runner(runs, serving, admission, plans, store.worker, (settings.public_url or "").rstrip("/"))
-        await stack.enter_async_context(_in_background(runner.keep_going()))
         bounds = BodyBounds(settings.body_bytes_max, settings.body_seconds)
         yield routes.Services(
             exchange,
@@ -128,6 +121,7 @@ async def running(settings: Settings, admission: Admission) -> AsyncIterator[rou
             deadlines,
             store,
             agents,
+            runner,
             RunApi(callers, runs, runner, bounds, deadlines),
             settings.metrics_token.get_secret_value() if settings.metrics_token else None,
             frozenset(host.lower().encode() for host in settings.allowed_hosts),
@@ -177,7 +171,8 @@ class App:
             # What is here now stays: the collector need not walk it again and again while orders come and go.
             gc.collect()
             gc.freeze()
-            with stopping_in_order(admission, self._settings.grace_seconds):
-                await send({"type": "lifespan.startup.complete"})
-                await receive()
+            async with _in_background(services.runner.keep_going()):
+                with stopping_in_order(admission, self._settings.grace_seconds):
+                    await send({"type": "lifespan.startup.complete"})
+                    await receive()
         await send({"type": "lifespan.shutdown.complete"})

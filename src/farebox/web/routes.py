@@ -21,6 +21,7 @@ from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange
 from farebox.generations import Generations
 from farebox.ports import Books, Callers
+from farebox.runs import Runner
 from farebox.web import account, catalog, docs
 from farebox.web.asgi import Endpoint, send_json
 from farebox.web.bodies import BodyBounds
@@ -63,6 +64,7 @@ class Services:
     deadlines: Deadlines
     books: Books
     agents: Agents
+    runner: Runner
     run_api: RunApi
     metrics_token: str | None
     hosts: frozenset[bytes]
