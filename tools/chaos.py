@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -328,10 +329,15 @@ _BODIES: tuple[tuple[str, dict[str, Any]], ...] = (
 
 @contextmanager
 def simulator() -> Iterator[int]:
-    port = _free_port()
-    command = [sys.executable, "-m", "farebox", "simulate", "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:  # noqa: S603
+    """The simulated upstream in a process of its own; its port."""
+    command = [sys.executable, "-m", "farebox", "simulate", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
         try:
+            assert process.stdout is not None
+            said = process.stdout.readline()
+            found = re.search(r":(\d+)/", said)
+            assert found, said
+            port = int(found[1])
             until = time.monotonic() + START_SECONDS
             while time.monotonic() < until:
                 with suppress(OSError):
