@@ -224,6 +224,7 @@ def test_a_batch_leaves_the_runs_of_servers_alone(books: tuple[Gateway, int]) ->
         headers = {"authorization": f"Bearer {shell.key}", "content-type": "application/json"}
         begun = server.request("POST", "/v2/acts/apify~openrouter/runs", slow, headers)
         run_id = begun.json["data"]["id"]
+        eventually(lambda: b"begins" in server.request("GET", f"/v2/logs/{run_id}", headers=headers).body)
         server.kill()
     write(shell.folder, [CHAT])
     assert ended(begin(shell), code=0)["served"] == 1
