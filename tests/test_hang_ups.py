@@ -83,14 +83,14 @@ def leave(gateway: Gateway, path: str, key: str, sent: float, simulate: str, **b
 
 @pytest.mark.parametrize("path", ORDERS)
 def test_who_leaves_before_an_answer_that_is_not_streamed_pays_for_it(gateway: Gateway, path: str) -> None:
-    leave(gateway, path, gateway.key, 1, "head-ms=700")
+    leave(gateway, path, gateway.key, 1, "head-ms=2000")
     eventually(lambda: [line["what"] for line in gateway.orders()] == ["fare"])
     gateway.audit()
 
 
 @pytest.mark.parametrize("path", STREAMED)
 def test_who_leaves_before_a_streams_first_byte_stops_it(gateway: Gateway, path: str) -> None:
-    leave(gateway, path, gateway.key, 1, "head-ms=700,tokens=50,token-ms=100", stream=True)
+    leave(gateway, path, gateway.key, 1, "head-ms=2000,tokens=50,token-ms=100", stream=True)
     eventually(lambda: "open: the caller hung up" in gateway.orders()[0]["what"])
     assert gateway.orders()[0]["generation_id"]
     gateway.audit()

@@ -170,7 +170,7 @@ def test_what_is_no_message_is_refused(shared_gateway: Gateway, body: bytes) -> 
 
 
 def test_who_leaves_while_a_tool_works_has_ordered_and_pays(gateway: Gateway) -> None:
-    arguments = {"model": "sim/echo:first-token-ms=800", "prompt": "Hello"}
+    arguments = {"model": "sim/echo:first-token-ms=3000", "prompt": "Hello"}
     ask = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "chat", "arguments": arguments}}
     headers = {
         "accept": "application/json, text/event-stream",
@@ -181,11 +181,11 @@ def test_who_leaves_while_a_tool_works_has_ordered_and_pays(gateway: Gateway) ->
 
     def leave() -> None:
         with pytest.raises(TimeoutError):
-            gateway.request("POST", "/mcp", json.dumps(ask).encode(), headers, timeout=0.4)
+            gateway.request("POST", "/mcp", json.dumps(ask).encode(), headers, timeout=1)
 
     leaving = threading.Thread(target=leave)
     leaving.start()
-    eventually(lambda: [line["what"] for line in gateway.orders()] == ["held"])
+    eventually(lambda: len(gateway.orders()) == 1)
     leaving.join()
     eventually(lambda: [line["what"] for line in gateway.orders()] == ["fare"])
 
