@@ -15,6 +15,7 @@ from farebox.catalog_cache import Catalog
 from farebox.core.audit import audit
 from farebox.core.errors import Refusal, invalid
 from farebox.core.formats import Format, chat
+from farebox.core.headers import RequestHead
 from farebox.core.ledger import Command, HoldRow, NameGeneration, Outcome, PlaceHold, Settle, TopUp, Transfer
 from farebox.core.plans import BUILT_IN
 from farebox.deadlines import Deadlines
@@ -120,7 +121,7 @@ def play(
         async def read_body() -> bytes:
             return body.encode()
 
-        given = Request("/chat/completions", wire, (token or key,), {"x-title": "t"}, read_body)
+        given = Request("/chat/completions", wire, RequestHead((token or key,), {"x-title": "t"}), read_body)
         try:
             async with exchange.open(given) as answer:
                 result.answer = answer

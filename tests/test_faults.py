@@ -18,6 +18,7 @@ from farebox.answers import Streaming
 from farebox.catalog_cache import Catalog
 from farebox.core.errors import Refusal
 from farebox.core.formats import chat
+from farebox.core.headers import RequestHead
 from farebox.core.ledger import TopUp
 from farebox.core.plans import BUILT_IN
 from farebox.deadlines import Deadlines
@@ -171,7 +172,7 @@ async def _order_at(url: str, *, streamed: bool) -> tuple[int, str]:
 
     try:
         with pytest.raises(Refusal) as refused:
-            async with exchange.open(Request("/chat/completions", chat, (key,), {}, body)):
+            async with exchange.open(Request("/chat/completions", chat, RequestHead((key,)), body)):
                 raise AssertionError("it was served")
     finally:
         await upstream.close()

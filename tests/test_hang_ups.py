@@ -12,6 +12,7 @@ import pytest
 from farebox.admission import Admission
 from farebox.answers import Streaming
 from farebox.catalog_cache import Catalog
+from farebox.core.headers import RequestHead
 from farebox.core.ledger import TopUp
 from farebox.core.plans import BUILT_IN
 from farebox.deadlines import Deadlines
@@ -42,7 +43,7 @@ async def _hang_up_after(path: str, bytes_sent: int) -> tuple[str, Decimal | Non
         return msgspec.json.encode(order)
 
     got = b""
-    async with exchange.open(Request(path, FORMATS[path], (key,), {}, body)) as answer:
+    async with exchange.open(Request(path, FORMATS[path], RequestHead((key,)), body)) as answer:
         asyncio.get_running_loop().call_soon(asyncio.get_running_loop().call_soon, answer.hang_up)
         async for chunk in answer.events():
             got += chunk

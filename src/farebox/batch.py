@@ -13,6 +13,7 @@ from farebox.answers import Answer, Replay
 from farebox.core.batch import BatchOrder, BatchResult, answered, refused
 from farebox.core.errors import BROKEN_STATUS, Refusal, error_type_of, too_many, unaffordable
 from farebox.core.formats import Format
+from farebox.core.headers import RequestHead
 from farebox.core.intake import read_order
 from farebox.core.ledger import Transfer
 from farebox.core.money import add_exact, format_usd
@@ -90,7 +91,7 @@ async def place(serving: Serving, caller: Caller, path: str, body: bytes, idempo
         return body
 
     wire = serving.wires[path]
-    request = Request(path, wire, (), {}, read_body, idempotency_key=idempotency_key, caller=caller)
+    request = Request(path, wire, RequestHead(idempotency_key=idempotency_key), read_body, caller)
     try:
         async with serving.exchange.open(request) as answer:
             said = await answer.read()

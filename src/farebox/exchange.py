@@ -7,7 +7,7 @@ settles, and what was settled is durable when the block has been left.
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
 from os import urandom
@@ -28,6 +28,7 @@ from farebox.core.errors import (
     unreachable,
 )
 from farebox.core.formats import Format, Progress
+from farebox.core.headers import RequestHead
 from farebox.core.intake import Order, capped, read_order
 from farebox.core.ledger import (
     Held,
@@ -46,7 +47,6 @@ from farebox.core.plans import Plan
 from farebox.core.pricing import Ceiling, PriceList, ceiling
 from farebox.core.usage import Nothing, Unknown, Verdict
 from farebox.crash import crash_point
-from farebox.identity.credentials import authenticate
 from farebox.ports import BooksUnavailable, Caller, Callers, Ledger, Reply, Upstream, UpstreamBroke, UpstreamUnreachable
 
 IDEMPOTENCY_KEY_MAX = 255
@@ -59,16 +59,13 @@ REPEAT_SECONDS = 1
 
 
 class Request(Struct, frozen=True):
-    """What came in, undecided. `read_body` raises Refusal 400, 408, 413 or 415; `client` is the User-Agent; `caller` is
-    who asks, where that is known without a token."""
+    """What came in, undecided. `read_body` raises Refusal 400, 408, 413 or 415; `caller` is who asks, where that is
+    known without a credential."""
 
     path: str
     wire: Format
-    tokens: tuple[str, ...]
-    forwarded_headers: Mapping[str, str]
+    head: RequestHead
     read_body: Callable[[], Awaitable[bytes]]
-    client: str = ""
-    idempotency_key: bytes = b""
     caller: Caller | None = None
 
 
@@ -135,7 +132,7 @@ class Exchange:
         Raises:
             Refusal: it was not served. Never one that a client retries once the upstream may have accepted it.
         """
-        caller = request.caller or await authenticate(self._callers, request.tokens)
+        caller = request.caller or await self._callers.identify(request.head)
         with self._admission.admit(caller.account.id):
             body = await request.read_body()
             order = read_order(body, request.wire, caller.plan)
@@ -151,7 +148,7 @@ class Exchange:
     async def _serve(self, request: Request, held: "_HeldOrder") -> AsyncIterator[Answer]:
         """Forward an order whose money is set aside, and settle however the block is left."""
         order = held.order
-        meter = Meter(request.wire, Progress("", order.model, self._now_us() // 1_000_000, request.client))
+        meter = Meter(request.wire, Progress("", order.model, self._now_us() // 1_000_000, request.head.client))
         verdict: Verdict = Unknown("the order was sent and not answered")
         answer: Answer | None = None
         try:
@@ -160,7 +157,7 @@ class Exchange:
                 verdict = reply.verdict
                 raise reply.refusal
             meter.identify(reply.generation_id)
-            answer = Answer(reply, meter, self._streaming, held.answer_cap, is_kept=bool(request.idempotency_key))
+            answer = Answer(reply, meter, self._streaming, held.answer_cap, is_kept=bool(request.head.idempotency_key))
             try:
                 await self._name_generation(held.hold_id, reply, answer, meter)
                 yield answer
@@ -177,7 +174,7 @@ class Exchange:
         crash_point("forward:before")
         try:
             reply = await self._upstream.forward(
-                request.path, order.body, request.forwarded_headers, streamed=order.asked.streamed
+                request.path, order.body, request.head.forwarded, streamed=order.asked.streamed
             )
         except UpstreamUnreachable as error:
             refuse = connect_timeout if error.timed_out else unreachable
@@ -282,7 +279,7 @@ class Exchange:
 
 
 def _repeatable(request: Request, body: bytes) -> Repeatable | None:
-    key = request.idempotency_key
+    key = request.head.idempotency_key
     if not key:
         return None
     if len(key) > IDEMPOTENCY_KEY_MAX:

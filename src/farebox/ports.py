@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from farebox.core.headers import HeaderList
+from farebox.core.headers import HeaderList, RequestHead
 from farebox.core.ledger import Balance, Command, HoldRow, HoldState, KeptAnswer, Outcome, Transfer
 from farebox.core.plans import Plan
 
@@ -250,9 +250,13 @@ class Runs(Protocol):
 class Callers(Protocol):
     """Who is calling."""
 
-    async def find(self, token: str) -> Caller | None:
-        """None where the token is nobody's, or revoked. Raises BooksUnavailable; Refusal 403 where its plan is gone,
-        429 while too many tokens are tried."""
+    async def identify(self, head: RequestHead) -> Caller:
+        """Whoever one of the credentials that came belongs to: clients send a dummy beside it.
+
+        Raises:
+            Refusal: 401, nobody; 403, somebody who may not order here; 429, that cannot be told now.
+            BooksUnavailable: nobody can be looked up.
+        """
 
 
 class Reply(Protocol):

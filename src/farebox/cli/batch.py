@@ -20,8 +20,8 @@ from farebox.batch import REPEATED, Batch, Totals
 from farebox.cli.session import AsJson, DatabaseUrl, clear_errors, fail, print_json
 from farebox.core.batch import ORDERS_MAX, BatchOrder, BatchResult, read_entry, split_lines
 from farebox.core.errors import Refusal
+from farebox.core.headers import RequestHead
 from farebox.core.money import format_usd, parse_usd
-from farebox.identity.credentials import authenticate
 from farebox.ports import Caller
 from farebox.settings import Settings, load
 from farebox.store.prepare import prepare, sqlite_path
@@ -90,7 +90,7 @@ async def _serve(
     async with running(settings, admission) as serving:
 
         async def who() -> Caller:
-            return await authenticate(serving.callers, (key,))
+            return await serving.callers.identify(RequestHead((key,)))
 
         work = Batch(serving.agents.serving, who, results.name, concurrency, limit_nanos, results.totals)
 

@@ -20,18 +20,23 @@ _RESPONSE_PREFIXES = (b"x-ratelimit-", b"x-openrouter-")
 class RequestHead(Struct, frozen=True):
     """What Farebox reads of a request's headers, and what it forwards of them.
 
-    `tokens` are the credentials sent, the likeliest first. Absent headers are empty.
+    `tokens` are the credentials sent, the likeliest first. Absent headers are empty. `sent` is all there was.
     """
 
-    tokens: tuple[str, ...]
-    forwarded: dict[str, str]
-    client: str
-    idempotency_key: bytes
-    media_type: bytes
-    encoding: bytes
+    tokens: tuple[str, ...] = ()
+    forwarded: dict[str, str] = {}
+    client: str = ""
+    idempotency_key: bytes = b""
+    media_type: bytes = b""
+    encoding: bytes = b""
+    sent: HeaderList = []
+
+    def first(self, name: bytes) -> bytes:
+        """The first value that came under a name (in lower case); empty where none did."""
+        return next((value for found, value in self.sent if found == name), b"")
 
 
-def read_request_head(headers: Iterable[tuple[bytes, bytes]]) -> RequestHead:
+def read_request_head(headers: HeaderList) -> RequestHead:
     """One pass over a request's headers (names in lower case).
 
     A token is that of `Authorization: Bearer` (any case, spaces around it ignored) or `x-api-key`: clients send either,
@@ -53,6 +58,7 @@ def read_request_head(headers: Iterable[tuple[bytes, bytes]]) -> RequestHead:
         read.get(b"idempotency-key", b""),
         read.get(b"content-type", b"").partition(b";")[0].rstrip().lower(),
         read.get(b"content-encoding", b"").lower(),
+        headers,
     )
 
 

@@ -9,7 +9,8 @@ import hashlib
 import secrets
 from collections.abc import Mapping
 
-from farebox.core.errors import forbidden
+from farebox.core.errors import forbidden, unauthenticated
+from farebox.core.headers import RequestHead
 from farebox.core.plans import Plan
 from farebox.identity.guesses import Guesses
 from farebox.ports import BooksUnavailable, Caller, Directory
@@ -50,7 +51,16 @@ class KeyCallers:
         self._known: dict[bytes, Caller] = {}
         self._revision = -1
 
-    async def find(self, token: str) -> Caller | None:
+    async def identify(self, head: RequestHead) -> Caller:
+        for token in head.tokens:
+            caller = await self._find(token)
+            if caller is not None:
+                return caller
+        if head.tokens:
+            raise unauthenticated("This key is not known here, or was revoked. Farebox keys look like `sk-fb-...`")
+        raise unauthenticated("No key was sent. Send `Authorization: Bearer sk-fb-...`, or the same as `x-api-key`")
+
+    async def _find(self, token: str) -> Caller | None:
         if not token.startswith(PREFIX) or len(token) > _TOKEN_LENGTH_MAX:
             return None
         key_digest = digest(token)

@@ -3,17 +3,16 @@
 from starlette.types import Scope
 
 from farebox.core.headers import read_request_head
-from farebox.identity.credentials import authenticate
 from farebox.ports import Caller, Callers
 
 
 async def caller_of(callers: Callers, scope: Scope) -> Caller:
     """Raises Refusal 401."""
-    return await authenticate(callers, read_request_head(scope["headers"]).tokens)
+    return await callers.identify(read_request_head(scope["headers"]))
 
 
 async def caller_if_any(callers: Callers, scope: Scope) -> Caller | None:
     """None where no credential was sent. Raises Refusal 401 where one was, and is nobody's: a list for everybody would
     hide that."""
-    tokens = read_request_head(scope["headers"]).tokens
-    return await authenticate(callers, tokens) if tokens else None
+    head = read_request_head(scope["headers"])
+    return await callers.identify(head) if head.tokens else None

@@ -33,7 +33,7 @@ def relay(exchange: Exchange, path: str, wire: Format, bounds: BodyBounds, deadl
         async def body() -> bytes:
             return await read_body(scope, receive, head, bounds.bytes_max, bounds.seconds, deadlines)
 
-        request = Request(path, wire, head.tokens, head.forwarded, body, head.client, head.idempotency_key)
+        request = Request(path, wire, head, body)
         async with exchange.open(request) as answer:
             if answer.is_stream:
                 scope[BEGUN] = True

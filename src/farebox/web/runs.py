@@ -10,13 +10,13 @@ from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 from starlette.types import Receive, Scope, Send
 
 from farebox.core.errors import Refusal
 from farebox.core.headers import HeaderList, read_request_head
 from farebox.core.money import parse_usd
 from farebox.deadlines import Deadlines
-from farebox.identity.credentials import authenticate
 from farebox.ports import Caller, Callers, Run, Runs, TooLong
 from farebox.runs import Options, Runner
 from farebox.web.asgi import JSON, Endpoint, send_body, send_start, send_whole
@@ -149,10 +149,12 @@ class RunApi:
     async def _call(self, scope: Scope, receive: Receive) -> Call:
         """Raises Refusal 401. Here alone a token may stand in the query: these clients send it so."""
         query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-        tokens = (*read_request_head(scope["headers"]).tokens, *filter(None, [query.pop("token", "")]))
-        if not tokens:
+        head = read_request_head(scope["headers"])
+        if token := query.pop("token", ""):
+            head = replace(head, tokens=(*head.tokens, token))
+        if not head.tokens:
             raise Refusal(401, "token-not-provided", "Send a token, as `Authorization: Bearer` or `?token=`")
-        return Call(scope, receive, await authenticate(self._callers, tokens), query)
+        return Call(scope, receive, await self._callers.identify(head), query)
 
     # Runs
 
