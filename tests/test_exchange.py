@@ -142,7 +142,7 @@ def play(
                 result.order_body = upstream.received[0].body
                 result.order = json.loads(result.order_body)
         with store.snapshot() as rows:
-            assert audit(rows.transfers(), rows.holds(), rows.balances()).differences == []
+            assert audit(rows).differences == []
 
     asyncio.run(main(store or MemoryStore()))
     return result

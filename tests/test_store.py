@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,16 @@ from msgspec.structs import replace
 
 from farebox.accounts import Store
 from farebox.core.audit import audit
+from farebox.core.charges import Charge
 from farebox.core.ledger import (
     KEY_LIFE_US,
     AskLater,
+    Balance,
+    ChargedFare,
     Command,
     Done,
     Held,
+    HoldRow,
     KeptAnswer,
     NameGeneration,
     NoSuchRow,
@@ -39,6 +44,7 @@ from farebox.core.ledger import (
     Settle,
     Settled,
     TopUp,
+    Transfer,
 )
 from farebox.core.questions import FIRST_US, FURTHEST_US
 from farebox.core.usage import Cost, Nothing, Unknown
@@ -112,9 +118,35 @@ def hold(
     return PlaceHold(name, account.id, key.id, wanted, least, "paying", price, "a/b", False, 2)
 
 
+@dataclass
+class Rows:
+    """Rows as a test wants them."""
+
+    booked: list[Transfer]
+    orders: list[HoldRow]
+    accounts: list[Balance]
+    fares: list[ChargedFare] = field(default_factory=list)
+    told: list[Charge] = field(default_factory=list)
+
+    def transfers(self) -> list[Transfer]:
+        return self.booked
+
+    def holds(self) -> list[HoldRow]:
+        return self.orders
+
+    def balances(self) -> list[Balance]:
+        return self.accounts
+
+    def charged_fares(self) -> list[ChargedFare]:
+        return self.fares
+
+    def charges(self) -> list[Charge]:
+        return self.told
+
+
 def differences(store: Store) -> list[str]:
     with store.snapshot() as rows:
-        return audit(rows.transfers(), rows.holds(), rows.balances()).differences
+        return audit(rows).differences
 
 
 def test_a_fare_is_posted_against_its_hold(engine: Engine) -> None:
@@ -175,7 +207,7 @@ def test_what_an_operator_decides_is_an_adjustment_with_its_reason(engine: Engin
         assert (balance.balance_nanos, balance.pending_nanos) == (USD - 20_000, 0)
         assert await store.usage_nanos(account.id, key.id, 0) == 20_000
         with store.snapshot() as rows:
-            found = audit(rows.transfers(), rows.holds(), rows.balances())
+            found = audit(rows)
             holds, balances = list(rows.holds()), list(rows.balances())
         assert (found.differences, found.adjustments, found.fares_nanos, found.over_hold) == ([], 2, 20_000, 1)
         # What was decided is checked like what was reported.
@@ -186,7 +218,7 @@ def test_what_an_operator_decides_is_an_adjustment_with_its_reason(engine: Engin
             (replace(ends[1], amount_nanos=1), "was voided, and $0.000000001 charged"),
         ):
             booked = [wrong if each.id == wrong.id else each for each in await store.transfers(account.id)]
-            assert any(said in each for each in audit(booked, holds, balances).differences), said
+            assert any(said in each for each in audit(Rows(booked, holds, balances)).differences), said
 
     engine.run(work)
 

@@ -273,7 +273,7 @@ class Chaos:
                 with store.snapshot() as rows:
                     holds = list(rows.holds())
                     transfers = {transfer.id: transfer for transfer in rows.transfers()}
-                    self.outcome.differences = audit(transfers.values(), holds, rows.balances()).differences
+                    self.outcome.differences = audit(rows).differences
                     return holds, transfers
             finally:
                 await store.close()

@@ -35,11 +35,13 @@ from farebox.core.ledger import (
     NameGeneration,
     NotCovered,
     Outcome,
+    Outside,
     PlaceHold,
     Repeatable,
     Repeated,
     Settle,
     Settled,
+    settlement_id,
 )
 from farebox.core.meter import Meter
 from farebox.core.money import format_usd
@@ -74,6 +76,7 @@ class _HeldOrder(Struct, frozen=True):
 
     hold_id: str
     order: Order
+    outside: Outside | None = None
     answer_cap: int | None = None
 
 
@@ -91,6 +94,13 @@ class Prices(Protocol):
         """Raises Refusal 502 while there is none that may be used."""
 
 
+class Charges(Protocol):
+    """Fares told to an outside biller, from an outbox."""
+
+    async def told(self, transfer_id: str) -> None:
+        """Wait until a fare that is charged by its request was told, for a bounded time."""
+
+
 class Exchange:
     """Serves orders: each from authentication to settlement."""
 
@@ -102,6 +112,7 @@ class Exchange:
         upstream: Upstream,
         streaming: Streaming,
         admission: Admission,
+        charges: Charges | None = None,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._callers = callers
@@ -110,6 +121,7 @@ class Exchange:
         self._upstream = upstream
         self._streaming = streaming
         self._admission = admission
+        self._charges = charges
         self._now_us = now_us
         self._unbooked: deque[Settle] = deque()
 
@@ -168,6 +180,8 @@ class Exchange:
             settled = await self._settle(held.hold_id, verdict, meter, answer)
             if answer is not None:
                 answer.settled = settled
+            if self._charges is not None and settled.events and held.outside is not None and held.outside.charge_to:
+                await self._charges.told(settlement_id(held.hold_id))
 
     async def _forward(self, request: Request, order: Order) -> "Reply | _Unanswered":
         """Send the order. What went wrong decides what it cost, and what its caller is told."""
@@ -201,6 +215,7 @@ class Exchange:
             streamed=order.asked.streamed,
             created_us=now_us,
             repeatable=repeatable,
+            outside=caller.outside,
         )
         try:
             outcome = await self._ledger.carry_out(place)
@@ -209,11 +224,11 @@ class Exchange:
             raise
         match outcome:
             case Held(amount) if amount >= place.wanted_nanos:
-                return _HeldOrder(place.id, order)
+                return _HeldOrder(place.id, order, caller.outside)
             case Held(amount):
                 answer_cap = most.tokens_covered(caller.plan, amount)
                 try:
-                    return _HeldOrder(place.id, capped(order, wire, answer_cap), answer_cap)
+                    return _HeldOrder(place.id, capped(order, wire, answer_cap), caller.outside, answer_cap)
                 except Refusal:
                     await self._ledger.carry_out(Settle(place.id, Nothing(), now_us))
                     raise

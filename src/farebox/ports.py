@@ -6,8 +6,19 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
+from farebox.core.charges import Carried, Charge
 from farebox.core.headers import HeaderList, RequestHead
-from farebox.core.ledger import Balance, Command, HoldRow, HoldState, KeptAnswer, Outcome, Transfer
+from farebox.core.ledger import (
+    Balance,
+    ChargedFare,
+    Command,
+    HoldRow,
+    HoldState,
+    KeptAnswer,
+    Outcome,
+    Outside,
+    Transfer,
+)
 from farebox.core.plans import Plan
 
 
@@ -33,11 +44,12 @@ class Key(Struct, frozen=True):
 
 
 class Caller(Struct, frozen=True):
-    """An authenticated account and key, with the terms it is served under."""
+    """An authenticated account and key, with the terms it is served under, and who charges it outside, if anybody."""
 
     account: Account
     key: Key
     plan: Plan
+    outside: Outside | None = None
 
 
 class NameTaken(Exception):  # noqa: N818 - the word of the house
@@ -135,6 +147,10 @@ class Snapshot(Protocol):
     def holds(self) -> Iterator[HoldRow]: ...
 
     def balances(self) -> Iterator[Balance]: ...
+
+    def charged_fares(self) -> Iterator[ChargedFare]: ...
+
+    def charges(self) -> Iterator[Charge]: ...
 
 
 RunStatus = Literal["READY", "RUNNING", "TIMING-OUT", "ABORTING", "SUCCEEDED", "FAILED", "TIMED-OUT", "ABORTED"]
@@ -245,6 +261,44 @@ class Runs(Protocol):
 
     async def key_of_id(self, key_id: int) -> tuple[Account, Key] | None:
         """The key and its account, revoked or not."""
+
+
+class Outbox(Protocol):
+    """Fares that an outside biller is to be told, and the charges they become. Each method raises BooksUnavailable."""
+
+    async def gather(self, now_us: int) -> list[Charge]:
+        """Make charges of the fares that are part of none, and give all that are due: one for each fare that is charged
+        by its request, one at a time for those of the run together."""
+
+    async def change(self, charge: Charge) -> None:
+        """Write down how a charge that was due stands."""
+
+    async def counted(self) -> int:
+        """The events of all charges that have ended, as far as the biller has counted them."""
+
+    async def unfinished(self) -> Carried:
+        """What another machine must know to go on."""
+
+    async def adopt(self, carried: Carried) -> None:
+        """Take over charges whose orders are in the books by now."""
+
+
+class NotCounted(Exception):  # noqa: N818
+    """The biller refused a charge, and will each time; the message says why."""
+
+
+class BillerUnreachable(Exception):  # noqa: N818
+    """Whether the biller heard is not known: it may be told again under the same key."""
+
+
+class Biller(Protocol):
+    """Who is told of events."""
+
+    async def tell(self, key: str, count: int, charge_to: str) -> None:
+        """Charge events, once however often it is called under one key. Raises NotCounted, BillerUnreachable."""
+
+    async def counted(self) -> int:
+        """The events of this run that were counted so far. Raises BillerUnreachable, NotCounted."""
 
 
 class Callers(Protocol):

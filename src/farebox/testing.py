@@ -1,15 +1,18 @@
-"""Shipped fakes: books in memory, and an upstream that plays a script. For our tests and for users'."""
+"""Shipped fakes: books in memory, an upstream that plays a script, a biller that counts. For our tests and others'."""
 
 import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
 from msgspec.structs import replace
 
+from farebox.core.charges import Charge
 from farebox.core.headers import HeaderList
 from farebox.core.ledger import (
     Balance,
+    ChargedFare,
     Command,
     HoldRow,
     HoldState,
@@ -21,7 +24,18 @@ from farebox.core.ledger import (
     settlement_id,
 )
 from farebox.core.questions import FURTHEST_US
-from farebox.ports import Account, Fetched, Key, NameTaken, NotEnded, Query, Snapshot, UpstreamBroke
+from farebox.ports import (
+    Account,
+    BillerUnreachable,
+    Fetched,
+    Key,
+    NameTaken,
+    NotCounted,
+    NotEnded,
+    Query,
+    Snapshot,
+    UpstreamBroke,
+)
 
 
 class MemoryStore:
@@ -36,6 +50,7 @@ class MemoryStore:
         self._transfers: dict[str, Transfer] = {}
         self._uses: dict[tuple[int, bytes], KeyUse] = {}
         self._answers: dict[str, KeptAnswer] = {}
+        self._charged: list[ChargedFare] = []
         self._revision = 1
 
     async def carry_out(self, command: Command) -> Outcome:
@@ -46,6 +61,7 @@ class MemoryStore:
         self._balances.update({balance.account_id: balance for balance in page.changed_balances})
         self._uses.update({(use.account_id, use.key_digest): use for use in page.new_uses})
         self._answers.update({answer.hold_id: answer for answer in page.kept_answers})
+        self._charged += page.charged_fares
         return outcome
 
     async def claim_questions(self, now_us: int, until_us: int, most: int) -> list[HoldRow]:
@@ -145,7 +161,7 @@ class MemoryStore:
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
-        yield _MemorySnapshot(dict(self._transfers), dict(self._holds), dict(self._balances))
+        yield _MemorySnapshot(dict(self._transfers), dict(self._holds), dict(self._balances), list(self._charged))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +169,7 @@ class _MemorySnapshot:
     _transfers: dict[str, Transfer]
     _holds: dict[str, HoldRow]
     _balances: dict[int, Balance]
+    _charged: list[ChargedFare]
 
     def transfers(self) -> Iterator[Transfer]:
         return iter([self._transfers[transfer_id] for transfer_id in sorted(self._transfers)])
@@ -162,6 +179,12 @@ class _MemorySnapshot:
 
     def balances(self) -> Iterator[Balance]:
         return iter([self._balances[account_id] for account_id in sorted(self._balances)])
+
+    def charged_fares(self) -> Iterator[ChargedFare]:
+        return iter(self._charged)
+
+    def charges(self) -> Iterator[Charge]:
+        return iter(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,3 +297,43 @@ class ScriptedReply:
 
     def close(self) -> None:
         self._closed.set()
+
+
+Fault = Literal["before", "after"]
+
+
+class CountingBiller:
+    """An outside biller that counts each key once, as the platform does, and keeps what it was told.
+
+    `faults` are played in turn: a call fails before it is counted, after it, or is refused in words.
+    """
+
+    def __init__(self, *faults: Fault | str | None) -> None:
+        self.faults: list[Fault | str | None] = list(faults)
+        self.calls: list[tuple[str, int, str]] = []
+        self._counts: dict[str, int] = {}
+        self.is_reachable = True
+
+    @property
+    def events(self) -> int:
+        return sum(self._counts.values())
+
+    def forget(self) -> None:
+        """The keys stand no more: what is told again is counted anew."""
+        self._counts = {f"forgotten {number}": count for number, count in enumerate(self._counts.values())}
+
+    async def tell(self, key: str, count: int, charge_to: str) -> None:
+        self.calls.append((key, count, charge_to))
+        fault = self.faults.pop(0) if self.faults else None
+        if not self.is_reachable or fault == "before":
+            raise BillerUnreachable("nobody there")
+        if fault not in (None, "after"):
+            raise NotCounted(fault)
+        self._counts.setdefault(key, count)
+        if fault == "after":
+            raise BillerUnreachable("it broke off")
+
+    async def counted(self) -> int:
+        if not self.is_reachable:
+            raise BillerUnreachable("nobody there")
+        return self.events

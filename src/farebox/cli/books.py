@@ -162,7 +162,7 @@ def audit(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
 
     async def work(store: SqliteStore, _: Accounts) -> Audit:
         with store.snapshot() as rows:
-            return run_audit(rows.transfers(), rows.holds(), rows.balances())
+            return run_audit(rows)
 
     found = with_books(database_url, work)
     if as_json:
@@ -176,6 +176,8 @@ def audit(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
                 "fares_usd": format_usd(found.fares_nanos),
                 "fares_above_their_holds": found.over_hold,
                 "adjustments": found.adjustments,
+                "charged_events": found.charged_events,
+                "uncharged_events": found.uncharged_events,
                 "differences": found.differences,
             }
         )
@@ -190,6 +192,8 @@ def audit(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
             f" paid in ${format_usd(found.paid_in_nanos)}, fares ${format_usd(found.fares_nanos)}"
             f" ({found.over_hold} above their holds), {found.adjustments} adjustments"
         )
+        if found.charged_events or found.uncharged_events:
+            typer.echo(f"told outside: {found.charged_events} events, not yet or not at all: {found.uncharged_events}")
         typer.echo(f"differences: {len(found.differences)}")
     if found.differences:
         raise typer.Exit(1)

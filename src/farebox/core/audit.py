@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from farebox.core.ledger import CASH, FARES, Balance, HoldRow, Transfer, settlement_id
+from farebox.core.charges import Charge
+from farebox.core.ledger import CASH, FARES, Balance, ChargedFare, HoldRow, Transfer, charged_fare, settlement_id
 from farebox.core.money import events_ceil, format_usd, is_readable_cost
 
 
@@ -19,6 +21,8 @@ class Audit:
     paid_in_nanos: int = 0
     over_hold: int = 0
     adjustments: int = 0
+    charged_events: int = 0
+    uncharged_events: int = 0
     differences: list[str] = field(default_factory=list)
 
 
@@ -29,22 +33,43 @@ class _Sums:
     pending: int = 0
 
 
-def audit(transfers: Iterable[Transfer], holds: Iterable[HoldRow], balances: Iterable[Balance]) -> Audit:
-    """Go through all rows of one moment; transfers come ordered by id, so that a hold comes before its ending."""
+class Rows(Protocol):
+    """All rows of one moment."""
+
+    def transfers(self) -> Iterable[Transfer]:
+        """Ordered by id, so that a hold comes before its ending."""
+
+    def holds(self) -> Iterable[HoldRow]: ...
+
+    def balances(self) -> Iterable[Balance]: ...
+
+    def charged_fares(self) -> Iterable[ChargedFare]: ...
+
+    def charges(self) -> Iterable[Charge]: ...
+
+
+def audit(rows: Rows) -> Audit:
+    """Go through all rows."""
     found = Audit()
+    told = {fare.transfer_id: fare for fare in rows.charged_fares()}
+    found.differences += _charge_differences(rows.charges(), told.values(), found)
     sums: dict[int, _Sums] = {}
     held: dict[str, Transfer] = {}
     ended: dict[str, Transfer] = {}
-    for transfer in transfers:
+    for transfer in rows.transfers():
         found.transfers += 1
         _take(transfer, sums, held, ended, found)
-    for hold in holds:
+    for hold in rows.holds():
         found.holds[hold.state] += 1
         found.unresolved += hold.is_unresolved
-        found.differences += _hold_differences(hold, held.pop(hold.id, None), ended.pop(settlement_id(hold.id), None))
+        ending = ended.pop(settlement_id(hold.id), None)
+        found.differences += _hold_differences(hold, held.pop(hold.id, None), ending)
+        events = (ending.events or 0) if ending is not None else 0
+        found.differences += _outside_differences(charged_fare(hold, events), told.pop(settlement_id(hold.id), None))
     found.differences += [f"transfer {t.id}: holds money for an order that is not in the books" for t in held.values()]
     found.differences += [f"transfer {t.id}: ends a hold that is not in the books" for t in ended.values()]
-    for balance in balances:
+    found.differences += [f"transfer {name}: told outside, and not in the books" for name in told]
+    for balance in rows.balances():
         found.accounts += 1
         found.differences += _balance_differences(balance, sums.get(balance.account_id, _Sums()))
     rest = sum(each.credits - each.debits for each in sums.values())
@@ -114,6 +139,31 @@ def _fare_differences(hold: HoldRow, post: Transfer) -> list[str]:
     if post.over_hold_nanos != max(0, post.amount_nanos - hold.amount_nanos):
         wrong.append(f"is flagged ${format_usd(post.over_hold_nanos)} above its hold, which is wrong")
     return wrong
+
+
+def _outside_differences(due: ChargedFare | None, told: ChargedFare | None) -> list[str]:
+    if due is None:
+        return [] if told is None else [f"transfer {told.transfer_id}: told outside, and is not to be"]
+    if told is None:
+        return [f"transfer {due.transfer_id}: {due.count} events are not to be told outside, and should be"]
+    if (told.charge_to, told.count) != (due.charge_to, due.count):
+        return [f"transfer {due.transfer_id}: is {due.count} events outside; to be told are {told.count}"]
+    return []
+
+
+def _charge_differences(charges: Iterable[Charge], fares: Iterable[ChargedFare], found: Audit) -> list[str]:
+    """Each charge is the sum of its fares; what a charge has that ended, and what is not charged, is counted."""
+    sums: dict[str | None, int] = {}
+    for fare in fares:
+        sums[fare.charge_id] = sums.get(fare.charge_id, 0) + fare.count
+    found.uncharged_events += sums.pop(None, 0)
+    wrong: list[str] = []
+    for charge in charges:
+        found.charged_events += charge.done
+        found.uncharged_events += charge.count - charge.done
+        if (total := sums.pop(charge.id, 0)) != charge.count:
+            wrong.append(f"charge {charge.id}: {charge.count} events, its fares say {total}")
+    return [*wrong, *(f"charge {name}: has fares, and is not in the books" for name in sums)]
 
 
 def _balance_differences(balance: Balance, sums: _Sums) -> list[str]:

@@ -92,7 +92,7 @@ class HoldRow(Struct, frozen=True):
     """One order's life in the books, and the record of the generation it became.
 
     While it is open, `ask_us` is when the upstream is next asked what it cost, None when nobody will ask again; `asks`
-    counts the questions.
+    counts the questions. `charge_to` and `charge_times` as in `Outside`, None where nobody outside is told.
     """
 
     id: str
@@ -114,11 +114,31 @@ class HoldRow(Struct, frozen=True):
     ended_us: int | None = None
     asks: int = 0
     ask_us: int | None = None
+    charge_to: str | None = None
+    charge_times: int | None = None
 
     @property
     def is_unresolved(self) -> bool:
         """Whether nobody will be asked what it cost any more: an operator must decide."""
         return self.state == "open" and self.ask_us is None
+
+
+class Outside(Struct, frozen=True):
+    """That an outside biller charges the caller: under the id of the caller's request, or, where that is empty, with
+    the run that serves it; and how many of its events stand for one of ours."""
+
+    charge_to: str = ""
+    times: int = 1
+
+
+class ChargedFare(Struct, frozen=True):
+    """A fare that the outside biller is to be told: so many of its events. `charge_id` is the charge it became part
+    of."""
+
+    transfer_id: str
+    charge_to: str
+    count: int
+    charge_id: str | None = None
 
 
 class Repeatable(Struct, frozen=True):
@@ -178,6 +198,7 @@ class PlaceHold(Struct, frozen=True):
     streamed: bool
     created_us: int
     repeatable: Repeatable | None = None
+    outside: Outside | None = None
 
 
 class NameGeneration(Struct, frozen=True):
@@ -260,6 +281,13 @@ def settlement_id(hold_id: str) -> str:
     return f"{hold_id}-end"
 
 
+def charged_fare(hold: HoldRow, events: int) -> ChargedFare | None:
+    """What an outside biller is told of a fare of so many events."""
+    if hold.charge_to is None or hold.charge_times is None or not events:
+        return None
+    return ChargedFare(settlement_id(hold.id), hold.charge_to, events * hold.charge_times)
+
+
 def account_of(command: Command) -> int | None:
     return command.account_id if isinstance(command, TopUp | PlaceHold) else None
 
@@ -273,7 +301,8 @@ class Page:
 
     `booked` are the transfers already there under an id that the batch names, `uses` those of its idempotency keys;
     `holds` has the holds of both. After `decide` for each command, write `new_transfers`, `new_holds`,
-    `changed_holds`, `changed_balances`, `new_uses` (in place of older ones of their keys) and `kept_answers`.
+    `changed_holds`, `changed_balances`, `new_uses` (in place of older ones of their keys), `kept_answers` and
+    `charged_fares`.
     """
 
     def __init__(
@@ -290,6 +319,7 @@ class Page:
         self.new_transfers: list[Transfer] = []
         self.new_uses: list[KeyUse] = []
         self.kept_answers: list[KeptAnswer] = []
+        self.charged_fares: list[ChargedFare] = []
         self._new_holds: set[str] = set()
         self._changed_holds: set[str] = set()
         self._changed_balances: set[int] = set()
@@ -361,6 +391,8 @@ class Page:
             command.model,
             command.streamed,
             command.created_us,
+            charge_to=command.outside.charge_to if command.outside else None,
+            charge_times=command.outside.times if command.outside else None,
         )
         self._new_holds.add(command.id)
         self._book(
@@ -421,6 +453,8 @@ class Page:
                 fare = events * hold.event_price_nanos
                 self._end(hold, command, "posted", fare, amount, events)
                 self._move(hold.account_id, debits_nanos=fare, pending_nanos=-hold.amount_nanos)
+                if (charged := charged_fare(hold, events)) is not None:
+                    self.charged_fares.append(charged)
                 return Settled("posted", events, fare)
 
     def _end(

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-HEAD = "0005"
+HEAD = "0006"
 """The schema this code is written for: the newest of farebox/store/migrations/versions."""
 
 

@@ -1,21 +1,16 @@
 """Runs in the books' own file, and what they leave behind. Read and written on a thread of its own: what runs do must
 not wait for orders, nor orders for it longer than one transaction."""
 
-import asyncio
 import json
-import sqlite3
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
 
 from msgspec.structs import astuple
 
-from farebox.ports import Account, BooksUnavailable, ItemOutcome, Key, LogLine, Record, Run, RunStatus, TooLong
+from farebox.ports import Account, ItemOutcome, Key, LogLine, Record, Run, RunStatus, TooLong
 from farebox.store import sql
-from farebox.store.sqlite import connect, is_worker_gone, transaction
-
-T = TypeVar("T")
+from farebox.store.connection import transaction
+from farebox.store.desk import Desk
+from farebox.store.sqlite import is_worker_gone
 
 LINES_MAX = 1000
 
@@ -70,94 +65,94 @@ class SqliteRuns:
     def __init__(self, path: Path, worker: str) -> None:
         self._path = path
         self._worker = worker
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="farebox-runs")
-        self._db = connect(path)
+        self._desk = Desk(path, "farebox-runs")
 
     async def close(self) -> None:
-        await self._do(self._db.close)
-        self._thread.shutdown()
+        await self._desk.close()
 
     async def create_run(self, run: Run) -> None:
-        await self._write(_INSERT_RUN, astuple(run))
+        await self._desk.write(_INSERT_RUN, astuple(run))
 
     async def run(self, account_id: int, run_id: str) -> Run | None:
         given = {"account": account_id, "id": run_id}
-        rows = await self._do(lambda: self._db.execute(_RUN_NAMED, given).fetchall())
+        rows = await self._desk.rows(_RUN_NAMED, given)
         return Run(*rows[0]) if rows else None
 
     async def runs(self, account_id: int, offset: int, limit: int, *, desc: bool) -> tuple[list[Run], int]:
         order = "DESC" if desc else "ASC"
 
         def find() -> tuple[list[Run], int]:
-            rows = self._db.execute(_RUNS.format(order, order), (account_id, limit, offset)).fetchall()
-            (total,) = self._db.execute(_COUNT_RUNS, (account_id,)).fetchone()
+            rows = self._desk.db.execute(_RUNS.format(order, order), (account_id, limit, offset)).fetchall()
+            (total,) = self._desk.db.execute(_COUNT_RUNS, (account_id,)).fetchone()
             return [Run(*row) for row in rows], total
 
-        return await self._do(find)
+        return await self._desk.do(find)
 
     async def change_run(
         self, run_id: str, status: RunStatus, message: str, finished_us: int | None = None, exit_code: int | None = None
     ) -> bool:
-        return await self._write(_CHANGE_RUN, (status, message, finished_us, exit_code, run_id)) > 0
+        return await self._desk.write(_CHANGE_RUN, (status, message, finished_us, exit_code, run_id)) > 0
 
     async def tell_run(self, run_id: str, message: str) -> None:
-        await self._write(_TELL_RUN, (message, run_id))
+        await self._desk.write(_TELL_RUN, (message, run_id))
 
     async def take_up_runs(self) -> list[Run]:
         def take() -> list[Run]:
-            workers = [row[0] for row in self._db.execute(_LIVE_WORKERS)]
+            workers = [row[0] for row in self._desk.db.execute(_LIVE_WORKERS)]
             gone = [name for name in workers if name != self._worker and is_worker_gone(self._path, name)]
             if not gone:
                 return []
-            with transaction(self._db) as db:
+            with transaction(self._desk.db) as db:
                 rows = db.execute(_TAKE_UP, {"worker": self._worker, "gone": json.dumps(gone)}).fetchall()
             return [Run(*row) for row in rows]
 
-        return await self._do(take)
+        return await self._desk.do(take)
 
     async def push(self, dataset_id: str, number: int, body: bytes) -> None:
-        await self._write(_PUSH, (dataset_id, number, body))
+        await self._desk.write(_PUSH, (dataset_id, number, body))
 
     async def items(self, dataset_id: str, offset: int, limit: int, *, desc: bool) -> tuple[list[bytes], int]:
         def find() -> tuple[list[bytes], int]:
             order = "DESC" if desc else "ASC"
-            (size,) = self._db.execute(_SIZE_OF_ITEMS.format(order), (dataset_id, limit, offset)).fetchone()
+            (size,) = self._desk.db.execute(_SIZE_OF_ITEMS.format(order), (dataset_id, limit, offset)).fetchone()
             if size > PAGE_BYTES_MAX:
                 raise TooLong(f"{size} bytes of items; at most {PAGE_BYTES_MAX} are given at once")
             statement = _ITEMS.format(order)
-            rows = self._db.execute(statement, (dataset_id, limit, offset)).fetchall()
-            (total,) = self._db.execute(_COUNT_ITEMS, (dataset_id,)).fetchone()
+            rows = self._desk.db.execute(statement, (dataset_id, limit, offset)).fetchall()
+            (total,) = self._desk.db.execute(_COUNT_ITEMS, (dataset_id,)).fetchone()
             return [row[0] for row in rows], total
 
-        return await self._do(find)
+        return await self._desk.do(find)
 
     async def item_count(self, dataset_id: str) -> int:
-        row = await self._do(lambda: self._db.execute(_COUNT_ITEMS, (dataset_id,)).fetchone())
+        row = await self._desk.do(lambda: self._desk.db.execute(_COUNT_ITEMS, (dataset_id,)).fetchone())
         return int(row[0])
 
     async def outcomes(self, dataset_id: str) -> list[ItemOutcome]:
-        return await self._do(lambda: [ItemOutcome(*row) for row in self._db.execute(_OUTCOMES, (dataset_id,))])
+        return await self._desk.do(
+            lambda: [ItemOutcome(*row) for row in self._desk.db.execute(_OUTCOMES, (dataset_id,))]
+        )
 
     async def put_record(self, store_id: str, record: Record) -> None:
-        await self._write(_PUT_RECORD, (store_id, *astuple(record)))
+        await self._desk.write(_PUT_RECORD, (store_id, *astuple(record)))
 
     async def record(self, store_id: str, key: str) -> Record | None:
-        rows = await self._do(lambda: self._db.execute(_RECORD, (store_id, key)).fetchall())
+        rows = await self._desk.rows(_RECORD, (store_id, key))
         return Record(*rows[0]) if rows else None
 
     async def records(self, store_id: str) -> list[Record]:
-        return await self._do(lambda: [Record(*row) for row in self._db.execute(_RECORDS, (store_id,))])
+        return await self._desk.do(lambda: [Record(*row) for row in self._desk.db.execute(_RECORDS, (store_id,))])
 
     async def add_line(self, run_id: str, created_us: int, text: str) -> None:
-        await self._write(_ADD_LINE, {"run": run_id, "now": created_us, "text": text})
+        await self._desk.write(_ADD_LINE, {"run": run_id, "now": created_us, "text": text})
 
     async def lines(self, run_id: str, after: int) -> list[LogLine]:
-        return await self._do(lambda: [LogLine(*row) for row in self._db.execute(_LINES, (run_id, after))])
+        return await self._desk.do(lambda: [LogLine(*row) for row in self._desk.db.execute(_LINES, (run_id, after))])
 
     async def forget_runs(self, before_us: int) -> None:
         def forget() -> int:
-            rows = self._db.execute(_OLD, (before_us,)).fetchall()
-            with transaction(self._db) as db:
+            rows = self._desk.db.execute(_OLD, (before_us,)).fetchall()
+            with transaction(self._desk.db) as db:
                 for run_id, dataset_id, store_id in rows:
                     db.execute("DELETE FROM run_item WHERE dataset_id = ?", (dataset_id,))
                     db.execute("DELETE FROM run_record WHERE store_id = ?", (store_id,))
@@ -165,22 +160,9 @@ class SqliteRuns:
                     db.execute("DELETE FROM run WHERE id = ?", (run_id,))
             return len(rows)
 
-        while await self._do(forget):
+        while await self._desk.do(forget):
             pass
 
     async def key_of_id(self, key_id: int) -> tuple[Account, Key] | None:
-        rows = await self._do(lambda: self._db.execute(sql.KEY_OF_ID, (key_id,)).fetchall())
+        rows = await self._desk.rows(sql.KEY_OF_ID, (key_id,))
         return (Account(*rows[0][:4]), Key(*rows[0][4:])) if rows else None
-
-    async def _write(self, statement: str, given: Any) -> int:
-        def write() -> int:
-            with transaction(self._db) as db:
-                return db.execute(statement, given).rowcount
-
-        return await self._do(write)
-
-    async def _do(self, work: Callable[[], T]) -> T:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        except sqlite3.OperationalError as error:
-            raise BooksUnavailable(f"the books could not be used: {error}") from error

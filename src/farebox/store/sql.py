@@ -6,7 +6,17 @@ from typing import Any
 
 from msgspec.structs import astuple
 
-from farebox.core.ledger import FARES, FIRST_CALLER_ACCOUNT, Balance, HoldRow, KeptAnswer, KeyUse, Transfer
+from farebox.core.charges import Charge
+from farebox.core.ledger import (
+    FARES,
+    FIRST_CALLER_ACCOUNT,
+    Balance,
+    ChargedFare,
+    HoldRow,
+    KeptAnswer,
+    KeyUse,
+    Transfer,
+)
 from farebox.core.questions import FURTHEST_US
 
 Row = Sequence[Any]
@@ -23,10 +33,13 @@ _TRANSFER = (
 )
 _HOLD = (
     "id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,"
-    " generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us"
+    " generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,"
+    " charge_times"
 )
 _KEY_USE = "account_id, key_digest, order_digest, hold_id, created_us"
 _ANSWER = "hold_id, content_type, body"
+_CHARGED_FARE = "transfer_id, charge_to, count, charge_id"
+_CHARGE = "id, charge_to, count, window_us, done, state, said, ended_us"
 _BALANCE = "account_id, credits_nanos, debits_nanos, pending_nanos, limit_nanos, overdrawn_nanos"
 _ACCOUNT = "a.id, a.name, a.plan, a.created_us"
 _KEY = "k.id, k.account_id, k.label, k.digest, k.hint, k.created_us, k.revoked_us"
@@ -95,6 +108,14 @@ UPDATE hold SET ask_us = :until WHERE id IN (
 ) RETURNING {_HOLD}
 """
 
+INSERT_CHARGED_FARE = f"INSERT INTO charged_fare ({_CHARGED_FARE}) VALUES ({marks(_CHARGED_FARE)})"
+ALL_CHARGED_FARES = f"SELECT {_CHARGED_FARE} FROM charged_fare"
+INSERT_CHARGE = f"INSERT INTO charge ({_CHARGE}) VALUES ({marks(_CHARGE)})"
+ADOPT_CHARGE = f"INSERT OR IGNORE INTO charge ({_CHARGE}) VALUES ({marks(_CHARGE)})"
+DUE_CHARGES = f"SELECT {_CHARGE} FROM charge WHERE state = 'due' ORDER BY id"
+HOLD_OF_H = ", ".join(f"h.{column.strip()}" for column in _HOLD.split(","))
+ALL_CHARGES = f"SELECT {_CHARGE} FROM charge ORDER BY id"
+
 BALANCES = f"SELECT {_BALANCE} FROM balance WHERE account_id IN (SELECT value FROM json_each(?))"
 ALL_BALANCES = f"SELECT {_BALANCE} FROM balance ORDER BY account_id"
 UPDATE_BALANCE = """
@@ -160,6 +181,14 @@ def key_use_row(use: KeyUse) -> Row:
 
 def answer_row(answer: KeptAnswer) -> Row:
     return astuple(answer)
+
+
+def charged_fare_row(fare: ChargedFare) -> Row:
+    return astuple(fare)
+
+
+def charge_from(row: Row) -> Charge:
+    return Charge(*row)
 
 
 def balance_changes(b: Balance) -> Row:

@@ -1,18 +1,18 @@
 """The books in one SQLite file: WAL, `synchronous=FULL`, one writer a process, several processes on one file."""
 
-import asyncio
 import fcntl
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
+from farebox.core.charges import Charge
 from farebox.core.ledger import (
     Balance,
+    ChargedFare,
     Command,
     HoldRow,
     HoldState,
@@ -30,21 +30,9 @@ from farebox.core.ledger import (
 from farebox.crash import crash_points
 from farebox.ports import Account, BooksUnavailable, Key, NameTaken, NotEnded, Snapshot
 from farebox.store import sql
+from farebox.store.connection import BUSY_SECONDS, connect, transaction
+from farebox.store.desk import Desk
 from farebox.store.writer import GroupWriter
-
-T = TypeVar("T")
-
-BUSY_SECONDS = 10
-"""How long a write waits for another process's transaction before the books count as unavailable."""
-
-
-def connect(path: Path, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
-    """A connection with the settings that durability rests on. Autocommit: transactions are begun by hand."""
-    # A store hands its connections from the thread that opens it to the one that uses it; never to two at a time.
-    db = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
-    for pragma in sql.PRAGMAS:
-        db.execute(pragma)
-    return db
 
 
 class SqliteStore:
@@ -58,8 +46,7 @@ class SqliteStore:
     def __init__(self, path: Path, worker: str, busy_seconds: float) -> None:
         self.path = path
         self.worker = worker
-        self._desk = ThreadPoolExecutor(1, thread_name_prefix="farebox-desk")
-        self._desk_db = connect(path, busy_seconds)
+        self._desk = Desk(path, "farebox-desk", busy_seconds)
         self._writer_db = connect(path, busy_seconds)
         self._writer: GroupWriter | None = None
         self._lock = _WorkerLock(path, worker)
@@ -74,8 +61,7 @@ class SqliteStore:
     async def close(self) -> None:
         assert self._writer is not None
         await self._writer.close()
-        await self._at_desk(self._desk_db.close)
-        self._desk.shutdown()
+        await self._desk.close()
         self._writer_db.close()
         self._lock.release()
 
@@ -86,7 +72,7 @@ class SqliteStore:
         return await self._writer.submit(command)
 
     async def balance(self, account_id: int) -> Balance:
-        rows = await self._at_desk(lambda: self._desk_db.execute(sql.BALANCES, (json.dumps([account_id]),)).fetchall())
+        rows = await self._desk.rows(sql.BALANCES, (json.dumps([account_id]),))
         return Balance(*rows[0])
 
     async def claim_questions(self, now_us: int, until_us: int, most: int) -> list[HoldRow]:
@@ -94,35 +80,35 @@ class SqliteStore:
 
         def claim() -> list[HoldRow]:
             # A look first: a transaction that writes nothing would still make every other writer wait.
-            if self._desk_db.execute(sql.IS_QUESTION_DUE, parameters).fetchone() is None:
+            if self._desk.db.execute(sql.IS_QUESTION_DUE, parameters).fetchone() is None:
                 return []
-            with transaction(self._desk_db) as db:
+            with transaction(self._desk.db) as db:
                 return [sql.hold_from(row) for row in db.execute(sql.CLAIM_QUESTIONS, parameters).fetchall()]
 
-        return await self._at_desk(claim)
+        return await self._desk.do(claim)
 
     async def kept_answer(self, hold_id: str) -> KeptAnswer | None:
-        rows = await self._at_desk(lambda: self._desk_db.execute(sql.ANSWER, (hold_id,)).fetchall())
+        rows = await self._desk.rows(sql.ANSWER, (hold_id,))
         return KeptAnswer(*rows[0]) if rows else None
 
     async def forget_answers(self, before_us: int) -> None:
         def forget() -> None:
-            with transaction(self._desk_db) as db:
+            with transaction(self._desk.db) as db:
                 db.execute(sql.FORGET_ANSWERS, (before_us,))
                 db.execute(sql.FORGET_KEY_USES, (before_us,))
 
-        await self._at_desk(forget)
+        await self._desk.do(forget)
 
     async def open_orphans(self) -> list[HoldRow]:
-        return await self._at_desk(self._open_orphans)
+        return await self._desk.do(self._open_orphans)
 
     def _open_orphans(self) -> list[HoldRow]:
-        workers = [row[0] for row in self._desk_db.execute(sql.PENDING_WORKERS)]
+        workers = [row[0] for row in self._desk.db.execute(sql.PENDING_WORKERS)]
         gone = [worker for worker in workers if worker != self.worker and is_worker_gone(self.path, worker)]
         if not gone:
             return []
-        with transaction(self._desk_db):
-            rows = self._desk_db.execute(sql.OPEN_ORPHANS, (json.dumps(gone),)).fetchall()
+        with transaction(self._desk.db):
+            rows = self._desk.db.execute(sql.OPEN_ORPHANS, (json.dumps(gone),)).fetchall()
         self._lock.forget(gone)
         return [sql.hold_from(row) for row in rows]
 
@@ -151,6 +137,8 @@ class SqliteStore:
                 db.executemany(sql.PUT_KEY_USE, map(sql.key_use_row, page.new_uses))
             if page.kept_answers:
                 db.executemany(sql.PUT_ANSWER, map(sql.answer_row, page.kept_answers))
+            if page.charged_fares:
+                db.executemany(sql.INSERT_CHARGED_FARE, map(sql.charged_fare_row, page.charged_fares))
             crash_points(batch, "before")
         crash_points(batch, "after")
         return outcomes
@@ -159,7 +147,7 @@ class SqliteStore:
 
     async def create_account(self, name: str, plan: str, limit_nanos: int | None, created_us: int) -> Account:
         def create() -> Account:
-            with transaction(self._desk_db) as db:
+            with transaction(self._desk.db) as db:
                 account_id = db.execute(sql.INSERT_ACCOUNT, (name, plan, created_us)).lastrowid
                 assert account_id is not None
                 db.execute(sql.INSERT_BALANCE, (account_id, limit_nanos))
@@ -167,78 +155,78 @@ class SqliteStore:
             return Account(account_id, name, plan, created_us)
 
         try:
-            return await self._at_desk(create)
+            return await self._desk.do(create)
         except sqlite3.IntegrityError as error:
             raise NameTaken(name) from error
 
     async def accounts(self) -> list[Account]:
-        return await self._at_desk(lambda: [Account(*row) for row in self._desk_db.execute(sql.ACCOUNTS)])
+        return await self._desk.do(lambda: [Account(*row) for row in self._desk.db.execute(sql.ACCOUNTS)])
 
     async def find_account(self, name: str) -> Account | None:
-        rows = await self._at_desk(lambda: self._desk_db.execute(sql.ACCOUNT_NAMED, (name,)).fetchall())
+        rows = await self._desk.rows(sql.ACCOUNT_NAMED, (name,))
         return Account(*rows[0]) if rows else None
 
     async def create_key(self, account_id: int, label: str, digest: bytes, hint: str, created_us: int) -> Key:
         def create() -> int | None:
-            with transaction(self._desk_db) as db:
+            with transaction(self._desk.db) as db:
                 row_id = db.execute(sql.INSERT_KEY, (account_id, label, digest, hint, created_us)).lastrowid
                 db.execute(sql.BUMP_REVISION)
             return row_id
 
-        key_id = await self._at_desk(create)
+        key_id = await self._desk.do(create)
         assert key_id is not None
         return Key(key_id, account_id, label, digest, hint, created_us)
 
     async def keys(self, account_id: int) -> list[Key]:
-        return await self._at_desk(lambda: [Key(*row) for row in self._desk_db.execute(sql.KEYS, (account_id,))])
+        return await self._desk.do(lambda: [Key(*row) for row in self._desk.db.execute(sql.KEYS, (account_id,))])
 
     async def find_key(self, digest: bytes) -> tuple[Account, Key] | None:
-        rows = await self._at_desk(lambda: self._desk_db.execute(sql.KEY_OF_DIGEST, (digest,)).fetchall())
+        rows = await self._desk.rows(sql.KEY_OF_DIGEST, (digest,))
         return (Account(*rows[0][:4]), Key(*rows[0][4:])) if rows else None
 
     async def revoke_key(self, key_id: int, revoked_us: int) -> None:
         def revoke() -> None:
-            with transaction(self._desk_db) as db:
+            with transaction(self._desk.db) as db:
                 db.execute(sql.REVOKE_KEY, (revoked_us, key_id))
                 db.execute(sql.BUMP_REVISION)
 
-        await self._at_desk(revoke)
+        await self._desk.do(revoke)
 
     async def revision(self) -> int:
-        row = await self._at_desk(lambda: self._desk_db.execute(sql.REVISION).fetchone())
+        row = await self._desk.do(lambda: self._desk.db.execute(sql.REVISION).fetchone())
         return int(row[0])
 
     # Books
 
     async def transfers(self, account_id: int) -> list[Transfer]:
         parameters = {"account": account_id}
-        return await self._at_desk(
-            lambda: [sql.transfer_from(row) for row in self._desk_db.execute(sql.ACCOUNT_TRANSFERS, parameters)]
+        return await self._desk.do(
+            lambda: [sql.transfer_from(row) for row in self._desk.db.execute(sql.ACCOUNT_TRANSFERS, parameters)]
         )
 
     async def holds(self, states: tuple[HoldState, ...], account_id: int | None = None) -> list[HoldRow]:
         parameters = {"states": json.dumps(states), "account": account_id}
-        return await self._at_desk(
-            lambda: [sql.hold_from(row) for row in self._desk_db.execute(sql.HOLDS_IN, parameters)]
+        return await self._desk.do(
+            lambda: [sql.hold_from(row) for row in self._desk.db.execute(sql.HOLDS_IN, parameters)]
         )
 
     async def not_ended(self) -> NotEnded:
-        return NotEnded(*await self._at_desk(lambda: self._desk_db.execute(sql.COUNT_NOT_ENDED).fetchone()))
+        return NotEnded(*await self._desk.do(lambda: self._desk.db.execute(sql.COUNT_NOT_ENDED).fetchone()))
 
     async def generation(self, account_id: int, generation_id: str) -> tuple[HoldRow, Transfer | None] | None:
         def find() -> tuple[HoldRow, Transfer | None] | None:
-            rows = self._desk_db.execute(sql.GENERATION, (generation_id, account_id)).fetchall()
+            rows = self._desk.db.execute(sql.GENERATION, (generation_id, account_id)).fetchall()
             if not rows:
                 return None
             hold = sql.hold_from(rows[0])
-            ends = self._desk_db.execute(sql.TRANSFERS_OF, (json.dumps([settlement_id(hold.id)]),)).fetchall()
+            ends = self._desk.db.execute(sql.TRANSFERS_OF, (json.dumps([settlement_id(hold.id)]),)).fetchall()
             return hold, sql.transfer_from(ends[0]) if ends else None
 
-        return await self._at_desk(find)
+        return await self._desk.do(find)
 
     async def usage_nanos(self, account_id: int, key_id: int | None, since_us: int) -> int:
         parameters = {"account": account_id, "key": key_id, "since": since_us}
-        row = await self._at_desk(lambda: self._desk_db.execute(sql.USAGE, parameters).fetchone())
+        row = await self._desk.do(lambda: self._desk.db.execute(sql.USAGE, parameters).fetchone())
         return int(row[0])
 
     @contextmanager
@@ -249,12 +237,6 @@ class SqliteStore:
             yield _SqliteSnapshot(db)
         finally:
             db.close()
-
-    async def _at_desk(self, work: Callable[[], T]) -> T:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._desk, work)
-        except sqlite3.OperationalError as error:
-            raise BooksUnavailable(f"the books could not be used: {error}") from error
 
 
 class _SqliteSnapshot:
@@ -269,6 +251,12 @@ class _SqliteSnapshot:
 
     def balances(self) -> Iterator[Balance]:
         return (Balance(*row) for row in self._db.execute(sql.ALL_BALANCES))
+
+    def charged_fares(self) -> Iterator[ChargedFare]:
+        return (ChargedFare(*row) for row in self._db.execute(sql.ALL_CHARGED_FARES))
+
+    def charges(self) -> Iterator[Charge]:
+        return map(sql.charge_from, self._db.execute(sql.ALL_CHARGES))
 
 
 def _workers(path: Path) -> Path:
@@ -307,18 +295,6 @@ class _WorkerLock:
     def release(self) -> None:
         self._own.unlink(missing_ok=True)
         os.close(self._descriptor)
-
-
-@contextmanager
-def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """Write, all of it or nothing."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield db
-        db.execute("COMMIT")
-    finally:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
 
 
 def _read_page(db: sqlite3.Connection, batch: list[Command]) -> Page:
