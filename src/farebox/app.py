@@ -21,6 +21,7 @@ from farebox.exchange import Exchange
 from farebox.generations import Generations
 from farebox.identity.keys import KeyCallers
 from farebox.reconcile import Reconciler, take_up_orphans
+from farebox.run_events import RunEvents
 from farebox.runs import Runner
 from farebox.settings import OPENROUTER_KEY_VARIABLE, OPENROUTER_URL, BadSettings, Settings, load
 from farebox.stopping import stopping_in_order
@@ -122,7 +123,7 @@ async def running(settings: Settings, admission: Admission) -> AsyncIterator[rou
             store,
             agents,
             runner,
-            RunApi(callers, runs, runner, bounds, deadlines),
+            RunApi(callers, runs, runner, RunEvents(runs, store), bounds, deadlines),
             settings.metrics_token.get_secret_value() if settings.metrics_token else None,
             frozenset(host.lower().encode() for host in settings.allowed_hosts),
         )

@@ -183,6 +183,16 @@ class Run(Struct, frozen=True):
         return self.finished_us is not None
 
 
+class RunCharge(Struct, frozen=True):
+    """Events that a run is charged, booked under a hold."""
+
+    hold_id: str
+    run_id: str
+    idempotency_key: str
+    event: str
+    created_us: int
+
+
 class Record(Struct, frozen=True):
     """A value of a key-value store."""
 
@@ -228,10 +238,20 @@ class Runs(Protocol):
         """False where the run has finished already: then nothing is changed."""
 
     async def tell_run(self, run_id: str, message: str) -> None:
-        """Say how far an unfinished run is, whatever its status."""
+        """Say how far a run is, whatever its status."""
 
     async def take_up_runs(self) -> list[Run]:
         """The unfinished runs of processes that have gone; they are this process's now."""
+
+    async def note_charge(self, charge: RunCharge, since_us: int) -> str:
+        """Write down that a run is charged, and give the hold that stands for it: that of the same run's charge under
+        the same key, where one was noted since a moment."""
+
+    async def charged_events(self, run_id: str) -> dict[str, int]:
+        """How many of each event a run was charged."""
+
+    async def append(self, dataset_id: str, bodies: list[bytes]) -> None:
+        """Put items behind those that there are."""
 
     async def push(self, dataset_id: str, number: int, body: bytes) -> None:
         """Put an item in its place in a dataset; the second time it stays as it is."""

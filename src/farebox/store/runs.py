@@ -6,7 +6,7 @@ from pathlib import Path
 
 from msgspec.structs import astuple
 
-from farebox.ports import Account, ItemOutcome, Key, LogLine, Record, Run, RunStatus, TooLong
+from farebox.ports import Account, ItemOutcome, Key, LogLine, Record, Run, RunCharge, RunStatus, TooLong
 from farebox.store import sql
 from farebox.store.connection import transaction
 from farebox.store.desk import Desk
@@ -28,7 +28,7 @@ _COUNT_RUNS = "SELECT count(*) FROM run WHERE account_id = ?"
 _CHANGE_RUN = (
     "UPDATE run SET status = ?, status_message = ?, finished_us = ?, exit_code = ? WHERE id = ? AND finished_us IS NULL"
 )
-_TELL_RUN = "UPDATE run SET status_message = ? WHERE id = ? AND finished_us IS NULL"
+_TELL_RUN = "UPDATE run SET status_message = ? WHERE id = ?"
 _LIVE_WORKERS = "SELECT DISTINCT worker FROM run WHERE finished_us IS NULL"
 _TAKE_UP = f"""
 UPDATE run SET worker = :worker WHERE finished_us IS NULL AND worker IN (SELECT value FROM json_each(:gone))
@@ -44,6 +44,17 @@ SELECT coalesce(sum(size), 0) FROM (
 _OUTCOMES = """
 SELECT number, json_extract(text, '$.status'), json_extract(text, '$.cost_usd'), json_extract(text, '$.fare_events'),
 json_extract(text, '$.fare_usd') FROM (SELECT number, CAST(body AS TEXT) AS text FROM run_item WHERE dataset_id = ?)
+"""
+_LAST_ITEM = "SELECT coalesce(max(number), 0) FROM run_item WHERE dataset_id = ?"
+_CHARGE = "hold_id, run_id, idempotency_key, event, created_us"
+_NOTE_CHARGE = f"INSERT INTO run_charge ({_CHARGE}) VALUES ({sql.marks(_CHARGE)})"
+_CHARGE_NOTED = """
+SELECT hold_id FROM run_charge WHERE run_id = :run AND idempotency_key = :key AND created_us > :since
+ORDER BY created_us DESC LIMIT 1
+"""
+_CHARGED_EVENTS = """
+SELECT c.event, sum(t.events) FROM run_charge c JOIN transfer t ON t.id = c.hold_id || '-end' WHERE c.run_id = ?
+GROUP BY c.event
 """
 _COUNT_ITEMS = "SELECT count(*) FROM run_item WHERE dataset_id = ?"
 _PUT_RECORD = "INSERT OR REPLACE INTO run_record (store_id, key, content_type, body) VALUES (?, ?, ?, ?)"
@@ -133,6 +144,29 @@ class SqliteRuns:
             lambda: [ItemOutcome(*row) for row in self._desk.db.execute(_OUTCOMES, (dataset_id,))]
         )
 
+    async def note_charge(self, charge: RunCharge, since_us: int) -> str:
+        def note() -> str:
+            given = {"run": charge.run_id, "key": charge.idempotency_key, "since": since_us}
+            with transaction(self._desk.db) as db:
+                found = db.execute(_CHARGE_NOTED, given).fetchone()
+                if found is not None:
+                    return str(found[0])
+                db.execute(_NOTE_CHARGE, astuple(charge))
+            return charge.hold_id
+
+        return await self._desk.do(note)
+
+    async def charged_events(self, run_id: str) -> dict[str, int]:
+        return dict(await self._desk.rows(_CHARGED_EVENTS, (run_id,)))
+
+    async def append(self, dataset_id: str, bodies: list[bytes]) -> None:
+        def work() -> None:
+            with transaction(self._desk.db) as db:
+                (last,) = db.execute(_LAST_ITEM, (dataset_id,)).fetchone()
+                db.executemany(_PUSH, [(dataset_id, last + number, body) for number, body in enumerate(bodies, 1)])
+
+        await self._desk.do(work)
+
     async def put_record(self, store_id: str, record: Record) -> None:
         await self._desk.write(_PUT_RECORD, (store_id, *astuple(record)))
 
@@ -157,6 +191,7 @@ class SqliteRuns:
                     db.execute("DELETE FROM run_item WHERE dataset_id = ?", (dataset_id,))
                     db.execute("DELETE FROM run_record WHERE store_id = ?", (store_id,))
                     db.execute("DELETE FROM run_line WHERE run_id = ?", (run_id,))
+                    db.execute("DELETE FROM run_charge WHERE run_id = ?", (run_id,))
                     db.execute("DELETE FROM run WHERE id = ?", (run_id,))
             return len(rows)
 

@@ -1,6 +1,7 @@
 """The Apify platform's objects, as its clients insist on them, and its errors."""
 
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ from starlette.types import Scope
 from farebox import __version__
 from farebox.core.errors import Refusal
 from farebox.ports import Account, Caller, Run
+from farebox.run_events import EVENT
 
 ACTOR_ID = "fareboxOpenRouter"
 BUILD_ID = "fareboxBuild00001"
@@ -67,8 +69,8 @@ def origin_of(scope: Scope) -> str:
     return text if text in ("CLI", "CI", "MCP", "WEB", "ACTOR") else "API"
 
 
-def run_object(run: Run) -> dict[str, Any]:
-    """All that version 3 of the Python client demands, and what others read."""
+def run_object(run: Run, charged: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """All that version 3 of the Python client demands, and what others read. `charged`: its events."""
     ended_us = run.finished_us if run.finished_us is not None else time.time_ns() // 1000
     seconds = max(0, ended_us - run.started_us) / 1_000_000
     return {
@@ -107,7 +109,32 @@ def run_object(run: Run) -> dict[str, Any]:
         "usage": {},
         "usageTotalUsd": 0,
         "usageUsd": {},
+        "pricingInfo": PRICING,
+        "chargedEventCounts": dict(charged or {}),
     }
+
+
+PRICING = {
+    "pricingModel": "PAY_PER_EVENT",
+    "apifyMarginPercentage": 0,
+    "createdAt": _CREATED,
+    "startedAt": _CREATED,
+    "pricingPerEvent": {
+        "actorChargeEvents": {
+            EVENT: {
+                "eventTitle": "OpenRouter usage",
+                "eventDescription": "What OpenRouter charged, rounded up to $0.00001.",
+                "eventTieredPricingUsd": {
+                    tier: {"tieredEventPriceUsd": 0.0001 if tier == "FREE" else 0.00001}
+                    for tier in ("FREE", "BRONZE", "SILVER", "GOLD", "PLATINUM", "DIAMOND")
+                },
+                "isPrimaryEvent": True,
+            }
+        }
+    },
+    "minimalMaxTotalChargeUsd": None,
+}
+"""What a run's event costs: as on the platform, ten times as much for who pays nothing for it."""
 
 
 def storage_object(run: Run, storage_id: str) -> dict[str, Any]:
@@ -141,6 +168,7 @@ def actor_object(account: Account) -> dict[str, Any]:
         "modifiedAt": _CREATED,
         "stats": {"totalBuilds": 1, "totalRuns": 0, "totalUsers": 1},
         "versions": [],
+        "pricingInfos": [PRICING],
         "defaultRunOptions": {"build": "latest", "timeoutSecs": 3600, "memoryMbytes": 1024},
         "taggedBuilds": {"latest": {"buildId": BUILD_ID, "buildNumber": BUILD_NUMBER, "finishedAt": _CREATED}},
     }

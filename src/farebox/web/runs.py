@@ -5,22 +5,22 @@ run, dataset or store is as unknown as one that never was.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import parse_qsl
 
-import msgspec
-from msgspec import Struct
 from msgspec.structs import replace
 from starlette.types import Receive, Scope, Send
 
 from farebox.core.errors import Refusal
-from farebox.core.headers import HeaderList, read_request_head
+from farebox.core.headers import read_request_head
 from farebox.core.money import parse_usd
 from farebox.deadlines import Deadlines
-from farebox.ports import Caller, Callers, Run, Runs, TooLong
+from farebox.ports import Callers, Run, Runs, TooLong
+from farebox.run_events import RunEvents
 from farebox.runs import Options, Runner
+from farebox.web.actor_calls import ActorCalls
 from farebox.web.asgi import JSON, Endpoint, send_body, send_start, send_whole
-from farebox.web.bodies import BodyBounds, read_body
+from farebox.web.bodies import BodyBounds
+from farebox.web.calls import UNLIMITED, Answered, Call, Handle, own_run
 from farebox.web.items import Wanted, render
 from farebox.web.platform import (
     ACTOR_NAMES,
@@ -42,55 +42,23 @@ WAIT_SECONDS_MAX = 60
 SYNC_SECONDS_MAX = 300
 LOG_POLL_SECONDS = 0.3
 PAGE_MAX = 1000
-UNLIMITED = 999_999_999_999
-"""What the platform says as the limit where none was asked for."""
-
-
-class Answered(Struct, frozen=True):
-    """An answer in one piece."""
-
-    body: bytes
-    status: int = 200
-    headers: HeaderList = msgspec.field(default_factory=lambda: [JSON])
-
-
-class Call(Struct, frozen=True):
-    """One request, its caller known."""
-
-    scope: Scope
-    receive: Receive
-    caller: Caller
-    query: Mapping[str, str]
-
-    def named(self, name: str) -> str:
-        value: str = self.scope["path_params"][name]
-        return value
-
-    def number(self, name: str, default: int, least: int = 0, most: int = UNLIMITED) -> int:
-        """A whole number of the query. Raises Refusal 400."""
-        text = self.query.get(name, "")
-        if not text:
-            return default
-        if not text.isascii() or not text.isdigit() or not least <= int(text[:20]) <= most:
-            raise Refusal(400, "invalid-value", f"{name}: a whole number from {least} to {most}, not {text[:50]!r}")
-        return int(text)
-
-    def flag(self, name: str) -> bool:
-        return self.query.get(name, "").lower() in ("1", "true")
-
-    def names(self, name: str) -> tuple[str, ...]:
-        return tuple(part.strip() for part in self.query.get(name, "").split(",") if part.strip())
-
-
-Handle = Callable[[Call], Awaitable[Answered]]
 
 
 class RunApi:
     """Every path of the run API, in one table."""
 
-    def __init__(self, callers: Callers, runs: Runs, runner: Runner, bounds: BodyBounds, deadlines: Deadlines) -> None:
+    def __init__(
+        self,
+        callers: Callers,
+        runs: Runs,
+        runner: Runner,
+        events: RunEvents,
+        bounds: BodyBounds,
+        deadlines: Deadlines,
+    ) -> None:
         self._callers = callers
         self._runs = runs
+        self._actor_calls = ActorCalls(runs, events)
         self._runner = runner
         self._bounds = bounds
         self._deadlines = deadlines
@@ -122,6 +90,9 @@ class RunApi:
             "/users/me": (["GET"], self._me),
             "/users/{id}": (["GET"], self._user),
         }
+        for path, (method, handle) in self._actor_calls.handles().items():
+            methods, reading = others.get(path, ([], None))
+            others[path] = [*methods, method], _by_method(method, handle, reading)
         table = [
             (f"/v2/{actors}/{{actor}}{path}", methods, self._endpoint(self._of_actor(handle)))
             for actors in ("acts", "actors")
@@ -154,18 +125,15 @@ class RunApi:
             head = replace(head, tokens=(*head.tokens, token))
         if not head.tokens:
             raise Refusal(401, "token-not-provided", "Send a token, as `Authorization: Bearer` or `?token=`")
-        return Call(scope, receive, await self._callers.identify(head), query)
+        caller = await self._callers.identify(head)
+        return Call(scope, receive, head, caller, query, self._bounds, self._deadlines)
 
     # Runs
 
     async def _begin(self, call: Call) -> Run:
         body = b""
         if call.scope["method"] == "POST":
-            head = read_request_head(call.scope["headers"])
-            bounds = self._bounds
-            body = await read_body(
-                call.scope, call.receive, head, bounds.bytes_max, bounds.seconds, self._deadlines, any_type=True
-            )
+            body = await call.body(any_type=True)
         limit = call.query.get("maxTotalChargeUsd", "")
         try:
             limit_nanos = parse_usd(limit) if limit else None
@@ -229,27 +197,20 @@ class RunApi:
     async def _last_items(self, call: Call) -> Answered:
         return await self._rendered(call, await self._last(call))
 
-    async def _own(self, call: Call, what: str) -> Run:
-        """The caller's run, by its id or that of its dataset or store. Raises Refusal 404."""
-        run = await self._runs.run(call.caller.account.id, call.named("id"))
-        if run is None:
-            raise Refusal(404, "record-not-found", f"{what} {call.named('id')[:100]!r} was not found")
-        return run
-
     async def _run(self, call: Call) -> Answered:
-        run = await self._own(call, "Actor run")
+        run = await own_run(self._runs, call, "Actor run")
         run = await self._waited(call, run, min(call.number("waitForFinish", 0), WAIT_SECONDS_MAX))
-        return Answered(enveloped(run_object(run)))
+        return Answered(enveloped(run_object(run, await self._runs.charged_events(run.id))))
 
     async def _abort(self, call: Call) -> Answered:
-        run = await self._own(call, "Actor run")
+        run = await own_run(self._runs, call, "Actor run")
         await self._runner.abort(run)
         return Answered(enveloped(run_object(await self._waited(call, run, 0))))
 
     async def _log(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A line each, with its moment; streamed until the run has finished where that is asked for."""
         call = await self._call(scope, receive)
-        run = await self._own(call, "Actor run")
+        run = await own_run(self._runs, call, "Actor run")
         scope[BEGUN] = True
         await send_start(send, 200, [(b"content-type", b"text/plain; charset=utf-8")])
         after = 0
@@ -289,19 +250,19 @@ class RunApi:
         return Answered(body, status, [(b"content-type", content_type), *headers])
 
     async def _items(self, call: Call) -> Answered:
-        return await self._rendered(call, await self._own(call, "Dataset"))
+        return await self._rendered(call, await own_run(self._runs, call, "Dataset"))
 
     async def _dataset(self, call: Call) -> Answered:
-        run = await self._own(call, "Dataset")
+        run = await own_run(self._runs, call, "Dataset")
         total = await self._runs.item_count(run.dataset_id)
         return Answered(enveloped({**storage_object(run, run.dataset_id), "itemCount": total, "cleanItemCount": total}))
 
     async def _store(self, call: Call) -> Answered:
-        run = await self._own(call, "Key-value store")
+        run = await own_run(self._runs, call, "Key-value store")
         return Answered(enveloped(storage_object(run, run.store_id)))
 
     async def _keys(self, call: Call) -> Answered:
-        run = await self._own(call, "Key-value store")
+        run = await own_run(self._runs, call, "Key-value store")
         limit = call.number("limit", PAGE_MAX, most=PAGE_MAX)
         after = call.query.get("exclusiveStartKey", "")
         records = [record for record in await self._runs.records(run.store_id) if record.key > after]
@@ -312,7 +273,7 @@ class RunApi:
         return Answered(enveloped({**page, "isTruncated": is_more, "nextExclusiveStartKey": following}))
 
     async def _record(self, call: Call) -> Answered:
-        run = await self._own(call, "Key-value store")
+        run = await own_run(self._runs, call, "Key-value store")
         record = await self._runs.record(run.store_id, call.named("key"))
         if record is None and call.named("key") == "INPUT":
             return Answered(run.input or b"{}")
@@ -354,3 +315,12 @@ class RunApi:
         if call.named("id") not in (user_id(account.id), account.name):
             raise Refusal(404, "record-not-found", f"User {call.named('id')[:100]!r} was not found")
         return Answered(enveloped({"id": user_id(account.id), "username": account.name, "profile": {}}))
+
+
+def _by_method(method: str, handle: Handle, other: Handle | None) -> Handle:
+    """One path, two things to do."""
+
+    async def either(call: Call) -> Answered:
+        return await (handle if other is None or call.scope["method"] == method else other)(call)
+
+    return either

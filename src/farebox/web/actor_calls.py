@@ -1,0 +1,107 @@
+"""What an Actor that runs elsewhere calls of the platform: charges, its status message, what it leaves behind."""
+
+import re
+
+import msgspec
+from msgspec import Raw, Struct
+
+from farebox.core.errors import Refusal
+from farebox.core.reading import UNREADABLE, json_path_error
+from farebox.ports import Record, Runs
+from farebox.run_events import COUNT_MAX, RunEvents
+from farebox.web.asgi import JSON
+from farebox.web.calls import Answered, Call, Handle, own_run
+from farebox.web.platform import enveloped, run_object
+
+KEY_LENGTH_MAX = 256
+_RECORD_KEY = re.compile(r"[a-zA-Z0-9!\-_.'()]{1,256}")
+
+MESSAGE_MAX = 10_000
+
+
+class _Charge(Struct, rename="camel"):
+    event_name: str
+    count: int
+    request_id: str | None = None
+
+
+class _Update(Struct, rename="camel"):
+    status_message: str | None = None
+
+
+_decode_charge = msgspec.json.Decoder(_Charge).decode
+_decode_update = msgspec.json.Decoder(_Update).decode
+_CREATED = b"{}"
+
+
+class ActorCalls:
+    """Handlers, by path."""
+
+    def __init__(self, runs: Runs, events: RunEvents) -> None:
+        self._runs = runs
+        self._events = events
+
+    def handles(self) -> dict[str, tuple[str, Handle]]:
+        return {
+            "/actor-runs/{id}": ("PUT", self._update),
+            "/actor-runs/{id}/charge": ("POST", self._charge),
+            "/actor-runs/{id}/reboot": ("POST", self._reboot),
+            "/datasets/{id}/items": ("POST", self._push),
+            "/key-value-stores/{id}/records/{key}": ("PUT", self._put),
+        }
+
+    async def _charge(self, call: Call) -> Answered:
+        run = await own_run(self._runs, call, "Actor run")
+        self._events.count_call(run)
+        try:
+            asked = _decode_charge(await call.body())
+        except UNREADABLE as error:
+            raise Refusal(400, "invalid-request", f"The body is not a charge: {json_path_error(error)}") from error
+        if not 1 <= asked.count <= COUNT_MAX:
+            raise Refusal(400, "invalid-request", f"count: a whole number from 1 to {COUNT_MAX}, not {asked.count}")
+        key = call.head.idempotency_key.decode("latin-1")
+        if len(key) > KEY_LENGTH_MAX or not key.isprintable():
+            message = f"idempotency-key: at most {KEY_LENGTH_MAX} printable characters"
+            raise Refusal(400, "invalid-idempotency-key", message)
+        await self._events.charge(call.caller, run, asked.event_name, asked.count, key)
+        return Answered(_CREATED, 201)
+
+    async def _update(self, call: Call) -> Answered:
+        run = await own_run(self._runs, call, "Actor run")
+        try:
+            message = _decode_update(await call.body()).status_message
+        except UNREADABLE as error:
+            raise Refusal(400, "invalid-request", f"The body is no update: {json_path_error(error)}") from error
+        if message is not None:
+            await self._runs.tell_run(run.id, message[:MESSAGE_MAX])
+        return Answered(enveloped(run_object(await own_run(self._runs, call, "Actor run"))))
+
+    async def _reboot(self, call: Call) -> Answered:
+        """A run that goes here has no machine to be put on again: it goes on."""
+        run = await own_run(self._runs, call, "Actor run")
+        if run.is_finished:
+            raise Refusal(403, "job-finished", f"Run {run.id} has finished")
+        return Answered(enveloped(run_object(run)))
+
+    async def _push(self, call: Call) -> Answered:
+        run = await own_run(self._runs, call, "Dataset")
+        body = (await call.body()).strip()
+        try:
+            items = [body] if not body.startswith(b"[") else msgspec.json.decode(body, type=list[Raw])
+            found = [bytes(item) for item in items]
+            for item in found:
+                msgspec.json.decode(item, type=dict[str, Raw])
+        except UNREADABLE as error:
+            raise Refusal(400, "invalid-value", "The body is to be an object, or a list of objects") from error
+        await self._runs.append(run.dataset_id, found)
+        return Answered(_CREATED, 201, [JSON, (b"location", f"/v2/datasets/{run.dataset_id}/items".encode())])
+
+    async def _put(self, call: Call) -> Answered:
+        run = await own_run(self._runs, call, "Key-value store")
+        key = call.named("key")
+        if not _RECORD_KEY.fullmatch(key):
+            raise Refusal(400, "invalid-record-key", f"{key[:100]!r}: letters, digits and !-_.'(), 256 at most")
+        content_type = call.head.first(b"content-type").decode("latin-1") or "application/octet-stream"
+        await self._runs.put_record(run.store_id, Record(key, content_type, await call.body(any_type=True)))
+        location = f"/v2/key-value-stores/{run.store_id}/records/{key}"
+        return Answered(_CREATED, 201, [JSON, (b"location", location.encode())])

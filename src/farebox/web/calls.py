@@ -1,0 +1,74 @@
+"""A request to the run API, its caller known, and its answer."""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+import msgspec
+from msgspec import Struct
+from starlette.types import Receive, Scope
+
+from farebox.core.errors import Refusal
+from farebox.core.headers import HeaderList, RequestHead
+from farebox.deadlines import Deadlines
+from farebox.ports import Caller, Run, Runs
+from farebox.web.asgi import JSON
+from farebox.web.bodies import BodyBounds, read_body
+
+UNLIMITED = 999_999_999_999
+"""What the platform says as the limit where none was asked for."""
+
+
+class Answered(Struct, frozen=True):
+    """An answer in one piece."""
+
+    body: bytes
+    status: int = 200
+    headers: HeaderList = msgspec.field(default_factory=lambda: [JSON])
+
+
+class Call(Struct, frozen=True):
+    """One request, its caller known."""
+
+    scope: Scope
+    receive: Receive
+    head: RequestHead
+    caller: Caller
+    query: Mapping[str, str]
+    bounds: BodyBounds
+    deadlines: Deadlines
+
+    def named(self, name: str) -> str:
+        value: str = self.scope["path_params"][name]
+        return value
+
+    def number(self, name: str, default: int, least: int = 0, most: int = UNLIMITED) -> int:
+        """A whole number of the query. Raises Refusal 400."""
+        text = self.query.get(name, "")
+        if not text:
+            return default
+        if not text.isascii() or not text.isdigit() or not least <= int(text[:20]) <= most:
+            raise Refusal(400, "invalid-value", f"{name}: a whole number from {least} to {most}, not {text[:50]!r}")
+        return int(text)
+
+    def flag(self, name: str) -> bool:
+        return self.query.get(name, "").lower() in ("1", "true")
+
+    def names(self, name: str) -> tuple[str, ...]:
+        return tuple(part.strip() for part in self.query.get(name, "").split(",") if part.strip())
+
+    async def body(self, *, any_type: bool = False) -> bytes:
+        """Raises Refusal 400, 408, 413 or 415."""
+        bounds = self.bounds
+        return await read_body(
+            self.scope, self.receive, self.head, bounds.bytes_max, bounds.seconds, self.deadlines, any_type=any_type
+        )
+
+
+Handle = Callable[[Call], Awaitable[Answered]]
+
+
+async def own_run(runs: Runs, call: Call, what: str) -> Run:
+    """The caller's run, by its id or that of its dataset or store. Raises Refusal 404."""
+    run = await runs.run(call.caller.account.id, call.named("id"))
+    if run is None:
+        raise Refusal(404, "record-not-found", f"{what} {call.named('id')[:100]!r} was not found")
+    return run
