@@ -6,8 +6,9 @@ import logging
 import os
 import secrets
 import signal
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -17,9 +18,10 @@ from farebox.answers import Streaming, forget_old_answers
 from farebox.batch import Serving
 from farebox.catalog_cache import Catalog
 from farebox.deadlines import Deadlines
-from farebox.exchange import Exchange
+from farebox.exchange import Charges, Exchange
 from farebox.generations import Generations
 from farebox.identity.keys import KeyCallers
+from farebox.ports import Callers, Upstream
 from farebox.reconcile import Reconciler, take_up_orphans
 from farebox.run_events import RunEvents
 from farebox.runs import Runner
@@ -75,8 +77,34 @@ def streaming_of(settings: Settings, deadlines: Deadlines) -> Streaming:
     return Streaming(deadlines, drains_max, settings.drain_seconds, settings.no_event_seconds)
 
 
+@dataclass(frozen=True, slots=True)
+class Hosted:
+    """What a host decides: who calls, who is told of fares, what is to be done meanwhile, and whether this gateway is
+    itself a platform for Actors."""
+
+    callers: Callers
+    charges: Charges | None = None
+    work: tuple[Coroutine[None, None, None], ...] = ()
+    is_platform: bool = True
+
+
+Host = Callable[[SqliteStore, Upstream], AbstractAsyncContextManager[Hosted]]
+"""Where the gateway runs. Its block ends when nothing is served any more, and the books are still open."""
+
+
+def stand_alone(settings: Settings) -> Host:
+    """On one's own: callers are known by Farebox's keys."""
+
+    @asynccontextmanager
+    async def host(store: SqliteStore, _: Upstream) -> AsyncIterator[Hosted]:
+        callers = KeyCallers(store, settings.every_plan)
+        yield Hosted(callers, work=(callers.watch(),))
+
+    return host
+
+
 @asynccontextmanager
-async def running(settings: Settings, admission: Admission) -> AsyncIterator[routes.Services]:
+async def running(settings: Settings, admission: Admission, host: Host | None = None) -> AsyncIterator[routes.Services]:
     """Everything that serves, for as long as the block runs; the tasks in the background are owned here."""
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings))
@@ -85,32 +113,38 @@ async def running(settings: Settings, admission: Admission) -> AsyncIterator[rou
         stack.push_async_callback(upstream.close)
         plans = settings.every_plan
         catalog = Catalog(upstream, settings.prices_refresh_seconds, settings.prices_max_age_seconds)
-        callers = KeyCallers(store, plans)
+        hosted = await stack.enter_async_context((host or stand_alone(settings))(store, upstream))
+        callers = hosted.callers
         reconciler = Reconciler(store, upstream, settings.reconcile_seconds)
         await take_up_orphans(store)
         with suppress(TimeoutError):
             async with asyncio.timeout(FIRST_PRICES_SECONDS):
                 await catalog.refresh()
         streaming = streaming_of(settings, deadlines)
-        exchange = Exchange(callers, catalog, store, upstream, streaming, admission)
+        exchange = Exchange(callers, catalog, store, upstream, streaming, admission, hosted.charges)
         await stack.enter_async_context(
             _in_background(
                 catalog.keep_fresh(),
                 catalog.keep_pages_fresh(),
-                callers.watch(),
                 forget_old_answers(store),
                 reconciler.run(),
                 exchange.book_late(),
+                *hosted.work,
             )
         )
         accounts = Accounts(store, plans)
         serving = Serving(exchange, callers, catalog, store, routes.FORMATS)
         agents = Agents(serving, catalog, accounts)
         stack.push_async_callback(agents.close)
-        runs = SqliteRuns(store.path, store.worker)
-        stack.push_async_callback(runs.close)
-        runner = Runner(runs, serving, admission, plans, store.worker, (settings.public_url or "").rstrip("/"))
         bounds = BodyBounds(settings.body_bytes_max, settings.body_seconds)
+        platform: routes.Platform | None = None
+        if hosted.is_platform:
+            runs = SqliteRuns(store.path, store.worker)
+            stack.push_async_callback(runs.close)
+            public_url = (settings.public_url or "").rstrip("/")
+            runner = Runner(runs, serving, admission, plans, store.worker, public_url)
+            run_api = RunApi(callers, runs, runner, RunEvents(runs, store), bounds, deadlines)
+            platform = routes.Platform(runner, run_api)
         yield routes.Services(
             exchange,
             admission,
@@ -122,8 +156,7 @@ async def running(settings: Settings, admission: Admission) -> AsyncIterator[rou
             deadlines,
             store,
             agents,
-            runner,
-            RunApi(callers, runs, runner, RunEvents(runs, store), bounds, deadlines),
+            platform,
             settings.metrics_token.get_secret_value() if settings.metrics_token else None,
             frozenset(host.lower().encode() for host in settings.allowed_hosts),
         )
@@ -147,14 +180,21 @@ async def _in_background(*work: Coroutine[None, None, None]) -> AsyncIterator[No
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.wait(tasks)
+        if tasks:
+            await asyncio.wait(tasks)
+
+
+Around = Callable[[ASGIApp], ASGIApp]
+"""What a host puts around the routes."""
 
 
 class App:
     """The ASGI app: the lifespan opens what serves, requests go to the routes."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, host: Host | None = None, around: Around = lambda app: app) -> None:
         self._settings = settings
+        self._host = host
+        self._around = around
         self._serve: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -167,12 +207,12 @@ class App:
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         admission = Admission(self._settings.orders_max, self._settings.account_orders_max)
-        async with running(self._settings, admission) as services:
-            self._serve = routes.app(services)
+        async with running(self._settings, admission, self._host) as services:
+            self._serve = self._around(routes.app(services))
             # What is here now stays: the collector need not walk it again and again while orders come and go.
             gc.collect()
             gc.freeze()
-            async with _in_background(services.runner.keep_going()):
+            async with _in_background(*([services.platform.runner.keep_going()] if services.platform else [])):
                 with stopping_in_order(admission, self._settings.grace_seconds):
                     await send({"type": "lifespan.startup.complete"})
                     await receive()

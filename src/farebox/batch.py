@@ -37,6 +37,7 @@ too: the order is still being answered."""
 
 _MAY_HAVE_COST = frozenset({BROKEN_STATUS, 410})
 
+Begin = Callable[[BatchOrder], Awaitable[None]]
 Tell = Callable[[BatchResult], Awaitable[None]]
 
 
@@ -145,8 +146,8 @@ class Batch:
         """Begin no more orders; those that were begun are served to their end."""
         self._is_stopped = True
 
-    async def run(self, orders: Iterable[BatchOrder], tell: Tell) -> None:
-        """Serve each order and tell what became of it, as soon as that is known.
+    async def run(self, orders: Iterable[BatchOrder], tell: Tell, begin: Begin | None = None) -> None:
+        """Serve each order and tell what became of it, as soon as that is known; `begin` comes before it is placed.
 
         Raises:
             Refusal: 401, the caller is nobody.
@@ -156,12 +157,14 @@ class Batch:
         waiting = iter(orders)
         async with asyncio.TaskGroup() as group:
             for _ in range(self._concurrency):
-                group.create_task(self._work(waiting, tell))
+                group.create_task(self._work(waiting, tell, begin))
 
-    async def _work(self, waiting: Iterator[BatchOrder], tell: Tell) -> None:
+    async def _work(self, waiting: Iterator[BatchOrder], tell: Tell, begin: Begin | None) -> None:
         for order in waiting:
             if self._is_stopped:
                 return
+            if begin is not None:
+                await begin(order)
             result, fare_nanos = await self._result(order)
             self.totals.add(result.status, result.cost_usd, result.fare_events, fare_nanos)
             await tell(result)

@@ -321,6 +321,25 @@ class Biller(Protocol):
         """The events of this run that were counted so far. Raises BillerUnreachable, NotCounted."""
 
 
+class User(Struct, frozen=True):
+    """A user of the platform that runs this gateway. `is_of_run`: the token was that of a run."""
+
+    id: str
+    is_paying: bool
+    is_of_run: bool
+
+
+class PlatformUnreachable(Exception):  # noqa: N818
+    """The platform did not answer, or not what was asked."""
+
+
+class Users(Protocol):
+    """Whose tokens they are."""
+
+    async def user_of(self, token: str) -> User | None:
+        """None where the token is nobody's, or has expired. Raises PlatformUnreachable."""
+
+
 class Callers(Protocol):
     """Who is calling."""
 

@@ -15,13 +15,12 @@ from contextlib import suppress
 import msgspec
 
 from farebox.admission import Admission
-from farebox.batch import Batch, Serving, Totals
-from farebox.core.batch import BatchResult
+from farebox.batch import Batch, Serving
 from farebox.core.errors import Refusal, too_many
-from farebox.core.money import format_usd, parse_usd
 from farebox.core.plans import Plan
 from farebox.core.runs import RunInput, read_input
-from farebox.ports import BooksUnavailable, Caller, Record, Run, Runs, RunStatus
+from farebox.ports import BooksUnavailable, Caller, ItemOutcome, Record, Run, Runs, RunStatus
+from farebox.working import Work, explain, in_words, output
 
 log = logging.getLogger("farebox")
 
@@ -37,9 +36,6 @@ HEED_SECONDS = 1.0
 TAKE_UP_SECONDS = 5.0
 FORGET_SECONDS = 3600.0
 WAIT_POLL_SECONDS = 0.1
-TOLD_EVERY = 20
-"""A run's status message tells how far it is after so many orders."""
-
 _LETTERS = string.ascii_letters + string.digits
 
 
@@ -177,44 +173,33 @@ class Runner:
         if ended is None:
             return
         status, message = ended
-        await self._say(run, message)
+        await _Leaving(self._runs, run).say(message)
         exit_code = {"SUCCEEDED": 0, "FAILED": 1}.get(status)
         await _durably(lambda: self._runs.change_run(run.id, status, message, _now_us(), exit_code))
 
     async def _work(self, run: Run, asked: RunInput) -> tuple[RunStatus, str] | None:
         """How it ended; None where it is left for another process to go on with."""
-        await self._say(run, f"Run {run.id} begins: {len(asked.orders)} orders" if asked.orders else "Run begins")
+        leaving = _Leaving(self._runs, run)
         if not asked.orders:
-            await self._runs.put_record(run.store_id, Record("OUTPUT", "application/json", self._usage()))
-            return "SUCCEEDED", f"This Actor is a server: see OUTPUT for how to use it at {self._public_url}/api/v1"
-        done, totals = await self._done_before(run)
-        left = [order for order in asked.orders if order.number not in done]
+            return "SUCCEEDED", await explain(leaving, self._public_url)
+        going: _Going | None = None
 
         async def who() -> Caller:
+            assert going is not None
             return await self._caller(going)
 
-        batch = Batch(self._serving, who, f"run-{run.id}", asked.concurrency, run.limit_nanos, totals)
-        going = self._going[run.id] = _Going(run, batch)
+        async def begun(batch: Batch) -> None:
+            nonlocal going
+            going = self._going[run.id] = _Going(run, batch)
+            await self._heed()
 
-        async def tell(result: BatchResult) -> None:
-            item = msgspec.json.encode(result)
-            await _durably(lambda: self._runs.push(run.dataset_id, result.number, item))
-            done.add(result.number)
-            if result.error is not None:
-                await self._say(run, f"order {result.number}: {result.status} {result.error.get('message')}")
-            if len(done) % TOLD_EVERY == 0:
-                message = f"{len(done)} of {len(asked.orders)} orders"
-                await self._say(run, message)
-                with suppress(BooksUnavailable):
-                    await self._runs.tell_run(run.id, message)
-
-        await self._heed()
-        await batch.run(left, tell)
+        work = Work(self._serving, who, f"run-{run.id}", asked, run.limit_nanos)
+        totals = await work.run(leaving, begun)
+        assert going is not None
         if going.is_left:
             return None
-        output = Record("OUTPUT", "application/json", msgspec.json.encode(_told(totals)))
-        await _durably(lambda: self._runs.put_record(run.store_id, output))
-        message = f"{totals.served} orders served, {totals.failed} failed; fares ${format_usd(totals.fare_nanos)}"
+        await leaving.put(output(totals))
+        message = in_words(totals)
         if totals.orders == len(asked.orders) or going.ended is None:
             return "SUCCEEDED", message
         status, why = going.ended
@@ -228,30 +213,34 @@ class Runner:
             raise Refusal(401, "authentication", "The key that began this run was revoked")
         return Caller(found[0], found[1], self._plans[found[0].plan])
 
-    async def _done_before(self, run: Run) -> tuple[set[int], Totals]:
-        """The orders that have their items already, and what those came to."""
-        done, totals = set[int](), Totals()
-        for told in await self._runs.outcomes(run.dataset_id):
-            done.add(told.number)
-            fare_nanos = 0 if told.fare_usd is None else parse_usd(told.fare_usd)
-            totals.add(told.status, told.cost_usd, told.fare_events, fare_nanos)
-        return done, totals
 
-    def _usage(self) -> bytes:
-        """What a run without orders leaves: how to use the server."""
-        base = f"{self._public_url}/api/v1"
-        body = '{"model": "openrouter/auto", "messages": [{"role": "user", "content": "Hello"}]}'
-        example = (
-            f"curl {base}/chat/completions -H 'Authorization: Bearer <YOUR_TOKEN>'"
-            f" -H 'Content-Type: application/json' -d '{body}'"
-        )
-        message = "This Actor is a server. Send orders to its endpoint, or give the run `requests`."
-        return msgspec.json.encode({"message": message, "endpoint": base, "example": example})
+class _Leaving:
+    """Where a run of this gateway leaves what it does: in the books."""
 
-    async def _say(self, run: Run, text: str) -> None:
-        """A line of the log, if the books can be written: a run does not fail for want of a line."""
+    def __init__(self, runs: Runs, run: Run) -> None:
+        self._runs = runs
+        self._run = run
+
+    async def say(self, text: str) -> None:
+        # A run does not fail for want of a line.
         with suppress(BooksUnavailable):
-            await self._runs.add_line(run.id, _now_us(), text)
+            await self._runs.add_line(self._run.id, _now_us(), text)
+
+    async def tell(self, message: str) -> None:
+        with suppress(BooksUnavailable):
+            await self._runs.tell_run(self._run.id, message)
+
+    async def outcomes(self) -> list[ItemOutcome]:
+        return await self._runs.outcomes(self._run.dataset_id)
+
+    async def begin(self, number: int) -> None:
+        """Nothing to write down: the order's idempotency key is in the same books."""
+
+    async def push(self, number: int, item: bytes) -> None:
+        await _durably(lambda: self._runs.push(self._run.dataset_id, number, item))
+
+    async def put(self, record: Record) -> None:
+        await _durably(lambda: self._runs.put_record(self._run.store_id, record))
 
 
 class _Going:
@@ -283,17 +272,6 @@ async def _durably(write: Callable[[], Awaitable[object]]) -> None:
         except BooksUnavailable as error:
             log.error("a run waits for the books: %s", error)
             await asyncio.sleep(HEED_SECONDS)
-
-
-def _told(totals: Totals) -> dict[str, object]:
-    return {
-        "orders": totals.orders,
-        "served": totals.served,
-        "failed": totals.failed,
-        "costUsd": f"{totals.cost:f}",
-        "fareEvents": totals.events,
-        "fareUsd": format_usd(totals.fare_nanos),
-    }
 
 
 def _now_us() -> int:

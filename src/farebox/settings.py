@@ -54,7 +54,7 @@ class PlanSettings(BaseModel):
 class Settings(BaseSettings):
     """Each is `FAREBOX_` and its name in capitals in the environment, or its name in `farebox.toml`."""
 
-    model_config = SettingsConfigDict(env_prefix="FAREBOX_", extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="FAREBOX_", extra="forbid", env_ignore_empty=True)
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on; 0 for any free one.")
@@ -114,6 +114,19 @@ class Settings(BaseSettings):
         ge=0,
         description="How long the upstream is asked what an order cost that ended without saying so; 0: not at all.",
     )
+    tenancy: Literal["single", "multi"] = Field(
+        default="single",
+        description="As an Actor: whose run it is. `single`: each caller's own, who is charged with the run. `multi`:"
+        " the Actor's developer's, shared by all callers, each charged by the platform's id of its request.",
+    )
+    callers: Literal["any", "actors"] = Field(
+        default="any", description="As an Actor: who may order. `actors`: only other Actors, others get 403."
+    )
+    caller_header: str | None = Field(
+        default=None,
+        description="As an Actor with `callers` = `actors`: the header by which the platform marks them, and its value,"
+        " like `x-caller-type: APIFY_ACTOR`; unset, an Actor is known by its token, which is that of a run.",
+    )
     plans: dict[str, PlanSettings] = Field(default_factory=dict, description="Plans beside `paying` and `free`.")
 
     @field_validator("allowed_hosts", mode="before")
@@ -128,6 +141,13 @@ class Settings(BaseSettings):
         if not url.startswith("sqlite:///") or len(url) <= len("sqlite:///"):
             raise ValueError("write sqlite:///PATH (three slashes: a path from here; four: from the root)")
         return url
+
+    @field_validator("caller_header")
+    @classmethod
+    def _name_and_value(cls, header: str | None) -> str | None:
+        if header is not None and not all(part.strip() for part in header.partition(":")):
+            raise ValueError("write a header's name and value, like `x-caller-type: APIFY_ACTOR`")
+        return header
 
     @field_validator("upstream_url", "public_url")
     @classmethod

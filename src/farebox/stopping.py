@@ -40,6 +40,19 @@ def stopping_in_order(admission: Admission, grace_seconds: float) -> Iterator[No
             signal.signal(each, server)
 
 
+@contextmanager
+def on_stop(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` on SIGINT and SIGTERM, for as long as the block runs. On the main thread only."""
+    loop = asyncio.get_running_loop()
+    for each in SIGNALS:
+        loop.add_signal_handler(each, stop)
+    try:
+        yield
+    finally:
+        for each in SIGNALS:
+            loop.remove_signal_handler(each)
+
+
 def _hear(server: object) -> None:
     assert callable(server), server
     server(signal.SIGTERM, None)

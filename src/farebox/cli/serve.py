@@ -1,20 +1,13 @@
 """`farebox serve` and `farebox simulate`."""
 
 import asyncio
-import errno
-import logging
 import os
-import resource
-import signal
 import socket
-import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Annotated
 
 import typer
-import uvicorn
-from uvicorn.supervisors import Multiprocess
 
 from farebox import __version__
 from farebox.accounts import Accounts, NotFound
@@ -23,21 +16,15 @@ from farebox.cli.session import DatabaseUrl, clear_errors, fail
 from farebox.core.ledger import HoldRow
 from farebox.core.money import format_usd, parse_usd
 from farebox.reconcile import take_up_orphans
+from farebox.serving import CannotListen, listen, run, stop_in_order
 from farebox.settings import OPENROUTER_KEY_VARIABLE, OPENROUTER_URL, Settings, load
 from farebox.store.prepare import prepare, sqlite_path
 from farebox.upstream.simulator import server as simulator
 from farebox.upstream.simulator.app import BASE_PATH
-from farebox.web.server import BoundedHttp
 
 DEMO_ACCOUNT = "demo"
 DEMO_USD = "5"
 DEMO_MODEL = "sim/echo"
-
-OTHER_FILES = 500
-"""Books, locks, logs, and connections that are told to come back."""
-
-CLOSE_SECONDS = 5
-"""How long requests may go on that are no orders, once those have had their grace."""
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -77,7 +64,7 @@ def serve(
             os.environ[SIMULATOR_URL_VARIABLE] = stack.enter_context(simulator.embedded())
         opening = asyncio.run(_open(settings))
         typer.echo(_banner(settings, bound.getsockname()[1], opening))
-        _run(settings, bound)
+        run(settings, App(settings), bound)
 
 
 def simulate(
@@ -87,18 +74,15 @@ def simulate(
     """Serve the simulated upstream alone."""
     with _listen(host, port) as bound:
         typer.echo(f"Simulated upstream on http://{_host(host)}:{bound.getsockname()[1]}{BASE_PATH}")
-        _stop_in_order()
+        stop_in_order()
         simulator.serve(bound)
 
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            fail(f"--port: {port} on {host} is taken by another program; choose another, or 0 for any free one", 2)
-        fail(f"--host: cannot listen on {host!r}, port {port}: {error.strerror or error}", 2)
+        return listen(host, port)
+    except CannotListen as error:
+        fail(str(error), 2)
 
 
 async def _open(settings: Settings) -> _Opening:
@@ -126,66 +110,6 @@ async def _refuse_demo(accounts: Accounts, host: str) -> None:
                 f" revoke it first: farebox key list {DEMO_ACCOUNT}, then farebox key revoke ID",
                 2,
             )
-
-
-def _run(settings: Settings, bound: socket.socket) -> None:
-    _allow_files(2 * settings.connections_max + OTHER_FILES)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # Workers are new processes: they read the settings for themselves, so what the command line said goes along.
-    for name in ("host", "port", "workers", "database_url", "upstream_url", "public_url"):
-        if (value := getattr(settings, name)) is not None:
-            os.environ[f"FAREBOX_{name.upper()}"] = str(value)
-    config = uvicorn.Config(
-        "farebox.app:create" if settings.workers > 1 else App(settings),
-        factory=settings.workers > 1,
-        workers=settings.workers,
-        http=BoundedHttp,
-        ws="none",
-        loop="uvloop",
-        lifespan="on",
-        access_log=False,
-        log_config=None,
-        log_level="warning",
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=settings.connections_max,
-        timeout_graceful_shutdown=CLOSE_SECONDS,
-        backlog=2048,
-    )
-    _stop_in_order()
-    if settings.workers > 1:
-        _Workers(config, sockets=[bound]).run()
-    else:
-        uvicorn.Server(config).run(sockets=[bound])
-
-
-def _allow_files(wanted: int) -> None:
-    """A connection is a file to the system, which allows few unless it is asked; an order has two."""
-    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    granted = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
-    if now != resource.RLIM_INFINITY and granted > now:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (granted, most))
-
-
-class _Workers(Multiprocess):
-    """Told to stop a second time, it tells its workers again."""
-
-    def join_all(self) -> None:
-        self.signal_queue.clear()
-        while any(each.process.is_alive() for each in self.processes):
-            time.sleep(0.05)
-            while self.signal_queue:
-                self.signal_queue.pop()
-                for each in self.processes:
-                    if each.process.is_alive() and each.pid is not None:
-                        os.kill(each.pid, signal.SIGTERM)
-        super().join_all()
-
-
-def _stop_in_order() -> None:
-    """uvicorn stops on these by itself, then raises them once more; to have stopped in order is no failure."""
-    for stop in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(stop, lambda *_: None)
 
 
 def _banner(settings: Settings, port: int, opening: _Opening) -> str:

@@ -51,6 +51,14 @@ def wire_at(path: str) -> Format:
 
 
 @dataclass(frozen=True, slots=True)
+class Platform:
+    """What makes this gateway a platform for Actors."""
+
+    runner: Runner
+    run_api: RunApi
+
+
+@dataclass(frozen=True, slots=True)
 class Services:
     """What the endpoints are made of."""
 
@@ -64,8 +72,7 @@ class Services:
     deadlines: Deadlines
     books: Books
     agents: Agents
-    runner: Runner
-    run_api: RunApi
+    platform: Platform | None
     metrics_token: str | None
     hosts: frozenset[bytes]
 
@@ -90,6 +97,7 @@ def app(services: Services) -> ASGIApp:
         "/key": account.key_endpoint(callers, services.accounts),
         "/credits": account.credits_endpoint(callers, services.accounts),
     }
+    run_api = services.platform.run_api.routes() if services.platform is not None else []
     free = Starlette(
         routes=[
             *(Route(path, endpoint, methods=["POST"]) for path, endpoint in billable.items()),
@@ -98,7 +106,7 @@ def app(services: Services) -> ASGIApp:
             Route("/docs", docs.page(), methods=["GET"]),
             Route("/healthz", guarded(_healthz), methods=["GET"]),
             Route("/mcp", guarded(services.agents.endpoint), methods=["POST", "GET", "DELETE"]),
-            *(Route(path, each, methods=methods) for path, methods, each in services.run_api.routes()),
+            *(Route(path, each, methods=methods) for path, methods, each in run_api),
             Route("/metrics", metrics(services.books, services.admission, services.metrics_token), methods=["GET"]),
             Route("/readyz", guarded(_readyz(services.catalog, services.admission)), methods=["GET"]),
         ],

@@ -1,0 +1,1 @@
+"""Farebox as an Actor on the Apify platform: `python -m farebox.actor`."""

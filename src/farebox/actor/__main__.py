@@ -1,0 +1,90 @@
+"""`python -m farebox.actor`: what the Actor's image starts. In Standby a server, else a run with an end."""
+
+import asyncio
+import logging
+import os
+import sys
+from contextlib import ExitStack
+from typing import NoReturn
+
+from farebox.actor import batch, standby
+from farebox.actor.hosting import Hosting
+from farebox.apify.environment import ActorEnvironment, BadEnvironment, read_environment
+from farebox.app import SIMULATOR_URL_VARIABLE
+from farebox.ports import BillerUnreachable, BooksUnavailable, PlatformUnreachable
+from farebox.serving import CannotListen
+from farebox.settings import OPENROUTER_KEY_VARIABLE, BadSettings, Settings, load
+from farebox.store.prepare import UnusableBooks, prepare, sqlite_path
+from farebox.upstream.simulator import server as simulator
+
+GRACE_SECONDS = 8
+"""Running answers' grace, where nothing else is set: an idle run is killed 30 s after it hears of its end."""
+
+
+def main() -> None:
+    """Run the Actor; exits with 2 where its environment or its settings are wrong, with 1 for all other trouble."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Its lines tell the URLs of calls, and the platform's are nobody's business.
+    logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
+    try:
+        environment = read_environment(os.environ)
+        settings = _settings(environment)
+    except (BadEnvironment, BadSettings) as error:
+        _fail(str(error), 2)
+    try:
+        code = _run(environment, settings)
+    except (UnusableBooks, BooksUnavailable, BillerUnreachable, PlatformUnreachable, CannotListen, ValueError) as error:
+        _last_words(environment, settings, str(error))
+        _fail(str(error))
+    sys.exit(code)
+
+
+def _run(environment: ActorEnvironment, settings: Settings) -> int:
+    if settings.is_simulated and environment.is_at_home:
+        raise BooksUnavailable(f"{OPENROUTER_KEY_VARIABLE}: not set; the Actor's build needs it as a secret variable")
+    with ExitStack() as stack:
+        if settings.is_simulated:
+            os.environ[SIMULATOR_URL_VARIABLE] = stack.enter_context(simulator.embedded())
+        prepare(sqlite_path(settings.database_url))
+        if not environment.is_standby:
+            return asyncio.run(batch.work(environment, settings))
+        standby.serve(environment, settings)
+        return 0
+
+
+def _settings(environment: ActorEnvironment) -> Settings:
+    """Those of a gateway, with the address that the platform says."""
+    settings = load(
+        host="0.0.0.0" if environment.is_at_home else "127.0.0.1",  # noqa: S104 - a container's only way out
+        port=environment.port,
+        workers=1,
+    )
+    told = {"public_url": settings.public_url or environment.standby_url or f"http://127.0.0.1:{environment.port}"}
+    if "grace_seconds" not in settings.model_fields_set:
+        return settings.model_copy(update={**told, "grace_seconds": GRACE_SECONDS})
+    return settings.model_copy(update=told)
+
+
+def _last_words(environment: ActorEnvironment, settings: Settings, message: str) -> None:
+    """The run's status message says why it failed, if the platform can be reached."""
+
+    async def say() -> None:
+        hosting = Hosting(environment, settings)
+        try:
+            await hosting.storage.say(message, is_last=True)
+        except PlatformUnreachable:
+            pass
+        finally:
+            await hosting.close()
+
+    asyncio.run(say())
+
+
+def _fail(message: str, code: int = 1) -> NoReturn:
+    for line in message.splitlines():
+        sys.stderr.write(f"farebox: {line}\n")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

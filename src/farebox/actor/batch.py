@@ -1,0 +1,212 @@
+"""The Actor as a run with an end: its input's orders served, an item for each, totals in OUTPUT."""
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+
+import msgspec
+from msgspec import Struct
+
+from farebox.actor.hosting import Hosting
+from farebox.admission import Admission
+from farebox.apify.environment import ActorEnvironment
+from farebox.apify.events import Event, listen
+from farebox.app import running
+from farebox.batch import Batch
+from farebox.core.batch import refused
+from farebox.core.errors import Refusal, gone
+from farebox.core.runs import RunInput, read_input
+from farebox.ports import Caller, ItemOutcome, PlatformUnreachable, Record
+from farebox.settings import Settings
+from farebox.stopping import on_stop
+from farebox.web.routes import FORMATS
+from farebox.working import Work, explain, in_words, output
+
+log = logging.getLogger("farebox.run")
+log.setLevel(logging.INFO)
+
+BEGUN_KEY = "FAREBOX-BEGUN"
+"""The record of the run's key-value store with the orders that were placed and have no item yet."""
+
+RESERVED_SECONDS = 5.0
+TIMEOUT_RESERVED_SECONDS = 20.0
+"""How long before a run's timeout, which kills it, the last order is begun."""
+
+PUSH_RETRY_SECONDS = 1.0
+
+
+async def work(environment: ActorEnvironment, settings: Settings) -> int:
+    """Do what the run's input asks; the exit code."""
+    hosting = Hosting(environment, settings)
+    try:
+        return await _Run(hosting, settings).work()
+    finally:
+        await hosting.close()
+
+
+class _Run:
+    def __init__(self, hosting: Hosting, settings: Settings) -> None:
+        self._hosting = hosting
+        self._settings = settings
+        self._batch: Batch | None = None
+        self._stopped = asyncio.Event()
+        self._why = ""
+
+    async def work(self) -> int:
+        leaving = _Leaving(self._hosting)
+        record = await self._hosting.storage.record(self._hosting.environment.input_key)
+        try:
+            asked = read_input(record.body if record is not None else b"", FORMATS)
+        except Refusal as refusal:
+            await leaving.finish(refusal.message)
+            return 1
+        if not asked.orders:
+            await leaving.finish(await explain(leaving, self._settings.public_url or ""))
+            return 0
+        if (until := self._hosting.environment.timeout_at) is not None:
+            seconds = until - time.time() - TIMEOUT_RESERVED_SECONDS
+            asyncio.get_running_loop().call_later(max(0.0, seconds), self._stop, "Out of time")
+        with on_stop(self._stop):
+            events_url = self._hosting.environment.events_url
+            events = asyncio.create_task(listen(events_url, self._hear)) if events_url else None
+            try:
+                return await self._serve(asked, leaving)
+            finally:
+                if events is not None:
+                    events.cancel()
+
+    async def _serve(self, asked: RunInput, leaving: "_Leaving") -> int:
+        admission = Admission(self._settings.orders_max, self._settings.account_orders_max)
+        async with running(self._settings, admission, self._hosting.host) as services:
+            callers = self._hosting.callers
+            assert callers is not None
+            await leaving.take_up(asked)
+
+            async def begun(batch: Batch) -> None:
+                self._batch = batch
+                if self._stopped.is_set():
+                    batch.stop()
+
+            async def who() -> Caller:
+                return await callers.owner()
+
+            name = f"run-{self._hosting.environment.run_id or 'here'}"
+            run = Work(services.agents.serving, who, name, asked, asked.limit_nanos)
+            totals = await run.run(leaving, begun)
+            if totals.orders < len(asked.orders):
+                message = f"{self._why}: {totals.orders} of {len(asked.orders)} orders"
+                await leaving.tell(message)
+            else:
+                message = in_words(totals)
+                await leaving.put(output(totals))
+        if self._why == "Moving to another machine":
+            await self._move()
+        await leaving.finish(message)
+        return 0 if totals.orders == len(asked.orders) else 1
+
+    def _stop(self, why: str = "Stopped") -> None:
+        """Begin no more orders: those on their way are served to their end."""
+        self._why = self._why or why
+        self._stopped.set()
+        if self._batch is not None:
+            self._batch.stop()
+
+    async def _hear(self, event: Event) -> None:
+        if event.name == "aborting":
+            self._stop("Aborted")
+        elif event.name == "migrating":
+            self._stop("Moving to another machine")
+            # Orders that do not end in time go along as what they are: placed, and of unknown cost.
+            await asyncio.sleep(max(0.0, (event.remaining_seconds or 0.0) - RESERVED_SECONDS))
+            await self._hosting.save()
+        elif event.name == "persistState":
+            await self._hosting.save()
+
+    async def _move(self) -> None:
+        """To end by itself would end the run: go to the other machine, or wait to be stopped."""
+        assert self._hosting.platform is not None
+        with suppress(PlatformUnreachable):
+            await self._hosting.platform.reboot()
+        await asyncio.Event().wait()
+
+
+class _Begun(Struct):
+    orders: list[int]
+
+
+class _Leaving:
+    """Where the Actor's run leaves what it does: its default dataset and key-value store."""
+
+    def __init__(self, hosting: Hosting) -> None:
+        self._hosting = hosting
+        self._storage = hosting.storage
+        self._before: list[ItemOutcome] = []
+        self._begun: set[int] = set()
+        self._writing = asyncio.Lock()
+        self._written: set[int] = set()
+
+    async def take_up(self, asked: RunInput) -> None:
+        """Where the run was before. What another machine had placed, and has no item, is not placed again: it may
+        have been served, and be charged yet."""
+        self._before = await self._storage.outcomes()
+        if not self._hosting.has_moved:
+            return
+        record = await self._storage.record(BEGUN_KEY)
+        begun = set(msgspec.json.decode(record.body, type=_Begun).orders) if record is not None else set()
+        lost = begun - {told.number for told in self._before}
+        for order in asked.orders:
+            if order.number in lost:
+                await self.push(order.number, msgspec.json.encode(refused(order, _CUT_OFF)))
+                self._before.append(ItemOutcome(order.number, _CUT_OFF.status, None, None, None))
+
+    async def say(self, text: str) -> None:
+        log.info("%s", text)
+
+    async def tell(self, message: str) -> None:
+        with suppress(PlatformUnreachable):
+            await self._storage.say(message, is_last=False)
+
+    async def finish(self, message: str) -> None:
+        log.info("%s", message)
+        with suppress(PlatformUnreachable):
+            await self._storage.say(message, is_last=True)
+
+    async def outcomes(self) -> list[ItemOutcome]:
+        return self._before
+
+    async def begin(self, number: int) -> None:
+        """Written down at the platform before it is placed: one write for all that wait."""
+        if self._hosting.platform is None:
+            return
+        self._begun.add(number)
+        async with self._writing:
+            if number in self._written:
+                return
+            written = set(self._begun)
+            body = msgspec.json.encode(_Begun(sorted(written)))
+            await self._storage.put_record(Record(BEGUN_KEY, "application/json", body))
+            self._written = written
+
+    async def push(self, number: int, item: bytes) -> None:
+        """Until it is there, and once: where a push may have been heard, the dataset is looked at."""
+        while True:
+            try:
+                await self._storage.push(item)
+                break
+            except PlatformUnreachable as error:
+                log.error("the item of order %d could not be pushed yet: %s", number, error)
+                await asyncio.sleep(PUSH_RETRY_SECONDS)
+                with suppress(PlatformUnreachable):
+                    if any(told.number == number for told in await self._storage.outcomes()):
+                        break
+        self._begun.discard(number)
+
+    async def put(self, record: Record) -> None:
+        await self._storage.put_record(record)
+
+
+_CUT_OFF = gone(
+    "The run moved to another machine while this order was on its way. It is not placed again: what it cost, if it was"
+    " served, is charged once that is known"
+)

@@ -1,0 +1,225 @@
+"""An Actor's run around the gateway: who calls, who is charged, and what must not stay behind on this machine."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from farebox.apify.client import Platform
+from farebox.apify.environment import ActorEnvironment
+from farebox.apify.local import ChargingLog, LocalStorage
+from farebox.app import Hosted
+from farebox.charging import ChargesRefused, Charging, take_over
+from farebox.core.charges import Carried, read_carried, write_carried
+from farebox.core.event_prices import EventPrices
+from farebox.core.money import EVENT_NANOS, format_usd
+from farebox.core.plans import BUILT_IN
+from farebox.identity.platform import PlatformCallers, Policy, Terms
+from farebox.ports import Biller, ItemOutcome, PlatformUnreachable, Record, Upstream, User
+from farebox.reconcile import Reconciler
+from farebox.settings import Settings
+from farebox.store.outbox import SqliteOutbox
+from farebox.store.sqlite import SqliteStore
+
+log = logging.getLogger("farebox")
+
+CARRIED_KEY = "FAREBOX-CHARGES"
+"""The record of the run's key-value store that goes along to another machine."""
+
+LAST_ASKS_SECONDS = 3.0
+"""How long the upstream is asked, in the end, what orders cost that ended without saying so."""
+
+FLUSH_SECONDS = 6.0
+"""How long the platform is told of fares in the end. With the grace of running answers it stays within the 30 s that an
+idle run has."""
+
+_POLL_SECONDS = 0.1
+
+
+class Storage(Protocol):
+    """Where a run's records and items are: the platform, or a folder."""
+
+    async def record(self, key: str) -> Record | None: ...
+
+    async def put_record(self, record: Record) -> None: ...
+
+    async def push(self, item: bytes) -> None: ...
+
+    async def outcomes(self) -> list[ItemOutcome]: ...
+
+    async def say(self, message: str, *, is_last: bool) -> None: ...
+
+
+class _Books(Struct):
+    """Beside the books: for which run they began, and how many events had been counted for it before."""
+
+    run: str
+    counted_before: int
+
+
+class Hosting:
+    """One run of the Actor."""
+
+    def __init__(self, environment: ActorEnvironment, settings: Settings) -> None:
+        self.environment = environment
+        self._settings = settings
+        self.platform = _platform(environment)
+        self.storage: Storage = self.platform or LocalStorage(environment.storage)
+        self.callers: PlatformCallers | None = None
+        self.has_moved = False
+        """Whether the run came here from another machine, without its books."""
+        self._outbox: SqliteOutbox | None = None
+        self._has_carried = False
+        self._counted_before = 0
+
+    async def close(self) -> None:
+        if self.platform is not None:
+            await self.platform.close()
+
+    @asynccontextmanager
+    async def host(self, store: SqliteStore, upstream: Upstream) -> AsyncIterator[Hosted]:
+        """Raises PlatformUnreachable, BillerUnreachable, ValueError: the run cannot be charged, and why."""
+        environment = self.environment
+        prices = await self._prices()
+        biller = self._biller(prices)
+        outbox = self._outbox = SqliteOutbox(store.path)
+        try:
+            carried = await self._left_behind()
+            counted_before = self._counted_before = await self._find_counted(store.path, outbox, carried)
+            counted = counted_before + await outbox.counted()
+            terms = self._terms(prices, counted, is_charged=biller is not None)
+            self.callers = PlatformCallers(store, self.platform, terms)
+            if not terms.is_shared:
+                await self.callers.owner()
+            await take_over(carried, store, outbox)
+            if biller is None:
+                log.warning("this run is not paid per event: nobody is charged for it")
+                yield Hosted(self.callers, is_platform=False)
+                return
+            charging = Charging(outbox, biller, counted_before)
+            try:
+                yield Hosted(self.callers, charging, (charging.run(),), is_platform=False)
+            finally:
+                await self._ask_once_more(store, upstream)
+                await self._flush(charging)
+                if environment.is_at_home:
+                    await self.save()
+        finally:
+            await outbox.close()
+
+    async def save(self) -> None:
+        """Leave at the platform what another machine needs to go on with."""
+        if self._outbox is None or self.platform is None:
+            return
+        carried = await self._outbox.unfinished()
+        carried = replace(carried, counted=carried.counted + self._counted_before)
+        is_anything = bool(carried.orders or carried.charges)
+        if not is_anything and not self._has_carried:
+            return
+        try:
+            await self.platform.put_record(Record(CARRIED_KEY, "application/json", write_carried(carried)))
+        except PlatformUnreachable as error:
+            log.error("what is not charged yet could not be left at the platform: %s", error)
+        self._has_carried = True
+
+    # How it begins
+
+    async def _prices(self) -> EventPrices | None:
+        if self.environment.has_prices or self.platform is None:
+            return self.environment.prices
+        return await self.platform.prices()
+
+    def _biller(self, prices: EventPrices | None) -> Biller | None:
+        if self.platform is not None:
+            return self.platform if prices is not None else None
+        if not self.environment.is_test:
+            return None
+        price_nanos = prices.paying_nanos if prices is not None else EVENT_NANOS
+        return ChargingLog(self.environment.storage, format_usd(price_nanos))
+
+    def _terms(self, prices: EventPrices | None, counted: int, *, is_charged: bool) -> Terms:
+        """`counted` are the events of this run so far: what its limit has been spent on."""
+        environment = self.environment
+        paying, free = prices.plans if prices is not None else (BUILT_IN["paying"], BUILT_IN["free"])
+        is_paying = environment.user_is_paying or not environment.is_at_home
+        # The platform's price is for each of its events, of which ten may stand for one of ours.
+        times = prices.free_times if prices is not None and not is_paying else 1
+        price_nanos = (paying if is_paying else free).event_price_nanos // times
+        limit_nanos = environment.limit_nanos
+        if limit_nanos is not None:
+            limit_nanos = max(0, limit_nanos - counted * price_nanos)
+        name, _, value = (self._settings.caller_header or "").partition(":")
+        return Terms(
+            account=f"run {environment.run_id or 'here'}",
+            owner=User(environment.user_id, is_paying, is_of_run=True) if environment.user_id else None,
+            owner_is_paying=is_paying,
+            paying=paying,
+            free=free,
+            is_shared=self._settings.tenancy == "multi" and environment.is_standby,
+            policy=Policy(self._settings.callers == "actors", name.strip().lower().encode(), value.strip().encode()),
+            limit_nanos=limit_nanos,
+            is_charged=is_charged,
+            free_times=prices.free_times if prices is not None else 1,
+        )
+
+    async def _left_behind(self) -> Carried:
+        """What an earlier machine of this run left for this one."""
+        nothing = Carried(0, [], [])
+        record = await self.platform.record(CARRIED_KEY) if self.platform is not None else None
+        if record is None:
+            return nothing
+        self._has_carried = True
+        try:
+            return read_carried(record.body)
+        except ValueError as error:
+            log.error("%s", error)
+            return nothing
+
+    async def _find_counted(self, books: Path, outbox: SqliteOutbox, carried: Carried) -> int:
+        """How many events of this run the platform had counted when these books began."""
+        beside = books.with_name(books.name + "-run")
+        run = self.environment.run_id or ""
+        if beside.exists():
+            known = msgspec.json.decode(beside.read_bytes(), type=_Books)
+            if known.run == run:
+                return known.counted_before
+        self.has_moved = self._has_carried or self.environment.counted > 0
+        # Where a charge is in doubt, what counts is what was known when it was left.
+        counted = carried.counted if carried.charges else max(carried.counted, self.environment.counted)
+        known = _Books(run, counted - await outbox.counted())
+        beside.write_bytes(msgspec.json.encode(known))
+        return known.counted_before
+
+    # How it ends
+
+    async def _ask_once_more(self, store: SqliteStore, upstream: Upstream) -> None:
+        """Most records are there within a second: an answer that was cut off just now may still be charged."""
+        reconciler = Reconciler(store, upstream, self._settings.reconcile_seconds)
+        until = time.monotonic() + LAST_ASKS_SECONDS
+        while time.monotonic() < until and (await store.not_ended()).open:
+            await reconciler.round()
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _flush(self, charging: Charging) -> None:
+        try:
+            if not await charging.flush(FLUSH_SECONDS):
+                log.error("not all fares were charged before the end")
+        except ChargesRefused as error:
+            log.critical("%s", error)
+
+
+def _platform(environment: ActorEnvironment) -> Platform | None:
+    if not environment.is_at_home:
+        return None
+    assert environment.token is not None
+    assert environment.run_id is not None
+    return Platform(
+        environment.api_url, environment.token, environment.run_id, environment.dataset_id, environment.store_id
+    )

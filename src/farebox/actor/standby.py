@@ -1,0 +1,86 @@
+"""The Actor as a server, in Standby: the gateway at the run's port, until the platform stops it."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from farebox.actor.hosting import Hosting
+from farebox.apify.environment import ActorEnvironment
+from farebox.apify.events import Event, listen
+from farebox.app import App, Hosted
+from farebox.ports import PlatformUnreachable, Upstream
+from farebox.serving import listen as listen_at
+from farebox.serving import run
+from farebox.settings import Settings
+from farebox.store.sqlite import SqliteStore
+from farebox.web.standby import landing_page, standby
+
+MIGRATION_SECONDS = 10.0
+"""How long a migration leaves where it does not say."""
+
+RESERVED_SECONDS = 5.0
+"""What is left of that for charging and for what goes along, once answers have been broken off."""
+
+SOONEST_SECONDS = 1.5
+"""A second signal that comes sooner is taken for the first."""
+
+
+def serve(environment: ActorEnvironment, settings: Settings) -> None:
+    """Serve until the run is stopped, or moves."""
+    bound = listen_at(settings.host, settings.port)
+    url = settings.public_url or f"http://127.0.0.1:{bound.getsockname()[1]}"
+    page = landing_page(url, f"{url}/docs")
+    server = _Server(environment, settings)
+    run(settings, App(settings, server.host, lambda app: standby(app, page)), bound)
+    if server.is_migrating:
+        asyncio.run(_move(environment, settings))
+
+
+class _Server:
+    def __init__(self, environment: ActorEnvironment, settings: Settings) -> None:
+        self._environment = environment
+        self._settings = settings
+        self._hosting: Hosting | None = None
+        self.is_migrating = False
+
+    @asynccontextmanager
+    async def host(self, store: SqliteStore, upstream: Upstream) -> AsyncIterator[Hosted]:
+        hosting = self._hosting = Hosting(self._environment, self._settings)
+        events_url = self._environment.events_url
+        events = asyncio.create_task(listen(events_url, self._hear)) if events_url else None
+        try:
+            async with hosting.host(store, upstream) as hosted:
+                yield hosted
+        finally:
+            if events is not None:
+                events.cancel()
+            await hosting.close()
+
+    async def _hear(self, event: Event) -> None:
+        """A signal stops the server in order; a second one ends what has not ended by itself."""
+        assert self._hosting is not None
+        if event.name == "aborting":
+            os.kill(os.getpid(), signal.SIGTERM)
+        elif event.name == "migrating" and not self.is_migrating:
+            self.is_migrating = True
+            os.kill(os.getpid(), signal.SIGTERM)
+            left = MIGRATION_SECONDS if event.remaining_seconds is None else event.remaining_seconds
+            await asyncio.sleep(max(SOONEST_SECONDS, left - RESERVED_SECONDS))
+            os.kill(os.getpid(), signal.SIGTERM)
+        elif event.name == "persistState":
+            await self._hosting.save()
+
+
+async def _move(environment: ActorEnvironment, settings: Settings) -> None:
+    """Go to the other machine now rather than wait to be stopped: to end by itself would end the run."""
+    hosting = Hosting(environment, settings)
+    try:
+        assert hosting.platform is not None
+        await hosting.platform.reboot()
+    except PlatformUnreachable:
+        pass  # it stops this machine in any case
+    finally:
+        await hosting.close()
+    await asyncio.Event().wait()

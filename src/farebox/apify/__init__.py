@@ -1,0 +1,1 @@
+"""The Apify platform, from inside an Actor run."""
