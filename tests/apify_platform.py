@@ -18,13 +18,15 @@ from aiohttp import web
 
 Fault = Literal["429", "500", "drop before", "drop after"]
 
+_NOT_FOR_RUNS = ("plan", "email", "profile", "proxy")
+
 HOP = ("host", "content-length", "transfer-encoding", "connection", "keep-alive")
 
 
 @dataclass
 class Platform:
     """Between the Actor and the gateway at `port` that is its platform. `fault` is asked before each call of the API,
-    with its method, path and number."""
+    with its method, path and number. `run_tokens` are told of a user what a run's token is told."""
 
     port: int
     fault: Callable[[str, str, int], Fault | None] = lambda method, path, number: None
@@ -33,6 +35,8 @@ class Platform:
     calls: list[tuple[str, str]] = field(default_factory=list)
     charges: list[dict[str, Any]] = field(default_factory=list)
     sockets: list[web.WebSocketResponse] = field(default_factory=list)
+    run_tokens: set[str] = field(default_factory=set)
+    pause_seconds: float = 0.0
     under_way: set[str] = field(default_factory=set)
     own_port: int = 0
 
@@ -109,6 +113,7 @@ class Platform:
         if fault == "drop before":
             return _drop(request)
         if path.endswith("/charge"):
+            await asyncio.sleep(self.pause_seconds)
             charge = json.loads(body)
             self.charges.append({**charge, "key": request.headers.get("idempotency-key")})
             if self.is_shared and charge.get("requestId") not in self.under_way:
@@ -121,6 +126,10 @@ class Platform:
             read = await answer.read()
             if fault == "drop after":
                 return _drop(request)
+            token = request.headers.get("authorization", "").removeprefix("Bearer ")
+            if path.endswith("/users/me") and token in self.run_tokens:
+                data = json.loads(read)["data"]
+                read = json.dumps({"data": {n: v for n, v in data.items() if n not in _NOT_FOR_RUNS}}).encode()
             kept = {name: value for name, value in answer.headers.items() if name.lower() not in HOP}
             return web.Response(status=answer.status, body=read, headers=kept)
 

@@ -8,10 +8,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 from hypothesis import settings
+from tools.chaos import simulator
 
+from tests.apify_platform import Platform
 from tests.gateway import Gateway
 
 # More of them for a long run: FAREBOX_EXAMPLES=200000 make test
@@ -34,6 +37,25 @@ def shared_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway
 def gateway(tmp_path: Path) -> Iterator[Gateway]:
     """A gateway of the test's own, started for it."""
     with Gateway(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def upstream() -> Iterator[int]:
+    with simulator() as port:
+        yield port
+
+
+@pytest.fixture
+def key(shared_gateway: Gateway, request: pytest.FixtureRequest) -> str:
+    """The token of a user of the platform."""
+    name = f"{request.function.__name__} {token_hex(4)}"
+    return shared_gateway.new_key(name, "--plan", "paying", "--prepaid", "5")
+
+
+@pytest.fixture
+def platform(shared_gateway: Gateway) -> Iterator[Platform]:
+    with Platform(shared_gateway.port) as running:
         yield running
 
 

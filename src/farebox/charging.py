@@ -85,6 +85,7 @@ class Charging:
                 task.cancel()
             if self._going:
                 await asyncio.wait(self._going.values())
+                self._going.clear()
 
     async def told(self, transfer_id: str) -> None:
         """Wait until the fare was told, or refused, and no longer than TOLD_SECONDS: it is told after that, too."""

@@ -150,7 +150,7 @@ class _Leaving:
         """Where the run was before. What another machine had placed, and has no item, is not placed again: it may
         have been served, and be charged yet."""
         self._before = await self._storage.outcomes()
-        if not self._hosting.has_moved:
+        if not self._hosting.has_new_books:
             return
         record = await self._storage.record(BEGUN_KEY)
         begun = set(msgspec.json.decode(record.body, type=_Begun).orders) if record is not None else set()

@@ -73,8 +73,8 @@ class Hosting:
         self.platform = _platform(environment)
         self.storage: Storage = self.platform or LocalStorage(environment.storage)
         self.callers: PlatformCallers | None = None
-        self.has_moved = False
-        """Whether the run came here from another machine, without its books."""
+        self.has_new_books = False
+        """Whether this run has new books here: it begins, or another machine had it before."""
         self._outbox: SqliteOutbox | None = None
         self._has_carried = False
         self._counted_before = 0
@@ -86,7 +86,6 @@ class Hosting:
     @asynccontextmanager
     async def host(self, store: SqliteStore, upstream: Upstream) -> AsyncIterator[Hosted]:
         """Raises PlatformUnreachable, BillerUnreachable, ValueError: the run cannot be charged, and why."""
-        environment = self.environment
         prices = await self._prices()
         biller = self._biller(prices)
         outbox = self._outbox = SqliteOutbox(store.path)
@@ -107,9 +106,10 @@ class Hosting:
             try:
                 yield Hosted(self.callers, charging, (charging.run(),), is_platform=False)
             finally:
-                await self._ask_once_more(store, upstream)
-                await self._flush(charging)
-                if environment.is_at_home:
+                try:
+                    await self._ask_once_more(store, upstream)
+                    await self._flush(charging)
+                finally:
                     await self.save()
         finally:
             await outbox.close()
@@ -190,7 +190,7 @@ class Hosting:
             known = msgspec.json.decode(beside.read_bytes(), type=_Books)
             if known.run == run:
                 return known.counted_before
-        self.has_moved = self._has_carried or self.environment.counted > 0
+        self.has_new_books = True
         # Where a charge is in doubt, what counts is what was known when it was left.
         counted = carried.counted if carried.charges else max(carried.counted, self.environment.counted)
         known = _Books(run, counted - await outbox.counted())

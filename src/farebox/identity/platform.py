@@ -27,6 +27,9 @@ FRESH_SECONDS = 600.0
 STALE_SECONDS = 86_400.0
 """How long it is taken while the platform does not answer."""
 
+UNSURE_SECONDS = 10.0
+"""How long a run's owner is taken for who calls, before the platform is asked again."""
+
 RETRY_SECONDS = 5
 
 
@@ -158,14 +161,16 @@ class PlatformCallers:
             if self._terms.is_shared or self._terms.policy.actors_only or self._terms.owner is None:
                 raise too_many(f"The platform does not say whose token this is: {error}", RETRY_SECONDS) from error
             # It routed the request to this run, and does that for its owner alone.
-            return await self._remember(token_digest, self._terms.owner, is_sure=False)
+            known = await self._remember(token_digest, self._terms.owner)
+            known.asked_at -= FRESH_SECONDS - UNSURE_SECONDS
+            return known
         if user is None:
             self._known.pop(token_digest, None)
             await self._guesses.failed()
             return None
-        return await self._remember(token_digest, user, is_sure=True)
+        return await self._remember(token_digest, user)
 
-    async def _remember(self, token_digest: bytes, user: User, *, is_sure: bool) -> _Known:
+    async def _remember(self, token_digest: bytes, user: User) -> _Known:
         owner = self._terms.owner
         if not self._terms.is_shared and owner is not None:
             if user.id != owner.id:
@@ -176,10 +181,9 @@ class PlatformCallers:
         account, key = await self._account(name, token_digest)
         caller = Caller(account, key, self._terms.paying if user.is_paying else self._terms.free)
         known = _Known(user, caller, monotonic())
-        if is_sure:
-            if len(self._known) >= CACHED_MAX:
-                self._known.clear()
-            self._known[token_digest] = known
+        if len(self._known) >= CACHED_MAX:
+            self._known.clear()
+        self._known[token_digest] = known
         return known
 
     async def _account(self, name: str, token_digest: bytes) -> tuple[Account, Key]:
