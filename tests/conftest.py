@@ -12,10 +12,10 @@ from secrets import token_hex
 
 import pytest
 from hypothesis import settings
-from tools.chaos import simulator
 
 from tests.apify_platform import Platform
 from tests.gateway import Gateway
+from tools.chaos import simulator
 
 # More of them for a long run: FAREBOX_EXAMPLES=200000 make test
 settings.register_profile("farebox", deadline=None, max_examples=int(os.environ.get("FAREBOX_EXAMPLES", "100")))

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tools.chaos import simulator
 
 from farebox.core.batch import answered, read_entry
 from farebox.store.runs import SqliteRuns
 from farebox.web.routes import FORMATS
 from tests.gateway import Gateway, eventually
 from tests.test_crash_points import charged
+from tools.chaos import simulator
 
 HELLO = [{"role": "user", "content": "Hello"}]
 CHAT = {"model": "sim/echo", "messages": HELLO, "max_tokens": 20}

@@ -4,9 +4,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tools.chaos import Chaos
 
 from farebox.crash import POINTS
+from tools.chaos import Chaos
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tools.chaos import get, simulator
 
 from farebox.crash import CRASH_VARIABLE, POINTS, arm
 from tests.gateway import Gateway, eventually
 from tests.test_formats import order
+from tools.chaos import get, simulator
 
 SLOW = {"x-openrouter-simulate": "first-token-ms=50,token-ms=5,generation-ms=0"}
 ASKED = {"x-openrouter-simulate": "usage=missing,generation-ms=1200"}

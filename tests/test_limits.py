@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
-from tools.chaos import simulator
 
 from farebox.core.ledger import Command, Done, Outcome, PlaceHold, Settle
 from farebox.core.usage import Nothing
@@ -25,6 +24,7 @@ from farebox.web.asgi import send_json
 from farebox.web.server import BoundedHttp
 from tests.gateway import Gateway, eventually
 from tests.test_formats import ORDERS, error_type, order, rss_kib
+from tools.chaos import simulator
 
 
 def slowly(gateway: Gateway, key: str, orders: int) -> list[threading.Thread]:

@@ -14,7 +14,6 @@ from typing import Any
 
 import brotli
 import pytest
-from tools.chaos import simulator
 
 from farebox.ports import Record, Run
 from farebox.runs import TAKE_UP_SECONDS
@@ -25,6 +24,7 @@ from farebox.web.items import Wanted, render
 from tests.gateway import Gateway, Response, eventually
 from tests.test_batch import assert_paid_once
 from tests.test_crash_points import charged
+from tools.chaos import simulator
 
 CHAT = {"model": "sim/echo", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 20}
 SLOW = {**CHAT, "model": "sim/echo:token-ms=60"}

@@ -12,11 +12,11 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from tools.chaos import simulator
 
 from tests.conftest import missing
 from tests.gateway import Gateway, Response, eventually
 from tests.test_crash_points import charged
+from tools.chaos import simulator
 
 
 @contextmanager

@@ -1,6 +1,7 @@
-"""The reference pages that are made from the code: `python -m tools.reference`, or `--check` that they are up to date."""
+"""The files that are made from the code: `python -m tools.reference`, or `--check` that they are up to date."""
 
 import ast
+import json
 import sys
 from collections.abc import Iterator
 from inspect import getsource
@@ -13,8 +14,9 @@ from typer.testing import CliRunner
 from farebox.cli.main import app
 from farebox.settings import PlanSettings, Settings
 from farebox.upstream.simulator import faults, models
+from farebox.web import openapi
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
 MADE = "<!-- Made from the code by `make docs`. -->\n"
 
 
@@ -136,17 +138,23 @@ def _documented_members(kind: type) -> Iterator[tuple[str, str]]:
             yield name, " ".join(str(text.value.value).split()) + values
 
 
+def actor_openapi() -> str:
+    """What the Actor's server answers, for the platform's own pages."""
+    return json.dumps(openapi.document(), indent=1)
+
+
 PAGES = {
-    "reference/settings.md": settings_page,
-    "reference/commands.md": cli_page,
-    "reference/simulator.md": simulator_page,
+    "docs/reference/settings.md": settings_page,
+    "docs/reference/commands.md": cli_page,
+    "docs/reference/simulator.md": simulator_page,
+    ".actor/openapi.json": actor_openapi,
 }
 
 
 def main() -> None:
     stale = []
     for name, make in PAGES.items():
-        path = DOCS / name
+        path = ROOT / name
         text = make().strip() + "\n"
         if "--check" in sys.argv:
             stale += [name] if not path.exists() or path.read_text() != text else []
