@@ -60,6 +60,7 @@ class Actor(Gateway):
             "ACTOR_WEB_SERVER_PORT": str(self.port),
             "APIFY_META_ORIGIN": "STANDBY",
             "PYTHONUNBUFFERED": "1",
+            "FAREBOX_DATABASE_URL": "sqlite:///data/farebox.db",
             **environment,
         }
 
@@ -78,13 +79,13 @@ class Actor(Gateway):
     def start(self) -> Self:
         self.begin()
         until = time.monotonic() + START_SECONDS
-        while not self._probe():
+        while not self.is_ready():
             assert time.monotonic() < until, self.log.read_text()
             assert self.process.poll() is None, self.log.read_text()
             time.sleep(0.05)
         return self
 
-    def _probe(self) -> bool:
+    def is_ready(self) -> bool:
         try:
             answer = self.request("GET", "/", headers={"x-apify-container-server-readiness-probe": "1"})
         except OSError:

@@ -251,3 +251,11 @@ def test_on_ones_own_machine_it_reads_and_writes_the_folder_of_the_tools(tmp_pat
     actor.begin()
     assert actor.finish() == 0
     assert len(list((tmp_path / "storage/datasets/default").iterdir())) == 2
+    # Its storages purged, it is another run, whose orders are others.
+    for path in [*(tmp_path / "storage/datasets/default").iterdir(), *inputs.iterdir()]:
+        path.unlink()
+    (inputs / "INPUT.json").write_text(json.dumps({"requests": [{**CHAT, "model": "sim/penny"}]}))
+    actor.begin()
+    assert actor.finish() == 0
+    (item,) = [json.loads(path.read_bytes()) for path in (tmp_path / "storage/datasets/default").iterdir()]
+    assert (item["status"], item["fare_events"]) == (200, 100)

@@ -59,9 +59,14 @@ def _settings(environment: ActorEnvironment) -> Settings:
         port=environment.port,
         workers=1,
     )
-    told = {"public_url": settings.public_url or environment.standby_url or f"http://127.0.0.1:{environment.port}"}
+    told: dict[str, object] = {
+        "public_url": settings.public_url or environment.standby_url or f"http://127.0.0.1:{environment.port}"
+    }
     if "grace_seconds" not in settings.model_fields_set:
-        return settings.model_copy(update={**told, "grace_seconds": GRACE_SECONDS})
+        told["grace_seconds"] = GRACE_SECONDS
+    if not environment.is_at_home and "database_url" not in settings.model_fields_set:
+        # Beside what the run leaves, and apart from a gateway's own books.
+        told["database_url"] = f"sqlite:///{environment.storage / 'farebox.db'}"
     return settings.model_copy(update=told)
 
 

@@ -91,7 +91,7 @@ class _Run:
             async def who() -> Caller:
                 return await callers.owner()
 
-            name = f"run-{self._hosting.environment.run_id or 'here'}"
+            name = f"run-{self._hosting.run_name}"
             run = Work(services.agents.serving, who, name, asked, asked.limit_nanos)
             totals = await run.run(leaving, begun)
             if totals.orders < len(asked.orders):

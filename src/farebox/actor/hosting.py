@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import Protocol
 
 import msgspec
@@ -35,6 +36,8 @@ CARRIED_KEY = "FAREBOX-CHARGES"
 
 LAST_ASKS_SECONDS = 3.0
 """How long the upstream is asked, in the end, what orders cost that ended without saying so."""
+
+NAME_KEY = "FAREBOX-RUN"
 
 FLUSH_SECONDS = 6.0
 """How long the platform is told of fares in the end. With the grace of running answers it stays within the 30 s that an
@@ -75,6 +78,8 @@ class Hosting:
         self.callers: PlatformCallers | None = None
         self.has_new_books = False
         """Whether this run has new books here: it begins, or another machine had it before."""
+        self.run_name = environment.run_id or ""
+        """The platform's, or one that goes with the folder of a run on one's own machine."""
         self._outbox: SqliteOutbox | None = None
         self._has_carried = False
         self._counted_before = 0
@@ -86,6 +91,7 @@ class Hosting:
     @asynccontextmanager
     async def host(self, store: SqliteStore, upstream: Upstream) -> AsyncIterator[Hosted]:
         """Raises PlatformUnreachable, BillerUnreachable, ValueError: the run cannot be charged, and why."""
+        await self._name_run()
         prices = await self._prices()
         biller = self._biller(prices)
         outbox = self._outbox = SqliteOutbox(store.path)
@@ -131,6 +137,16 @@ class Hosting:
 
     # How it begins
 
+    async def _name_run(self) -> None:
+        """On one's own machine: as long as the run's storages are there, it is the same run."""
+        if self.run_name:
+            return
+        record = await self.storage.record(NAME_KEY)
+        if record is None:
+            record = Record(NAME_KEY, "text/plain", f"here-{token_hex(6)}".encode())
+            await self.storage.put_record(record)
+        self.run_name = record.body.decode()
+
     async def _prices(self) -> EventPrices | None:
         if self.environment.has_prices or self.platform is None:
             return self.environment.prices
@@ -157,7 +173,7 @@ class Hosting:
             limit_nanos = max(0, limit_nanos - counted * price_nanos)
         name, _, value = (self._settings.caller_header or "").partition(":")
         return Terms(
-            account=f"run {environment.run_id or 'here'}",
+            account=f"run {self.run_name}",
             owner=User(environment.user_id, is_paying, is_of_run=True) if environment.user_id else None,
             owner_is_paying=is_paying,
             paying=paying,
@@ -185,7 +201,7 @@ class Hosting:
     async def _find_counted(self, books: Path, outbox: SqliteOutbox, carried: Carried) -> int:
         """How many events of this run the platform had counted when these books began."""
         beside = books.with_name(books.name + "-run")
-        run = self.environment.run_id or ""
+        run = self.run_name
         if beside.exists():
             known = msgspec.json.decode(beside.read_bytes(), type=_Books)
             if known.run == run:
