@@ -55,11 +55,48 @@ def key(shared_gateway: Gateway, request: pytest.FixtureRequest) -> str:
 
 def test_the_tools_are_listed(shared_gateway: Gateway, key: str) -> None:
     tools = with_client(shared_gateway, key, lambda session: session.list_tools()).tools
-    assert [tool.name for tool in tools] == ["chat", "embed", "list_models", "spending"]
+    assert [tool.name for tool in tools] == [
+        "chat",
+        "embed",
+        "list_models",
+        "spending",
+        "apify--openrouter",
+        "get-dataset-items",
+    ]
     for tool in tools:
         assert tool.description
         assert tool.input_schema["additionalProperties"] is False
         assert (tool.annotations.read_only_hint, "Free." in tool.description) in ((True, True), (False, False))
+
+
+def test_the_actor_is_a_tool_as_on_the_platform(shared_gateway: Gateway, key: str) -> None:
+    chat = {"model": "sim/echo", "messages": [{"role": "user", "content": "Hello"}]}
+    other = shared_gateway.new_key("who may not read the items", "--plan", "paying", "--prepaid", "1")
+    told = call(shared_gateway, key, "apify--openrouter").structured_content
+    assert told["status"] == "SUCCEEDED"
+    assert "This Actor is a server" in told["summary"]
+    run = call(shared_gateway, key, "apify--openrouter", requests=[chat, {**chat, "model": "no/such"}], waitSecs=45)
+    told = run.structured_content
+    assert told["status"] == "SUCCEEDED"
+    assert "1 orders served, 1 failed" in told["summary"]
+    dataset = told["storages"]["defaultDatasetId"]
+    assert dataset in told["nextStep"]
+    found = call(shared_gateway, key, "get-dataset-items", datasetId=dataset).structured_content
+    assert ([item["status"] for item in found["items"]], found["total"]) == ([200, 404], 2)
+    page = call(shared_gateway, key, "get-dataset-items", datasetId=dataset, offset=1, limit=1).structured_content
+    assert [item["number"] for item in page["items"]] == [2]
+    for token, asked, said in (
+        (other, {"datasetId": dataset}, "there is no dataset"),
+        (key, {"datasetId": "nobody"}, "there is no dataset"),
+        (key, {"datasetId": dataset, "limit": 0}, "limit: a whole number"),
+    ):
+        result = call(shared_gateway, token, "get-dataset-items", **asked)
+        assert result.is_error
+        assert said in text_of(result)
+    for field, value in (("concurrency", 0), ("waitSecs", 99)):
+        result = call(shared_gateway, key, "apify--openrouter", **{field: value})
+        assert result.is_error
+        assert field in text_of(result)
 
 
 def test_a_chat_is_answered_and_billed(shared_gateway: Gateway, key: str) -> None:
@@ -150,7 +187,7 @@ def test_who_has_no_key_gets_no_further(shared_gateway: Gateway) -> None:
         refused = shared_gateway.request("POST", "/mcp", ask, {**accepts, **credential})
         assert (refused.status, refused.error["code"]) == (401, 401)
     good = {**accepts, "x-api-key": shared_gateway.key}
-    assert len(shared_gateway.request("POST", "/mcp", ask, good).json["result"]["tools"]) == 4
+    assert len(shared_gateway.request("POST", "/mcp", ask, good).json["result"]["tools"]) == 6
     for method in ("GET", "DELETE"):
         assert shared_gateway.request(method, "/mcp", headers=good).status == 405
 

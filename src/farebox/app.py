@@ -33,7 +33,7 @@ from farebox.store.sqlite import SqliteStore
 from farebox.upstream.openrouter import Limits, OpenRouter
 from farebox.web import routes
 from farebox.web.bodies import BodyBounds
-from farebox.web.mcp import Agents
+from farebox.web.mcp import ActorTools, Agents
 from farebox.web.runs import RunApi
 
 log = logging.getLogger("farebox")
@@ -134,10 +134,9 @@ async def running(settings: Settings, admission: Admission, host: Host | None = 
         )
         accounts = Accounts(store, plans)
         serving = Serving(exchange, callers, catalog, store, routes.FORMATS)
-        agents = Agents(serving, catalog, accounts)
-        stack.push_async_callback(agents.close)
         bounds = BodyBounds(settings.body_bytes_max, settings.body_seconds)
         platform: routes.Platform | None = None
+        actor: ActorTools | None = None
         if hosted.is_platform:
             runs = SqliteRuns(store.path, store.worker)
             stack.push_async_callback(runs.close)
@@ -145,6 +144,9 @@ async def running(settings: Settings, admission: Admission, host: Host | None = 
             runner = Runner(runs, serving, admission, plans, store.worker, public_url)
             run_api = RunApi(callers, runs, runner, RunEvents(runs, store), bounds, deadlines)
             platform = routes.Platform(runner, run_api)
+            actor = ActorTools(runner, runs)
+        agents = Agents(serving, catalog, accounts, actor)
+        stack.push_async_callback(agents.close)
         yield routes.Services(
             exchange,
             admission,

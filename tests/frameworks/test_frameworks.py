@@ -62,7 +62,7 @@ def test_the_platforms_javascript_client(shared_gateway: Gateway, node: Path) ->
 
 def test_the_bridge_to_mcp(shared_gateway: Gateway, node: Path) -> None:
     npm_install(PLATFORM)
-    assert run(shared_gateway, ["node", "mcp-remote.mjs"], PLATFORM) == 1
+    assert run(shared_gateway, ["node", "mcp-remote.mjs"], PLATFORM) == 2
 
 
 def test_the_platforms_command(shared_gateway: Gateway, node: Path, tmp_path: Path) -> None:

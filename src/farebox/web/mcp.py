@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
+from typing import NamedTuple
 
 from starlette.types import Receive, Scope, Send
 
@@ -15,7 +16,8 @@ from farebox.accounts import Accounts
 from farebox.batch import Serving
 from farebox.catalog_cache import Catalog
 from farebox.core.errors import unknown, wrong_method
-from farebox.ports import Caller
+from farebox.ports import Caller, Runs
+from farebox.runs import Runner
 from farebox.web.asgi import Endpoint
 from farebox.web.callers import caller_of
 
@@ -23,13 +25,21 @@ CALLER = "farebox.caller"
 """Where a request's caller stands in its scope."""
 
 
+class ActorTools(NamedTuple):
+    """What the tools of the Actor are made of, where this gateway is its platform."""
+
+    runner: Runner
+    runs: Runs
+
+
 class Agents:
     """What the tools are made of, and the one server that has them, once somebody asked for it."""
 
-    def __init__(self, serving: Serving, catalog: Catalog, accounts: Accounts) -> None:
+    def __init__(self, serving: Serving, catalog: Catalog, accounts: Accounts, actor: ActorTools | None = None) -> None:
         self.serving = serving
         self.catalog = catalog
         self.accounts = accounts
+        self.actor = actor
         self._running: asyncio.Task[None] | None = None
         self._ready: asyncio.Future[Endpoint] | None = None
 

@@ -27,11 +27,14 @@ from farebox import __version__
 from farebox.batch import Placed, place
 from farebox.catalog_cache import ALL_MODELS
 from farebox.core.batch import usage_of
-from farebox.core.errors import Refusal, invalid
+from farebox.core.errors import Refusal, invalid, unknown
 from farebox.core.money import format_usd
-from farebox.ports import BooksUnavailable, Caller
+from farebox.core.runs import CONCURRENCY, CONCURRENCY_MAX
+from farebox.ports import BooksUnavailable, Caller, TooLong
+from farebox.runs import Options
 from farebox.web.asgi import Endpoint
-from farebox.web.mcp import Agents, caller_in
+from farebox.web.mcp import ActorTools, Agents, caller_in
+from farebox.web.platform import ACTOR_ID
 
 MODELS_MAX = 200
 REQUEST_BYTES_MAX = 32 * 1024 * 1024
@@ -128,6 +131,62 @@ TOOLS = [
 ]
 
 
+ACTOR_TOOL = "apify--openrouter"
+ITEMS_TOOL = "get-dataset-items"
+WAIT_SECONDS_MAX = 45
+ITEMS_MAX = 100
+
+ACTOR_TOOLS = [
+    Tool(
+        name=ACTOR_TOOL,
+        title="Run the Actor",
+        description="Run apify/openrouter: serve many orders at once, an item of a dataset for each. Costs money.",
+        input_schema=_object(
+            "",
+            requests={
+                "type": ["array", "string"],
+                "description": "Orders: bodies of requests, or {custom_id, url, body}; or a text with one a line.",
+            },
+            concurrency={"type": "integer", "minimum": 1, "maximum": CONCURRENCY_MAX, "default": CONCURRENCY},
+            maxTotalChargeUsd={"type": ["number", "string"], "description": "What the run may cost in all, in USD."},
+            waitSecs={"type": "integer", "minimum": 0, "maximum": WAIT_SECONDS_MAX, "default": 30},
+        ),
+        output_schema=_object(
+            "runId actorId status storages summary nextStep",
+            runId={"type": "string"},
+            actorId={"type": "string"},
+            status={"type": "string"},
+            storages=_object(
+                "defaultDatasetId defaultKeyValueStoreId",
+                defaultDatasetId={"type": "string"},
+                defaultKeyValueStoreId={"type": "string"},
+            ),
+            summary={"type": "string"},
+            nextStep={"type": "string"},
+        ),
+        annotations=ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=True),
+    ),
+    Tool(
+        name=ITEMS_TOOL,
+        title="Read a run's items",
+        description="The items that a run has left in its dataset. Free.",
+        input_schema=_object(
+            "datasetId",
+            datasetId=_TEXT,
+            offset={"type": "integer", "minimum": 0, "default": 0},
+            limit={"type": "integer", "minimum": 1, "maximum": ITEMS_MAX, "default": 20},
+        ),
+        output_schema=_object(
+            "items total",
+            items={"type": "array", "items": {"type": "object"}},
+            total={"type": "integer"},
+        ),
+        annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False),
+    ),
+]
+"""As the platform's own MCP server has them for an Actor."""
+
+
 @asynccontextmanager
 async def serving(agents: Agents) -> AsyncIterator[Endpoint]:
     """The server, for as long as the block runs. Who asks has been authenticated."""
@@ -162,6 +221,11 @@ class _Tools:
             "list_models": self._list_models,
             "spending": self._spending,
         }
+        self._tools = list(TOOLS)
+        if agents.actor is not None:
+            actor = _Actor(agents.actor)
+            self._work |= {ACTOR_TOOL: actor.run, ITEMS_TOOL: actor.items}
+            self._tools += ACTOR_TOOLS
 
     async def close(self) -> None:
         """Orders are served to their end, whoever has gone."""
@@ -169,7 +233,7 @@ class _Tools:
             await asyncio.wait(self._orders)
 
     async def listed(self, context: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
-        return ListToolsResult(tools=TOOLS)
+        return ListToolsResult(tools=self._tools)
 
     async def call(self, context: Context, params: CallToolRequestParams) -> CallToolResult:
         """What goes wrong with an order is the tool's result: the model that called it may mend it."""
@@ -250,6 +314,52 @@ class _Tools:
         }
         left = "without a limit" if available is None else f"${told['available_usd']} is left"
         return f"Spent ${told['spent_usd']} of ${told['paid_in_usd']} paid in; {left}.", told
+
+
+class _Actor:
+    """The Actor that this gateway is, run as on the platform."""
+
+    def __init__(self, tools: ActorTools) -> None:
+        self._runner = tools.runner
+        self._runs = tools.runs
+
+    async def run(self, context: Context, asked: Arguments) -> tuple[str, dict[str, Any]]:
+        caller = _caller(context)
+        given = {name: value for name, value in asked.items() if name != "waitSecs"}
+        wait_seconds = _number(asked, "waitSecs", 30, 0, WAIT_SECONDS_MAX)
+        run = await self._runner.begin(caller, msgspec.json.encode(given), Options(origin="MCP"))
+        run = await self._runner.finished(caller.account.id, run.id, wait_seconds) or run
+        storages = {"defaultDatasetId": run.dataset_id, "defaultKeyValueStoreId": run.store_id}
+        following = f"Call {ITEMS_TOOL} with datasetId {run.dataset_id}"
+        told = {
+            "runId": run.id,
+            "actorId": ACTOR_ID,
+            "status": run.status,
+            "storages": storages,
+            "summary": run.status_message or "The run has begun.",
+            "nextStep": following if run.is_finished else f"{following}, once more when the run has gone on.",
+        }
+        return f"{run.status}: {told['summary']} {told['nextStep']}", told
+
+    async def items(self, context: Context, asked: Arguments) -> tuple[str, dict[str, Any]]:
+        dataset_id = _text(asked, "datasetId")
+        run = await self._runs.run(_caller(context).account.id, dataset_id)
+        if run is None:
+            raise unknown(f"datasetId: there is no dataset {dataset_id[:100]!r}")
+        offset, limit = _number(asked, "offset", 0, 0, 10**9), _number(asked, "limit", 20, 1, ITEMS_MAX)
+        try:
+            found, total = await self._runs.items(run.dataset_id, offset, limit, desc=False)
+        except TooLong as error:
+            raise invalid(f"limit: ask for fewer items at once: these are {error}") from error
+        items = [msgspec.json.decode(item) for item in found]
+        return f"{len(items)} of {total} items", {"items": items, "total": total}
+
+
+def _number(asked: Arguments, name: str, default: int, least: int, most: int) -> int:
+    value = asked.get(name, default)
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise invalid(f"{name}: a whole number from {least} to {most}")
+    return value
 
 
 def _caller(context: Context) -> Caller:

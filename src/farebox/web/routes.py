@@ -98,6 +98,7 @@ def app(services: Services) -> ASGIApp:
         "/credits": account.credits_endpoint(callers, services.accounts),
     }
     run_api = services.platform.run_api.routes() if services.platform is not None else []
+    agents = guarded(services.agents.endpoint)
     free = Starlette(
         routes=[
             *(Route(path, endpoint, methods=["POST"]) for path, endpoint in billable.items()),
@@ -105,7 +106,9 @@ def app(services: Services) -> ASGIApp:
             Route("/openapi.json", docs.document(), methods=["GET"]),
             Route("/docs", docs.page(), methods=["GET"]),
             Route("/healthz", guarded(_healthz), methods=["GET"]),
-            Route("/mcp", guarded(services.agents.endpoint), methods=["POST", "GET", "DELETE"]),
+            # The root, too: the platform's own MCP server is asked there, with `?tools=apify/openrouter`.
+            Route("/", agents, methods=["POST", "GET", "DELETE"]),
+            Route("/mcp", agents, methods=["POST", "GET", "DELETE"]),
             *(Route(path, each, methods=methods) for path, methods, each in run_api),
             Route("/metrics", metrics(services.books, services.admission, services.metrics_token), methods=["GET"]),
             Route("/readyz", guarded(_readyz(services.catalog, services.admission)), methods=["GET"]),
