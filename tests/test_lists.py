@@ -51,7 +51,7 @@ def test_filters_are_the_upstreams(shared_gateway: Gateway) -> None:
     assert "sim/embedder" not in ids(get(shared_gateway, "/models"))
     dear = ids(get(shared_gateway, "/models?sort=pricing-high-to-low&min_price=1&limit=2"))
     assert dear == ["sim/echo-pro", "sim/fine"]
-    assert get(shared_gateway, "/models/count?output_modalities=image").json == {"data": {"count": 1}}
+    assert get(shared_gateway, "/models/count?output_modalities=image").json == {"data": {"count": 2}}
     wrong = get(shared_gateway, "/models?region=mars")
     assert (wrong.status, "region" in wrong.error["message"]) == (400, True)
     assert get(shared_gateway, "/models?q=" + "x" * 3000).status == 400

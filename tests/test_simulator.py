@@ -233,9 +233,9 @@ def test_lists_are_as_documented_and_priced(port: int) -> None:
     ("query", "found"),
     [
         ("output_modalities=embeddings", {"sim/embedder"}),
-        ("output_modalities=image", {"sim/painter"}),
+        ("output_modalities=image", {"sim/painter", "google/gemini-2.5-flash-image"}),
         ("q=PRO", {"sim/echo-pro"}),
-        ("input_modalities=image", {"sim/painter", "sim/seer"}),
+        ("input_modalities=image", {"sim/painter", "sim/seer", "google/gemini-2.5-flash-image"}),
         ("context=1000000", {"sim/long"}),
         ("category=legal", {"sim/echo-pro"}),
         ("min_price=2", {"sim/echo-pro", "sim/fine"}),

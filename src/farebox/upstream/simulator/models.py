@@ -115,6 +115,25 @@ MODELS: dict[str, Model] = {
             context_tokens=200_000,
         ),
         Model(
+            "openrouter/auto",
+            "Auto Router",
+            "-1",
+            "-1",
+            "OpenRouter's own router: as `sim/auto`.",
+            context_tokens=200_000,
+        ),
+        Model(
+            "google/gemini-2.5-flash-image",
+            "Gemini 2.5 Flash Image",
+            "0.0000003",
+            "0.0000025",
+            "As `sim/painter`, under the name that examples ask for.",
+            image_output="0.00003",
+            inputs=("text", "image"),
+            outputs=("image", "text"),
+            usage_shape="merged",
+        ),
+        Model(
             "sim/embedder",
             "Embedder",
             "0.00000002",
@@ -130,7 +149,7 @@ MODELS: dict[str, Model] = {
 PROVIDER = "FakeProvider"
 """Who serves every model: the name that OpenRouter's document keeps for this."""
 
-ROUTED = {"sim/auto": "sim/echo"}
+ROUTED = {"sim/auto": "sim/echo", "openrouter/auto": "sim/echo"}
 """Which model a router picks."""
 
 
