@@ -138,6 +138,20 @@ def test_who_may_not_order_is_told_why(
         assert started.actor.request("GET", "/v2/actor-runs", headers={"authorization": f"Bearer {key}"}).status == 404
 
 
+def test_whose_a_token_is_is_asked_once(
+    tmp_path: Path, platform: Platform, shared_gateway: Gateway, key: str, upstream: int
+) -> None:
+    def asked() -> int:
+        return platform.calls.count(("GET", "/v2/users/me"))
+
+    with standby(tmp_path, platform, shared_gateway, key, upstream) as started:
+        before = asked()
+        assert [chat(started.actor, {"authorization": f"Bearer {key}"}).status for _ in range(3)] == [200] * 3
+        assert asked() == before + 1
+        assert [chat(started.actor, {"authorization": "Bearer nobody's"}).status for _ in range(3)] == [401] * 3
+        assert asked() == before + 2
+
+
 def test_actors_only_by_a_header_that_the_platform_sets(
     tmp_path: Path, platform: Platform, shared_gateway: Gateway, key: str, upstream: int
 ) -> None:
@@ -412,6 +426,7 @@ def test_a_restart_on_the_same_machine_counts_nothing_twice(
         ({"ACTOR_MAX_TOTAL_CHARGE_USD": "NaN"}, "ACTOR_MAX_TOTAL_CHARGE_USD: an amount"),
         ({"ACTOR_TEST_PAY_PER_EVENT": "1"}, "ACTOR_TEST_PAY_PER_EVENT: for runs on one's own machine"),
         ({"ACTOR_RUN_ID": ""}, "ACTOR_RUN_ID"),
+        ({"APIFY_USER_ID": ""}, "APIFY_USER_ID"),
         ({"APIFY_ACTOR_PRICING_INFO": "{"}, "APIFY_ACTOR_PRICING_INFO"),
         (
             {"APIFY_ACTOR_PRICING_INFO": json.dumps(FLAT).replace(EVENT, "another-event")},

@@ -222,6 +222,21 @@ def test_after_its_key_stands_no_more_the_biller_is_asked(tmp_path: Path, fault:
     play(tmp_path, work)
 
 
+def test_one_charge_of_a_run_is_told_at_a_time(tmp_path: Path) -> None:
+    """Or what the biller counted could not be told apart."""
+
+    async def work(books: Books) -> None:
+        await books.fare("0.0001")
+        (first,) = await books.outbox.gather(START_US)
+        await books.fare("0.0002")
+        assert await books.outbox.gather(START_US) == [first]
+        await books.outbox.change(first.told(START_US))
+        (second,) = await books.outbox.gather(START_US)
+        assert (second.count, second.state) == (20, "due")
+
+    play(tmp_path, work)
+
+
 def test_events_counted_before_these_books_began_are_not_taken_for_a_charge(tmp_path: Path) -> None:
     async def work(books: Books) -> None:
         clock = Clock()

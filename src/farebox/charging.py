@@ -116,9 +116,14 @@ class Charging:
     async def _begin(self) -> bool:
         """Begin to tell whatever is due; whether anything is. Raises BooksUnavailable, ChargesRefused."""
         async with self._beginning:
-            for charge in await self._outbox.gather(self._now_us()):
+            waiting = set(self._waiting)
+            due = await self._outbox.gather(self._now_us())
+            for charge in due:
                 if charge.id not in self._going:
                     self._going[charge.id] = asyncio.create_task(self._carry(charge))
+            # Who waits for a charge that has ended already came too late to be told.
+            for transfer_id in waiting - self._going.keys() - {charge.id for charge in due}:
+                self._end_wait(transfer_id)
             for charge_id, task in list(self._going.items()):
                 if task.done():
                     del self._going[charge_id]
@@ -129,13 +134,16 @@ class Charging:
         try:
             ended = await self._deliver(charge)
         finally:
-            if (waiting := self._waiting.get(charge.id)) is not None and not waiting.done():
-                waiting.set_result(None)
+            self._end_wait(charge.id)
             self._woken.set()
         if ended.state != "charged":
             log.error("charge %s of %d events is %s: %s", charge.id, charge.count, ended.state, ended.said)
         if ended.state == "refused" and not charge.charge_to:
             raise ChargesRefused(f"the platform takes no charges of this run: {ended.said}")
+
+    def _end_wait(self, transfer_id: str) -> None:
+        if (waiting := self._waiting.get(transfer_id)) is not None and not waiting.done():
+            waiting.set_result(None)
 
     async def _deliver(self, charge: Charge) -> Charge:
         """Tell it, call by call, to its end."""

@@ -7,8 +7,10 @@ import sys
 from contextlib import ExitStack
 from typing import NoReturn
 
+from msgspec.structs import replace
+
 from farebox.actor import batch, standby
-from farebox.actor.hosting import Hosting
+from farebox.actor.hosting import Hosting, platform_of
 from farebox.apify.environment import ActorEnvironment, BadEnvironment, read_environment
 from farebox.app import SIMULATOR_URL_VARIABLE
 from farebox.ports import BillerUnreachable, BooksUnavailable, PlatformUnreachable
@@ -46,10 +48,21 @@ def _run(environment: ActorEnvironment, settings: Settings) -> int:
         if settings.is_simulated:
             os.environ[SIMULATOR_URL_VARIABLE] = stack.enter_context(simulator.embedded())
         prepare(sqlite_path(settings.database_url))
+        environment = asyncio.run(_with_prices(environment))
         if not environment.is_standby:
             return asyncio.run(batch.work(environment, settings))
         standby.serve(environment, settings)
         return 0
+
+
+async def _with_prices(environment: ActorEnvironment) -> ActorEnvironment:
+    """What an event costs, where only the platform knows. Raises BillerUnreachable; ValueError, it has no price."""
+    if environment.has_prices or (platform := platform_of(environment)) is None:
+        return environment
+    try:
+        return replace(environment, prices=await platform.prices(), has_prices=True)
+    finally:
+        await platform.close()
 
 
 def _settings(environment: ActorEnvironment) -> Settings:

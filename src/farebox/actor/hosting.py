@@ -73,7 +73,7 @@ class Hosting:
     def __init__(self, environment: ActorEnvironment, settings: Settings) -> None:
         self.environment = environment
         self._settings = settings
-        self.platform = _platform(environment)
+        self.platform = platform_of(environment)
         self.storage: Storage = self.platform or LocalStorage(environment.storage)
         self.callers: PlatformCallers | None = None
         self.has_new_books = False
@@ -90,9 +90,9 @@ class Hosting:
 
     @asynccontextmanager
     async def host(self, store: SqliteStore, upstream: Upstream) -> AsyncIterator[Hosted]:
-        """Raises PlatformUnreachable, BillerUnreachable, ValueError: the run cannot be charged, and why."""
+        """Raises PlatformUnreachable: what another machine left cannot be read."""
         await self._name_run()
-        prices = await self._prices()
+        prices = self.environment.prices
         biller = self._biller(prices)
         outbox = self._outbox = SqliteOutbox(store.path)
         try:
@@ -146,11 +146,6 @@ class Hosting:
             record = Record(NAME_KEY, "text/plain", f"here-{token_hex(6)}".encode())
             await self.storage.put_record(record)
         self.run_name = record.body.decode()
-
-    async def _prices(self) -> EventPrices | None:
-        if self.environment.has_prices or self.platform is None:
-            return self.environment.prices
-        return await self.platform.prices()
 
     def _biller(self, prices: EventPrices | None) -> Biller | None:
         if self.platform is not None:
@@ -231,7 +226,7 @@ class Hosting:
             log.critical("%s", error)
 
 
-def _platform(environment: ActorEnvironment) -> Platform | None:
+def platform_of(environment: ActorEnvironment) -> Platform | None:
     if not environment.is_at_home:
         return None
     assert environment.token is not None

@@ -113,9 +113,7 @@ class Platform:
 
     async def _own_run(self) -> _Run:
         try:
-            answer = await self._call("GET", self._run)
-            if answer.status != HTTPStatus.OK:
-                raise BillerUnreachable(answer.refusal)
+            answer = await self._storage("GET", self._run)
             return msgspec.json.decode(msgspec.json.decode(answer.body, type=_Envelope).data, type=_Run)
         except (PlatformUnreachable, *UNREADABLE) as error:
             raise BillerUnreachable(str(error)) from error

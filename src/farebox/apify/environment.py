@@ -91,8 +91,8 @@ def read_environment(variables: Mapping[str, str]) -> ActorEnvironment:
     )
     if environment.is_at_home and environment.is_test:
         raise BadEnvironment("ACTOR_TEST_PAY_PER_EVENT: for runs on one's own machine; the platform charges for real")
-    if environment.is_at_home and (environment.token is None or environment.run_id is None):
-        raise BadEnvironment("APIFY_TOKEN, ACTOR_RUN_ID: the platform sets both for a run, and one of them is missing")
+    if environment.is_at_home and None in (environment.token, environment.run_id, environment.user_id):
+        raise BadEnvironment("APIFY_TOKEN, ACTOR_RUN_ID, APIFY_USER_ID: a run has them, and one is missing")
     return environment
 
 

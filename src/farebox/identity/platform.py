@@ -30,6 +30,10 @@ STALE_SECONDS = 86_400.0
 UNSURE_SECONDS = 10.0
 """How long a run's owner is taken for who calls, before the platform is asked again."""
 
+UNKNOWN_SECONDS = 30.0
+"""How long the platform is not asked again about a token that it did not know: some clients send a dummy each time."""
+
+UNKNOWN_MAX = 10_000
 RETRY_SECONDS = 5
 
 
@@ -87,6 +91,7 @@ class PlatformCallers:
         self._terms = terms
         self._guesses = Guesses()
         self._known: dict[bytes, _Known] = {}
+        self._unknown: dict[bytes, float] = {}
         self._asking: dict[bytes, asyncio.Task[_Known | None]] = {}
         self._unnamed: Caller | None = None
         self._making = asyncio.Lock()
@@ -144,6 +149,8 @@ class PlatformCallers:
         known = self._known.get(token_digest)
         if known is not None and monotonic() < known.asked_at + FRESH_SECONDS:
             return known
+        if monotonic() < self._unknown.get(token_digest, 0.0):
+            return None
         if token_digest not in self._asking:
             self._guesses.check()
             asking = asyncio.create_task(self._ask(token, token_digest, known))
@@ -166,6 +173,9 @@ class PlatformCallers:
             return known
         if user is None:
             self._known.pop(token_digest, None)
+            if len(self._unknown) >= UNKNOWN_MAX:
+                self._unknown.clear()
+            self._unknown[token_digest] = monotonic() + UNKNOWN_SECONDS
             await self._guesses.failed()
             return None
         return await self._remember(token_digest, user)

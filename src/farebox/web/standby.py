@@ -59,16 +59,16 @@ def landing_page(url: str, document_url: str) -> str:
             ("OpenRouter and OpenAI SDKs, base URL", base),
             ("Anthropic SDK and Claude Code, base URL", f"{url.rstrip('/')}/api"),
             ("Tools for agents (MCP)", f"{url.rstrip('/')}/mcp"),
-            ("The API described", document_url),
         )
     )
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>Farebox</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 3rem auto; padding: 0 1rem; color: #1b1f24;
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 3rem auto; padding: 0 1rem; color: #1b1f24;
   background: #fff; }}
 pre, code {{ font: .9rem ui-monospace, monospace; background: #f3f5f7; border-radius: 4px; }}
 pre {{ padding: .8rem; overflow-x: auto; }} code {{ padding: .1rem .3rem; overflow-wrap: anywhere; }}
+table {{ border-collapse: collapse; }}
 td {{ border-top: 1px solid #d0d7de; padding: .4rem .8rem .4rem 0; vertical-align: top; }}
 @media (prefers-color-scheme: dark) {{
   body {{ color: #e6edf3; background: #0d1117; }} pre, code {{ background: #1c2129; }} a {{ color: #6cb6ff; }} }}
