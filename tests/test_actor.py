@@ -217,21 +217,35 @@ def test_the_platform_says_nothing_of_a_callers_token_for_a_while(
     assert started.counted == 1
 
 
+@pytest.mark.parametrize(
+    ("pricing", "is_paying", "limit_usd", "count"),
+    [(TIERED, "1", "0.0025", 100), (TIERED, "", "0.025", 100), (FLAT, "", "0.0205", 1000)],
+)
 def test_what_the_run_may_charge_is_a_limit_before_the_upstream_hears(
-    tmp_path: Path, platform: Platform, shared_gateway: Gateway, key: str, upstream: int
+    tmp_path: Path,
+    platform: Platform,
+    shared_gateway: Gateway,
+    key: str,
+    upstream: int,
+    pricing: dict[str, Any],
+    is_paying: str,
+    limit_usd: str,
+    count: int,
 ) -> None:
+    """Two orders of $0.001 fit beside the 50 events that were charged before."""
     limit = {
-        "ACTOR_MAX_TOTAL_CHARGE_USD": "0.0025",
+        "ACTOR_MAX_TOTAL_CHARGE_USD": limit_usd,
         "APIFY_CHARGED_ACTOR_EVENT_COUNTS": json.dumps({EVENT: 50}),
-        "APIFY_ACTOR_PRICING_INFO": json.dumps(TIERED),
+        "APIFY_ACTOR_PRICING_INFO": json.dumps(pricing),
+        "APIFY_USER_IS_PAYING": is_paying,
     }
     with standby(tmp_path, platform, shared_gateway, key, upstream, **limit) as started:
         known = charged(upstream)
         answers = [chat(started.actor, {"authorization": f"Bearer {key}"}, model="sim/penny") for _ in range(4)]
         assert [answer.status for answer in answers] == [200, 200, 402, 402]
-        assert "$0 is available" in answers[-1].error["message"]
+        assert "is available" in answers[-1].error["message"]
         assert len(charged(upstream)) == len(known) + 2
-    assert started.counted == 200
+    assert started.counted == 2 * count
 
 
 def test_in_a_shared_run_each_request_is_charged_by_its_id_before_its_answer_ends(

@@ -5,6 +5,7 @@ Of a token only its digest is kept. Whose it is, is asked of the platform once i
 
 import asyncio
 import time
+from collections.abc import Callable
 from hashlib import sha256
 from time import monotonic
 
@@ -85,7 +86,10 @@ class _Known(Struct):
 class PlatformCallers:
     """The `Callers` of one run. `users` is None on one's own machine."""
 
-    def __init__(self, directory: Directory, users: Users | None, terms: Terms) -> None:
+    def __init__(
+        self, directory: Directory, users: Users | None, terms: Terms, now: Callable[[], float] = monotonic
+    ) -> None:
+        self._now = now
         self._directory = directory
         self._users = users
         self._terms = terms
@@ -147,9 +151,9 @@ class PlatformCallers:
         """Raises Refusal 403, 429."""
         token_digest = digest(token)
         known = self._known.get(token_digest)
-        if known is not None and monotonic() < known.asked_at + FRESH_SECONDS:
+        if known is not None and self._now() < known.asked_at + FRESH_SECONDS:
             return known
-        if monotonic() < self._unknown.get(token_digest, 0.0):
+        if self._now() < self._unknown.get(token_digest, 0.0):
             return None
         if token_digest not in self._asking:
             self._guesses.check()
@@ -163,7 +167,7 @@ class PlatformCallers:
         try:
             user = await self._users.user_of(token)
         except PlatformUnreachable as error:
-            if known is not None and monotonic() < known.asked_at + STALE_SECONDS:
+            if known is not None and self._now() < known.asked_at + STALE_SECONDS:
                 return known
             if self._terms.is_shared or self._terms.policy.actors_only or self._terms.owner is None:
                 raise too_many(f"The platform does not say whose token this is: {error}", RETRY_SECONDS) from error
@@ -175,7 +179,7 @@ class PlatformCallers:
             self._known.pop(token_digest, None)
             if len(self._unknown) >= UNKNOWN_MAX:
                 self._unknown.clear()
-            self._unknown[token_digest] = monotonic() + UNKNOWN_SECONDS
+            self._unknown[token_digest] = self._now() + UNKNOWN_SECONDS
             await self._guesses.failed()
             return None
         return await self._remember(token_digest, user)
@@ -190,7 +194,7 @@ class PlatformCallers:
         name = f"user {user.id}" if self._terms.is_shared else self._terms.account
         account, key = await self._account(name, token_digest)
         caller = Caller(account, key, self._terms.paying if user.is_paying else self._terms.free)
-        known = _Known(user, caller, monotonic())
+        known = _Known(user, caller, self._now())
         if len(self._known) >= CACHED_MAX:
             self._known.clear()
         self._known[token_digest] = known
