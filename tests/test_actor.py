@@ -379,6 +379,7 @@ def test_a_move_to_another_machine_loses_no_charge(
     given = {
         "APIFY_META_ORIGIN": "STANDBY",
         "FAREBOX_UPSTREAM_URL": f"http://127.0.0.1:{upstream}/api/v1",
+        "FAREBOX_GRACE_SECONDS": "100",  # a migration leaves less, whatever is set
     }
     bearer = {"authorization": f"Bearer {key}", "x-openrouter-simulate": "cost=0.0003"}
     (tmp_path / "one").mkdir()
