@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from farebox.core.batch import answered, read_entry
-from farebox.store.runs import SqliteRuns
+from farebox.store.runs import SqlRuns
+from farebox.store.sqlite import Sqlite
 from farebox.web.routes import FORMATS
 from tests.gateway import Gateway, eventually
 from tests.test_crash_points import charged
@@ -230,7 +231,7 @@ def test_a_batch_leaves_the_runs_of_servers_alone(books: tuple[Gateway, int]) ->
     assert ended(begin(shell), code=0)["served"] == 1
 
     async def lines() -> list[str]:
-        runs = SqliteRuns(shell.folder / "data" / "farebox.db", "another")
+        runs = SqlRuns(Sqlite(shell.folder / "data" / "farebox.db"), "another")
         try:
             return [line.text for line in await runs.lines(run_id, 0)]
         finally:

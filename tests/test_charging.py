@@ -16,9 +16,10 @@ from farebox.core.audit import audit
 from farebox.core.charges import ASK_US, CALL_EVENTS_MAX, WINDOW_US, Charge, read_carried, write_carried
 from farebox.core.ledger import ChargedFare, Outside, PlaceHold, Settle
 from farebox.core.usage import Cost, Nothing, Unknown
-from farebox.store.outbox import SqliteOutbox
+from farebox.store.books import SqlStore
+from farebox.store.outbox import SqlOutbox
 from farebox.store.prepare import prepare
-from farebox.store.sqlite import SqliteStore
+from farebox.store.sqlite import Sqlite
 from farebox.testing import CountingBiller
 from tests.test_store import Rows
 
@@ -45,8 +46,8 @@ class Books:
 
     async def __aenter__(self) -> "Books":
         prepare(self.path)
-        self.store = await SqliteStore.open(self.path, f"worker-{id(self)}")
-        self.outbox = SqliteOutbox(self.path)
+        self.store = await SqlStore.open(Sqlite(self.path), f"worker-{id(self)}")
+        self.outbox = SqlOutbox(Sqlite(self.path))
         found = await self.store.find_account("a")
         self.account = found or await self.store.create_account("a", "paying", None, 1)
         keys = await self.store.keys(self.account.id)

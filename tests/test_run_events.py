@@ -13,9 +13,10 @@ from farebox.core.ledger import TopUp
 from farebox.core.plans import BUILT_IN
 from farebox.ports import Caller, Run
 from farebox.run_events import EVENT, KEY_SECONDS, RunEvents
+from farebox.store.books import SqlStore
 from farebox.store.prepare import prepare
-from farebox.store.runs import SqliteRuns
-from farebox.store.sqlite import SqliteStore
+from farebox.store.runs import SqlRuns
+from farebox.store.sqlite import Sqlite
 from tests.gateway import Gateway, Response
 from tests.test_runs import ACTOR, ask, begin, error_of, state
 
@@ -153,8 +154,8 @@ def test_after_its_time_a_key_stands_for_another_charge(tmp_path: Path) -> None:
     async def main() -> None:
         nonlocal now_us
         prepare(tmp_path / "books.db")
-        store = await SqliteStore.open(tmp_path / "books.db", "worker")
-        runs = SqliteRuns(store.path, "worker")
+        store = await SqlStore.open(Sqlite(tmp_path / "books.db"), "worker")
+        runs = SqlRuns(store.engine, "worker")
         account = await store.create_account("a", "paying", 0, 1)
         await store.carry_out(TopUp("t", account.id, 10**9, 1))
         key = await store.create_key(account.id, "", b"d", "h", 1)

@@ -17,9 +17,10 @@ import pytest
 
 from farebox.ports import Record, Run
 from farebox.runs import TAKE_UP_SECONDS
+from farebox.store.books import SqlStore
 from farebox.store.prepare import prepare
-from farebox.store.runs import SqliteRuns
-from farebox.store.sqlite import SqliteStore
+from farebox.store.runs import SqlRuns
+from farebox.store.sqlite import Sqlite
 from farebox.web.items import Wanted, render
 from tests.gateway import Gateway, Response, eventually
 from tests.test_batch import assert_paid_once
@@ -215,7 +216,7 @@ def test_more_items_than_fit_into_memory_are_asked_for_page_by_page(shared_gatew
     run = begin(shared_gateway, key, {})
 
     async def fill() -> None:
-        other = SqliteRuns(shared_gateway.folder / "data" / "farebox.db", "another")
+        other = SqlRuns(Sqlite(shared_gateway.folder / "data" / "farebox.db"), "another")
         for number in (1, 2, 3):
             await other.push(run["defaultDatasetId"], number, b'{"number":%d,"a":"%b"}' % (number, b"x" * 30_000_000))
         await other.close()
@@ -407,7 +408,7 @@ def test_an_abort_that_another_process_was_told_of_is_heeded(gateway: Gateway) -
     run = begin(gateway, gateway.key, {"requests": [SLOW] * 80, "concurrency": 1}, "")
 
     async def tell() -> None:
-        other = SqliteRuns(gateway.folder / "data" / "farebox.db", "another")
+        other = SqlRuns(Sqlite(gateway.folder / "data" / "farebox.db"), "another")
         assert await other.change_run(run["id"], "ABORTING", "")
         await other.close()
 
@@ -445,10 +446,10 @@ def test_old_runs_are_forgotten_with_what_they_left(tmp_path: Path) -> None:
     prepare(path)
 
     async def main() -> None:
-        store = await SqliteStore.open(path, "w")
+        store = await SqlStore.open(Sqlite(path), "w")
         account = await store.create_account("a", "paying", 0, 1)
         key = await store.create_key(account.id, "", b"k", "hint", 1)
-        runs = SqliteRuns(path, "w")
+        runs = SqlRuns(Sqlite(path), "w")
         for name in ("old", "new", "going"):
             await runs.create_run(
                 Run(

@@ -50,8 +50,9 @@ from farebox.core.questions import FIRST_US, FURTHEST_US
 from farebox.core.usage import Cost, Nothing, Unknown
 from farebox.ports import Account, BooksUnavailable, Key, NameTaken, NotEnded
 from farebox.store import migrate, sql
+from farebox.store.books import SqlStore
 from farebox.store.prepare import HEAD, UnusableBooks, prepare, sqlite_path
-from farebox.store.sqlite import SqliteStore
+from farebox.store.sqlite import Sqlite
 from farebox.testing import MemoryStore
 
 USD = 10**9
@@ -77,7 +78,7 @@ class Engine:
             return
         if self._opened == 1:
             self._make()
-        store = await SqliteStore.open(self.path, worker, self._busy_seconds)
+        store = await SqlStore.open(Sqlite(self.path, self._busy_seconds), worker)
         try:
             yield store
         finally:
@@ -575,7 +576,7 @@ def test_the_books_are_private_and_durable(tmp_path: Path) -> None:
 
     async def work(store: Store) -> None:
         await account_with(store, "a", USD)
-        assert isinstance(store, SqliteStore)
+        assert isinstance(store, SqlStore)
         assert store._writer_db.execute("PRAGMA synchronous").fetchone() == (2,)
         assert store._writer_db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
@@ -761,7 +762,7 @@ def test_older_books_are_upgraded_and_keep_what_is_in_them(tmp_path: Path) -> No
         with pytest.raises(sqlite3.IntegrityError, match="immutable"):
             db.execute("DELETE FROM transfer")
         db.close()
-        store = await SqliteStore.open(path, "w")
+        store = await SqlStore.open(Sqlite(path), "w")
         assert differences(store) == []
         assert [account.name for account in await store.accounts()] == ["old"]
         key = await store.create_key(2, "", b"k", "hint", 1)

@@ -28,7 +28,8 @@ from typing import Any
 from farebox.core.audit import audit
 from farebox.core.ledger import HoldRow, Transfer, settlement_id
 from farebox.crash import CRASH_VARIABLE, POINTS, arm
-from farebox.store.sqlite import SqliteStore
+from farebox.store.books import SqlStore
+from farebox.store.sqlite import Sqlite
 
 CALLERS = 32
 ANSWER_SECONDS = 20.0
@@ -268,7 +269,7 @@ class Chaos:
 
     def _rows(self) -> tuple[list[HoldRow], dict[str, Transfer]]:
         async def read() -> tuple[list[HoldRow], dict[str, Transfer]]:
-            store = await SqliteStore.open(self._folder / "books.db", f"chaos-{os.getpid()}")
+            store = await SqlStore.open(Sqlite(self._folder / "books.db"), f"chaos-{os.getpid()}")
             try:
                 with store.snapshot() as rows:
                     holds = list(rows.holds())

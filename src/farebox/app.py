@@ -27,9 +27,9 @@ from farebox.run_events import RunEvents
 from farebox.runs import Runner
 from farebox.settings import OPENROUTER_KEY_VARIABLE, OPENROUTER_URL, BadSettings, Settings, load
 from farebox.stopping import stopping_in_order
-from farebox.store.prepare import sqlite_path
-from farebox.store.runs import SqliteRuns
-from farebox.store.sqlite import SqliteStore
+from farebox.store.books import SqlStore
+from farebox.store.prepare import engine_of
+from farebox.store.runs import SqlRuns
 from farebox.upstream.openrouter import Limits, OpenRouter
 from farebox.web import routes
 from farebox.web.bodies import BodyBounds
@@ -51,10 +51,10 @@ def create() -> ASGIApp:
 
 
 @asynccontextmanager
-async def open_store(settings: Settings) -> AsyncIterator[SqliteStore]:
+async def open_store(settings: Settings) -> AsyncIterator[SqlStore]:
     """The books, for as long as the block runs. They must have been prepared."""
     worker = f"{os.getpid()}-{secrets.token_hex(6)}"
-    store = await SqliteStore.open(sqlite_path(settings.database_url), worker)
+    store = await SqlStore.open(engine_of(settings.database_url), worker)
     try:
         yield store
     finally:
@@ -88,7 +88,7 @@ class Hosted:
     is_platform: bool = True
 
 
-Host = Callable[[SqliteStore, Upstream], AbstractAsyncContextManager[Hosted]]
+Host = Callable[[SqlStore, Upstream], AbstractAsyncContextManager[Hosted]]
 """Where the gateway runs. Its block ends when nothing is served any more, and the books are still open."""
 
 
@@ -96,7 +96,7 @@ def stand_alone(settings: Settings) -> Host:
     """On one's own: callers are known by Farebox's keys."""
 
     @asynccontextmanager
-    async def host(store: SqliteStore, _: Upstream) -> AsyncIterator[Hosted]:
+    async def host(store: SqlStore, _: Upstream) -> AsyncIterator[Hosted]:
         callers = KeyCallers(store, settings.every_plan)
         yield Hosted(callers, work=(callers.watch(),))
 
@@ -138,7 +138,7 @@ async def running(settings: Settings, admission: Admission, host: Host | None = 
         platform: routes.Platform | None = None
         actor: ActorTools | None = None
         if hosted.is_platform:
-            runs = SqliteRuns(store.path, store.worker)
+            runs = SqlRuns(store.engine, store.worker)
             stack.push_async_callback(runs.close)
             public_url = (settings.public_url or "").rstrip("/")
             runner = Runner(runs, serving, admission, plans, store.worker, public_url)

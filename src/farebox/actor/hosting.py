@@ -5,7 +5,6 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from secrets import token_hex
 from typing import Protocol
 
@@ -26,8 +25,9 @@ from farebox.identity.platform import PlatformCallers, Policy, Terms
 from farebox.ports import Biller, ItemOutcome, PlatformUnreachable, Record, Upstream, User
 from farebox.reconcile import Reconciler
 from farebox.settings import Settings
-from farebox.store.outbox import SqliteOutbox
-from farebox.store.sqlite import SqliteStore
+from farebox.store.books import SqlStore
+from farebox.store.outbox import SqlOutbox
+from farebox.store.prepare import sqlite_path
 
 log = logging.getLogger("farebox")
 
@@ -80,7 +80,7 @@ class Hosting:
         """Whether this run has new books here: it begins, or another machine had it before."""
         self.run_name = environment.run_id or ""
         """The platform's, or one that goes with the folder of a run on one's own machine."""
-        self._outbox: SqliteOutbox | None = None
+        self._outbox: SqlOutbox | None = None
         self._has_carried = False
         self._counted_before = 0
 
@@ -89,15 +89,15 @@ class Hosting:
             await self.platform.close()
 
     @asynccontextmanager
-    async def host(self, store: SqliteStore, upstream: Upstream) -> AsyncIterator[Hosted]:
+    async def host(self, store: SqlStore, upstream: Upstream) -> AsyncIterator[Hosted]:
         """Raises PlatformUnreachable: what another machine left cannot be read."""
         await self._name_run()
         prices = self.environment.prices
         biller = self._biller(prices)
-        outbox = self._outbox = SqliteOutbox(store.path)
+        outbox = self._outbox = SqlOutbox(store.engine)
         try:
             carried = await self._left_behind()
-            counted_before = self._counted_before = await self._find_counted(store.path, outbox, carried)
+            counted_before = self._counted_before = await self._find_counted(outbox, carried)
             counted = counted_before + await outbox.counted()
             terms = self._terms(prices, counted, is_charged=biller is not None)
             self.callers = PlatformCallers(store, self.platform, terms)
@@ -193,8 +193,9 @@ class Hosting:
             log.error("%s", error)
             return nothing
 
-    async def _find_counted(self, books: Path, outbox: SqliteOutbox, carried: Carried) -> int:
+    async def _find_counted(self, outbox: SqlOutbox, carried: Carried) -> int:
         """How many events of this run the platform had counted when these books began."""
+        books = sqlite_path(self._settings.database_url)
         beside = books.with_name(books.name + "-run")
         run = self.run_name
         if beside.exists():
@@ -210,7 +211,7 @@ class Hosting:
 
     # How it ends
 
-    async def _ask_once_more(self, store: SqliteStore, upstream: Upstream) -> None:
+    async def _ask_once_more(self, store: SqlStore, upstream: Upstream) -> None:
         """Most records are there within a second: an answer that was cut off just now may still be charged."""
         reconciler = Reconciler(store, upstream, self._settings.reconcile_seconds)
         until = time.monotonic() + LAST_ASKS_SECONDS

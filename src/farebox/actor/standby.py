@@ -14,7 +14,7 @@ from farebox.ports import PlatformUnreachable, Upstream
 from farebox.serving import listen as listen_at
 from farebox.serving import run
 from farebox.settings import Settings
-from farebox.store.sqlite import SqliteStore
+from farebox.store.books import SqlStore
 from farebox.web.standby import landing_page, standby
 
 MIGRATION_SECONDS = 10.0
@@ -46,7 +46,7 @@ class _Server:
         self.is_migrating = False
 
     @asynccontextmanager
-    async def host(self, store: SqliteStore, upstream: Upstream) -> AsyncIterator[Hosted]:
+    async def host(self, store: SqlStore, upstream: Upstream) -> AsyncIterator[Hosted]:
         hosting = self._hosting = Hosting(self._environment, self._settings)
         events_url = self._environment.events_url
         events = asyncio.create_task(listen(events_url, self._hear)) if events_url else None

@@ -9,7 +9,7 @@ from farebox.cli.session import AsJson, DatabaseUrl, fail, moment, print_json, p
 from farebox.core.ledger import Balance
 from farebox.core.money import format_usd, parse_usd
 from farebox.ports import Account, Key
-from farebox.store.sqlite import SqliteStore
+from farebox.store.books import SqlStore
 
 account_app = typer.Typer(help="Who pays.", no_args_is_help=True)
 key_app = typer.Typer(help="Credentials of accounts.", no_args_is_help=True)
@@ -50,7 +50,7 @@ def create(
     limit_nanos = (None if limit is None else _nanos(limit)) if postpaid else 0
     paid_in = 0 if prepaid is None else _nanos(prepaid)
 
-    async def work(_: SqliteStore, accounts: Accounts) -> tuple[Account, Balance]:
+    async def work(_: SqlStore, accounts: Accounts) -> tuple[Account, Balance]:
         account = await accounts.create(name, plan, limit_nanos, paid_in)
         return account, await accounts.balance(account)
 
@@ -69,7 +69,7 @@ def top_up(
     if nanos == 0:
         fail("a top-up is more than zero", 2)
 
-    async def work(_: SqliteStore, accounts: Accounts) -> tuple[Account, Balance]:
+    async def work(_: SqlStore, accounts: Accounts) -> tuple[Account, Balance]:
         return await accounts.find(name), await accounts.top_up(name, nanos)
 
     _show([with_books(database_url, work)], as_json=as_json, single=True)

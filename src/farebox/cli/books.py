@@ -14,7 +14,7 @@ from farebox.core.ledger import HoldRow, Transfer
 from farebox.core.money import format_usd, is_readable_cost
 from farebox.core.usage import Cost, Nothing
 from farebox.reconcile import NotOpen, decide, open_holds, take_up_orphans
-from farebox.store.sqlite import SqliteStore
+from farebox.store.books import SqlStore
 
 
 def statement(name: Name, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
@@ -98,7 +98,7 @@ def reconcile(
     if hold is not None:
         _decide(hold, cost, reason, database_url, is_void=void)
 
-    async def work(store: SqliteStore, _: Accounts) -> list[HoldRow]:
+    async def work(store: SqlStore, _: Accounts) -> list[HoldRow]:
         if not list_only:
             await take_up_orphans(store)
         return await open_holds(store)
@@ -148,7 +148,7 @@ def _decide(hold_id: str, cost: str | None, reason: str, database_url: str | Non
         fail("--reason: say why; it is kept with the transfer", 2)
     verdict = Nothing() if cost is None else _cost(cost)
 
-    async def work(store: SqliteStore, _: Accounts) -> None:
+    async def work(store: SqlStore, _: Accounts) -> None:
         await decide(store, store, hold_id, verdict, reason.strip())
 
     try:
@@ -160,7 +160,7 @@ def _decide(hold_id: str, cost: str | None, reason: str, database_url: str | Non
 def audit(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
     """Compute every fare and balance again from what is stored; exit 1 if anything differs."""
 
-    async def work(store: SqliteStore, _: Accounts) -> Audit:
+    async def work(store: SqlStore, _: Accounts) -> Audit:
         with store.snapshot() as rows:
             return run_audit(rows)
 

@@ -13,8 +13,8 @@ from farebox.accounts import Accounts, NotFound
 from farebox.app import open_store
 from farebox.ports import BooksUnavailable, NameTaken
 from farebox.settings import BadSettings, Settings, load
+from farebox.store.books import SqlStore
 from farebox.store.prepare import UnusableBooks, prepare, sqlite_path
-from farebox.store.sqlite import SqliteStore
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ def clear_errors() -> Iterator[None]:
         fail(str(error))
 
 
-def with_books(database_url: str | None, work: Callable[[SqliteStore, Accounts], Awaitable[T]]) -> T:
+def with_books(database_url: str | None, work: Callable[[SqlStore, Accounts], Awaitable[T]]) -> T:
     """Do some work on the books that the settings name, made or upgraded first."""
 
     async def run(settings: Settings) -> T:

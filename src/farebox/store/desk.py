@@ -1,14 +1,13 @@
 """A thread of its own with a connection of its own, for what is rare, or must not wait for orders."""
 
 import asyncio
-import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from farebox.ports import BooksUnavailable
-from farebox.store.connection import connect, transaction
+from farebox.store.engine import Db, Engine
 
 T = TypeVar("T")
 
@@ -16,9 +15,10 @@ T = TypeVar("T")
 class Desk:
     """Work on the books, one piece after the other; `db` is for its thread alone."""
 
-    def __init__(self, path: Path, name: str, busy_seconds: float | None = None) -> None:
+    def __init__(self, engine: Engine, name: str) -> None:
+        self._engine = engine
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
-        self.db = connect(path) if busy_seconds is None else connect(path, busy_seconds)
+        self.db = engine.connect()
 
     async def close(self) -> None:
         await self.do(self.db.close)
@@ -28,8 +28,12 @@ class Desk:
         """Raises BooksUnavailable."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        except sqlite3.OperationalError as error:
+        except self._engine.unavailable as error:
             raise BooksUnavailable(f"the books could not be used: {error}") from error
+
+    def transaction(self) -> AbstractContextManager[Db]:
+        """Within work: write, all of it or nothing."""
+        return self._engine.transaction(self.db)
 
     async def rows(self, statement: str, given: Any = ()) -> list[Any]:
         """All that is found."""
@@ -39,7 +43,7 @@ class Desk:
         """Change rows in a transaction of their own; how many."""
 
         def work() -> int:
-            with transaction(self.db) as db:
+            with self.transaction() as db:
                 return db.execute(statement, given).rowcount
 
         return await self.do(work)

@@ -1,17 +1,16 @@
-"""The outbox in the books' own file: the fares that an outside biller is to be told, and the charges they become.
+"""The outbox in the books' own database: the fares that an outside biller is to be told, and the charges they become.
 
 A fare comes into it with the transaction that posts it; see `core.ledger.Page`.
 """
 
 import secrets
-from pathlib import Path
 
 from msgspec.structs import astuple
 
 from farebox.core.charges import Carried, CarriedOrder, Charge
 from farebox.store import sql
-from farebox.store.connection import transaction
 from farebox.store.desk import Desk
+from farebox.store.engine import Engine
 
 _IS_ANY_LOOSE = "SELECT 1 FROM charged_fare WHERE charge_id IS NULL LIMIT 1"
 _LOOSE_OF_REQUESTS = (
@@ -35,11 +34,11 @@ AND (h.ended_us IS NULL OR (f.transfer_id IS NOT NULL AND (c.id IS NULL OR c.sta
 """
 
 
-class SqliteOutbox:
-    """The `Outbox` port over one file."""
+class SqlOutbox:
+    """The `Outbox` port over one database."""
 
-    def __init__(self, path: Path) -> None:
-        self._desk = Desk(path, "farebox-outbox")
+    def __init__(self, engine: Engine) -> None:
+        self._desk = Desk(engine, "farebox-outbox")
 
     async def close(self) -> None:
         await self._desk.close()
@@ -53,7 +52,7 @@ class SqliteOutbox:
         return await self._desk.do(work)
 
     def _bundle(self, now_us: int) -> None:
-        with transaction(self._desk.db) as db:
+        with self._desk.transaction() as db:
             for transfer_id, charge_to, count in db.execute(_LOOSE_OF_REQUESTS).fetchall():
                 db.execute(sql.INSERT_CHARGE, astuple(Charge(transfer_id, charge_to, count, now_us)))
                 db.execute(_BUNDLE, (transfer_id, transfer_id))
@@ -74,7 +73,7 @@ class SqliteOutbox:
 
     async def unfinished(self) -> Carried:
         def work() -> Carried:
-            with transaction(self._desk.db) as db:
+            with self._desk.transaction() as db:
                 rows = db.execute(_UNFINISHED).fetchall()
                 charges = [sql.charge_from(row) for row in db.execute(sql.DUE_CHARGES)]
                 (counted,) = db.execute(_COUNTED).fetchone()
@@ -85,7 +84,7 @@ class SqliteOutbox:
 
     async def adopt(self, carried: Carried) -> None:
         def work() -> None:
-            with transaction(self._desk.db) as db:
+            with self._desk.transaction() as db:
                 for charge in carried.charges:
                     db.execute(sql.ADOPT_CHARGE, astuple(charge))
                 for order in carried.orders:

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from farebox.store.sqlite import Sqlite
+
 HEAD = "0006"
 """The schema this code is written for: the newest of farebox/store/migrations/versions."""
 
@@ -31,6 +33,11 @@ def sqlite_path(database_url: str) -> Path:
     if scheme != "sqlite" or not separator or not path or path == ":memory:":
         raise UnusableBooks(f"{database_url!r} is not a database Farebox can use; write sqlite:///PATH")
     return Path(path)
+
+
+def engine_of(database_url: str) -> Sqlite:
+    """The engine of prepared books. Raises UnusableBooks."""
+    return Sqlite(sqlite_path(database_url))
 
 
 def prepare(path: Path) -> bool:

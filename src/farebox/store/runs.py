@@ -1,16 +1,14 @@
-"""Runs in the books' own file, and what they leave behind. Read and written on a thread of its own: what runs do must
-not wait for orders, nor orders for it longer than one transaction."""
+"""Runs in the books' own database, and what they leave behind. Read and written on a thread of its own: what runs do
+must not wait for orders, nor orders for it longer than one transaction."""
 
 import json
-from pathlib import Path
 
 from msgspec.structs import astuple
 
 from farebox.ports import Account, ItemOutcome, Key, LogLine, Record, Run, RunCharge, RunStatus, TooLong
 from farebox.store import sql
-from farebox.store.connection import transaction
 from farebox.store.desk import Desk
-from farebox.store.sqlite import is_worker_gone
+from farebox.store.engine import Engine
 
 LINES_MAX = 1000
 
@@ -70,13 +68,13 @@ SELECT number, created_us, text FROM run_line WHERE run_id = ? AND number > ? OR
 _OLD = "SELECT id, dataset_id, store_id FROM run WHERE finished_us < ? LIMIT 100"
 
 
-class SqliteRuns:
-    """The `Runs` port over one file. `worker` is the process's name in the books, and its lock there."""
+class SqlRuns:
+    """The `Runs` port over one database. `worker` is the process's name in the books, and its lock there."""
 
-    def __init__(self, path: Path, worker: str) -> None:
-        self._path = path
+    def __init__(self, engine: Engine, worker: str) -> None:
+        self._engine = engine
         self._worker = worker
-        self._desk = Desk(path, "farebox-runs")
+        self._desk = Desk(engine, "farebox-runs")
 
     async def close(self) -> None:
         await self._desk.close()
@@ -110,10 +108,10 @@ class SqliteRuns:
     async def take_up_runs(self) -> list[Run]:
         def take() -> list[Run]:
             workers = [row[0] for row in self._desk.db.execute(_LIVE_WORKERS)]
-            gone = [name for name in workers if name != self._worker and is_worker_gone(self._path, name)]
+            gone = [name for name in workers if name != self._worker and self._engine.is_gone(self._desk.db, name)]
             if not gone:
                 return []
-            with transaction(self._desk.db) as db:
+            with self._desk.transaction() as db:
                 rows = db.execute(_TAKE_UP, {"worker": self._worker, "gone": json.dumps(gone)}).fetchall()
             return [Run(*row) for row in rows]
 
@@ -147,7 +145,7 @@ class SqliteRuns:
     async def note_charge(self, charge: RunCharge, since_us: int) -> str:
         def note() -> str:
             given = {"run": charge.run_id, "key": charge.idempotency_key, "since": since_us}
-            with transaction(self._desk.db) as db:
+            with self._desk.transaction() as db:
                 found = db.execute(_CHARGE_NOTED, given).fetchone()
                 if found is not None:
                     return str(found[0])
@@ -161,7 +159,7 @@ class SqliteRuns:
 
     async def append(self, dataset_id: str, bodies: list[bytes]) -> None:
         def work() -> None:
-            with transaction(self._desk.db) as db:
+            with self._desk.transaction() as db:
                 (last,) = db.execute(_LAST_ITEM, (dataset_id,)).fetchone()
                 db.executemany(_PUSH, [(dataset_id, last + number, body) for number, body in enumerate(bodies, 1)])
 
@@ -186,7 +184,7 @@ class SqliteRuns:
     async def forget_runs(self, before_us: int) -> None:
         def forget() -> int:
             rows = self._desk.db.execute(_OLD, (before_us,)).fetchall()
-            with transaction(self._desk.db) as db:
+            with self._desk.transaction() as db:
                 for run_id, dataset_id, store_id in rows:
                     db.execute("DELETE FROM run_item WHERE dataset_id = ?", (dataset_id,))
                     db.execute("DELETE FROM run_record WHERE store_id = ?", (store_id,))

@@ -21,12 +21,6 @@ from farebox.core.questions import FURTHEST_US
 
 Row = Sequence[Any]
 
-PRAGMAS = (
-    "PRAGMA journal_mode = WAL",
-    "PRAGMA synchronous = FULL",
-    "PRAGMA foreign_keys = ON",
-)
-
 _TRANSFER = (
     "id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events,"
     " event_price_nanos, over_hold_nanos, note"
@@ -123,11 +117,11 @@ UPDATE balance SET credits_nanos = ?, debits_nanos = ?, pending_nanos = ?, overd
 """
 INSERT_BALANCE = f"INSERT INTO balance ({_BALANCE}) VALUES (?, 0, 0, 0, ?, 0)"
 
-INSERT_ACCOUNT = "INSERT INTO account (name, plan, created_us) VALUES (?, ?, ?)"
+INSERT_ACCOUNT = "INSERT INTO account (name, plan, created_us) VALUES (?, ?, ?) RETURNING id"
 ACCOUNTS = f"SELECT {_ACCOUNT} FROM account a WHERE a.id >= {FIRST_CALLER_ACCOUNT} ORDER BY a.id"
 ACCOUNT_NAMED = f"SELECT {_ACCOUNT} FROM account a WHERE a.name = ? AND a.id >= {FIRST_CALLER_ACCOUNT}"
 
-INSERT_KEY = "INSERT INTO api_key (account_id, label, digest, hint, created_us) VALUES (?, ?, ?, ?, ?)"
+INSERT_KEY = "INSERT INTO api_key (account_id, label, digest, hint, created_us) VALUES (?, ?, ?, ?, ?) RETURNING id"
 KEYS = f"SELECT {_KEY} FROM api_key k WHERE k.account_id = ? ORDER BY k.id"
 KEY_OF_DIGEST = f"SELECT {_ACCOUNT}, {_KEY} FROM api_key k JOIN account a ON a.id = k.account_id WHERE k.digest = ?"
 KEY_OF_ID = f"SELECT {_ACCOUNT}, {_KEY} FROM api_key k JOIN account a ON a.id = k.account_id WHERE k.id = ?"

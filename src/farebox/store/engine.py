@@ -1,0 +1,68 @@
+"""A database engine, as far as the stores must know which it is: how to connect, to write all or nothing, and to tell
+whether another process is alive. The statements are SQLite's; an engine that speaks otherwise turns them into its own.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+BUSY_SECONDS = 10
+"""How long a write waits for another process's transaction before the books count as unavailable."""
+
+
+class Rows(Protocol):
+    """What a statement found."""
+
+    @property
+    def rowcount(self) -> int: ...
+
+    def fetchone(self) -> Any: ...
+
+    def fetchall(self) -> list[Any]: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class Db(Protocol):
+    """A connection: for one thread at a time. Each statement outside a transaction is one of its own."""
+
+    def execute(self, statement: str, given: Any = (), /) -> Rows: ...
+
+    def executemany(self, statement: str, given: Iterable[Any], /) -> object: ...
+
+    def close(self) -> None: ...
+
+
+class Life(Protocol):
+    """A worker is alive as long as this is held, which ends with its process however that ends."""
+
+    def release(self) -> None: ...
+
+
+class Engine(Protocol):
+    """Where the books are."""
+
+    @property
+    def unavailable(self) -> tuple[type[Exception], ...]:
+        """What is raised when the books cannot be used now."""
+
+    @property
+    def conflicting(self) -> tuple[type[Exception], ...]:
+        """What is raised when a row cannot be, beside another."""
+
+    def connect(self) -> Db: ...
+
+    def transaction(self, db: Db) -> AbstractContextManager[Db]:
+        """Write, all of it or nothing."""
+
+    def snapshot(self, db: Db) -> AbstractContextManager[Db]:
+        """Read rows of one moment."""
+
+    def live(self, worker: str) -> Life:
+        """Be alive under a name."""
+
+    def is_gone(self, db: Db, worker: str) -> bool:
+        """Whether a worker has died, however."""
+
+    def forget(self, workers: list[str]) -> None:
+        """Workers that have gone will not be asked about again."""
