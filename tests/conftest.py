@@ -15,6 +15,8 @@ from hypothesis import settings
 
 from tests.apify_platform import Platform
 from tests.gateway import Gateway
+from tests.postgres import Cluster
+from tests.postgres import find as find_postgres
 from tools.chaos import simulator
 
 # More of them for a long run: FAREBOX_EXAMPLES=200000 make test
@@ -57,6 +59,20 @@ def key(shared_gateway: Gateway, request: pytest.FixtureRequest) -> str:
 def platform(shared_gateway: Gateway) -> Iterator[Platform]:
     with Platform(shared_gateway.port) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    """A PostgreSQL server for the session."""
+    if find_postgres() is None:
+        debian_install("postgresql")
+    programs = find_postgres()
+    if programs is None:
+        missing("PostgreSQL is not installed, so the books are not tried in it")
+        raise AssertionError
+    cluster = Cluster(programs)
+    yield cluster
+    cluster.remove()
 
 
 def missing(reason: str) -> None:

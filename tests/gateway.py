@@ -20,6 +20,8 @@ from farebox.cli.main import app
 START_SECONDS = 30
 
 SECRET = re.compile(r"sk-(fb|or)-[\w-]{5,}")
+LOCAL_BOOKS = "sqlite:///data/farebox.db"
+
 PROMPT_MIN = 12
 """A prompt this long stands nowhere by chance."""
 
@@ -138,8 +140,8 @@ class Gateway:
         config = self.folder / "farebox.toml"
         environment = {
             **{name: None for name in os.environ if name not in self.environment},
-            **self.environment,
             "FAREBOX_DATABASE_URL": f"sqlite:///{self.folder / 'data' / 'farebox.db'}",
+            **{name: value for name, value in self.environment.items() if value != LOCAL_BOOKS},
             **({"FAREBOX_CONFIG": str(config)} if config.exists() else {}),
         }
         done = CliRunner().invoke(app, [*arguments, "--json"], env=environment)

@@ -45,7 +45,7 @@ class Books:
         self.orders = 0
 
     async def __aenter__(self) -> "Books":
-        prepare(self.path)
+        prepare(f"sqlite:///{self.path}")
         self.store = await SqlStore.open(Sqlite(self.path), f"worker-{id(self)}")
         self.outbox = SqlOutbox(Sqlite(self.path))
         found = await self.store.find_account("a")

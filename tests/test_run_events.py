@@ -153,7 +153,7 @@ def test_after_its_time_a_key_stands_for_another_charge(tmp_path: Path) -> None:
 
     async def main() -> None:
         nonlocal now_us
-        prepare(tmp_path / "books.db")
+        prepare(f"sqlite:///{tmp_path / 'books.db'}")
         store = await SqlStore.open(Sqlite(tmp_path / "books.db"), "worker")
         runs = SqlRuns(store.engine, "worker")
         account = await store.create_account("a", "paying", 0, 1)

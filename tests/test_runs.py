@@ -443,7 +443,7 @@ def test_a_run_is_left_at_a_stop_and_gone_on_with_at_the_next_start(tmp_path: Pa
 
 def test_old_runs_are_forgotten_with_what_they_left(tmp_path: Path) -> None:
     path = tmp_path / "books.db"
-    prepare(path)
+    prepare(f"sqlite:///{path}")
 
     async def main() -> None:
         store = await SqlStore.open(Sqlite(path), "w")

@@ -485,7 +485,7 @@ def test_a_key_of_another_instance_is_nobodys(shared_gateway: Gateway, tmp_path:
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
+        ("GET", "/", 405),
         ("GET", "/api/v1/keys", 404),
         ("POST", "/api/v1/auth/keys", 404),
         ("GET", "/api/v1/../v1/keys", 404),

@@ -51,9 +51,10 @@ from farebox.core.usage import Cost, Nothing, Unknown
 from farebox.ports import Account, BooksUnavailable, Key, NameTaken, NotEnded
 from farebox.store import migrate, sql
 from farebox.store.books import SqlStore
-from farebox.store.prepare import HEAD, UnusableBooks, prepare, sqlite_path
+from farebox.store.prepare import HEAD, UnusableBooks, engine_of, prepare, sqlite_path
 from farebox.store.sqlite import Sqlite
 from farebox.testing import MemoryStore
+from tests.postgres import Cluster
 
 USD = 10**9
 
@@ -61,7 +62,8 @@ USD = 10**9
 class Engine:
     """A kind of store, and how to open books with it, and open them again as another process would."""
 
-    def __init__(self, kind: str, folder: Path, busy_seconds: float = 10) -> None:
+    def __init__(self, kind: str, folder: Path, busy_seconds: float = 10, url: str = "") -> None:
+        self.url = url or f"sqlite:///{folder}/books.db"
         self._busy_seconds = busy_seconds
         self.kind = kind
         self.path = folder / "books.db"
@@ -76,9 +78,9 @@ class Engine:
             self._memory = self._memory.successor(worker) if self._memory else MemoryStore(worker)
             yield self._memory
             return
-        if self._opened == 1:
+        if self._opened == 1 and self.kind == "sqlite":
             self._make()
-        store = await SqlStore.open(Sqlite(self.path, self._busy_seconds), worker)
+        store = await SqlStore.open(engine_of(self.url, self._busy_seconds), worker)
         try:
             yield store
         finally:
@@ -87,7 +89,7 @@ class Engine:
     def _make(self) -> None:
         """New books; migrated once, and copied from then on."""
         template = Path(tempfile.gettempdir()) / f"farebox-{os.getpid()}" / "template.db"
-        prepare(template)
+        prepare(f"sqlite:///{template}")
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         shutil.copy(template, self.path)
 
@@ -99,8 +101,11 @@ class Engine:
         asyncio.run(main())
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@pytest.fixture(params=["sqlite", "postgres", "memory"])
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
+    if request.param == "postgres":
+        cluster: Cluster = request.getfixturevalue("postgres")
+        return Engine("postgres", tmp_path, url=cluster.new_books())
     return Engine(request.param, tmp_path)
 
 
@@ -582,7 +587,7 @@ def test_the_books_are_private_and_durable(tmp_path: Path) -> None:
 
     engine.run(work)
     assert stat.S_IMODE(engine.path.stat().st_mode) == 0o600
-    prepare(tmp_path / "another" / "books.db")
+    prepare(f"sqlite:///{tmp_path}/another/books.db")
     assert stat.S_IMODE((tmp_path / "another").stat().st_mode) == 0o700
     assert stat.S_IMODE((tmp_path / "another" / "books.db").stat().st_mode) == 0o600
 
@@ -679,7 +684,7 @@ def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
     db.close()
     before = path.read_bytes()
     with pytest.raises(UnusableBooks, match="another program"):
-        prepare(path)
+        prepare(f"sqlite:///{path}")
     assert path.read_bytes() == before
 
 
@@ -687,24 +692,24 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "text.db"
     path.write_text("not a database, " * 100)
     with pytest.raises(UnusableBooks, match="cannot be used"):
-        prepare(path)
+        prepare(f"sqlite:///{path}")
     with pytest.raises(UnusableBooks, match="sqlite:///PATH"):
         sqlite_path("mysql://x")
 
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "books.db"
-    prepare(path)
+    prepare(f"sqlite:///{path}")
     db = sqlite3.connect(path)
     db.execute("UPDATE alembic_version SET version_num = '9999'")
     db.commit()
     db.close()
     with pytest.raises(UnusableBooks, match="newer"):
-        prepare(path)
+        prepare(f"sqlite:///{path}")
 
 
 def test_the_schema_that_code_expects_is_the_newest_migration(tmp_path: Path) -> None:
-    prepare(tmp_path / "books.db")
+    prepare(f"sqlite:///{tmp_path}/books.db")
     db = sqlite3.connect(tmp_path / "books.db")
     assert db.execute("SELECT version_num FROM alembic_version").fetchone() == (HEAD,)
     db.close()
@@ -721,7 +726,7 @@ def test_the_schema_that_code_expects_is_the_newest_migration(tmp_path: Path) ->
     ],
 )
 def test_what_is_asked_again_and_again_does_not_go_through_every_order(tmp_path: Path, statement: str) -> None:
-    prepare(tmp_path / "books.db")
+    prepare(f"sqlite:///{tmp_path}/books.db")
     db = sqlite3.connect(tmp_path / "books.db")
     given: Any = {"now": 1, "until": 2, "most": 3} if ":now" in statement else ("[]",) if "?" in statement else ()
     plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", given)]
@@ -754,7 +759,7 @@ def test_older_books_are_upgraded_and_keep_what_is_in_them(tmp_path: Path) -> No
     booked = db.execute("SELECT * FROM transfer ORDER BY id").fetchall()
     db.commit()
     db.close()
-    assert prepare(path) is False
+    assert prepare(f"sqlite:///{path}") is False
 
     async def main() -> None:
         db = sqlite3.connect(path)
@@ -776,7 +781,7 @@ def test_older_books_are_upgraded_and_keep_what_is_in_them(tmp_path: Path) -> No
 
 
 def test_two_processes_that_make_the_books_at_once_make_them_once(tmp_path: Path) -> None:
-    script = "import sys, pathlib; from farebox.store.prepare import prepare; prepare(pathlib.Path(sys.argv[1]))"
+    script = "import sys; from farebox.store.prepare import prepare; prepare('sqlite:///' + sys.argv[1])"
     command = [sys.executable, "-c", script, str(tmp_path / "books.db")]
     made = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(4)]
     for each in made:

@@ -222,6 +222,10 @@ class Exchange:
         except asyncio.CancelledError:
             await self._ledger.carry_out(Settle(place.id, Nothing(), now_us))
             raise
+        except BooksUnavailable:
+            # A connection that broke at the very end leaves it open whether the hold stands.
+            self._unbooked.append(Settle(place.id, Nothing(), now_us))
+            raise
         match outcome:
             case Held(amount) if amount >= place.wanted_nanos:
                 return _HeldOrder(place.id, order, caller.outside)

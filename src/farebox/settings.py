@@ -64,7 +64,10 @@ class Settings(BaseSettings):
         " where unset.",
     )
     workers: int = Field(default=1, ge=1, le=256, description="Processes that serve, all on one database.")
-    database_url: str = Field(default="sqlite:///data/farebox.db", description="The books: `sqlite:///PATH`.")
+    database_url: str = Field(
+        default="sqlite:///data/farebox.db",
+        description="The books: `sqlite:///PATH`; `postgresql://...` for several machines.",
+    )
     public_url: str | None = Field(
         default=None,
         description="Where callers reach this gateway, told by Actor runs; unset: the address it listens on.",
@@ -138,8 +141,13 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, url: str) -> str:
+        if url.startswith("postgresql://"):
+            return url
         if not url.startswith("sqlite:///") or len(url) <= len("sqlite:///"):
-            raise ValueError("write sqlite:///PATH (three slashes: a path from here; four: from the root)")
+            raise ValueError(
+                "write sqlite:///PATH (three slashes: a path from here; four: from the root), or"
+                " postgresql://USER:PASSWORD@HOST/NAME"
+            )
         return url
 
     @field_validator("caller_header")

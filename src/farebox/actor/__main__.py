@@ -16,7 +16,7 @@ from farebox.app import SIMULATOR_URL_VARIABLE
 from farebox.ports import BillerUnreachable, BooksUnavailable, PlatformUnreachable
 from farebox.serving import CannotListen
 from farebox.settings import OPENROUTER_KEY_VARIABLE, BadSettings, Settings, load
-from farebox.store.prepare import UnusableBooks, prepare, sqlite_path
+from farebox.store.prepare import UnusableBooks, is_postgres, prepare
 from farebox.upstream.simulator import server as simulator
 
 GRACE_SECONDS = 8
@@ -47,7 +47,7 @@ def _run(environment: ActorEnvironment, settings: Settings) -> int:
     with ExitStack() as stack:
         if settings.is_simulated:
             os.environ[SIMULATOR_URL_VARIABLE] = stack.enter_context(simulator.embedded())
-        prepare(sqlite_path(settings.database_url))
+        prepare(settings.database_url)
         environment = asyncio.run(_with_prices(environment))
         if not environment.is_standby:
             return asyncio.run(batch.work(environment, settings))
@@ -72,6 +72,8 @@ def _settings(environment: ActorEnvironment) -> Settings:
         port=environment.port,
         workers=1,
     )
+    if is_postgres(settings.database_url):
+        raise BadSettings("FAREBOX_DATABASE_URL: a run's books are its own, sqlite:///PATH")
     told: dict[str, object] = {
         "public_url": settings.public_url or environment.standby_url or f"http://127.0.0.1:{environment.port}"
     }

@@ -24,7 +24,7 @@ from farebox.core.headers import RequestHead
 from farebox.core.money import format_usd, parse_usd
 from farebox.ports import Caller
 from farebox.settings import Settings, load
-from farebox.store.prepare import prepare, sqlite_path
+from farebox.store.prepare import prepare
 from farebox.upstream.simulator import server as simulator
 from farebox.web.routes import FORMATS
 
@@ -62,7 +62,7 @@ def batch(
     orders = [read_entry(number, line, FORMATS) for number, line in enumerate(lines, 1)]
     with clear_errors(), ExitStack() as stack:
         settings = load(database_url=database_url)
-        prepare(sqlite_path(settings.database_url))
+        prepare(settings.database_url)
         if settings.is_simulated:
             os.environ[SIMULATOR_URL_VARIABLE] = stack.enter_context(simulator.embedded())
         results.open()

@@ -5,6 +5,7 @@ import typer
 from farebox import __version__
 from farebox.cli import accounts, books, serve
 from farebox.cli.batch import batch
+from farebox.cli.database import db_app
 
 app = typer.Typer(
     name="farebox",
@@ -22,6 +23,7 @@ app.add_typer(accounts.key_app, name="key")
 app.command("statement")(books.statement)
 app.command("reconcile")(books.reconcile)
 app.command("audit")(books.audit)
+app.add_typer(db_app, name="db")
 
 
 def _version(wanted: bool) -> None:

@@ -18,7 +18,7 @@ from farebox.core.money import format_usd, parse_usd
 from farebox.reconcile import take_up_orphans
 from farebox.serving import CannotListen, listen, run, stop_in_order
 from farebox.settings import OPENROUTER_KEY_VARIABLE, OPENROUTER_URL, Settings, load
-from farebox.store.prepare import prepare, sqlite_path
+from farebox.store.prepare import prepare, shown
 from farebox.upstream.simulator import server as simulator
 from farebox.upstream.simulator.app import BASE_PATH
 
@@ -55,7 +55,7 @@ def serve(
     """Serve the gateway. With no settings: on a simulated upstream, with a demo account."""
     with clear_errors(), ExitStack() as stack:
         settings = load(host=host, port=port, workers=workers, database_url=database_url, upstream_url=upstream)
-        prepare(sqlite_path(settings.database_url))
+        prepare(settings.database_url)
         bound = stack.enter_context(_listen(settings.host, settings.port))
         if settings.public_url is None:
             told = f"http://{_host(settings.host)}:{bound.getsockname()[1]}"
@@ -114,7 +114,7 @@ async def _refuse_demo(accounts: Accounts, host: str) -> None:
 
 def _banner(settings: Settings, port: int, opening: _Opening) -> str:
     base = f"http://{_host(settings.host)}:{port}/api/v1"
-    lines = ["", f"Farebox {__version__} on {base}", f"Books: {settings.database_url}"]
+    lines = ["", f"Farebox {__version__} on {base}", f"Books: {shown(settings.database_url)}"]
     if settings.is_simulated:
         lines += [
             "Upstream: SIMULATED. It answers at made-up prices, and no money moves.",

@@ -14,13 +14,13 @@ from farebox.app import open_store
 from farebox.ports import BooksUnavailable, NameTaken
 from farebox.settings import BadSettings, Settings, load
 from farebox.store.books import SqlStore
-from farebox.store.prepare import UnusableBooks, prepare, sqlite_path
+from farebox.store.prepare import UnusableBooks, prepare
 
 T = TypeVar("T")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DatabaseUrl = Annotated[
-    str | None, typer.Option("--database-url", help="The books: sqlite:///PATH.", show_default=False)
+    str | None, typer.Option("--database-url", help="The books: sqlite:///PATH or postgresql://...", show_default=False)
 ]
 
 
@@ -53,7 +53,7 @@ def with_books(database_url: str | None, work: Callable[[SqlStore, Accounts], Aw
 
     with clear_errors():
         settings = load(database_url=database_url)
-        prepare(sqlite_path(settings.database_url))
+        prepare(settings.database_url)
         return asyncio.run(run(settings))
     raise AssertionError("clear_errors never swallows")
 

@@ -98,6 +98,7 @@ class SqlStore:
         return await self._desk.do(self._open_orphans)
 
     def _open_orphans(self) -> list[HoldRow]:
+        self._life.renew()
         workers = [row[0] for row in self._desk.db.execute(sql.PENDING_WORKERS)]
         gone = [worker for worker in workers if worker != self.worker and self.engine.is_gone(self._desk.db, worker)]
         if not gone:
@@ -253,18 +254,21 @@ class _SqlSnapshot:
 
 
 def _read_page(db: Db, batch: list[Command]) -> Page:
+    """What the batch changes, locked where others may write at the same time: holds first, then balances. A key's use
+    is its account's, and safe under the balance's lock; the hold behind it is only looked at."""
+    hold_ids = [hold_id for command in batch if (hold_id := hold_of(command))]
+    holds = [sql.hold_from(row) for row in db.execute(sql.LOCK_HOLDS, (json.dumps(hold_ids),))] if hold_ids else []
+    account_ids = {hold.account_id for hold in holds}
+    account_ids.update(account_id for command in batch if (account_id := account_of(command)) is not None)
+    balances = [Balance(*row) for row in db.execute(sql.LOCK_BALANCES, (json.dumps(list(account_ids)),))]
     uses = [
         KeyUse(*row)
         for command in batch
         if isinstance(command, PlaceHold) and command.repeatable is not None
         for row in db.execute(sql.KEY_USE, (command.account_id, command.repeatable.key_digest))
     ]
-    hold_ids = [hold_id for command in batch if (hold_id := hold_of(command))]
-    hold_ids += [use.hold_id for use in uses]
-    holds = [sql.hold_from(row) for row in db.execute(sql.HOLDS_OF, (json.dumps(hold_ids),))] if hold_ids else []
-    account_ids = {hold.account_id for hold in holds}
-    account_ids.update(account_id for command in batch if (account_id := account_of(command)) is not None)
-    balances = [Balance(*row) for row in db.execute(sql.BALANCES, (json.dumps(list(account_ids)),))]
+    if used := [use.hold_id for use in uses if use.hold_id not in hold_ids]:
+        holds += [sql.hold_from(row) for row in db.execute(sql.HOLDS_OF, (json.dumps(used),))]
     repeated = [command.id for command in batch if isinstance(command, TopUp)]
     repeated += [settlement_id(hold.id) for hold in holds if hold.state in ("posted", "voided")]
     booked = (

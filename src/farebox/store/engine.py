@@ -36,6 +36,9 @@ class Db(Protocol):
 class Life(Protocol):
     """A worker is alive as long as this is held, which ends with its process however that ends."""
 
+    def renew(self) -> None:
+        """Hold it again, where the database has let it go by itself."""
+
     def release(self) -> None: ...
 
 

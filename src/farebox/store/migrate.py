@@ -1,4 +1,5 @@
-"""Bring a database to the newest schema: `python -m farebox.store.migrate PATH`."""
+"""Bring a database to the newest schema: `python -m farebox.store.migrate`, its URL on standard input: it may have a
+password in it, which the list of processes must not show."""
 
 import sys
 from pathlib import Path
@@ -7,13 +8,13 @@ from alembic import command
 from alembic.config import Config
 
 
-def upgrade(path: Path) -> None:
-    """Run every migration that the database at `path` has not had."""
+def upgrade(url: str) -> None:
+    """Run every migration that the database has not had."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
-    config.attributes["url"] = f"sqlite:///{path}"
+    config.attributes["url"] = url.replace("postgresql://", "postgresql+psycopg://", 1)
     command.upgrade(config, "head")
 
 
 if __name__ == "__main__":
-    upgrade(Path(sys.argv[1]))
+    upgrade(sys.stdin.read().strip())

@@ -17,14 +17,16 @@ _LOOSE_OF_REQUESTS = (
     "SELECT transfer_id, charge_to, count FROM charged_fare WHERE charge_id IS NULL AND charge_to <> ''"
 )
 _IS_RUN_CHARGE_DUE = "SELECT 1 FROM charge WHERE state = 'due' AND charge_to = '' LIMIT 1"
-_SUM_OF_RUN = "SELECT coalesce(sum(count), 0) FROM charged_fare WHERE charge_id IS NULL AND charge_to = ''"
+_SUM_OF_RUN = (
+    "SELECT CAST(coalesce(sum(count), 0) AS BIGINT) FROM charged_fare WHERE charge_id IS NULL AND charge_to = ''"
+)
 _BUNDLE_RUN = "UPDATE charged_fare SET charge_id = ? WHERE charge_id IS NULL AND charge_to = ''"
 _BUNDLE = "UPDATE charged_fare SET charge_id = ? WHERE transfer_id = ?"
 _CHANGE = """
 UPDATE charge SET window_us = :window, done = :done, state = :state, said = :said, ended_us = :ended
 WHERE id = :id AND state = 'due'
 """
-_COUNTED = "SELECT coalesce(sum(done), 0) FROM charge WHERE state <> 'due'"
+_COUNTED = "SELECT CAST(coalesce(sum(done), 0) AS BIGINT) FROM charge WHERE state <> 'due'"
 _UNFINISHED = f"""
 SELECT a.name, t.cost, f.charge_id, {sql.HOLD_OF_H} FROM hold h JOIN account a ON a.id = h.account_id
 LEFT JOIN transfer t ON t.id = h.id || '-end' LEFT JOIN charged_fare f ON f.transfer_id = t.id

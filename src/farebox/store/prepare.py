@@ -4,11 +4,14 @@ The migration tool runs in a process of its own: it costs 20 MB that no server n
 """
 
 import os
+import re
 import sqlite3
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
+from farebox.store.engine import BUSY_SECONDS, Db, Engine
 from farebox.store.sqlite import Sqlite
 
 HEAD = "0006"
@@ -18,9 +21,23 @@ HEAD = "0006"
 SQLITE_MIN = (3, 38)
 """The first with RETURNING and JSON functions in every build."""
 
+POSTGRES_MIN = 120_000
+"""Version 12, as the server says it."""
+
+_PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*@")
+
 
 class UnusableBooks(Exception):  # noqa: N818 - the word of the house
     """The database cannot be used, and why."""
+
+
+def is_postgres(database_url: str) -> bool:
+    return database_url.startswith("postgresql://")
+
+
+def shown(database_url: str) -> str:
+    """The URL as it may be printed: without a password."""
+    return _PASSWORD.sub(r"\1:***@", database_url)
 
 
 def sqlite_path(database_url: str) -> Path:
@@ -31,53 +48,101 @@ def sqlite_path(database_url: str) -> Path:
     """
     scheme, separator, path = database_url.partition(":///")
     if scheme != "sqlite" or not separator or not path or path == ":memory:":
-        raise UnusableBooks(f"{database_url!r} is not a database Farebox can use; write sqlite:///PATH")
+        raise UnusableBooks(
+            f"{shown(database_url)!r} is not a database Farebox can use; write sqlite:///PATH or postgresql://..."
+        )
     return Path(path)
 
 
-def engine_of(database_url: str) -> Sqlite:
-    """The engine of prepared books. Raises UnusableBooks."""
-    return Sqlite(sqlite_path(database_url))
+def engine_of(database_url: str, busy_seconds: float = BUSY_SECONDS) -> Engine:
+    """The engine of books that were prepared. Raises UnusableBooks."""
+    if not is_postgres(database_url):
+        return Sqlite(sqlite_path(database_url), busy_seconds)
+    if find_spec("psycopg") is None:
+        raise UnusableBooks("PostgreSQL needs its driver: pip install 'farebox[postgres]'")
+    # Only here: a gateway on SQLite does not carry the driver.
+    from farebox.store.postgres import Postgres
+
+    return Postgres(database_url, busy_seconds)
 
 
-def prepare(path: Path) -> bool:
+def prepare(database_url: str) -> bool:
     """Make the books if there are none, upgrade them if they are older; True where they are new.
 
     Raises:
-        UnusableBooks: the file cannot be written, is no database, or has a schema from newer code.
+        UnusableBooks: they cannot be written, are no database of Farebox's, or have a schema from newer code.
     """
+    found = schema_of(database_url)
+    if found != HEAD:
+        if found is not None and found > HEAD:
+            raise UnusableBooks(
+                f"{shown(database_url)} has schema {found}, from a newer Farebox; this one knows up to {HEAD}."
+                " Run that version, or a copy of the database from before it"
+            )
+        upgrade(database_url)
+    return found is None
+
+
+def upgrade(database_url: str) -> None:
+    """Bring the schema to HEAD. Raises UnusableBooks."""
+    done = subprocess.run(
+        [sys.executable, "-m", "farebox.store.migrate"],
+        input=database_url,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        said = done.stderr.strip()[-500:].replace(database_url, shown(database_url))
+        raise UnusableBooks(f"{shown(database_url)} could not be upgraded to schema {HEAD}: {said}")
+
+
+def schema_of(database_url: str) -> str | None:
+    """The schema that the books have; None where there are none yet. Raises UnusableBooks."""
+    return _of_postgres(database_url) if is_postgres(database_url) else _of_sqlite(sqlite_path(database_url))
+
+
+def _of_sqlite(path: Path) -> str | None:
     if sqlite3.sqlite_version_info < SQLITE_MIN:
         raise UnusableBooks(f"this Python comes with SQLite {sqlite3.sqlite_version}; 3.38 or newer is needed")
-    is_new = not path.exists()
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Private from its first moment: SQLite gives its journal files the same mode.
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        found = _schema_of(path)
+        db = sqlite3.connect(path)
+        try:
+            tables = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            return _version(db, tables, str(path))
+        finally:
+            db.close()
     except (OSError, sqlite3.Error) as error:
         raise UnusableBooks(f"{path} cannot be used as a database: {error}") from error
-    if found != HEAD:
-        if found is not None and found > HEAD:
-            raise UnusableBooks(f"{path} has schema {found}, from a newer Farebox; this one knows up to {HEAD}")
-        done = subprocess.run(  # noqa: S603 - our own module, no shell
-            [sys.executable, "-m", "farebox.store.migrate", str(path)], capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            raise UnusableBooks(f"{path} could not be upgraded to schema {HEAD}: {done.stderr.strip()[-500:]}")
-    return is_new
 
 
-def _schema_of(path: Path) -> str | None:
-    db = sqlite3.connect(path)
+def _of_postgres(database_url: str) -> str | None:
+    engine = engine_of(database_url)
     try:
-        tables = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if "alembic_version" not in tables:
-            if tables:
-                raise UnusableBooks(
-                    f"{path} is a database of another program (its tables: {', '.join(sorted(tables))})"
-                )
-            return None
-        row = db.execute("SELECT version_num FROM alembic_version").fetchone()
-        return row[0] if row else None
-    finally:
-        db.close()
+        db = engine.connect()
+        try:
+            (version,) = db.execute("SELECT current_setting('server_version_num')::int").fetchone()
+            if version < POSTGRES_MIN:
+                raise UnusableBooks(f"{shown(database_url)} is a PostgreSQL older than version 12")
+            tables = {
+                row[0] for row in db.execute("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")
+            }
+            return _version(db, tables, shown(database_url))
+        finally:
+            db.close()
+    except engine.unavailable as error:
+        raise UnusableBooks(f"{shown(database_url)} cannot be used as a database: {error}") from error
+
+
+def _version(db: Db, tables: set[str], name: str) -> str | None:
+    if "alembic_version" not in tables:
+        if tables:
+            raise UnusableBooks(f"{name} is a database of another program (its tables: {', '.join(sorted(tables))})")
+        return None
+    if "transfer" not in tables:
+        raise UnusableBooks(f"{name} is a database of another program (its tables: {', '.join(sorted(tables))})")
+    row = db.execute("SELECT version_num FROM alembic_version").fetchone()
+    return row[0] if row else None

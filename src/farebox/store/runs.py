@@ -32,16 +32,17 @@ _TAKE_UP = f"""
 UPDATE run SET worker = :worker WHERE finished_us IS NULL AND worker IN (SELECT value FROM json_each(:gone))
 RETURNING {_RUN}
 """
-_PUSH = "INSERT OR IGNORE INTO run_item (dataset_id, number, body) VALUES (?, ?, ?)"
+_PUSH = "INSERT INTO run_item (dataset_id, number, body) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 _ITEMS = "SELECT body FROM run_item WHERE dataset_id = ? ORDER BY number {} LIMIT ? OFFSET ?"
 _SIZE_OF_ITEMS = """
-SELECT coalesce(sum(size), 0) FROM (
+SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM (
     SELECT length(body) AS size FROM run_item WHERE dataset_id = ? ORDER BY number {} LIMIT ? OFFSET ?
-)
+) AS sizes
 """
 _OUTCOMES = """
 SELECT number, json_extract(text, '$.status'), json_extract(text, '$.cost_usd'), json_extract(text, '$.fare_events'),
-json_extract(text, '$.fare_usd') FROM (SELECT number, CAST(body AS TEXT) AS text FROM run_item WHERE dataset_id = ?)
+json_extract(text, '$.fare_usd')
+FROM (SELECT number, CAST(body AS TEXT) AS text FROM run_item WHERE dataset_id = ?) AS items
 """
 _LAST_ITEM = "SELECT coalesce(max(number), 0) FROM run_item WHERE dataset_id = ?"
 _CHARGE = "hold_id, run_id, idempotency_key, event, created_us"
@@ -51,11 +52,15 @@ SELECT hold_id FROM run_charge WHERE run_id = :run AND idempotency_key = :key AN
 ORDER BY created_us DESC LIMIT 1
 """
 _CHARGED_EVENTS = """
-SELECT c.event, sum(t.events) FROM run_charge c JOIN transfer t ON t.id = c.hold_id || '-end' WHERE c.run_id = ?
+SELECT c.event, CAST(sum(t.events) AS BIGINT) FROM run_charge c JOIN transfer t ON t.id = c.hold_id || '-end'
+WHERE c.run_id = ?
 GROUP BY c.event
 """
 _COUNT_ITEMS = "SELECT count(*) FROM run_item WHERE dataset_id = ?"
-_PUT_RECORD = "INSERT OR REPLACE INTO run_record (store_id, key, content_type, body) VALUES (?, ?, ?, ?)"
+_PUT_RECORD = """
+INSERT INTO run_record (store_id, key, content_type, body) VALUES (?, ?, ?, ?) ON CONFLICT (store_id, key) DO UPDATE
+SET content_type = excluded.content_type, body = excluded.body
+"""
 _RECORD = "SELECT key, content_type, body FROM run_record WHERE store_id = ? AND key = ?"
 _RECORDS = "SELECT key, content_type, body FROM run_record WHERE store_id = ? ORDER BY key"
 _ADD_LINE = """
@@ -138,9 +143,7 @@ class SqlRuns:
         return int(row[0])
 
     async def outcomes(self, dataset_id: str) -> list[ItemOutcome]:
-        return await self._desk.do(
-            lambda: [ItemOutcome(*row) for row in self._desk.db.execute(_OUTCOMES, (dataset_id,))]
-        )
+        return [_outcome(*row) for row in await self._desk.rows(_OUTCOMES, (dataset_id,))]
 
     async def note_charge(self, charge: RunCharge, since_us: int) -> str:
         def note() -> str:
@@ -199,3 +202,8 @@ class SqlRuns:
     async def key_of_id(self, key_id: int) -> tuple[Account, Key] | None:
         rows = await self._desk.rows(sql.KEY_OF_ID, (key_id,))
         return (Account(*rows[0][:4]), Key(*rows[0][4:])) if rows else None
+
+
+def _outcome(number: int, status: str, cost_usd: str | None, events: str | None, fare_usd: str | None) -> ItemOutcome:
+    """Numbers out of JSON are texts to one engine and numbers to another."""
+    return ItemOutcome(number, int(status), cost_usd, None if events is None else int(events), fare_usd)

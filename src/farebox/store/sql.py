@@ -54,9 +54,9 @@ SELECT {_TRANSFER} FROM transfer WHERE credit_account_id = :account AND kind IN 
 ORDER BY created_us, id
 """
 USAGE = f"""
-SELECT coalesce(sum(t.amount_nanos), 0) FROM transfer t JOIN hold h ON h.id = t.hold_id
+SELECT CAST(coalesce(sum(t.amount_nanos), 0) AS BIGINT) FROM transfer t JOIN hold h ON h.id = t.hold_id
 WHERE t.debit_account_id = :account AND t.credit_account_id = {FARES} AND t.cost IS NOT NULL AND t.created_us >= :since
-AND (:key IS NULL OR h.key_id = :key)
+AND (CAST(:key AS BIGINT) IS NULL OR h.key_id = :key)
 """
 
 INSERT_HOLD = f"INSERT INTO hold ({_HOLD}) VALUES ({marks(_HOLD)})"
@@ -65,9 +65,10 @@ UPDATE hold SET state = ?, generation_id = ?, served_model = ?, prompt_tokens = 
 ended_us = ?, asks = ?, ask_us = ? WHERE id = ?
 """
 HOLDS_OF = f"SELECT {_HOLD} FROM hold WHERE id IN (SELECT value FROM json_each(?))"
+LOCK_HOLDS = f"{HOLDS_OF} ORDER BY id /*LOCK*/"
 HOLDS_IN = f"""
 SELECT {_HOLD} FROM hold WHERE state IN (SELECT value FROM json_each(:states))
-AND (:account IS NULL OR account_id = :account) ORDER BY id
+AND (CAST(:account AS BIGINT) IS NULL OR account_id = :account) ORDER BY id
 """
 ALL_HOLDS = f"SELECT {_HOLD} FROM hold ORDER BY id"
 # `ended_us IS NULL` says no more than the state does, but it is what the index of holds that have not ended is made by.
@@ -78,8 +79,8 @@ ask_us = CASE WHEN generation_id IS NOT NULL THEN 0 END
 WHERE ended_us IS NULL AND state = 'pending' AND worker IN (SELECT value FROM json_each(?)) RETURNING {_HOLD}
 """
 COUNT_NOT_ENDED = """
-SELECT coalesce(sum(state = 'pending'), 0), coalesce(sum(state = 'open' AND ask_us IS NOT NULL), 0),
-coalesce(sum(state = 'open' AND ask_us IS NULL), 0) FROM hold WHERE ended_us IS NULL
+SELECT count(*) FILTER (WHERE state = 'pending'), count(*) FILTER (WHERE state = 'open' AND ask_us IS NOT NULL),
+count(*) FILTER (WHERE state = 'open' AND ask_us IS NULL) FROM hold WHERE ended_us IS NULL
 """
 
 GENERATION = f"""
@@ -88,8 +89,14 @@ SELECT {_HOLD} FROM hold WHERE generation_id = ? AND account_id = ? ORDER BY id 
 
 # One statement a key: a batch has few, and the key is the primary one.
 KEY_USE = f"SELECT {_KEY_USE} FROM key_use WHERE account_id = ? AND key_digest = ?"
-PUT_KEY_USE = f"INSERT OR REPLACE INTO key_use ({_KEY_USE}) VALUES ({marks(_KEY_USE)})"
-PUT_ANSWER = f"INSERT OR REPLACE INTO kept_answer ({_ANSWER}) VALUES ({marks(_ANSWER)})"
+PUT_KEY_USE = f"""
+INSERT INTO key_use ({_KEY_USE}) VALUES ({marks(_KEY_USE)}) ON CONFLICT (account_id, key_digest) DO UPDATE
+SET order_digest = excluded.order_digest, hold_id = excluded.hold_id, created_us = excluded.created_us
+"""
+PUT_ANSWER = f"""
+INSERT INTO kept_answer ({_ANSWER}) VALUES ({marks(_ANSWER)}) ON CONFLICT (hold_id) DO UPDATE
+SET content_type = excluded.content_type, body = excluded.body
+"""
 ANSWER = f"SELECT {_ANSWER} FROM kept_answer WHERE hold_id = ?"
 FORGET_ANSWERS = "DELETE FROM kept_answer WHERE hold_id NOT IN (SELECT hold_id FROM key_use WHERE created_us >= ?)"
 FORGET_KEY_USES = "DELETE FROM key_use WHERE created_us < ?"
@@ -98,19 +105,20 @@ _IS_DUE = f"(ask_us <= :now OR ask_us > :now + {FURTHEST_US}) AND state = 'open'
 IS_QUESTION_DUE = f"SELECT 1 FROM hold WHERE {_IS_DUE} LIMIT 1"
 CLAIM_QUESTIONS = f"""
 UPDATE hold SET ask_us = :until WHERE id IN (
-    SELECT id FROM hold WHERE {_IS_DUE} ORDER BY ask_us LIMIT :most
+    SELECT id FROM hold WHERE {_IS_DUE} ORDER BY ask_us LIMIT :most /*LOCK SKIP*/
 ) RETURNING {_HOLD}
 """
 
 INSERT_CHARGED_FARE = f"INSERT INTO charged_fare ({_CHARGED_FARE}) VALUES ({marks(_CHARGED_FARE)})"
 ALL_CHARGED_FARES = f"SELECT {_CHARGED_FARE} FROM charged_fare"
 INSERT_CHARGE = f"INSERT INTO charge ({_CHARGE}) VALUES ({marks(_CHARGE)})"
-ADOPT_CHARGE = f"INSERT OR IGNORE INTO charge ({_CHARGE}) VALUES ({marks(_CHARGE)})"
+ADOPT_CHARGE = f"{INSERT_CHARGE} ON CONFLICT DO NOTHING"
 DUE_CHARGES = f"SELECT {_CHARGE} FROM charge WHERE state = 'due' ORDER BY id"
 HOLD_OF_H = ", ".join(f"h.{column.strip()}" for column in _HOLD.split(","))
 ALL_CHARGES = f"SELECT {_CHARGE} FROM charge ORDER BY id"
 
 BALANCES = f"SELECT {_BALANCE} FROM balance WHERE account_id IN (SELECT value FROM json_each(?))"
+LOCK_BALANCES = f"{BALANCES} ORDER BY account_id /*LOCK*/"
 ALL_BALANCES = f"SELECT {_BALANCE} FROM balance ORDER BY account_id"
 UPDATE_BALANCE = """
 UPDATE balance SET credits_nanos = ?, debits_nanos = ?, pending_nanos = ?, overdrawn_nanos = ? WHERE account_id = ?

@@ -85,6 +85,9 @@ class _Lock:
         self._descriptor = os.open(self._own, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
+    def renew(self) -> None:
+        """The kernel lets go of it with the process, not before."""
+
     def release(self) -> None:
         self._own.unlink(missing_ok=True)
         os.close(self._descriptor)

@@ -1,25 +1,32 @@
-"""Alembic's entry: one connection, one transaction, forward only."""
+"""Alembic's entry: one connection, one transaction, forward only; of two processes that upgrade, one waits."""
 
 from typing import Any
 
 from alembic import context
 from sqlalchemy import Connection, create_engine, event
 
-engine = create_engine(context.config.attributes["url"], connect_args={"timeout": 60})
+UPGRADING = 7_023_412_904
+"""Any number that no worker's lock has."""
 
+url = context.config.attributes["url"]
+is_sqlite = url.startswith("sqlite")
+engine = create_engine(url, connect_args={"timeout": 60} if is_sqlite else {"connect_timeout": 10})
 
-@event.listens_for(engine, "connect")
-def _leave_transactions_to_us(connection: Any, _record: object) -> None:
-    connection.isolation_level = None
+if is_sqlite:
 
+    @event.listens_for(engine, "connect")
+    def _leave_transactions_to_us(connection: Any, _record: object) -> None:
+        connection.isolation_level = None
 
-@event.listens_for(engine, "begin")
-def _begin(connection: Connection) -> None:
-    # Python's driver would commit before every CREATE; and of two processes that upgrade, one must wait.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # Python's driver would commit before every CREATE.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 with engine.begin() as connection:
+    if not is_sqlite:
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({UPGRADING})")
     context.configure(connection=connection, transactional_ddl=True)
     context.run_migrations()
 engine.dispose()

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from farebox.store.migrations.triggers import immutable
+
 revision = "0001"
 down_revision = None
 
@@ -22,6 +24,8 @@ def upgrade() -> None:
     # The two sides of the world outside: what was paid in, and what was earned. They have no row in `balance`, which
     # every order would have to wait for; an audit sums their transfers.
     op.execute("INSERT INTO account (id, name, plan, created_us) VALUES (0, '(cash)', '', 0), (1, '(fares)', '', 0)")
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute("ALTER SEQUENCE account_id_seq RESTART WITH 2")
     op.create_table(
         "api_key",
         sa.Column("id", sa.Integer, primary_key=True),
@@ -114,8 +118,4 @@ def upgrade() -> None:
         sqlite_where=paid_in,
         postgresql_where=paid_in,
     )
-    for change in ("UPDATE", "DELETE"):
-        op.execute(
-            f"CREATE TRIGGER transfer_no_{change.lower()} BEFORE {change} ON transfer"
-            " BEGIN SELECT RAISE(ABORT, 'transfers are immutable'); END"
-        )
+    immutable("transfer")

@@ -7,6 +7,8 @@ it; its audit does not know such an ending.
 import sqlalchemy as sa
 from alembic import op
 
+from farebox.store.migrations.triggers import immutable
+
 revision = "0004"
 down_revision = "0003"
 
@@ -59,8 +61,4 @@ def upgrade() -> None:
         sqlite_where=paid_in,
         postgresql_where=paid_in,
     )
-    for change in ("UPDATE", "DELETE"):
-        op.execute(
-            f"CREATE TRIGGER transfer_no_{change.lower()} BEFORE {change} ON transfer"
-            " BEGIN SELECT RAISE(ABORT, 'transfers are immutable'); END"
-        )
+    immutable("transfer")

@@ -1,0 +1,196 @@
+"""The books in PostgreSQL: as many nodes as there are, on one database.
+
+The stores' statements are SQLite's. What differs is turned here, statement by statement and once for each: the places
+of values, lists of them, and the locks that SQLite's one writer does not need (written as `/*LOCK*/` comments).
+"""
+
+import re
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from hashlib import sha256
+from typing import Any
+
+import psycopg
+
+from farebox.store.engine import BUSY_SECONDS, Db, Rows
+
+CONNECT_SECONDS = 5
+SNAPSHOT_ROWS = 5_000
+"""Rows of a snapshot that are in memory at once."""
+
+_PLACES = (
+    # Numbers are compared with numbers: what comes out of a JSON list is text.
+    (
+        re.compile(r"account_id IN \(SELECT value FROM json_each\((\?|:\w+)\)\)"),
+        r"account_id = ANY(ARRAY(SELECT e::bigint FROM jsonb_array_elements_text(\1::jsonb) AS e))",
+    ),
+    (
+        re.compile(r"IN \(SELECT value FROM json_each\((\?|:\w+)\)\)"),
+        r"IN (SELECT jsonb_array_elements_text(\1::jsonb))",
+    ),
+    (re.compile(r"CAST\(body AS TEXT\)"), "convert_from(body, 'UTF8')"),
+    (re.compile(r"json_extract\((\w+), '\$\.(\w+)'\)"), r"(\1::jsonb ->> '\2')"),
+    (re.compile(r"/\*LOCK\*/"), "FOR UPDATE"),
+    (re.compile(r"/\*LOCK SKIP\*/"), "FOR UPDATE SKIP LOCKED"),
+    (re.compile(r"(?<!:):(\w+)"), r"%(\1)s"),
+    (re.compile(r"\?"), "%s"),
+)
+
+
+@cache
+def translated(statement: str) -> str:
+    """A statement of the stores, as PostgreSQL and its driver read it."""
+    for pattern, replacement in _PLACES:
+        statement = pattern.sub(replacement, statement)
+    return statement
+
+
+class Postgres:
+    """The `Engine` of one database."""
+
+    unavailable: tuple[type[Exception], ...] = (psycopg.OperationalError, psycopg.InterfaceError)
+    conflicting: tuple[type[Exception], ...] = (psycopg.IntegrityError,)
+
+    def __init__(self, url: str, busy_seconds: float = BUSY_SECONDS) -> None:
+        self._url = url
+        self._busy_seconds = busy_seconds
+
+    def connect(self) -> "PostgresDb":
+        return PostgresDb(self._url, self._busy_seconds)
+
+    @contextmanager
+    def transaction(self, db: Db) -> Iterator[Db]:
+        """READ COMMITTED, and what a command changes is locked before it is read: holds, then balances, each in the
+        order of their ids, so that no two nodes wait for each other."""
+        assert isinstance(db, PostgresDb)
+        db.begin("BEGIN")
+        try:
+            yield db
+        except BaseException:
+            with suppress(*self.unavailable):
+                db.end("ROLLBACK")
+            raise
+        db.end("COMMIT")
+
+    @contextmanager
+    def snapshot(self, db: Db) -> Iterator[Db]:
+        assert isinstance(db, PostgresDb)
+        db.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        yield _Streaming(db)
+
+    def live(self, worker: str) -> "_Session":
+        return _Session(self._url, worker)
+
+    def is_gone(self, db: Db, worker: str) -> bool:
+        # Got for the length of this statement, if nobody holds it.
+        return bool(db.execute("SELECT pg_try_advisory_xact_lock(?)", (_number(worker),)).fetchone()[0])
+
+    def forget(self, workers: list[str]) -> None:
+        """Nothing is left of them."""
+
+
+class PostgresDb:
+    """A connection that is made anew where it has broken, before the next statement or transaction."""
+
+    def __init__(self, url: str, busy_seconds: float) -> None:
+        self._url = url
+        milliseconds = int(busy_seconds * 1000)
+        self._options = f"-c lock_timeout={milliseconds} -c idle_in_transaction_session_timeout={6 * milliseconds}"
+        self.raw = self._connect()
+        self._is_within = False
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(
+            self._url,
+            autocommit=True,
+            connect_timeout=CONNECT_SECONDS,
+            options=self._options,
+            application_name="farebox",
+        )
+
+    def begin(self, statement: str) -> None:
+        self._first(statement.encode(), None)
+        self._is_within = True
+
+    def end(self, statement: str) -> None:
+        self._is_within = False
+        self.raw.execute(statement.encode())
+
+    def execute(self, statement: str, given: Any = (), /) -> Rows:
+        turned = translated(statement).encode()
+        # Within a transaction a connection that broke has taken along what was written before.
+        return self.raw.execute(turned, given or None) if self._is_within else self._first(turned, given or None)
+
+    def _first(self, statement: bytes, given: Any) -> Rows:
+        """What begins something: a connection that broke meanwhile shows it here, and nothing is lost yet."""
+        try:
+            return self.raw.execute(statement, given)
+        except Postgres.unavailable:
+            if not self.raw.closed:
+                raise
+        self.raw = self._connect()
+        return self.raw.execute(statement, given)
+
+    def executemany(self, statement: str, given: Iterable[Any], /) -> object:
+        rows = list(given)
+        if rows:
+            self.raw.cursor().executemany(translated(statement).encode(), rows)
+        return None
+
+    def close(self) -> None:
+        self.raw.close()
+
+
+class _Streaming:
+    """A snapshot's rows, some thousands at a time: there may be more than memory holds."""
+
+    def __init__(self, db: PostgresDb) -> None:
+        self._db = db
+        self._cursors = 0
+
+    def execute(self, statement: str, given: Any = (), /) -> Rows:
+        self._cursors += 1
+        cursor = self._db.raw.cursor(name=f"snapshot_{self._cursors}")
+        cursor.itersize = SNAPSHOT_ROWS
+        return cursor.execute(translated(statement).encode(), given or None)
+
+    def executemany(self, statement: str, given: Iterable[Any], /) -> object:
+        raise AssertionError("a snapshot is read")
+
+    def close(self) -> None:
+        self._db.close()
+
+
+class _Session:
+    """A worker's lock, held by a session of its own: the server lets it go when the session ends, and that ends with
+    the process, or when the server itself restarts; then it is taken again."""
+
+    def __init__(self, url: str, worker: str) -> None:
+        self._url = url
+        self._number = _number(worker)
+        self._lock = threading.Lock()
+        self._connection = self._take()
+
+    def _take(self) -> psycopg.Connection[Any]:
+        connection = psycopg.connect(self._url, autocommit=True, connect_timeout=CONNECT_SECONDS)
+        connection.execute("SELECT pg_advisory_lock(%s)", (self._number,))
+        return connection
+
+    def renew(self) -> None:
+        with self._lock:
+            with suppress(psycopg.OperationalError, psycopg.InterfaceError):
+                self._connection.execute("SELECT 1")
+                return
+            self._connection.close()
+            self._connection = self._take()
+
+    def release(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+
+def _number(worker: str) -> int:
+    """A worker's name as the number that advisory locks have."""
+    return int.from_bytes(sha256(worker.encode()).digest()[:8], "big", signed=True)

@@ -1,0 +1,105 @@
+"""A PostgreSQL of the tests' own: Debian's, in a temporary folder, on a free port."""
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+
+import psycopg
+
+from farebox.store.prepare import prepare
+from tests.actor import free_port
+
+INSTALLED = Path("/usr/lib/postgresql")
+START_SECONDS = 30
+
+
+def find() -> Path | None:
+    """The folder of the server's programs."""
+    if found := shutil.which("initdb"):
+        return Path(found).resolve().parent
+    return next(iter(sorted(INSTALLED.glob("*/bin"), reverse=True)), None)
+
+
+class Cluster:
+    """One server and its databases. It refuses root, so that it runs as Debian's user where the tests are root's."""
+
+    def __init__(self, programs: Path) -> None:
+        self._programs = programs
+        self._user = "postgres" if os.geteuid() == 0 else None
+        self.folder = Path(tempfile.mkdtemp(prefix="farebox-postgres-"))
+        if self._user:
+            account = pwd.getpwnam(self._user)
+            os.chown(self.folder, account.pw_uid, account.pw_gid)
+        self.port = free_port()
+        self._databases = 0
+        self._run("initdb", "-D", "data", "-U", "farebox", "-A", "trust", "-E", "UTF8", "--locale", "C", "-N")
+        self.start()
+
+    def _run(self, program: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [self._programs / program, *arguments], cwd=self.folder, user=self._user, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+
+    def start(self, *, is_durable: bool = False) -> None:
+        settings = [
+            f"port={self.port}",
+            "listen_addresses=127.0.0.1",
+            f"unix_socket_directories={self.folder}",
+            "max_connections=300",
+            *(() if is_durable else ("fsync=off", "synchronous_commit=off")),
+        ]
+        options = [word for setting in settings for word in ("-c", setting)]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [self._programs / "postgres", "-D", "data", *options],
+                cwd=self.folder,
+                user=self._user,
+                stdout=log,
+                stderr=log,
+            )
+        until = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                psycopg.connect(self.url("postgres"), connect_timeout=1).close()
+                return
+            except psycopg.OperationalError:
+                assert time.monotonic() < until, (self.folder / "log").read_text()
+                time.sleep(0.1)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """SIGINT: fast, connections are cut; SIGQUIT: immediate, as a crash."""
+        self.process.send_signal(how)
+        self.process.wait(30)
+
+    def remove(self) -> None:
+        self.stop(signal.SIGQUIT)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def url(self, name: str) -> str:
+        return f"postgresql://farebox@127.0.0.1:{self.port}/{name}"
+
+    def new_database(self, template: str | None = None) -> str:
+        """The URL of a database of its own: empty, or a copy."""
+        self._databases += 1
+        name = f"books_{self._databases}"
+        with psycopg.connect(self.url("postgres"), autocommit=True) as db:
+            db.execute(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
+        return self.url(name)
+
+    @cache  # noqa: B019 - one cluster a session
+    def template(self) -> str:
+        """The name of a database with the newest schema and nothing in it."""
+        url = self.new_database()
+        prepare(url)
+        return url.rpartition("/")[2]
+
+    def new_books(self) -> str:
+        """The URL of new books."""
+        return self.new_database(self.template())

@@ -1,0 +1,231 @@
+"""The books in PostgreSQL: several nodes on one database, their deaths, and the database's own."""
+
+import http.client
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.gateway import Gateway, eventually
+from tests.postgres import Cluster, find
+from tests.test_crash_points import charged
+from tests.test_runs import ask, begin, items_of, output
+
+CHAT = {"model": "sim/echo", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 20}
+
+
+@pytest.fixture
+def books(postgres: Cluster) -> str:
+    return postgres.new_books()
+
+
+def node(folder: Path, books: str, *arguments: str, **environment: str) -> Gateway:
+    folder.mkdir(exist_ok=True)
+    return Gateway(folder, *arguments, FAREBOX_DATABASE_URL=books, **environment)
+
+
+def test_a_gateway_serves_on_it_as_on_a_file(tmp_path: Path, postgres: Cluster) -> None:
+    with node(tmp_path, postgres.new_database(), "--workers", "2") as gateway:
+        assert gateway.key, "a first start makes the schema, and the demo account"
+        for _ in range(4):
+            assert gateway.chat().status == 200
+        assert gateway.chat(stream=True).status == 200
+        run = begin(gateway, gateway.key, {"requests": [CHAT, "nonsense"]})
+        assert [item["status"] for item in items_of(gateway, gateway.key, run)] == [200, 400]
+        assert output(gateway, gateway.key, run)["fareEvents"] == 1
+        headers = {"authorization": f"Bearer {gateway.key}", "idempotency-key": "k", "content-type": "application/json"}
+        answers = [gateway.request("POST", "/v1/chat/completions", CHAT, headers) for _ in range(2)]
+        assert answers[0].body == answers[1].body
+        assert len(gateway.orders()) == 7
+        found = gateway.audit()
+        assert (found["fares_usd"], found["orders"]["posted"]) == ("0.00007", 7)
+        generation = gateway.orders()[0]["generation_id"]
+        bearer = {"authorization": f"Bearer {gateway.key}"}
+        assert gateway.request("GET", f"/api/v1/generation?id={generation}", headers=bearer).status == 200
+        assert gateway.request("GET", "/metrics").status == 200
+
+
+@pytest.fixture
+def nodes(tmp_path: Path, books: str, upstream: int) -> Iterator[list[Gateway]]:
+    settings = {
+        "FAREBOX_UPSTREAM_URL": f"http://127.0.0.1:{upstream}/api/v1",
+        "OPENROUTER_API_KEY": "sk-or-x",
+        "FAREBOX_RECONCILE_SECONDS": "86400",
+    }
+    with ExitStack() as stack:
+        yield [stack.enter_context(node(tmp_path / f"node-{number}", books, **settings)) for number in range(3)]
+
+
+def test_each_node_knows_what_another_did(nodes: list[Gateway]) -> None:
+    key = nodes[0].new_key("everywhere", "--plan", "paying", "--prepaid", "1")
+    answer = nodes[0].chat(key)
+    bearer = {"authorization": f"Bearer {key}"}
+    generation = f"/api/v1/generation?id={answer.json['id']}"
+    run = begin(nodes[0], key, {"requests": [CHAT]})
+    for other in nodes[1:]:
+        assert other.chat(key).status == 200
+        eventually(partial(_is_answered, other, generation, bearer))
+        assert [item["status"] for item in items_of(other, key, run)] == [200]
+    began = time.monotonic()
+    key_id = nodes[0].cli("key", "list", "everywhere")[0]["id"]
+    nodes[1].cli("key", "revoke", str(key_id))
+    for each in nodes:
+        eventually(partial(_is_refused, each, key), 5)
+    print(f"revoked everywhere after {time.monotonic() - began:.2f} s")
+    assert ask(nodes[2], key, f"/v2/actor-runs/{run['id']}").status == 401
+
+
+def _is_answered(gateway: Gateway, path: str, headers: dict[str, str]) -> bool:
+    return gateway.request("GET", path, headers=headers).status == 200
+
+
+def _is_refused(gateway: Gateway, key: str) -> bool:
+    return gateway.chat(key).status == 401
+
+
+def test_a_nodes_death_leaves_nothing_open(nodes: list[Gateway], upstream: int) -> None:
+    known = charged(upstream)
+    key = nodes[0].new_key("a caller", "--plan", "paying", "--prepaid", "1")
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(8):
+            pool.submit(_try, nodes[0], key)
+        time.sleep(1)
+        nodes[0].kill()
+    assert nodes[1].chat(key).status == 200
+    eventually(lambda: nodes[1].audit()["orders"]["pending"] == 0, 20)
+    eventually(lambda: len(_fares(nodes[1])) == len(charged(upstream)) - len(known), 30)
+    assert set(_fares(nodes[1])) == set(charged(upstream)) - set(known)
+
+
+def _try(gateway: Gateway, key: str, simulate: str = "token-ms=200,tokens=20") -> int | None:
+    with suppress(OSError, http.client.HTTPException):
+        return gateway.chat(key, simulate, stream=True).status
+    return None
+
+
+def _fares(gateway: Gateway) -> list[str]:
+    return [line["generation_id"] for line in gateway.orders("a caller") if line["events"] is not None]
+
+
+def test_eight_processes_serve_exactly_what_an_account_affords(tmp_path: Path, books: str) -> None:
+    with node(tmp_path, books, "--workers", "8") as gateway:
+        key = gateway.new_key("a caller", "--plan", "paying", "--prepaid", "0.1")
+        with ThreadPoolExecutor(60) as pool:
+            statuses = Counter(pool.map(lambda _: gateway.chat(key, model="sim/penny").status, range(400)))
+        assert statuses == {200: 100, 402: 300}
+        (account,) = [each for each in gateway.cli("account", "list") if each["name"] == "a caller"]
+        assert account["balance_usd"] == "0"
+        gateway.audit()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT])
+def test_the_database_goes_away_and_comes_back(tmp_path: Path, upstream: int, how: signal.Signals) -> None:
+    """Orders are told to come back before the upstream hears of them; what was under way settles when it is back."""
+    programs = find()
+    assert programs is not None
+    cluster = Cluster(programs)
+    try:
+        cluster.stop()
+        cluster.start(is_durable=True)
+        known = charged(upstream)
+        settings = {"FAREBOX_UPSTREAM_URL": f"http://127.0.0.1:{upstream}/api/v1", "OPENROUTER_API_KEY": "sk-or-x"}
+        settings["FAREBOX_RECONCILE_SECONDS"] = "86400"
+        with node(tmp_path, cluster.new_books(), **settings) as gateway:
+            key = gateway.new_key("a caller", "--plan", "paying", "--prepaid", "1")
+            assert gateway.chat(key).status == 200
+            with ThreadPoolExecutor(4) as pool:
+                streams = [pool.submit(_try, gateway, key, "token-ms=100,tokens=30") for _ in range(4)]
+                time.sleep(1)
+                cluster.stop(how)
+                answer = gateway.chat(key)
+                assert (answer.status, "retry-after" in answer.headers) == (429, True)
+                heard = set(charged(upstream)) - set(known)
+                assert len(heard) <= 5
+                [stream.result(30) for stream in streams]
+                cluster.start(is_durable=True)
+                eventually(lambda: gateway.chat(key).status == 200, 20)
+            eventually(lambda: gateway.audit()["orders"]["pending"] == gateway.audit()["orders"]["open"] == 0, 30)
+            assert set(_fares(gateway)) == set(charged(upstream)) - set(known)
+            assert len(_fares(gateway)) == 6
+    finally:
+        cluster.remove()
+
+
+def farebox(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return Gateway(folder, **environment).run(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda url: url.replace("127.0.0.1", "nobody.invalid"), "cannot be used as a database"),
+        (lambda url: url.rpartition("/")[0] + "/nothing", "cannot be used as a database"),
+        (lambda url: url.replace("farebox@", "stranger:hunter2@"), "cannot be used as a database"),
+        (lambda url: url.replace("postgresql://", "mysql://"), "write sqlite:///PATH"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_named(tmp_path: Path, books: str, change: object, said: str) -> None:
+    assert callable(change)
+    done = farebox(tmp_path, "audit", FAREBOX_DATABASE_URL=change(books))
+    assert done.returncode in (1, 2)
+    assert said in done.stderr
+    assert "hunter2" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_schema_is_told_checked_and_made(tmp_path: Path, postgres: Cluster) -> None:
+    url = postgres.new_database()
+    assert "none yet" in farebox(tmp_path, "db", "check", FAREBOX_DATABASE_URL=url).stderr
+    made = [
+        subprocess.Popen(
+            [sys.executable, "-m", "farebox", "db", "upgrade", "--json"],
+            env=Gateway(tmp_path, FAREBOX_DATABASE_URL=url).environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    assert [process.communicate(timeout=60)[0] != "" and process.returncode for process in made] == [0, 0, 0]
+    current = json.loads(farebox(tmp_path, "db", "current", "--json", FAREBOX_DATABASE_URL=url).stdout)
+    assert current["schema"] == current["expected"]
+    assert farebox(tmp_path, "db", "check", FAREBOX_DATABASE_URL=url).returncode == 0
+    with psycopg.connect(url, autocommit=True) as db:
+        db.execute("UPDATE alembic_version SET version_num = '9999'")
+    for command in (("audit",), ("serve", "--port", "0"), ("db", "upgrade")):
+        done = farebox(tmp_path, *command, FAREBOX_DATABASE_URL=url)
+        assert done.returncode == 1
+        assert "from a newer Farebox; this one knows up to" in done.stderr
+
+
+def test_another_programs_database_is_left_alone(tmp_path: Path, postgres: Cluster) -> None:
+    url = postgres.new_database()
+    with psycopg.connect(url, autocommit=True) as db:
+        db.execute("CREATE TABLE customer (id int)")
+    done = farebox(tmp_path, "serve", "--port", "0", FAREBOX_DATABASE_URL=url)
+    assert "is a database of another program (its tables: customer)" in done.stderr
+
+
+def test_transfers_cannot_be_changed_by_whoever_has_the_database(tmp_path: Path, books: str) -> None:
+    with node(tmp_path, books) as gateway:
+        assert gateway.chat().status == 200
+    with psycopg.connect(books, autocommit=True) as db:
+        for statement in ("UPDATE transfer SET amount_nanos = 0", "DELETE FROM transfer"):
+            with pytest.raises(psycopg.errors.RaiseException, match="immutable"):
+                db.execute(statement)
+
+
+def test_a_password_is_shown_nowhere(tmp_path: Path, books: str) -> None:
+    url = books.replace("farebox@", "farebox:hunter2@")
+    with node(tmp_path, url) as gateway:
+        assert "farebox:***@127.0.0.1" in gateway.banner
+        assert "hunter2" not in gateway.stop()
