@@ -92,6 +92,10 @@ class Actor(Gateway):
             return False
         return (answer.status, answer.body) == (200, b"ok")
 
+    def orders_of(self, run: dict[str, Any]) -> list[dict[str, Any]]:
+        """What its own books say of a run's orders."""
+        return self.orders(f"run {run['id']}")
+
     def finish(self, seconds: float = 60) -> int:
         """Wait for its end; the exit code."""
         code = self.process.wait(seconds)

@@ -17,7 +17,7 @@ from tests.actor import Actor, run_environment
 from tests.apify_platform import Fault, Platform
 from tests.gateway import Gateway, events_of, eventually
 from tests.test_crash_points import charged
-from tests.test_runs import begin, state
+from tests.test_runs import ask, begin, state
 
 EVENT = "openrouter-api-usage"
 CHAT = {"model": "sim/echo", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 20}
@@ -368,6 +368,30 @@ def test_an_answer_that_its_caller_left_is_charged_before_the_end(
         found = started.audit()
         assert found["orders"]["posted"] == 1
         assert started.counted == found["charged_events"] > 0
+
+
+def test_what_is_not_charged_yet_is_left_at_the_platform_when_it_asks(
+    tmp_path: Path, platform: Platform, shared_gateway: Gateway, key: str, upstream: int
+) -> None:
+    def left(started: Started) -> Any:
+        records = f"/v2/key-value-stores/{started.run['defaultKeyValueStoreId']}/records"
+        answer = ask(shared_gateway, key, f"{records}/FAREBOX-CHARGES")
+        return answer.json if answer.status == 200 else None
+
+    with standby(tmp_path, platform, shared_gateway, key, upstream) as started:
+        platform.tell("persistState", isMigrating=False)
+        platform.fault = lambda method, path, number: "500" if path.endswith("/charge") else None
+        assert chat(started.actor, {"authorization": f"Bearer {key}"}).status == 200
+        eventually(lambda: bool(platform.calls.count(("POST", f"/v2/actor-runs/{started.run['id']}/charge"))))
+        assert left(started) is None, "there was nothing to leave before"
+        platform.tell("persistState", isMigrating=False)
+        eventually(lambda: left(started) is not None)
+        (order,) = started.actor.orders_of(started.run)
+        assert [carried["cost"] for carried in left(started)["orders"]] == [order["cost_usd"]]
+        assert key not in json.dumps(left(started))
+        platform.fault = lambda method, path, number: None
+        eventually(lambda: started.counted == 1, 20)
+    assert left(started) == {"counted": 1, "orders": [], "charges": []}
 
 
 @pytest.mark.parametrize("fault", ["429", "500", "drop before", "drop after"])

@@ -165,6 +165,8 @@ def test_a_move_goes_on_and_pays_for_nothing_twice(machine: Machine, upstream: i
     items = machine.items
     assert sorted(item["number"] for item in items) == list(range(1, 31))
     assert {item["status"] for item in items} == {200}
+    assert "20 of 30 orders" in "".join(actor.log.read_text() for actor in machine.machines)
+    assert ("PUT", f"/v2/actor-runs/{machine.run['id']}") in machine.platform.calls
     assert len(charged(upstream)) == len(known) + 30
     assert machine.output["served"] == 30
     assert machine.counted == sum(machine.fares.values()) == machine.output["fareEvents"]
