@@ -229,3 +229,36 @@ def test_a_password_is_shown_nowhere(tmp_path: Path, books: str) -> None:
     with node(tmp_path, url) as gateway:
         assert "farebox:***@127.0.0.1" in gateway.banner
         assert "hunter2" not in gateway.stop()
+
+
+def test_books_move_from_a_file_and_nothing_is_lost(tmp_path: Path, postgres: Cluster) -> None:
+    (tmp_path / "one").mkdir()
+    old, url = Gateway(tmp_path / "one"), postgres.new_database()
+    with old:
+        key = old.new_key("a caller", "--plan", "paying", "--prepaid", "1")
+        old.chat(key, stream=True)
+        old.chat(key, "usage=missing")
+        begin(old, key, {"requests": [CHAT, CHAT]})
+        headers = {"authorization": f"Bearer {key}", "idempotency-key": "k", "content-type": "application/json"}
+        first = old.request("POST", "/v1/chat/completions", CHAT, headers)
+        assert first.status == 200
+    source = f"sqlite:///{old.folder}/data/farebox.db"
+    statement, found = old.statement("a caller"), old.audit()
+    moved = json.loads(farebox(tmp_path, "db", "copy", source, url, "--json").stdout)
+    assert moved["differences"] == {"before": [], "after": []}
+    assert moved["rows"]["transfer"] == found["transfers"]
+    assert moved["rows"]["run_item"] == 2
+    with node(tmp_path / "two", url) as new:
+        assert new.statement("a caller") == statement
+        assert new.audit() == found
+        assert new.request("POST", "/v1/chat/completions", CHAT, headers).body == first.body
+        assert new.chat(key).status == 200
+        assert new.new_key("another", "--plan", "free")
+        assert ask(new, key, "/v2/actor-runs").json["data"]["total"] == 1
+    again = farebox(tmp_path, "db", "copy", source, url)
+    assert again.returncode == 1
+    assert "is in use" in again.stderr
+    for wrong in ((url, source), (source, source), (url, url)):
+        done = farebox(tmp_path, "db", "copy", *wrong)
+        assert done.returncode == 1
+        assert "books are copied from sqlite:///PATH to postgresql://" in done.stderr

@@ -1,9 +1,12 @@
 """`farebox db`: the schema of the books."""
 
+from typing import Annotated
+
 import typer
 
 from farebox.cli.session import AsJson, DatabaseUrl, clear_errors, fail, print_json
 from farebox.settings import load
+from farebox.store.copy import copy as copy_books
 from farebox.store.prepare import HEAD, prepare, schema_of, shown
 
 db_app = typer.Typer(no_args_is_help=True, help="The schema of the books.")
@@ -44,3 +47,22 @@ def upgrade(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
         print_json({"database": shown(url), "before": before, "schema": HEAD})
     else:
         typer.echo(f"{shown(url)}: schema {HEAD}" + ("" if before == HEAD else f", before {before or 'none'}"))
+
+
+@db_app.command("copy")
+def copy(
+    source_url: Annotated[str, typer.Argument(help="The books that are: sqlite:///PATH.", metavar="SQLITE_URL")],
+    target_url: Annotated[str, typer.Argument(help="An empty database: postgresql://...", metavar="POSTGRES_URL")],
+    as_json: AsJson = False,
+) -> None:
+    """Move books from a file into PostgreSQL, all rows or none, and audit both. Stop the servers on the file first."""
+    copied: dict[str, int] = {}
+    with clear_errors():
+        before, after = copy_books(source_url, target_url, copied.__setitem__)
+    if as_json:
+        print_json({"rows": copied, "differences": {"before": before.differences, "after": after.differences}})
+    else:
+        typer.echo(f"{sum(copied.values())} rows copied, {copied['transfer']} of them transfers.")
+        typer.echo(f"differences: {len(before.differences)} before, {len(after.differences)} after")
+    if after.differences:
+        raise typer.Exit(1)

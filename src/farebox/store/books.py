@@ -228,12 +228,14 @@ class SqlStore:
         db = self.engine.connect()
         try:
             with self.engine.snapshot(db):
-                yield _SqlSnapshot(db)
+                yield SqlSnapshot(db)
         finally:
             db.close()
 
 
-class _SqlSnapshot:
+class SqlSnapshot:
+    """All rows that a connection reads at one moment."""
+
     def __init__(self, db: Db) -> None:
         self._db = db
 

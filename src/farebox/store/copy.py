@@ -1,0 +1,78 @@
+"""Moving the books from a file into PostgreSQL: every row of one moment, in one transaction."""
+
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+from farebox.core.audit import Audit, audit
+from farebox.store.books import SqlSnapshot
+from farebox.store.engine import Db, Engine
+from farebox.store.prepare import HEAD, UnusableBooks, engine_of, is_postgres, prepare, schema_of, shown
+
+TABLES = (
+    "account api_key balance hold transfer key_use kept_answer charge charged_fare run run_item run_record run_line"
+    " run_charge"
+).split()
+"""In an order in which each row finds those that it names."""
+
+ROWS_AT_ONCE = 2_000
+
+_BOOLEAN = {("hold", "streamed")}
+_SEQUENCES = ("account", "api_key")
+_IS_USED = "SELECT 1 FROM account WHERE id > 1 UNION ALL SELECT 1 FROM transfer LIMIT 1"
+
+
+def copy(source_url: str, target_url: str, tell: Callable[[str, int], None]) -> tuple[Audit, Audit]:
+    """Copy all books, and audit both; `tell` hears of each table and its rows. The target is made if need be.
+
+    Raises:
+        UnusableBooks: the source is no file of this version, the target is not empty, or what arrived is not what left.
+    """
+    if is_postgres(source_url) or not is_postgres(target_url):
+        raise UnusableBooks("books are copied from sqlite:///PATH to postgresql://...")
+    if (found := schema_of(source_url)) != HEAD:
+        raise UnusableBooks(f"{source_url} has schema {found or 'none'}, not {HEAD}: `farebox db upgrade` first")
+    prepare(target_url)
+    source, target = engine_of(source_url), engine_of(target_url)
+    try:
+        return _copy(source, target, target_url, tell)
+    except target.unavailable as error:
+        raise UnusableBooks(f"{shown(target_url)} cannot be written: {error}") from error
+
+
+def _copy(source: Engine, target: Engine, target_url: str, tell: Callable[[str, int], None]) -> tuple[Audit, Audit]:
+    reading, writing = source.connect(), target.connect()
+    try:
+        with source.snapshot(reading) as old, target.transaction(writing) as new:
+            if new.execute(_IS_USED).fetchone() is not None:
+                raise UnusableBooks(f"{shown(target_url)} is in use: books are copied into an empty database")
+            for table in TABLES:
+                tell(table, _copy_table(old, new, table))
+            (revision,) = old.execute("SELECT value FROM directory_revision").fetchone()
+            new.execute("UPDATE directory_revision SET value = ?", (revision,))
+            for table in _SEQUENCES:
+                new.execute(f"SELECT setval('{table}_id_seq', (SELECT coalesce(max(id), 1) + 1 FROM {table}), false)")
+            audits = audit(SqlSnapshot(old)), audit(SqlSnapshot(new))
+            if audits[0] != audits[1]:
+                raise UnusableBooks(f"what arrived in {shown(target_url)} is not what left; nothing was copied")
+            return audits
+    finally:
+        reading.close()
+        writing.close()
+
+
+def _copy_table(old: Db, new: Db, table: str) -> int:
+    columns = [row[0] for row in old.execute("SELECT name FROM pragma_table_info(?)", (table,)).fetchall()]
+    names, marks = ", ".join(columns), ", ".join("?" for _ in columns)
+    booleans = [place for place, column in enumerate(columns) if (table, column) in _BOOLEAN]
+    own = " WHERE id > 1" if table == "account" else ""
+    rows = iter(old.execute(f"SELECT {names} FROM {table}{own}"))
+    copied = 0
+    while batch := [_turned(row, booleans) for row in islice(rows, ROWS_AT_ONCE)]:
+        new.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", batch)
+        copied += len(batch)
+    return copied
+
+
+def _turned(row: Any, booleans: list[int]) -> tuple[Any, ...]:
+    return tuple(bool(value) if place in booleans else value for place, value in enumerate(row))
