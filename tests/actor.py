@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,14 +10,9 @@ from typing import Any, Self
 
 from tests.apify_platform import Platform
 from tests.gateway import Gateway, clean_environment
+from tools.postgres import free_port
 
 START_SECONDS = 30
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port: int = found.getsockname()[1]
-        return port
 
 
 def run_environment(platform: Platform, run: dict[str, Any], token: str, **more: str) -> dict[str, str]:

@@ -15,9 +15,9 @@ from hypothesis import settings
 
 from tests.apify_platform import Platform
 from tests.gateway import Gateway
-from tests.postgres import Cluster
-from tests.postgres import find as find_postgres
 from tools.chaos import simulator
+from tools.postgres import Cluster
+from tools.postgres import find as find_postgres
 
 # More of them for a long run: FAREBOX_EXAMPLES=200000 make test
 settings.register_profile("farebox", deadline=None, max_examples=int(os.environ.get("FAREBOX_EXAMPLES", "100")))

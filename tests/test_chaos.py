@@ -7,6 +7,7 @@ import pytest
 
 from farebox.crash import POINTS
 from tools.chaos import Chaos
+from tools.postgres import Cluster
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -16,4 +17,16 @@ def test_after_kills_hang_ups_and_faults_the_books_agree_with_the_upstreams(tmp_
     assert (outcome.kills, outcome.deaths) == (2, Counter(POINTS))
     assert outcome.answers > 100
     assert outcome.states["posted"] > 100
+    assert outcome.states["pending"] == 0
+
+
+def test_so_they_do_on_several_nodes_whose_database_dies(tmp_path: Path, postgres: Cluster) -> None:
+    postgres.stop()
+    postgres.start(is_durable=True)
+    chaos = Chaos(tmp_path, workers=1, seed=3, nodes=3, cluster=postgres)
+    outcome = chaos.run(orders=500, kills=3, deaths=len(POINTS), database_kills=2)
+    assert outcome.differences == []
+    assert (outcome.kills, outcome.database_kills, outcome.deaths) == (3, 2, Counter(POINTS))
+    assert outcome.answers > 50
+    assert outcome.states["posted"] > 50
     assert outcome.states["pending"] == 0

@@ -17,9 +17,9 @@ import psycopg
 import pytest
 
 from tests.gateway import Gateway, eventually
-from tests.postgres import Cluster, find
 from tests.test_crash_points import charged
 from tests.test_runs import ask, begin, items_of, output
+from tools.postgres import Cluster, find
 
 CHAT = {"model": "sim/echo", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 20}
 

@@ -54,7 +54,7 @@ from farebox.store.books import SqlStore
 from farebox.store.prepare import HEAD, UnusableBooks, engine_of, prepare, sqlite_path
 from farebox.store.sqlite import Sqlite
 from farebox.testing import MemoryStore
-from tests.postgres import Cluster
+from tools.postgres import Cluster
 
 USD = 10**9
 

@@ -1,5 +1,7 @@
 """Farebox under everything at once: callers who hang up, an upstream that breaks, a process that is killed again and again.
 
+With `--nodes` the books are in a PostgreSQL of its own, which is killed, too (`--database-kills`).
+
 `python -m tools.chaos` (or `make chaos`) serves orders in every format, kills the server many times, lets it ask for what
 it does not know, and compares its books with those of the simulated upstream, generation by generation.
 """
@@ -12,7 +14,6 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -29,13 +30,17 @@ from farebox.core.audit import audit
 from farebox.core.ledger import HoldRow, Transfer, settlement_id
 from farebox.crash import CRASH_VARIABLE, POINTS, arm
 from farebox.store.books import SqlStore
-from farebox.store.sqlite import Sqlite
+from farebox.store.prepare import engine_of
+from tools.postgres import Cluster, find, free_port
 
 CALLERS = 32
 ANSWER_SECONDS = 20.0
 START_SECONDS = 30.0
 DEATH_SECONDS = 20.0
 SETTLED_SECONDS = 120.0
+
+_KILL = "kill a server"
+_DATABASE = "kill the database"
 
 FAULTS = (
     "",
@@ -70,6 +75,7 @@ class Outcome:
 
     orders: int = 0
     kills: int = 0
+    database_kills: int = 0
     deaths: Counter[str] = field(default_factory=Counter)
     answers: int = 0
     states: Counter[str] = field(default_factory=Counter)
@@ -78,7 +84,7 @@ class Outcome:
 
     def line(self) -> str:
         return (
-            f"orders {self.orders}, kills {self.kills}, deaths at points of the path {self.deaths.total()}, answered to"
+            f"orders {self.orders}, kills {self.kills}, of the database {self.database_kills}, deaths at points of the path {self.deaths.total()}, answered to"
             f" their end {self.answers}; holds posted {self.states['posted']}, voided {self.states['voided']}, open {self.states['open']}, unresolved"
             f" {self.unresolved.total()}; differences to the upstream's books: {len(self.differences)}"
         )
@@ -87,29 +93,31 @@ class Outcome:
 class Chaos:
     """One run, in a folder of its own."""
 
-    def __init__(self, folder: Path, workers: int, seed: int) -> None:
+    def __init__(self, folder: Path, workers: int, seed: int, nodes: int = 1, cluster: Cluster | None = None) -> None:
         self._folder = folder
+        self._cluster = cluster
+        self._database_url = cluster.new_books() if cluster else f"sqlite:///{folder / 'books.db'}"
         self._workers = workers
         self._random = random.Random(seed)  # noqa: S311 - a run that can be repeated
-        self._port = _free_port()
+        self._ports = [free_port() for _ in range(nodes)]
         self._key = ""
-        self._server: subprocess.Popen[bytes] | None = None
+        self._servers: dict[int, subprocess.Popen[bytes]] = {}
         self._until = 0
         self._due = 0
         self._has_killed = False
         self._armed = folder / "crash"
         self.outcome = Outcome()
 
-    def run(self, orders: int, kills: int, deaths: int) -> Outcome:
-        """So many orders; meanwhile the server is killed, and processes come to their deaths at one point after another."""
-        return self.under(self._load(orders, kills, deaths))
+    def run(self, orders: int, kills: int, deaths: int, database_kills: int = 0) -> Outcome:
+        """So many orders; meanwhile a server is killed, and processes come to their deaths at one point after another."""
+        return self.under(self._load(orders, kills, deaths, database_kills))
 
     def under(self, load: Coroutine[None, None, None]) -> Outcome:
         """Serve a load, then compare the books."""
         with simulator() as upstream_port:
             self._environment = {
                 **{name: value for name, value in os.environ.items() if not name.startswith("FAREBOX_")},
-                "FAREBOX_DATABASE_URL": f"sqlite:///{self._folder / 'books.db'}",
+                "FAREBOX_DATABASE_URL": self._database_url,
                 "FAREBOX_UPSTREAM_URL": f"http://127.0.0.1:{upstream_port}/api/v1",
                 "OPENROUTER_API_KEY": "sk-or-chaos",
                 "FAREBOX_WORKERS": str(self._workers),
@@ -120,13 +128,13 @@ class Chaos:
             self._command("account", "create", "chaos", "--plan", "paying", "--prepaid", "100000")
             self._key = self._command("key", "create", "chaos")["key"]
             try:
-                self._start()
+                self._start_all()
                 asyncio.run(load)
-                self._kill()
-                self._start()
+                self._kill_all()
+                self._start_all()
                 self._await_answers()
             finally:
-                self._kill()
+                self._kill_all()
             self._compare(json.loads(get(upstream_port, "/books")))
         return self.outcome
 
@@ -143,10 +151,18 @@ class Chaos:
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
-    def _start(self) -> None:
+    def _start_all(self) -> None:
+        for port in self._ports:
+            self._start(port)
+
+    def _kill_all(self) -> None:
+        for port in self._ports:
+            self._kill(port)
+
+    def _start(self, port: int) -> None:
         with (self._folder / "serve.log").open("ab") as log:
-            self._server = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", "farebox", "serve", "--port", str(self._port)],
+            self._servers[port] = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-m", "farebox", "serve", "--port", str(port)],
                 env=self._environment,
                 stdout=log,
                 stderr=log,
@@ -155,35 +171,46 @@ class Chaos:
         until = time.monotonic() + START_SECONDS
         while True:
             with suppress(OSError):
-                if b"ready" in get(self._port, "/readyz"):
+                if b"ready" in get(port, "/readyz"):
                     return
             assert time.monotonic() < until, (self._folder / "serve.log").read_text()[-2000:]
             time.sleep(0.02)
 
-    def _kill(self) -> None:
-        if self._server is not None:
+    def _kill(self, port: int) -> None:
+        if (server := self._servers.pop(port, None)) is not None:
             with suppress(ProcessLookupError):
-                os.killpg(self._server.pid, signal.SIGKILL)
-            self._server.wait()
-            self._server = None
+                os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+
+    def _crash_database(self) -> None:
+        """As when its machine loses power; and again some orders later."""
+        assert self._cluster is not None
+        self._cluster.stop(signal.SIGQUIT)
+        time.sleep(self._random.random())
+        self._cluster.start(is_durable=True)
+        self.outcome.database_kills += 1
 
     # The load
 
-    async def _load(self, orders: int, kills: int, deaths: int) -> None:
+    async def _load(self, orders: int, kills: int, deaths: int, database_kills: int) -> None:
         self._until = orders
         callers = [asyncio.create_task(self._call()) for _ in range(CALLERS)]
-        ends = [None] * kills + [POINTS[number % len(POINTS)] for number in range(deaths)]
+        ends = [_KILL] * kills + [_DATABASE] * database_kills
+        ends += [POINTS[number % len(POINTS)] for number in range(deaths)]
         self._random.shuffle(ends)
         for number, point in enumerate(ends):
             # Between two of them a part of the orders, however long they take.
             self._due = orders * (number + 1) // (len(ends) + 1)
             while self.outcome.orders < self._due:  # noqa: ASYNC110 - a count
                 await asyncio.sleep(0.005)
-            if point is None:
+            if point == _KILL:
                 await asyncio.sleep(self._random.random() * 0.05)
-                self._kill()
+                port = self._random.choice(self._ports)
+                self._kill(port)
                 self.outcome.kills += 1
-                await asyncio.to_thread(self._start)
+                await asyncio.to_thread(self._start, port)
+            elif point == _DATABASE:
+                await asyncio.to_thread(self._crash_database)
             else:
                 await self._die_at(point)
         self._due = orders
@@ -204,8 +231,11 @@ class Chaos:
             await asyncio.sleep(0.005)
         self.outcome.deaths[point] += 1
         if self._workers == 1:
-            self._kill()
-            await asyncio.to_thread(self._start)
+            while not (dead := [port for port, server in self._servers.items() if server.poll() is not None]):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            for port in dead:
+                self._kill(port)
+                await asyncio.to_thread(self._start, port)
 
     async def _call(self) -> None:
         while self.outcome.orders < self._until or not self._has_killed:
@@ -213,7 +243,7 @@ class Chaos:
                 await asyncio.sleep(0.05)
                 continue
             try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+                reader, writer = await asyncio.open_connection("127.0.0.1", self._random.choice(self._ports))
             except OSError:
                 await asyncio.sleep(0.02)
                 continue
@@ -269,7 +299,7 @@ class Chaos:
 
     def _rows(self) -> tuple[list[HoldRow], dict[str, Transfer]]:
         async def read() -> tuple[list[HoldRow], dict[str, Transfer]]:
-            store = await SqlStore.open(Sqlite(self._folder / "books.db"), f"chaos-{os.getpid()}")
+            store = await SqlStore.open(engine_of(self._database_url), f"chaos-{os.getpid()}")
             try:
                 with store.snapshot() as rows:
                     holds = list(rows.holds())
@@ -361,10 +391,13 @@ def get(port: int, path: str) -> bytes:
         connection.close()
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
+def _cluster() -> Cluster:
+    programs = find()
+    assert programs is not None, "PostgreSQL is not installed: apt-get install postgresql"
+    cluster = Cluster(programs)
+    cluster.stop()
+    cluster.start(is_durable=True)
+    return cluster
 
 
 def main() -> None:
@@ -373,11 +406,19 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--deaths", type=int, default=10 * len(POINTS))
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--nodes", type=int, default=0, help="Servers on one PostgreSQL; 0: one on a file.")
+    parser.add_argument("--database-kills", type=int, default=0)
     parser.add_argument("--seed", type=int, default=time.time_ns() % 100_000)
     asked = parser.parse_args()
     print(f"seed {asked.seed}, {asked.workers} workers", flush=True)
     with tempfile.TemporaryDirectory(prefix="farebox-chaos-") as folder:
-        outcome = Chaos(Path(folder), asked.workers, asked.seed).run(asked.orders, asked.kills, asked.deaths)
+        cluster = _cluster() if asked.nodes else None
+        try:
+            chaos = Chaos(Path(folder), asked.workers, asked.seed, asked.nodes or 1, cluster)
+            outcome = chaos.run(asked.orders, asked.kills, asked.deaths, asked.database_kills)
+        finally:
+            if cluster is not None:
+                cluster.remove()
     for difference in outcome.differences[:50]:
         print(difference)
     for reason, count in outcome.unresolved.most_common():

@@ -45,8 +45,8 @@ class Soak(Chaos):
         await asyncio.gather(*callers)
 
     def _look(self) -> tuple[float, float]:
-        assert self._server is not None
-        process = Path("/proc") / str(self._server.pid)
+        (server,) = self._servers.values()
+        process = Path("/proc") / str(server.pid)
         rss = next(line for line in (process / "status").read_text().splitlines() if line.startswith("VmRSS"))
         return int(rss.split()[1]) / 1024, sum(1 for _ in (process / "fd").iterdir())
 

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.actor import Actor, free_port
+from tests.actor import Actor
 from tests.conftest import npm_install
 from tests.gateway import clean_environment
+from tools.postgres import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 PLATFORM = Path(__file__).parent / "platform"

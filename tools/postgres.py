@@ -1,9 +1,10 @@
-"""A PostgreSQL of the tests' own: Debian's, in a temporary folder, on a free port."""
+"""A PostgreSQL of one's own: Debian's, in a temporary folder, on a free port."""
 
 import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -13,7 +14,6 @@ from pathlib import Path
 import psycopg
 
 from farebox.store.prepare import prepare
-from tests.actor import free_port
 
 INSTALLED = Path("/usr/lib/postgresql")
 START_SECONDS = 30
@@ -26,8 +26,14 @@ def find() -> Path | None:
     return next(iter(sorted(INSTALLED.glob("*/bin"), reverse=True)), None)
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port: int = found.getsockname()[1]
+        return port
+
+
 class Cluster:
-    """One server and its databases. It refuses root, so that it runs as Debian's user where the tests are root's."""
+    """One server and its databases. It refuses root, so that it runs as Debian's user where whoever asks is root."""
 
     def __init__(self, programs: Path) -> None:
         self._programs = programs
@@ -42,8 +48,9 @@ class Cluster:
         self.start()
 
     def _run(self, program: str, *arguments: str) -> None:
-        done = subprocess.run(
-            [self._programs / program, *arguments], cwd=self.folder, user=self._user, capture_output=True, text=True
+        command = [str(self._programs / program), *arguments]
+        done = subprocess.run(  # noqa: S603 - Debian's own programs
+            command, cwd=self.folder, user=self._user, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
 
@@ -57,7 +64,7 @@ class Cluster:
         ]
         options = [word for setting in settings for word in ("-c", setting)]
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
+            self.process = subprocess.Popen(  # noqa: S603
                 [self._programs / "postgres", "-D", "data", *options],
                 cwd=self.folder,
                 user=self._user,
