@@ -9,6 +9,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -21,6 +22,7 @@ from farebox.deadlines import Deadlines
 from farebox.exchange import Charges, Exchange
 from farebox.generations import Generations
 from farebox.identity.keys import KeyCallers
+from farebox.late import Late
 from farebox.ports import Callers, Upstream
 from farebox.reconcile import Reconciler, take_up_orphans
 from farebox.run_events import RunEvents
@@ -30,6 +32,7 @@ from farebox.stopping import stopping_in_order
 from farebox.store.books import SqlStore
 from farebox.store.prepare import engine_of
 from farebox.store.runs import SqlRuns
+from farebox.store.spool import Spool
 from farebox.upstream.openrouter import Limits, OpenRouter
 from farebox.web import routes
 from farebox.web.bodies import BodyBounds
@@ -121,14 +124,15 @@ async def running(settings: Settings, admission: Admission, host: Host | None = 
             async with asyncio.timeout(FIRST_PRICES_SECONDS):
                 await catalog.refresh()
         streaming = streaming_of(settings, deadlines)
-        exchange = Exchange(callers, catalog, store, upstream, streaming, admission, hosted.charges)
+        late = Late(store, Spool(Path(settings.spool), store.worker))
+        exchange = Exchange(callers, catalog, store, upstream, streaming, admission, hosted.charges, late)
         await stack.enter_async_context(
             _in_background(
                 catalog.keep_fresh(),
                 catalog.keep_pages_fresh(),
                 forget_old_answers(store),
                 reconciler.run(),
-                exchange.book_late(),
+                late.run(),
                 *hosted.work,
             )
         )

@@ -6,9 +6,8 @@ settles, and what was settled is durable when the block has been left.
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from hashlib import sha256
 from os import urandom
 from typing import Protocol
@@ -49,12 +48,10 @@ from farebox.core.plans import Plan
 from farebox.core.pricing import Ceiling, PriceList, ceiling
 from farebox.core.usage import Nothing, Unknown, Verdict
 from farebox.crash import crash_point
+from farebox.late import Late
 from farebox.ports import BooksUnavailable, Caller, Callers, Ledger, Reply, Upstream, UpstreamBroke, UpstreamUnreachable
 
 IDEMPOTENCY_KEY_MAX = 255
-
-LATE_SECONDS = 1.0
-"""How often settling is tried again while the books cannot be written."""
 
 REPEAT_SECONDS = 1
 """When to ask again for an answer that is still being made."""
@@ -113,6 +110,7 @@ class Exchange:
         streaming: Streaming,
         admission: Admission,
         charges: Charges | None = None,
+        late: Late | None = None,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._callers = callers
@@ -123,19 +121,7 @@ class Exchange:
         self._admission = admission
         self._charges = charges
         self._now_us = now_us
-        self._unbooked: deque[Settle] = deque()
-
-    async def book_late(self) -> None:
-        """Settle what could not be settled at its time, once the books are back. Runs until cancelled.
-
-        What a death takes along is found pending, and opened, by the next process.
-        """
-        while True:
-            await asyncio.sleep(LATE_SECONDS)
-            with suppress(BooksUnavailable):
-                while self._unbooked:
-                    await self._ledger.carry_out(self._unbooked[0])
-                    self._unbooked.popleft()
+        self._late = late or Late(ledger)
 
     @asynccontextmanager
     async def open(self, request: Request) -> AsyncIterator[Answer | Replay]:
@@ -222,9 +208,9 @@ class Exchange:
         except asyncio.CancelledError:
             await self._ledger.carry_out(Settle(place.id, Nothing(), now_us))
             raise
-        except BooksUnavailable:
-            # A connection that broke at the very end leaves it open whether the hold stands.
-            self._unbooked.append(Settle(place.id, Nothing(), now_us))
+        except BooksUnavailable as error:
+            if error.is_in_doubt:
+                await self._late.add(Settle(place.id, Nothing(), now_us))
             raise
         match outcome:
             case Held(amount) if amount >= place.wanted_nanos:
@@ -293,7 +279,7 @@ class Exchange:
             return await self._ledger.carry_out(command)
         except BooksUnavailable as error:
             if isinstance(command, Settle):
-                self._unbooked.append(command)
+                await self._late.add(command)
             raise broken(f"The answer came and could not be booked: {error}. {SHELVED}") from error
 
 

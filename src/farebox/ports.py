@@ -17,6 +17,7 @@ from farebox.core.ledger import (
     KeptAnswer,
     Outcome,
     Outside,
+    Settle,
     Transfer,
 )
 from farebox.core.plans import Plan
@@ -57,7 +58,11 @@ class NameTaken(Exception):  # noqa: N818 - the word of the house
 
 
 class BooksUnavailable(Exception):  # noqa: N818
-    """The store cannot be read or written now; nothing of what was asked is in the books."""
+    """The store cannot be read or written now; nothing of what was asked is in the books, unless it `is_in_doubt`."""
+
+    def __init__(self, message: str, *, is_in_doubt: bool = False) -> None:
+        super().__init__(message)
+        self.is_in_doubt = is_in_doubt
 
 
 class Ledger(Protocol):
@@ -84,6 +89,22 @@ class Ledger(Protocol):
 
     async def open_orphans(self) -> list[HoldRow]:
         """Turn pending holds whose process has gone into open ones, and give those that were found."""
+
+
+class Spool(Protocol):
+    """Settlements on this machine's disk, while the books cannot take them."""
+
+    async def add(self, settle: Settle) -> None:
+        """Keep one."""
+
+    def clear(self) -> None:
+        """All that was kept is in the books."""
+
+    def left_behind(self) -> list[tuple[str, list[Settle]]]:
+        """What processes kept that have gone, by the names under which it is to be removed."""
+
+    def remove(self, name: str) -> None:
+        """What was left behind under a name is in the books."""
 
 
 class Directory(Protocol):

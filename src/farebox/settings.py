@@ -68,6 +68,10 @@ class Settings(BaseSettings):
         default="sqlite:///data/farebox.db",
         description="The books: `sqlite:///PATH`; `postgresql://...` for several machines.",
     )
+    spool: str = Field(
+        default="data/spool",
+        description="Folder on this machine where settlements wait while the books cannot take them.",
+    )
     public_url: str | None = Field(
         default=None,
         description="Where callers reach this gateway, told by Actor runs; unset: the address it listens on.",

@@ -27,7 +27,7 @@ from farebox.crash import crash_points
 from farebox.ports import Account, BooksUnavailable, Key, NameTaken, NotEnded, Snapshot
 from farebox.store import sql
 from farebox.store.desk import Desk
-from farebox.store.engine import Db, Engine
+from farebox.store.engine import Db, Engine, InDoubt
 from farebox.store.writer import GroupWriter
 
 
@@ -112,7 +112,8 @@ class SqlStore:
         try:
             return list(self._commit_together(batch))
         except self.engine.unavailable as error:
-            unavailable = BooksUnavailable(f"the books could not be written: {error}")
+            is_in_doubt = isinstance(error, InDoubt)
+            unavailable = BooksUnavailable(f"the books could not be written: {error}", is_in_doubt=is_in_doubt)
             return [unavailable for _ in batch]
         except Exception as error:  # noqa: BLE001 - the edge of the writer's thread, which must outlive it
             # A guard refused a row: the schema's or an assertion. One command's fault must not undo its neighbours'.

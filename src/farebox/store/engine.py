@@ -10,6 +10,10 @@ BUSY_SECONDS = 10
 """How long a write waits for another process's transaction before the books count as unavailable."""
 
 
+class InDoubt(Exception):  # noqa: N818 - the word of the field
+    """A transaction's end was asked for, and whether it ended so is not known."""
+
+
 class Rows(Protocol):
     """What a statement found."""
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 
-from farebox.store.engine import BUSY_SECONDS, Db, Rows
+from farebox.store.engine import BUSY_SECONDS, Db, InDoubt, Rows
 
 CONNECT_SECONDS = 5
 SNAPSHOT_ROWS = 5_000
@@ -47,6 +47,10 @@ def translated(statement: str) -> str:
     return statement
 
 
+class _CommitInDoubt(psycopg.OperationalError, InDoubt):
+    """The connection broke while it was asked to commit."""
+
+
 class Postgres:
     """The `Engine` of one database."""
 
@@ -72,7 +76,10 @@ class Postgres:
             with suppress(*self.unavailable):
                 db.end("ROLLBACK")
             raise
-        db.end("COMMIT")
+        try:
+            db.end("COMMIT")
+        except self.unavailable as error:
+            raise _CommitInDoubt(str(error)) from error
 
     @contextmanager
     def snapshot(self, db: Db) -> Iterator[Db]:

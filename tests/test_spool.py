@@ -1,0 +1,65 @@
+"""Settlements on a node's own disk: all that was said comes back, each once its process has gone, a torn line never."""
+
+import asyncio
+from decimal import Decimal
+from pathlib import Path
+
+from farebox.core.ledger import KeptAnswer, Settle
+from farebox.core.usage import Cost, Nothing, Unknown
+from farebox.store.spool import ROWS_MAX, Spool
+
+SETTLES = [
+    Settle("h1", Cost(Decimal("3.00E-7")), 1, "gen-1", "a/b", 2, 3, KeptAnswer("h1", "text/event-stream", b"\x00data")),
+    Settle("h2", Nothing(), 2),
+    Settle("h3", Unknown("it broke off"), 3, "gen-3"),
+]
+
+
+def keep(spool: Spool, *settles: Settle) -> None:
+    async def main() -> None:
+        for settle in settles:
+            await spool.add(settle)
+
+    asyncio.run(main())
+
+
+def test_what_a_process_kept_is_there_for_the_next_once_it_has_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "spool"
+    living, next_one = Spool(folder, "one"), Spool(folder, "two")
+    assert next_one.left_behind() == []
+    keep(living, *SETTLES)
+    assert next_one.left_behind() == [], "it is alive, and books them itself"
+    (folder / "three").write_bytes((folder / "one").read_bytes())
+    assert next_one.left_behind() == [("three", SETTLES)]
+    next_one.remove("three")
+    assert next_one.left_behind() == []
+    living.clear()
+    assert list(folder.iterdir()) == []
+    keep(living, SETTLES[0])
+    assert len((folder / "one").read_bytes().splitlines()) == 1
+    assert (folder / "one").stat().st_mode & 0o777 == 0o600
+    living.clear()
+
+
+def test_a_line_that_was_cut_off_is_passed_over(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, "one")
+    keep(spool, *SETTLES)
+    whole = (tmp_path / "one").read_bytes()
+    spool.clear()
+    for end in range(len(whole)):
+        (tmp_path / "another").write_bytes(whole[:end])
+        ((_, settles),) = spool.left_behind()
+        assert settles == SETTLES[: len(settles)]
+        assert len(settles) in (whole[:end].count(b"\n"), whole[:end].count(b"\n") + 1)
+
+
+def test_a_disk_that_fails_too_does_not_fail_the_order(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    keep(Spool(tmp_path / "file" / "folder", "one"), *SETTLES)
+
+
+def test_it_is_bounded(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, "one")
+    spool._rows = ROWS_MAX
+    keep(spool, *SETTLES)
+    assert list(tmp_path.iterdir()) == []
