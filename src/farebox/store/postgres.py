@@ -1,7 +1,7 @@
 """The books in PostgreSQL: as many nodes as there are, on one database.
 
 The stores' statements are SQLite's. What differs is turned here, statement by statement and once for each: the places
-of values, lists of them, and the locks that SQLite's one writer does not need (written as `/*LOCK*/` comments).
+of values, lists of them, and the locks that SQLite's one writer does not need (comments that say in which order).
 """
 
 import re
@@ -32,8 +32,8 @@ _PLACES = (
     ),
     (re.compile(r"CAST\(body AS TEXT\)"), "convert_from(body, 'UTF8')"),
     (re.compile(r"json_extract\((\w+), '\$\.(\w+)'\)"), r"(\1::jsonb ->> '\2')"),
-    (re.compile(r"/\*LOCK\*/"), "FOR UPDATE"),
-    (re.compile(r"/\*LOCK SKIP\*/"), "FOR UPDATE SKIP LOCKED"),
+    (re.compile(r"/\*LOCK FREE\*/"), "FOR UPDATE SKIP LOCKED"),
+    (re.compile(r"/\*LOCK (\w+)\*/"), r"ORDER BY \1 FOR UPDATE"),
     (re.compile(r"(?<!:):(\w+)"), r"%(\1)s"),
     (re.compile(r"\?"), "%s"),
 )

@@ -65,7 +65,7 @@ UPDATE hold SET state = ?, generation_id = ?, served_model = ?, prompt_tokens = 
 ended_us = ?, asks = ?, ask_us = ? WHERE id = ?
 """
 HOLDS_OF = f"SELECT {_HOLD} FROM hold WHERE id IN (SELECT value FROM json_each(?))"
-LOCK_HOLDS = f"{HOLDS_OF} ORDER BY id /*LOCK*/"
+LOCK_HOLDS = f"{HOLDS_OF} /*LOCK id*/"
 HOLDS_IN = f"""
 SELECT {_HOLD} FROM hold WHERE state IN (SELECT value FROM json_each(:states))
 AND (CAST(:account AS BIGINT) IS NULL OR account_id = :account) ORDER BY id
@@ -105,7 +105,7 @@ _IS_DUE = f"(ask_us <= :now OR ask_us > :now + {FURTHEST_US}) AND state = 'open'
 IS_QUESTION_DUE = f"SELECT 1 FROM hold WHERE {_IS_DUE} LIMIT 1"
 CLAIM_QUESTIONS = f"""
 UPDATE hold SET ask_us = :until WHERE id IN (
-    SELECT id FROM hold WHERE {_IS_DUE} ORDER BY ask_us LIMIT :most /*LOCK SKIP*/
+    SELECT id FROM hold WHERE {_IS_DUE} ORDER BY ask_us LIMIT :most /*LOCK FREE*/
 ) RETURNING {_HOLD}
 """
 
@@ -118,7 +118,7 @@ HOLD_OF_H = ", ".join(f"h.{column.strip()}" for column in _HOLD.split(","))
 ALL_CHARGES = f"SELECT {_CHARGE} FROM charge ORDER BY id"
 
 BALANCES = f"SELECT {_BALANCE} FROM balance WHERE account_id IN (SELECT value FROM json_each(?))"
-LOCK_BALANCES = f"{BALANCES} ORDER BY account_id /*LOCK*/"
+LOCK_BALANCES = f"{BALANCES} /*LOCK account_id*/"
 ALL_BALANCES = f"SELECT {_BALANCE} FROM balance ORDER BY account_id"
 UPDATE_BALANCE = """
 UPDATE balance SET credits_nanos = ?, debits_nanos = ?, pending_nanos = ?, overdrawn_nanos = ? WHERE account_id = ?
