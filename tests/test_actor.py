@@ -352,6 +352,19 @@ def test_an_end_lets_answers_end_and_charges_them(
     assert started.audit()["uncharged_events"] == 0
 
 
+def test_a_charge_that_failed_until_the_end_is_told_at_the_end(
+    tmp_path: Path, platform: Platform, shared_gateway: Gateway, key: str, upstream: int
+) -> None:
+    with standby(tmp_path, platform, shared_gateway, key, upstream) as started:
+        platform.fault = lambda method, path, number: "500" if path.endswith("/charge") else None
+        assert chat(started.actor, {"authorization": f"Bearer {key}"}).status == 200
+        eventually(lambda: ("POST", f"/v2/actor-runs/{started.run['id']}/charge") in platform.calls)
+        platform.tell("aborting")
+        platform.fault = lambda method, path, number: None
+        assert started.actor.finish() == 0
+    assert started.counted == 1
+
+
 def test_an_answer_that_its_caller_left_is_charged_before_the_end(
     tmp_path: Path, platform: Platform, shared_gateway: Gateway, key: str, upstream: int
 ) -> None:
