@@ -128,70 +128,70 @@ def test_eight_processes_serve_exactly_what_an_account_affords(tmp_path: Path, b
         gateway.audit()
 
 
+@pytest.fixture
+def cluster(postgres: Cluster) -> Iterator[Cluster]:
+    """A server of the test's own, which keeps what it has committed. (The session's is there: it is installed.)"""
+    programs = find()
+    assert programs is not None
+    cluster = Cluster(programs)
+    cluster.stop()
+    cluster.start(is_durable=True)
+    yield cluster
+    cluster.remove()
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT])
-def test_the_database_goes_away_and_comes_back(tmp_path: Path, upstream: int, how: signal.Signals) -> None:
+def test_the_database_goes_away_and_comes_back(
+    tmp_path: Path, cluster: Cluster, upstream: int, how: signal.Signals
+) -> None:
     """Orders are told to come back before the upstream hears of them; what was under way settles when it is back."""
-    programs = find()
-    assert programs is not None
-    cluster = Cluster(programs)
-    try:
-        cluster.stop()
-        cluster.start(is_durable=True)
-        known = charged(upstream)
-        settings = {"FAREBOX_UPSTREAM_URL": f"http://127.0.0.1:{upstream}/api/v1", "OPENROUTER_API_KEY": "sk-or-x"}
-        settings["FAREBOX_RECONCILE_SECONDS"] = "86400"
-        with node(tmp_path, cluster.new_books(), **settings) as gateway:
-            key = gateway.new_key("a caller", "--plan", "paying", "--prepaid", "1")
-            assert gateway.chat(key).status == 200
-            with ThreadPoolExecutor(4) as pool:
-                streams = [pool.submit(_try, gateway, key, "token-ms=100,tokens=50") for _ in range(4)]
-                eventually(lambda: gateway.audit()["orders"]["pending"] == 4)
-                cluster.stop(how)
-                answer = gateway.chat(key)
-                assert (answer.status, "retry-after" in answer.headers) == (429, True)
-                heard = set(charged(upstream)) - set(known)
-                assert len(heard) <= 5
-                [stream.result(30) for stream in streams]
-                cluster.start(is_durable=True)
-                eventually(lambda: gateway.chat(key).status == 200, 20)
-            eventually(lambda: gateway.audit()["orders"]["pending"] == gateway.audit()["orders"]["open"] == 0, 30)
-            assert set(_fares(gateway)) == set(charged(upstream)) - set(known)
-            assert len(_fares(gateway)) == 6
-    finally:
-        cluster.remove()
+    known = charged(upstream)
+    settings = {"FAREBOX_UPSTREAM_URL": f"http://127.0.0.1:{upstream}/api/v1", "OPENROUTER_API_KEY": "sk-or-x"}
+    settings["FAREBOX_RECONCILE_SECONDS"] = "86400"
+    with node(tmp_path, cluster.new_books(), **settings) as gateway:
+        key = gateway.new_key("a caller", "--plan", "paying", "--prepaid", "1")
+        assert gateway.chat(key).status == 200
+        with ThreadPoolExecutor(4) as pool:
+            streams = [pool.submit(_try, gateway, key, "token-ms=100,tokens=50") for _ in range(4)]
+            eventually(lambda: gateway.audit()["orders"]["pending"] == 4)
+            cluster.stop(how)
+            answer = gateway.chat(key)
+            assert (answer.status, "retry-after" in answer.headers) == (429, True)
+            heard = set(charged(upstream)) - set(known)
+            assert len(heard) <= 5
+            [stream.result(30) for stream in streams]
+            cluster.start(is_durable=True)
+            eventually(lambda: gateway.chat(key).status == 200, 20)
+        eventually(lambda: gateway.audit()["orders"]["pending"] == gateway.audit()["orders"]["open"] == 0, 30)
+        assert set(_fares(gateway)) == set(charged(upstream)) - set(known)
+        assert len(_fares(gateway)) == 6
 
 
-def test_what_a_node_knew_outlives_it_while_the_database_is_away(tmp_path: Path, upstream: int) -> None:
+def test_what_a_node_knew_outlives_it_while_the_database_is_away(
+    tmp_path: Path, cluster: Cluster, upstream: int
+) -> None:
     """Nobody is asked: what the answers cost stands on the node's own disk, and nowhere else."""
-    programs = find()
-    assert programs is not None
-    cluster = Cluster(programs)
-    try:
-        cluster.stop()
-        cluster.start(is_durable=True)
-        known = charged(upstream)
-        settings = {"FAREBOX_UPSTREAM_URL": f"http://127.0.0.1:{upstream}/api/v1", "OPENROUTER_API_KEY": "sk-or-x"}
-        gateway = node(tmp_path, cluster.new_books(), **settings)
-        spool = tmp_path / "data" / "spool"
-        with gateway:
-            key = gateway.new_key("a caller", "--plan", "paying", "--prepaid", "1")
-            with ThreadPoolExecutor(4) as pool:
-                streams = [pool.submit(_try, gateway, key, "token-ms=100,tokens=50") for _ in range(4)]
-                eventually(lambda: gateway.audit()["orders"]["pending"] == 4)
-                cluster.stop(signal.SIGQUIT)
-                [stream.result(30) for stream in streams]
-            (kept,) = spool.iterdir()
-            eventually(lambda: len(kept.read_bytes().splitlines()) == 4)
-            gateway.kill()
-        cluster.start(is_durable=True)
-        with gateway:
-            eventually(lambda: len(_fares(gateway)) == 4, 20)
-            found = gateway.audit()
-            assert found["orders"] == {"pending": 0, "open": 0, "posted": 4, "voided": 0}
-            assert set(_fares(gateway)) == set(charged(upstream)) - set(known)
-            eventually(lambda: list(spool.iterdir()) == [])
-    finally:
-        cluster.remove()
+    known = charged(upstream)
+    settings = {"FAREBOX_UPSTREAM_URL": f"http://127.0.0.1:{upstream}/api/v1", "OPENROUTER_API_KEY": "sk-or-x"}
+    gateway = node(tmp_path, cluster.new_books(), **settings)
+    spool = tmp_path / "data" / "spool"
+    with gateway:
+        key = gateway.new_key("a caller", "--plan", "paying", "--prepaid", "1")
+        with ThreadPoolExecutor(4) as pool:
+            streams = [pool.submit(_try, gateway, key, "token-ms=100,tokens=50") for _ in range(4)]
+            eventually(lambda: gateway.audit()["orders"]["pending"] == 4)
+            cluster.stop(signal.SIGQUIT)
+            [stream.result(30) for stream in streams]
+        (kept,) = spool.iterdir()
+        eventually(lambda: len(kept.read_bytes().splitlines()) == 4)
+        gateway.kill()
+    cluster.start(is_durable=True)
+    with gateway:
+        eventually(lambda: len(_fares(gateway)) == 4, 20)
+        found = gateway.audit()
+        assert found["orders"] == {"pending": 0, "open": 0, "posted": 4, "voided": 0}
+        assert set(_fares(gateway)) == set(charged(upstream)) - set(known)
+        eventually(lambda: list(spool.iterdir()) == [])
 
 
 def farebox(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -5,7 +5,6 @@ A process writes a file of its own and keeps it locked; what one left that died 
 """
 
 import asyncio
-import fcntl
 import logging
 import os
 from decimal import Decimal
@@ -18,6 +17,7 @@ from msgspec import Struct
 from farebox.core.ledger import KeptAnswer, Settle
 from farebox.core.reading import UNREADABLE
 from farebox.core.usage import Cost, Nothing, Unknown, Verdict
+from farebox.store.locks import is_free, take
 
 log = logging.getLogger("farebox")
 
@@ -64,8 +64,7 @@ class Spool:
     def _write(self, line: bytes) -> None:
         if self._file is None:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._file = os.open(self._own, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._file = take(self._own, os.O_APPEND | os.O_WRONLY)
         os.write(self._file, line)
         os.fsync(self._file)
 
@@ -79,29 +78,17 @@ class Spool:
 
     def left_behind(self) -> list[tuple[str, list[Settle]]]:
         paths = sorted(self._folder.iterdir()) if self._folder.is_dir() else []
-        return [(path.name, _read(path)) for path in paths if path != self._own and not _is_locked(path)]
+        return [(path.name, _read(path)) for path in paths if path != self._own and is_free(path)]
 
     def remove(self, name: str) -> None:
         (self._folder / name).unlink(missing_ok=True)
 
 
-def _is_locked(path: Path) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
 def _read(path: Path) -> list[Settle]:
     """A last line that was cut off was never relied on."""
     settles: list[Settle] = []
+    if not path.exists():
+        return settles  # another process was quicker
     for line in path.read_bytes().splitlines():
         try:
             settles.append(_settle(_decode_row(line)))

@@ -4,7 +4,6 @@ A living worker keeps a lock on a file of its name in a folder beside the books,
 process dies however it dies.
 """
 
-import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from farebox.store.engine import BUSY_SECONDS, Db
+from farebox.store.locks import is_free, take
 
 PRAGMAS = (
     "PRAGMA journal_mode = WAL",
@@ -59,17 +59,7 @@ class Sqlite:
         return _Lock(self._workers, worker)
 
     def is_gone(self, db: Db, worker: str) -> bool:
-        try:
-            descriptor = os.open(self._workers / worker, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return True
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        finally:
-            os.close(descriptor)
-        return True
+        return is_free(self._workers / worker)
 
     def forget(self, workers: list[str]) -> None:
         for worker in workers:
@@ -82,8 +72,7 @@ class _Lock:
     def __init__(self, folder: Path, worker: str) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
         self._own = folder / worker
-        self._descriptor = os.open(self._own, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._descriptor = take(self._own)
 
     def renew(self) -> None:
         """The kernel lets go of it with the process, not before."""
