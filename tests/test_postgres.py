@@ -76,12 +76,10 @@ def test_each_node_knows_what_another_did(nodes: list[Gateway]) -> None:
         assert other.chat(key).status == 200
         eventually(partial(_is_answered, other, generation, bearer))
         assert [item["status"] for item in items_of(other, key, run)] == [200]
-    began = time.monotonic()
     key_id = nodes[0].cli("key", "list", "everywhere")[0]["id"]
     nodes[1].cli("key", "revoke", str(key_id))
     for each in nodes:
-        eventually(partial(_is_refused, each, key), 5)
-    print(f"revoked everywhere after {time.monotonic() - began:.2f} s")
+        eventually(partial(_is_refused, each, key), 2)
     assert ask(nodes[2], key, f"/v2/actor-runs/{run['id']}").status == 401
 
 
