@@ -29,6 +29,8 @@ log.setLevel(logging.INFO)
 BEGUN_KEY = "FAREBOX-BEGUN"
 """The record of the run's key-value store with the orders that were placed and have no item yet."""
 
+MOVING = "Moving to another machine"
+
 RESERVED_SECONDS = 5.0
 TIMEOUT_RESERVED_SECONDS = 20.0
 """How long before a run's timeout, which kills it, the last order is begun."""
@@ -100,7 +102,7 @@ class _Run:
             else:
                 message = in_words(totals)
                 await leaving.put(output(totals))
-        if self._why == "Moving to another machine":
+        if self._why == MOVING and totals.orders < len(asked.orders):
             await self._move()
         await leaving.finish(message)
         return 0 if totals.orders == len(asked.orders) else 1
@@ -116,7 +118,7 @@ class _Run:
         if event.name == "aborting":
             self._stop("Aborted")
         elif event.name == "migrating":
-            self._stop("Moving to another machine")
+            self._stop(MOVING)
             # Orders that do not end in time go along as what they are: placed, and of unknown cost.
             await asyncio.sleep(max(0.0, (event.remaining_seconds or 0.0) - RESERVED_SECONDS))
             await self._hosting.save()

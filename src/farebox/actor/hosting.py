@@ -118,6 +118,7 @@ class Hosting:
                 finally:
                     await self.save()
         finally:
+            self._outbox = None
             await outbox.close()
 
     async def save(self) -> None:
