@@ -6,7 +6,9 @@ from pathlib import Path
 
 from farebox.core.ledger import KeptAnswer, Settle
 from farebox.core.usage import Cost, Nothing, Unknown
+from farebox.late import Late
 from farebox.store.spool import ROWS_MAX, Spool
+from farebox.testing import MemoryStore
 
 SETTLES = [
     Settle("h1", Cost(Decimal("3.00E-7")), 1, "gen-1", "a/b", 2, 3, KeptAnswer("h1", "text/event-stream", b"\x00data")),
@@ -63,3 +65,23 @@ def test_it_is_bounded(tmp_path: Path) -> None:
     spool._rows = ROWS_MAX
     keep(spool, *SETTLES)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_of_other_books_stays_where_it_is(tmp_path: Path) -> None:
+    """Two databases were served from one folder: the other's server will come for it."""
+
+    async def main() -> None:
+        spool = Spool(tmp_path, "one")
+        for settle in SETTLES:
+            await spool.add(settle)
+        (tmp_path / "strange").write_bytes((tmp_path / "one").read_bytes())
+        spool.clear()
+        await spool.add(SETTLES[1])
+        (tmp_path / "void").write_bytes((tmp_path / "one").read_bytes())
+        spool.clear()
+        running = asyncio.create_task(Late(MemoryStore(), spool).run())
+        await asyncio.sleep(0.1)
+        running.cancel()
+
+    asyncio.run(main())
+    assert [path.name for path in tmp_path.iterdir()] == ["strange"]

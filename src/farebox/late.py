@@ -5,7 +5,8 @@ import logging
 from collections import deque
 from contextlib import suppress
 
-from farebox.core.ledger import Settle
+from farebox.core.ledger import NoSuchRow, Settle
+from farebox.core.usage import Nothing
 from farebox.ports import BooksUnavailable, Ledger, Spool
 
 log = logging.getLogger("farebox")
@@ -21,6 +22,7 @@ class Late:
         self._ledger = ledger
         self._spool = spool
         self._waiting: deque[Settle] = deque()
+        self._strange: set[str] = set()
 
     async def add(self, settle: Settle) -> None:
         """One more; on disk when this returns."""
@@ -42,9 +44,19 @@ class Late:
             await asyncio.sleep(LATE_SECONDS)
 
     async def _take_over(self) -> None:
-        for name, settles in self._spool.left_behind() if self._spool is not None else []:
-            for settle in settles:
-                await self._ledger.carry_out(settle)
+        if self._spool is None:
+            return
+        for name, settles in self._spool.left_behind():
+            if name in self._strange:
+                continue
+            outcomes = [await self._ledger.carry_out(settle) for settle in settles]
+            # To void a hold that never came about is nothing; what cost something has its hold in the books it is of.
+            if any(
+                isinstance(outcome, NoSuchRow) and settle.verdict != Nothing()
+                for settle, outcome in zip(settles, outcomes, strict=True)
+            ):
+                self._strange.add(name)
+                log.error("settlements kept as %s are of other books; they stay there", name)
+                continue
             log.warning("%d settlements of a process that died are booked", len(settles))
-            assert self._spool is not None
             self._spool.remove(name)

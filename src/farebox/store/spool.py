@@ -54,6 +54,7 @@ class Spool:
     async def add(self, settle: Settle) -> None:
         """Durable when this returns; or not, which the log says, where this disk fails, too."""
         if self._rows >= ROWS_MAX:
+            log.error("%d settlements are kept on disk, which is all; this one is kept in memory alone", ROWS_MAX)
             return
         self._rows += 1
         try:
