@@ -20,7 +20,7 @@ from farebox.core.ledger import Command, HoldRow, NameGeneration, Outcome, Place
 from farebox.core.plans import BUILT_IN
 from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange, Request
-from farebox.identity.keys import KeyCallers, digest, new_key
+from farebox.identity.keys import KeyCallers, PlansInForce, digest, new_key
 from farebox.ports import BooksUnavailable, UpstreamBroke, UpstreamUnreachable
 from farebox.testing import Break, MemoryStore, Pause, Script, ScriptedUpstream, Silence
 
@@ -115,7 +115,12 @@ def play(
         catalog = Catalog(upstream, 300, 3600)
         await catalog.refresh()
         exchange = Exchange(
-            KeyCallers(store, BUILT_IN), catalog, store, upstream, streaming or Streaming(Deadlines()), Admission(9, 9)
+            KeyCallers(store, PlansInForce(BUILT_IN)),
+            catalog,
+            store,
+            upstream,
+            streaming or Streaming(Deadlines()),
+            Admission(9, 9),
         )
 
         async def read_body() -> bytes:

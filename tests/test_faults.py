@@ -23,7 +23,7 @@ from farebox.core.ledger import TopUp
 from farebox.core.plans import BUILT_IN
 from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange, Request
-from farebox.identity.keys import KeyCallers, digest, new_key
+from farebox.identity.keys import KeyCallers, PlansInForce, digest, new_key
 from farebox.testing import MemoryStore, ScriptedUpstream
 from farebox.upstream.openrouter import Limits, OpenRouter
 from tests.gateway import Gateway
@@ -165,7 +165,9 @@ async def _order_at(url: str, *, streamed: bool) -> tuple[int, str]:
     await catalog.refresh()
     deadlines = Deadlines()
     upstream = OpenRouter(f"{url}/api/v1", "sk-or-x", Limits(3, 3, 3), deadlines)
-    exchange = Exchange(KeyCallers(store, BUILT_IN), catalog, store, upstream, Streaming(deadlines), Admission(9, 9))
+    exchange = Exchange(
+        KeyCallers(store, PlansInForce(BUILT_IN)), catalog, store, upstream, Streaming(deadlines), Admission(9, 9)
+    )
 
     async def body() -> bytes:
         return json.dumps({"model": "a/b", "messages": HELLO, "stream": streamed}).encode()

@@ -17,7 +17,7 @@ from farebox.core.ledger import TopUp
 from farebox.core.plans import BUILT_IN
 from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange, Request
-from farebox.identity.keys import KeyCallers, digest, new_key
+from farebox.identity.keys import KeyCallers, PlansInForce, digest, new_key
 from farebox.testing import MemoryStore, Script, ScriptedUpstream, Silence
 from farebox.web.routes import FORMATS
 from tests.gateway import Gateway, eventually
@@ -36,7 +36,9 @@ async def _hang_up_after(path: str, bytes_sent: int) -> tuple[str, Decimal | Non
     upstream = ScriptedUpstream(Script([stream[:bytes_sent], Silence()]), pages={"/models": MODELS})
     catalog = Catalog(upstream, 300, 3600)
     await catalog.refresh()
-    exchange = Exchange(KeyCallers(store, BUILT_IN), catalog, store, upstream, Streaming(Deadlines()), Admission(9, 9))
+    exchange = Exchange(
+        KeyCallers(store, PlansInForce(BUILT_IN)), catalog, store, upstream, Streaming(Deadlines()), Admission(9, 9)
+    )
     order = {**ORDERS[path], "model": "a/b", "stream": True, "max_tokens": 9, "max_output_tokens": 9}
 
     async def body() -> bytes:

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from farebox.accounts import Store
+from farebox.core.allowances import DAY_US, NO_LIMITS, SECOND_US, Allowance, Exceeded, Limits
 from farebox.core.audit import audit
 from farebox.core.charges import Charge
 from farebox.core.ledger import (
@@ -38,6 +39,7 @@ from farebox.core.ledger import (
     NameGeneration,
     NoSuchRow,
     NotCovered,
+    OtherTopUp,
     PlaceHold,
     Repeatable,
     Repeated,
@@ -46,9 +48,10 @@ from farebox.core.ledger import (
     TopUp,
     Transfer,
 )
+from farebox.core.plans import Plan
 from farebox.core.questions import FIRST_US, FURTHEST_US
 from farebox.core.usage import Cost, Nothing, Unknown
-from farebox.ports import Account, BooksUnavailable, Key, NameTaken, NotEnded
+from farebox.ports import Account, Activity, BooksUnavailable, Key, NameTaken, NotEnded, PublishedPlans
 from farebox.store import migrate, sql
 from farebox.store.books import SqlStore
 from farebox.store.prepare import HEAD, UnusableBooks, engine_of, prepare, sqlite_path
@@ -133,6 +136,7 @@ class Rows:
     accounts: list[Balance]
     fares: list[ChargedFare] = field(default_factory=list)
     told: list[Charge] = field(default_factory=list)
+    allowed: list[Allowance] = field(default_factory=list)
 
     def transfers(self) -> list[Transfer]:
         return self.booked
@@ -148,6 +152,9 @@ class Rows:
 
     def charges(self) -> list[Charge]:
         return self.told
+
+    def allowances(self) -> list[Allowance]:
+        return self.allowed
 
 
 def differences(store: Store) -> list[str]:
@@ -307,8 +314,13 @@ def test_a_postpaid_account_goes_below_zero_to_its_limit(engine: Engine, limit: 
 def test_a_top_up_under_the_same_id_counts_once(engine: Engine) -> None:
     async def work(store: Store) -> None:
         account, _ = await account_with(store, "a", 0)
-        for _ in range(3):
-            assert await store.carry_out(TopUp("same", account.id, USD, 1)) == Done()
+        for is_repeat in (False, True, True):
+            assert await store.carry_out(TopUp("same", account.id, USD, 1)) == Done(is_repeat)
+        other, _ = await account_with(store, "b", 0)
+        for account_id, amount in ((account.id, 2 * USD), (other.id, USD)):
+            outcome = await store.carry_out(TopUp("same", account_id, amount, 2))
+            assert isinstance(outcome, OtherTopUp)
+            assert outcome.transfer.amount_nanos == USD
         assert (await store.balance(account.id)).credits_nanos == USD
         assert differences(store) == []
 
@@ -511,12 +523,10 @@ def test_accounts_and_keys(engine: Engine) -> None:
         with pytest.raises(NameTaken):
             await store.create_account("a", "free", 0, 1)
         revision = await store.revision()
-        await store.revoke_key(key.id, 7)
-        await store.revoke_key(key.id, 9)
-        found = await store.find_key(b"a")
-        assert found
-        assert found[1].revoked_us == 7
-        assert await store.keys(account.id) == [found[1]]
+        changed = replace(key, label="b", revoked_us=7, disabled=True, expires_us=9, updated_us=8)
+        await store.change_key(changed)
+        assert await store.find_key(b"a") == (account, changed)
+        assert await store.keys(account.id) == [changed]
         assert await store.revision() != revision
 
     engine.run(work)
@@ -787,3 +797,218 @@ def test_two_processes_that_make_the_books_at_once_make_them_once(tmp_path: Path
     for each in made:
         _, said = each.communicate(timeout=60)
         assert each.returncode == 0, said.decode()
+
+
+# Limits
+
+
+def test_limits_count_what_was_and_what_comes(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        other = await store.create_key(account.id, "", b"other", "hint", 1)
+        for name in ("h1", "h2"):
+            await store.carry_out(hold(account, key, name, 100_000))
+        await store.carry_out(Settle("h1", Cost(Decimal("0.0002")), DAY_US))
+        limits = Limits(day_nanos=500_000, total_nanos=900_000, orders_at_once=2)
+        await store.set_limits(account.id, key.id, limits, DAY_US)
+        found = await store.find_key(b"a")
+        assert found
+        assert found[1].limits == limits
+        allowance = await store.allowance(f"key {key.id}")
+        assert allowance
+        assert (allowance.total_nanos, allowance.day_nanos, allowance.pending_nanos) == (200_000, 200_000, 100_000)
+        assert allowance.at_once == 1
+        # 0.0005 less 0.0002 spent and 0.0001 held.
+        place = replace(hold(account, key, "h3", 300_000, least=1), created_us=DAY_US)
+        assert await store.carry_out(place) == Held(200_000)
+        outcome = await store.carry_out(replace(place, id="h4"))
+        assert isinstance(outcome, Exceeded)
+        assert (outcome.rate, outcome.owner) == ("orders_at_once", f"key {key.id}")
+        assert await store.carry_out(replace(place, id="other", key_id=other.id)) == Held(300_000)
+        await store.carry_out(Settle("h2", Nothing(), DAY_US))
+        assert await store.carry_out(replace(place, id="h4")) == Held(100_000)
+        await store.carry_out(Settle("h4", Unknown("who knows"), DAY_US))
+        refused = await store.carry_out(replace(place, id="h5"))
+        assert refused == NotCovered(0, f"key {key.id}", "day")
+        # The next day has its own money, less what is still held.
+        assert await store.carry_out(replace(place, id="h6", created_us=2 * DAY_US)) == Held(200_000)
+        await store.carry_out(Settle("h6", Cost(Decimal("0.0002")), 2 * DAY_US))
+        await store.carry_out(Settle("h4", Cost(Decimal("0.00009")), 2 * DAY_US))
+        allowance = await store.allowance(f"key {key.id}")
+        assert allowance
+        assert (allowance.total_nanos, allowance.day_nanos, allowance.at_once) == (490_000, 290_000, 1)
+        assert differences(store) == []
+        await store.set_limits(account.id, key.id, NO_LIMITS, DAY_US)
+        assert await store.allowance(f"key {key.id}") is None
+        assert await store.carry_out(replace(place, id="h7")) == Held(300_000)
+        assert differences(store) == []
+
+    engine.run(work)
+
+
+def test_tokens_are_counted_in_advance_and_corrected(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        await store.set_limits(account.id, None, Limits(tokens_per_minute=100), DAY_US)
+        place = PlaceHold("h1", account.id, key.id, 1, 1, "paying", 10_000, "a/b", False, DAY_US)
+        place = replace(place, wanted_tokens=90, least_tokens=20)
+        assert await store.carry_out(place) == Held(1, 90)
+        assert isinstance(await store.carry_out(replace(place, id="h2")), Exceeded)
+        await store.carry_out(Settle("h1", Cost(Decimal(0)), DAY_US, prompt_tokens=10, answer_tokens=5))
+        assert await store.carry_out(replace(place, id="h2")) == Held(1, 85)
+        await store.carry_out(Settle("h2", Nothing(), DAY_US))
+        assert await store.carry_out(replace(place, id="h3")) == Held(1, 85)
+        await store.carry_out(Settle("h3", Unknown("who knows"), DAY_US))
+        exceeded = await store.carry_out(replace(place, id="h4", least_tokens=101))
+        assert isinstance(exceeded, Exceeded)
+        assert exceeded.never
+        later = replace(place, id="h5", created_us=DAY_US + 61 * SECOND_US)
+        assert await store.carry_out(later) == Held(1, 90)
+        assert differences(store) == []
+
+    engine.run(work)
+
+
+def test_an_event_that_is_no_order_is_bound_by_money_alone(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        await store.set_limits(account.id, None, Limits(requests_per_minute=1, total_nanos=150), DAY_US)
+        place = replace(hold(account, key, "h1", 100), created_us=DAY_US, is_order=False)
+        assert await store.carry_out(place) == Held(100)
+        assert await store.carry_out(replace(place, id="h2")) == NotCovered(50, f"account {account.id}", "total")
+        assert await store.carry_out(replace(place, id="h3", wanted_nanos=9, least_nanos=9)) == Held(9)
+        assert await store.carry_out(replace(place, id="h4", wanted_nanos=9, least_nanos=9, is_order=True)) == Held(9)
+
+    engine.run(work)
+
+
+def test_what_a_process_that_died_was_serving_is_served_no_more(engine: Engine) -> None:
+    async def before(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        await store.set_limits(account.id, None, Limits(orders_at_once=2), 1)
+        await store.set_limits(account.id, key.id, Limits(orders_at_once=2), 1)
+        for name in ("h1", "h2"):
+            assert await store.carry_out(hold(account, key, name, 100)) == Held(100)
+
+    async def after(store: Store) -> None:
+        assert len(await store.open_orphans()) == 2
+        for owner in ("account 2", "key 1"):
+            allowance = await store.allowance(owner)
+            assert allowance
+            assert (allowance.at_once, allowance.pending_nanos) == (0, 200)
+        await store.carry_out(Settle("h1", Nothing(), 3))
+        assert differences(store) == []
+
+    engine.run(before)
+    engine.run(after)
+
+
+def test_an_allowance_that_is_wrong_is_named() -> None:
+    booked = Transfer("h1-end", "post", 2, 1, 20_000, DAY_US, "h1", Decimal("0.00002"), 2, 10_000)
+    placed = Transfer("h1", "hold", 2, 1, 30_000, DAY_US, "h1")
+    order = HoldRow("h1", 2, 1, "w", "posted", 30_000, "paying", 10_000, "a/b", False, DAY_US, ended_us=DAY_US)
+    balances = [Balance(2, 0, 20_000, 0, None)]
+    right = Allowance("key 1", 2, NO_LIMITS, 0, 20_000, 20_000, 20_000, 20_000, DAY_US)
+    for allowance, said in (
+        (right, []),
+        (replace(right, pending_nanos=5), ["held"]),
+        (replace(right, at_once=1), ["held"]),
+        (replace(right, day_nanos=19_999), ["day"]),
+        (replace(right, total_nanos=20_001), ["total"]),
+        # A fare that one clock booked just before midnight may count after it; one of an hour before may not.
+        (replace(right, counted_us=2 * DAY_US), ["day"]),
+    ):
+        found = audit(Rows([placed, booked], [order], balances, allowed=[allowance])).differences
+        assert len(found) == len(said), found
+        assert all(word in line for word, line in zip(said, found, strict=True))
+    late = replace(booked, created_us=2 * DAY_US - 1)
+    around = replace(right, counted_us=2 * DAY_US)
+    assert audit(Rows([placed, late], [order], balances, allowed=[around])).differences == []
+
+
+def test_two_processes_set_limits_and_serve_and_nothing_is_miscounted(engine: Engine) -> None:
+    """Orders begin and end while limits come, go and change."""
+    if engine.kind == "memory":
+        return
+
+    async def work(one: Store) -> None:
+        account, key = await account_with(one, "a", USD)
+        async with engine.open() as two:
+
+            async def serve(store: Store, name: str) -> None:
+                for number in range(40):
+                    order = f"{name}{number}"
+                    await store.carry_out(hold(account, key, order, 1_000))
+                    await store.carry_out(Settle(order, Cost(Decimal("0.00001")), number))
+
+            async def change() -> None:
+                for number in range(12):
+                    limits = NO_LIMITS if number % 3 == 2 else Limits(total_nanos=USD, orders_at_once=100 + number)
+                    await two.set_limits(account.id, key.id if number % 2 else None, limits, 50)
+                    await asyncio.sleep(0.01)
+
+            await asyncio.gather(
+                *(serve(store, name) for store, name in ((one, "a"), (one, "b"), (two, "c"))), change()
+            )
+            assert differences(one) == []
+
+    engine.run(work)
+
+
+def test_activity_is_summed_by_day_and_model(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        other, other_key = await account_with(store, "b", USD)
+        for number, (owner, its, day, model) in enumerate(
+            ((account, key, 1, "a/b"), (account, key, 1, "a/b"), (account, key, 2, "c/d"), (other, other_key, 2, "c/d"))
+        ):
+            await store.carry_out(replace(hold(owner, its, f"h{number}", 1_000), model=model))
+            settle = Settle(f"h{number}", Cost(Decimal("0.00002")), day * DAY_US, prompt_tokens=3, answer_tokens=4)
+            await store.carry_out(settle)
+        first, second = Activity(2, "c/d", "c/d", 1, 20_000, 3, 4), Activity(1, "a/b", "a/b", 2, 40_000, 6, 8)
+        assert await store.activity(account.id, None, 0, 9 * DAY_US) == [first, second]
+        assert await store.activity(account.id, key.id, 0, 2 * DAY_US) == [second]
+        assert await store.activity(account.id, key.id, 2 * DAY_US, 9 * DAY_US) == [first]
+        assert await store.activity(account.id, other_key.id, 0, 9 * DAY_US) == []
+        both = await store.activity(None, None, 2 * DAY_US, 3 * DAY_US)
+        assert both == [replace(first, requests=2, fares_nanos=40_000, prompt_tokens=6, answer_tokens=8)]
+        assert await store.usage_by_key(account.id, 0) == {key.id: 60_000}
+        assert await store.usage_by_key(account.id, 2 * DAY_US) == {key.id: 20_000}
+
+    engine.run(work)
+
+
+def test_management_keys_and_plans(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        made = await store.create_management_key("ops", b"m", "hint", None, 1)
+        assert await store.management_keys() == [made]
+        assert await store.find_management_key(b"m") == made
+        assert await store.find_management_key(b"n") is None
+        assert await store.find_key(b"m") is None
+        await store.revoke_management_key(made.id, 5)
+        await store.revoke_management_key(made.id, 6)
+        assert await store.find_management_key(b"m") == replace(made, revoked_us=5)
+        assert await store.published_plans() is None
+        revision = await store.revision()
+        for by in ("one", "two"):
+            published = PublishedPlans((Plan("gold", 20_000, 9, ("a/*",)), Plan("free", 100_000)), by, 7)
+            await store.publish_plans(published)
+            assert await store.published_plans() == published
+        assert await store.revision() != revision
+
+    engine.run(work)
+
+
+def test_a_store_that_is_told_of_changes_wakes_at_once(engine: Engine) -> None:
+    """On PostgreSQL; elsewhere the wait is as long as it was asked to be."""
+
+    async def work(store: Store) -> None:
+        waiting = asyncio.create_task(store.wait_for_change(8))
+        await asyncio.sleep(1)
+        assert not waiting.done()
+        await store.create_account("a", "paying", 0, 1)
+        done, _ = await asyncio.wait([waiting], timeout=3)
+        assert bool(done) == (engine.kind == "postgres")
+        waiting.cancel()
+
+    engine.run(work)

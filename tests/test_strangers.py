@@ -13,7 +13,7 @@ from farebox.core.errors import Refusal
 from farebox.core.headers import RequestHead
 from farebox.core.plans import BUILT_IN
 from farebox.identity.guesses import DELAY_SECONDS, FREE_MAX, WAITING_MAX
-from farebox.identity.keys import KeyCallers, digest, new_key
+from farebox.identity.keys import KeyCallers, PlansInForce, digest, new_key
 from farebox.ports import Account, Key
 from farebox.testing import MemoryStore
 from tests.gateway import Gateway
@@ -145,7 +145,7 @@ def test_so_many_who_try_keys_at_once_wait_no_more_are_looked_up() -> None:
         mine, others = new_key(), new_key()
         for key in (mine, others):
             await store.create_key(account.id, "", digest(key), "hint", 1)
-        callers = KeyCallers(store, BUILT_IN)
+        callers = KeyCallers(store, PlansInForce(BUILT_IN))
         assert await _is_known(callers, mine)
         trying = [asyncio.create_task(_is_known(callers, new_key())) for _ in range(FREE_MAX + WAITING_MAX)]
         await asyncio.sleep(0)

@@ -1,16 +1,25 @@
-"""Accounts, keys and top-ups: what an operator does, and what a caller may see of its own."""
+"""Accounts, keys, limits and top-ups: what an operator does, by command or over HTTP, and what a caller may see of its
+own."""
 
 import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Protocol
 
-from farebox.core.ledger import Balance, HoldRow, NoSuchRow, TopUp, Transfer
+from msgspec.structs import replace
+
+from farebox.core.allowances import PERIODS, Allowance, Given, Limits, Period, began_us, changed, owner_of
+from farebox.core.ledger import Balance, Done, HoldRow, NoSuchRow, OtherTopUp, TopUp, Transfer
+from farebox.core.money import format_usd
 from farebox.core.plans import Plan
-from farebox.identity.keys import digest, hint, new_key
-from farebox.ports import Account, Books, Directory, Key, Ledger
+from farebox.identity.keys import MANAGEMENT_PREFIX, difference, digest, hint, new_key
+from farebox.ports import Account, Activity, Books, Directory, Key, Ledger, ManagementKey, PublishedPlans
+
+NAME_LENGTH_MAX = 100
+LABEL_LENGTH_MAX = 200
+TOP_UP_KEY_LENGTH_MAX = 255
 
 
 class Store(Ledger, Directory, Books, Protocol):
@@ -19,6 +28,14 @@ class Store(Ledger, Directory, Books, Protocol):
 
 class NotFound(Exception):  # noqa: N818 - the word of the house
     """There is no such account, key or plan; the message names it and what there is."""
+
+
+class BadTerms(Exception):  # noqa: N818
+    """What was given for an account, a key or a limit is none; the message says what would be right."""
+
+
+class OtherTopUpBefore(Exception):  # noqa: N818
+    """The key of a top-up stands for another one; the message says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +52,19 @@ class Statement:
 class Spending:
     """Fares posted, in nano-dollars: in all, and in the current UTC day, week (from Monday) and month."""
 
-    total: int
-    day: int
-    week: int
-    month: int
+    total: int = 0
+    day: int = 0
+    week: int = 0
+    month: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PaidIn:
+    """Where an account stands after a top-up; `is_repeat` where that was booked before."""
+
+    account: Account
+    balance: Balance
+    is_repeat: bool
 
 
 class Accounts:
@@ -53,20 +79,36 @@ class Accounts:
 
         Raises:
             NotFound: no such plan.
+            BadTerms: the name is none for an account.
             NameTaken: an account of this name exists.
         """
+        if not name.strip() or len(name) > NAME_LENGTH_MAX or name.startswith(("(", "-")) or not name.isprintable():
+            raise BadTerms(
+                f"{name[: NAME_LENGTH_MAX + 1]!r} is not a name for an account: 1 to {NAME_LENGTH_MAX} printable"
+                " characters, no ( or - first"
+            )
         if plan not in self._plans:
             raise NotFound(f"there is no plan `{plan}`; there are {', '.join(sorted(self._plans))}")
         account = await self._store.create_account(name, plan, limit_nanos, _now_us())
         if paid_in_nanos:
-            await self._pay_in(account, paid_in_nanos)
+            await self._pay_in(account, paid_in_nanos, None, None)
         return account
 
-    async def top_up(self, name: str, amount_nanos: int) -> Balance:
-        """Pay money in. Raises NotFound."""
+    async def top_up(self, name: str, amount_nanos: int, key: str | None = None, note: str | None = None) -> PaidIn:
+        """Pay money in; under a key (of the operator's choice) once, however often it is asked for.
+
+        Raises:
+            NotFound: no such account.
+            BadTerms: no amount, or no key.
+            OtherTopUpBefore: the key stands for another amount, or another account.
+        """
+        if amount_nanos <= 0:
+            raise BadTerms("a top-up is more than zero")
+        if key is not None and not 1 <= len(key) <= TOP_UP_KEY_LENGTH_MAX:
+            raise BadTerms(f"a top-up's key has 1 to {TOP_UP_KEY_LENGTH_MAX} characters, not {len(key)}")
         account = await self.find(name)
-        await self._pay_in(account, amount_nanos)
-        return await self._store.balance(account.id)
+        is_repeat = await self._pay_in(account, amount_nanos, key, note)
+        return PaidIn(account, await self._store.balance(account.id), is_repeat)
 
     async def accounts(self) -> list[tuple[Account, Balance]]:
         return [(account, await self._store.balance(account.id)) for account in await self._store.accounts()]
@@ -78,28 +120,123 @@ class Accounts:
             raise NotFound(f"there is no account `{name}`; `farebox account list` shows those there are")
         return account
 
-    async def create_key(self, name: str, label: str) -> tuple[str, Account, Key]:
-        """A new key of an account, and its records. The key itself is kept nowhere. Raises NotFound."""
+    # Keys
+
+    async def create_key(self, name: str, label: str, expires_us: int | None = None) -> tuple[str, Account, Key]:
+        """A new key of an account, and its records. The key itself is kept nowhere. Raises NotFound, BadTerms."""
+        _check_label(label)
+        if expires_us is not None and expires_us <= _now_us():
+            raise BadTerms("a key's expiry lies in the future")
         account = await self.find(name)
         key = new_key()
-        return key, account, await self._store.create_key(account.id, label, digest(key), hint(key), _now_us())
+        row = await self._store.create_key(account.id, label, digest(key), hint(key), _now_us())
+        if expires_us is not None:
+            row = replace(row, expires_us=expires_us)
+            await self._store.change_key(row)
+        return key, account, row
 
     async def keys(self, name: str | None) -> list[tuple[Account, Key]]:
         """The keys of one account, or of all. Raises NotFound."""
         owners = await self._store.accounts() if name is None else [await self.find(name)]
         return [(owner, key) for owner in owners for key in await self._store.keys(owner.id)]
 
-    async def revoke_key(self, key: str) -> tuple[Account, Key]:
-        """Revoke a key, given whole, by its number, or by its hint. Raises NotFound."""
-        found = await self._store.find_key(digest(key))
+    async def find_key(self, key: str) -> tuple[Account, Key]:
+        """A key, given whole, or by its number, hint or digest (in hexadecimal). Raises NotFound."""
+        found = await self._store.find_key(_digest_of(key))
         if found is None:
             named = [each for each in await self.keys(None) if key in (str(each[1].id), each[1].hint)]
             found = named[0] if len(named) == 1 else None
         if found is None:
             raise NotFound(f"there is no key `{hint(key) if len(key) > 20 else key}`; `farebox key list` shows them")
-        account, row = found
-        await self._store.revoke_key(row.id, _now_us())
-        return account, next(each for each in await self._store.keys(account.id) if each.id == row.id)
+        return found
+
+    async def revoke_key(self, key: str) -> tuple[Account, Key]:
+        """Revoke a key for good. Raises NotFound."""
+        account, row = await self.find_key(key)
+        if row.revoked_us is None or row.disabled:
+            row = replace(row, revoked_us=row.revoked_us or _now_us(), disabled=False)
+            await self._store.change_key(row)
+        return account, row
+
+    async def change_key(
+        self, key: str, *, label: str | None = None, disabled: bool | None = None
+    ) -> tuple[Account, Key]:
+        """Call a key otherwise, disable it, or enable it again. Raises NotFound (a revoked key is gone), BadTerms."""
+        account, row = await self.find_key(key)
+        if row.revoked_us is not None and not row.disabled:
+            raise NotFound(f"the key `{row.hint}` was revoked, which is for good")
+        if label is not None:
+            _check_label(label)
+            row = replace(row, label=label)
+        if disabled is not None:
+            row = replace(row, disabled=disabled, revoked_us=(row.revoked_us or _now_us()) if disabled else None)
+        row = replace(row, updated_us=_now_us())
+        await self._store.change_key(row)
+        return account, row
+
+    # Limits
+
+    async def limit(self, account: Account, key: Key | None, given: Given) -> Limits:
+        """Change limits of an account, or of one of its keys. Raises BadTerms."""
+        before = account.limits if key is None else key.limits
+        try:
+            limits = changed(before, given)
+        except ValueError as error:
+            raise BadTerms(str(error)) from error
+        if limits != before:
+            await self._store.set_limits(account.id, None if key is None else key.id, limits, _now_us())
+        return limits
+
+    async def allowance(self, account: Account, key: Key | None) -> Allowance | None:
+        """The limits of an account, or of one of its keys, and what counts against them; None where there are none."""
+        return await self._store.allowance(owner_of("account", account.id) if key is None else owner_of("key", key.id))
+
+    # Managers
+
+    async def create_management_key(self, label: str, name: str | None) -> tuple[str, ManagementKey]:
+        """A new management key, for one account or for all. Raises NotFound, BadTerms."""
+        _check_label(label)
+        account = None if name is None else await self.find(name)
+        key = new_key(MANAGEMENT_PREFIX)
+        row = await self._store.create_management_key(
+            label, digest(key), hint(key), account.id if account else None, _now_us()
+        )
+        return key, row
+
+    async def management_keys(self) -> list[ManagementKey]:
+        return await self._store.management_keys()
+
+    async def find_manager(self, key: str) -> ManagementKey | None:
+        """The management key that this is, unless it was revoked."""
+        if not key.startswith(MANAGEMENT_PREFIX):
+            return None
+        found = await self._store.find_management_key(digest(key))
+        return None if found is None or found.revoked_us is not None else found
+
+    async def revoke_management_key(self, key: str) -> ManagementKey:
+        """Revoke a management key, given whole, or by its number or hint. Raises NotFound."""
+        named = [
+            each
+            for each in await self.management_keys()
+            if key in (str(each.id), each.hint) or each.digest == digest(key)
+        ]
+        if len(named) != 1:
+            raise NotFound("there is no such management key; `farebox management-key list` shows them")
+        await self._store.revoke_management_key(named[0].id, _now_us())
+        return next(each for each in await self.management_keys() if each.id == named[0].id)
+
+    # Plans
+
+    async def publish_plans(self, by: str) -> tuple[PublishedPlans, str] | None:
+        """Let all nodes serve under these plans: of nodes that do not agree, the one that started last is right. Gives
+        those before, and what is another now, in words; None where nothing is."""
+        before = await self._store.published_plans()
+        known = {plan.name: plan for plan in before.plans} if before else {}
+        if (other := difference(known, self._plans)) or before is None:
+            await self._store.publish_plans(PublishedPlans(tuple(self._plans.values()), by, _now_us()))
+        return (before, other) if before is not None and other else None
+
+    # What was spent
 
     async def statement(self, name: str) -> Statement:
         """Raises NotFound."""
@@ -112,21 +249,53 @@ class Accounts:
         return await self._store.balance(account.id)
 
     async def spending(self, account: Account, key: Key | None = None) -> Spending:
-        today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-        starts = (today, today - timedelta(days=today.weekday()), today.replace(day=1))
-        key_id = key.id if key else None
-        day, week, month = [
-            await self._store.usage_nanos(account.id, key_id, int(start.timestamp()) * 1_000_000) for start in starts
-        ]
-        return Spending(await self._store.usage_nanos(account.id, key_id, 0), day, week, month)
-
-    async def _pay_in(self, account: Account, amount_nanos: int) -> None:
         now_us = _now_us()
-        outcome = await self._store.carry_out(
-            TopUp(f"{now_us:014x}{secrets.token_hex(6)}", account.id, amount_nanos, now_us)
+        key_id = key.id if key else None
+        spent = {each: await self._store.usage_nanos(account.id, key_id, began_us(each, now_us)) for each in PERIODS}
+        return Spending(**spent)
+
+    async def spending_by_key(self, account: Account) -> dict[int, Spending]:
+        """What the keys of an account have spent, those that have spent anything."""
+        now_us = _now_us()
+        spent: dict[Period, dict[int, int]] = {
+            each: await self._store.usage_by_key(account.id, began_us(each, now_us)) for each in PERIODS
+        }
+        return {key_id: Spending(**{each: spent[each].get(key_id, 0) for each in PERIODS}) for key_id in spent["total"]}
+
+    async def activity(self, account: Account | None, key: Key | None, since_us: int, until_us: int) -> list[Activity]:
+        """Fares by day and model, the latest day first; of one account or key, or of all."""
+        return await self._store.activity(
+            None if account is None else account.id, None if key is None else key.id, since_us, until_us
         )
-        if isinstance(outcome, NoSuchRow):
-            raise NotFound(f"there is no account `{account.name}`")
+
+    async def _pay_in(self, account: Account, amount_nanos: int, key: str | None, note: str | None) -> bool:
+        now_us = _now_us()
+        name = f"{now_us:014x}{secrets.token_hex(6)}" if key is None else f"top-up-{sha256(key.encode()).hexdigest()}"
+        outcome = await self._store.carry_out(TopUp(name, account.id, amount_nanos, now_us, note))
+        match outcome:
+            case Done():
+                return outcome.is_repeat
+            case OtherTopUp(before):
+                where = "this account" if before.credit_account == account.id else "another account"
+                raise OtherTopUpBefore(
+                    f"this key stands for a top-up of ${format_usd(before.amount_nanos)} to {where}; choose another key"
+                )
+            case NoSuchRow():
+                raise NotFound(f"there is no account `{account.name}`")
+            case _:
+                raise AssertionError(outcome)
+
+
+def _check_label(label: str) -> None:
+    if len(label) > LABEL_LENGTH_MAX or not (label.isprintable() or not label):
+        raise BadTerms(f"a key's name has at most {LABEL_LENGTH_MAX} printable characters")
+
+
+def _digest_of(key: str) -> bytes:
+    try:
+        return bytes.fromhex(key) if len(key) == 64 else digest(key)
+    except ValueError:
+        return digest(key)
 
 
 def _now_us() -> int:

@@ -21,7 +21,7 @@ from farebox.catalog_cache import Catalog
 from farebox.deadlines import Deadlines
 from farebox.exchange import Charges, Exchange
 from farebox.generations import Generations
-from farebox.identity.keys import KeyCallers
+from farebox.identity.keys import KeyCallers, PlansInForce
 from farebox.late import Late
 from farebox.ports import Callers, Upstream
 from farebox.reconcile import Reconciler, take_up_orphans
@@ -91,32 +91,28 @@ class Hosted:
     is_platform: bool = True
 
 
-Host = Callable[[SqlStore, Upstream], AbstractAsyncContextManager[Hosted]]
+Host = Callable[[SqlStore, Upstream, PlansInForce], AbstractAsyncContextManager[Hosted]]
 """Where the gateway runs. Its block ends when nothing is served any more, and the books are still open."""
 
 
-def stand_alone(settings: Settings) -> Host:
+@asynccontextmanager
+async def stand_alone(store: SqlStore, _: Upstream, plans: PlansInForce) -> AsyncIterator[Hosted]:
     """On one's own: callers are known by Farebox's keys."""
-
-    @asynccontextmanager
-    async def host(store: SqlStore, _: Upstream) -> AsyncIterator[Hosted]:
-        callers = KeyCallers(store, settings.every_plan)
-        yield Hosted(callers, work=(callers.watch(),))
-
-    return host
+    callers = KeyCallers(store, plans)
+    yield Hosted(callers, work=(callers.watch(),))
 
 
 @asynccontextmanager
-async def running(settings: Settings, admission: Admission, host: Host | None = None) -> AsyncIterator[routes.Services]:
+async def running(settings: Settings, admission: Admission, host: Host = stand_alone) -> AsyncIterator[routes.Services]:
     """Everything that serves, for as long as the block runs; the tasks in the background are owned here."""
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings))
         deadlines = Deadlines()
         upstream = upstream_of(settings, deadlines)
         stack.push_async_callback(upstream.close)
-        plans = settings.every_plan
+        plans = PlansInForce(settings.every_plan)
         catalog = Catalog(upstream, settings.prices_refresh_seconds, settings.prices_max_age_seconds)
-        hosted = await stack.enter_async_context((host or stand_alone(settings))(store, upstream))
+        hosted = await stack.enter_async_context(host(store, upstream, plans))
         callers = hosted.callers
         reconciler = Reconciler(store, upstream, settings.reconcile_seconds)
         await take_up_orphans(store)
@@ -197,7 +193,7 @@ Around = Callable[[ASGIApp], ASGIApp]
 class App:
     """The ASGI app: the lifespan opens what serves, requests go to the routes."""
 
-    def __init__(self, settings: Settings, host: Host | None = None, around: Around = lambda app: app) -> None:
+    def __init__(self, settings: Settings, host: Host = stand_alone, around: Around = lambda app: app) -> None:
         self._settings = settings
         self._host = host
         self._around = around

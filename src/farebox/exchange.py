@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from farebox.admission import Admission
 from farebox.answers import KEPT_BYTES_MAX, SHELVED, Answer, Replay, Streaming
+from farebox.core.allowances import Exceeded
 from farebox.core.errors import (
     Refusal,
     broken,
@@ -23,6 +24,8 @@ from farebox.core.errors import (
     connect_timeout,
     gone,
     invalid,
+    over_limit,
+    too_large,
     unaffordable,
     unreachable,
 )
@@ -202,6 +205,8 @@ class Exchange:
             created_us=now_us,
             repeatable=repeatable,
             outside=caller.outside,
+            wanted_tokens=most.all_tokens,
+            least_tokens=most.least_tokens,
         )
         try:
             outcome = await self._ledger.carry_out(place)
@@ -213,17 +218,19 @@ class Exchange:
                 await self._late.add(Settle(place.id, Nothing(), now_us))
             raise
         match outcome:
-            case Held(amount) if amount >= place.wanted_nanos:
-                return _HeldOrder(place.id, order, caller.outside)
-            case Held(amount):
-                answer_cap = most.tokens_covered(caller.plan, amount)
+            case Held(amount, tokens):
+                answer_cap = _cap(most, caller.plan, place, amount, tokens)
+                if answer_cap is None:
+                    return _HeldOrder(place.id, order, caller.outside)
                 try:
                     return _HeldOrder(place.id, capped(order, wire, answer_cap), caller.outside, answer_cap)
                 except Refusal:
                     await self._ledger.carry_out(Settle(place.id, Nothing(), now_us))
                     raise
-            case NotCovered(available):
-                raise _too_dear(caller.plan, most, place, available)
+            case NotCovered():
+                raise _too_dear(caller.plan, most, place, outcome)
+            case Exceeded():
+                raise _too_fast(outcome, place)
             case Repeated():
                 return outcome
             case _:
@@ -292,14 +299,63 @@ def _repeatable(request: Request, body: bytes) -> Repeatable | None:
     return Repeatable(sha256(key).digest(), sha256(b"%b\0%b" % (request.path.encode(), body)).digest())
 
 
-def _too_dear(plan: Plan, most: Ceiling, place: PlaceHold, available_nanos: int) -> Refusal:
-    covered = most.tokens_covered(plan, available_nanos)
+def _cap(most: Ceiling, plan: Plan, place: PlaceHold, held_nanos: int, tokens: int | None) -> int | None:
+    """What the answer must be capped to, so that it costs no more than was set aside, and becomes no more tokens than
+    its minute has left; None where it need not be."""
+    caps = [
+        *([most.tokens_covered(plan, held_nanos)] if held_nanos < place.wanted_nanos else []),
+        *([most.tokens_within(tokens)] if tokens is not None and tokens < place.wanted_tokens else []),
+    ]
+    return min(caps, default=None)
+
+
+_PERIODS = {"day": "limit a day", "week": "limit a week", "month": "limit a month", "total": "limit in all"}
+
+
+def _too_dear(plan: Plan, most: Ceiling, place: PlaceHold, outcome: NotCovered) -> Refusal:
+    available = outcome.available_nanos
+    covered = most.tokens_covered(plan, available)
+    limit = (outcome.owner, outcome.period) if outcome.owner and outcome.period else None
+    whose = f" within the {_source(limit[0])}'s {_PERIODS[limit[1]]}" if limit else ""
     return unaffordable(
         f"This order can cost up to ${format_usd(place.wanted_nanos)}, and at least"
-        f" ${format_usd(place.least_nanos)} must be covered; ${format_usd(available_nanos)} is available"
+        f" ${format_usd(place.least_nanos)} must be covered; ${format_usd(available)} is available{whose}"
         + (f", which covers an answer of {covered} tokens." if most.token else ".")
-        + " Shorten the prompt, choose a cheaper model, or top up.",
-        available_usd=format_usd(available_nanos),
+        + (
+            " Shorten the prompt, choose a cheaper model, or ask for a higher limit."
+            if limit
+            else " Shorten the prompt, choose a cheaper model, or top up."
+        ),
+        available_usd=format_usd(available),
         ceiling_usd=format_usd(place.wanted_nanos),
         answer_tokens_covered=covered,
+        **({"limit_source": f"{_source(limit[0])}_usd_{limit[1]}"} if limit else {}),
+    )
+
+
+def _source(owner: str) -> str:
+    """`account` or `key`."""
+    return owner.partition(" ")[0]
+
+
+_RATES = {
+    "requests_per_minute": "requests a minute",
+    "tokens_per_minute": "tokens a minute",
+    "orders_at_once": "orders at once",
+}
+
+
+def _too_fast(exceeded: Exceeded, place: PlaceHold) -> Refusal:
+    limit = f"The {_source(exceeded.owner)}'s limit is {exceeded.most} {_RATES[exceeded.rate]}"
+    if exceeded.never:
+        # Not a 429, which clients repeat: it would never be let through.
+        return too_large(f"{limit}, and this order alone may become {place.least_tokens} tokens. Shorten the prompt")
+    return over_limit(
+        f"{limit}, and {exceeded.remaining} are left"
+        + (f"; this order needs {place.least_tokens}" if exceeded.rate == "tokens_per_minute" else ""),
+        limit_source=f"{_source(exceeded.owner)}_{exceeded.rate}",
+        most=exceeded.most,
+        remaining=exceeded.remaining,
+        reset_ms=-(-exceeded.reset_us // 1000),
+        wait_ms=-(-(exceeded.reset_us - place.created_us) // 1000),
     )

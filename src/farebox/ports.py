@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
+from farebox.core.allowances import NO_LIMITS, Allowance, Limits
 from farebox.core.charges import Carried, Charge
 from farebox.core.headers import HeaderList, RequestHead
 from farebox.core.ledger import (
@@ -30,10 +31,14 @@ class Account(Struct, frozen=True):
     name: str
     plan: str
     created_us: int
+    limits: Limits = NO_LIMITS
 
 
 class Key(Struct, frozen=True):
-    """A credential of an account. `digest` is the SHA-256 of the key, which itself is nowhere kept."""
+    """A credential of an account. `digest` is the SHA-256 of the key, which itself is nowhere kept.
+
+    A key with `revoked_us` is refused; only where it is `disabled` can that be undone.
+    """
 
     id: int
     account_id: int
@@ -42,6 +47,43 @@ class Key(Struct, frozen=True):
     hint: str
     created_us: int
     revoked_us: int | None = None
+    disabled: bool = False
+    expires_us: int | None = None
+    updated_us: int | None = None
+    limits: Limits = NO_LIMITS
+
+
+class ManagementKey(Struct, frozen=True):
+    """A credential of who manages accounts and keys, all of them or one account's; nothing is ordered with it."""
+
+    id: int
+    label: str
+    digest: bytes
+    hint: str
+    account_id: int | None
+    created_us: int
+    revoked_us: int | None = None
+
+
+class PublishedPlans(Struct, frozen=True):
+    """The plans that all nodes serve under, as a node that started has published them."""
+
+    plans: tuple[Plan, ...]
+    by: str
+    published_us: int
+
+
+class Activity(Struct, frozen=True):
+    """What orders of one UTC day (since 1970) and one model came to. `model` is the one asked, `served_model` the one
+    that answered."""
+
+    day: int
+    model: str
+    served_model: str
+    requests: int
+    fares_nanos: int
+    prompt_tokens: int
+    answer_tokens: int
 
 
 class Caller(Struct, frozen=True):
@@ -124,10 +166,36 @@ class Directory(Protocol):
     async def find_key(self, digest: bytes) -> tuple[Account, Key] | None:
         """The key and its account, revoked or not."""
 
-    async def revoke_key(self, key_id: int, revoked_us: int) -> None: ...
+    async def change_key(self, key: Key) -> None:
+        """Write a key's label, and whether and until when it is good."""
+
+    async def allowance(self, owner: str) -> Allowance | None:
+        """An account's or a key's limits, and what counts against them; None where it has none."""
+
+    async def set_limits(self, account_id: int, key_id: int | None, limits: Limits, now_us: int) -> None:
+        """Set the limits of an account, or of one of its keys; they hold for every process from here on. What was
+        spent before them counts, too."""
+
+    async def create_management_key(
+        self, label: str, digest: bytes, hint: str, account_id: int | None, created_us: int
+    ) -> ManagementKey: ...
+
+    async def management_keys(self) -> list[ManagementKey]: ...
+
+    async def find_management_key(self, digest: bytes) -> ManagementKey | None:
+        """Revoked or not."""
+
+    async def revoke_management_key(self, key_id: int, revoked_us: int) -> None: ...
+
+    async def published_plans(self) -> PublishedPlans | None: ...
+
+    async def publish_plans(self, published: PublishedPlans) -> None: ...
 
     async def revision(self) -> int:
-        """A number that changes whenever an account or a key does, in any process."""
+        """A number that changes whenever an account, a key, their limits or the plans do, in any process."""
+
+    async def wait_for_change(self, seconds: float) -> None:
+        """Return as soon as it may have changed, where the store is told; otherwise after so long."""
 
 
 class NotEnded(Struct, frozen=True):
@@ -156,6 +224,14 @@ class Books(Protocol):
     async def usage_nanos(self, account_id: int, key_id: int | None, since_us: int) -> int:
         """The fares posted since a moment, for an account or one key of it."""
 
+    async def usage_by_key(self, account_id: int, since_us: int) -> dict[int, int]:
+        """The same for every key of an account that has any."""
+
+    async def activity(
+        self, account_id: int | None, key_id: int | None, since_us: int, until_us: int
+    ) -> list[Activity]:
+        """The fares posted between two moments by day and model, the latest day first; of one account or of all."""
+
     def snapshot(self) -> AbstractContextManager["Snapshot"]:
         """All rows at one moment. Blocks: not for the event loop of a server."""
 
@@ -172,6 +248,8 @@ class Snapshot(Protocol):
     def charged_fares(self) -> Iterator[ChargedFare]: ...
 
     def charges(self) -> Iterator[Charge]: ...
+
+    def allowances(self) -> Iterator[Allowance]: ...
 
 
 RunStatus = Literal["READY", "RUNNING", "TIMING-OUT", "ABORTING", "SUCCEEDED", "FAILED", "TIMED-OUT", "ABORTED"]

@@ -72,6 +72,7 @@ class RunEvents:
             event,
             False,
             now_us,
+            is_order=False,
         )
         if isinstance(await self._ledger.carry_out(settle), NoSuchRow):
             if isinstance(await self._ledger.carry_out(place), NotCovered):

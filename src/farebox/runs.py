@@ -19,6 +19,7 @@ from farebox.batch import Batch, Serving
 from farebox.core.errors import Refusal, too_many
 from farebox.core.plans import Plan
 from farebox.core.runs import RunInput, read_input
+from farebox.identity.keys import caller_of_key
 from farebox.ports import BooksUnavailable, Caller, ItemOutcome, Record, Run, Runs, RunStatus
 from farebox.working import Work, explain, in_words, output
 
@@ -211,7 +212,7 @@ class Runner:
         if found is None or found[1].revoked_us is not None or found[0].plan not in self._plans:
             going.stop("FAILED", "The key that began this run was revoked")
             raise Refusal(401, "authentication", "The key that began this run was revoked")
-        return Caller(found[0], found[1], self._plans[found[0].plan])
+        return caller_of_key(*found, self._plans)
 
 
 class _Leaving:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
+from farebox.core.allowances import NO_LIMITS, Allowance, Limits, began_us, day_of, owner_of
 from farebox.core.charges import Charge
 from farebox.core.headers import HeaderList
 from farebox.core.ledger import (
@@ -21,17 +22,21 @@ from farebox.core.ledger import (
     Outcome,
     Page,
     Transfer,
+    owners_of,
     settlement_id,
 )
 from farebox.core.questions import FURTHEST_US
 from farebox.ports import (
     Account,
+    Activity,
     BillerUnreachable,
     Fetched,
     Key,
+    ManagementKey,
     NameTaken,
     NotCounted,
     NotEnded,
+    PublishedPlans,
     Query,
     Snapshot,
     UpstreamBroke,
@@ -52,13 +57,23 @@ class MemoryStore:
         self._answers: dict[str, KeptAnswer] = {}
         self._charged: list[ChargedFare] = []
         self._revision = 1
+        self._allowances: dict[str, Allowance] = {}
+        self._management_keys: dict[int, ManagementKey] = {}
+        self._plans: list[PublishedPlans] = []
 
     async def carry_out(self, command: Command) -> Outcome:
-        page = Page(self._balances.values(), self._holds.values(), self._transfers.values(), self._uses.values())
+        page = Page(
+            self._balances.values(),
+            self._holds.values(),
+            self._transfers.values(),
+            self._uses.values(),
+            self._allowances.values(),
+        )
         outcome = page.decide(command, self._worker)
         self._transfers.update({transfer.id: transfer for transfer in page.new_transfers})
         self._holds.update({hold.id: hold for hold in (*page.new_holds, *page.changed_holds)})
         self._balances.update({balance.account_id: balance for balance in page.changed_balances})
+        self._allowances.update({allowance.owner: allowance for allowance in page.changed_allowances})
         self._uses.update({(use.account_id, use.key_digest): use for use in page.new_uses})
         self._answers.update({answer.hold_id: answer for answer in page.kept_answers})
         self._charged += page.charged_fares
@@ -88,6 +103,9 @@ class MemoryStore:
         why = "the process that served it has gone"
         opened = [replace(h, state="open", reason=why, ask_us=0 if h.generation_id else None) for h in orphans]
         self._holds.update({hold.id: hold for hold in opened})
+        for owner in (owner for hold in opened for owner in owners_of(hold.account_id, hold.key_id)):
+            if owner in self._allowances:
+                self._allowances[owner] = self._allowances[owner].left_open()
         return opened
 
     def successor(self, worker: str) -> "MemoryStore":
@@ -107,10 +125,18 @@ class MemoryStore:
         return account
 
     async def accounts(self) -> list[Account]:
-        return list(self._accounts.values())
+        return [self._limited(account) for account in self._accounts.values()]
 
     async def find_account(self, name: str) -> Account | None:
-        return next((account for account in self._accounts.values() if account.name == name), None)
+        return next((account for account in await self.accounts() if account.name == name), None)
+
+    def _limited(self, account: Account) -> Account:
+        allowance = self._allowances.get(owner_of("account", account.id))
+        return account if allowance is None else replace(account, limits=allowance.limits)
+
+    def _limited_key(self, key: Key) -> Key:
+        allowance = self._allowances.get(owner_of("key", key.id))
+        return key if allowance is None else replace(key, limits=allowance.limits)
 
     async def create_key(self, account_id: int, label: str, digest: bytes, hint: str, created_us: int) -> Key:
         key = Key(len(self._keys) + 1, account_id, label, digest, hint, created_us)
@@ -119,19 +145,69 @@ class MemoryStore:
         return key
 
     async def keys(self, account_id: int) -> list[Key]:
-        return [key for key in self._keys.values() if key.account_id == account_id]
+        return [self._limited_key(key) for key in self._keys.values() if key.account_id == account_id]
 
     async def find_key(self, digest: bytes) -> tuple[Account, Key] | None:
         key = next((key for key in self._keys.values() if key.digest == digest), None)
-        return None if key is None else (self._accounts[key.account_id], key)
+        return None if key is None else (self._limited(self._accounts[key.account_id]), self._limited_key(key))
 
-    async def revoke_key(self, key_id: int, revoked_us: int) -> None:
-        if self._keys[key_id].revoked_us is None:
-            self._keys[key_id] = replace(self._keys[key_id], revoked_us=revoked_us)
+    async def change_key(self, key: Key) -> None:
+        self._keys[key.id] = replace(key, limits=NO_LIMITS)
+        self._revision += 1
+
+    async def allowance(self, owner: str) -> Allowance | None:
+        return self._allowances.get(owner)
+
+    async def set_limits(self, account_id: int, key_id: int | None, limits: Limits, now_us: int) -> None:
+        owner = owner_of("account", account_id) if key_id is None else owner_of("key", key_id)
+        self._revision += 1
+        before = self._allowances.pop(owner, None)
+        if limits == NO_LIMITS:
+            return
+        own = [h for h in self._holds.values() if h.account_id == account_id and key_id in (None, h.key_id)]
+        self._allowances[owner] = Allowance(
+            owner,
+            account_id,
+            limits,
+            pending_nanos=sum(hold.amount_nanos for hold in own if hold.ended_us is None),
+            total_nanos=await self.usage_nanos(account_id, key_id, 0),
+            day_nanos=await self.usage_nanos(account_id, key_id, began_us("day", now_us)),
+            week_nanos=await self.usage_nanos(account_id, key_id, began_us("week", now_us)),
+            month_nanos=await self.usage_nanos(account_id, key_id, began_us("month", now_us)),
+            counted_us=now_us,
+            at_once=sum(hold.state == "pending" for hold in own),
+            minute=before.minute if before else (),
+        )
+
+    async def create_management_key(
+        self, label: str, digest: bytes, hint: str, account_id: int | None, created_us: int
+    ) -> ManagementKey:
+        key = ManagementKey(len(self._management_keys) + 1, label, digest, hint, account_id, created_us)
+        self._management_keys[key.id] = key
+        return key
+
+    async def management_keys(self) -> list[ManagementKey]:
+        return list(self._management_keys.values())
+
+    async def find_management_key(self, digest: bytes) -> ManagementKey | None:
+        return next((key for key in self._management_keys.values() if key.digest == digest), None)
+
+    async def revoke_management_key(self, key_id: int, revoked_us: int) -> None:
+        if self._management_keys[key_id].revoked_us is None:
+            self._management_keys[key_id] = replace(self._management_keys[key_id], revoked_us=revoked_us)
+
+    async def published_plans(self) -> PublishedPlans | None:
+        return self._plans[-1] if self._plans else None
+
+    async def publish_plans(self, published: PublishedPlans) -> None:
+        self._plans.append(published)
         self._revision += 1
 
     async def revision(self) -> int:
         return self._revision
+
+    async def wait_for_change(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
 
     async def transfers(self, account_id: int) -> list[Transfer]:
         own = [t for t in self._transfers.values() if account_id in (t.debit_account, t.credit_account)]
@@ -159,9 +235,36 @@ class MemoryStore:
             if key_id in (None, self._holds[transfer.hold_id or ""].key_id)
         )
 
+    async def usage_by_key(self, account_id: int, since_us: int) -> dict[int, int]:
+        usage = {key.id: await self.usage_nanos(account_id, key.id, since_us) for key in await self.keys(account_id)}
+        return {key_id: nanos for key_id, nanos in usage.items() if nanos}
+
+    async def activity(
+        self, account_id: int | None, key_id: int | None, since_us: int, until_us: int
+    ) -> list[Activity]:
+        found: dict[tuple[int, str, str], Activity] = {}
+        for fare in self._transfers.values():
+            hold = self._holds.get(fare.hold_id or "")
+            if not fare.is_fare or hold is None or not since_us <= fare.created_us < until_us:
+                continue
+            if account_id not in (None, hold.account_id) or key_id not in (None, hold.key_id):
+                continue
+            name = (day_of(fare.created_us), hold.model, hold.served_model or hold.model)
+            was = found.get(name, Activity(*name, 0, 0, 0, 0))
+            found[name] = Activity(
+                *name,
+                was.requests + 1,
+                was.fares_nanos + fare.amount_nanos,
+                was.prompt_tokens + (hold.prompt_tokens or 0),
+                was.answer_tokens + (hold.answer_tokens or 0),
+            )
+        return sorted(found.values(), key=lambda each: (-each.day, each.model, each.served_model))
+
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
-        yield _MemorySnapshot(dict(self._transfers), dict(self._holds), dict(self._balances), list(self._charged))
+        yield _MemorySnapshot(
+            dict(self._transfers), dict(self._holds), dict(self._balances), list(self._charged), dict(self._allowances)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +273,7 @@ class _MemorySnapshot:
     _holds: dict[str, HoldRow]
     _balances: dict[int, Balance]
     _charged: list[ChargedFare]
+    _allowances: dict[str, Allowance]
 
     def transfers(self) -> Iterator[Transfer]:
         return iter([self._transfers[transfer_id] for transfer_id in sorted(self._transfers)])
@@ -185,6 +289,9 @@ class _MemorySnapshot:
 
     def charges(self) -> Iterator[Charge]:
         return iter(())
+
+    def allowances(self) -> Iterator[Allowance]:
+        return iter(self._allowances.values())
 
 
 @dataclass(frozen=True, slots=True)

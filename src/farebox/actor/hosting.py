@@ -21,6 +21,7 @@ from farebox.core.charges import Carried, read_carried, write_carried
 from farebox.core.event_prices import EventPrices
 from farebox.core.money import EVENT_NANOS, format_usd
 from farebox.core.plans import BUILT_IN
+from farebox.identity.keys import PlansInForce
 from farebox.identity.platform import PlatformCallers, Policy, Terms
 from farebox.ports import Biller, ItemOutcome, PlatformUnreachable, Record, Upstream, User
 from farebox.reconcile import Reconciler
@@ -89,7 +90,7 @@ class Hosting:
             await self.platform.close()
 
     @asynccontextmanager
-    async def host(self, store: SqlStore, upstream: Upstream) -> AsyncIterator[Hosted]:
+    async def host(self, store: SqlStore, upstream: Upstream, _: PlansInForce) -> AsyncIterator[Hosted]:
         """Raises PlatformUnreachable: what another machine left cannot be read."""
         await self._name_run()
         prices = self.environment.prices

@@ -10,6 +10,7 @@ from farebox.actor.hosting import Hosting
 from farebox.apify.environment import ActorEnvironment
 from farebox.apify.events import Event, listen
 from farebox.app import App, Hosted
+from farebox.identity.keys import PlansInForce
 from farebox.ports import PlatformUnreachable, Upstream
 from farebox.serving import listen as listen_at
 from farebox.serving import run
@@ -46,12 +47,12 @@ class _Server:
         self.is_migrating = False
 
     @asynccontextmanager
-    async def host(self, store: SqlStore, upstream: Upstream) -> AsyncIterator[Hosted]:
+    async def host(self, store: SqlStore, upstream: Upstream, plans: PlansInForce) -> AsyncIterator[Hosted]:
         hosting = self._hosting = Hosting(self._environment, self._settings)
         events_url = self._environment.events_url
         events = asyncio.create_task(listen(events_url, self._hear)) if events_url else None
         try:
-            async with hosting.host(store, upstream) as hosted:
+            async with hosting.host(store, upstream, plans) as hosted:
                 yield hosted
         finally:
             if events is not None:

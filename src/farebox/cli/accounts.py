@@ -1,5 +1,6 @@
 """`farebox account ...` and `farebox key ...`."""
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -8,15 +9,17 @@ from farebox.accounts import Accounts
 from farebox.cli.session import AsJson, DatabaseUrl, fail, moment, print_json, print_table, with_books
 from farebox.core.ledger import Balance
 from farebox.core.money import format_usd, parse_usd
-from farebox.ports import Account, Key
+from farebox.ports import Account, Key, ManagementKey
 from farebox.store.books import SqlStore
 
 account_app = typer.Typer(help="Who pays.", no_args_is_help=True)
 key_app = typer.Typer(help="Credentials of accounts.", no_args_is_help=True)
-
-NAME_LENGTH_MAX = 100
+management_app = typer.Typer(help="Credentials of who manages accounts and keys over HTTP.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="The account's name.", show_default=False)]
+KeyNamed = Annotated[
+    str, typer.Argument(help="The key, its number, or its hint as the list shows it.", show_default=False)
+]
 
 
 def _nanos(text: str) -> int:
@@ -41,8 +44,6 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Open an account; prepaid with nothing paid in where neither --prepaid nor --postpaid is given."""
-    if not name.strip() or len(name) > NAME_LENGTH_MAX or name.startswith(("(", "-")) or not name.isprintable():
-        fail(f"{name!r} is not a name for an account: 1 to {NAME_LENGTH_MAX} printable characters, no ( or - first", 2)
     if postpaid and prepaid is not None:
         fail("--prepaid and --postpaid exclude each other", 2)
     if limit is not None and not postpaid:
@@ -61,16 +62,20 @@ def create(
 def top_up(
     name: Name,
     amount: Annotated[str, typer.Argument(metavar="USD", help="How much, such as 5 or 0.25.")],
+    idempotency_key: Annotated[
+        str | None,
+        typer.Option(help="Your own name for this top-up: under it, it is booked once.", show_default=False),
+    ] = None,
+    note: Annotated[str | None, typer.Option(help="Kept with the transfer.", show_default=False)] = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Pay money into an account."""
     nanos = _nanos(amount)
-    if nanos == 0:
-        fail("a top-up is more than zero", 2)
 
     async def work(_: SqlStore, accounts: Accounts) -> tuple[Account, Balance]:
-        return await accounts.find(name), await accounts.top_up(name, nanos)
+        paid_in = await accounts.top_up(name, nanos, idempotency_key, note)
+        return paid_in.account, paid_in.balance
 
     _show([with_books(database_url, work)], as_json=as_json, single=True)
 
@@ -107,11 +112,15 @@ def _show(accounts: list[tuple[Account, Balance]], *, as_json: bool, single: boo
 def create_key(
     name: Name,
     label: Annotated[str, typer.Option(help="What the key is for.")] = "",
+    expires: Annotated[
+        datetime | None, typer.Option(help="When it stops being good, in UTC.", show_default=False)
+    ] = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key and show it, this once: only its hash is kept."""
-    key, account, row = with_books(database_url, lambda _, accounts: accounts.create_key(name, label))
+    expires_us = None if expires is None else int(expires.replace(tzinfo=UTC).timestamp()) * 1_000_000
+    key, account, row = with_books(database_url, lambda _, accounts: accounts.create_key(name, label, expires_us))
     if as_json:
         print_json({"key": key, **_described(account, row)})
     else:
@@ -138,19 +147,33 @@ def list_keys(
 
 
 @key_app.command("revoke")
-def revoke_key(
-    key: Annotated[
-        str, typer.Argument(help="The key, its number, or its hint as `key list` shows it.", show_default=False)
-    ],
-    database_url: DatabaseUrl = None,
-    as_json: AsJson = False,
-) -> None:
-    """Revoke a key. Every process stops answering it within a second."""
+def revoke_key(key: KeyNamed, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """Revoke a key for good. Every process stops answering it within a second."""
     account, row = with_books(database_url, lambda _, accounts: accounts.revoke_key(key))
     if as_json:
         print_json(_described(account, row))
     else:
         typer.echo(f"revoked {row.hint} of {account.name}")
+
+
+@key_app.command("disable")
+def disable_key(key: KeyNamed, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """Refuse a key until it is enabled again."""
+    _changed(key, database_url, "disabled", as_json=as_json, disabled=True)
+
+
+@key_app.command("enable")
+def enable_key(key: KeyNamed, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """Let a disabled key be good again."""
+    _changed(key, database_url, "enabled", as_json=as_json, disabled=False)
+
+
+def _changed(key: str, database_url: str | None, what: str, *, as_json: bool, disabled: bool) -> None:
+    account, row = with_books(database_url, lambda _, accounts: accounts.change_key(key, disabled=disabled))
+    if as_json:
+        print_json(_described(account, row))
+    else:
+        typer.echo(f"{what} {row.hint} of {account.name}")
 
 
 def _described(account: Account, key: Key) -> dict[str, object]:
@@ -159,6 +182,59 @@ def _described(account: Account, key: Key) -> dict[str, object]:
         "account": account.name,
         "hint": key.hint,
         "label": key.label,
+        "created": moment(key.created_us),
+        "revoked": moment(key.revoked_us),
+        "disabled": key.disabled,
+        "expires": moment(key.expires_us),
+    }
+
+
+@management_app.command("create")
+def create_management_key(
+    label: Annotated[str, typer.Option(help="Whose it is.")] = "",
+    account: Annotated[
+        str | None, typer.Option(help="The one account whose keys it manages; all where absent.", show_default=False)
+    ] = None,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a management key and show it, this once."""
+    key, row = with_books(database_url, lambda _, accounts: accounts.create_management_key(label, account))
+    if as_json:
+        print_json({"key": key, **_manager(row)})
+    else:
+        typer.echo(key)
+        typer.echo("Keep it: it is not shown again.", err=True)
+
+
+@management_app.command("list")
+def list_management_keys(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """Show the management keys."""
+    keys = [_manager(each) for each in with_books(database_url, lambda _, accounts: accounts.management_keys())]
+    if as_json:
+        print_json(keys)
+    else:
+        names = ("id", "hint", "label", "account_id", "created", "revoked")
+        rows = [["" if key[name] is None else key[name] for name in names] for key in keys]
+        print_table(("ID", "KEY", "LABEL", "ACCOUNT", "CREATED", "REVOKED"), rows)
+
+
+@management_app.command("revoke")
+def revoke_management_key(key: KeyNamed, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """Revoke a management key, at once."""
+    row = with_books(database_url, lambda _, accounts: accounts.revoke_management_key(key))
+    if as_json:
+        print_json(_manager(row))
+    else:
+        typer.echo(f"revoked {row.hint}")
+
+
+def _manager(key: ManagementKey) -> dict[str, object]:
+    return {
+        "id": key.id,
+        "hint": key.hint,
+        "label": key.label,
+        "account_id": key.account_id,
         "created": moment(key.created_us),
         "revoked": moment(key.revoked_us),
     }

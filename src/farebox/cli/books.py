@@ -1,5 +1,6 @@
 """`farebox statement`, `farebox reconcile`, `farebox audit`."""
 
+import time
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
@@ -8,11 +9,13 @@ import typer
 from farebox.accounts import Accounts, Statement
 from farebox.cli.accounts import Name
 from farebox.cli.session import AsJson, DatabaseUrl, fail, moment, print_json, print_table, with_books
+from farebox.core.allowances import DAY_US, date_of, day_of
 from farebox.core.audit import Audit
 from farebox.core.audit import audit as run_audit
 from farebox.core.ledger import HoldRow, Transfer
 from farebox.core.money import format_usd, is_readable_cost
 from farebox.core.usage import Cost, Nothing
+from farebox.ports import Activity
 from farebox.reconcile import NotOpen, decide, open_holds, take_up_orphans
 from farebox.store.books import SqlStore
 
@@ -80,6 +83,40 @@ def _line(transfer: Transfer, order: HoldRow | None) -> dict[str, Any]:
         "prompt_tokens": order.prompt_tokens if order else None,
         "answer_tokens": order.answer_tokens if order else None,
     }
+
+
+def activity(
+    name: Annotated[
+        str | None, typer.Argument(help="The account's name; all where absent.", show_default=False)
+    ] = None,
+    days: Annotated[int, typer.Option(help="UTC days, today's included.", min=1, max=3660)] = 30,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what was ordered and charged by day and model, the latest day first."""
+    now_us = time.time_ns() // 1000
+
+    async def work(_: SqlStore, accounts: Accounts) -> list[Activity]:
+        account = None if name is None else await accounts.find(name)
+        return await accounts.activity(account, None, (day_of(now_us) - days + 1) * DAY_US, now_us + DAY_US)
+
+    rows = [
+        {
+            "date": date_of(each.day),
+            "model": each.model,
+            "served_model": each.served_model,
+            "requests": each.requests,
+            "fares_usd": format_usd(each.fares_nanos),
+            "prompt_tokens": each.prompt_tokens,
+            "answer_tokens": each.answer_tokens,
+        }
+        for each in with_books(database_url, work)
+    ]
+    if as_json:
+        print_json(rows)
+    else:
+        columns = ("DATE", "MODEL", "SERVED BY", "ORDERS", "FARES", "PROMPT TOKENS", "ANSWER TOKENS")
+        print_table(columns, [list(row.values()) for row in rows])
 
 
 def reconcile(

@@ -3,7 +3,7 @@
 import typer
 
 from farebox import __version__
-from farebox.cli import accounts, books, serve
+from farebox.cli import accounts, books, limits, serve
 from farebox.cli.batch import batch
 from farebox.cli.database import db_app
 
@@ -18,9 +18,13 @@ app = typer.Typer(
 app.command("serve")(serve.serve)
 app.command("simulate")(serve.simulate)
 app.command("batch")(batch)
+accounts.account_app.command("limit")(limits.limit_account)
+accounts.key_app.command("limit")(limits.limit_key)
 app.add_typer(accounts.account_app, name="account")
 app.add_typer(accounts.key_app, name="key")
+app.add_typer(accounts.management_app, name="management-key")
 app.command("statement")(books.statement)
+app.command("activity")(books.activity)
 app.command("reconcile")(books.reconcile)
 app.command("audit")(books.audit)
 app.add_typer(db_app, name="db")

@@ -12,7 +12,7 @@ import typer
 from farebox import __version__
 from farebox.accounts import Accounts, NotFound
 from farebox.app import SIMULATOR_URL_VARIABLE, App, open_store
-from farebox.cli.session import DatabaseUrl, clear_errors, fail
+from farebox.cli.session import DatabaseUrl, clear_errors, fail, moment
 from farebox.core.ledger import HoldRow
 from farebox.core.money import format_usd, parse_usd
 from farebox.reconcile import take_up_orphans
@@ -37,6 +37,7 @@ class _Opening:
     accounts: int
     has_demo: bool
     orphans: list[HoldRow]
+    plans: str
 
 
 def serve(
@@ -90,6 +91,7 @@ async def _open(settings: Settings) -> _Opening:
     async with open_store(settings) as store:
         orphans = await take_up_orphans(store)
         accounts = Accounts(store, settings.every_plan)
+        plans = await _publish_plans(accounts)
         existing = await accounts.accounts()
         demo_key = None
         if settings.host not in LOOPBACK:
@@ -98,7 +100,19 @@ async def _open(settings: Settings) -> _Opening:
             await accounts.create(DEMO_ACCOUNT, "paying", 0, parse_usd(DEMO_USD))
             demo_key, _, _ = await accounts.create_key(DEMO_ACCOUNT, "made at the first start")
         has_demo = any(account.name == DEMO_ACCOUNT for account, _ in existing)
-        return _Opening(demo_key, len(existing), has_demo, orphans)
+        return _Opening(demo_key, len(existing), has_demo, orphans, plans)
+
+
+async def _publish_plans(accounts: Accounts) -> str:
+    """Serve under this node's plans from now on, on every node; what that changes, in words."""
+    changed = await accounts.publish_plans(socket.gethostname())
+    if changed is None:
+        return ""
+    before, others = changed
+    return (
+        f"Plans: not those that {before.by} published at {moment(before.published_us)} ({others})."
+        " This node started last: all nodes serve under its plans now."
+    )
 
 
 async def _refuse_demo(accounts: Accounts, host: str) -> None:
@@ -149,6 +163,8 @@ def _banner(settings: Settings, port: int, opening: _Opening) -> str:
             f"Account `{DEMO_ACCOUNT}` is from a simulated start, and its key now spends real money. To stop that:",
             f"  farebox key list {DEMO_ACCOUNT}, then farebox key revoke ID",
         ]
+    if opening.plans:
+        lines += ["", opening.plans]
     if opening.orphans:
         lines += [
             "",

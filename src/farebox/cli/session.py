@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 
-from farebox.accounts import Accounts, NotFound
+from farebox.accounts import Accounts, BadTerms, NotFound, OtherTopUpBefore
 from farebox.app import open_store
 from farebox.ports import BooksUnavailable, NameTaken
 from farebox.settings import BadSettings, Settings, load
@@ -40,7 +40,9 @@ def clear_errors() -> Iterator[None]:
         fail(str(error), 2)
     except NameTaken as error:
         fail(f"there is an account `{error}` already")
-    except (NotFound, UnusableBooks, BooksUnavailable) as error:
+    except BadTerms as error:
+        fail(str(error), 2)
+    except (NotFound, OtherTopUpBefore, UnusableBooks, BooksUnavailable) as error:
         fail(str(error))
 
 
@@ -49,7 +51,9 @@ def with_books(database_url: str | None, work: Callable[[SqlStore, Accounts], Aw
 
     async def run(settings: Settings) -> T:
         async with open_store(settings) as store:
-            return await work(store, Accounts(store, settings.every_plan))
+            published = await store.published_plans()
+            plans = {plan.name: plan for plan in published.plans} if published else {}
+            return await work(store, Accounts(store, {**settings.every_plan, **plans}))
 
     with clear_errors():
         settings = load(database_url=database_url)

@@ -1,11 +1,22 @@
-"""The audit: every fare computed again from what is stored, every balance again from its transfers."""
+"""The audit: every fare computed again from what is stored, every balance and allowance again from its transfers."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from farebox.core.allowances import PERIODS, SECOND_US, Allowance, began_us
 from farebox.core.charges import Charge
-from farebox.core.ledger import CASH, FARES, Balance, ChargedFare, HoldRow, Transfer, charged_fare, settlement_id
+from farebox.core.ledger import (
+    CASH,
+    FARES,
+    Balance,
+    ChargedFare,
+    HoldRow,
+    Transfer,
+    charged_fare,
+    owners_of,
+    settlement_id,
+)
 from farebox.core.money import events_ceil, format_usd, is_readable_cost
 
 
@@ -47,12 +58,15 @@ class Rows(Protocol):
 
     def charges(self) -> Iterable[Charge]: ...
 
+    def allowances(self) -> Iterable[Allowance]: ...
+
 
 def audit(rows: Rows) -> Audit:
     """Go through all rows."""
     found = Audit()
     told = {fare.transfer_id: fare for fare in rows.charged_fares()}
     found.differences += _charge_differences(rows.charges(), told.values(), found)
+    tallies = {allowance.owner: _Tally(allowance) for allowance in rows.allowances()}
     sums: dict[int, _Sums] = {}
     held: dict[str, Transfer] = {}
     ended: dict[str, Transfer] = {}
@@ -64,6 +78,10 @@ def audit(rows: Rows) -> Audit:
         found.unresolved += hold.is_unresolved
         ending = ended.pop(settlement_id(hold.id), None)
         found.differences += _hold_differences(hold, held.pop(hold.id, None), ending)
+        if tallies:
+            for owner in owners_of(hold.account_id, hold.key_id):
+                if owner in tallies:
+                    tallies[owner].take(hold, ending)
         events = (ending.events or 0) if ending is not None else 0
         found.differences += _outside_differences(charged_fare(hold, events), told.pop(settlement_id(hold.id), None))
     found.differences += [f"transfer {t.id}: holds money for an order that is not in the books" for t in held.values()]
@@ -72,6 +90,7 @@ def audit(rows: Rows) -> Audit:
     for balance in rows.balances():
         found.accounts += 1
         found.differences += _balance_differences(balance, sums.get(balance.account_id, _Sums()))
+    found.differences += [difference for tally in tallies.values() for difference in tally.differences()]
     rest = sum(each.credits - each.debits for each in sums.values())
     if rest:
         found.differences.append(f"the books do not balance: credits exceed debits by ${format_usd(rest)}")
@@ -164,6 +183,51 @@ def _charge_differences(charges: Iterable[Charge], fares: Iterable[ChargedFare],
         if (total := sums.pop(charge.id, 0)) != charge.count:
             wrong.append(f"charge {charge.id}: {charge.count} events, its fares say {total}")
     return [*wrong, *(f"charge {name}: has fares, and is not in the books" for name in sums)]
+
+
+_CLOCKS_US = 60 * SECOND_US
+"""How far nodes' clocks may be apart: a fare booked at a day's end by one may count in the next day, and never in
+none."""
+
+
+class _Tally:
+    """What counts against an allowance, added up again."""
+
+    def __init__(self, allowance: Allowance) -> None:
+        self._allowance = allowance
+        self._began = {period: began_us(period, allowance.counted_us) for period in PERIODS}
+        self._spent = dict.fromkeys(PERIODS, 0)
+        self._around = dict.fromkeys(PERIODS, 0)
+        self._pending = 0
+        self._at_once = 0
+
+    def take(self, hold: HoldRow, ending: Transfer | None) -> None:
+        """An order of its account or key."""
+        if ending is None:
+            self._pending += hold.amount_nanos
+            self._at_once += hold.state == "pending"
+        elif ending.is_fare:
+            for period, began in self._began.items():
+                if ending.created_us >= began:
+                    self._spent[period] += ending.amount_nanos
+                elif ending.created_us >= began - _CLOCKS_US:
+                    self._around[period] += ending.amount_nanos
+
+    def differences(self) -> list[str]:
+        allowance, wrong = self._allowance, []
+        if (allowance.pending_nanos, allowance.at_once) != (self._pending, self._at_once):
+            wrong.append(
+                f"{allowance.owner}: ${format_usd(allowance.pending_nanos)} held and {allowance.at_once} orders being"
+                f" served count against its limits; its holds say ${format_usd(self._pending)}, {self._at_once}"
+            )
+        for period in PERIODS:
+            stored, spent = allowance.spent_nanos(period, allowance.counted_us), self._spent[period]
+            if not spent <= stored <= spent + self._around[period]:
+                wrong.append(
+                    f"{allowance.owner}: ${format_usd(stored)} of its limit ({period}) are used; its fares say"
+                    f" ${format_usd(spent)}"
+                )
+        return wrong
 
 
 def _balance_differences(balance: Balance, sums: _Sums) -> list[str]:

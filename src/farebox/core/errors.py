@@ -73,6 +73,28 @@ def too_many(message: str, retry_after_seconds: int) -> Refusal:
     return Refusal(429, "rate_limit_exceeded", message, headers={"retry-after": str(retry_after_seconds)})
 
 
+def over_limit(message: str, *, limit_source: str, most: int, remaining: int, reset_ms: int, wait_ms: int) -> Refusal:
+    """429 in the shape of OpenRouter's own limits: `reset_ms` since 1970, the headers in the metadata, too."""
+    limits = {
+        "X-RateLimit-Limit": str(most),
+        "X-RateLimit-Remaining": str(remaining),
+        "X-RateLimit-Reset": str(reset_ms),
+    }
+    wait_seconds = max(1, -(-wait_ms // 1000))
+    return Refusal(
+        429,
+        "rate_limit_exceeded",
+        message,
+        headers={"retry-after": str(wait_seconds), **{name.lower(): value for name, value in limits.items()}},
+        metadata={
+            "headers": limits,
+            "limit_source": limit_source,
+            "remedy_hint": f"Wait {wait_seconds} s, or ask for a higher limit",
+            "provider_name": None,
+        },
+    )
+
+
 def headers_too_large(limit_bytes: int) -> Refusal:
     return Refusal(431, "invalid_request", f"the request line and headers are over {limit_bytes} bytes")
 

@@ -29,8 +29,8 @@ def read_order(body: bytes, wire: Format, plan: Plan) -> Order:
     """
     asked = wire.read(body)
     for model in asked.models:
-        if not plan.allows(model):
-            raise forbidden(f"the plan `{plan.name}` does not include the model `{model}`")
+        if (refusing := plan.refusing(model)) is not None:
+            raise forbidden(f"{refusing} does not include the model `{model}`")
     order = Order(asked, body, asked.answer_tokens)
     return order if plan.answer_tokens_max is None else capped(order, wire, plan.answer_tokens_max)
 

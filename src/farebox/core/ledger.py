@@ -14,6 +14,7 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
+from farebox.core.allowances import Allowance, Exceeded, Period, owner_of
 from farebox.core.money import events_ceil
 from farebox.core.questions import FIRST_US
 from farebox.core.usage import Cost, Nothing, Unknown, Verdict
@@ -93,6 +94,7 @@ class HoldRow(Struct, frozen=True):
 
     While it is open, `ask_us` is when the upstream is next asked what it cost, None when nobody will ask again; `asks`
     counts the questions. `charge_to` and `charge_times` as in `Outside`, None where nobody outside is told.
+    `reserved_tokens` are those counted in advance, where tokens are limited.
     """
 
     id: str
@@ -116,6 +118,7 @@ class HoldRow(Struct, frozen=True):
     ask_us: int | None = None
     charge_to: str | None = None
     charge_times: int | None = None
+    reserved_tokens: int | None = None
 
     @property
     def is_unresolved(self) -> bool:
@@ -172,7 +175,7 @@ KEY_LIFE_US = 24 * 3600 * 1_000_000
 
 
 class TopUp(Struct, frozen=True):
-    """Pay money into an account. The id makes it idempotent."""
+    """Pay money into an account. The id makes it idempotent: it stands for one amount to one account."""
 
     id: str
     account_id: int
@@ -182,9 +185,11 @@ class TopUp(Struct, frozen=True):
 
 
 class PlaceHold(Struct, frozen=True):
-    """Set money aside: `wanted_nanos` if the account has them, what it has down to `least_nanos` otherwise.
+    """Set money aside: `wanted_nanos` if the account has them and limits leave them, what there is down to
+    `least_nanos` otherwise; and the same for the tokens that the order may become, where they are limited.
 
-    Nothing is set aside where `repeatable` names an order that was placed before.
+    Nothing is set aside where `repeatable` names an order that was placed before. Rates are those of orders: what
+    `is_order` denies is bound by money alone.
     """
 
     id: str
@@ -199,6 +204,9 @@ class PlaceHold(Struct, frozen=True):
     created_us: int
     repeatable: Repeatable | None = None
     outside: Outside | None = None
+    wanted_tokens: int = 0
+    least_tokens: int = 0
+    is_order: bool = True
 
 
 class NameGeneration(Struct, frozen=True):
@@ -237,13 +245,22 @@ Command = TopUp | PlaceHold | NameGeneration | Settle | AskLater
 
 
 class Done(Struct, frozen=True):
-    """A top-up or a generation's name is in the books."""
+    """A top-up or a generation's name is in the books; `is_repeat` where the top-up was before."""
+
+    is_repeat: bool = False
+
+
+class OtherTopUp(Struct, frozen=True):
+    """The id stands for another top-up; nothing was paid in."""
+
+    transfer: Transfer
 
 
 class Held(Struct, frozen=True):
-    """The money is set aside."""
+    """The money is set aside. `tokens` is what the order may become, where tokens are limited."""
 
     amount_nanos: int
+    tokens: int | None = None
 
 
 class Repeated(Struct, frozen=True):
@@ -254,9 +271,12 @@ class Repeated(Struct, frozen=True):
 
 
 class NotCovered(Struct, frozen=True):
-    """The account cannot cover the least that was asked; nothing was set aside."""
+    """The account cannot cover the least that was asked, or a limit does not leave it (`owner`'s, for a period);
+    nothing was set aside."""
 
     available_nanos: int
+    owner: str | None = None
+    period: Period | None = None
 
 
 class Settled(Struct, frozen=True):
@@ -273,7 +293,7 @@ class NoSuchRow(Struct, frozen=True):
     name: str
 
 
-Outcome = Done | Held | Repeated | NotCovered | Settled | NoSuchRow
+Outcome = Done | OtherTopUp | Held | Repeated | NotCovered | Exceeded | Settled | NoSuchRow
 
 
 def settlement_id(hold_id: str) -> str:
@@ -288,6 +308,11 @@ def charged_fare(hold: HoldRow, events: int) -> ChargedFare | None:
     return ChargedFare(settlement_id(hold.id), hold.charge_to, events * hold.charge_times)
 
 
+def owners_of(account_id: int, key_id: int) -> tuple[str, str]:
+    """Whose allowances an order counts against."""
+    return owner_of("account", account_id), owner_of("key", key_id)
+
+
 def account_of(command: Command) -> int | None:
     return command.account_id if isinstance(command, TopUp | PlaceHold) else None
 
@@ -300,9 +325,9 @@ class Page:
     """The part of the books that one batch touches, and the rows it adds.
 
     `booked` are the transfers already there under an id that the batch names, `uses` those of its idempotency keys;
-    `holds` has the holds of both. After `decide` for each command, write `new_transfers`, `new_holds`,
-    `changed_holds`, `changed_balances`, `new_uses` (in place of older ones of their keys), `kept_answers` and
-    `charged_fares`.
+    `holds` has the holds of both, `allowances` those of the accounts and keys of all. After `decide` for each command,
+    write `new_transfers`, `new_holds`, `changed_holds`, `changed_balances`, `changed_allowances`, `new_uses` (in place
+    of older ones of their keys), `kept_answers` and `charged_fares`.
     """
 
     def __init__(
@@ -311,7 +336,9 @@ class Page:
         holds: Iterable[HoldRow],
         booked: Iterable[Transfer] = (),
         uses: Iterable[KeyUse] = (),
+        allowances: Iterable[Allowance] = (),
     ) -> None:
+        self._allowances = {allowance.owner: allowance for allowance in allowances}
         self._balances = {balance.account_id: balance for balance in balances}
         self._holds = {hold.id: hold for hold in holds}
         self._booked = {transfer.id: transfer for transfer in booked}
@@ -323,6 +350,7 @@ class Page:
         self._new_holds: set[str] = set()
         self._changed_holds: set[str] = set()
         self._changed_balances: set[int] = set()
+        self._changed_allowances: set[str] = set()
 
     @property
     def new_holds(self) -> list[HoldRow]:
@@ -335,6 +363,10 @@ class Page:
     @property
     def changed_balances(self) -> list[Balance]:
         return [self._balances[account_id] for account_id in self._changed_balances]
+
+    @property
+    def changed_allowances(self) -> list[Allowance]:
+        return [self._allowances[owner] for owner in self._changed_allowances]
 
     def decide(self, command: Command, worker: str) -> Outcome:
         match command:
@@ -352,33 +384,49 @@ class Page:
     def _top_up(self, command: TopUp) -> Outcome:
         if command.account_id not in self._balances:
             return NoSuchRow(f"account {command.account_id}")
-        if command.id not in self._booked:
-            self._book(
-                Transfer(
-                    command.id,
-                    "top-up",
-                    debit_account=CASH,
-                    credit_account=command.account_id,
-                    amount_nanos=command.amount_nanos,
-                    created_us=command.created_us,
-                    note=command.note,
-                )
+        if (booked := self._booked.get(command.id)) is not None:
+            is_same = (booked.credit_account, booked.amount_nanos) == (command.account_id, command.amount_nanos)
+            return Done(is_repeat=True) if is_same else OtherTopUp(booked)
+        self._book(
+            Transfer(
+                command.id,
+                "top-up",
+                debit_account=CASH,
+                credit_account=command.account_id,
+                amount_nanos=command.amount_nanos,
+                created_us=command.created_us,
+                note=command.note,
             )
-            self._move(command.account_id, credits_nanos=command.amount_nanos)
+        )
+        self._move(command.account_id, credits_nanos=command.amount_nanos)
         return Done()
 
     def _place_hold(self, command: PlaceHold, worker: str) -> Outcome:
         balance = self._balances.get(command.account_id)
         if balance is None:
             return NoSuchRow(f"account {command.account_id}")
-        if command.id in self._holds:
-            return Held(self._holds[command.id].amount_nanos)
+        if (placed := self._holds.get(command.id)) is not None:
+            return Held(placed.amount_nanos, placed.reserved_tokens)
         if command.repeatable is not None and (repeated := self._find_use(command, command.repeatable)) is not None:
             return repeated
-        available = balance.available_nanos
+        allowances = self._allowances_of(command.account_id, command.key_id)
+        available, owner, period = balance.available_nanos, None, None
+        tokens: int | None = None
+        for allowance in allowances:
+            if command.is_order and (exceeded := allowance.refuse(command.created_us, command.least_tokens)):
+                return exceeded
+            within = allowance.available_nanos(command.created_us)
+            if within is not None and (available is None or within[0] < available):
+                available, period = within
+                owner = allowance.owner
+            if (left := allowance.tokens_available(command.created_us)) is not None:
+                tokens = min(left, command.wanted_tokens if tokens is None else tokens)
         if available is not None and available < command.least_nanos:
-            return NotCovered(max(0, available))
+            return NotCovered(max(0, available), owner, period)
         amount = command.wanted_nanos if available is None else min(command.wanted_nanos, max(0, available))
+        for allowance in allowances:
+            began = allowance.began(command.created_us, tokens or 0) if command.is_order else allowance
+            self._allow(began.held(amount))
         self._holds[command.id] = HoldRow(
             command.id,
             command.account_id,
@@ -393,6 +441,7 @@ class Page:
             command.created_us,
             charge_to=command.outside.charge_to if command.outside else None,
             charge_times=command.outside.times if command.outside else None,
+            reserved_tokens=tokens,
         )
         self._new_holds.add(command.id)
         self._book(
@@ -401,7 +450,7 @@ class Page:
         self._move(command.account_id, pending_nanos=amount)
         if command.repeatable is not None:
             self._use_key(command, command.repeatable)
-        return Held(amount)
+        return Held(amount, tokens)
 
     def _find_use(self, command: PlaceHold, repeatable: Repeatable) -> Repeated | None:
         """The order that the key stands for. One that the upstream did not take up has left its key free again."""
@@ -440,19 +489,28 @@ class Page:
             return Settled(hold.state, ending.events, ending.amount_nanos if hold.state == "posted" else None)
         if command.answer is not None:
             self.kept_answers.append(command.answer)
+        allowances = self._allowances_of(hold.account_id, hold.key_id)
         match command.verdict:
             case Unknown(reason):
                 self._change(_completed(hold, command, "open", reason))
+                if hold.state == "pending":
+                    for allowance in allowances:
+                        self._allow(allowance.left_open())
                 return Settled("open")
             case Nothing():
                 self._end(hold, command, "voided", hold.amount_nanos if command.decision is None else 0)
                 self._move(hold.account_id, pending_nanos=-hold.amount_nanos)
+                for allowance in allowances:
+                    self._allow(_freed(allowance, hold, 0))
                 return Settled("voided")
             case Cost(amount):
                 events = events_ceil(amount)
                 fare = events * hold.event_price_nanos
                 self._end(hold, command, "posted", fare, amount, events)
                 self._move(hold.account_id, debits_nanos=fare, pending_nanos=-hold.amount_nanos)
+                for allowance in allowances:
+                    freed = _freed(allowance, hold, _tokens(command))
+                    self._allow(freed.charged(fare, command.created_us))
                 if (charged := charged_fare(hold, events)) is not None:
                     self.charged_fares.append(charged)
                 return Settled("posted", events, fare)
@@ -495,9 +553,33 @@ class Page:
         self._holds[hold.id] = hold
         self._changed_holds.add(hold.id)
 
+    def _allowances_of(self, account_id: int, key_id: int) -> list[Allowance]:
+        if not self._allowances:
+            return []
+        return [found for owner in owners_of(account_id, key_id) if (found := self._allowances.get(owner)) is not None]
+
+    def _allow(self, allowance: Allowance) -> None:
+        self._allowances[allowance.owner] = allowance
+        self._changed_allowances.add(allowance.owner)
+
     def _move(self, account_id: int, credits_nanos: int = 0, debits_nanos: int = 0, pending_nanos: int = 0) -> None:
         self._balances[account_id] = self._balances[account_id].moved(credits_nanos, debits_nanos, pending_nanos)
         self._changed_balances.add(account_id)
+
+
+def _freed(allowance: Allowance, hold: HoldRow, tokens: int | None) -> Allowance:
+    """With the hold ended, and its tokens as many as there were; None where that is not known: then they stay."""
+    freed = allowance.ended(hold.amount_nanos, was_served=hold.state == "pending")
+    if tokens is None or hold.reserved_tokens is None:
+        return freed
+    return freed.corrected(hold.created_us, tokens - hold.reserved_tokens)
+
+
+def _tokens(command: Settle) -> int | None:
+    """What the order became, both ways."""
+    if command.prompt_tokens is None and command.answer_tokens is None:
+        return None
+    return (command.prompt_tokens or 0) + (command.answer_tokens or 0)
 
 
 def _completed(hold: HoldRow, command: Settle, state: HoldState, reason: str | None) -> HoldRow:

@@ -6,30 +6,54 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from farebox.core.allowances import Limits
 from farebox.core.money import EVENT_NANOS, events_ceil
 
 FREE_ANSWER_TOKENS_MAX = 2048
 
 
-class Plan(Struct, frozen=True):
+class Plan(Struct, frozen=True, omit_defaults=True):
     """What an event costs a caller, how long an answer may be, which models may be asked.
 
     `event_price_nanos` is the plan's multiplier times an event, so that a fare is one integer product.
-    `models` are shell patterns over model ids (`openai/*`); None allows every model.
+    `models` are shell patterns over model ids (`openai/*`); None allows every model. `narrower` are those of limits
+    that must allow a model, too, and whose they are.
     """
 
     name: str
     event_price_nanos: int
     answer_tokens_max: int | None = None
     models: tuple[str, ...] | None = None
+    narrower: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     def fare_nanos(self, cost: Decimal) -> int:
         """The fare of a readable cost in USD."""
         return events_ceil(cost) * self.event_price_nanos
 
+    def narrowed(self, whose: str, limits: Limits) -> "Plan":
+        """The plan within limits: of models those that both allow, of answers the shorter."""
+        caps = [cap for cap in (self.answer_tokens_max, limits.answer_tokens_max) if cap is not None]
+        narrower = self.narrower if limits.models is None else (*self.narrower, (whose, limits.models))
+        return replace(self, answer_tokens_max=min(caps, default=None), narrower=narrower)
+
+    def refusing(self, model: str) -> str | None:
+        """What does not include a model; None where it is allowed."""
+        if self.models is not None and not _matches(model, self.models):
+            return f"the plan `{self.name}`"
+        return next((whose for whose, patterns in self.narrower if not _matches(model, patterns)), None)
+
+    @property
+    def allows_all(self) -> bool:
+        return self.models is None and not self.narrower
+
     def allows(self, model: str) -> bool:
-        return self.models is None or any(fnmatchcase(model, pattern) for pattern in self.models)
+        return self.refusing(model) is None
+
+
+def _matches(model: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(model, pattern) for pattern in patterns)
 
 
 def event_price_nanos(multiplier: Decimal) -> int:

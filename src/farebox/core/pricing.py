@@ -173,11 +173,14 @@ def find_rates(prices: PriceList, model: str) -> Rates:
 
 
 class Ceiling(Struct, frozen=True):
-    """The most an order can cost, in USD: a part that its answer does not change, and a price a token of answer."""
+    """The most an order can cost, in USD: a part that its answer does not change, and a price a token of answer; and
+    the most tokens it can become. `tokens` is the longest of the `answers` that are asked for."""
 
     fixed: Decimal
     token: Decimal
     tokens: int
+    prompt_tokens: int = 0
+    answers: int = 1
 
     def cost(self, answer_tokens: int) -> Decimal:
         return min(self.fixed + self.token * answer_tokens, COST_MAX_USD)
@@ -195,6 +198,20 @@ class Ceiling(Struct, frozen=True):
         budget = events_usd(max(0, nanos) // plan.event_price_nanos)
         return min(self.tokens, floor_units(budget - self.fixed, self.token)) if self.token else self.tokens
 
+    @property
+    def all_tokens(self) -> int:
+        """Prompt and answers together."""
+        return self.prompt_tokens + self.answers * self.tokens
+
+    @property
+    def least_tokens(self) -> int:
+        """The same with the shortest answers that are worth sending."""
+        return self.prompt_tokens + self.answers * min(self.tokens, LEAST_ANSWER_TOKENS)
+
+    def tokens_within(self, all_tokens: int) -> int:
+        """The longest answer that so many tokens leave."""
+        return min(self.tokens, (all_tokens - self.prompt_tokens) // self.answers) if self.answers else self.tokens
+
 
 def ceiling(asked: Asked, answer_tokens: int | None, prices: PriceList) -> Ceiling:
     """The ceiling of what was asked: the dearest of its models, for each part.
@@ -204,14 +221,17 @@ def ceiling(asked: Asked, answer_tokens: int | None, prices: PriceList) -> Ceili
     """
     fixed = token = _ZERO
     tokens = 1
+    prompt_tokens = 0
     for model in asked.models:
         rates = find_rates(prices, model)
         context = rates.context_tokens or CONTEXT_TOKENS_MAX
         context *= asked.prompts
         prompt = context if asked.prompt_is_open else min(context, asked.prompt_bytes + asked.images * IMAGE_TOKENS_MAX)
+        prompt_tokens = max(prompt_tokens, prompt)
         fixed = max(fixed, rates.request + rates.prompt * prompt + rates.image * asked.images)
         token = max(token, rates.answer * asked.answers)
         tokens = max(tokens, min(answer_tokens or rates.answer_tokens_max, rates.answer_tokens_max))
     if asked.is_premium:
         fixed, token = fixed * PREMIUM_FACTOR, token * PREMIUM_FACTOR
-    return Ceiling(fixed + EXTRAS_USD if asked.prompt_is_open else fixed, token, tokens)
+    fixed = fixed + EXTRAS_USD if asked.prompt_is_open else fixed
+    return Ceiling(fixed, token, tokens, prompt_tokens, asked.answers)

@@ -1,10 +1,16 @@
 """The books in an SQL database: one writer a process, several processes on one database."""
 
+import asyncio
 import json
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Self
 
+from msgspec.structs import replace
+
+from farebox.core.allowances import NO_LIMITS, PERIODS, Allowance, Limits, Period, began_us, owner_of
 from farebox.core.charges import Charge
 from farebox.core.ledger import (
     Balance,
@@ -21,10 +27,21 @@ from farebox.core.ledger import (
     Transfer,
     account_of,
     hold_of,
+    owners_of,
     settlement_id,
 )
 from farebox.crash import crash_points
-from farebox.ports import Account, BooksUnavailable, Key, NameTaken, NotEnded, Snapshot
+from farebox.ports import (
+    Account,
+    Activity,
+    BooksUnavailable,
+    Key,
+    ManagementKey,
+    NameTaken,
+    NotEnded,
+    PublishedPlans,
+    Snapshot,
+)
 from farebox.store import sql
 from farebox.store.desk import Desk
 from farebox.store.engine import Db, Engine, InDoubt
@@ -45,6 +62,8 @@ class SqlStore:
         self._writer_db = engine.connect()
         self._writer: GroupWriter | None = None
         self._life = engine.live(worker)
+        self._notices = engine.notices()
+        self._listening = ThreadPoolExecutor(1, thread_name_prefix="farebox-notices")
 
     @classmethod
     async def open(cls, engine: Engine, worker: str) -> Self:
@@ -59,6 +78,9 @@ class SqlStore:
         await self._desk.close()
         self._writer_db.close()
         self._life.release()
+        # It may be waiting, and then ends by itself within the time that a wait takes.
+        self._listening.submit(self._notices.close if self._notices else lambda: None)
+        await asyncio.to_thread(self._listening.shutdown)
 
     # Ledger
 
@@ -103,10 +125,14 @@ class SqlStore:
         gone = [worker for worker in workers if worker != self.worker and self.engine.is_gone(self._desk.db, worker)]
         if not gone:
             return []
-        with self._desk.transaction():
-            rows = self._desk.db.execute(sql.OPEN_ORPHANS, (json.dumps(gone),)).fetchall()
+        with self._desk.transaction() as db:
+            orphans = [sql.hold_from(row) for row in db.execute(sql.OPEN_ORPHANS, (json.dumps(gone),)).fetchall()]
+            # As everywhere: holds, balances, allowances. Behind the balance's lock none is being set up.
+            db.execute(sql.LOCK_BALANCES, (json.dumps(sorted({hold.account_id for hold in orphans})),)).fetchall()
+            left = Counter(owner for hold in orphans for owner in owners_of(hold.account_id, hold.key_id))
+            db.executemany(sql.NOT_SERVED_ANY_MORE, [(count, owner) for owner, count in sorted(left.items())])
         self.engine.forget(gone)
-        return [sql.hold_from(row) for row in rows]
+        return orphans
 
     def _commit(self, batch: list[Command]) -> list[Outcome | Exception]:
         try:
@@ -118,8 +144,16 @@ class SqlStore:
         except Exception as error:  # noqa: BLE001 - the edge of the writer's thread, which must outlive it
             # A guard refused a row: the schema's or an assertion. One command's fault must not undo its neighbours'.
             if len(batch) == 1:
-                return [error]
+                # Another node may have booked the same top-up meanwhile: then it is there now.
+                is_met = isinstance(batch[0], TopUp) and isinstance(error, self.engine.conflicting)
+                return [self._again(batch[0])] if is_met else [error]
             return [outcome for command in batch for outcome in self._commit([command])]
+
+    def _again(self, command: Command) -> Outcome | Exception:
+        try:
+            return self._commit_together([command])[0]
+        except Exception as error:  # noqa: BLE001 - as above
+            return error
 
     def _commit_together(self, batch: list[Command]) -> list[Outcome]:
         db = self._writer_db
@@ -130,6 +164,8 @@ class SqlStore:
             db.executemany(sql.INSERT_TRANSFER, map(sql.transfer_row, page.new_transfers))
             db.executemany(sql.UPDATE_HOLD, map(sql.hold_changes, page.changed_holds))
             db.executemany(sql.UPDATE_BALANCE, map(sql.balance_changes, page.changed_balances))
+            if page.changed_allowances:
+                db.executemany(sql.UPDATE_ALLOWANCE, map(sql.allowance_changes, page.changed_allowances))
             if page.new_uses:
                 db.executemany(sql.PUT_KEY_USE, map(sql.key_use_row, page.new_uses))
             if page.kept_answers:
@@ -156,11 +192,11 @@ class SqlStore:
             raise NameTaken(name) from error
 
     async def accounts(self) -> list[Account]:
-        return await self._desk.do(lambda: [Account(*row) for row in self._desk.db.execute(sql.ACCOUNTS)])
+        return await self._desk.do(lambda: [sql.account_from(row) for row in self._desk.db.execute(sql.ACCOUNTS)])
 
     async def find_account(self, name: str) -> Account | None:
         rows = await self._desk.rows(sql.ACCOUNT_NAMED, (name,))
-        return Account(*rows[0]) if rows else None
+        return sql.account_from(rows[0]) if rows else None
 
     async def create_key(self, account_id: int, label: str, digest: bytes, hint: str, created_us: int) -> Key:
         def create() -> int:
@@ -173,23 +209,85 @@ class SqlStore:
         return Key(key_id, account_id, label, digest, hint, created_us)
 
     async def keys(self, account_id: int) -> list[Key]:
-        return await self._desk.do(lambda: [Key(*row) for row in self._desk.db.execute(sql.KEYS, (account_id,))])
+        return [sql.key_from(row) for row in await self._desk.rows(sql.KEYS, (account_id,))]
 
     async def find_key(self, digest: bytes) -> tuple[Account, Key] | None:
         rows = await self._desk.rows(sql.KEY_OF_DIGEST, (digest,))
-        return (Account(*rows[0][:4]), Key(*rows[0][4:])) if rows else None
+        return sql.account_and_key_from(rows[0]) if rows else None
 
-    async def revoke_key(self, key_id: int, revoked_us: int) -> None:
-        def revoke() -> None:
+    async def change_key(self, key: Key) -> None:
+        def change() -> None:
             with self._desk.transaction() as db:
-                db.execute(sql.REVOKE_KEY, (revoked_us, key_id))
+                db.execute(sql.CHANGE_KEY, sql.key_changes(key))
                 db.execute(sql.BUMP_REVISION)
 
-        await self._desk.do(revoke)
+        await self._desk.do(change)
+
+    async def allowance(self, owner: str) -> Allowance | None:
+        rows = await self._desk.rows(sql.ALLOWANCES, (json.dumps([owner]),))
+        return sql.allowance_from(rows[0]) if rows else None
+
+    async def set_limits(self, account_id: int, key_id: int | None, limits: Limits, now_us: int) -> None:
+        owner = owner_of("account", account_id) if key_id is None else owner_of("key", key_id)
+
+        def change() -> None:
+            with self._desk.transaction() as db:
+                # Every order of the account waits here, so none is left out of what is counted, or counted twice.
+                db.execute(sql.LOCK_BALANCES, (json.dumps([account_id]),)).fetchall()
+                before = [sql.allowance_from(row) for row in db.execute(sql.ALLOWANCES, (json.dumps([owner]),))]
+                db.execute(sql.DROP_ALLOWANCE, (owner,))
+                if limits != NO_LIMITS:
+                    minute = before[0].minute if before else ()
+                    found = _count(db, Allowance(owner, account_id, limits, minute=minute), key_id, now_us)
+                    db.execute(sql.INSERT_ALLOWANCE, sql.allowance_row(found))
+                db.execute(sql.BUMP_REVISION)
+
+        await self._desk.do(change)
+
+    async def create_management_key(
+        self, label: str, digest: bytes, hint: str, account_id: int | None, created_us: int
+    ) -> ManagementKey:
+        given = (label, digest, hint, account_id, created_us)
+
+        def create() -> int:
+            with self._desk.transaction() as db:
+                return int(db.execute(sql.INSERT_MANAGEMENT_KEY, given).fetchone()[0])
+
+        return ManagementKey(await self._desk.do(create), *given)
+
+    async def management_keys(self) -> list[ManagementKey]:
+        return [ManagementKey(*row) for row in await self._desk.rows(sql.MANAGEMENT_KEYS)]
+
+    async def find_management_key(self, digest: bytes) -> ManagementKey | None:
+        rows = await self._desk.rows(sql.MANAGEMENT_KEY_OF_DIGEST, (digest,))
+        return ManagementKey(*rows[0]) if rows else None
+
+    async def revoke_management_key(self, key_id: int, revoked_us: int) -> None:
+        await self._desk.write(sql.REVOKE_MANAGEMENT_KEY, (revoked_us, key_id))
+
+    async def published_plans(self) -> PublishedPlans | None:
+        rows = await self._desk.rows(sql.PUBLISHED_PLANS)
+        return sql.published_from(rows[0]) if rows else None
+
+    async def publish_plans(self, published: PublishedPlans) -> None:
+        def publish() -> None:
+            with self._desk.transaction() as db:
+                # First, so that of two that publish at once one waits here, and one row is left.
+                db.execute(sql.BUMP_REVISION)
+                db.execute(sql.DROP_PUBLISHED_PLANS)
+                db.execute(sql.PUBLISH_PLANS, sql.published_row(published))
+
+        await self._desk.do(publish)
 
     async def revision(self) -> int:
         row = await self._desk.do(lambda: self._desk.db.execute(sql.REVISION).fetchone())
         return int(row[0])
+
+    async def wait_for_change(self, seconds: float) -> None:
+        if self._notices is None:
+            await asyncio.sleep(seconds)
+        else:
+            await asyncio.get_running_loop().run_in_executor(self._listening, self._notices.wait, seconds)
 
     # Books
 
@@ -224,6 +322,16 @@ class SqlStore:
         row = await self._desk.do(lambda: self._desk.db.execute(sql.USAGE, parameters).fetchone())
         return int(row[0])
 
+    async def usage_by_key(self, account_id: int, since_us: int) -> dict[int, int]:
+        rows = await self._desk.rows(sql.USAGE_BY_KEY, {"account": account_id, "since": since_us})
+        return {int(key_id): int(nanos) for key_id, nanos in rows}
+
+    async def activity(
+        self, account_id: int | None, key_id: int | None, since_us: int, until_us: int
+    ) -> list[Activity]:
+        given = {"account": account_id, "key": key_id, "since": since_us, "until": until_us}
+        return [Activity(*row) for row in await self._desk.rows(sql.ACTIVITY, given)]
+
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
         db = self.engine.connect()
@@ -255,15 +363,45 @@ class SqlSnapshot:
     def charges(self) -> Iterator[Charge]:
         return map(sql.charge_from, self._db.execute(sql.ALL_CHARGES))
 
+    def allowances(self) -> Iterator[Allowance]:
+        return map(sql.allowance_from, self._db.execute(sql.ALL_ALLOWANCES))
+
+
+def _count(db: Db, allowance: Allowance, key_id: int | None, now_us: int) -> Allowance:
+    """An allowance with all that counts against it, from the ledger."""
+    given = {"account": allowance.account_id, "key": key_id}
+
+    def spent(period: Period) -> int:
+        return int(db.execute(sql.USAGE, {**given, "since": began_us(period, now_us)}).fetchone()[0])
+
+    pending, at_once = db.execute(sql.HELD_NOW, given).fetchone()
+    day, week, month, total = (spent(period) for period in PERIODS)
+    return replace(
+        allowance,
+        pending_nanos=pending,
+        at_once=at_once,
+        day_nanos=day,
+        week_nanos=week,
+        month_nanos=month,
+        total_nanos=total,
+        counted_us=now_us,
+    )
+
 
 def _read_page(db: Db, batch: list[Command]) -> Page:
-    """What the batch changes, locked where others may write at the same time: holds first, then balances. A key's use
-    is its account's, and safe under the balance's lock; the hold behind it is only looked at."""
+    """What the batch changes, locked where others may write at the same time: holds first, then balances, then
+    allowances. A key's use is its account's, and safe under the balance's lock; the hold behind it is only looked
+    at."""
     hold_ids = [hold_id for command in batch if (hold_id := hold_of(command))]
     holds = [sql.hold_from(row) for row in db.execute(sql.LOCK_HOLDS, (json.dumps(hold_ids),))] if hold_ids else []
     account_ids = {hold.account_id for hold in holds}
     account_ids.update(account_id for command in batch if (account_id := account_of(command)) is not None)
     balances = [Balance(*row) for row in db.execute(sql.LOCK_BALANCES, (json.dumps(list(account_ids)),))]
+    owners = {owner for hold in holds for owner in owners_of(hold.account_id, hold.key_id)}
+    for command in batch:
+        if isinstance(command, PlaceHold):
+            owners.update(owners_of(command.account_id, command.key_id))
+    allowances = [sql.allowance_from(row) for row in db.execute(sql.LOCK_ALLOWANCES, (json.dumps(list(owners)),))]
     uses = [
         KeyUse(*row)
         for command in batch
@@ -277,4 +415,4 @@ def _read_page(db: Db, batch: list[Command]) -> Page:
     booked = (
         [sql.transfer_from(row) for row in db.execute(sql.TRANSFERS_OF, (json.dumps(repeated),))] if repeated else []
     )
-    return Page(balances, holds, booked, uses)
+    return Page(balances, holds, booked, uses, allowances)

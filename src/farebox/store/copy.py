@@ -10,15 +10,15 @@ from farebox.store.engine import Db, Engine
 from farebox.store.prepare import HEAD, UnusableBooks, engine_of, is_postgres, prepare, schema_of, shown
 
 TABLES = (
-    "account api_key balance hold transfer key_use kept_answer charge charged_fare run run_item run_record run_line"
-    " run_charge"
+    "account api_key management_key balance allowance hold transfer key_use kept_answer charge charged_fare run"
+    " run_item run_record run_line run_charge"
 ).split()
-"""In an order in which each row finds those that it names."""
+"""In an order in which each row finds those that it names. Plans are left out: a node publishes its own."""
 
 ROWS_AT_ONCE = 2_000
 
-_BOOLEAN = {("hold", "streamed")}
-_SEQUENCES = ("account", "api_key")
+_BOOLEAN = {("hold", "streamed"), ("api_key", "disabled")}
+_SEQUENCES = ("account", "api_key", "management_key")
 _IS_USED = "SELECT 1 FROM account WHERE id > 1 UNION ALL SELECT 1 FROM transfer LIMIT 1"
 
 

@@ -46,6 +46,15 @@ class Life(Protocol):
     def release(self) -> None: ...
 
 
+class Notices(Protocol):
+    """What the database tells of by itself. For one thread."""
+
+    def wait(self, seconds: float) -> None:
+        """Return when an account, a key, their limits or the plans have changed, or after so long."""
+
+    def close(self) -> None: ...
+
+
 class Engine(Protocol):
     """Where the books are."""
 
@@ -70,6 +79,9 @@ class Engine(Protocol):
 
     def is_gone(self, db: Db, worker: str) -> bool:
         """Whether a worker has died, however."""
+
+    def notices(self) -> Notices | None:
+        """None where the database tells nothing, and must be asked."""
 
     def forget(self, workers: list[str]) -> None:
         """Workers that have gone will not be asked about again."""

@@ -6,6 +6,7 @@ of values, lists of them, and the locks that SQLite's one writer does not need (
 
 import re
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -93,6 +94,9 @@ class Postgres:
     def is_gone(self, db: Db, worker: str) -> bool:
         # Got for the length of this statement, if nobody holds it.
         return bool(db.execute("SELECT pg_try_advisory_xact_lock(?)", (_number(worker),)).fetchone()[0])
+
+    def notices(self) -> "_Notices":
+        return _Notices(self._url)
 
     def forget(self, workers: list[str]) -> None:
         """Nothing is left of them."""
@@ -196,6 +200,30 @@ class _Session:
     def release(self) -> None:
         with self._lock:
             self._connection.close()
+
+
+class _Notices:
+    """A session that listens. What was told while it was away is found by who asks after each wait."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: psycopg.Connection[Any] | None = None
+
+    def wait(self, seconds: float) -> None:
+        try:
+            if self._connection is None:
+                self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=CONNECT_SECONDS)
+                self._connection.execute("LISTEN farebox_directory")
+            for _ in self._connection.notifies(timeout=seconds, stop_after=1):
+                pass
+        except (psycopg.OperationalError, psycopg.InterfaceError):
+            self.close()
+            time.sleep(seconds)
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 def _number(worker: str) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from farebox.store.engine import BUSY_SECONDS, Db, Engine
 from farebox.store.sqlite import Sqlite
 
-HEAD = "0006"
+HEAD = "0007"
 """The schema this code is written for: the newest of farebox/store/migrations/versions."""
 
 

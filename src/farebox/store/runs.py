@@ -201,7 +201,7 @@ class SqlRuns:
 
     async def key_of_id(self, key_id: int) -> tuple[Account, Key] | None:
         rows = await self._desk.rows(sql.KEY_OF_ID, (key_id,))
-        return (Account(*rows[0][:4]), Key(*rows[0][4:])) if rows else None
+        return sql.account_and_key_from(rows[0]) if rows else None
 
 
 def _outcome(number: int, status: str, cost_usd: str | None, events: str | None, fare_usd: str | None) -> ItemOutcome:

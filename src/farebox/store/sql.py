@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 from msgspec.structs import astuple
 
+from farebox.core.allowances import DAY_US, NO_LIMITS, Allowance, Limits, Slot
 from farebox.core.charges import Charge
 from farebox.core.ledger import (
     FARES,
@@ -17,7 +19,9 @@ from farebox.core.ledger import (
     KeyUse,
     Transfer,
 )
+from farebox.core.plans import Plan
 from farebox.core.questions import FURTHEST_US
+from farebox.ports import Account, Key, PublishedPlans
 
 Row = Sequence[Any]
 
@@ -28,15 +32,25 @@ _TRANSFER = (
 _HOLD = (
     "id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,"
     " generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,"
-    " charge_times"
+    " charge_times, reserved_tokens"
 )
 _KEY_USE = "account_id, key_digest, order_digest, hold_id, created_us"
 _ANSWER = "hold_id, content_type, body"
 _CHARGED_FARE = "transfer_id, charge_to, count, charge_id"
 _CHARGE = "id, charge_to, count, window_us, done, state, said, ended_us"
 _BALANCE = "account_id, credits_nanos, debits_nanos, pending_nanos, limit_nanos, overdrawn_nanos"
-_ACCOUNT = "a.id, a.name, a.plan, a.created_us"
-_KEY = "k.id, k.account_id, k.label, k.digest, k.hint, k.created_us, k.revoked_us"
+_ALLOWANCE = (
+    "owner, account_id, limits, pending_nanos, total_nanos, day_nanos, week_nanos, month_nanos, counted_us, at_once,"
+    " minute"
+)
+_ACCOUNT = "a.id, a.name, a.plan, a.created_us, al.limits"
+_KEY = (
+    "k.id, k.account_id, k.label, k.digest, k.hint, k.created_us, k.revoked_us, k.disabled, k.expires_us, k.updated_us,"
+    " kl.limits"
+)
+_LIMITS_A = "LEFT JOIN allowance al ON al.owner = 'account ' || a.id"
+_LIMITS_K = "LEFT JOIN allowance kl ON kl.owner = 'key ' || k.id"
+_MANAGEMENT_KEY = "id, label, digest, hint, account_id, created_us, revoked_us"
 
 
 def marks(columns: str) -> str:
@@ -57,6 +71,23 @@ USAGE = f"""
 SELECT CAST(coalesce(sum(t.amount_nanos), 0) AS BIGINT) FROM transfer t JOIN hold h ON h.id = t.hold_id
 WHERE t.debit_account_id = :account AND t.credit_account_id = {FARES} AND t.cost IS NOT NULL AND t.created_us >= :since
 AND (CAST(:key AS BIGINT) IS NULL OR h.key_id = :key)
+"""
+
+USAGE_BY_KEY = f"""
+SELECT h.key_id, CAST(sum(t.amount_nanos) AS BIGINT) FROM transfer t JOIN hold h ON h.id = t.hold_id
+WHERE t.debit_account_id = :account AND t.credit_account_id = {FARES} AND t.cost IS NOT NULL AND t.created_us >= :since
+GROUP BY h.key_id
+"""
+ACTIVITY = f"""
+SELECT t.created_us / {DAY_US} AS day, h.model, coalesce(h.served_model, h.model) AS served, count(*),
+CAST(sum(t.amount_nanos) AS BIGINT), CAST(coalesce(sum(h.prompt_tokens), 0) AS BIGINT),
+CAST(coalesce(sum(h.answer_tokens), 0) AS BIGINT)
+FROM transfer t JOIN hold h ON h.id = t.hold_id
+WHERE t.debit_account_id IN (
+    SELECT id FROM account WHERE CAST(:account AS BIGINT) IS NULL OR id = :account
+) AND t.created_us >= :since AND t.created_us < :until
+AND t.credit_account_id = {FARES} AND t.cost IS NOT NULL AND (CAST(:key AS BIGINT) IS NULL OR h.key_id = :key)
+GROUP BY 1, 2, 3 ORDER BY 1 DESC, 2, 3
 """
 
 INSERT_HOLD = f"INSERT INTO hold ({_HOLD}) VALUES ({marks(_HOLD)})"
@@ -126,14 +157,43 @@ UPDATE balance SET credits_nanos = ?, debits_nanos = ?, pending_nanos = ?, overd
 INSERT_BALANCE = f"INSERT INTO balance ({_BALANCE}) VALUES (?, 0, 0, 0, ?, 0)"
 
 INSERT_ACCOUNT = "INSERT INTO account (name, plan, created_us) VALUES (?, ?, ?) RETURNING id"
-ACCOUNTS = f"SELECT {_ACCOUNT} FROM account a WHERE a.id >= {FIRST_CALLER_ACCOUNT} ORDER BY a.id"
-ACCOUNT_NAMED = f"SELECT {_ACCOUNT} FROM account a WHERE a.name = ? AND a.id >= {FIRST_CALLER_ACCOUNT}"
+ACCOUNTS = f"SELECT {_ACCOUNT} FROM account a {_LIMITS_A} WHERE a.id >= {FIRST_CALLER_ACCOUNT} ORDER BY a.id"
+ACCOUNT_NAMED = f"SELECT {_ACCOUNT} FROM account a {_LIMITS_A} WHERE a.name = ? AND a.id >= {FIRST_CALLER_ACCOUNT}"
 
 INSERT_KEY = "INSERT INTO api_key (account_id, label, digest, hint, created_us) VALUES (?, ?, ?, ?, ?) RETURNING id"
-KEYS = f"SELECT {_KEY} FROM api_key k WHERE k.account_id = ? ORDER BY k.id"
-KEY_OF_DIGEST = f"SELECT {_ACCOUNT}, {_KEY} FROM api_key k JOIN account a ON a.id = k.account_id WHERE k.digest = ?"
-KEY_OF_ID = f"SELECT {_ACCOUNT}, {_KEY} FROM api_key k JOIN account a ON a.id = k.account_id WHERE k.id = ?"
-REVOKE_KEY = "UPDATE api_key SET revoked_us = ? WHERE id = ? AND revoked_us IS NULL"
+KEYS = f"SELECT {_KEY} FROM api_key k {_LIMITS_K} WHERE k.account_id = ? ORDER BY k.id"
+_KEY_AND_ACCOUNT = (
+    f"SELECT {_ACCOUNT}, {_KEY} FROM api_key k JOIN account a ON a.id = k.account_id {_LIMITS_A} {_LIMITS_K}"
+)
+KEY_OF_DIGEST = f"{_KEY_AND_ACCOUNT} WHERE k.digest = ?"
+KEY_OF_ID = f"{_KEY_AND_ACCOUNT} WHERE k.id = ?"
+CHANGE_KEY = "UPDATE api_key SET label = ?, revoked_us = ?, disabled = ?, expires_us = ?, updated_us = ? WHERE id = ?"
+
+ALLOWANCES = f"SELECT {_ALLOWANCE} FROM allowance WHERE owner IN (SELECT value FROM json_each(?))"
+LOCK_ALLOWANCES = f"{ALLOWANCES} /*LOCK owner*/"
+ALL_ALLOWANCES = f"SELECT {_ALLOWANCE} FROM allowance ORDER BY owner"
+INSERT_ALLOWANCE = f"INSERT INTO allowance ({_ALLOWANCE}) VALUES ({marks(_ALLOWANCE)})"
+UPDATE_ALLOWANCE = """
+UPDATE allowance SET pending_nanos = ?, total_nanos = ?, day_nanos = ?, week_nanos = ?, month_nanos = ?, counted_us = ?,
+at_once = ?, minute = ? WHERE owner = ?
+"""
+DROP_ALLOWANCE = "DELETE FROM allowance WHERE owner = ?"
+NOT_SERVED_ANY_MORE = "UPDATE allowance SET at_once = at_once - ? WHERE owner = ?"
+HELD_NOW = """
+SELECT CAST(coalesce(sum(amount_nanos), 0) AS BIGINT), count(*) FILTER (WHERE state = 'pending') FROM hold
+WHERE ended_us IS NULL AND account_id = :account AND (CAST(:key AS BIGINT) IS NULL OR key_id = :key)
+"""
+
+INSERT_MANAGEMENT_KEY = (
+    "INSERT INTO management_key (label, digest, hint, account_id, created_us) VALUES (?, ?, ?, ?, ?) RETURNING id"
+)
+MANAGEMENT_KEYS = f"SELECT {_MANAGEMENT_KEY} FROM management_key ORDER BY id"
+MANAGEMENT_KEY_OF_DIGEST = f"SELECT {_MANAGEMENT_KEY} FROM management_key WHERE digest = ?"
+REVOKE_MANAGEMENT_KEY = "UPDATE management_key SET revoked_us = ? WHERE id = ? AND revoked_us IS NULL"
+
+PUBLISHED_PLANS = "SELECT plans, published_by, published_us FROM published_plans"
+DROP_PUBLISHED_PLANS = "DELETE FROM published_plans"
+PUBLISH_PLANS = "INSERT INTO published_plans (plans, published_by, published_us) VALUES (?, ?, ?)"
 
 REVISION = "SELECT value FROM directory_revision"
 BUMP_REVISION = "UPDATE directory_revision SET value = value + 1"
@@ -175,6 +235,77 @@ def hold_changes(h: HoldRow) -> Row:
         h.ask_us,
         h.id,
     )
+
+
+def account_from(row: Row) -> Account:
+    account_id, name, plan, created_us, limits = row
+    return Account(account_id, name, plan, created_us, limits_from(limits))
+
+
+def key_from(row: Row) -> Key:
+    values = list(row)
+    values[_DISABLED] = bool(row[_DISABLED])
+    values[-1] = limits_from(row[-1])
+    return Key(*values)
+
+
+def account_and_key_from(row: Row) -> tuple[Account, Key]:
+    return account_from(row[:_ACCOUNT_COLUMNS]), key_from(row[_ACCOUNT_COLUMNS:])
+
+
+def key_changes(key: Key) -> Row:
+    return (key.label, key.revoked_us, key.disabled, key.expires_us, key.updated_us, key.id)
+
+
+def limits_from(text: str | None) -> Limits:
+    return NO_LIMITS if text is None else _decode_limits(text)
+
+
+def limits_text(limits: Limits) -> str:
+    return msgspec.json.encode(limits).decode()
+
+
+def allowance_from(row: Row) -> Allowance:
+    values = list(row)
+    values[_LIMITS] = _decode_limits(row[_LIMITS])
+    values[-1] = _decode_minute(row[-1])
+    return Allowance(*values)
+
+
+def allowance_row(a: Allowance) -> Row:
+    *counts, owner = allowance_changes(a)
+    return (owner, a.account_id, limits_text(a.limits), *counts)
+
+
+def allowance_changes(a: Allowance) -> Row:
+    return (
+        a.pending_nanos,
+        a.total_nanos,
+        a.day_nanos,
+        a.week_nanos,
+        a.month_nanos,
+        a.counted_us,
+        a.at_once,
+        msgspec.json.encode(a.minute).decode(),
+        a.owner,
+    )
+
+
+def published_from(row: Row) -> PublishedPlans:
+    return PublishedPlans(_decode_plans(row[0]), row[1], row[2])
+
+
+def published_row(published: PublishedPlans) -> Row:
+    return (msgspec.json.encode(published.plans).decode(), published.by, published.published_us)
+
+
+_decode_limits = msgspec.json.Decoder(Limits).decode
+_decode_minute = msgspec.json.Decoder(tuple[Slot, ...]).decode
+_decode_plans = msgspec.json.Decoder(tuple[Plan, ...]).decode
+
+_LIMITS = Allowance.__struct_fields__.index("limits")
+_ACCOUNT_COLUMNS = len(Account.__struct_fields__)
+_DISABLED = Key.__struct_fields__.index("disabled")
 
 
 def key_use_row(use: KeyUse) -> Row:

@@ -61,6 +61,9 @@ class Sqlite:
     def is_gone(self, db: Db, worker: str) -> bool:
         return is_free(self._workers / worker)
 
+    def notices(self) -> None:
+        """A file tells nothing."""
+
     def forget(self, workers: list[str]) -> None:
         for worker in workers:
             (self._workers / worker).unlink(missing_ok=True)

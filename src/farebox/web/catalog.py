@@ -143,7 +143,7 @@ def zdr_endpoints(callers: Callers, catalog: Catalog) -> Endpoint:
 
 
 def _models_of(entries: Iterable[Raw], plan: Plan | None) -> list[Raw]:
-    return [entry for entry in entries if plan is None or plan.models is None or _includes(plan, _model(entry))]
+    return [entry for entry in entries if plan is None or plan.allows_all or _includes(plan, _model(entry))]
 
 
 def _includes(plan: Plan, model: str | None) -> bool:

@@ -1,0 +1,335 @@
+"""Allowances: what an account or a key may use, and how much of that is used.
+
+A limit is kept where money is kept: in the books, decided by the transaction that places a hold, so that all processes
+together keep to it. Money is counted as the ledger counts it. Rates are counted by the second over the last minute, the
+oldest second whole, so that no minute ever has more than its limit. Tokens are counted in advance, as many as an order
+can become at most, and corrected when it ends. A day, a week (from Monday) and a month are UTC's.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from farebox.core.money import format_usd, parse_usd
+
+DAY_US = 24 * 3600 * 1_000_000
+SECOND_US = 1_000_000
+MINUTE_SECONDS = 60
+
+AHEAD_US = 3600 * SECOND_US
+"""A count from further in the future than this was made by a clock that was wrong: it is taken for one of now."""
+
+Period = Literal["day", "week", "month", "total"]
+PERIODS: tuple[Period, ...] = ("day", "week", "month", "total")
+
+Rate = Literal["requests_per_minute", "tokens_per_minute", "orders_at_once"]
+
+Slot = tuple[int, int, int]
+"""A second since 1970, and the orders and tokens that began in it."""
+
+
+class Limits(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What is allowed at most; None where there is no limit. `models` are shell patterns, as a plan has them; money is
+    in nano-dollars."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    orders_at_once: int | None = None
+    day_nanos: int | None = None
+    week_nanos: int | None = None
+    month_nanos: int | None = None
+    total_nanos: int | None = None
+    models: tuple[str, ...] | None = None
+    answer_tokens_max: int | None = None
+
+    @property
+    def money(self) -> dict[Period, int]:
+        """The limits of money that there are."""
+        every = {"day": self.day_nanos, "week": self.week_nanos, "month": self.month_nanos, "total": self.total_nanos}
+        return {period: limit for period in PERIODS if (limit := every[period]) is not None}
+
+
+NO_LIMITS = Limits()
+
+COUNT_MAX = 1_000_000_000
+PATTERNS_MAX = 1_000
+PATTERN_LENGTH_MAX = 200
+
+COUNTS = ("requests_per_minute", "tokens_per_minute", "orders_at_once", "answer_tokens_max")
+AMOUNTS = {"usd_per_day": "day_nanos", "usd_per_week": "week_nanos", "usd_per_month": "month_nanos"} | {
+    "usd_total": "total_nanos"
+}
+MODELS = "models"
+LIMIT_NAMES = (*COUNTS, *AMOUNTS, MODELS)
+"""What limits are called outside: money in USD there."""
+
+Given = Mapping[str, str | list[str] | None]
+"""Limits by their names outside, numbers as they were written; None lifts a limit."""
+
+
+def changed(limits: Limits, given: Given) -> Limits:
+    """The limits with those given in place of their own.
+
+    Raises:
+        ValueError: an unknown name, or a value that is no limit; the message names it and what would be right.
+    """
+    fields: dict[str, object] = {}
+    for name, value in given.items():
+        if name not in LIMIT_NAMES:
+            raise ValueError(f"{name}: there is no such limit; there are {', '.join(LIMIT_NAMES)}")
+        if value is None:
+            fields[AMOUNTS.get(name, name)] = None
+        elif name == MODELS:
+            fields[name] = _patterns(value)
+        elif isinstance(value, list):
+            raise ValueError(f"{name}: write one number")
+        elif name in COUNTS:
+            fields[name] = _count(name, value)
+        else:
+            fields[AMOUNTS[name]] = _amount(name, value)
+    return replace(limits, **fields)
+
+
+def described(limits: Limits) -> dict[str, str | int | list[str] | None]:
+    """All limits by their names outside, amounts as plain decimal text."""
+    amounts = {name: getattr(limits, field) for name, field in AMOUNTS.items()}
+    return {
+        **{name: getattr(limits, name) for name in COUNTS},
+        **{name: None if nanos is None else format_usd(nanos) for name, nanos in amounts.items()},
+        MODELS: None if limits.models is None else list(limits.models),
+    }
+
+
+def used(allowance: "Allowance | None", now_us: int) -> dict[str, str | int]:
+    """What is used of limits that are counted, by their names outside."""
+    if allowance is None:
+        return {}
+    periods: dict[str, Period] = dict(zip(AMOUNTS, PERIODS, strict=True))
+    current = allowance.current(now_us)
+    return {
+        "requests_per_minute": sum(orders for _, orders, _ in current),
+        "tokens_per_minute": sum(tokens for _, _, tokens in current),
+        "orders_at_once": allowance.at_once,
+        **{name: format_usd(allowance.spent_nanos(period, now_us)) for name, period in periods.items()},
+    }
+
+
+def _count(name: str, value: str) -> int:
+    if not (value.isascii() and value.isdigit()) or not 1 <= int(value[:20]) <= COUNT_MAX:
+        raise ValueError(f"{name}: {value[:50]!r} is no limit; write a whole number from 1 to {COUNT_MAX}")
+    return int(value)
+
+
+def _amount(name: str, value: str) -> int:
+    try:
+        return parse_usd(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _patterns(value: str | list[str]) -> tuple[str, ...]:
+    patterns = [each.strip() for each in (value.split(",") if isinstance(value, str) else value)]
+    if not 1 <= len(patterns) <= PATTERNS_MAX or not all(0 < len(each) <= PATTERN_LENGTH_MAX for each in patterns):
+        raise ValueError(
+            f"models: write 1 to {PATTERNS_MAX} model ids or shell patterns over them, each of up to"
+            f" {PATTERN_LENGTH_MAX} characters, such as openai/*"
+        )
+    return tuple(patterns)
+
+
+class Exceeded(Struct, frozen=True):
+    """A rate that has no room for an order: `most` of what, of which `remaining` are left, and when there is room.
+    `never` where the order alone is more than the limit."""
+
+    owner: str
+    rate: Rate
+    most: int
+    remaining: int
+    reset_us: int
+    never: bool = False
+
+
+def owner_of(kind: Literal["account", "key"], row_id: int) -> str:
+    """Whose allowance it is, as the books name it."""
+    return f"{kind} {row_id}"
+
+
+class Allowance(Struct, frozen=True):
+    """The limits of one account or key, and what counts against them.
+
+    `pending_nanos` are its holds that have not ended; the sums are its fares, `counted_us` the moment of the latest, by
+    which the day, week and month are those of the sums. `at_once` are its orders that are being served.
+    """
+
+    owner: str
+    account_id: int
+    limits: Limits
+    pending_nanos: int = 0
+    total_nanos: int = 0
+    day_nanos: int = 0
+    week_nanos: int = 0
+    month_nanos: int = 0
+    counted_us: int = 0
+    at_once: int = 0
+    minute: tuple[Slot, ...] = ()
+
+    def spent_nanos(self, period: Period, now_us: int) -> int:
+        """The fares of a period that is running."""
+        at_us = max(now_us, self.counted_us)
+        match period:
+            case "day":
+                return self.day_nanos if day_of(at_us) == day_of(self.counted_us) else 0
+            case "week":
+                return self.week_nanos if week_of(at_us) == week_of(self.counted_us) else 0
+            case "month":
+                return self.month_nanos if month_of(at_us) == month_of(self.counted_us) else 0
+            case "total":
+                return self.total_nanos
+
+    def available_nanos(self, now_us: int) -> tuple[int, Period] | None:
+        """What may still be set aside, and which limit says so; None where money has none."""
+        now = self._righted(now_us)
+        left = [(most - now.spent_nanos(period, now_us), period) for period, most in self.limits.money.items()]
+        if not left:
+            return None
+        least, period = min(left)
+        return least - self.pending_nanos, period
+
+    def tokens_available(self, now_us: int) -> int | None:
+        """The tokens that may still begin in this minute; None where they have no limit."""
+        most = self.limits.tokens_per_minute
+        return None if most is None else most - sum(tokens for _, _, tokens in self.current(now_us))
+
+    def refuse(self, now_us: int, least_tokens: int) -> Exceeded | None:
+        """Why an order of at least so many tokens may not begin now, if it may not."""
+        limits, current = self.limits, self.current(now_us)
+        if limits.orders_at_once is not None and self.at_once >= limits.orders_at_once:
+            return Exceeded(self.owner, "orders_at_once", limits.orders_at_once, 0, now_us + SECOND_US)
+        if (most := limits.requests_per_minute) is not None:
+            counts = [(second, orders) for second, orders, _ in current]
+            if exceeded := self._no_room("requests_per_minute", most, counts, 1, now_us):
+                return exceeded
+        if (most := limits.tokens_per_minute) is not None:
+            counts = [(second, tokens) for second, _, tokens in current]
+            return self._no_room("tokens_per_minute", most, counts, least_tokens, now_us)
+        return None
+
+    def _no_room(
+        self, rate: Rate, most: int, counts: list[tuple[int, int]], needed: int, now_us: int
+    ) -> Exceeded | None:
+        remaining = most - sum(count for _, count in counts)
+        if needed <= remaining:
+            return None
+        room = remaining
+        reset_us = now_us
+        for second, count in counts:
+            room += count
+            if needed <= room:
+                # The second has left the minute when the one after its sixtieth begins.
+                reset_us = (second + MINUTE_SECONDS + 1) * SECOND_US
+                break
+        return Exceeded(self.owner, rate, most, max(0, remaining), reset_us, never=needed > most)
+
+    def began(self, now_us: int, tokens: int) -> "Allowance":
+        """With an order more in this minute, that may become so many tokens."""
+        if self.limits.requests_per_minute is None and self.limits.tokens_per_minute is None:
+            return self
+        current = self.current(now_us)
+        second = max(now_us // SECOND_US, current[-1][0] if current else 0)
+        if current and current[-1][0] == second:
+            _, orders, before = current[-1]
+            return replace(self, minute=(*current[:-1], (second, orders + 1, before + tokens)))
+        return replace(self, minute=(*current, (second, 1, tokens)))
+
+    def held(self, nanos: int) -> "Allowance":
+        """With money set aside for an order that is being served."""
+        return replace(self, pending_nanos=self.pending_nanos + nanos, at_once=self.at_once + 1)
+
+    def ended(self, held_nanos: int, *, was_served: bool) -> "Allowance":
+        """With an order's money free again; `was_served` unless it had been open already."""
+        return replace(self, pending_nanos=self.pending_nanos - held_nanos, at_once=self.at_once - was_served)
+
+    def left_open(self) -> "Allowance":
+        """With an order that is no more served, and whose money stays aside."""
+        return replace(self, at_once=self.at_once - 1)
+
+    def charged(self, fare_nanos: int, now_us: int) -> "Allowance":
+        """With a fare."""
+        now = self._righted(now_us)
+        return replace(
+            now,
+            total_nanos=now.total_nanos + fare_nanos,
+            day_nanos=now.spent_nanos("day", now_us) + fare_nanos,
+            week_nanos=now.spent_nanos("week", now_us) + fare_nanos,
+            month_nanos=now.spent_nanos("month", now_us) + fare_nanos,
+            counted_us=max(now_us, now.counted_us),
+        )
+
+    def corrected(self, began_us: int, by_tokens: int) -> "Allowance":
+        """With an order's tokens as they turned out, where the second in which it began still counts."""
+        second = began_us // SECOND_US
+        if not by_tokens or not any(slot[0] == second for slot in self.minute):
+            return self
+        return replace(
+            self,
+            minute=tuple(
+                (at, orders, max(0, tokens + by_tokens)) if at == second else (at, orders, tokens)
+                for at, orders, tokens in self.minute
+            ),
+        )
+
+    def current(self, now_us: int) -> tuple[Slot, ...]:
+        """The seconds that may be part of the minute that ends now."""
+        now = now_us // SECOND_US
+        return tuple(slot for slot in self.minute if now - MINUTE_SECONDS <= slot[0] <= now + MINUTE_SECONDS)
+
+    def _righted(self, now_us: int) -> "Allowance":
+        return replace(self, counted_us=now_us) if self.counted_us > now_us + AHEAD_US else self
+
+
+def began_us(period: Period, now_us: int) -> int:
+    """When the period that is running began."""
+    day = day_of(now_us)
+    match period:
+        case "day":
+            return day * DAY_US
+        case "week":
+            return (week_of(now_us) * 7 - 3) * DAY_US
+        case "month":
+            while month_of((day - 1) * DAY_US) == month_of(now_us):
+                day -= 1
+            return day * DAY_US
+        case "total":
+            return 0
+
+
+def day_of(us: int) -> int:
+    return us // DAY_US
+
+
+def week_of(us: int) -> int:
+    """Weeks begin on Mondays; 1970 began on a Thursday."""
+    return (day_of(us) + 3) // 7
+
+
+def month_of(us: int) -> int:
+    """Months since the year 0."""
+    return _civil(day_of(us))[0]
+
+
+def date_of(day: int) -> str:
+    """A day since 1970 as ISO 8601 writes it."""
+    month, day_of_month = _civil(day)
+    return f"{month // 12:04d}-{month % 12 + 1:02d}-{day_of_month:02d}"
+
+
+def _civil(day: int) -> tuple[int, int]:
+    """A day since 1970 as months since the year 0, and its number in the month: counted in years that begin in March,
+    so that leap days come last."""
+    era, of_era = divmod(day + 719_468, 146_097)
+    year = (of_era - of_era // 1_460 + of_era // 36_524 - of_era // 146_096) // 365
+    of_year = of_era - (365 * year + year // 4 - year // 100)
+    march = (5 * of_year + 2) // 153
+    return (year + era * 400) * 12 + march + 2, of_year - (153 * march + 2) // 5 + 1
