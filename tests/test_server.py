@@ -486,11 +486,11 @@ def test_a_key_of_another_instance_is_nobodys(shared_gateway: Gateway, tmp_path:
     ("method", "path", "status"),
     [
         ("GET", "/", 405),
-        ("GET", "/api/v1/keys", 404),
+        ("GET", "/api/v1/keys", 403),
         ("POST", "/api/v1/auth/keys", 404),
         ("GET", "/api/v1/../v1/keys", 404),
         ("GET", "/api/v1/models%2f..", 404),
-        ("GET", "/api/v1/activity", 404),
+        ("GET", "/api/v1/activity", 403),
         ("GET", "/api/v1/chat/completions", 405),
         ("DELETE", "/v1/models", 405),
     ],

@@ -972,8 +972,8 @@ def test_activity_is_summed_by_day_and_model(engine: Engine) -> None:
         assert await store.activity(account.id, other_key.id, 0, 9 * DAY_US) == []
         both = await store.activity(None, None, 2 * DAY_US, 3 * DAY_US)
         assert both == [replace(first, requests=2, fares_nanos=40_000, prompt_tokens=6, answer_tokens=8)]
-        assert await store.usage_by_key(account.id, 0) == {key.id: 60_000}
-        assert await store.usage_by_key(account.id, 2 * DAY_US) == {key.id: 20_000}
+        assert await store.usage_by_key(account.id, 0) == {key.id: (60_000, 2 * DAY_US)}
+        assert await store.usage_by_key(account.id, 2 * DAY_US) == {key.id: (20_000, 2 * DAY_US)}
 
     engine.run(work)
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from farebox.core.allowances import PERIODS, Allowance, Given, Limits, Period, began_us, changed, owner_of
+from farebox.core.allowances import NO_LIMITS, PERIODS, Allowance, Given, Limits, Period, began_us, changed, owner_of
 from farebox.core.ledger import Balance, Done, HoldRow, NoSuchRow, OtherTopUp, TopUp, Transfer
 from farebox.core.money import format_usd
 from farebox.core.plans import Plan
@@ -50,12 +50,14 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """Fares posted, in nano-dollars: in all, and in the current UTC day, week (from Monday) and month."""
+    """Fares posted, in nano-dollars: in all, and in the current UTC day, week (from Monday) and month; and the moment
+    of the latest, where that was looked up and there is one."""
 
     total: int = 0
     day: int = 0
     week: int = 0
     month: int = 0
+    latest_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,13 @@ class Accounts:
             raise NotFound(f"there is no account `{name}`; `farebox account list` shows those there are")
         return account
 
+    async def find_by_id(self, account_id: int) -> Account:
+        """Raises NotFound."""
+        found = [account for account in await self._store.accounts() if account.id == account_id]
+        if not found:
+            raise NotFound(f"there is no account with the number {account_id}")
+        return found[0]
+
     # Keys
 
     async def create_key(self, name: str, label: str, expires_us: int | None = None) -> tuple[str, Account, Key]:
@@ -179,17 +188,18 @@ class Accounts:
     async def limit(self, account: Account, key: Key | None, given: Given) -> Limits:
         """Change limits of an account, or of one of its keys. Raises BadTerms."""
         before = account.limits if key is None else key.limits
-        try:
-            limits = changed(before, given)
-        except ValueError as error:
-            raise BadTerms(str(error)) from error
+        limits = _changed(before, given)
         if limits != before:
             await self._store.set_limits(account.id, None if key is None else key.id, limits, _now_us())
         return limits
 
-    async def allowance(self, account: Account, key: Key | None) -> Allowance | None:
-        """The limits of an account, or of one of its keys, and what counts against them; None where there are none."""
-        return await self._store.allowance(owner_of("account", account.id) if key is None else owner_of("key", key.id))
+    def check_limits(self, given: Given) -> None:
+        """Whether limits can be set so, before anything else is changed. Raises BadTerms."""
+        _changed(NO_LIMITS, given)
+
+    async def allowance(self, of: Account | Key) -> Allowance | None:
+        """The limits of an account or a key, and what counts against them; None where there are none."""
+        return await self._store.allowance(owner_of("account" if isinstance(of, Account) else "key", of.id))
 
     # Managers
 
@@ -205,13 +215,6 @@ class Accounts:
 
     async def management_keys(self) -> list[ManagementKey]:
         return await self._store.management_keys()
-
-    async def find_manager(self, key: str) -> ManagementKey | None:
-        """The management key that this is, unless it was revoked."""
-        if not key.startswith(MANAGEMENT_PREFIX):
-            return None
-        found = await self._store.find_management_key(digest(key))
-        return None if found is None or found.revoked_us is not None else found
 
     async def revoke_management_key(self, key: str) -> ManagementKey:
         """Revoke a management key, given whole, or by its number or hint. Raises NotFound."""
@@ -257,10 +260,13 @@ class Accounts:
     async def spending_by_key(self, account: Account) -> dict[int, Spending]:
         """What the keys of an account have spent, those that have spent anything."""
         now_us = _now_us()
-        spent: dict[Period, dict[int, int]] = {
+        spent: dict[Period, dict[int, tuple[int, int]]] = {
             each: await self._store.usage_by_key(account.id, began_us(each, now_us)) for each in PERIODS
         }
-        return {key_id: Spending(**{each: spent[each].get(key_id, 0) for each in PERIODS}) for key_id in spent["total"]}
+        return {
+            key_id: Spending(**{each: spent[each].get(key_id, (0, 0))[0] for each in PERIODS}, latest_us=latest_us)
+            for key_id, (_, latest_us) in spent["total"].items()
+        }
 
     async def activity(self, account: Account | None, key: Key | None, since_us: int, until_us: int) -> list[Activity]:
         """Fares by day and model, the latest day first; of one account or key, or of all."""
@@ -284,6 +290,13 @@ class Accounts:
                 raise NotFound(f"there is no account `{account.name}`")
             case _:
                 raise AssertionError(outcome)
+
+
+def _changed(limits: Limits, given: Given) -> Limits:
+    try:
+        return changed(limits, given)
+    except ValueError as error:
+        raise BadTerms(str(error)) from error
 
 
 def _check_label(label: str) -> None:

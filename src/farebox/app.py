@@ -22,6 +22,7 @@ from farebox.deadlines import Deadlines
 from farebox.exchange import Charges, Exchange
 from farebox.generations import Generations
 from farebox.identity.keys import KeyCallers, PlansInForce
+from farebox.identity.managers import Managers
 from farebox.late import Late
 from farebox.ports import Callers, Upstream
 from farebox.reconcile import Reconciler, take_up_orphans
@@ -36,6 +37,7 @@ from farebox.store.spool import Spool
 from farebox.upstream.openrouter import Limits, OpenRouter
 from farebox.web import routes
 from farebox.web.bodies import BodyBounds
+from farebox.web.management import Management
 from farebox.web.mcp import ActorTools, Agents
 from farebox.web.runs import RunApi
 
@@ -158,6 +160,7 @@ async def running(settings: Settings, admission: Admission, host: Host = stand_a
             deadlines,
             store,
             agents,
+            Management(Managers(store), accounts, bounds, deadlines),
             platform,
             settings.metrics_token.get_secret_value() if settings.metrics_token else None,
             frozenset(host.lower().encode() for host in settings.allowed_hosts),

@@ -224,8 +224,8 @@ class Books(Protocol):
     async def usage_nanos(self, account_id: int, key_id: int | None, since_us: int) -> int:
         """The fares posted since a moment, for an account or one key of it."""
 
-    async def usage_by_key(self, account_id: int, since_us: int) -> dict[int, int]:
-        """The same for every key of an account that has any."""
+    async def usage_by_key(self, account_id: int, since_us: int) -> dict[int, tuple[int, int]]:
+        """The same for every key of an account that has any, and when the latest was posted."""
 
     async def activity(
         self, account_id: int | None, key_id: int | None, since_us: int, until_us: int

@@ -235,9 +235,14 @@ class MemoryStore:
             if key_id in (None, self._holds[transfer.hold_id or ""].key_id)
         )
 
-    async def usage_by_key(self, account_id: int, since_us: int) -> dict[int, int]:
-        usage = {key.id: await self.usage_nanos(account_id, key.id, since_us) for key in await self.keys(account_id)}
-        return {key_id: nanos for key_id, nanos in usage.items() if nanos}
+    async def usage_by_key(self, account_id: int, since_us: int) -> dict[int, tuple[int, int]]:
+        usage: dict[int, tuple[int, int]] = {}
+        for fare in self._transfers.values():
+            if fare.is_fare and fare.debit_account == account_id and fare.created_us >= since_us:
+                key_id = self._holds[fare.hold_id or ""].key_id
+                nanos, latest_us = usage.get(key_id, (0, 0))
+                usage[key_id] = (nanos + fare.amount_nanos, max(latest_us, fare.created_us))
+        return usage
 
     async def activity(
         self, account_id: int | None, key_id: int | None, since_us: int, until_us: int

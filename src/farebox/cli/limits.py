@@ -46,7 +46,7 @@ def _limit(find: Find, limits: list[str], database_url: str | None, *, as_json: 
     async def work(_: SqlStore, accounts: Accounts) -> dict[str, object]:
         account, key = await find(accounts)
         set_to = await accounts.limit(account, key, given)
-        allowance = await accounts.allowance(account, key)
+        allowance = await accounts.allowance(key or account)
         shown: dict[str, object] = {"account": account.name, **({"key": key.hint} if key else {})}
         return {**shown, "limits": described(set_to), "used": used(allowance, time.time_ns() // 1000)}
 

@@ -24,7 +24,7 @@ MANAGEMENT_PREFIX = "sk-fb-management-"
 """Of keys that manage accounts and order nothing."""
 
 _SECRET_BYTES = 32
-_TOKEN_LENGTH_MAX = 200
+TOKEN_LENGTH_MAX = 200
 """No key is longer. What is, is not hashed."""
 
 CACHED_MAX = 100_000
@@ -121,7 +121,7 @@ class KeyCallers:
         raise unauthenticated("No key was sent. Send `Authorization: Bearer sk-fb-...`, or the same as `x-api-key`")
 
     async def _find(self, token: str) -> Caller | None:
-        if not token.startswith(PREFIX) or token.startswith(MANAGEMENT_PREFIX) or len(token) > _TOKEN_LENGTH_MAX:
+        if not token.startswith(PREFIX) or token.startswith(MANAGEMENT_PREFIX) or len(token) > TOKEN_LENGTH_MAX:
             return None
         key_digest = digest(token)
         caller = self._known.get(key_digest)

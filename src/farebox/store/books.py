@@ -322,9 +322,9 @@ class SqlStore:
         row = await self._desk.do(lambda: self._desk.db.execute(sql.USAGE, parameters).fetchone())
         return int(row[0])
 
-    async def usage_by_key(self, account_id: int, since_us: int) -> dict[int, int]:
+    async def usage_by_key(self, account_id: int, since_us: int) -> dict[int, tuple[int, int]]:
         rows = await self._desk.rows(sql.USAGE_BY_KEY, {"account": account_id, "since": since_us})
-        return {int(key_id): int(nanos) for key_id, nanos in rows}
+        return {key_id: (int(nanos), latest_us) for key_id, nanos, latest_us in rows}
 
     async def activity(
         self, account_id: int | None, key_id: int | None, since_us: int, until_us: int

@@ -74,7 +74,7 @@ AND (CAST(:key AS BIGINT) IS NULL OR h.key_id = :key)
 """
 
 USAGE_BY_KEY = f"""
-SELECT h.key_id, CAST(sum(t.amount_nanos) AS BIGINT) FROM transfer t JOIN hold h ON h.id = t.hold_id
+SELECT h.key_id, CAST(sum(t.amount_nanos) AS BIGINT), max(t.created_us) FROM transfer t JOIN hold h ON h.id = t.hold_id
 WHERE t.debit_account_id = :account AND t.credit_account_id = {FARES} AND t.cost IS NOT NULL AND t.created_us >= :since
 GROUP BY h.key_id
 """

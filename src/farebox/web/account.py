@@ -1,12 +1,15 @@
 """GET /key, /credits and /generation: the caller's own, in OpenRouter's shapes. Amounts are exact decimals."""
 
+import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from urllib.parse import parse_qs
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
 from farebox.accounts import Accounts, Spending
+from farebox.core.allowances import Allowance, Period
 from farebox.core.errors import invalid
 from farebox.core.ledger import Balance
 from farebox.core.money import EVENT_NANOS, format_usd
@@ -15,6 +18,9 @@ from farebox.ports import Caller, Callers
 from farebox.web.asgi import Endpoint, send_json
 from farebox.web.callers import caller_of
 from farebox.web.refusals import guarded
+
+RESETS: dict[str | None, Period] = {"daily": "day", "weekly": "week", "monthly": "month", None: "total"}
+"""When a limit begins anew, as OpenRouter says it."""
 
 Describe = Callable[[Caller, Scope], Awaitable[dict[str, object]]]
 
@@ -32,7 +38,7 @@ def credits_endpoint(callers: Callers, accounts: Accounts) -> Endpoint:
 
     async def describe(caller: Caller, scope: Scope) -> dict[str, object]:
         balance = await accounts.balance(caller.account)
-        return {"total_credits": _usd(balance.credits_nanos), "total_usage": _usd(balance.debits_nanos)}
+        return {"total_credits": usd(balance.credits_nanos), "total_usage": usd(balance.debits_nanos)}
 
     return _of_the_caller(callers, describe)
 
@@ -42,7 +48,9 @@ def key_endpoint(callers: Callers, accounts: Accounts) -> Endpoint:
 
     async def describe(caller: Caller, scope: Scope) -> dict[str, object]:
         balance = await accounts.balance(caller.account)
-        return _key(caller, balance, await accounts.spending(caller.account, caller.key))
+        spent = await accounts.spending(caller.account, caller.key)
+        of_key, of_account = [await accounts.allowance(each) for each in (caller.key, caller.account)]
+        return _key(caller, balance, spent, of_key, of_account)
 
     return _of_the_caller(callers, describe)
 
@@ -59,22 +67,25 @@ def generation_endpoint(callers: Callers, generations: Generations) -> Endpoint:
     return _of_the_caller(callers, describe)
 
 
-def _key(caller: Caller, balance: Balance, spent: Spending) -> dict[str, object]:
+def _key(
+    caller: Caller, balance: Balance, spent: Spending, of_key: Allowance | None, of_account: Allowance | None
+) -> dict[str, object]:
+    """The limit that leaves least: of the key, of its account, or what was paid in."""
     limit = None if balance.limit_nanos is None else balance.credits_nanos + balance.limit_nanos
     available = balance.available_nanos
+    bounds = [
+        (None if available is None else max(0, available), limit, None),
+        *((left, most, reset) for most, left, reset in map(tightest, (of_key, of_account))),
+    ]
+    left, most, reset = min(bounds, key=lambda bound: (bound[0] is None, bound[0]))
+    rates = [each.limits.requests_per_minute for each in (of_key, of_account) if each is not None]
+    rate = min((most for most in rates if most is not None), default=None)
     return {
         "label": caller.key.label or caller.key.hint,
-        "limit": None if limit is None else _usd(limit),
-        "limit_remaining": None if available is None else _usd(max(0, available)),
-        "limit_reset": None,
-        "usage": _usd(spent.total),
-        "usage_daily": _usd(spent.day),
-        "usage_weekly": _usd(spent.week),
-        "usage_monthly": _usd(spent.month),
-        "byok_usage": 0,
-        "byok_usage_daily": 0,
-        "byok_usage_weekly": 0,
-        "byok_usage_monthly": 0,
+        "limit": or_null(most),
+        "limit_remaining": or_null(left),
+        "limit_reset": reset,
+        **usage(spent),
         "include_byok_in_limit": True,
         "is_free_tier": caller.plan.event_price_nanos > EVENT_NANOS,
         "is_management_key": False,
@@ -85,12 +96,43 @@ def _key(caller: Caller, balance: Balance, spent: Spending) -> dict[str, object]
         "creator_user_id": None,
         "organization_id": None,
         "workspace_id": None,
-        "expires_at": None,
-        # Farebox has no daily allowance of free orders and no request limit: shapes that SDKs demand.
+        "expires_at": None if caller.key.expires_us is None else iso(caller.key.expires_us),
+        # Farebox has no daily allowance of free orders: a shape that SDKs demand.
         "free_model_daily_requests": {"limit": 0, "used": 0, "remaining": 0},
-        "rate_limit": {"requests": -1, "interval": "10s", "note": "This gateway does not limit requests by rate."},
+        "rate_limit": {
+            "requests": -1 if rate is None else rate,
+            "interval": "60s",
+            "note": "-1: this key's requests are not limited by rate.",
+        },
     }
 
 
-def _usd(nanos: int) -> msgspec.Raw:
+def usage(spent: Spending) -> dict[str, object]:
+    """What a key has spent, as OpenRouter's key pages tell it. Nothing is brought along by callers here (BYOK)."""
+    sums = {"": spent.total, "_daily": spent.day, "_weekly": spent.week, "_monthly": spent.month}
+    return {
+        **{f"usage{suffix}": usd(nanos) for suffix, nanos in sums.items()},
+        **{f"byok_usage{suffix}": 0 for suffix in sums},
+    }
+
+
+def tightest(allowance: Allowance | None) -> tuple[int | None, int | None, str | None]:
+    """The limit of money that leaves least, what it leaves, and when it begins anew, as OpenRouter says it: one."""
+    found = None if allowance is None else allowance.available_nanos(time.time_ns() // 1000)
+    if allowance is None or found is None:
+        return None, None, None
+    left, period = found
+    return allowance.limits.money[period], max(0, left), next(name for name, each in RESETS.items() if each == period)
+
+
+def iso(us: int) -> str:
+    return datetime.fromtimestamp(us / 1_000_000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def usd(nanos: int) -> msgspec.Raw:
+    """An amount as the same number in JSON."""
     return msgspec.Raw(format_usd(nanos).encode())
+
+
+def or_null(nanos: int | None) -> msgspec.Raw | None:
+    return None if nanos is None else usd(nanos)

@@ -25,6 +25,7 @@ from farebox.runs import Runner
 from farebox.web import account, catalog, docs
 from farebox.web.asgi import Endpoint, send_json
 from farebox.web.bodies import BodyBounds
+from farebox.web.management import Management
 from farebox.web.mcp import Agents
 from farebox.web.metrics import metrics
 from farebox.web.platform import ERRORS
@@ -72,6 +73,7 @@ class Services:
     deadlines: Deadlines
     books: Books
     agents: Agents
+    management: Management
     platform: Platform | None
     metrics_token: str | None
     hosts: frozenset[bytes]
@@ -97,6 +99,9 @@ def app(services: Services) -> ASGIApp:
         "/key": account.key_endpoint(callers, services.accounts),
         "/credits": account.credits_endpoint(callers, services.accounts),
     }
+    management = services.management
+    managed = [(base + path, methods, each) for path, methods, each in management.routes() for base in BASES]
+    managed += management.own_routes()
     run_api = services.platform.run_api.routes() if services.platform is not None else []
     agents = guarded(services.agents.endpoint)
     free = Starlette(
@@ -109,7 +114,7 @@ def app(services: Services) -> ASGIApp:
             # The root, too: the platform's own MCP server is asked there, with `?tools=apify/openrouter`.
             Route("/", agents, methods=["POST", "GET", "DELETE"]),
             Route("/mcp", agents, methods=["POST", "GET", "DELETE"]),
-            *(Route(path, each, methods=methods) for path, methods, each in run_api),
+            *(Route(path, each, methods=methods) for path, methods, each in (*managed, *run_api)),
             Route("/metrics", metrics(services.books, services.admission, services.metrics_token), methods=["GET"]),
             Route("/readyz", guarded(_readyz(services.catalog, services.admission)), methods=["GET"]),
         ],

@@ -1,0 +1,485 @@
+"""What a manager does over HTTP: keys and activity in OpenRouter's shapes, accounts and top-ups in Farebox's own.
+
+Each is a use case of `farebox.accounts`, as the commands are. Shapes of the first: OpenRouter's OpenAPI document
+(`/keys`, `/keys/{hash}`, `/activity`); an account is a workspace there.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+from urllib.parse import parse_qsl
+from uuid import UUID
+
+import msgspec
+from msgspec import Raw
+from starlette.types import Receive, Scope, Send
+
+from farebox.accounts import Accounts, BadTerms, NotFound, OtherTopUpBefore, Spending
+from farebox.core.allowances import (
+    AMOUNTS,
+    DAY_US,
+    LIMIT_NAMES,
+    PERIODS,
+    Limits,
+    Period,
+    date_of,
+    day_of,
+    described,
+    used,
+)
+from farebox.core.errors import Refusal, conflict, forbidden, invalid, unknown
+from farebox.core.headers import HeaderList, read_request_head
+from farebox.core.ledger import Balance
+from farebox.core.money import format_usd, parse_usd
+from farebox.core.reading import UNREADABLE, is_null, json_path_error
+from farebox.deadlines import Deadlines
+from farebox.identity.managers import Managers
+from farebox.ports import Account, Activity, Key, ManagementKey, NameTaken
+from farebox.web.account import RESETS, iso, or_null, tightest, usage, usd
+from farebox.web.asgi import JSON, Endpoint, send_whole
+from farebox.web.bodies import BodyBounds, read_body
+from farebox.web.refusals import guarded
+
+PAGE = 100
+"""Keys that OpenRouter lists at once."""
+
+BODY_BYTES_MAX = 64 * 1024
+ACTIVITY_DAYS = 30
+"""Whole UTC days that OpenRouter shows."""
+
+_NAMES: dict[Period, str] = dict(zip(PERIODS, AMOUNTS, strict=True))
+_WORKSPACE = 0xFAEB0_000_0000_8000_8000 << 48
+"""A version 8 UUID, which leaves its bits to who makes it: an account's number stands in the last ones."""
+
+Fields = dict[str, Raw]
+
+
+class Request:
+    """A manager's request, its credential checked."""
+
+    def __init__(self, scope: Scope, manager: ManagementKey, fields: Fields) -> None:
+        self.path: Mapping[str, str] = scope["path_params"]
+        self.query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+        self.head = read_request_head(scope["headers"])
+        self.manager = manager
+        self.fields = fields
+
+
+Answer = tuple[int, object, HeaderList] | tuple[int, object]
+Do = Callable[[Request], Awaitable[Answer]]
+Served = tuple[str, list[str], Endpoint]
+"""A path, the methods that are answered there, and who answers."""
+
+
+class Management:
+    """The endpoints."""
+
+    def __init__(self, managers: Managers, accounts: Accounts, bounds: BodyBounds, deadlines: Deadlines) -> None:
+        self._managers = managers
+        self._accounts = accounts
+        self._seconds = bounds.seconds
+        self._deadlines = deadlines
+
+    def routes(self) -> list[Served]:
+        """Paths below each base."""
+        one_key = self._serve(GET=self._read_key, PATCH=self._update_key, DELETE=self._delete_key)
+        return [
+            ("/keys", *self._serve(GET=self._list_keys, POST=self._create_key)),
+            ("/keys/{hash}", *one_key),
+            ("/activity", *self._serve(GET=self._activity)),
+        ]
+
+    def own_routes(self) -> list[Served]:
+        """Paths below the root."""
+        return [
+            ("/admin/accounts", *self._serve(GET=self._list_accounts, POST=self._create_account)),
+            ("/admin/accounts/{account}", *self._serve(GET=self._read_account, PATCH=self._limit_account)),
+            ("/admin/top-ups", *self._serve(POST=self._top_up)),
+        ]
+
+    def _serve(self, **methods: Do) -> tuple[list[str], Endpoint]:
+        async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+            do = methods["GET" if scope["method"] == "HEAD" else scope["method"]]
+            head = read_request_head(scope["headers"])
+            manager = await self._managers.identify(head)
+            fields: Fields = {}
+            if scope["method"] in ("POST", "PATCH"):
+                body = await read_body(scope, receive, head, BODY_BYTES_MAX, self._seconds, self._deadlines)
+                fields = _fields(body)
+            try:
+                status, answer, *headers = await do(Request(scope, manager, fields))
+            except NotFound as error:
+                raise unknown(str(error)) from error
+            except (BadTerms, NameTaken) as error:
+                what = f"name: there is an account `{error}` already" if isinstance(error, NameTaken) else str(error)
+                raise invalid(what) from error
+            except OtherTopUpBefore as error:
+                raise conflict(f"idempotency-key: {error}") from error
+            await send_whole(send, status, [JSON, *(headers[0] if headers else [])], msgspec.json.encode(answer))
+
+        return list(methods), guarded(endpoint)
+
+    # Keys, as OpenRouter has them
+
+    async def _list_keys(self, request: Request) -> Answer:
+        account = await self._account(request, request.query.get("workspace_id"))
+        with_disabled = request.query.get("include_disabled", "false").lower() == "true"
+        offset = _whole(request.query.get("offset", "0"), "offset")
+        found = [
+            (owner, key)
+            for owner, key in await self._accounts.keys(None if account is None else account.name)
+            if key.revoked_us is None or (key.disabled and with_disabled)
+        ][offset : offset + PAGE]
+        spent: dict[int, Spending] = {}
+        for owner in {owner.id: owner for owner, _ in found}.values():
+            spent |= await self._accounts.spending_by_key(owner)
+        return 200, {"data": [await self._key(key, spent.get(key.id, Spending())) for _, key in found]}
+
+    async def _create_key(self, request: Request) -> Answer:
+        workspace = _text(request.fields, "workspace_id")
+        account = await self._account(request, workspace)
+        if account is None:
+            raise invalid("workspace_id: say whose key it is; GET /admin/accounts lists each account's")
+        name = _text(request.fields, "name")
+        if not name:
+            raise invalid("name: give the key a name")
+        given = _money(request.fields, Limits()) | _limits(request.fields)
+        expires_us = _moment(_text(request.fields, "expires_at"), "expires_at")
+        self._accounts.check_limits(given)
+        key, _, row = await self._accounts.create_key(account.name, name, expires_us)
+        row = msgspec.structs.replace(row, limits=await self._accounts.limit(account, row, given))
+        return 201, {"data": await self._key(row, Spending()), "key": key}
+
+    async def _read_key(self, request: Request) -> Answer:
+        account, key = await self._find(request)
+        return 200, {"data": await self._key(key, await self._spent(account, key))}
+
+    async def _update_key(self, request: Request) -> Answer:
+        account, key = await self._find(request)
+        given = _money(request.fields, key.limits) | _limits(request.fields)
+        label, disabled = _text(request.fields, "name"), _flag(request.fields, "disabled")
+        self._accounts.check_limits(given)
+        limits = await self._accounts.limit(account, key, given)
+        _, key = await self._accounts.change_key(key.digest.hex(), label=label, disabled=disabled)
+        key = msgspec.structs.replace(key, limits=limits)
+        return 200, {"data": await self._key(key, await self._spent(account, key))}
+
+    async def _delete_key(self, request: Request) -> Answer:
+        _, key = await self._find(request)
+        await self._accounts.revoke_key(key.digest.hex())
+        return 200, {"deleted": True}
+
+    async def _find(self, request: Request) -> tuple[Account, Key]:
+        named = request.path["hash"]
+        missing = unknown(f"there is no key with the hash `{named[:64]}`; GET /api/v1/keys lists them")
+        if len(named) != 64:
+            raise missing
+        try:
+            account, key = await self._accounts.find_key(named)
+        except NotFound as error:
+            raise missing from error
+        is_another = request.manager.account_id not in (None, account.id)
+        if is_another or key.digest.hex() != named.lower() or (key.revoked_us is not None and not key.disabled):
+            raise missing
+        return account, key
+
+    async def _account(self, request: Request, workspace: str | None) -> Account | None:
+        """The account that the request is about; None where it is about all."""
+        own = request.manager.account_id
+        account_id = _account_id(workspace) if workspace is not None else own
+        if own not in (None, account_id):
+            raise forbidden("This management key is for another account")
+        return None if account_id is None else await self._accounts.find_by_id(account_id)
+
+    async def _spent(self, account: Account, key: Key) -> Spending:
+        return (await self._accounts.spending_by_key(account)).get(key.id, Spending())
+
+    async def _key(self, key: Key, spent: Spending) -> dict[str, object]:
+        allowance = await self._accounts.allowance(key)
+        limit, remaining, reset = tightest(allowance)
+        return {
+            "hash": key.digest.hex(),
+            "name": key.label or key.hint,
+            "label": key.hint,
+            "disabled": key.disabled,
+            "limit": or_null(limit),
+            "limit_remaining": or_null(remaining),
+            "limit_reset": reset,
+            "include_byok_in_limit": True,
+            **usage(spent),
+            "created_at": iso(key.created_us),
+            "updated_at": None if key.updated_us is None else iso(key.updated_us),
+            "expires_at": None if key.expires_us is None else iso(key.expires_us),
+            "last_used_at": None if spent.latest_us is None else iso(spent.latest_us),
+            "creator_user_id": None,
+            "external_user": None,
+            "workspace_id": workspace_of(key.account_id),
+            "farebox_limits": _described(key.limits),
+        }
+
+    async def _activity(self, request: Request) -> Answer:
+        account = await self._account(request, request.query.get("workspace_id"))
+        key: Key | None = None
+        if (named := request.query.get("api_key_hash")) is not None:
+            request.path = {"hash": named}
+            owner, key = await self._find(request)
+            account = account or owner
+        today = day_of(_now_us())
+        first, last = today - ACTIVITY_DAYS, today - 1
+        if (asked := request.query.get("date")) is not None:
+            first = last = _day(asked)
+            if not today - ACTIVITY_DAYS <= first <= today:
+                raise invalid(f"date: one of the last {ACTIVITY_DAYS} days, or today, not {asked}")
+        if request.query.get("user_id"):
+            return 200, {"data": []}
+        rows = await self._accounts.activity(account, key, first * DAY_US, (last + 1) * DAY_US)
+        return 200, {"data": [_activity_item(row) for row in rows]}
+
+    # Accounts, as Farebox has them
+
+    async def _list_accounts(self, request: Request) -> Answer:
+        _check_operator(request.manager)
+        return 200, {"data": [_described_account(*each) for each in await self._accounts.accounts()]}
+
+    async def _create_account(self, request: Request) -> Answer:
+        _check_operator(request.manager)
+        _check_names(request.fields, "name", "plan", "postpaid", "prepaid_usd", "limit_usd", "limits")
+        name, plan = _text(request.fields, "name"), _text(request.fields, "plan")
+        if name is None or plan is None:
+            raise invalid("name, plan: give both; a plan is paying, free, or one of the operator's own")
+        is_postpaid = _flag(request.fields, "postpaid") or False
+        paid_in, limit = _amount(request.fields, "prepaid_usd"), _amount(request.fields, "limit_usd")
+        if is_postpaid and paid_in is not None:
+            raise invalid("prepaid_usd, postpaid: they exclude each other")
+        if limit is not None and not is_postpaid:
+            raise invalid("limit_usd: goes with `postpaid`; a prepaid account's limit is what was paid in")
+        given = _limits(request.fields, "limits")
+        self._accounts.check_limits(given)
+        account = await self._accounts.create(name, plan, limit if is_postpaid else 0, paid_in or 0)
+        limits = await self._accounts.limit(account, None, given)
+        account = msgspec.structs.replace(account, limits=limits)
+        return 201, {"data": _described_account(account, await self._accounts.balance(account))}
+
+    async def _read_account(self, request: Request) -> Answer:
+        account = await self._named(request)
+        allowance = await self._accounts.allowance(account)
+        spent = await self._accounts.spending(account)
+        described_account = _described_account(account, await self._accounts.balance(account))
+        return 200, {"data": {**described_account, "used": _numbers(used(allowance, _now_us())), **usage(spent)}}
+
+    async def _limit_account(self, request: Request) -> Answer:
+        account = await self._named(request)
+        _check_operator(request.manager)
+        _check_names(request.fields, "limits")
+        limits = await self._accounts.limit(account, None, _limits(request.fields, "limits"))
+        account = msgspec.structs.replace(account, limits=limits)
+        return 200, {"data": _described_account(account, await self._accounts.balance(account))}
+
+    async def _named(self, request: Request) -> Account:
+        """By its name, or by its id."""
+        named = request.path["account"]
+        try:
+            account = await self._accounts.find_by_id(_account_id(named))
+        except (Refusal, NotFound):
+            account = await self._accounts.find(named)
+        if request.manager.account_id not in (None, account.id):
+            raise forbidden("This management key is for another account")
+        return account
+
+    async def _top_up(self, request: Request) -> Answer:
+        _check_operator(request.manager)
+        _check_names(request.fields, "account", "amount_usd", "note")
+        key = request.head.idempotency_key.decode("latin-1")
+        if not key:
+            raise invalid(
+                "idempotency-key: give the top-up a name of your own, such as an invoice's: it is booked once under it"
+            )
+        name, amount = _text(request.fields, "account"), _amount(request.fields, "amount_usd")
+        if name is None or amount is None:
+            raise invalid("account, amount_usd: give both")
+        paid_in = await self._accounts.top_up(name, amount, key, _text(request.fields, "note"))
+        answer = {"data": {**_described_account(paid_in.account, paid_in.balance), "amount_usd": usd(amount)}}
+        return (200, answer, [(b"idempotency-replayed", b"true")]) if paid_in.is_repeat else (201, answer)
+
+
+def workspace_of(account_id: int) -> str:
+    """An account as OpenRouter's SDKs name it."""
+    return str(UUID(int=_WORKSPACE | account_id))
+
+
+def _account_id(workspace: str) -> int:
+    """Raises Refusal 400."""
+    try:
+        number = UUID(workspace).int
+    except ValueError as error:
+        raise invalid("workspace_id: an account's id, as GET /admin/accounts lists it") from error
+    if number >> 48 != _WORKSPACE >> 48:
+        raise invalid("workspace_id: an account's id, as GET /admin/accounts lists it")
+    return number & ((1 << 48) - 1)
+
+
+def _described_account(account: Account, balance: Balance) -> dict[str, object]:
+    return {
+        "id": workspace_of(account.id),
+        "name": account.name,
+        "plan": account.plan,
+        "terms": "prepaid" if balance.limit_nanos == 0 else "postpaid",
+        "limit_usd": or_null(balance.limit_nanos),
+        "balance_usd": usd(balance.balance_nanos),
+        "held_usd": usd(balance.pending_nanos),
+        "available_usd": or_null(balance.available_nanos),
+        "created_at": iso(account.created_us),
+        "limits": _described(account.limits),
+    }
+
+
+def _activity_item(row: Activity) -> dict[str, object]:
+    """The books do not know which host served an order, nor which of its tokens were reasoning or cached."""
+    return {
+        "date": date_of(row.day),
+        "model": row.model,
+        "model_permaslug": row.served_model,
+        "endpoint_id": "",
+        "provider_name": "",
+        "usage": usd(row.fares_nanos),
+        "byok_usage_inference": 0,
+        "requests": row.requests,
+        "prompt_tokens": row.prompt_tokens,
+        "completion_tokens": row.answer_tokens,
+        "reasoning_tokens": 0,
+        "cached_tokens": 0,
+    }
+
+
+def _described(limits: Limits) -> dict[str, object]:
+    return _numbers({name: value for name, value in described(limits).items() if value is not None})
+
+
+def _numbers(values: Mapping[str, object]) -> dict[str, object]:
+    """Amounts, which are exact text, as the same numbers in JSON."""
+    return {name: Raw(str(value).encode()) if name in AMOUNTS else value for name, value in values.items()}
+
+
+def _check_operator(manager: ManagementKey) -> None:
+    if manager.account_id is not None:
+        raise forbidden("This management key is for the keys of one account")
+
+
+def _check_names(fields: Fields, *names: str) -> None:
+    for name in fields:
+        if name not in names:
+            raise invalid(f"{name}: there is no such member; there are {', '.join(names)}")
+
+
+_decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+def _fields(body: bytes) -> Fields:
+    try:
+        return _decode_fields(body)
+    except UNREADABLE as error:
+        raise invalid(json_path_error(error)) from error
+
+
+def _decoded(fields: Fields, name: str, kind: Any, what: str) -> Any:
+    """A member, or None where it is absent or null."""
+    if name not in fields or is_null(fields[name]):
+        return None
+    try:
+        return msgspec.json.decode(fields[name], type=kind)
+    except UNREADABLE as error:
+        raise invalid(f"{name}: {what}") from error
+
+
+def _text(fields: Fields, name: str) -> str | None:
+    value: str | None = _decoded(fields, name, str, "write a text")
+    return value
+
+
+def _flag(fields: Fields, name: str) -> bool | None:
+    value: bool | None = _decoded(fields, name, bool, "write true or false")
+    return value
+
+
+def _number(raw: Raw, name: str) -> str:
+    """A number as plain text, however it was written."""
+    try:
+        given = msgspec.json.decode(raw, type=Decimal)
+    except UNREADABLE as error:
+        raise invalid(f"{name}: write a number") from error
+    if not given.is_finite() or given.adjusted() > 12 or len(given.as_tuple().digits) > 40:
+        raise invalid(f"{name}: {given:.3e} is too much")
+    return format(given, "f")
+
+
+def _amount(fields: Fields, name: str) -> int | None:
+    if name not in fields or is_null(fields[name]):
+        return None
+    try:
+        return parse_usd(_number(fields[name], name))
+    except ValueError as error:
+        raise invalid(f"{name}: {error}") from error
+
+
+def _limits(fields: Fields, name: str = "farebox_limits") -> dict[str, str | list[str] | None]:
+    members: Fields = _decoded(fields, name, dict[str, Raw], "write an object of limits") or {}
+    given: dict[str, str | list[str] | None] = {}
+    for limit, raw in members.items():
+        if is_null(raw):
+            given[limit] = None
+        elif limit == "models":
+            given[limit] = _decoded(members, limit, list[str], "write a list of model ids or patterns")
+        elif limit in LIMIT_NAMES:
+            given[limit] = _number(raw, f"{name}.{limit}")
+        else:
+            raise invalid(f"{name}.{limit}: there is no such limit; there are {', '.join(LIMIT_NAMES)}")
+    return given
+
+
+def _money(fields: Fields, before: Limits) -> dict[str, str | list[str] | None]:
+    """OpenRouter's one limit of money, and when it begins anew, in place of the one there was."""
+    if "limit" not in fields and "limit_reset" not in fields:
+        return {}
+    # Where there are several, the last word is the longest period's.
+    period, most = next(reversed(before.money.items()), ("total", None))
+    reset = next(name for name, each in RESETS.items() if each == period)
+    if "limit_reset" in fields:
+        reset = _text(fields, "limit_reset")
+        if reset not in RESETS:
+            raise invalid(f"limit_reset: daily, weekly, monthly or null, not {reset!r}")
+    limit = None if most is None else format_usd(most)
+    if "limit" in fields:
+        limit = None if is_null(fields["limit"]) else _number(fields["limit"], "limit")
+    lifted: dict[str, str | list[str] | None] = {_NAMES[period]: None for period in before.money}
+    return {**lifted, _NAMES[RESETS[reset]]: limit}
+
+
+def _whole(text: str, name: str) -> int:
+    if not (text.isascii() and text.isdigit()) or len(text) > 9:
+        raise invalid(f"{name}: a whole number from 0 up, not {text[:40]!r}")
+    return int(text)
+
+
+def _moment(text: str | None, name: str) -> int | None:
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise invalid(f"{name}: write it like 2027-12-31T23:59:59Z, not {text[:40]!r}") from error
+    if at.utcoffset() is None or at.utcoffset():
+        raise invalid(f"{name}: write it in UTC, like 2027-12-31T23:59:59Z")
+    return int(at.timestamp()) * 1_000_000
+
+
+def _day(text: str) -> int:
+    try:
+        return (date.fromisoformat(text) - date(1970, 1, 1)).days
+    except ValueError as error:
+        raise invalid(f"date: write it like 2026-08-24, not {text[:40]!r}") from error
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000

@@ -1,0 +1,300 @@
+"""Managing accounts and keys over HTTP: in OpenRouter's shapes, with its SDK, and in Farebox's own."""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+import pytest
+from openrouter import OpenRouter, errors
+
+from tests.gateway import Gateway, Response, eventually
+from tests.schemas import assert_documented
+
+
+class Manager:
+    """Who holds a management key, of one account or of all."""
+
+    def __init__(self, gateway: Gateway, *account: str) -> None:
+        self.gateway = gateway
+        self.key = str(gateway.cli("management-key", "create", "--label", "tests", *account)["key"])
+
+    def ask(self, method: str, path: str, body: Any = None, key: str | None = None, **headers: str) -> Response:
+        sent = {"authorization": f"Bearer {key or self.key}", "content-type": "application/json"}
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        data = None if body is None else json.dumps(body).encode()
+        return self.gateway.request(method, path, data, sent)
+
+    def account(self, **terms: Any) -> dict[str, Any]:
+        answer = self.ask("POST", "/admin/accounts", {"name": token_hex(6), "plan": "paying", **terms})
+        assert answer.status == 201, answer.body
+        data: dict[str, Any] = answer.json["data"]
+        return data
+
+
+@pytest.fixture
+def manager(shared_gateway: Gateway) -> Iterator[Manager]:
+    yield Manager(shared_gateway)
+    shared_gateway.audit()
+
+
+@pytest.fixture
+def sdk(manager: Manager) -> Iterator[OpenRouter]:
+    with OpenRouter(server_url=manager.gateway.base, api_key=manager.key) as client:
+        yield client
+
+
+# Keys
+
+
+def test_a_key_lives_through_openrouters_sdk(manager: Manager, sdk: OpenRouter) -> None:
+    account = manager.account(prepaid_usd=1)
+    made = sdk.api_keys.create(
+        name="production",
+        limit=0.5,
+        limit_reset="monthly",
+        expires_at=datetime(2099, 1, 1, tzinfo=UTC),
+        workspace_id=account["id"],
+    )
+    assert made.key.startswith("sk-fb-")
+    assert (made.data.name, made.data.limit, made.data.limit_reset) == ("production", 0.5, "monthly")
+    assert made.data.workspace_id == account["id"]
+    assert manager.gateway.chat(made.key).status == 200
+    read = sdk.api_keys.get(hash=made.data.hash)
+    assert (read.data.usage, read.data.usage_monthly, read.data.limit_remaining) == (0.00001, 0.00001, 0.49999)
+    assert read.data.expires_at
+    listed = sdk.api_keys.list(workspace_id=account["id"]).data
+    assert [each.hash for each in listed] == [made.data.hash]
+    assert listed[0].last_used_at
+    changed = sdk.api_keys.update(hash=made.data.hash, name="staging", limit=0.00002, limit_reset="daily")
+    assert (changed.data.name, changed.data.limit, changed.data.limit_reset) == ("staging", 0.00002, "daily")
+    assert changed.data.updated_at
+    statuses = [manager.gateway.chat(made.key, max_tokens=20).status for _ in range(3)]
+    assert statuses[-1] == 402
+    assert sdk.api_keys.update(hash=made.data.hash, disabled=True).data.disabled
+    eventually(lambda: manager.gateway.chat(made.key).status == 401, 2)
+    assert sdk.api_keys.update(hash=made.data.hash, disabled=False, limit=None).data.limit is None
+    eventually(lambda: manager.gateway.chat(made.key).status == 200, 2)
+    sdk.api_keys.delete(hash=made.data.hash)
+    with pytest.raises(errors.NotFoundResponseError):
+        sdk.api_keys.get(hash=made.data.hash)
+    eventually(lambda: manager.gateway.chat(made.key).status == 401, 2)
+
+
+def test_every_answer_is_as_documented(manager: Manager) -> None:
+    account = manager.account(prepaid_usd=1)
+    made = manager.ask("POST", "/api/v1/keys", {"name": "a", "workspace_id": account["id"]})
+    assert made.status == 201
+    listed = manager.ask("GET", f"/v1/keys?workspace_id={account['id']}").json["data"]
+    assert listed == [made.json["data"]]
+    for body in (made.json["data"], manager.ask("GET", f"/v1/keys/{made.json['data']['hash']}").json["data"]):
+        for name in (
+            "hash name label disabled limit limit_remaining limit_reset include_byok_in_limit usage usage_daily"
+            " usage_weekly usage_monthly byok_usage byok_usage_daily byok_usage_weekly byok_usage_monthly created_at"
+            " updated_at creator_user_id workspace_id"
+        ).split():
+            assert name in body
+
+
+def test_keys_are_listed_page_by_page_and_disabled_ones_only_when_asked(manager: Manager) -> None:
+    account = manager.account()
+    keys = f"/api/v1/keys?workspace_id={account['id']}"
+    hashes = [
+        manager.ask("POST", "/api/v1/keys", {"name": str(number), "workspace_id": account["id"]}).json["data"]["hash"]
+        for number in range(103)
+    ]
+    assert [each["hash"] for each in manager.ask("GET", keys).json["data"]] == hashes[:100]
+    assert [each["hash"] for each in manager.ask("GET", f"{keys}&offset=100").json["data"]] == hashes[100:]
+    manager.ask("PATCH", f"/api/v1/keys/{hashes[0]}", {"disabled": True})
+    manager.ask("DELETE", f"/api/v1/keys/{hashes[1]}")
+    assert [each["hash"] for each in manager.ask("GET", keys).json["data"]] == hashes[2:102]
+    assert manager.ask("GET", f"{keys}&include_disabled=true").json["data"][0]["hash"] == hashes[0]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({}, "name:"),
+        ({"name": ""}, "name:"),
+        ({"name": "x" * 201}, "name"),
+        ({"name": 5}, "name:"),
+        ({"name": "a", "limit": -1}, "usd_total:"),
+        ({"name": "a", "limit": 1e30}, "limit:"),
+        ({"name": "a", "limit": "many"}, "limit:"),
+        ({"name": "a", "limit_reset": "yearly"}, "limit_reset:"),
+        ({"name": "a", "expires_at": "2020-01-01T00:00:00Z"}, "expiry lies in the future"),
+        ({"name": "a", "expires_at": "2099-01-01T00:00:00+02:00"}, "expires_at:"),
+        ({"name": "a", "expires_at": "soon"}, "expires_at:"),
+        ({"name": "a", "workspace_id": "not-one"}, "workspace_id:"),
+        ({"name": "a", "farebox_limits": {"requests_per_minute": 0}}, "requests_per_minute:"),
+        ({"name": "a", "farebox_limits": {"requests": 1}}, "farebox_limits.requests:"),
+        ({"name": "a", "farebox_limits": {"models": "x"}}, "models:"),
+        ({"name": "a", "farebox_limits": 1}, "farebox_limits:"),
+        ([], ""),
+    ],
+)
+def test_what_is_wrong_with_a_key_is_named_and_none_is_made(manager: Manager, body: Any, said: str) -> None:
+    account = manager.account()
+    sent = {"workspace_id": account["id"], **body} if isinstance(body, dict) else body
+    answer = manager.ask("POST", "/api/v1/keys", sent)
+    assert answer.status == 400, answer.body
+    assert said in answer.error["message"]
+    assert manager.ask("GET", f"/api/v1/keys?workspace_id={account['id']}").json["data"] == []
+
+
+def test_limits_beside_openrouters_one(manager: Manager) -> None:
+    account = manager.account(prepaid_usd=1, limits={"models": ["sim/*"], "usd_per_month": 0.5})
+    assert account["limits"] == {"models": ["sim/*"], "usd_per_month": 0.5}
+    body = {"name": "a", "workspace_id": account["id"], "limit": 0.25, "farebox_limits": {"requests_per_minute": 1}}
+    made = manager.ask("POST", "/api/v1/keys", body).json
+    assert made["data"]["farebox_limits"] == {"requests_per_minute": 1, "usd_total": 0.25}
+    assert manager.gateway.chat(made["key"]).status == 200
+    assert manager.gateway.chat(made["key"]).status == 429
+    own = manager.ask("GET", "/api/v1/key", key=made["key"]).json["data"]
+    assert (own["limit"], own["limit_remaining"], own["limit_reset"]) == (0.25, 0.24999, None)
+    assert own["rate_limit"]["requests"] == 1
+    path = f"/admin/accounts/{account['name']}"
+    lowered = manager.ask("PATCH", path, {"limits": {"usd_per_month": 0.1, "models": None}}).json["data"]
+    assert lowered["limits"] == {"usd_per_month": 0.1}
+    own = manager.ask("GET", "/api/v1/key", key=made["key"]).json["data"]
+    assert (own["limit"], own["limit_remaining"], own["limit_reset"]) == (0.1, 0.09999, "monthly")
+    read = manager.ask("GET", f"/admin/accounts/{account['id']}").json["data"]
+    assert (read["used"]["usd_per_month"], read["usage_daily"], read["balance_usd"]) == (0.00001, 0.00001, 0.99999)
+
+
+# Who may
+
+
+def test_a_callers_key_manages_nothing_and_a_managers_orders_nothing(manager: Manager) -> None:
+    key = manager.gateway.new_key(token_hex(6), "--plan", "paying", "--prepaid", "1")
+    digest = "0" * 64
+    asked = [
+        ("GET", "/api/v1/keys"),
+        ("POST", "/v1/keys"),
+        ("GET", f"/api/v1/keys/{digest}"),
+        ("PATCH", f"/api/v1/keys/{digest}"),
+        ("DELETE", f"/api/v1/keys/{digest}"),
+        ("GET", "/api/v1/activity"),
+        ("GET", "/admin/accounts"),
+        ("POST", "/admin/accounts"),
+        ("GET", "/admin/accounts/demo"),
+        ("PATCH", "/admin/accounts/demo"),
+        ("POST", "/admin/top-ups"),
+    ]
+    for method, path in asked:
+        assert manager.ask(method, path, {}, key=key).status == 403
+        for nobody in ("sk-fb-nobody", "sk-fb-management-nobody", manager.key[:-1], "sk-or-x"):
+            assert manager.ask(method, path, {}, key=nobody).status == 401
+    refused = manager.gateway.chat(manager.key)
+    assert refused.status == 401
+    assert "manages" in refused.error["message"]
+    manager.gateway.cli("management-key", "revoke", manager.key)
+    assert manager.ask("GET", "/admin/accounts").status == 401
+
+
+def test_a_managers_key_of_one_account_sees_no_other(manager: Manager) -> None:
+    own, other = manager.account(prepaid_usd=1), manager.account(prepaid_usd=1)
+    limited = Manager(manager.gateway, "--account", own["name"])
+    made = limited.ask("POST", "/api/v1/keys", {"name": "own"}).json
+    assert made["data"]["workspace_id"] == own["id"]
+    foreign = manager.ask("POST", "/api/v1/keys", {"name": "other", "workspace_id": other["id"]}).json
+    assert [each["name"] for each in limited.ask("GET", "/api/v1/keys").json["data"]] == ["own"]
+    assert limited.ask("GET", f"/api/v1/keys?workspace_id={other['id']}").status == 403
+    assert limited.ask("POST", "/api/v1/keys", {"name": "a", "workspace_id": other["id"]}).status == 403
+    for method in ("GET", "PATCH", "DELETE"):
+        assert limited.ask(method, f"/api/v1/keys/{foreign['data']['hash']}", {}).status == 404
+    assert limited.ask("GET", f"/api/v1/activity?api_key_hash={foreign['data']['hash']}").status == 404
+    assert limited.ask("GET", f"/admin/accounts/{own['name']}").status == 200
+    assert limited.ask("GET", f"/admin/accounts/{other['name']}").status == 403
+    for method, path in (("GET", "/admin/accounts"), ("POST", "/admin/accounts"), ("POST", "/admin/top-ups")):
+        assert limited.ask(method, path, {}, idempotency_key="k").status == 403
+    assert limited.ask("PATCH", f"/admin/accounts/{own['name']}", {"limits": {}}).status == 403
+
+
+# Accounts and top-ups
+
+
+def test_accounts_are_what_the_commands_see(manager: Manager) -> None:
+    made = manager.account(postpaid=True, limit_usd=2.5)
+    (seen,) = [each for each in manager.gateway.cli("account", "list") if each["name"] == made["name"]]
+    assert (seen["terms"], seen["limit_usd"], made["limit_usd"]) == ("postpaid", "2.5", 2.5)
+    assert made in manager.ask("GET", "/admin/accounts").json["data"]
+    for body, said in (
+        ({"name": made["name"], "plan": "paying"}, "already"),
+        ({"name": "a", "plan": "gold"}, "gold"),
+        ({"plan": "paying"}, "name, plan:"),
+        ({"name": "(a", "plan": "paying"}, "(a"),
+        ({"name": "b", "plan": "paying", "prepaid_usd": -1}, "prepaid_usd:"),
+        ({"name": "b", "plan": "paying", "prepaid_usd": 1, "postpaid": True}, "exclude"),
+        ({"name": "b", "plan": "paying", "limit_usd": 1}, "limit_usd:"),
+        ({"name": "b", "plan": "paying", "limits": {"usd_total": -5}}, "usd_total:"),
+        ({"name": "b", "plan": "paying", "colour": "red"}, "colour:"),
+    ):
+        answer = manager.ask("POST", "/admin/accounts", body)
+        assert answer.status in (400, 404), body
+        assert said in answer.error["message"]
+    assert manager.ask("GET", "/admin/accounts/nobody").status == 404
+    assert manager.ask("PATCH", f"/admin/accounts/{made['name']}", {"plan": "free"}).status == 400
+
+
+def test_a_top_up_is_booked_once_under_its_key(manager: Manager) -> None:
+    account, other = manager.account(), manager.account()
+    key = token_hex(8)
+    body = {"account": account["name"], "amount_usd": 2.5, "note": "invoice 7"}
+    first, again = (manager.ask("POST", "/admin/top-ups", body, idempotency_key=key) for _ in range(2))
+    assert (first.status, again.status) == (201, 200)
+    assert again.headers["idempotency-replayed"] == "true"
+    assert first.json["data"]["balance_usd"] == again.json["data"]["balance_usd"] == 2.5
+    for change in ({"amount_usd": 2.51}, {"account": other["name"]}):
+        refused = manager.ask("POST", "/admin/top-ups", {**body, **change}, idempotency_key=key)
+        assert refused.status == 409
+        assert "stands for a top-up of $2.5" in refused.error["message"]
+    done = manager.gateway.run("account", "top-up", account["name"], "3", "--idempotency-key", key)
+    assert done.returncode == 1
+    assert "stands for a top-up of $2.5" in done.stderr
+    repeated = manager.gateway.cli("account", "top-up", account["name"], "2.5", "--idempotency-key", key)
+    assert repeated["balance_usd"] == "2.5"
+    for headers, changed in (
+        ({}, {}),
+        ({"idempotency_key": key * 99}, {}),
+        ({"idempotency_key": "k"}, {"amount_usd": 0}),
+    ):
+        assert manager.ask("POST", "/admin/top-ups", {**body, **changed}, **headers).status == 400
+    missing = manager.ask("POST", "/admin/top-ups", {**body, "account": "nobody"}, idempotency_key="k")
+    assert missing.status == 404
+    assert [line["amount_usd"] for line in manager.gateway.statement(account["name"])["lines"]] == ["2.5"]
+
+
+# Activity
+
+
+def test_activity_by_day_and_model(tmp_path: Path) -> None:
+    with Gateway(tmp_path) as gateway, ExitStack() as stack:
+        manager = Manager(gateway)
+        for model in ("sim/echo", "sim/echo", "sim/penny"):
+            assert gateway.chat(model=model).status == 200
+        today = datetime.now(UTC).date()
+        client = stack.enter_context(OpenRouter(server_url=gateway.base, api_key=manager.key))
+        assert client.analytics.get_user_activity().data == [], "OpenRouter shows whole days"
+        rows = client.analytics.get_user_activity(request={"date_": today.isoformat()}).data
+        assert [(row.model, row.requests) for row in rows] == [("sim/echo", 2), ("sim/penny", 1)]
+        assert rows[0].usage == 0.00002
+        assert rows[0].prompt_tokens > 0
+        assert rows[0].completion_tokens > 0
+        body = manager.ask("GET", f"/api/v1/activity?date={today}").json
+        assert_documented("ActivityResponse", body)
+        (key,) = manager.ask("GET", "/api/v1/keys").json["data"]
+        own = f"/api/v1/activity?date={today}&api_key_hash={key['hash']}"
+        assert manager.ask("GET", own).json == body
+        assert manager.ask("GET", f"{own}&workspace_id={key['workspace_id']}").json == body
+        for wrong in (f"{today - timedelta(days=31)}", f"{today + timedelta(days=1)}", "yesterday"):
+            assert manager.ask("GET", f"/api/v1/activity?date={wrong}").status == 400
+        told = gateway.cli("activity")
+        assert [(row["model"], row["requests"], row["fares_usd"]) for row in told] == [
+            ("sim/echo", 2, "0.00002"),
+            ("sim/penny", 1, told[1]["fares_usd"]),
+        ]
+        assert gateway.cli("activity", "demo") == told
