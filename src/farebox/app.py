@@ -34,6 +34,8 @@ from farebox.store.books import SqlStore
 from farebox.store.prepare import engine_of
 from farebox.store.runs import SqlRuns
 from farebox.store.spool import Spool
+from farebox.telemetry.logs import start as start_log
+from farebox.telemetry.watch import Watch
 from farebox.upstream.openrouter import Limits, OpenRouter
 from farebox.web import routes
 from farebox.web.bodies import BodyBounds
@@ -52,6 +54,7 @@ SIMULATOR_URL_VARIABLE = "FAREBOX_SIMULATOR_URL"
 
 def create() -> ASGIApp:
     """The app for a process that uvicorn starts: its settings are in the environment."""
+    start_log()
     return App(load())
 
 
@@ -116,14 +119,18 @@ async def running(settings: Settings, admission: Admission, host: Host = stand_a
         catalog = Catalog(upstream, settings.prices_refresh_seconds, settings.prices_max_age_seconds)
         hosted = await stack.enter_async_context(host(store, upstream, plans))
         callers = hosted.callers
-        reconciler = Reconciler(store, upstream, settings.reconcile_seconds)
+        watch = Watch(is_logged=settings.order_log)
+        stack.callback(watch.close)
+        store.watch_commits(watch.metrics.committed)
+        reconciler = Reconciler(store, upstream, settings.reconcile_seconds, settled=watch.metrics.reconciled)
         await take_up_orphans(store)
         with suppress(TimeoutError):
             async with asyncio.timeout(FIRST_PRICES_SECONDS):
                 await catalog.refresh()
         streaming = streaming_of(settings, deadlines)
         late = Late(store, Spool(Path(settings.spool), store.worker))
-        exchange = Exchange(callers, catalog, store, upstream, streaming, admission, hosted.charges, late)
+        exchange = Exchange(callers, catalog, store, upstream, streaming, admission, hosted.charges, late, watch)
+        watch.metrics.watch(lambda: admission.orders, lambda: store.queued, lambda: late.waiting)
         await stack.enter_async_context(
             _in_background(
                 catalog.keep_fresh(),
@@ -131,6 +138,7 @@ async def running(settings: Settings, admission: Admission, host: Host = stand_a
                 forget_old_answers(store),
                 reconciler.run(),
                 late.run(),
+                watch.metrics.keep_fresh(),
                 *hosted.work,
             )
         )
@@ -159,6 +167,7 @@ async def running(settings: Settings, admission: Admission, host: Host = stand_a
             bounds,
             deadlines,
             store,
+            watch.metrics,
             agents,
             Management(Managers(store), accounts, bounds, deadlines),
             platform,

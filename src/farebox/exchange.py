@@ -6,8 +6,8 @@ settles, and what was settled is durable when the block has been left.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from hashlib import sha256
 from os import urandom
 from typing import Protocol
@@ -22,6 +22,7 @@ from farebox.core.errors import (
     broken,
     conflict,
     connect_timeout,
+    error_type_of,
     gone,
     invalid,
     over_limit,
@@ -52,7 +53,18 @@ from farebox.core.pricing import Ceiling, PriceList, ceiling
 from farebox.core.usage import Nothing, Unknown, Verdict
 from farebox.crash import crash_point
 from farebox.late import Late
-from farebox.ports import BooksUnavailable, Caller, Callers, Ledger, Reply, Upstream, UpstreamBroke, UpstreamUnreachable
+from farebox.ports import (
+    BooksUnavailable,
+    Caller,
+    Callers,
+    Ledger,
+    Passage,
+    Reply,
+    Telemetry,
+    Upstream,
+    UpstreamBroke,
+    UpstreamUnreachable,
+)
 
 IDEMPOTENCY_KEY_MAX = 255
 
@@ -114,6 +126,7 @@ class Exchange:
         admission: Admission,
         charges: Charges | None = None,
         late: Late | None = None,
+        telemetry: Telemetry | None = None,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._callers = callers
@@ -125,6 +138,7 @@ class Exchange:
         self._charges = charges
         self._now_us = now_us
         self._late = late or Late(ledger)
+        self._telemetry = telemetry or _Unwatched()
 
     @asynccontextmanager
     async def open(self, request: Request) -> AsyncIterator[Answer | Replay]:
@@ -133,44 +147,75 @@ class Exchange:
         Raises:
             Refusal: it was not served. Never one that a client retries once the upstream may have accepted it.
         """
-        caller = request.caller or await self._callers.identify(request.head)
-        with self._admission.admit(caller.account.id):
-            body = await request.read_body()
-            order = read_order(body, request.wire, caller.plan)
-            most = ceiling(order.asked, order.answer_tokens, self._prices.current())
-            held = await self._hold(caller, order, most, request.wire, _repeatable(request, body))
-            if isinstance(held, Repeated):
-                yield await self._answer_again(held)
-                return
-            async with self._serve(request, held) as answer:
-                yield answer
+        passage = Passage(request.path, request.head, time.time_ns())
+        try:
+            caller = passage.caller = request.caller or await self._callers.identify(request.head)
+            with self._admission.admit(caller.account.id):
+                body = await request.read_body()
+                order = read_order(body, request.wire, caller.plan)
+                most = ceiling(order.asked, order.answer_tokens, self._prices.current())
+                passage.model, passage.streamed = order.model, order.asked.streamed
+                held = await self._hold(caller, order, most, request.wire, _repeatable(request, body))
+                if isinstance(held, Repeated):
+                    passage.is_replay = True
+                    yield await self._answer_again(held)
+                    return
+                async with self._serve(request, held, passage) as answer:
+                    yield answer
+        except Refusal as refusal:
+            passage.status, passage.error_type = refusal.status, refusal.error_type
+            raise
+        except BooksUnavailable:
+            passage.status, passage.error_type = 429, "books_unavailable"
+            raise
+        finally:
+            passage.ended_ns = time.time_ns()
+            self._telemetry.saw(passage)
 
     @asynccontextmanager
-    async def _serve(self, request: Request, held: "_HeldOrder") -> AsyncIterator[Answer]:
+    async def _serve(self, request: Request, held: "_HeldOrder", passage: Passage) -> AsyncIterator[Answer]:
         """Forward an order whose money is set aside, and settle however the block is left."""
         order = held.order
         meter = Meter(request.wire, Progress("", order.model, self._now_us() // 1_000_000, request.head.client))
         verdict: Verdict = Unknown("the order was sent and not answered")
         answer: Answer | None = None
+        passage.hold_id, passage.held_ns = held.hold_id, time.time_ns()
         try:
             reply = await self._forward(request, order)
             if isinstance(reply, _Unanswered):
                 verdict = reply.verdict
                 raise reply.refusal
+            passage.head_ns = time.time_ns()
             meter.identify(reply.generation_id)
             answer = Answer(reply, meter, self._streaming, held.answer_cap, is_kept=bool(request.head.idempotency_key))
             try:
                 await self._name_generation(held.hold_id, reply, answer, meter)
-                yield answer
+                passage.given_ns = time.time_ns()
+                with self._watching(answer):
+                    yield answer
             finally:
                 verdict = answer.verdict()
                 answer.close()
         finally:
+            passage.read_ns = time.time_ns()
             settled = await self._settle(held.hold_id, verdict, meter, answer)
+            _note(passage, settled, meter, answer)
             if answer is not None:
                 answer.settled = settled
             if self._charges is not None and settled.events and held.outside is not None and held.outside.charge_to:
                 await self._charges.told(settlement_id(held.hold_id))
+
+    @contextmanager
+    def _watching(self, answer: Answer) -> Iterator[None]:
+        """Stream open, as long as the block runs."""
+        if not answer.is_stream:
+            yield
+            return
+        self._telemetry.began_stream()
+        try:
+            yield
+        finally:
+            self._telemetry.ended_stream()
 
     async def _forward(self, request: Request, order: Order) -> "Reply | _Unanswered":
         """Send the order. What went wrong decides what it cost, and what its caller is told."""
@@ -288,6 +333,26 @@ class Exchange:
             if isinstance(command, Settle):
                 await self._late.add(command)
             raise broken(f"The answer came and could not be booked: {error}. {SHELVED}") from error
+
+
+class _Unwatched:
+    """Nobody watches."""
+
+    def began_stream(self) -> None: ...
+
+    def ended_stream(self) -> None: ...
+
+    def saw(self, passage: Passage) -> None: ...
+
+
+def _note(passage: Passage, settled: Settled, meter: Meter, answer: Answer | None) -> None:
+    passage.state, passage.events, passage.fare_nanos = settled.state, settled.events, settled.fare_nanos
+    passage.generation_id, passage.served_model = meter.progress.generation_id, meter.served_model
+    passage.prompt_tokens, passage.answer_tokens = meter.prompt_tokens, meter.answer_tokens
+    if answer is not None:
+        passage.status = answer.status
+        if answer.is_refusal:
+            passage.error_type = error_type_of(answer.status)
 
 
 def _repeatable(request: Request, body: bytes) -> Repeatable | None:

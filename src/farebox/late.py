@@ -30,6 +30,10 @@ class Late:
         if self._spool is not None:
             await self._spool.add(settle)
 
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
     async def run(self) -> None:
         """Settle, once the books are back, what waits here and what processes left that died meanwhile. Runs until
         cancelled. To settle a second time is harmless."""

@@ -218,6 +218,9 @@ class Books(Protocol):
     async def not_ended(self) -> NotEnded:
         """Counted without going through those that have."""
 
+    async def untold_since_us(self) -> int | None:
+        """When the oldest fare was posted that an outside biller is still to be told of; None where there is none."""
+
     async def generation(self, account_id: int, generation_id: str) -> tuple[HoldRow, Transfer | None] | None:
         """An account's own order that became a generation, and the post that ended it, if one has."""
 
@@ -449,6 +452,47 @@ class Callers(Protocol):
             Refusal: 401, nobody; 403, somebody who may not order here; 429, that cannot be told now.
             BooksUnavailable: nobody can be looked up.
         """
+
+
+class Passage(Struct):
+    """One request for an order on its way: what became of it, and when (nanoseconds since 1970, 0 where it did not come
+    so far). `held_ns`: the money is set aside; `head_ns`: the upstream's head is there; `given_ns`: it goes on to the
+    caller; `read_ns`: the answer has ended; `ended_ns`: all is over."""
+
+    path: str
+    head: RequestHead
+    began_ns: int
+    held_ns: int = 0
+    head_ns: int = 0
+    given_ns: int = 0
+    read_ns: int = 0
+    ended_ns: int = 0
+    caller: Caller | None = None
+    model: str = ""
+    streamed: bool = False
+    is_replay: bool = False
+    hold_id: str = ""
+    generation_id: str = ""
+    served_model: str | None = None
+    prompt_tokens: int | None = None
+    answer_tokens: int | None = None
+    state: HoldState | None = None
+    events: int | None = None
+    fare_nanos: int | None = None
+    status: int = 200
+    error_type: str = ""
+
+
+class Telemetry(Protocol):
+    """Who watches."""
+
+    def began_stream(self) -> None:
+        """A stream goes on to its caller."""
+
+    def ended_stream(self) -> None: ...
+
+    def saw(self, passage: Passage) -> None:
+        """A request for an order is over, however it ended."""
 
 
 class Reply(Protocol):

@@ -33,7 +33,7 @@ QUIET_SECONDS = 5.0
 
 
 class Reconciler:
-    """Asks what open holds cost, and settles them. `run` until cancelled."""
+    """Asks what open holds cost, and settles them; `settled` hears the kind of verdict. `run` until cancelled."""
 
     def __init__(
         self,
@@ -41,10 +41,12 @@ class Reconciler:
         upstream: Upstream,
         give_up_seconds: float,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        settled: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._ledger = ledger
         self._upstream = upstream
         self._give_up_us = int(give_up_seconds * 1_000_000)
+        self._settled = settled
         self._now_us = now_us
         self._quiet_until_us = 0
 
@@ -92,6 +94,7 @@ class Reconciler:
                 answer_tokens=told.answer_tokens,
             )
             await self._ledger.carry_out(settle)
+            self._settled(type(told.cost).__name__.lower())
             return
         age_us = now_us - hold.created_us
         is_given_up = age_us > self._give_up_us and hold.asks + 1 >= ASKS_MIN

@@ -1,18 +1,20 @@
 """Running a server in this process, or in several: what stands between an app and its socket."""
 
 import errno
-import logging
 import os
 import resource
 import signal
 import socket
 import time
+from tempfile import TemporaryDirectory
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
 
 from farebox.settings import Settings
+from farebox.telemetry.logs import start as start_log
+from farebox.telemetry.metrics import FOLDER_VARIABLE
 from farebox.web.server import BoundedHttp
 
 OTHER_FILES = 500
@@ -42,7 +44,7 @@ def listen(host: str, port: int) -> socket.socket:
 def run(settings: Settings, app: ASGIApp, bound: socket.socket) -> None:
     """Serve until told to stop. Several workers make their apps themselves, from the settings."""
     _allow_files(2 * settings.connections_max + OTHER_FILES)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    start_log()
     # Workers are new processes: they read the settings for themselves, so what the command line said goes along.
     for name in ("host", "port", "workers", "database_url", "upstream_url", "public_url"):
         if (value := getattr(settings, name)) is not None:
@@ -66,7 +68,9 @@ def run(settings: Settings, app: ASGIApp, bound: socket.socket) -> None:
     )
     stop_in_order()
     if settings.workers > 1:
-        _Workers(config, sockets=[bound]).run()
+        with TemporaryDirectory(prefix="farebox-metrics-") as folder:
+            os.environ[FOLDER_VARIABLE] = folder
+            _Workers(config, sockets=[bound]).run()
     else:
         uvicorn.Server(config).run(sockets=[bound])
 

@@ -108,6 +108,7 @@ class Settings(BaseSettings):
         ge=0,
         description="How long running answers may take to end after a SIGTERM; a second one ends them.",
     )
+    order_log: bool = Field(default=True, description="Log a line for each order, as JSON on standard error.")
     metrics_token: SecretStr | None = Field(
         default=None,
         description="What `GET /metrics` wants as `Authorization: Bearer`; unset, it answers this machine alone.",

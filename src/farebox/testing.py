@@ -222,6 +222,10 @@ class MemoryStore:
         unresolved = sum(hold.is_unresolved for hold in self._holds.values())
         return NotEnded(states.count("pending"), states.count("open") - unresolved, unresolved)
 
+    async def untold_since_us(self) -> int | None:
+        untold = [self._transfers[fare.transfer_id].created_us for fare in self._charged if fare.charge_id is None]
+        return min(untold, default=None)
+
     async def generation(self, account_id: int, generation_id: str) -> tuple[HoldRow, Transfer | None] | None:
         own = [h for h in self._holds.values() if (h.account_id, h.generation_id) == (account_id, generation_id)]
         hold = max(own, key=lambda hold: hold.id, default=None)

@@ -87,7 +87,8 @@ async def _serve(
     advance: Callable[[], None],
 ) -> Totals:
     admission = Admission(settings.orders_max, settings.account_orders_max)
-    async with running(settings, admission) as serving:
+    quiet = settings.model_copy(update={"order_log": False})
+    async with running(quiet, admission) as serving:
 
         async def who() -> Caller:
             return await serving.callers.identify(RequestHead((key,)))

@@ -19,6 +19,7 @@ from farebox.reconcile import take_up_orphans
 from farebox.serving import CannotListen, listen, run, stop_in_order
 from farebox.settings import OPENROUTER_KEY_VARIABLE, OPENROUTER_URL, Settings, load
 from farebox.store.prepare import prepare, shown
+from farebox.telemetry.watch import check as check_tracing
 from farebox.upstream.simulator import server as simulator
 from farebox.upstream.simulator.app import BASE_PATH
 
@@ -56,6 +57,7 @@ def serve(
     """Serve the gateway. With no settings: on a simulated upstream, with a demo account."""
     with clear_errors(), ExitStack() as stack:
         settings = load(host=host, port=port, workers=workers, database_url=database_url, upstream_url=upstream)
+        check_tracing()
         prepare(settings.database_url)
         bound = stack.enter_context(_listen(settings.host, settings.port))
         if settings.public_url is None:

@@ -15,6 +15,7 @@ from farebox.ports import BooksUnavailable, NameTaken
 from farebox.settings import BadSettings, Settings, load
 from farebox.store.books import SqlStore
 from farebox.store.prepare import UnusableBooks, prepare
+from farebox.telemetry.watch import CannotTrace
 
 T = TypeVar("T")
 
@@ -40,7 +41,7 @@ def clear_errors() -> Iterator[None]:
         fail(str(error), 2)
     except NameTaken as error:
         fail(f"there is an account `{error}` already")
-    except BadTerms as error:
+    except (BadTerms, CannotTrace) as error:
         fail(str(error), 2)
     except (NotFound, OtherTopUpBefore, UnusableBooks, BooksUnavailable) as error:
         fail(str(error))

@@ -3,9 +3,10 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from time import perf_counter
 from typing import Self
 
 from msgspec.structs import replace
@@ -62,6 +63,7 @@ class SqlStore:
         self._writer_db = engine.connect()
         self._writer: GroupWriter | None = None
         self._life = engine.live(worker)
+        self._committed: Callable[[int, float], None] = lambda commands, seconds: None
         self._notices = engine.notices()
         self._listening = ThreadPoolExecutor(1, thread_name_prefix="farebox-notices")
 
@@ -134,9 +136,21 @@ class SqlStore:
         self.engine.forget(gone)
         return orphans
 
+    @property
+    def queued(self) -> int:
+        """Commands that wait for the writer."""
+        return self._writer.queued if self._writer is not None else 0
+
+    def watch_commits(self, committed: Callable[[int, float], None]) -> None:
+        """Tell, on the writer's thread, of each transaction: its commands, and how many seconds it took."""
+        self._committed = committed
+
     def _commit(self, batch: list[Command]) -> list[Outcome | Exception]:
+        began = perf_counter()
         try:
-            return list(self._commit_together(batch))
+            outcomes = self._commit_together(batch)
+            self._committed(len(batch), perf_counter() - began)
+            return list(outcomes)
         except self.engine.unavailable as error:
             is_in_doubt = isinstance(error, InDoubt)
             unavailable = BooksUnavailable(f"the books could not be written: {error}", is_in_doubt=is_in_doubt)
@@ -305,6 +319,10 @@ class SqlStore:
 
     async def not_ended(self) -> NotEnded:
         return NotEnded(*await self._desk.do(lambda: self._desk.db.execute(sql.COUNT_NOT_ENDED).fetchone()))
+
+    async def untold_since_us(self) -> int | None:
+        row = await self._desk.do(lambda: self._desk.db.execute(sql.UNTOLD_SINCE).fetchone())
+        return None if row[0] is None else int(row[0])
 
     async def generation(self, account_id: int, generation_id: str) -> tuple[HoldRow, Transfer | None] | None:
         def find() -> tuple[HoldRow, Transfer | None] | None:

@@ -114,6 +114,10 @@ SELECT count(*) FILTER (WHERE state = 'pending'), count(*) FILTER (WHERE state =
 count(*) FILTER (WHERE state = 'open' AND ask_us IS NULL) FROM hold WHERE ended_us IS NULL
 """
 
+UNTOLD_SINCE = """
+SELECT min(t.created_us) FROM charged_fare f JOIN transfer t ON t.id = f.transfer_id
+WHERE f.charge_id IS NULL OR f.charge_id IN (SELECT id FROM charge WHERE state = 'due')
+"""
 GENERATION = f"""
 SELECT {_HOLD} FROM hold WHERE generation_id = ? AND account_id = ? ORDER BY id DESC LIMIT 1
 """

@@ -41,11 +41,16 @@ class GroupWriter:
         """
         if self._closed:
             raise BooksUnavailable("the books are closed")
-        if isinstance(command, PlaceHold) and self._queue.qsize() >= QUEUED_MAX:
+        if isinstance(command, PlaceHold) and self.queued >= QUEUED_MAX:
             raise BooksUnavailable(f"{QUEUED_MAX} commands wait for the books already")
         future: asyncio.Future[Outcome] = self._loop.create_future()
         self._queue.put((command, future))
         return future
+
+    @property
+    def queued(self) -> int:
+        """Commands that wait."""
+        return self._queue.qsize()
 
     async def close(self) -> None:
         """Carry out what has queued, then stop."""

@@ -22,6 +22,7 @@ from farebox.exchange import Exchange
 from farebox.generations import Generations
 from farebox.ports import Books, Callers
 from farebox.runs import Runner
+from farebox.telemetry.metrics import Metrics
 from farebox.web import account, catalog, docs
 from farebox.web.asgi import Endpoint, send_json
 from farebox.web.bodies import BodyBounds
@@ -72,6 +73,7 @@ class Services:
     bounds: BodyBounds
     deadlines: Deadlines
     books: Books
+    metrics: Metrics
     agents: Agents
     management: Management
     platform: Platform | None
@@ -115,7 +117,7 @@ def app(services: Services) -> ASGIApp:
             Route("/", agents, methods=["POST", "GET", "DELETE"]),
             Route("/mcp", agents, methods=["POST", "GET", "DELETE"]),
             *(Route(path, each, methods=methods) for path, methods, each in (*managed, *run_api)),
-            Route("/metrics", metrics(services.books, services.admission, services.metrics_token), methods=["GET"]),
+            Route("/metrics", metrics(services.books, services.metrics, services.metrics_token), methods=["GET"]),
             Route("/readyz", guarded(_readyz(services.catalog, services.admission)), methods=["GET"]),
         ],
         exception_handlers={HTTPException: _refuse_path},

@@ -1,0 +1,1 @@
+"""What an operator sees of a running gateway: metrics, a line of log an order, spans. No prompt, no secret."""

@@ -1,0 +1,198 @@
+"""Metrics for Prometheus, of this process or of all workers together.
+
+Several workers share their counts through files in a folder (prometheus-client's multi-process mode), so that whichever
+is asked answers for all.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
+
+from farebox.ports import NotEnded, Passage
+
+FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+"""Where workers share their counts. The library looks at it when it is first imported."""
+
+REFRESH_SECONDS = 1.0
+
+_REGISTRY = CollectorRegistry(auto_describe=False)
+
+_FIRST_BYTE_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_ADDED_SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1, 5)
+_COMMIT_SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1, 5, 10)
+
+_orders = Counter(
+    "farebox_orders",
+    "Requests for orders that are over: posted, voided, open (cost not known yet), replayed (a kept answer), refused.",
+    ["outcome", "model", "format"],
+    registry=_REGISTRY,
+)
+_events = Counter("farebox_fare_events", "Events of $0.00001 charged, by plan.", ["plan", "model"], registry=_REGISTRY)
+_fares = Counter(
+    "farebox_fares_usd",
+    "Fares in USD, by plan: to watch, the ledger is exact.",
+    ["plan", "model"],
+    registry=_REGISTRY,
+)
+_errors = Counter(
+    "farebox_errors",
+    "Answers that are errors, Farebox's own and the upstream's.",
+    ["error_type", "status", "format"],
+    registry=_REGISTRY,
+)
+_added = Histogram(
+    "farebox_first_byte_added_seconds",
+    "What Farebox adds to the time to an answer's first byte: before the order is sent, and after the head is there.",
+    ["format"],
+    buckets=_ADDED_SECONDS,
+    registry=_REGISTRY,
+)
+_upstream = Histogram(
+    "farebox_upstream_first_byte_seconds",
+    "From an order sent to the head of its answer.",
+    ["format"],
+    buckets=_FIRST_BYTE_SECONDS,
+    registry=_REGISTRY,
+)
+_streams = Gauge(
+    "farebox_streams_open", "Streams that go on to callers.", registry=_REGISTRY, multiprocess_mode="livesum"
+)
+_in_progress = Gauge(
+    "farebox_orders_in_progress", "Orders that are being served.", registry=_REGISTRY, multiprocess_mode="livesum"
+)
+_queue = Gauge(
+    "farebox_writer_queue", "Commands that wait for the books.", registry=_REGISTRY, multiprocess_mode="livesum"
+)
+_late = Gauge(
+    "farebox_late_settlements",
+    "Settlements that the books could not take yet, kept on this node's disk.",
+    registry=_REGISTRY,
+    multiprocess_mode="livesum",
+)
+_commit = Histogram(
+    "farebox_commit_seconds",
+    "A transaction of the writer's, from its begin to its durable end.",
+    buckets=_COMMIT_SECONDS,
+    registry=_REGISTRY,
+)
+_commands = Counter("farebox_commands", "Commands that the writer carried out.", registry=_REGISTRY)
+_reconciled = Counter(
+    "farebox_reconciled", "Open holds settled since, by what the upstream said.", ["verdict"], registry=_REGISTRY
+)
+
+
+class Metrics:
+    """What this process counts. Labels' children are kept: to look one up costs more than to count."""
+
+    def __init__(self) -> None:
+        self._order = cache(_orders.labels)
+        self._fare = cache(lambda plan, model: (_events.labels(plan, model), _fares.labels(plan, model)))
+        self._times = cache(lambda wire: (_added.labels(wire), _upstream.labels(wire)))
+        self._live: tuple[tuple[Gauge, Callable[[], int]], ...] = ()
+
+    def began_stream(self) -> None:
+        _streams.inc()
+
+    def ended_stream(self) -> None:
+        _streams.dec()
+
+    def saw(self, passage: Passage) -> None:
+        wire = passage.path.strip("/")
+        # Only a model that was priced, and so is listed: callers cannot make up labels.
+        model = passage.model if passage.hold_id or passage.is_replay else ""
+        self._order(outcome_of(passage), model, wire).inc()
+        if passage.status >= 400:
+            _errors.labels(passage.error_type, passage.status, wire).inc()
+        if passage.given_ns:
+            added, upstream = self._times(wire)
+            before, after = passage.held_ns - passage.began_ns, passage.given_ns - passage.head_ns
+            added.observe((before + after) / 1e9)
+            upstream.observe((passage.head_ns - passage.held_ns) / 1e9)
+        if passage.events and passage.fare_nanos and passage.caller is not None:
+            events, fares = self._fare(passage.caller.plan.name, passage.model)
+            events.inc(passage.events)
+            fares.inc(passage.fare_nanos / 1e9)
+
+    def committed(self, commands: int, seconds: float) -> None:
+        _commit.observe(seconds)
+        _commands.inc(commands)
+
+    def reconciled(self, verdict: str) -> None:
+        _reconciled.labels(verdict).inc()
+
+    def watch(self, orders: Callable[[], int], queue: Callable[[], int], late: Callable[[], int]) -> None:
+        """Take these gauges' values from who knows them."""
+        self._live = ((_in_progress, orders), (_queue, queue), (_late, late))
+
+    def refresh(self) -> None:
+        """Write down what the gauges are now."""
+        for gauge, value in self._live:
+            gauge.set(value())
+
+    async def keep_fresh(self) -> None:
+        """Do so again and again: another worker may be asked. Runs until cancelled."""
+        while True:
+            self.refresh()
+            await asyncio.sleep(REFRESH_SECONDS)
+
+
+def outcome_of(passage: Passage) -> str:
+    """What became of a request for an order, in a word."""
+    if passage.is_replay:
+        return "replayed"
+    return passage.state or "refused"
+
+
+def exposition(holds: NotEnded, outbox_lag_seconds: float) -> bytes:
+    """All metrics as Prometheus reads them."""
+    registry = CollectorRegistry(auto_describe=False)
+    if folder := os.environ.get(FOLDER_VARIABLE):
+        _forget_dead(Path(folder))
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    else:
+        registry.register(_REGISTRY)
+    registry.register(_Books(holds, outbox_lag_seconds))
+    return generate_latest(registry)
+
+
+def _forget_dead(folder: Path) -> None:
+    """Gauges are of living workers."""
+    for file in folder.glob("gauge_live*_*.db"):
+        pid = file.stem.rpartition("_")[2]
+        if not Path(f"/proc/{pid}").exists():
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]
+
+
+class _Books(Collector):
+    """What stands in the books: the same from every process."""
+
+    def __init__(self, holds: NotEnded, outbox_lag_seconds: float) -> None:
+        self._holds = holds
+        self._lag = outbox_lag_seconds
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families()
+
+    def _families(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "farebox_holds",
+            "Holds in the books that have not ended: of orders being served (pending), whose cost is asked for (open),"
+            " and whose cost an operator must decide (unresolved). The same from every process.",
+            labels=["state"],
+        )
+        for state in NotEnded.__struct_fields__:
+            family.add_metric([state], getattr(self._holds, state))
+        yield family
+        lag = GaugeMetricFamily(
+            "farebox_outbox_lag_seconds", "Age of the oldest fare that an outside biller was not told yet."
+        )
+        lag.add_metric([], self._lag)
+        yield lag

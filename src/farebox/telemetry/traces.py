@@ -1,0 +1,93 @@
+"""Spans of an order's steps, told to an OpenTelemetry collector (extra `farebox[otel]`).
+
+Made when the order is over, of the moments that were noted on its way: an order does not wait for them. Attributes are
+those of the GenAI semantic conventions; no prompt, no answer and no key is among them.
+"""
+
+from farebox import __version__
+from farebox.ports import Passage
+from farebox.telemetry.metrics import outcome_of
+
+ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+"""OpenTelemetry's own settings: where one is set, spans are told there."""
+
+_OPERATIONS = {"/embeddings": "embeddings"}
+
+
+class Traces:
+    """Spans of this process's orders. Raises ImportError where the extra is not installed."""
+
+    def __init__(self) -> None:
+        # Only here: a gateway that is not traced does not carry the tracer.
+        from opentelemetry import trace
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        self._trace = trace
+        resource = Resource.create({"service.name": "farebox", "service.version": __version__})
+        self._provider = TracerProvider(resource=resource)
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._tracer = self._provider.get_tracer("farebox", __version__)
+        self._propagator = TraceContextTextMapPropagator()
+
+    def close(self) -> None:
+        """Tell what has not been told."""
+        self._provider.shutdown()
+
+    def began_stream(self) -> None: ...
+
+    def ended_stream(self) -> None: ...
+
+    def saw(self, passage: Passage) -> None:
+        sent = {name: passage.head.first(name.encode()).decode("latin-1") for name in ("traceparent", "tracestate")}
+        operation = _OPERATIONS.get(passage.path, "chat")
+        span = self._tracer.start_span(
+            f"{operation} {passage.model}".strip(),
+            context=self._propagator.extract(sent),
+            kind=self._trace.SpanKind.SERVER,
+            start_time=passage.began_ns,
+            attributes=_attributes(passage, operation),
+        )
+        if passage.status >= 400:
+            span.set_status(self._trace.StatusCode.ERROR, passage.error_type)
+        around = self._trace.set_span_in_context(span)
+        for name, since_ns, until_ns in _steps(passage):
+            step = self._tracer.start_span(name, context=around, start_time=since_ns)
+            step.end(until_ns)
+        span.end(passage.ended_ns)
+
+
+def _steps(passage: Passage) -> list[tuple[str, int, int]]:
+    """An exchange's steps, those that it came to."""
+    steps = [
+        ("hold", passage.began_ns, passage.held_ns),
+        ("forward", passage.held_ns, passage.head_ns),
+        ("name the generation", passage.head_ns, passage.given_ns),
+        ("meter", passage.given_ns, passage.read_ns),
+        ("settle", passage.read_ns, passage.ended_ns),
+    ]
+    return [(name, since_ns, until_ns) for name, since_ns, until_ns in steps if since_ns and until_ns]
+
+
+def _attributes(passage: Passage, operation: str) -> dict[str, str | int | bool]:
+    named: dict[str, str | int | bool | None] = {
+        "gen_ai.operation.name": operation,
+        "gen_ai.provider.name": "openrouter",
+        "gen_ai.request.model": passage.model or None,
+        "gen_ai.response.model": passage.served_model,
+        "gen_ai.response.id": passage.generation_id or None,
+        "gen_ai.usage.input_tokens": passage.prompt_tokens,
+        "gen_ai.usage.output_tokens": passage.answer_tokens,
+        "http.request.method": "POST",
+        "http.response.status_code": passage.status,
+        "url.path": passage.path,
+        "error.type": passage.error_type or None,
+        "farebox.outcome": outcome_of(passage),
+        "farebox.streamed": passage.streamed,
+        "farebox.fare.events": passage.events,
+        "farebox.account": passage.caller.account.name if passage.caller is not None else None,
+    }
+    return {name: value for name, value in named.items() if value is not None}

@@ -1,0 +1,48 @@
+"""All who watch, as one."""
+
+import os
+from importlib.util import find_spec
+
+from farebox.ports import Passage, Telemetry
+from farebox.telemetry.logs import OrderLog
+from farebox.telemetry.metrics import Metrics
+from farebox.telemetry.traces import ENDPOINT_VARIABLES, Traces
+
+
+class CannotTrace(Exception):  # noqa: N818 - the word of the house
+    """Spans are asked for, and what tells them is not installed."""
+
+
+def check() -> None:
+    """Raises CannotTrace."""
+    if _is_traced() and find_spec("opentelemetry.sdk") is None:
+        raise CannotTrace(f"{ENDPOINT_VARIABLES[0]} is set, and spans need an extra: pip install 'farebox[otel]'")
+
+
+def _is_traced() -> bool:
+    return any(os.environ.get(name) for name in ENDPOINT_VARIABLES)
+
+
+class Watch:
+    """Metrics always; a log of orders and spans where they are wanted."""
+
+    def __init__(self, *, is_logged: bool) -> None:
+        self.metrics = Metrics()
+        self._traces = Traces() if _is_traced() else None
+        self._all: list[Telemetry] = [self.metrics]
+        self._all += [OrderLog()] if is_logged else []
+        self._all += [self._traces] if self._traces is not None else []
+
+    def close(self) -> None:
+        if self._traces is not None:
+            self._traces.close()
+
+    def began_stream(self) -> None:
+        self.metrics.began_stream()
+
+    def ended_stream(self) -> None:
+        self.metrics.ended_stream()
+
+    def saw(self, passage: Passage) -> None:
+        for each in self._all:
+            each.saw(passage)
