@@ -98,6 +98,19 @@ def debian_install(*packages: str) -> None:
             subprocess.run(command, shell=True, capture_output=True)
 
 
+def debian_extract(package: str) -> Path:
+    """A Debian package's files, in a folder: nothing is installed, and nothing is started."""
+    folder = Path(tempfile.gettempdir()) / f"farebox-{package}-{os.getuid()}"
+    with installing():
+        if not folder.exists() and shutil.which("apt-get"):
+            with tempfile.TemporaryDirectory(dir="/tmp") as download:
+                Path(download).chmod(0o777)
+                update = "apt-get update -qq; " if os.geteuid() == 0 else ""
+                command = f"{update}apt-get download -qq {package} && dpkg -x {package}_*.deb {folder}"
+                subprocess.run(command, shell=True, cwd=download, capture_output=True)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def node() -> Path:
     """The folder with the npm packages, installed."""
