@@ -76,8 +76,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def process(command: list[str], port: int, folder: Path, core: int, **environment: str) -> Iterator[int]:
-    """A server in a process of its own, pinned to a core, ready when its port answers."""
+def process(command: list[str], port: int, folder: Path, core: int | str, **environment: str) -> Iterator[int]:
+    """A server in a process of its own, pinned to a core or some, ready when its port answers."""
     with (folder / f"{port}.log").open("wb") as log:
         running = subprocess.Popen(
             ["taskset", "-c", str(core), *command],
@@ -218,6 +218,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=8.0, help="how long each load runs")
     parser.add_argument("--only", choices=["whole", "streamed"], help="one kind of load")
+    parser.add_argument(
+        "--transfers", type=int, default=10_000_000, help="in the ledger that is large; 0: leave it out"
+    )
     options = parser.parse_args()
     # On the project's own disk: /tmp may be memory, where an fsync costs nothing.
     with TemporaryDirectory(prefix="farebox-bench-", dir=Path.cwd()) as name:
@@ -229,6 +232,9 @@ def main() -> None:
         audit = [sys.executable, "-m", "farebox", "audit", "--database-url", f"sqlite:///{folder}/farebox.db"]
         print("\nfarebox audit after the load:", flush=True)
         subprocess.run(audit, check=True)
+    if options.only is None:
+        command = [sys.executable, "-m", "bench.scale", str(options.seconds), str(options.transfers)]
+        subprocess.run(command, check=True)
 
 
 def compare(upstream: Server, found: list[Server], key: str, kind: str, connections: int, seconds: float) -> None:

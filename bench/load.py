@@ -104,22 +104,24 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
 
 
-async def run(port: int, token: str, *, streamed: bool, connections: int, seconds: float) -> Result:
-    """Load a server for some seconds."""
+async def run(port: int, tokens: list[str], *, streamed: bool, connections: int, seconds: float) -> Result:
+    """Load a server for some seconds; its connections take the tokens in turn."""
     loop = asyncio.get_running_loop()
     body = b'{"model":"sim/echo","stream":%s,"max_tokens":100,' % (b"true" if streamed else b"false")
     body += b'"messages":[{"role":"user","content":"Say twenty-nine words about the exact fare of a ride."}]}'
-    request = (
+    requests = [
         b"POST /api/v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer %s\r\n"
         b"content-type: application/json\r\naccept: */*\r\nuser-agent: bench\r\ncontent-length: %d\r\n\r\n"
         % (token.encode(), len(body))
         + body
-    )
+        for token in tokens
+    ]
     load = Load()
     started = time.perf_counter()
     waiting: list[asyncio.Future[None]] = []
     stop_at = started + seconds
-    for _ in range(connections):
+    for number in range(connections):
+        request = requests[number % len(requests)]
         done: asyncio.Future[None] = loop.create_future()
         waiting.append(done)
         await loop.create_connection(partial(_Connection, request, load, stop_at, done), "127.0.0.1", port)
@@ -129,10 +131,16 @@ async def run(port: int, token: str, *, streamed: bool, connections: int, second
 
 
 def main() -> None:
-    """`python -m bench.load PORT TOKEN whole|streamed CONNECTIONS SECONDS`: prints what it came to as JSON."""
+    """`python -m bench.load PORT TOKEN[,TOKEN...] whole|streamed CONNECTIONS SECONDS`: prints what it came to as JSON."""
     port, token, kind, connections, seconds = sys.argv[1:]
     result = uvloop.run(
-        run(int(port), token, streamed=kind == "streamed", connections=int(connections), seconds=float(seconds))
+        run(
+            int(port),
+            token.split(","),
+            streamed=kind == "streamed",
+            connections=int(connections),
+            seconds=float(seconds),
+        )
     )
     sys.stdout.write(msgspec.json.encode(result).decode())
 

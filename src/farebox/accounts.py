@@ -15,7 +15,7 @@ from farebox.core.ledger import Balance, Done, HoldRow, NoSuchRow, OtherTopUp, T
 from farebox.core.money import format_usd
 from farebox.core.plans import Plan
 from farebox.identity.keys import MANAGEMENT_PREFIX, difference, digest, hint, new_key
-from farebox.ports import Account, Activity, Books, Directory, Key, Ledger, ManagementKey, PublishedPlans
+from farebox.ports import LAST_US, Account, Activity, Books, Directory, Key, Ledger, ManagementKey, PublishedPlans
 
 NAME_LENGTH_MAX = 100
 LABEL_LENGTH_MAX = 200
@@ -241,11 +241,11 @@ class Accounts:
 
     # What was spent
 
-    async def statement(self, name: str) -> Statement:
-        """Raises NotFound."""
+    async def statement(self, name: str, since_us: int = 0, until_us: int = LAST_US) -> Statement:
+        """From one moment to before another. Raises NotFound."""
         account = await self.find(name)
-        transfers = await self._store.transfers(account.id)
-        holds = await self._store.holds(("pending", "open", "posted", "voided"), account.id)
+        transfers = await self._store.transfers(account.id, since_us, until_us)
+        holds = await self._store.orders(account.id, since_us, until_us)
         return Statement(account, await self._store.balance(account.id), transfers, {hold.id: hold for hold in holds})
 
     async def balance(self, account: Account) -> Balance:

@@ -206,14 +206,23 @@ class NotEnded(Struct, frozen=True):
     unresolved: int
 
 
+LAST_US = 2**62
+"""Later than any moment in the books."""
+
+
 class Books(Protocol):
     """The reading side of the store, for statements and audits. Each is one consistent snapshot."""
 
-    async def transfers(self, account_id: int) -> list[Transfer]:
-        """An account's transfers, oldest first."""
+    async def transfers(self, account_id: int, since_us: int = 0, until_us: int = LAST_US) -> list[Transfer]:
+        """An account's transfers from one moment to before another, oldest first."""
 
-    async def holds(self, states: tuple[HoldState, ...], account_id: int | None = None) -> list[HoldRow]:
-        """The holds in these states, oldest first; of one account, or of all."""
+    async def orders(self, account_id: int, since_us: int, until_us: int) -> list[HoldRow]:
+        """The holds that these transfers are of."""
+
+    async def hold(self, hold_id: str) -> HoldRow | None: ...
+
+    async def holds(self, states: tuple[HoldState, ...]) -> list[HoldRow]:
+        """The holds in these states, oldest first."""
 
     async def not_ended(self) -> NotEnded:
         """Counted without going through those that have."""

@@ -136,9 +136,9 @@ async def decide(ledger: Ledger, books: Books, hold_id: str, verdict: Cost | Not
     Raises:
         NotOpen: there is nothing to decide.
     """
-    if not any(hold.id == hold_id for hold in await books.holds(("open",))):
-        ended = [hold for hold in await books.holds(("pending", "posted", "voided")) if hold.id == hold_id]
-        raise NotOpen(f"the hold {hold_id} is {ended[0].state}" if ended else f"there is no hold {hold_id}")
+    found = await books.hold(hold_id)
+    if found is None or found.state != "open":
+        raise NotOpen(f"there is no hold {hold_id}" if found is None else f"the hold {hold_id} is {found.state}")
     outcome = await ledger.carry_out(Settle(hold_id, verdict, time.time_ns() // 1000, decision=reason))
     assert not isinstance(outcome, NoSuchRow), outcome
     return outcome

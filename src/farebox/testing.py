@@ -27,6 +27,7 @@ from farebox.core.ledger import (
 )
 from farebox.core.questions import FURTHEST_US
 from farebox.ports import (
+    LAST_US,
     Account,
     Activity,
     BillerUnreachable,
@@ -209,13 +210,20 @@ class MemoryStore:
     async def wait_for_change(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
-    async def transfers(self, account_id: int) -> list[Transfer]:
+    async def transfers(self, account_id: int, since_us: int = 0, until_us: int = LAST_US) -> list[Transfer]:
         own = [t for t in self._transfers.values() if account_id in (t.debit_account, t.credit_account)]
-        return sorted(own, key=lambda transfer: (transfer.created_us, transfer.id))
+        within = [transfer for transfer in own if since_us <= transfer.created_us < until_us]
+        return sorted(within, key=lambda transfer: (transfer.created_us, transfer.id))
 
-    async def holds(self, states: tuple[HoldState, ...], account_id: int | None = None) -> list[HoldRow]:
-        found = [h for h in self._holds.values() if h.state in states and account_id in (None, h.account_id)]
-        return sorted(found, key=lambda hold: hold.id)
+    async def orders(self, account_id: int, since_us: int, until_us: int) -> list[HoldRow]:
+        named = {transfer.hold_id for transfer in await self.transfers(account_id, since_us, until_us)}
+        return [hold for hold in self._holds.values() if hold.id in named]
+
+    async def hold(self, hold_id: str) -> HoldRow | None:
+        return self._holds.get(hold_id)
+
+    async def holds(self, states: tuple[HoldState, ...]) -> list[HoldRow]:
+        return sorted((hold for hold in self._holds.values() if hold.state in states), key=lambda hold: hold.id)
 
     async def not_ended(self) -> NotEnded:
         states = [hold.state for hold in self._holds.values()]

@@ -1,6 +1,7 @@
 """`farebox statement`, `farebox reconcile`, `farebox audit`."""
 
 import time
+from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
@@ -8,21 +9,28 @@ import typer
 
 from farebox.accounts import Accounts, Statement
 from farebox.cli.accounts import Name
-from farebox.cli.session import AsJson, DatabaseUrl, fail, moment, print_json, print_table, with_books
+from farebox.cli.session import AsJson, DatabaseUrl, fail, moment, print_json, print_table, us_of, with_books
 from farebox.core.allowances import DAY_US, date_of, day_of
 from farebox.core.audit import Audit
 from farebox.core.audit import audit as run_audit
 from farebox.core.ledger import HoldRow, Transfer
 from farebox.core.money import format_usd, is_readable_cost
 from farebox.core.usage import Cost, Nothing
-from farebox.ports import Activity
+from farebox.ports import LAST_US, Activity
 from farebox.reconcile import NotOpen, decide, open_holds, take_up_orphans
 from farebox.store.books import SqlStore
 
+Since = Annotated[datetime | None, typer.Option(help="From this moment on, in UTC.", show_default=False)]
+Until = Annotated[datetime | None, typer.Option(help="Until before this moment, in UTC.", show_default=False)]
 
-def statement(name: Name, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
-    """Show what an account paid in, each order and its fare to the last event, and where the account stands."""
-    found = with_books(database_url, lambda _, accounts: accounts.statement(name))
+
+def statement(
+    name: Name, since: Since = None, until: Until = None, database_url: DatabaseUrl = None, as_json: AsJson = False
+) -> None:
+    """Show what an account paid in, each order and its fare to the last event, and where the account stands now; of all
+    time, or of some."""
+    since_us, until_us = (0 if since is None else us_of(since)), (LAST_US if until is None else us_of(until))
+    found = with_books(database_url, lambda _, accounts: accounts.statement(name, since_us, until_us))
     lines = _lines(found)
     spent = sum(t.amount_nanos for t in found.transfers if t.is_fare)
     events = sum(t.events or 0 for t in found.transfers if t.is_fare)
@@ -51,9 +59,8 @@ def statement(name: Name, database_url: DatabaseUrl = None, as_json: AsJson = Fa
 
 def _lines(found: Statement) -> list[dict[str, Any]]:
     """A line for each top-up and each order; an order's is that of its ending, or of its hold while it has none."""
-    ended = {transfer.hold_id for transfer in found.transfers if transfer.kind != "hold"}
-    shown = [t for t in found.transfers if t.kind != "hold" or t.hold_id not in ended]
-    return [_line(transfer, found.orders.get(transfer.hold_id or "")) for transfer in shown]
+    lines = [(transfer, found.orders.get(transfer.hold_id or "")) for transfer in found.transfers]
+    return [_line(t, order) for t, order in lines if t.kind != "hold" or order is None or order.ended_us is None]
 
 
 def _line(transfer: Transfer, order: HoldRow | None) -> dict[str, Any]:

@@ -75,6 +75,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def us_of(at: datetime) -> int:
+    """A moment in UTC in microseconds since 1970."""
+    return int(at.replace(tzinfo=UTC).timestamp()) * 1_000_000
+
+
 def moment(us: int | None) -> str | None:
     """Microseconds since 1970 as ISO 8601 in UTC, to the millisecond."""
     if us is None:

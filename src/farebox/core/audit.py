@@ -50,7 +50,8 @@ class Rows(Protocol):
     def transfers(self) -> Iterable[Transfer]:
         """Ordered by id, so that a hold comes before its ending."""
 
-    def holds(self) -> Iterable[HoldRow]: ...
+    def holds(self) -> Iterable[HoldRow]:
+        """Ordered by id."""
 
     def balances(self) -> Iterable[Balance]: ...
 
@@ -70,10 +71,13 @@ def audit(rows: Rows) -> Audit:
     sums: dict[int, _Sums] = {}
     held: dict[str, Transfer] = {}
     ended: dict[str, Transfer] = {}
-    for transfer in rows.transfers():
-        found.transfers += 1
-        _take(transfer, sums, held, ended, found)
+    transfers = iter(rows.transfers())
     for hold in rows.holds():
+        # Both come in the order of their ids, an order's transfers with its hold: few wait here for each other.
+        while hold.id not in held or (hold.ended_us is not None and settlement_id(hold.id) not in ended):
+            if (transfer := next(transfers, None)) is None:
+                break
+            _take(transfer, sums, held, ended, found)
         found.holds[hold.state] += 1
         found.unresolved += hold.is_unresolved
         ending = ended.pop(settlement_id(hold.id), None)
@@ -84,6 +88,8 @@ def audit(rows: Rows) -> Audit:
                     tallies[owner].take(hold, ending)
         events = (ending.events or 0) if ending is not None else 0
         found.differences += _outside_differences(charged_fare(hold, events), told.pop(settlement_id(hold.id), None))
+    for transfer in transfers:
+        _take(transfer, sums, held, ended, found)
     found.differences += [f"transfer {t.id}: holds money for an order that is not in the books" for t in held.values()]
     found.differences += [f"transfer {t.id}: ends a hold that is not in the books" for t in ended.values()]
     found.differences += [f"transfer {name}: told outside, and not in the books" for name in told]
@@ -100,6 +106,7 @@ def audit(rows: Rows) -> Audit:
 def _take(
     transfer: Transfer, sums: dict[int, _Sums], held: dict[str, Transfer], ended: dict[str, Transfer], found: Audit
 ) -> None:
+    found.transfers += 1
     debit = sums.setdefault(transfer.debit_account, _Sums())
     credit = sums.setdefault(transfer.credit_account, _Sums())
     if transfer.kind == "hold":

@@ -33,6 +33,7 @@ from farebox.core.ledger import (
 )
 from farebox.crash import crash_points
 from farebox.ports import (
+    LAST_US,
     Account,
     Activity,
     BooksUnavailable,
@@ -305,17 +306,25 @@ class SqlStore:
 
     # Books
 
-    async def transfers(self, account_id: int) -> list[Transfer]:
-        parameters = {"account": account_id}
+    async def transfers(self, account_id: int, since_us: int = 0, until_us: int = LAST_US) -> list[Transfer]:
+        parameters = {"account": account_id, "since": since_us, "until": until_us}
         return await self._desk.do(
             lambda: [sql.transfer_from(row) for row in self._desk.db.execute(sql.ACCOUNT_TRANSFERS, parameters)]
         )
 
-    async def holds(self, states: tuple[HoldState, ...], account_id: int | None = None) -> list[HoldRow]:
-        parameters = {"states": json.dumps(states), "account": account_id}
+    async def orders(self, account_id: int, since_us: int, until_us: int) -> list[HoldRow]:
+        parameters = {"account": account_id, "since": since_us, "until": until_us}
         return await self._desk.do(
-            lambda: [sql.hold_from(row) for row in self._desk.db.execute(sql.HOLDS_IN, parameters)]
+            lambda: [sql.hold_from(row) for row in self._desk.db.execute(sql.ACCOUNT_ORDERS, parameters)]
         )
+
+    async def hold(self, hold_id: str) -> HoldRow | None:
+        rows = await self._desk.rows(sql.HOLDS_OF, (json.dumps([hold_id]),))
+        return sql.hold_from(rows[0]) if rows else None
+
+    async def holds(self, states: tuple[HoldState, ...]) -> list[HoldRow]:
+        statement = sql.HOLDS_NOT_ENDED if set(states) <= {"pending", "open"} else sql.HOLDS_IN
+        return [sql.hold_from(row) for row in await self._desk.rows(statement, {"states": json.dumps(states)})]
 
     async def not_ended(self) -> NotEnded:
         return NotEnded(*await self._desk.do(lambda: self._desk.db.execute(sql.COUNT_NOT_ENDED).fetchone()))

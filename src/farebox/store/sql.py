@@ -62,10 +62,17 @@ INSERT_TRANSFER = f"INSERT INTO transfer ({_TRANSFER}) VALUES ({marks(_TRANSFER)
 TRANSFERS_OF = f"SELECT {_TRANSFER} FROM transfer WHERE id IN (SELECT value FROM json_each(?))"
 ALL_TRANSFERS = f"SELECT {_TRANSFER} FROM transfer ORDER BY id"
 ACCOUNT_TRANSFERS = f"""
-SELECT {_TRANSFER} FROM transfer WHERE debit_account_id = :account
+SELECT {_TRANSFER} FROM transfer
+WHERE debit_account_id = :account AND created_us >= :since AND created_us < :until
 UNION ALL
 SELECT {_TRANSFER} FROM transfer WHERE credit_account_id = :account AND kind IN ('top-up', 'adjustment')
+AND created_us >= :since AND created_us < :until
 ORDER BY created_us, id
+"""
+ACCOUNT_ORDERS = f"""
+SELECT {_HOLD} FROM hold WHERE id IN (
+    SELECT hold_id FROM transfer WHERE debit_account_id = :account AND created_us >= :since AND created_us < :until
+)
 """
 USAGE = f"""
 SELECT CAST(coalesce(sum(t.amount_nanos), 0) AS BIGINT) FROM transfer t JOIN hold h ON h.id = t.hold_id
@@ -97,10 +104,9 @@ ended_us = ?, asks = ?, ask_us = ? WHERE id = ?
 """
 HOLDS_OF = f"SELECT {_HOLD} FROM hold WHERE id IN (SELECT value FROM json_each(?))"
 LOCK_HOLDS = f"{HOLDS_OF} /*LOCK id*/"
-HOLDS_IN = f"""
-SELECT {_HOLD} FROM hold WHERE state IN (SELECT value FROM json_each(:states))
-AND (CAST(:account AS BIGINT) IS NULL OR account_id = :account) ORDER BY id
-"""
+_IN_STATES = "state IN (SELECT value FROM json_each(:states)) ORDER BY id"
+HOLDS_IN = f"SELECT {_HOLD} FROM hold WHERE {_IN_STATES}"
+HOLDS_NOT_ENDED = f"SELECT {_HOLD} FROM hold WHERE ended_us IS NULL AND {_IN_STATES}"
 ALL_HOLDS = f"SELECT {_HOLD} FROM hold ORDER BY id"
 # `ended_us IS NULL` says no more than the state does, but it is what the index of holds that have not ended is made by.
 PENDING_WORKERS = "SELECT DISTINCT worker FROM hold WHERE ended_us IS NULL AND state = 'pending'"
