@@ -131,7 +131,7 @@ async def run(port: int, tokens: list[str], *, streamed: bool, connections: int,
 
 
 def main() -> None:
-    """`python -m bench.load PORT TOKEN[,TOKEN...] whole|streamed CONNECTIONS SECONDS`: prints what it came to as JSON."""
+    """`python -m bench.load PORT TOKENS whole|streamed CONNECTIONS SECONDS`: prints what it came to as JSON."""
     port, token, kind, connections, seconds = sys.argv[1:]
     result = uvloop.run(
         run(

@@ -1,5 +1,5 @@
-"""Farebox beyond one process: on PostgreSQL, with several workers and nodes, on one account and on many; and with a large
-ledger. `python -m bench.scale SECONDS TRANSFERS`; `make bench` runs it after the rest.
+"""Farebox beyond one process: on PostgreSQL, with several workers and nodes, on one account and on many; and with a
+large ledger. `python -m bench.scale SECONDS TRANSFERS`; `make bench` runs it after the rest.
 
 Here nothing is pinned: Farebox, the database, the load and the upstream share the machine's cores.
 """
@@ -156,7 +156,14 @@ _IDS = {
     "sqlite": "printf('%014x%012x', {start} + n * {step}, n)",
     "postgres": "lpad(to_hex({start} + n * {step}), 14, '0') || lpad(to_hex(n), 12, '0')",
 }
-TRANSFER = "id, kind, debit_account_id, credit_account_id, amount_nanos, created_us"
+HOLD = (
+    "hold (id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,"
+    " generation_id, served_model, prompt_tokens, answer_tokens, ended_us, asks)"
+)
+TRANSFER = (
+    "transfer (id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, over_hold_nanos, cost,"
+    " events, event_price_nanos)"
+)
 PART = 500_000
 
 
@@ -175,27 +182,16 @@ def fill(books: Books, transfers: int) -> None:
         for first in range(0, orders, PART):
             rows = _FILL[kind].format(first=first, last=min(orders, first + PART))
             with engine.transaction(db):
-                for table, columns, values in (
-                    (
-                        "hold",
-                        "id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed,"
-                        " created_us, generation_id, served_model, prompt_tokens, answer_tokens, ended_us, asks",
-                        f"{order}, {account}, {key}, 'fill', 'posted', 20000, 'paying', 10000, 'sim/echo', {false},"
-                        f" {moment}, 'gen-' || n, 'sim/echo', 12, 29, {moment} + 900, 0",
-                    ),
-                    (
-                        "transfer",
-                        f"{TRANSFER}, hold_id, over_hold_nanos",
-                        f"{order}, 'hold', {account}, 1, 20000, {moment}, {order}, 0",
-                    ),
-                    (
-                        "transfer",
-                        f"{TRANSFER}, hold_id, over_hold_nanos, cost, events, event_price_nanos",
-                        f"{order} || '-end', 'post', {account}, 1, 20000, {moment} + 900, {order}, 0, '0.0000192', 2,"
-                        " 10000",
-                    ),
-                ):
-                    db.execute(f"INSERT INTO {table} ({columns}) {rows} SELECT {values} FROM o")
+                hold = (
+                    f"{order}, {account}, {key}, 'fill', 'posted', 20000, 'paying', 10000, 'sim/echo', {false},"
+                    f" {moment}, 'gen-' || n, 'sim/echo', 12, 29, {moment} + 900, 0"
+                )
+                held = f"{order}, 'hold', {account}, 1, 20000, {moment}, {order}, 0, NULL, NULL, NULL"
+                post = (
+                    f"{order} || '-end', 'post', {account}, 1, 20000, {moment} + 900, {order}, 0, '0.0000192', 2, 10000"
+                )
+                for columns, values in ((HOLD, hold), (TRANSFER, held), (TRANSFER, post)):
+                    db.execute(f"INSERT INTO {columns} {rows} SELECT {values} FROM o")
                 done = (min(orders, first + PART) - first) * 20_000
                 db.execute("UPDATE balance SET debits_nanos = debits_nanos + ? WHERE account_id = ?", (done, account))
         if kind == "postgres":
@@ -215,8 +211,9 @@ def timed(name: str, *arguments: str, url: str) -> None:
 
 
 def large(
-    folder: Path, url: str, name: str, upstream_port: int, seconds: float, transfers: int, pid: int | None
+    url: str, name: str, folder: Path, upstream_port: int, seconds: float, transfers: int, pid: int | None
 ) -> None:
+    """An order beside an empty ledger and beside a large one, and what reads the large one."""
     books = new_books(url, 1)
     print(f"\n{name}: an order beside an empty ledger and one of {transfers:,} transfers\n\n{HEADER}", flush=True)
     with serving(folder, books, upstream_port, 1) as node:
