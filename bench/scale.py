@@ -127,8 +127,9 @@ def postgres() -> Iterator[Cluster | None]:
 
 
 def compare(folder: Path, cluster: Cluster | None, upstream_port: int, seconds: float) -> None:
+    cores = CORES.count(",") + 1
     print(
-        f"\nwhole answers, {CONNECTIONS} at a time, {seconds:g} s each, {CORES.count(',') + 1} cores for all\n\n{HEADER}"
+        f"\nwhole answers, {CONNECTIONS} at a time, {seconds:g} s each, {cores} cores for all\n\n{HEADER}", flush=True
     )
     on_file = new_books(f"sqlite:///{folder}/books.db", ACCOUNTS)
     on_server = new_books(cluster.new_database(), ACCOUNTS) if cluster else None

@@ -293,3 +293,64 @@ def test_books_move_from_a_file_and_nothing_is_lost(tmp_path: Path, postgres: Cl
         done = farebox(tmp_path, "db", "copy", *wrong)
         assert done.returncode == 1
         assert "books are copied from sqlite:///PATH to postgresql://" in done.stderr
+
+
+def test_a_database_whose_disk_is_full_loses_nothing(tmp_path: Path, books: str, upstream: int) -> None:
+    """The server says so in its own error, for as long as it lasts: what a full disk answers to a row more."""
+    known = charged(upstream)
+    settings = {
+        "FAREBOX_UPSTREAM_URL": f"http://127.0.0.1:{upstream}/api/v1",
+        "OPENROUTER_API_KEY": "sk-or-x",
+        "FAREBOX_RECONCILE_SECONDS": "86400",
+    }
+    with node(tmp_path, books, **settings) as gateway, psycopg.connect(books, autocommit=True) as db:
+        key = gateway.new_key("a caller", "--plan", "paying", "--prepaid", "1")
+        with ThreadPoolExecutor(3) as pool:
+            streams = [pool.submit(_try, gateway, key, "token-ms=100,tokens=20") for _ in range(3)]
+            eventually(lambda: gateway.audit()["orders"]["pending"] == 3)
+            db.execute(
+                "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION"
+                " 'could not extend file: No space left on device' USING ERRCODE = '53100'; END $$"
+            )
+            db.execute("CREATE TRIGGER full_disk BEFORE INSERT ON transfer EXECUTE FUNCTION full_disk()")
+            refused = gateway.chat(key)
+            assert (refused.status, "retry-after" in refused.headers) == (429, True)
+            assert "No space left" in refused.error["message"]
+            [stream.result(30) for stream in streams]
+        assert len(set(charged(upstream)) - set(known)) == 3, "the upstream never heard of the one that was refused"
+        db.execute("DROP TRIGGER full_disk ON transfer")
+        eventually(lambda: len(_fares(gateway)) == 3, 20)
+        assert gateway.chat(key).status == 200
+        gateway.audit()
+
+
+# Plans
+
+
+def test_nodes_whose_plans_differ_serve_under_those_of_the_last(tmp_path: Path, books: str) -> None:
+    def plan(folder: Path, multiplier: str) -> Gateway:
+        folder.mkdir()
+        (folder / "farebox.toml").write_text(f'[plans.resale]\nmultiplier = "{multiplier}"\n')
+        return Gateway(folder, FAREBOX_DATABASE_URL=books)
+
+    def price(gateway: Gateway, key: str) -> str:
+        return gateway.chat(key, "cost=0.00001").headers["x-farebox-fare-usd"]
+
+    with plan(tmp_path / "first", "2") as first:
+        assert "Plans:" not in first.banner
+        key = first.new_key("a caller", "--plan", "resale", "--prepaid", "1")
+        assert price(first, key) == "0.00002"
+        with plan(tmp_path / "second", "3") as second:
+            assert "Plans: not those that" in second.banner
+            assert "changed: resale" in second.banner
+            assert price(second, key) == "0.00003"
+            eventually(lambda: price(first, key) == "0.00003", 2)
+            # A node with the same plans changes nothing, and says nothing.
+            second.stop()
+            second.start()
+            assert "Plans:" not in second.banner
+        assert "changed: resale" in first.stop()
+        first.start()
+        assert "changed: resale" in first.banner
+        assert price(first, key) == "0.00002"
+        first.audit()

@@ -186,10 +186,11 @@ class Accounts:
     # Limits
 
     async def limit(self, account: Account, key: Key | None, given: Given) -> Limits:
-        """Change limits of an account, or of one of its keys. Raises BadTerms."""
+        """Change limits of an account, or of one of its keys, and count anew what counts against them. Raises
+        BadTerms."""
         before = account.limits if key is None else key.limits
         limits = _changed(before, given)
-        if limits != before:
+        if given:
             await self._store.set_limits(account.id, None if key is None else key.id, limits, _now_us())
         return limits
 

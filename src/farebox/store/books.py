@@ -363,8 +363,8 @@ class SqlStore:
     def snapshot(self) -> Iterator[Snapshot]:
         db = self.engine.connect()
         try:
-            with self.engine.snapshot(db):
-                yield SqlSnapshot(db)
+            with self.engine.snapshot(db) as rows:
+                yield SqlSnapshot(rows)
         finally:
             db.close()
 

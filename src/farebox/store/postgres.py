@@ -86,7 +86,11 @@ class Postgres:
     def snapshot(self, db: Db) -> Iterator[Db]:
         assert isinstance(db, PostgresDb)
         db.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        yield _Streaming(db)
+        streaming = _Streaming(db)
+        try:
+            yield streaming
+        finally:
+            streaming.finish()
 
     def live(self, worker: str) -> "_Session":
         return _Session(self._url, worker)
@@ -159,16 +163,21 @@ class _Streaming:
 
     def __init__(self, db: PostgresDb) -> None:
         self._db = db
-        self._cursors = 0
+        self._cursors: list[psycopg.ServerCursor[Any]] = []
 
     def execute(self, statement: str, given: Any = (), /) -> Rows:
-        self._cursors += 1
-        cursor = self._db.raw.cursor(name=f"snapshot_{self._cursors}")
+        cursor = self._db.raw.cursor(name=f"snapshot_{len(self._cursors)}")
         cursor.itersize = SNAPSHOT_ROWS
+        self._cursors.append(cursor)
         return cursor.execute(translated(statement).encode(), given or None)
 
     def executemany(self, statement: str, given: Iterable[Any], /) -> object:
         raise AssertionError("a snapshot is read")
+
+    def finish(self) -> None:
+        with suppress(*Postgres.unavailable):
+            for cursor in self._cursors:
+                cursor.close()
 
     def close(self) -> None:
         self._db.close()
