@@ -31,6 +31,7 @@ HOLD = (
     " charge_times"
 )
 KEY = "k.id, k.account_id, k.label, k.digest, k.hint, k.created_us, k.revoked_us"
+BALANCE = "UPDATE balance SET debits_nanos = debits_nanos + ?, pending_nanos = pending_nanos - ? WHERE account_id = ?"
 FARE_NANOS = 20_000
 COST = "0.0000192"
 
@@ -88,8 +89,7 @@ class OldNode:
                 (f"{name}-end", "post", account_id, 1, FARE_NANOS, now_us, name, COST, 2, 10_000, 0, None),
             ),
             (
-                "UPDATE balance SET debits_nanos = debits_nanos + ?, pending_nanos = pending_nanos - ?"
-                " WHERE account_id = ?",
+                BALANCE,
                 (FARE_NANOS, row[5], account_id),
             ),
         )
@@ -146,10 +146,8 @@ def test_an_old_node_and_a_new_one_serve_side_by_side(tmp_path: Path, url: str, 
     now_us = time.time_ns() // 1000
     for statement in (
         "INSERT INTO account (id, name, plan, created_us) VALUES (2, 'shared', 'paying', 1)",
-        "INSERT INTO balance (account_id, credits_nanos, debits_nanos, pending_nanos, limit_nanos, overdrawn_nanos)"
-        " VALUES (2, 1000000000, 0, 0, 0, 0)",
-        f"INSERT INTO transfer ({TRANSFER}) VALUES ('t', 'top-up', 0, 2, 1000000000, {now_us}, NULL, NULL, NULL, NULL,"
-        " 0, NULL)",
+        "INSERT INTO balance VALUES (2, 1000000000, 0, 0, 0, 0)",
+        f"INSERT INTO transfer VALUES ('t', 'top-up', 0, 2, 1000000000, {now_us}, NULL, NULL, NULL, NULL, 0, NULL)",
     ):
         old.run(statement)
     old.new_key(2)
