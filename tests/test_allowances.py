@@ -1,8 +1,10 @@
 """Limits of accounts and keys: what counts against them, and that nothing ever passes them."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -298,6 +300,11 @@ def test_a_key_that_has_expired_is_nobodys(shared_gateway: Gateway) -> None:
     made = shared_gateway.cli("key", "create", name, "--expires", "2099-01-01T00:00:00")
     assert made["expires"] == "2099-01-01T00:00:00.000Z"
     assert shared_gateway.chat(made["key"]).status == 200
+    soon = datetime.fromtimestamp(int(time.time()) + 3, UTC).replace(tzinfo=None)
+    short = shared_gateway.cli("key", "create", name, "--expires", soon.isoformat())["key"]
+    assert shared_gateway.chat(short).status == 200
+    eventually(lambda: shared_gateway.chat(short).status == 401, 5)
+    assert "expired" in shared_gateway.chat(short).error["message"]
 
 
 def test_a_disabled_key_can_be_enabled_again(limited: Limited) -> None:
@@ -345,6 +352,4 @@ def test_all_nodes_together_keep_to_a_limit(tmp_path: Path, postgres: Cluster) -
 
 
 def _us(moment: str) -> int:
-    from datetime import UTC, datetime
-
     return int(datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp()) * SECOND_US

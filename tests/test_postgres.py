@@ -19,6 +19,7 @@ import pytest
 from tests.gateway import Gateway, eventually
 from tests.test_crash_points import charged
 from tests.test_runs import ask, begin, items_of, output
+from tests.upstreams import HttpUpstream
 from tools.postgres import Cluster, find
 
 CHAT = {"model": "sim/echo", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 20}
@@ -354,3 +355,16 @@ def test_nodes_whose_plans_differ_serve_under_those_of_the_last(tmp_path: Path, 
         assert "changed: resale" in first.banner
         assert price(first, key) == "0.00002"
         first.audit()
+
+
+def test_one_node_at_a_time_asks_the_upstream_for_its_prices(tmp_path: Path, books: str) -> None:
+    with HttpUpstream().serving() as upstream, ExitStack() as stack:
+        settings = {"FAREBOX_PRICES_REFRESH_SECONDS": "1", "OPENROUTER_API_KEY": "sk-or-x"}
+        settings["FAREBOX_UPSTREAM_URL"] = upstream.url
+        nodes = [stack.enter_context(node(tmp_path / name, books, "--workers", "2", **settings)) for name in "abc"]
+        before = len(upstream.asked)
+        time.sleep(6)
+        asked = len(upstream.asked) - before
+        # Two pages each time, some six times; each for itself, six processes would ask for 72.
+        assert 6 <= asked <= 20, upstream.asked
+        assert all(not each.request("GET", "/readyz").json["prices_are_stale"] for each in nodes)

@@ -51,7 +51,7 @@ from farebox.core.ledger import (
 from farebox.core.plans import Plan
 from farebox.core.questions import FIRST_US, FURTHEST_US
 from farebox.core.usage import Cost, Nothing, Unknown
-from farebox.ports import Account, Activity, BooksUnavailable, Key, NameTaken, NotEnded, PublishedPlans
+from farebox.ports import Account, Activity, BooksUnavailable, KeptPrices, Key, NameTaken, NotEnded, PublishedPlans
 from farebox.store import migrate, sql
 from farebox.store.books import SqlStore
 from farebox.store.prepare import HEAD, UnusableBooks, engine_of, prepare, sqlite_path
@@ -1010,5 +1010,23 @@ def test_a_store_that_is_told_of_changes_wakes_at_once(engine: Engine) -> None:
         done, _ = await asyncio.wait([waiting], timeout=3)
         assert bool(done) == (engine.kind == "postgres")
         waiting.cancel()
+
+    engine.run(work)
+
+
+def test_one_process_at_a_time_asks_for_prices_and_all_find_them(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        assert await store.kept_prices("a", 0) is None
+        assert await store.claim_prices("a", 100, 200)
+        assert not await store.claim_prices("a", 150, 250)
+        assert await store.claim_prices("b", 150, 250), "of another upstream"
+        assert await store.claim_prices("a", 200, 300), "who asked has not come back"
+        kept = KeptPrices((b"{}", b"[1]"), 250)
+        await store.keep_prices("a", kept)
+        assert await store.kept_prices("a", 249) == kept
+        assert await store.kept_prices("a", 250) is None
+        assert await store.kept_prices("b", 0) is None
+        assert await store.claim_prices("a", 260, 360)
+        assert await store.claim_prices("a", 10, 20), "a claim from a clock far ahead is none"
 
     engine.run(work)

@@ -15,15 +15,26 @@ from farebox.core.ledger import Balance, Done, HoldRow, NoSuchRow, OtherTopUp, T
 from farebox.core.money import format_usd
 from farebox.core.plans import Plan
 from farebox.identity.keys import MANAGEMENT_PREFIX, difference, digest, hint, new_key
-from farebox.ports import LAST_US, Account, Activity, Books, Directory, Key, Ledger, ManagementKey, PublishedPlans
+from farebox.ports import (
+    LAST_US,
+    Account,
+    Activity,
+    Books,
+    Directory,
+    Key,
+    Ledger,
+    ManagementKey,
+    PriceShelf,
+    PublishedPlans,
+)
 
 NAME_LENGTH_MAX = 100
 LABEL_LENGTH_MAX = 200
 TOP_UP_KEY_LENGTH_MAX = 255
 
 
-class Store(Ledger, Directory, Books, Protocol):
-    """All three sides of the books."""
+class Store(Ledger, Directory, Books, PriceShelf, Protocol):
+    """All sides of the books."""
 
 
 class NotFound(Exception):  # noqa: N818 - the word of the house

@@ -17,7 +17,7 @@ from farebox.accounts import Accounts
 from farebox.admission import Admission
 from farebox.answers import Streaming, forget_old_answers
 from farebox.batch import Serving
-from farebox.catalog_cache import Catalog
+from farebox.catalog_cache import Catalog, Shared
 from farebox.deadlines import Deadlines
 from farebox.exchange import Charges, Exchange
 from farebox.generations import Generations
@@ -31,7 +31,7 @@ from farebox.runs import Runner
 from farebox.settings import OPENROUTER_KEY_VARIABLE, OPENROUTER_URL, BadSettings, Settings, load
 from farebox.stopping import stopping_in_order
 from farebox.store.books import SqlStore
-from farebox.store.prepare import engine_of
+from farebox.store.prepare import engine_of, is_postgres
 from farebox.store.runs import SqlRuns
 from farebox.store.spool import Spool
 from farebox.telemetry.logs import start as start_log
@@ -79,6 +79,13 @@ def upstream_of(settings: Settings, deadlines: Deadlines) -> OpenRouter:
     return OpenRouter(url, key, limits, deadlines)
 
 
+def _shared_prices(settings: Settings, store: SqlStore) -> Shared | None:
+    """Several processes share a price list; one alone keeps its own."""
+    if settings.workers == 1 and not is_postgres(settings.database_url):
+        return None
+    return Shared(store, settings.upstream_url or ("simulator" if settings.is_simulated else OPENROUTER_URL))
+
+
 def streaming_of(settings: Settings, deadlines: Deadlines) -> Streaming:
     """What the settings say about streams whose caller hung up, or that have died."""
     drains_max = settings.drains_max if settings.hang_up == "drain" else 0
@@ -116,7 +123,12 @@ async def running(settings: Settings, admission: Admission, host: Host = stand_a
         upstream = upstream_of(settings, deadlines)
         stack.push_async_callback(upstream.close)
         plans = PlansInForce(settings.every_plan)
-        catalog = Catalog(upstream, settings.prices_refresh_seconds, settings.prices_max_age_seconds)
+        catalog = Catalog(
+            upstream,
+            settings.prices_refresh_seconds,
+            settings.prices_max_age_seconds,
+            shared=_shared_prices(settings, store),
+        )
         hosted = await stack.enter_async_context(host(store, upstream, plans))
         callers = hosted.callers
         watch = Watch(is_logged=settings.order_log)

@@ -17,7 +17,16 @@ from msgspec import Raw, Struct
 from farebox.core.errors import Refusal, invalid, unknown, unreachable
 from farebox.core.pricing import PriceList, read_price_list
 from farebox.core.reading import UNREADABLE, starts_with
-from farebox.ports import Fetched, Query, Upstream, UpstreamBroke, UpstreamUnreachable
+from farebox.ports import (
+    BooksUnavailable,
+    Fetched,
+    KeptPrices,
+    PriceShelf,
+    Query,
+    Upstream,
+    UpstreamBroke,
+    UpstreamUnreachable,
+)
 
 RETRY_FIRST_SECONDS = 1.0
 RETRY_LONGEST_SECONDS = 60.0
@@ -30,6 +39,20 @@ ASKED_AT_ONCE_MAX = 8
 
 ALL_MODELS: Query = (("output_modalities", "all"),)
 """The upstream lists models that put out text unless all are asked for."""
+
+
+CLAIM_SECONDS = 45
+"""How long one process may take to ask for the prices before another does: longer than the two pages may take."""
+
+SHELF_SECONDS = 1.0
+"""How long the others wait before they look again."""
+
+
+class Shared(Struct, frozen=True):
+    """Where the prices of an upstream are for all processes."""
+
+    shelf: PriceShelf
+    source: str
 
 
 class Page(Struct, frozen=True):
@@ -66,7 +89,12 @@ class Catalog:
         refresh_seconds: float,
         max_age_seconds: float,
         now: Callable[[], float] = time.monotonic,
+        shared: Shared | None = None,
+        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
+        self._shared = shared
+        self._now_us = now_us
+        self._read_us = 0
         self._upstream = upstream
         self._refresh_seconds = refresh_seconds
         self._max_age_seconds = max_age_seconds
@@ -105,22 +133,47 @@ class Catalog:
             embedders = await self._upstream.fetch("/embeddings/models", ())
             if embedders.status not in (200, 404):
                 raise UpstreamBroke(_not_given("/embeddings/models", embedders))
-            self._prices = read_price_list(models.body, *([embedders.body] if embedders.status == 200 else []))
+            bodies = (models.body, *([embedders.body] if embedders.status == 200 else []))
+            self._prices = read_price_list(*bodies)
         except (UpstreamUnreachable, UpstreamBroke, ValueError) as error:
             self.trouble = str(error)
             return False
-        self._read_at = self._now()
+        self._read_at, self._read_us = self._now(), self._now_us()
         self.trouble = None
+        if self._shared is not None:
+            with suppress(BooksUnavailable):
+                await self._shared.shelf.keep_prices(self._shared.source, KeptPrices(bodies, self._read_us))
         return True
+
+    async def _renew(self, shared: Shared) -> bool:
+        """As `refresh`, where one process asks for all, and the others take what it got. A process without any prices
+        asks for itself, and so does each while the books are away: prices must not grow old because of that."""
+        with suppress(BooksUnavailable):
+            while self._prices is not None:
+                now_us = self._now_us()
+                kept = await shared.shelf.kept_prices(shared.source, max(self._read_us, self._due_us(now_us)))
+                if kept is not None:
+                    self._prices = read_price_list(*kept.bodies)
+                    self._read_us = kept.read_us
+                    self._read_at = self._now() - max(0, now_us - kept.read_us) / 1e6
+                    self.trouble = None
+                    return True
+                if await shared.shelf.claim_prices(shared.source, now_us, now_us + CLAIM_SECONDS * 1_000_000):
+                    break
+                await asyncio.sleep(SHELF_SECONDS)
+        return await self.refresh()
+
+    def _due_us(self, now_us: int) -> int:
+        """What was read since then is fresh."""
+        return now_us - int(self._refresh_seconds * 1_000_000)
 
     async def keep_fresh(self) -> None:
         """Renew the prices for ever, sooner after a failure. Runs until cancelled."""
         retry_seconds = RETRY_FIRST_SECONDS
         while True:
             await asyncio.sleep(self._refresh_seconds if self.trouble is None else retry_seconds)
-            retry_seconds = (
-                RETRY_FIRST_SECONDS if await self.refresh() else min(2 * retry_seconds, RETRY_LONGEST_SECONDS)
-            )
+            is_renewed = await (self.refresh() if self._shared is None else self._renew(self._shared))
+            retry_seconds = RETRY_FIRST_SECONDS if is_renewed else min(2 * retry_seconds, RETRY_LONGEST_SECONDS)
 
     # Pages
 

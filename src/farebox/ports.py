@@ -198,6 +198,26 @@ class Directory(Protocol):
         """Return as soon as it may have changed, where the store is told; otherwise after so long."""
 
 
+class KeptPrices(Struct, frozen=True):
+    """An upstream's model lists as they came, and when."""
+
+    bodies: tuple[bytes, ...]
+    read_us: int
+
+
+class PriceShelf(Protocol):
+    """Where the processes of all nodes find an upstream's price list, so that one of them asks for it at a time. Each
+    method raises BooksUnavailable."""
+
+    async def kept_prices(self, source: str, after_us: int) -> KeptPrices | None:
+        """The list, where it is newer than that."""
+
+    async def claim_prices(self, source: str, now_us: int, until_us: int) -> bool:
+        """Whether this process is to ask: no other does before `until_us`, unless prices are kept meanwhile."""
+
+    async def keep_prices(self, source: str, kept: KeptPrices) -> None: ...
+
+
 class NotEnded(Struct, frozen=True):
     """How many holds have not ended: pending, open and to be asked about, open and to be decided by an operator."""
 

@@ -32,6 +32,7 @@ from farebox.ports import (
     Activity,
     BillerUnreachable,
     Fetched,
+    KeptPrices,
     Key,
     ManagementKey,
     NameTaken,
@@ -61,6 +62,8 @@ class MemoryStore:
         self._allowances: dict[str, Allowance] = {}
         self._management_keys: dict[int, ManagementKey] = {}
         self._plans: list[PublishedPlans] = []
+        self._prices: dict[str, KeptPrices] = {}
+        self._price_claims: dict[str, int] = {}
 
     async def carry_out(self, command: Command) -> Outcome:
         page = Page(
@@ -206,6 +209,20 @@ class MemoryStore:
 
     async def revision(self) -> int:
         return self._revision
+
+    async def kept_prices(self, source: str, after_us: int) -> KeptPrices | None:
+        kept = self._prices.get(source)
+        return kept if kept is not None and kept.read_us > after_us else None
+
+    async def claim_prices(self, source: str, now_us: int, until_us: int) -> bool:
+        if now_us < self._price_claims.get(source, 0) <= until_us:
+            return False
+        self._price_claims[source] = until_us
+        return True
+
+    async def keep_prices(self, source: str, kept: KeptPrices) -> None:
+        self._prices[source] = kept
+        self._price_claims[source] = 0
 
     async def wait_for_change(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -37,6 +37,7 @@ from farebox.ports import (
     Account,
     Activity,
     BooksUnavailable,
+    KeptPrices,
     Key,
     ManagementKey,
     NameTaken,
@@ -297,6 +298,17 @@ class SqlStore:
     async def revision(self) -> int:
         row = await self._desk.do(lambda: self._desk.db.execute(sql.REVISION).fetchone())
         return int(row[0])
+
+    async def kept_prices(self, source: str, after_us: int) -> KeptPrices | None:
+        rows = await self._desk.rows(sql.KEPT_PRICES, (source, after_us))
+        return sql.prices_from(rows[0]) if rows else None
+
+    async def claim_prices(self, source: str, now_us: int, until_us: int) -> bool:
+        given = {"source": source, "now": now_us, "until": until_us}
+        return await self._desk.write(sql.CLAIM_PRICES, given) == 1
+
+    async def keep_prices(self, source: str, kept: KeptPrices) -> None:
+        await self._desk.write(sql.KEEP_PRICES, sql.prices_row(source, kept))
 
     async def wait_for_change(self, seconds: float) -> None:
         if self._notices is None:

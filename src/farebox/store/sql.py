@@ -21,7 +21,7 @@ from farebox.core.ledger import (
 )
 from farebox.core.plans import Plan
 from farebox.core.questions import FURTHEST_US
-from farebox.ports import Account, Key, PublishedPlans
+from farebox.ports import Account, KeptPrices, Key, PublishedPlans
 
 Row = Sequence[Any]
 
@@ -209,6 +209,17 @@ REVISION = "SELECT value FROM directory_revision"
 BUMP_REVISION = "UPDATE directory_revision SET value = value + 1"
 
 
+KEPT_PRICES = "SELECT bodies, read_us FROM price_list WHERE source = ? AND read_us > ?"
+CLAIM_PRICES = """
+INSERT INTO price_list (source, claimed_us) VALUES (:source, :until) ON CONFLICT (source) DO UPDATE
+SET claimed_us = :until WHERE price_list.claimed_us <= :now OR price_list.claimed_us > :until
+"""
+KEEP_PRICES = """
+INSERT INTO price_list (source, bodies, read_us, claimed_us) VALUES (?, ?, ?, 0) ON CONFLICT (source) DO UPDATE
+SET bodies = excluded.bodies, read_us = excluded.read_us, claimed_us = 0
+"""
+
+
 def transfer_row(transfer: Transfer) -> Row:
     values = astuple(transfer)
     if transfer.cost is None:
@@ -301,6 +312,14 @@ def allowance_changes(a: Allowance) -> Row:
     )
 
 
+def prices_from(row: Row) -> KeptPrices:
+    return KeptPrices(_decode_bodies(row[0]), row[1])
+
+
+def prices_row(source: str, kept: KeptPrices) -> Row:
+    return (source, msgspec.msgpack.encode(kept.bodies), kept.read_us)
+
+
 def published_from(row: Row) -> PublishedPlans:
     return PublishedPlans(_decode_plans(row[0]), row[1], row[2])
 
@@ -311,6 +330,7 @@ def published_row(published: PublishedPlans) -> Row:
 
 _decode_limits = msgspec.json.Decoder(Limits).decode
 _decode_minute = msgspec.json.Decoder(tuple[Slot, ...]).decode
+_decode_bodies = msgspec.msgpack.Decoder(tuple[bytes, ...]).decode
 _decode_plans = msgspec.json.Decoder(tuple[Plan, ...]).decode
 
 _LIMITS = Allowance.__struct_fields__.index("limits")

@@ -1,4 +1,4 @@
-"""Limits of accounts and keys, and what counts against them; keys of managers; plans that all nodes serve under."""
+"""Limits of accounts and keys, and what counts against them; keys of managers; plans and price lists for all nodes."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,7 +11,7 @@ _us = sa.BigInteger
 
 
 def upgrade() -> None:
-    """Add three tables, and columns to keys and holds. Older code keeps no limits and counts nothing against them: set
+    """Add four tables, and columns to keys and holds. Older code keeps no limits and counts nothing against them: set
     them when no such node serves any more, or set them anew then, which counts afresh."""
     op.add_column("hold", sa.Column("reserved_tokens", sa.BigInteger))
     # A disabled key has `revoked_us`, too, so that older code refuses it.
@@ -48,6 +48,14 @@ def upgrade() -> None:
         sa.Column("plans", sa.Text, nullable=False),
         sa.Column("published_by", sa.Text, nullable=False),
         sa.Column("published_us", _us, nullable=False),
+    )
+    op.create_table(
+        "price_list",
+        sa.Column("source", sa.Text, primary_key=True),
+        sa.Column("bodies", sa.LargeBinary),
+        sa.Column("read_us", _us),
+        sa.Column("claimed_us", _us, nullable=False),
+        sqlite_with_rowid=False,
     )
     if op.get_bind().dialect.name == "postgresql":
         # By a trigger, so that what older code changes is told, too.
