@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from apify_client import ApifyClientAsync
 
+from farebox.core.allowances import Limits
 from farebox.core.errors import Refusal
 from farebox.core.ledger import TopUp
 from farebox.core.plans import BUILT_IN
@@ -159,6 +160,8 @@ def test_after_its_time_a_key_stands_for_another_charge(tmp_path: Path) -> None:
         account = await store.create_account("a", "paying", 0, 1)
         await store.carry_out(TopUp("t", account.id, 10**9, 1))
         key = await store.create_key(account.id, "", b"d", "h", 1)
+        # A limit of orders is none of charges.
+        await store.set_limits(account.id, key.id, Limits(requests_per_minute=1, orders_at_once=1), now_us)
         caller = Caller(account, key, BUILT_IN["paying"])
         run = Run("r", account.id, key.id, "worker", "RUNNING", "", "API", b"", 1, 128, None, "d", "s", "q", now_us)
         await runs.create_run(run)

@@ -1030,3 +1030,25 @@ def test_one_process_at_a_time_asks_for_prices_and_all_find_them(engine: Engine)
         assert await store.claim_prices("a", 10, 20), "a claim from a clock far ahead is none"
 
     engine.run(work)
+
+
+def test_two_processes_that_book_one_top_up_book_it_once(engine: Engine) -> None:
+    """Under one id and for two accounts, at the same time: one is booked, the other told so."""
+    if engine.kind == "memory":
+        return
+
+    async def work(one: Store) -> None:
+        first, _ = await account_with(one, "a", 0)
+        second, _ = await account_with(one, "b", 0)
+        async with engine.open() as two:
+            for number in range(30):
+                name = f"top-up {number}"
+                outcomes = await asyncio.gather(
+                    one.carry_out(TopUp(name, first.id, USD, 1)), two.carry_out(TopUp(name, second.id, USD, 1))
+                )
+                assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Done", "OtherTopUp"]
+        paid_in = [(await one.balance(account.id)).credits_nanos for account in (first, second)]
+        assert sum(paid_in) == 30 * USD
+        assert differences(one) == []
+
+    engine.run(work)
