@@ -304,7 +304,9 @@ def test_unknown_paths_are_refused_in_the_envelope_and_reach_nobody(
     headers = {"authorization": f"Bearer {gateway.key}"}
     for method, body in (("GET", None), ("POST", json.dumps(ORDERS["/messages"]).encode())):
         answer = gateway.request(method, path, body, headers)
-        assert answer.status == 404
+        # Two of them are this gateway's own, for who manages it.
+        own = {"/api/v1/keys": (403,), "/api/v1/activity": (403, 405)}
+        assert answer.status in own.get(path, (404,))
         assert answer.error
     assert not [each for each in upstream.asked[asked:] if "keys" in each or "activity" in each]
     assert len(upstream.orders) == ordered

@@ -122,6 +122,7 @@ def test_keys_are_listed_page_by_page_and_disabled_ones_only_when_asked(manager:
         ({"name": 5}, "name:"),
         ({"name": "a", "limit": -1}, "usd_total:"),
         ({"name": "a", "limit": 1e30}, "limit:"),
+        ({"name": "a", "limit": 1e-300}, "limit:"),
         ({"name": "a", "limit": "many"}, "limit:"),
         ({"name": "a", "limit_reset": "yearly"}, "limit_reset:"),
         ({"name": "a", "expires_at": "2020-01-01T00:00:00Z"}, "expiry lies in the future"),
@@ -155,6 +156,11 @@ def test_limits_beside_openrouters_one(manager: Manager) -> None:
     own = manager.ask("GET", "/api/v1/key", key=made["key"]).json["data"]
     assert (own["limit"], own["limit_remaining"], own["limit_reset"]) == (0.25, 0.24999, None)
     assert own["rate_limit"]["requests"] == 1
+    path = f"/api/v1/keys/{made['data']['hash']}"
+    daily = manager.ask("PATCH", path, {"farebox_limits": {"usd_per_day": 0.5}, "limit": 0.2}).json["data"]
+    assert daily["farebox_limits"] == {"requests_per_minute": 1, "usd_total": 0.2, "usd_per_day": 0.5}
+    again = manager.ask("PATCH", path, {"limit": 0.25, "farebox_limits": {"usd_per_day": None}}).json["data"]
+    assert again["farebox_limits"] == made["data"]["farebox_limits"]
     path = f"/admin/accounts/{account['name']}"
     lowered = manager.ask("PATCH", path, {"limits": {"usd_per_month": 0.1, "models": None}}).json["data"]
     assert lowered["limits"] == {"usd_per_month": 0.1}

@@ -6,9 +6,6 @@ Each is a use case of `farebox.accounts`, as the commands are. Shapes of the fir
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import date, datetime
-from decimal import Decimal
-from typing import Any
 from urllib.parse import parse_qsl
 from uuid import UUID
 
@@ -20,7 +17,6 @@ from farebox.accounts import Accounts, BadTerms, NotFound, OtherTopUpBefore, Spe
 from farebox.core.allowances import (
     AMOUNTS,
     DAY_US,
-    LIMIT_NAMES,
     PERIODS,
     Limits,
     Period,
@@ -32,14 +28,27 @@ from farebox.core.allowances import (
 from farebox.core.errors import Refusal, conflict, forbidden, invalid, unknown
 from farebox.core.headers import HeaderList, read_request_head
 from farebox.core.ledger import Balance
-from farebox.core.money import format_usd, parse_usd
-from farebox.core.reading import UNREADABLE, is_null, json_path_error
+from farebox.core.money import format_usd
+from farebox.core.reading import is_null
 from farebox.deadlines import Deadlines
 from farebox.identity.managers import Managers
 from farebox.ports import Account, Activity, Key, ManagementKey, NameTaken
 from farebox.web.account import RESETS, iso, or_null, tightest, usage, usd
 from farebox.web.asgi import JSON, Endpoint, send_whole
 from farebox.web.bodies import BodyBounds, read_body
+from farebox.web.members import (
+    Fields,
+    amount_of,
+    check_names,
+    day_of_date,
+    fields_of,
+    flag_of,
+    limits_of,
+    moment_of,
+    number_of,
+    text_of,
+    whole_of,
+)
 from farebox.web.refusals import guarded
 
 PAGE = 100
@@ -52,8 +61,6 @@ ACTIVITY_DAYS = 30
 _NAMES: dict[Period, str] = dict(zip(PERIODS, AMOUNTS, strict=True))
 _WORKSPACE = 0xFAEB0_000_0000_8000_8000 << 48
 """A version 8 UUID, which leaves its bits to who makes it: an account's number stands in the last ones."""
-
-Fields = dict[str, Raw]
 
 
 class Request:
@@ -107,7 +114,7 @@ class Management:
             fields: Fields = {}
             if scope["method"] in ("POST", "PATCH"):
                 body = await read_body(scope, receive, head, BODY_BYTES_MAX, self._seconds, self._deadlines)
-                fields = _fields(body)
+                fields = fields_of(body)
             try:
                 status, answer, *headers = await do(Request(scope, manager, fields))
             except NotFound as error:
@@ -126,7 +133,7 @@ class Management:
     async def _list_keys(self, request: Request) -> Answer:
         account = await self._account(request, request.query.get("workspace_id"))
         with_disabled = request.query.get("include_disabled", "false").lower() == "true"
-        offset = _whole(request.query.get("offset", "0"), "offset")
+        offset = whole_of(request.query.get("offset", "0"), "offset")
         found = [
             (owner, key)
             for owner, key in await self._accounts.keys(None if account is None else account.name)
@@ -138,15 +145,15 @@ class Management:
         return 200, {"data": [await self._key(key, spent.get(key.id, Spending())) for _, key in found]}
 
     async def _create_key(self, request: Request) -> Answer:
-        workspace = _text(request.fields, "workspace_id")
+        workspace = text_of(request.fields, "workspace_id")
         account = await self._account(request, workspace)
         if account is None:
             raise invalid("workspace_id: say whose key it is; GET /admin/accounts lists each account's")
-        name = _text(request.fields, "name")
+        name = text_of(request.fields, "name")
         if not name:
             raise invalid("name: give the key a name")
-        given = _money(request.fields, Limits()) | _limits(request.fields)
-        expires_us = _moment(_text(request.fields, "expires_at"), "expires_at")
+        given = _money(request.fields, Limits()) | limits_of(request.fields)
+        expires_us = moment_of(text_of(request.fields, "expires_at"), "expires_at")
         self._accounts.check_limits(given)
         key, _, row = await self._accounts.create_key(account.name, name, expires_us)
         row = msgspec.structs.replace(row, limits=await self._accounts.limit(account, row, given))
@@ -158,8 +165,8 @@ class Management:
 
     async def _update_key(self, request: Request) -> Answer:
         account, key = await self._find(request)
-        given = _money(request.fields, key.limits) | _limits(request.fields)
-        label, disabled = _text(request.fields, "name"), _flag(request.fields, "disabled")
+        given = _money(request.fields, key.limits) | limits_of(request.fields)
+        label, disabled = text_of(request.fields, "name"), flag_of(request.fields, "disabled")
         self._accounts.check_limits(given)
         limits = await self._accounts.limit(account, key, given)
         _, key = await self._accounts.change_key(key.digest.hex(), label=label, disabled=disabled)
@@ -229,7 +236,7 @@ class Management:
         today = day_of(_now_us())
         first, last = today - ACTIVITY_DAYS, today - 1
         if (asked := request.query.get("date")) is not None:
-            first = last = _day(asked)
+            first = last = day_of_date(asked)
             if not today - ACTIVITY_DAYS <= first <= today:
                 raise invalid(f"date: one of the last {ACTIVITY_DAYS} days, or today, not {asked}")
         if request.query.get("user_id"):
@@ -245,17 +252,17 @@ class Management:
 
     async def _create_account(self, request: Request) -> Answer:
         _check_operator(request.manager)
-        _check_names(request.fields, "name", "plan", "postpaid", "prepaid_usd", "limit_usd", "limits")
-        name, plan = _text(request.fields, "name"), _text(request.fields, "plan")
+        check_names(request.fields, "name", "plan", "postpaid", "prepaid_usd", "limit_usd", "limits")
+        name, plan = text_of(request.fields, "name"), text_of(request.fields, "plan")
         if name is None or plan is None:
             raise invalid("name, plan: give both; a plan is paying, free, or one of the operator's own")
-        is_postpaid = _flag(request.fields, "postpaid") or False
-        paid_in, limit = _amount(request.fields, "prepaid_usd"), _amount(request.fields, "limit_usd")
+        is_postpaid = flag_of(request.fields, "postpaid") or False
+        paid_in, limit = amount_of(request.fields, "prepaid_usd"), amount_of(request.fields, "limit_usd")
         if is_postpaid and paid_in is not None:
             raise invalid("prepaid_usd, postpaid: they exclude each other")
         if limit is not None and not is_postpaid:
             raise invalid("limit_usd: goes with `postpaid`; a prepaid account's limit is what was paid in")
-        given = _limits(request.fields, "limits")
+        given = limits_of(request.fields, "limits")
         self._accounts.check_limits(given)
         account = await self._accounts.create(name, plan, limit if is_postpaid else 0, paid_in or 0)
         limits = await self._accounts.limit(account, None, given)
@@ -272,8 +279,8 @@ class Management:
     async def _limit_account(self, request: Request) -> Answer:
         account = await self._named(request)
         _check_operator(request.manager)
-        _check_names(request.fields, "limits")
-        limits = await self._accounts.limit(account, None, _limits(request.fields, "limits"))
+        check_names(request.fields, "limits")
+        limits = await self._accounts.limit(account, None, limits_of(request.fields, "limits"))
         account = msgspec.structs.replace(account, limits=limits)
         return 200, {"data": _described_account(account, await self._accounts.balance(account))}
 
@@ -290,16 +297,16 @@ class Management:
 
     async def _top_up(self, request: Request) -> Answer:
         _check_operator(request.manager)
-        _check_names(request.fields, "account", "amount_usd", "note")
+        check_names(request.fields, "account", "amount_usd", "note")
         key = request.head.idempotency_key.decode("latin-1")
         if not key:
             raise invalid(
                 "idempotency-key: give the top-up a name of your own, such as an invoice's: it is booked once under it"
             )
-        name, amount = _text(request.fields, "account"), _amount(request.fields, "amount_usd")
+        name, amount = text_of(request.fields, "account"), amount_of(request.fields, "amount_usd")
         if name is None or amount is None:
             raise invalid("account, amount_usd: give both")
-        paid_in = await self._accounts.top_up(name, amount, key, _text(request.fields, "note"))
+        paid_in = await self._accounts.top_up(name, amount, key, text_of(request.fields, "note"))
         answer = {"data": {**_described_account(paid_in.account, paid_in.balance), "amount_usd": usd(amount)}}
         return (200, answer, [(b"idempotency-replayed", b"true")]) if paid_in.is_repeat else (201, answer)
 
@@ -362,123 +369,27 @@ def _numbers(values: Mapping[str, object]) -> dict[str, object]:
     return {name: Raw(str(value).encode()) if name in AMOUNTS else value for name, value in values.items()}
 
 
-def _check_operator(manager: ManagementKey) -> None:
-    if manager.account_id is not None:
-        raise forbidden("This management key is for the keys of one account")
-
-
-def _check_names(fields: Fields, *names: str) -> None:
-    for name in fields:
-        if name not in names:
-            raise invalid(f"{name}: there is no such member; there are {', '.join(names)}")
-
-
-_decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
-
-
-def _fields(body: bytes) -> Fields:
-    try:
-        return _decode_fields(body)
-    except UNREADABLE as error:
-        raise invalid(json_path_error(error)) from error
-
-
-def _decoded(fields: Fields, name: str, kind: Any, what: str) -> Any:
-    """A member, or None where it is absent or null."""
-    if name not in fields or is_null(fields[name]):
-        return None
-    try:
-        return msgspec.json.decode(fields[name], type=kind)
-    except UNREADABLE as error:
-        raise invalid(f"{name}: {what}") from error
-
-
-def _text(fields: Fields, name: str) -> str | None:
-    value: str | None = _decoded(fields, name, str, "write a text")
-    return value
-
-
-def _flag(fields: Fields, name: str) -> bool | None:
-    value: bool | None = _decoded(fields, name, bool, "write true or false")
-    return value
-
-
-def _number(raw: Raw, name: str) -> str:
-    """A number as plain text, however it was written."""
-    try:
-        given = msgspec.json.decode(raw, type=Decimal)
-    except UNREADABLE as error:
-        raise invalid(f"{name}: write a number") from error
-    if not given.is_finite() or given.adjusted() > 12 or len(given.as_tuple().digits) > 40:
-        raise invalid(f"{name}: {given:.3e} is too much")
-    return format(given, "f")
-
-
-def _amount(fields: Fields, name: str) -> int | None:
-    if name not in fields or is_null(fields[name]):
-        return None
-    try:
-        return parse_usd(_number(fields[name], name))
-    except ValueError as error:
-        raise invalid(f"{name}: {error}") from error
-
-
-def _limits(fields: Fields, name: str = "farebox_limits") -> dict[str, str | list[str] | None]:
-    members: Fields = _decoded(fields, name, dict[str, Raw], "write an object of limits") or {}
-    given: dict[str, str | list[str] | None] = {}
-    for limit, raw in members.items():
-        if is_null(raw):
-            given[limit] = None
-        elif limit == "models":
-            given[limit] = _decoded(members, limit, list[str], "write a list of model ids or patterns")
-        elif limit in LIMIT_NAMES:
-            given[limit] = _number(raw, f"{name}.{limit}")
-        else:
-            raise invalid(f"{name}.{limit}: there is no such limit; there are {', '.join(LIMIT_NAMES)}")
-    return given
-
-
 def _money(fields: Fields, before: Limits) -> dict[str, str | list[str] | None]:
-    """OpenRouter's one limit of money, and when it begins anew, in place of the one there was."""
+    """OpenRouter's one limit of money, and when it begins anew, in place of the one there was: where there are several,
+    that of the longest period. The others stay."""
     if "limit" not in fields and "limit_reset" not in fields:
         return {}
-    # Where there are several, the last word is the longest period's.
-    period, most = next(reversed(before.money.items()), ("total", None))
+    money: list[tuple[Period, int | None]] = [("total", None), *before.money.items()]
+    period, most = money[-1]
     reset = next(name for name, each in RESETS.items() if each == period)
     if "limit_reset" in fields:
-        reset = _text(fields, "limit_reset")
+        reset = text_of(fields, "limit_reset")
         if reset not in RESETS:
             raise invalid(f"limit_reset: daily, weekly, monthly or null, not {reset!r}")
     limit = None if most is None else format_usd(most)
     if "limit" in fields:
-        limit = None if is_null(fields["limit"]) else _number(fields["limit"], "limit")
-    lifted: dict[str, str | list[str] | None] = {_NAMES[period]: None for period in before.money}
-    return {**lifted, _NAMES[RESETS[reset]]: limit}
+        limit = None if is_null(fields["limit"]) else number_of(fields["limit"], "limit")
+    return {_NAMES[period]: None, _NAMES[RESETS[reset]]: limit}
 
 
-def _whole(text: str, name: str) -> int:
-    if not (text.isascii() and text.isdigit()) or len(text) > 9:
-        raise invalid(f"{name}: a whole number from 0 up, not {text[:40]!r}")
-    return int(text)
-
-
-def _moment(text: str | None, name: str) -> int | None:
-    if text is None:
-        return None
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise invalid(f"{name}: write it like 2027-12-31T23:59:59Z, not {text[:40]!r}") from error
-    if at.utcoffset() is None or at.utcoffset():
-        raise invalid(f"{name}: write it in UTC, like 2027-12-31T23:59:59Z")
-    return int(at.timestamp()) * 1_000_000
-
-
-def _day(text: str) -> int:
-    try:
-        return (date.fromisoformat(text) - date(1970, 1, 1)).days
-    except ValueError as error:
-        raise invalid(f"date: write it like 2026-08-24, not {text[:40]!r}") from error
+def _check_operator(manager: ManagementKey) -> None:
+    if manager.account_id is not None:
+        raise forbidden("This management key is for the keys of one account")
 
 
 def _now_us() -> int:
