@@ -79,6 +79,12 @@ def test_who_waits_as_long_as_told_is_let_through(most: int, waits: list[int]) -
         allowance = allowance.began(now_us, 0)
 
 
+def test_a_minute_is_sixty_seconds_and_not_less() -> None:
+    allowance = of(requests_per_minute=1).began(START_US + 900_000, 0)
+    assert allowance.refuse(START_US + MINUTE_US + 100_000, 0), "59.2 s later"
+    assert allowance.refuse(START_US + MINUTE_US + SECOND_US, 0) is None
+
+
 def test_an_order_that_is_more_than_the_limit_is_never_let_through() -> None:
     exceeded = of(tokens_per_minute=100).refuse(START_US, 101)
     assert exceeded
@@ -130,7 +136,9 @@ def test_a_total_never_begins_anew() -> None:
 def test_a_count_by_a_clock_far_ahead_is_taken_for_one_of_now() -> None:
     allowance = of(day_nanos=100).charged(70, START_US + 30 * DAY_US)
     assert allowance.available_nanos(START_US) == (30, "day")
-    assert allowance.charged(10, START_US).available_nanos(START_US) == (20, "day")
+    righted = allowance.charged(10, START_US)
+    assert righted.available_nanos(START_US) == (20, "day")
+    assert righted.available_nanos(START_US + DAY_US) == (100, "day")
 
 
 def test_the_tightest_limit_counts() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from farebox.admission import Admission
 from farebox.answers import Answer, Replay, Streaming
-from farebox.catalog_cache import Catalog
+from farebox.catalog_cache import Catalog, Shared
 from farebox.core.audit import audit
 from farebox.core.errors import Refusal, invalid
 from farebox.core.formats import Format, chat
@@ -484,5 +484,24 @@ def test_without_a_price_list_nothing_is_served() -> None:
         with pytest.raises(Refusal) as refused:
             catalog.current()
         assert refused.value.status == 502
+
+    asyncio.run(main())
+
+
+def test_of_two_processes_one_asks_for_the_prices_and_both_have_them() -> None:
+    async def main() -> None:
+        store, upstream = MemoryStore(), ScriptedUpstream(pages={"/models": MODELS})
+        catalogs = [Catalog(upstream, 1, 3600, shared=Shared(store, "a")) for _ in range(2)]
+        for catalog in catalogs:
+            assert await catalog.refresh()
+        upstream.fetched.clear()
+        keeping = [asyncio.create_task(catalog.keep_fresh()) for catalog in catalogs]
+        await asyncio.sleep(1.5)
+        assert [path for path, _ in upstream.fetched] == ["/models", "/embeddings/models"]
+        upstream.fetched.clear()
+        await asyncio.sleep(0.7)
+        assert all(not catalog.is_stale and catalog.trouble is None for catalog in catalogs)
+        for task in keeping:
+            task.cancel()
 
     asyncio.run(main())

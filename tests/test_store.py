@@ -877,7 +877,14 @@ def test_an_event_that_is_no_order_is_bound_by_money_alone(engine: Engine) -> No
         assert await store.carry_out(place) == Held(100)
         assert await store.carry_out(replace(place, id="h2")) == NotCovered(50, f"account {account.id}", "total")
         assert await store.carry_out(replace(place, id="h3", wanted_nanos=9, least_nanos=9)) == Held(9)
-        assert await store.carry_out(replace(place, id="h4", wanted_nanos=9, least_nanos=9, is_order=True)) == Held(9)
+        small = replace(place, wanted_nanos=9, least_nanos=9)
+        assert await store.carry_out(replace(small, id="h4", is_order=True)) == Held(9)
+        assert await store.carry_out(replace(small, id="h5")) == Held(9)
+        assert isinstance(await store.carry_out(replace(small, id="h6", is_order=True)), Exceeded)
+        # Another limit does not give a minute back.
+        await store.set_limits(account.id, None, Limits(requests_per_minute=2), DAY_US)
+        assert await store.carry_out(replace(small, id="h7", is_order=True)) == Held(9)
+        assert isinstance(await store.carry_out(replace(small, id="h8", is_order=True)), Exceeded)
 
     engine.run(work)
 

@@ -192,5 +192,5 @@ def test_what_an_old_node_did_not_count_is_named_and_counted_by_setting_the_limi
         differences = gateway.cli("audit", code=1)["differences"]
         assert all(difference.startswith("account 2: $0 of its limit") for difference in differences)
         assert differences
-        assert gateway.cli("account", "limit", "demo", "usd_total=2")["used"]["usd_total"] == "0.00002"
+        assert gateway.cli("account", "limit", "demo", "usd_total=1")["used"]["usd_total"] == "0.00002"
         gateway.audit()

@@ -106,9 +106,8 @@ class Metrics:
 
     def saw(self, passage: Passage) -> None:
         wire = passage.path.strip("/")
-        # Only a model that was priced, and so is listed: callers cannot make up labels.
-        model = passage.model if passage.hold_id or passage.is_replay else ""
-        self._order(outcome_of(passage), model, wire).inc()
+        # Its model was priced, and so is listed, or it has none: callers cannot make up labels.
+        self._order(outcome_of(passage), passage.model, wire).inc()
         if passage.status >= 400:
             _errors.labels(passage.error_type, passage.status, wire).inc()
         if passage.given_ns:
