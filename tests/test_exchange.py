@@ -21,7 +21,7 @@ from farebox.core.plans import BUILT_IN
 from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange, Request
 from farebox.identity.keys import KeyCallers, PlansInForce, digest, new_key
-from farebox.ports import BooksUnavailable, UpstreamBroke, UpstreamUnreachable
+from farebox.ports import BooksUnavailable, Fetched, Query, UpstreamBroke, UpstreamUnreachable
 from farebox.testing import Break, MemoryStore, Pause, Script, ScriptedUpstream, Silence
 
 USD = 10**9
@@ -490,7 +490,12 @@ def test_without_a_price_list_nothing_is_served() -> None:
 
 def test_of_two_processes_one_asks_for_the_prices_and_both_have_them() -> None:
     async def main() -> None:
-        store, upstream = MemoryStore(), ScriptedUpstream(pages={"/models": MODELS})
+        class Slow(ScriptedUpstream):
+            async def fetch(self, path: str, query: Query) -> Fetched:
+                await asyncio.sleep(0.1)
+                return await super().fetch(path, query)
+
+        store, upstream = MemoryStore(), Slow(pages={"/models": MODELS})
         catalogs = [Catalog(upstream, 1, 3600, shared=Shared(store, "a")) for _ in range(2)]
         for catalog in catalogs:
             assert await catalog.refresh()
