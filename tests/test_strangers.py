@@ -13,7 +13,8 @@ from farebox.core.errors import Refusal
 from farebox.core.headers import RequestHead
 from farebox.core.plans import BUILT_IN
 from farebox.identity.guesses import DELAY_SECONDS, FREE_MAX, WAITING_MAX
-from farebox.identity.keys import KeyCallers, PlansInForce, digest, new_key
+from farebox.identity.keys import MANAGEMENT_PREFIX, PREFIX, KeyCallers, PlansInForce, digest, new_key
+from farebox.identity.managers import Managers
 from farebox.ports import Account, Key
 from farebox.testing import MemoryStore
 from tests.gateway import Gateway
@@ -158,6 +159,24 @@ def test_so_many_who_try_keys_at_once_wait_no_more_are_looked_up() -> None:
         assert await _is_known(callers, mine)
         assert not any(await asyncio.gather(*trying))
         assert await _is_known(callers, others)
+
+    asyncio.run(main())
+
+
+def test_who_tries_management_keys_waits_as_well() -> None:
+    async def main() -> None:
+        managers = Managers(MemoryStore())
+        unknown = [RequestHead((new_key(prefix),)) for prefix in (MANAGEMENT_PREFIX, PREFIX)]
+        trying = [
+            asyncio.create_task(managers.identify(unknown[number % 2])) for number in range(FREE_MAX + WAITING_MAX)
+        ]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        with pytest.raises(Refusal) as refused:
+            await managers.identify(unknown[0])
+        assert refused.value.status == 429
+        outcomes = await asyncio.gather(*trying, return_exceptions=True)
+        assert {outcome.status for outcome in outcomes if isinstance(outcome, Refusal)} == {401}
 
     asyncio.run(main())
 

@@ -127,6 +127,9 @@ class Chaos:
             }
             self._command("account", "create", "chaos", "--plan", "paying", "--prepaid", "100000")
             self._key = self._command("key", "create", "chaos")["key"]
+            # Never reached, but counted: the audit holds what counts against them to the ledger in the end.
+            self._command("account", "limit", "chaos", "usd_per_month=50000", "orders_at_once=10000")
+            self._command("key", "limit", self._key, "usd_total=50000", "tokens_per_minute=1000000000")
             try:
                 self._start_all()
                 asyncio.run(load)
