@@ -58,8 +58,11 @@ PATTERNS_MAX = 1_000
 PATTERN_LENGTH_MAX = 200
 
 COUNTS = ("requests_per_minute", "tokens_per_minute", "orders_at_once", "answer_tokens_max")
-AMOUNTS = {"usd_per_day": "day_nanos", "usd_per_week": "week_nanos", "usd_per_month": "month_nanos"} | {
-    "usd_total": "total_nanos"
+AMOUNTS = {
+    "usd_per_day": "day_nanos",
+    "usd_per_week": "week_nanos",
+    "usd_per_month": "month_nanos",
+    "usd_total": "total_nanos",
 }
 MODELS = "models"
 LIMIT_NAMES = (*COUNTS, *AMOUNTS, MODELS)
