@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
@@ -28,6 +29,7 @@ from typing import Any
 
 from farebox.core.audit import audit
 from farebox.core.ledger import HoldRow, Transfer, settlement_id
+from farebox.core.money import format_usd
 from farebox.crash import CRASH_VARIABLE, POINTS, arm
 from farebox.store.books import SqlStore
 from farebox.store.prepare import engine_of
@@ -39,8 +41,13 @@ START_SECONDS = 30.0
 DEATH_SECONDS = 20.0
 SETTLED_SECONDS = 120.0
 
+_MINUTE_US = 60_000_000
 _KILL = "kill a server"
 _DATABASE = "kill the database"
+
+MINUTE_CAP = 20
+MONEY_CAP_NANOS = 50_000_000
+"""Limits of two keys, each of which gets a tenth of the orders: far more than it allows."""
 
 FAULTS = (
     "",
@@ -80,13 +87,16 @@ class Outcome:
     answers: int = 0
     states: Counter[str] = field(default_factory=Counter)
     unresolved: Counter[str] = field(default_factory=Counter)
+    peak_per_minute: int = 0
+    spent_nanos: int = 0
     differences: list[str] = field(default_factory=list)
 
     def line(self) -> str:
         return (
             f"orders {self.orders}, kills {self.kills}, of the database {self.database_kills}, deaths at points of the path {self.deaths.total()}, answered to"
             f" their end {self.answers}; holds posted {self.states['posted']}, voided {self.states['voided']}, open {self.states['open']}, unresolved"
-            f" {self.unresolved.total()}; differences to the upstream's books: {len(self.differences)}"
+            f" {self.unresolved.total()}; most in a minute {self.peak_per_minute} of {MINUTE_CAP}, spent and held"
+            f" ${format_usd(self.spent_nanos)} of ${format_usd(MONEY_CAP_NANOS)}; differences to the upstream's books: {len(self.differences)}"
         )
 
 
@@ -100,7 +110,7 @@ class Chaos:
         self._workers = workers
         self._random = random.Random(seed)  # noqa: S311 - a run that can be repeated
         self._ports = [free_port() for _ in range(nodes)]
-        self._key = ""
+        self._keys: list[tuple[str, int]] = []
         self._servers: dict[int, subprocess.Popen[bytes]] = {}
         self._until = 0
         self._due = 0
@@ -126,10 +136,13 @@ class Chaos:
                 "FAREBOX_NO_DATA_SECONDS": "5",
             }
             self._command("account", "create", "chaos", "--plan", "paying", "--prepaid", "100000")
-            self._key = self._command("key", "create", "chaos")["key"]
             # Never reached, but counted: the audit holds what counts against them to the ledger in the end.
             self._command("account", "limit", "chaos", "usd_per_month=50000", "orders_at_once=10000")
-            self._command("key", "limit", self._key, "usd_total=50000", "tokens_per_minute=1000000000")
+            self._keys = [
+                self._limited_key("usd_total=50000", "tokens_per_minute=1000000000"),
+                self._limited_key(f"requests_per_minute={MINUTE_CAP}"),
+                self._limited_key(f"usd_total={format_usd(MONEY_CAP_NANOS)}"),
+            ]
             try:
                 self._start_all()
                 asyncio.run(load)
@@ -153,6 +166,11 @@ class Chaos:
         )
         found: dict[str, Any] = json.loads(done.stdout)
         return found
+
+    def _limited_key(self, *limits: str) -> tuple[str, int]:
+        created = self._command("key", "create", "chaos")
+        self._command("key", "limit", created["key"], *limits)
+        return created["key"], created["id"]
 
     def _start_all(self) -> None:
         for port in self._ports:
@@ -206,6 +224,7 @@ class Chaos:
             self._due = orders * (number + 1) // (len(ends) + 1)
             while self.outcome.orders < self._due:  # noqa: ASYNC110 - a count
                 await asyncio.sleep(0.005)
+            print(f"{self.outcome.orders} orders; {number + 1} of {len(ends)}: {point}", flush=True)
             if point == _KILL:
                 await asyncio.sleep(self._random.random() * 0.05)
                 port = self._random.choice(self._ports)
@@ -267,8 +286,9 @@ class Chaos:
         if path != "/embeddings":
             body = {**body, "stream": chance.random() < 0.6}
         text = json.dumps(body).encode()
+        ((key, _),) = chance.choices(self._keys, (8, 1, 1))
         head = (
-            f"POST /v1{path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {self._key}\r\nconnection: close\r\n"
+            f"POST /v1{path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\nconnection: close\r\n"
             f"x-openrouter-simulate: generation-ms={chance.choice((0, 300, 900))},{chance.choice(FAULTS)}\r\n"
             + (f"idempotency-key: {chance.randrange(50)}\r\n" if chance.random() < 0.05 else "")
             + f"content-length: {len(text)}\r\n\r\n"
@@ -336,11 +356,30 @@ class Chaos:
                     found.differences.append(f"{generation_id}: posted {posted}, charged {cost}")
             elif hold.state == "voided" and cost is not None:
                 found.differences.append(f"{generation_id}: voided, charged {cost}")
+        self._compare_caps(holds, transfers)
         # What the upstream charged and we have no name for must be among the holds that are open and have none.
         nameless = sum(hold.state == "open" and hold.generation_id is None for hold in holds)
         unknown = [generation_id for generation_id in charged if generation_id not in known]
         if len(unknown) > nameless:
             found.differences.append(f"{len(unknown)} generations are not in the books, {nameless} holds have no name")
+
+    def _compare_caps(self, holds: list[HoldRow], transfers: dict[str, Transfer]) -> None:
+        found = self.outcome
+        _, minute_key, money_key = (key_id for _, key_id in self._keys)
+        began = sorted(hold.created_us for hold in holds if hold.key_id == minute_key)
+        found.peak_per_minute = max(
+            (bisect_left(began, first + _MINUTE_US) - at for at, first in enumerate(began)), default=0
+        )
+        if found.peak_per_minute > MINUTE_CAP:
+            found.differences.append(f"{found.peak_per_minute} orders in a minute, {MINUTE_CAP} are allowed")
+        for hold in holds:
+            if hold.key_id == money_key and hold.state != "voided":
+                ending = transfers.get(settlement_id(hold.id))
+                found.spent_nanos += hold.amount_nanos if ending is None else ending.amount_nanos
+        if found.spent_nanos > MONEY_CAP_NANOS:
+            found.differences.append(
+                f"${format_usd(found.spent_nanos)} spent, ${format_usd(MONEY_CAP_NANOS)} are allowed"
+            )
 
 
 BYOK_BILL = Decimal("0.0002")
