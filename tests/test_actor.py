@@ -338,8 +338,8 @@ def test_an_end_lets_answers_end_and_charges_them(
     tmp_path: Path, platform: Platform, shared_gateway: Gateway, key: str, upstream: int, way: str
 ) -> None:
     with standby(tmp_path, platform, shared_gateway, key, upstream) as started:
-        thread, events = streaming(started.actor, key, "token-ms=100,tokens=20,cost=0.0005")
-        time.sleep(0.6)
+        thread, events = streaming(started.actor, key, "token-ms=100,tokens=40,cost=0.0005")
+        time.sleep(1)
         if way == "aborting":
             platform.tell("aborting")
         else:

@@ -188,11 +188,11 @@ def test_a_generation_is_told_with_its_fare_to_its_own_account(shared_gateway: G
 
 
 def test_a_generation_is_not_there_until_the_upstream_has_it(shared_gateway: Gateway) -> None:
-    path = f"/generation?id={generation_of(shared_gateway, simulate='generation-ms=400')}"
+    path = f"/generation?id={generation_of(shared_gateway, simulate='generation-ms=2000')}"
     missing = get(shared_gateway, path, shared_gateway.key)
     assert missing.status == 404
     assert missing.error["metadata"]["error_type"] == "not_found"
-    time.sleep(0.5)
+    time.sleep(2.1)
     assert get(shared_gateway, path, shared_gateway.key).status == 200
 
 

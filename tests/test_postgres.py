@@ -177,7 +177,7 @@ def test_what_a_node_knew_outlives_it_while_the_database_is_away(
     with gateway:
         key = gateway.new_key("a caller", "--plan", "paying", "--prepaid", "1")
         with ThreadPoolExecutor(4) as pool:
-            streams = [pool.submit(_try, gateway, key, "token-ms=100,tokens=50") for _ in range(4)]
+            streams = [pool.submit(_try, gateway, key, "token-ms=100,tokens=80") for _ in range(4)]
             eventually(lambda: gateway.audit()["orders"]["pending"] == 4)
             cluster.stop(signal.SIGQUIT)
             [stream.result(30) for stream in streams]

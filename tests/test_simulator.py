@@ -179,10 +179,10 @@ def test_errors_are_in_the_shape_of_each_format(port: int) -> None:
 
 
 def test_a_generation_is_told_after_a_while_and_to_its_key_alone(port: int) -> None:
-    generation_id = ask(port, "generation-ms=200").json["id"]
+    generation_id = ask(port, "generation-ms=1500").json["id"]
     path = f"/generation?id={generation_id}"
     assert get(port, path).status == 404
-    time.sleep(0.25)
+    time.sleep(1.6)
     assert get(port, path, key="sk-or-y").status == 404
     assert get(port, path, key="").status == 401
     record = get(port, path).json

@@ -169,9 +169,9 @@ def test_models_of_the_caller(shared_gateway: Gateway, router: OpenRouter) -> No
 
 
 def test_a_generation_is_there_when_the_upstream_has_written_it_down(router: OpenRouter) -> None:
-    answer = router.chat.send(model="sim/echo", messages=HELLO)
+    answer = router.chat.send(model="sim/echo:generation-ms=2000", messages=HELLO)
     with pytest.raises(errors.NotFoundResponseError):
         router.generations.get_generation(id=answer.id)
-    time.sleep(0.4)
+    time.sleep(2.1)
     found = router.generations.get_generation(id=answer.id).data
     assert (found.total_cost, found.tokens_completion) == (2.55e-06, 3)
