@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -155,28 +156,29 @@ def test_after_its_time_a_key_stands_for_another_charge(tmp_path: Path) -> None:
     async def main() -> None:
         nonlocal now_us
         prepare(f"sqlite:///{tmp_path / 'books.db'}")
-        store = await SqlStore.open(Sqlite(tmp_path / "books.db"), "worker")
-        runs = SqlRuns(store.engine, "worker")
-        account = await store.create_account("a", "paying", 0, 1)
-        await store.carry_out(TopUp("t", account.id, 10**9, 1))
-        key = await store.create_key(account.id, "", b"d", "h", 1)
-        # A limit of orders is none of charges.
-        await store.set_limits(account.id, key.id, Limits(requests_per_minute=1, orders_at_once=1), now_us)
-        caller = Caller(account, key, BUILT_IN["paying"])
-        run = Run("r", account.id, key.id, "worker", "RUNNING", "", "API", b"", 1, 128, None, "d", "s", "q", now_us)
-        await runs.create_run(run)
-        events = RunEvents(runs, store, now_us=lambda: now_us)
-        for seconds, counted in ((0, 4), (KEY_SECONDS - 1, 4), (KEY_SECONDS + 1, 8)):
-            now_us = 10**15 + seconds * 1_000_000
-            await events.charge(caller, run, EVENT, 4, "k")
-            assert await runs.charged_events("r") == {EVENT: counted}
-        # A fare above what is there is booked all the same; what comes after it is not.
-        await events.charge(caller, run, EVENT, 10_000_000, "dear")
-        with pytest.raises(Refusal) as refused:
-            await events.charge(caller, run, EVENT, 1, "one more")
-        assert refused.value.status == 402
-        await runs.close()
-        await store.close()
+        async with AsyncExitStack() as stack:
+            store = await SqlStore.open(Sqlite(tmp_path / "books.db"), "worker")
+            stack.push_async_callback(store.close)
+            runs = SqlRuns(store.engine, "worker")
+            stack.push_async_callback(runs.close)
+            account = await store.create_account("a", "paying", 0, 1)
+            await store.carry_out(TopUp("t", account.id, 10**9, 1))
+            key = await store.create_key(account.id, "", b"d", "h", 1)
+            # A limit of orders is none of charges.
+            await store.set_limits(account.id, key.id, Limits(requests_per_minute=1, orders_at_once=1), now_us)
+            caller = Caller(account, key, BUILT_IN["paying"])
+            run = Run("r", account.id, key.id, "worker", "RUNNING", "", "API", b"", 1, 128, None, "d", "s", "q", now_us)
+            await runs.create_run(run)
+            events = RunEvents(runs, store, now_us=lambda: now_us)
+            for seconds, counted in ((0, 4), (KEY_SECONDS - 1, 4), (KEY_SECONDS + 1, 8)):
+                now_us = 10**15 + seconds * 1_000_000
+                await events.charge(caller, run, EVENT, 4, "k")
+                assert await runs.charged_events("r") == {EVENT: counted}
+            # A fare above what is there is booked all the same; what comes after it is not.
+            await events.charge(caller, run, EVENT, 10_000_000, "dear")
+            with pytest.raises(Refusal) as refused:
+                await events.charge(caller, run, EVENT, 1, "one more")
+            assert refused.value.status == 402
 
     asyncio.run(main())
 

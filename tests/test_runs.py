@@ -8,6 +8,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -446,44 +447,45 @@ def test_old_runs_are_forgotten_with_what_they_left(tmp_path: Path) -> None:
     prepare(f"sqlite:///{path}")
 
     async def main() -> None:
-        store = await SqlStore.open(Sqlite(path), "w")
-        account = await store.create_account("a", "paying", 0, 1)
-        key = await store.create_key(account.id, "", b"k", "hint", 1)
-        runs = SqlRuns(Sqlite(path), "w")
-        for name in ("old", "new", "going"):
-            await runs.create_run(
-                Run(
-                    name,
-                    account.id,
-                    key.id,
-                    "w",
-                    "RUNNING",
-                    "",
-                    "API",
-                    b"",
-                    0,
-                    128,
-                    None,
-                    f"d-{name}",
-                    f"s-{name}",
-                    "q",
-                    1,
+        async with AsyncExitStack() as stack:
+            store = await SqlStore.open(Sqlite(path), "w")
+            stack.push_async_callback(store.close)
+            account = await store.create_account("a", "paying", 0, 1)
+            key = await store.create_key(account.id, "", b"k", "hint", 1)
+            runs = SqlRuns(Sqlite(path), "w")
+            stack.push_async_callback(runs.close)
+            for name in ("old", "new", "going"):
+                await runs.create_run(
+                    Run(
+                        name,
+                        account.id,
+                        key.id,
+                        "w",
+                        "RUNNING",
+                        "",
+                        "API",
+                        b"",
+                        0,
+                        128,
+                        None,
+                        f"d-{name}",
+                        f"s-{name}",
+                        "q",
+                        1,
+                    )
                 )
-            )
-            await runs.push(f"d-{name}", 1, b"{}")
-            await runs.put_record(f"s-{name}", Record("OUTPUT", "text/plain", b"x"))
-            await runs.add_line(name, 1, "line")
-        assert await runs.change_run("old", "SUCCEEDED", "", 100, 0)
-        assert await runs.change_run("new", "FAILED", "", 300, 1)
-        assert not await runs.change_run("new", "SUCCEEDED", "", 400, 0)  # it has finished
-        await runs.forget_runs(200)
-        left, total = await runs.runs(account.id, 0, 10, desc=False)
-        assert ([run.id for run in left], total) == (["going", "new"], 2)
-        for name, count in (("old", 0), ("new", 1), ("going", 1)):
-            assert (await runs.items(f"d-{name}", 0, 10, desc=False))[1] == count
-            assert len(await runs.records(f"s-{name}")) == count
-            assert len(await runs.lines(name, 0)) == count
-        await runs.close()
-        await store.close()
+                await runs.push(f"d-{name}", 1, b"{}")
+                await runs.put_record(f"s-{name}", Record("OUTPUT", "text/plain", b"x"))
+                await runs.add_line(name, 1, "line")
+            assert await runs.change_run("old", "SUCCEEDED", "", 100, 0)
+            assert await runs.change_run("new", "FAILED", "", 300, 1)
+            assert not await runs.change_run("new", "SUCCEEDED", "", 400, 0)  # it has finished
+            await runs.forget_runs(200)
+            left, total = await runs.runs(account.id, 0, 10, desc=False)
+            assert ([run.id for run in left], total) == (["going", "new"], 2)
+            for name, count in (("old", 0), ("new", 1), ("going", 1)):
+                assert (await runs.items(f"d-{name}", 0, 10, desc=False))[1] == count
+                assert len(await runs.records(f"s-{name}")) == count
+                assert len(await runs.lines(name, 0)) == count
 
     asyncio.run(main())
