@@ -233,7 +233,7 @@ def test_the_schema_is_told_checked_and_made(tmp_path: Path, postgres: Cluster) 
     assert farebox(tmp_path, "db", "check", FAREBOX_DATABASE_URL=url).returncode == 0
     with psycopg.connect(url, autocommit=True) as db:
         db.execute("UPDATE alembic_version SET version_num = '9999'")
-    for command in (("audit",), ("serve", "--port", "0"), ("db", "upgrade")):
+    for command in (("audit",), ("serve", "--port", "0"), ("db", "upgrade"), ("db", "check")):
         done = farebox(tmp_path, *command, FAREBOX_DATABASE_URL=url)
         assert done.returncode == 1
         assert "from a newer Farebox; this one knows up to" in done.stderr

@@ -7,7 +7,7 @@ import typer
 from farebox.cli.session import AsJson, DatabaseUrl, clear_errors, fail, print_json
 from farebox.settings import load
 from farebox.store.copy import copy as copy_books
-from farebox.store.prepare import HEAD, prepare, schema_of, shown
+from farebox.store.prepare import HEAD, prepare, refuse_newer, schema_of, shown
 
 db_app = typer.Typer(no_args_is_help=True, help="The schema of the books.")
 
@@ -32,6 +32,8 @@ def check(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
         found = schema_of(url)
     if as_json:
         print_json({"database": shown(url), "schema": found, "expected": HEAD, "is_current": found == HEAD})
+    with clear_errors():
+        refuse_newer(url, found)
     if found != HEAD:
         fail(f"{shown(url)} has schema {found or 'none yet'}, and this version is for {HEAD}: `farebox db upgrade`")
 

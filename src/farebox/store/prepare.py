@@ -73,14 +73,19 @@ def prepare(database_url: str) -> bool:
         UnusableBooks: they cannot be written, are no database of Farebox's, or have a schema from newer code.
     """
     found = schema_of(database_url)
+    refuse_newer(database_url, found)
     if found != HEAD:
-        if found is not None and found > HEAD:
-            raise UnusableBooks(
-                f"{shown(database_url)} has schema {found}, from a newer Farebox; this one knows up to {HEAD}."
-                " Run that version, or a copy of the database from before it"
-            )
         upgrade(database_url)
     return found is None
+
+
+def refuse_newer(database_url: str, found: str | None) -> None:
+    """Raises UnusableBooks where the schema that was found is from newer code."""
+    if found is not None and found > HEAD:
+        raise UnusableBooks(
+            f"{shown(database_url)} has schema {found}, from a newer Farebox; this one knows up to {HEAD}."
+            " Run that version, or a copy of the database from before it"
+        )
 
 
 def upgrade(database_url: str) -> None:
