@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -21,7 +22,7 @@ from farebox.core.plans import BUILT_IN
 from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange, Request
 from farebox.identity.keys import KeyCallers, PlansInForce, digest, new_key
-from farebox.ports import BooksUnavailable, Fetched, Query, UpstreamBroke, UpstreamUnreachable
+from farebox.ports import BooksUnavailable, Fetched, KeptPrices, Query, UpstreamBroke, UpstreamUnreachable
 from farebox.testing import Break, MemoryStore, Pause, Script, ScriptedUpstream, Silence
 
 USD = 10**9
@@ -484,6 +485,22 @@ def test_without_a_price_list_nothing_is_served() -> None:
         with pytest.raises(Refusal) as refused:
             catalog.current()
         assert refused.value.status == 502
+
+    asyncio.run(main())
+
+
+def test_kept_prices_that_cannot_be_read_are_asked_for() -> None:
+    async def main() -> None:
+        store, upstream = MemoryStore(), ScriptedUpstream(pages={"/models": MODELS})
+        catalog = Catalog(upstream, 0.1, 3600, shared=Shared(store, "a"))
+        assert await catalog.refresh()
+        upstream.fetched.clear()
+        await store.keep_prices("a", KeptPrices((b'{"data": []}',), time.time_ns() // 1000 + 60_000_000))
+        keeping = asyncio.create_task(catalog.keep_fresh())
+        await asyncio.sleep(1)
+        keeping.cancel()
+        assert "/models" in [path for path, _ in upstream.fetched]
+        assert catalog.trouble is None
 
     asyncio.run(main())
 

@@ -153,7 +153,11 @@ class Catalog:
                 now_us = self._now_us()
                 kept = await shared.shelf.kept_prices(shared.source, max(self._read_us, self._due_us(now_us)))
                 if kept is not None:
-                    self._prices = read_price_list(*kept.bodies)
+                    try:
+                        self._prices = read_price_list(*kept.bodies)
+                    except ValueError:
+                        # Another version kept them, that reads what this one does not.
+                        break
                     self._read_us = kept.read_us
                     self._read_at = self._now() - max(0, now_us - kept.read_us) / 1e6
                     self.trouble = None
