@@ -89,6 +89,12 @@ _reconciled = Counter(
 )
 
 
+def _listed(model: str) -> str:
+    """The model without its variant. A model that was priced is listed, or is a variant of one that is; variants can be
+    made up by callers, and each label stays in memory. `:free` is priced only where it is listed itself."""
+    return model if model.endswith(":free") else model.rpartition(":")[0] or model
+
+
 class Metrics:
     """What this process counts. Labels' children are kept: to look one up costs more than to count."""
 
@@ -106,8 +112,8 @@ class Metrics:
 
     def saw(self, passage: Passage) -> None:
         wire = passage.path.strip("/")
-        # Its model was priced, and so is listed, or it has none: callers cannot make up labels.
-        self._order(outcome_of(passage), passage.model, wire).inc()
+        model = _listed(passage.model)
+        self._order(outcome_of(passage), model, wire).inc()
         if passage.status >= 400:
             _errors.labels(passage.error_type, passage.status, wire).inc()
         if passage.given_ns:
@@ -116,7 +122,7 @@ class Metrics:
             added.observe((before + after) / 1e9)
             upstream.observe((passage.head_ns - passage.held_ns) / 1e9)
         if passage.events and passage.fare_nanos and passage.caller is not None:
-            events, fares = self._fare(passage.caller.plan.name, passage.model)
+            events, fares = self._fare(passage.caller.plan.name, model)
             events.inc(passage.events)
             fares.inc(passage.fare_nanos / 1e9)
 
