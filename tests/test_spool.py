@@ -43,6 +43,17 @@ def test_what_a_process_kept_is_there_for_the_next_once_it_has_gone(tmp_path: Pa
     living.clear()
 
 
+def test_answers_that_end_together_are_all_kept(tmp_path: Path) -> None:
+    async def main() -> None:
+        for number in range(50):
+            spool = Spool(tmp_path, f"{number}")
+            await asyncio.gather(*(spool.add(settle) for settle in SETTLES))
+            assert len((tmp_path / f"{number}").read_bytes().splitlines()) == len(SETTLES)
+            spool.clear()
+
+    asyncio.run(main())
+
+
 def test_a_line_that_was_cut_off_is_passed_over(tmp_path: Path) -> None:
     spool = Spool(tmp_path, "one")
     keep(spool, *SETTLES)

@@ -7,6 +7,7 @@ A process writes a file of its own and keeps it locked; what one left that died 
 import asyncio
 import logging
 import os
+import threading
 from decimal import Decimal
 from pathlib import Path
 from typing import Literal
@@ -48,6 +49,8 @@ class Spool:
     def __init__(self, folder: Path, worker: str) -> None:
         self._folder = folder
         self._own = folder / worker
+        # Answers that end together are written by several threads: one opens the file, and none writes to a closed one.
+        self._lock = threading.Lock()
         self._file: int | None = None
         self._rows = 0
 
@@ -63,19 +66,21 @@ class Spool:
             log.error("a settlement is kept in memory alone: %s", error)
 
     def _write(self, line: bytes) -> None:
-        if self._file is None:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._file = take(self._own, os.O_APPEND | os.O_WRONLY)
-        os.write(self._file, line)
-        os.fsync(self._file)
+        with self._lock:
+            if self._file is None:
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._file = take(self._own, os.O_APPEND | os.O_WRONLY)
+            os.write(self._file, line)
+            os.fsync(self._file)
 
     def clear(self) -> None:
         """All that was in it is in the books."""
-        self._rows = 0
-        if self._file is not None:
-            self._own.unlink(missing_ok=True)
-            os.close(self._file)
-            self._file = None
+        with self._lock:
+            self._rows = 0
+            if self._file is not None:
+                self._own.unlink(missing_ok=True)
+                os.close(self._file)
+                self._file = None
 
     def left_behind(self) -> list[tuple[str, list[Settle]]]:
         paths = sorted(self._folder.iterdir()) if self._folder.is_dir() else []
