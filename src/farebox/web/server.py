@@ -5,14 +5,18 @@ uvicorn leaves a head's length to whoever sends it; 64 KiB is far more than any 
 """
 
 import asyncio
+import logging
 import re
 from typing import Any
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from farebox.core.errors import Refusal, headers_too_large, invalid, too_many, too_slow
+from farebox.core.errors import Refusal, headers_too_large, invalid, too_many, too_slow, wrong_method
 from farebox.web.routes import wire_at
+
+log = logging.getLogger("farebox")
 
 HEAD_BYTES_MAX = 64 * 1024
 
@@ -27,8 +31,11 @@ SHED_CONNECTIONS_MAX = 256
 
 SHED_RETRY_SECONDS = 1
 
+LOGGED_PATH_MAX = 200
+
 _REASONS = {
     400: b"Bad Request",
+    405: b"Method Not Allowed",
     408: b"Request Timeout",
     429: b"Too Many Requests",
     431: b"Request Header Fields Too Large",
@@ -46,6 +53,7 @@ class BoundedHttp(HttpToolsProtocol):
     _head_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _is_in_head = True
+    _is_offer = False
     _has_refused = False
     url = b""
     _is_one_too_many = False
@@ -73,7 +81,11 @@ class BoundedHttp(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._has_refused or self.transport.is_closing():
             return
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except HttpParserError as error:
+            self.send_400_response(str(error))
         if self._is_in_head and not self._has_refused:
             # Nearly every head comes in one piece: only one that does not is worth a timer.
             if self._head_timer is None:
@@ -81,6 +93,36 @@ class BoundedHttp(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES_MAX:
                 self._refuse(headers_too_large(HEAD_BYTES_MAX))
+
+    def _parse(self, data: bytes) -> None:
+        """Raises HttpParserError."""
+        rest: bytes | memoryview = data
+        while True:
+            try:
+                self.parser.feed_data(rest)
+            except HttpParserUpgrade as offer:
+                if self._has_refused:
+                    return
+                rest = memoryview(rest)[offer.args[0] :]
+                self._ignore_offer()
+            else:
+                return
+
+    def _ignore_offer(self) -> None:
+        """Read on in HTTP/1.1 after a head that offers another protocol: an upgrade that is not wanted is ignored (RFC
+        9110, 7.8).
+
+        The parser takes such a head for a whole message, and its body for the other protocol's first bytes, or, by
+        the next piece, for a request. So another parser is given the same head without the offer, and then the body.
+        """
+        line = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        kept = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+        if any(name == b"upgrade" and b"websocket" in value.lower() for name, value in self.headers):
+            path = self.url.partition(b"?")[0][:LOGGED_PATH_MAX].decode("latin-1")
+            log.warning("a WebSocket was asked for at %r: none is spoken here, and it is answered over HTTP/1.1", path)
+        self._is_offer = False
+        self.parser = HttpRequestParser(self)
+        self.parser.feed_data(b"".join([line, *kept, b"\r\n"]))
 
     def _wait_for_head(self) -> None:
         self._head_timer = self.loop.call_later(self.head_seconds, self._be_too_late)
@@ -100,10 +142,19 @@ class BoundedHttp(HttpToolsProtocol):
         self._is_in_head = True
         self._head_bytes = 0
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # What follows a body in chunks is no part of its head: a proxy in front may have looked at the head alone.
+        if self._is_in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         self._is_in_head = False
         self._stop_waiting()
-        if (wrong := self._wrong_in_head()) is not None:
+        if self.parser.get_method() == b"CONNECT":
+            self._refuse(wrong_method("CONNECT", "GET, POST"))
+        elif self.parser.should_upgrade():
+            self._is_offer = True
+        elif (wrong := self._wrong_in_head()) is not None:
             self._refuse(invalid(wrong))
         elif self._is_one_too_many:
             self._refuse(
@@ -117,21 +168,27 @@ class BoundedHttp(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if not self._has_refused:
+        if not self._has_refused and not self._is_offer:
             super().on_message_complete()
 
     def _wrong_in_head(self) -> str | None:
         """What a proxy in front may read otherwise than we do. The parser refuses the rest: two lengths, a length with
         chunks, bare line feeds, folded headers, NULs."""
+        version = self.parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            return f"HTTP/{version} is not spoken here; send HTTP/1.1"
         hosts = 0
         for name, value in self.headers:
             if name == b"host":
                 hosts += 1
                 if not _HOST.fullmatch(value):
                     return "host: it is not the name of a host, with or without a port"
-            elif name == b"transfer-encoding" and value.lower() != b"chunked":
-                return "transfer-encoding: only chunked is understood; pack a body with content-encoding"
-        if hosts != 1 and (hosts or self.parser.get_http_version() != "1.0"):
+            elif name == b"transfer-encoding":
+                if version == "1.0":
+                    return "transfer-encoding: HTTP/1.0 has none; send content-length"
+                if value.lower() != b"chunked":
+                    return "transfer-encoding: only chunked is understood; pack a body with content-encoding"
+        if hosts != 1 and (hosts or version != "1.0"):
             return f"host: it is there {hosts} times; send it once"
         return None
 
