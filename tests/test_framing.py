@@ -1,5 +1,7 @@
 """Where a request ends: nothing after its head is a request before its body's end, whatever the head offers."""
 
+import contextlib
+import http.client
 import json
 import shutil
 import socket
@@ -12,7 +14,9 @@ import pytest
 
 from tests.conftest import debian_install, missing
 from tests.gateway import Gateway
+from tests.proxies import PROGRAMS, proxy
 from tests.test_server import raw
+from tests.test_strangers import TWO_WAYS
 
 BODY = b'{"model":"sim/echo","messages":[{"role":"user","content":"Hello"}]}'
 REQUEST = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -126,6 +130,50 @@ def test_no_other_version_is_guessed_at(shared_gateway: Gateway, line: bytes, he
     answer = raw(shared_gateway.port, line + b"\r\nhost: x\r\n" + headers + b"\r\n0\r\n\r\n" + REQUEST)
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert answer.count(b"HTTP/1.1 ") == 1
+
+
+QUIET_SECONDS = 0.1
+
+
+def exchanged(port: int, request: bytes) -> bytes:
+    """What is answered to bytes, until nothing more comes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(request)
+        got = connection.recv(65536)
+        connection.settimeout(QUIET_SECONDS)
+        with contextlib.suppress(OSError):
+            while part := connection.recv(65536):
+                got += part
+    return got
+
+
+def own_answer(port: int, key: str, said: str) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    order = json.dumps({"model": "sim/echo", "messages": [{"role": "user", "content": said}]})
+    connection.request("POST", "/v1/chat/completions", order, {"authorization": f"Bearer {key}", "host": "x"})
+    answer = json.loads(connection.getresponse().read())
+    connection.close()
+    return str(answer["choices"][0]["message"]["content"])
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_behind_a_proxy_that_shares_connections_everybody_gets_their_own_answer(
+    gateway: Gateway, tmp_path: Path, program: str
+) -> None:
+    offered = [(offer, frame(body)) for offer in OFFERS for frame in (counted, chunked) for body in (BODY, REQUEST)]
+    unclear = [(headers, b"\r\n" + body) for headers, body in TWO_WAYS]
+    with proxy(program, tmp_path / "proxy", gateway.port) as port:
+        for number, (headers, framed) in enumerate([*offered, *unclear]):
+            is_offer = (headers, framed) in offered
+            host = b"host: x\r\n" if is_offer else b""
+            head = b"POST /v1/chat/completions HTTP/1.1\r\nauthorization: Bearer " + gateway.key.encode() + b"\r\n"
+            got = exchanged(port, head + host + headers + framed)
+            # A proxy may take what is unclear for less than it is, and refuse the rest by itself.
+            assert got.count(b"HTTP/1.1 ") == 1 or not is_offer, (headers, framed, got)
+            assert got.count(b"HTTP/1.1 200 ") <= 1, (headers, framed, got)
+            for turn in range(2):
+                mine = f"mine {number} {turn}"
+                assert own_answer(port, gateway.key, mine) == f"You said: {mine}"
 
 
 def test_a_websocket_is_one_line_in_the_log(gateway: Gateway) -> None:

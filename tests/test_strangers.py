@@ -27,6 +27,29 @@ LENGTH = b"content-length: %d\r\n" % len(BODY)
 HOST = b"host: x\r\n"
 
 
+TWO_WAYS = (
+    (LENGTH, BODY),
+    (HOST + HOST + LENGTH, BODY),
+    (HOST + b"host: y\r\n" + LENGTH, BODY),
+    (HOST + LENGTH + b"transfer-encoding: chunked\r\n", CHUNKED),
+    (HOST + b"transfer-encoding: chunked\r\n" + LENGTH, CHUNKED),
+    (HOST + LENGTH + LENGTH, BODY),
+    (HOST + b"content-length: 5\r\n" + LENGTH, BODY),
+    (HOST + b"content-length: +5\r\n", BODY),
+    (HOST + b"content-length: -1\r\n", BODY),
+    (HOST + b"content-length: 5, 5\r\n", BODY),
+    (HOST + b"content-length : 5\r\n", BODY),
+    (HOST + b"transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n", CHUNKED),
+    (HOST + b"transfer-encoding: gzip, chunked\r\n", CHUNKED),
+    (HOST + b"transfer-encoding: identity\r\n" + LENGTH, BODY),
+    (HOST + b"transfer-encoding: xchunked\r\n", CHUNKED),
+    (HOST + b"x-a: 1\r\n  2\r\n" + LENGTH, BODY),
+    (HOST + b"x-a: 1\x002\r\n" + LENGTH, BODY),
+    (HOST + b"x-a: 1\n" + LENGTH, BODY),
+)
+"""Headers and body of an order that two parsers may read in two ways."""
+
+
 def send(
     gateway: Gateway, headers: bytes, body: bytes = BODY, line: bytes = b"POST /v1/chat/completions HTTP/1.1"
 ) -> bytes:
@@ -34,29 +57,7 @@ def send(
     return raw(gateway.port, head + b"\r\n" + body)
 
 
-@pytest.mark.parametrize(
-    ("headers", "body"),
-    [
-        (LENGTH, BODY),
-        (HOST + HOST + LENGTH, BODY),
-        (HOST + b"host: y\r\n" + LENGTH, BODY),
-        (HOST + LENGTH + b"transfer-encoding: chunked\r\n", CHUNKED),
-        (HOST + b"transfer-encoding: chunked\r\n" + LENGTH, CHUNKED),
-        (HOST + LENGTH + LENGTH, BODY),
-        (HOST + b"content-length: 5\r\n" + LENGTH, BODY),
-        (HOST + b"content-length: +5\r\n", BODY),
-        (HOST + b"content-length: -1\r\n", BODY),
-        (HOST + b"content-length: 5, 5\r\n", BODY),
-        (HOST + b"content-length : 5\r\n", BODY),
-        (HOST + b"transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n", CHUNKED),
-        (HOST + b"transfer-encoding: gzip, chunked\r\n", CHUNKED),
-        (HOST + b"transfer-encoding: identity\r\n" + LENGTH, BODY),
-        (HOST + b"transfer-encoding: xchunked\r\n", CHUNKED),
-        (HOST + b"x-a: 1\r\n  2\r\n" + LENGTH, BODY),
-        (HOST + b"x-a: 1\x002\r\n" + LENGTH, BODY),
-        (HOST + b"x-a: 1\n" + LENGTH, BODY),
-    ],
-)
+@pytest.mark.parametrize(("headers", "body"), TWO_WAYS)
 def test_what_two_parsers_may_read_in_two_ways_is_refused(shared_gateway: Gateway, headers: bytes, body: bytes) -> None:
     before = len(shared_gateway.orders())
     answer = send(shared_gateway, headers, body)
