@@ -15,13 +15,17 @@ from uvicorn.supervisors import Multiprocess
 from farebox.settings import Settings
 from farebox.telemetry.logs import start as start_log
 from farebox.telemetry.metrics import FOLDER_VARIABLE
-from farebox.web.server import BoundedHttp
+from farebox.web.server import KEEP_ALIVE_MARGIN_SECONDS, BoundedHttp
 
 OTHER_FILES = 500
 """Books, locks, logs, and connections that are told to come back."""
 
 CLOSE_SECONDS = 5
 """How long requests may go on that are no orders, once those have had their grace."""
+
+WORKER_SECONDS = 30
+"""How long a worker may be deaf before its parent kills it, with all that it serves: a machine that swaps, or was
+asleep, is not a dead one."""
 
 
 class CannotListen(Exception):  # noqa: N818 - the word of the house
@@ -63,6 +67,8 @@ def run(settings: Settings, app: ASGIApp, bound: socket.socket) -> None:
         server_header=False,
         proxy_headers=False,
         limit_concurrency=settings.connections_max,
+        timeout_keep_alive=settings.keep_alive_seconds + KEEP_ALIVE_MARGIN_SECONDS,
+        timeout_worker_healthcheck=WORKER_SECONDS,
         timeout_graceful_shutdown=CLOSE_SECONDS,
         backlog=2048,
     )

@@ -87,6 +87,12 @@ class Settings(BaseSettings):
     )
     no_data_seconds: float = Field(default=120, gt=0, description="Deadline between two pieces of an answer.")
     connections_max: int = Field(default=10_000, ge=1, description="Connections that one process keeps open at once.")
+    keep_alive_seconds: int = Field(
+        default=75,
+        ge=1,
+        description="Seconds that a caller's connection may be idle, as `Keep-Alive` tells it: more than the pools of"
+        " callers and proxies keep theirs, or orders meet closing connections (Google's balancer wants over 600).",
+    )
     orders_max: int = Field(default=2000, ge=1, description="Orders that one process serves at once.")
     account_orders_max: int = Field(default=500, ge=1, description="The same, of one account.")
     no_event_seconds: float = Field(

@@ -7,11 +7,13 @@ uvicorn leaves a head's length to whoever sends it; 64 KiB is far more than any 
 import asyncio
 import logging
 import re
+import socket
 from typing import Any
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from farebox.core.errors import Refusal, headers_too_large, invalid, too_many, too_slow, wrong_method
 from farebox.web.routes import wire_at
@@ -20,11 +22,18 @@ log = logging.getLogger("farebox")
 
 HEAD_BYTES_MAX = 64 * 1024
 
+KEEP_ALIVE_MARGIN_SECONDS = 5
+"""How much longer a connection may be idle than its caller is told: who reckons to the second would lose orders to
+closing connections."""
+
 LINGER_SECONDS = 2.0
 """How long a refused connection may go on sending, to nobody."""
 
 HEAD_SECONDS = 30.0
 """How long a connection may take to send its first request's head, or the rest of a later one."""
+
+LOOK_AFTER_SECONDS = (0.02, 0.2, 1.0, 5.0)
+"""When to look, one after the other, whether a caller who has closed its side of the connection has gone."""
 
 SHED_CONNECTIONS_MAX = 256
 """Connections over the limit that are told so; any more are closed without a word."""
@@ -47,10 +56,11 @@ _HOST = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 class BoundedHttp(HttpToolsProtocol):
     """Refuses connections beyond uvicorn's `limit_concurrency`, a request whose line and headers are longer than
-    HEAD_BYTES_MAX or come slowly, and what is not HTTP."""
+    HEAD_BYTES_MAX or come slowly, and what is not HTTP. Nothing of a connection outlives it."""
 
     head_seconds = HEAD_SECONDS
     _head_timer: asyncio.TimerHandle | None = None
+    _end_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _is_in_head = True
     _is_offer = False
@@ -63,6 +73,7 @@ class BoundedHttp(HttpToolsProtocol):
         # uvicorn's own answer would be a 503, which SDKs repeat for an hour, for an idle connection as for an order.
         self._connections_max = config.limit_concurrency
         self.limit_concurrency = None
+        self._kept_open = (b"keep-alive", b"timeout=%d" % (config.timeout_keep_alive - KEEP_ALIVE_MARGIN_SECONDS))
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -76,7 +87,34 @@ class BoundedHttp(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        self._unset_keepalive_if_required()
+        if self._end_timer is not None:
+            self._end_timer.cancel()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """The caller has closed its side. It may still read (`nc -N`, some scripts): then it is answered."""
+        if self.cycle is None or self.cycle.response_complete or self.cycle.more_body or self._has_refused:
+            return None
+        self.cycle.keep_alive = False
+        self._knock()
+        self._look(LOOK_AFTER_SECONDS)
+        return True
+
+    def _knock(self) -> None:
+        """Send something that means nothing where the answer stands: who has gone answers with a reset."""
+        if self.pipeline:
+            return  # the answer under way is an earlier one's
+        if self.cycle.chunked_encoding:
+            self.transport.write(b"0")  # leads the next chunk's size
+        elif not self.cycle.response_started and self.scope["http_version"] != "1.0":
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # any number of these is allowed (RFC 9110, 15.2)
+
+    def _look(self, after_seconds: tuple[float, ...]) -> None:
+        if self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.transport.abort()
+        elif after_seconds:
+            self._end_timer = self.loop.call_later(after_seconds[0], self._look, after_seconds[1:])
 
     def data_received(self, data: bytes) -> None:
         if self._has_refused or self.transport.is_closing():
@@ -162,6 +200,11 @@ class BoundedHttp(HttpToolsProtocol):
             )
         else:
             super().on_headers_complete()
+            if self.cycle.keep_alive:
+                self.cycle.default_headers = [*self.cycle.default_headers, self._kept_open]
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        super()._start_asgi_task(cycle, app if cycle.scope["http_version"] != "1.0" else _unchunked(cycle, app))
 
     def on_body(self, body: bytes) -> None:
         if not self._has_refused:
@@ -208,4 +251,25 @@ class BoundedHttp(HttpToolsProtocol):
         self.transport.write(head + body)
         self.transport.write_eof()
         # Closing at once would reset the connection under a client that still sends, and take the refusal with it.
-        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+        self._end_timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+
+def _unchunked(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Application:
+    """The app for a caller of HTTP/1.0, who knows no chunks: a body of unknown length ends with the connection."""
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        is_open_ended = False
+
+        async def send_unchunked(message: Any) -> None:
+            nonlocal is_open_ended
+            if message["type"] == "http.response.start":
+                is_open_ended = all(name != b"content-length" for name, _ in message["headers"])
+                if is_open_ended:
+                    cycle.chunked_encoding = False
+            elif is_open_ended:
+                cycle.expected_content_length = len(message.get("body", b""))
+            await send(message)
+
+        await app(scope, receive, send_unchunked)
+
+    return serve
