@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -25,6 +26,9 @@ OPENROUTER_KEY_VARIABLE = "OPENROUTER_API_KEY"
 
 CONFIG_FILE_VARIABLE = "FAREBOX_CONFIG"
 CONFIG_FILE = "farebox.toml"
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*?#]+")
+"""RFC 6454, 6.2; extensions of browsers have schemes of their own."""
 
 
 class BadSettings(Exception):  # noqa: N818 - the word of the house
@@ -62,6 +66,11 @@ class Settings(BaseSettings):
         default=[],
         description="Names under which callers may ask, as `Host` says them, without ports, separated by commas; any"
         " where unset.",
+    )
+    allowed_origins: Annotated[list[str], NoDecode] = Field(
+        default=[],
+        description="Web pages that may call from a browser: origins such as `https://app.example`, separated by"
+        " commas, or `*` for all; none where unset. Not for what managers and the platform's clients call.",
     )
     workers: int = Field(default=1, ge=1, le=256, description="Processes that serve, all on one database.")
     database_url: str = Field(
@@ -143,11 +152,18 @@ class Settings(BaseSettings):
     )
     plans: dict[str, PlanSettings] = Field(default_factory=dict, description="Plans beside `paying` and `free`.")
 
-    @field_validator("allowed_hosts", mode="before")
+    @field_validator("allowed_hosts", "allowed_origins", mode="before")
     @classmethod
-    def _split(cls, hosts: object) -> object:
+    def _split(cls, names: object) -> object:
         """A list in the file, a text with commas in the environment."""
-        return [each.strip() for each in hosts.split(",") if each.strip()] if isinstance(hosts, str) else hosts
+        return [each.strip() for each in names.split(",") if each.strip()] if isinstance(names, str) else names
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, origins: list[str]) -> list[str]:
+        if wrong := [each for each in origins if each != "*" and not _ORIGIN.fullmatch(each)]:
+            raise ValueError(f"write origins like https://app.example, without a path; {wrong[0]!r} is none")
+        return origins
 
     @field_validator("database_url")
     @classmethod

@@ -1,5 +1,6 @@
 """Every path Farebox answers, in one table. What is not here never reaches the upstream."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -29,6 +30,7 @@ from farebox.web.bodies import BodyBounds
 from farebox.web.management import Management
 from farebox.web.mcp import Agents
 from farebox.web.metrics import metrics
+from farebox.web.origins import shared_with
 from farebox.web.platform import ERRORS
 from farebox.web.refusals import ENVELOPE, RefusalResponse, guarded, refuse
 from farebox.web.relay import relay
@@ -79,6 +81,7 @@ class Services:
     platform: Platform | None
     metrics_token: str | None
     hosts: frozenset[bytes]
+    origins: tuple[str, ...] = ()
 
 
 def app(services: Services) -> ASGIApp:
@@ -124,19 +127,38 @@ def app(services: Services) -> ASGIApp:
     )
     free.router.redirect_slashes = False
 
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        order = billable.get(scope["path"]) if scope["method"] == "POST" else None
+        await (order or free)(scope, receive, send)
+
+    for_pages = shared_with(services.origins, serve) if services.origins else serve
+    callers_own = {path.split("/")[1] for path in (*FORMATS, *under_each_base)}
+
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
         if b"%" in scope["raw_path"] and b"%2f" in scope["raw_path"].lower():
             # No path here has a slash within a name: an encoded one only hides where it leads.
             await refuse(scope, receive, send, _nothing_at(scope["raw_path"].decode("latin-1")))
             return
+        if scope["path"] not in billable:
+            scope["path"] = tidy(scope["path"])
         if services.hosts and scope["path"] not in _PROBES and _host_of(scope) not in services.hosts:
             refusal = invalid("host: this gateway is not known under that name")
             await refuse(scope, receive, send, refusal, wire_at(scope["path"]))
             return
-        order = billable.get(scope["path"]) if scope["method"] == "POST" else None
-        await (order or free)(scope, receive, send)
+        base, _, rest = scope["path"].partition("/v1/")
+        is_callers = base in ("", "/api") and rest.partition("/")[0] in callers_own
+        await (for_pages if is_callers else serve)(scope, receive, send)
 
     return dispatch
+
+
+_SLASHES = re.compile(r"//+")
+_BASE_TWICE = re.compile(r"^((?:/api)?/v1)(?:/v1)+(?=/)")
+
+
+def tidy(path: str) -> str:
+    """A path as it was meant: a base URL that ends in a slash, or has the `/v1` that its client adds, doubles them."""
+    return _BASE_TWICE.sub(r"\1", _SLASHES.sub("/", path)).rstrip("/") or "/"
 
 
 _PROBES = ("/healthz", "/readyz", "/metrics")
