@@ -314,6 +314,18 @@ class Run(Struct, frozen=True):
         return self.finished_us is not None
 
 
+class Which(Struct, frozen=True):
+    """Which of an account's runs: those that are all of what is said here."""
+
+    statuses: tuple[str, ...] = ()
+    origin: str = ""
+    since_us: int | None = None
+    until_us: int | None = None
+
+
+ANY_RUN = Which()
+
+
 class RunCharge(Struct, frozen=True):
     """Events that a run is charged, booked under a hold."""
 
@@ -358,10 +370,12 @@ class Runs(Protocol):
     async def create_run(self, run: Run) -> None: ...
 
     async def run(self, account_id: int, run_id: str) -> Run | None:
-        """An account's own run, by its id or that of its dataset or key-value store."""
+        """An account's own run, by its id or that of its dataset, key-value store or request queue."""
 
-    async def runs(self, account_id: int, offset: int, limit: int, *, desc: bool) -> tuple[list[Run], int]:
-        """A page of an account's runs by their start, and how many there are."""
+    async def runs(
+        self, account_id: int, offset: int, limit: int, *, desc: bool, which: Which = ANY_RUN
+    ) -> tuple[list[Run], int]:
+        """A page of those of an account's runs by their start, and how many there are."""
 
     async def change_run(
         self, run_id: str, status: RunStatus, message: str, finished_us: int | None = None, exit_code: int | None = None

@@ -71,7 +71,7 @@ class Runner:
         self._admission = admission
         self._plans = plans
         self._worker = worker
-        self._public_url = public_url
+        self.public_url = public_url
         self._tasks: set[asyncio.Task[None]] = set()
         self._going: dict[str, _Going] = {}
 
@@ -182,7 +182,7 @@ class Runner:
         """How it ended; None where it is left for another process to go on with."""
         leaving = _Leaving(self._runs, run)
         if not asked.orders:
-            return "SUCCEEDED", await explain(leaving, self._public_url)
+            return "SUCCEEDED", await explain(leaving, self.public_url)
         going: _Going | None = None
 
         async def who() -> Caller:

@@ -5,7 +5,7 @@ import json
 
 from msgspec.structs import astuple
 
-from farebox.ports import Account, ItemOutcome, Key, LogLine, Record, Run, RunCharge, RunStatus, TooLong
+from farebox.ports import ANY_RUN, Account, ItemOutcome, Key, LogLine, Record, Run, RunCharge, RunStatus, TooLong, Which
 from farebox.store import sql
 from farebox.store.desk import Desk
 from farebox.store.engine import Engine
@@ -20,9 +20,9 @@ _RUN = (
     " limit_nanos, dataset_id, store_id, queue_id, started_us, finished_us, exit_code"
 )
 _INSERT_RUN = f"INSERT INTO run ({_RUN}) VALUES ({sql.marks(_RUN)})"
-_RUN_NAMED = f"SELECT {_RUN} FROM run WHERE account_id = :account AND :id IN (id, dataset_id, store_id)"
-_RUNS = f"SELECT {_RUN} FROM run WHERE account_id = ? ORDER BY started_us {{}}, id {{}} LIMIT ? OFFSET ?"
-_COUNT_RUNS = "SELECT count(*) FROM run WHERE account_id = ?"
+_RUN_NAMED = f"SELECT {_RUN} FROM run WHERE account_id = :account AND :id IN (id, dataset_id, store_id, queue_id)"
+_RUNS = f"SELECT {_RUN} FROM run WHERE {{}} ORDER BY started_us {{}}, id {{}} LIMIT :limit OFFSET :offset"
+_COUNT_RUNS = "SELECT count(*) FROM run WHERE {}"
 _CHANGE_RUN = (
     "UPDATE run SET status = ?, status_message = ?, finished_us = ?, exit_code = ? WHERE id = ? AND finished_us IS NULL"
 )
@@ -92,12 +92,16 @@ class SqlRuns:
         rows = await self._desk.rows(_RUN_NAMED, given)
         return Run(*rows[0]) if rows else None
 
-    async def runs(self, account_id: int, offset: int, limit: int, *, desc: bool) -> tuple[list[Run], int]:
+    async def runs(
+        self, account_id: int, offset: int, limit: int, *, desc: bool, which: Which = ANY_RUN
+    ) -> tuple[list[Run], int]:
         order = "DESC" if desc else "ASC"
+        where, asked = _where(account_id, which)
 
         def find() -> tuple[list[Run], int]:
-            rows = self._desk.db.execute(_RUNS.format(order, order), (account_id, limit, offset)).fetchall()
-            (total,) = self._desk.db.execute(_COUNT_RUNS, (account_id,)).fetchone()
+            page = {**asked, "limit": limit, "offset": offset}
+            rows = self._desk.db.execute(_RUNS.format(where, order, order), page).fetchall()
+            (total,) = self._desk.db.execute(_COUNT_RUNS.format(where), asked).fetchone()
             return [Run(*row) for row in rows], total
 
         return await self._desk.do(find)
@@ -202,6 +206,24 @@ class SqlRuns:
     async def key_of_id(self, key_id: int) -> tuple[Account, Key] | None:
         rows = await self._desk.rows(sql.KEY_OF_ID, (key_id,))
         return sql.account_and_key_from(rows[0]) if rows else None
+
+
+def _where(account_id: int, which: Which) -> tuple[str, dict[str, int | str]]:
+    """A condition for what is asked about, and its values."""
+    conditions, given = ["account_id = :account"], dict[str, int | str](account=account_id)
+    if which.statuses:
+        conditions.append("status IN (SELECT value FROM json_each(:statuses))")
+        given["statuses"] = json.dumps(which.statuses)
+    if which.origin:
+        conditions.append("origin = :origin")
+        given["origin"] = which.origin
+    if which.since_us is not None:
+        conditions.append("started_us >= :since")
+        given["since"] = which.since_us
+    if which.until_us is not None:
+        conditions.append("started_us <= :until")
+        given["until"] = which.until_us
+    return " AND ".join(conditions), given
 
 
 def _outcome(number: int, status: str, cost_usd: str | None, events: str | None, fare_usd: str | None) -> ItemOutcome:

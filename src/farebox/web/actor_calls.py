@@ -1,6 +1,8 @@
 """What an Actor that runs elsewhere calls of the platform: charges, its status message, what it leaves behind."""
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import msgspec
 from msgspec import Raw, Struct
@@ -11,6 +13,7 @@ from farebox.ports import Record, Runs
 from farebox.run_events import COUNT_MAX, RunEvents
 from farebox.web.asgi import JSON
 from farebox.web.calls import Answered, Call, Handle, own_run
+from farebox.web.parameters import check
 from farebox.web.platform import enveloped, run_object
 
 KEY_LENGTH_MAX = 256
@@ -26,7 +29,10 @@ class _Charge(Struct, rename="camel"):
 
 
 class _Update(Struct, rename="camel"):
+    run_id: str | None = None
     status_message: str | None = None
+    is_status_message_terminal: bool | None = None
+    general_access: str | None = None
 
 
 _decode_charge = msgspec.json.Decoder(_Charge).decode
@@ -35,20 +41,25 @@ _CREATED = b"{}"
 
 
 class ActorCalls:
-    """Handlers, by path."""
+    """Handlers."""
 
     def __init__(self, runs: Runs, events: RunEvents) -> None:
         self._runs = runs
         self._events = events
 
-    def handles(self) -> dict[str, tuple[str, Handle]]:
-        return {
-            "/actor-runs/{id}": ("PUT", self._update),
-            "/actor-runs/{id}/charge": ("POST", self._charge),
-            "/actor-runs/{id}/reboot": ("POST", self._reboot),
-            "/datasets/{id}/items": ("POST", self._push),
-            "/key-value-stores/{id}/records/{key}": ("PUT", self._put),
-        }
+    def handles(self) -> Mapping[str, Handle]:
+        """By method and path, as lines of PARAMETERS."""
+        return MappingProxyType(
+            {
+                "PUT /actor-runs/{id}": self._update,
+                "POST /actor-runs/{id}/charge": self._charge,
+                "POST /actor-runs/{id}/reboot": self._reboot,
+                "POST /actor-runs/{id}/dataset/items": self._push,
+                "PUT /actor-runs/{id}/key-value-store/records/{key}": self._put,
+                "POST /datasets/{id}/items": self._push,
+                "PUT /key-value-stores/{id}/records/{key}": self._put,
+            }
+        )
 
     async def _charge(self, call: Call) -> Answered:
         run = await own_run(self._runs, call, "Actor run")
@@ -69,11 +80,17 @@ class ActorCalls:
     async def _update(self, call: Call) -> Answered:
         run = await own_run(self._runs, call, "Actor run")
         try:
-            message = _decode_update(await call.body()).status_message
+            asked = _decode_update(await call.body())
         except UNREADABLE as error:
             raise Refusal(400, "invalid-request", f"The body is no update: {json_path_error(error)}") from error
-        if message is not None:
-            await self._runs.tell_run(run.id, message[:MESSAGE_MAX])
+        check("PUT /actor-runs/{id}", {"generalAccess": asked.general_access or ""})
+        if asked.run_id not in (None, run.id):
+            raise Refusal(400, "invalid-value", f"runId: this is the run {run.id}, not {asked.run_id[:50]!r}")
+        if asked.is_status_message_terminal and not run.is_finished:
+            message = "isStatusMessageTerminal: this run has not finished, and says its last message itself"
+            raise Refusal(400, "invalid-value", message)
+        if asked.status_message is not None:
+            await self._runs.tell_run(run.id, asked.status_message[:MESSAGE_MAX])
         return Answered(enveloped(run_object(await own_run(self._runs, call, "Actor run"))))
 
     async def _reboot(self, call: Call) -> Answered:

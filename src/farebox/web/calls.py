@@ -1,6 +1,7 @@
 """A request to the run API, its caller known, and its answer."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 from msgspec import Struct
@@ -16,6 +17,9 @@ from farebox.web.bodies import BodyBounds, read_body
 UNLIMITED = 999_999_999_999
 """What the platform says as the limit where none was asked for."""
 
+PAGE_MAX = 1000
+"""Runs, or keys, that one answer lists."""
+
 
 class Answered(Struct, frozen=True):
     """An answer in one piece."""
@@ -23,6 +27,17 @@ class Answered(Struct, frozen=True):
     body: bytes
     status: int = 200
     headers: HeaderList = msgspec.field(default_factory=lambda: [JSON])
+
+
+class Streamed(Struct, frozen=True):
+    """An answer whose end is not there yet."""
+
+    pieces: AsyncGenerator[bytes]
+    headers: HeaderList
+
+
+_FLAGS = {"": False, "0": False, "false": False, "1": True, "true": True}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Call(Struct, frozen=True):
@@ -49,8 +64,28 @@ class Call(Struct, frozen=True):
             raise Refusal(400, "invalid-value", f"{name}: a whole number from {least} to {most}, not {text[:50]!r}")
         return int(text)
 
+    def limit(self, most: int = UNLIMITED) -> int:
+        """How many are asked for: none said, or a 0, is as many as there may be. Raises Refusal 400."""
+        return min(self.number("limit", 0) or most, most)
+
     def flag(self, name: str) -> bool:
-        return self.query.get(name, "").lower() in ("1", "true")
+        """Raises Refusal 400."""
+        text = self.query.get(name, "").lower()
+        if text not in _FLAGS:
+            raise Refusal(400, "invalid-value", f"{name}: true, 1, false or 0, not {text[:50]!r}")
+        return _FLAGS[text]
+
+    def moment_us(self, name: str) -> int | None:
+        """A moment of the query, in microseconds since 1970; in UTC where it says no zone. Raises Refusal 400."""
+        text = self.query.get(name, "")
+        if not text:
+            return None
+        try:
+            at = datetime.fromisoformat(text)
+        except ValueError as error:
+            message = f"{name}: write it like 2026-08-24T12:00:00.000Z, not {text[:50]!r}"
+            raise Refusal(400, "invalid-value", message) from error
+        return ((at if at.tzinfo else at.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1)
 
     def names(self, name: str) -> tuple[str, ...]:
         return tuple(part.strip() for part in self.query.get(name, "").split(",") if part.strip())
@@ -63,11 +98,15 @@ class Call(Struct, frozen=True):
         )
 
 
-Handle = Callable[[Call], Awaitable[Answered]]
+Handle = Callable[[Call], Awaitable[Answered | Streamed]]
+
+
+ATTACHED = (b"content-disposition", b"attachment")
+"""A browser is to keep the answer as a file, and not to show it."""
 
 
 async def own_run(runs: Runs, call: Call, what: str) -> Run:
-    """The caller's run, by its id or that of its dataset or store. Raises Refusal 404."""
+    """The caller's run, by its id or that of a storage of its. Raises Refusal 404."""
     run = await runs.run(call.caller.account.id, call.named("id"))
     if run is None:
         raise Refusal(404, "record-not-found", f"{what} {call.named('id')[:100]!r} was not found")

@@ -5,6 +5,10 @@ run, dataset or store is as unknown as one that never was.
 """
 
 import asyncio
+import re
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import get_args
 from urllib.parse import parse_qsl
 
 from msgspec.structs import replace
@@ -14,14 +18,15 @@ from farebox.core.errors import Refusal
 from farebox.core.headers import read_request_head
 from farebox.core.money import parse_usd
 from farebox.deadlines import Deadlines
-from farebox.ports import Callers, Run, Runs, TooLong
+from farebox.ports import Callers, Run, Runs, RunStatus, Which
 from farebox.run_events import RunEvents
 from farebox.runs import Options, Runner
 from farebox.web.actor_calls import ActorCalls
 from farebox.web.asgi import JSON, Endpoint, send_body, send_start, send_whole
 from farebox.web.bodies import BodyBounds
-from farebox.web.calls import UNLIMITED, Answered, Call, Handle, own_run
-from farebox.web.items import Wanted, render
+from farebox.web.calls import ATTACHED, PAGE_MAX, Answered, Call, Handle, Streamed, own_run
+from farebox.web.items import wanted
+from farebox.web.parameters import check
 from farebox.web.platform import (
     ACTOR_NAMES,
     BUILD_ID,
@@ -32,16 +37,21 @@ from farebox.web.platform import (
     iso,
     origin_of,
     run_object,
-    storage_object,
     user_id,
     user_object,
 )
 from farebox.web.refusals import BEGUN, guarded
+from farebox.web.storages import Storages
 
 WAIT_SECONDS_MAX = 60
 SYNC_SECONDS_MAX = 300
 LOG_POLL_SECONDS = 0.3
-PAGE_MAX = 1000
+
+_STATUSES = get_args(RunStatus)
+_MILLISECOND_US = 1000
+
+_NOT_PRINTED = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
+"""What colours a terminal, and what else is no text."""
 
 
 class RunApi:
@@ -59,67 +69,97 @@ class RunApi:
         self._callers = callers
         self._runs = runs
         self._actor_calls = ActorCalls(runs, events)
+        self._storages = Storages(runs, runner.public_url)
         self._runner = runner
         self._bounds = bounds
         self._deadlines = deadlines
 
     def routes(self) -> list[tuple[str, list[str], Endpoint]]:
         """Path, methods, endpoint."""
-        of_actor: dict[str, tuple[list[str], Handle]] = {
-            "": (["GET"], self._actor),
-            "/runs": (["POST", "GET"], self._runs_of_actor),
-            "/run-sync": (["POST", "GET"], self._run_sync),
-            "/run-sync-get-dataset-items": (["POST", "GET"], self._run_sync_items),
-            "/runs/last": (["GET"], self._last_run),
-            "/runs/last/dataset/items": (["GET"], self._last_items),
-            "/builds/default": (["GET"], self._default_build),
-        }
-        others: dict[str, tuple[list[str], Handle]] = {
-            "/actor-runs": (["GET"], self._list),
-            "/actor-runs/{id}": (["GET"], self._run),
-            "/actor-runs/{id}/abort": (["POST"], self._abort),
-            "/actor-runs/{id}/dataset/items": (["GET"], self._items),
-            "/actor-runs/{id}/key-value-store/records/{key}": (["GET"], self._record),
-            "/datasets/{id}": (["GET"], self._dataset),
-            "/datasets/{id}/items": (["GET"], self._items),
-            "/key-value-stores/{id}": (["GET"], self._store),
-            "/key-value-stores/{id}/keys": (["GET"], self._keys),
-            "/key-value-stores/{id}/records/{key}": (["GET"], self._record),
-            "/request-queues/{id}": (["GET"], self._queue),
-            "/actor-builds/{id}": (["GET"], self._build),
-            "/users/me": (["GET"], self._me),
-            "/users/{id}": (["GET"], self._user),
-        }
-        for path, (method, handle) in self._actor_calls.handles().items():
-            methods, reading = others.get(path, ([], None))
-            others[path] = [*methods, method], _by_method(method, handle, reading)
-        table = [
-            (f"/v2/{actors}/{{actor}}{path}", methods, self._endpoint(self._of_actor(handle)))
-            for actors in ("acts", "actors")
-            for path, (methods, handle) in of_actor.items()
-        ]
-        table += [(f"/v2{path}", methods, self._endpoint(handle)) for path, (methods, handle) in others.items()]
-        logs = guarded(self._log, ERRORS)
-        return [*table, ("/v2/actor-runs/{id}/log", ["GET"], logs), ("/v2/logs/{id}", ["GET"], logs)]
+        by_path: dict[str, dict[str, Handle]] = {}
+        for line, handle in self._handles().items():
+            method, path = line.split(" ")
+            by_path.setdefault(path, {})[method] = handle
+        table: list[tuple[str, list[str], Endpoint]] = []
+        for path, handles in by_path.items():
+            endpoint = self._endpoint(path, handles)
+            spellings = [path, path.replace("/actors/{actor}", "/acts/{actor}")]
+            table += [(f"/v2{each}", list(handles), endpoint) for each in dict.fromkeys(spellings)]
+        return table
 
-    def _endpoint(self, handle: Handle) -> Endpoint:
+    def _handles(self) -> dict[str, Handle]:
+        """By method and path, as lines of PARAMETERS."""
+        of_run: dict[str, Handle] = {"": self._run, "/log": self._log, **self._storages.of_run()}
+        of_actor: dict[str, Handle] = {
+            "GET ": self._actor,
+            "POST /runs": self._start,
+            "GET /runs": self._list,
+            "POST /run-sync": self._run_sync,
+            "GET /run-sync": self._run_sync,
+            "POST /run-sync-get-dataset-items": self._run_sync_items,
+            "GET /run-sync-get-dataset-items": self._run_sync_items,
+            "GET /builds/default": self._default_build,
+            **{f"GET /runs/last{path}": self._of_last(handle) for path, handle in of_run.items()},
+        }
+        return {
+            **{line.replace(" ", " /actors/{actor}"): self._of_actor(handle) for line, handle in of_actor.items()},
+            **{f"GET /actor-runs/{{id}}{path}": handle for path, handle in of_run.items()},
+            **self._storages.handles(),
+            **self._actor_calls.handles(),
+            "GET /actor-runs": self._list,
+            "POST /actor-runs/{id}/abort": self._abort,
+            "GET /logs/{id}": self._log,
+            "GET /actor-builds/{id}": self._build,
+            "GET /users/me": self._me,
+            "GET /users/{id}": self._user,
+        }
+
+    def _endpoint(self, path: str, handles: dict[str, Handle]) -> Endpoint:
+        """Of a path, by method."""
+
         async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
-            answered = await handle(await self._call(scope, receive))
-            await send_whole(send, answered.status, answered.headers, answered.body)
+            method = "GET" if scope["method"] == "HEAD" else scope["method"]
+            call = await self._call(scope, receive)
+            check(f"{method} {path}", call.query)
+            answered = await handles[method](call)
+            if isinstance(answered, Answered):
+                await send_whole(send, answered.status, answered.headers, answered.body)
+                return
+            scope[BEGUN] = True
+            await send_start(send, 200, answered.headers)
+            async with aclosing(answered.pieces) as pieces:
+                async for piece in pieces:
+                    await send_body(send, piece, more=True)
+            await send_body(send, b"")
 
         return guarded(endpoint, ERRORS)
 
     def _of_actor(self, handle: Handle) -> Handle:
-        async def handle_known(call: Call) -> Answered:
+        async def handle_known(call: Call) -> Answered | Streamed:
             if call.named("actor") not in ACTOR_NAMES:
                 raise Refusal(404, "record-not-found", f"Actor {call.named('actor')[:100]!r} was not found")
             return await handle(call)
 
         return handle_known
 
+    def _of_last(self, handle: Handle) -> Handle:
+        """For the caller's last run, of those with the status and the origin that are asked for."""
+
+        async def handle_last(call: Call) -> Answered | Streamed:
+            found, _ = await self._runs.runs(call.caller.account.id, 0, 1, desc=True, which=_which(call))
+            if not found:
+                raise Refusal(404, "record-not-found", "There was no such run yet")
+            call.scope["path_params"]["id"] = found[0].id
+            return await handle(call)
+
+        return handle_last
+
     async def _call(self, scope: Scope, receive: Receive) -> Call:
         """Raises Refusal 401. Here alone a token may stand in the query: these clients send it so."""
-        query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+        query: dict[str, str] = {}
+        for name, value in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True):
+            # A list is written with commas, or name by name.
+            query[name] = f"{query[name]},{value}" if name in query else value
         head = read_request_head(scope["headers"])
         if token := query.pop("token", ""):
             head = replace(head, tokens=(*head.tokens, token))
@@ -130,21 +170,23 @@ class RunApi:
 
     # Runs
 
-    async def _begin(self, call: Call) -> Run:
-        body = b""
-        if call.scope["method"] == "POST":
-            body = await call.body(any_type=True)
+    def _options(self, call: Call) -> Options:
+        """Raises Refusal 400."""
         limit = call.query.get("maxTotalChargeUsd", "")
         try:
             limit_nanos = parse_usd(limit) if limit else None
         except ValueError as error:
             raise Refusal(400, "invalid-value", f"maxTotalChargeUsd: {error}") from error
-        options = Options(
+        return Options(
             call.number("timeout", 3600, most=86_400),
             call.number("memory", 1024, least=128, most=32_768),
             limit_nanos,
             origin_of(call.scope),
         )
+
+    async def _begin(self, call: Call) -> Run:
+        options = self._options(call)
+        body = await call.body(any_type=True) if call.scope["method"] == "POST" else b""
         return await self._runner.begin(call.caller, body, options)
 
     async def _waited(self, call: Call, run: Run, seconds: int) -> Run:
@@ -152,11 +194,9 @@ class RunApi:
         assert found is not None, run.id
         return found
 
-    async def _runs_of_actor(self, call: Call) -> Answered:
-        if call.scope["method"] == "GET":
-            return await self._list(call)
-        run = await self._begin(call)
-        run = await self._waited(call, run, min(call.number("waitForFinish", 0), WAIT_SECONDS_MAX))
+    async def _start(self, call: Call) -> Answered:
+        seconds = _seconds(call)  # before anything is begun
+        run = await self._waited(call, await self._begin(call), seconds)
         location = (b"location", f"/v2/actor-runs/{run.id}".encode())
         return Answered(enveloped(run_object(run)), 201, [JSON, location])
 
@@ -170,36 +210,21 @@ class RunApi:
 
     async def _run_sync(self, call: Call) -> Answered:
         run = await self._finished(call)
-        record = await self._runs.record(run.store_id, call.query.get("outputRecordKey") or "OUTPUT")
-        if record is None:
-            return Answered(b"", 201, [])
-        return Answered(record.body, 201, [(b"content-type", record.content_type.encode())])
+        found = await self._storages.record(call, run, call.query.get("outputRecordKey") or "OUTPUT")
+        return Answered(b"", 201, []) if found is None else replace(found, status=201)
 
     async def _run_sync_items(self, call: Call) -> Answered:
-        return await self._rendered(call, await self._finished(call), 201)
+        asked = wanted(call)  # before anything is begun
+        return await self._storages.show(call, asked, await self._finished(call), 201)
 
     async def _list(self, call: Call) -> Answered:
-        offset, limit = call.number("offset", 0), min(call.number("limit", PAGE_MAX), PAGE_MAX)
-        desc = call.flag("desc")
-        found, total = await self._runs.runs(call.caller.account.id, offset, limit, desc=desc)
+        offset, limit, desc = call.number("offset", 0), call.limit(PAGE_MAX), call.flag("desc")
+        found, total = await self._runs.runs(call.caller.account.id, offset, limit, desc=desc, which=_which(call))
         page = {"total": total, "offset": offset, "limit": limit, "desc": desc, "count": len(found)}
         return Answered(enveloped({**page, "items": [run_object(run) for run in found]}))
 
-    async def _last(self, call: Call) -> Run:
-        found, _ = await self._runs.runs(call.caller.account.id, 0, 1, desc=True)
-        if not found:
-            raise Refusal(404, "record-not-found", "There was no run yet")
-        return found[0]
-
-    async def _last_run(self, call: Call) -> Answered:
-        return Answered(enveloped(run_object(await self._last(call))))
-
-    async def _last_items(self, call: Call) -> Answered:
-        return await self._rendered(call, await self._last(call))
-
     async def _run(self, call: Call) -> Answered:
-        run = await own_run(self._runs, call, "Actor run")
-        run = await self._waited(call, run, min(call.number("waitForFinish", 0), WAIT_SECONDS_MAX))
+        run = await self._waited(call, await own_run(self._runs, call, "Actor run"), _seconds(call))
         return Answered(enveloped(run_object(run, await self._runs.charged_events(run.id))))
 
     async def _abort(self, call: Call) -> Answered:
@@ -207,92 +232,26 @@ class RunApi:
         await self._runner.abort(run)
         return Answered(enveloped(run_object(await self._waited(call, run, 0))))
 
-    async def _log(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _log(self, call: Call) -> Streamed:
         """A line each, with its moment; streamed until the run has finished where that is asked for."""
-        call = await self._call(scope, receive)
         run = await own_run(self._runs, call, "Actor run")
-        scope[BEGUN] = True
-        await send_start(send, 200, [(b"content-type", b"text/plain; charset=utf-8")])
+        kept = [ATTACHED] if call.flag("download") else []
+        lines = self._lines(call, run, is_streamed=call.flag("stream"), is_raw=call.flag("raw"))
+        return Streamed(lines, [(b"content-type", b"text/plain; charset=utf-8"), *kept])
+
+    async def _lines(self, call: Call, run: Run, *, is_streamed: bool, is_raw: bool) -> AsyncGenerator[bytes]:
         after = 0
         while True:
             lines = await self._runs.lines(run.id, after)
             text = "".join(f"{iso(line.created_us)} {line.text}\n" for line in lines)
             if lines:
                 after = lines[-1].number
-                await send_body(send, text.encode(), more=True)
-            elif run.is_finished or not call.flag("stream"):
-                break
+                yield (text if is_raw else _NOT_PRINTED.sub("", text)).encode()
+            elif run.is_finished or not is_streamed:
+                return
             else:
                 await asyncio.sleep(LOG_POLL_SECONDS)
                 run = await self._waited(call, run, 0)
-        await send_body(send, b"")
-
-    # What runs leave
-
-    async def _rendered(self, call: Call, run: Run, status: int = 200) -> Answered:
-        wanted = Wanted(
-            call.query.get("format") or "json",
-            call.names("fields"),
-            call.names("omit"),
-            skip_empty=call.flag("clean") or call.flag("skipEmpty"),
-            skip_hidden=call.flag("clean") or call.flag("skipHidden"),
-            bom=call.query.get("bom", "").lower() in ("", "1", "true"),
-        )
-        offset, limit = call.number("offset", 0), call.number("limit", UNLIMITED)
-        desc = call.flag("desc")
-        try:
-            items, total = await self._runs.items(run.dataset_id, offset, limit, desc=desc)
-        except TooLong as error:
-            raise Refusal(400, "invalid-value", f"limit: ask for fewer items at once: these are {error}") from error
-        body, content_type = render(items, wanted)
-        paging = {"offset": offset, "limit": limit, "count": len(items), "total": total, "desc": str(desc).lower()}
-        headers = [(f"x-apify-pagination-{name}".encode(), str(value).encode()) for name, value in paging.items()]
-        return Answered(body, status, [(b"content-type", content_type), *headers])
-
-    async def _items(self, call: Call) -> Answered:
-        return await self._rendered(call, await own_run(self._runs, call, "Dataset"))
-
-    async def _dataset(self, call: Call) -> Answered:
-        run = await own_run(self._runs, call, "Dataset")
-        total = await self._runs.item_count(run.dataset_id)
-        return Answered(enveloped({**storage_object(run, run.dataset_id), "itemCount": total, "cleanItemCount": total}))
-
-    async def _store(self, call: Call) -> Answered:
-        run = await own_run(self._runs, call, "Key-value store")
-        return Answered(enveloped(storage_object(run, run.store_id)))
-
-    async def _keys(self, call: Call) -> Answered:
-        run = await own_run(self._runs, call, "Key-value store")
-        limit = call.number("limit", PAGE_MAX, most=PAGE_MAX)
-        after = call.query.get("exclusiveStartKey", "")
-        records = [record for record in await self._runs.records(run.store_id) if record.key > after]
-        shown = [{"key": record.key, "size": len(record.body)} for record in records[:limit]]
-        is_more = len(records) > limit
-        following = shown[-1]["key"] if is_more and shown else None
-        page = {"items": shown, "count": len(shown), "limit": limit, "exclusiveStartKey": after or None}
-        return Answered(enveloped({**page, "isTruncated": is_more, "nextExclusiveStartKey": following}))
-
-    async def _record(self, call: Call) -> Answered:
-        run = await own_run(self._runs, call, "Key-value store")
-        record = await self._runs.record(run.store_id, call.named("key"))
-        if record is None and call.named("key") == "INPUT":
-            return Answered(run.input or b"{}")
-        if record is None:
-            raise Refusal(404, "record-not-found", f"There is no record {call.named('key')[:100]!r}")
-        return Answered(record.body, 200, [(b"content-type", record.content_type.encode())])
-
-    async def _queue(self, call: Call) -> Answered:
-        runs, _ = await self._runs.runs(call.caller.account.id, 0, PAGE_MAX, desc=True)
-        run = next((run for run in runs if run.queue_id == call.named("id")), None)
-        if run is None:
-            raise Refusal(404, "record-not-found", f"Request queue {call.named('id')[:100]!r} was not found")
-        counts = {
-            "totalRequestCount": 0,
-            "handledRequestCount": 0,
-            "pendingRequestCount": 0,
-            "hadMultipleClients": False,
-        }
-        return Answered(enveloped({**storage_object(run, run.queue_id), **counts}))
 
     # Who and what
 
@@ -317,10 +276,17 @@ class RunApi:
         return Answered(enveloped({"id": user_id(account.id), "username": account.name, "profile": {}}))
 
 
-def _by_method(method: str, handle: Handle, other: Handle | None) -> Handle:
-    """One path, two things to do."""
+def _seconds(call: Call) -> int:
+    """How long a run is waited for. Raises Refusal 400."""
+    return min(call.number("waitForFinish", 0), WAIT_SECONDS_MAX)
 
-    async def either(call: Call) -> Answered:
-        return await (handle if other is None or call.scope["method"] == method else other)(call)
 
-    return either
+def _which(call: Call) -> Which:
+    """Which runs are asked for. Raises Refusal 400."""
+    statuses = call.names("status")
+    if strange := next((status for status in statuses if status not in _STATUSES), None):
+        raise Refusal(400, "invalid-value", f"status: one of {', '.join(_STATUSES)}, not {strange[:50]!r}")
+    until_us = call.moment_us("startedBefore")
+    # As it is shown, to the millisecond, a run's start is within.
+    until_us = None if until_us is None else until_us + _MILLISECOND_US - 1
+    return Which(statuses, call.query.get("origin", ""), call.moment_us("startedAfter"), until_us)
