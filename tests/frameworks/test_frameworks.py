@@ -57,7 +57,7 @@ def test_the_platforms_python_client(shared_gateway: Gateway, version: int) -> N
 
 def test_the_platforms_javascript_client(shared_gateway: Gateway, node: Path) -> None:
     npm_install(PLATFORM)
-    assert run(shared_gateway, ["node", "apify.mjs"], PLATFORM) == 6
+    assert run(shared_gateway, ["node", "apify.mjs"], PLATFORM) == 7
 
 
 def test_the_bridge_to_mcp(shared_gateway: Gateway, node: Path) -> None:

@@ -10,6 +10,7 @@ from starlette.types import Scope
 
 from farebox import __version__
 from farebox.core.errors import Refusal
+from farebox.core.money import format_usd
 from farebox.ports import Account, Caller, Run
 from farebox.run_events import EVENT
 
@@ -98,6 +99,7 @@ def run_object(run: Run, charged: Mapping[str, int] | None = None) -> dict[str, 
             "timeoutSecs": run.timeout_seconds,
             "memoryMbytes": run.memory_mbytes,
             "diskMbytes": 2 * run.memory_mbytes,
+            "maxTotalChargeUsd": None if run.limit_nanos is None else msgspec.Raw(format_usd(run.limit_nanos).encode()),
         },
         "buildId": BUILD_ID,
         "buildNumber": BUILD_NUMBER,
