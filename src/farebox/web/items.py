@@ -10,7 +10,7 @@ from msgspec import Raw, Struct
 
 from farebox.core.errors import Refusal
 from farebox.core.reading import UNREADABLE, starts_with
-from farebox.web.calls import Call
+from farebox.web.calls import UNLIMITED, Call
 
 FORMATS = ("json", "jsonl", "csv")
 
@@ -39,6 +39,10 @@ class Wanted(Struct, frozen=True):
     bom: bool | None = None
     delimiter: str = ","
     skip_header_row: bool = False
+    offset: int = 0
+    limit: int = UNLIMITED
+    desc: bool = False
+    attachment: bool = False
 
     @property
     def is_whole(self) -> bool:
@@ -65,6 +69,10 @@ def wanted(call: Call) -> Wanted:
         bom=call.flag("bom") if call.query.get("bom") else None,
         delimiter=call.query.get("delimiter") or ",",
         skip_header_row=call.flag("skipHeaderRow"),
+        offset=call.number("offset", 0),
+        limit=call.limit(),
+        desc=call.flag("desc"),
+        attachment=call.flag("attachment"),
     )
     if found.format not in FORMATS:
         raise _refused("format", f"one of {', '.join(FORMATS)}, not {found.format[:50]!r}")

@@ -210,12 +210,12 @@ class RunApi:
 
     async def _run_sync(self, call: Call) -> Answered:
         run = await self._finished(call)
-        found = await self._storages.record(call, run, call.query.get("outputRecordKey") or "OUTPUT")
+        found = await self._storages.record(run, call.query.get("outputRecordKey") or "OUTPUT")
         return Answered(b"", 201, []) if found is None else replace(found, status=201)
 
     async def _run_sync_items(self, call: Call) -> Answered:
         asked = wanted(call)  # before anything is begun
-        return await self._storages.show(call, asked, await self._finished(call), 201)
+        return await self._storages.show(asked, await self._finished(call), 201)
 
     async def _list(self, call: Call) -> Answered:
         offset, limit, desc = call.number("offset", 0), call.limit(PAGE_MAX), call.flag("desc")

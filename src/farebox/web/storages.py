@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from urllib.parse import quote
 
+from msgspec.structs import replace
+
 from farebox.core.errors import Refusal
 from farebox.ports import Run, Runs, TooLong
-from farebox.web.asgi import JSON
 from farebox.web.calls import ATTACHED, PAGE_MAX, Answered, Call, Handle, own_run
 from farebox.web.items import Wanted, render, wanted
 from farebox.web.platform import enveloped, storage_object
@@ -45,33 +46,33 @@ class Storages:
             }
         )
 
-    async def show(self, call: Call, asked: Wanted, run: Run, status: int = 200) -> Answered:
+    async def show(self, asked: Wanted, run: Run, status: int = 200) -> Answered:
         """A run's items, as they are `asked` for. Raises Refusal 400."""
-        offset, limit, desc = call.number("offset", 0), call.limit(), call.flag("desc")
         try:
-            items, total = await self._runs.items(run.dataset_id, offset, limit, desc=desc)
+            items, total = await self._runs.items(run.dataset_id, asked.offset, asked.limit, desc=asked.desc)
         except TooLong as error:
             raise Refusal(400, "invalid-value", f"limit: ask for fewer items at once: these are {error}") from error
         body, content_type = render(items, asked)
-        paging = {"offset": offset, "limit": limit, "count": len(items), "total": total, "desc": str(desc).lower()}
+        paging = {
+            "offset": asked.offset,
+            "limit": asked.limit,
+            "count": len(items),
+            "total": total,
+            "desc": str(asked.desc).lower(),
+        }
         headers = [(f"x-apify-pagination-{name}".encode(), str(value).encode()) for name, value in paging.items()]
-        kept = [ATTACHED] if call.flag("attachment") else []
+        kept = [ATTACHED] if asked.attachment else []
         return Answered(body, status, [(b"content-type", content_type), *headers, *kept])
 
-    async def record(self, call: Call, run: Run, key: str) -> Answered | None:
+    async def record(self, run: Run, key: str) -> Answered | None:
         """A record of a run's store; None where there is none."""
         record = await self._runs.record(run.store_id, key)
         if record is not None:
-            body, content_type = record.body, record.content_type.encode()
-        elif key == "INPUT":
-            body, content_type = run.input or b"{}", JSON[1]
-        else:
-            return None
-        kept = [ATTACHED] if call.flag("attachment") else []
-        return Answered(body, 200, [(b"content-type", content_type), *kept])
+            return Answered(record.body, 200, [(b"content-type", record.content_type.encode())])
+        return Answered(run.input or b"{}") if key == "INPUT" else None
 
     async def _items(self, call: Call) -> Answered:
-        return await self.show(call, wanted(call), await own_run(self._runs, call, "Dataset"))
+        return await self.show(wanted(call), await own_run(self._runs, call, "Dataset"))
 
     async def _dataset(self, call: Call) -> Answered:
         run = await own_run(self._runs, call, "Dataset")
@@ -103,10 +104,10 @@ class Storages:
 
     async def _record(self, call: Call) -> Answered:
         run = await own_run(self._runs, call, "Key-value store")
-        found = await self.record(call, run, call.named("key"))
+        found = await self.record(run, call.named("key"))
         if found is None:
             raise Refusal(404, "record-not-found", f"There is no record {call.named('key')[:100]!r}")
-        return found
+        return replace(found, headers=[*found.headers, ATTACHED]) if call.flag("attachment") else found
 
     async def _queue(self, call: Call) -> Answered:
         run = await own_run(self._runs, call, "Request queue")
