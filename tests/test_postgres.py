@@ -44,6 +44,12 @@ def test_a_gateway_serves_on_it_as_on_a_file(tmp_path: Path, postgres: Cluster) 
         run = begin(gateway, gateway.key, {"requests": [CHAT, "nonsense"]})
         assert [item["status"] for item in items_of(gateway, gateway.key, run)] == [200, 400]
         assert output(gateway, gateway.key, run)["fareEvents"] == 1
+        within = "status=SUCCEEDED,FAILED&startedAfter=2020-01-01&startedBefore=2999-01-01&desc=1"
+        for query, ids in ((within, [run["id"]]), ("status=ABORTED", []), ("startedBefore=2020-01-01", [])):
+            page = ask(gateway, gateway.key, f"/v2/actor-runs?{query}").json["data"]
+            assert ([each["id"] for each in page["items"]], page["total"]) == (ids, len(ids))
+        assert ask(gateway, gateway.key, "/v2/acts/openrouter/runs/last?origin=API").json["data"]["id"] == run["id"]
+        assert ask(gateway, gateway.key, f"/v2/request-queues/{run['defaultRequestQueueId']}").status == 200
         headers = {"authorization": f"Bearer {gateway.key}", "idempotency-key": "k", "content-type": "application/json"}
         answers = [gateway.request("POST", "/v1/chat/completions", CHAT, headers) for _ in range(2)]
         assert answers[0].body == answers[1].body
