@@ -39,6 +39,7 @@ def _config(app: Simulator) -> uvicorn.Config:
         log_level="critical",
         server_header=False,
         timeout_graceful_shutdown=1,
+        timeout_keep_alive=75,  # longer than a client keeps its own: an order lost to a closing connection is charged
     )
 
 
