@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from openapi_spec_validator import OpenAPIV30SpecValidator
+
 from farebox import __version__
 from farebox.apify.environment import EVENT as CHARGED_EVENT
 from farebox.core.batch import BatchResult
@@ -34,6 +36,7 @@ def test_each_file_that_is_named_is_there() -> None:
 def test_the_servers_description_is_one_that_a_build_takes() -> None:
     document = read("openapi.json")
     assert document["openapi"].startswith("3.0.")
+    assert [error.message for error in OpenAPIV30SpecValidator(document).iter_errors()] == []
     assert "/chat/completions" in document["paths"]
     text = json.dumps(document)
     assert not re.search(r'"type": \[', text), "a list of types is OpenAPI 3.1"

@@ -7,6 +7,7 @@ from typing import Any
 
 import schemathesis
 from hypothesis import HealthCheck, settings
+from openapi_spec_validator import OpenAPIV30SpecValidator
 from schemathesis import checks
 
 from farebox.web.openapi import document
@@ -35,6 +36,11 @@ def test_what_the_document_says_holds(case: Any, shared_gateway: Gateway) -> Non
     case.headers["authorization"] = f"Bearer {shared_gateway.key}"
     response = case.call(base_url=shared_gateway.base)
     case.validate_response(response, checks=HOLDS)
+
+
+def test_the_document_is_valid(shared_gateway: Gateway) -> None:
+    served = shared_gateway.request("GET", "/openapi.json").json
+    assert [error.message for error in OpenAPIV30SpecValidator(served).iter_errors()] == []
 
 
 def test_the_document_has_every_path_and_no_other(shared_gateway: Gateway) -> None:

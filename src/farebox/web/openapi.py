@@ -67,8 +67,9 @@ def _ref(name: str) -> Node:
 
 
 def _object(required: dict[str, Node], optional: dict[str, Node] | None = None, **more: Any) -> Node:
-    """An object that may have other members too."""
-    return {"type": "object", "required": list(required), "properties": {**required, **(optional or {})}, **more}
+    """An object that may have other members too. OpenAPI 3.0 has no empty list of required ones."""
+    needed = {"required": list(required)} if required else {}
+    return {"type": "object", **needed, "properties": {**required, **(optional or {})}, **more}
 
 
 def _array(items: Node, **more: Any) -> Node:
