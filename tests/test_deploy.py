@@ -188,6 +188,8 @@ def test_dashboard_and_alerts_ask_for_metrics_that_there_are(gateway: Gateway, t
     gateway.chat(stream=True)
     gateway.chat(model="made/up")
     told = gateway.request("GET", "/metrics").body.decode()
+    done = subprocess.run([promtool(), "check", "metrics"], input=told, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
     known = set(re.findall(r"^(farebox_\w+)", told, re.MULTILINE))
     known |= set(re.findall(r"^# TYPE (farebox_\w+)", told, re.MULTILINE))
     dashboard = json.loads((DEPLOY / "grafana-dashboard.json").read_text())
