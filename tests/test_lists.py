@@ -36,6 +36,171 @@ def test_every_list_is_as_the_sdks_demand(shared_gateway: Gateway) -> None:
     assert_accepted("ListEndpointsZdrResponse", {"data": served["endpoints"]})
 
 
+def test_an_entry_has_what_openais_clients_demand(shared_gateway: Gateway) -> None:
+    for path in ("/models", "/models/user", "/embeddings/models"):
+        for entry in get(shared_gateway, path, shared_gateway.key).json["data"]:
+            assert [type(entry[name]) for name in ("id", "object", "created", "owned_by")] == [str, str, int, str]
+            assert entry["owned_by"] == entry["id"].partition("/")[0]
+
+
+def test_only_what_an_entry_lacks_is_added(tmp_path: Path, upstream: HttpUpstream) -> None:
+    own = {"object": "model", "created": 7, "owned_by": "somebody", "pricing": {"prompt": "0.10"}, "1": [1.50, None]}
+    upstream.models(
+        {"id": "a/whole", **own},
+        {"id": "~a/lacking", "pricing": {"prompt": "0.10", "completion": "0"}, "owned_by": None},
+        {"id": "alone", "created": None},
+        {"name": "nothing that can be ordered"},
+        [],  # type: ignore[arg-type]
+    )
+    with serve(tmp_path, upstream, 300) as gateway:
+        whole, lacking, alone = get(gateway, "/models").json["data"]
+        assert whole == {"id": "a/whole", **own}
+        added = {"object": "model", "created": 0, "owned_by": "a"}
+        assert lacking == {"id": "~a/lacking", "pricing": {"prompt": "0.10", "completion": "0"}, **added}
+        assert alone == {"id": "alone", "object": "model", "created": 0, "owned_by": "unknown"}
+        assert get(gateway, "/models").json["total_count"] == 3
+
+
+# One model
+
+
+NAMES = ("/models/{}/{}", "/models/{}%2F{}", "/models/{}%2f{}")
+"""How clients name one: with its slash plain, or encoded as OpenAI's and Anthropic's SDKs do."""
+
+
+@pytest.mark.parametrize("base", ["/api/v1", "/v1"])
+@pytest.mark.parametrize("model", ["sim/echo", "sim/echo:free", "sim/embedder", "sim/painter", "openrouter/auto"])
+def test_a_model_is_answered_from_the_list(shared_gateway: Gateway, base: str, model: str) -> None:
+    author, slug = model.split("/")
+    everything = get(shared_gateway, "/models?output_modalities=all").json["data"]
+    (entry,) = [each for each in everything if each["id"] == model]
+    for path in NAMES:
+        assert shared_gateway.request("GET", base + path.format(author, slug)).json == entry
+        assert shared_gateway.request("GET", base + path.format(author, slug.replace(":", "%3A"))).json == entry
+    for path in ("/model/{}/{}", "/model/{}%2F{}"):
+        body = shared_gateway.request("GET", base + path.format(author, slug)).json
+        assert body == {"data": entry}
+        assert_accepted("ModelResponse", body)
+
+
+def test_no_name_of_a_model_goes_upstream(tmp_path: Path, upstream: HttpUpstream) -> None:
+    upstream.models(*ENTRIES, {**ENTRIES[0], "id": "x/dated", "canonical_slug": "x/dated-2026-01-01"})
+    upstream.pages["/embeddings/models"] = {"data": [{**ENTRIES[1], "id": "e/vectors"}, {**ENTRIES[1], "id": "alone"}]}
+    with serve(tmp_path, upstream, 300) as gateway:
+        for name, is_what in (
+            ("a/b", "a/b"),
+            ("a/b:nitro", "a/b"),
+            ("a/b:nitro:online", "a/b"),
+            ("x/dated-2026-01-01", "x/dated"),
+            ("e/vectors", "e/vectors"),
+            ("alone", "alone"),
+        ):
+            assert get(gateway, f"/models/{name.replace('/', '%2F')}").json["id"] == is_what
+        upstream.asked.clear()
+        for name in ("a/b:free", "no/body", "alone:free", "a%2F..%2Fkeys", "../keys", "a/b/c", "%2e%2e/x", "a%252Fb"):
+            for path in (f"/models/{name}", f"/model/{name}"):
+                assert get(gateway, path).status == 404
+        assert upstream.asked == []
+        del upstream.pages["/embeddings/models"]
+        assert get(gateway, "/models/e/vectors").status == 200
+
+
+def test_a_model_that_is_not_there_is_told_from_a_path_that_is_not(tmp_path: Path) -> None:
+    (tmp_path / "farebox.toml").write_text('[plans.narrow]\nmodels = ["sim/echo*"]\n')
+    with Gateway(tmp_path) as gateway:
+        narrow = gateway.new_key("narrow", "--plan", "narrow")
+        for path in (*NAMES, "/model/{}/{}", "/models/{}/{}/endpoints"):
+            outside, unlisted = (get(gateway, path.format("sim", slug), narrow) for slug in ("tiny", "nobody"))
+            assert (outside.status, unlisted.status) == (404, 404)
+            assert outside.error["message"].startswith("the plan `narrow` does not include the model `sim/tiny`;")
+            assert unlisted.error["message"].startswith("the model `sim/nobody` is not in the list;")
+            assert get(gateway, path.format("sim", "echo"), narrow).status == 200
+            assert get(gateway, path.format("sim", "tiny")).status == 200
+            assert get(gateway, path.format("sim", "echo"), "sk-fb-nobody").status == 401
+        for path in (
+            "/modles/sim/tiny",
+            "/models/sim%2Ftiny/endpoints",
+            "/models/sim%2Ftiny%2Fendpoints",
+            "/model/sim",
+        ):
+            assert get(gateway, path, narrow).error["message"].startswith("There is nothing at ")
+        answer = gateway.request("POST", "/v1/models/sim%2Fecho", headers={"x-api-key": narrow})
+        assert (answer.status, "GET" in answer.headers["allow"]) == (405, True)
+
+
+# Anthropic's clients
+
+
+def ask_as_anthropics(gateway: Gateway, path: str, key: str | None = None) -> Response:
+    headers = {"anthropic-version": "2023-06-01", **({} if key is None else {"x-api-key": key})}
+    return gateway.request("GET", f"/v1{path}", headers=headers)
+
+
+def test_anthropics_clients_get_their_members_beside_the_others(tmp_path: Path, upstream: HttpUpstream) -> None:
+    told = {**ENTRIES[0], "name": "B of A", "created": 1_767_225_600.0, "expiration_date": "2027-02-01"}
+    bare = {"id": "a/bare", "context_length": "many", "created": 10**20, "expiration_date": "soon", "name": 5}
+    upstream.models({**told, "top_provider": {"max_completion_tokens": 500}}, bare)
+    with serve(tmp_path, upstream, 300) as gateway:
+        body = ask_as_anthropics(gateway, "/models").json
+        first, second = body["data"]
+        assert (first["type"], first["display_name"], first["created_at"]) == (
+            "model",
+            "B of A",
+            "2026-01-01T00:00:00Z",
+        )
+        assert (first["max_input_tokens"], first["max_tokens"]) == (1000, 500)
+        assert (first["lifecycle"], first["retires_at"]) == ("deprecated", "2027-02-01T00:00:00Z")
+        assert (first["pricing"], first["owned_by"]) == (ENTRIES[0]["pricing"], "a")
+        assert (second["display_name"], second["created_at"]) == ("a/bare", "1970-01-01T00:00:00Z")
+        assert (second["max_input_tokens"], second["max_tokens"], second["lifecycle"]) == (None, None, "active")
+        assert (body["has_more"], body["first_id"], body["last_id"]) == (False, "a/b", "a/bare")
+        assert (body["object"], body["total_count"], body["links"]) == ("list", 2, {"next": None})
+        assert ask_as_anthropics(gateway, "/models/a%2Fb").json == first
+        others = get(gateway, "/models").json
+        assert set(others) == {"object", "data", "links", "total_count"}
+        assert "display_name" not in others["data"][0]
+        assert "display_name" not in get(gateway, "/models/a%2Fb").json
+        empty = ask_as_anthropics(gateway, "/models?offset=9").json
+        assert (empty["has_more"], empty["first_id"], empty["last_id"]) == (False, None, None)
+
+
+def test_cursors_lead_to_each_model_once_in_both_directions(shared_gateway: Gateway) -> None:
+    everything = ids(get(shared_gateway, "/models"))
+    for cursor, end in (("after_id", "last_id"), ("before_id", "first_id")):
+        pages: list[list[str]] = []
+        page = ask_as_anthropics(
+            shared_gateway, f"/models?limit=4&{cursor}={everything[0 if end == 'last_id' else -1]}"
+        )
+        while True:
+            pages.append(ids(page))
+            if not page.json["has_more"]:
+                break
+            assert len(pages[-1]) == 4
+            page = ask_as_anthropics(shared_gateway, f"/models?limit=4&{cursor}={page.json[end]}")
+        in_order = pages if end == "last_id" else pages[::-1]
+        rest = everything[1:] if end == "last_id" else everything[:-1]
+        assert [model for each in in_order for model in each] == rest
+    for query in (
+        "after_id=no/body",
+        "before_id=no/body",
+        "after_id=",
+        "after_id=sim/echo&before_id=sim/tiny",
+        "limit=0",
+    ):
+        wrong = ask_as_anthropics(shared_gateway, f"/models?{query}")
+        assert (wrong.status, wrong.json["error"]["type"]) == (400, "invalid_request_error"), query
+
+
+def test_anthropics_clients_are_refused_in_their_own_words(shared_gateway: Gateway) -> None:
+    for path, key, kind in (
+        ("/models/no%2Fbody", None, "not_found_error"),
+        ("/models/sim%2Fecho", "sk-fb-nobody", "authentication_error"),
+        ("/models", "sk-fb-nobody", "authentication_error"),
+    ):
+        told = ask_as_anthropics(shared_gateway, path, key).json
+        assert (told["type"], told["error"]["type"]) == ("error", kind)
+
+
 def test_who_may_read_them(shared_gateway: Gateway) -> None:
     for path in ("/models", "/models/count", "/embeddings/models", "/providers", "/endpoints/zdr"):
         assert get(shared_gateway, path).status == 200

@@ -49,9 +49,9 @@ def test_the_document_has_every_path_and_no_other(shared_gateway: Gateway) -> No
     assert served.json["openapi"].startswith("3.0.")
     paths = set(served.json["paths"])
     assert {path for path, methods in served.json["paths"].items() if "post" in methods} == set(FORMATS)
-    assert len(paths) == 4 + 7 + 3
+    assert len(paths) == 4 + 9 + 3
     for path in paths - set(FORMATS):
-        real = path.replace("{author}/{slug}", "sim/echo")
+        real = path.replace("{author}/{slug}", "sim/echo").replace("{model}", "sim%2Fecho")
         assert shared_gateway.request("GET", f"/v1{real}").status != 404, path
 
 

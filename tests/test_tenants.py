@@ -10,7 +10,7 @@ from tests.test_formats import ORDERS, order
 IDS = {("/generation", "id"), *((path, "idempotency-key") for path in FORMATS)}
 """The names of what accounts own, wherever a request can say one. Each has a test below."""
 
-NO_IDS = {"author", "slug", "offset", "limit", "format"}
+NO_IDS = {"author", "slug", "model", "offset", "limit", "format"}
 """Parameters of lists that are the same for everybody."""
 
 

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from farebox.core.errors import Refusal, invalid, unknown, unreachable
+from farebox.core.listing import Listed, find_listed, read_listed
 from farebox.core.pricing import PriceList, read_price_list
 from farebox.core.reading import UNREADABLE, starts_with
 from farebox.ports import (
@@ -37,6 +38,8 @@ PAGES_KEPT_MAX = 64
 ASKED_AT_ONCE_MAX = 8
 """Pages asked of the upstream at the same time; the next waits."""
 
+MODEL_LISTS = ("/models", "/models/user", "/embeddings/models")
+
 ALL_MODELS: Query = (("output_modalities", "all"),)
 """The upstream lists models that put out text unless all are asked for."""
 
@@ -56,11 +59,12 @@ class Shared(Struct, frozen=True):
 
 
 class Page(Struct, frozen=True):
-    """One of the upstream's pages that carry `data`: a list of entries, or an object."""
+    """One of the upstream's pages that carry `data`: a list of models, of other entries, or an object."""
 
-    entries: tuple[Raw, ...]
-    data: Raw
     read_at: float
+    models: tuple[Listed, ...] = ()
+    entries: tuple[Raw, ...] = ()
+    data: Raw = Raw(b"null")
 
 
 class _Listed(Struct):
@@ -205,6 +209,25 @@ class Catalog:
             raise unreachable(f"The upstream gives no {path}, and the last is older than {self._max_age_seconds:g} s")
         return page, now - page.read_at > 2 * self._refresh_seconds
 
+    async def model(self, name: str) -> tuple[Listed | None, bool]:
+        """The listed model that a name means, whatever it puts out, and whether its list is stale. No name goes
+        upstream.
+
+        Raises:
+            Refusal: 502, there is no list and the upstream gives none.
+        """
+        page, is_stale = await self.page("/models", ALL_MODELS)
+        found = find_listed(page.models, name)
+        if found is None:
+            try:
+                page, is_stale = await self.page("/embeddings/models")
+            except Refusal as refusal:
+                if refusal.status != 404:
+                    raise
+            else:
+                found = find_listed(page.models, name)
+        return found, is_stale
+
     async def keep_pages_fresh(self) -> None:
         """Renew pages that are asked for and no longer fresh. Runs until cancelled."""
         while True:
@@ -225,11 +248,9 @@ class Catalog:
         if found.status != 200:
             raise unreachable(_not_given(path, found))
         try:
-            data = _decode_listed(found.body).data
-            entries = _decode_entries(data) if starts_with(data, b"[") else ()
+            page = self._pages[wanted] = _page(path, found.body, self._now())
         except UNREADABLE as error:
             raise unreachable(f"The upstream gives {path} in a form that cannot be read: {error}") from error
-        page = self._pages[wanted] = Page(entries, data, self._now())
         self._next_ask.pop(wanted, None)
         while len(self._pages) > PAGES_KEPT_MAX:
             dropped, _ = self._pages.popitem(last=False)
@@ -241,6 +262,15 @@ class Catalog:
         if found.status != 200:
             raise UpstreamBroke(_not_given(path, found))
         return found
+
+
+def _page(path: str, body: bytes, read_at: float) -> Page:
+    """Raises what UNREADABLE names."""
+    data = _decode_listed(body).data
+    if not starts_with(data, b"["):
+        return Page(read_at, data=data)
+    entries = _decode_entries(data)
+    return Page(read_at, models=read_listed(entries)) if path in MODEL_LISTS else Page(read_at, entries=entries)
 
 
 def _not_given(path: str, found: Fetched) -> str:

@@ -158,3 +158,21 @@ def test_a_stream_that_its_caller_leaves_is_an_open_question(shared_gateway: Gat
     next(iter(stream))
     stream.close()
     eventually(lambda: [line["what"] for line in shared_gateway.orders("leaving reader")] == [HUNG_UP])
+
+
+def test_models_are_listed_page_by_page_and_one_by_one(shared_gateway: Gateway) -> None:
+    with anthropic.Anthropic(
+        base_url=root(shared_gateway), auth_token=shared_gateway.key, max_retries=0, _strict_response_validation=True
+    ) as strict:
+        everything = [model.id for model in strict.models.list(limit=5)]
+        assert everything == [model.id for model in strict.models.list()] == [m.id for m in strict.beta.models.list()]
+        assert len(everything) == len(set(everything)) > 10
+        assert [model.id for model in strict.models.list(limit=5, after_id=everything[6])] == everything[7:]
+        before = [model.id for model in strict.models.list(limit=2, before_id=everything[5])]
+        assert sorted(before) == sorted(everything[:5])
+        for name in ("sim/echo", "sim/echo:free", "sim/embedder"):
+            model = strict.models.retrieve(name)
+            assert (model.id, model.type, model.created_at.year, model.lifecycle) == (name, "model", 2026, "active")
+        assert strict.models.retrieve("sim/echo-pro").max_input_tokens == 200_000
+        with pytest.raises(anthropic.NotFoundError, match="`no/body` is not in the list"):
+            strict.models.retrieve("no/body")

@@ -116,6 +116,18 @@ def test_lists_models(client: openai.OpenAI) -> None:
     assert "sim/echo" in [model.id for model in client.models.list()]
 
 
+@pytest.mark.parametrize("name", ["sim/echo", "sim/echo:free", "sim/embedder"])
+def test_models_are_what_the_strict_reader_demands(shared_gateway: Gateway, name: str) -> None:
+    with openai.OpenAI(
+        base_url=shared_gateway.base, api_key=shared_gateway.key, max_retries=0, _strict_response_validation=True
+    ) as strict:
+        assert len(list(strict.models.list())) > 10
+        model = strict.models.retrieve(name)
+        assert (model.id, model.object, model.owned_by) == (name, "model", "sim")
+        with pytest.raises(openai.NotFoundError, match="`no/body` is not in the list"):
+            strict.models.retrieve("no/body")
+
+
 # Responses
 
 

@@ -162,6 +162,13 @@ def test_lists(router: OpenRouter) -> None:
         router.endpoints.list(author="nobody", slug="nothing")
 
 
+def test_one_model(router: OpenRouter) -> None:
+    for slug in ("echo", "echo:free", "embedder"):
+        assert router.models.get(author="sim", slug=slug).data.id == f"sim/{slug}"
+    with pytest.raises(errors.NotFoundResponseError, match="`no/body` is not in the list"):
+        router.models.get(author="no", slug="body")
+
+
 def test_models_of_the_caller(shared_gateway: Gateway, router: OpenRouter) -> None:
     listed: Any = router.models.list_for_user(security={"bearer": shared_gateway.key}, limit=5)
     assert len(listed.result.data) == 5

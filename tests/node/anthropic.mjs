@@ -86,3 +86,15 @@ await check("Farebox's own errors have Anthropic's types", async () => {
 
 await check("models and fallbacks exclude each other", () =>
   rejects(ask({ models: ["sim/tiny"], fallbacks: [{ model: "sim/tiny" }] }), Anthropic.BadRequestError));
+
+await check("models, page by page and one by one", async () => {
+  const every = (await all(client.models.list())).map((model) => model.id);
+  assert.ok(every.length > 10);
+  assert.deepEqual((await all(client.models.list({ limit: 5 }))).map((model) => model.id), every);
+  assert.deepEqual((await all(client.models.list({ limit: 5, before_id: every[3] }))).map((model) => model.id), every.slice(0, 3));
+  for (const name of ["sim/echo", "sim/echo:free"]) {
+    const model = await client.models.retrieve(name);
+    assert.deepEqual([model.id, model.type, model.lifecycle], [name, "model", "active"]);
+  }
+  await assert.rejects(client.models.retrieve("no/body"), (error) => error instanceof Anthropic.NotFoundError && error.type === "not_found_error");
+});

@@ -108,6 +108,11 @@ await check("embeddings", async () => {
 await check("models", async () => {
   const ids = (await all(client.models.list())).map((model) => model.id);
   assert.ok(ids.includes("sim/echo"));
+  for (const name of ["sim/echo", "sim/echo:free"]) {
+    const model = await client.models.retrieve(name);
+    assert.deepEqual([model.id, model.object, model.owned_by, typeof model.created], [name, "model", "sim", "number"]);
+  }
+  await rejects(client.models.retrieve("no/body"), OpenAI.NotFoundError);
 });
 
 // Errors

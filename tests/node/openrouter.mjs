@@ -196,6 +196,13 @@ await check("models, filtered and counted", async () => {
   assert.equal((await router.models.count({ outputModalities: "embeddings" })).data.count, 1);
 });
 
+await check("one model", async () => {
+  for (const slug of ["echo", "echo:free", "embedder"]) {
+    assert.equal((await router.models.get({ author: "sim", slug })).data.id, `sim/${slug}`);
+  }
+  await rejects(router.models.get({ author: "no", slug: "body" }), errors.NotFoundResponseError);
+});
+
 await check("endpoints, zdr, providers", async () => {
   const served = await router.endpoints.list({ author: "sim", slug: "echo:free" });
   assert.equal(served.data.endpoints[0].modelId, "sim/echo:free");

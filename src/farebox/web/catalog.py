@@ -1,6 +1,6 @@
 """The upstream's lists, from the cache, for the eyes of one caller: what its plan does not include is not there."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from urllib.parse import parse_qsl, urlencode
 
 import msgspec
@@ -8,10 +8,13 @@ from msgspec import Raw, Struct
 from starlette.types import Receive, Scope, Send
 
 from farebox.catalog_cache import Catalog
-from farebox.core.errors import invalid, unknown
+from farebox.core.errors import Refusal, invalid, unknown
+from farebox.core.formats import messages
+from farebox.core.listing import Listed
 from farebox.core.plans import Plan
 from farebox.core.reading import UNREADABLE
-from farebox.ports import Callers, Query
+from farebox.ports import Caller, Callers, Query
+from farebox.web.anthropic_models import described, is_anthropics, page_of
 from farebox.web.asgi import Endpoint, send_json
 from farebox.web.callers import caller_if_any, caller_of
 from farebox.web.refusals import guarded
@@ -38,16 +41,22 @@ MODEL_FILTERS = frozenset(
 """OpenRouter's, all of which the upstream applies: it alone knows providers, benchmarks and regions."""
 
 
-class _Model(Struct):
-    id: str
-
-
 class _Endpoint(Struct):
     model_id: str
 
 
-_decode_model = msgspec.json.Decoder(_Model).decode
 _decode_endpoint = msgspec.json.Decoder(_Endpoint).decode
+
+
+class _worded:  # noqa: N801 - reads as the function that it is
+    """An endpoint that Anthropic's clients ask, too: what is refused is worded as who asks reads it."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._anthropics = guarded(endpoint, messages)
+        self._others = guarded(endpoint)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (self._anthropics if is_anthropics(scope) else self._others)(scope, receive, send)
 
 
 def models(callers: Callers, catalog: Catalog) -> Endpoint:
@@ -66,30 +75,52 @@ def own_models(callers: Callers, catalog: Catalog) -> Endpoint:
 
 
 def _list(callers: Callers, catalog: Catalog, path: str, filters: frozenset[str], *, is_own: bool = False) -> Endpoint:
-    """A model list with OpenAI's two members, page by page. OpenRouter's SDK asks on until a page is short."""
+    """A model list with OpenAI's two members, page by page. OpenRouter's SDK asks on until a page is short, Anthropic's
+    until there is no more."""
 
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         caller = await (caller_of if is_own else caller_if_any)(callers, scope)
         query = _query(scope)
         asked = _filters(query, filters)
         page, is_stale = await catalog.page(path, asked)
-        entries = _models_of(page.entries, caller.plan if caller else None)
-        offset = _whole(query, "offset", 0, least=0)
-        limit = _whole(query, "limit", max(1, len(entries)) if "offset" not in query else PAGE_DEFAULT, least=1)
+        every = _models_of(page.models, caller.plan if caller else None)
+        limit = _whole(query, "limit", max(1, len(every)) if "offset" not in query else PAGE_DEFAULT, least=1)
         if "limit" in query and limit > PAGE_MAX:
             raise invalid(f"limit: at most {PAGE_MAX}, not {limit}")
-        shown = entries[offset : offset + limit]
-        following = offset + len(shown)
-        next_page = urlencode([*asked, ("offset", following), ("limit", limit)])
+        start, stop = _bounds(query, every, limit)
+        shown = every[start:stop]
+        next_page = urlencode([*asked, ("offset", start + len(shown)), ("limit", limit)])
         body = {
             "object": "list",
-            "data": [_as_openai_model(entry) for entry in shown],
-            "links": {"next": f"{scope['path']}?{next_page}" if following < len(entries) else None},
-            "total_count": len(entries),
+            "data": [model.entry for model in shown],
+            "links": {"next": f"{scope['path']}?{next_page}" if start + len(shown) < len(every) else None},
+            "total_count": len(every),
         }
+        if is_anthropics(scope):
+            has_more = start > 0 if "before_id" in query else start + len(shown) < len(every)
+            body |= {"data": [described(model) for model in shown], **page_of(shown, has_more=has_more)}
         await _send(send, body, is_stale=is_stale)
 
-    return guarded(endpoint)
+    return _worded(endpoint)
+
+
+def _bounds(query: dict[str, str], models: Sequence[Listed], limit: int) -> tuple[int, int]:
+    """Where the page that is asked for begins and ends: at an offset, or next to the model that a cursor names."""
+    named = [name for name in ("offset", "after_id", "before_id") if name in query]
+    if len(named) > 1:
+        raise invalid(f"{named[1]}: a page begins in one place, and {named[0]} names another")
+    if "before_id" in query:
+        stop = _index(query, "before_id", models)
+        return max(0, stop - limit), stop
+    start = _index(query, "after_id", models) + 1 if "after_id" in query else _whole(query, "offset", 0, least=0)
+    return start, start + limit
+
+
+def _index(query: dict[str, str], name: str, models: Sequence[Listed]) -> int:
+    for index, model in enumerate(models):
+        if model.id == query[name]:
+            return index
+    raise invalid(f"{name}: `{query[name][:200]}` is not in this list (any more); begin again without it")
 
 
 def count(callers: Callers, catalog: Catalog) -> Endpoint:
@@ -98,10 +129,41 @@ def count(callers: Callers, catalog: Catalog) -> Endpoint:
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         caller = await caller_if_any(callers, scope)
         page, is_stale = await catalog.page("/models", _filters(_query(scope), frozenset({OUTPUT_MODALITIES})))
-        entries = _models_of(page.entries, caller.plan if caller else None)
-        await _send(send, {"data": {"count": len(entries)}}, is_stale=is_stale)
+        every = _models_of(page.models, caller.plan if caller else None)
+        await _send(send, {"data": {"count": len(every)}}, is_stale=is_stale)
 
     return guarded(endpoint)
+
+
+def model(callers: Callers, catalog: Catalog) -> Endpoint:
+    """GET /models/{model}, as OpenAI's and Anthropic's clients ask: one entry of the list."""
+
+    async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+        found, is_stale = await _listed(callers, catalog, scope)
+        await _send(send, described(found) if is_anthropics(scope) else found.entry, is_stale=is_stale)
+
+    return _worded(endpoint)
+
+
+def model_data(callers: Callers, catalog: Catalog) -> Endpoint:
+    """GET /model/{author}/{slug}, as OpenRouter's clients ask: the same."""
+
+    async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+        found, is_stale = await _listed(callers, catalog, scope)
+        await _send(send, {"data": found.entry}, is_stale=is_stale)
+
+    return guarded(endpoint)
+
+
+async def _listed(callers: Callers, catalog: Catalog, scope: Scope) -> tuple[Listed, bool]:
+    """The model that a path names, and whether its list is stale. Raises Refusal 401, 404, 502."""
+    caller = await caller_if_any(callers, scope)
+    name = "/".join(scope["path_params"].values())
+    found, is_stale = await catalog.model(name)
+    if found is None:
+        raise _not_listed(name)
+    _check_plan(caller, found.id)
+    return found, is_stale
 
 
 def model_endpoints(callers: Callers, catalog: Catalog) -> Endpoint:
@@ -110,12 +172,23 @@ def model_endpoints(callers: Callers, catalog: Catalog) -> Endpoint:
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         caller = await caller_if_any(callers, scope)
         model = "{author}/{slug}".format_map(scope["path_params"])
-        if model not in catalog.current().rates or (caller is not None and not caller.plan.allows(model)):
-            raise unknown(f"the model `{model[:200]}` is not in the list; GET /api/v1/models has the list")
+        if model not in catalog.current().rates:
+            raise _not_listed(model)
+        _check_plan(caller, model)
         page, is_stale = await catalog.page(f"/models/{model}/endpoints")
         await _send(send, {"data": page.data}, is_stale=is_stale)
 
     return guarded(endpoint)
+
+
+def _not_listed(model: str) -> Refusal:
+    return unknown(f"the model `{model[:200]}` is not in the list; GET /api/v1/models has the list")
+
+
+def _check_plan(caller: Caller | None, model: str) -> None:
+    refusing = caller.plan.refusing(model) if caller is not None else None
+    if refusing is not None:
+        raise unknown(f"{refusing} does not include the model `{model[:200]}`; GET /api/v1/models lists those it does")
 
 
 def providers(callers: Callers, catalog: Catalog) -> Endpoint:
@@ -142,19 +215,12 @@ def zdr_endpoints(callers: Callers, catalog: Catalog) -> Endpoint:
     return guarded(endpoint)
 
 
-def _models_of(entries: Iterable[Raw], plan: Plan | None) -> list[Raw]:
-    return [entry for entry in entries if plan is None or plan.allows_all or _includes(plan, _model(entry))]
+def _models_of(models: Sequence[Listed], plan: Plan | None) -> Sequence[Listed]:
+    return models if plan is None or plan.allows_all else [model for model in models if plan.allows(model.id)]
 
 
 def _includes(plan: Plan, model: str | None) -> bool:
     return model is not None and plan.allows(model)
-
-
-def _model(entry: Raw) -> str | None:
-    try:
-        return _decode_model(entry).id
-    except UNREADABLE:
-        return None
 
 
 def _endpoint_model(entry: Raw) -> str | None:
@@ -162,10 +228,6 @@ def _endpoint_model(entry: Raw) -> str | None:
         return _decode_endpoint(entry).model_id
     except UNREADABLE:
         return None
-
-
-def _as_openai_model(entry: Raw) -> Raw:
-    return Raw(b'{"object":"model",' + bytes(entry).lstrip()[1:].lstrip())
 
 
 def _query(scope: Scope) -> dict[str, str]:
@@ -191,5 +253,5 @@ def _whole(query: dict[str, str], name: str, otherwise: int, least: int) -> int:
     return int(text)
 
 
-async def _send(send: Send, body: dict[str, object], *, is_stale: bool) -> None:
+async def _send(send: Send, body: dict[str, object] | Raw, *, is_stale: bool) -> None:
     await send_json(send, msgspec.json.encode(body), [STALE_HEADER] if is_stale else None)

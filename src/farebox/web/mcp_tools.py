@@ -283,7 +283,7 @@ class _Tools:
         if not isinstance(limit, int) or not 1 <= limit <= MODELS_MAX:
             raise invalid(f"limit: a whole number from 1 to {MODELS_MAX}")
         page, _ = await self._agents.catalog.page("/models", ALL_MODELS)
-        listed = [msgspec.json.decode(entry) for entry in page.entries]
+        listed = [msgspec.json.decode(model.entry) for model in page.models]
         found = [
             {
                 "id": model["id"],

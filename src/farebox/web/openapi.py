@@ -246,9 +246,22 @@ def _lists() -> Node:
     author, slug = (_parameter(name, _NAME, "Of the model's id.", "path", required=True) for name in ("author", "slug"))
     modalities = [each for each in filters if each["name"] == "output_modalities"]
     models, many = _ref("ModelList"), (502,)
+    named = {"type": "string", "pattern": "^[^/]+/[^/]+$"}
+    model = _parameter("model", named, "Its id; the slash in it may be encoded.", "path", required=True)
+    paging = (
+        "Clients that send `anthropic-version` get Anthropic's members, too, and page by `after_id` and `before_id`."
+    )
     served = _object({"data": _object({"id": _TEXT, "endpoints": _array(_OPEN)})})
     return {
-        "/models": _get("Models", "Lists", models, many, parameters=[*_PAGE, *filters], security=_PUBLIC),
+        "/models": _get(
+            "Models", "Lists", models, many, parameters=[*_PAGE, *filters], security=_PUBLIC, description=paging
+        ),
+        "/models/{model}": _get(
+            "Model by its id", "Lists", _ref("Model"), (404, 502), parameters=[model], security=_PUBLIC
+        ),
+        "/model/{author}/{slug}": _get(
+            "Model", "Lists", _object({"data": _ref("Model")}), (404, 502), parameters=[author, slug], security=_PUBLIC
+        ),
         "/models/count": _get("Model count", "Lists", _ref("Count"), many, parameters=modalities, security=_PUBLIC),
         "/models/user": _get("Models of the caller", "Lists", models, many, parameters=_PAGE),
         "/models/{author}/{slug}/endpoints": _get(
@@ -341,7 +354,15 @@ def _answers() -> Node:
 
 
 def _records() -> Node:
-    listed = _object({"id": _TEXT, "object": {"type": "string", "enum": ["model"]}, "pricing": _OPEN})
+    listed = _object(
+        {
+            "id": _TEXT,
+            "object": {"type": "string", "enum": ["model"]},
+            "created": _NUMBER,
+            "owned_by": _TEXT,
+            "pricing": _OPEN,
+        }
+    )
     record = {
         **dict.fromkeys(("id", "model", "created_at", "origin", "data_region"), _TEXT),
         **dict.fromkeys(("usage", "total_cost"), _NUMBER),
@@ -359,10 +380,11 @@ def _records() -> Node:
         "is_free_tier": _FLAG,
     }
     return {
+        "Model": listed,
         "ModelList": _object(
             {
                 "object": {"type": "string", "enum": ["list"]},
-                "data": _array(listed),
+                "data": _array(_ref("Model")),
                 "links": _object({"next": _or_null(_TEXT)}),
                 "total_count": _WHOLE,
             }

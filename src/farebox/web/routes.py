@@ -96,6 +96,9 @@ def app(services: Services) -> ASGIApp:
         "/models": catalog.models(callers, services.catalog),
         "/models/count": catalog.count(callers, services.catalog),
         "/models/user": catalog.own_models(callers, services.catalog),
+        "/models/{model}": catalog.model(callers, services.catalog),
+        "/models/{author}/{slug}": catalog.model(callers, services.catalog),
+        "/model/{author}/{slug}": catalog.model_data(callers, services.catalog),
         "/models/{author}/{slug}/endpoints": catalog.model_endpoints(callers, services.catalog),
         "/embeddings/models": catalog.embedding_models(callers, services.catalog),
         "/providers": catalog.providers(callers, services.catalog),
@@ -135,8 +138,12 @@ def app(services: Services) -> ASGIApp:
     callers_own = {path.split("/")[1] for path in (*FORMATS, *under_each_base)}
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
-        if b"%" in scope["raw_path"] and b"%2f" in scope["raw_path"].lower():
-            # No path here has a slash within a name: an encoded one only hides where it leads.
+        if (
+            b"%" in scope["raw_path"]
+            and b"%2f" in scope["raw_path"].lower()
+            and not _MODEL.fullmatch(scope["raw_path"])
+        ):
+            # Nothing else here has a slash within its name: an encoded one only hides where it leads.
             await refuse(scope, receive, send, _nothing_at(scope["raw_path"].decode("latin-1")))
             return
         if scope["path"] not in billable:
@@ -160,6 +167,8 @@ def tidy(path: str) -> str:
     """A path as it was meant: a base URL that ends in a slash, or has the `/v1` that its client adds, doubles them."""
     return _BASE_TWICE.sub(r"\1", _SLASHES.sub("/", path)).rstrip("/") or "/"
 
+_MODEL = re.compile(rb"(?:/api)?/v1/models?/(?:(?!%2f)[^/])+%2f(?:(?!%2f)[^/])+", re.IGNORECASE)
+"""A model's name in one piece, as OpenAI's and Anthropic's clients send it: `/models/openai%2Fgpt-5`."""
 
 _PROBES = ("/healthz", "/readyz", "/metrics")
 """Asked by who watches over the process, under its address."""

@@ -1,0 +1,83 @@
+"""Model lists for Anthropic's clients: their members beside OpenRouter's, and their cursors.
+
+They are told by `anthropic-version`, which Anthropic's API demands and each of its SDKs sends. Shapes: `ModelInfo` and
+`SyncPage` of anthropic 2.13 (PyPI).
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from typing import TypeVar
+
+import msgspec
+from msgspec import Raw
+from starlette.types import Scope
+
+from farebox.core.listing import Listed
+from farebox.core.reading import UNREADABLE
+
+LAST_SECOND = 253_402_300_799
+"""Of the year 9999: no date is later."""
+
+_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
+
+Value = TypeVar("Value")
+
+
+def is_anthropics(scope: Scope) -> bool:
+    """Whether a client of Anthropic's API asks."""
+    return any(name == b"anthropic-version" for name, _ in scope["headers"])
+
+
+def described(model: Listed) -> dict[str, object]:
+    """A model's entry with the members that Anthropic's clients read."""
+    members = _decode_members(model.entry)
+    top = _member(members, "top_provider", dict[str, Raw], {})
+    retires = _day(_member(members, "expiration_date", str, ""))
+    created = _whole(members, "created") or 0
+    return {
+        **members,
+        "type": "model",
+        "display_name": _member(members, "name", str, model.id),
+        "created_at": _rfc3339(created if 0 <= created <= LAST_SECOND else 0),
+        "lifecycle": "deprecated" if retires else "active",
+        "retires_at": retires,
+        "deprecated_at": None,
+        "line": None,
+        "capabilities": None,
+        "max_input_tokens": _whole(members, "context_length"),
+        "max_tokens": _whole(top, "max_completion_tokens"),
+    }
+
+
+def page_of(shown: Sequence[Listed], *, has_more: bool) -> dict[str, object]:
+    """What a page tells beside its `data`."""
+    return {
+        "has_more": has_more,
+        "first_id": shown[0].id if shown else None,
+        "last_id": shown[-1].id if shown else None,
+    }
+
+
+def _member(members: Mapping[str, Raw], name: str, kind: type[Value], otherwise: Value) -> Value:
+    """A member where it is there and of its kind: what else it may be, only its upstream knows."""
+    try:
+        return msgspec.json.decode(members[name], type=kind)
+    except (KeyError, *UNREADABLE):
+        return otherwise
+
+
+def _whole(members: Mapping[str, Raw], name: str) -> int | None:
+    number = _member(members, name, float, 0.5)
+    return int(number) if number.is_integer() else None
+
+
+def _day(text: str) -> str | None:
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        return None
+    return f"{day.isoformat()}T00:00:00Z"
+
+
+def _rfc3339(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
