@@ -1,5 +1,6 @@
 """The upstream's lists, less what a plan does not include, page by page, kept and renewed; a generation's record."""
 
+import http.client
 import json
 import time
 from collections.abc import Iterator
@@ -8,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from farebox.web.routes import FORMATS
 from tests.gateway import Gateway, Response, eventually
 from tests.schemas import assert_accepted
+from tests.test_formats import ORDERS, STREAMED, order
 from tests.upstreams import ENTRIES, HttpUpstream
 
 
@@ -352,18 +355,67 @@ def test_a_generation_is_told_with_its_fare_to_its_own_account(shared_gateway: G
     assert get(shared_gateway, path, second).status == 200
 
 
-def test_a_generation_is_not_there_until_the_upstream_has_it(shared_gateway: Gateway) -> None:
-    path = f"/generation?id={generation_of(shared_gateway, simulate='generation-ms=2000')}"
-    missing = get(shared_gateway, path, shared_gateway.key)
-    assert missing.status == 404
-    assert missing.error["metadata"]["error_type"] == "not_found"
+@pytest.mark.parametrize(
+    ("wire", "is_streamed"), [*((path, False) for path in FORMATS), *((path, True) for path in STREAMED)]
+)
+def test_a_generation_is_there_at_once(shared_gateway: Gateway, wire: str, is_streamed: bool) -> None:
+    headers = {"x-openrouter-simulate": "generation-ms=600000"}
+    generation_id = order(shared_gateway, wire, headers=headers, stream=is_streamed).headers["x-generation-id"]
+    told = get(shared_gateway, f"/generation?id={generation_id}", shared_gateway.key)
+    assert_accepted("GenerationResponse", told.json)
+    record = told.json["data"]
+    line = next(line for line in shared_gateway.orders() if line["generation_id"] == generation_id)
+    assert f'"total_cost":{line["cost_usd"]},'.encode() in told.body
+    assert record["usage"] == record["total_cost"] > 0
+    assert (record["farebox_state"], record["farebox_fare_events"]) == ("posted", 1)
+    assert (record["model"], record["streamed"], record["is_byok"]) == (ORDERS[wire]["model"], is_streamed, False)
+    assert (record["provider_name"], record["latency"]) == (None, None)
+
+
+def test_what_only_the_upstream_knows_is_null_until_it_says_it(shared_gateway: Gateway) -> None:
+    path = f"/generation?id={generation_of(shared_gateway, simulate='generation-ms=3000')}"
+    at_once = get(shared_gateway, path, shared_gateway.key).json["data"]
+    assert (at_once["provider_name"], at_once["finish_reason"]) == (None, None)
+    time.sleep(3.1)
+    later = get(shared_gateway, path, shared_gateway.key).json["data"]
+    assert (later["provider_name"], later["finish_reason"]) == ("FakeProvider", "stop")
+    known = ("id", "model", "streamed", "total_cost", "usage", "tokens_prompt", "tokens_completion", "farebox_fare_usd")
+    assert [at_once[name] for name in known] == [later[name] for name in known]
+    assert set(at_once) == set(later)
+
+
+def test_a_stream_that_is_read_to_its_last_event_has_a_cost(shared_gateway: Gateway) -> None:
+    """Its fare is booked a moment after its last event: a reader that does not wait for the body's end is answered."""
+    for _ in range(5):
+        connection = http.client.HTTPConnection("127.0.0.1", shared_gateway.port, timeout=10)
+        headers = {"authorization": f"Bearer {shared_gateway.key}", "x-openrouter-simulate": "generation-ms=60000"}
+        body = json.dumps({**ORDERS["/chat/completions"], "stream": True})
+        connection.request("POST", "/v1/chat/completions", body, {**headers, "content-type": "application/json"})
+        answer = connection.getresponse()
+        while answer.readline() != b"data: [DONE]\n":
+            pass
+        told = get(shared_gateway, f"/generation?id={answer.headers['x-generation-id']}", shared_gateway.key)
+        assert (told.status, told.json["data"]["farebox_state"]) == (200, "posted")
+        connection.close()
+
+
+def test_an_order_on_the_operators_own_key_costs_its_whole_bill(shared_gateway: Gateway) -> None:
+    path = f"/generation?id={generation_of(shared_gateway, simulate='byok=0.002,generation-ms=60000')}"
+    record = get(shared_gateway, path, shared_gateway.key).json["data"]
+    assert (record["total_cost"], record["is_byok"]) == (0.00200255, False)
+
+
+def test_a_cost_that_nobody_knows_is_neither_a_guess_nor_zero(shared_gateway: Gateway) -> None:
+    generation_id = generation_of(shared_gateway, simulate="usage=missing,generation-ms=2000")
+    path = f"/generation?id={generation_id}"
+    told = get(shared_gateway, path, shared_gateway.key)
+    assert told.status == 404
+    assert "what it cost is not known yet" in told.error["message"]
+    known = told.error["metadata"]
+    assert (known["generation_id"], known["farebox_state"], known["model"]) == (generation_id, "open", "sim/echo")
+    assert float(known["farebox_held_usd"]) > 0
     time.sleep(2.1)
-    assert get(shared_gateway, path, shared_gateway.key).status == 200
-
-
-def test_a_generation_that_is_an_open_question_has_a_cost_and_no_fare_yet(shared_gateway: Gateway) -> None:
-    generation_id = generation_of(shared_gateway, simulate="usage=missing,generation-ms=0")
-    record = get(shared_gateway, f"/generation?id={generation_id}", shared_gateway.key).json["data"]
+    record = get(shared_gateway, path, shared_gateway.key).json["data"]
     assert record["total_cost"] == 2.55e-06
     assert (record["farebox_state"], record["farebox_fare_usd"]) == ("open", None)
 
@@ -384,8 +436,49 @@ def test_a_record_lacks_no_member_and_tells_nothing_of_the_operator(tmp_path: Pa
         record = body["data"]
         assert (record["model"], record["tokens_prompt"], record["tokens_completion"]) == ("a/b-served", 1, 2)
         assert (record["app_id"], record["workspace_id"], record["user_agent"]) == (None, None, None)
-        upstream.is_down = True
-        assert get(gateway, "/generation?id=gen-1", key).status == 502
         assert get(gateway, "/generation?id=gen-2", key).status == 404
         for query in ("", "?id=", "?id=a&id=b"):
             assert get(gateway, f"/generation{query}", key).status == 400
+
+
+def order_of(upstream: HttpUpstream, **usage: Any) -> None:
+    """Let the upstream answer orders with such a usage."""
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hi"}}
+    answer = {"id": "gen-1", "object": "chat.completion", "created": 1, "model": "a/b", "choices": [choice]}
+    told = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, **usage}
+    upstream.answer = [json.dumps({**answer, "usage": told}).encode()]
+    upstream.content_type = "application/json"
+
+
+@pytest.mark.parametrize("trouble", ["down", "silent", "nonsense", "nothing"])
+def test_what_the_books_know_needs_no_upstream(tmp_path: Path, upstream: HttpUpstream, trouble: str) -> None:
+    with serve(tmp_path, upstream, 300) as gateway:
+        key = gateway.new_key("a", "--plan", "paying", "--prepaid", "1")
+        upstream.is_down = trouble == "down"
+        upstream.silent = "/generation" if trouble == "silent" else ""
+        if trouble == "nonsense":
+            upstream.pages["/generation"] = {"data": "none"}
+        upstream.generation_id = "gen-1"
+        order_of(upstream, cost=0.000123)
+        gateway.chat(key, model="a/b")
+        body = get(gateway, "/generation?id=gen-1", key).json
+        assert_accepted("GenerationResponse", body)
+        assert (body["data"]["total_cost"], body["data"]["farebox_fare_events"]) == (0.000123, 13)
+        # Where the books do not know it either, it is the upstream's trouble that is told.
+        upstream.generation_id = "gen-2"
+        order_of(upstream)
+        gateway.chat(key, model="a/b")
+        expected = {"down": 502, "silent": 502, "nonsense": 424, "nothing": 404}[trouble]
+        assert get(gateway, "/generation?id=gen-2", key).status == expected
+
+
+def test_an_order_that_was_refused_cost_nothing(tmp_path: Path, upstream: HttpUpstream) -> None:
+    with serve(tmp_path, upstream, 300) as gateway:
+        key = gateway.new_key("a", "--plan", "paying", "--prepaid", "1")
+        upstream.status, upstream.content_type = 400, "application/json"
+        upstream.answer = [b'{"error":{"code":400,"message":"no"}}']
+        refused = gateway.chat(key, model="a/b")
+        body = get(gateway, f"/generation?id={refused.headers['x-generation-id']}", key).json
+        assert_accepted("GenerationResponse", body)
+        assert (body["data"]["total_cost"], body["data"]["farebox_state"]) == (0, "voided")
+        assert body["data"]["farebox_fare_usd"] is None

@@ -35,20 +35,25 @@ def strangers(shared_gateway: Gateway, request: pytest.FixtureRequest) -> tuple[
     return mine, others
 
 
-def test_a_generation_is_found_by_its_own_account_alone(shared_gateway: Gateway, strangers: tuple[str, str]) -> None:
+@pytest.mark.parametrize("simulate", ["generation-ms=0", "generation-ms=60000", "usage=missing,generation-ms=60000"])
+def test_a_generation_is_found_by_its_own_account_alone(
+    shared_gateway: Gateway, strangers: tuple[str, str], request: pytest.FixtureRequest, simulate: str
+) -> None:
+    """When the upstream has its record, when only the books know of it, and when nobody knows what it cost."""
     mine, others = strangers
-    answer = shared_gateway.chat(mine, "generation-ms=0")
+    answer = shared_gateway.chat(mine, simulate)
     path = f"/v1/generation?id={answer.headers['x-generation-id']}"
-    assert shared_gateway.request("GET", path, headers={"x-api-key": mine}).status == 200
+    own = shared_gateway.request("GET", path, headers={"x-api-key": mine})
+    assert own.status == (404 if "missing" in simulate else 200)
+    assert answer.headers["x-generation-id"] in own.body.decode()
     refused = shared_gateway.request("GET", path, headers={"x-api-key": others})
     nobodys = shared_gateway.request("GET", "/v1/generation?id=gen-0", headers={"x-api-key": others})
     # Nor does the refusal tell that there is one.
     assert refused.body.replace(answer.headers["x-generation-id"].encode(), b"gen-0") == nobodys.body
     assert (refused.status, nobodys.status) == (404, 404)
     # Another key of the same account is no stranger.
-    name = next(each["name"] for each in shared_gateway.cli("account", "list") if each["name"].endswith("alone mine"))
-    second = shared_gateway.cli("key", "create", name)["key"]
-    assert shared_gateway.request("GET", path, headers={"x-api-key": second}).status == 200
+    second = shared_gateway.cli("key", "create", f"{request.node.name} mine")["key"]
+    assert shared_gateway.request("GET", path, headers={"x-api-key": second}).status == own.status
 
 
 @pytest.mark.parametrize("path", FORMATS)

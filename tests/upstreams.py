@@ -16,8 +16,8 @@ ENTRIES: list[dict[str, Any]] = [
 
 @dataclass
 class HttpUpstream:
-    """`pages` by path; `answer` to every order, sent piece by piece. Where `waits` is set, the pieces after the first
-    wait for it."""
+    """`pages` by path, none of them at the path that is `silent`; `answer` to every order, sent piece by piece. Where
+    `waits` is set, the pieces after the first wait for it."""
 
     pages: dict[str, Any] = field(default_factory=dict)
     answer: list[bytes] = field(default_factory=list)
@@ -26,6 +26,7 @@ class HttpUpstream:
     generation_id: str | None = "gen-1"
     waits: Event | None = None
     is_down: bool = False
+    silent: str = ""
     asked: list[str] = field(default_factory=list)
     orders: list[bytes] = field(default_factory=list)
     url: str = ""
@@ -56,6 +57,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.removeprefix("/api/v1")
         self.upstream.asked.append(path)
+        if self.upstream.silent and path.startswith(self.upstream.silent):
+            Event().wait(30)
         page = None if self.upstream.is_down else self.upstream.pages.get(path.partition("?")[0])
         status = 503 if self.upstream.is_down else 404 if page is None else 200
         body = json.dumps(page if page is not None else {"error": {"code": status, "message": "no"}}).encode()

@@ -1,11 +1,13 @@
-"""One generation's record: Farebox's own, joined with the upstream's."""
+"""One generation's record: Farebox's own, joined with the upstream's as soon as that has one."""
 
+import asyncio
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import msgspec
 from msgspec import Raw, Struct
 
-from farebox.core.errors import broken, unknown, unreachable
+from farebox.core.errors import Refusal, broken, unknown, unreachable
 from farebox.core.ledger import HoldRow, Transfer
 from farebox.core.money import format_usd
 from farebox.core.reading import UNREADABLE, is_null
@@ -25,6 +27,17 @@ OPERATORS_OWN = ("app_id", "workspace_id", "user_agent")
 """What tells of the operator's account with the upstream, and not of the caller's order."""
 
 
+RECORD_SECONDS = 2.0
+"""How long the upstream may take to find its record: what the books know is told after that without it."""
+
+SETTLING_SECONDS = 1.0
+SETTLING_PAUSE_SECONDS = 0.05
+"""How long an order's end is waited for, and how often it is looked at: a stream's last event goes out a moment before
+its fare is booked."""
+
+_Found = tuple[HoldRow, Transfer | None]
+
+
 class _Record(Struct):
     data: dict[str, Raw]
 
@@ -40,26 +53,51 @@ class Generations:
         self._upstream = upstream
 
     async def find(self, account: Account, generation_id: str) -> dict[str, object]:
-        """An account's own generation: the upstream's record, and beside it what the caller pays.
+        """An account's own generation: what the books know, the upstream's record where it has one, and what the caller
+        pays.
 
-        `total_cost` is the upstream's. `farebox_fare_usd` and `farebox_fare_events` are null until the order is posted.
+        `total_cost` is the upstream's: its record's, or what its answer said. `is_byok` is false where only the books
+        speak: the caller brought no key. `farebox_fare_usd` and `farebox_fare_events` are null until the order is
+        posted.
 
         Raises:
-            Refusal: 404, it is not the account's, or the upstream has not written it down yet; 502, the upstream
-                cannot be asked now.
+            Refusal: 404, it is not the account's, or neither the books nor the upstream know what it cost yet; 502, the
+                books do not, and the upstream cannot be asked now; 424, it tells what cannot be read.
         """
         found = await self._books.generation(account.id, generation_id)
         if found is None:
-            raise _not_found(generation_id)
-        return _joined(*found, await self._record(generation_id))
+            raise unknown(f"Generation {generation_id[:200]} not found")
+        record: dict[str, Raw] = {}
+        untold: Refusal | None = None
+        try:
+            record = await self._record(generation_id)
+        except Refusal as refusal:
+            untold = refusal
+        hold, end = await self._settled(account, generation_id, found)
+        if untold is not None and end is None:
+            raise _not_known(hold) if untold.status == 404 else untold
+        return _joined(hold, end, record)
+
+    async def _settled(self, account: Account, generation_id: str, found: _Found) -> _Found:
+        """The same, once its order has ended, or after SETTLING_SECONDS."""
+        for _ in range(round(SETTLING_SECONDS / SETTLING_PAUSE_SECONDS)):
+            if found[0].state != "pending":
+                break
+            await asyncio.sleep(SETTLING_PAUSE_SECONDS)
+            found = await self._books.generation(account.id, generation_id) or found
+        return found
 
     async def _record(self, generation_id: str) -> dict[str, Raw]:
+        """Raises Refusal 404, there is none yet; 502, the upstream cannot be asked now; 424, it cannot be read."""
         try:
-            fetched = await self._upstream.fetch("/generation", (("id", generation_id),))
+            async with asyncio.timeout(RECORD_SECONDS):
+                fetched = await self._upstream.fetch("/generation", (("id", generation_id),))
+        except TimeoutError as error:
+            raise unreachable(f"The upstream does not answer within {RECORD_SECONDS:g} s") from error
         except (UpstreamUnreachable, UpstreamBroke) as error:
             raise unreachable(f"The upstream cannot be asked now: {error}") from error
         if fetched.status == 404:
-            raise _not_found(generation_id)
+            raise unknown("The upstream has no record of it yet")
         if fetched.status != 200:
             raise unreachable(f"The upstream answered with status {fetched.status}")
         try:
@@ -68,8 +106,20 @@ class Generations:
             raise broken(f"The upstream's record cannot be read: {error}") from error
 
 
-def _not_found(generation_id: str) -> Exception:
-    return unknown(f"Generation {generation_id[:200]} not found")
+def _not_known(hold: HoldRow) -> Refusal:
+    """OpenRouter's clients take no record without a cost, and an unknown one is neither a guess nor zero."""
+    why = f" ({hold.reason})" if hold.reason else ""
+    return unknown(
+        f"Generation {hold.generation_id}: what it cost is not known yet{why}."
+        f" At most ${format_usd(hold.amount_nanos)} is set aside for it; ask again later",
+        generation_id=hold.generation_id,
+        model=hold.served_model or hold.model,
+        streamed=hold.streamed,
+        tokens_prompt=hold.prompt_tokens,
+        tokens_completion=hold.answer_tokens,
+        farebox_state=hold.state,
+        farebox_held_usd=format_usd(hold.amount_nanos),
+    )
 
 
 def _joined(hold: HoldRow, end: Transfer | None, upstream: dict[str, Raw]) -> dict[str, object]:
@@ -83,7 +133,12 @@ def _joined(hold: HoldRow, end: Transfer | None, upstream: dict[str, Raw]) -> di
         "tokens_completion": hold.answer_tokens,
         "origin": "",
         "data_region": "global",
+        "is_byok": False,
     }
+    if end is not None:
+        # An order that was voided cost nothing.
+        cost = Raw(f"{end.cost or Decimal(0):f}".encode())
+        own |= {"usage": cost, "total_cost": cost}
     told = {name: value for name, value in upstream.items() if not is_null(value)}
     return {
         **dict.fromkeys(NULLABLE),

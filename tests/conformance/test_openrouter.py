@@ -175,10 +175,14 @@ def test_models_of_the_caller(shared_gateway: Gateway, router: OpenRouter) -> No
     assert listed.result.total_count > 5
 
 
-def test_a_generation_is_there_when_the_upstream_has_written_it_down(router: OpenRouter) -> None:
-    answer = router.chat.send(model="sim/echo:generation-ms=2000", messages=HELLO)
-    with pytest.raises(errors.NotFoundResponseError):
-        router.generations.get_generation(id=answer.id)
-    time.sleep(2.1)
-    found = router.generations.get_generation(id=answer.id).data
-    assert (found.total_cost, found.tokens_completion) == (2.55e-06, 3)
+def test_a_generation_is_there_at_once(router: OpenRouter) -> None:
+    answer = router.chat.send(model="sim/echo:generation-ms=3000", messages=HELLO)
+    at_once = router.generations.get_generation(id=answer.id).data
+    assert (at_once.total_cost, at_once.tokens_completion, at_once.provider_name) == (2.55e-06, 3, None)
+    with router.chat.send(model="sim/echo:generation-ms=3000", messages=HELLO, stream=True) as stream:
+        (streamed,) = {chunk.id for chunk in stream}
+    told = router.generations.get_generation(id=streamed).data
+    assert (told.total_cost, told.streamed) == (2.55e-06, True)
+    time.sleep(3.1)
+    later = router.generations.get_generation(id=answer.id).data
+    assert (later.total_cost, later.provider_name) == (2.55e-06, "FakeProvider")

@@ -211,13 +211,15 @@ await check("endpoints, zdr, providers", async () => {
   await rejects(router.endpoints.list({ author: "nobody", slug: "nothing" }), errors.NotFoundResponseError);
 });
 
-await check("generation, when the upstream has written it down", async () => {
+await check("generation, at once and when the upstream has written it down", async () => {
   const { id } = await send({ model: "sim/echo", messages: HELLO });
-  await rejects(router.generations.getGeneration({ id }), errors.NotFoundResponseError);
+  const atOnce = (await router.generations.getGeneration({ id })).data;
+  assert.deepEqual([atOnce.totalCost, atOnce.tokensCompletion, atOnce.providerName], [COST, 3, null]);
   await sleep(400);
   const { data } = await router.generations.getGeneration({ id });
   assert.equal(data.totalCost, COST);
   assert.equal(data.tokensCompletion, 3);
+  assert.equal(data.providerName, "FakeProvider");
   await rejects(poor.generations.getGeneration({ id }), errors.NotFoundResponseError);
 });
 

@@ -40,8 +40,8 @@ def forbidden(message: str) -> Refusal:
     return Refusal(403, "permission_denied", message)
 
 
-def unknown(message: str) -> Refusal:
-    return Refusal(404, "not_found", message)
+def unknown(message: str, **metadata: object) -> Refusal:
+    return Refusal(404, "not_found", message, metadata=metadata)
 
 
 def wrong_method(method: str, allowed: str) -> Refusal:
