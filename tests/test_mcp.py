@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import jsonschema
 import pytest
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
@@ -190,6 +191,68 @@ def test_who_has_no_key_gets_no_further(shared_gateway: Gateway) -> None:
     assert len(shared_gateway.request("POST", "/mcp", ask, good).json["result"]["tools"]) == 6
     for method in ("GET", "DELETE"):
         assert shared_gateway.request(method, "/mcp", headers=good).status == 405
+
+
+LIST = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+BEGIN = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "a", "version": "1"}},
+}
+
+
+@pytest.mark.parametrize("path", ["/mcp", "/mcp/", "/"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"accept": ""},
+        {"accept": "*/*"},
+        {"content-type": "application/json"},
+        {"content-type": "", "accept": "application/json"},
+        {"content-type": "Application/JSON; charset=utf-8", "mcp-protocol-version": ""},
+    ],
+)
+def test_what_a_request_does_not_say_is_no_reason_to_refuse_it(
+    shared_gateway: Gateway, path: str, said: dict[str, str]
+) -> None:
+    headers = {"x-api-key": shared_gateway.key, **said}
+    for message, found in ((LIST, "tools"), (BEGIN, "serverInfo")):
+        answer = shared_gateway.request("POST", path, json.dumps(message).encode(), headers)
+        assert (answer.status, found in answer.json["result"]) == (200, True)
+
+
+def test_what_a_request_says_is_heeded(shared_gateway: Gateway) -> None:
+    for said, status, named in (
+        ({"accept": "text/html"}, 406, "application/json"),
+        ({"content-type": "text/plain"}, 415, "content-type: send application/json, not 'text/plain'"),
+    ):
+        headers = {"x-api-key": shared_gateway.key, **said}
+        refused = shared_gateway.request("POST", "/mcp", json.dumps(LIST).encode(), headers)
+        assert (refused.status, named in refused.json["error"]["message"]) == (status, True)
+
+
+@pytest.mark.parametrize("version", ["2099-01-01", "nonsense", "2025-06-1"])
+def test_a_version_that_is_not_spoken_is_named_with_those_that_are(shared_gateway: Gateway, version: str) -> None:
+    headers = {"x-api-key": shared_gateway.key, "mcp-protocol-version": version}
+    for message in (LIST, BEGIN, {"jsonrpc": "2.0", "method": "notifications/initialized"}):
+        refused = shared_gateway.request("POST", "/mcp", json.dumps(message).encode(), headers)
+        error = refused.json["error"]
+        assert (refused.status, error["code"]) == (400, -32022)
+        assert error["message"].startswith(f"MCP-Protocol-Version: '{version}' is not spoken here; 2024-11-05, ")
+        assert error["data"]["requested"] == version
+    for spoken in error["data"]["supported"]:
+        headers["mcp-protocol-version"] = spoken
+        answer = shared_gateway.request("POST", "/mcp", json.dumps(LIST).encode(), headers)
+        # The newest has no handshake, and wants in each body what that told.
+        assert "tools" in answer.json["result"] if spoken < "2026" else "_meta" in answer.json["error"]["message"]
+
+
+def test_the_tools_schemas_are_json_schemas(shared_gateway: Gateway, key: str) -> None:
+    for tool in with_client(shared_gateway, key, lambda session: session.list_tools()).tools:
+        jsonschema.Draft202012Validator.check_schema(tool.input_schema)
+        jsonschema.Draft202012Validator.check_schema(tool.output_schema)
 
 
 @pytest.mark.parametrize(

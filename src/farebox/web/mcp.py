@@ -15,10 +15,11 @@ from starlette.types import Receive, Scope, Send
 from farebox.accounts import Accounts
 from farebox.batch import Serving
 from farebox.catalog_cache import Catalog
-from farebox.core.errors import unknown, wrong_method
+from farebox.core.errors import unknown, wrong_method, wrong_type
+from farebox.core.headers import HeaderList, read_request_head
 from farebox.ports import Caller, Runs
 from farebox.runs import Runner
-from farebox.web.asgi import Endpoint
+from farebox.web.asgi import JSON, Endpoint
 from farebox.web.callers import caller_of
 
 CALLER = "farebox.caller"
@@ -48,6 +49,7 @@ class Agents:
         if scope["method"] != "POST":
             raise wrong_method(scope["method"], "POST")
         scope[CALLER] = await caller_of(self.serving.callers, scope)
+        scope["headers"] = _spelt_out(scope["headers"])
         await (await self._server())(scope, receive, send)
 
     async def close(self) -> None:
@@ -75,6 +77,20 @@ class Agents:
             if ready.done():
                 raise
             ready.set_exception(error)
+
+
+def _spelt_out(headers: HeaderList) -> HeaderList:
+    """With what a request that says nothing of it accepts and sends, which the SDK wants said, and in small letters.
+
+    Raises:
+        Refusal: 415, it sends something else.
+    """
+    media_type = read_request_head(headers).media_type
+    if media_type not in (b"", JSON[1]):
+        raise wrong_type(f"content-type: send application/json, not {media_type[:80].decode('latin-1')!r}")
+    said = [(name, value) for name, value in headers if value and name != JSON[0]]
+    accepts_all = [] if any(name == b"accept" for name, _ in said) else [(b"accept", b"*/*")]
+    return [*said, JSON, *accepts_all]
 
 
 def caller_in(scope: Mapping[str, object]) -> Caller:

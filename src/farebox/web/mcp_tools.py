@@ -14,6 +14,7 @@ from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.types import (
+    UNSUPPORTED_PROTOCOL_VERSION,
     CallToolRequestParams,
     CallToolResult,
     ListToolsResult,
@@ -22,6 +23,8 @@ from mcp.types import (
     Tool,
     ToolAnnotations,
 )
+from mcp_types.version import KNOWN_PROTOCOL_VERSIONS
+from starlette.types import Receive, Scope, Send
 
 from farebox import __version__
 from farebox.batch import Placed, place
@@ -32,7 +35,7 @@ from farebox.core.money import format_usd
 from farebox.core.runs import CONCURRENCY, CONCURRENCY_MAX
 from farebox.ports import BooksUnavailable, Caller, TooLong
 from farebox.runs import Options
-from farebox.web.asgi import Endpoint
+from farebox.web.asgi import Endpoint, send_refusal
 from farebox.web.mcp import ActorTools, Agents, caller_in
 from farebox.web.platform import ACTOR_ID
 
@@ -204,11 +207,36 @@ async def serving(agents: Agents) -> AsyncIterator[Endpoint]:
     manager = StreamableHTTPSessionManager(
         server, json_response=True, stateless=True, security_settings=security, max_request_body_size=REQUEST_BYTES_MAX
     )
+
+    async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+        version = next((value.decode("latin-1") for name, value in scope["headers"] if name == VERSION), None)
+        if version is not None and version not in KNOWN_PROTOCOL_VERSIONS:
+            await _refuse_version(version[:40], scope, receive, send)
+        else:
+            await manager.handle_request(scope, receive, send)
+
     try:
         async with manager.run():
-            yield manager.handle_request
+            yield endpoint
     finally:
         await tools.close()
+
+
+VERSION = b"mcp-protocol-version"
+
+
+async def _refuse_version(version: str, scope: Scope, receive: Receive, send: Send) -> None:
+    """The SDK takes an unknown version for a new one, and misses what belongs to that in the body."""
+    spoken = ", ".join(KNOWN_PROTOCOL_VERSIONS)
+    refusal = invalid(f"MCP-Protocol-Version: {version!r} is not spoken here; {spoken} are")
+    error = {
+        "code": UNSUPPORTED_PROTOCOL_VERSION,
+        "message": refusal.message,
+        "data": {"supported": KNOWN_PROTOCOL_VERSIONS, "requested": version},
+    }
+    await send_refusal(
+        scope, receive, send, refusal, msgspec.json.encode({"jsonrpc": "2.0", "id": None, "error": error})
+    )
 
 
 class _Tools:
