@@ -89,6 +89,7 @@ def test_a_model_is_answered_from_the_list(shared_gateway: Gateway, base: str, m
 def test_no_name_of_a_model_goes_upstream(tmp_path: Path, upstream: HttpUpstream) -> None:
     upstream.models(*ENTRIES, {**ENTRIES[0], "id": "x/dated", "canonical_slug": "x/dated-2026-01-01"})
     upstream.pages["/embeddings/models"] = {"data": [{**ENTRIES[1], "id": "e/vectors"}, {**ENTRIES[1], "id": "alone"}]}
+    upstream.pages["/embeddings/models"]["data"].append({**ENTRIES[1], "id": "hf.co/e/vectors:Q4"})
     with serve(tmp_path, upstream, 300) as gateway:
         for name, is_what in (
             ("a/b", "a/b"),
@@ -97,8 +98,11 @@ def test_no_name_of_a_model_goes_upstream(tmp_path: Path, upstream: HttpUpstream
             ("x/dated-2026-01-01", "x/dated"),
             ("e/vectors", "e/vectors"),
             ("alone", "alone"),
+            ("hf.co/e/vectors:Q4", "hf.co/e/vectors:Q4"),
         ):
-            assert get(gateway, f"/models/{name.replace('/', '%2F')}").json["id"] == is_what
+            for path in (f"/models/{name}", f"/models/{name.replace('/', '%2F')}"):
+                assert get(gateway, path).json["id"] == is_what
+            assert get(gateway, f"/model/{name}").json["data"]["id"] == is_what
         upstream.asked.clear()
         for name in ("a/b:free", "no/body", "alone:free", "a%2F..%2Fkeys", "../keys", "a/b/c", "%2e%2e/x", "a%252Fb"):
             for path in (f"/models/{name}", f"/model/{name}"):
@@ -124,7 +128,7 @@ def test_a_model_that_is_not_there_is_told_from_a_path_that_is_not(tmp_path: Pat
             "/modles/sim/tiny",
             "/models/sim%2Ftiny/endpoints",
             "/models/sim%2Ftiny%2Fendpoints",
-            "/model/sim",
+            "/model/sim/tiny/endpoints",
         ):
             assert get(gateway, path, narrow).error["message"].startswith("There is nothing at ")
         answer = gateway.request("POST", "/v1/models/sim%2Fecho", headers={"x-api-key": narrow})

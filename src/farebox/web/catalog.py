@@ -158,7 +158,7 @@ def model_data(callers: Callers, catalog: Catalog) -> Endpoint:
 async def _listed(callers: Callers, catalog: Catalog, scope: Scope) -> tuple[Listed, bool]:
     """The model that a path names, and whether its list is stale. Raises Refusal 401, 404, 502."""
     caller = await caller_if_any(callers, scope)
-    name = "/".join(scope["path_params"].values())
+    name: str = scope["path_params"]["model"]
     found, is_stale = await catalog.model(name)
     if found is None:
         raise _not_listed(name)

@@ -246,8 +246,8 @@ def _lists() -> Node:
     author, slug = (_parameter(name, _NAME, "Of the model's id.", "path", required=True) for name in ("author", "slug"))
     modalities = [each for each in filters if each["name"] == "output_modalities"]
     models, many = _ref("ModelList"), (502,)
-    named = {"type": "string", "pattern": "^[^/]+/[^/]+$"}
-    model = _parameter("model", named, "Its id; the slash in it may be encoded.", "path", required=True)
+    named = {"type": "string", "pattern": "^[^/]+(/[^/]+)+$"}
+    model = _parameter("model", named, "Its id; slashes in it may be encoded.", "path", required=True)
     paging = (
         "Clients that send `anthropic-version` get Anthropic's members, too, and page by `after_id` and `before_id`."
     )

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 import msgspec
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -96,10 +97,9 @@ def app(services: Services) -> ASGIApp:
         "/models": catalog.models(callers, services.catalog),
         "/models/count": catalog.count(callers, services.catalog),
         "/models/user": catalog.own_models(callers, services.catalog),
-        "/models/{model}": catalog.model(callers, services.catalog),
-        "/models/{author}/{slug}": catalog.model(callers, services.catalog),
-        "/model/{author}/{slug}": catalog.model_data(callers, services.catalog),
         "/models/{author}/{slug}/endpoints": catalog.model_endpoints(callers, services.catalog),
+        "/models/{model:model}": catalog.model(callers, services.catalog),
+        "/model/{model:model}": catalog.model_data(callers, services.catalog),
         "/embeddings/models": catalog.embedding_models(callers, services.catalog),
         "/providers": catalog.providers(callers, services.catalog),
         "/endpoints/zdr": catalog.zdr_endpoints(callers, services.catalog),
@@ -167,8 +167,23 @@ def tidy(path: str) -> str:
     """A path as it was meant: a base URL that ends in a slash, or has the `/v1` that its client adds, doubles them."""
     return _BASE_TWICE.sub(r"\1", _SLASHES.sub("/", path)).rstrip("/") or "/"
 
-_MODEL = re.compile(rb"(?:/api)?/v1/models?/(?:(?!%2f)[^/])+%2f(?:(?!%2f)[^/])+", re.IGNORECASE)
-"""A model's name in one piece, as OpenAI's and Anthropic's clients send it: `/models/openai%2Fgpt-5`."""
+
+class _ModelName(Convertor[str]):
+    """A model's id in a path, with as many slashes as it has: any that the list hands out."""
+
+    regex = "(?:(?!/endpoints$).)+"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("model", _ModelName())
+
+_MODEL = re.compile(rb"(?:/api)?/v1/models?/[^/]+(?<!%2fendpoints)", re.IGNORECASE)
+"""The same in one piece, as OpenAI's and Anthropic's clients send it: `/models/openai%2Fgpt-5`."""
 
 _PROBES = ("/healthz", "/readyz", "/metrics")
 """Asked by who watches over the process, under its address."""
