@@ -121,7 +121,7 @@ def app(services: Services) -> ASGIApp:
             Route("/healthz", guarded(_healthz), methods=["GET"]),
             # The root, too: the platform's own MCP server is asked there, with `?tools=apify/openrouter`.
             Route("/", agents, methods=["POST", "GET", "DELETE"]),
-            *(Route(path, agents, methods=["POST", "GET", "DELETE"]) for path in ("/mcp", "/mcp/")),
+            Route("/mcp", agents, methods=["POST", "GET", "DELETE"]),
             *(Route(path, each, methods=methods) for path, methods, each in (*managed, *run_api)),
             Route("/metrics", metrics(services.books, services.metrics, services.metrics_token), methods=["GET"]),
             Route("/readyz", guarded(_readyz(services.catalog, services.admission)), methods=["GET"]),
