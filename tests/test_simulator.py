@@ -348,6 +348,7 @@ def test_refusals_on_request(port: int, status: int) -> None:
         ("split=7", lambda body: body.endswith(b"data: [DONE]\n\n")),
         ("comments=2", lambda body: body.startswith(b": OPENROUTER PROCESSING\n\n" * 2)),
         ("first-token-ms=150", lambda body: body.startswith(b": OPENROUTER PROCESSING\n\n")),
+        ("first-token-ms=150,silent", lambda body: body.startswith(b"data: ")),
         ("no-done", lambda body: b"[DONE]" not in body),
         ("no-final-blank", lambda body: body.endswith(b"data: [DONE]")),
         ("defect=role-empty", lambda body: b'"role":""' in body),
@@ -367,6 +368,8 @@ def test_faults_on_request(port: int, fault: str, check: Any) -> None:
 def test_whole_answers_have_faults_too(port: int) -> None:
     assert ask(port, "blank-lines=3").body.startswith(b"\n\n\n{")
     assert ask(port, "comments=1").body.startswith(b": OPENROUTER PROCESSING\n")
+    assert ask(port, "first-token-ms=250").body.startswith(b"\n\n\n{")
+    assert ask(port, "first-token-ms=250,silent").body.startswith(b"{")
     assert ask(port, "choices=empty").json["choices"] == []
     assert "system_fingerprint" not in ask(port, "defect=no-fingerprint").json
     assert ask(port, "cut-at-byte=20").body.endswith(b"(cut)")

@@ -218,8 +218,9 @@ async def _send_slow_whole(
     await send(
         {"type": "http.response.start", "status": 200, "headers": [*head, (b"content-type", b"application/json")]}
     )
-    await _send_part(send, before + b"\n")
-    await asyncio.sleep(pause_seconds)
+    await _send_part(send, before)
+    async for _ in _keep_alives(pause_seconds):
+        await _send_part(send, b"" if asked.silent else b"\n")
     if asked.cut_at_byte is not None:
         await _send_part(send, body[: asked.cut_at_byte])
         await asyncio.sleep(0.05)
@@ -272,12 +273,8 @@ async def _parts(told: list[bytes], comment: bytes, asked: Faults, progress: _Se
     end = b"\r\n" if asked.crlf else b"\r" if asked.cr else b"\n"
     comment += 2 * end
     yield comment * asked.comments
-    waited = 0.0
-    while waited < asked.first_token_ms / 1000:
-        yield comment
-        pause = min(KEEP_ALIVE_SECONDS, asked.first_token_ms / 1000 - waited)
-        await asyncio.sleep(pause)
-        waited += pause
+    async for _ in _keep_alives(asked.first_token_ms / 1000):
+        yield b"" if asked.silent else comment
     extra = {
         "empty-data": b"data:" + 2 * end,
         "retry": b"retry: 3000" + 2 * end,
@@ -297,6 +294,16 @@ async def _parts(told: list[bytes], comment: bytes, asked: Faults, progress: _Se
         is_last = number == len(told) - 1
         yield each.replace(b"\n", end) + (b"" if is_last and asked.no_final_blank else 2 * end)
         progress.events += 1
+
+
+async def _keep_alives(seconds: float) -> AsyncIterator[None]:
+    """Wait; gives each moment at which a caller is to be kept from giving up."""
+    waited = 0.0
+    while waited < seconds:
+        yield
+        pause = min(KEEP_ALIVE_SECONDS, seconds - waited)
+        await asyncio.sleep(pause)
+        waited += pause
 
 
 async def _send_part(send: Send, part: bytes) -> None:

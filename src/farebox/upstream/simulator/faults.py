@@ -16,9 +16,11 @@ class Faults(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=
     head_ms: int = 0
     """Wait before the answer's head."""
     first_token_ms: int = 0
-    """Wait before the first token, sending keep-alive comments."""
+    """Wait before the first token, sending keep-alive comments, or blank lines before a whole answer."""
     token_ms: int = 0
     """Wait between tokens."""
+    silent: bool = False
+    """Send nothing while waiting for the first token."""
     tokens: int | None = None
     """Say this many words instead of an echo."""
     status: int | None = None
