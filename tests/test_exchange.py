@@ -22,7 +22,7 @@ from farebox.core.plans import BUILT_IN
 from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange, Request
 from farebox.identity.keys import KeyCallers, PlansInForce, digest, new_key
-from farebox.ports import BooksUnavailable, Fetched, KeptPrices, Query, UpstreamBroke, UpstreamUnreachable
+from farebox.ports import BooksUnavailable, Fetched, KeptPrices, Query, UpstreamBroke, UpstreamUnreachable, Waiting
 from farebox.testing import Break, MemoryStore, Pause, Script, ScriptedUpstream, Silence
 
 USD = 10**9
@@ -101,6 +101,7 @@ def play(
     store: MemoryStore | None = None,
     streaming: Streaming | None = None,
     wire: Format = chat,
+    waiting: Waiting | None = None,
     **request: Any,
 ) -> Result:
     """One order, from a new account with `paid_in`."""
@@ -127,7 +128,8 @@ def play(
         async def read_body() -> bytes:
             return body.encode()
 
-        given = Request("/chat/completions", wire, RequestHead((token or key,), {"x-title": "t"}), read_body)
+        head = RequestHead((token or key,), {"x-title": "t"})
+        given = Request("/chat/completions", wire, head, read_body, waiting=waiting)
         try:
             async with exchange.open(given) as answer:
                 result.answer = answer

@@ -68,6 +68,9 @@ def test_a_simulated_fault(hasty: Gateway, path: str, fault: str, streamed: bool
     assert (f"{answer.status}", state_of(hasty, name)) == (cell.split(", ")[0], cell.split(", ")[-1])
     if answer.status != 200:
         error_type(path, answer)
+    elif "error" in cell and not streamed:
+        assert "error" in answer.json
+        assert "x-farebox-fare-usd" not in answer.headers
     elif "error" in cell:
         last = [event for event in answer.body.split(b"\n\n") if event.strip() and not event.startswith(b":")][-1]
         assert _is_error(path, json.loads(last.split(b"data: ")[-1]))

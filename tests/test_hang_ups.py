@@ -105,4 +105,7 @@ def test_who_leaves_while_it_sends_has_ordered_nothing(gateway: Gateway) -> None
             leave(gateway, path, gateway.key, part, "")
     assert gateway.chat().status == 200
     assert [line["what"] for line in gateway.orders()] == ["fare"]
-    assert "rror" not in gateway.stop().replace(gateway.banner, "")
+    said = gateway.stop().replace(gateway.banner, "")
+    assert '"level":"error"' not in said
+    assert "Traceback" not in said
+    assert said.count('"status":499') == len(ORDERS) * 3

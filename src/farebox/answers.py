@@ -7,13 +7,17 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from time import monotonic
 
-from farebox.core.errors import Refusal, broken
+import msgspec
+from msgspec import Struct
+
+from farebox.core.errors import Refusal, broken, error_type_of
 from farebox.core.headers import HeaderList
 from farebox.core.ledger import KEY_LIFE_US, HoldRow, KeptAnswer, Settled
 from farebox.core.meter import Meter
+from farebox.core.reading import before_json
 from farebox.core.usage import Nothing, Verdict
 from farebox.deadlines import Deadlines
-from farebox.ports import BooksUnavailable, Ledger, Reply, UpstreamBroke
+from farebox.ports import BooksUnavailable, Ledger, Reply, UpstreamBroke, Waiting
 
 EVENT_STREAM = "text/event-stream"
 
@@ -87,9 +91,17 @@ class Answer:
     """
 
     def __init__(
-        self, reply: Reply, meter: Meter, streaming: Streaming, answer_cap: int | None, *, is_kept: bool = False
+        self,
+        reply: Reply,
+        meter: Meter,
+        streaming: Streaming,
+        answer_cap: int | None,
+        waiting: Waiting | None = None,
+        *,
+        is_kept: bool = False,
     ) -> None:
         self._reply = reply
+        self._waiting = waiting
         self._streaming = streaming
         self._drain: _Drain | None = None
         self._is_over = False
@@ -110,9 +122,7 @@ class Answer:
         headers = list(self._reply.headers)
         if self._reply.generation_id is None:
             headers += _named(self._meter.progress.generation_id)
-        if self._answer_cap is not None:
-            headers.append((ANSWER_CAP_HEADER, b"%d" % self._answer_cap))
-        return headers
+        return headers + cap_header(self._answer_cap)
 
     def hang_up(self) -> None:
         """The caller has gone: `events` ends soon, or goes on to the stream's end for the sake of its cost."""
@@ -140,7 +150,7 @@ class Answer:
             Refusal: 424, what came is no answer.
         """
         try:
-            body = await self._reply.read()
+            body = await self._body()
         except UpstreamBroke as error:
             if self.is_refusal:
                 return b""
@@ -156,6 +166,24 @@ class Answer:
             self._kept.add(body)
             self._kept.is_whole = True
         return body
+
+    async def _body(self) -> bytes:
+        """All of the body; what comes before its JSON goes on meanwhile, where somebody waits for it."""
+        if self._waiting is None or self.is_refusal or self._reply.is_complete:
+            return await self._reply.read()
+        self._waiting.head_came(lambda: self.headers)
+        rest = b""
+        try:
+            while data := await self._reply.chunk():
+                lines, rest = before_json(rest + data)
+                if lines:
+                    self._waiting.pass_on(lines)
+                if rest and rest != b":":
+                    break
+            body = rest + await self._reply.read()
+        finally:
+            lines = self._waiting.answer_came()
+        return lines + body
 
     def kept(self, hold_id: str) -> KeptAnswer | None:
         """The answer that was sent on, where it was to be kept, came to its end, and is not too long."""
@@ -204,13 +232,24 @@ class Answer:
         return self._meter.error_event(broken(f"{why[:1].upper()}{why[1:]}. {SHELVED}"))
 
     async def read_to_identity(self) -> None:
-        """Read a stream up to the first event that names its generation, where the upstream's head did not."""
+        """Read a stream up to the first event that names its generation, where the upstream's head did not. Comments
+        before that go on, where somebody waits."""
+        waiting = self._waiting
+        if waiting is not None:
+            waiting.head_came(lambda: self.headers)
         try:
             while not self._meter.progress.generation_id and (data := await self._reply.chunk()):
-                if chunk := self._meter.feed(data):
+                if not (chunk := self._meter.feed(data)):
+                    continue
+                if waiting is not None and not self._meter.told:
+                    waiting.pass_on(chunk)
+                else:
                     self._early.append(chunk)
         except UpstreamBroke:
             return  # `events` meets the same break and tells the caller
+        finally:
+            if waiting is not None and (comments := waiting.answer_came()):
+                self._early.insert(0, comments)
 
     def verdict(self) -> Verdict:
         """What the exchange says about its cost, so far."""
@@ -268,11 +307,37 @@ class Replay:
         yield self._body
 
 
+def cap_header(answer_cap: int | None) -> HeaderList:
+    """The header that tells an answer cap, where it was lowered."""
+    return [] if answer_cap is None else [(ANSWER_CAP_HEADER, b"%d" % answer_cap)]
+
+
 def _named(generation_id: str | None) -> HeaderList:
     """The header that names a generation; none for an id that would break it."""
     if not generation_id or not generation_id.isascii() or not generation_id.isprintable():
         return []
     return [(b"x-generation-id", generation_id.encode())]
+
+
+class _Told(Struct):
+    error: dict[str, object]
+
+
+def upstream_refusal(answer: Answer | Replay, body: bytes | None) -> Refusal:
+    """An upstream's refusal, which cost nothing. `body` is what the format made of its body, None where that failed."""
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers}
+    error: dict[str, object] = {}
+    if body is not None:
+        error = msgspec.json.decode(body, type=_Told).error
+    message = str(error.get("message") or f"The upstream refused with status {answer.status}")
+    metadata = error.get("metadata")
+    return Refusal(
+        answer.status,
+        error_type_of(answer.status),
+        message,
+        headers,
+        {key: value for key, value in metadata.items() if key != "error_type"} if isinstance(metadata, dict) else {},
+    )
 
 
 FORGET_SECONDS = 3600

@@ -186,6 +186,7 @@ async def running(settings: Settings, admission: Admission, host: Host = stand_a
             settings.metrics_token.get_secret_value() if settings.metrics_token else None,
             frozenset(host.lower().encode() for host in settings.allowed_hosts),
             tuple(settings.allowed_origins),
+            settings.silence_seconds,
         )
 
 

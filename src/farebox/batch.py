@@ -6,12 +6,11 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-import msgspec
 from msgspec import Struct
 
-from farebox.answers import Answer, Replay
+from farebox.answers import upstream_refusal
 from farebox.core.batch import BatchOrder, BatchResult, answered, refused
-from farebox.core.errors import BROKEN_STATUS, Refusal, error_type_of, too_many, unaffordable
+from farebox.core.errors import BROKEN_STATUS, Refusal, too_many, unaffordable
 from farebox.core.formats import Format
 from farebox.core.headers import RequestHead
 from farebox.core.intake import read_order
@@ -99,7 +98,7 @@ async def place(serving: Serving, caller: Caller, path: str, body: bytes, idempo
     except BooksUnavailable as error:
         raise too_many(f"Try again shortly: {error}", BOOKS_RETRY_SECONDS) from error
     if answer.is_refusal:
-        raise _upstreams(answer, wire.typed_refusal(answer.status, said))
+        raise upstream_refusal(answer, wire.typed_refusal(answer.status, said))
     generation_id = dict(answer.headers).get(b"x-generation-id", b"").decode() or None
     return Placed(generation_id, said, await _fare(serving.books, caller, generation_id))
 
@@ -238,24 +237,3 @@ def _wait_seconds(refusal: Refusal, tries: int) -> float | None:
     if refusal.status not in REPEATED and (refusal.status != 409 or after is None):
         return None
     return min(after if after is not None else RETRY_FIRST_SECONDS * 2 ** (tries - 1), RETRY_LONGEST_SECONDS)
-
-
-class _Told(Struct):
-    error: dict[str, object]
-
-
-def _upstreams(answer: Answer | Replay, body: bytes | None) -> Refusal:
-    """An upstream's refusal, which cost nothing."""
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers}
-    error: dict[str, object] = {}
-    if body is not None:
-        error = msgspec.json.decode(body, type=_Told).error
-    message = str(error.get("message") or f"The upstream refused with status {answer.status}")
-    metadata = error.get("metadata")
-    return Refusal(
-        answer.status,
-        error_type_of(answer.status),
-        message,
-        headers,
-        {key: value for key, value in metadata.items() if key != "error_type"} if isinstance(metadata, dict) else {},
-    )

@@ -15,7 +15,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from farebox.admission import Admission
-from farebox.answers import KEPT_BYTES_MAX, SHELVED, Answer, Replay, Streaming
+from farebox.answers import KEPT_BYTES_MAX, SHELVED, Answer, Replay, Streaming, cap_header
 from farebox.core.allowances import Exceeded
 from farebox.core.errors import (
     Refusal,
@@ -56,6 +56,7 @@ from farebox.late import Late
 from farebox.ports import (
     BooksUnavailable,
     Caller,
+    CallerGone,
     Callers,
     Ledger,
     Passage,
@@ -64,6 +65,7 @@ from farebox.ports import (
     Upstream,
     UpstreamBroke,
     UpstreamUnreachable,
+    Waiting,
 )
 
 IDEMPOTENCY_KEY_MAX = 255
@@ -71,16 +73,20 @@ IDEMPOTENCY_KEY_MAX = 255
 REPEAT_SECONDS = 1
 """When to ask again for an answer that is still being made."""
 
+GONE_STATUS = 499
+"""What proxies log of a request whose sender left before its answer."""
+
 
 class Request(Struct, frozen=True):
-    """What came in, undecided. `read_body` raises Refusal 400, 408, 413 or 415; `caller` is who asks, where that is
-    known without a credential."""
+    """What came in, undecided. `read_body` raises CallerGone, and Refusal 400, 408, 413 or 415; `caller` is who asks,
+    where that is known without a credential; `waiting` is told how far the answer is, where somebody waits for it."""
 
     path: str
     wire: Format
     head: RequestHead
     read_body: Callable[[], Awaitable[bytes]]
     caller: Caller | None = None
+    waiting: Waiting | None = None
 
 
 class _HeldOrder(Struct, frozen=True):
@@ -146,6 +152,7 @@ class Exchange:
 
         Raises:
             Refusal: it was not served. Never one that a client retries once the upstream may have accepted it.
+            CallerGone: it was not sent to the upstream.
         """
         passage = Passage(request.path, request.head, time.time_ns())
         try:
@@ -168,6 +175,9 @@ class Exchange:
         except BooksUnavailable:
             passage.status, passage.error_type = 429, "books_unavailable"
             raise
+        except CallerGone:
+            passage.status, passage.error_type = GONE_STATUS, "caller_gone"
+            raise
         finally:
             passage.ended_ns = time.time_ns()
             self._telemetry.saw(passage)
@@ -177,17 +187,21 @@ class Exchange:
         """Forward an order whose money is set aside, and settle however the block is left."""
         order = held.order
         meter = Meter(request.wire, Progress("", order.model, self._now_us() // 1_000_000, request.head.client))
-        verdict: Verdict = Unknown("the order was sent and not answered")
+        verdict: Verdict = Nothing()
         answer: Answer | None = None
         passage.hold_id, passage.held_ns = held.hold_id, time.time_ns()
         try:
+            if request.waiting is not None:
+                request.waiting.sending(cap_header(held.answer_cap), streamed=order.asked.streamed)
+            verdict = Unknown("the order was sent and not answered")
             reply = await self._forward(request, order)
             if isinstance(reply, _Unanswered):
                 verdict = reply.verdict
                 raise reply.refusal
             passage.head_ns = time.time_ns()
             meter.identify(reply.generation_id)
-            answer = Answer(reply, meter, self._streaming, held.answer_cap, is_kept=bool(request.head.idempotency_key))
+            is_kept = bool(request.head.idempotency_key)
+            answer = Answer(reply, meter, self._streaming, held.answer_cap, request.waiting, is_kept=is_kept)
             try:
                 await self._name_generation(held.hold_id, reply, answer, meter)
                 passage.given_ns = time.time_ns()

@@ -1,6 +1,6 @@
 """Everything Farebox needs from the world, on one page."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Literal, Protocol
 
@@ -495,6 +495,26 @@ class Callers(Protocol):
             Refusal: 401, nobody; 403, somebody who may not order here; 429, that cannot be told now.
             BooksUnavailable: nobody can be looked up.
         """
+
+
+class CallerGone(Exception):  # noqa: N818
+    """The caller hung up: nobody waits for the answer any more."""
+
+
+class Waiting(Protocol):
+    """A caller who waits for an order's answer, and is told how far it is."""
+
+    def sending(self, headers: HeaderList, *, streamed: bool) -> None:
+        """The order goes to the upstream now; `headers` are ours, whatever becomes of it. Raises CallerGone."""
+
+    def head_came(self, headers: Callable[[], HeaderList]) -> None:
+        """The upstream has taken up the order, and its answer is still to come. `headers` gives those of its head."""
+
+    def pass_on(self, lines: bytes) -> None:
+        """Blank lines or comments with which the upstream asks for patience."""
+
+    def answer_came(self) -> bytes:
+        """The wait is over. Gives those lines that have not gone on, to stand before the answer."""
 
 
 class Passage(Struct):

@@ -95,6 +95,14 @@ class Settings(BaseSettings):
         default=300, gt=0, description="Deadline from the order sent to an answer's head."
     )
     no_data_seconds: float = Field(default=120, gt=0, description="Deadline between two pieces of an answer.")
+    silence_seconds: float = Field(
+        default=0,
+        ge=0,
+        description="How long a caller whose order was sent may hear nothing: after that it gets a blank line (in a"
+        " stream: a comment), and again whenever it was silent so long. For upstreams that send none themselves, behind"
+        " proxies that give up on who is silent; 15 suits most. From the first on, what goes wrong is told in an answer"
+        " of status 200. 0: none are sent.",
+    )
     connections_max: int = Field(default=10_000, ge=1, description="Connections that one process keeps open at once.")
     keep_alive_seconds: int = Field(
         default=75,

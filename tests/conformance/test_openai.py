@@ -49,6 +49,23 @@ def test_whole(client: openai.OpenAI) -> None:
     assert answer.usage.model_extra["cost"] == 2.55e-06
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_short_timeout_waits_for_a_slow_answer_as_it_would_upstream(shared_gateway: Gateway, streamed: bool) -> None:
+    name = f"patient {streamed}"
+    key = shared_gateway.new_key(name, "--plan", "paying", "--prepaid", "1")
+    # Without an id in the head, so that a stream's comments come before it is known which generation it is.
+    simulate = {"X-OpenRouter-Simulate": "first-token-ms=6000,no-generation-header"}
+    with openai.OpenAI(base_url=shared_gateway.base, api_key=key, timeout=2, default_headers=simulate) as client:
+        if streamed:
+            stream = client.chat.completions.create(model="sim/echo", messages=HELLO, stream=True)
+            text = "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
+        else:
+            answer = client.chat.completions.create(model="sim/echo", messages=HELLO)
+            text = answer.choices[0].message.content or ""
+    assert text == "You said: Hello"
+    assert [line["what"] for line in shared_gateway.orders(name)] == ["fare"]
+
+
 @pytest.mark.parametrize("usage", ["separate", "delta", "merged"])
 def test_streamed(client: openai.OpenAI, usage: str) -> None:
     chunks = list(

@@ -38,3 +38,17 @@ def skip_to_json(body: bytes) -> bytes:
         _, _, text = text.partition(b"\n")
         text = text.lstrip()
     return text
+
+
+def before_json(text: bytes) -> tuple[bytes, bytes]:
+    """What has come of an answer, in two: the blank lines before its JSON, where comments have become blank lines, too;
+    and the rest, which is JSON, or `:` where a comment has not come to its line's end."""
+    rest = skip_to_json(text)
+    before = text[: len(text) - len(rest)]
+    if not before:
+        return b"", rest
+    is_cut = not rest and before.rpartition(b"\n")[2].lstrip().startswith(b":")
+    return _COMMENT.sub(b"", before), b":" if is_cut else rest
+
+
+_COMMENT = re.compile(rb":[^\n]*")

@@ -23,8 +23,11 @@ BODY_IS_READ = "farebox.body_is_read"
 """Set in the scope when a request's body has come to its end."""
 
 
-class CallerGone(Exception):  # noqa: N818 - the word of the house
-    """The caller hung up while it was sending."""
+EVENT_STREAM = [
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
 
 
 async def wait_until_gone(receive: Receive) -> None:

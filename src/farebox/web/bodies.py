@@ -9,7 +9,8 @@ from starlette.types import Receive, Scope
 from farebox.core.errors import invalid, too_large, too_slow, wrong_type
 from farebox.core.headers import RequestHead
 from farebox.deadlines import Deadlines
-from farebox.web.asgi import BODY_IS_READ, CallerGone
+from farebox.ports import CallerGone
+from farebox.web.asgi import BODY_IS_READ
 
 _JSON = b"application/json"
 

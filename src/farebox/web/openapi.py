@@ -137,8 +137,8 @@ def _order(summary: str, request: str, answer: str, *, streamed: bool) -> Node:
 
 _ANSWER_HEADERS: Node = {
     "X-Generation-Id": {"description": "The upstream's name for it.", "schema": _TEXT},
-    "X-Farebox-Fare-Events": {"description": "Whole answers: events of $0.00001 charged.", "schema": _WHOLE},
-    "X-Farebox-Fare-Usd": {"description": "Whole answers: what is charged, in USD.", "schema": _NUMBER},
+    "X-Farebox-Fare-Events": {"description": "Quick whole answers: events of $0.00001 charged.", "schema": _WHOLE},
+    "X-Farebox-Fare-Usd": {"description": "Quick whole answers: what is charged, in USD.", "schema": _NUMBER},
     "X-Farebox-Answer-Cap": {
         "description": "The answer's cap, where the balance covers no longer one.",
         "schema": _WHOLE,

@@ -8,8 +8,8 @@ from starlette.types import Receive, Scope, Send
 
 from farebox.core.errors import Refusal, broken, too_many
 from farebox.core.formats import Format, chat
-from farebox.ports import BooksUnavailable
-from farebox.web.asgi import CallerGone, Endpoint, send_refusal
+from farebox.ports import BooksUnavailable, CallerGone
+from farebox.web.asgi import Endpoint, send_refusal
 
 log = logging.getLogger("farebox")
 
@@ -65,10 +65,11 @@ class guarded:  # noqa: N801 - reads as the function that it is
         except Exception as error:
             if BEGUN in scope:
                 raise
-            await refuse(scope, receive, send, _refusal_of(error), self._wire)
+            await refuse(scope, receive, send, refusal_of(error), self._wire)
 
 
-def _refusal_of(error: Exception) -> Refusal:
+def refusal_of(error: Exception) -> Refusal:
+    """What a caller is told of an error; one that nobody foresaw is logged."""
     match error:
         case Refusal():
             return error

@@ -1,31 +1,29 @@
 """The billable endpoints: an exchange, and its answer sent on as it comes."""
 
 import asyncio
+import time
 
 from starlette.types import Receive, Scope, Send
 
-from farebox.answers import Answer, Replay
-from farebox.core.errors import Refusal, error_type_of
-from farebox.core.formats import Format
+from farebox.answers import Answer, Replay, upstream_refusal
+from farebox.core.errors import Refusal, broken, error_type_of
+from farebox.core.formats import Format, Progress
 from farebox.core.headers import HeaderList, read_request_head
 from farebox.core.ledger import Settled
 from farebox.core.money import format_usd
 from farebox.crash import crash_point
 from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange, Request
-from farebox.web.asgi import JSON, Endpoint, send_body, send_start, send_whole, wait_until_gone
+from farebox.web.asgi import JSON, Endpoint, send_body, send_whole, wait_until_gone
 from farebox.web.bodies import BodyBounds, read_body
-from farebox.web.refusals import BEGUN, guarded
-
-_EVENT_STREAM = [
-    (b"content-type", b"text/event-stream"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-]
+from farebox.web.refusals import BEGUN, guarded, refusal_of
+from farebox.web.waiting import WaitingCaller
 
 
-def relay(exchange: Exchange, path: str, wire: Format, bounds: BodyBounds, deadlines: Deadlines) -> Endpoint:
-    """The endpoint that serves orders in one format; `path` is the upstream's."""
+def relay(
+    exchange: Exchange, path: str, wire: Format, bounds: BodyBounds, deadlines: Deadlines, silence_seconds: float
+) -> Endpoint:
+    """The endpoint that serves orders in one format; `path` is the upstream's. `silence_seconds`: see WaitingCaller."""
 
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         head = read_request_head(scope["headers"])
@@ -33,39 +31,65 @@ def relay(exchange: Exchange, path: str, wire: Format, bounds: BodyBounds, deadl
         async def body() -> bytes:
             return await read_body(scope, receive, head, bounds.bytes_max, bounds.seconds, deadlines)
 
-        request = Request(path, wire, head, body)
-        async with exchange.open(request) as answer:
-            if answer.is_stream:
-                scope[BEGUN] = True
-                crash_point("send:before")
-                await _send_events(answer, receive, send)
-            else:
-                whole = await answer.read()
-        if not answer.is_stream:
-            crash_point("send:before")
-        if answer.is_stream:
-            await send_body(send, b"")
-        elif answer.is_refusal:
-            typed = wire.typed_refusal(answer.status, whole)
-            if typed is None:
-                raise _worded(answer, whole)
-            await send_whole(send, answer.status, [JSON, *answer.headers], typed)
-        else:
-            headers = [JSON, *answer.headers, *_fare_headers(answer.settled)]
-            await send_whole(send, answer.status, headers, whole)
+        waiting = WaitingCaller(receive, send, deadlines, silence_seconds)
+        request = Request(path, wire, head, body, waiting=waiting)
+        try:
+            await _serve(exchange, request, waiting, scope, receive, send)
+        except Exception as error:
+            if BEGUN in scope or not waiting.has_begun:
+                raise
+            # 200 is said already: what is said now, no client repeats.
+            await waiting.end(_in_band(refusal_of(error), wire, waiting, head.client))
+        finally:
+            waiting.close()
         crash_point("send:after")
 
     return guarded(endpoint, wire)
 
 
-async def _send_events(answer: Answer | Replay, receive: Receive, send: Send) -> None:
+async def _serve(
+    exchange: Exchange, request: Request, waiting: WaitingCaller, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Answer an order; what is raised is still to be told, unless BEGUN is set."""
+    async with exchange.open(request) as answer:
+        is_stream = answer.is_stream and (waiting.is_streamed or not waiting.has_begun)
+        if is_stream:
+            scope[BEGUN] = True
+            crash_point("send:before")
+            await _send_events(answer, receive, send, waiting)
+        else:
+            whole = await answer.read()
+    if is_stream:
+        await waiting.end(b"")
+        return
+    crash_point("send:before")
+    if answer.is_refusal:
+        typed = request.wire.typed_refusal(answer.status, whole)
+        if typed is None:
+            raise _worded(answer, whole)
+        if waiting.has_begun:
+            raise upstream_refusal(answer, typed)
+        await send_whole(send, answer.status, [JSON, *answer.headers], typed)
+    elif not waiting.has_begun:
+        headers = [JSON, *answer.headers, *_fare_headers(answer.settled)]
+        await send_whole(send, answer.status, headers, whole)
+    elif waiting.is_streamed:
+        raise broken("The upstream answered with something that is not the stream that was ordered")
+    else:
+        await waiting.end(whole)
+
+
+async def _send_events(answer: Answer | Replay, receive: Receive, send: Send, waiting: WaitingCaller) -> None:
     """Send events until the stream's end or the caller's; the body's end is left to be sent when all is booked."""
     gone = asyncio.create_task(wait_until_gone(receive))
     gone.add_done_callback(lambda task: None if task.cancelled() else answer.hang_up())
+    is_kept_from_silence = waiting.is_kept_from_silence
     try:
-        await send_start(send, 200, [*_EVENT_STREAM, *answer.headers])
+        await waiting.begin_stream(answer.headers)
         async for chunk in answer.events():
             await send_body(send, chunk, more=True)
+            if is_kept_from_silence:
+                waiting.touch()
     except asyncio.CancelledError:
         # The server stops, and this answer's grace is over.
         await send_body(send, answer.break_off("the gateway is stopping"), more=True)
@@ -96,3 +120,10 @@ def _worded(answer: Answer | Replay, body: bytes) -> Refusal:
 
 
 _EXCERPT_BYTES = 300
+
+
+def _in_band(refusal: Refusal, wire: Format, waiting: WaitingCaller, client: str) -> bytes:
+    """A refusal that comes after its answer's head."""
+    if waiting.is_streamed:
+        return wire.error_event(refusal, Progress("", "", int(time.time()), client))
+    return wire.refusal_body(refusal)

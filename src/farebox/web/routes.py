@@ -82,14 +82,15 @@ class Services:
     platform: Platform | None
     metrics_token: str | None
     hosts: frozenset[bytes]
-    origins: tuple[str, ...] = ()
+    origins: tuple[str, ...]
+    silence_seconds: float
 
 
 def app(services: Services) -> ASGIApp:
     """Every path. Orders go straight to their endpoint: through the router and its middleware each costs 17 us more."""
     callers = services.callers
     orders = {
-        path: relay(services.exchange, path, wire, services.bounds, services.deadlines)
+        path: relay(services.exchange, path, wire, services.bounds, services.deadlines, services.silence_seconds)
         for path, wire in FORMATS.items()
     }
     billable = {base + path: endpoint for path, endpoint in orders.items() for base in BASES}
