@@ -14,6 +14,8 @@ from farebox.web.routes import FORMATS
 from tests.gateway import Gateway, Response, eventually
 from tests.test_formats import order
 from tests.test_server import raw_order
+from tests.test_trouble import locked
+from tests.test_waiting import Asked, in_band
 
 
 def test_a_stop_ends_cleanly(gateway: Gateway) -> None:
@@ -46,6 +48,43 @@ def test_a_stop_ends_running_streams_in_words_and_loses_nothing(
         (order,) = gateway.orders()
         assert "the gateway is stopping" in order["what"]
         assert order["generation_id"]
+        gateway.audit()
+
+
+@pytest.mark.parametrize(("simulate", "status"), [("head-ms=20000", 424), ("first-token-ms=20000", 200)])
+def test_a_stop_ends_orders_that_wait_for_their_answer_in_words_that_nobody_repeats(
+    tmp_path: Path, simulate: str, status: int
+) -> None:
+    places = [*((path, False) for path in FORMATS), *((path, True) for path in FORMATS if status == 424)]
+    with Gateway(tmp_path, FAREBOX_GRACE_SECONDS="0") as gateway:
+        asked = [
+            Asked(gateway, path, gateway.key, simulate, streamed=streamed and path != "/embeddings")
+            for path, streamed in places
+        ]
+        if status == 200:
+            assert [order.head().status for order in asked] == [200] * len(asked)
+        else:
+            eventually(lambda: gateway.cli("audit")["orders"]["pending"] == len(asked))
+        gateway.process.send_signal(signal.SIGTERM)
+        for (path, _), order in zip(places, asked, strict=True):
+            answer = order.answer()
+            assert answer.status == status
+            assert "stopping" in in_band(path, answer.body)["message"]
+        assert gateway.process.wait(timeout=20) == 0
+        assert {line["what"][:12] for line in gateway.orders()} == {"held (open: "}
+        gateway.audit()
+
+
+def test_a_stop_tells_orders_that_wait_for_the_books_to_come_back(tmp_path: Path) -> None:
+    with Gateway(tmp_path, FAREBOX_GRACE_SECONDS="0") as gateway:
+        with locked(gateway, 2):
+            asked = Asked(gateway, "/responses", gateway.key, "", streamed=False)
+            time.sleep(0.5)  # it waits for the books now
+            gateway.process.send_signal(signal.SIGTERM)
+            refused = asked.answer()
+        assert (refused.status, refused.headers["retry-after"]) == (429, "1")
+        assert gateway.process.wait(timeout=20) == 0
+        assert [line["what"] for line in gateway.orders()] in ([], ["not served"])
         gateway.audit()
 
 

@@ -5,8 +5,8 @@ import time
 
 from starlette.types import Receive, Scope, Send
 
-from farebox.answers import Answer, Replay, upstream_refusal
-from farebox.core.errors import Refusal, broken, error_type_of
+from farebox.answers import SHELVED, Answer, Replay, upstream_refusal
+from farebox.core.errors import Refusal, broken, error_type_of, too_many
 from farebox.core.formats import Format, Progress
 from farebox.core.headers import HeaderList, read_request_head
 from farebox.core.ledger import Settled
@@ -18,6 +18,8 @@ from farebox.web.asgi import JSON, Endpoint, send_body, send_whole, wait_until_g
 from farebox.web.bodies import BodyBounds, read_body
 from farebox.web.refusals import BEGUN, guarded, refusal_of
 from farebox.web.waiting import WaitingCaller
+
+STOPPED_RETRY_SECONDS = 1
 
 
 def relay(
@@ -51,14 +53,20 @@ async def _serve(
     exchange: Exchange, request: Request, waiting: WaitingCaller, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Answer an order; what is raised is still to be told, unless BEGUN is set."""
-    async with exchange.open(request) as answer:
-        is_stream = answer.is_stream and (waiting.is_streamed or not waiting.has_begun)
-        if is_stream:
-            scope[BEGUN] = True
-            crash_point("send:before")
-            await _send_events(answer, receive, send, waiting)
-        else:
-            whole = await answer.read()
+    try:
+        async with exchange.open(request) as answer:
+            is_stream = answer.is_stream and (waiting.is_streamed or not waiting.has_begun)
+            if is_stream:
+                scope[BEGUN] = True
+                crash_point("send:before")
+                await _send_events(answer, receive, send, waiting)
+            else:
+                whole = await answer.read()
+    except asyncio.CancelledError as error:
+        if BEGUN in scope:
+            raise
+        # The server stops, and the order's grace is over. Nobody words it if we do not: it would become a 500.
+        raise _stopped(waiting) from error
     if is_stream:
         await waiting.end(b"")
         return
@@ -120,6 +128,12 @@ def _worded(answer: Answer | Replay, body: bytes) -> Refusal:
 
 
 _EXCERPT_BYTES = 300
+
+
+def _stopped(waiting: WaitingCaller) -> Refusal:
+    if not waiting.was_sent:
+        return too_many("This gateway is stopping", STOPPED_RETRY_SECONDS)
+    return broken(f"The gateway is stopping. {SHELVED}")
 
 
 def _in_band(refusal: Refusal, wire: Format, waiting: WaitingCaller, client: str) -> bytes:
