@@ -362,7 +362,7 @@ def test_deadlines_end_what_hangs(tmp_path: Path) -> None:
             "nothing came for"
             in events_of(g.chat(simulate="stall-at-event=2", stream=True).body)[-1]["error"]["message"]
         )
-        assert g.chat(simulate="first-token-ms=20000").status == 424
+        assert g.chat(simulate="first-token-ms=20000,silent").status == 424
         half = (
             f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {g.key}\r\ncontent-length: 9\r\n"
         )
