@@ -19,6 +19,15 @@ def starts_with(value: Raw, start: bytes) -> bool:
     return bytes(memoryview(value)[: len(start)]) == start
 
 
+Number = int | float
+"""A number where a whole one is wanted: JSON has one type for both (RFC 8259, 6), and clients write `4096.0`."""
+
+
+def as_whole(number: Number) -> int | None:
+    """The whole number that it is, `4096` for `4096.0`; None for one with a fraction."""
+    return None if number % 1 else int(number)
+
+
 def json_path_error(error: Exception) -> str:
     """A decoding error as its reader would word it: the field first, then what is wrong with it."""
     if isinstance(error, RecursionError):

@@ -9,7 +9,7 @@ from farebox.core.batch import ORDERS_MAX, BatchOrder, read_entry, split_lines
 from farebox.core.errors import Refusal
 from farebox.core.formats import Format
 from farebox.core.money import parse_usd
-from farebox.core.reading import UNREADABLE, json_path_error, starts_with
+from farebox.core.reading import UNREADABLE, Number, as_whole, json_path_error, starts_with
 
 CONCURRENCY = 8
 CONCURRENCY_MAX = 64
@@ -27,7 +27,7 @@ class _Input(Struct, rename="camel"):
     """Members that are not known are let pass, as the platform does."""
 
     requests: Raw | UnsetType = UNSET
-    concurrency: int | None = None
+    concurrency: Number | None = None
     max_total_charge_usd: Raw | UnsetType = UNSET
 
 
@@ -45,9 +45,9 @@ def read_input(body: bytes, wires: Mapping[str, Format]) -> RunInput:
         read = _decode_input(body.strip() or b"{}")
     except UNREADABLE as error:
         raise _wrong(json_path_error(error)) from error
-    concurrency = CONCURRENCY if read.concurrency is None else read.concurrency
-    if not 1 <= concurrency <= CONCURRENCY_MAX:
-        raise _wrong(f"concurrency: a whole number from 1 to {CONCURRENCY_MAX}, not {concurrency}")
+    concurrency = CONCURRENCY if read.concurrency is None else as_whole(read.concurrency)
+    if concurrency is None or not 1 <= concurrency <= CONCURRENCY_MAX:
+        raise _wrong(f"concurrency: a whole number from 1 to {CONCURRENCY_MAX}, not {read.concurrency}")
     entries = [] if read.requests is UNSET else _entries(read.requests)
     if len(entries) > ORDERS_MAX:
         raise _wrong(f"requests: {len(entries)} orders; a run has {ORDERS_MAX} at most")

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from farebox.core.errors import Refusal
-from farebox.core.reading import UNREADABLE, json_path_error
+from farebox.core.reading import UNREADABLE, Number, as_whole, json_path_error
 from farebox.ports import Record, Runs
 from farebox.run_events import COUNT_MAX, RunEvents
 from farebox.web.asgi import JSON
@@ -24,7 +24,7 @@ MESSAGE_MAX = 10_000
 
 class _Charge(Struct, rename="camel"):
     event_name: str
-    count: int
+    count: Number
     request_id: str | None = None
 
 
@@ -68,13 +68,14 @@ class ActorCalls:
             asked = _decode_charge(await call.body())
         except UNREADABLE as error:
             raise Refusal(400, "invalid-request", f"The body is not a charge: {json_path_error(error)}") from error
-        if not 1 <= asked.count <= COUNT_MAX:
+        count = as_whole(asked.count)
+        if count is None or not 1 <= count <= COUNT_MAX:
             raise Refusal(400, "invalid-request", f"count: a whole number from 1 to {COUNT_MAX}, not {asked.count}")
         key = call.head.idempotency_key.decode("latin-1")
         if len(key) > KEY_LENGTH_MAX or not key.isprintable():
             message = f"idempotency-key: at most {KEY_LENGTH_MAX} printable characters"
             raise Refusal(400, "invalid-idempotency-key", message)
-        await self._events.charge(call.caller, run, asked.event_name, asked.count, key)
+        await self._events.charge(call.caller, run, asked.event_name, count, key)
         return Answered(_CREATED, 201)
 
     async def _update(self, call: Call) -> Answered:

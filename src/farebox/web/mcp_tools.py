@@ -32,6 +32,7 @@ from farebox.catalog_cache import ALL_MODELS
 from farebox.core.batch import usage_of
 from farebox.core.errors import Refusal, invalid, unknown
 from farebox.core.money import format_usd
+from farebox.core.reading import Number, as_whole
 from farebox.core.runs import CONCURRENCY, CONCURRENCY_MAX
 from farebox.ports import BooksUnavailable, Caller, TooLong
 from farebox.runs import Options
@@ -40,6 +41,7 @@ from farebox.web.mcp import ActorTools, Agents, caller_in
 from farebox.web.platform import ACTOR_ID
 
 MODELS_MAX = 200
+MAX_TOKENS_MAX = 10**9
 REQUEST_BYTES_MAX = 32 * 1024 * 1024
 
 Arguments = dict[str, Any]
@@ -287,7 +289,10 @@ class _Tools:
         if asked.get("system"):
             messages.insert(0, {"role": "system", "content": _text(asked, "system")})
         body: dict[str, object] = {"model": _text(asked, "model"), "messages": messages}
-        body |= {name: asked[name] for name in ("max_tokens", "temperature") if asked.get(name) is not None}
+        if asked.get("max_tokens") is not None:
+            body["max_tokens"] = _number(asked, "max_tokens", 0, 1, MAX_TOKENS_MAX)
+        if asked.get("temperature") is not None:
+            body["temperature"] = asked["temperature"]
         placed = await self._place(context, "/chat/completions", body)
         answer = msgspec.json.decode(placed.body)
         choice = (answer.get("choices") or [{}])[0]
@@ -306,10 +311,8 @@ class _Tools:
 
     async def _list_models(self, context: Context, asked: Arguments) -> tuple[str, dict[str, Any]]:
         caller = _caller(context)
-        limit = asked.get("limit", MODELS_MAX)
+        limit = _number(asked, "limit", MODELS_MAX, 1, MODELS_MAX)
         search = str(asked.get("search") or "").lower()
-        if not isinstance(limit, int) or not 1 <= limit <= MODELS_MAX:
-            raise invalid(f"limit: a whole number from 1 to {MODELS_MAX}")
         page, _ = await self._agents.catalog.page("/models", ALL_MODELS)
         listed = [msgspec.json.decode(model.entry) for model in page.models]
         found = [
@@ -384,8 +387,9 @@ class _Actor:
 
 
 def _number(asked: Arguments, name: str, default: int, least: int, most: int) -> int:
-    value = asked.get(name, default)
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+    given = asked.get(name, default)
+    value = as_whole(given) if isinstance(given, Number) and not isinstance(given, bool) else None
+    if value is None or not least <= value <= most:
         raise invalid(f"{name}: a whole number from {least} to {most}")
     return value
 

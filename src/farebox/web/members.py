@@ -56,14 +56,14 @@ def flag_of(fields: Fields, name: str) -> bool | None:
 
 
 def number_of(raw: Raw, name: str) -> str:
-    """A number as plain text, however it was written."""
+    """A number as plain text, however it was written: `100.0` and `1e2` are `100`."""
     try:
         given = msgspec.json.decode(raw, type=Decimal)
     except UNREADABLE as error:
         raise invalid(f"{name}: write a number") from error
     if not given.is_finite() or not -_DIGITS_MAX < given.adjusted() < _DIGITS_MAX:
         raise invalid(f"{name}: {given:.3e} is no amount or count")
-    return format(given, "f")
+    return format(given.to_integral_value() if given == given.to_integral_value() else given, "f")
 
 
 def amount_of(fields: Fields, name: str) -> int | None:

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Raw
 
 from farebox.core.errors import invalid
-from farebox.core.reading import UNREADABLE, is_null, json_path_error
+from farebox.core.reading import UNREADABLE, Number, as_whole, is_null, json_path_error
 
 T = TypeVar("T")
 
@@ -39,11 +39,14 @@ def named_models(model: str | None, models: Iterable[str] | None) -> tuple[str, 
     return named
 
 
-def check_counts(**counts: int | None) -> None:
-    """Raises Refusal 400 for one that is there and below 1."""
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise invalid(f"{name}: {value} is not a whole number above zero")
+def count(name: str, number: Number | None) -> int | None:
+    """A count that a request may give. Raises Refusal 400 for one below 1, or with a fraction."""
+    if number is None:
+        return None
+    value = as_whole(number)
+    if value is None or value < 1:
+        raise invalid(f"{name}: {number} is not a whole number above zero")
+    return value
 
 
 def is_premium(models: Iterable[str], tier: str | None) -> bool:
@@ -64,7 +67,7 @@ def with_caps(body: bytes, names: tuple[str, ...], answer_tokens: int) -> bytes:
     cap = Raw(b"%d" % answer_tokens)
     present = [name for name in names if name in fields and not is_null(fields[name])]
     for name in present:
-        if int(bytes(fields[name])) > answer_tokens:
+        if float(bytes(fields[name])) > answer_tokens:
             fields[name] = cap
     if not present:
         fields[names[0]] = cap

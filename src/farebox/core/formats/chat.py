@@ -10,7 +10,7 @@ from farebox.core.errors import Refusal, broken, invalid
 from farebox.core.formats import PASS, Asked, Progress, Seen
 from farebox.core.formats.asking import (
     TOOL_PROMPT_TOKENS,
-    check_counts,
+    count,
     decoded,
     is_premium,
     named_models,
@@ -21,7 +21,7 @@ from farebox.core.formats.chat_strict import Chunk, Result, StrictUsage, mend_an
 from farebox.core.formats.envelope import error_in_band, refusal_body, typed_refusal
 from farebox.core.formats.mending import cost_in, decode_fields, without_object
 from farebox.core.formats.whole import see_whole
-from farebox.core.reading import UNREADABLE, is_null, json_path_error
+from farebox.core.reading import UNREADABLE, Number, is_null, json_path_error
 from farebox.core.sse import data_event, event_data
 from farebox.core.usage import read_cost
 
@@ -53,9 +53,9 @@ class _Request(Struct):
     messages: list[_Message] | None = None
     prompt: str | list[str] | None = None
     stream: bool | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    n: int | None = None
+    max_tokens: Number | None = None
+    max_completion_tokens: Number | None = None
+    n: Number | None = None
     tools: list[_Tool] | None = None
     plugins: list[Raw] | None = None
     web_search_options: Raw | UnsetType = UNSET
@@ -81,9 +81,9 @@ def read(body: bytes) -> Asked:
         raise invalid("messages: give a list of messages")
     if request.messages is not None and not request.messages:
         raise invalid("messages: the list is empty; give at least one message")
-    caps = {name: getattr(request, name) for name in CAPS}
-    check_counts(n=request.n, **caps)
-    if request.n is not None and request.n > ANSWERS_MAX:
+    caps = [cap for name in CAPS if (cap := count(name, getattr(request, name))) is not None]
+    answers = count("n", request.n) or 1
+    if answers > ANSWERS_MAX:
         raise invalid(f"n: {request.n} answers are more than the {ANSWERS_MAX} that can be asked at once")
 
     picture_bytes, images, is_open = _measure(request.messages or [])
@@ -91,8 +91,8 @@ def read(body: bytes) -> Asked:
     return Asked(
         models=models,
         streamed=request.stream is True,
-        answer_tokens=max((cap for cap in caps.values() if cap is not None), default=None),
-        answers=request.n or 1,
+        answer_tokens=max(caps, default=None),
+        answers=answers,
         prompt_bytes=len(body) - picture_bytes + (TOOL_PROMPT_TOKENS if request.tools else 0),
         images=images,
         prompts=len(request.prompt) or 1 if isinstance(request.prompt, list) else 1,

@@ -23,7 +23,7 @@ from farebox.core.formats.mending import (
     mend_member,
 )
 from farebox.core.formats.whole import see_whole
-from farebox.core.reading import UNREADABLE, is_null, json_path_error
+from farebox.core.reading import UNREADABLE, Number, as_whole, is_null, json_path_error
 from farebox.core.sse import data_event
 from farebox.core.usage import read_cost
 
@@ -46,7 +46,11 @@ class _Multimodal(Struct):
 
 
 _decode_request = msgspec.json.Decoder(_Request).decode
-_decode_input = msgspec.json.Decoder(str | list[str | int | list[int] | _Multimodal]).decode
+_Inputs = list[str | int | list[int] | _Multimodal]
+_Given = str | _Inputs
+
+_decode_input = msgspec.json.Decoder(_Given).decode
+_decode_numbers = msgspec.json.Decoder(list[Number | list[Number]]).decode
 
 
 def read(body: bytes) -> Asked:
@@ -59,10 +63,7 @@ def read(body: bytes) -> Asked:
     models = named_models(request.model, None)
     if request.input is UNSET or is_null(request.input):
         raise invalid("input: give a text or a list of texts")
-    try:
-        given = _decode_input(request.input)
-    except UNREADABLE as error:
-        raise invalid(f"input: {json_path_error(error).removeprefix('the body: ')}") from error
+    given = _read_input(request.input)
     inputs = given if isinstance(given, list) else [given]
     if not inputs or any(each in ("", []) for each in inputs):
         raise invalid("input: it is empty; give at least one text, none of them empty")
@@ -79,6 +80,29 @@ def read(body: bytes) -> Asked:
         prompt_is_open=any(part.type not in ("text", "image_url") for part in parts),
         is_premium=is_premium(models, request.service_tier),
     )
+
+
+def _read_input(raw: Raw) -> _Given:
+    try:
+        given: _Given = _decode_input(raw)
+        return given
+    except UNREADABLE as error:
+        tokens = _whole_tokens(raw)
+        if tokens is None:
+            raise invalid(f"input: {json_path_error(error).removeprefix('the body: ')}") from error
+        return tokens
+
+
+def _whole_tokens(raw: Raw) -> _Inputs | None:
+    """Tokens of which some are written as `1.0`; None where it is anything else."""
+    try:
+        given = _decode_numbers(raw)
+    except UNREADABLE:
+        return None
+    prompts = (each if isinstance(each, list) else [each] for each in given)
+    if any(as_whole(token) is None for prompt in prompts for token in prompt):
+        return None
+    return [[int(token) for token in each] if isinstance(each, list) else int(each) for each in given]
 
 
 def capped(body: bytes, answer_tokens: int) -> bytes:

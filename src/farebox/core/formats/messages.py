@@ -12,7 +12,7 @@ from farebox.core.errors import Refusal, broken, invalid
 from farebox.core.formats import PASS, Asked, Progress, Seen
 from farebox.core.formats.asking import (
     TOOL_PROMPT_TOKENS,
-    check_counts,
+    count,
     decoded,
     is_premium,
     named_models,
@@ -33,7 +33,7 @@ from farebox.core.formats.mending import (
 )
 from farebox.core.formats.messages_errors import error_of, refusal_body, refusal_error, status_of, typed_refusal
 from farebox.core.formats.whole import see_whole
-from farebox.core.reading import UNREADABLE, is_null, json_path_error
+from farebox.core.reading import UNREADABLE, Number, is_null, json_path_error
 from farebox.core.sse import data_event, event_data, event_name, named_event
 from farebox.core.usage import read_cost
 
@@ -74,7 +74,7 @@ class _Request(Struct):
     models: list[str] | None = None
     fallbacks: list[_Fallback] | None = None
     stream: bool | None = None
-    max_tokens: int | None = None
+    max_tokens: Number | None = None
     tools: list[_Tool] | None = None
     plugins: list[Raw] | None = None
     mcp_servers: list[Raw] | None = None
@@ -100,7 +100,7 @@ def read(body: bytes) -> Asked:
     models = named_models(request.model, request.models or [each.model for each in request.fallbacks or ()])
     if not request.messages:
         raise invalid("messages: the list is empty; give at least one message")
-    check_counts(max_tokens=request.max_tokens)
+    answer_tokens = count("max_tokens", request.max_tokens)
     picture_bytes, images, is_open = 0, 0, False
     for message in request.messages:
         measured = _measure(bytes(message.content))
@@ -109,7 +109,7 @@ def read(body: bytes) -> Asked:
     return Asked(
         models=models,
         streamed=request.stream is True,
-        answer_tokens=request.max_tokens,
+        answer_tokens=answer_tokens,
         prompt_bytes=len(body) - picture_bytes + (TOOL_PROMPT_TOKENS if request.tools else 0),
         images=images,
         prompt_is_open=is_open

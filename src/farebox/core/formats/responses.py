@@ -13,7 +13,7 @@ from farebox.core.errors import BROKEN_STATUS, Refusal, broken, invalid
 from farebox.core.formats import PASS, Asked, Progress, Seen
 from farebox.core.formats.asking import (
     TOOL_PROMPT_TOKENS,
-    check_counts,
+    count,
     decoded,
     is_premium,
     named_models,
@@ -24,7 +24,7 @@ from farebox.core.formats.envelope import LooseError, read_error, refusal_body, 
 from farebox.core.formats.mending import NULL, cost_in, decode_fields, without_object
 from farebox.core.formats.responses_strict import Answer, Usage, mend_answer, mend_event
 from farebox.core.formats.whole import see_whole
-from farebox.core.reading import UNREADABLE, is_null, json_path_error, starts_with
+from farebox.core.reading import UNREADABLE, Number, is_null, json_path_error, starts_with
 from farebox.core.sse import comment_event, data_event, event_data
 from farebox.core.usage import read_cost
 
@@ -67,7 +67,7 @@ class _Request(Struct):
     model: str | None = None
     models: list[str] | None = None
     stream: bool | None = None
-    max_output_tokens: int | None = None
+    max_output_tokens: Number | None = None
     tools: list[_Tool] | None = None
     plugins: list[Raw] | None = None
     prompt: Raw | UnsetType = UNSET
@@ -92,7 +92,7 @@ def read(body: bytes) -> Asked:
     request = decoded(_decode_request, body)
     models = named_models(request.model, request.models)
     _check_stateless(request)
-    check_counts(max_output_tokens=request.max_output_tokens)
+    answer_tokens = count("max_output_tokens", request.max_output_tokens)
     has_template = request.prompt is not UNSET and not is_null(request.prompt)
     if (request.input is UNSET or is_null(request.input)) and not has_template:
         raise invalid("input: give a text or a list of items")
@@ -101,7 +101,7 @@ def read(body: bytes) -> Asked:
     return Asked(
         models=models,
         streamed=request.stream is True,
-        answer_tokens=request.max_output_tokens,
+        answer_tokens=answer_tokens,
         prompt_bytes=len(body) - picture_bytes + (TOOL_PROMPT_TOKENS if request.tools else 0),
         images=images,
         prompt_is_open=is_open or served_tools or has_template or bool(request.plugins) or searches(models),

@@ -7,9 +7,10 @@ from msgspec import Raw, Struct
 
 from farebox.core.errors import Refusal, invalid
 from farebox.core.formats.envelope import refusal_body
+from farebox.core.reading import Number
 from farebox.upstream.simulator.faults import Faults
 from farebox.upstream.simulator.models import PROVIDER
-from farebox.upstream.simulator.talk import CREATED, Said, Talk, Tool, Turn, cost_members, data, first_tool
+from farebox.upstream.simulator.talk import CREATED, Said, Talk, Tool, Turn, cost_members, data, first_tool, least_cap
 
 __all__ = ["COMMENT", "events", "read", "refused", "whole"]
 
@@ -44,8 +45,8 @@ class _Request(Struct):
     model: str | None = None
     models: list[str] | None = None
     stream: bool | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
+    max_tokens: Number | None = None
+    max_completion_tokens: Number | None = None
     modalities: list[str] | None = None
     tools: list[_Tool] | None = None
     tool_choice: Raw = Raw(b"null")
@@ -62,14 +63,13 @@ def read(body: bytes) -> Talk:
     if request.messages is not None and not request.messages:
         raise invalid("messages: Array must contain at least 1 element(s)")
     messages = request.messages or [_Message("user", request.prompt)]
-    caps = [cap for cap in (request.max_tokens, request.max_completion_tokens) if cap]
     functions = [tool.function for tool in request.tools or () if tool.function]
     tools = [Tool(each.name, tuple(each.parameters.get("properties", {}))) for each in functions]
     return Talk(
         (*([request.model] if request.model else []), *(request.models or [])),
         tuple(_turn(message) for message in messages),
         streamed=request.stream is True,
-        cap=min(caps) if caps else None,
+        cap=least_cap(max_tokens=request.max_tokens, max_completion_tokens=request.max_completion_tokens),
         tool=first_tool(tools, request.tool_choice),
         wants_picture="image" in (request.modalities or ()),
     )

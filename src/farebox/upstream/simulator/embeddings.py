@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from farebox.core.errors import Refusal, invalid
 from farebox.core.formats.envelope import refusal_body
+from farebox.core.reading import Number, as_whole
 from farebox.upstream.simulator.faults import Faults
 from farebox.upstream.simulator.models import Model
 from farebox.upstream.simulator.talk import Said, cost_members, tokens_of
@@ -21,9 +22,9 @@ DIMENSIONS_MAX = 4096
 class Request(Struct):
     """What the simulator reads."""
 
-    input: str | list[str | int | list[int] | dict[str, Any]]
+    input: str | list[str | Number | list[Number] | dict[str, Any]]
     model: str
-    dimensions: int | None = None
+    dimensions: Number | None = None
     encoding_format: str = "float"
 
 
@@ -35,7 +36,8 @@ def read(body: bytes) -> Request:
     request = _decode(body)
     if not request.input:
         raise invalid("input: must not be empty")
-    if request.dimensions is not None and not 0 < request.dimensions <= DIMENSIONS_MAX:
+    wanted = request.dimensions
+    if wanted is not None and not (0 < wanted <= DIMENSIONS_MAX and as_whole(wanted)):
         raise invalid(f"dimensions: must be between 1 and {DIMENSIONS_MAX}")
     if request.encoding_format not in ("float", "base64"):
         raise invalid("encoding_format: must be float or base64")
@@ -45,8 +47,8 @@ def read(body: bytes) -> Request:
 def embed(request: Request, model: Model) -> Said:
     """The vectors of what was given, one for each."""
     given = request.input
-    inputs: list[Any] = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
-    size = request.dimensions or DIMENSIONS
+    inputs: list[Any] = given if isinstance(given, list) and not isinstance(given[0], Number) else [given]
+    size = int(request.dimensions or DIMENSIONS)
     tokens = sum(len(each) if isinstance(each, list) else tokens_of(str(each)) for each in inputs)
     return Said(model, tokens, vectors=tuple(_vector(str(each), size) for each in inputs))
 

@@ -7,9 +7,10 @@ from msgspec import Raw, Struct
 
 from farebox.core.errors import Refusal, invalid
 from farebox.core.formats import messages
+from farebox.core.reading import Number
 from farebox.upstream.simulator.faults import Faults
 from farebox.upstream.simulator.models import PROVIDER
-from farebox.upstream.simulator.talk import Said, Talk, Tool, Turn, cost_members, data, first_tool
+from farebox.upstream.simulator.talk import Said, Talk, Tool, Turn, cost_members, data, first_tool, least_cap
 
 __all__ = ["COMMENT", "events", "read", "refused", "whole"]
 
@@ -48,7 +49,7 @@ class _Request(Struct):
     fallbacks: list[_Fallback] | None = None
     system: str | list[_Block] | None = None
     stream: bool | None = None
-    max_tokens: int | None = None
+    max_tokens: Number | None = None
     tools: list[_Tool] | None = None
     tool_choice: Raw = Raw(b"null")
 
@@ -69,7 +70,7 @@ def read(body: bytes) -> Talk:
         (request.model, *(request.models or []), *(each.model for each in request.fallbacks or ())),
         tuple(_turn(message) for message in [*system, *request.messages]),
         streamed=request.stream is True,
-        cap=request.max_tokens,
+        cap=least_cap(max_tokens=request.max_tokens),
         tool=first_tool(tools, request.tool_choice),
     )
 

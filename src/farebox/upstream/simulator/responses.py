@@ -7,8 +7,9 @@ from msgspec import Raw, Struct
 
 from farebox.core.errors import Refusal, invalid
 from farebox.core.formats.envelope import refusal_body
+from farebox.core.reading import Number
 from farebox.upstream.simulator.faults import Faults
-from farebox.upstream.simulator.talk import CREATED, Said, Talk, Tool, Turn, cost_members, data, first_tool
+from farebox.upstream.simulator.talk import CREATED, Said, Talk, Tool, Turn, cost_members, data, first_tool, least_cap
 
 __all__ = ["COMMENT", "events", "read", "refused", "whole"]
 
@@ -42,7 +43,7 @@ class _Request(Struct):
     models: list[str] | None = None
     instructions: str | None = None
     stream: bool | None = None
-    max_output_tokens: int | None = None
+    max_output_tokens: Number | None = None
     modalities: list[str] | None = None
     tools: list[_Tool] | None = None
     tool_choice: Raw = Raw(b"null")
@@ -69,7 +70,7 @@ def read(body: bytes) -> Talk:
         (*([request.model] if request.model else []), *(request.models or [])),
         (*system, *(_turn(item) for item in items)),
         streamed=request.stream is True,
-        cap=request.max_output_tokens,
+        cap=least_cap(max_output_tokens=request.max_output_tokens),
         tool=first_tool(tools, request.tool_choice),
         wants_picture="image" in (request.modalities or ()),
     )

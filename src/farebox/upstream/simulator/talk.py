@@ -7,6 +7,8 @@ from decimal import Decimal
 import msgspec
 from msgspec import Raw
 
+from farebox.core.errors import invalid
+from farebox.core.reading import Number, as_whole
 from farebox.upstream.simulator.faults import Faults
 from farebox.upstream.simulator.models import Model
 
@@ -123,6 +125,18 @@ def cost_members(said: Said, faults: Faults, prompt: str, completions: str) -> d
             f"upstream_inference_{completions}_cost": Raw(number_of(said.cost() - prompt_cost).encode()),
         },
     }
+
+
+def least_cap(**caps: Number | None) -> int | None:
+    """The least of the caps that a request gives. Raises Refusal for one with a fraction."""
+    found: list[int] = []
+    for name, number in caps.items():
+        if number:
+            cap = as_whole(number)
+            if cap is None:
+                raise invalid(f"{name}: Expected integer, received float")
+            found.append(cap)
+    return min(found, default=None)
 
 
 def number_of(amount: Decimal) -> str:
