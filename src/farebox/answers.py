@@ -22,7 +22,7 @@ from farebox.ports import BooksUnavailable, Ledger, Reply, UpstreamBroke, Waitin
 EVENT_STREAM = "text/event-stream"
 
 ANSWER_CAP_HEADER = b"x-farebox-answer-cap"
-"""Tells the answer cap, in tokens, that an order got because the balance did not cover more."""
+"""Tells the answer cap, in tokens, that an order got because its plan, its balance or a limit allows no more."""
 
 REPLAYED_HEADER = (b"idempotency-replayed", b"true")
 """On an answer that was kept, and is given again under the key of its order."""

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from msgspec import Struct
 
-from farebox.answers import upstream_refusal
+from farebox.answers import ANSWER_CAP_HEADER, upstream_refusal
 from farebox.core.batch import BatchOrder, BatchResult, answered, refused
 from farebox.core.errors import BROKEN_STATUS, Refusal, too_many, unaffordable
 from farebox.core.formats import Format
@@ -73,11 +73,13 @@ class Serving(Struct, frozen=True):
 
 
 class Placed(Struct, frozen=True):
-    """A whole order that was answered. `end` charges its fare, and is None while what it cost is not known."""
+    """A whole order that was answered. `end` charges its fare, and is None while what it cost is not known;
+    `answer_cap` is there where the answer's cap was lowered."""
 
     generation_id: str | None
     body: bytes
     end: Transfer | None
+    answer_cap: int | None = None
 
 
 async def place(serving: Serving, caller: Caller, path: str, body: bytes, idempotency_key: bytes = b"") -> Placed:
@@ -99,8 +101,11 @@ async def place(serving: Serving, caller: Caller, path: str, body: bytes, idempo
         raise too_many(f"Try again shortly: {error}", BOOKS_RETRY_SECONDS) from error
     if answer.is_refusal:
         raise upstream_refusal(answer, wire.typed_refusal(answer.status, said))
-    generation_id = dict(answer.headers).get(b"x-generation-id", b"").decode() or None
-    return Placed(generation_id, said, await _fare(serving.books, caller, generation_id))
+    headers = dict(answer.headers)
+    generation_id = headers.get(b"x-generation-id", b"").decode() or None
+    cap = headers.get(ANSWER_CAP_HEADER)
+    end = await _fare(serving.books, caller, generation_id)
+    return Placed(generation_id, said, end, None if cap is None else int(cap))
 
 
 async def _fare(books: Books, caller: Caller, generation_id: str | None) -> Transfer | None:
@@ -186,7 +191,7 @@ class Batch:
         except Refusal as refusal:
             return refused(order, refusal), 0
         charged_nanos = placed.end.amount_nanos if placed.end is not None else 0
-        return answered(order, placed.generation_id, placed.body, placed.end), charged_nanos
+        return answered(order, placed.generation_id, placed.body, placed.end, placed.answer_cap), charged_nanos
 
     async def _set_aside(self, order: BatchOrder) -> int:
         """What the order can cost, within the batch's own limit. Waits where orders on their way may leave enough."""

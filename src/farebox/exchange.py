@@ -90,12 +90,11 @@ class Request(Struct, frozen=True):
 
 
 class _HeldOrder(Struct, frozen=True):
-    """An order whose money is set aside; `answer_cap` where that was less than it can cost."""
+    """An order whose money is set aside, capped to that where it was less than it can cost."""
 
     hold_id: str
     order: Order
     outside: Outside | None = None
-    answer_cap: int | None = None
 
 
 class _Unanswered(Struct, frozen=True):
@@ -192,7 +191,7 @@ class Exchange:
         passage.hold_id, passage.held_ns = held.hold_id, time.time_ns()
         try:
             if request.waiting is not None:
-                request.waiting.sending(cap_header(held.answer_cap), streamed=order.asked.streamed)
+                request.waiting.sending(cap_header(order.answer_cap), streamed=order.asked.streamed)
             verdict = Unknown("the order was sent and not answered")
             reply = await self._forward(request, order)
             if isinstance(reply, _Unanswered):
@@ -201,7 +200,7 @@ class Exchange:
             passage.head_ns = time.time_ns()
             meter.identify(reply.generation_id)
             is_kept = bool(request.head.idempotency_key)
-            answer = Answer(reply, meter, self._streaming, held.answer_cap, request.waiting, is_kept=is_kept)
+            answer = Answer(reply, meter, self._streaming, order.answer_cap, request.waiting, is_kept=is_kept)
             try:
                 await self._name_generation(held.hold_id, reply, answer, meter)
                 passage.given_ns = time.time_ns()
@@ -282,7 +281,7 @@ class Exchange:
                 if answer_cap is None:
                     return _HeldOrder(place.id, order, caller.outside)
                 try:
-                    return _HeldOrder(place.id, capped(order, wire, answer_cap), caller.outside, answer_cap)
+                    return _HeldOrder(place.id, capped(order, wire, answer_cap), caller.outside)
                 except Refusal:
                     await self._ledger.carry_out(Settle(place.id, Nothing(), now_us))
                     raise

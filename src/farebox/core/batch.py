@@ -33,7 +33,8 @@ class BatchOrder(Struct, frozen=True):
 
 
 class BatchResult(Struct, frozen=True, omit_defaults=False):
-    """What became of an entry. Amounts are exact decimals as text; `error` is OpenRouter's error object."""
+    """What became of an entry. Amounts are exact decimals as text; `answer_cap` is there where the answer's cap was
+    lowered; `error` is OpenRouter's error object."""
 
     number: int
     custom_id: str | None
@@ -45,6 +46,7 @@ class BatchResult(Struct, frozen=True, omit_defaults=False):
     cost_usd: str | None = None
     fare_events: int | None = None
     fare_usd: str | None = None
+    answer_cap: int | None = None
     error: dict[str, object] | None = None
 
 
@@ -133,7 +135,9 @@ def refused(order: BatchOrder, refusal: Refusal) -> BatchResult:
     return BatchResult(order.number, order.custom_id, order.url, refusal.status, generation_id, error=error_of(refusal))
 
 
-def answered(order: BatchOrder, generation_id: str | None, answer: bytes, end: Transfer | None) -> BatchResult:
+def answered(
+    order: BatchOrder, generation_id: str | None, answer: bytes, end: Transfer | None, answer_cap: int | None = None
+) -> BatchResult:
     """The result of an entry with its answer; `end` charges its fare, and is None while what it cost is not known."""
     return BatchResult(
         order.number,
@@ -146,4 +150,5 @@ def answered(order: BatchOrder, generation_id: str | None, answer: bytes, end: T
         None if end is None or end.cost is None else f"{end.cost:f}",
         None if end is None else end.events,
         None if end is None else format_usd(end.amount_nanos),
+        answer_cap,
     )

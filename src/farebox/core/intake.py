@@ -9,11 +9,13 @@ from farebox.core.plans import Plan
 
 
 class Order(Struct, frozen=True):
-    """A validated request. `body` is what the upstream gets: the caller's own bytes unless a cap had to be set."""
+    """A validated request. `body` is what the upstream gets: the caller's own bytes unless a cap had to be set, which
+    `answer_cap` then is."""
 
     asked: Asked
     body: bytes
     answer_tokens: int | None
+    answer_cap: int | None = None
 
     @property
     def model(self) -> str:
@@ -36,7 +38,8 @@ def read_order(body: bytes, wire: Format, plan: Plan) -> Order:
 
 
 def capped(order: Order, wire: Format, answer_tokens: int) -> Order:
-    """The order with an answer of at most `answer_tokens`; itself when it asks for no more."""
-    if order.answer_tokens is not None and order.answer_tokens <= answer_tokens:
+    """The order with an answer of at most `answer_tokens`; itself when it asks for no more, or for none."""
+    if not order.asked.answers or (order.answer_tokens is not None and order.answer_tokens <= answer_tokens):
         return order
-    return replace(order, body=wire.capped(order.body, answer_tokens), answer_tokens=answer_tokens)
+    body = wire.capped(order.body, answer_tokens)
+    return replace(order, body=body, answer_tokens=answer_tokens, answer_cap=answer_tokens)

@@ -80,6 +80,7 @@ TOOLS = [
             text={"type": "string"},
             model={"type": "string"},
             finish_reason={"type": ["string", "null"]},
+            answer_cap={"type": ["integer", "null"], "description": "Longest answer, where that was lowered."},
             **_BILL,
         ),
         annotations=ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=True),
@@ -298,7 +299,7 @@ class _Tools:
         choice = (answer.get("choices") or [{}])[0]
         text = (choice.get("message") or {}).get("content") or ""
         told = {"text": text, "model": answer.get("model") or "", "finish_reason": choice.get("finish_reason")}
-        return text, {**told, **_bill(placed)}
+        return text, {**told, "answer_cap": placed.answer_cap, **_bill(placed)}
 
     async def _embed(self, context: Context, asked: Arguments) -> tuple[str, dict[str, Any]]:
         texts = asked.get("texts")

@@ -140,7 +140,7 @@ _ANSWER_HEADERS: Node = {
     "X-Farebox-Fare-Events": {"description": "Quick whole answers: events of $0.00001 charged.", "schema": _WHOLE},
     "X-Farebox-Fare-Usd": {"description": "Quick whole answers: what is charged, in USD.", "schema": _NUMBER},
     "X-Farebox-Answer-Cap": {
-        "description": "The answer's cap, where the balance covers no longer one.",
+        "description": "The answer's cap, where the plan, the balance or a limit lowered it.",
         "schema": _WHOLE,
     },
     "Idempotency-Replayed": {"description": "`true` on an answer that was kept.", "schema": _TEXT},

@@ -69,7 +69,8 @@ class Format(Protocol):
         """Read a request body; raises Refusal 400 when it is not one."""
 
     def capped(self, body: bytes, answer_tokens: int) -> bytes:
-        """The body with its answer capped at `answer_tokens`, all else byte for byte. Raises Refusal 400."""
+        """The body with its answer capped at `answer_tokens`, and a budget for thinking lowered with it; all else byte
+        for byte. Raises Refusal 400."""
 
     def see_event(self, event: bytes, progress: Progress) -> Seen:
         """Read one whole server-sent event."""

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Raw
 
 from farebox.core.errors import invalid
+from farebox.core.formats.thinking import Lower
 from farebox.core.reading import UNREADABLE, Number, as_whole, is_null, json_path_error
 
 T = TypeVar("T")
@@ -57,8 +58,9 @@ def searches(models: Iterable[str]) -> bool:
     return any(model.endswith(_SEARCH_SUFFIX) for model in models)
 
 
-def with_caps(body: bytes, names: tuple[str, ...], answer_tokens: int) -> bytes:
-    """The body with each of its caps lowered to `answer_tokens`, or the first set where it has none.
+def with_caps(body: bytes, names: tuple[str, ...], answer_tokens: int, lower: Lower) -> bytes:
+    """The body with each of its caps lowered to `answer_tokens`, or the first set where it has none; `lower` fits what
+    is bound to them.
 
     Raises:
         Refusal: 400, the body cannot be taken apart.
@@ -71,4 +73,5 @@ def with_caps(body: bytes, names: tuple[str, ...], answer_tokens: int) -> bytes:
             fields[name] = cap
     if not present:
         fields[names[0]] = cap
+    lower(fields, answer_tokens)
     return msgspec.json.encode(fields)

@@ -20,6 +20,7 @@ from farebox.core.formats.asking import (
 from farebox.core.formats.chat_strict import Chunk, Result, StrictUsage, mend_answer, mend_chunk
 from farebox.core.formats.envelope import error_in_band, refusal_body, typed_refusal
 from farebox.core.formats.mending import cost_in, decode_fields, without_object
+from farebox.core.formats.thinking import lower_reasoning
 from farebox.core.formats.whole import see_whole
 from farebox.core.reading import UNREADABLE, Number, is_null, json_path_error
 from farebox.core.sse import data_event, event_data
@@ -132,8 +133,9 @@ def _read_parts(content: bytes) -> list[_Part]:
 
 
 def capped(body: bytes, answer_tokens: int) -> bytes:
-    """The body with each cap it has lowered to `answer_tokens`, or `max_tokens` set where it has none."""
-    return with_caps(body, CAPS, answer_tokens)
+    """The body with each cap it has lowered to `answer_tokens`, or `max_tokens` set where it has none; a budget for
+    reasoning is lowered with it."""
+    return with_caps(body, CAPS, answer_tokens, lower_reasoning)
 
 
 def see_event(event: bytes, progress: Progress) -> Seen:

@@ -32,6 +32,7 @@ from farebox.core.formats.mending import (
     without_object,
 )
 from farebox.core.formats.messages_errors import error_of, refusal_body, refusal_error, status_of, typed_refusal
+from farebox.core.formats.thinking import lower_thinking
 from farebox.core.formats.whole import see_whole
 from farebox.core.reading import UNREADABLE, Number, is_null, json_path_error
 from farebox.core.sse import data_event, event_data, event_name, named_event
@@ -142,7 +143,7 @@ def _measure(content: bytes) -> tuple[int, int, bool]:
 
 
 def capped(body: bytes, answer_tokens: int) -> bytes:
-    return with_caps(body, CAPS, answer_tokens)
+    return with_caps(body, CAPS, answer_tokens, lower_thinking)
 
 
 class _Usage(Struct):

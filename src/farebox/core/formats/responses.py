@@ -23,6 +23,7 @@ from farebox.core.formats.asking import (
 from farebox.core.formats.envelope import LooseError, read_error, refusal_body, typed_refusal
 from farebox.core.formats.mending import NULL, cost_in, decode_fields, without_object
 from farebox.core.formats.responses_strict import Answer, Usage, mend_answer, mend_event
+from farebox.core.formats.thinking import lower_reasoning
 from farebox.core.formats.whole import see_whole
 from farebox.core.reading import UNREADABLE, Number, is_null, json_path_error, starts_with
 from farebox.core.sse import comment_event, data_event, event_data
@@ -153,7 +154,7 @@ def _parts(content: Raw | UnsetType) -> list[_Part]:
 
 
 def capped(body: bytes, answer_tokens: int) -> bytes:
-    return with_caps(body, CAPS, answer_tokens)
+    return with_caps(body, CAPS, answer_tokens, lower_reasoning)
 
 
 _TEXT = frozenset({"response.output_text.delta", "response.output_text.done"})

@@ -10,7 +10,19 @@ from farebox.core.formats.envelope import refusal_body
 from farebox.core.reading import Number
 from farebox.upstream.simulator.faults import Faults
 from farebox.upstream.simulator.models import PROVIDER
-from farebox.upstream.simulator.talk import CREATED, Said, Talk, Tool, Turn, cost_members, data, first_tool, least_cap
+from farebox.upstream.simulator.talk import (
+    BUDGET_MIN,
+    CREATED,
+    Said,
+    Talk,
+    Tool,
+    Turn,
+    check_budget,
+    cost_members,
+    data,
+    first_tool,
+    least_cap,
+)
 
 __all__ = ["COMMENT", "events", "read", "refused", "whole"]
 
@@ -37,6 +49,10 @@ class _Tool(Struct):
     function: _Function | None = None
 
 
+class _Reasoning(Struct):
+    max_tokens: Number | None = None
+
+
 class _Request(Struct):
     """What the simulator reads; it takes the rest as OpenRouter does, without a word."""
 
@@ -50,6 +66,7 @@ class _Request(Struct):
     modalities: list[str] | None = None
     tools: list[_Tool] | None = None
     tool_choice: Raw = Raw(b"null")
+    reasoning: _Reasoning | None = None
 
 
 _decode = msgspec.json.Decoder(_Request).decode
@@ -65,11 +82,14 @@ def read(body: bytes) -> Talk:
     messages = request.messages or [_Message("user", request.prompt)]
     functions = [tool.function for tool in request.tools or () if tool.function]
     tools = [Tool(each.name, tuple(each.parameters.get("properties", {}))) for each in functions]
+    cap = least_cap(max_tokens=request.max_tokens, max_completion_tokens=request.max_completion_tokens)
+    if request.reasoning is not None and request.reasoning.max_tokens is not None:
+        check_budget("reasoning.max_tokens", max(BUDGET_MIN, request.reasoning.max_tokens), cap)
     return Talk(
         (*([request.model] if request.model else []), *(request.models or [])),
         tuple(_turn(message) for message in messages),
         streamed=request.stream is True,
-        cap=least_cap(max_tokens=request.max_tokens, max_completion_tokens=request.max_completion_tokens),
+        cap=cap,
         tool=first_tool(tools, request.tool_choice),
         wants_picture="image" in (request.modalities or ()),
     )

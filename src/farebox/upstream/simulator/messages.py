@@ -10,7 +10,18 @@ from farebox.core.formats import messages
 from farebox.core.reading import Number
 from farebox.upstream.simulator.faults import Faults
 from farebox.upstream.simulator.models import PROVIDER
-from farebox.upstream.simulator.talk import Said, Talk, Tool, Turn, cost_members, data, first_tool, least_cap
+from farebox.upstream.simulator.talk import (
+    BUDGET_MIN,
+    Said,
+    Talk,
+    Tool,
+    Turn,
+    check_budget,
+    cost_members,
+    data,
+    first_tool,
+    least_cap,
+)
 
 __all__ = ["COMMENT", "events", "read", "refused", "whole"]
 
@@ -42,6 +53,19 @@ class _Fallback(Struct):
     model: str
 
 
+class _Thinking(Struct):
+    type: str
+    budget_tokens: Number | None = None
+
+
+class _Edit(Struct):
+    type: str
+
+
+class _ContextManagement(Struct):
+    edits: list[_Edit] = []
+
+
 class _Request(Struct):
     model: str
     messages: list[_Message]
@@ -52,6 +76,8 @@ class _Request(Struct):
     max_tokens: Number | None = None
     tools: list[_Tool] | None = None
     tool_choice: Raw = Raw(b"null")
+    thinking: _Thinking | None = None
+    context_management: _ContextManagement | None = None
 
 
 _decode = msgspec.json.Decoder(_Request).decode
@@ -66,13 +92,29 @@ def read(body: bytes) -> Talk:
         raise invalid("messages: at least one message is required")
     system = [_Message("system", request.system)] if request.system else []
     tools = [Tool(each.name, tuple(each.input_schema.get("properties", {}))) for each in request.tools or ()]
+    cap = least_cap(max_tokens=request.max_tokens)
+    _check_thinking(request, cap)
     return Talk(
         (request.model, *(request.models or []), *(each.model for each in request.fallbacks or ())),
         tuple(_turn(message) for message in [*system, *request.messages]),
         streamed=request.stream is True,
-        cap=least_cap(max_tokens=request.max_tokens),
+        cap=cap,
         tool=first_tool(tools, request.tool_choice),
     )
+
+
+def _check_thinking(request: _Request, cap: int | None) -> None:
+    """As Anthropic refuses it, in its words."""
+    thinking, management = request.thinking, request.context_management
+    if thinking is not None and thinking.type == "enabled":
+        if thinking.budget_tokens is None:
+            raise invalid("thinking.enabled.budget_tokens: Field required")
+        if thinking.budget_tokens < BUDGET_MIN:
+            raise invalid(f"thinking.enabled.budget_tokens: Input should be greater than or equal to {BUDGET_MIN}")
+        check_budget("thinking.budget_tokens", thinking.budget_tokens, cap)
+    for edit in management.edits if management is not None else ():
+        if edit.type.startswith("clear_thinking") and (thinking is None or thinking.type == "disabled"):
+            raise invalid(f"`{edit.type}` strategy requires `thinking` to be enabled or adaptive")
 
 
 def _turn(message: _Message) -> Turn:

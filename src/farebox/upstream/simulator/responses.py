@@ -9,7 +9,19 @@ from farebox.core.errors import Refusal, invalid
 from farebox.core.formats.envelope import refusal_body
 from farebox.core.reading import Number
 from farebox.upstream.simulator.faults import Faults
-from farebox.upstream.simulator.talk import CREATED, Said, Talk, Tool, Turn, cost_members, data, first_tool, least_cap
+from farebox.upstream.simulator.talk import (
+    BUDGET_MIN,
+    CREATED,
+    Said,
+    Talk,
+    Tool,
+    Turn,
+    check_budget,
+    cost_members,
+    data,
+    first_tool,
+    least_cap,
+)
 
 __all__ = ["COMMENT", "events", "read", "refused", "whole"]
 
@@ -37,6 +49,10 @@ class _Tool(Struct):
     parameters: dict[str, Any] | None = None
 
 
+class _Reasoning(Struct):
+    max_tokens: Number | None = None
+
+
 class _Request(Struct):
     input: str | list[_Item] = ""
     model: str | None = None
@@ -47,6 +63,7 @@ class _Request(Struct):
     modalities: list[str] | None = None
     tools: list[_Tool] | None = None
     tool_choice: Raw = Raw(b"null")
+    reasoning: _Reasoning | None = None
     store: bool | None = None
     previous_response_id: str | None = None
 
@@ -66,11 +83,14 @@ def read(body: bytes) -> Talk:
         for each in request.tools or ()
         if each.type == "function"
     ]
+    cap = least_cap(max_output_tokens=request.max_output_tokens)
+    if request.reasoning is not None and request.reasoning.max_tokens is not None:
+        check_budget("reasoning.max_tokens", max(BUDGET_MIN, request.reasoning.max_tokens), cap)
     return Talk(
         (*([request.model] if request.model else []), *(request.models or [])),
         (*system, *(_turn(item) for item in items)),
         streamed=request.stream is True,
-        cap=least_cap(max_output_tokens=request.max_output_tokens),
+        cap=cap,
         tool=first_tool(tools, request.tool_choice),
         wants_picture="image" in (request.modalities or ()),
     )

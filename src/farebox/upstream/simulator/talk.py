@@ -14,6 +14,7 @@ from farebox.upstream.simulator.models import Model
 
 IMAGE_TOKENS = 1290
 TOOL_CALL_TOKENS = 8
+BUDGET_MIN = 1024
 CREATED = 1_767_225_600
 
 # A red pixel.
@@ -137,6 +138,12 @@ def least_cap(**caps: Number | None) -> int | None:
                 raise invalid(f"{name}: Expected integer, received float")
             found.append(cap)
     return min(found, default=None)
+
+
+def check_budget(name: str, budget: Number | None, cap: int | None) -> None:
+    """Raises Refusal where thinking leaves nothing of the answer to be said."""
+    if budget is not None and cap is not None and budget >= cap:
+        raise invalid(f"`max_tokens` must be greater than `{name}`")
 
 
 def number_of(amount: Decimal) -> str:

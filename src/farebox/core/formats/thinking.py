@@ -1,0 +1,102 @@
+"""The thinking that was asked for, once the answer's cap has been lowered: it is part of the answer, and upstreams
+refuse a budget that is not below the cap.
+
+Sources: Anthropic's documentation of extended thinking (a budget is at least 1,024 tokens, and below `max_tokens`;
+`clear_thinking` edits want thinking on) and OpenRouter's of reasoning tokens (the same for `reasoning.max_tokens`,
+where less than 1,024 counts as 1,024).
+"""
+
+from collections.abc import Callable
+
+import msgspec
+from msgspec import Raw
+
+from farebox.core.formats.mending import Fields, decode_fields, encode
+from farebox.core.reading import UNREADABLE, Number
+
+BUDGET_MIN = 1_024
+"""The least that can be asked for."""
+
+Lower = Callable[[Fields, int], None]
+"""Fits a body's members to an answer of so many tokens."""
+
+_decode_number = msgspec.json.Decoder(Number).decode
+_decode_list = msgspec.json.Decoder(list[Raw]).decode
+
+
+def lower_thinking(body: Fields, answer_tokens: int) -> None:
+    """`thinking` of messages: its budget lowered; left out where the answer has no room for any, and with it the edits
+    that are refused without."""
+    thinking = _object(body, "thinking")
+    budget = _number(thinking, "budget_tokens")
+    if budget is None or bytes(thinking.get("type", b"")) != b'"enabled"':
+        return
+    room = _room(answer_tokens)
+    if room is None:
+        del body["thinking"]
+        _leave_out_clearing(body)
+    elif budget > room:
+        body["thinking"] = encode({**thinking, "budget_tokens": room})
+
+
+def lower_reasoning(body: Fields, answer_tokens: int) -> None:
+    """`reasoning` of chat completions and responses: its budget lowered; left out where the answer has no room for any.
+    Reasoning is not forbidden then: models that always reason would refuse that."""
+    reasoning = _object(body, "reasoning")
+    budget = _number(reasoning, "max_tokens")
+    if budget is None:
+        return
+    room = _room(answer_tokens)
+    if room is not None:
+        if budget > room:
+            body["reasoning"] = encode({**reasoning, "max_tokens": room})
+        return
+    del reasoning["max_tokens"]
+    if bytes(reasoning.get("enabled", b"")) == b"true":
+        del reasoning["enabled"]
+    if reasoning:
+        body["reasoning"] = encode(reasoning)
+    else:
+        del body["reasoning"]
+
+
+def _room(answer_tokens: int) -> int | None:
+    """The most that an answer may think, so that half of it is left to be said; None where that is too little."""
+    room = answer_tokens // 2
+    return room if room >= BUDGET_MIN else None
+
+
+def _leave_out_clearing(body: Fields) -> None:
+    management = _object(body, "context_management")
+    try:
+        edits = _decode_list(management.get("edits", b"[]"))
+    except UNREADABLE:
+        return
+    kept = [edit for edit in edits if not _is_clearing(edit)]
+    if not kept and edits:
+        del body["context_management"]
+    elif len(kept) < len(edits):
+        body["context_management"] = encode({**management, "edits": kept})
+
+
+def _is_clearing(edit: Raw) -> bool:
+    try:
+        return bytes(decode_fields(edit).get("type", b"")).startswith(b'"clear_thinking')
+    except UNREADABLE:
+        return False
+
+
+def _object(fields: Fields, name: str) -> Fields:
+    """A member that is an object; an empty one where it is none."""
+    try:
+        return decode_fields(fields[name]) if name in fields else {}
+    except UNREADABLE:
+        return {}
+
+
+def _number(fields: Fields, name: str) -> Number | None:
+    """A member that is a number."""
+    try:
+        return _decode_number(fields[name]) if name in fields else None
+    except UNREADABLE:
+        return None
