@@ -28,7 +28,7 @@ values = st.one_of(
 )
 headers = st.lists(st.tuples(names, values), max_size=3)
 
-FORWARDED = ("http-referer", "x-title", "x-session-id", "x-anthropic-beta")
+FORWARDED = ("http-referer", "x-title", "x-session-id", "x-anthropic-beta", "anthropic-beta", "anthropic-version")
 TOLD = (b"x-generation-id", b"retry-after", b"retry-after-ms")
 
 
@@ -40,6 +40,51 @@ def test_nothing_passes_that_is_not_named(given_headers: list[tuple[bytes, bytes
     assert all(head.tokens)
     for name, _ in response_headers(given_headers):
         assert name in TOLD or name.startswith((b"x-ratelimit-", b"x-openrouter-"))
+
+
+@pytest.mark.parametrize(
+    ("sent", "passed"),
+    [
+        ("anthropic-beta: interleaved-thinking-2025-05-14,effort-2025-11-24", "as it came"),
+        ("anthropic-version: 2023-06-01", "as it came"),
+        ("x-anthropic-beta: fine-grained-tool-streaming-2025-05-14", "as it came"),
+        ("x-openrouter-metadata: enabled", "as it came"),
+        ("x-session-id: s", "as it came"),
+        # Somebody's credentials, or who they are elsewhere.
+        ("authorization: Bearer sk-fb-x", ""),
+        ("x-api-key: sk-fb-x", ""),
+        ("cookie: a=b", ""),
+        ("openai-organization: org-1", ""),
+        ("openai-project: proj_1", ""),
+        ("anthropic-workspace-id: wrkspc_1", ""),
+        ("anthropic-user-profile-id: uprof_1", ""),
+        # About the client, its machine, its way here.
+        ("user-agent: claude-cli/2.1", ""),
+        ("x-stainless-runtime: node", ""),
+        ("x-claude-code-session-id: 0a44", ""),
+        ("x-app: cli", ""),
+        ("anthropic-dangerous-direct-browser-access: true", ""),
+        ("openai-beta: responses=experimental", ""),
+        ("x-forwarded-for: 10.0.0.1", ""),
+        ("traceparent: 00-1-2-01", ""),
+    ],
+)
+def test_what_says_something_of_the_order_passes(sent: str, passed: str) -> None:
+    name, _, value = sent.partition(": ")
+    forwarded = read_request_head([(name.encode(), value.encode())]).forwarded
+    assert forwarded == ({name: value} if passed else {})
+
+
+def test_a_header_sent_twice_is_one_list() -> None:
+    sent = [
+        (b"anthropic-beta", b"a-2025-01-01"),
+        (b"x-title", b"t"),
+        (b"anthropic-beta", b"b-2025-01-01, c-2025-01-01"),
+    ]
+    assert read_request_head(sent).forwarded == {
+        "anthropic-beta": "a-2025-01-01, b-2025-01-01, c-2025-01-01",
+        "x-title": "t",
+    }
 
 
 BODY = b'{"model":"sim/echo:free","messages":[{"role":"user","content":"Hello"}]}'

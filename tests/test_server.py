@@ -122,13 +122,15 @@ def test_an_upstream_of_ones_own_is_asked_with_the_operators_key(tmp_path: Path)
             "x-title": "Title",
             "x-openrouter-categories": "c",
             "x-session-id": "s",
+            "anthropic-beta": "interleaved-thinking-2025-05-14",
+            "anthropic-version": "2023-06-01",
             "x-forwarded-for": "10.0.0.1",
             "x-stainless-os": "Linux",
         }
         body = b'{"model":"a/b",  "messages":[{"role":"user","content":"hi"}], "zebra": 1.10}'
-        answer = gateway.request("POST", "/v1/chat/completions", body, headers)
+        answer = gateway.request("POST", "/v1/messages?beta=true", body, headers)
         head, _, sent = heads[-1].partition(b"\r\n\r\n")
-        assert head.startswith(b"POST /api/v1/chat/completions HTTP/1.1")
+        assert head.startswith(b"POST /api/v1/messages HTTP/1.1")
         assert sent == body
         lower = head.lower()
         for name in (
@@ -136,6 +138,8 @@ def test_an_upstream_of_ones_own_is_asked_with_the_operators_key(tmp_path: Path)
             b"x-title: title",
             b"x-openrouter-categories: c",
             b"x-session-id: s",
+            b"anthropic-beta: interleaved-thinking-2025-05-14",
+            b"anthropic-version: 2023-06-01",
         ):
             assert name in lower
         assert b"authorization: bearer sk-or-operator" in lower

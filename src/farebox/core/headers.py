@@ -1,4 +1,8 @@
-"""Which headers pass, each way. What is not named here does not: neither a caller's credentials nor the operator's."""
+"""Which headers pass, each way: those that say something of the order, or of its answer, in words of the upstream's.
+
+What is not named here does not pass: credentials, who somebody is elsewhere (`OpenAI-Organization`,
+`anthropic-workspace-id`), and what tells of a client's machine or way here (`X-Stainless-*`, `X-Forwarded-For`).
+"""
 
 from collections.abc import Iterable
 
@@ -6,7 +10,9 @@ from msgspec import Struct
 
 HeaderList = list[tuple[bytes, bytes]]
 
-_REQUEST = frozenset({b"http-referer", b"x-title", b"x-session-id", b"x-anthropic-beta"})
+_REQUEST = frozenset(
+    {b"http-referer", b"x-title", b"x-session-id", b"x-anthropic-beta", b"anthropic-beta", b"anthropic-version"}
+)
 _REQUEST_PREFIX = b"x-openrouter-"
 
 _READ = frozenset(
@@ -48,7 +54,9 @@ def read_request_head(headers: HeaderList) -> RequestHead:
         if name in _READ:
             read[name] = value.strip()
         elif name in _REQUEST or name.startswith(_REQUEST_PREFIX):
-            forwarded[name.decode("latin-1")] = value.decode("latin-1")
+            key, text = name.decode("latin-1"), value.decode("latin-1")
+            # Lines of one name are one list (RFC 9110, 5.3).
+            forwarded[key] = f"{forwarded[key]}, {text}" if key in forwarded else text
     scheme, _, bearer = read.get(b"authorization", b"").partition(b" ")
     credentials = (bearer.strip() if scheme.lower() == b"bearer" else b"", read.get(b"x-api-key", b""))
     return RequestHead(
