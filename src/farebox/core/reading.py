@@ -28,6 +28,14 @@ def as_whole(number: Number) -> int | None:
     return None if number % 1 else int(number)
 
 
+_BOM = b"\xef\xbb\xbf"
+
+
+def without_bom(text: bytes) -> bytes:
+    """A text without the mark that some editors put before it: it is none of JSON's (RFC 8259, 8.1)."""
+    return text.removeprefix(_BOM)
+
+
 def json_path_error(error: Exception) -> str:
     """A decoding error as its reader would word it: the field first, then what is wrong with it."""
     if isinstance(error, RecursionError):

@@ -8,6 +8,7 @@ from starlette.types import Receive, Scope
 
 from farebox.core.errors import invalid, too_large, too_slow, wrong_type
 from farebox.core.headers import RequestHead
+from farebox.core.reading import without_bom
 from farebox.deadlines import Deadlines
 from farebox.ports import CallerGone
 from farebox.web.asgi import BODY_IS_READ
@@ -37,7 +38,7 @@ async def read_body(
     *,
     any_type: bool = False,
 ) -> bytes:
-    """A request's whole body, unpacked.
+    """A request's whole body, unpacked; JSON without a byte order mark.
 
     Raises:
         Refusal: 415, it is not JSON (unless `any_type`) or packed in another way than gzip, deflate or brotli; 413, it
@@ -63,7 +64,7 @@ async def read_body(
     except TimeoutError as error:
         raise too_slow(f"The body did not arrive within {seconds:g} s") from error
     scope[BODY_IS_READ] = True
-    return body
+    return body if any_type else without_bom(body)
 
 
 def _unpacker(encoding: bytes, bytes_max: int) -> "_Unpacker | _BrotliUnpacker | None":
