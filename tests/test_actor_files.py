@@ -10,6 +10,7 @@ from openapi_spec_validator import OpenAPIV30SpecValidator
 from farebox import __version__
 from farebox.apify.environment import EVENT as CHARGED_EVENT
 from farebox.core.batch import BatchResult
+from farebox.core.results import ResultForm
 from farebox.core.runs import CONCURRENCY, CONCURRENCY_MAX
 from farebox.run_events import EVENT
 from farebox.settings import OPENROUTER_KEY_VARIABLE
@@ -46,7 +47,9 @@ def test_the_servers_description_is_one_that_a_build_takes() -> None:
 def test_an_empty_input_is_valid_and_the_bounds_are_the_codes() -> None:
     schema = read("input_schema.json")
     assert schema["required"] == []
-    assert set(schema["properties"]) == {"requests", "concurrency", "maxTotalChargeUsd"}
+    assert set(schema["properties"]) == {"requests", "concurrency", "results", "maxTotalChargeUsd"}
+    results = schema["properties"]["results"]
+    assert (results["enum"], results["default"]) == (list(ResultForm), ResultForm.FAREBOX)
     concurrency = schema["properties"]["concurrency"]
     assert (concurrency["default"], concurrency["minimum"], concurrency["maximum"]) == (CONCURRENCY, 1, CONCURRENCY_MAX)
 

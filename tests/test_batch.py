@@ -81,7 +81,11 @@ def test_each_order_is_answered_or_told_why_not(books: tuple[Gateway, int]) -> N
     found = results(shell.folder)
     assert [result["status"] for result in found] == STATUSES
     assert [result["number"] for result in found] == list(range(1, len(LINES) + 1))
-    assert [result["custom_id"] for result in found] == [None, "m", "e", None, "n", None, None, None, None, None, None]
+    assert [result["custom_id"] for result in found] == [None, "m", "e", None, "n", None, "u", "b", "d", None, None]
+    assert [result["url"].removeprefix("/v1") for result in found[:9]] == [
+        *("/chat/completions", "/messages", "/embeddings", "/responses", "/chat/completions", "/chat/completions"),
+        *("/keys", "", "/messages"),
+    ]
     for result, status in zip(found, STATUSES, strict=True):
         if status == 200:
             assert result["error"] is None

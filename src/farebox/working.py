@@ -8,6 +8,7 @@ import msgspec
 from farebox.batch import Batch, Serving, Totals
 from farebox.core.batch import BatchOrder, BatchResult
 from farebox.core.money import format_usd, parse_usd
+from farebox.core.results import written
 from farebox.core.runs import RunInput
 from farebox.ports import Caller, ItemOutcome, Record
 
@@ -65,7 +66,7 @@ class Work:
             await leaving.begin(order.number)
 
         async def tell(result: BatchResult) -> None:
-            await leaving.push(result.number, msgspec.json.encode(result))
+            await leaving.push(result.number, written(result, self._asked.results))
             done.add(result.number)
             if result.error is not None:
                 await leaving.say(f"order {result.number}: {result.status} {result.error.get('message')}")

@@ -16,6 +16,7 @@ from farebox.app import running
 from farebox.batch import Batch
 from farebox.core.batch import refused
 from farebox.core.errors import Refusal, gone
+from farebox.core.results import written
 from farebox.core.runs import RunInput, read_input
 from farebox.ports import Caller, ItemOutcome, PlatformUnreachable, Record
 from farebox.settings import Settings
@@ -159,7 +160,7 @@ class _Leaving:
         lost = begun - {told.number for told in self._before}
         for order in asked.orders:
             if order.number in lost:
-                await self.push(order.number, msgspec.json.encode(refused(order, _CUT_OFF)))
+                await self.push(order.number, written(refused(order, _CUT_OFF), asked.results))
                 self._before.append(ItemOutcome(order.number, _CUT_OFF.status, None, None, None))
 
     async def say(self, text: str) -> None:

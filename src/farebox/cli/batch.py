@@ -22,6 +22,7 @@ from farebox.core.batch import ORDERS_MAX, BatchOrder, BatchResult, read_entry, 
 from farebox.core.errors import Refusal
 from farebox.core.headers import RequestHead
 from farebox.core.money import format_usd, parse_usd
+from farebox.core.results import ResultForm, fitted, written
 from farebox.ports import Caller
 from farebox.settings import Settings, load
 from farebox.store.prepare import prepare
@@ -39,12 +40,16 @@ def batch(
     limit: Annotated[
         str | None, typer.Option("--limit", metavar="USD", help="What the batch may cost in all.", show_default=False)
     ] = None,
+    results_form: Annotated[
+        ResultForm, typer.Option("--results", help="Form of the results: our own, OpenAI's or Anthropic's batches'.")
+    ] = ResultForm.FAREBOX,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Serve a file of orders on these books, without a server.
 
-    A line is an order's body, or {"custom_id", "url", "body"} as in OpenAI's batches. Each becomes a line of results.
+    A line is an order's body, {"custom_id", "url", "body"} as in OpenAI's batches, or {"custom_id", "params"} as in
+    Anthropic's. Each becomes a line of results.
     Stopped and started again it goes on, and pays for no order twice.
     """
     if not key:
@@ -55,11 +60,11 @@ def batch(
             limit_nanos = parse_usd(limit)
         except ValueError as error:
             fail(f"--limit: {error}", 2)
-    results = _Results(out or file.with_suffix(f".results{file.suffix}"))
+    results = _Results(out or file.with_suffix(f".results{file.suffix}"), results_form)
     lines = list(split_lines(file.read_bytes()))
     if len(lines) > ORDERS_MAX:
         fail(f"{file}: {len(lines)} orders; a batch has {ORDERS_MAX} at most", 2)
-    orders = [read_entry(number, line, FORMATS) for number, line in enumerate(lines, 1)]
+    orders = [fitted(read_entry(number, line, FORMATS), results_form) for number, line in enumerate(lines, 1)]
     with clear_errors(), ExitStack() as stack:
         settings = load(database_url=database_url)
         prepare(settings.database_url)
@@ -132,8 +137,9 @@ class _Line(msgspec.Struct):
 class _Results:
     """The file of results, and beside it the batch's name until the last order is served."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, form: ResultForm) -> None:
         self.path = path
+        self._form = form
         self._name_path = path.with_name(path.name + ".batch")
         self.name = ""
         self.done: set[int] = set()
@@ -162,7 +168,7 @@ class _Results:
         self._file = self.path.open("ab")
 
     def add(self, result: BatchResult) -> None:
-        self._file.write(msgspec.json.encode(result) + b"\n")
+        self._file.write(written(result, self._form) + b"\n")
         self._file.flush()
 
     def close(self) -> None:

@@ -1,16 +1,20 @@
 """A batch: many orders at once, in any of the formats. What each entry asks, and what is told of it in the end."""
 
+import json
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.structs import replace
 
 from farebox.core.errors import Refusal, invalid
 from farebox.core.formats import Format
 from farebox.core.formats.envelope import error_of
 from farebox.core.ledger import Transfer
 from farebox.core.money import format_usd
-from farebox.core.reading import UNREADABLE
+from farebox.core.reading import UNREADABLE, without_bom
 
 ORDERS_MAX = 50_000
 """Orders in one batch: as many as OpenAI's batches have."""
@@ -19,17 +23,14 @@ BASES = ("/api/v1", "/v1", "")
 
 
 class BatchOrder(Struct, frozen=True):
-    """One entry. `number` counts from 1; `refusal` is why it cannot be ordered."""
+    """One entry. `number` counts from 1; `refusal` is why it cannot be ordered: then the rest is what could be read."""
 
     number: int
     path: str = ""
     body: bytes = b""
     custom_id: str | None = None
+    url: str = ""
     refusal: Refusal | None = None
-
-    @property
-    def url(self) -> str:
-        return f"/v1{self.path}" if self.path else ""
 
 
 class BatchResult(Struct, frozen=True, omit_defaults=False):
@@ -51,12 +52,13 @@ class BatchResult(Struct, frozen=True, omit_defaults=False):
 
 
 class _Entry(Struct):
-    """OpenAI's form of an entry; or, where there is no `body`, the order itself."""
+    """OpenAI's form of an entry, or Anthropic's; or, where there is neither `body` nor `params`, the order itself."""
 
     custom_id: str | None = None
     method: str = "POST"
     url: str = ""
     body: Raw | UnsetType = UNSET
+    params: Raw | UnsetType = UNSET
     messages: Raw | UnsetType = UNSET
     input: Raw | UnsetType = UNSET
     stream: bool | None = None
@@ -72,32 +74,64 @@ _decode_body = msgspec.json.Decoder(_Body).decode
 
 def split_lines(text: bytes) -> Iterator[bytes]:
     """The entries of a JSONL text; empty lines are none."""
-    return (line for line in text.splitlines() if line.strip())
+    return (line for line in without_bom(text).splitlines() if line.strip())
 
 
 def read_entry(number: int, entry: bytes, wires: Mapping[str, Format]) -> BatchOrder:
-    """An entry in either form: `{"custom_id", "url", "body"}` as in OpenAI's batches, or an order's body alone, which
-    is a chat completion's where it has `messages` and a response's where it has `input`."""
+    """An entry in any form: `{"custom_id", "url", "body"}` as in OpenAI's batches, `{"custom_id", "params"}` as in
+    Anthropic's, or an order's body alone, which is a chat completion's where it has `messages` and a response's where
+    it has `input`."""
     try:
         read = _decode_entry(entry)
+    except UNREADABLE as error:
+        return _unread(number, entry, error)
+    order = BatchOrder(number, custom_id=read.custom_id, url=read.url)
+    try:
         if read.method.upper() != "POST":
             raise invalid(f"method: POST is the one there is, not {read.method!r}")
         path = _path(read, wires)
-        body = entry if read.body is UNSET else bytes(read.body)
+        order = replace(order, path=path, url=f"/v1{path}")
+        given = read.params if read.body is UNSET else read.body
+        body = entry if given is UNSET else bytes(given)
         if _decode_body(body).stream:
             raise invalid("stream: a batch has whole answers; leave it out")
         wires[path].read(body)
     except UNREADABLE as error:
-        return BatchOrder(number, refusal=invalid(f"this is not an order: {error}"))
+        return replace(order, refusal=_no_order(error))
     except Refusal as refusal:
-        return BatchOrder(number, refusal=refusal)
-    return BatchOrder(number, path, body, read.custom_id)
+        return replace(order, refusal=refusal)
+    return replace(order, body=body)
+
+
+def _no_order(error: Exception) -> Refusal:
+    return invalid(f"this is not an order: {error}")
+
+
+_MEMBER = re.compile(r'[\s{,]*("(?:[^"\\]|\\.)*")\s*:\s*')
+_decode_member = json.JSONDecoder().raw_decode
+
+
+def _unread(number: int, entry: bytes, error: Exception) -> BatchOrder:
+    """A refused entry under the names that stand before whatever is wrong with it, or are the wrong ones themselves."""
+    text = entry.decode(errors="replace")
+    found: dict[str, str] = {}
+    at = 0
+    with suppress(ValueError, RecursionError):
+        while member := _MEMBER.match(text, at):
+            value, at = _decode_member(text, member.end())
+            if isinstance(value, str | int):
+                found[member[1]] = str(value).encode(errors="replace").decode()
+    return BatchOrder(number, custom_id=found.get('"custom_id"'), url=found.get('"url"', ""), refusal=_no_order(error))
 
 
 def _path(read: _Entry, wires: Mapping[str, Format]) -> str:
+    if read.body is not UNSET and read.params is not UNSET:
+        raise invalid("params: give either `body` or `params`, not both")
     if not read.url:
         if read.body is not UNSET:
             raise invalid(f"url: say which of {_paths(wires)} the body is for")
+        if read.params is not UNSET:
+            return "/messages"
         return "/chat/completions" if read.messages is not UNSET or read.input is UNSET else "/responses"
     for base in BASES:
         if (path := read.url.removeprefix(base)) in wires:

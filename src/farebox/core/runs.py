@@ -9,18 +9,21 @@ from farebox.core.batch import ORDERS_MAX, BatchOrder, read_entry, split_lines
 from farebox.core.errors import Refusal
 from farebox.core.formats import Format
 from farebox.core.money import parse_usd
-from farebox.core.reading import UNREADABLE, Number, as_whole, json_path_error, starts_with
+from farebox.core.reading import UNREADABLE, Number, as_whole, json_path_error, starts_with, without_bom
+from farebox.core.results import ResultForm, fitted
 
 CONCURRENCY = 8
 CONCURRENCY_MAX = 64
 
 
 class RunInput(Struct, frozen=True):
-    """What a run is to do. No `orders`: it says how to use the server, and that is all."""
+    """What a run is to do. No `orders`: it says how to use the server, and that is all. `results` is how items are
+    written."""
 
     orders: tuple[BatchOrder, ...] = ()
     concurrency: int = CONCURRENCY
     limit_nanos: int | None = None
+    results: ResultForm = ResultForm.FAREBOX
 
 
 class _Input(Struct, rename="camel"):
@@ -29,20 +32,21 @@ class _Input(Struct, rename="camel"):
     requests: Raw | UnsetType = UNSET
     concurrency: Number | None = None
     max_total_charge_usd: Raw | UnsetType = UNSET
+    results: ResultForm | None = None
 
 
 _decode_input = msgspec.json.Decoder(_Input).decode
 
 
 def read_input(body: bytes, wires: Mapping[str, Format]) -> RunInput:
-    """A run's input: `requests` (a list of orders, or a text with one a line), `concurrency`, `maxTotalChargeUsd`; all
-    optional, and `{}` where there is none.
+    """A run's input: `requests` (a list of orders, or a text with one a line), `concurrency`, `maxTotalChargeUsd`,
+    `results`; all optional, and `{}` where there is none.
 
     Raises:
         Refusal: 400, naming the field that is wrong. An order that is wrong is its own item's error.
     """
     try:
-        read = _decode_input(body.strip() or b"{}")
+        read = _decode_input(without_bom(body).strip() or b"{}")
     except UNREADABLE as error:
         raise _wrong(json_path_error(error)) from error
     concurrency = CONCURRENCY if read.concurrency is None else as_whole(read.concurrency)
@@ -51,8 +55,9 @@ def read_input(body: bytes, wires: Mapping[str, Format]) -> RunInput:
     entries = [] if read.requests is UNSET else _entries(read.requests)
     if len(entries) > ORDERS_MAX:
         raise _wrong(f"requests: {len(entries)} orders; a run has {ORDERS_MAX} at most")
-    orders = tuple(read_entry(number, entry, wires) for number, entry in enumerate(entries, 1))
-    return RunInput(orders, concurrency, _limit(read.max_total_charge_usd))
+    form = read.results or ResultForm.FAREBOX
+    orders = tuple(fitted(read_entry(number, entry, wires), form) for number, entry in enumerate(entries, 1))
+    return RunInput(orders, concurrency, _limit(read.max_total_charge_usd), form)
 
 
 def _entries(requests: Raw) -> list[bytes]:

@@ -33,6 +33,7 @@ from farebox.core.batch import usage_of
 from farebox.core.errors import Refusal, invalid, unknown
 from farebox.core.money import format_usd
 from farebox.core.reading import Number, as_whole
+from farebox.core.results import ResultForm
 from farebox.core.runs import CONCURRENCY, CONCURRENCY_MAX
 from farebox.ports import BooksUnavailable, Caller, TooLong
 from farebox.runs import Options
@@ -151,10 +152,17 @@ ACTOR_TOOLS = [
             "",
             requests={
                 "type": ["array", "string"],
-                "description": "Orders: bodies of requests, or {custom_id, url, body}; or a text with one a line.",
+                "description": "Orders: bodies of requests, {custom_id, url, body}, or {custom_id, params} for a"
+                " message; or a text with one a line.",
             },
             concurrency={"type": "integer", "minimum": 1, "maximum": CONCURRENCY_MAX, "default": CONCURRENCY},
             maxTotalChargeUsd={"type": ["number", "string"], "description": "What the run may cost in all, in USD."},
+            results={
+                "type": "string",
+                "enum": list(ResultForm),
+                "default": ResultForm.FAREBOX,
+                "description": "The items' form.",
+            },
             waitSecs={"type": "integer", "minimum": 0, "maximum": WAIT_SECONDS_MAX, "default": 30},
         ),
         output_schema=_object(
