@@ -31,6 +31,11 @@ from farebox.upstream.simulator.talk import Talk, Turn, answer
 
 _HELLO = [{"role": "user", "content": "Hello"}]
 _PARTS = [{"type": "text", "text": "hi"}, {"type": "image_url", "image_url": {"url": "data:,"}}]
+_REASONING = {"reasoning": {"max_tokens": 10_000, "exclude": False}}
+_THINKING = {
+    "thinking": {"type": "enabled", "budget_tokens": 10_000},
+    "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+}
 
 REQUESTS: list[tuple[Format, bytes]] = [
     (chat, json.dumps({"model": "a/b", "messages": _HELLO, "stream": True, "max_tokens": 9, "n": 2}).encode()),
@@ -41,6 +46,10 @@ REQUESTS: list[tuple[Format, bytes]] = [
     (responses, json.dumps({"model": "a/b", "input": [{"role": "user", "content": _PARTS}], "prompt": None}).encode()),
     (embeddings, json.dumps({"model": "a/b", "input": ["Hello", "there"]}).encode()),
     (embeddings, json.dumps({"model": "a/b", "input": [[1, 2], [3]]}).encode()),
+    (embeddings, json.dumps({"model": "a/b", "input": [1.0, 2]}).encode()),
+    (chat, json.dumps({"model": "a/b", "messages": _HELLO, "n": 1.0, **_REASONING, "max_tokens": 32e3}).encode()),
+    (messages, json.dumps({"model": "a/b", "messages": _HELLO, **_THINKING, "max_tokens": 32000.0}).encode()),
+    (responses, json.dumps({"model": "a/b", "input": "Hello", **_REASONING, "max_output_tokens": 9e3}).encode()),
 ]
 
 _SAID = answer(Talk(("sim/reasoner",), (Turn("user", "Hello"),)), MODELS["sim/reasoner"], Faults())
