@@ -246,10 +246,12 @@ def test_pages_hold_each_model_once_with_its_filter(shared_gateway: Gateway, pat
 def test_what_the_plan_does_not_include_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "farebox.toml").write_text('[plans.narrow]\nmodels = ["sim/echo*", "sim/embedder"]\n')
     with Gateway(tmp_path) as gateway:
-        key = gateway.new_key("narrow", "--plan", "narrow")
+        key = gateway.new_key("narrow", "--plan", "narrow", "--prepaid", "1")
         narrow = ["sim/echo", "sim/echo:free", "sim/echo-pro"]
         assert ids(get(gateway, "/models", key)) == ids(get(gateway, "/models/user", key)) == narrow
         assert ids(get(gateway, "/models?limit=2&offset=2", key)) == ["sim/echo-pro"]
+        assert gateway.chat(key, model="sim/echo:nitro").status == 200
+        assert gateway.chat(key, model="openrouter/auto").status == 403
         assert get(gateway, "/models?limit=2", key).json["total_count"] == 3
         assert get(gateway, "/models/count", key).json["data"]["count"] == 3
         assert ids(get(gateway, "/embeddings/models", key)) == ["sim/embedder"]
@@ -331,6 +333,33 @@ def test_a_page_that_cannot_be_read_is_none(tmp_path: Path, upstream: HttpUpstre
     with serve(tmp_path, upstream, 300) as gateway:
         upstream.pages["/providers"] = page
         assert get(gateway, "/providers").status == 502
+
+
+def test_a_model_that_cannot_be_priced_is_not_listed_and_one_that_is_listed_is_served(
+    tmp_path: Path, upstream: HttpUpstream
+) -> None:
+    pricing = {"prompt": "0.000001", "completion": "0.00001"}
+    lenient = {"id": "a/lenient", "pricing": {**pricing, "image": None}, "context_length": 200000.0}
+    empty = {"id": "a/empty", "pricing": {**pricing, "image": ""}, "canonical_slug": "a/empty-2026-01-02"}
+    unpriced = {"id": "a/unpriced", "pricing": {**pricing, "completion": None}, "context_length": 1000}
+    odd = {"id": "a/odd", "pricing": pricing, "context_length": "long"}
+    upstream.models(*ENTRIES, lenient, empty, unpriced, odd)
+    with serve(tmp_path, upstream, 0.3) as gateway:
+        listed = ids(get(gateway, "/models"))
+        assert listed == ["a/b", "a/e", "a/lenient", "a/empty"]
+        assert get(gateway, "/models/count").json == {"data": {"count": 4}}
+        poor = gateway.new_key("poor", "--plan", "paying")
+        for model in (*listed, "a/empty-2026-01-02", "a/b:nitro:online"):
+            assert gateway.chat(poor, model=model).status == 402, model
+        for model in ("a/unpriced", "a/odd"):
+            assert gateway.chat(poor, model=model).status == 404, model
+        upstream.pages["/models/a/empty-2026-01-02/endpoints"] = {"data": {"id": "a/empty", "endpoints": []}}
+        assert get(gateway, "/models/a/empty-2026-01-02/endpoints").status == 200
+        assert get(gateway, "/models/a/b:made-up/endpoints").status == 404
+        upstream.asked.clear()
+        eventually(lambda: sum(path.startswith("/models?output") for path in upstream.asked) > 2)
+        told = gateway.stop()
+    assert told.count("neither listed nor served, 2: a/odd, a/unpriced") == 1
 
 
 # A generation's record

@@ -62,7 +62,7 @@ def test_what_became_of_orders_is_counted_over_all_workers(tmp_path: Path, worke
             assert gateway.chat().status == 200
         gateway.chat(stream=True)
         order(gateway, "/embeddings")
-        gateway.chat(model="sim/echo:status=503")  # a variant, which callers can make up
+        gateway.chat(simulate="status=503", model="sim/echo:online:made-up")  # variants, which callers can make up
         gateway.chat(simulate="cut-at-event=2", stream=True)
         gateway.chat(model="made/up")
         gateway.chat(max_tokens=-1)

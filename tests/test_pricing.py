@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farebox.core.errors import Refusal
-from farebox.core.formats import Asked
-from farebox.core.plans import BUILT_IN
+from farebox.core.formats import Asked, chat
+from farebox.core.intake import read_order
+from farebox.core.plans import BUILT_IN, Plan
 from farebox.core.pricing import (
     EXTRAS_USD,
     IMAGE_TOKENS_MAX,
@@ -39,11 +40,8 @@ def model(name: str = "a/b", context: int | None = 1000, longest: int | None = 5
     }
 
 
-def asked(*names: str, prompt_bytes: int = 100, images: int = 0, answers: int = 1, **flags: bool) -> Asked:
-    flags = {"streamed": False, "prompt_is_open": False, "is_premium": False, **flags}
-    return Asked(
-        models=names or ("a/b",), answer_tokens=None, answers=answers, prompt_bytes=prompt_bytes, images=images, **flags
-    )
+def asked(*names: str, prompt_bytes: int = 100, **more: Any) -> Asked:
+    return Asked(models=names or ("a/b",), prompt_bytes=prompt_bytes, **more)
 
 
 @pytest.mark.parametrize(
@@ -113,10 +111,116 @@ def test_a_routers_bound_is_the_dearest_model() -> None:
     assert find_rates(listed, "auto").answer == Decimal("0.5")
 
 
-@pytest.mark.parametrize("price", ["-0.1", "NaN", "free", "1e9", None])
+@pytest.mark.parametrize(
+    "name", ["a/b:nitro:online", "a/b:online:nitro:floor", "a/b-2026-01-02", "a/b-2026-01-02:nitro"]
+)
+def test_names_that_the_upstream_takes_have_their_models_price(name: str) -> None:
+    assert find_rates(prices({**model(), "canonical_slug": "a/b-2026-01-02"}), name).prompt == Decimal("0.001")
+
+
+@pytest.mark.parametrize("name", ["a/b:free", "a/b:free:online", "a/b:online:free", "a/b:1:2:3:4"])
+def test_names_that_it_does_not_take_have_none(name: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        find_rates(prices(model()), name)
+    assert refused.value.status == 404
+
+
+def test_a_free_model_may_search() -> None:
+    listed = prices(model(), model("a/b:free", prompt="0", completion="0"))
+    assert find_rates(listed, "a/b:free:online").prompt == 0
+
+
+def test_a_canonical_slug_is_never_the_free_variants() -> None:
+    both = [
+        {**model("a/b:free", prompt="0", completion="0"), "canonical_slug": "a/b-2026-01-02"},
+        {**model(), "canonical_slug": "a/b-2026-01-02"},
+    ]
+    for entries in (both, both[::-1]):
+        assert find_rates(prices(*entries), "a/b-2026-01-02").prompt == Decimal("0.001")
+    with pytest.raises(Refusal):
+        find_rates(prices(model("c/d"), both[0]), "a/b-2026-01-02")
+
+
+def test_a_slug_of_two_models_is_nobodys() -> None:
+    shared = [{**model(name), "canonical_slug": "x/y-2026"} for name in ("x/y", "x/z")]
+    with pytest.raises(Refusal):
+        find_rates(prices(*shared), "x/y-2026")
+
+
+@pytest.mark.parametrize("name", ["@preset/mine", "a/b@preset/mine"])
+def test_a_preset_is_told_from_a_model_that_is_not_there(name: str) -> None:
+    with pytest.raises(Refusal, match="preset") as refused:
+        find_rates(prices(model()), name)
+    assert refused.value.status == 404
+
+
+@pytest.mark.parametrize("name", ["openrouter/auto", "openrouter/auto:online"])
+def test_openrouters_router_is_known_whether_listed_or_not(name: str) -> None:
+    listed = prices(model(), model("c/d", completion="0.5"))
+    assert find_rates(listed, name).answer == Decimal("0.5")
+    with pytest.raises(Refusal):
+        find_rates(listed, "openrouter/made-up")
+
+
+def test_a_name_counts_as_its_model_where_plans_say_which_may_be_asked() -> None:
+    latest = {**model("~a/b-latest"), "alias_target": {"slug": "a/b", "name": "B"}}
+    listed = prices(
+        {**model(), "canonical_slug": "a/b-2026"}, latest, model("a/b:free", prompt="0", completion="0"), model("c/d")
+    )
+    counted = {
+        "a/b": ("a/b",),
+        "a/b-2026": ("a/b",),
+        "~a/b-latest": ("a/b",),
+        "a/b:nitro": ("a/b", "a/b:nitro"),
+        "a/b-2026:nitro:online": ("a/b", "a/b:nitro:online"),
+        "a/b:free": ("a/b:free",),
+        "a/b:free:online": ("a/b:free", "a/b:free:online"),
+        "openrouter/auto": ("openrouter/auto",),
+        "no/body": ("no/body",),
+    }
+    assert {name: listed.names(name) for name in counted} == counted
+
+
+def test_no_alias_slips_past_a_plan() -> None:
+    listed = prices({**model(), "canonical_slug": "a/b-mini-2026"}, model("a/b-mini"))
+    mini = Plan("mini", 10_000, models=("a/b-mini*", "*:floor"))
+
+    def order(name: str) -> bytes:
+        body = json.dumps({"model": name, "messages": [{"content": "hi"}]}).encode()
+        return read_order(body, chat, mini, listed.names).body
+
+    for name in ("a/b-mini", "a/b-mini:nitro", "a/b:floor", "a/b-mini-2026:floor"):
+        assert order(name)
+    for name in ("a/b", "a/b-mini-2026", "a/b:nitro", "a/b:floor:nitro", "openrouter/auto"):
+        with pytest.raises(Refusal) as refused:
+            order(name)
+        assert refused.value.status == 403
+
+
+@pytest.mark.parametrize("price", ["-0.1", "NaN", "free", "1e9", None, ""])
 def test_an_entry_whose_price_is_none_is_not_served(price: Any) -> None:
     listed = prices(model(), model("c/d", completion=price))
     assert "c/d" not in listed.rates
+    assert listed.left_out == {"c/d"}
+
+
+def test_an_entry_without_its_price_is_not_free() -> None:
+    absent = {**model("c/d"), "pricing": {"prompt": "0.001"}}
+    assert prices(model(), absent, {**absent, "id": "e/f", "pricing": {}}).left_out == {"c/d", "e/f"}
+
+
+@pytest.mark.parametrize("image", [None, ""])
+def test_a_price_beside_those_two_that_is_null_or_empty_is_absent(image: Any) -> None:
+    listed = prices(model(), {**model("c/d", image=image, request="0.5"), "context_length": 1000.0})
+    assert listed.left_out == frozenset()
+    assert find_rates(listed, "c/d") == find_rates(prices(model("c/d", request="0.5")), "c/d")
+
+
+def test_a_number_of_tokens_may_have_a_fraction_of_zero() -> None:
+    entry = {**model(), "context_length": 200000.0, "top_provider": {"max_completion_tokens": 4096.0}}
+    rates = find_rates(prices(entry), "a/b")
+    assert (rates.context_tokens, rates.answer_tokens_max) == (200_000, 4096)
+    assert isinstance(rates.context_tokens, int)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b'{"data":[]}', b'{"data":[{"id":"a/b"}]}'])

@@ -198,8 +198,9 @@ class Batch:
         if self._limit_nanos is None:
             return 0
         caller = await self._who()
-        asked = read_order(order.body, self._serving.wires[order.path], caller.plan)
-        most = ceiling(asked.asked, asked.answer_tokens, self._serving.prices.current()).fare_nanos(caller.plan)
+        prices = self._serving.prices.current()
+        asked = read_order(order.body, self._serving.wires[order.path], caller.plan, prices.names)
+        most = ceiling(asked.asked, asked.answer_tokens, prices).fare_nanos(caller.plan)
         async with self._has_settled:
             while self._held_nanos and self._spent_nanos + self._held_nanos + most > self._limit_nanos:
                 await self._has_settled.wait()

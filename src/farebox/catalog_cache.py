@@ -6,6 +6,7 @@ list ever means "free".
 """
 
 import asyncio
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from farebox.core.errors import Refusal, invalid, unknown, unreachable
-from farebox.core.listing import Listed, find_listed, read_listed
+from farebox.core.listing import Listed, read_listed
 from farebox.core.pricing import PriceList, read_price_list
 from farebox.core.reading import UNREADABLE, starts_with
 from farebox.ports import (
@@ -39,10 +40,16 @@ ASKED_AT_ONCE_MAX = 8
 """Pages asked of the upstream at the same time; the next waits."""
 
 MODEL_LISTS = ("/models", "/models/user", "/embeddings/models")
+"""A model that cannot be priced is not served, so it does not stand in them."""
 
 ALL_MODELS: Query = (("output_modalities", "all"),)
 """The upstream lists models that put out text unless all are asked for."""
 
+
+LEFT_OUT_SAID = 20
+"""Names of such models in one line of the log."""
+
+log = logging.getLogger("farebox")
 
 CLAIM_SECONDS = 45
 """How long one process may take to ask for the prices before another does: longer than the two pages may take."""
@@ -138,7 +145,7 @@ class Catalog:
             if embedders.status not in (200, 404):
                 raise UpstreamBroke(_not_given("/embeddings/models", embedders))
             bodies = (models.body, *([embedders.body] if embedders.status == 200 else []))
-            self._prices = read_price_list(*bodies)
+            self._take(read_price_list(*bodies))
         except (UpstreamUnreachable, UpstreamBroke, ValueError) as error:
             self.trouble = str(error)
             return False
@@ -158,7 +165,7 @@ class Catalog:
                 kept = await shared.shelf.kept_prices(shared.source, max(self._read_us, self._due_us(now_us)))
                 if kept is not None:
                     try:
-                        self._prices = read_price_list(*kept.bodies)
+                        self._take(read_price_list(*kept.bodies))
                     except ValueError:
                         # Another version kept them, that reads what this one does not.
                         break
@@ -170,6 +177,17 @@ class Catalog:
                     break
                 await asyncio.sleep(SHELF_SECONDS)
         return await self.refresh()
+
+    def _take(self, prices: PriceList) -> None:
+        left_out = prices.left_out
+        if left_out and left_out != (self._prices.left_out if self._prices else None):
+            some = ", ".join(sorted(left_out)[:LEFT_OUT_SAID])
+            log.warning("models whose price cannot be read are neither listed nor served, %d: %s", len(left_out), some)
+        self._prices = prices
+
+    def names(self, model: str) -> tuple[str, ...]:
+        """What a model counts as where plans say which may be asked."""
+        return (model,) if self._prices is None else self._prices.names(model)
 
     def _due_us(self, now_us: int) -> int:
         """What was read since then is fresh."""
@@ -217,7 +235,7 @@ class Catalog:
             Refusal: 502, there is no list and the upstream gives none.
         """
         page, is_stale = await self.page("/models", ALL_MODELS)
-        found = find_listed(page.models, name)
+        found = self._named(page, name)
         if found is None:
             try:
                 page, is_stale = await self.page("/embeddings/models")
@@ -225,8 +243,13 @@ class Catalog:
                 if refusal.status != 404:
                     raise
             else:
-                found = find_listed(page.models, name)
+                found = self._named(page, name)
         return found, is_stale
+
+    def _named(self, page: Page, name: str) -> Listed | None:
+        """The entry of that id, or of the model that an order under the name is priced as."""
+        listed = {model.id: model for model in page.models}
+        return listed.get(name) or listed.get(self.names(name)[0])
 
     async def keep_pages_fresh(self) -> None:
         """Renew pages that are asked for and no longer fresh. Runs until cancelled."""
@@ -248,7 +271,7 @@ class Catalog:
         if found.status != 200:
             raise unreachable(_not_given(path, found))
         try:
-            page = self._pages[wanted] = _page(path, found.body, self._now())
+            page = self._pages[wanted] = self._page(path, found.body)
         except UNREADABLE as error:
             raise unreachable(f"The upstream gives {path} in a form that cannot be read: {error}") from error
         self._next_ask.pop(wanted, None)
@@ -257,20 +280,22 @@ class Catalog:
             self._next_ask.pop(dropped, None)
         return page
 
+    def _page(self, path: str, body: bytes) -> Page:
+        """Raises what UNREADABLE names."""
+        data = _decode_listed(body).data
+        if not starts_with(data, b"["):
+            return Page(self._now(), data=data)
+        entries = _decode_entries(data)
+        if path not in MODEL_LISTS:
+            return Page(self._now(), entries=entries)
+        left_out = self._prices.left_out if self._prices is not None else frozenset[str]()
+        return Page(self._now(), models=tuple(model for model in read_listed(entries) if model.id not in left_out))
+
     async def _fetch(self, path: str, query: Query) -> Fetched:
         found = await self._upstream.fetch(path, query)
         if found.status != 200:
             raise UpstreamBroke(_not_given(path, found))
         return found
-
-
-def _page(path: str, body: bytes, read_at: float) -> Page:
-    """Raises what UNREADABLE names."""
-    data = _decode_listed(body).data
-    if not starts_with(data, b"["):
-        return Page(read_at, data=data)
-    entries = _decode_entries(data)
-    return Page(read_at, models=read_listed(entries)) if path in MODEL_LISTS else Page(read_at, entries=entries)
 
 
 def _not_given(path: str, found: Fetched) -> str:

@@ -158,7 +158,7 @@ class Exchange:
             caller = passage.caller = request.caller or await self._callers.identify(request.head)
             with self._admission.admit(caller.account.id):
                 body = await request.read_body()
-                order = read_order(body, request.wire, caller.plan)
+                order = read_order(body, request.wire, caller.plan, self._names)
                 most = ceiling(order.asked, order.answer_tokens, self._prices.current())
                 passage.model, passage.streamed = order.model, order.asked.streamed
                 held = await self._hold(caller, order, most, request.wire, _repeatable(request, body))
@@ -180,6 +180,9 @@ class Exchange:
         finally:
             passage.ended_ns = time.time_ns()
             self._telemetry.saw(passage)
+
+    def _names(self, model: str) -> tuple[str, ...]:
+        return self._prices.current().names(model)
 
     @asynccontextmanager
     async def _serve(self, request: Request, held: "_HeldOrder", passage: Passage) -> AsyncIterator[Answer]:

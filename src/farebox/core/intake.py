@@ -1,5 +1,7 @@
 """From a request body to an order: read, checked against the plan, capped."""
 
+from collections.abc import Callable
+
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -23,16 +25,19 @@ class Order(Struct, frozen=True):
         return self.asked.models[0]
 
 
-def read_order(body: bytes, wire: Format, plan: Plan) -> Order:
-    """Read a request body under a plan.
+def read_order(
+    body: bytes, wire: Format, plan: Plan, names: Callable[[str], tuple[str, ...]] = lambda model: (model,)
+) -> Order:
+    """Read a request body under a plan. `names` says what a model counts as for the plan (see `PriceList.names`).
 
     Raises:
         Refusal: 400 when the body is not a request of this format; 403 when the plan does not allow a model.
     """
     asked = wire.read(body)
-    for model in asked.models:
-        if (refusing := plan.refusing(model)) is not None:
-            raise forbidden(f"{refusing} does not include the model `{model}`")
+    if not plan.allows_all:
+        for model in asked.models:
+            if (refusing := plan.refusing(*names(model))) is not None:
+                raise forbidden(f"{refusing} does not include the model `{model}`")
     order = Order(asked, body, asked.answer_tokens)
     return order if plan.answer_tokens_max is None else capped(order, wire, plan.answer_tokens_max)
 

@@ -38,22 +38,22 @@ class Plan(Struct, frozen=True, omit_defaults=True):
         narrower = self.narrower if limits.models is None else (*self.narrower, (whose, limits.models))
         return replace(self, answer_tokens_max=min(caps, default=None), narrower=narrower)
 
-    def refusing(self, model: str) -> str | None:
-        """What does not include a model; None where it is allowed."""
-        if self.models is not None and not _matches(model, self.models):
+    def refusing(self, *names: str) -> str | None:
+        """What does not include a model, by any of its names; None where it is allowed."""
+        if self.models is not None and not _matches(names, self.models):
             return f"the plan `{self.name}`"
-        return next((whose for whose, patterns in self.narrower if not _matches(model, patterns)), None)
+        return next((whose for whose, patterns in self.narrower if not _matches(names, patterns)), None)
 
     @property
     def allows_all(self) -> bool:
         return self.models is None and not self.narrower
 
-    def allows(self, model: str) -> bool:
-        return self.refusing(model) is None
+    def allows(self, *names: str) -> bool:
+        return self.refusing(*names) is None
 
 
-def _matches(model: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(model, pattern) for pattern in patterns)
+def _matches(names: tuple[str, ...], patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 
 def event_price_nanos(multiplier: Decimal) -> int:

@@ -1,4 +1,4 @@
-"""The price list, and the ceiling it puts on an order.
+"""The price list: whose price is whose, and the ceiling it puts on an order.
 
 A ceiling is an upper bound from what is known before the answer: a byte of the request is at most a token, an image at
 most IMAGE_TOKENS_MAX, a prompt at most the model's context, an answer at most its cap or the model's own maximum; each
@@ -14,6 +14,7 @@ from msgspec import Raw, Struct
 from farebox.core.errors import unknown
 from farebox.core.formats import Asked
 from farebox.core.money import COST_MAX_USD, events_usd, floor_units
+from farebox.core.names import PRESET, with_fewer_variants
 from farebox.core.plans import Plan
 from farebox.core.reading import UNREADABLE
 
@@ -34,6 +35,9 @@ its hold: posted in full, and flagged."""
 PREMIUM_FACTOR = 3
 """A premium service tier's price over the listed one: no list says it, so this is an assumption,
 meant to be above it."""
+
+ROUTERS = ("openrouter/auto", "openrouter/auto-beta", "openrouter/free", "openrouter/bodybuilder")
+"""Names that OpenRouter takes whether its list has them or not: they pick a model, so the dearest is their bound."""
 
 PRICE_MAX_USD = 1_000
 """A listed price above it is a fault of the list (per million tokens instead of per token, say)."""
@@ -58,19 +62,33 @@ class _Rates(Struct):
     input_cache_write_1h: Decimal = _ZERO
 
 
-class _Pricing(_Rates):
+class _Pricing(_Rates, kw_only=True):
+    """The two that every entry has; the rest costs nothing where it is absent."""
+
+    prompt: Decimal
+    completion: Decimal
     overrides: list[_Rates] = []
 
 
 class _TopProvider(Struct):
-    max_completion_tokens: int | None = None
+    max_completion_tokens: int | float | None = None
+
+
+class _Target(Struct):
+    slug: str
 
 
 class _Entry(Struct):
     id: str
     pricing: _Pricing
-    context_length: int | None = None
+    context_length: int | float | None = None
     top_provider: _TopProvider | None = None
+    canonical_slug: str | None = None
+    alias_target: _Target | None = None
+
+
+class _Named(Struct):
+    id: str
 
 
 class _List(Struct):
@@ -79,6 +97,8 @@ class _List(Struct):
 
 _decode_list = msgspec.json.Decoder(_List).decode
 _decode_entry = msgspec.json.Decoder(_Entry).decode
+_decode_named = msgspec.json.Decoder(_Named).decode
+_decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 class Rates(Struct, frozen=True):
@@ -93,9 +113,37 @@ class Rates(Struct, frozen=True):
 
 
 class PriceList(Struct, frozen=True):
-    """Every model's rates."""
+    """Every model's rates, by its id.
+
+    `aliases` are other names of models: canonical slugs and names of "the latest", each with the id it stands for.
+    `unlisted` bounds the routers that the list does not have. `left_out` are ids whose entry has no readable price.
+    """
 
     rates: Mapping[str, Rates]
+    aliases: Mapping[str, str] = {}
+    unlisted: Rates | None = None
+    left_out: frozenset[str] = frozenset()
+
+    def find(self, model: str) -> Rates | None:
+        """The rates of a model, an alias or a router. A variant (`:nitro`, `:online`, two of them) that is not listed
+        itself has its model's; `:free` must be."""
+        found = self.rates.get(model)
+        if found is not None:
+            return found
+        for name in with_fewer_variants(model):
+            found = self.rates.get(self.aliases.get(name, name))
+            if found is not None or name in ROUTERS:
+                return found or self.unlisted
+        return None
+
+    def names(self, model: str) -> tuple[str, ...]:
+        """What a model counts as where plans say which may be asked: its id, and the id with the variants asked. A
+        name that is not known counts as itself."""
+        for name in with_fewer_variants(model):
+            counted = self.aliases.get(name, name)
+            if counted in self.rates or counted in ROUTERS:
+                return (counted,) if name == model else (counted, counted + model.removeprefix(name))
+        return (model,)
 
 
 def read_price_list(*bodies: bytes) -> PriceList:
@@ -112,22 +160,72 @@ def read_price_list(*bodies: bytes) -> PriceList:
         raise ValueError(f"the model list could not be read: {error}") from error
     rates: dict[str, Rates] = {}
     dynamic: list[str] = []
+    left_out: set[str] = set()
+    entries: list[_Entry] = []
     for raw in listed:
-        try:
-            entry = _decode_entry(raw)
-        except UNREADABLE:
+        entry = _read_entry(raw)
+        if entry is None:
+            left_out.add(id_of(raw) or "")
             continue
+        entries.append(entry)
         every = (entry.pricing, *entry.pricing.overrides)
         if all(_is_price(getattr(r, name)) for r in every for name in _Rates.__struct_fields__):
             rates[entry.id] = _dearest(entry, every)
         elif entry.pricing.prompt < 0:
             dynamic.append(entry.id)
+        else:
+            left_out.add(entry.id)
     if not rates:
         raise ValueError("the model list has no model with a price")
     # A router's price is -1: it depends on the model it picks, so its bound is the dearest model's.
-    for name in dynamic:
-        rates[name] = _dearest_of(rates.values())
-    return PriceList(rates)
+    dearest = _dearest_of(rates.values())
+    rates.update(dict.fromkeys(dynamic, dearest))
+    return PriceList(rates, _aliases(entries, rates), dearest, frozenset(left_out - rates.keys() - {""}))
+
+
+def _read_entry(raw: Raw) -> _Entry | None:
+    """An entry of the list; None where it cannot be read. A price that is null or empty is absent."""
+    try:
+        return _decode_entry(raw)
+    except UNREADABLE:
+        pass
+    try:
+        fields = _decode_fields(raw)
+        pricing = _decode_fields(fields.get("pricing", Raw(b"{}")))
+        said = {name: price for name, price in pricing.items() if bytes(price) not in (b"null", b'""')}
+        fields["pricing"] = Raw(msgspec.json.encode(said))
+        return _decode_entry(msgspec.json.encode(fields))
+    except UNREADABLE:
+        return None
+
+
+def id_of(entry: Raw) -> str | None:
+    """The model that an entry of a list is of."""
+    try:
+        return _decode_named(entry).id
+    except UNREADABLE:
+        return None
+
+
+def _aliases(entries: Iterable[_Entry], rates: Mapping[str, Rates]) -> dict[str, str]:
+    """Other names of models that have a price.
+
+    Variants share their model's canonical slug, which is the model's own; a slug of two models is nobody's. A name
+    such as `~author/family-latest` has an entry with a price of its own, and counts as the model that it stands for.
+    """
+    aliases: dict[str, str] = {}
+    shared: set[str] = set()
+    for entry in entries:
+        slug, target = entry.canonical_slug, entry.alias_target
+        if entry.id not in rates:
+            continue
+        if target is not None and target.slug in rates:
+            aliases[entry.id] = target.slug
+        elif slug and slug not in rates and ":" not in entry.id:
+            if slug in aliases:
+                shared.add(slug)
+            aliases[slug] = entry.id
+    return {name: model for name, model in aliases.items() if name not in shared}
 
 
 def _is_price(price: Decimal) -> bool:
@@ -135,15 +233,21 @@ def _is_price(price: Decimal) -> bool:
 
 
 def _dearest(entry: _Entry, every: tuple[_Rates, ...]) -> Rates:
-    own_max = entry.top_provider.max_completion_tokens if entry.top_provider else None
+    context = _whole(entry.context_length)
+    own_max = _whole(entry.top_provider.max_completion_tokens if entry.top_provider else None)
     return Rates(
         prompt=max(max(r.prompt, r.audio, r.input_cache_write, r.input_cache_write_1h, r.image_token) for r in every),
         answer=max(max(r.completion, r.image_output, r.audio_output, r.internal_reasoning) for r in every),
         request=max(r.request for r in every),
         image=max(r.image for r in every),
-        context_tokens=entry.context_length or None,
-        answer_tokens_max=own_max or entry.context_length or ANSWER_TOKENS_MAX,
+        context_tokens=context,
+        answer_tokens_max=own_max or context or ANSWER_TOKENS_MAX,
     )
+
+
+def _whole(tokens: int | float | None) -> int | None:
+    """`200000.0` is a number of tokens; 0 and less are none."""
+    return int(tokens) if tokens is not None and tokens >= 1 else None
 
 
 def _dearest_of(many: Iterable[Rates]) -> Rates:
@@ -159,14 +263,17 @@ def _dearest_of(many: Iterable[Rates]) -> Rates:
 
 
 def find_rates(prices: PriceList, model: str) -> Rates:
-    """A model's rates. A variant (`:nitro`, `:online`, ...) that is not listed itself has its model's; `:free` must be.
+    """A model's rates.
 
     Raises:
-        Refusal: 404, no such model.
+        Refusal: 404, no such model, or a preset.
     """
-    found = prices.rates.get(model)
-    if found is None and ":" in model and not model.endswith(":free"):
-        found = prices.rates.get(model.rpartition(":")[0])
+    found = prices.find(model)
+    if found is None and PRESET in model:
+        raise unknown(
+            f"`{model[:200]}` names a preset: models and settings that are kept in an account at the upstream, so what"
+            " it can cost is not known here. Name the model, and send the settings with the order"
+        )
     if found is None:
         raise unknown(f"the model `{model}` is not in the upstream's list; GET /api/v1/models has the list")
     return found
@@ -233,5 +340,6 @@ def ceiling(asked: Asked, answer_tokens: int | None, prices: PriceList) -> Ceili
         tokens = max(tokens, min(answer_tokens or rates.answer_tokens_max, rates.answer_tokens_max))
     if asked.is_premium:
         fixed, token = fixed * PREMIUM_FACTOR, token * PREMIUM_FACTOR
-    fixed = fixed + EXTRAS_USD if asked.prompt_is_open else fixed
+    if asked.prompt_is_open:
+        fixed += EXTRAS_USD
     return Ceiling(fixed, token, tokens, prompt_tokens, asked.answers)

@@ -16,6 +16,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
+from farebox.core.names import without_variants
 from farebox.ports import NotEnded, Passage
 
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -89,12 +90,6 @@ _reconciled = Counter(
 )
 
 
-def _listed(model: str) -> str:
-    """The model without its variant. A model that was priced is listed, or is a variant of one that is; variants can be
-    made up by callers, and each label stays in memory. `:free` is priced only where it is listed itself."""
-    return model if model.endswith(":free") else model.rpartition(":")[0] or model
-
-
 class Metrics:
     """What this process counts. Labels' children are kept: to look one up costs more than to count."""
 
@@ -112,7 +107,8 @@ class Metrics:
 
     def saw(self, passage: Passage) -> None:
         wire = passage.path.strip("/")
-        model = _listed(passage.model)
+        # A model that was priced is listed; its variants can be made up by callers, and each label stays in memory.
+        model = without_variants(passage.model)
         self._order(outcome_of(passage), model, wire).inc()
         if passage.status >= 400:
             _errors.labels(passage.error_type, passage.status, wire).inc()

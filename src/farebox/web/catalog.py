@@ -83,7 +83,7 @@ def _list(callers: Callers, catalog: Catalog, path: str, filters: frozenset[str]
         query = _query(scope)
         asked = _filters(query, filters)
         page, is_stale = await catalog.page(path, asked)
-        every = _models_of(page.models, caller.plan if caller else None)
+        every = _models_of(page.models, caller.plan if caller else None, catalog)
         limit = _whole(query, "limit", max(1, len(every)) if "offset" not in query else PAGE_DEFAULT, least=1)
         if "limit" in query and limit > PAGE_MAX:
             raise invalid(f"limit: at most {PAGE_MAX}, not {limit}")
@@ -129,7 +129,7 @@ def count(callers: Callers, catalog: Catalog) -> Endpoint:
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         caller = await caller_if_any(callers, scope)
         page, is_stale = await catalog.page("/models", _filters(_query(scope), frozenset({OUTPUT_MODALITIES})))
-        every = _models_of(page.models, caller.plan if caller else None)
+        every = _models_of(page.models, caller.plan if caller else None, catalog)
         await _send(send, {"data": {"count": len(every)}}, is_stale=is_stale)
 
     return guarded(endpoint)
@@ -162,7 +162,7 @@ async def _listed(callers: Callers, catalog: Catalog, scope: Scope) -> tuple[Lis
     found, is_stale = await catalog.model(name)
     if found is None:
         raise _not_listed(name)
-    _check_plan(caller, found.id)
+    _check_plan(caller, found.id, catalog)
     return found, is_stale
 
 
@@ -172,9 +172,10 @@ def model_endpoints(callers: Callers, catalog: Catalog) -> Endpoint:
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         caller = await caller_if_any(callers, scope)
         model = "{author}/{slug}".format_map(scope["path_params"])
-        if model not in catalog.current().rates:
+        prices = catalog.current()
+        if model not in prices.rates and model not in prices.aliases:
             raise _not_listed(model)
-        _check_plan(caller, model)
+        _check_plan(caller, model, catalog)
         page, is_stale = await catalog.page(f"/models/{model}/endpoints")
         await _send(send, {"data": page.data}, is_stale=is_stale)
 
@@ -185,8 +186,8 @@ def _not_listed(model: str) -> Refusal:
     return unknown(f"the model `{model[:200]}` is not in the list; GET /api/v1/models has the list")
 
 
-def _check_plan(caller: Caller | None, model: str) -> None:
-    refusing = caller.plan.refusing(model) if caller is not None else None
+def _check_plan(caller: Caller | None, model: str, catalog: Catalog) -> None:
+    refusing = caller.plan.refusing(*catalog.names(model)) if caller is not None else None
     if refusing is not None:
         raise unknown(f"{refusing} does not include the model `{model[:200]}`; GET /api/v1/models lists those it does")
 
@@ -209,18 +210,20 @@ def zdr_endpoints(callers: Callers, catalog: Catalog) -> Endpoint:
         caller = await caller_if_any(callers, scope)
         page, is_stale = await catalog.page("/endpoints/zdr")
         plan = caller.plan if caller else None
-        shown = [entry for entry in page.entries if plan is None or _includes(plan, _endpoint_model(entry))]
+        shown = [entry for entry in page.entries if plan is None or _includes(plan, _endpoint_model(entry), catalog)]
         await _send(send, {"data": shown}, is_stale=is_stale)
 
     return guarded(endpoint)
 
 
-def _models_of(models: Sequence[Listed], plan: Plan | None) -> Sequence[Listed]:
-    return models if plan is None or plan.allows_all else [model for model in models if plan.allows(model.id)]
+def _models_of(models: Sequence[Listed], plan: Plan | None, catalog: Catalog) -> Sequence[Listed]:
+    if plan is None or plan.allows_all:
+        return models
+    return [model for model in models if _includes(plan, model.id, catalog)]
 
 
-def _includes(plan: Plan, model: str | None) -> bool:
-    return model is not None and plan.allows(model)
+def _includes(plan: Plan, model: str | None, catalog: Catalog) -> bool:
+    return model is not None and plan.allows(*catalog.names(model))
 
 
 def _endpoint_model(entry: Raw) -> str | None:

@@ -333,7 +333,8 @@ class _Tools:
                 "answer_usd": (model.get("pricing") or {}).get("completion"),
             }
             for model in listed
-            if caller.plan.allows(model["id"]) and search in f"{model['id']} {model.get('name')}".lower()
+            if caller.plan.allows(*self._agents.catalog.names(model["id"]))
+            and search in f"{model['id']} {model.get('name')}".lower()
         ]
         lines = [f"{each['id']}: ${each['prompt_usd']} / ${each['answer_usd']} a token" for each in found[:limit]]
         return "\n".join(lines) or "No model matches.", {"models": found[:limit], "total": len(found)}
