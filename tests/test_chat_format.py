@@ -139,16 +139,19 @@ def test_pictures_are_bounded_by_number_and_not_by_their_bytes() -> None:
     assert asked.images == 1
     assert asked.prompt_bytes < 300
     assert not asked.prompt_is_open
+    painted = {"role": "assistant", "content": "here", "images": [{"type": "image_url", "image_url": {"url": url}}] * 2}
+    asked = chat.read(request(messages=[painted, {"role": "user", "content": "another"}]))
+    assert (asked.images, asked.prompt_bytes < 500, asked.prompt_is_open) == (2, True, False)
 
 
 @pytest.mark.parametrize(
     "members",
     [
         {"messages": [{"content": [{"type": "file", "file": {"file_data": "https://x"}}]}]},
-        {"plugins": [{"id": "web"}]},
-        {"web_search_options": {}},
-        {"model": "a/b:online"},
-        {"tools": [{"type": "openrouter:web_search"}]},
+        {"messages": [{"content": [{"type": "nobody knows"}]}]},
+        {"messages": [{"role": "assistant", "content": None, "audio": {"id": "audio_1"}}]},
+        {"plugins": [{"id": "web-fetch"}]},
+        {"tools": [{"type": "openrouter:web_fetch"}]},
     ],
 )
 def test_what_may_fill_the_context_leaves_the_prompt_open(members: dict[str, Any]) -> None:

@@ -109,10 +109,11 @@ def test_what_bounds_the_prompt() -> None:
     "more",
     [
         {"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "url", "url": "u"}}]}]},
-        {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
-        {"plugins": [{"id": "web"}]},
+        {"messages": [{"role": "user", "content": [{"type": "container_upload", "file_id": "f"}]}]},
+        {"tools": [{"type": "web_fetch_20250910", "name": "web_fetch"}]},
+        {"tools": [{"type": "nobody_knows_20250910", "name": "n"}]},
+        {"plugins": [{"id": "fusion"}]},
         {"mcp_servers": [{"type": "url", "url": "u", "name": "n"}]},
-        {"model": "a/b:online"},
     ],
 )
 def test_what_may_fill_the_context_leaves_the_prompt_open(more: dict[str, Any]) -> None:

@@ -9,13 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farebox.core.errors import Refusal
-from farebox.core.formats import Asked, chat
+from farebox.core.formats import Asked, Searches, chat
 from farebox.core.intake import read_order
 from farebox.core.plans import BUILT_IN, Plan
 from farebox.core.pricing import (
     EXTRAS_USD,
     IMAGE_TOKENS_MAX,
     LEAST_ANSWER_TOKENS,
+    RESULT_USD,
+    SEARCH_USD,
     Ceiling,
     PriceList,
     ceiling,
@@ -55,6 +57,9 @@ def asked(*names: str, prompt_bytes: int = 100, **more: Any) -> Asked:
         (asked(images=1, prompt_bytes=1), 10, "1.02"),
         (asked(prompt_is_open=True), 10, str(Decimal("1.02") + EXTRAS_USD)),
         (asked(is_premium=True), 10, "0.36"),
+        (asked(searches=Searches(2, 10)), 10, str(Decimal("0.12") + 2 * SEARCH_USD + 10 * RESULT_USD)),
+        (asked(searches=Searches(50, 250)), 10, str(Decimal("0.12") + 50 * SEARCH_USD + 250 * RESULT_USD)),
+        (asked(searches=Searches(1, 5), is_premium=True), 10, str(Decimal("0.36") + SEARCH_USD + 5 * RESULT_USD)),
     ],
 )
 def test_a_ceiling_bounds_prompt_and_answer(what: Asked, cap: int | None, cost: str) -> None:
@@ -79,6 +84,18 @@ def test_a_ceiling_bounds_prompt_and_answer(what: Asked, cap: int | None, cost: 
 def test_each_part_is_bounded_by_its_dearest_price(pricing: dict[str, Any], cost: str) -> None:
     most = ceiling(asked(), 10, prices(model(**pricing)))
     assert most.cost(most.tokens) == Decimal(cost)
+
+
+def test_a_search_costs_its_listed_price_where_the_provider_searches_itself() -> None:
+    listed = prices(model(web_search="0.01"), model("c/d"))
+    most = ceiling(asked(searches=Searches(3, 15)), 10, listed)
+    assert most.cost(10) == Decimal("0.15")
+    by_engine = 3 * SEARCH_USD + 15 * RESULT_USD
+    for searching in (
+        asked(searches=Searches(3, 15, is_engine_named=True)),
+        asked("a/b", "c/d", searches=Searches(3, 15)),
+    ):
+        assert ceiling(searching, 10, listed).cost(10) == Decimal("0.12") + by_engine
 
 
 def test_the_dearest_of_several_models_counts() -> None:

@@ -123,10 +123,10 @@ def test_what_bounds_the_prompt() -> None:
     [
         {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]},
         {"input": [{"type": "item_reference", "id": "i"}]},
-        {"tools": [{"type": "web_search"}]},
-        {"plugins": [{"id": "web"}]},
+        {"input": [{"type": "additional_tools", "role": "user", "tools": [{"type": "mcp", "server_label": "s"}]}]},
+        {"tools": [{"type": "file_search", "vector_store_ids": ["v"]}]},
+        {"plugins": [{"id": "nobody-knows"}]},
         {"prompt": {"id": "p"}},
-        {"model": "a/b:online"},
     ],
 )
 def test_what_may_fill_the_context_leaves_the_prompt_open(more: dict[str, Any]) -> None:

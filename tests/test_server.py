@@ -251,6 +251,23 @@ def test_a_small_balance_lowers_the_cap_and_says_so(shared_gateway: Gateway) -> 
     assert "covers an answer of" in refused.error["message"]
 
 
+def test_an_order_whose_tools_cost_nothing_is_placed_with_what_it_can_cost(shared_gateway: Gateway) -> None:
+    """As Codex asks: a search tool is always there, and ten cents are enough."""
+    key = shared_gateway.new_key("cents", "--plan", "paying", "--prepaid", "0.10")
+    headers = {"authorization": f"Bearer {key}"}
+    ordered = {"model": "sim/echo", "input": "hi", "max_output_tokens": 500, "store": False}
+    for tools in (
+        [{"type": "function", "name": "f"}, {"type": "web_search", "external_web_access": False}],
+        [{"type": "local_shell"}, {"type": "namespace", "name": "n", "description": "d", "tools": []}],
+    ):
+        answer = shared_gateway.request("POST", "/api/v1/responses", {**ordered, "tools": tools}, headers)
+        assert (answer.status, "x-farebox-answer-cap" in answer.headers) == (200, False)
+    many = {**ordered, "tools": [{"type": "web_search", "max_uses": 50}]}
+    refused = shared_gateway.request("POST", "/api/v1/responses", many, headers)
+    assert refused.status == 402
+    shared_gateway.audit()
+
+
 def test_two_hundred_callers_on_a_balance_for_fifty_get_fifty(shared_gateway: Gateway) -> None:
     key = shared_gateway.new_key("crowd", "--plan", "paying", "--prepaid", "0.05")
     statuses: list[int] = []

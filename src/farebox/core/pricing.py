@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from farebox.core.errors import unknown
-from farebox.core.formats import Asked
+from farebox.core.formats import Asked, Searches
 from farebox.core.money import COST_MAX_USD, events_usd, floor_units
 from farebox.core.names import PRESET, with_fewer_variants
 from farebox.core.plans import Plan
@@ -29,12 +29,17 @@ CONTEXT_TOKENS_MAX = 2_000_000
 """A prompt's bound where something may fill the context and the model's entry does not say how large it is."""
 
 EXTRAS_USD = Decimal("0.10")
-"""Set aside for searches, file parsing and other server tools, whose prices are in no list. Beyond it a fare is above
+"""Set aside for file parsing, fetches and other server tools, whose prices are in no list. Beyond it a fare is above
 its hold: posted in full, and flagged."""
 
+SEARCH_USD = Decimal("0.015")
+RESULT_USD = Decimal("0.004")
+"""Set aside for one search, and for each of its results, where the model's entry has no price of a search. OpenRouter's
+pages say $4 for 1,000 results, later $5 to $15 for 1,000 searches by the engine and its mode, each with ten results."""
+
 PREMIUM_FACTOR = 3
-"""A premium service tier's price over the listed one: no list says it, so this is an assumption,
-meant to be above it."""
+"""What a premium service tier, or a provider that was not picked by its price, costs over the listed price: no list
+says it, so this is an assumption, meant to be above it."""
 
 ROUTERS = ("openrouter/auto", "openrouter/auto-beta", "openrouter/free", "openrouter/bodybuilder")
 """Names that OpenRouter takes whether its list has them or not: they pick a model, so the dearest is their bound."""
@@ -60,6 +65,7 @@ class _Rates(Struct):
     internal_reasoning: Decimal = _ZERO
     input_cache_write: Decimal = _ZERO
     input_cache_write_1h: Decimal = _ZERO
+    web_search: Decimal = _ZERO
 
 
 class _Pricing(_Rates, kw_only=True):
@@ -102,7 +108,7 @@ _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 class Rates(Struct, frozen=True):
-    """The dearest prices listed for a model, over all its conditional overrides."""
+    """The dearest prices listed for a model, over all its conditional overrides. `search` is 0 where none is listed."""
 
     prompt: Decimal
     answer: Decimal
@@ -110,6 +116,7 @@ class Rates(Struct, frozen=True):
     image: Decimal
     context_tokens: int | None
     answer_tokens_max: int
+    search: Decimal = _ZERO
 
 
 class PriceList(Struct, frozen=True):
@@ -242,6 +249,7 @@ def _dearest(entry: _Entry, every: tuple[_Rates, ...]) -> Rates:
         image=max(r.image for r in every),
         context_tokens=context,
         answer_tokens_max=own_max or context or ANSWER_TOKENS_MAX,
+        search=max(r.web_search for r in every),
     )
 
 
@@ -259,6 +267,7 @@ def _dearest_of(many: Iterable[Rates]) -> Rates:
         image=max(r.image for r in rates),
         context_tokens=max(r.context_tokens or CONTEXT_TOKENS_MAX for r in rates),
         answer_tokens_max=max(r.answer_tokens_max for r in rates),
+        search=max(r.search for r in rates),
     )
 
 
@@ -342,4 +351,13 @@ def ceiling(asked: Asked, answer_tokens: int | None, prices: PriceList) -> Ceili
         fixed, token = fixed * PREMIUM_FACTOR, token * PREMIUM_FACTOR
     if asked.prompt_is_open:
         fixed += EXTRAS_USD
+    if asked.searches is not None:
+        fixed += max(_searching(find_rates(prices, model), asked.searches) for model in asked.models)
     return Ceiling(fixed, token, tokens, prompt_tokens, asked.answers)
+
+
+def _searching(rates: Rates, searches: Searches) -> Decimal:
+    """By the listed price where the model has one: its provider then searches itself, unless an engine is named."""
+    if rates.search and not searches.is_engine_named:
+        return rates.search * searches.number
+    return SEARCH_USD * searches.number + RESULT_USD * searches.results

@@ -8,13 +8,23 @@ from farebox.core.errors import Refusal
 from farebox.core.usage import Cost, Unknown
 
 
+class Searches(Struct, frozen=True):
+    """Searches that an order may make: their number, and how many results all of them together bring; whether an
+    engine was named that is not the provider's own."""
+
+    number: int
+    results: int
+    is_engine_named: bool = False
+
+
 class Asked(Struct, frozen=True):
     """What Farebox reads of a request; the rest of the body is the upstream's business.
 
     `models` in the order they are tried; `answer_tokens` is the caller's own cap, None where there is none; `answers`
-    is how many are asked for, 0 where the answer is not made of tokens. `prompt_bytes` (without pictures) and `images`
-    bound the tokens of all `prompts` together; `prompt_is_open` when something may fill the whole context (a file or a
-    search by reference); `is_premium` when a dearer service tier than the listed one was asked for.
+    is how many are asked for, 0 where the answer is not made of tokens. `prompt_bytes` (without pictures, with what
+    searches may bring in) and `images` bound the tokens of all `prompts` together; `prompt_is_open` when something may
+    fill the whole context (a file by reference); `is_premium` when a dearer service tier than the listed one may
+    serve, or a provider that was not picked by its price.
     """
 
     models: tuple[str, ...]
@@ -26,6 +36,7 @@ class Asked(Struct, frozen=True):
     prompts: int = 1
     prompt_is_open: bool = False
     is_premium: bool = False
+    searches: Searches | None = None
 
 
 class Seen(Struct, frozen=True):

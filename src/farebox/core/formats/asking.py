@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from farebox.core.errors import invalid
 from farebox.core.formats.thinking import Lower
+from farebox.core.names import variants
 from farebox.core.reading import UNREADABLE, Number, as_whole, is_null, json_path_error
 
 T = TypeVar("T")
@@ -16,8 +17,20 @@ TOOL_PROMPT_TOKENS = 1_000
 """Set aside for instructions that a host may put before a prompt with tools: an assumption, no list says it."""
 
 _PREMIUM_TIERS = frozenset({"priority", "fast", "scale"})
-_PREMIUM_SUFFIX = ":nitro"
-_SEARCH_SUFFIX = ":online"
+
+_NOT_BY_PRICE = frozenset({"nitro", "exacto"})
+"""Variants that pick the provider by its speed or its quality; `:nitro` lets priority tiers serve, too."""
+
+
+class _SortedBy(Struct):
+    by: str | None = None
+
+
+class _Provider(Struct):
+    sort: str | _SortedBy | None = None
+
+
+_decode_provider = msgspec.json.Decoder(_Provider).decode
 
 _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 
@@ -50,12 +63,26 @@ def count(name: str, number: Number | None) -> int | None:
     return value
 
 
-def is_premium(models: Iterable[str], tier: str | None) -> bool:
-    return tier in _PREMIUM_TIERS or any(model.endswith(_PREMIUM_SUFFIX) for model in models)
+def is_premium(models: Iterable[str], tier: str | None, provider: Raw | UnsetType = UNSET) -> bool:
+    """Whether something dearer than the listed price may serve: a tier, or a provider that is not picked by its price.
+
+    OpenRouter's pages: `provider.sort` disables its balancing by price; `:nitro` is `sort: "throughput"` and admits
+    priority tiers; `:floor` is `sort: "price"`.
+    """
+    return (
+        tier in _PREMIUM_TIERS
+        or any(":" in model and not _NOT_BY_PRICE.isdisjoint(variants(model)) for model in models)
+        or (provider is not UNSET and _is_sorted_past_price(provider))
+    )
 
 
-def searches(models: Iterable[str]) -> bool:
-    return any(model.endswith(_SEARCH_SUFFIX) for model in models)
+def _is_sorted_past_price(provider: Raw) -> bool:
+    try:
+        sort = _decode_provider(provider).sort if not is_null(provider) else None
+    except UNREADABLE:
+        return False  # the upstream's to refuse
+    by = sort.by if isinstance(sort, _SortedBy) else sort
+    return by not in (None, "price")
 
 
 def with_caps(body: bytes, names: tuple[str, ...], answer_tokens: int, lower: Lower) -> bytes:

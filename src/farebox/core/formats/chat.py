@@ -3,6 +3,8 @@
 Sources: OpenRouter's OpenAPI document (ChatRequest, ChatResult, ChatStreamChunk) and what its SDKs were seen to reject.
 """
 
+from collections.abc import Mapping
+
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, ValidationError
 
@@ -14,9 +16,9 @@ from farebox.core.formats.asking import (
     decoded,
     is_premium,
     named_models,
-    searches,
     with_caps,
 )
+from farebox.core.formats.bounds import BYTES, OPEN, PICTURE, Bounds, Kind, Tool
 from farebox.core.formats.chat_strict import Chunk, Result, StrictUsage, mend_answer, mend_chunk
 from farebox.core.formats.envelope import error_in_band, refusal_body, typed_refusal
 from farebox.core.formats.mending import cost_in, decode_fields, without_object
@@ -35,17 +37,29 @@ ANSWERS_MAX = 128
 """OpenAI's own bound for `n`."""
 
 
-class _Message(Struct):
+PARTS: Mapping[str, Kind] = {
+    "text": BYTES,
+    "refusal": BYTES,
+    "image_url": PICTURE,
+    "file": OPEN,
+    "input_audio": OPEN,
+    "input_video": OPEN,
+    "video_url": OPEN,
+}
+"""What a message is made of."""
+
+
+class _Message(Struct, gc=False):
+    """`images` and `audio` are of an assistant's earlier answer."""
+
     content: Raw | UnsetType = UNSET
+    images: Raw | UnsetType = UNSET
+    audio: Raw | UnsetType = UNSET
 
 
-class _Part(Struct):
+class _Part(Struct, gc=False):
     type: str = ""
     image_url: Raw | UnsetType = UNSET
-
-
-class _Tool(Struct):
-    type: str = "function"
 
 
 class _Request(Struct):
@@ -57,9 +71,10 @@ class _Request(Struct):
     max_tokens: Number | None = None
     max_completion_tokens: Number | None = None
     n: Number | None = None
-    tools: list[_Tool] | None = None
+    tools: list[Tool] | None = None
     plugins: list[Raw] | None = None
     web_search_options: Raw | UnsetType = UNSET
+    provider: Raw | UnsetType = UNSET
     service_tier: str | None = None
 
 
@@ -87,49 +102,60 @@ def read(body: bytes) -> Asked:
     if answers > ANSWERS_MAX:
         raise invalid(f"n: {request.n} answers are more than the {ANSWERS_MAX} that can be asked at once")
 
-    picture_bytes, images, is_open = _measure(request.messages or [])
-    served_tools = any(tool.type != "function" for tool in request.tools or ())
+    bounds = Bounds()
+    _measure(request.messages or [], bounds)
+    if request.tools:
+        bounds.add_tools(request.tools, body)
+    if request.plugins:
+        bounds.add_plugins(request.plugins)
+    if request.web_search_options is not UNSET:
+        bounds.add_search_options(request.web_search_options)
+    bounds.add_variants(models)
     return Asked(
         models=models,
         streamed=request.stream is True,
         answer_tokens=max(caps, default=None),
         answers=answers,
-        prompt_bytes=len(body) - picture_bytes + (TOOL_PROMPT_TOKENS if request.tools else 0),
-        images=images,
+        prompt_bytes=bounds.prompt_bytes(body) + (TOOL_PROMPT_TOKENS if request.tools else 0),
+        images=bounds.images,
         prompts=len(request.prompt) or 1 if isinstance(request.prompt, list) else 1,
-        prompt_is_open=is_open
-        or served_tools
-        or bool(request.plugins)
-        or request.web_search_options is not UNSET
-        or searches(models),
-        is_premium=is_premium(models, request.service_tier),
+        prompt_is_open=bounds.is_open,
+        is_premium=is_premium(models, request.service_tier, request.provider),
+        searches=bounds.found_searches,
     )
 
 
-def _measure(messages: list[_Message]) -> tuple[int, int, bool]:
-    """The bytes of pictures, their number, and whether a part is of a kind whose size its bytes do not bound."""
-    picture_bytes, images, is_open = 0, 0, False
-    for message in messages:
-        if not isinstance(message.content, Raw):
-            continue
-        content = bytes(message.content)
-        if content.startswith(b"["):
-            for part in _read_parts(content):
-                if part.type == "image_url" and isinstance(part.image_url, Raw):
-                    images += 1
-                    picture_bytes += len(bytes(part.image_url))
-                elif part.type != "text":
-                    is_open = True
-        elif not content.startswith(b'"') and not is_null(message.content):
-            raise invalid("messages[...].content: expected text or a list of parts")
-    return picture_bytes, images, is_open
-
-
-def _read_parts(content: bytes) -> list[_Part]:
+def _measure(messages: list[_Message], bounds: Bounds) -> None:
     try:
-        return _decode_parts(content)
+        for message in messages:
+            if message.images is not UNSET:
+                _measure_images(message.images, bounds)
+            if message.audio is not UNSET and not is_null(message.audio):
+                bounds.is_open = True  # an earlier answer, by its id
+            if message.content is UNSET:
+                continue
+            content = bytes(message.content)
+            if content.startswith(b"["):
+                for part in _decode_parts(content):
+                    kind = PARTS.get(part.type, OPEN)
+                    if kind == PICTURE:
+                        bounds.add_picture(part.image_url)
+                    elif kind == OPEN:
+                        bounds.is_open = True
+            elif not content.startswith(b'"') and content != b"null":
+                raise invalid("messages[...].content: expected text or a list of parts")
     except UNREADABLE as error:
         raise invalid(f"messages[...].content: {json_path_error(error)}") from error
+
+
+def _measure_images(images: Raw, bounds: Bounds) -> None:
+    """Pictures that an assistant's earlier answer had; unreadable ones are as long as they are."""
+    try:
+        parts = _decode_parts(images) if not is_null(images) else []
+    except UNREADABLE:
+        return
+    for part in parts:
+        bounds.add_picture(part.image_url)
 
 
 def capped(body: bytes, answer_tokens: int) -> bytes:

@@ -34,6 +34,7 @@ class _Request(Struct):
     input: Raw | UnsetType = UNSET
     model: str | None = None
     service_tier: str | None = None
+    provider: Raw | UnsetType = UNSET
 
 
 class _Part(Struct):
@@ -78,7 +79,7 @@ def read(body: bytes) -> Asked:
         images=len(pictures),
         prompts=1 if is_one else len(inputs),
         prompt_is_open=any(part.type not in ("text", "image_url") for part in parts),
-        is_premium=is_premium(models, request.service_tier),
+        is_premium=is_premium(models, request.service_tier, request.provider),
     )
 
 

@@ -4,6 +4,8 @@ Sources: OpenRouter's OpenAPI document (MessagesRequest, MessagesResult and its 
 seen to drop or throw on. They read an event by its `event:` line, and drop one that has none without a word.
 """
 
+from collections.abc import Mapping
+
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import replace
@@ -16,9 +18,9 @@ from farebox.core.formats.asking import (
     decoded,
     is_premium,
     named_models,
-    searches,
     with_caps,
 )
+from farebox.core.formats.bounds import BYTES, NESTED, OPEN, PICTURE, Bounds, Kind, Tool
 from farebox.core.formats.envelope import read_error
 from farebox.core.formats.mending import (
     Fields,
@@ -34,7 +36,7 @@ from farebox.core.formats.mending import (
 from farebox.core.formats.messages_errors import error_of, refusal_body, refusal_error, status_of, typed_refusal
 from farebox.core.formats.thinking import lower_thinking
 from farebox.core.formats.whole import see_whole
-from farebox.core.reading import UNREADABLE, Number, is_null, json_path_error
+from farebox.core.reading import UNREADABLE, Number, json_path_error
 from farebox.core.sse import data_event, event_data, event_name, named_event
 from farebox.core.usage import read_cost
 
@@ -45,24 +47,38 @@ CAPS = ("max_tokens",)
 FALLBACKS_MAX = 3
 """OpenRouter's own bound for `fallbacks`."""
 
-_INERT_BLOCKS = frozenset(
-    {"text", "tool_use", "tool_result", "thinking", "redacted_thinking", "search_result", "compaction", "image"}
-)
-"""Blocks whose tokens their bytes bound, an image's beside. Any other may bring in more than it says."""
+BLOCKS: Mapping[str, Kind] = {
+    **dict.fromkeys(("text", "thinking", "redacted_thinking", "compaction", "search_result"), BYTES),
+    **dict.fromkeys(("tool_use", "server_tool_use", "mcp_tool_use"), BYTES),
+    # The tool that is named stands in `tools`.
+    **dict.fromkeys(("tool_reference", "tool_addition", "tool_removal", "tool_search_tool_result"), BYTES),
+    # What a tool of the upstream's found or did, in clear or encrypted.
+    **dict.fromkeys(("web_search_tool_result", "advisor_tool_result", "code_execution_tool_result"), BYTES),
+    **dict.fromkeys(("bash_code_execution_tool_result", "text_editor_code_execution_tool_result"), BYTES),
+    **dict.fromkeys(("openrouter_shell_tool_result", "openrouter_bash_tool_result"), BYTES),
+    **dict.fromkeys(("tool_result", "mcp_tool_result", "web_fetch_tool_result", "web_fetch_result"), NESTED),
+    "web_fetch_tool_result_error": BYTES,
+    "image": PICTURE,
+    "document": NESTED,
+    "container_upload": OPEN,
+}
+"""What a message is made of. Results are parts of a later request as they were told, so their bytes bound them."""
+
+SOURCES: Mapping[str, Kind] = {"text": BYTES, "content": NESTED, "base64": OPEN, "url": OPEN, "file": OPEN}
+"""What a document is read from."""
+
+DEPTH_MAX = 8
+"""Parts within parts; a message has four of them at most."""
 
 
-class _Block(Struct):
+class _Block(Struct, gc=False):
     type: str = ""
     source: Raw | UnsetType = UNSET
     content: Raw | UnsetType = UNSET
 
 
-class _Message(Struct):
+class _Message(Struct, gc=False):
     content: Raw
-
-
-class _Tool(Struct):
-    type: str | None = None
 
 
 class _Fallback(Struct, forbid_unknown_fields=True):
@@ -76,15 +92,17 @@ class _Request(Struct):
     fallbacks: list[_Fallback] | None = None
     stream: bool | None = None
     max_tokens: Number | None = None
-    tools: list[_Tool] | None = None
+    tools: list[Tool] | None = None
     plugins: list[Raw] | None = None
     mcp_servers: list[Raw] | None = None
+    provider: Raw | UnsetType = UNSET
     service_tier: str | None = None
     speed: str | None = None
 
 
 _decode_request = msgspec.json.Decoder(_Request).decode
 _decode_blocks = msgspec.json.Decoder(list[_Block]).decode
+_decode_block = msgspec.json.Decoder(_Block).decode
 
 
 def read(body: bytes) -> Asked:
@@ -102,44 +120,73 @@ def read(body: bytes) -> Asked:
     if not request.messages:
         raise invalid("messages: the list is empty; give at least one message")
     answer_tokens = count("max_tokens", request.max_tokens)
-    picture_bytes, images, is_open = 0, 0, False
+    bounds = Bounds()
     for message in request.messages:
-        measured = _measure(bytes(message.content))
-        picture_bytes, images, is_open = picture_bytes + measured[0], images + measured[1], is_open or measured[2]
-    served_tools = any(tool.type not in (None, "custom") for tool in request.tools or ())
+        content = bytes(message.content)
+        if not content.startswith(b'"'):
+            _measure(_read_blocks(content), bounds)
+    if request.tools:
+        bounds.add_tools(request.tools, body)
+    if request.plugins:
+        bounds.add_plugins(request.plugins)
+    bounds.add_variants(models)
     return Asked(
         models=models,
         streamed=request.stream is True,
         answer_tokens=answer_tokens,
-        prompt_bytes=len(body) - picture_bytes + (TOOL_PROMPT_TOKENS if request.tools else 0),
-        images=images,
-        prompt_is_open=is_open
-        or served_tools
-        or bool(request.plugins)
-        or bool(request.mcp_servers)
-        or searches(models),
-        is_premium=is_premium(models, request.service_tier) or request.speed == "fast",
+        prompt_bytes=bounds.prompt_bytes(body) + (TOOL_PROMPT_TOKENS if request.tools else 0),
+        images=bounds.images,
+        prompt_is_open=bounds.is_open or bool(request.mcp_servers),
+        is_premium=is_premium(models, request.service_tier, request.provider) or request.speed == "fast",
+        searches=bounds.found_searches,
     )
 
 
-def _measure(content: bytes) -> tuple[int, int, bool]:
-    """The bytes of pictures, their number, and whether a block is of a kind whose size its bytes do not bound."""
-    if content.startswith(b'"'):
-        return 0, 0, False
+def _measure(blocks: list[_Block], bounds: Bounds, depth: int = 1) -> None:
+    for block in blocks:
+        kind = BLOCKS.get(block.type, OPEN)
+        if kind == BYTES:
+            continue
+        if kind == PICTURE:
+            bounds.add_picture(block.source)
+        elif kind == OPEN or depth == DEPTH_MAX:
+            bounds.is_open = True
+        elif block.type == "document":
+            _measure_document(block.source, bounds, depth)
+        else:
+            _measure_content(block.content, bounds, depth)
+
+
+def _measure_document(source: Raw | UnsetType, bounds: Bounds, depth: int) -> None:
+    read = _Block() if source is UNSET else _read_block(bytes(source))
+    kind = SOURCES.get(read.type, OPEN)
+    if kind == NESTED:
+        _measure_content(read.content, bounds, depth)
+    elif kind == OPEN:
+        bounds.is_open = True
+
+
+def _measure_content(content: Raw | UnsetType, bounds: Bounds, depth: int) -> None:
+    """A list of blocks, or one; text is bounded by its bytes."""
+    text = b"" if content is UNSET else bytes(content)
+    if text.startswith(b"["):
+        _measure(_read_blocks(text), bounds, depth + 1)
+    elif text.startswith(b"{"):
+        _measure([_read_block(text)], bounds, depth + 1)
+
+
+def _read_blocks(content: bytes) -> list[_Block]:
     try:
-        blocks = _decode_blocks(content)
+        return _decode_blocks(content)
     except UNREADABLE as error:
         raise invalid(f"messages[...].content: {json_path_error(error)}") from error
-    picture_bytes, images, is_open = 0, 0, False
-    for block in blocks:
-        is_open = is_open or block.type not in _INERT_BLOCKS
-        if block.type == "image":
-            images += 1
-            picture_bytes += len(bytes(block.source)) if isinstance(block.source, Raw) else 0
-        elif block.type == "tool_result" and isinstance(block.content, Raw) and not is_null(block.content):
-            inner = _measure(bytes(block.content))
-            picture_bytes, images, is_open = picture_bytes + inner[0], images + inner[1], is_open or inner[2]
-    return picture_bytes, images, is_open
+
+
+def _read_block(content: bytes) -> _Block:
+    try:
+        return _decode_block(content)
+    except UNREADABLE as error:
+        raise invalid(f"messages[...].content: {json_path_error(error)}") from error
 
 
 def capped(body: bytes, answer_tokens: int) -> bytes:

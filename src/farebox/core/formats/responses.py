@@ -5,8 +5,10 @@ and what its SDKs and OpenAI's were seen to reject.
 (Long, as every format stands in one place: requests, events, answers.)
 """
 
+from collections.abc import Mapping
+
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, field
 from msgspec.structs import replace
 
 from farebox.core.errors import BROKEN_STATUS, Refusal, broken, invalid
@@ -17,15 +19,15 @@ from farebox.core.formats.asking import (
     decoded,
     is_premium,
     named_models,
-    searches,
     with_caps,
 )
+from farebox.core.formats.bounds import BYTES, NESTED, OPEN, PICTURE, Bounds, Kind, Tool
 from farebox.core.formats.envelope import LooseError, read_error, refusal_body, typed_refusal
 from farebox.core.formats.mending import NULL, cost_in, decode_fields, without_object
 from farebox.core.formats.responses_strict import Answer, Usage, mend_answer, mend_event
 from farebox.core.formats.thinking import lower_reasoning
 from farebox.core.formats.whole import see_whole
-from farebox.core.reading import UNREADABLE, Number, is_null, json_path_error, starts_with
+from farebox.core.reading import UNREADABLE, Number, is_null, json_path_error
 from farebox.core.sse import comment_event, data_event, event_data
 from farebox.core.usage import read_cost
 
@@ -33,34 +35,68 @@ __all__ = ["capped", "error_event", "read", "refusal_body", "see_answer", "see_e
 
 CAPS = ("max_output_tokens",)
 
-_INERT_ITEMS = frozenset(
-    {
-        "message",
-        "reasoning",
-        "function_call",
-        "function_call_output",
-        "custom_tool_call",
-        "custom_tool_call_output",
-        "configuration_update",
-    }
-)
-_INERT_PARTS = frozenset({"input_text", "output_text", "text", "summary_text", "reasoning_text", "refusal"})
-"""What the bytes of a request bound the tokens of, a picture beside. Any other may bring in more than it says."""
+IN_FULL: Kind = "in full"
+"""As what it has besides its content."""
+
+ITEMS: Mapping[str, Kind] = {
+    **dict.fromkeys(("reasoning", "compaction", "context_compaction", "configuration_update"), BYTES),
+    **dict.fromkeys(("message", "agent_message"), NESTED),
+    # Calls, and what came of them: they are parts of a later request as they were told, so their bytes bound them.
+    **dict.fromkeys(("function_call", "custom_tool_call", "apply_patch_call", "apply_patch_call_output"), BYTES),
+    **dict.fromkeys(("function_call_output", "custom_tool_call_output"), NESTED),
+    **dict.fromkeys(("local_shell_call", "local_shell_call_output", "shell_call", "shell_call_output"), BYTES),
+    **dict.fromkeys(("web_search_call", "file_search_call", "tool_search_call", "computer_call"), BYTES),
+    **dict.fromkeys(("mcp_list_tools", "mcp_approval_request", "mcp_approval_response", "mcp_call"), BYTES),
+    "computer_call_output": NESTED,
+    **dict.fromkeys(
+        (
+            f"openrouter:{tool}"
+            for tool in (
+                "advisor apply_patch bash code_interpreter datetime experimental__search_models file_search files"
+                " fusion mcp memory shell subagent text_editor tool_search web_fetch web_search"
+            ).split()
+        ),
+        BYTES,
+    ),
+    **dict.fromkeys(("image_generation_call", "openrouter:image_generation", "openrouter:browser_use"), PICTURE),
+    **dict.fromkeys(("code_interpreter_call", "additional_tools", "tool_search_output"), IN_FULL),
+    "item_reference": OPEN,
+}
+"""What an input is made of."""
+
+PARTS: Mapping[str, Kind] = {
+    **dict.fromkeys(("input_text", "output_text", "text", "summary_text", "reasoning_text", "refusal"), BYTES),
+    **dict.fromkeys(("encrypted_content", "logs"), BYTES),
+    **dict.fromkeys(("input_image", "computer_screenshot", "image"), PICTURE),
+    **dict.fromkeys(("input_file", "input_audio", "input_video", "file"), OPEN),
+}
+"""What an item is made of."""
 
 
-class _Part(Struct):
+class _Part(Struct, gc=False):
     type: str = ""
     image_url: Raw | UnsetType = UNSET
+    url: Raw | UnsetType = UNSET
 
 
-class _Item(Struct):
+class _Item(Struct, gc=False):
+    """As all of them are first read."""
+
     type: str = "message"
     content: Raw | UnsetType = UNSET
     output: Raw | UnsetType = UNSET
 
 
-class _Tool(Struct):
-    type: str = "function"
+class _ItemInFull(Struct, gc=False):
+    """What few items have: what code put out, tools that come later, and their picture in one of four places."""
+
+    type: str = "message"
+    outputs: Raw | UnsetType = UNSET
+    tools: Raw | UnsetType = UNSET
+    result: Raw | UnsetType = UNSET
+    image_b64: Raw | UnsetType = field(default=UNSET, name="imageB64")
+    image_url: Raw | UnsetType = field(default=UNSET, name="imageUrl")
+    screenshot_b64: Raw | UnsetType = field(default=UNSET, name="screenshotB64")
 
 
 class _Request(Struct):
@@ -69,19 +105,22 @@ class _Request(Struct):
     models: list[str] | None = None
     stream: bool | None = None
     max_output_tokens: Number | None = None
-    tools: list[_Tool] | None = None
+    tools: list[Tool] | None = None
     plugins: list[Raw] | None = None
     prompt: Raw | UnsetType = UNSET
     store: bool | None = None
     background: bool | None = None
     previous_response_id: str | None = None
     conversation: Raw | UnsetType = UNSET
+    provider: Raw | UnsetType = UNSET
     service_tier: str | None = None
 
 
 _decode_request = msgspec.json.Decoder(_Request).decode
 _decode_items = msgspec.json.Decoder(list[_Item]).decode
+_decode_items_in_full = msgspec.json.Decoder(list[_ItemInFull]).decode
 _decode_parts = msgspec.json.Decoder(list[_Part]).decode
+_decode_part = msgspec.json.Decoder(_Part).decode
 
 
 def read(body: bytes) -> Asked:
@@ -97,16 +136,23 @@ def read(body: bytes) -> Asked:
     has_template = request.prompt is not UNSET and not is_null(request.prompt)
     if (request.input is UNSET or is_null(request.input)) and not has_template:
         raise invalid("input: give a text or a list of items")
-    picture_bytes, images, is_open = _measure_input(b'""' if request.input is UNSET else bytes(request.input))
-    served_tools = any(tool.type not in ("function", "custom") for tool in request.tools or ())
+    bounds = Bounds()
+    if request.input is not UNSET:
+        _measure_input(bytes(request.input), bounds)
+    if request.tools:
+        bounds.add_tools(request.tools, body)
+    if request.plugins:
+        bounds.add_plugins(request.plugins)
+    bounds.add_variants(models)
     return Asked(
         models=models,
         streamed=request.stream is True,
         answer_tokens=answer_tokens,
-        prompt_bytes=len(body) - picture_bytes + (TOOL_PROMPT_TOKENS if request.tools else 0),
-        images=images,
-        prompt_is_open=is_open or served_tools or has_template or bool(request.plugins) or searches(models),
-        is_premium=is_premium(models, request.service_tier),
+        prompt_bytes=bounds.prompt_bytes(body) + (TOOL_PROMPT_TOKENS if request.tools else 0),
+        images=bounds.images,
+        prompt_is_open=bounds.is_open or has_template,
+        is_premium=is_premium(models, request.service_tier, request.provider),
+        searches=bounds.found_searches,
     )
 
 
@@ -121,36 +167,63 @@ def _check_stateless(request: _Request) -> None:
         raise invalid("background: an answer is sent on the connection that asked for it; send false, or leave it out")
 
 
-def _measure_input(given: bytes) -> tuple[int, int, bool]:
-    """The bytes of pictures, their number, and whether something is of a kind whose size its bytes do not bound."""
+def _measure_input(given: bytes, bounds: Bounds) -> None:
     if given.startswith(b'"') or given == b"null":
-        return 0, 0, False
+        return
     try:
         items = _decode_items(given)
     except UNREADABLE as error:
         raise invalid(f"input: {json_path_error(error).removeprefix('the body: ')}") from error
     if not items:
         raise invalid("input: the list is empty; give at least one item")
-    picture_bytes, images, is_open = 0, 0, False
+    is_more = False
     for item in items:
-        is_open = is_open or item.type not in _INERT_ITEMS
-        for content in (item.content, item.output):
-            for part in _parts(content):
-                if part.type == "input_image" and isinstance(part.image_url, Raw) and not is_null(part.image_url):
-                    images += 1
-                    picture_bytes += len(bytes(part.image_url))
-                elif part.type not in _INERT_PARTS:
-                    is_open = True
-    return picture_bytes, images, is_open
+        kind = ITEMS.get(item.type, OPEN)
+        if kind == NESTED:
+            _measure_parts(item.content, bounds)
+            _measure_parts(item.output, bounds)
+        elif kind == OPEN:
+            bounds.is_open = True
+        elif kind != BYTES:
+            is_more = True
+    if is_more:
+        for each in _decode_items_in_full(given):
+            _measure_in_full(each, bounds)
 
 
-def _parts(content: Raw | UnsetType) -> list[_Part]:
-    if content is UNSET or starts_with(content, b'"') or is_null(content):
-        return []
+def _measure_in_full(item: _ItemInFull, bounds: Bounds) -> None:
+    kind = ITEMS.get(item.type, OPEN)
+    if kind == PICTURE:
+        bounds.add_picture(item.result, item.image_b64, item.image_url, item.screenshot_b64)
+    elif kind == IN_FULL:
+        _measure_parts(item.outputs, bounds)
+        if item.tools is not UNSET:
+            _measure_tools(item.tools, bounds)
+
+
+def _measure_tools(tools: Raw, bounds: Bounds) -> None:
     try:
-        return _decode_parts(content)
+        if not is_null(tools):
+            bounds.add_listed_tools(tools)
+    except UNREADABLE as error:
+        raise invalid(f"input[...].tools: {json_path_error(error).removeprefix('the body: ')}") from error
+
+
+def _measure_parts(content: Raw | UnsetType, bounds: Bounds) -> None:
+    """A list of parts, or one; text is bounded by its bytes."""
+    text = b"null" if content is UNSET else bytes(content)
+    if text.startswith(b'"') or text == b"null":
+        return
+    try:
+        parts = [_decode_part(text)] if text.startswith(b"{") else _decode_parts(text)
     except UNREADABLE as error:
         raise invalid(f"input[...].content: {json_path_error(error).removeprefix('the body: ')}") from error
+    for part in parts:
+        kind = PARTS.get(part.type, OPEN)
+        if kind == PICTURE:
+            bounds.add_picture(part.image_url, part.url)
+        elif kind == OPEN:
+            bounds.is_open = True
 
 
 def capped(body: bytes, answer_tokens: int) -> bytes:
