@@ -2,12 +2,18 @@
 
 import json
 from decimal import Decimal
+from io import BytesIO
 from typing import Any
+from unicodedata import normalize
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from farebox.core.errors import Refusal
 from farebox.core.formats import embeddings
+from farebox.core.formats.widening import widened_bytes
 from farebox.core.intake import read_order
 from farebox.core.plans import BUILT_IN
 from farebox.core.pricing import ceiling, read_price_list
@@ -75,6 +81,69 @@ def test_the_ceiling_bounds_every_prompt_and_no_answer() -> None:
     many = embeddings.read(request(input=["x" * 100] * 7))
     most = ceiling(many, None, prices)
     assert most.cost(most.tokens) == Decimal("0.070")
+
+
+# Tokens: what a tokenizer makes of a text, and what is held for it
+
+
+@pytest.fixture(scope="module", params=["nmt_nfkc", "nfkc", "identity"])
+def tokenizer(request: pytest.FixtureRequest) -> SentencePieceProcessor:
+    """The kind that T5 and XLM-R have, as small as one can be: whatever it has not learnt costs it most tokens."""
+    trained = BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(["a byte is at most a token", "the quick brown fox"] * 50),
+        model_writer=trained,
+        vocab_size=330,
+        hard_vocab_limit=False,
+        byte_fallback=True,
+        normalization_rule_name=request.param,
+        minloglevel=2,
+    )
+    return SentencePieceProcessor(model_proto=trained.getvalue())
+
+
+SPECIAL_TOKENS = 2
+"""Those around each text."""
+
+PARTS = [
+    chr(0xFDFA),
+    chr(0x3316),
+    chr(0xBD),
+    chr(0x0E33),
+    chr(0x1D160),
+    chr(0xFB2C),
+    "a",
+    " ",
+    chr(0x65E5),
+    chr(0xFF0C),
+]
+
+
+@given(st.lists(st.text() | st.text(PARTS, min_size=1), min_size=1, max_size=5), st.booleans())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_text_becomes_more_tokens_than_are_held_for(
+    tokenizer: SentencePieceProcessor, texts: list[str], as_escapes: bool
+) -> None:
+    given_texts = [text or "x" for text in texts]
+    body = json.dumps({"model": "a/b", "input": given_texts}, ensure_ascii=as_escapes).encode()
+    tokens = sum(len(tokenizer.encode(text)) + SPECIAL_TOKENS for text in given_texts)
+    assert tokens <= embeddings.read(body).prompt_bytes
+
+
+def test_a_character_that_becomes_eighteen_is_held_for_as_what_it_becomes(tokenizer: SentencePieceProcessor) -> None:
+    text = chr(0xFDFA) * 1000
+    tokens = len(tokenizer.encode(text))
+    for given_input in (text, [text], [{"content": [{"type": "text", "text": text}]}]):
+        body = json.dumps({"model": "a/b", "input": given_input}, ensure_ascii=False).encode()
+        read = embeddings.read(body)
+        assert tokens <= read.prompt_bytes == len(body) + 30_000
+
+
+def test_every_character_that_nfkc_makes_longer_is_known() -> None:
+    for code in range(0x110000):
+        more = len(normalize("NFKC", chr(code)).encode(errors="surrogatepass"))
+        more -= len(chr(code).encode(errors="surrogatepass"))
+        assert widened_bytes(chr(code)) == max(0, more), hex(code)
 
 
 def test_an_answer_is_read_and_left_alone() -> None:

@@ -23,6 +23,7 @@ from farebox.core.formats.mending import (
     mend_member,
 )
 from farebox.core.formats.whole import see_whole
+from farebox.core.formats.widening import widened_bytes
 from farebox.core.reading import UNREADABLE, Number, as_whole, is_null, json_path_error
 from farebox.core.sse import data_event
 from farebox.core.usage import read_cost
@@ -40,6 +41,7 @@ class _Request(Struct):
 class _Part(Struct):
     type: str
     image_url: Raw | UnsetType = UNSET
+    text: str | None = None
 
 
 class _Multimodal(Struct):
@@ -70,12 +72,14 @@ def read(body: bytes) -> Asked:
         raise invalid("input: it is empty; give at least one text, none of them empty")
     parts = [part for each in inputs if isinstance(each, _Multimodal) for part in each.content]
     pictures = [part.image_url for part in parts if part.type == "image_url" and isinstance(part.image_url, Raw)]
+    widened = sum(widened_bytes(each) for each in inputs if isinstance(each, str) and not each.isascii())
+    widened += sum(widened_bytes(part.text or "") for part in parts)
     # A list of numbers is one prompt, in tokens.
     is_one = isinstance(inputs[0], int)
     return Asked(
         models=models,
         answers=0,
-        prompt_bytes=len(body) - sum(len(bytes(picture)) for picture in pictures),
+        prompt_bytes=len(body) - sum(len(bytes(picture)) for picture in pictures) + widened,
         images=len(pictures),
         prompts=1 if is_one else len(inputs),
         prompt_is_open=any(part.type not in ("text", "image_url") for part in parts),
