@@ -47,11 +47,12 @@ def test_an_entry_has_what_openais_clients_demand(shared_gateway: Gateway) -> No
 
 
 def test_only_what_an_entry_lacks_is_added(tmp_path: Path, upstream: HttpUpstream) -> None:
-    own = {"object": "model", "created": 7, "owned_by": "somebody", "pricing": {"prompt": "0.10"}, "1": [1.50, None]}
+    pricing = {"prompt": "0.10", "completion": "0"}
+    own = {"object": "model", "created": 7, "owned_by": "somebody", "pricing": pricing, "1": [1.50, None]}
     upstream.models(
         {"id": "a/whole", **own},
-        {"id": "~a/lacking", "pricing": {"prompt": "0.10", "completion": "0"}, "owned_by": None},
-        {"id": "alone", "created": None},
+        {"id": "~a/lacking", "pricing": pricing, "owned_by": None},
+        {"id": "alone", "pricing": pricing, "created": None},
         {"name": "nothing that can be ordered"},
         [],  # type: ignore[arg-type]
     )
@@ -59,8 +60,8 @@ def test_only_what_an_entry_lacks_is_added(tmp_path: Path, upstream: HttpUpstrea
         whole, lacking, alone = get(gateway, "/models").json["data"]
         assert whole == {"id": "a/whole", **own}
         added = {"object": "model", "created": 0, "owned_by": "a"}
-        assert lacking == {"id": "~a/lacking", "pricing": {"prompt": "0.10", "completion": "0"}, **added}
-        assert alone == {"id": "alone", "object": "model", "created": 0, "owned_by": "unknown"}
+        assert lacking == {"id": "~a/lacking", "pricing": pricing, **added}
+        assert alone == {"id": "alone", "pricing": pricing, **added, "owned_by": "unknown"}
         assert get(gateway, "/models").json["total_count"] == 3
 
 
@@ -145,7 +146,7 @@ def ask_as_anthropics(gateway: Gateway, path: str, key: str | None = None) -> Re
 
 def test_anthropics_clients_get_their_members_beside_the_others(tmp_path: Path, upstream: HttpUpstream) -> None:
     told = {**ENTRIES[0], "name": "B of A", "created": 1_767_225_600.0, "expiration_date": "2027-02-01"}
-    bare = {"id": "a/bare", "context_length": "many", "created": 10**20, "expiration_date": "soon", "name": 5}
+    bare = {"id": "a/bare", "created": 10**20, "expiration_date": "soon", "name": 5, "pricing": ENTRIES[0]["pricing"]}
     upstream.models({**told, "top_provider": {"max_completion_tokens": 500}}, bare)
     with serve(tmp_path, upstream, 300) as gateway:
         body = ask_as_anthropics(gateway, "/models").json
