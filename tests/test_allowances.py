@@ -25,6 +25,7 @@ from farebox.core.allowances import (
     date_of,
     described,
 )
+from farebox.core.errors import conflict, over_limit, too_many
 from tests.gateway import Gateway, eventually
 from tests.test_formats import ORDERS, error_type, order
 from tools.postgres import Cluster
@@ -220,7 +221,7 @@ def test_requests_a_minute(limited: Limited, whose: str) -> None:
     for path in ORDERS:
         shed = order(limited.gateway, path, limited.key)
         assert (shed.status, error_type(path, shed)) == (429, "rate_limit_exceeded")
-        assert 1 <= int(shed.headers["retry-after"]) <= 61
+        assert 1 <= int(shed.headers["retry-after"]) <= 60
         assert (shed.headers["x-ratelimit-limit"], shed.headers["x-ratelimit-remaining"]) == ("3", "0")
         metadata = shed.json["error"]["metadata"]
         assert metadata["headers"]["X-RateLimit-Reset"] == shed.headers["x-ratelimit-reset"]
@@ -229,6 +230,20 @@ def test_requests_a_minute(limited: Limited, whose: str) -> None:
     assert limited.limit(whose)["used"]["requests_per_minute"] == 3
     limited.limit(whose, "requests_per_minute=none")
     assert order(limited.gateway, "/messages", limited.key).status == 200
+
+
+@pytest.mark.parametrize(
+    ("wait_ms", "told"),
+    [(0, 1), (1, 1), (1001, 2), (59_999, 60), (60_000, 60), (60_001, 60), (61_000, 60), (119_999, 60), (120_000, 120)],
+)
+def test_a_wait_is_told_so_that_clients_heed_it(wait_ms: int, told: int) -> None:
+    """OpenAI's and Anthropic's ignore a `Retry-After` above 60, and repeat at once."""
+    shed = over_limit("no", limit_source="key", most=1, remaining=0, reset_ms=7, wait_ms=wait_ms)
+    assert shed.headers["retry-after"] == str(told)
+    assert shed.headers["x-ratelimit-reset"] == "7"
+    if wait_ms % 1000 == 0:
+        for other in (too_many("no", wait_ms // 1000), conflict("no", wait_ms // 1000)):
+            assert other.headers["retry-after"] == str(told)
 
 
 def test_orders_at_once(limited: Limited) -> None:

@@ -3,8 +3,13 @@
 Statuses and error types: OpenRouter's OpenAPI document and its list of `metadata.error_type`.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+RETRY_SECONDS_READ = 60
+"""The longest `Retry-After` that clients heed: told to wait longer, openai-node 7.57 and openai-python 2.20 repeat
+within a second, and their tries are used up."""
 
 
 @dataclass(eq=False)
@@ -52,8 +57,16 @@ def too_slow(message: str) -> Refusal:
     return Refusal(408, "timeout", message)
 
 
+def _retry_after(wait_seconds: float) -> str:
+    """`Retry-After`, in whole seconds. Who waits up to a minute longer is told the longest wait that clients heed, and
+    once more when that is over; a wait that is longer still is told as it is: no few tries would outlast it."""
+    if RETRY_SECONDS_READ < wait_seconds < 2 * RETRY_SECONDS_READ:
+        return str(RETRY_SECONDS_READ)
+    return str(max(1, math.ceil(wait_seconds)))
+
+
 def conflict(message: str, retry_after_seconds: int | None = None) -> Refusal:
-    headers = {} if retry_after_seconds is None else {"retry-after": str(retry_after_seconds)}
+    headers = {} if retry_after_seconds is None else {"retry-after": _retry_after(retry_after_seconds)}
     return Refusal(409, "precondition_failed", message, headers=headers)
 
 
@@ -70,7 +83,7 @@ def wrong_type(message: str) -> Refusal:
 
 
 def too_many(message: str, retry_after_seconds: int) -> Refusal:
-    return Refusal(429, "rate_limit_exceeded", message, headers={"retry-after": str(retry_after_seconds)})
+    return Refusal(429, "rate_limit_exceeded", message, headers={"retry-after": _retry_after(retry_after_seconds)})
 
 
 def over_limit(message: str, *, limit_source: str, most: int, remaining: int, reset_ms: int, wait_ms: int) -> Refusal:
@@ -80,16 +93,18 @@ def over_limit(message: str, *, limit_source: str, most: int, remaining: int, re
         "X-RateLimit-Remaining": str(remaining),
         "X-RateLimit-Reset": str(reset_ms),
     }
-    wait_seconds = max(1, -(-wait_ms // 1000))
     return Refusal(
         429,
         "rate_limit_exceeded",
         message,
-        headers={"retry-after": str(wait_seconds), **{name.lower(): value for name, value in limits.items()}},
+        headers={
+            "retry-after": _retry_after(wait_ms / 1000),
+            **{name.lower(): value for name, value in limits.items()},
+        },
         metadata={
             "headers": limits,
             "limit_source": limit_source,
-            "remedy_hint": f"Wait {wait_seconds} s, or ask for a higher limit",
+            "remedy_hint": f"Wait {max(1, -(-wait_ms // 1000))} s, or ask for a higher limit",
             "provider_name": None,
         },
     )

@@ -19,6 +19,7 @@ _READ = frozenset(
     {b"authorization", b"x-api-key", b"user-agent", b"idempotency-key", b"content-type", b"content-encoding"}
 )
 
+# An upstream's `Retry-After` passes as it came, however long: its clients make of it what they would if they asked it.
 _RESPONSE = frozenset({b"x-generation-id", b"retry-after", b"retry-after-ms"})
 _RESPONSE_PREFIXES = (b"x-ratelimit-", b"x-openrouter-")
 
