@@ -15,8 +15,10 @@ from tests.gateway import Gateway, clean_environment
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Gateway:
-    """Commands in a folder of their own; nothing is served."""
-    return Gateway(tmp_path)
+    """Commands on new books in a folder of their own; nothing is served."""
+    shell = Gateway(tmp_path)
+    shell.cli("db", "upgrade")
+    return shell
 
 
 def test_accounts_from_opening_to_statement(shell: Gateway) -> None:
@@ -77,7 +79,8 @@ def test_tables_for_people(shell: Gateway) -> None:
         (["key", "revoke", "sk-fb-nothing"], 1, "there is no key"),
         (["statement", "nobody"], 1, "there is no account `nobody`"),
         (["statement", "alice", "--database-url", "mysql://x"], 2, "--database-url"),
-        (["audit", "--database-url", "sqlite:////proc/nowhere/x.db"], 1, "cannot be used"),
+        (["db", "upgrade", "--database-url", "sqlite:////proc/nowhere/x.db"], 1, "cannot be used"),
+        (["audit", "--database-url", "sqlite:////proc/nowhere/x.db"], 1, "there are no books at /proc/nowhere/x.db"),
         (["serve", "--port", "99999"], 2, "--port"),
         (["serve", "--workers", "0"], 2, "--workers"),
         (["serve", "--upstream", "openrouter"], 2, "--upstream"),
@@ -90,6 +93,63 @@ def test_what_is_wrong_is_said_clearly(shell: Gateway, arguments: list[str], cod
     assert done.returncode == code, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+COMMANDS = [
+    ["account", "create", "x", "--plan", "paying"],
+    ["account", "top-up", "x", "1"],
+    ["account", "list"],
+    ["account", "limit", "x"],
+    ["key", "create", "x"],
+    ["key", "list"],
+    ["key", "revoke", "1"],
+    ["key", "disable", "1"],
+    ["key", "enable", "1"],
+    ["key", "limit", "1"],
+    ["management-key", "create"],
+    ["management-key", "list"],
+    ["management-key", "revoke", "1"],
+    ["statement", "x"],
+    ["activity"],
+    ["reconcile"],
+    ["audit"],
+    ["db", "check"],
+    ["batch", "orders.jsonl", "--key", "k"],
+]
+
+
+def test_only_serve_and_db_upgrade_make_books(tmp_path: Path) -> None:
+    """Every other command says where it looked for them, and leaves nothing behind."""
+    orders = tmp_path / "orders.jsonl"
+    orders.write_text("{}")
+    for arguments in COMMANDS:
+        done = Gateway(tmp_path).run(*arguments)
+        assert (done.returncode, done.stdout) == (1, ""), arguments
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert str(tmp_path / "data" / "farebox.db") in done.stderr, arguments
+        assert "`farebox db upgrade`" in done.stderr
+    current = Gateway(tmp_path).run("db", "current")
+    assert (current.returncode, current.stdout.startswith(f"{tmp_path}/data/farebox.db: schema none yet")) == (0, True)
+    copied = Gateway(tmp_path).run("db", "copy", "sqlite:///data/farebox.db", "postgresql://127.0.0.1:1/books")
+    assert (copied.returncode, f"no books at {tmp_path}/data/farebox.db" in copied.stderr) == (1, True)
+    assert list(tmp_path.iterdir()) == [orders]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "farebox.db").write_bytes(b"")
+    assert "there are no books at" in Gateway(tmp_path).run("audit").stderr, (
+        "a file with nothing in it has none, either"
+    )
+    assert (tmp_path / "data" / "farebox.db").read_bytes() == b""
+    assert Gateway(tmp_path).run("db", "upgrade").returncode == 0
+    assert Gateway(tmp_path).run("audit").stdout.endswith("differences: 0\n")
+
+
+def test_no_command_is_left_out_of_that() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "reference" / "commands.md").read_text()
+    named = re.findall(r"^## `farebox (.+)`$", page, re.MULTILINE)
+    others = {"serve", "simulate", "db current", "db upgrade", "db copy"}
+    assert set(named) > others
+    for name in set(named) - others:
+        assert any(f"{' '.join(words)} ".startswith(f"{name} ") for words in COMMANDS), name
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from farebox.settings import Settings
-from tests.gateway import Gateway
+from tests.gateway import Gateway, clean_environment
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -70,6 +70,17 @@ def test_its_statement_and_audit_are_what_is_printed(gateway: Gateway) -> None:
     statement, audit = re.split(r"\$ \.venv/bin/farebox (?:statement demo|audit)\n", shown[1])[1:]
     assert shape(gateway.run("statement", "demo").stdout) == shape(statement)
     assert shape(gateway.run("audit").stdout) == shape(audit)
+
+
+def test_its_commands_make_accounts_where_there_were_no_books(tmp_path: Path) -> None:
+    section = README.partition("## Real models, accounts and plans")[2]
+    shown = re.search(r"```sh\n(.*?)make serve\n```", section, re.DOTALL)
+    assert shown
+    script = "set -e\n" + shown[1].replace(".venv/bin/farebox", f"{sys.executable} -m farebox")
+    said = run(["bash", "-c", script], clean_environment(), tmp_path)
+    assert re.search(r"alice +paying +prepaid +20 ", said)
+    assert re.search(r"^sk-fb-[\w-]{43}$", said, re.MULTILINE)
+    assert [path.name for path in (tmp_path / "data").glob("*.db")] == ["real.db"]
 
 
 def test_each_setting_that_a_page_names_is_one() -> None:

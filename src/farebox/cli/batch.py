@@ -25,7 +25,7 @@ from farebox.core.money import format_usd, parse_usd
 from farebox.core.results import ResultForm, fitted, written
 from farebox.ports import Caller
 from farebox.settings import Settings, load
-from farebox.store.prepare import prepare
+from farebox.store.prepare import take_up
 from farebox.upstream.simulator import server as simulator
 from farebox.web.routes import FORMATS
 
@@ -67,7 +67,7 @@ def batch(
     orders = [fitted(read_entry(number, line, FORMATS), results_form) for number, line in enumerate(lines, 1)]
     with clear_errors(), ExitStack() as stack:
         settings = load(database_url=database_url)
-        prepare(settings.database_url)
+        take_up(settings.database_url)
         if settings.is_simulated:
             os.environ[SIMULATOR_URL_VARIABLE] = stack.enter_context(simulator.embedded())
         results.open()

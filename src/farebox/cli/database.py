@@ -7,7 +7,7 @@ import typer
 from farebox.cli.session import AsJson, DatabaseUrl, clear_errors, fail, print_json
 from farebox.settings import load
 from farebox.store.copy import copy as copy_books
-from farebox.store.prepare import HEAD, prepare, refuse_newer, schema_of, shown
+from farebox.store.prepare import HEAD, place, prepare, refuse_newer, schema_of, shown
 
 db_app = typer.Typer(no_args_is_help=True, help="The schema of the books.")
 
@@ -21,7 +21,7 @@ def current(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"database": shown(url), "schema": found, "expected": HEAD})
     else:
-        typer.echo(f"{shown(url)}: schema {found or 'none yet'}; this version is for {HEAD}")
+        typer.echo(f"{place(url)}: schema {found or 'none yet'}; this version is for {HEAD}")
 
 
 @db_app.command("check")
@@ -35,7 +35,7 @@ def check(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
     with clear_errors():
         refuse_newer(url, found)
     if found != HEAD:
-        fail(f"{shown(url)} has schema {found or 'none yet'}, and this version is for {HEAD}: `farebox db upgrade`")
+        fail(f"{place(url)} has schema {found or 'none yet'}, and this version is for {HEAD}: `farebox db upgrade`")
 
 
 @db_app.command("upgrade")
@@ -48,7 +48,7 @@ def upgrade(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"database": shown(url), "before": before, "schema": HEAD})
     else:
-        typer.echo(f"{shown(url)}: schema {HEAD}" + ("" if before == HEAD else f", before {before or 'none'}"))
+        typer.echo(f"{place(url)}: schema {HEAD}" + ("" if before == HEAD else f", before {before or 'none'}"))
 
 
 @db_app.command("copy")

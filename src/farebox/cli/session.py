@@ -14,7 +14,7 @@ from farebox.app import open_store
 from farebox.ports import BooksUnavailable, NameTaken
 from farebox.settings import BadSettings, Settings, load
 from farebox.store.books import SqlStore
-from farebox.store.prepare import UnusableBooks, prepare
+from farebox.store.prepare import UnusableBooks, take_up
 from farebox.telemetry.watch import CannotTrace
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ def clear_errors() -> Iterator[None]:
 
 
 def with_books(database_url: str | None, work: Callable[[SqlStore, Accounts], Awaitable[T]]) -> T:
-    """Do some work on the books that the settings name, made or upgraded first."""
+    """Do some work on the books that the settings name, upgraded first where they are older."""
 
     async def run(settings: Settings) -> T:
         async with open_store(settings) as store:
@@ -58,7 +58,7 @@ def with_books(database_url: str | None, work: Callable[[SqlStore, Accounts], Aw
 
     with clear_errors():
         settings = load(database_url=database_url)
-        prepare(settings.database_url)
+        take_up(settings.database_url)
         return asyncio.run(run(settings))
     raise AssertionError("clear_errors never swallows")
 

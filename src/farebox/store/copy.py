@@ -7,7 +7,7 @@ from typing import Any
 from farebox.core.audit import Audit, audit
 from farebox.store.books import SqlSnapshot
 from farebox.store.engine import Db, Engine
-from farebox.store.prepare import HEAD, UnusableBooks, engine_of, is_postgres, prepare, schema_of, shown
+from farebox.store.prepare import HEAD, UnusableBooks, engine_of, is_postgres, no_books, prepare, schema_of, shown
 
 TABLES = (
     "account api_key management_key balance allowance hold transfer key_use kept_answer charge charged_fare run"
@@ -30,8 +30,10 @@ def copy(source_url: str, target_url: str, tell: Callable[[str, int], None]) -> 
     """
     if is_postgres(source_url) or not is_postgres(target_url):
         raise UnusableBooks("books are copied from sqlite:///PATH to postgresql://...")
-    if (found := schema_of(source_url)) != HEAD:
-        raise UnusableBooks(f"{source_url} has schema {found or 'none'}, not {HEAD}: `farebox db upgrade` first")
+    if (found := schema_of(source_url)) is None:
+        raise no_books(source_url)
+    if found != HEAD:
+        raise UnusableBooks(f"{source_url} has schema {found}, not {HEAD}: `farebox db upgrade` first")
     prepare(target_url)
     source, target = engine_of(source_url), engine_of(target_url)
     try:

@@ -1,5 +1,7 @@
 """Finding the books, and making or upgrading them before they are opened.
 
+Only who serves or upgrades makes books. Whoever reads where there are none is told so, and leaves none behind.
+
 The migration tool runs in a process of its own: it costs 20 MB that no server needs to carry.
 """
 
@@ -73,10 +75,40 @@ def prepare(database_url: str) -> bool:
         UnusableBooks: they cannot be written, are no database of Farebox's, or have a schema from newer code.
     """
     found = schema_of(database_url)
+    if found is None and not is_postgres(database_url):
+        _make_file(sqlite_path(database_url))
+    _bring_to_head(database_url, found)
+    return found is None
+
+
+def take_up(database_url: str) -> None:
+    """Upgrade the books if they are older; none are made.
+
+    Raises:
+        UnusableBooks: as `prepare`; or there are none.
+    """
+    found = schema_of(database_url)
+    if found is None:
+        raise no_books(database_url)
+    _bring_to_head(database_url, found)
+
+
+def _bring_to_head(database_url: str, found: str | None) -> None:
     refuse_newer(database_url, found)
     if found != HEAD:
         upgrade(database_url)
-    return found is None
+
+
+def no_books(database_url: str) -> UnusableBooks:
+    return UnusableBooks(
+        f"there are no books at {place(database_url)}; `farebox serve` or `farebox db upgrade` makes them, and"
+        " --database-url or FAREBOX_DATABASE_URL says where they are"
+    )
+
+
+def place(database_url: str) -> str:
+    """Where the books are looked for, as it may be printed: a file with the whole way to it."""
+    return shown(database_url) if is_postgres(database_url) else str(sqlite_path(database_url).absolute())
 
 
 def refuse_newer(database_url: str, found: str | None) -> None:
@@ -103,7 +135,7 @@ def upgrade(database_url: str) -> None:
 
 
 def schema_of(database_url: str) -> str | None:
-    """The schema that the books have; None where there are none yet. Raises UnusableBooks."""
+    """The schema that the books have; None where there are none yet. Nothing is made. Raises UnusableBooks."""
     return _of_postgres(database_url) if is_postgres(database_url) else _of_sqlite(sqlite_path(database_url))
 
 
@@ -111,17 +143,31 @@ def _of_sqlite(path: Path) -> str | None:
     if sqlite3.sqlite_version_info < SQLITE_MIN:
         raise UnusableBooks(f"this Python comes with SQLite {sqlite3.sqlite_version}; 3.38 or newer is needed")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Private from its first moment: SQLite gives its journal files the same mode.
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        # SQLite would make the file; and one that may only be read is of no use, which it says too late.
+        os.close(os.open(path, os.O_RDWR))
         db = sqlite3.connect(path)
         try:
             tables = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             return _version(db, tables, str(path))
         finally:
             db.close()
+    except FileNotFoundError:
+        return None
     except (OSError, sqlite3.Error) as error:
-        raise UnusableBooks(f"{path} cannot be used as a database: {error}") from error
+        raise _unusable(path, error) from error
+
+
+def _make_file(path: Path) -> None:
+    """Private from its first moment: SQLite gives its journal files the same mode. Raises UnusableBooks."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: Exception) -> UnusableBooks:
+    return UnusableBooks(f"{path} cannot be used as a database: {error}")
 
 
 def _of_postgres(database_url: str) -> str | None:
