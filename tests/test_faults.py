@@ -106,6 +106,11 @@ def _send(answer: bytes) -> Callable[[socket.socket], None]:
     return lambda connection: connection.sendall(answer)
 
 
+def _with_header(size: int, media: bytes, body: bytes) -> bytes:
+    header = b"x-policy: " + b"a" * size + b"\r\ncontent-type"
+    return (OK % (media, len(body))).replace(b"content-type", header) + body
+
+
 def _plays(body: bytes, media: bytes) -> dict[str, Callable[[socket.socket], None]]:
     """What an upstream does with an order whose answer would be this."""
     packed = gzip.compress(body)
@@ -116,6 +121,8 @@ def _plays(body: bytes, media: bytes) -> dict[str, Callable[[socket.socket], Non
         "redirects": _send(b"HTTP/1.1 302 Found\r\nlocation: /elsewhere\r\ncontent-length: 0\r\n\r\n"),
         "short": _send(OK % (media, len(body) + 9) + body),
         "gzip": _send(is_packed + packed),
+        "long-header": _send(_with_header(64 * 1024, media, body)),
+        "longer-header": _send(_with_header(64 * 1024 + 1, media, body)),
         "mistyped": _send(OK % (b"text/plain", len(body)) + body),
         "gibberish": _send(b"hello?\r\n\r\n"),
     }

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from farebox.core.headers import read_request_head, response_headers
+from farebox.core.headers import HEADERS_BYTES_MAX, VALUE_BYTES_MAX, read_request_head, response_headers
 from tests.gateway import Gateway
 
 NAMES = (
@@ -85,6 +85,18 @@ def test_a_header_sent_twice_is_one_list() -> None:
         "anthropic-beta": "a-2025-01-01, b-2025-01-01, c-2025-01-01",
         "x-title": "t",
     }
+
+
+def test_what_passes_is_short_enough_for_every_client() -> None:
+    """Node reads heads of 16 KiB, aiohttp headers of 8 KiB."""
+    named = (b"X-Generation-Id", b"gen-1")
+    long = [(b"x-openrouter-a", b"a" * (VALUE_BYTES_MAX + 1)), (b"x-openrouter-b", b"b" * VALUE_BYTES_MAX)]
+    assert response_headers([*long, named]) == [long[1], (b"x-generation-id", b"gen-1")]
+    many = [(b"x-openrouter-%d" % number, b"a" * 100) for number in range(1000)]
+    passed = response_headers([*many, named])
+    assert sum(len(name) + len(value) for name, value in passed) <= HEADERS_BYTES_MAX
+    assert len(passed) > 50
+    assert passed[-1] == (b"x-generation-id", b"gen-1")
 
 
 BODY = b'{"model":"sim/echo:free","messages":[{"role":"user","content":"Hello"}]}'

@@ -19,7 +19,9 @@ from farebox.core.usage import Cost, Recorded, Unknown, read_record
 from farebox.ports import Fetched, Query, UpstreamBroke, UpstreamUnreachable
 from farebox.reconcile import Reconciler
 from farebox.testing import MemoryStore
+from farebox.upstream.openrouter import HEADER_BYTES_MAX
 from tests.gateway import Gateway, eventually
+from tests.test_formats import ORDERS, STREAMED, order
 from tests.upstreams import HttpUpstream
 
 SECOND_US = 1_000_000
@@ -262,6 +264,31 @@ def test_questions_outlive_a_kill(tmp_path: Path) -> None:
         eventually(lambda: gateway.orders("a")[0]["what"] == "fare")
         assert gateway.orders("a")[0]["cost_usd"] == "0.00012"
         assert gateway.audit()["unresolved"] == 0
+
+
+def test_an_answer_whose_head_is_too_long_is_asked_about(tmp_path: Path) -> None:
+    """It was charged for; a head of up to 64 KiB is read, beyond that its generation's id is looked for in it."""
+    upstream = HttpUpstream(answer=[b"data: {}\n\n"], headers={"x-policy": "a" * (HEADER_BYTES_MAX + 1)})
+    with upstream.serving(), serve(tmp_path, "--upstream", upstream.url, OPENROUTER_API_KEY="sk-or-x") as gateway:
+        gateway.key = gateway.new_key("a", "--plan", "paying", "--prepaid", "1")
+        for path in ORDERS:
+            for streamed in (False, True) if path in STREAMED else (False,):
+                model = "a/e" if path == "/embeddings" else "a/b"
+                refused = order(gateway, path, model=model, stream=streamed)
+                assert (refused.status, "retry-after" in refused.headers) == (424, False), path
+                assert "head is longer than is read" in refused.json["error"]["message"]
+        eventually(lambda: "/generation?id=gen-1" in upstream.asked)
+        assert gateway.audit()["unresolved"] == 0
+        upstream.pages["/generation"] = json.loads(record())
+        eventually(lambda: {line["what"] for line in gateway.orders("a")} <= {"fare", "fare above its hold"}, 20)
+        assert {line["cost_usd"] for line in gateway.orders("a")} == {"0.00012"}
+        assert len(gateway.orders("a")) == len(upstream.orders) == 7
+        upstream.headers, upstream.content_type = {"x-policy": "a" * HEADER_BYTES_MAX}, "application/json"
+        upstream.answer = [b'{"id":"gen-1","choices":[],"usage":{"cost":0.0001}}']
+        served = gateway.chat(gateway.key, model="a/b")
+        assert (served.status, served.headers["x-farebox-fare-events"]) == (200, "10")
+        assert "x-policy" not in served.headers
+        gateway.audit()
 
 
 # An operator's decision

@@ -10,7 +10,14 @@ import pytest
 
 from farebox.deadlines import Deadlines
 from farebox.ports import BooksUnavailable, UpstreamBroke, UpstreamUnreachable
-from farebox.upstream.openrouter import HttpReply, Limits, OpenRouter
+from farebox.upstream.openrouter import (
+    HEAD_BYTES_MAX,
+    HEADER_BYTES_MAX,
+    READ_BYTES_MAX,
+    HttpReply,
+    Limits,
+    OpenRouter,
+)
 from farebox.web.refusals import guarded
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -62,6 +69,62 @@ def test_an_answer_is_read_to_its_end() -> None:
     )
     assert (reply.status, body, reply.generation_id) == (200, b"{}", "gen-1")
     assert reply.headers == [(b"x-generation-id", b"gen-1")]
+
+
+FEW = b"content-length: 2\r\n\r\n{}"
+
+
+def with_head(*lines: bytes, status: bytes = b"200 OK") -> Serve:
+    return answering(b"\r\n".join([b"HTTP/1.1 " + status, *lines, FEW]))
+
+
+def filler(size: int, name: bytes = b"x-secret") -> bytes:
+    return name + b": " + b"a" * size
+
+
+@pytest.mark.parametrize("size", [8_190, 8_191, 20_000, HEADER_BYTES_MAX])
+def test_a_long_header_is_read(size: int) -> None:
+    reply, body = forward(with_head(filler(size), b"x-generation-id: gen-1"))
+    assert (reply.status, body, reply.generation_id) == (200, b"{}", "gen-1")
+    assert reply.headers == [(b"x-generation-id", b"gen-1")]
+
+
+@pytest.mark.parametrize("size", [20_000, HEADER_BYTES_MAX])
+def test_so_are_a_long_reason_and_many_headers(size: int) -> None:
+    reply, _ = forward(with_head(b"x-generation-id: gen-1", status=b"200 " + b"a" * size))
+    assert reply.generation_id == "gen-1"
+    reply, _ = forward(with_head(*(filler(1, b"x-%d" % number) for number in range(100)), b"x-generation-id: gen-1"))
+    assert reply.generation_id == "gen-1"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (filler(HEADER_BYTES_MAX + 1), b"x-generation-id: gen-1"),
+        (b"x-generation-id: gen-1", filler(HEADER_BYTES_MAX + 1)),
+        (b"X-Generation-ID: gen-1", filler(1_000_000)),
+        (*[filler(60_000)] * (HEAD_BYTES_MAX // 60_000 + 1), b"x-generation-id: gen-1"),
+    ],
+)
+def test_a_head_that_is_too_long_is_not_taken_and_names_its_generation(lines: tuple[bytes, ...]) -> None:
+    with pytest.raises(UpstreamBroke, match="the answer's head is longer than is read") as broke:
+        forward(with_head(*lines))
+    assert broke.value.generation_id == "gen-1"
+    with pytest.raises(UpstreamBroke, match="the answer's head is longer than is read") as broke:
+        forward(with_head(*(line for line in lines if b"gen-1" not in line)))
+    assert broke.value.generation_id is None
+
+
+def test_a_refusal_is_taken_however_long_its_head_is() -> None:
+    """It says that nothing was charged."""
+    reply, body = forward(with_head(filler(HEADER_BYTES_MAX + 1), status=b"500 No"))
+    assert (reply.status, body) == (500, b"{}")
+
+
+def test_a_head_without_end_is_given_up() -> None:
+    for endless in (filler(3 * READ_BYTES_MAX), b"\r\n".join([filler(1)] * 1000)):
+        with pytest.raises(UpstreamBroke, match="the connection broke before the answer"):
+            forward(with_head(endless))
 
 
 def test_a_refused_connection_is_unreachable() -> None:

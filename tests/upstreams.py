@@ -24,6 +24,7 @@ class HttpUpstream:
     content_type: str = "text/event-stream"
     status: int = 200
     generation_id: str | None = "gen-1"
+    headers: dict[str, str] = field(default_factory=dict)
     waits: Event | None = None
     is_down: bool = False
     silent: str = ""
@@ -74,6 +75,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(upstream.status)
         self.send_header("content-type", upstream.content_type)
         self.send_header("transfer-encoding", "chunked")
+        for name, value in upstream.headers.items():
+            self.send_header(name, value)
         if upstream.generation_id:
             self.send_header("x-generation-id", upstream.generation_id)
         self.end_headers()

@@ -98,10 +98,12 @@ class _HeldOrder(Struct, frozen=True):
 
 
 class _Unanswered(Struct, frozen=True):
-    """An order that the upstream did not answer: what that cost, and what its caller is told."""
+    """An order that the upstream did not answer: what that cost, what its caller is told, and which generation it
+    became, where that is known."""
 
     verdict: Verdict
     refusal: Refusal
+    generation_id: str | None = None
 
 
 class Prices(Protocol):
@@ -199,6 +201,7 @@ class Exchange:
             reply = await self._forward(request, order)
             if isinstance(reply, _Unanswered):
                 verdict = reply.verdict
+                meter.identify(reply.generation_id)
                 raise reply.refusal
             passage.head_ns = time.time_ns()
             meter.identify(reply.generation_id)
@@ -244,7 +247,8 @@ class Exchange:
             refuse = connect_timeout if error.timed_out else unreachable
             return _Unanswered(Nothing(), refuse(f"The upstream cannot be reached: {error}"))
         except UpstreamBroke as error:
-            return _Unanswered(Unknown(str(error)), broken(f"The upstream did not answer: {error}. {SHELVED}"))
+            refusal = broken(f"The upstream did not answer: {error}. {SHELVED}")
+            return _Unanswered(Unknown(str(error)), refusal, error.generation_id)
         crash_point("forward:after")
         return reply
 

@@ -599,7 +599,11 @@ class UpstreamUnreachable(Exception):  # noqa: N818
 
 
 class UpstreamBroke(Exception):  # noqa: N818
-    """It broke off, or fell silent, after it may have accepted the order."""
+    """It broke off, or fell silent, after it may have accepted the order; `generation_id` where its head said that."""
+
+    def __init__(self, message: str, generation_id: str | None = None) -> None:
+        super().__init__(message)
+        self.generation_id = generation_id
 
 
 Query = tuple[tuple[str, str], ...]

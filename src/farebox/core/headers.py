@@ -23,6 +23,11 @@ _READ = frozenset(
 _RESPONSE = frozenset({b"x-generation-id", b"retry-after", b"retry-after-ms"})
 _RESPONSE_PREFIXES = (b"x-ratelimit-", b"x-openrouter-")
 
+VALUE_BYTES_MAX = 2048
+HEADERS_BYTES_MAX = 6144
+"""Of an upstream's headers, one and all together, so much passes: clients refuse an answer whose head is longer than
+they read, some from 8 KiB on."""
+
 
 class RequestHead(Struct, frozen=True):
     """What Farebox reads of a request's headers, and what it forwards of them.
@@ -72,9 +77,23 @@ def read_request_head(headers: HeaderList) -> RequestHead:
 
 
 def response_headers(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:
-    """An upstream's headers that the caller may see, names in lower case."""
-    return [
+    """An upstream's headers that the caller may see, names in lower case; but none that are too long for clients."""
+    passed = [
         (lower, value)
         for name, value in headers
         if (lower := name.lower()) in _RESPONSE or lower.startswith(_RESPONSE_PREFIXES)
     ]
+    return passed if _size(passed) <= VALUE_BYTES_MAX else _shortened(passed)
+
+
+def _size(headers: HeaderList) -> int:
+    return sum(len(name) + len(value) for name, value in headers)
+
+
+def _shortened(headers: HeaderList) -> HeaderList:
+    """The generation's id first of all: without it the caller could not ask about its order."""
+    kept: HeaderList = []
+    for header in sorted(headers, key=lambda header: header[0] not in _RESPONSE):
+        if len(header[1]) <= VALUE_BYTES_MAX and _size([*kept, header]) <= HEADERS_BYTES_MAX:
+            kept.append(header)
+    return [header for header in headers if header in kept]

@@ -21,6 +21,20 @@ PAGE_SECONDS = 15
 
 _READ_BYTES = 256 * 1024
 
+HEADER_BYTES_MAX = 64 * 1024
+HEAD_BYTES_MAX = 256 * 1024
+"""The longest header, and the longest head, of an answer that is taken: eight times what clients and proxies allow by
+themselves, for upstreams that put a policy or a trace there."""
+
+READ_BYTES_MAX = 2 * 1024 * 1024
+HEADERS_MAX = 128
+"""A header is read that far, and a head so many of them, to find the generation's id in a head that is not taken: its
+cost can be asked for under it. Both together bound what a head takes of memory."""
+
+IDLE_SECONDS = 15
+"""How long a connection is kept for the next order. Shorter than the fronts of upstreams keep theirs (nginx 75 s,
+Cloudflare 400 s): an order sent while the other side closes is lost, and cannot be sent again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -43,11 +57,21 @@ class OpenRouter:
         if api_key:
             self._headers["authorization"] = f"Bearer {api_key}"
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
+            # How many orders there are at once is `Admission`'s to say.
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
+            # One caller's cookies are not another's.
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"user-agent": f"farebox/{__version__}"},
+            # What comes after the connection is watched by `Deadlines`.
             timeout=aiohttp.ClientTimeout(total=None, connect=limits.connect, sock_connect=limits.connect),
             read_bufsize=_READ_BYTES,
+            max_line_size=READ_BYTES_MAX,
+            max_field_size=READ_BYTES_MAX,
+            max_headers=HEADERS_MAX,
+            # Neither a proxy nor a password (.netrc) that the environment happens to name: prompts would go there.
+            trust_env=False,
+            # No upstream is asked for packed answers; one that packs all the same is read.
+            auto_decompress=True,
         )
 
     async def close(self) -> None:
@@ -90,7 +114,22 @@ class OpenRouter:
         if 300 <= response.status < 400:
             response.close()
             raise UpstreamUnreachable(f"it redirects elsewhere (status {response.status}); check the upstream's URL")
+        # A refusal is taken in any case: it says that nothing was charged.
+        if response.status < 300 and _is_too_long(response):
+            response.close()
+            raise UpstreamBroke("the answer's head is longer than is read", _generation_id(response))
         return HttpReply(response, self._limits.no_data, self._deadlines)
+
+
+def _is_too_long(response: aiohttp.ClientResponse) -> bool:
+    size = sum(len(name) + len(value) for name, value in response.raw_headers)
+    if size <= HEADER_BYTES_MAX:
+        return False
+    return size > HEAD_BYTES_MAX or any(len(value) > HEADER_BYTES_MAX for _, value in response.raw_headers)
+
+
+def _generation_id(response: aiohttp.ClientResponse) -> str | None:
+    return response.headers.get("x-generation-id")
 
 
 class HttpReply:
@@ -121,7 +160,7 @@ class HttpReply:
 
     @property
     def generation_id(self) -> str | None:
-        return self._response.headers.get("x-generation-id")
+        return _generation_id(self._response)
 
     @property
     def retry_after_seconds(self) -> float | None:
