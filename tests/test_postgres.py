@@ -3,8 +3,10 @@
 import http.client
 import json
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ import pytest
 
 from tests.gateway import Gateway, eventually
 from tests.test_crash_points import charged
+from tests.test_formats import ORDERS, error_type, order
 from tests.test_runs import ask, begin, items_of, output
 from tests.upstreams import HttpUpstream
 from tools.postgres import Cluster, find
@@ -197,6 +200,153 @@ def test_what_a_node_knew_outlives_it_while_the_database_is_away(
         assert found["orders"] == {"pending": 0, "open": 0, "posted": 4, "voided": 0}
         assert set(_fares(gateway)) == set(charged(upstream)) - set(known)
         eventually(lambda: list(spool.iterdir()) == [])
+
+
+@pytest.fixture
+def frozen(cluster: Cluster) -> Iterator[Cluster]:
+    """As `cluster`; going on at the end of the test, if that froze it."""
+    yield cluster
+    cluster.thaw()
+
+
+def test_a_database_that_says_nothing_keeps_nobody_waiting(tmp_path: Path, frozen: Cluster, upstream: int) -> None:
+    """It accepts whatever it is sent. No order begins meanwhile, and none that was under way is lost."""
+    known = charged(upstream)
+    settings = {"FAREBOX_UPSTREAM_URL": f"http://127.0.0.1:{upstream}/api/v1", "OPENROUTER_API_KEY": "sk-or-x"}
+    with node(tmp_path, frozen.new_books(), **settings) as gateway:
+        key = gateway.new_key("a caller", "--plan", "paying", "--prepaid", "1")
+        assert gateway.chat(key).status == 200
+        bearer = {"authorization": f"Bearer {key}"}
+        slow = "token-ms=100,tokens=30,first-token-ms=2000"
+        with ThreadPoolExecutor(12) as pool:
+            streams = [pool.submit(_try, gateway, key, slow) for _ in range(2)]
+            wholes = [pool.submit(gateway.chat, key, slow) for _ in range(2)]
+            eventually(lambda: gateway.audit()["orders"]["pending"] == 4)
+            frozen.freeze()
+            asked = [pool.submit(order, gateway, path, key) for path in ORDERS]
+            asked += [pool.submit(gateway.request, "GET", path, headers=bearer) for path in ("/v1/key", "/v1/credits")]
+            for each in asked:
+                answer = each.result(30)
+                assert (answer.status, answer.headers["retry-after"]) == (429, "5"), answer.body
+                assert "the books" in answer.json["error"]["message"]
+            for path, each in zip(ORDERS, asked, strict=False):
+                assert error_type(path, each.result()) == "rate_limit_exceeded"
+            probe = gateway.request("GET", "/readyz")
+            assert (probe.status, "books" in probe.error["message"]) == (503, True)
+            assert gateway.request("GET", "/healthz").status == 200
+            counted = gateway.request("GET", "/metrics")
+            assert (counted.status, b"farebox_writer_queue" in counted.body) == (200, True)
+            assert b"farebox_holds{" not in counted.body
+            # They were served: no answer that a client would repeat, and no end of a stream.
+            assert [answered.result(30).status for answered in wholes] == [424, 424]
+            assert [answered.result(30) for answered in streams] == [None, None]
+            heard = set(charged(upstream)) - set(known)
+            assert len(heard) == 5
+            frozen.thaw()
+            eventually(lambda: gateway.request("GET", "/readyz").status == 200, 20)
+            eventually(lambda: gateway.chat(key).status == 200, 20)
+        eventually(lambda: gateway.audit()["orders"]["pending"] == 0, 20)
+        assert set(_fares(gateway)) == set(charged(upstream)) - set(known)
+        assert len(_fares(gateway)) == 6
+
+
+def test_a_server_stops_although_its_database_says_nothing(tmp_path: Path, frozen: Cluster, upstream: int) -> None:
+    settings = {"FAREBOX_UPSTREAM_URL": f"http://127.0.0.1:{upstream}/api/v1", "OPENROUTER_API_KEY": "sk-or-x"}
+    settings["FAREBOX_GRACE_SECONDS"] = "1"
+    books = frozen.new_books()
+    gateway = node(tmp_path, books, **settings)
+    with gateway:
+        key = gateway.new_key("a caller", "--plan", "paying", "--prepaid", "1")
+        with ThreadPoolExecutor(4) as pool:
+            streams = [pool.submit(_try, gateway, key, "token-ms=100,tokens=20") for _ in range(4)]
+            eventually(lambda: gateway.audit()["orders"]["pending"] == 4)
+            frozen.freeze()
+            time.sleep(3)  # they have ended, and wait for the books
+            assert not any(stream.done() for stream in streams)
+            gateway.stop()
+            assert gateway.process.returncode == 0
+    frozen.thaw()
+    with gateway:
+        # What the answers cost stood on this machine's disk.
+        eventually(lambda: len(_fares(gateway)) == 4, 20)
+        assert gateway.audit()["orders"] == {"pending": 0, "open": 0, "posted": 4, "voided": 0}
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The URL of a database that accepts connections and says nothing, ever."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
+        yield f"postgresql://farebox@127.0.0.1:{listener.getsockname()[1]}/books"
+
+
+@pytest.mark.parametrize(
+    "words", [("serve", "--port", "0"), ("audit",), ("db", "upgrade"), ("db", "current"), ("key", "list")]
+)
+def test_a_start_on_a_database_that_says_nothing_ends_with_a_sentence(
+    tmp_path: Path, silent: str, words: tuple[str, ...]
+) -> None:
+    done = farebox(tmp_path, *words, FAREBOX_DATABASE_URL=silent)
+    assert done.returncode == 1
+    assert f"{silent} cannot be used as a database" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+class Wire:
+    """Between a gateway and its database: passes everything on, until a transaction is to end that places a hold; what
+    the database answers to that is lost."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.swallows = False
+        self.swallowed = 0
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=100)
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._port))
+                state = {"is_deaf": False, "places": False}
+                for source, target in ((client, server), (server, client)):
+                    threading.Thread(
+                        target=self._pass, args=(source, target, source is client, state), daemon=True
+                    ).start()
+
+    def _pass(self, source: socket.socket, target: socket.socket, is_client: bool, state: dict[str, bool]) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if is_client and b"INSERT INTO hold" in data:
+                    state["places"] = True
+                if is_client and b"COMMIT" in data and state["places"] and self.swallows:
+                    state["is_deaf"], self.swallows = True, False
+                    self.swallowed += 1
+                if not is_client and state["is_deaf"]:
+                    continue
+                target.sendall(data)
+        with suppress(OSError):
+            target.close()
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+def test_a_hold_whose_commit_is_not_answered_is_given_back(tmp_path: Path, cluster: Cluster, upstream: int) -> None:
+    books = cluster.new_books()
+    wire = Wire(cluster.port)
+    settings = {"FAREBOX_UPSTREAM_URL": f"http://127.0.0.1:{upstream}/api/v1", "OPENROUTER_API_KEY": "sk-or-x"}
+    known = charged(upstream)
+    with node(tmp_path, books.replace(f":{cluster.port}/", f":{wire.port}/"), **settings) as gateway:
+        key = gateway.new_key("a caller", "--plan", "paying", "--prepaid", "1")
+        wire.swallows = True
+        refused = gateway.chat(key)
+        assert (refused.status, wire.swallowed) == (429, 1)
+        eventually(lambda: [line["what"] for line in gateway.orders("a caller")] == ["not served"])
+        assert gateway.chat(key).status == 200
+        assert len(set(charged(upstream)) - set(known)) == 1
+        assert gateway.audit()["orders"] == {"pending": 0, "open": 0, "posted": 1, "voided": 1}
+    wire.close()
 
 
 def farebox(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -112,11 +112,13 @@ def test_books_that_stay_locked_take_no_order_and_lose_none(gateway: Gateway) ->
         refused = gateway.chat()
         assert (refused.status, refused.headers["retry-after"]) == (429, "5")
         assert "locked" in refused.error["message"]
+        assert gateway.request("GET", "/readyz").status == 503
         asking.join()
     # The one that was under way waited for its place.
     assert answers[0].status == 200
     assert [line["what"] for line in gateway.orders()] == ["fare"]
     assert gateway.chat().status == 200
+    assert gateway.request("GET", "/readyz").status == 200
     gateway.audit()
 
 

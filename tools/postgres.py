@@ -8,6 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -85,7 +86,28 @@ class Cluster:
         self.process.send_signal(how)
         self.process.wait(30)
 
+    def _processes(self) -> list[int]:
+        """The server's, and that of each connection; none where it was stopped."""
+        own = self.process.pid
+        if self.process.poll() is not None:
+            return []
+        children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
+        return [own, *map(int, children)]
+
+    def freeze(self) -> None:
+        """Let it accept connections and say nothing any more."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, what: signal.Signals) -> None:
+        for process in self._processes():
+            with suppress(ProcessLookupError):
+                os.kill(process, what)
+
     def remove(self) -> None:
+        self.thaw()
         self.stop(signal.SIGQUIT)
         shutil.rmtree(self.folder, ignore_errors=True)
 

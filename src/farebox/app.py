@@ -31,6 +31,7 @@ from farebox.runs import Runner
 from farebox.settings import OPENROUTER_KEY_VARIABLE, OPENROUTER_URL, BadSettings, Settings, load
 from farebox.stopping import stopping_in_order
 from farebox.store.books import SqlStore
+from farebox.store.engine import ANSWER_SECONDS
 from farebox.store.prepare import engine_of, is_postgres
 from farebox.store.runs import SqlRuns
 from farebox.store.spool import Spool
@@ -59,10 +60,10 @@ def create() -> ASGIApp:
 
 
 @asynccontextmanager
-async def open_store(settings: Settings) -> AsyncIterator[SqlStore]:
+async def open_store(settings: Settings, answer_seconds: float = ANSWER_SECONDS) -> AsyncIterator[SqlStore]:
     """The books, for as long as the block runs. They must have been prepared."""
     worker = f"{os.getpid()}-{secrets.token_hex(6)}"
-    store = await SqlStore.open(engine_of(settings.database_url), worker)
+    store = await SqlStore.open(engine_of(settings.database_url, answer_seconds=answer_seconds), worker)
     try:
         yield store
     finally:

@@ -276,7 +276,7 @@ class Exchange:
         try:
             outcome = await self._ledger.carry_out(place)
         except asyncio.CancelledError:
-            await self._ledger.carry_out(Settle(place.id, Nothing(), now_us))
+            await self._give_back(place.id, now_us)
             raise
         except BooksUnavailable as error:
             if error.is_in_doubt:
@@ -290,7 +290,7 @@ class Exchange:
                 try:
                     return _HeldOrder(place.id, capped(order, wire, answer_cap), caller.outside)
                 except Refusal:
-                    await self._ledger.carry_out(Settle(place.id, Nothing(), now_us))
+                    await self._give_back(place.id, now_us)
                     raise
             case NotCovered():
                 raise _too_dear(caller.plan, most, place, outcome)
@@ -300,6 +300,14 @@ class Exchange:
                 return outcome
             case _:
                 raise AssertionError(outcome)
+
+    async def _give_back(self, hold_id: str, now_us: int) -> None:
+        """Void the hold of an order that is not sent; late, where the books cannot take that now."""
+        settle = Settle(hold_id, Nothing(), now_us)
+        try:
+            await self._ledger.carry_out(settle)
+        except BooksUnavailable:
+            await self._late.add(settle)
 
     async def _answer_again(self, repeated: Repeated) -> Replay:
         """The kept answer of the order that the idempotency key stands for.
@@ -349,6 +357,11 @@ class Exchange:
         """Carry out a command of an order that the upstream may have accepted: from here on no refusal is repeated."""
         try:
             return await self._ledger.carry_out(command)
+        except asyncio.CancelledError:
+            # The server stops, and waits no longer: books that take nothing now may take this at the next start.
+            if isinstance(command, Settle):
+                await self._late.add(command)
+            raise
         except BooksUnavailable as error:
             if isinstance(command, Settle):
                 await self._late.add(command)

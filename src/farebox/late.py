@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import deque
 from contextlib import suppress
+from time import monotonic
 
 from farebox.core.ledger import NoSuchRow, Settle
 from farebox.core.usage import Nothing
@@ -14,14 +15,20 @@ log = logging.getLogger("farebox")
 LATE_SECONDS = 1.0
 """How often it is tried."""
 
+DOUBT_SECONDS = 60.0
+"""How long a hold may still come about whose transaction got no answer: the database rolls one back that says nothing
+for 48 s."""
+
 
 class Late:
     """What is to be settled late, in the order in which it came."""
 
-    def __init__(self, ledger: Ledger, spool: Spool | None = None) -> None:
+    def __init__(self, ledger: Ledger, spool: Spool | None = None, doubt_seconds: float = DOUBT_SECONDS) -> None:
         self._ledger = ledger
         self._spool = spool
         self._waiting: deque[Settle] = deque()
+        self._doubt_seconds = doubt_seconds
+        self._doubtful: deque[tuple[float, Settle]] = deque()
         self._strange: set[str] = set()
 
     async def add(self, settle: Settle) -> None:
@@ -41,11 +48,20 @@ class Late:
             with suppress(BooksUnavailable):
                 await self._take_over()
                 while self._waiting:
-                    await self._ledger.carry_out(self._waiting[0])
+                    await self._settle(self._waiting[0])
                     self._waiting.popleft()
                     if not self._waiting and self._spool is not None:
                         self._spool.clear()
+                while self._doubtful and self._doubtful[0][0] <= monotonic():
+                    await self._ledger.carry_out(self._doubtful[0][1])
+                    self._doubtful.popleft()
             await asyncio.sleep(LATE_SECONDS)
+
+    async def _settle(self, settle: Settle) -> None:
+        outcome = await self._ledger.carry_out(settle)
+        # A hold that is given back since nobody knew whether it was placed may be placed yet: another look, later.
+        if isinstance(outcome, NoSuchRow) and settle.verdict == Nothing():
+            self._doubtful.append((monotonic() + self._doubt_seconds, settle))
 
     async def _take_over(self) -> None:
         if self._spool is None:

@@ -100,7 +100,8 @@ class NameTaken(Exception):  # noqa: N818 - the word of the house
 
 
 class BooksUnavailable(Exception):  # noqa: N818
-    """The store cannot be read or written now; nothing of what was asked is in the books, unless it `is_in_doubt`."""
+    """The store cannot be read or written now, or does not answer in time; nothing of what was asked is in the books,
+    unless it `is_in_doubt`."""
 
     def __init__(self, message: str, *, is_in_doubt: bool = False) -> None:
         super().__init__(message)
@@ -114,7 +115,7 @@ class Ledger(Protocol):
         """Carry out one command. It is durable when this returns, and is not undone by cancelling the wait.
 
         Raises:
-            BooksUnavailable: it was not carried out.
+            BooksUnavailable: it was not carried out, or not in time: then that is in doubt.
         """
 
     async def balance(self, account_id: int) -> Balance: ...
@@ -232,6 +233,9 @@ LAST_US = 2**62
 
 class Books(Protocol):
     """The reading side of the store, for statements and audits. Each is one consistent snapshot."""
+
+    async def answer(self) -> None:
+        """Return where orders can be booked. Raises BooksUnavailable, within a second or so."""
 
     async def transfers(self, account_id: int, since_us: int = 0, until_us: int = LAST_US) -> list[Transfer]:
         """An account's transfers from one moment to before another, oldest first."""

@@ -83,6 +83,9 @@ class MemoryStore:
         self._charged += page.charged_fares
         return outcome
 
+    async def answer(self) -> None:
+        """Memory always answers."""
+
     async def claim_questions(self, now_us: int, until_us: int, most: int) -> list[HoldRow]:
         asked = [hold for hold in self._holds.values() if hold.state == "open" and hold.ask_us is not None]
         due = [h for h in asked if not now_us < (h.ask_us or 0) <= now_us + FURTHEST_US]

@@ -14,6 +14,7 @@ from farebox.app import open_store
 from farebox.ports import BooksUnavailable, NameTaken
 from farebox.settings import BadSettings, Settings, load
 from farebox.store.books import SqlStore
+from farebox.store.engine import COMMAND_SECONDS
 from farebox.store.prepare import UnusableBooks, take_up
 from farebox.telemetry.watch import CannotTrace
 
@@ -51,7 +52,7 @@ def with_books(database_url: str | None, work: Callable[[SqlStore, Accounts], Aw
     """Do some work on the books that the settings name, upgraded first where they are older."""
 
     async def run(settings: Settings) -> T:
-        async with open_store(settings) as store:
+        async with open_store(settings, COMMAND_SECONDS) as store:
             published = await store.published_plans()
             plans = {plan.name: plan for plan in published.plans} if published else {}
             return await work(store, Accounts(store, {**settings.every_plan, **plans}))

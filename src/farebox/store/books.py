@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Self
@@ -48,6 +47,7 @@ from farebox.ports import (
 from farebox.store import sql
 from farebox.store.desk import Desk
 from farebox.store.engine import Db, Engine, InDoubt
+from farebox.store.threads import Worker
 from farebox.store.writer import GroupWriter
 
 
@@ -67,24 +67,27 @@ class SqlStore:
         self._life = engine.live(worker)
         self._committed: Callable[[int, float], None] = lambda commands, seconds: None
         self._notices = engine.notices()
-        self._listening = ThreadPoolExecutor(1, thread_name_prefix="farebox-notices")
+        self._listening = Worker("farebox-notices")
 
     @classmethod
     async def open(cls, engine: Engine, worker: str) -> Self:
-        """Open existing books. See farebox.store.prepare for making them."""
-        store = cls(engine, worker)
-        store._writer = GroupWriter(store._commit, "farebox-writer")
+        """Open existing books. See farebox.store.prepare for making them. Raises BooksUnavailable."""
+        try:
+            store = cls(engine, worker)
+        except engine.unavailable as error:
+            raise BooksUnavailable(f"the books could not be opened: {error}") from error
+        store._writer = GroupWriter(store._commit, "farebox-writer", store._look, engine.answer_seconds)
         return store
 
     async def close(self) -> None:
+        """Write what has queued, and let go of the books; for a bounded time, where they do not answer."""
         assert self._writer is not None
-        await self._writer.close()
-        await self._desk.close()
-        self._writer_db.close()
+        has_ended, _ = await asyncio.gather(self._writer.close(), self._desk.close())
+        if has_ended:
+            self._writer_db.close()
         self._life.release()
         # It may be waiting, and then ends by itself within the time that a wait takes.
-        self._listening.submit(self._notices.close if self._notices else lambda: None)
-        await asyncio.to_thread(self._listening.shutdown)
+        await self._listening.close(self._notices.close if self._notices else None)
 
     # Ledger
 
@@ -113,12 +116,10 @@ class SqlStore:
         return KeptAnswer(*rows[0]) if rows else None
 
     async def forget_answers(self, before_us: int) -> None:
-        def forget() -> None:
-            with self._desk.transaction() as db:
-                db.execute(sql.FORGET_ANSWERS, (before_us,))
-                db.execute(sql.FORGET_KEY_USES, (before_us,))
-
-        await self._desk.do(forget)
+        # In portions, none of which takes as long as an answer of the books may.
+        for forget in (sql.FORGET_ANSWERS, sql.FORGET_KEY_USES):
+            while await self._desk.write(forget, (before_us, sql.FORGOTTEN_AT_ONCE)) == sql.FORGOTTEN_AT_ONCE:
+                pass
 
     async def open_orphans(self) -> list[HoldRow]:
         return await self._desk.do(self._open_orphans)
@@ -143,6 +144,10 @@ class SqlStore:
         """Commands that wait for the writer."""
         return self._writer.queued if self._writer is not None else 0
 
+    async def answer(self) -> None:
+        assert self._writer is not None
+        await self._writer.ask()
+
     def watch_commits(self, committed: Callable[[int, float], None]) -> None:
         """Tell, on the writer's thread, of each transaction: its commands, and how many seconds it took."""
         self._committed = committed
@@ -164,6 +169,14 @@ class SqlStore:
                 is_met = isinstance(batch[0], TopUp) and isinstance(error, self.engine.conflicting)
                 return [self._again(batch[0])] if is_met else [error]
             return [outcome for command in batch for outcome in self._commit([command])]
+
+    def _look(self) -> Exception | None:
+        """Why the books cannot be written now, if they cannot: a transaction that writes nothing."""
+        try:
+            with self.engine.transaction(self._writer_db):
+                return None
+        except self.engine.unavailable as error:
+            return BooksUnavailable(f"the books cannot be written: {error}")
 
     def _again(self, command: Command) -> Outcome | Exception:
         try:
@@ -314,7 +327,8 @@ class SqlStore:
         if self._notices is None:
             await asyncio.sleep(seconds)
         else:
-            await asyncio.get_running_loop().run_in_executor(self._listening, self._notices.wait, seconds)
+            notices = self._notices
+            await self._listening.do(lambda: notices.wait(seconds))
 
     # Books
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from farebox.core.audit import Audit, audit
 from farebox.store.books import SqlSnapshot
-from farebox.store.engine import Db, Engine
+from farebox.store.engine import COMMAND_SECONDS, Db, Engine
 from farebox.store.prepare import HEAD, UnusableBooks, engine_of, is_postgres, no_books, prepare, schema_of, shown
 
 TABLES = (
@@ -35,7 +35,7 @@ def copy(source_url: str, target_url: str, tell: Callable[[str, int], None]) -> 
     if found != HEAD:
         raise UnusableBooks(f"{source_url} has schema {found}, not {HEAD}: `farebox db upgrade` first")
     prepare(target_url)
-    source, target = engine_of(source_url), engine_of(target_url)
+    source, target = (engine_of(url, answer_seconds=COMMAND_SECONDS) for url in (source_url, target_url))
     try:
         return _copy(source, target, target_url, tell)
     except target.unavailable as error:

@@ -1,35 +1,44 @@
 """A thread of its own with a connection of its own, for what is rare, or must not wait for orders."""
 
-import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any, TypeVar
 
+from farebox.deadlines import Deadlines
 from farebox.ports import BooksUnavailable
 from farebox.store.engine import Db, Engine
+from farebox.store.threads import Worker
 
 T = TypeVar("T")
 
 
 class Desk:
-    """Work on the books, one piece after the other; `db` is for its thread alone."""
+    """Work on the books, one piece after the other; `db` is for its thread alone. Raises BooksUnavailable."""
 
     def __init__(self, engine: Engine, name: str) -> None:
         self._engine = engine
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
-        self.db = engine.connect()
+        self._thread = Worker(name)
+        self._deadlines = Deadlines()
+        try:
+            self.db = engine.connect()
+        except engine.unavailable as error:
+            raise BooksUnavailable(f"the books could not be opened: {error}") from error
 
     async def close(self) -> None:
-        await self.do(self.db.close)
-        self._thread.shutdown()
+        with suppress(*self._engine.unavailable):
+            await self._thread.close(self.db.close)
 
     async def do(self, work: Callable[[], T]) -> T:
-        """Raises BooksUnavailable."""
+        """Raises BooksUnavailable: they could not be used; or they did not answer in time, and whether the work is done
+        is in doubt."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            async with self._deadlines.within(self._engine.answer_seconds):
+                return await self._thread.do(work)
         except self._engine.unavailable as error:
             raise BooksUnavailable(f"the books could not be used: {error}") from error
+        except TimeoutError as error:
+            message = f"the books did not answer within {self._engine.answer_seconds:g} s"
+            raise BooksUnavailable(message, is_in_doubt=True) from error
 
     def transaction(self) -> AbstractContextManager[Db]:
         """Within work: write, all of it or nothing."""

@@ -6,8 +6,19 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-BUSY_SECONDS = 10
+BUSY_SECONDS = 8.0
 """How long a write waits for another process's transaction before the books count as unavailable."""
+
+ANSWER_SECONDS = 10.0
+"""How long a server waits for its books: an order for its hold, a caller for what stands there. Longer than a write
+waits for another's, so that the database's own words are told where it has some; shorter than clients wait."""
+
+COMMAND_SECONDS = 600.0
+"""The same for a command, which may go through all rows that there are."""
+
+SILENT_PART = 0.9
+"""Of that time, how much of it a database may be silent over one statement. Its connection is broken off then, so that
+the thread that waits is free again before those who wait for it have gone."""
 
 
 class InDoubt(Exception):  # noqa: N818 - the word of the field
@@ -57,6 +68,10 @@ class Notices(Protocol):
 
 class Engine(Protocol):
     """Where the books are."""
+
+    @property
+    def answer_seconds(self) -> float:
+        """How long who uses them waits for an answer."""
 
     @property
     def unavailable(self) -> tuple[type[Exception], ...]:

@@ -7,15 +7,17 @@ of values, lists of them, and the locks that SQLite's one writer does not need (
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from hashlib import sha256
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import psycopg
 
-from farebox.store.engine import BUSY_SECONDS, Db, InDoubt, Rows
+from farebox.store.engine import ANSWER_SECONDS, BUSY_SECONDS, SILENT_PART, Db, InDoubt, Rows
+
+T = TypeVar("T")
 
 CONNECT_SECONDS = 5
 SNAPSHOT_ROWS = 5_000
@@ -52,18 +54,63 @@ class _CommitInDoubt(psycopg.OperationalError, InDoubt):
     """The connection broke while it was asked to commit."""
 
 
+class _Silent(psycopg.OperationalError):
+    """The server said nothing for too long."""
+
+
+class _Connection(psycopg.Connection[Any]):
+    """One whose server must answer. Nothing below says that it does not: where it is stopped, its machine goes on
+    confirming what it is sent."""
+
+    silent_seconds = SILENT_PART * ANSWER_SECONDS
+
+    @classmethod
+    def to(cls, url: str, silent_seconds: float, **given: Any) -> Self:
+        """Raises psycopg.OperationalError."""
+        connection = cls.connect(url, autocommit=True, connect_timeout=CONNECT_SECONDS, **given)
+        connection.silent_seconds = silent_seconds
+        return connection
+
+    def wait(self, gen: Generator[Any, Any, T], *given: Any, **named: Any) -> T:
+        """As the driver's, through which all that a connection does goes. Raises _Silent, and is closed then."""
+        try:
+            return super().wait(_answered(gen, self.silent_seconds), *given, **named)
+        except _Silent:
+            self.close()
+            raise
+
+
+def _answered(gen: Generator[Any, Any, T], silent_seconds: float) -> Generator[Any, Any, T]:
+    """The same steps of the driver's, as long as the server is never silent for so long."""
+    due = time.monotonic() + silent_seconds
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            if ready:
+                due = time.monotonic() + silent_seconds
+            elif time.monotonic() > due:
+                raise _Silent(f"it did not answer within {silent_seconds:g} s")
+            wanted = gen.send(ready)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
 class Postgres:
     """The `Engine` of one database."""
 
     unavailable: tuple[type[Exception], ...] = (psycopg.OperationalError, psycopg.InterfaceError)
     conflicting: tuple[type[Exception], ...] = (psycopg.IntegrityError,)
 
-    def __init__(self, url: str, busy_seconds: float = BUSY_SECONDS) -> None:
+    def __init__(self, url: str, busy_seconds: float = BUSY_SECONDS, answer_seconds: float = ANSWER_SECONDS) -> None:
         self._url = url
         self._busy_seconds = busy_seconds
+        self.answer_seconds = answer_seconds
+        self._silent_seconds = SILENT_PART * answer_seconds
 
     def connect(self) -> "PostgresDb":
-        return PostgresDb(self._url, self._busy_seconds)
+        return PostgresDb(self._url, self._busy_seconds, self._silent_seconds)
 
     @contextmanager
     def transaction(self, db: Db) -> Iterator[Db]:
@@ -93,14 +140,14 @@ class Postgres:
             streaming.finish()
 
     def live(self, worker: str) -> "_Session":
-        return _Session(self._url, worker)
+        return _Session(self._url, worker, self._silent_seconds)
 
     def is_gone(self, db: Db, worker: str) -> bool:
         # Got for the length of this statement, if nobody holds it.
         return bool(db.execute("SELECT pg_try_advisory_xact_lock(?)", (_number(worker),)).fetchone()[0])
 
     def notices(self) -> "_Notices":
-        return _Notices(self._url)
+        return _Notices(self._url, self._silent_seconds)
 
     def forget(self, workers: list[str]) -> None:
         """Nothing is left of them."""
@@ -109,21 +156,16 @@ class Postgres:
 class PostgresDb:
     """A connection that is made anew where it has broken, before the next statement or transaction."""
 
-    def __init__(self, url: str, busy_seconds: float) -> None:
+    def __init__(self, url: str, busy_seconds: float, silent_seconds: float) -> None:
         self._url = url
+        self._silent_seconds = silent_seconds
         milliseconds = int(busy_seconds * 1000)
         self._options = f"-c lock_timeout={milliseconds} -c idle_in_transaction_session_timeout={6 * milliseconds}"
         self.raw = self._connect()
         self._is_within = False
 
     def _connect(self) -> psycopg.Connection[Any]:
-        return psycopg.connect(
-            self._url,
-            autocommit=True,
-            connect_timeout=CONNECT_SECONDS,
-            options=self._options,
-            application_name="farebox",
-        )
+        return _Connection.to(self._url, self._silent_seconds, options=self._options, application_name="farebox")
 
     def begin(self, statement: str) -> None:
         self._first(statement.encode(), None)
@@ -142,8 +184,8 @@ class PostgresDb:
         """What begins something: a connection that broke meanwhile shows it here, and nothing is lost yet."""
         try:
             return self.raw.execute(statement, given)
-        except Postgres.unavailable:
-            if not self.raw.closed:
+        except Postgres.unavailable as error:
+            if not self.raw.closed or isinstance(error, _Silent):
                 raise
         self.raw = self._connect()
         return self.raw.execute(statement, given)
@@ -187,14 +229,15 @@ class _Session:
     """A worker's lock, held by a session of its own: the server lets it go when the session ends, and that ends with
     the process, or when the server itself restarts; then it is taken again."""
 
-    def __init__(self, url: str, worker: str) -> None:
+    def __init__(self, url: str, worker: str, silent_seconds: float) -> None:
         self._url = url
+        self._silent_seconds = silent_seconds
         self._number = _number(worker)
         self._lock = threading.Lock()
         self._connection = self._take()
 
     def _take(self) -> psycopg.Connection[Any]:
-        connection = psycopg.connect(self._url, autocommit=True, connect_timeout=CONNECT_SECONDS)
+        connection = _Connection.to(self._url, self._silent_seconds)
         connection.execute("SELECT pg_advisory_lock(%s)", (self._number,))
         return connection
 
@@ -214,14 +257,15 @@ class _Session:
 class _Notices:
     """A session that listens. What was told while it was away is found by who asks after each wait."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, silent_seconds: float) -> None:
         self._url = url
+        self._silent_seconds = silent_seconds
         self._connection: psycopg.Connection[Any] | None = None
 
     def wait(self, seconds: float) -> None:
         try:
             if self._connection is None:
-                self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=CONNECT_SECONDS)
+                self._connection = _Connection.to(self._url, self._silent_seconds)
                 self._connection.execute("LISTEN farebox_directory")
             for _ in self._connection.notifies(timeout=seconds, stop_after=1):
                 pass

@@ -13,7 +13,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from farebox.store.engine import BUSY_SECONDS, Db, Engine
+from farebox.store.engine import ANSWER_SECONDS, BUSY_SECONDS, Db, Engine
 from farebox.store.sqlite import Sqlite
 
 HEAD = "0007"
@@ -56,16 +56,16 @@ def sqlite_path(database_url: str) -> Path:
     return Path(path)
 
 
-def engine_of(database_url: str, busy_seconds: float = BUSY_SECONDS) -> Engine:
+def engine_of(database_url: str, busy_seconds: float = BUSY_SECONDS, answer_seconds: float = ANSWER_SECONDS) -> Engine:
     """The engine of books that were prepared. Raises UnusableBooks."""
     if not is_postgres(database_url):
-        return Sqlite(sqlite_path(database_url), busy_seconds)
+        return Sqlite(sqlite_path(database_url), busy_seconds, answer_seconds)
     if find_spec("psycopg") is None:
         raise UnusableBooks("PostgreSQL needs its driver: pip install 'farebox[postgres]'")
     # Only here: a gateway on SQLite does not carry the driver.
     from farebox.store.postgres import Postgres
 
-    return Postgres(database_url, busy_seconds)
+    return Postgres(database_url, busy_seconds, answer_seconds)
 
 
 def prepare(database_url: str) -> bool:

@@ -19,8 +19,12 @@ from farebox.core.ledger import KeptAnswer, Settle
 from farebox.core.reading import UNREADABLE
 from farebox.core.usage import Cost, Nothing, Unknown, Verdict
 from farebox.store.locks import is_free, take
+from farebox.store.threads import Worker
 
 log = logging.getLogger("farebox")
+
+ADD_SECONDS = 5.0
+"""How long a settlement waits for this disk; it is kept in memory in any case."""
 
 ROWS_MAX = 50_000
 """As many as orders end while a database is away for an hour or so; more are kept in memory alone."""
@@ -49,7 +53,8 @@ class Spool:
     def __init__(self, folder: Path, worker: str) -> None:
         self._folder = folder
         self._own = folder / worker
-        # Answers that end together are written by several threads: one opens the file, and none writes to a closed one.
+        self._thread = Worker("farebox-spool")
+        # What is cleared may be being written: nothing is written to a closed file.
         self._lock = threading.Lock()
         self._file: int | None = None
         self._rows = 0
@@ -60,10 +65,12 @@ class Spool:
             log.error("%d settlements are kept on disk, which is all; this one is kept in memory alone", ROWS_MAX)
             return
         self._rows += 1
+        line = msgspec.json.encode(_row(settle)) + b"\n"
         try:
-            await asyncio.to_thread(self._write, msgspec.json.encode(_row(settle)) + b"\n")
+            async with asyncio.timeout(ADD_SECONDS):
+                await self._thread.do(lambda: self._write(line))
         except OSError as error:
-            log.error("a settlement is kept in memory alone: %s", error)
+            log.error("a settlement is kept in memory alone: %s", str(error) or "the disk does not answer")
 
     def _write(self, line: bytes) -> None:
         with self._lock:

@@ -139,8 +139,17 @@ INSERT INTO kept_answer ({_ANSWER}) VALUES ({marks(_ANSWER)}) ON CONFLICT (hold_
 SET content_type = excluded.content_type, body = excluded.body
 """
 ANSWER = f"SELECT {_ANSWER} FROM kept_answer WHERE hold_id = ?"
-FORGET_ANSWERS = "DELETE FROM kept_answer WHERE hold_id NOT IN (SELECT hold_id FROM key_use WHERE created_us >= ?)"
-FORGET_KEY_USES = "DELETE FROM key_use WHERE created_us < ?"
+FORGOTTEN_AT_ONCE = 10_000
+FORGET_ANSWERS = """
+DELETE FROM kept_answer WHERE hold_id IN (
+    SELECT hold_id FROM kept_answer WHERE hold_id NOT IN (SELECT hold_id FROM key_use WHERE created_us >= ?) LIMIT ?
+)
+"""
+FORGET_KEY_USES = """
+DELETE FROM key_use WHERE (account_id, key_digest) IN (
+    SELECT account_id, key_digest FROM key_use WHERE created_us < ? LIMIT ?
+)
+"""
 
 _IS_DUE = f"(ask_us <= :now OR ask_us > :now + {FURTHEST_US}) AND state = 'open'"
 IS_QUESTION_DUE = f"SELECT 1 FROM hold WHERE {_IS_DUE} LIMIT 1"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from farebox.store.engine import BUSY_SECONDS, Db
+from farebox.store.engine import ANSWER_SECONDS, BUSY_SECONDS, Db
 from farebox.store.locks import is_free, take
 
 PRAGMAS = (
@@ -26,8 +26,9 @@ class Sqlite:
     unavailable: tuple[type[Exception], ...] = (sqlite3.OperationalError,)
     conflicting: tuple[type[Exception], ...] = (sqlite3.IntegrityError,)
 
-    def __init__(self, path: Path, busy_seconds: float = BUSY_SECONDS) -> None:
+    def __init__(self, path: Path, busy_seconds: float = BUSY_SECONDS, answer_seconds: float = ANSWER_SECONDS) -> None:
         self.path = path
+        self.answer_seconds = answer_seconds
         self._busy_seconds = busy_seconds
         self._workers = path.with_name(path.name + "-workers")
 

@@ -4,12 +4,17 @@ An order's two durable writes cost one fsync each only while nobody else is wait
 """
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
+from time import monotonic
 
 from farebox.core.ledger import Command, Outcome, PlaceHold
+from farebox.deadlines import Deadlines
 from farebox.ports import BooksUnavailable
+from farebox.store.engine import ANSWER_SECONDS
+from farebox.store.threads import CLOSE_SECONDS
 
 BATCH_MAX = 512
 """Commands in one transaction: what a late one waits for is bounded."""
@@ -17,23 +22,69 @@ BATCH_MAX = 512
 QUEUED_MAX = 10_000
 """Commands that wait at once before no new hold is taken: some seconds of work."""
 
+ENDING_TIMES = 1.5
+"""What ends an order waits so much longer than what begins one: an answer is there that was paid for, and is lost to
+its caller where it cannot be booked."""
+
+HEARD_SECONDS = 3.0
+"""Books that took a command so short a while ago need not be asked whether they answer."""
+
+ASK_SECONDS = 1.0
+"""How long that question may take: as long as an orchestrator's probe waits by default."""
+
 Commit = Callable[[list[Command]], list[Outcome | Exception]]
-_Waiting = tuple[Command, "asyncio.Future[Outcome]"]
+Look = Callable[[], Exception | None]
+
+
+class _Waiting:
+    """A command, and who waits for its outcome."""
+
+    __slots__ = ("_writer", "command", "due", "future", "is_begun", "is_withdrawn")
+
+    def __init__(
+        self, writer: "GroupWriter", command: Command, future: "asyncio.Future[Outcome]", seconds: float
+    ) -> None:
+        self._writer = writer
+        self.command = command
+        self.future = future
+        self.due = monotonic() + seconds
+        self.is_begun = False
+        self.is_withdrawn = False
+
+    def expire(self) -> None:
+        self._writer.give_up(self)
+
+
+_Question = asyncio.Future[None]
+"""Whether the books can be written."""
 
 
 class GroupWriter:
-    """Owns the thread. `commit` runs on it only, and gives an outcome or an exception for each command."""
+    """Owns the thread. `commit` and `look` run on it only: the first gives an outcome or an exception for each command,
+    the second why the books cannot be written, if they cannot. `answer_seconds` is how long a hold waits."""
 
-    def __init__(self, commit: Commit, name: str) -> None:
+    def __init__(
+        self, commit: Commit, name: str, look: Look = lambda: None, answer_seconds: float = ANSWER_SECONDS
+    ) -> None:
         self._commit = commit
-        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._look = look
+        self._answer_seconds = answer_seconds
+        self._queue: SimpleQueue[_Waiting | _Question | None] = SimpleQueue()
         self._loop = asyncio.get_running_loop()
+        self._deadlines = Deadlines()
+        self._lock = threading.Lock()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name=name)
+        self._has_withdrawn = False
+        self._give_up_at = math.inf
+        self._heard_at = -math.inf
+        self._question: _Question | None = None
+        # Books that never answer must not keep the process from ending: what was begun is as after a kill.
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def submit(self, command: Command) -> "asyncio.Future[Outcome]":
-        """Queue a command; it will be carried out even if nobody waits for the future.
+        """Queue a command; it will be carried out even if nobody waits for the future, which raises BooksUnavailable
+        where the books do not answer in time. A hold that was not begun by then is withdrawn.
 
         Raises:
             BooksUnavailable: the books are closed; or too much has queued, and the command would begin an order. What
@@ -41,57 +92,127 @@ class GroupWriter:
         """
         if self._closed:
             raise BooksUnavailable("the books are closed")
-        if isinstance(command, PlaceHold) and self.queued >= QUEUED_MAX:
+        seconds = self._answer_seconds
+        if not isinstance(command, PlaceHold):
+            seconds *= ENDING_TIMES
+        elif self.queued >= QUEUED_MAX:
             raise BooksUnavailable(f"{QUEUED_MAX} commands wait for the books already")
         future: asyncio.Future[Outcome] = self._loop.create_future()
-        self._queue.put((command, future))
+        waiting = _Waiting(self, command, future, seconds)
+        self._deadlines.add(waiting)
+        self._queue.put(waiting)
         return future
+
+    async def ask(self) -> None:
+        """Return where the books can be written, or could be a moment ago. Raises BooksUnavailable, soon."""
+        if self._closed:
+            raise BooksUnavailable("the books are closed")
+        if monotonic() - self._heard_at < HEARD_SECONDS:
+            return
+        if self._question is None or self._question.done():
+            self._question = self._loop.create_future()
+            self._queue.put(self._question)
+        # Whoever asks meanwhile waits for the same answer.
+        await asyncio.wait({self._question}, timeout=ASK_SECONDS)
+        if not self._question.done():
+            raise BooksUnavailable("the books do not answer")
+        self._question.result()
 
     @property
     def queued(self) -> int:
         """Commands that wait."""
         return self._queue.qsize()
 
-    async def close(self) -> None:
-        """Carry out what has queued, then stop."""
+    def give_up(self, waiting: _Waiting) -> None:
+        """A command has waited for too long. What was begun may still come to be; what ends an order will."""
+        with self._lock:
+            waiting.is_withdrawn = not waiting.is_begun and isinstance(waiting.command, PlaceHold)
+            self._has_withdrawn = self._has_withdrawn or waiting.is_withdrawn
+        if not waiting.future.done():
+            waiting.future.set_exception(
+                BooksUnavailable("the books did not answer in time", is_in_doubt=not waiting.is_withdrawn)
+            )
+
+    async def close(self) -> bool:
+        """Carry out what has queued, as far as the books take it within CLOSE_SECONDS, then stop; whether the thread
+        has come to its end."""
         if not self._closed:
+            self._give_up_at = monotonic() + CLOSE_SECONDS
             self._closed = True
             self._queue.put(None)
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._thread.join, 2 * CLOSE_SECONDS)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         is_open = True
         while is_open:
-            batch, is_open = self._take()
-            if batch:
-                outcomes = self._commit([command for command, _ in batch])
-                futures = [future for _, future in batch]
-                try:
-                    self._loop.call_soon_threadsafe(_deliver, futures, outcomes)
-                except RuntimeError:
-                    # The loop has closed: what was asked is in the books, and nobody is left to be told.
-                    continue
+            batch, question, is_open = self._take()
+            try:
+                if batch:
+                    self._loop.call_soon_threadsafe(self._deliver, batch, self._carry_out(batch))
+                if question is not None:
+                    self._loop.call_soon_threadsafe(_answer, question, self._failure())
+            except RuntimeError:
+                # The loop has closed: what was asked is in the books, and nobody is left to be told.
+                continue
 
-    def _take(self) -> tuple[list[_Waiting], bool]:
+    def _take(self) -> tuple[list[_Waiting], _Question | None, bool]:
         """All that has queued, waiting for the first; and whether more may come."""
         batch: list[_Waiting] = []
-        item = self._queue.get()
-        while item is not None:
-            batch.append(item)
-            if len(batch) == BATCH_MAX:
-                return batch, True
+        question: _Question | None = None
+        is_open = True
+        waiting = self._queue.get()
+        while True:
+            if isinstance(waiting, _Waiting):
+                batch.append(waiting)
+            elif waiting is None:
+                is_open = False
+            else:
+                question = waiting
+            if not is_open or len(batch) == BATCH_MAX:
+                break
             try:
-                item = self._queue.get_nowait()
+                waiting = self._queue.get_nowait()
             except Empty:
-                return batch, True
-        return batch, False
+                break
+        with self._lock:
+            for each in batch:
+                each.is_begun = True
+            if self._has_withdrawn:
+                batch = [each for each in batch if not each.is_withdrawn]
+        return batch, question, is_open
+
+    def _carry_out(self, batch: list[_Waiting]) -> list[Outcome | Exception]:
+        if self._closed and monotonic() > self._give_up_at:
+            return [BooksUnavailable("the books are closed")] * len(batch)
+        outcomes = self._commit([waiting.command for waiting in batch])
+        if not isinstance(outcomes[0], Exception):
+            self._heard_at = monotonic()
+        return outcomes
+
+    def _failure(self) -> Exception | None:
+        """Why the books cannot be written, if they cannot."""
+        if monotonic() - self._heard_at < HEARD_SECONDS:
+            return None
+        failure = self._look()
+        if failure is None:
+            self._heard_at = monotonic()
+        return failure
+
+    def _deliver(self, batch: list[_Waiting], outcomes: list[Outcome | Exception]) -> None:
+        for waiting, outcome in zip(batch, outcomes, strict=True):
+            self._deadlines.discard(waiting)
+            if waiting.future.done():
+                continue
+            if isinstance(outcome, Exception):
+                waiting.future.set_exception(outcome)
+            else:
+                waiting.future.set_result(outcome)
 
 
-def _deliver(futures: "list[asyncio.Future[Outcome]]", outcomes: list[Outcome | Exception]) -> None:
-    for future, outcome in zip(futures, outcomes, strict=True):
-        if future.cancelled():
-            continue
-        if isinstance(outcome, Exception):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
+def _answer(question: _Question, failure: Exception | None) -> None:
+    if failure is None:
+        question.set_result(None)
+    else:
+        question.set_exception(failure)
+        question.exception()  # who asked may have gone, and that is no error

@@ -152,15 +152,16 @@ def outcome_of(passage: Passage) -> str:
     return passage.state or "refused"
 
 
-def exposition(holds: NotEnded, outbox_lag_seconds: float) -> bytes:
-    """All metrics as Prometheus reads them."""
+def exposition(holds: NotEnded | None, outbox_lag_seconds: float = 0) -> bytes:
+    """All metrics as Prometheus reads them; without those of the books where these do not answer."""
     registry = CollectorRegistry(auto_describe=False)
     if folder := os.environ.get(FOLDER_VARIABLE):
         _forget_dead(Path(folder))
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     else:
         registry.register(_REGISTRY)
-    registry.register(_Books(holds, outbox_lag_seconds))
+    if holds is not None:
+        registry.register(_Books(holds, outbox_lag_seconds))
     return generate_latest(registry)
 
 

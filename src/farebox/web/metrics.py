@@ -8,7 +8,7 @@ from starlette.types import Receive, Scope, Send
 
 from farebox.core.errors import forbidden, unauthenticated
 from farebox.core.headers import read_request_head
-from farebox.ports import Books
+from farebox.ports import Books, BooksUnavailable
 from farebox.telemetry.metrics import Metrics, exposition
 from farebox.web.asgi import Endpoint, send_whole
 from farebox.web.refusals import guarded
@@ -24,10 +24,14 @@ def metrics(books: Books, counted: Metrics, token: str | None) -> Endpoint:
 
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         _check(scope, token)
-        since_us = await books.untold_since_us()
-        lag_seconds = 0.0 if since_us is None else time.time() - since_us / 1e6
         counted.refresh()
-        body = exposition(await books.not_ended(), lag_seconds)
+        try:
+            await books.answer()
+            since_us = await books.untold_since_us()
+            body = exposition(await books.not_ended(), 0 if since_us is None else time.time() - since_us / 1e6)
+        except BooksUnavailable:
+            # What this process counts is wanted most just then.
+            body = exposition(None)
         await send_whole(send, 200, [(b"content-type", CONTENT_TYPE_LATEST.encode())], body)
 
     return guarded(endpoint)

@@ -22,7 +22,7 @@ from farebox.core.formats import Format, chat, embeddings, messages, responses
 from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange
 from farebox.generations import Generations
-from farebox.ports import Books, Callers
+from farebox.ports import Books, BooksUnavailable, Callers
 from farebox.runs import Runner
 from farebox.telemetry.metrics import Metrics
 from farebox.web import account, catalog, docs
@@ -125,7 +125,7 @@ def app(services: Services) -> ASGIApp:
             Route("/mcp", agents, methods=["POST", "GET", "DELETE"]),
             *(Route(path, each, methods=methods) for path, methods, each in (*managed, *run_api)),
             Route("/metrics", metrics(services.books, services.metrics, services.metrics_token), methods=["GET"]),
-            Route("/readyz", guarded(_readyz(services.catalog, services.admission)), methods=["GET"]),
+            Route("/readyz", guarded(_readyz(services.catalog, services.admission, services.books)), methods=["GET"]),
         ],
         exception_handlers={HTTPException: _refuse_path},
     )
@@ -221,15 +221,18 @@ async def _healthz(scope: Scope, receive: Receive, send: Send) -> None:
     await send_json(send, b'{"status":"ok"}')
 
 
-def _readyz(models: Catalog, admission: Admission) -> Endpoint:
+def _readyz(models: Catalog, admission: Admission, books: Books) -> Endpoint:
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
-        """Orders can be served: the books are open (or nothing would be listening), there are prices, no stop."""
+        """Orders can be served: the books answer, there are prices, no stop."""
         if admission.is_closed:
             raise Refusal(503, "provider_unavailable", "This gateway is stopping")
         try:
             models.current()
+            await books.answer()
         except Refusal as refusal:
             raise Refusal(503, "provider_unavailable", refusal.message) from refusal
+        except BooksUnavailable as error:
+            raise Refusal(503, "provider_unavailable", str(error)) from error
         await send_json(send, msgspec.json.encode({"status": "ready", "prices_are_stale": models.is_stale}))
 
     return endpoint
