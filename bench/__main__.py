@@ -176,6 +176,7 @@ def farebox_command(folder: Path, upstream: int, port: int) -> tuple[list[str], 
         command = [*farebox, *arguments, "--database-url", books, "--json"]
         return msgspec.json.decode(subprocess.run(command, capture_output=True, check=True).stdout, type=dict)
 
+    admin("db", "upgrade")
     admin("account", "create", "bench", "--plan", "paying", "--prepaid", "100000")
     key = admin("key", "create", "bench")["key"]
     url = f"http://127.0.0.1:{upstream}/api/v1"

@@ -135,6 +135,7 @@ class Chaos:
                 "FAREBOX_FIRST_BYTE_SECONDS": "5",
                 "FAREBOX_NO_DATA_SECONDS": "5",
             }
+            self._command("db", "upgrade")
             self._command("account", "create", "chaos", "--plan", "paying", "--prepaid", "100000")
             # Never reached, but counted: the audit holds what counts against them to the ledger in the end.
             self._command("account", "limit", "chaos", "usd_per_month=50000", "orders_at_once=10000")
