@@ -334,6 +334,17 @@ def test_comments_alone_do_not_keep_a_stream_alive() -> None:
     assert b"nothing but comments" in result.body
 
 
+def test_blank_lines_alone_do_not_keep_a_whole_answer_alive() -> None:
+    steps: list[Any] = [*[b"\n", Pause(), b": still here\n", Pause()] * 50, json.dumps(ANSWER).encode()]
+    patient = Streaming(Deadlines(), no_event_seconds=3600)
+    assert play(Script(steps, content_type="application/json"), streaming=patient).fares == [100_000]
+    impatient = Streaming(Deadlines(), no_event_seconds=0)
+    result = play(Script([*steps[:-1], Silence()], content_type="application/json"), streaming=impatient)
+    assert (result.hold.state, result.hold.reason) == ("open", "nothing but blank lines came for 0 s")
+    assert isinstance(result.refusal, Refusal)
+    assert result.refusal.status == 424
+
+
 class _Uncappable:
     """Chat, but for bodies that cannot be taken apart."""
 

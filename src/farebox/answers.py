@@ -38,7 +38,7 @@ class Streaming:
     """What is done about a stream that is not simply read to its end.
 
     One whose caller hung up is stopped, or read on without it (drained) while fewer than `drains_max` are, for at most
-    `drain_seconds`. One that sends nothing but comments for `no_event_seconds` is dead.
+    `drain_seconds`. One that sends nothing but comments (a whole answer: blank lines) for `no_event_seconds` is dead.
     """
 
     def __init__(
@@ -169,20 +169,27 @@ class Answer:
 
     async def _body(self) -> bytes:
         """All of the body; what comes before its JSON goes on meanwhile, where somebody waits for it."""
-        if self._waiting is None or self.is_refusal or self._reply.is_complete:
+        waiting = self._waiting
+        if self.is_refusal or self._reply.is_complete:
             return await self._reply.read()
-        self._waiting.head_came(lambda: self.headers)
-        rest = b""
+        if waiting is not None:
+            waiting.head_came(lambda: self.headers)
+        lines = rest = b""
+        due = monotonic() + self._streaming.no_event_seconds
         try:
             while data := await self._reply.chunk():
-                lines, rest = before_json(rest + data)
-                if lines:
-                    self._waiting.pass_on(lines)
+                more, rest = before_json(rest + data)
+                if more and waiting is not None:
+                    waiting.pass_on(more)
                 if rest and rest != b":":
                     break
+                if monotonic() > due:
+                    self._reply.close()
+                    raise UpstreamBroke(f"nothing but blank lines came for {self._streaming.no_event_seconds:g} s")
             body = rest + await self._reply.read()
         finally:
-            lines = self._waiting.answer_came()
+            if waiting is not None:
+                lines = waiting.answer_came()
         return lines + body
 
     def kept(self, hold_id: str) -> KeptAnswer | None:

@@ -113,7 +113,10 @@ class Settings(BaseSettings):
     orders_max: int = Field(default=2000, ge=1, description="Orders that one process serves at once.")
     account_orders_max: int = Field(default=500, ge=1, description="The same, of one account.")
     no_event_seconds: float = Field(
-        default=600, gt=0, description="Deadline between two events of a stream that are more than comments."
+        default=600,
+        gt=0,
+        description="Deadline between two events of a stream that are more than comments, and for a whole answer to be"
+        " more than blank lines.",
     )
     hang_up: Literal["cancel", "drain"] = Field(
         default="cancel",
