@@ -23,7 +23,7 @@ OTHER_FILES = 500
 CLOSE_SECONDS = 5
 """How long requests may go on that are no orders, once those have had their grace."""
 
-WORKER_SECONDS = 30
+WORKER_SECONDS = 10
 """How long a worker may be deaf before its parent kills it, with all that it serves: a machine that swaps, or was
 asleep, is not a dead one."""
 

@@ -32,8 +32,8 @@ HEADERS_MAX = 128
 cost can be asked for under it. Both together bound what a head takes of memory."""
 
 IDLE_SECONDS = 4
-"""How long a connection is kept for the next order: less than any server keeps its own, of which the shortest are the
-five of uvicorn and Node. An order sent while the other side closes is lost, and cannot be sent again."""
+"""How long a connection is kept for the next order: less than the servers that models stand behind keep theirs (the
+shortest are uvicorn's and Node's five). An order sent while the other side closes is lost, and cannot be sent again."""
 
 
 @dataclass(frozen=True, slots=True)
