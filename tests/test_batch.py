@@ -217,10 +217,10 @@ def test_what_is_wrong_is_said(books: tuple[Gateway, int], arguments: tuple[str,
 
 def test_an_answer_over_several_lines_is_one_line_of_results() -> None:
     order = read_entry(1, json.dumps(CHAT).encode(), FORMATS)
-    result = answered(order, "gen-1", b'{\n "usage": {"cost": 7.10e-05},\r\n "text": "a\\nb" }\n', None)
+    result = answered(order, "gen-1", b'{\n "usage": {\n"cost": 7.10e-05},\r\n "text": "a\\nb" }\n', None)
     assert result.answer is not None
     assert bytes(result.answer) == b'{"usage":{"cost":7.10e-05},"text":"a\\nb"}'
-    assert bytes(result.usage or b"") == b'{"cost": 7.10e-05}'
+    assert bytes(result.usage or b"") == b'{"cost":7.10e-05}'
 
 
 def test_a_batch_leaves_the_runs_of_servers_alone(books: tuple[Gateway, int]) -> None:

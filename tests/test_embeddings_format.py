@@ -175,6 +175,15 @@ def test_an_answer_that_breaks_the_sdk_is_mended(usage: Any) -> None:
         assert seen.cost == Cost(Decimal("4E-8"))
 
 
+def test_a_cost_written_as_text_becomes_its_number() -> None:
+    usage = {**ANSWER["usage"], "cost": "4.0E-8"}
+    seen = embeddings.see_answer(json.dumps({**ANSWER, "usage": usage}).encode())
+    assert seen.cost == Cost(Decimal("4E-8"))
+    assert seen.repaired is not None
+    assert b'"cost":4.0E-8' in seen.repaired
+    assert_accepted("CreateEmbeddingsResponse", json.loads(seen.repaired))
+
+
 def test_a_vector_without_its_kind_gets_it() -> None:
     seen = embeddings.see_answer(json.dumps({**ANSWER, "data": [{"embedding": [0.1]}]}).encode())
     assert seen.repaired is not None

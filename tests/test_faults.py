@@ -85,7 +85,9 @@ def state_of(gateway: Gateway, name: str) -> str:
 
 
 def _is_error(path: str, event: dict[str, object]) -> bool:
-    return "error" in event if path == "/chat/completions" else event["type"] == "error"
+    if path == "/chat/completions":
+        return "error" in event
+    return event["type"] == ("error" if path == "/messages" else "response.failed")
 
 
 # Faults of the connection

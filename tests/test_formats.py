@@ -291,8 +291,6 @@ def rss_kib(gateway: Gateway) -> int:
         "/api/v1/models/../../keys/endpoints",
         "/api/v1/messages/count_tokens",
         "/api/v1/activity",
-        "//api/v1/models",
-        "/api/v1/models/",
         "/v3/models",
     ],
 )

@@ -59,8 +59,11 @@ async def _hang_up_after(path: str, bytes_sent: int) -> tuple[str, Decimal | Non
 @pytest.mark.parametrize("path", STREAMED)
 def test_at_every_byte(path: str) -> None:
     stream = told(path, "lf")
-    # When the event that tells it is all there, its empty line or not.
-    costs_from = stream.index(b"\n\n", stream.index(b'"cost"'))
+    # When the member that tells it is all there, the rest of its event or not.
+    member = b'"response" : ' if path == "/responses" else b'"usage" : '
+    begins = stream.rindex(member) + len(member)
+    costs_from = json.JSONDecoder().raw_decode(stream.decode("latin-1"), begins)[1]
+    assert begins < stream.index(b'"cost"') < costs_from
 
     async def every() -> None:
         for position in range(1, len(stream) + 1):

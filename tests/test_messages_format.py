@@ -211,9 +211,37 @@ def test_our_own_error_event_ends_a_stream_in_words() -> None:
 
 
 def test_a_name_that_is_no_utf_8_breaks_no_stream() -> None:
-    for kind in (b"message_start", b"message_delta"):
-        told = b'event: %b\ndata: {"type":"%b","\xff":1}\n\n' % (kind, kind)
-        assert repaired(told)[0] == "error"
+    named = b'event: message_delta\ndata: {"type":"message_delta","usage":{"output_tokens":1,"cost":1e-4},"\xff":1}\n\n'
+    seen = messages.see_event(named, progress())
+    assert (seen.repaired, seen.cost) == (None, Cost(Decimal("0.0001")))
+    assert messages.see_event(b'event: message_delta\ndata: {"type":"message_delta","\xff":1}\n\n', progress()).repaired
+
+
+@pytest.mark.parametrize("kind", ["error", "message_stop", "ping"])
+def test_an_event_that_also_tells_the_cost_is_charged_and_passes(kind: str) -> None:
+    told = event(kind, error={"type": "api_error", "message": "boom"}, usage=USAGE)
+    seen = messages.see_event(told, progress())
+    assert (seen.cost, seen.repaired) == (Cost(Decimal("0.0001")), None)
+
+
+@pytest.mark.parametrize("error", [{"error": {"code": 502, "message": "boom"}}, {}])
+def test_what_has_no_type_tells_its_cost(error: dict[str, Any]) -> None:
+    seen = messages.see_event(b"data: %b\n\n" % json.dumps({**error, "usage": USAGE}).encode(), progress())
+    assert seen.cost == Cost(Decimal("0.0001"))
+
+
+def test_a_cost_written_as_text_becomes_its_number() -> None:
+    usage = {**USAGE, "cost": "1.20E-4", "cost_details": {"upstream_inference_cost": "0.10"}}
+    whole = {**STARTED, "stop_reason": "end_turn", "usage": usage}
+    for seen in (
+        messages.see_event(event("message_delta", delta={}, usage=usage), progress()),
+        messages.see_answer(json.dumps(whole).encode()),
+    ):
+        assert seen.cost == Cost(Decimal("0.000120"))
+        assert (seen.prompt_tokens, seen.answer_tokens) == (15, 2)
+        assert seen.repaired is not None
+        assert b'"cost":1.20E-4' in seen.repaired
+        assert b'"upstream_inference_cost":0.10' in seen.repaired
 
 
 # Whole answers and errors

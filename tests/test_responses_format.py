@@ -221,34 +221,118 @@ def test_events_that_openais_helpers_throw_on_reach_only_others() -> None:
 
 
 @pytest.mark.parametrize(
-    "told",
+    ("told", "code"),
     [
-        b'data: {"error":{"code":402,"message":"boom"},"user_id":"u"}\n\n',
-        event("error", 4, error={"code": "server_error", "message": "boom"}),
-        event("response.error", 4, error={"message": "boom"}),
+        (b'data: {"error":{"code":402,"message":"boom"},"user_id":"u"}\n\n', 402),
+        (event("error", 4, error={"code": "server_error", "message": "boom"}), 502),
+        (event("response.error", 4, error={"message": "boom"}), 502),
+        (event("response.output_text.delta", 4, error={"message": "boom"}), 502),
     ],
 )
-def test_errors_in_other_shapes_become_the_one_that_sdks_know(told: bytes) -> None:
+def test_errors_in_other_shapes_become_the_end_that_readers_know(told: bytes, code: int) -> None:
     during = progress()
     during.next_number = 4
-    error = repaired(told, during)
-    assert {name: error[name] for name in ("type", "message", "param")} == {
-        "type": "error",
-        "message": "boom",
-        "param": None,
-    }
-    assert error["sequence_number"] >= 4
-    assert error["code"] in ("402", "server_error", None)
+    end = repaired(told, during)
+    assert_failed(end, "boom")
+    assert (end["sequence_number"], during.next_number) == (4, 5)
+    assert end["error"]["code"] == code
 
 
-def test_a_flat_error_passes_and_ours_is_one() -> None:
-    flat = event("error", 4, code="server_error", message="boom", param=None)
-    assert responses.see_event(flat, progress()) is PASS
+def assert_failed(end: Any, message: str) -> None:
+    """What Codex shows once, what OpenAI's SDKs raise on, and what OpenRouter's SDKs know."""
+    assert end["type"] == "response.failed"
+    assert end["response"]["status"] == "failed"
+    assert end["response"]["error"] == {"code": "invalid_prompt", "message": message}
+    assert (end["error"]["message"], type(end["error"]["code"])) == (message, int)
+    assert end["error"]["metadata"]["error_type"]
+    assert_accepted("OpenResponsesResult", end["response"])
+
+
+def test_our_error_is_a_response_that_failed_under_the_streams_own_id() -> None:
     during = progress()
-    during.next_number = 9
+    responses.see_event(event("response.created", 8, response={**RESPONSE, "id": "resp_1", "usage": None}), during)
     ours = json.loads(responses.error_event(broken("it broke"), during)[6:])
-    assert ours == {"type": "error", "code": "502", "message": "it broke", "param": None, "sequence_number": 9}
-    assert json.loads(responses.see_event(b"data: {nonsense\n\n", progress()).repaired[6:])["type"] == "error"  # type: ignore[index]
+    assert_failed(ours, "it broke")
+    assert (ours["sequence_number"], ours["response"]["id"], ours["error"]["code"]) == (9, "resp_1", 502)
+    nonsense = responses.see_event(b"data: {nonsense\n\n", progress()).repaired
+    assert nonsense is not None
+    assert_failed(json.loads(nonsense[6:]), "the upstream sent an event that is not JSON")
+
+
+@pytest.mark.parametrize("end", [b"", b"data: [DONE]\n\n"])
+def test_an_error_as_documented_passes_and_its_stream_ends_as_a_response_that_failed(end: bytes) -> None:
+    flat = event("error", 4, code="server_error", message="boom", param=None)
+    meter = Meter(responses, progress())
+    told = meter.feed(flat + end) + meter.finish()
+    assert told.startswith(flat)
+    assert told.endswith(end)
+    failed = json.loads(told[len(flat) : len(told) - len(end)][6:])
+    assert (failed["type"], failed["sequence_number"]) == ("response.failed", 5)
+    assert failed["response"]["error"] == {"code": "invalid_prompt", "message": "boom"}
+    assert "error" not in failed  # it was told, and a helper that raised on it has its words
+
+
+@pytest.mark.parametrize("kind", ["response.failed", "response.completed"])
+def test_a_stream_that_ends_itself_after_an_error_gets_no_other_end(kind: str) -> None:
+    flat = event("error", 4, code="server_error", message="boom", param=None)
+    told = flat + event(kind, 5, response=RESPONSE) + b"data: [DONE]\n\n"
+    meter = Meter(responses, progress())
+    assert meter.feed(told) + meter.finish() == told
+    assert meter.verdict("") == Cost(Decimal("0.0001"))
+
+
+FAILED = {"id": "gen-1", "usage": {"cost": 0.0001234}, "error": None}
+
+
+@pytest.mark.parametrize("response", [FAILED, {**RESPONSE, "usage": {**USAGE, "cost": 0.0001234}}])
+@pytest.mark.parametrize("kind", ["response.failed", "response.completed", "response.incomplete"])
+def test_an_error_beside_the_last_response_hides_nothing(kind: str, response: dict[str, Any]) -> None:
+    error = {"code": 502, "message": "boom"}
+    told = event(kind, 7, response=response, error=error)
+    during = progress()
+    seen = responses.see_event(told, during)
+    assert seen.cost == Cost(Decimal("0.0001234"))
+    after = json.loads((seen.repaired or told)[6:])
+    assert (after["type"], after["sequence_number"], after["error"]) == (kind, 7, error)
+    assert during.next_number == 8
+
+
+def test_a_cost_beside_the_last_response_counts_where_it_tells_none() -> None:
+    other = {**USAGE, "cost": 0.5}
+    for within, cost in ((USAGE, "0.0001"), (None, "0.5")):
+        for response in ({**RESPONSE, "usage": within}, {"usage": within}):
+            told = event("response.completed", usage=other, response=response)
+            assert responses.see_event(told, progress()).cost == Cost(Decimal(cost))
+    partial = b'data: {"type":"response.created","response":{"usage":{"cost":0}},\n\n'
+    assert responses.see_event(partial, progress()).cost is None
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"usage": USAGE, "message": "boom", "code": None, "param": None},
+        {"usage": USAGE, "error": {"message": "boom"}},
+        {"response": {"usage": USAGE}, "error": {"message": "boom"}},
+        {"response": {"usage": USAGE}, "message": "boom", "code": None, "param": None},
+    ],
+)
+def test_an_error_tells_the_cost_beside_it(members: dict[str, Any]) -> None:
+    for number in (4, None):
+        assert responses.see_event(event("error", number, **members), progress()).cost == Cost(Decimal("0.0001"))
+
+
+def test_a_cost_written_as_text_becomes_its_number() -> None:
+    usage = {**USAGE, "cost": "1.20E-4", "cost_details": {**USAGE["cost_details"], "upstream_inference_cost": "0.10"}}
+    told = event("response.completed", response={**RESPONSE, "usage": usage})
+    for seen in (
+        responses.see_event(told, progress()),
+        responses.see_answer(json.dumps({**RESPONSE, "usage": usage}).encode()),
+    ):
+        assert seen.cost == Cost(Decimal("0.000120"))
+        assert (seen.prompt_tokens, seen.answer_tokens) == (3, 2)
+        assert seen.repaired is not None
+        assert b'"cost":1.20E-4' in seen.repaired
+        assert b'"upstream_inference_cost":0.10' in seen.repaired
 
 
 # Whole answers and errors

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farebox.core.errors import Refusal
-from farebox.core.sse import EVENT_BYTES_MAX, EventSplitter, ended, event_data
+from farebox.core.sse import EVENT_BYTES_MAX, EventSplitter, data_event, ended, event_data, named_event
 
 ends = st.sampled_from([b"\n", b"\r\n", b"\r"])
 lines = st.sampled_from(
@@ -82,3 +82,10 @@ def test_an_event_without_end_is_refused_before_it_fills_the_memory() -> None:
     splitter.feed(b"x" * EVENT_BYTES_MAX)
     with pytest.raises(Refusal, match="without end"):
         splitter.feed(b"x")
+
+
+def test_data_of_several_lines_stays_the_same_data() -> None:
+    for event in (data_event(b'{"a":\n1}'), named_event(b"n", b'\n{"a":1}'), data_event(b"x")):
+        assert EventSplitter().feed(event) == [event]
+    assert event_data(data_event(b'{"a":\n1}')) == b'{"a":\n1}'
+    assert event_data(named_event(b"n", b'\n{"a":1}')) == b'\n{"a":1}'

@@ -1,4 +1,5 @@
-"""Mutated requests, events, answers and heads, by the million: nothing may raise but a refusal, and nothing may be lost.
+"""Mutated requests, events, answers and heads, by the million: nothing may raise but a refusal, nothing may be lost, and
+what an SDK reads when it asks directly, it reads here.
 
 `python -m tools.fuzz --inputs 1000000`. Mutation without coverage guidance: the parsing is msgspec's, in C, where Python's
 coverage sees nothing; what is ours are short decisions on what was parsed.
@@ -7,19 +8,25 @@ coverage sees nothing; what is ours are short decisions on what was parsed.
 import argparse
 import json
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
+from typing import Any
 
 from farebox.core.errors import Refusal
 from farebox.core.formats import Format, Progress, chat, embeddings, messages, responses
 from farebox.core.headers import read_request_head
-from farebox.core.intake import read_order
+from farebox.core.intake import Order, read_order
+from farebox.core.legible import plainly
 from farebox.core.meter import Meter
+from farebox.core.money import is_readable_cost
 from farebox.core.plans import BUILT_IN
 from farebox.core.pricing import read_price_list
-from farebox.core.sse import EventSplitter
-from farebox.core.usage import read_record
+from farebox.core.reading import skip_to_json
+from farebox.core.sse import EventSplitter, event_data
+from farebox.core.usage import Cost, read_record
 from farebox.upstream.simulator import chat as sim_chat
 from farebox.upstream.simulator import embeddings as sim_embeddings
 from farebox.upstream.simulator import messages as sim_messages
@@ -58,13 +65,15 @@ STREAMS: list[tuple[Format, bytes]] = [
     (wire, b"".join(event + b"\n\n" for event in play.events(_SAID, "gen-1", Faults())))
     for wire, play in ((chat, sim_chat), (messages, sim_messages), (responses, sim_responses))
 ]
-ANSWERS: list[tuple[Format, bytes]] = [
-    *(
-        (w, p.whole(_SAID, "gen-1", Faults()))
-        for w, p in ((chat, sim_chat), (messages, sim_messages), (responses, sim_responses))
-    ),
-    (embeddings, sim_embeddings.whole(_EMBED, sim_embeddings.embed(_EMBED, MODELS["sim/embedder"]), "gen-1", Faults())),
+_VECTORS = sim_embeddings.embed(_EMBED, MODELS["sim/embedder"])
+ANSWERS: list[tuple[Format, bytes, str]] = [
+    (chat, sim_chat.whole(_SAID, "gen-1", Faults()), "choices"),
+    (messages, sim_messages.whole(_SAID, "gen-1", Faults()), "content"),
+    (responses, sim_responses.whole(_SAID, "gen-1", Faults()), "output"),
+    (embeddings, sim_embeddings.whole(_EMBED, _VECTORS, "gen-1", Faults()), "data"),
 ]
+"""With the member without which it is none."""
+
 TOKENS = (
     b"null", b"true", b"-1", b"1e999", b"NaN", b"0.1", b'"', b"{", b"}", b"[", b"]", b"[]", b"{}", b",", b":", b"\\u0000",
     b"\xff", b"\r", b"\n", b"\n\n", b"\r\n\r\n", b"data: ", b"event: ", b": ", b"[DONE]", b"retry: 1", b'"cost":', b'"usage":',
@@ -72,8 +81,26 @@ TOKENS = (
 )  # fmt: skip
 
 
+ODD = (
+    rb'"\ud83d"', rb'"\ude00 x"', rb'"\ud83d\ude00"', rb'"a \ud83d"', b'"\xff\xfe"', b'"a\tb"', b"NaN", b"-Infinity", b'"0.0001"',
+    b"1.0", b"4096.0", b"1e3", b"6000.5", b"null",
+)  # fmt: skip
+"""Values that JSON's own readers take and strict ones do not, numbers as floats, a number as a text."""
+UNPAIRED = (
+    b'"thinking":{"type":"enabled","budget_tokens":9000}', b'"reasoning":{"max_tokens":9000.0}', b'"max_tokens":8.0', b'"n":1.0',
+    b'"max_output_tokens":1e3', b'"tool_calls":[{"id":"a"},{"index":null}]', b'"index":null', b'"usage":{"cost":0.0002}',
+    b'"error":{"code":502,"message":"m"}', rb'"\ud83d":1', b'"\xff":1',
+)  # fmt: skip
+"""Members that are bound to another one, or stand where none of them does."""
+
+_VALUE = re.compile(rb'(?<=[:,\[])\s*(?:"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*|null|true|false)(?=\s*[,\]}])')
+_OBJECT = re.compile(rb'\{(?=\s*")')
+
+
 def mutated(seed: bytes, chance: random.Random) -> bytes:
-    """The seed with a few bytes changed, cut, doubled, or a token put in."""
+    """The seed with a few bytes changed, cut, doubled, or a token put in; or still JSON, with values that are odd."""
+    if chance.random() < 0.4:
+        return odd(seed, chance)
     data = bytearray(seed)
     for _ in range(chance.choice((1, 1, 2, 3, 8))):
         at = chance.randrange(len(data) + 1)
@@ -92,48 +119,150 @@ def mutated(seed: bytes, chance: random.Random) -> bytes:
     return bytes(data)
 
 
+def odd(seed: bytes, chance: random.Random) -> bytes:
+    """The seed with some values replaced, and members put in."""
+    for _ in range(chance.choice((1, 1, 2, 4))):
+        values, objects = list(_VALUE.finditer(seed)), list(_OBJECT.finditer(seed))
+        if objects and chance.random() < 0.3:
+            at = chance.choice(objects).end()
+            seed = seed[:at] + chance.choice(UNPAIRED) + b"," + seed[at:]
+        elif values:
+            found = chance.choice(values)
+            seed = seed[: found.start()] + chance.choice(ODD) + seed[found.end() :]
+    return seed
+
+
+def _number(digits: str) -> Decimal:
+    try:
+        return Decimal(digits)
+    except InvalidOperation:
+        return Decimal("Infinity")
+
+
+_ELSEWHERE = json.JSONDecoder(strict=False, parse_float=_number, parse_int=_number)
+
+
+def read_elsewhere(text: bytes | None) -> dict[str, Any] | None:
+    """The object that an SDK reads there when it asks directly; None where it reads none."""
+    try:
+        read = _ELSEWHERE.decode((text or b"").removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return None
+    return read if isinstance(read, dict) else None
+
+
+def assert_cost_is_read(usage: object, cost: object) -> None:
+    """A cost that stands there is the one that counts, whatever stands around it."""
+    if not isinstance(usage, dict) or usage.get("is_byok") not in (None, False):
+        return
+    told = usage.get("cost")
+    if isinstance(told, Decimal) and is_readable_cost(told):
+        assert cost == Cost(told), (usage, cost)
+
+
+_BOUND = {"max_tokens", "max_completion_tokens", "max_output_tokens", "thinking", "reasoning"}
+"""Members of an order that a cap may change."""
+
+
 def fuzz_request(chance: random.Random) -> None:
     wire, seed = chance.choice(REQUESTS)
     body = mutated(seed, chance)
+    known = read_elsewhere(body)
+    order = _order(wire, body, chance)
+    if isinstance(order, Refusal):
+        json.loads(wire.refusal_body(order))
+        assert known is None or "is not JSON" not in order.message, order
+        return
+    asked = order.asked
+    assert known is not None
+    assert asked.models
+    assert all(asked.models)
+    assert 0 <= asked.prompt_bytes <= 3 * len(body) + 1000
+    if order.body is not body:
+        assert wire.read(plainly(order.body)).answer_tokens == order.answer_tokens
+        after = read_elsewhere(order.body)
+        assert after is not None
+        assert repr(without(after, _BOUND)) == repr(without(known, _BOUND))
+
+
+def _order(wire: Format, body: bytes, chance: random.Random) -> Order | Refusal:
     try:
-        order = read_order(body, wire, BUILT_IN[chance.choice(("paying", "free"))])
+        return read_order(body, wire, BUILT_IN[chance.choice(("paying", "free"))])
     except Refusal as refusal:
         if refusal.status != 400:
             raise
-        json.loads(wire.refusal_body(refusal))
-        return
-    asked = order.asked
-    assert asked.models
-    assert all(asked.models)
-    assert 0 <= asked.prompt_bytes <= len(body) + 1000
-    if order.body is not body:
-        assert wire.read(order.body).answer_tokens == order.answer_tokens
+        return refusal
+
+
+def without(members: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if name not in names}
 
 
 def fuzz_stream(chance: random.Random) -> None:
     wire, seed = chance.choice(STREAMS)
     stream = mutated(seed, chance)
-    meter, splitter = Meter(wire, Progress("", "a/b", 1, chance.choice(("", "OpenAI/JS 1")))), EventSplitter()
-    sent, cut = b"", b""
+    progress = Progress(chance.choice(("", "gen-1")), "a/b", 1, chance.choice(("", "OpenAI/JS 1")))
+    meter, splitter, events = Meter(wire, progress), EventSplitter(), list[bytes]()
+    sent = b""
     at = 0
     while at < len(stream):
         size = chance.choice((1, 7, 100, 10_000))
         piece = stream[at : at + size]
         at += size
-        cut += b"".join(splitter.feed(piece))
+        events += splitter.feed(piece)
         sent += meter.feed(piece)
-    assert cut + splitter.rest() == stream
+    assert b"".join(events) + splitter.rest() == stream
     sent += meter.finish()
     meter.verdict("no cost")
     assert wire.error_event(Refusal(424, "server", "x"), meter.progress).endswith(b"\n\n")
+    again = Progress("gen-1", "a/b", 1, progress.client)
+    for event in events:
+        assert_event_is_read(wire, event, again)
+
+
+def assert_event_is_read(wire: Format, event: bytes, progress: Progress) -> None:
+    """What an SDK reads of an event when it asks directly is read of what goes on in its place."""
+    seen = wire.see_event(event, progress)
+    sent = event if seen.repaired is None else seen.repaired
+    told = read_elsewhere(event_data(event))
+    if told is None:
+        return
+    name, response = told.get("type"), told.get("response")
+    if wire is not responses:
+        assert_cost_is_read(told.get("usage") if name != "message_start" else None, seen.cost)
+    elif name in ("response.completed", "response.failed", "response.incomplete", "error"):
+        within = response.get("usage") if isinstance(response, dict) else None
+        assert_cost_is_read(told.get("usage") if within is None else within, seen.cost)
+    if sent == event or sent.startswith(b":"):
+        return
+    after = read_elsewhere(event_data(sent))
+    assert after is not None, sent
+    if told.get("error") is None and name != "response.error":
+        assert repr(_said(wire, after)) == repr(_said(wire, told)), (event, sent)
+
+
+def _said(wire: Format, event: dict[str, Any]) -> object:
+    """What an event says, as far as no mend may touch it."""
+    if wire is not chat:
+        return event.get("delta")
+    choices = event.get("choices")
+    deltas = [each.get("delta") for each in choices if isinstance(each, dict)] if isinstance(choices, list) else []
+    return [each.get("content") if isinstance(each, dict) else None for each in deltas]
 
 
 def fuzz_answer(chance: random.Random) -> None:
-    wire, seed = chance.choice(ANSWERS)
+    wire, seed, essential = chance.choice(ANSWERS)
     body = mutated(seed, chance)
     seen = wire.see_answer(body)
+    told = read_elsewhere(skip_to_json(body))
+    if told is not None:
+        assert (seen.failure is None) == (essential in told)
+        assert_cost_is_read(told.get("usage"), seen.cost)
     if seen.repaired is not None:
-        json.loads(seen.repaired.decode("utf-8", "replace"))
+        after = read_elsewhere(seen.repaired)
+        assert told is not None
+        assert after is not None
+        assert wire in (chat, embeddings) or repr(after[essential]) == repr(told[essential])
     wire.typed_refusal(chance.choice((400, 429, 500)), body)
     read_record(body)
 

@@ -1,5 +1,6 @@
 """`openrouter` (Python) against the real server: every endpoint that it has."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -88,6 +89,15 @@ def test_responses_streamed(router: OpenRouter, fault: str) -> None:
     assert "".join(e.delta for e in events if e.type == "response.output_text.delta") == "You said: Hello"
     assert events[-1].type == "response.completed"
     assert events[-1].response.usage.cost == 2.55e-06
+
+
+@pytest.mark.parametrize("fault", ["bare-error-at-event=3", "error-at-event=3", "cut-at-event=3"])
+def test_responses_that_break_say_so(router: OpenRouter, fault: str) -> None:
+    stream: Any
+    with router.responses.send(model=f"sim/echo:{fault}", input="Hello", stream=True) as stream:
+        *_, end = stream
+    assert end.type == "response.failed"
+    assert re.search(r"Simulated|broke off", end.response.error.message)
 
 
 def test_responses_with_tools(router: OpenRouter) -> None:

@@ -112,8 +112,8 @@ await check("responses, streamed call without its name", async () => {
 for (const fault of ["bare-error-at-event=3", "error-at-event=3", "cut-at-event=3"]) {
   await check(`responses, streamed, ${fault}`, async () => {
     const last = (await all(await respond({ model: `sim/echo:${fault}`, input: "Hello", stream: true }))).at(-1);
-    assert.equal(last.type, "error");
-    assert.match(last.message, /imulated|broke off/);
+    assert.equal(last.type, "response.failed");
+    assert.match(last.response.error.message, /imulated|broke off/);
   });
 }
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import msgspec
 from msgspec import Struct
 
+from farebox.core.legible import leniently
 from farebox.core.reading import UNREADABLE
 from farebox.ports import ItemOutcome
 
@@ -22,12 +23,12 @@ class _Item(Struct):
 _decode_item = msgspec.json.Decoder(_Item).decode
 
 
-def read_outcomes(items: Iterable[bytes | msgspec.Raw]) -> list[ItemOutcome]:
+def read_outcomes(items: Iterable[bytes]) -> list[ItemOutcome]:
     """Items that are none of an order's are passed over: somebody else put them there."""
     found: list[ItemOutcome] = []
     for item in items:
         try:
-            read = _decode_item(item)
+            read = leniently(_decode_item, item)
         except UNREADABLE:
             continue
         found.append(ItemOutcome(read.number, read.status, read.cost_usd, read.fare_events, read.fare_usd))

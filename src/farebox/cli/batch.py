@@ -21,7 +21,9 @@ from farebox.cli.session import AsJson, DatabaseUrl, clear_errors, fail, print_j
 from farebox.core.batch import ORDERS_MAX, BatchOrder, BatchResult, read_entry, split_lines
 from farebox.core.errors import Refusal
 from farebox.core.headers import RequestHead
+from farebox.core.legible import leniently
 from farebox.core.money import format_usd, parse_usd
+from farebox.core.reading import UNREADABLE
 from farebox.core.results import ResultForm, fitted, written
 from farebox.ports import Caller
 from farebox.settings import Settings, load
@@ -134,6 +136,9 @@ class _Line(msgspec.Struct):
     fare_usd: str | None = None
 
 
+_decode_line = msgspec.json.Decoder(_Line).decode
+
+
 class _Results:
     """The file of results, and beside it the batch's name until the last order is served."""
 
@@ -151,8 +156,8 @@ class _Results:
         if self.path.exists():
             for line in self.path.read_bytes().splitlines(keepends=True):
                 try:
-                    read = msgspec.json.decode(line, type=_Line)
-                except msgspec.DecodeError:
+                    read = leniently(_decode_line, line)
+                except UNREADABLE:
                     continue  # cut off within the line: its order is asked again, and paid for once
                 if read.status not in REPEATED and read.status != 402:
                     kept.append(line)

@@ -13,6 +13,7 @@ from farebox.core.errors import Refusal, invalid
 from farebox.core.formats import Format
 from farebox.core.formats.envelope import error_of
 from farebox.core.ledger import Transfer
+from farebox.core.legible import decode_fields, leniently, plainly
 from farebox.core.money import format_usd
 from farebox.core.reading import UNREADABLE, without_bom
 
@@ -82,7 +83,7 @@ def read_entry(number: int, entry: bytes, wires: Mapping[str, Format]) -> BatchO
     Anthropic's, or an order's body alone, which is a chat completion's where it has `messages` and a response's where
     it has `input`."""
     try:
-        read = _decode_entry(entry)
+        read = leniently(_decode_entry, entry)
     except UNREADABLE as error:
         return _unread(number, entry, error)
     order = BatchOrder(number, custom_id=read.custom_id, url=read.url)
@@ -92,10 +93,10 @@ def read_entry(number: int, entry: bytes, wires: Mapping[str, Format]) -> BatchO
         path = _path(read, wires)
         order = replace(order, path=path, url=f"/v1{path}")
         given = read.params if read.body is UNSET else read.body
-        body = entry if given is UNSET else bytes(given)
-        if _decode_body(body).stream:
+        body = entry if given is UNSET else _as_it_came(entry, bytes(given))
+        if leniently(_decode_body, body).stream:
             raise invalid("stream: a batch has whole answers; leave it out")
-        wires[path].read(body)
+        wires[path].read(plainly(body))
     except UNREADABLE as error:
         return replace(order, refusal=_no_order(error))
     except Refusal as refusal:
@@ -143,20 +144,38 @@ def _paths(wires: Mapping[str, Format]) -> str:
     return ", ".join(f"/v1{path}" for path in wires)
 
 
+def _as_it_came(entry: bytes, body: bytes) -> bytes:
+    """An entry's order, which may have been read in a legible copy."""
+    if body in entry:
+        return body
+    members = decode_fields(entry)
+    return bytes(members["body"] if "body" in members else members["params"])
+
+
 def _on_one_line(answer: bytes) -> bytes:
-    """An answer as it came, unless it is laid out over several lines; numbers keep their digits either way."""
+    """An answer as it came, unless it is laid out over several lines; numbers keep their digits either way. What not
+    every reader of the results would take has its stand-in: it would cost them other answers, too."""
     text = answer.strip()
-    return msgspec.json.format(text, indent=-1) if b"\n" in text or b"\r" in text else text
+    plain = plainly(text, with_halves=True)
+    if b"\n" not in plain and b"\r" not in plain:
+        return plain
+    try:
+        return msgspec.json.format(plain, indent=-1)
+    except UNREADABLE:
+        return plain.replace(b"\r", b" ").replace(b"\n", b" ")
 
 
 class _Usage(Struct):
     usage: Raw | UnsetType = UNSET
 
 
+_decode_usage = msgspec.json.Decoder(_Usage).decode
+
+
 def usage_of(answer: bytes) -> Raw | None:
     """The `usage` of a whole answer, in any format."""
     try:
-        usage = msgspec.json.decode(answer, type=_Usage).usage
+        usage = leniently(_decode_usage, answer).usage
     except UNREADABLE:
         return None
     return None if usage is UNSET else usage
@@ -173,14 +192,15 @@ def answered(
     order: BatchOrder, generation_id: str | None, answer: bytes, end: Transfer | None, answer_cap: int | None = None
 ) -> BatchResult:
     """The result of an entry with its answer; `end` charges its fare, and is None while what it cost is not known."""
+    line = _on_one_line(answer)
     return BatchResult(
         order.number,
         order.custom_id,
         order.url,
         200,
         generation_id,
-        Raw(_on_one_line(answer)),
-        usage_of(answer),
+        Raw(line),
+        usage_of(line),
         None if end is None or end.cost is None else f"{end.cost:f}",
         None if end is None else end.events,
         None if end is None else format_usd(end.amount_nanos),

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from farebox.core.errors import forbidden
 from farebox.core.formats import Asked, Format
+from farebox.core.legible import legible, not_utf_8
 from farebox.core.plans import Plan
 
 
@@ -33,7 +34,12 @@ def read_order(
     Raises:
         Refusal: 400 when the body is not a request of this format; 403 when the plan does not allow a model.
     """
-    asked = wire.read(body)
+    if stand_ins := not_utf_8(body):
+        asked = wire.read(legible(body))
+        # Each becomes U+FFFD upstream, of three bytes.
+        asked = replace(asked, prompt_bytes=asked.prompt_bytes + 2 * stand_ins)
+    else:
+        asked = wire.read(body)
     if not plan.allows_all:
         for model in asked.models:
             if (refusing := plan.refusing(*names(model))) is not None:

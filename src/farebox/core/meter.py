@@ -43,9 +43,10 @@ class Meter:
         return b"".join([self._pass(event) for event in events])
 
     def finish(self) -> bytes:
-        """What may go on after the upstream's last byte: an event whose empty line is missing, with it."""
+        """What may go on after the upstream's last byte: an event whose empty line is missing, with it, and what the
+        stream lacks."""
         rest = self._splitter.rest()
-        return self._pass(ended(rest)) if rest.strip() else rest
+        return (self._pass(ended(rest)) if rest.strip() else rest) + self._wire.end_event(self.progress)
 
     def read_answer(self, body: bytes) -> tuple[bytes, Refusal | None]:
         """A whole answer, and why it is none where it is none."""

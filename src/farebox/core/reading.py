@@ -2,7 +2,7 @@
 
 import re
 
-from msgspec import DecodeError, Raw
+from msgspec import DecodeError, Raw, ValidationError
 
 UNREADABLE = (DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding raises: wrong JSON, wrong types, a name that is no UTF-8, or a nesting so deep that only an attacker
@@ -43,7 +43,7 @@ def json_path_error(error: Exception) -> str:
     text = str(error)
     if found := _AT_PATH.match(text):
         return f"{found['path']}: {found['what'][0].lower()}{found['what'][1:]}"
-    if text.startswith("Expected"):
+    if isinstance(error, ValidationError):
         return f"the body: {text[0].lower()}{text[1:]}"
     return f"the body is not JSON: {text.removeprefix('JSON is malformed: ')}"
 

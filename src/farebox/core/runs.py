@@ -8,6 +8,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from farebox.core.batch import ORDERS_MAX, BatchOrder, read_entry, split_lines
 from farebox.core.errors import Refusal
 from farebox.core.formats import Format
+from farebox.core.legible import decode_fields, decode_list, leniently, text_of
 from farebox.core.money import parse_usd
 from farebox.core.reading import UNREADABLE, Number, as_whole, json_path_error, starts_with, without_bom
 from farebox.core.results import ResultForm, fitted
@@ -45,14 +46,15 @@ def read_input(body: bytes, wires: Mapping[str, Format]) -> RunInput:
     Raises:
         Refusal: 400, naming the field that is wrong. An order that is wrong is its own item's error.
     """
+    body = without_bom(body).strip() or b"{}"
     try:
-        read = _decode_input(without_bom(body).strip() or b"{}")
+        read = leniently(_decode_input, body)
     except UNREADABLE as error:
         raise _wrong(json_path_error(error)) from error
     concurrency = CONCURRENCY if read.concurrency is None else as_whole(read.concurrency)
     if concurrency is None or not 1 <= concurrency <= CONCURRENCY_MAX:
         raise _wrong(f"concurrency: a whole number from 1 to {CONCURRENCY_MAX}, not {read.concurrency}")
-    entries = [] if read.requests is UNSET else _entries(read.requests)
+    entries = [] if read.requests is UNSET else _entries(decode_fields(body)["requests"])
     if len(entries) > ORDERS_MAX:
         raise _wrong(f"requests: {len(entries)} orders; a run has {ORDERS_MAX} at most")
     form = read.results or ResultForm.FAREBOX
@@ -63,10 +65,11 @@ def read_input(body: bytes, wires: Mapping[str, Format]) -> RunInput:
 def _entries(requests: Raw) -> list[bytes]:
     try:
         if starts_with(requests, b'"'):
-            return list(split_lines(msgspec.json.decode(requests, type=str).encode()))
+            # Half of a character in the text is an escape in its line.
+            return list(split_lines(text_of(requests).encode(errors="backslashreplace")))
         if starts_with(requests, b"null"):
             return []
-        return [bytes(entry) for entry in msgspec.json.decode(requests, type=list[Raw])]
+        return [bytes(entry) for entry in decode_list(requests)]
     except UNREADABLE as error:
         raise _wrong("requests: a list of orders, or a text with one order a line") from error
 

@@ -14,6 +14,8 @@ EVENT_BYTES_MAX = 32 * 1024 * 1024
 _EVENT_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
+_BOM = b"\xef\xbb\xbf"
+
 _PARTIAL_END_MAX = len(b"\r\n\r")
 
 
@@ -72,25 +74,26 @@ def event_data(event: bytes) -> bytes | None:
         start = event.find(b"\ndata: ") + 7
         if start > 6 and event.find(b"\n", start) == len(event) - 2 and event.count(b"\n") == 3:
             return event[start:-2]
-    lines = [line for line in _LINE_END.split(event) if line.startswith(b"data")]
+    # A byte order mark leads a stream of some, and is none of it.
+    lines = [line for line in _LINE_END.split(event.removeprefix(_BOM)) if line.startswith(b"data")]
     values = [line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:") or line == b"data"]
     return b"\n".join(values) if values else None
 
 
 def event_name(event: bytes) -> bytes | None:
     """The type that an event's `event` field gives it; None where it has none."""
-    lines = [line for line in _LINE_END.split(event) if line.startswith(b"event:")]
+    lines = [line for line in _LINE_END.split(event.removeprefix(_BOM)) if line.startswith(b"event:")]
     return lines[-1][6:].removeprefix(b" ") if lines else None
 
 
 def named_event(name: bytes, data: bytes) -> bytes:
-    """An event of a type, with one line of data."""
-    return b"event: " + name + b"\ndata: " + data + b"\n\n"
+    """An event of a type."""
+    return b"event: " + name + b"\n" + data_event(data)
 
 
 def data_event(data: bytes) -> bytes:
-    """An event of one line of data."""
-    return b"data: " + data + b"\n\n"
+    """An event of this data, in as many lines as it has: as they came, they were joined by LF."""
+    return b"data: " + data.replace(b"\n", b"\ndata: ") + b"\n\n"
 
 
 def comment_event(text: bytes) -> bytes:

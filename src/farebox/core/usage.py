@@ -10,6 +10,7 @@ from decimal import Decimal
 from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.json import Decoder
 
+from farebox.core.legible import leniently
 from farebox.core.money import add_exact, is_readable_cost
 from farebox.core.reading import UNREADABLE
 
@@ -47,10 +48,10 @@ _decode_usage = Decoder(_Usage).decode
 _decode_details = Decoder(_CostDetails).decode
 
 
-def read_cost(usage: bytes | memoryview) -> Cost | Unknown:
+def read_cost(usage: bytes) -> Cost | Unknown:
     """The verdict of a `usage` object, from its raw bytes (numbers never pass through a float)."""
     try:
-        seen = _decode_usage(usage)
+        seen = leniently(_decode_usage, usage)
     except UNREADABLE as error:
         return Unknown(f"usage could not be read: {error}")
     if not isinstance(seen.cost, Decimal):
@@ -98,7 +99,7 @@ _decode_told = Decoder(_Told).decode
 def read_record(body: bytes) -> Recorded | Unknown:
     """The body of OpenRouter's `GET /generation`. For a bring-your-own-key answer `total_cost` is its fee alone."""
     try:
-        told = _decode_told(body).data
+        told = leniently(_decode_told, body).data
     except UNREADABLE as error:
         return Unknown(f"the upstream's record could not be read: {error}")
     amount = told.total_cost

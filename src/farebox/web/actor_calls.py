@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from farebox.core.errors import Refusal
+from farebox.core.legible import decode_fields, decode_list
 from farebox.core.reading import UNREADABLE, Number, as_whole, json_path_error
 from farebox.ports import Record, Runs
 from farebox.run_events import COUNT_MAX, RunEvents
@@ -105,10 +106,9 @@ class ActorCalls:
         run = await own_run(self._runs, call, "Dataset")
         body = (await call.body()).strip()
         try:
-            items = [body] if not body.startswith(b"[") else msgspec.json.decode(body, type=list[Raw])
-            found = [bytes(item) for item in items]
+            found = [bytes(item) for item in decode_list(body)] if body.startswith(b"[") else [body]
             for item in found:
-                msgspec.json.decode(item, type=dict[str, Raw])
+                decode_fields(item)
         except UNREADABLE as error:
             raise Refusal(400, "invalid-value", "The body is to be an object, or a list of objects") from error
         await self._runs.append(run.dataset_id, found)

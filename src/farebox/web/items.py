@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from farebox.core.errors import Refusal
+from farebox.core.legible import decode_fields, decode_list, leniently, written
 from farebox.core.reading import UNREADABLE, starts_with
 from farebox.web.calls import UNLIMITED, Call
 
@@ -87,8 +88,6 @@ def _refused(name: str, why: str) -> Refusal:
     return Refusal(400, "invalid-value", f"{name}: {why}")
 
 
-_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
-_decode_elements = msgspec.json.Decoder(list[Raw]).decode
 _decode_exactly = msgspec.json.Decoder(object, float_hook=Decimal).decode
 
 _BOM = b"\xef\xbb\xbf"
@@ -130,13 +129,13 @@ def _shown(items: list[bytes], wanted: Wanted, room: _Room) -> Iterator[bytes]:
         return
     count = 0
     for item in items:
-        for record in _records(_decode_members(item), wanted, room):
+        for record in _records(decode_fields(item), wanted, room):
             if wanted.skip_empty and not record:
                 continue
             count += 1
             if wanted.unwind and count > RECORDS_MAX:
                 raise _refused("unwind", f"more than {RECORDS_MAX} records; ask for fewer items at once")
-            shown = msgspec.json.encode(record)
+            shown = bytes(written(record))
             room.take(len(shown))
             yield shown
 
@@ -172,7 +171,7 @@ def _flattened(members: dict[str, Raw], name: str, room: _Room) -> dict[str, Raw
 
 
 def _leaves(value: Raw, path: str) -> Iterator[tuple[str, Raw]]:
-    members = _decode_members(value) if starts_with(value, b"{") else {}
+    members = decode_fields(value) if starts_with(value, b"{") else {}
     if not members:
         yield path, value
     for name, member in members.items():
@@ -187,14 +186,14 @@ def _unwound(members: dict[str, Raw], names: tuple[str, ...]) -> Iterator[dict[s
         return
     name, left = names[0], names[1:]
     value = members[name]
-    for part in _decode_elements(value) if starts_with(value, b"[") else [value]:
+    for part in decode_list(value) if starts_with(value, b"[") else [value]:
         yield from _unwound(_merged(members, name, part), left)
 
 
 def _merged(members: dict[str, Raw], name: str, value: Raw) -> dict[str, Raw]:
     if not starts_with(value, b"{"):
         return {**members, name: value}
-    return {**{each: of for each, of in members.items() if each != name}, **_decode_members(value)}
+    return {**{each: of for each, of in members.items() if each != name}, **decode_fields(value)}
 
 
 def _table(items: list[bytes], wanted: Wanted, room: _Room) -> bytes:
@@ -202,7 +201,7 @@ def _table(items: list[bytes], wanted: Wanted, room: _Room) -> bytes:
     rows: list[dict[str, str]] = []
     for item in items:
         row: dict[str, str] = {}
-        for path, value in _flat(_decode_exactly(item), ""):
+        for path, value in _flat(leniently(_decode_exactly, item), ""):
             room.take(len(path) + len(value))
             row[path] = value
         rows.append(row)

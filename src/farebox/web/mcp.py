@@ -10,13 +10,14 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import NamedTuple
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from farebox.accounts import Accounts
 from farebox.batch import Serving
 from farebox.catalog_cache import Catalog
 from farebox.core.errors import unknown, wrong_method, wrong_type
 from farebox.core.headers import HeaderList, read_request_head
+from farebox.core.legible import plainly
 from farebox.ports import Caller, Runs
 from farebox.runs import Runner
 from farebox.web.asgi import JSON, Endpoint
@@ -50,7 +51,7 @@ class Agents:
             raise wrong_method(scope["method"], "POST")
         scope[CALLER] = await caller_of(self.serving.callers, scope)
         scope["headers"] = _spelt_out(scope["headers"])
-        await (await self._server())(scope, receive, send)
+        await (await self._server())(scope, _plainly(receive), send)
 
     async def close(self) -> None:
         if self._running is not None:
@@ -91,6 +92,29 @@ def _spelt_out(headers: HeaderList) -> HeaderList:
     said = [(name, value) for name, value in headers if value and name != JSON[0]]
     accepts_all = [] if any(name == b"accept" for name, _ in said) else [(b"accept", b"*/*")]
     return [*said, JSON, *accepts_all]
+
+
+BODY_BYTES_MAX = 32 * 1024 * 1024
+"""Longest message: the server refuses a longer one."""
+
+
+def _plainly(receive: Receive) -> Receive:
+    """A message in which the SDK's strict reader finds nothing to refuse: half of a character in a prompt would fail
+    every later call of an agent that has it in its history."""
+
+    async def whole() -> Message:
+        parts: list[bytes] = []
+        size = 0
+        while (message := await receive())["type"] == "http.request":
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            is_last = not message.get("more_body", False)
+            if is_last or size > BODY_BYTES_MAX:
+                body = b"".join(parts)
+                return {**message, "body": plainly(body) if is_last else body}
+        return message
+
+    return whole
 
 
 def caller_in(scope: Mapping[str, object]) -> Caller:

@@ -31,6 +31,7 @@ from farebox.batch import Placed, place
 from farebox.catalog_cache import ALL_MODELS
 from farebox.core.batch import usage_of
 from farebox.core.errors import Refusal, invalid, unknown
+from farebox.core.legible import leniently
 from farebox.core.money import format_usd
 from farebox.core.reading import Number, as_whole
 from farebox.core.results import ResultForm
@@ -38,12 +39,11 @@ from farebox.core.runs import CONCURRENCY, CONCURRENCY_MAX
 from farebox.ports import BooksUnavailable, Caller, TooLong
 from farebox.runs import Options
 from farebox.web.asgi import Endpoint, send_refusal
-from farebox.web.mcp import ActorTools, Agents, caller_in
+from farebox.web.mcp import BODY_BYTES_MAX, ActorTools, Agents, caller_in
 from farebox.web.platform import ACTOR_ID
 
 MODELS_MAX = 200
 MAX_TOKENS_MAX = 10**9
-REQUEST_BYTES_MAX = 32 * 1024 * 1024
 
 Arguments = dict[str, Any]
 Context = ServerRequestContext[Any, Any]
@@ -216,7 +216,7 @@ async def serving(agents: Agents) -> AsyncIterator[Endpoint]:
     # `Host` is checked before any path, where the operator has named hosts.
     security = TransportSecuritySettings(enable_dns_rebinding_protection=False)
     manager = StreamableHTTPSessionManager(
-        server, json_response=True, stateless=True, security_settings=security, max_request_body_size=REQUEST_BYTES_MAX
+        server, json_response=True, stateless=True, security_settings=security, max_request_body_size=BODY_BYTES_MAX
     )
 
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
@@ -303,7 +303,7 @@ class _Tools:
         if asked.get("temperature") is not None:
             body["temperature"] = asked["temperature"]
         placed = await self._place(context, "/chat/completions", body)
-        answer = msgspec.json.decode(placed.body)
+        answer: Any = leniently(msgspec.json.decode, placed.body)
         choice = (answer.get("choices") or [{}])[0]
         text = (choice.get("message") or {}).get("content") or ""
         told = {"text": text, "model": answer.get("model") or "", "finish_reason": choice.get("finish_reason")}
@@ -315,7 +315,8 @@ class _Tools:
             raise invalid("texts: a list of texts")
         body: dict[str, object] = {"model": _text(asked, "model"), "input": texts, "encoding_format": "float"}
         placed = await self._place(context, "/embeddings", body)
-        vectors = [each["embedding"] for each in msgspec.json.decode(placed.body)["data"]]
+        answer: Any = leniently(msgspec.json.decode, placed.body)
+        vectors = [each["embedding"] for each in answer["data"]]
         return f"{len(vectors)} vectors of {len(vectors[0])} numbers", {"vectors": vectors, **_bill(placed)}
 
     async def _list_models(self, context: Context, asked: Arguments) -> tuple[str, dict[str, Any]]:
@@ -423,5 +424,5 @@ def _bill(placed: Placed) -> dict[str, Any]:
         "generation_id": placed.generation_id,
         "cost_usd": None if end is None or end.cost is None else f"{end.cost:f}",
         "fare_usd": None if end is None else format_usd(end.amount_nanos),
-        "usage": None if usage is None else msgspec.json.decode(usage),
+        "usage": None if usage is None else leniently(msgspec.json.decode, usage),
     }

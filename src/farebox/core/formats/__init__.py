@@ -58,19 +58,41 @@ PASS = Seen()
 """An event that tells nothing new and needs no change: nearly every one."""
 
 
+class Calls(Struct):
+    """The tool calls of a choice so far: each one's number by its id, the last told of, and the next that is free."""
+
+    numbers: dict[str, int] = {}
+    last: int = 0
+    next: int = 0
+
+    def number(self, call_id: str) -> int:
+        """The number of the call that has this id; of the last one where it is empty."""
+        return self.numbers.get(call_id, self.next) if call_id else self.last
+
+    def take(self, call_id: str | None, number: int) -> None:
+        """A call was told of."""
+        if call_id:
+            self.numbers[call_id] = number
+        self.last, self.next = number, max(self.next, number + 1)
+
+
 class Progress(Struct):
     """A stream so far: what an event of ours needs in order to read as part of it, and what a repair must remember.
 
-    `client` is the caller's User-Agent. `next_number` and `call_names` (by item) are of streams that number their
-    events and name their calls.
+    `client` is the caller's User-Agent. `calls` are a chat's, by choice. `response_id`, `next_number`, `call_names` (by
+    item) and `failure` are of streams of responses: the id that their events go by, the number of the next, the names
+    of calls, and what an error event said that no end has followed yet.
     """
 
     generation_id: str
     model: str
     created: int
     client: str = ""
+    calls: dict[int, Calls] = {}
+    response_id: str = ""
     next_number: int = 0
     call_names: dict[str, str] = {}
+    failure: str | None = None
 
 
 class Format(Protocol):
@@ -91,6 +113,9 @@ class Format(Protocol):
 
     def error_event(self, refusal: Refusal, progress: Progress) -> bytes:
         """An in-band error: the stream's last event, after which a client does not retry."""
+
+    def end_event(self, progress: Progress) -> bytes:
+        """What a stream that came to its end still lacks for its readers to know it; nearly always nothing."""
 
     def refusal_body(self, refusal: Refusal) -> bytes:
         """An error answer in this format's own shape."""

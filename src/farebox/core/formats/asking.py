@@ -8,6 +8,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from farebox.core.errors import invalid
 from farebox.core.formats.thinking import Lower
+from farebox.core.legible import decode_fields, leniently, written
 from farebox.core.names import variants
 from farebox.core.reading import UNREADABLE, Number, as_whole, is_null, json_path_error
 
@@ -32,15 +33,11 @@ class _Provider(Struct):
 
 _decode_provider = msgspec.json.Decoder(_Provider).decode
 
-_decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
-
 
 def decoded(decode: Callable[[bytes], T], body: bytes) -> T:
     """A request body as `decode` reads it. Raises Refusal 400, naming the field that is wrong."""
     try:
-        if not body.isascii():
-            body.decode()  # msgspec does not look into members that nobody reads
-        return decode(body)
+        return leniently(decode, body)
     except UNREADABLE as error:
         raise invalid(json_path_error(error)) from error
 
@@ -92,7 +89,7 @@ def with_caps(body: bytes, names: tuple[str, ...], answer_tokens: int, lower: Lo
     Raises:
         Refusal: 400, the body cannot be taken apart.
     """
-    fields = decoded(_decode_fields, body)
+    fields = decoded(decode_fields, body)
     cap = Raw(b"%d" % answer_tokens)
     present = [name for name in names if name in fields and not is_null(fields[name])]
     for name in present:
@@ -101,4 +98,4 @@ def with_caps(body: bytes, names: tuple[str, ...], answer_tokens: int, lower: Lo
     if not present:
         fields[names[0]] = cap
     lower(fields, answer_tokens)
-    return msgspec.json.encode(fields)
+    return bytes(written(fields))

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from farebox.core.formats import Searches
+from farebox.core.legible import leniently
 from farebox.core.names import variants
 from farebox.core.reading import UNREADABLE, is_null
 
@@ -134,7 +135,7 @@ class Bounds(Struct):
         """The tools of a request; how a search is asked for is read from its body, where there is one."""
         kinds = {tool_kind(name) for name in {tool.type for tool in tools}}
         if _SEARCH in kinds:
-            self._add_tools(_decode_tools(body).tools)
+            self._add_tools(leniently(_decode_tools, body).tools)
         elif _OPEN in kinds:
             self.is_open = True
 

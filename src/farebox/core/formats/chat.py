@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, ValidationError
+from msgspec.structs import replace
 
 from farebox.core.errors import Refusal, broken, invalid
 from farebox.core.formats import PASS, Asked, Progress, Seen
@@ -19,16 +20,17 @@ from farebox.core.formats.asking import (
     with_caps,
 )
 from farebox.core.formats.bounds import BYTES, OPEN, PICTURE, Bounds, Kind, Tool
-from farebox.core.formats.chat_strict import Chunk, Result, StrictUsage, mend_answer, mend_chunk
+from farebox.core.formats.chat_strict import Chunk, Result, StrictUsage, mend_answer, mend_chunk, remember_calls
 from farebox.core.formats.envelope import error_in_band, refusal_body, typed_refusal
-from farebox.core.formats.mending import cost_in, decode_fields, without_object
+from farebox.core.formats.mending import cost_before_the_break, cost_in, without_object
 from farebox.core.formats.thinking import lower_reasoning
 from farebox.core.formats.whole import see_whole
+from farebox.core.legible import decode_fields, legible, leniently, written
 from farebox.core.reading import UNREADABLE, Number, is_null, json_path_error
 from farebox.core.sse import data_event, event_data
 from farebox.core.usage import read_cost
 
-__all__ = ["capped", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
+__all__ = ["capped", "end_event", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
 
 CAPS = ("max_tokens", "max_completion_tokens")
 """Where a caller caps the answer. Upstreams differ in which they read, so both are bound."""
@@ -173,46 +175,63 @@ def see_event(event: bytes, progress: Progress) -> Seen:
             return plain or PASS
     try:
         chunk = _decode_chunk(data)
-        if chunk.usage is UNSET:
-            if chunk.id == progress.generation_id:
-                return PASS
-            return Seen(generation_id=chunk.id, model=chunk.model)
-        usage = _decode_usage(chunk.usage)
+        if chunk.usage is UNSET and chunk.id == progress.generation_id:
+            for choice in chunk.choices:
+                if choice.delta.tool_calls is not UNSET:
+                    remember_calls(choice, progress)
+            return PASS
+        return _seen(chunk, progress)
+    except ValidationError:
+        return _see_mended(data, progress)
+    except UNREADABLE:
+        return _see_in_copy(data, progress)
+
+
+def _seen(chunk: Chunk, progress: Progress, repaired: bytes | None = None) -> Seen:
+    """What a chunk tells. Raises what UNREADABLE names: its usage is not as it should be."""
+    for choice in chunk.choices:
+        if choice.delta.tool_calls is not UNSET:
+            remember_calls(choice, progress)
+    if chunk.usage is UNSET:
+        if repaired is None and chunk.id == progress.generation_id:
+            return PASS
+        return Seen(generation_id=chunk.id or None, model=chunk.model or None, repaired=repaired)
+    usage = _decode_usage(chunk.usage)
+    return Seen(
+        generation_id=chunk.id or None,
+        model=chunk.model or None,
+        cost=read_cost(chunk.usage),
+        prompt_tokens=usage.prompt_tokens,
+        answer_tokens=usage.completion_tokens,
+        repaired=repaired,
+    )
+
+
+def _see_in_copy(data: bytes, progress: Progress) -> Seen:
+    """An event that is not legible as it stands, and goes on so where a client may read it."""
+    try:
+        return _seen(_decode_chunk(legible(data)), progress)
     except ValidationError:
         return _see_mended(data, progress)
     except UNREADABLE:
         refusal = broken("the upstream sent an event that is not JSON")
-        return Seen(repaired=error_event(refusal, progress))
-    return Seen(
-        generation_id=chunk.id,
-        model=chunk.model,
-        cost=read_cost(chunk.usage),
-        prompt_tokens=usage.prompt_tokens,
-        answer_tokens=usage.completion_tokens,
-    )
+        return Seen(cost=cost_before_the_break(data), repaired=error_event(refusal, progress))
 
 
 def _see_mended(data: bytes, progress: Progress) -> Seen:
     try:
         fields = decode_fields(data)
     except UNREADABLE:
-        return Seen(repaired=error_event(broken("the upstream sent an event that is not an object"), progress))
+        refusal = broken("the upstream sent an event that is not an object")
+        return Seen(cost=cost_before_the_break(data), repaired=error_event(refusal, progress))
     cost = cost_in(fields)
-    mended = msgspec.json.encode(mend_chunk(fields, progress))
+    mended = bytes(written(mend_chunk(fields, progress)))
     try:
-        chunk = _decode_chunk(mended)
-        counted = _decode_usage(chunk.usage) if chunk.usage is not UNSET else None
+        seen = _seen(leniently(_decode_chunk, mended), progress, data_event(mended))
     except UNREADABLE:
         # Broken in a way that is not known to us: some client may still make sense of it.
         return Seen(cost=cost)
-    return Seen(
-        generation_id=chunk.id or None,
-        model=chunk.model or None,
-        cost=cost,
-        prompt_tokens=counted.prompt_tokens if counted else None,
-        answer_tokens=counted.completion_tokens if counted else None,
-        repaired=data_event(mended),
-    )
+    return replace(seen, cost=cost)
 
 
 def see_answer(body: bytes) -> Seen:
@@ -244,3 +263,7 @@ def error_event(refusal: Refusal, progress: Progress) -> bytes:
         "error": error_in_band(refusal),
     }
     return data_event(msgspec.json.encode(chunk))
+
+
+def end_event(progress: Progress) -> bytes:
+    return b""

@@ -4,24 +4,30 @@ The structs are the demands (tested against `@openrouter/sdk` 1.3 and `openroute
 alone, byte for byte. A chunk that breaks one throws in the caller's SDK and takes the rest of the stream with it.
 """
 
-from decimal import Decimal
-from typing import Literal
+from typing import Literal, TypeVar
 
+import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from farebox.core.formats import Progress
+from farebox.core.formats import Calls, Progress
 from farebox.core.formats.envelope import read_error, typed_error
 from farebox.core.formats.mending import (
-    Fields,
+    NULL,
+    Amount,
     add_nulls,
     drop_nulls,
     encode,
     fill,
+    mend_amounts,
     mend_each,
     mend_member,
     mend_object,
     mend_whole_number,
 )
+from farebox.core.legible import Fields, leniently
+from farebox.core.reading import UNREADABLE, is_null
+
+T = TypeVar("T")
 
 
 class PromptDetails(Struct):
@@ -32,15 +38,16 @@ class PromptDetails(Struct):
 
 
 class CostDetails(Struct):
-    upstream_inference_prompt_cost: Decimal
-    upstream_inference_completions_cost: Decimal
+    upstream_inference_prompt_cost: Amount
+    upstream_inference_completions_cost: Amount
+    upstream_inference_cost: Amount | None | UnsetType = UNSET
 
 
 class StrictUsage(Struct):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
-    cost: Decimal | None | UnsetType = UNSET
+    cost: Amount | None | UnsetType = UNSET
     is_byok: bool | UnsetType = UNSET
     prompt_tokens_details: PromptDetails | None | UnsetType = UNSET
     cost_details: CostDetails | None | UnsetType = UNSET
@@ -58,15 +65,15 @@ class ChunkError(Struct):
 
 class ToolCallDelta(Struct):
     index: int
+    id: str | None = None
 
 
 class Delta(Struct):
+    """Its texts are not looked at: one that is none could not be mended."""
+
     role: Literal["assistant"] | UnsetType = UNSET
-    content: str | None | UnsetType = UNSET
-    reasoning: str | None | UnsetType = UNSET
     reasoning_details: list[Raw] | UnsetType = UNSET
     tool_calls: list[ToolCallDelta] | UnsetType = UNSET
-    refusal: str | None | UnsetType = UNSET
 
 
 class ChunkChoice(Struct):
@@ -122,7 +129,9 @@ def mend_chunk(fields: Fields, progress: Progress) -> Fields:
             [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": "error"}]
         )
     fields.setdefault("choices", Raw(b"[]"))
-    fields["choices"] = mend_each(fields["choices"], _mend_chunk_choice)
+    fields["choices"] = mend_each(
+        fields["choices"], lambda choice, position: _mend_chunk_choice(choice, position, progress)
+    )
     mend_member(fields, "usage", _mend_usage)
     if "error" in fields:
         fields["error"] = encode(typed_error(read_error(fields["error"]), 502))
@@ -140,26 +149,52 @@ def mend_answer(fields: Fields) -> Fields:
     return fields
 
 
-def _mend_chunk_choice(choice: Fields, position: int) -> None:
-    choice.setdefault("index", encode(position))
+def remember_calls(choice: ChunkChoice, progress: Progress) -> None:
+    """Keep the numbers of a choice's tool calls, for chunks that do not give them."""
+    assert choice.delta.tool_calls is not UNSET
+    calls = progress.calls.setdefault(choice.index, Calls())
+    for call in choice.delta.tool_calls:
+        calls.take(call.id, call.index)
+
+
+def _mend_chunk_choice(choice: Fields, position: int, progress: Progress) -> None:
+    fill(choice, index=position)
     add_nulls(choice, "finish_reason")
-    choice["delta"] = mend_object(choice.get("delta", Raw(b"{}")), _mend_delta)
+
+    def mend(delta: Fields) -> None:
+        if bytes(delta.get("role", b"")) != b'"assistant"':
+            delta.pop("role", None)
+        drop_nulls(delta, "tool_calls", "reasoning_details")
+        if "tool_calls" in delta:
+            calls = progress.calls.setdefault(_decoded(choice["index"], int, position), Calls())
+            delta["tool_calls"] = _mend_tool_calls(delta["tool_calls"], calls)
+
+    choice["delta"] = mend_object(choice.get("delta", Raw(b"{}")), mend)
 
 
-def _mend_delta(delta: Fields) -> None:
-    if bytes(delta.get("role", b"")) != b'"assistant"':
-        delta.pop("role", None)
-    drop_nulls(delta, "tool_calls", "reasoning_details")
-    if "tool_calls" in delta:
-        delta["tool_calls"] = mend_each(delta["tool_calls"], _mend_tool_call)
+def _mend_tool_calls(told: Raw, calls: Calls) -> Raw:
+    is_one = len(_decoded(told, list[Raw], [])) == 1
+    return mend_each(told, lambda call, position: _mend_tool_call(call, calls, None if is_one else position))
 
 
-def _mend_tool_call(call: Fields, position: int) -> None:
-    call.setdefault("index", encode(position))
+def _mend_tool_call(call: Fields, calls: Calls, position: int | None) -> None:
+    """Hosts leave out a call's index, above all where they send one call a chunk. An id that is new is the next call;
+    what comes without one goes on with the last call, or stands at its `position` among several."""
+    call_id = _decoded(call.get("id", NULL), str, "")
+    if is_null(call.get("index", NULL)):
+        call["index"] = encode(position if position is not None and not call_id else calls.number(call_id))
+    calls.take(call_id, _decoded(call["index"], int, calls.last))
+
+
+def _decoded(raw: Raw, kind: type[T], otherwise: T) -> T:
+    try:
+        return leniently(lambda text: msgspec.json.decode(text, type=kind), raw)
+    except UNREADABLE:
+        return otherwise
 
 
 def _mend_answer_choice(choice: Fields, position: int) -> None:
-    choice.setdefault("index", encode(position))
+    fill(choice, index=position)
     add_nulls(choice, "finish_reason")
     choice["message"] = mend_object(choice.get("message", Raw(b"{}")), _mend_message)
 
@@ -171,6 +206,7 @@ def _mend_message(message: Fields) -> None:
 
 def _mend_usage(usage: Fields) -> None:
     drop_nulls(usage, "is_byok")
+    mend_amounts(usage)
     fill(usage, prompt_tokens=0, completion_tokens=0, total_tokens=0)
     names = ("audio_tokens", "cache_write_tokens", "cached_tokens", "video_tokens")
     mend_member(usage, "prompt_tokens_details", lambda details: drop_nulls(details, *names))

@@ -4,7 +4,6 @@ Sources: OpenRouter's OpenAPI document (EmbeddingsRequest, CreateEmbeddingsRespo
 reject.
 """
 
-from decimal import Decimal
 from typing import Literal
 
 import msgspec
@@ -15,20 +14,22 @@ from farebox.core.formats import PASS, Asked, Progress, Seen
 from farebox.core.formats.asking import decoded, is_premium, named_models
 from farebox.core.formats.envelope import error_in_band, refusal_body, typed_refusal
 from farebox.core.formats.mending import (
-    Fields,
+    Amount,
     drop_nulls,
     encode,
     fill,
+    mend_amounts,
     mend_each,
     mend_member,
 )
 from farebox.core.formats.whole import see_whole
 from farebox.core.formats.widening import widened_bytes
+from farebox.core.legible import Fields
 from farebox.core.reading import UNREADABLE, Number, as_whole, is_null, json_path_error
 from farebox.core.sse import data_event
 from farebox.core.usage import read_cost
 
-__all__ = ["capped", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
+__all__ = ["capped", "end_event", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
 
 
 class _Request(Struct):
@@ -123,14 +124,15 @@ class _PromptDetails(Struct):
 
 
 class _CostDetails(Struct):
-    upstream_inference_prompt_cost: Decimal
-    upstream_inference_completions_cost: Decimal
+    upstream_inference_prompt_cost: Amount
+    upstream_inference_completions_cost: Amount
+    upstream_inference_cost: Amount | None | UnsetType = UNSET
 
 
 class _Usage(Struct):
     prompt_tokens: int
     total_tokens: int
-    cost: Decimal | UnsetType = UNSET
+    cost: Amount | UnsetType = UNSET
     is_byok: bool | UnsetType = UNSET
     prompt_tokens_details: _PromptDetails | UnsetType = UNSET
     cost_details: _CostDetails | None | UnsetType = UNSET
@@ -188,6 +190,7 @@ def _mend_answer(fields: Fields) -> None:
 def _mend_usage(usage: Fields) -> None:
     # Unlike a chat answer's, a cost that is null breaks the SDK here.
     drop_nulls(usage, "cost", "is_byok", "prompt_tokens_details")
+    mend_amounts(usage)
     fill(usage, prompt_tokens=0, total_tokens=0)
     for_each = ("text_tokens", "image_tokens", "audio_tokens", "video_tokens", "file_tokens")
     mend_member(usage, "prompt_tokens_details", lambda details: drop_nulls(details, *for_each))
@@ -196,6 +199,10 @@ def _mend_usage(usage: Fields) -> None:
         "cost_details",
         lambda details: fill(details, upstream_inference_prompt_cost=0, upstream_inference_completions_cost=0),
     )
+
+
+def end_event(progress: Progress) -> bytes:
+    return b""
 
 
 def error_event(refusal: Refusal, progress: Progress) -> bytes:

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from farebox.core.errors import BROKEN_STATUS, Refusal, broken, error_type_of
+from farebox.core.legible import decode_fields, leniently, written
 from farebox.core.reading import UNREADABLE
 
 
@@ -57,7 +58,6 @@ class _LooseEnvelope(Struct):
 
 _decode_strictly = msgspec.json.Decoder(_Envelope).decode
 _decode_loosely = msgspec.json.Decoder(_LooseEnvelope).decode
-_decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_error = msgspec.json.Decoder(LooseError).decode
 
 
@@ -65,15 +65,15 @@ def typed_refusal(status: int, body: bytes) -> bytes | None:
     """An upstream's refusal with the integer code and the error type that SDKs read, as it came where it has them; None
     where it is no such envelope."""
     try:
-        _decode_strictly(body)
+        leniently(_decode_strictly, body)
     except UNREADABLE:
         try:
-            fields = _decode_fields(body)
-            error = _decode_loosely(body).error
+            fields = decode_fields(body)
+            error = leniently(_decode_loosely, body).error
         except UNREADABLE:
             return None
         fields["error"] = Raw(msgspec.json.encode(typed_error(error, status)))
-        return msgspec.json.encode(fields)
+        return bytes(written(fields))
     return body
 
 
@@ -91,7 +91,7 @@ def typed_error(error: LooseError, code_otherwise: int) -> dict[str, object]:
 def read_error(raw: Raw | bytes | None) -> LooseError:
     """An error object, or whatever stands in its place, as a message."""
     try:
-        return _decode_error(raw or b"{}")
+        return leniently(_decode_error, raw or b"{}")
     except UNREADABLE:
         return LooseError(message=bytes(raw or b"").decode(errors="replace"))
 

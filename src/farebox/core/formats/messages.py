@@ -7,7 +7,7 @@ seen to drop or throw on. They read an event by its `event:` line, and drop one 
 from collections.abc import Mapping
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, ValidationError
 from msgspec.structs import replace
 
 from farebox.core.errors import Refusal, broken, invalid
@@ -23,12 +23,14 @@ from farebox.core.formats.asking import (
 from farebox.core.formats.bounds import BYTES, NESTED, OPEN, PICTURE, Bounds, Kind, Tool
 from farebox.core.formats.envelope import read_error
 from farebox.core.formats.mending import (
-    Fields,
+    Amount,
+    CostDetails,
     add_nulls,
+    cost_before_the_break,
     cost_in,
-    decode_fields,
     encode,
     fill,
+    mend_amounts,
     mend_member,
     mend_object,
     without_object,
@@ -36,11 +38,12 @@ from farebox.core.formats.mending import (
 from farebox.core.formats.messages_errors import error_of, refusal_body, refusal_error, status_of, typed_refusal
 from farebox.core.formats.thinking import lower_thinking
 from farebox.core.formats.whole import see_whole
+from farebox.core.legible import Fields, decode_fields, legible, leniently, written
 from farebox.core.reading import UNREADABLE, Number, json_path_error
 from farebox.core.sse import data_event, event_data, event_name, named_event
 from farebox.core.usage import read_cost
 
-__all__ = ["capped", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
+__all__ = ["capped", "end_event", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
 
 CAPS = ("max_tokens",)
 
@@ -200,6 +203,8 @@ class _Usage(Struct):
     input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
     cache_read_input_tokens: int | None = None
+    cost: Amount | None = None
+    cost_details: CostDetails | None = None
 
     @property
     def prompt_tokens(self) -> int | None:
@@ -248,53 +253,66 @@ def see_event(event: bytes, progress: Progress) -> Seen:
             return plain or PASS
     try:
         read = _decode_event(data)
-        match read.type:
-            case "message_start":
-                seen = _see_start(data, read.message, progress)
-            case "message_delta":
-                seen = _see_delta(data, read.usage)
-            case _:
-                seen = PASS
-    except UNREADABLE:
-        return _see_without_type(data, progress)
+    except UNREADABLE as error:
+        in_copy = None if isinstance(error, ValidationError) else _read_in_copy(data)
+        if in_copy is None:
+            return _see_without_type(data, progress)
+        read = in_copy
+    match read.type:
+        case "message_start":
+            seen = _see_start(data, read.message, progress)
+        case "message_delta":
+            seen = _see_delta(data, read.usage)
+        case _:
+            # An error above all may tell what was charged.
+            seen = PASS if read.usage is UNSET else Seen(cost=cost_in({"usage": read.usage}))
     name = read.type.encode()
     if seen.repaired is None and not event.startswith(b"event: " + name + b"\n") and event_name(event) != name:
         return replace(seen, repaired=named_event(name, data))
     return seen
 
 
+def _read_in_copy(data: bytes) -> _Event | None:
+    """An event that is not legible as it stands, and goes on so where a client may read it."""
+    try:
+        return _decode_event(legible(data))
+    except UNREADABLE:
+        return None
+
+
 def _see_start(data: bytes, message: Raw | UnsetType, progress: Progress) -> Seen:
     """Its usage is partial: what counts comes in `message_delta`."""
     try:
-        started = _decode_started(b"" if message is UNSET else message)
+        started = leniently(_decode_started, b"" if message is UNSET else message)
         return Seen(generation_id=started.id, model=started.model)
     except UNREADABLE:
         fields = decode_fields(data)
         fields["message"] = mend_object(fields.get("message", Raw(b"{}")), lambda each: _mend_message(each, progress))
     try:
-        started = _decode_started(fields["message"])
+        started = leniently(_decode_started, fields["message"])
     except UNREADABLE:
         return PASS
-    repaired = named_event(b"message_start", msgspec.json.encode(fields))
+    repaired = named_event(b"message_start", bytes(written(fields)))
     return Seen(generation_id=started.id or None, model=started.model, repaired=repaired)
 
 
 def _see_delta(data: bytes, usage: Raw | UnsetType) -> Seen:
+    cost = cost_in({} if usage is UNSET else {"usage": usage})
     try:
         counted = _decode_usage(b"" if usage is UNSET else usage)
-        repaired = None
+        return Seen(cost=cost, prompt_tokens=counted.prompt_tokens, answer_tokens=counted.output_tokens)
     except UNREADABLE:
         fields = decode_fields(data)
         fill(fields, usage={})
         mend_member(fields, "usage", _mend_usage)
-        repaired = named_event(b"message_delta", msgspec.json.encode(fields))
-        counted = _Usage(0)
-    return Seen(
-        cost=cost_in({} if usage is UNSET else {"usage": usage}),
-        prompt_tokens=counted.prompt_tokens,
-        answer_tokens=None if repaired else counted.output_tokens,
-        repaired=repaired,
-    )
+    repaired = named_event(b"message_delta", bytes(written(fields)))
+    try:
+        counted = leniently(_decode_usage, fields["usage"])
+    except UNREADABLE:
+        return Seen(cost=cost, repaired=repaired)
+    # A count of none is not told: it may stand for one that was left out.
+    answer_tokens = counted.output_tokens or None
+    return Seen(cost=cost, prompt_tokens=counted.prompt_tokens, answer_tokens=answer_tokens, repaired=repaired)
 
 
 def _see_without_type(data: bytes, progress: Progress) -> Seen:
@@ -302,11 +320,13 @@ def _see_without_type(data: bytes, progress: Progress) -> Seen:
     try:
         fields = decode_fields(data)
     except UNREADABLE:
-        return Seen(repaired=error_event(broken("the upstream sent an event that is not an object"), progress))
+        refusal = broken("the upstream sent an event that is not JSON")
+        return Seen(cost=cost_before_the_break(data), repaired=error_event(refusal, progress))
+    cost = cost_in(fields)
     if "error" not in fields:
-        return PASS
+        return PASS if cost is None else Seen(cost=cost)
     error = read_error(fields["error"])
-    return Seen(repaired=_error_event(error_of(error, status_of(error, 502)), progress))
+    return Seen(cost=cost, repaired=_error_event(error_of(error, status_of(error, 502)), progress))
 
 
 def _mend_message(message: Fields, progress: Progress) -> None:
@@ -317,6 +337,7 @@ def _mend_message(message: Fields, progress: Progress) -> None:
 
 
 def _mend_usage(usage: Fields) -> None:
+    mend_amounts(usage)
     fill(usage, output_tokens=0)
     add_nulls(
         usage,
@@ -354,3 +375,7 @@ def _error_event(error: dict[str, object], progress: Progress) -> bytes:
 def error_event(refusal: Refusal, progress: Progress) -> bytes:
     """The event on which both SDKs raise; neither repeats a stream that has begun."""
     return _error_event(refusal_error(refusal), progress)
+
+
+def end_event(progress: Progress) -> bytes:
+    return b""

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from farebox.core.errors import BROKEN_STATUS, Refusal
 from farebox.core.formats.envelope import LooseError, read_error
-from farebox.core.formats.mending import decode_fields
+from farebox.core.legible import decode_fields, leniently
 from farebox.core.reading import UNREADABLE
 
 _TYPES = {
@@ -75,7 +75,7 @@ _decode_refusal = msgspec.json.Decoder(_TypedRefusal).decode
 def typed_refusal(status: int, body: bytes) -> bytes | None:
     """An upstream's refusal in Anthropic's shape: OpenRouter's envelope is put so, what has it stays as it came."""
     try:
-        _decode_refusal(body)
+        leniently(_decode_refusal, body)
     except UNREADABLE:
         try:
             fields = decode_fields(body)

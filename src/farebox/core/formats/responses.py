@@ -8,10 +8,10 @@ and what its SDKs and OpenAI's were seen to reject.
 from collections.abc import Mapping
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType, field
+from msgspec import UNSET, Raw, Struct, UnsetType, ValidationError, field
 from msgspec.structs import replace
 
-from farebox.core.errors import BROKEN_STATUS, Refusal, broken, invalid
+from farebox.core.errors import Refusal, broken, invalid
 from farebox.core.formats import PASS, Asked, Progress, Seen
 from farebox.core.formats.asking import (
     TOOL_PROMPT_TOKENS,
@@ -22,16 +22,17 @@ from farebox.core.formats.asking import (
     with_caps,
 )
 from farebox.core.formats.bounds import BYTES, NESTED, OPEN, PICTURE, Bounds, Kind, Tool
-from farebox.core.formats.envelope import LooseError, read_error, refusal_body, typed_refusal
-from farebox.core.formats.mending import NULL, cost_in, decode_fields, without_object
+from farebox.core.formats.envelope import error_in_band, read_error, refusal_body, typed_error, typed_refusal
+from farebox.core.formats.mending import NULL, cost_in, encode, without_object
 from farebox.core.formats.responses_strict import Answer, Usage, mend_answer, mend_event
 from farebox.core.formats.thinking import lower_reasoning
 from farebox.core.formats.whole import see_whole
+from farebox.core.legible import Fields, decode_fields, legible, legible_part, leniently, written
 from farebox.core.reading import UNREADABLE, Number, is_null, json_path_error
 from farebox.core.sse import comment_event, data_event, event_data
-from farebox.core.usage import read_cost
+from farebox.core.usage import Cost, Unknown, read_cost
 
-__all__ = ["capped", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
+__all__ = ["capped", "end_event", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
 
 CAPS = ("max_output_tokens",)
 
@@ -250,6 +251,7 @@ class _Event(Struct):
     item: Raw | UnsetType = UNSET
     error: Raw | UnsetType = UNSET
     message: Raw | UnsetType = UNSET
+    usage: Raw | UnsetType = UNSET
 
 
 class _Called(Struct):
@@ -270,13 +272,18 @@ def see_event(event: bytes, progress: Progress) -> Seen:
     """
     data = event_data(event)
     if data is None or data[:1] != b"{":
+        if data == b"[DONE]" and (end := end_event(progress)):
+            return Seen(repaired=end + event)
         plain = without_object(event, data)
         if plain is not None or data is None:
             return plain or PASS
     try:
         read = _decode_event(data)
-    except UNREADABLE:
-        return _see_mended(data, progress)
+    except UNREADABLE as error:
+        in_copy = None if isinstance(error, ValidationError) else _read_in_copy(data)
+        if in_copy is None:
+            return _see_mended(data, progress)
+        read = in_copy
     progress.next_number = read.sequence_number + 1
     if read.type in _TEXT:
         return _see_mended(data, progress) if read.logprobs is UNSET else PASS
@@ -286,8 +293,18 @@ def see_event(event: bytes, progress: Progress) -> Seen:
         return Seen(repaired=comment_event(read.type.encode()))
     if _is_unnamed_call(read) or _is_error_untold(read):
         return _see_mended(data, progress)
+    if read.type == "error":
+        return _see_error(data, read, progress)
     _remember_call(read, progress)
-    return PASS
+    return PASS if read.usage is UNSET else Seen(cost=read_cost(read.usage))
+
+
+def _read_in_copy(data: bytes) -> _Event | None:
+    """An event that is not legible as it stands, and goes on so where a client may read it."""
+    try:
+        return _decode_event(legible(data))
+    except UNREADABLE:
+        return None
 
 
 def _is_foreign(name: str, progress: Progress) -> bool:
@@ -320,10 +337,20 @@ def _remember_call(read: _Event, progress: Progress) -> None:
 def _see_life(data: bytes, read: _Event, progress: Progress) -> Seen:
     """An event that carries the whole response: the last of them also what it cost."""
     try:
-        answer = _decode_answer(b"" if read.response is UNSET else read.response)
-        return _seen(answer, None, is_last=read.type in _TERMINAL)
+        answer = leniently(_decode_answer, b"" if read.response is UNSET else read.response)
+        seen = _seen_life(read.type, answer, progress)
     except UNREADABLE:
         return _see_mended(data, progress)
+    if seen.cost is None and read.usage is not UNSET:
+        return replace(seen, cost=_cost_of({"usage": read.usage}, read.type))
+    return seen
+
+
+def _seen_life(name: str, answer: Answer, progress: Progress, repaired: bytes | None = None) -> Seen:
+    progress.response_id = answer.id
+    if name in _TERMINAL:
+        progress.failure = None
+    return _seen(answer, repaired, is_last=name in _TERMINAL)
 
 
 def _seen(answer: Answer, repaired: bytes | None, *, is_last: bool) -> Seen:
@@ -341,40 +368,66 @@ def _seen(answer: Answer, repaired: bytes | None, *, is_last: bool) -> Seen:
     )
 
 
+def _see_error(data: bytes, read: _Event, progress: Progress) -> Seen:
+    """An error in the shape that SDKs know. Codex does not: what it says is said again at the stream's end."""
+    progress.failure = read_error(data).message or ""
+    cost = _cost_of(decode_fields(data), read.type)
+    return PASS if cost is None else Seen(cost=cost)
+
+
 def _see_mended(data: bytes, progress: Progress) -> Seen:
     try:
         fields = decode_fields(data)
     except UNREADABLE:
-        return Seen(repaired=error_event(broken("the upstream sent an event that is not an object"), progress))
+        refusal = broken("the upstream sent an event that is not JSON")
+        part = legible_part(data)
+        return Seen(cost=_cost_of(part, _name(part.get("type"))), repaired=error_event(refusal, progress))
     name = _name(fields.get("type"))
-    if not is_null(fields.get("error", NULL)) or name == "response.error":
-        return Seen(repaired=_error_event(read_error(fields.get("error", Raw(data))), progress))
+    cost = _cost_of(fields, name)
+    if name not in _LIFE and (not is_null(fields.get("error", NULL)) or name == "response.error"):
+        error = read_error(fields.get("error", Raw(data)))
+        number = _whole_number(fields.get("sequence_number"), progress.next_number)
+        return Seen(cost=cost, repaired=_failed_event(typed_error(error, 502), number, progress))
     if _is_foreign(name, progress):
-        return Seen(repaired=comment_event(name.encode()))
-    cost = None
-    if name in _TERMINAL and "response" in fields:
-        try:
-            cost = cost_in(decode_fields(fields["response"]))
-        except UNREADABLE:
-            cost = None
-    mended = msgspec.json.encode(mend_event(fields, name, progress))
+        return Seen(cost=cost, repaired=comment_event(name.encode()))
+    mended = bytes(written(mend_event(fields, name, progress)))
     try:
-        read = _decode_event(mended)
+        read = leniently(_decode_event, mended)
         progress.next_number = read.sequence_number + 1
         if read.type not in _LIFE:
             _remember_call(read, progress)
-            return Seen(repaired=data_event(mended))
-        answer = _decode_answer(b"" if read.response is UNSET else read.response)
-        seen = _seen(answer, data_event(mended), is_last=name in _TERMINAL)
+            return Seen(cost=cost, repaired=data_event(mended))
+        answer = leniently(_decode_answer, b"" if read.response is UNSET else read.response)
+        seen = _seen_life(read.type, answer, progress, data_event(mended))
     except UNREADABLE:
         # Broken in a way that is not known to us: some client may still make sense of it.
         return Seen(cost=cost)
     return replace(seen, cost=cost)
 
 
+def _cost_of(fields: Fields, name: str) -> Cost | Unknown | None:
+    """What an event says about the cost, in its response or beside it; those before the last say it in part."""
+    if name in _LIFE - _TERMINAL:
+        return None
+    beside = cost_in(fields)
+    if "response" not in fields:
+        return beside
+    try:
+        return cost_in(decode_fields(fields["response"])) or beside
+    except UNREADABLE:
+        return beside
+
+
+def _whole_number(raw: Raw | None, otherwise: int) -> int:
+    try:
+        return msgspec.json.decode(raw or b"", type=int)
+    except UNREADABLE:
+        return otherwise
+
+
 def _name(raw: Raw | None) -> str:
     try:
-        return msgspec.json.decode(raw or b'""', type=str)
+        return leniently(msgspec.json.Decoder(str).decode, raw or b'""')
     except UNREADABLE:
         return ""
 
@@ -389,18 +442,37 @@ def see_answer(body: bytes) -> Seen:
     )
 
 
-def _error_event(error: LooseError, progress: Progress) -> bytes:
-    body = {
-        "type": "error",
-        "code": None if error.code is None else str(error.code),
-        "message": error.message or "the upstream reported an error",
-        "param": None,
-        "sequence_number": progress.next_number,
-    }
+_NOT_REPEATED = "invalid_prompt"
+"""The code of a failed response that Codex shows and does not order again (0.171: it repeats others, five times)."""
+
+
+def _failed_event(error: dict[str, object], number: int, progress: Progress) -> bytes:
+    """The event on which every reader stops with the error's words. Codex ends a stream at no other, and reads the
+    response's error; OpenAI's SDKs raise on one beside the response, and their helpers only on that."""
+    response = _failed_response(str(error["message"]), progress)
+    progress.next_number, progress.failure = number + 1, None
+    body = {"type": "response.failed", "sequence_number": number, "response": response, "error": error}
     return data_event(msgspec.json.encode(body))
 
 
+def _failed_response(message: str, progress: Progress) -> Fields:
+    error = {"code": _NOT_REPEATED, "message": message}
+    fields = {"error": encode(error), "status": encode("failed"), "usage": NULL}
+    if progress.response_id:
+        fields["id"] = encode(progress.response_id)
+    return mend_answer(fields, progress)
+
+
 def error_event(refusal: Refusal, progress: Progress) -> bytes:
-    """In the flat shape, the only one that OpenRouter's SDK and OpenAI's both know."""
-    code = 502 if refusal.status == BROKEN_STATUS else refusal.status
-    return _error_event(LooseError(code, refusal.message), progress)
+    """A response that failed, and the error in the envelope that all formats share but one."""
+    return _failed_event(error_in_band(refusal), progress.next_number, progress)
+
+
+def end_event(progress: Progress) -> bytes:
+    """A response that failed, where an error event said so and Codex would wait for more; or nothing."""
+    if progress.failure is None:
+        return b""
+    response = _failed_response(progress.failure or "the upstream reported an error", progress)
+    progress.failure = None
+    body = {"type": "response.failed", "sequence_number": progress.next_number, "response": response}
+    return data_event(msgspec.json.encode(body))

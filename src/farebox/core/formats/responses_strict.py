@@ -10,7 +10,8 @@ from typing import Literal
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from farebox.core.formats import Progress
-from farebox.core.formats.mending import NULL, Fields, add_nulls, drop_nulls, encode, fill, mend_member
+from farebox.core.formats.mending import NULL, Amount, add_nulls, drop_nulls, encode, fill, mend_amounts, mend_member
+from farebox.core.legible import Fields
 from farebox.core.reading import is_null
 
 
@@ -23,8 +24,9 @@ class _OutputDetails(Struct):
 
 
 class _CostDetails(Struct):
-    upstream_inference_input_cost: Decimal
-    upstream_inference_output_cost: Decimal
+    upstream_inference_input_cost: Amount
+    upstream_inference_output_cost: Amount
+    upstream_inference_cost: Amount | None | UnsetType = UNSET
 
 
 class Usage(Struct):
@@ -33,7 +35,7 @@ class Usage(Struct):
     output_tokens: int
     output_tokens_details: _OutputDetails
     total_tokens: int
-    cost: Decimal | None | UnsetType = UNSET
+    cost: Amount | None | UnsetType = UNSET
     is_byok: bool | UnsetType = UNSET
     cost_details: _CostDetails | UnsetType = UNSET
 
@@ -114,6 +116,7 @@ def mend_answer(fields: Fields, progress: Progress) -> Fields:
 
 def _mend_usage(usage: Fields) -> None:
     drop_nulls(usage, "is_byok", "cost_details")
+    mend_amounts(usage)
     fill(usage, input_tokens=0, output_tokens=0, total_tokens=0, input_tokens_details={}, output_tokens_details={})
     mend_member(usage, "input_tokens_details", lambda details: fill(details, cached_tokens=0))
     mend_member(usage, "output_tokens_details", lambda details: fill(details, reasoning_tokens=0))

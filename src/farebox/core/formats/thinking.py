@@ -11,7 +11,7 @@ from collections.abc import Callable
 import msgspec
 from msgspec import Raw
 
-from farebox.core.formats.mending import Fields, decode_fields, encode
+from farebox.core.legible import Fields, decode_fields, decode_list, written
 from farebox.core.reading import UNREADABLE, Number
 
 BUDGET_MIN = 1_024
@@ -21,7 +21,6 @@ Lower = Callable[[Fields, int], None]
 """Fits a body's members to an answer of so many tokens."""
 
 _decode_number = msgspec.json.Decoder(Number).decode
-_decode_list = msgspec.json.Decoder(list[Raw]).decode
 
 
 def lower_thinking(body: Fields, answer_tokens: int) -> None:
@@ -36,7 +35,7 @@ def lower_thinking(body: Fields, answer_tokens: int) -> None:
         del body["thinking"]
         _leave_out_clearing(body)
     elif budget > room:
-        body["thinking"] = encode({**thinking, "budget_tokens": room})
+        body["thinking"] = written({**thinking, "budget_tokens": _raw(room)})
 
 
 def lower_reasoning(body: Fields, answer_tokens: int) -> None:
@@ -49,13 +48,13 @@ def lower_reasoning(body: Fields, answer_tokens: int) -> None:
     room = _room(answer_tokens)
     if room is not None:
         if budget > room:
-            body["reasoning"] = encode({**reasoning, "max_tokens": room})
+            body["reasoning"] = written({**reasoning, "max_tokens": _raw(room)})
         return
     del reasoning["max_tokens"]
     if bytes(reasoning.get("enabled", b"")) == b"true":
         del reasoning["enabled"]
     if reasoning:
-        body["reasoning"] = encode(reasoning)
+        body["reasoning"] = written(reasoning)
     else:
         del body["reasoning"]
 
@@ -66,17 +65,21 @@ def _room(answer_tokens: int) -> int | None:
     return room if room >= BUDGET_MIN else None
 
 
+def _raw(number: int) -> Raw:
+    return Raw(b"%d" % number)
+
+
 def _leave_out_clearing(body: Fields) -> None:
     management = _object(body, "context_management")
     try:
-        edits = _decode_list(management.get("edits", b"[]"))
+        edits = decode_list(management.get("edits", b"[]"))
     except UNREADABLE:
         return
     kept = [edit for edit in edits if not _is_clearing(edit)]
     if not kept and edits:
         del body["context_management"]
     elif len(kept) < len(edits):
-        body["context_management"] = encode({**management, "edits": kept})
+        body["context_management"] = written({**management, "edits": Raw(b"[%b]" % b",".join(map(bytes, kept)))})
 
 
 def _is_clearing(edit: Raw) -> bool:

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 
-import msgspec
 from msgspec.structs import replace
 
 from farebox.core.errors import broken
 from farebox.core.formats import Seen
 from farebox.core.formats.envelope import failure
-from farebox.core.formats.mending import Fields, cost_in, decode_fields
+from farebox.core.formats.mending import cost_before_the_break, cost_in
+from farebox.core.legible import Fields, decode_fields, leniently, written
 from farebox.core.reading import UNREADABLE, skip_to_json
 
 
@@ -23,19 +23,20 @@ def see_whole(
     text = skip_to_json(body)
     repaired = None if body.endswith(text) and not body[: len(body) - len(text)].strip() else text
     try:
-        return read(text, repaired)
+        return leniently(lambda each: read(each, repaired), text)
     except UNREADABLE:
         try:
             fields = decode_fields(text)
         except UNREADABLE:
-            return Seen(failure=broken("the upstream answered with something that is not JSON"))
+            told = cost_before_the_break(text)
+            return Seen(cost=told, failure=broken("the upstream answered with something that is not JSON"))
     cost = cost_in(fields)
     if essential not in fields:
         return Seen(cost=cost, failure=failure(fields.get("error"), f"the upstream's answer has no {essential}"))
     mend(fields)
-    mended = msgspec.json.encode(fields)
+    mended = bytes(written(fields))
     try:
-        return replace(read(mended, mended), cost=cost)
+        return replace(leniently(lambda each: read(each, mended), mended), cost=cost)
     except UNREADABLE:
         # Broken in a way that is not known to us: some client may still make sense of it.
         return Seen(cost=cost)

@@ -11,6 +11,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from farebox.core.errors import Refusal, invalid, unauthenticated, unknown, wrong_method
+from farebox.core.legible import leniently
 from farebox.core.reading import UNREADABLE
 from farebox.upstream.simulator import catalog, chat, embeddings, faults, messages, models, responses, talk
 from farebox.upstream.simulator.faults import BadFaults, Faults
@@ -155,7 +156,7 @@ def _key(headers: dict[bytes, bytes]) -> bytes:
 
 def _read(wire: ModuleType, body: bytes) -> talk.Talk | embeddings.Request:
     try:
-        request: talk.Talk | embeddings.Request = wire.read(body)
+        request: talk.Talk | embeddings.Request = leniently(wire.read, body)
     except UNREADABLE as error:
         raise invalid(str(error)) from error
     return request
