@@ -88,13 +88,46 @@ class Services:
 
 def app(services: Services) -> ASGIApp:
     """Every path. Orders go straight to their endpoint: through the router and its middleware each costs 17 us more."""
-    callers = services.callers
-    orders = {
+    orders = {base + path: endpoint for path, endpoint in _orders(services).items() for base in BASES}
+    lists = _lists(services)
+    free = _free(services, orders, lists)
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        order = orders.get(scope["path"]) if scope["method"] == "POST" else None
+        await (order or free)(scope, receive, send)
+
+    callers_own = frozenset(path.split("/")[1] for path in (*FORMATS, *lists))
+    shared = shared_with(services.origins, callers_own, serve) if services.origins else serve
+
+    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+        raw_path = scope["raw_path"]
+        if b"%" in raw_path and b"%2f" in raw_path.lower() and not _MODEL.fullmatch(raw_path):
+            # Nothing else here has a slash within its name: an encoded one only hides where it leads.
+            await refuse(scope, receive, send, _nothing_at(raw_path.decode("latin-1")))
+            return
+        if scope["path"] not in orders:
+            scope["path"] = tidy(scope["path"])
+        if services.hosts and scope["path"] not in _PROBES and _host_of(scope) not in services.hosts:
+            refusal = invalid("host: this gateway is not known under that name")
+            await refuse(scope, receive, send, refusal, wire_at(scope["path"]))
+            return
+        await shared(scope, receive, send)
+
+    return dispatch
+
+
+def _orders(services: Services) -> dict[str, Endpoint]:
+    """The billable endpoints, by their path under a base."""
+    return {
         path: relay(services.exchange, path, wire, services.bounds, services.deadlines, services.silence_seconds)
         for path, wire in FORMATS.items()
     }
-    billable = {base + path: endpoint for path, endpoint in orders.items() for base in BASES}
-    under_each_base = {
+
+
+def _lists(services: Services) -> dict[str, Endpoint]:
+    """What a caller reads, by its path under a base."""
+    callers = services.callers
+    return {
         "/models": catalog.models(callers, services.catalog),
         "/models/count": catalog.count(callers, services.catalog),
         "/models/user": catalog.own_models(callers, services.catalog),
@@ -108,6 +141,10 @@ def app(services: Services) -> ASGIApp:
         "/key": account.key_endpoint(callers, services.accounts),
         "/credits": account.credits_endpoint(callers, services.accounts),
     }
+
+
+def _free(services: Services, orders: Mapping[str, Endpoint], lists: Mapping[str, Endpoint]) -> ASGIApp:
+    """Every path by its methods; of orders' only what is told to who asks with another."""
     management = services.management
     managed = [(base + path, methods, each) for path, methods, each in management.routes() for base in BASES]
     managed += management.own_routes()
@@ -115,8 +152,8 @@ def app(services: Services) -> ASGIApp:
     agents = guarded(services.agents.endpoint)
     free = Starlette(
         routes=[
-            *(Route(path, endpoint, methods=["POST"]) for path, endpoint in billable.items()),
-            *(Route(base + path, each, methods=["GET"]) for path, each in under_each_base.items() for base in BASES),
+            *(Route(path, endpoint, methods=["POST"]) for path, endpoint in orders.items()),
+            *(Route(base + path, each, methods=["GET"]) for path, each in lists.items() for base in BASES),
             Route("/openapi.json", docs.document(), methods=["GET"]),
             Route("/docs", docs.page(), methods=["GET"]),
             Route("/healthz", guarded(_healthz), methods=["GET"]),
@@ -130,34 +167,7 @@ def app(services: Services) -> ASGIApp:
         exception_handlers={HTTPException: _refuse_path},
     )
     free.router.redirect_slashes = False
-
-    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        order = billable.get(scope["path"]) if scope["method"] == "POST" else None
-        await (order or free)(scope, receive, send)
-
-    for_pages = shared_with(services.origins, serve) if services.origins else serve
-    callers_own = {path.split("/")[1] for path in (*FORMATS, *under_each_base)}
-
-    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
-        if (
-            b"%" in scope["raw_path"]
-            and b"%2f" in scope["raw_path"].lower()
-            and not _MODEL.fullmatch(scope["raw_path"])
-        ):
-            # Nothing else here has a slash within its name: an encoded one only hides where it leads.
-            await refuse(scope, receive, send, _nothing_at(scope["raw_path"].decode("latin-1")))
-            return
-        if scope["path"] not in billable:
-            scope["path"] = tidy(scope["path"])
-        if services.hosts and scope["path"] not in _PROBES and _host_of(scope) not in services.hosts:
-            refusal = invalid("host: this gateway is not known under that name")
-            await refuse(scope, receive, send, refusal, wire_at(scope["path"]))
-            return
-        base, _, rest = scope["path"].partition("/v1/")
-        is_callers = base in ("", "/api") and rest.partition("/")[0] in callers_own
-        await (for_pages if is_callers else serve)(scope, receive, send)
-
-    return dispatch
+    return free
 
 
 _SLASHES = re.compile(r"//+")
