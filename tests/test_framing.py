@@ -110,6 +110,21 @@ def test_a_request_for_a_tunnel_is_refused_and_nothing_in_it_is_read(shared_gate
         assert json.loads(body)["error"]["code"] == 405
 
 
+def test_nothing_behind_a_refused_head_is_served(gateway: Gateway) -> None:
+    good = order(gateway, b"", counted(BODY))
+    for bad in (
+        b"host: a b\r\n\r\n",
+        b"host: x\r\nhost: x\r\n\r\n",
+        b"host: x\r\ntransfer-encoding: gzip, chunked\r\n\r\n",
+    ):
+        for offer in (b"", H2C):
+            pieces = b"GET /healthz HTTP/1.1\r\n" + offer + bad + good + LAST
+            ((status, _),) = answers(gateway, pieces)
+            assert status == 400
+    assert gateway.chat().status == 200
+    assert len(gateway.orders()) == 1
+
+
 def test_what_follows_a_body_in_chunks_is_no_part_of_its_head(shared_gateway: Gateway) -> None:
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
     key = b"authorization: Bearer " + shared_gateway.key.encode()
