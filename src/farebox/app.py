@@ -46,6 +46,10 @@ from farebox.web.runs import RunApi
 
 log = logging.getLogger("farebox")
 
+COLLECT_AFTER = 20_000
+"""New objects after which the collector looks for rings among them. Orders leave next to none, and at Python's 700 it
+looks through the living objects of every few orders."""
+
 FIRST_PRICES_SECONDS = 3
 """How long a start waits for the price list. Without one it goes on asking, and `/readyz` says so."""
 
@@ -241,6 +245,7 @@ class App:
             # What is here now stays: the collector need not walk it again and again while orders come and go.
             gc.collect()
             gc.freeze()
+            gc.set_threshold(COLLECT_AFTER)
             async with _in_background(*([services.platform.runner.keep_going()] if services.platform else [])):
                 with stopping_in_order(admission, self._settings.grace_seconds):
                     await send({"type": "lifespan.startup.complete"})
