@@ -29,5 +29,7 @@ def with_fewer_variants(model: str) -> Iterator[str]:
 
 def without_variants(model: str) -> str:
     """The shortest of these: `a/b` of `a/b:nitro`, `a/b:free` of `a/b:free:online`."""
+    if ":" not in model:
+        return model
     *_, shortest = with_fewer_variants(model)
     return shortest

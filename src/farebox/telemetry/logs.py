@@ -8,12 +8,15 @@ import os
 from datetime import UTC, datetime
 
 import msgspec
+from msgspec import Struct
 
 from farebox.core.money import format_usd
 from farebox.ports import Passage
 from farebox.telemetry.metrics import outcome_of
 
 _STANDARD_ERROR = 2
+
+_encode = msgspec.json.Encoder().encode
 
 
 def start() -> None:
@@ -51,33 +54,59 @@ class OrderLog:
             return
 
 
+class _OrderLine(Struct, kw_only=True, omit_defaults=True):
+    """Times in milliseconds; amounts are exact decimals. What is not known is left out."""
+
+    time: str
+    level: str
+    logger: str
+    message: str
+    outcome: str
+    format: str
+    status: int
+    account: str | None = None
+    key: int | None = None
+    model: str
+    served_model: str | None = None
+    streamed: bool
+    generation: str | None = None
+    hold: str | None = None
+    prompt_tokens: int | None = None
+    answer_tokens: int | None = None
+    fare_events: int | None = None
+    fare_usd: str | None = None
+    error: str | None = None
+    upstream_ms: float | None = None
+    total_ms: float | None = None
+
+
 def line_of(passage: Passage) -> bytes:
-    """An order in a line. Times in milliseconds; amounts are exact decimals."""
+    """An order in a line."""
     caller = passage.caller
-    line: dict[str, object] = {
-        "time": _iso(passage.began_ns // 1_000_000),
-        "level": "info",
-        "logger": "farebox.orders",
-        "message": "order",
-        "outcome": outcome_of(passage),
-        "format": passage.path.strip("/"),
-        "status": passage.status,
-        "account": caller.account.name if caller is not None else None,
-        "key": caller.key.id if caller is not None else None,
-        "model": passage.model,
-        "served_model": passage.served_model,
-        "streamed": passage.streamed,
-        "generation": passage.generation_id or None,
-        "hold": passage.hold_id or None,
-        "prompt_tokens": passage.prompt_tokens,
-        "answer_tokens": passage.answer_tokens,
-        "fare_events": passage.events,
-        "fare_usd": None if passage.fare_nanos is None else format_usd(passage.fare_nanos),
-        "error": passage.error_type or None,
-        "upstream_ms": _milliseconds(passage.held_ns, passage.head_ns),
-        "total_ms": _milliseconds(passage.began_ns, passage.ended_ns),
-    }
-    return msgspec.json.encode({name: value for name, value in line.items() if value is not None})
+    line = _OrderLine(
+        time=_iso(passage.began_ns // 1_000_000),
+        level="info",
+        logger="farebox.orders",
+        message="order",
+        outcome=outcome_of(passage),
+        format=passage.path.strip("/"),
+        status=passage.status,
+        account=caller.account.name if caller is not None else None,
+        key=caller.key.id if caller is not None else None,
+        model=passage.model,
+        served_model=passage.served_model,
+        streamed=passage.streamed,
+        generation=passage.generation_id or None,
+        hold=passage.hold_id or None,
+        prompt_tokens=passage.prompt_tokens,
+        answer_tokens=passage.answer_tokens,
+        fare_events=passage.events,
+        fare_usd=None if passage.fare_nanos is None else format_usd(passage.fare_nanos),
+        error=passage.error_type or None,
+        upstream_ms=_milliseconds(passage.held_ns, passage.head_ns),
+        total_ms=_milliseconds(passage.began_ns, passage.ended_ns),
+    )
+    return _encode(line)
 
 
 def _milliseconds(since_ns: int, until_ns: int) -> float | None:

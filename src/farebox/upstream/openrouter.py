@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from time import monotonic
 
 import aiohttp
@@ -122,7 +123,7 @@ class OpenRouter:
 
 
 def _is_too_long(response: aiohttp.ClientResponse) -> bool:
-    size = sum(len(name) + len(value) for name, value in response.raw_headers)
+    size = sum(map(len, chain.from_iterable(response.raw_headers)))
     if size <= HEADER_BYTES_MAX:
         return False
     return size > HEAD_BYTES_MAX or any(len(value) > HEADER_BYTES_MAX for _, value in response.raw_headers)
@@ -135,7 +136,7 @@ def _generation_id(response: aiohttp.ClientResponse) -> str | None:
 class HttpReply:
     """An answer whose head is read; it is watched that its body keeps coming."""
 
-    __slots__ = ("_content", "_deadlines", "_is_silent", "_no_data_seconds", "_response", "due")
+    __slots__ = ("_content", "_deadlines", "_is_silent", "_no_data_seconds", "_response", "due", "generation_id")
 
     def __init__(self, response: aiohttp.ClientResponse, no_data_seconds: float, deadlines: Deadlines) -> None:
         self._response = response
@@ -143,6 +144,7 @@ class HttpReply:
         self._no_data_seconds = no_data_seconds
         self._deadlines = deadlines
         self._is_silent = False
+        self.generation_id = _generation_id(response)
         self.due = NEVER
         deadlines.add(self)
 
@@ -157,10 +159,6 @@ class HttpReply:
     @property
     def headers(self) -> HeaderList:
         return response_headers(self._response.raw_headers)
-
-    @property
-    def generation_id(self) -> str | None:
-        return _generation_id(self._response)
 
     @property
     def retry_after_seconds(self) -> float | None:

@@ -95,7 +95,8 @@ async def _send_events(answer: Answer | Replay, receive: Receive, send: Send, wa
     try:
         await waiting.begin_stream(answer.headers)
         async for chunk in answer.events():
-            await send_body(send, chunk, more=True)
+            # As `send_body`, one step shorter: an answer has hundreds of these.
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
             if is_kept_from_silence:
                 waiting.touch()
     except asyncio.CancelledError:

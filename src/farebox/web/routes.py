@@ -1,7 +1,7 @@
 """Every path Farebox answers, in one table. What is not here never reaches the upstream."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -92,26 +92,25 @@ def app(services: Services) -> ASGIApp:
     lists = _lists(services)
     free = _free(services, orders, lists)
 
-    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+    # Neither of these two is a coroutine: every step of every order would go through it.
+    def serve(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         order = orders.get(scope["path"]) if scope["method"] == "POST" else None
-        await (order or free)(scope, receive, send)
+        return (order or free)(scope, receive, send)
 
     callers_own = frozenset(path.split("/")[1] for path in (*FORMATS, *lists))
     shared = shared_with(services.origins, callers_own, serve) if services.origins else serve
 
-    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+    def dispatch(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         raw_path = scope["raw_path"]
         if b"%" in raw_path and b"%2f" in raw_path.lower() and not _MODEL.fullmatch(raw_path):
             # Nothing else here has a slash within its name: an encoded one only hides where it leads.
-            await refuse(scope, receive, send, _nothing_at(raw_path.decode("latin-1")))
-            return
+            return refuse(scope, receive, send, _nothing_at(raw_path.decode("latin-1")))
         if scope["path"] not in orders:
             scope["path"] = tidy(scope["path"])
         if services.hosts and scope["path"] not in _PROBES and _host_of(scope) not in services.hosts:
             refusal = invalid("host: this gateway is not known under that name")
-            await refuse(scope, receive, send, refusal, wire_at(scope["path"]))
-            return
-        await shared(scope, receive, send)
+            return refuse(scope, receive, send, refusal, wire_at(scope["path"]))
+        return shared(scope, receive, send)
 
     return dispatch
 

@@ -180,11 +180,6 @@ class BoundedHttp(HttpToolsProtocol):
         self._is_in_head = True
         self._head_bytes = 0
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        # What follows a body in chunks is no part of its head: a proxy in front may have looked at the head alone.
-        if self._is_in_head:
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         self._is_in_head = False
         self._stop_waiting()
@@ -202,6 +197,8 @@ class BoundedHttp(HttpToolsProtocol):
             )
         else:
             super().on_headers_complete()
+            # What follows a body in chunks is no part of its head: a proxy in front may have looked at the head alone.
+            self.headers = []
             if self.cycle.keep_alive:
                 self.cycle.default_headers = [*self.cycle.default_headers, self._kept_open]
 
