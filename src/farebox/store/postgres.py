@@ -20,6 +20,9 @@ from farebox.store.engine import ANSWER_SECONDS, BUSY_SECONDS, SILENT_PART, Db, 
 T = TypeVar("T")
 
 CONNECT_SECONDS = 5
+WAKE_SECONDS = 0.1
+"""How often a thread that waits for the server looks up, as the driver has it: a signal can end the wait then."""
+
 SNAPSHOT_ROWS = 5_000
 """Rows of a snapshot that are in memory at once."""
 
@@ -71,30 +74,15 @@ class _Connection(psycopg.Connection[Any]):
         connection.silent_seconds = silent_seconds
         return connection
 
-    def wait(self, gen: Generator[Any, Any, T], *given: Any, **named: Any) -> T:
+    def wait(self, gen: Generator[Any, Any, T], interval: float = WAKE_SECONDS, timeout: float | None = None) -> T:
         """As the driver's, through which all that a connection does goes. Raises _Silent, and is closed then."""
+        if timeout is not None:
+            return super().wait(gen, interval, timeout)
         try:
-            return super().wait(_answered(gen, self.silent_seconds), *given, **named)
-        except _Silent:
+            return super().wait(gen, interval, self.silent_seconds)
+        except psycopg.errors._WaitTimeout as error:
             self.close()
-            raise
-
-
-def _answered(gen: Generator[Any, Any, T], silent_seconds: float) -> Generator[Any, Any, T]:
-    """The same steps of the driver's, as long as the server is never silent for so long."""
-    due = time.monotonic() + silent_seconds
-    try:
-        wanted = next(gen)
-        while True:
-            ready = yield wanted
-            if ready:
-                due = time.monotonic() + silent_seconds
-            elif time.monotonic() > due:
-                raise _Silent(f"it did not answer within {silent_seconds:g} s")
-            wanted = gen.send(ready)
-    except StopIteration as end:
-        result: T = end.value
-        return result
+            raise _Silent(f"it did not answer within {self.silent_seconds:g} s") from error
 
 
 class Postgres:
