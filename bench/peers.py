@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from farebox.upstream.simulator import catalog
+from farebox.simulator import catalog
 
 STREAM_EVENTS = 31
 EVENT_SECONDS = 0.002

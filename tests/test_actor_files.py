@@ -8,11 +8,11 @@ from typing import Any
 from openapi_spec_validator import OpenAPIV30SpecValidator
 
 from farebox import __version__
-from farebox.apify.environment import EVENT as CHARGED_EVENT
-from farebox.core.batch import BatchResult
-from farebox.core.results import ResultForm
-from farebox.core.runs import CONCURRENCY, CONCURRENCY_MAX
-from farebox.run_events import EVENT
+from farebox.actor.environment import EVENT as CHARGED_EVENT
+from farebox.batch.entries import BatchResult
+from farebox.batch.result_forms import ResultForm
+from farebox.batch.run_input import CONCURRENCY, CONCURRENCY_MAX
+from farebox.platform.charged_events import EVENT
 from farebox.settings import OPENROUTER_KEY_VARIABLE
 
 ROOT = Path(__file__).parent.parent

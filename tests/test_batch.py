@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from farebox.core.batch import answered, read_entry
-from farebox.store.runs import SqlRuns
+from farebox.batch.entries import answered, read_entry
+from farebox.core.formats.table import FORMATS
+from farebox.platform.store import SqlRuns
 from farebox.store.sqlite import Sqlite
-from farebox.web.routes import FORMATS
 from tests.gateway import Gateway, eventually
 from tests.test_crash_points import charged
 from tools.chaos import simulator

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion
 from pydantic import TypeAdapter
 
-from farebox.core.batch import answered, read_entry, refused, split_lines
+from farebox.batch.entries import answered, read_entry, refused, split_lines
+from farebox.batch.result_forms import ResultForm, fitted, written
+from farebox.batch.run_input import read_input
 from farebox.core.errors import invalid
-from farebox.core.results import ResultForm, fitted, written
-from farebox.core.runs import read_input
-from farebox.web.routes import FORMATS
+from farebox.core.formats.table import FORMATS
 from tests.gateway import Gateway
 from tests.test_batch import CHAT, HELLO, begin, books, ended, write
 from tests.test_crash_points import charged

@@ -12,9 +12,9 @@ from farebox.core.errors import Refusal
 from farebox.core.formats import chat, messages, responses
 from farebox.core.intake import read_order
 from farebox.core.plans import BUILT_IN
-from farebox.upstream.simulator import chat as sim_chat
-from farebox.upstream.simulator import messages as sim_messages
-from farebox.upstream.simulator import responses as sim_responses
+from farebox.simulator import chat as sim_chat
+from farebox.simulator import messages as sim_messages
+from farebox.simulator import responses as sim_responses
 from tests.gateway import Gateway, Response
 from tests.test_formats import CAPS, ORDERS, STREAMED, order
 from tests.test_mcp import call

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from farebox.charging import ChargesRefused, Charging, take_over
+from farebox.actor.charging import ChargesRefused, Charging, take_over
+from farebox.actor.outbox import SqlOutbox
 from farebox.core.audit import audit
+from farebox.core.books import ChargedFare, Outside, PlaceHold, Settle
 from farebox.core.charges import ASK_US, CALL_EVENTS_MAX, WINDOW_US, Charge, read_carried, write_carried
-from farebox.core.ledger import ChargedFare, Outside, PlaceHold, Settle
 from farebox.core.usage import Cost, Nothing, Unknown
 from farebox.store.books import SqlStore
-from farebox.store.outbox import SqlOutbox
 from farebox.store.prepare import prepare
 from farebox.store.sqlite import Sqlite
 from farebox.testing import CountingBiller

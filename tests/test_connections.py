@@ -17,9 +17,9 @@ import uvicorn
 import uvloop
 from starlette.types import Receive, Scope, Send
 
-from farebox.upstream.simulator.server import _QuietServer
-from farebox.web.asgi import send_json
-from farebox.web.server import BoundedHttp
+from farebox.http.asgi import send_json
+from farebox.http.server import BoundedHttp
+from farebox.simulator.server import _QuietServer
 from tests.gateway import Gateway, events_of, eventually
 from tests.test_formats import ORDERS, STREAMED
 

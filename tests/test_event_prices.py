@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from msgspec import DecodeError, Raw
 
-from farebox.core.event_prices import EventPrices, read_event_prices
+from farebox.actor.event_prices import EventPrices, read_event_prices
 
 EVENT = "openrouter-api-usage"
 

@@ -12,17 +12,19 @@ import pytest
 
 from farebox.admission import Admission
 from farebox.answers import Answer, Replay, Streaming
-from farebox.catalog_cache import Catalog, Shared
+from farebox.catalog import Catalog, Shared
 from farebox.core.audit import audit
+from farebox.core.books import Command, HoldRow, NameGeneration, Outcome, PlaceHold, Settle, TopUp, Transfer
 from farebox.core.errors import Refusal, invalid
 from farebox.core.formats import Format, chat
 from farebox.core.headers import RequestHead
-from farebox.core.ledger import Command, HoldRow, NameGeneration, Outcome, PlaceHold, Settle, TopUp, Transfer
+from farebox.core.keys import digest
 from farebox.core.plans import BUILT_IN
+from farebox.core.pricing import KeptPrices
 from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange, Request
-from farebox.identity.keys import KeyCallers, PlansInForce, digest, new_key
-from farebox.ports import BooksUnavailable, Fetched, KeptPrices, Query, UpstreamBroke, UpstreamUnreachable, Waiting
+from farebox.identity.keys import KeyCallers, PlansInForce, new_key
+from farebox.ports import BooksUnavailable, Fetched, Query, UpstreamBroke, UpstreamUnreachable, Waiting
 from farebox.testing import Break, MemoryStore, Pause, Script, ScriptedUpstream, Silence
 
 USD = 10**9

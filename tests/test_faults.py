@@ -15,15 +15,16 @@ import pytest
 
 from farebox.admission import Admission
 from farebox.answers import Streaming
-from farebox.catalog_cache import Catalog
+from farebox.catalog import Catalog
+from farebox.core.books import TopUp
 from farebox.core.errors import Refusal
 from farebox.core.formats import chat
 from farebox.core.headers import RequestHead
-from farebox.core.ledger import TopUp
+from farebox.core.keys import digest
 from farebox.core.plans import BUILT_IN
 from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange, Request
-from farebox.identity.keys import KeyCallers, PlansInForce, digest, new_key
+from farebox.identity.keys import KeyCallers, PlansInForce, new_key
 from farebox.testing import MemoryStore, ScriptedUpstream
 from farebox.upstream.openrouter import Limits, OpenRouter
 from tests.gateway import Gateway

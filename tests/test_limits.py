@@ -15,13 +15,13 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from farebox.core.ledger import Command, Done, Outcome, PlaceHold, Settle
+from farebox.core.books import Command, Done, Outcome, PlaceHold, Settle
 from farebox.core.usage import Nothing
+from farebox.http.asgi import send_json
+from farebox.http.server import BoundedHttp
 from farebox.ports import BooksUnavailable
+from farebox.simulator.server import _QuietServer
 from farebox.store.writer import QUEUED_MAX, GroupWriter
-from farebox.upstream.simulator.server import _QuietServer
-from farebox.web.asgi import send_json
-from farebox.web.server import BoundedHttp
 from tests.gateway import Gateway, eventually
 from tests.test_formats import ORDERS, error_type, order, rss_kib
 from tools.chaos import simulator

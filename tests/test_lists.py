@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from farebox.web.routes import FORMATS
+from farebox.core.formats.table import FORMATS
 from tests.gateway import Gateway, Response, eventually
 from tests.schemas import assert_accepted
 from tests.test_formats import ORDERS, STREAMED, order

@@ -9,12 +9,12 @@ import anthropic
 import openai
 import pytest
 
-from farebox.core.batch import answered, read_entry
+from farebox.batch.entries import answered, read_entry
+from farebox.batch.run_input import read_input
 from farebox.core.formats import Format
+from farebox.core.formats.table import FORMATS
 from farebox.core.intake import read_order
 from farebox.core.plans import BUILT_IN
-from farebox.core.runs import read_input
-from farebox.web.routes import FORMATS
 from tests.gateway import Gateway, eventually
 from tests.test_batch import begin, ended, write
 from tests.test_embeddings_format import ANSWER as VECTORS

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, settings
 from openapi_spec_validator import OpenAPIV30SpecValidator
 from schemathesis import checks
 
+from farebox.core.formats.table import FORMATS
 from farebox.web.openapi import document
-from farebox.web.routes import FORMATS
 from tests.conftest import debian_install, missing
 from tests.gateway import Gateway
 

@@ -5,10 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from msgspec.structs import replace
 
-from farebox.core.errors import Refusal
-from farebox.core.headers import RequestHead
-from farebox.core.plans import BUILT_IN
-from farebox.identity.platform import (
+from farebox.actor.callers import (
     FRESH_SECONDS,
     REQUEST_ID,
     STALE_SECONDS,
@@ -17,7 +14,11 @@ from farebox.identity.platform import (
     PlatformCallers,
     Terms,
 )
-from farebox.ports import PlatformUnreachable, User
+from farebox.core.callers import User
+from farebox.core.errors import Refusal
+from farebox.core.headers import RequestHead
+from farebox.core.plans import BUILT_IN
+from farebox.ports import PlatformUnreachable
 from farebox.testing import MemoryStore
 
 HEAD = RequestHead(("token",), sent=[(REQUEST_ID, b"request-1")])

@@ -12,7 +12,7 @@ import pytest
 from apify_client import ApifyClient
 from apify_client.errors import ApifyApiError
 
-from farebox.run_events import EVENT
+from farebox.platform.charged_events import EVENT
 from tests.gateway import Gateway
 from tests.test_runs import CHAT, SLOW
 

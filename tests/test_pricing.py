@@ -24,7 +24,7 @@ from farebox.core.pricing import (
     find_rates,
     read_price_list,
 )
-from farebox.upstream.simulator import catalog, models
+from farebox.simulator import catalog, models
 
 PAYING, FREE = BUILT_IN["paying"], BUILT_IN["free"]
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from farebox.core.audit import audit
-from farebox.core.ledger import HoldRow, PlaceHold, Settle, TopUp
+from farebox.core.books import HoldRow, PlaceHold, Settle, TopUp
 from farebox.core.questions import next_ask_us
 from farebox.core.usage import Cost, Recorded, Unknown, read_record
 from farebox.ports import Fetched, Query, UpstreamBroke, UpstreamUnreachable

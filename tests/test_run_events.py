@@ -10,14 +10,15 @@ import pytest
 from apify_client import ApifyClientAsync
 
 from farebox.core.allowances import Limits
+from farebox.core.books import TopUp
+from farebox.core.callers import Caller
 from farebox.core.errors import Refusal
-from farebox.core.ledger import TopUp
 from farebox.core.plans import BUILT_IN
-from farebox.ports import Caller, Run
-from farebox.run_events import EVENT, KEY_SECONDS, RunEvents
+from farebox.core.runs import Run
+from farebox.platform.charged_events import EVENT, KEY_SECONDS, RunEvents
+from farebox.platform.store import SqlRuns
 from farebox.store.books import SqlStore
 from farebox.store.prepare import prepare
-from farebox.store.runs import SqlRuns
 from farebox.store.sqlite import Sqlite
 from tests.gateway import Gateway, Response
 from tests.test_runs import ACTOR, ask, begin, error_of, state

@@ -12,8 +12,8 @@ from urllib.parse import quote
 import pytest
 
 from farebox.core.errors import Refusal
-from farebox.web.items import CELLS_MAX, MADE_BYTES_MAX, RECORDS_MAX, Wanted, render
-from farebox.web.parameters import PARAMETERS, Idle, Refused, Served
+from farebox.platform.items import CELLS_MAX, MADE_BYTES_MAX, RECORDS_MAX, Wanted, render
+from farebox.platform.parameters import PARAMETERS, Idle, Refused, Served
 from tests.gateway import Gateway, Response, eventually
 from tests.test_runs import ACTOR, CHAT, SLOW, ask, begin, error_of, run_of
 

@@ -16,13 +16,13 @@ from typing import Any
 import brotli
 import pytest
 
-from farebox.ports import Record, Run
-from farebox.runs import TAKE_UP_SECONDS
+from farebox.core.runs import Record, Run
+from farebox.platform.items import Wanted, render
+from farebox.platform.runs import TAKE_UP_SECONDS
+from farebox.platform.store import SqlRuns
 from farebox.store.books import SqlStore
 from farebox.store.prepare import prepare
-from farebox.store.runs import SqlRuns
 from farebox.store.sqlite import Sqlite
-from farebox.web.items import Wanted, render
 from tests.gateway import Gateway, Response, eventually
 from tests.test_batch import assert_paid_once
 from tests.test_crash_points import charged

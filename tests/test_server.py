@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from farebox.web.server import HEAD_BYTES_MAX
+from farebox.http.server import HEAD_BYTES_MAX
 from tests.gateway import Gateway, Response, events_of
 from tests.schemas import assert_accepted
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from farebox.core.ledger import Done, Held, Settle, TopUp
+from farebox.core.books import Done, Held, Settle, TopUp
+from farebox.core.callers import Account, Key
 from farebox.core.usage import Nothing
-from farebox.late import Late
-from farebox.ports import Account, BooksUnavailable, Key
+from farebox.late_settlements import Late
+from farebox.ports import BooksUnavailable
 from farebox.store.books import SqlStore
 from farebox.store.engine import Db
 from farebox.store.prepare import prepare

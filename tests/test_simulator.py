@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from farebox.core.pricing import read_price_list
-from farebox.upstream.simulator import models
-from farebox.upstream.simulator.faults import BadFaults, Faults, parse
-from farebox.upstream.simulator.server import embedded
+from farebox.simulator import models
+from farebox.simulator.faults import BadFaults, Faults, parse
+from farebox.simulator.server import embedded
 from tests.gateway import Response, events_of, eventually
 from tests.schemas import assert_accepted, assert_documented
 

@@ -4,9 +4,9 @@ import asyncio
 from decimal import Decimal
 from pathlib import Path
 
-from farebox.core.ledger import KeptAnswer, Settle
+from farebox.core.books import KeptAnswer, Settle
 from farebox.core.usage import Cost, Nothing, Unknown
-from farebox.late import Late
+from farebox.late_settlements import Late
 from farebox.store.spool import ROWS_MAX, Spool
 from farebox.testing import MemoryStore
 

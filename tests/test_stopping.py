@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from farebox.web.routes import FORMATS
+from farebox.core.formats.table import FORMATS
 from tests.gateway import Gateway, Response, eventually
 from tests.test_formats import order
 from tests.test_server import raw_order

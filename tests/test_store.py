@@ -25,9 +25,9 @@ from msgspec.structs import replace
 from farebox.accounts import Store
 from farebox.core.allowances import DAY_US, NO_LIMITS, SECOND_US, Allowance, Exceeded, Limits
 from farebox.core.audit import audit
-from farebox.core.charges import Charge
-from farebox.core.ledger import (
+from farebox.core.books import (
     KEY_LIFE_US,
+    Activity,
     AskLater,
     Balance,
     ChargedFare,
@@ -39,6 +39,7 @@ from farebox.core.ledger import (
     NameGeneration,
     NoSuchRow,
     NotCovered,
+    NotEnded,
     OtherTopUp,
     PlaceHold,
     Repeatable,
@@ -48,10 +49,13 @@ from farebox.core.ledger import (
     TopUp,
     Transfer,
 )
+from farebox.core.callers import Account, Key, PublishedPlans
+from farebox.core.charges import Charge
 from farebox.core.plans import Plan
+from farebox.core.pricing import KeptPrices
 from farebox.core.questions import FIRST_US, FURTHEST_US
 from farebox.core.usage import Cost, Nothing, Unknown
-from farebox.ports import Account, Activity, BooksUnavailable, KeptPrices, Key, NameTaken, NotEnded, PublishedPlans
+from farebox.ports import BooksUnavailable, NameTaken
 from farebox.store import migrate, sql
 from farebox.store.books import SqlStore
 from farebox.store.prepare import HEAD, UnusableBooks, engine_of, prepare, sqlite_path

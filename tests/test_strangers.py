@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from farebox.core.callers import Account, Key
 from farebox.core.errors import Refusal
 from farebox.core.headers import RequestHead
+from farebox.core.keys import MANAGEMENT_PREFIX, PREFIX, digest
 from farebox.core.plans import BUILT_IN
 from farebox.identity.guesses import DELAY_SECONDS, FREE_MAX, WAITING_MAX
-from farebox.identity.keys import MANAGEMENT_PREFIX, PREFIX, KeyCallers, PlansInForce, digest, new_key
+from farebox.identity.keys import KeyCallers, PlansInForce, new_key
 from farebox.identity.managers import Managers
-from farebox.ports import Account, Key
 from farebox.testing import MemoryStore
 from tests.gateway import Gateway
 from tests.test_server import raw

@@ -2,8 +2,8 @@
 
 import pytest
 
+from farebox.core.formats.table import FORMATS
 from farebox.web.openapi import document
-from farebox.web.routes import FORMATS
 from tests.gateway import Gateway
 from tests.test_formats import ORDERS, order
 

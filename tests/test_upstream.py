@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from farebox.deadlines import Deadlines
+from farebox.http.refusals import guarded
 from farebox.ports import BooksUnavailable, UpstreamBroke, UpstreamUnreachable
 from farebox.upstream.openrouter import (
     HEAD_BYTES_MAX,
@@ -18,7 +19,6 @@ from farebox.upstream.openrouter import (
     Limits,
     OpenRouter,
 )
-from farebox.web.refusals import guarded
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from farebox.core.batch import read_entry
+from farebox.batch.entries import read_entry
+from farebox.batch.run_input import read_input
 from farebox.core.errors import Refusal
 from farebox.core.formats import Format, chat, embeddings, messages, responses
+from farebox.core.formats.table import FORMATS
 from farebox.core.intake import read_order
 from farebox.core.plans import BUILT_IN
-from farebox.core.runs import read_input
-from farebox.run_events import EVENT
-from farebox.web.routes import FORMATS
+from farebox.platform.charged_events import EVENT
 from tests.gateway import Gateway
 from tests.test_formats import ORDERS
 from tests.test_management import Manager

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from farebox.core.audit import audit
-from farebox.core.ledger import HoldRow, Transfer, settlement_id
+from farebox.core.books import HoldRow, Transfer, settlement_id
 from farebox.core.money import format_usd
 from farebox.crash import CRASH_VARIABLE, POINTS, arm
 from farebox.store.books import SqlStore

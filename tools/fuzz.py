@@ -27,14 +27,14 @@ from farebox.core.pricing import read_price_list
 from farebox.core.reading import skip_to_json
 from farebox.core.sse import EventSplitter, event_data
 from farebox.core.usage import Cost, read_record
-from farebox.upstream.simulator import chat as sim_chat
-from farebox.upstream.simulator import embeddings as sim_embeddings
-from farebox.upstream.simulator import messages as sim_messages
-from farebox.upstream.simulator import responses as sim_responses
-from farebox.upstream.simulator.catalog import page
-from farebox.upstream.simulator.faults import Faults
-from farebox.upstream.simulator.models import MODELS
-from farebox.upstream.simulator.talk import Talk, Turn, answer
+from farebox.simulator import chat as sim_chat
+from farebox.simulator import embeddings as sim_embeddings
+from farebox.simulator import messages as sim_messages
+from farebox.simulator import responses as sim_responses
+from farebox.simulator.catalog import page
+from farebox.simulator.faults import Faults
+from farebox.simulator.models import MODELS
+from farebox.simulator.talk import Talk, Turn, answer
 
 _HELLO = [{"role": "user", "content": "Hello"}]
 _PARTS = [{"type": "text", "text": "hi"}, {"type": "image_url", "image_url": {"url": "data:,"}}]

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from farebox.cli.main import app
 from farebox.settings import PlanSettings, Settings
-from farebox.upstream.simulator import faults, models
+from farebox.simulator import faults, models
 from farebox.web import openapi
 
 ROOT = Path(__file__).parent.parent

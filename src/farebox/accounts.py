@@ -11,22 +11,13 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from farebox.core.allowances import NO_LIMITS, PERIODS, Allowance, Given, Limits, Period, began_us, changed, owner_of
-from farebox.core.ledger import Balance, Done, HoldRow, NoSuchRow, OtherTopUp, TopUp, Transfer
+from farebox.core.books import LAST_US, Activity, Balance, Done, HoldRow, NoSuchRow, OtherTopUp, TopUp, Transfer
+from farebox.core.callers import Account, Key, ManagementKey, PublishedPlans
+from farebox.core.keys import MANAGEMENT_PREFIX, digest, hint
 from farebox.core.money import format_usd
-from farebox.core.plans import Plan
-from farebox.identity.keys import MANAGEMENT_PREFIX, difference, digest, hint, new_key
-from farebox.ports import (
-    LAST_US,
-    Account,
-    Activity,
-    Books,
-    Directory,
-    Key,
-    Ledger,
-    ManagementKey,
-    PriceShelf,
-    PublishedPlans,
-)
+from farebox.core.plans import Plan, difference
+from farebox.identity.keys import new_key
+from farebox.ports import Books, Directory, Ledger, PriceShelf
 
 NAME_LENGTH_MAX = 100
 LABEL_LENGTH_MAX = 200

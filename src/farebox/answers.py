@@ -10,9 +10,9 @@ from time import monotonic
 import msgspec
 from msgspec import Struct
 
+from farebox.core.books import KEY_LIFE_US, HoldRow, KeptAnswer, Settled
 from farebox.core.errors import Refusal, broken, error_type_of
 from farebox.core.headers import HeaderList
-from farebox.core.ledger import KEY_LIFE_US, HoldRow, KeptAnswer, Settled
 from farebox.core.meter import Meter
 from farebox.core.reading import before_json
 from farebox.core.usage import Nothing, Verdict

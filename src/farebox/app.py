@@ -16,33 +16,34 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from farebox.accounts import Accounts
 from farebox.admission import Admission
 from farebox.answers import Streaming, forget_old_answers
-from farebox.batch import Serving
-from farebox.catalog_cache import Catalog, Shared
+from farebox.batch.placing import Serving
+from farebox.catalog import Catalog, Shared
+from farebox.core.formats.table import FORMATS
 from farebox.deadlines import Deadlines
 from farebox.exchange import Charges, Exchange
 from farebox.generations import Generations
+from farebox.http.bodies import BodyBounds
 from farebox.identity.keys import KeyCallers, PlansInForce
 from farebox.identity.managers import Managers
-from farebox.late import Late
+from farebox.late_settlements import Late
+from farebox.platform.charged_events import RunEvents
+from farebox.platform.endpoints import RunApi
+from farebox.platform.runs import Runner
+from farebox.platform.store import SqlRuns
 from farebox.ports import Callers, Upstream
 from farebox.reconcile import Reconciler, take_up_orphans
-from farebox.run_events import RunEvents
-from farebox.runs import Runner
 from farebox.settings import OPENROUTER_KEY_VARIABLE, OPENROUTER_URL, BadSettings, Settings, load
 from farebox.stopping import stopping_in_order
 from farebox.store.books import SqlStore
 from farebox.store.engine import ANSWER_SECONDS
 from farebox.store.prepare import engine_of, is_postgres
-from farebox.store.runs import SqlRuns
 from farebox.store.spool import Spool
 from farebox.telemetry.logs import start as start_log
 from farebox.telemetry.watch import Watch
 from farebox.upstream.openrouter import Limits, OpenRouter
 from farebox.web import routes
-from farebox.web.bodies import BodyBounds
 from farebox.web.management import Management
-from farebox.web.mcp import ActorTools, Agents
-from farebox.web.runs import RunApi
+from farebox.web.mcp.endpoint import ActorTools, Agents
 
 log = logging.getLogger("farebox")
 
@@ -160,7 +161,7 @@ async def running(settings: Settings, admission: Admission, host: Host = stand_a
             )
         )
         accounts = Accounts(store, plans)
-        serving = Serving(exchange, callers, catalog, store, routes.FORMATS)
+        serving = Serving(exchange, callers, catalog, store, FORMATS)
         bounds = BodyBounds(settings.body_bytes_max, settings.body_seconds)
         platform: routes.Platform | None = None
         actor: ActorTools | None = None

@@ -17,6 +17,20 @@ from msgspec import Struct
 from farebox.admission import Admission
 from farebox.answers import KEPT_BYTES_MAX, SHELVED, Answer, Replay, Streaming, cap_header
 from farebox.core.allowances import Exceeded
+from farebox.core.books import (
+    Held,
+    NameGeneration,
+    NotCovered,
+    Outcome,
+    Outside,
+    PlaceHold,
+    Repeatable,
+    Repeated,
+    Settle,
+    Settled,
+    settlement_id,
+)
+from farebox.core.callers import Caller
 from farebox.core.errors import (
     Refusal,
     broken,
@@ -33,33 +47,19 @@ from farebox.core.errors import (
 from farebox.core.formats import Format, Progress
 from farebox.core.headers import RequestHead
 from farebox.core.intake import Order, capped, read_order
-from farebox.core.ledger import (
-    Held,
-    NameGeneration,
-    NotCovered,
-    Outcome,
-    Outside,
-    PlaceHold,
-    Repeatable,
-    Repeated,
-    Settle,
-    Settled,
-    settlement_id,
-)
 from farebox.core.meter import Meter
 from farebox.core.money import format_usd
+from farebox.core.passage import Passage
 from farebox.core.plans import Plan
 from farebox.core.pricing import Ceiling, PriceList, ceiling
 from farebox.core.usage import Nothing, Unknown, Verdict
 from farebox.crash import crash_point
-from farebox.late import Late
+from farebox.late_settlements import Late
 from farebox.ports import (
     BooksUnavailable,
-    Caller,
     CallerGone,
     Callers,
     Ledger,
-    Passage,
     Reply,
     Telemetry,
     Upstream,

@@ -7,11 +7,12 @@ from decimal import Decimal
 import msgspec
 from msgspec import Raw, Struct
 
+from farebox.core.books import HoldRow, Transfer
+from farebox.core.callers import Account
 from farebox.core.errors import Refusal, broken, unknown, unreachable
-from farebox.core.ledger import HoldRow, Transfer
 from farebox.core.money import format_usd
 from farebox.core.reading import UNREADABLE, is_null
-from farebox.ports import Account, Books, Upstream, UpstreamBroke, UpstreamUnreachable
+from farebox.ports import Books, Upstream, UpstreamBroke, UpstreamUnreachable
 
 NULLABLE = (
     "api_type app_id cache_discount cancelled external_user finish_reason generation_time http_referer latency"

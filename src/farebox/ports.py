@@ -2,97 +2,31 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Literal, Protocol
+from typing import Protocol
 
 from msgspec import Struct
 
-from farebox.core.allowances import NO_LIMITS, Allowance, Limits
-from farebox.core.charges import Carried, Charge
-from farebox.core.headers import HeaderList, RequestHead
-from farebox.core.ledger import (
+from farebox.core.allowances import Allowance, Limits
+from farebox.core.books import (
+    LAST_US,
+    Activity,
     Balance,
     ChargedFare,
     Command,
     HoldRow,
     HoldState,
     KeptAnswer,
+    NotEnded,
     Outcome,
-    Outside,
     Settle,
     Transfer,
 )
-from farebox.core.plans import Plan
-
-
-class Account(Struct, frozen=True):
-    """Who pays."""
-
-    id: int
-    name: str
-    plan: str
-    created_us: int
-    limits: Limits = NO_LIMITS
-
-
-class Key(Struct, frozen=True):
-    """A credential of an account. `digest` is the SHA-256 of the key, which itself is nowhere kept.
-
-    A key with `revoked_us` is refused; only where it is `disabled` can that be undone.
-    """
-
-    id: int
-    account_id: int
-    label: str
-    digest: bytes
-    hint: str
-    created_us: int
-    revoked_us: int | None = None
-    disabled: bool = False
-    expires_us: int | None = None
-    updated_us: int | None = None
-    limits: Limits = NO_LIMITS
-
-
-class ManagementKey(Struct, frozen=True):
-    """A credential of who manages accounts and keys, all of them or one account's; nothing is ordered with it."""
-
-    id: int
-    label: str
-    digest: bytes
-    hint: str
-    account_id: int | None
-    created_us: int
-    revoked_us: int | None = None
-
-
-class PublishedPlans(Struct, frozen=True):
-    """The plans that all nodes serve under, as a node that started has published them."""
-
-    plans: tuple[Plan, ...]
-    by: str
-    published_us: int
-
-
-class Activity(Struct, frozen=True):
-    """What orders of one UTC day (since 1970) and one model came to. `model` is the one asked, `served_model` the one
-    that answered."""
-
-    day: int
-    model: str
-    served_model: str
-    requests: int
-    fares_nanos: int
-    prompt_tokens: int
-    answer_tokens: int
-
-
-class Caller(Struct, frozen=True):
-    """An authenticated account and key, with the terms it is served under, and who charges it outside, if anybody."""
-
-    account: Account
-    key: Key
-    plan: Plan
-    outside: Outside | None = None
+from farebox.core.callers import Account, Caller, Key, ManagementKey, PublishedPlans, User
+from farebox.core.charges import Carried, Charge
+from farebox.core.headers import HeaderList, RequestHead
+from farebox.core.passage import Passage
+from farebox.core.pricing import KeptPrices
+from farebox.core.runs import ANY_RUN, ItemOutcome, LogLine, Record, Run, RunCharge, RunStatus, Which
 
 
 class NameTaken(Exception):  # noqa: N818 - the word of the house
@@ -199,13 +133,6 @@ class Directory(Protocol):
         """Return as soon as it may have changed, where the store is told; otherwise after so long."""
 
 
-class KeptPrices(Struct, frozen=True):
-    """An upstream's model lists as they came, and when."""
-
-    bodies: tuple[bytes, ...]
-    read_us: int
-
-
 class PriceShelf(Protocol):
     """Where the processes of all nodes find an upstream's price list, so that one of them asks for it at a time. Each
     method raises BooksUnavailable."""
@@ -217,18 +144,6 @@ class PriceShelf(Protocol):
         """Whether this process is to ask: no other does before `until_us`, unless prices are kept meanwhile."""
 
     async def keep_prices(self, source: str, kept: KeptPrices) -> None: ...
-
-
-class NotEnded(Struct, frozen=True):
-    """How many holds have not ended: pending, open and to be asked about, open and to be decided by an operator."""
-
-    pending: int
-    open: int
-    unresolved: int
-
-
-LAST_US = 2**62
-"""Later than any moment in the books."""
 
 
 class Books(Protocol):
@@ -286,82 +201,6 @@ class Snapshot(Protocol):
     def charges(self) -> Iterator[Charge]: ...
 
     def allowances(self) -> Iterator[Allowance]: ...
-
-
-RunStatus = Literal["READY", "RUNNING", "TIMING-OUT", "ABORTING", "SUCCEEDED", "FAILED", "TIMED-OUT", "ABORTED"]
-"""The Apify platform's words."""
-
-
-class Run(Struct, frozen=True):
-    """One run of the Actor that this gateway is. What it leaves stands in a dataset, a key-value store and a log."""
-
-    id: str
-    account_id: int
-    key_id: int
-    worker: str
-    status: RunStatus
-    status_message: str
-    origin: str
-    input: bytes
-    timeout_seconds: int
-    memory_mbytes: int
-    limit_nanos: int | None
-    dataset_id: str
-    store_id: str
-    queue_id: str
-    started_us: int
-    finished_us: int | None = None
-    exit_code: int | None = None
-
-    @property
-    def is_finished(self) -> bool:
-        return self.finished_us is not None
-
-
-class Which(Struct, frozen=True):
-    """Which of an account's runs: those that are all of what is said here."""
-
-    statuses: tuple[str, ...] = ()
-    origin: str = ""
-    since_us: int | None = None
-    until_us: int | None = None
-
-
-ANY_RUN = Which()
-
-
-class RunCharge(Struct, frozen=True):
-    """Events that a run is charged, booked under a hold."""
-
-    hold_id: str
-    run_id: str
-    idempotency_key: str
-    event: str
-    created_us: int
-
-
-class Record(Struct, frozen=True):
-    """A value of a key-value store."""
-
-    key: str
-    content_type: str
-    body: bytes
-
-
-class LogLine(Struct, frozen=True):
-    number: int
-    created_us: int
-    text: str
-
-
-class ItemOutcome(Struct, frozen=True):
-    """What an item tells of its order."""
-
-    number: int
-    status: int
-    cost_usd: str | None
-    fare_events: int | None
-    fare_usd: str | None
 
 
 class TooLong(Exception):  # noqa: N818 - the word of the house
@@ -470,14 +309,6 @@ class Biller(Protocol):
         """The events of this run that were counted so far. Raises BillerUnreachable, NotCounted."""
 
 
-class User(Struct, frozen=True):
-    """A user of the platform that runs this gateway. `is_of_run`: the token was that of a run."""
-
-    id: str
-    is_paying: bool
-    is_of_run: bool
-
-
 class PlatformUnreachable(Exception):  # noqa: N818
     """The platform did not answer, or not what was asked."""
 
@@ -519,35 +350,6 @@ class Waiting(Protocol):
 
     def answer_came(self) -> bytes:
         """The wait is over. Gives those lines that have not gone on, to stand before the answer."""
-
-
-class Passage(Struct):
-    """One request for an order on its way: what became of it, and when (nanoseconds since 1970, 0 where it did not come
-    so far). `held_ns`: the money is set aside; `head_ns`: the upstream's head is there; `given_ns`: it goes on to the
-    caller; `read_ns`: the answer has ended; `ended_ns`: all is over."""
-
-    path: str
-    head: RequestHead
-    began_ns: int
-    held_ns: int = 0
-    head_ns: int = 0
-    given_ns: int = 0
-    read_ns: int = 0
-    ended_ns: int = 0
-    caller: Caller | None = None
-    model: str = ""
-    streamed: bool = False
-    is_replay: bool = False
-    hold_id: str = ""
-    generation_id: str = ""
-    served_model: str | None = None
-    prompt_tokens: int | None = None
-    answer_tokens: int | None = None
-    state: HoldState | None = None
-    events: int | None = None
-    fare_nanos: int | None = None
-    status: int = 200
-    error_type: str = ""
 
 
 class Telemetry(Protocol):

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from farebox.core.ledger import AskLater, HoldRow, NoSuchRow, Outcome, Settle
+from farebox.core.books import AskLater, HoldRow, NoSuchRow, Outcome, Settle
 from farebox.core.questions import ASKS_MIN, next_ask_us
 from farebox.core.usage import Cost, Nothing, Recorded, Unknown, read_record
 from farebox.crash import crash_point

@@ -12,10 +12,10 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
 
+from farebox.http.server import KEEP_ALIVE_MARGIN_SECONDS, BoundedHttp
 from farebox.settings import Settings
 from farebox.telemetry.logs import start as start_log
 from farebox.telemetry.metrics import FOLDER_VARIABLE
-from farebox.web.server import KEEP_ALIVE_MARGIN_SECONDS, BoundedHttp
 
 OTHER_FILES = 500
 """Books, locks, logs, and connections that are told to come back."""

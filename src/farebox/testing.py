@@ -9,9 +9,9 @@ from typing import Literal
 from msgspec.structs import replace
 
 from farebox.core.allowances import NO_LIMITS, Allowance, Limits, began_us, day_of, owner_of
-from farebox.core.charges import Charge
-from farebox.core.headers import HeaderList
-from farebox.core.ledger import (
+from farebox.core.books import (
+    LAST_US,
+    Activity,
     Balance,
     ChargedFare,
     Command,
@@ -19,30 +19,19 @@ from farebox.core.ledger import (
     HoldState,
     KeptAnswer,
     KeyUse,
+    NotEnded,
     Outcome,
-    Page,
     Transfer,
     owners_of,
     settlement_id,
 )
+from farebox.core.callers import Account, Key, ManagementKey, PublishedPlans
+from farebox.core.charges import Charge
+from farebox.core.headers import HeaderList
+from farebox.core.ledger import Page
+from farebox.core.pricing import KeptPrices
 from farebox.core.questions import FURTHEST_US
-from farebox.ports import (
-    LAST_US,
-    Account,
-    Activity,
-    BillerUnreachable,
-    Fetched,
-    KeptPrices,
-    Key,
-    ManagementKey,
-    NameTaken,
-    NotCounted,
-    NotEnded,
-    PublishedPlans,
-    Query,
-    Snapshot,
-    UpstreamBroke,
-)
+from farebox.ports import BillerUnreachable, Fetched, NameTaken, NotCounted, Query, Snapshot, UpstreamBroke
 
 
 class MemoryStore:

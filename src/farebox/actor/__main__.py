@@ -10,14 +10,14 @@ from typing import NoReturn
 from msgspec.structs import replace
 
 from farebox.actor import batch, standby
+from farebox.actor.environment import ActorEnvironment, BadEnvironment, read_environment
 from farebox.actor.hosting import Hosting, platform_of
-from farebox.apify.environment import ActorEnvironment, BadEnvironment, read_environment
 from farebox.app import SIMULATOR_URL_VARIABLE
 from farebox.ports import BillerUnreachable, BooksUnavailable, PlatformUnreachable
 from farebox.serving import CannotListen
 from farebox.settings import OPENROUTER_KEY_VARIABLE, BadSettings, Settings, load
+from farebox.simulator import server as simulator
 from farebox.store.prepare import UnusableBooks, is_postgres, prepare
-from farebox.upstream.simulator import server as simulator
 
 GRACE_SECONDS = 8
 """Running answers' grace, where nothing else is set: an idle run is killed 30 s after it hears of its end."""

@@ -8,21 +8,23 @@ from contextlib import suppress
 import msgspec
 from msgspec import Struct
 
+from farebox.actor.environment import ActorEnvironment
 from farebox.actor.hosting import Hosting
+from farebox.actor.system_events import Event, listen
 from farebox.admission import Admission
-from farebox.apify.environment import ActorEnvironment
-from farebox.apify.events import Event, listen
 from farebox.app import running
-from farebox.batch import Batch
-from farebox.core.batch import refused
+from farebox.batch.entries import refused
+from farebox.batch.placing import Batch
+from farebox.batch.result_forms import written
+from farebox.batch.run_input import RunInput, read_input
+from farebox.batch.running import Work, explain, in_words, output
+from farebox.core.callers import Caller
 from farebox.core.errors import Refusal, gone
-from farebox.core.results import written
-from farebox.core.runs import RunInput, read_input
-from farebox.ports import Caller, ItemOutcome, PlatformUnreachable, Record
+from farebox.core.formats.table import FORMATS
+from farebox.core.runs import ItemOutcome, Record
+from farebox.ports import PlatformUnreachable
 from farebox.settings import Settings
 from farebox.stopping import on_stop
-from farebox.web.routes import FORMATS
-from farebox.working import Work, explain, in_words, output
 
 log = logging.getLogger("farebox.run")
 log.setLevel(logging.INFO)

@@ -12,22 +12,24 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from farebox.apify.client import Platform
-from farebox.apify.environment import ActorEnvironment
-from farebox.apify.local import ChargingLog, LocalStorage
+from farebox.actor.callers import PlatformCallers, Policy, Terms
+from farebox.actor.charging import ChargesRefused, Charging, take_over
+from farebox.actor.client import Platform
+from farebox.actor.environment import ActorEnvironment
+from farebox.actor.event_prices import EventPrices
+from farebox.actor.local_storage import ChargingLog, LocalStorage
+from farebox.actor.outbox import SqlOutbox
 from farebox.app import Hosted
-from farebox.charging import ChargesRefused, Charging, take_over
+from farebox.core.callers import User
 from farebox.core.charges import Carried, read_carried, write_carried
-from farebox.core.event_prices import EventPrices
 from farebox.core.money import EVENT_NANOS, format_usd
 from farebox.core.plans import BUILT_IN
+from farebox.core.runs import ItemOutcome, Record
 from farebox.identity.keys import PlansInForce
-from farebox.identity.platform import PlatformCallers, Policy, Terms
-from farebox.ports import Biller, ItemOutcome, PlatformUnreachable, Record, Upstream, User
+from farebox.ports import Biller, PlatformUnreachable, Upstream
 from farebox.reconcile import Reconciler
 from farebox.settings import Settings
 from farebox.store.books import SqlStore
-from farebox.store.outbox import SqlOutbox
 from farebox.store.prepare import sqlite_path
 
 log = logging.getLogger("farebox")

@@ -6,9 +6,10 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from farebox.actor.environment import ActorEnvironment
 from farebox.actor.hosting import Hosting
-from farebox.apify.environment import ActorEnvironment
-from farebox.apify.events import Event, listen
+from farebox.actor.probe import landing_page, standby
+from farebox.actor.system_events import Event, listen
 from farebox.app import App, Hosted
 from farebox.identity.keys import PlansInForce
 from farebox.ports import PlatformUnreachable, Upstream
@@ -16,7 +17,6 @@ from farebox.serving import listen as listen_at
 from farebox.serving import run
 from farebox.settings import Settings
 from farebox.store.books import SqlStore
-from farebox.web.standby import landing_page, standby
 
 MIGRATION_SECONDS = 10.0
 """How long a migration leaves where it does not say."""

@@ -7,9 +7,9 @@ import typer
 
 from farebox.accounts import Accounts
 from farebox.cli.session import AsJson, DatabaseUrl, fail, moment, print_json, print_table, us_of, with_books
-from farebox.core.ledger import Balance
+from farebox.core.books import Balance
+from farebox.core.callers import Account, Key, ManagementKey
 from farebox.core.money import format_usd, parse_usd
-from farebox.ports import Account, Key, ManagementKey
 from farebox.store.books import SqlStore
 
 account_app = typer.Typer(help="Who pays.", no_args_is_help=True)

@@ -16,20 +16,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from farebox.admission import Admission
 from farebox.app import SIMULATOR_URL_VARIABLE, running
-from farebox.batch import REPEATED, Batch, Totals
+from farebox.batch.entries import ORDERS_MAX, BatchOrder, BatchResult, read_entry, split_lines
+from farebox.batch.placing import REPEATED, Batch, Totals
+from farebox.batch.result_forms import ResultForm, fitted, written
 from farebox.cli.session import AsJson, DatabaseUrl, clear_errors, fail, print_json
-from farebox.core.batch import ORDERS_MAX, BatchOrder, BatchResult, read_entry, split_lines
+from farebox.core.callers import Caller
 from farebox.core.errors import Refusal
+from farebox.core.formats.table import FORMATS
 from farebox.core.headers import RequestHead
 from farebox.core.legible import leniently
 from farebox.core.money import format_usd, parse_usd
 from farebox.core.reading import UNREADABLE
-from farebox.core.results import ResultForm, fitted, written
-from farebox.ports import Caller
 from farebox.settings import Settings, load
+from farebox.simulator import server as simulator
 from farebox.store.prepare import take_up
-from farebox.upstream.simulator import server as simulator
-from farebox.web.routes import FORMATS
 
 
 def batch(

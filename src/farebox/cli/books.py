@@ -13,10 +13,9 @@ from farebox.cli.session import AsJson, DatabaseUrl, fail, moment, print_json, p
 from farebox.core.allowances import DAY_US, date_of, day_of
 from farebox.core.audit import Audit
 from farebox.core.audit import audit as run_audit
-from farebox.core.ledger import HoldRow, Transfer
+from farebox.core.books import LAST_US, Activity, HoldRow, Transfer
 from farebox.core.money import format_usd, is_readable_cost
 from farebox.core.usage import Cost, Nothing
-from farebox.ports import LAST_US, Activity
 from farebox.reconcile import NotOpen, decide, open_holds, take_up_orphans
 from farebox.store.books import SqlStore
 

@@ -10,7 +10,7 @@ from farebox.accounts import Accounts
 from farebox.cli.accounts import KeyNamed, Name
 from farebox.cli.session import AsJson, DatabaseUrl, fail, print_json, print_table, with_books
 from farebox.core.allowances import LIMIT_NAMES, Given, described, used
-from farebox.ports import Account, Key
+from farebox.core.callers import Account, Key
 from farebox.store.books import SqlStore
 
 LIFTED = "none"

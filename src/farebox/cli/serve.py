@@ -13,15 +13,15 @@ from farebox import __version__
 from farebox.accounts import Accounts, NotFound
 from farebox.app import SIMULATOR_URL_VARIABLE, App, open_store
 from farebox.cli.session import DatabaseUrl, clear_errors, fail, moment
-from farebox.core.ledger import HoldRow
+from farebox.core.books import HoldRow
 from farebox.core.money import format_usd, parse_usd
 from farebox.reconcile import take_up_orphans
 from farebox.serving import CannotListen, listen, run, stop_in_order
 from farebox.settings import OPENROUTER_KEY_VARIABLE, OPENROUTER_URL, Settings, load
+from farebox.simulator import server as simulator
+from farebox.simulator.app import BASE_PATH
 from farebox.store.prepare import prepare, shown
 from farebox.telemetry.watch import check as check_tracing
-from farebox.upstream.simulator import server as simulator
-from farebox.upstream.simulator.app import BASE_PATH
 
 DEMO_ACCOUNT = "demo"
 DEMO_USD = "5"

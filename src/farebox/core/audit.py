@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from farebox.core.allowances import PERIODS, SECOND_US, Allowance, began_us
-from farebox.core.charges import Charge
-from farebox.core.ledger import (
+from farebox.core.books import (
     CASH,
     FARES,
     Balance,
@@ -17,6 +16,7 @@ from farebox.core.ledger import (
     owners_of,
     settlement_id,
 )
+from farebox.core.charges import Charge
 from farebox.core.money import events_ceil, format_usd, is_readable_cost
 
 

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from farebox.core.ledger import HoldRow, settlement_id
+from farebox.core.books import HoldRow, settlement_id
 from farebox.core.reading import UNREADABLE
 
 CALL_EVENTS_MAX = 10_000_000

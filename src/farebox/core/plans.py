@@ -74,3 +74,13 @@ BUILT_IN: Mapping[str, Plan] = MappingProxyType(
         "free": Plan("free", 10 * EVENT_NANOS, answer_tokens_max=FREE_ANSWER_TOKENS_MAX),
     }
 )
+
+
+def difference(before: Mapping[str, Plan], after: Mapping[str, Plan]) -> str:
+    """Which plans are others, in words; empty where none is."""
+    named = {
+        "new": [name for name in after if name not in before],
+        "changed": [name for name, plan in after.items() if name in before and before[name] != plan],
+        "gone": [name for name in before if name not in after],
+    }
+    return "; ".join(f"{what}: {', '.join(sorted(names))}" for what, names in named.items() if names)

@@ -361,3 +361,10 @@ def _searching(rates: Rates, searches: Searches) -> Decimal:
     if rates.search and not searches.is_engine_named:
         return rates.search * searches.number
     return SEARCH_USD * searches.number + RESULT_USD * searches.results
+
+
+class KeptPrices(Struct, frozen=True):
+    """An upstream's model lists as they came, and when."""
+
+    bodies: tuple[bytes, ...]
+    read_us: int

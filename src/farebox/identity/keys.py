@@ -4,28 +4,23 @@ A key is 32 random bytes, so its SHA-256 is as hard to guess as the key and need
 looked up by equality: how long a look-up takes says something about the digest at most, from which nothing follows.
 """
 
-import hashlib
 import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 
-from farebox.core.errors import forbidden, unauthenticated
+from farebox.core.callers import Caller, PublishedPlans
+from farebox.core.errors import unauthenticated
 from farebox.core.headers import RequestHead
-from farebox.core.plans import Plan
+from farebox.core.keys import MANAGEMENT_PREFIX, PREFIX, TOKEN_LENGTH_MAX, caller_of_key, digest
+from farebox.core.plans import Plan, difference
 from farebox.identity.guesses import Guesses
-from farebox.ports import Account, BooksUnavailable, Caller, Directory, Key, PublishedPlans
+from farebox.ports import BooksUnavailable, Directory
 
 log = logging.getLogger("farebox")
 
-PREFIX = "sk-fb-"
-
-MANAGEMENT_PREFIX = "sk-fb-management-"
-"""Of keys that manage accounts and order nothing."""
 
 _SECRET_BYTES = 32
-TOKEN_LENGTH_MAX = 200
-"""No key is longer. What is, is not hashed."""
 
 CACHED_MAX = 100_000
 """Keys remembered in one process: about 100 MB at the very most."""
@@ -37,16 +32,6 @@ REVISION_SECONDS = 0.5
 def new_key(prefix: str = PREFIX) -> str:
     """A key to show once."""
     return prefix + secrets.token_urlsafe(_SECRET_BYTES)
-
-
-def digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode()).digest()
-
-
-def hint(key: str) -> str:
-    """What lists show of a key: enough to tell one's own keys apart, far too little to guess from."""
-    prefix = MANAGEMENT_PREFIX if key.startswith(MANAGEMENT_PREFIX) else PREFIX
-    return f"{key[: len(prefix) + 4]}...{key[-4:]}"
 
 
 class PlansInForce(Mapping[str, Plan]):
@@ -69,29 +54,6 @@ class PlansInForce(Mapping[str, Plan]):
 
     def __len__(self) -> int:
         return len(self._plans)
-
-
-def difference(before: Mapping[str, Plan], after: Mapping[str, Plan]) -> str:
-    """Which plans are others, in words; empty where none is."""
-    named = {
-        "new": [name for name in after if name not in before],
-        "changed": [name for name, plan in after.items() if name in before and before[name] != plan],
-        "gone": [name for name in before if name not in after],
-    }
-    return "; ".join(f"{what}: {', '.join(sorted(names))}" for what, names in named.items() if names)
-
-
-def caller_of_key(account: Account, key: Key, plans: Mapping[str, Plan]) -> Caller:
-    """Who calls with a key that is good. Raises Refusal 403: its account's plan is not known here."""
-    plan = plans.get(account.plan)
-    if plan is None:
-        raise forbidden(
-            f"The account's plan `{account.plan}` is not in this gateway's settings; its operator can add it"
-        )
-    for whose, limits in (("the account's limits", account.limits), ("the key's limits", key.limits)):
-        if limits.models is not None or limits.answer_tokens_max is not None:
-            plan = plan.narrowed(whose, limits)
-    return Caller(account, key, plan)
 
 
 class KeyCallers:

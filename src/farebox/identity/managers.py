@@ -1,10 +1,11 @@
 """Who manages accounts and keys: a class of credential of its own, with which nothing is ordered."""
 
+from farebox.core.callers import ManagementKey
 from farebox.core.errors import forbidden, unauthenticated
 from farebox.core.headers import RequestHead
+from farebox.core.keys import MANAGEMENT_PREFIX, PREFIX, TOKEN_LENGTH_MAX, digest
 from farebox.identity.guesses import Guesses
-from farebox.identity.keys import MANAGEMENT_PREFIX, PREFIX, TOKEN_LENGTH_MAX, digest
-from farebox.ports import Directory, ManagementKey
+from farebox.ports import Directory
 
 
 class Managers:

@@ -11,8 +11,9 @@ from typing import Self
 from msgspec.structs import replace
 
 from farebox.core.allowances import NO_LIMITS, PERIODS, Allowance, Limits, Period, began_us, owner_of
-from farebox.core.charges import Charge
-from farebox.core.ledger import (
+from farebox.core.books import (
+    LAST_US,
+    Activity,
     Balance,
     ChargedFare,
     Command,
@@ -20,8 +21,8 @@ from farebox.core.ledger import (
     HoldState,
     KeptAnswer,
     KeyUse,
+    NotEnded,
     Outcome,
-    Page,
     PlaceHold,
     TopUp,
     Transfer,
@@ -30,20 +31,12 @@ from farebox.core.ledger import (
     owners_of,
     settlement_id,
 )
+from farebox.core.callers import Account, Key, ManagementKey, PublishedPlans
+from farebox.core.charges import Charge
+from farebox.core.ledger import Page
+from farebox.core.pricing import KeptPrices
 from farebox.crash import crash_points
-from farebox.ports import (
-    LAST_US,
-    Account,
-    Activity,
-    BooksUnavailable,
-    KeptPrices,
-    Key,
-    ManagementKey,
-    NameTaken,
-    NotEnded,
-    PublishedPlans,
-    Snapshot,
-)
+from farebox.ports import BooksUnavailable, NameTaken, Snapshot
 from farebox.store import sql
 from farebox.store.desk import Desk
 from farebox.store.engine import Db, Engine, InDoubt

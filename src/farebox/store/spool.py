@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from farebox.core.ledger import KeptAnswer, Settle
+from farebox.core.books import KeptAnswer, Settle
 from farebox.core.reading import UNREADABLE
 from farebox.core.usage import Cost, Nothing, Unknown, Verdict
 from farebox.store.locks import is_free, take

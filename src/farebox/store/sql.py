@@ -8,20 +8,12 @@ import msgspec
 from msgspec.structs import astuple
 
 from farebox.core.allowances import DAY_US, NO_LIMITS, Allowance, Limits, Slot
+from farebox.core.books import FARES, FIRST_CALLER_ACCOUNT, Balance, ChargedFare, HoldRow, KeptAnswer, KeyUse, Transfer
+from farebox.core.callers import Account, Key, PublishedPlans
 from farebox.core.charges import Charge
-from farebox.core.ledger import (
-    FARES,
-    FIRST_CALLER_ACCOUNT,
-    Balance,
-    ChargedFare,
-    HoldRow,
-    KeptAnswer,
-    KeyUse,
-    Transfer,
-)
 from farebox.core.plans import Plan
+from farebox.core.pricing import KeptPrices
 from farebox.core.questions import FURTHEST_US
-from farebox.ports import Account, KeptPrices, Key, PublishedPlans
 
 Row = Sequence[Any]
 

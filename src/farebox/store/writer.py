@@ -10,7 +10,7 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from time import monotonic
 
-from farebox.core.ledger import Command, Outcome, PlaceHold
+from farebox.core.books import Command, Outcome, PlaceHold
 from farebox.deadlines import Deadlines
 from farebox.ports import BooksUnavailable
 from farebox.store.engine import ANSWER_SECONDS

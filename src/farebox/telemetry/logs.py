@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from farebox.core.money import format_usd
-from farebox.ports import Passage
+from farebox.core.passage import Passage
 from farebox.telemetry.metrics import outcome_of
 
 _STANDARD_ERROR = 2

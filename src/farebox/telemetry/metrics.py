@@ -16,8 +16,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
+from farebox.core.books import NotEnded
 from farebox.core.names import without_variants
-from farebox.ports import NotEnded, Passage
+from farebox.core.passage import Passage
 
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """Where workers share their counts. The library looks at it when it is first imported."""

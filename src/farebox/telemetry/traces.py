@@ -5,7 +5,7 @@ those of the GenAI semantic conventions; no prompt, no answer and no key is amon
 """
 
 from farebox import __version__
-from farebox.ports import Passage
+from farebox.core.passage import Passage
 from farebox.telemetry.metrics import outcome_of
 
 ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")

@@ -3,7 +3,8 @@
 import os
 from importlib.util import find_spec
 
-from farebox.ports import Passage, Telemetry
+from farebox.core.passage import Passage
+from farebox.ports import Telemetry
 from farebox.telemetry.logs import OrderLog
 from farebox.telemetry.metrics import Metrics
 from farebox.telemetry.traces import ENDPOINT_VARIABLES, Traces

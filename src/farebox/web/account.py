@@ -10,14 +10,15 @@ from starlette.types import Receive, Scope, Send
 
 from farebox.accounts import Accounts, Spending
 from farebox.core.allowances import Allowance, Period
+from farebox.core.books import Balance
+from farebox.core.callers import Caller
 from farebox.core.errors import invalid
-from farebox.core.ledger import Balance
 from farebox.core.money import EVENT_NANOS, format_usd
 from farebox.generations import Generations
-from farebox.ports import Caller, Callers
-from farebox.web.asgi import Endpoint, send_json
+from farebox.http.asgi import Endpoint, send_json
+from farebox.http.refusals import guarded
+from farebox.ports import Callers
 from farebox.web.callers import caller_of
-from farebox.web.refusals import guarded
 
 RESETS: dict[str | None, Period] = {"daily": "day", "weekly": "week", "monthly": "month", None: "total"}
 """When a limit begins anew, as OpenRouter says it."""

@@ -2,8 +2,9 @@
 
 from starlette.types import Scope
 
+from farebox.core.callers import Caller
 from farebox.core.headers import read_request_head
-from farebox.ports import Caller, Callers
+from farebox.ports import Callers
 
 
 async def caller_of(callers: Callers, scope: Scope) -> Caller:

@@ -7,17 +7,18 @@ import msgspec
 from msgspec import Raw, Struct
 from starlette.types import Receive, Scope, Send
 
-from farebox.catalog_cache import Catalog
+from farebox.catalog import Catalog
+from farebox.core.callers import Caller
 from farebox.core.errors import Refusal, invalid, unknown
 from farebox.core.formats import messages
 from farebox.core.listing import Listed
 from farebox.core.plans import Plan
 from farebox.core.reading import UNREADABLE
-from farebox.ports import Caller, Callers, Query
+from farebox.http.asgi import Endpoint, send_json
+from farebox.http.refusals import guarded
+from farebox.ports import Callers, Query
 from farebox.web.anthropic_models import described, is_anthropics, page_of
-from farebox.web.asgi import Endpoint, send_json
 from farebox.web.callers import caller_if_any, caller_of
-from farebox.web.refusals import guarded
 
 STALE_HEADER = (b"x-farebox-stale", b"true")
 """On a list that the upstream should have renewed by now and could not."""

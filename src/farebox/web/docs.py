@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 from starlette.types import Receive, Scope, Send
 
+from farebox.http.asgi import Endpoint, send_json, send_whole
+from farebox.http.refusals import guarded
 from farebox.web import openapi
-from farebox.web.asgi import Endpoint, send_json, send_whole
-from farebox.web.refusals import guarded
 
 _HTML_HEADERS = [
     (b"content-type", b"text/html; charset=utf-8"),

@@ -25,17 +25,19 @@ from farebox.core.allowances import (
     described,
     used,
 )
+from farebox.core.books import Activity, Balance
+from farebox.core.callers import Account, Key, ManagementKey
 from farebox.core.errors import Refusal, conflict, forbidden, invalid, unknown
 from farebox.core.headers import HeaderList, read_request_head
-from farebox.core.ledger import Balance
 from farebox.core.money import format_usd
 from farebox.core.reading import is_null
 from farebox.deadlines import Deadlines
+from farebox.http.asgi import JSON, Endpoint, send_whole
+from farebox.http.bodies import BodyBounds, read_body
+from farebox.http.refusals import guarded
 from farebox.identity.managers import Managers
-from farebox.ports import Account, Activity, Key, ManagementKey, NameTaken
+from farebox.ports import NameTaken
 from farebox.web.account import RESETS, iso, or_null, tightest, usage, usd
-from farebox.web.asgi import JSON, Endpoint, send_whole
-from farebox.web.bodies import BodyBounds, read_body
 from farebox.web.members import (
     Fields,
     amount_of,
@@ -49,7 +51,6 @@ from farebox.web.members import (
     text_of,
     whole_of,
 )
-from farebox.web.refusals import guarded
 
 PAGE = 100
 """Keys that OpenRouter lists at once."""

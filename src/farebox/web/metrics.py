@@ -8,10 +8,10 @@ from starlette.types import Receive, Scope, Send
 
 from farebox.core.errors import forbidden, unauthenticated
 from farebox.core.headers import read_request_head
+from farebox.http.asgi import Endpoint, send_whole
+from farebox.http.refusals import guarded
 from farebox.ports import Books, BooksUnavailable
 from farebox.telemetry.metrics import Metrics, exposition
-from farebox.web.asgi import Endpoint, send_whole
-from farebox.web.refusals import guarded
 
 _LOOPBACK = ("127.0.0.1", "::1")
 

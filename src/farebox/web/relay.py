@@ -6,17 +6,17 @@ import time
 from starlette.types import Receive, Scope, Send
 
 from farebox.answers import SHELVED, Answer, Replay, upstream_refusal
+from farebox.core.books import Settled
 from farebox.core.errors import Refusal, broken, error_type_of, too_many
 from farebox.core.formats import Format, Progress
 from farebox.core.headers import HeaderList, read_request_head
-from farebox.core.ledger import Settled
 from farebox.core.money import format_usd
 from farebox.crash import crash_point
 from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange, Request
-from farebox.web.asgi import JSON, Endpoint, send_body, send_whole, wait_until_gone
-from farebox.web.bodies import BodyBounds, read_body
-from farebox.web.refusals import BEGUN, guarded, refusal_of
+from farebox.http.asgi import JSON, Endpoint, send_body, send_whole, wait_until_gone
+from farebox.http.bodies import BodyBounds, read_body
+from farebox.http.refusals import BEGUN, guarded, refusal_of
 from farebox.web.waiting import WaitingCaller
 
 STOPPED_RETRY_SECONDS = 1

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
 import msgspec
 from starlette.applications import Starlette
@@ -16,43 +15,26 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from farebox.accounts import Accounts
 from farebox.admission import Admission
-from farebox.catalog_cache import Catalog
+from farebox.catalog import Catalog
 from farebox.core.errors import Refusal, invalid, unknown, wrong_method
-from farebox.core.formats import Format, chat, embeddings, messages, responses
+from farebox.core.formats.table import BASES, FORMATS, format_at
 from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange
 from farebox.generations import Generations
+from farebox.http.asgi import Endpoint, send_json
+from farebox.http.bodies import BodyBounds
+from farebox.http.refusals import RefusalResponse, guarded, refuse
+from farebox.platform.documents import ERRORS
+from farebox.platform.endpoints import RunApi
+from farebox.platform.runs import Runner
 from farebox.ports import Books, BooksUnavailable, Callers
-from farebox.runs import Runner
 from farebox.telemetry.metrics import Metrics
 from farebox.web import account, catalog, docs
-from farebox.web.asgi import Endpoint, send_json
-from farebox.web.bodies import BodyBounds
 from farebox.web.management import Management
-from farebox.web.mcp import Agents
+from farebox.web.mcp.endpoint import Agents
 from farebox.web.metrics import metrics
 from farebox.web.origins import shared_with
-from farebox.web.platform import ERRORS
-from farebox.web.refusals import ENVELOPE, RefusalResponse, guarded, refuse
 from farebox.web.relay import relay
-from farebox.web.runs import RunApi
-
-BASES = ("/api/v1", "/v1")
-"""OpenRouter's base, and the one OpenAI's and Anthropic's clients expect."""
-
-
-FORMATS: Mapping[str, Format] = MappingProxyType(
-    {"/chat/completions": chat, "/messages": messages, "/responses": responses, "/embeddings": embeddings}
-)
-"""The billable paths, and what is spoken there. A fifth format is a module and a line here."""
-
-
-_WIRES = {base + path: wire for path, wire in FORMATS.items() for base in BASES}
-
-
-def wire_at(path: str) -> Format:
-    """What is spoken at a path: what is not of one format speaks OpenRouter's envelope."""
-    return _WIRES.get(path, ENVELOPE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +91,7 @@ def app(services: Services) -> ASGIApp:
             scope["path"] = tidy(scope["path"])
         if services.hosts and scope["path"] not in _PROBES and _host_of(scope) not in services.hosts:
             refusal = invalid("host: this gateway is not known under that name")
-            return refuse(scope, receive, send, refusal, wire_at(scope["path"]))
+            return refuse(scope, receive, send, refusal, format_at(scope["path"]))
         return shared(scope, receive, send)
 
     return dispatch
@@ -218,7 +200,7 @@ async def _refuse_path(request: Request, error: Exception) -> Response:
         refusal = _nothing_at(path)
     if path.startswith("/v2/"):
         return RefusalResponse(replace(refusal, error_type=_PAGE_ERRORS[refusal.status]), ERRORS)
-    return RefusalResponse(refusal, wire_at(path))
+    return RefusalResponse(refusal, format_at(path))
 
 
 def _nothing_at(path: str) -> Refusal:

@@ -13,8 +13,8 @@ from starlette.types import Receive, Send
 
 from farebox.core.headers import HeaderList
 from farebox.deadlines import NEVER, Deadlines
+from farebox.http.asgi import EVENT_STREAM, JSON, send_body, send_start
 from farebox.ports import CallerGone
-from farebox.web.asgi import EVENT_STREAM, JSON, send_body, send_start
 
 HEAD_AFTER_SECONDS = 1.0
 """How long the head waits for a whole answer. From when the order was sent, so that a caller hears of an upstream that

@@ -1,0 +1,262 @@
+"""Charging: fares told to an outside biller, each once, whatever fails on the way.
+
+A fare comes into the outbox with the transaction that posts it. From there it is told under an idempotency key that
+stays the same, until the biller has counted it. Where that is uncertain for longer than the key stands, the biller is
+asked; what cannot be asked is flagged, never told twice.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from decimal import Decimal
+from time import monotonic
+from typing import Protocol, TypeVar
+
+from farebox.core.books import NoSuchRow, Outside, PlaceHold, Settle
+from farebox.core.charges import ASK_US, WINDOW_US, Carried, CarriedOrder, Charge
+from farebox.core.usage import Cost, Unknown
+from farebox.ports import Biller, BillerUnreachable, BooksUnavailable, Directory, Ledger, NotCounted, Outbox
+
+log = logging.getLogger("farebox")
+
+T = TypeVar("T")
+
+SUM_SECONDS = 1.0
+"""How long fares of one run are summed before they are told."""
+
+TOLD_SECONDS = 5.0
+"""How long an answer waits until its fare was told: as long as the platform's own Actors do."""
+
+CALLS_PER_SECOND = 55
+"""The platform answers 60 a second and run, others' included."""
+
+RETRY_FIRST_SECONDS = 0.5
+RETRY_LONGEST_SECONDS = 10.0
+
+
+class ChargesRefused(Exception):  # noqa: N818 - the word of the house
+    """The biller will take no charge of this run: nothing more may be served."""
+
+
+class Charging:
+    """Tells an outside biller. `counted_before` are the events that it had counted before these books began."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        biller: Biller,
+        counted_before: int = 0,
+        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        sum_seconds: float = SUM_SECONDS,
+        retry_seconds: float = RETRY_FIRST_SECONDS,
+    ) -> None:
+        self._outbox = outbox
+        self._biller = biller
+        self._counted_before = counted_before
+        self._now_us = now_us
+        self._sum_seconds = sum_seconds
+        self._retry_seconds = retry_seconds
+        self._pace = _Pace(CALLS_PER_SECOND)
+        self._woken = asyncio.Event()
+        self._beginning = asyncio.Lock()
+        self._going: dict[str, asyncio.Task[None]] = {}
+        self._waiting: dict[str, asyncio.Future[None]] = {}
+
+    async def run(self) -> None:
+        """Tell what comes into the outbox. Runs until cancelled.
+
+        Raises:
+            ChargesRefused: a charge of the run itself was refused.
+        """
+        try:
+            while True:
+                try:
+                    await self._begin()
+                except BooksUnavailable as error:
+                    log.error("charges wait for the books: %s", error)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._sum_seconds):
+                        await self._woken.wait()
+                self._woken.clear()
+        finally:
+            for task in self._going.values():
+                task.cancel()
+            if self._going:
+                await asyncio.wait(self._going.values())
+                self._going.clear()
+
+    async def told(self, transfer_id: str) -> None:
+        """Wait until the fare was told, or refused, and no longer than TOLD_SECONDS: it is told after that, too."""
+        waiting = self._waiting.setdefault(transfer_id, asyncio.get_running_loop().create_future())
+        self._woken.set()
+        try:
+            async with asyncio.timeout(TOLD_SECONDS):
+                await asyncio.shield(waiting)
+        except TimeoutError:
+            log.error("the fare of %s was not charged within %g s; it goes on being tried", transfer_id, TOLD_SECONDS)
+        finally:
+            self._waiting.pop(transfer_id, None)
+
+    async def flush(self, seconds: float) -> bool:
+        """Tell what is in the outbox, for so long at most; whether all was. Beside `run` or after it.
+
+        Raises:
+            ChargesRefused: a charge of the run itself was refused.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                while await _durably(self._begin):
+                    await asyncio.wait(self._going.values(), return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _begin(self) -> bool:
+        """Begin to tell whatever is due; whether anything is. Raises BooksUnavailable, ChargesRefused."""
+        async with self._beginning:
+            waiting = set(self._waiting)
+            due = await self._outbox.gather(self._now_us())
+            for charge in due:
+                if charge.id not in self._going:
+                    self._going[charge.id] = asyncio.create_task(self._carry(charge))
+            # Who waits for a charge that has ended already came too late to be told.
+            for transfer_id in waiting - self._going.keys() - {charge.id for charge in due}:
+                self._end_wait(transfer_id)
+            for charge_id, task in list(self._going.items()):
+                if task.done():
+                    del self._going[charge_id]
+                    task.result()
+        return bool(self._going)
+
+    async def _carry(self, charge: Charge) -> None:
+        try:
+            ended = await self._deliver(charge)
+        finally:
+            self._end_wait(charge.id)
+            self._woken.set()
+        if ended.state != "charged":
+            log.error("charge %s of %d events is %s: %s", charge.id, charge.count, ended.state, ended.said)
+        if ended.state == "refused" and not charge.charge_to:
+            raise ChargesRefused(f"the platform takes no charges of this run: {ended.said}")
+
+    def _end_wait(self, transfer_id: str) -> None:
+        if (waiting := self._waiting.get(transfer_id)) is not None and not waiting.done():
+            waiting.set_result(None)
+
+    async def _deliver(self, charge: Charge) -> Charge:
+        """Tell it, call by call, to its end."""
+        tries = 0
+        while charge.state == "due":
+            before = charge
+            try:
+                if (late_us := self._now_us() - charge.window_us) > WINDOW_US:
+                    charge = await self._asked(charge, (ASK_US - late_us) / 1_000_000)
+                else:
+                    await self._pace.turn()
+                    key, count = charge.call
+                    await self._biller.tell(key, count, charge.charge_to)
+                    charge = charge.told(self._now_us())
+            except NotCounted as error:
+                charge = charge.refused(str(error), self._now_us())
+            except BillerUnreachable as error:
+                log.warning("charge %s: %s", charge.id, error)
+                await asyncio.sleep(min(self._retry_seconds * 2**tries, RETRY_LONGEST_SECONDS))
+                tries += 1
+            if charge is not before:
+                tries = 0
+                await self._write(charge)
+        return charge
+
+    async def _asked(self, charge: Charge, wait_seconds: float) -> Charge:
+        """What became of a charge whose key stands no more. The charges of a run are told one after the other, so that
+        what was counted beside the others is this one's."""
+        if charge.charge_to:
+            return charge.unsure("the platform was not reached while its idempotency key stood", self._now_us())
+        await asyncio.sleep(wait_seconds)
+        counted = await self._biller.counted()
+        others = await _durably(self._outbox.counted)
+        return charge.asked(counted - others - self._counted_before, self._now_us())
+
+    async def _write(self, charge: Charge) -> None:
+        await _durably(lambda: self._outbox.change(charge))
+
+
+class Store(Ledger, Directory, Protocol):
+    """The books, as far as they are needed here."""
+
+
+async def take_over(carried: Carried, store: Store, outbox: Outbox) -> None:
+    """Put into these books what an earlier machine of the same run left; a second time changes nothing."""
+    settles = [_settle(order) for order in carried.orders]
+    known = [not isinstance(await store.carry_out(settle), NoSuchRow) for settle in settles]
+    # All are placed before any is settled: a fare above what the account has would keep the next from being placed.
+    for order, is_known in zip(carried.orders, known, strict=True):
+        if not is_known:
+            await store.carry_out(await _place(order, store))
+    for settle in settles:
+        await store.carry_out(settle)
+    await outbox.adopt(carried)
+
+
+async def _place(order: CarriedOrder, store: Store) -> PlaceHold:
+    hold = order.hold
+    account = await store.find_account(order.account)
+    if account is None:
+        account = await store.create_account(order.account, hold.plan, None, hold.created_us)
+    keys = await store.keys(account.id)
+    digest = f"carried over {account.id}".encode()
+    key = keys[0] if keys else await store.create_key(account.id, "carried over", digest, "", hold.created_us)
+    assert hold.charge_to is not None, hold
+    return PlaceHold(
+        hold.id,
+        account.id,
+        key.id,
+        wanted_nanos=0,
+        least_nanos=0,
+        plan=hold.plan,
+        event_price_nanos=hold.event_price_nanos,
+        model=hold.model,
+        streamed=hold.streamed,
+        created_us=hold.created_us,
+        outside=Outside(hold.charge_to, hold.charge_times or 1),
+    )
+
+
+def _settle(order: CarriedOrder) -> Settle:
+    hold = order.hold
+    return Settle(
+        hold.id,
+        Unknown("the machine that served it has gone") if order.cost is None else Cost(Decimal(order.cost)),
+        hold.ended_us or hold.created_us,
+        hold.generation_id,
+        hold.served_model,
+        hold.prompt_tokens,
+        hold.answer_tokens,
+    )
+
+
+async def _durably(work: Callable[[], Awaitable[T]]) -> T:
+    """Use the books, once they can be used."""
+    while True:
+        try:
+            return await work()
+        except BooksUnavailable as error:
+            log.error("charges wait for the books: %s", error)
+            await asyncio.sleep(RETRY_FIRST_SECONDS)
+
+
+class _Pace:
+    """So many turns a second, evenly."""
+
+    def __init__(self, per_second: float) -> None:
+        self._seconds = 1 / per_second
+        self._next = monotonic()
+
+    async def turn(self) -> None:
+        now = monotonic()
+        at = max(now, self._next)
+        self._next = at + self._seconds
+        if at > now:
+            await asyncio.sleep(at - now)

@@ -1,0 +1,142 @@
+"""What the platform tells an Actor by its environment. An empty variable is one that is not set.
+
+Names and meanings: Apify's documentation of an Actor's environment; several have an older name beside the present one.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from farebox.actor.event_prices import EventPrices, read_event_prices
+from farebox.core.money import parse_usd
+from farebox.core.reading import UNREADABLE
+
+EVENT = "openrouter-api-usage"
+"""What callers are charged: one for each $0.00001 of the upstream's cost."""
+
+API_URL = "https://api.apify.com"
+PORT = 4321
+
+
+class BadEnvironment(Exception):  # noqa: N818 - the word of the house
+    """Which variable is wrong, and what would be right."""
+
+
+class ActorEnvironment(Struct, frozen=True):
+    """One run, as its environment describes it. `user_is_paying` and `user_id` are of the user whose run it is."""
+
+    is_standby: bool
+    is_at_home: bool
+    is_test: bool
+    port: int
+    standby_url: str | None
+    token: str | None
+    api_url: str
+    public_api_url: str
+    user_id: str | None
+    user_is_paying: bool
+    run_id: str | None
+    dataset_id: str
+    store_id: str
+    input_key: str
+    storage: Path
+    events_url: str | None
+    timeout_at: float | None
+    limit_nanos: int | None
+    prices: EventPrices | None
+    has_prices: bool
+    counted: int
+
+
+def read_environment(variables: Mapping[str, str]) -> ActorEnvironment:
+    """Raises BadEnvironment."""
+
+    def value(*names: str) -> str | None:
+        return next((variables[name] for name in names if variables.get(name)), None)
+
+    def base(*names: str) -> str | None:
+        """Without the slash that some have at the end and some have not, and without the version."""
+        url = value(*names)
+        return None if url is None else url.rstrip("/").removesuffix("/v2")
+
+    api_url = base("APIFY_API_BASE_URL") or API_URL
+    pricing = value("APIFY_ACTOR_PRICING_INFO")
+    environment = ActorEnvironment(
+        is_standby=value("APIFY_META_ORIGIN") == "STANDBY",
+        is_at_home=(value("APIFY_IS_AT_HOME") or "").lower() in ("1", "true"),
+        is_test=(value("ACTOR_TEST_PAY_PER_EVENT") or "").lower() in ("1", "true"),
+        port=_port(value("ACTOR_WEB_SERVER_PORT", "ACTOR_STANDBY_PORT", "APIFY_CONTAINER_PORT")),
+        standby_url=base("ACTOR_STANDBY_URL", "ACTOR_WEB_SERVER_URL", "APIFY_CONTAINER_URL"),
+        token=value("APIFY_TOKEN"),
+        api_url=api_url,
+        public_api_url=base("APIFY_API_PUBLIC_BASE_URL") or api_url,
+        user_id=value("APIFY_USER_ID"),
+        user_is_paying=(value("APIFY_USER_IS_PAYING") or "").lower() in ("1", "true"),
+        run_id=value("ACTOR_RUN_ID", "APIFY_ACTOR_RUN_ID"),
+        dataset_id=value("ACTOR_DEFAULT_DATASET_ID", "APIFY_DEFAULT_DATASET_ID") or "default",
+        store_id=value("ACTOR_DEFAULT_KEY_VALUE_STORE_ID", "APIFY_DEFAULT_KEY_VALUE_STORE_ID") or "default",
+        input_key=value("ACTOR_INPUT_KEY", "APIFY_INPUT_KEY") or "INPUT",
+        storage=Path(value("APIFY_LOCAL_STORAGE_DIR", "CRAWLEE_STORAGE_DIR") or "storage"),
+        events_url=value("ACTOR_EVENTS_WEBSOCKET_URL", "APIFY_ACTOR_EVENTS_WS_URL"),
+        timeout_at=_moment(value("ACTOR_TIMEOUT_AT", "APIFY_TIMEOUT_AT")),
+        limit_nanos=_limit(value("ACTOR_MAX_TOTAL_CHARGE_USD")),
+        prices=_prices(pricing),
+        has_prices=pricing is not None,
+        counted=_counted(value("APIFY_CHARGED_ACTOR_EVENT_COUNTS")),
+    )
+    if environment.is_at_home and environment.is_test:
+        raise BadEnvironment("ACTOR_TEST_PAY_PER_EVENT: for runs on one's own machine; the platform charges for real")
+    if environment.is_at_home and None in (environment.token, environment.run_id, environment.user_id):
+        raise BadEnvironment("APIFY_TOKEN, ACTOR_RUN_ID, APIFY_USER_ID: a run has them, and one is missing")
+    return environment
+
+
+def _port(text: str | None) -> int:
+    if text is None:
+        return PORT
+    if not text.isascii() or not text.isdigit() or int(text) > 65_535:
+        raise BadEnvironment(f"ACTOR_WEB_SERVER_PORT: a port, not {text!r}")
+    return int(text)
+
+
+def _moment(text: str | None) -> float | None:
+    """Seconds since 1970. One that cannot be read is none: the platform keeps the time anyway."""
+    try:
+        return None if text is None else datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return None
+
+
+def _limit(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        # The platform writes a number as JSON does: 1e-05 may be among them.
+        return parse_usd(f"{Decimal(text):f}")
+    except (ValueError, ArithmeticError) as error:
+        raise BadEnvironment(f"ACTOR_MAX_TOTAL_CHARGE_USD: an amount in USD, not {text!r}") from error
+
+
+def _prices(text: str | None) -> EventPrices | None:
+    if text is None:
+        return None
+    try:
+        return read_event_prices(msgspec.json.decode(text, type=msgspec.Raw), EVENT)
+    except (*UNREADABLE, ValueError) as error:
+        raise BadEnvironment(f"APIFY_ACTOR_PRICING_INFO: {error}") from error
+
+
+def _counted(text: str | None) -> int:
+    if text is None:
+        return 0
+    try:
+        counts: Any = msgspec.json.decode(text)
+    except UNREADABLE as error:
+        raise BadEnvironment(f"APIFY_CHARGED_ACTOR_EVENT_COUNTS: {error}") from error
+    count = counts.get(EVENT, 0) if isinstance(counts, dict) else 0
+    return count if isinstance(count, int) and count >= 0 else 0

@@ -1,0 +1,92 @@
+"""A run on one's own machine: its storages as the platform's tools lay them out in a folder, and the charging log."""
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from farebox.actor.environment import EVENT
+from farebox.actor.outcomes import read_outcomes
+from farebox.core.runs import ItemOutcome, Record
+
+_SUFFIXES = {"application/json": ".json", "text/plain": ".txt", "text/html": ".html"}
+_NUMBERED = re.compile(r"\d{9}\.json")
+
+
+class LocalStorage:
+    """The default dataset and key-value store in `folder`, as `apify run` keeps them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._items = folder / "datasets" / "default"
+        self._records = folder / "key_value_stores" / "default"
+
+    async def record(self, key: str) -> Record | None:
+        for suffix in ("", *_SUFFIXES.values()):
+            path = self._records / f"{key}{suffix}"
+            if path.is_file():
+                content_type = next((kind for kind, end in _SUFFIXES.items() if end == suffix), "application/json")
+                return Record(key, content_type, path.read_bytes())
+        return None
+
+    async def put_record(self, record: Record) -> None:
+        self._records.mkdir(parents=True, exist_ok=True)
+        suffix = _SUFFIXES.get(record.content_type.partition(";")[0], "")
+        _put(self._records / f"{record.key}{suffix}", record.body)
+
+    async def push(self, item: bytes) -> None:
+        add_item(self._items, item)
+
+    async def outcomes(self) -> list[ItemOutcome]:
+        return read_outcomes(path.read_bytes() for path in _numbered(self._items))
+
+    async def say(self, message: str, *, is_last: bool) -> None:
+        """The log says the same."""
+
+
+class ChargingLog:
+    """Who is told of events where nobody is billed: a dataset beside the others, as the platform's SDK writes it."""
+
+    def __init__(self, folder: Path, event_price_usd: str) -> None:
+        self._items = folder / "datasets" / "charging-log"
+        self._price = msgspec.Raw(event_price_usd.encode())
+        self._keys = {str(item["idempotency_key"]): int(item["charged_count"]) for item in self._read()}
+
+    async def tell(self, key: str, count: int, charge_to: str) -> None:
+        if key in self._keys:
+            return
+        item = {
+            "event_name": EVENT,
+            "event_title": "OpenRouter usage",
+            "event_price_usd": self._price,
+            "charged_count": count,
+            "idempotency_key": key,
+            "timestamp": datetime.now(UTC).isoformat(),
+        }
+        add_item(self._items, msgspec.json.encode(item))
+        self._keys[key] = count
+
+    async def counted(self) -> int:
+        return sum(self._keys.values())
+
+    def _read(self) -> list[dict[str, Any]]:
+        return [msgspec.json.decode(path.read_bytes()) for path in _numbered(self._items)]
+
+
+def add_item(folder: Path, item: bytes) -> None:
+    """Number it, and put it behind the others."""
+    folder.mkdir(parents=True, exist_ok=True)
+    last = max((int(path.stem) for path in _numbered(folder)), default=0)
+    _put(folder / f"{last + 1:09}.json", item)
+
+
+def _numbered(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.json") if _NUMBERED.fullmatch(path.name))
+
+
+def _put(path: Path, body: bytes) -> None:
+    """All of it or nothing."""
+    draft = path.with_name(path.name + ".draft")
+    draft.write_bytes(body)
+    draft.replace(path)

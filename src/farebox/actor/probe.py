@@ -1,0 +1,83 @@
+"""What an Actor's server has around the gateway: the readiness probe, a page at its root, a token in the query."""
+
+from html import escape
+from urllib.parse import parse_qsl, urlencode
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from farebox.http.asgi import send_whole
+
+PROBE = b"x-apify-container-server-readiness-probe"
+_BEARER = b"x-apify-authorization"
+
+_TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
+_HTML = [
+    (b"content-type", b"text/html; charset=utf-8"),
+    (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'"),
+]
+
+
+def standby(app: ASGIApp, page: str) -> ASGIApp:
+    """The gateway as a Standby Actor's server."""
+    body = page.encode()
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = scope["headers"]
+        if any(name == PROBE for name, _ in headers):
+            await send_whole(send, 200, _TEXT, b"ok")
+        elif scope["path"] == "/" and scope["method"] in ("GET", "HEAD"):
+            await send_whole(send, 200, _HTML, body)
+        else:
+            await app(_with_token(scope), receive, send)
+
+    return serve
+
+
+def _with_token(scope: Scope) -> Scope:
+    """The token where the gateway looks for it. It stays in no query that anything writes down."""
+    query: bytes = scope["query_string"]
+    names = {name for name, _ in scope["headers"]}
+    if b"token=" not in query and _BEARER not in names:
+        return scope
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    tokens = [f"Bearer {value}".encode() for name, value in pairs if name == "token" and value]
+    tokens += [value for name, value in scope["headers"] if name == _BEARER]
+    rest = urlencode([(name, value) for name, value in pairs if name != "token"]).encode()
+    added = [(b"authorization", tokens[0])] if tokens and b"authorization" not in names else []
+    return {**scope, "query_string": rest, "headers": [*scope["headers"], *added]}
+
+
+def landing_page(url: str, document_url: str) -> str:
+    """How to use the server at `url`."""
+    base = f"{url.rstrip('/')}/api/v1"
+    example = f"""curl {base}/chat/completions \\
+  -H "Authorization: Bearer $APIFY_TOKEN" -H "Content-Type: application/json" \\
+  -d '{{"model": "openrouter/auto", "messages": [{{"role": "user", "content": "Hello"}}]}}'"""
+    rows = "".join(
+        f"<tr><td>{escape(what)}</td><td><code>{escape(where)}</code></td></tr>"
+        for what, where in (
+            ("OpenRouter and OpenAI SDKs, base URL", base),
+            ("Anthropic SDK and Claude Code, base URL", f"{url.rstrip('/')}/api"),
+            ("Tools for agents (MCP)", f"{url.rstrip('/')}/mcp"),
+        )
+    )
+    return f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>Farebox</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 3rem auto; padding: 0 1rem; color: #1b1f24;
+  background: #fff; }}
+pre, code {{ font: .9rem ui-monospace, monospace; background: #f3f5f7; border-radius: 4px; }}
+pre {{ padding: .8rem; overflow-x: auto; }} code {{ padding: .1rem .3rem; overflow-wrap: anywhere; }}
+table {{ border-collapse: collapse; }}
+td {{ border-top: 1px solid #d0d7de; padding: .4rem .8rem .4rem 0; vertical-align: top; }}
+@media (prefers-color-scheme: dark) {{
+  body {{ color: #e6edf3; background: #0d1117; }} pre, code {{ background: #1c2129; }} a {{ color: #6cb6ff; }} }}
+</style></head><body>
+<h1>Any model, one token</h1>
+<p>This Actor is a server: it speaks OpenRouter's API, and charges what OpenRouter charges, rounded up to $0.00001, as
+events of your run. Your Apify token is the key.</p>
+<pre>{escape(example)}</pre>
+<table>{rows}</table>
+<p>See <a href="{escape(document_url)}">what it answers</a>.</p>
+</body></html>
+"""

@@ -1,1 +1,0 @@
-"""The Apify platform, from inside an Actor run."""

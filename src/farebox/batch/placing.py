@@ -1,0 +1,246 @@
+"""Batches: many orders of one caller, served a few at a time through the one exchange, each paid for once however often
+the batch is begun again."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from msgspec import Struct
+
+from farebox.answers import ANSWER_CAP_HEADER, upstream_refusal
+from farebox.batch.entries import BatchOrder, BatchResult, answered, refused
+from farebox.core.books import Transfer
+from farebox.core.callers import Caller
+from farebox.core.errors import BROKEN_STATUS, Refusal, too_many, unaffordable
+from farebox.core.formats import Format
+from farebox.core.headers import RequestHead
+from farebox.core.intake import read_order
+from farebox.core.money import add_exact, format_usd
+from farebox.core.pricing import ceiling
+from farebox.exchange import Exchange, Prices, Request
+from farebox.ports import Books, BooksUnavailable, Callers
+
+CONCURRENCY_MAX = 64
+
+TRIES_MAX = 6
+"""How often an order is sent that nobody took up: some two minutes in all."""
+
+BOOKS_RETRY_SECONDS = 5
+
+RETRY_FIRST_SECONDS = 1.0
+RETRY_LONGEST_SECONDS = 60.0
+
+REPEATED = frozenset({408, 429, 500, 502, 503, 504, 529})
+"""Refusals of orders that were not taken up and cost nothing, and may be served a little later; with `Retry-After` 409,
+too: the order is still being answered."""
+
+_MAY_HAVE_COST = frozenset({BROKEN_STATUS, 410})
+
+Begin = Callable[[BatchOrder], Awaitable[None]]
+Tell = Callable[[BatchResult], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Totals:
+    """How far a batch is."""
+
+    orders: int = 0
+    served: int = 0
+    failed: int = 0
+    events: int = 0
+    fare_nanos: int = 0
+    cost: Decimal = field(default_factory=Decimal)
+
+    def add(self, status: int, cost_usd: str | None, events: int | None, fare_nanos: int) -> None:
+        """One order more."""
+        self.orders += 1
+        self.served += status == 200
+        self.failed += status != 200
+        self.events += events or 0
+        self.fare_nanos += fare_nanos
+        if cost_usd is not None:
+            self.cost = add_exact(self.cost, Decimal(cost_usd))
+
+
+class Serving(Struct, frozen=True):
+    """What whole orders are served with."""
+
+    exchange: Exchange
+    callers: Callers
+    prices: Prices
+    books: Books
+    wires: Mapping[str, Format]
+
+
+class Placed(Struct, frozen=True):
+    """A whole order that was answered. `end` charges its fare, and is None while what it cost is not known;
+    `answer_cap` is there where the answer's cap was lowered."""
+
+    generation_id: str | None
+    body: bytes
+    end: Transfer | None
+    answer_cap: int | None = None
+
+
+async def place(serving: Serving, caller: Caller, path: str, body: bytes, idempotency_key: bytes = b"") -> Placed:
+    """Serve one whole order as its endpoint would.
+
+    Raises:
+        Refusal: it was not served; an upstream's refusal, too.
+    """
+
+    async def read_body() -> bytes:
+        return body
+
+    wire = serving.wires[path]
+    request = Request(path, wire, RequestHead(idempotency_key=idempotency_key), read_body, caller)
+    try:
+        async with serving.exchange.open(request) as answer:
+            said = await answer.read()
+    except BooksUnavailable as error:
+        raise too_many(f"Try again shortly: {error}", BOOKS_RETRY_SECONDS) from error
+    if answer.is_refusal:
+        raise upstream_refusal(answer, wire.typed_refusal(answer.status, said))
+    headers = dict(answer.headers)
+    generation_id = headers.get(b"x-generation-id", b"").decode() or None
+    cap = headers.get(ANSWER_CAP_HEADER)
+    end = await _fare(serving.books, caller, generation_id)
+    return Placed(generation_id, said, end, None if cap is None else int(cap))
+
+
+async def _fare(books: Books, caller: Caller, generation_id: str | None) -> Transfer | None:
+    """The fare as it stands in the books: an answer that was kept was paid for when it came."""
+    if generation_id is None:
+        return None
+    try:
+        found = await books.generation(caller.account.id, generation_id)
+    except BooksUnavailable:
+        return None  # it was answered: that it cannot be looked up now must not look like a failure
+    end = found[1] if found is not None else None
+    return end if end is not None and end.is_fare else None
+
+
+class Batch:
+    """One batch, begun once or again. Its `name` is its own, and the same each time it is begun.
+
+    Orders that could make it cost more than `limit_nanos` are refused with 402; `totals` is what became of the others.
+    """
+
+    def __init__(
+        self,
+        serving: Serving,
+        who: Callable[[], Awaitable[Caller]],
+        name: str,
+        concurrency: int,
+        limit_nanos: int | None = None,
+        totals: Totals | None = None,
+    ) -> None:
+        self._serving = serving
+        self._who = who
+        self._name = name
+        self._concurrency = min(concurrency, CONCURRENCY_MAX)
+        self._limit_nanos = limit_nanos
+        self.totals = totals or Totals()
+        self._spent_nanos = self.totals.fare_nanos
+        self._held_nanos = 0
+        self._has_settled = asyncio.Condition()
+        self._is_stopped = False
+
+    def stop(self) -> None:
+        """Begin no more orders; those that were begun are served to their end."""
+        self._is_stopped = True
+
+    async def run(self, orders: Iterable[BatchOrder], tell: Tell, begin: Begin | None = None) -> None:
+        """Serve each order and tell what became of it, as soon as that is known; `begin` comes before it is placed.
+
+        Raises:
+            Refusal: 401, the caller is nobody.
+            BooksUnavailable: nobody can be looked up.
+        """
+        await self._who()
+        waiting = iter(orders)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._concurrency):
+                group.create_task(self._work(waiting, tell, begin))
+
+    async def _work(self, waiting: Iterator[BatchOrder], tell: Tell, begin: Begin | None) -> None:
+        for order in waiting:
+            if self._is_stopped:
+                return
+            if begin is not None:
+                await begin(order)
+            result, fare_nanos = await self._result(order)
+            self.totals.add(result.status, result.cost_usd, result.fare_events, fare_nanos)
+            await tell(result)
+
+    async def _result(self, order: BatchOrder) -> tuple[BatchResult, int]:
+        """What became of an order, and the fare in nano-dollars."""
+        try:
+            if order.refusal is not None:
+                raise order.refusal
+            held_nanos = await self._set_aside(order)
+            fare_nanos = 0
+            try:
+                placed = await self._served(order)
+                fare_nanos = placed.end.amount_nanos if placed.end is not None else held_nanos
+            except Refusal as refusal:
+                fare_nanos = held_nanos if refusal.status in _MAY_HAVE_COST else 0
+                raise
+            finally:
+                await self._settle(held_nanos, fare_nanos)
+        except Refusal as refusal:
+            return refused(order, refusal), 0
+        charged_nanos = placed.end.amount_nanos if placed.end is not None else 0
+        return answered(order, placed.generation_id, placed.body, placed.end, placed.answer_cap), charged_nanos
+
+    async def _set_aside(self, order: BatchOrder) -> int:
+        """What the order can cost, within the batch's own limit. Waits where orders on their way may leave enough."""
+        if self._limit_nanos is None:
+            return 0
+        caller = await self._who()
+        prices = self._serving.prices.current()
+        asked = read_order(order.body, self._serving.wires[order.path], caller.plan, prices.names)
+        most = ceiling(asked.asked, asked.answer_tokens, prices).fare_nanos(caller.plan)
+        async with self._has_settled:
+            while self._held_nanos and self._spent_nanos + self._held_nanos + most > self._limit_nanos:
+                await self._has_settled.wait()
+            left = self._limit_nanos - self._spent_nanos - self._held_nanos
+            if most > left:
+                raise unaffordable(
+                    f"This order can cost up to ${format_usd(most)}, and ${format_usd(max(0, left))} of what the batch"
+                    f" may cost (${format_usd(self._limit_nanos)}) is left",
+                    ceiling_usd=format_usd(most),
+                    available_usd=format_usd(max(0, left)),
+                )
+            self._held_nanos += most
+        return most
+
+    async def _settle(self, held_nanos: int, fare_nanos: int) -> None:
+        """What is not known yet counts as what was set aside for it."""
+        async with self._has_settled:
+            self._held_nanos -= held_nanos
+            self._spent_nanos += fare_nanos
+            self._has_settled.notify_all()
+
+    async def _served(self, order: BatchOrder) -> Placed:
+        key = f"{self._name}/{order.number}".encode()
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                return await place(self._serving, await self._who(), order.path, order.body, key)
+            except Refusal as refusal:
+                wait_seconds = _wait_seconds(refusal, tries)
+                if wait_seconds is None or tries == TRIES_MAX or self._is_stopped:
+                    raise
+                await asyncio.sleep(wait_seconds)
+
+
+def _wait_seconds(refusal: Refusal, tries: int) -> float | None:
+    """None where trying again mends nothing, or may cost twice."""
+    told = refusal.headers.get("retry-after", "")
+    after = float(told) if told.isdigit() else None
+    if refusal.status not in REPEATED and (refusal.status != 409 or after is None):
+        return None
+    return min(after if after is not None else RETRY_FIRST_SECONDS * 2 ** (tries - 1), RETRY_LONGEST_SECONDS)

@@ -1,0 +1,342 @@
+"""What stands in the books: rows, the commands that change them, and what comes of a command. `core.ledger` has the
+rules."""
+
+from decimal import Decimal
+from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from farebox.core.allowances import Exceeded, Period, owner_of
+from farebox.core.usage import Verdict
+
+CASH = 0
+"""The account top-ups come from: what the operator was paid outside."""
+
+
+FARES = 1
+"""The account fares go to."""
+
+
+FIRST_CALLER_ACCOUNT = 2
+
+
+TransferKind = Literal["top-up", "hold", "post", "void", "adjustment"]
+
+
+HoldState = Literal["pending", "open", "posted", "voided"]
+
+
+class Transfer(Struct, frozen=True):
+    """One movement. `hold_id` on what places or ends a hold; cost, events and price on what charges a fare; `note` is
+    an operator's, and on every adjustment."""
+
+    id: str
+    kind: TransferKind
+    debit_account: int
+    credit_account: int
+    amount_nanos: int
+    created_us: int
+    hold_id: str | None = None
+    cost: Decimal | None = None
+    events: int | None = None
+    event_price_nanos: int | None = None
+    over_hold_nanos: int = 0
+    note: str | None = None
+
+    @property
+    def is_fare(self) -> bool:
+        """Whether it charges what an order cost."""
+        return self.cost is not None
+
+
+class Balance(Struct, frozen=True):
+    """An account's projection. `limit_nanos` is how far below zero it may go: 0 prepaid, None without limit.
+
+    `overdrawn_nanos` is how far fares above their holds took it beyond that; nothing can be held until it is made good.
+    """
+
+    account_id: int
+    credits_nanos: int
+    debits_nanos: int
+    pending_nanos: int
+    limit_nanos: int | None
+    overdrawn_nanos: int = 0
+
+    @property
+    def balance_nanos(self) -> int:
+        """Paid in less fares posted."""
+        return self.credits_nanos - self.debits_nanos
+
+    @property
+    def available_nanos(self) -> int | None:
+        """What may still be held; None without limit."""
+        return None if self.limit_nanos is None else self.balance_nanos + self.limit_nanos - self.pending_nanos
+
+    def moved(self, credits_nanos: int = 0, debits_nanos: int = 0, pending_nanos: int = 0) -> "Balance":
+        after = replace(
+            self,
+            credits_nanos=self.credits_nanos + credits_nanos,
+            debits_nanos=self.debits_nanos + debits_nanos,
+            pending_nanos=self.pending_nanos + pending_nanos,
+        )
+        available = after.available_nanos
+        overdrawn = 0 if available is None else max(0, -available)
+        return after if overdrawn == after.overdrawn_nanos else replace(after, overdrawn_nanos=overdrawn)
+
+
+class HoldRow(Struct, frozen=True):
+    """One order's life in the books, and the record of the generation it became.
+
+    While it is open, `ask_us` is when the upstream is next asked what it cost, None when nobody will ask again; `asks`
+    counts the questions. `charge_to` and `charge_times` as in `Outside`, None where nobody outside is told.
+    `reserved_tokens` are those counted in advance, where tokens are limited.
+    """
+
+    id: str
+    account_id: int
+    key_id: int
+    worker: str
+    state: HoldState
+    amount_nanos: int
+    plan: str
+    event_price_nanos: int
+    model: str
+    streamed: bool
+    created_us: int
+    generation_id: str | None = None
+    served_model: str | None = None
+    prompt_tokens: int | None = None
+    answer_tokens: int | None = None
+    reason: str | None = None
+    ended_us: int | None = None
+    asks: int = 0
+    ask_us: int | None = None
+    charge_to: str | None = None
+    charge_times: int | None = None
+    reserved_tokens: int | None = None
+
+    @property
+    def is_unresolved(self) -> bool:
+        """Whether nobody will be asked what it cost any more: an operator must decide."""
+        return self.state == "open" and self.ask_us is None
+
+
+class Outside(Struct, frozen=True):
+    """That an outside biller charges the caller: under the id of the caller's request, or, where that is empty, with
+    the run that serves it; and how many of its events stand for one of ours."""
+
+    charge_to: str = ""
+    times: int = 1
+
+
+class ChargedFare(Struct, frozen=True):
+    """A fare that the outside biller is to be told: so many of its events. `charge_id` is the charge it became part
+    of."""
+
+    transfer_id: str
+    charge_to: str
+    count: int
+    charge_id: str | None = None
+
+
+class Repeatable(Struct, frozen=True):
+    """What makes an order recognizable when it is sent again: digests of the caller's idempotency key, and of what was
+    asked under it."""
+
+    key_digest: bytes
+    order_digest: bytes
+
+
+class KeyUse(Struct, frozen=True):
+    """The order that was placed under an account's idempotency key. `created_us` is the order's."""
+
+    account_id: int
+    key_digest: bytes
+    order_digest: bytes
+    hold_id: str
+    created_us: int
+
+
+class KeptAnswer(Struct, frozen=True):
+    """A whole answer's body, or a stream's, kept to be given again."""
+
+    hold_id: str
+    content_type: str
+    body: bytes
+
+
+KEY_LIFE_US = 24 * 3600 * 1_000_000
+"""How long an idempotency key stands for its order."""
+
+
+class TopUp(Struct, frozen=True):
+    """Pay money into an account. The id makes it idempotent: it stands for one amount to one account."""
+
+    id: str
+    account_id: int
+    amount_nanos: int
+    created_us: int
+    note: str | None = None
+
+
+class PlaceHold(Struct, frozen=True):
+    """Set money aside: `wanted_nanos` if the account has them and limits leave them, what there is down to
+    `least_nanos` otherwise; and the same for the tokens that the order may become, where they are limited.
+
+    Nothing is set aside where `repeatable` names an order that was placed before. Rates are those of orders: what
+    `is_order` denies is bound by money alone.
+    """
+
+    id: str
+    account_id: int
+    key_id: int
+    wanted_nanos: int
+    least_nanos: int
+    plan: str
+    event_price_nanos: int
+    model: str
+    streamed: bool
+    created_us: int
+    repeatable: Repeatable | None = None
+    outside: Outside | None = None
+    wanted_tokens: int = 0
+    least_tokens: int = 0
+    is_order: bool = True
+
+
+class NameGeneration(Struct, frozen=True):
+    """Write down under which id the upstream knows the order."""
+
+    hold_id: str
+    generation_id: str
+
+
+class Settle(Struct, frozen=True):
+    """End a hold as the verdict says, complete the generation's record, and keep the answer where one is to be kept.
+
+    `decision` is the reason of an operator whose verdict it is.
+    """
+
+    hold_id: str
+    verdict: Verdict
+    created_us: int
+    generation_id: str | None = None
+    served_model: str | None = None
+    prompt_tokens: int | None = None
+    answer_tokens: int | None = None
+    answer: KeptAnswer | None = None
+    decision: str | None = None
+
+
+class AskLater(Struct, frozen=True):
+    """The upstream was asked what an open hold cost, and had no answer: ask again at `ask_us`, or never."""
+
+    hold_id: str
+    ask_us: int | None
+    reason: str
+
+
+Command = TopUp | PlaceHold | NameGeneration | Settle | AskLater
+
+
+class Done(Struct, frozen=True):
+    """A top-up or a generation's name is in the books; `is_repeat` where the top-up was before."""
+
+    is_repeat: bool = False
+
+
+class OtherTopUp(Struct, frozen=True):
+    """The id stands for another top-up; nothing was paid in."""
+
+    transfer: Transfer
+
+
+class Held(Struct, frozen=True):
+    """The money is set aside. `tokens` is what the order may become, where tokens are limited."""
+
+    amount_nanos: int
+    tokens: int | None = None
+
+
+class Repeated(Struct, frozen=True):
+    """The caller's idempotency key stands for an order already: how that one stands, and whether this is the same."""
+
+    hold: HoldRow
+    is_same: bool
+
+
+class NotCovered(Struct, frozen=True):
+    """The account cannot cover the least that was asked, or a limit does not leave it (`owner`'s, for a period);
+    nothing was set aside."""
+
+    available_nanos: int
+    owner: str | None = None
+    period: Period | None = None
+
+
+class Settled(Struct, frozen=True):
+    """How the hold stands after settling. Events and fare where it was posted, None where it was not."""
+
+    state: HoldState
+    events: int | None = None
+    fare_nanos: int | None = None
+
+
+class NoSuchRow(Struct, frozen=True):
+    """The command names an account or a hold that is not in the books."""
+
+    name: str
+
+
+Outcome = Done | OtherTopUp | Held | Repeated | NotCovered | Exceeded | Settled | NoSuchRow
+
+
+def settlement_id(hold_id: str) -> str:
+    """The id of the one transfer that ends a hold."""
+    return f"{hold_id}-end"
+
+
+def charged_fare(hold: HoldRow, events: int) -> ChargedFare | None:
+    """What an outside biller is told of a fare of so many events."""
+    if hold.charge_to is None or hold.charge_times is None or not events:
+        return None
+    return ChargedFare(settlement_id(hold.id), hold.charge_to, events * hold.charge_times)
+
+
+def owners_of(account_id: int, key_id: int) -> tuple[str, str]:
+    """Whose allowances an order counts against."""
+    return owner_of("account", account_id), owner_of("key", key_id)
+
+
+def account_of(command: Command) -> int | None:
+    return command.account_id if isinstance(command, TopUp | PlaceHold) else None
+
+
+def hold_of(command: Command) -> str | None:
+    return command.hold_id if isinstance(command, NameGeneration | Settle | AskLater) else None
+
+
+class Activity(Struct, frozen=True):
+    """What orders of one UTC day (since 1970) and one model came to. `model` is the one asked, `served_model` the one
+    that answered."""
+
+    day: int
+    model: str
+    served_model: str
+    requests: int
+    fares_nanos: int
+    prompt_tokens: int
+    answer_tokens: int
+
+
+class NotEnded(Struct, frozen=True):
+    """How many holds have not ended: pending, open and to be asked about, open and to be decided by an operator."""
+
+    pending: int
+    open: int
+    unresolved: int
+
+
+LAST_US = 2**62
+"""Later than any moment in the books."""

@@ -1,0 +1,1 @@
+"""Bytes in and out: what every endpoint is served with."""

@@ -1,0 +1,149 @@
+"""Reading a request's body within bounds: of bytes, also unpacked, and of time."""
+
+import zlib
+from dataclasses import dataclass
+
+import brotli
+from starlette.types import Receive, Scope
+
+from farebox.core.errors import invalid, too_large, too_slow, wrong_type
+from farebox.core.headers import RequestHead
+from farebox.core.reading import without_bom
+from farebox.deadlines import Deadlines
+from farebox.http.asgi import BODY_IS_READ
+from farebox.ports import CallerGone
+
+_JSON = b"application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class BodyBounds:
+    """How long a request body may be, in bytes and seconds."""
+
+    bytes_max: int
+    seconds: float
+
+
+_ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
+_RAW_DEFLATE = -zlib.MAX_WBITS
+
+
+async def read_body(
+    scope: Scope,
+    receive: Receive,
+    head: RequestHead,
+    bytes_max: int,
+    seconds: float,
+    deadlines: Deadlines,
+    *,
+    any_type: bool = False,
+) -> bytes:
+    """A request's whole body, unpacked; JSON without a byte order mark.
+
+    Raises:
+        Refusal: 415, it is not JSON (unless `any_type`) or packed in another way than gzip, deflate or brotli; 413, it
+            is longer than `bytes_max`; 408, it took longer than `seconds`; 400, it cannot be unpacked.
+        CallerGone: it will not come.
+    """
+    if not any_type and head.media_type not in (_JSON, b"") and not head.media_type.endswith(b"+json"):
+        raise wrong_type(
+            f"content-type: send application/json, not {head.media_type[:80].decode('latin-1')!r}"
+            " (curl needs `-H 'Content-Type: application/json'`)"
+        )
+    if head.encoding not in (b"", b"identity", b"gzip", b"x-gzip", b"deflate", b"br"):
+        raise wrong_type(
+            f"content-encoding: send gzip, deflate, br or none, not {head.encoding[:80].decode('latin-1')!r}"
+        )
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and int(value) > bytes_max:
+            raise too_large(f"The body has {int(value)} bytes; at most {bytes_max} are read")
+    unpacker = _unpacker(head.encoding, bytes_max)
+    try:
+        async with deadlines.within(seconds):
+            body = await _collect(receive, bytes_max, unpacker)
+    except TimeoutError as error:
+        raise too_slow(f"The body did not arrive within {seconds:g} s") from error
+    scope[BODY_IS_READ] = True
+    return body if any_type else without_bom(body)
+
+
+def _unpacker(encoding: bytes, bytes_max: int) -> "_Unpacker | _BrotliUnpacker | None":
+    if encoding in (b"", b"identity"):
+        return None
+    return _BrotliUnpacker(bytes_max) if encoding == b"br" else _Unpacker(bytes_max)
+
+
+async def _collect(receive: Receive, bytes_max: int, unpacker: "_Unpacker | _BrotliUnpacker | None") -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise CallerGone
+        part: bytes = message.get("body", b"")
+        is_last = not message.get("more_body", False)
+        if unpacker is not None:
+            part = unpacker.feed(part)
+        size += len(part)
+        if size > bytes_max:
+            raise too_large(f"The body is longer than {bytes_max} bytes")
+        if is_last:
+            if unpacker is not None:
+                unpacker.finish()
+            return b"".join((*parts, part)) if parts else part
+        parts.append(part)
+
+
+class _Unpacker:
+    """Gzip, or deflate with or without its header (clients send both), never to more than a byte over the bound."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._room = bytes_max + 1
+        self._inflate: zlib._Decompress | None = None
+
+    def feed(self, part: bytes) -> bytes:
+        if not part or self._room <= 0:
+            return b""
+        if self._inflate is None:
+            has_header = part[0] == 0x1F or part[0] & 0x0F == 8
+            self._inflate = zlib.decompressobj(_ZLIB_OR_GZIP if has_header else _RAW_DEFLATE)
+        try:
+            unpacked = self._inflate.decompress(part, self._room)
+        except zlib.error as error:
+            raise invalid(f"content-encoding: the body cannot be unpacked ({error})") from error
+        if self._inflate.unused_data:
+            raise invalid("content-encoding: something follows the packed body's end")
+        self._room -= len(unpacked)
+        return unpacked
+
+    def finish(self) -> None:
+        if self._inflate is None or (self._room > 0 and not self._inflate.eof):
+            raise invalid("content-encoding: the packed body ends too early")
+
+
+class _BrotliUnpacker:
+    """Brotli, within the same bound."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._room = bytes_max + 1
+        self._inflate = brotli.Decompressor()
+
+    def feed(self, part: bytes) -> bytes:
+        unpacked: list[bytes] = []
+        try:
+            if part and self._inflate.is_finished():
+                raise invalid("content-encoding: something follows the packed body's end")
+            while self._room > 0 and (part or not self._inflate.can_accept_more_data()):
+                piece: bytes = self._inflate.process(part, output_buffer_limit=self._room)
+                part = b""
+                self._room -= len(piece)
+                unpacked.append(piece)
+                if self._inflate.is_finished():
+                    break
+        except brotli.error as error:
+            raise invalid(f"content-encoding: the body cannot be unpacked ({error})") from error
+        return b"".join(unpacked)
+
+    def finish(self) -> None:
+        if self._room > 0 and not self._inflate.is_finished():
+            raise invalid("content-encoding: the packed body ends too early")

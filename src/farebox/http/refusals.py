@@ -1,0 +1,79 @@
+"""A refusal in the caller's own wire format: the one place where exceptions become answers."""
+
+import logging
+from typing import Protocol
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from farebox.core.errors import Refusal, broken, too_many
+from farebox.core.formats.table import ENVELOPE
+from farebox.http.asgi import Endpoint, send_refusal
+from farebox.ports import BooksUnavailable, CallerGone
+
+log = logging.getLogger("farebox")
+
+BOOKS_RETRY_SECONDS = 5
+
+BEGUN = "farebox.begun"
+"""Set in the scope by an endpoint whose answer has begun: it can no longer be refused, only broken off."""
+
+
+class Refusing(Protocol):
+    """A way to word a refusal: a format's, or that of an API which is none."""
+
+    def refusal_body(self, refusal: Refusal) -> bytes: ...
+
+
+async def refuse(scope: Scope, receive: Receive, send: Send, refusal: Refusal, wire: Refusing = ENVELOPE) -> None:
+    await send_refusal(scope, receive, send, refusal, wire.refusal_body(refusal))
+
+
+class RefusalResponse(Response):
+    """A refusal where Starlette wants a response."""
+
+    def __init__(self, refusal: Refusal, wire: Refusing) -> None:
+        super().__init__(status_code=refusal.status)
+        self._refusal = refusal
+        self._wire = wire
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await refuse(scope, receive, send, self._refusal, self._wire)
+
+
+class guarded:  # noqa: N801 - reads as the function that it is
+    """An endpoint, with whatever it raises before its answer begins answered in `wire`.
+
+    What is raised later breaks the connection off: the caller sees an answer without its end, which it is. (An object,
+    because Starlette takes a function for an endpoint of the request-and-response kind.)
+    """
+
+    __slots__ = ("_endpoint", "_wire")
+
+    def __init__(self, endpoint: Endpoint, wire: Refusing = ENVELOPE) -> None:
+        self._endpoint = endpoint
+        self._wire = wire
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._endpoint(scope, receive, send)
+        except CallerGone:
+            return
+        except Exception as error:
+            if BEGUN in scope:
+                raise
+            await refuse(scope, receive, send, refusal_of(error), self._wire)
+
+
+def refusal_of(error: Exception) -> Refusal:
+    """What a caller is told of an error; one that nobody foresaw is logged."""
+    match error:
+        case Refusal():
+            return error
+        case BooksUnavailable():
+            log.error("%s", error)
+            return too_many(f"Try again shortly: {error}", BOOKS_RETRY_SECONDS)
+        case _:
+            log.error("a request failed in a way that nobody foresaw", exc_info=error)
+            # Not a 500: clients would repeat for an hour what a repeat does not mend, and may pay each time.
+            return broken("Farebox failed to serve this; its log says why")

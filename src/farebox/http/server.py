@@ -1,0 +1,274 @@
+"""What stands before ASGI: uvicorn's HTTP protocol, with bounds on connections and on a request's head, and refusals in
+the caller's format.
+
+uvicorn leaves a head's length to whoever sends it; 64 KiB is far more than any SDK sends.
+"""
+
+import asyncio
+import logging
+import re
+import socket
+from typing import Any
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from uvicorn._types import ASGI3Application
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from farebox.core.errors import Refusal, headers_too_large, invalid, too_many, too_slow, wrong_method
+from farebox.core.formats.table import format_at
+
+log = logging.getLogger("farebox")
+
+HEAD_BYTES_MAX = 64 * 1024
+
+KEEP_ALIVE_MARGIN_SECONDS = 5
+"""How much longer a connection may be idle than its caller is told: who reckons to the second would lose orders to
+closing connections."""
+
+LINGER_SECONDS = 2.0
+"""How long a refused connection may go on sending, to nobody."""
+
+HEAD_SECONDS = 30.0
+"""How long a connection may take to send its first request's head, or the rest of a later one."""
+
+LOOK_AFTER_SECONDS = (0.02, 0.2, 1.0, 5.0)
+"""When to look, one after the other, whether a caller who has closed its side of the connection has gone."""
+
+SHED_CONNECTIONS_MAX = 256
+"""Connections over the limit that are told so; any more are closed without a word."""
+
+SHED_RETRY_SECONDS = 1
+
+LOGGED_PATH_MAX = 200
+
+_REASONS = {
+    400: b"Bad Request",
+    405: b"Method Not Allowed",
+    408: b"Request Timeout",
+    429: b"Too Many Requests",
+    431: b"Request Header Fields Too Large",
+}
+
+_HOST = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+"""RFC 9110, 7.2, less what no name that resolves has."""
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """Refuses connections beyond uvicorn's `limit_concurrency`, a request whose line and headers are longer than
+    HEAD_BYTES_MAX or come slowly, and what is not HTTP. Nothing of a connection outlives it."""
+
+    head_seconds = HEAD_SECONDS
+    _head_timer: asyncio.TimerHandle | None = None
+    _end_timer: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+    _is_in_head = True
+    _is_offer = False
+    _has_refused = False
+    url = b""
+    _is_one_too_many = False
+
+    def __init__(self, config: Config, *arguments: Any, **named: Any) -> None:
+        super().__init__(config, *arguments, **named)
+        # uvicorn's own answer would be a 503, which SDKs repeat for an hour, for an idle connection as for an order.
+        self._connections_max = config.limit_concurrency
+        self.limit_concurrency = None
+        self._kept_open = (b"keep-alive", b"timeout=%d" % (config.timeout_keep_alive - KEEP_ALIVE_MARGIN_SECONDS))
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if self._connections_max is not None:
+            excess = len(self.connections) - self._connections_max
+            if excess > SHED_CONNECTIONS_MAX:
+                transport.abort()
+                return
+            self._is_one_too_many = excess > 0
+        self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        self._unset_keepalive_if_required()
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+        super().connection_lost(exc)
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """The caller has closed its side. It may still read (`nc -N`, some scripts): then it is answered."""
+        if self.cycle is None or self.cycle.response_complete or self.cycle.more_body or self._has_refused:
+            return None
+        self.cycle.keep_alive = False
+        self._knock()
+        self._look(LOOK_AFTER_SECONDS)
+        return True
+
+    def _knock(self) -> None:
+        """Send something that means nothing where the answer stands: who has gone answers with a reset."""
+        if self.pipeline:
+            return  # the answer under way is an earlier one's
+        if self.cycle.chunked_encoding:
+            self.transport.write(b"0")  # leads the next chunk's size
+        elif not self.cycle.response_started and self.scope["http_version"] != "1.0":
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # any number of these is allowed (RFC 9110, 15.2)
+
+    def _look(self, after_seconds: tuple[float, ...]) -> None:
+        if self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.transport.abort()
+        elif after_seconds:
+            self._end_timer = self.loop.call_later(after_seconds[0], self._look, after_seconds[1:])
+
+    def data_received(self, data: bytes) -> None:
+        if self._has_refused or self.transport.is_closing():
+            return
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except HttpParserError as error:
+            self.send_400_response(str(error))
+        if self._is_in_head and not self._has_refused:
+            # Nearly every head comes in one piece: only one that does not is worth a timer.
+            if self._head_timer is None:
+                self._wait_for_head()
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES_MAX:
+                self._refuse(headers_too_large(HEAD_BYTES_MAX))
+
+    def _parse(self, data: bytes) -> None:
+        """Raises HttpParserError."""
+        rest: bytes | memoryview = data
+        while True:
+            try:
+                self.parser.feed_data(rest)
+            except HttpParserUpgrade as offer:
+                if self._has_refused:
+                    return
+                rest = memoryview(rest)[offer.args[0] :]
+                self._ignore_offer()
+            else:
+                return
+
+    def _ignore_offer(self) -> None:
+        """Read on in HTTP/1.1 after a head that offers another protocol: an upgrade that is not wanted is ignored (RFC
+        9110, 7.8).
+
+        The parser takes such a head for a whole message, and its body for the other protocol's first bytes, or, by
+        the next piece, for a request. So another parser is given the same head without the offer, and then the body.
+        """
+        line = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        kept = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+        if any(name == b"upgrade" and b"websocket" in value.lower() for name, value in self.headers):
+            path = self.url.partition(b"?")[0][:LOGGED_PATH_MAX].decode("latin-1")
+            log.warning("a WebSocket was asked for at %r: none is spoken here, and it is answered over HTTP/1.1", path)
+        self._is_offer = False
+        self.parser = HttpRequestParser(self)
+        self.parser.feed_data(b"".join([line, *kept, b"\r\n"]))
+
+    def _wait_for_head(self) -> None:
+        self._head_timer = self.loop.call_later(self.head_seconds, self._be_too_late)
+
+    def _stop_waiting(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _be_too_late(self) -> None:
+        self._head_timer = None
+        if not self.transport.is_closing() and not self._has_refused:
+            self._refuse(too_slow(f"The request's head did not arrive within {self.head_seconds:g} s"))
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._is_in_head = True
+        self._head_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        self._stop_waiting()
+        if self._has_refused:
+            return
+        if self.parser.get_method() == b"CONNECT":
+            self._refuse(wrong_method("CONNECT", "GET, POST"))
+        elif self.parser.should_upgrade():
+            self._is_offer = True
+        elif (wrong := self._wrong_in_head()) is not None:
+            self._refuse(invalid(wrong))
+        elif self._is_one_too_many:
+            self._refuse(
+                too_many(f"{self._connections_max} connections are open, which is all at once", SHED_RETRY_SECONDS)
+            )
+        else:
+            super().on_headers_complete()
+            # What follows a body in chunks is no part of its head: a proxy in front may have looked at the head alone.
+            self.headers = []
+            if self.cycle.keep_alive:
+                self.cycle.default_headers = [*self.cycle.default_headers, self._kept_open]
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        super()._start_asgi_task(cycle, app if cycle.scope["http_version"] != "1.0" else _unchunked(cycle, app))
+
+    def on_body(self, body: bytes) -> None:
+        if not self._has_refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self._has_refused and not self._is_offer:
+            super().on_message_complete()
+
+    def _wrong_in_head(self) -> str | None:
+        """What a proxy in front may read otherwise than we do. The parser refuses the rest: two lengths, a length with
+        chunks, bare line feeds, folded headers, NULs."""
+        version = self.parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            return f"HTTP/{version} is not spoken here; send HTTP/1.1"
+        hosts = 0
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1
+                if not _HOST.fullmatch(value):
+                    return "host: it is not the name of a host, with or without a port"
+            elif name == b"transfer-encoding":
+                if version == "1.0":
+                    return "transfer-encoding: HTTP/1.0 has none; send content-length"
+                if value.lower() != b"chunked":
+                    return "transfer-encoding: only chunked is understood; pack a body with content-encoding"
+        if hosts != 1 and (hosts or version != "1.0"):
+            return f"host: it is there {hosts} times; send it once"
+        return None
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(invalid(f"This is not a valid HTTP request: {msg}"))
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._has_refused = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            # An earlier request's answer is on its way, and nothing may come between: it is the connection's last.
+            self.cycle.keep_alive = False
+            return
+        body = format_at(self.url.partition(b"?")[0].decode("latin-1")).refusal_body(refusal)
+        headers = {"content-type": "application/json", "content-length": len(body), "connection": "close"}
+        lines = [f"{name}: {value}\r\n" for name, value in {**headers, **refusal.headers}.items()]
+        head = b"HTTP/1.1 %d %b\r\n%b\r\n" % (refusal.status, _REASONS[refusal.status], "".join(lines).encode())
+        self.transport.write(head + body)
+        self.transport.write_eof()
+        # Closing at once would reset the connection under a client that still sends, and take the refusal with it.
+        self._end_timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+
+def _unchunked(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Application:
+    """The app for a caller of HTTP/1.0, who knows no chunks: a body of unknown length ends with the connection."""
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        is_open_ended = False
+
+        async def send_unchunked(message: Any) -> None:
+            nonlocal is_open_ended
+            if message["type"] == "http.response.start":
+                is_open_ended = all(name != b"content-length" for name, _ in message["headers"])
+                if is_open_ended:
+                    cycle.chunked_encoding = False
+            elif is_open_ended:
+                cycle.expected_content_length = len(message.get("body", b""))
+            await send(message)
+
+        await app(scope, receive, send_unchunked)
+
+    return serve

@@ -1,0 +1,82 @@
+"""Settlements that the books could not take at their time: kept here and on disk, and booked as soon as they can be."""
+
+import asyncio
+import logging
+from collections import deque
+from contextlib import suppress
+from time import monotonic
+
+from farebox.core.books import NoSuchRow, Settle
+from farebox.core.usage import Nothing
+from farebox.ports import BooksUnavailable, Ledger, Spool
+
+log = logging.getLogger("farebox")
+
+LATE_SECONDS = 1.0
+"""How often it is tried."""
+
+DOUBT_SECONDS = 60.0
+"""How long a hold may still come about whose transaction got no answer: the database rolls one back that says nothing
+for 48 s."""
+
+
+class Late:
+    """What is to be settled late, in the order in which it came."""
+
+    def __init__(self, ledger: Ledger, spool: Spool | None = None, doubt_seconds: float = DOUBT_SECONDS) -> None:
+        self._ledger = ledger
+        self._spool = spool
+        self._waiting: deque[Settle] = deque()
+        self._doubt_seconds = doubt_seconds
+        self._doubtful: deque[tuple[float, Settle]] = deque()
+        self._strange: set[str] = set()
+
+    async def add(self, settle: Settle) -> None:
+        """One more; on disk when this returns."""
+        self._waiting.append(settle)
+        if self._spool is not None:
+            await self._spool.add(settle)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    async def run(self) -> None:
+        """Settle, once the books are back, what waits here and what processes left that died meanwhile. Runs until
+        cancelled. To settle a second time is harmless."""
+        while True:
+            with suppress(BooksUnavailable):
+                await self._take_over()
+                while self._waiting:
+                    await self._settle(self._waiting[0])
+                    self._waiting.popleft()
+                    if not self._waiting and self._spool is not None:
+                        self._spool.clear()
+                while self._doubtful and self._doubtful[0][0] <= monotonic():
+                    await self._ledger.carry_out(self._doubtful[0][1])
+                    self._doubtful.popleft()
+            await asyncio.sleep(LATE_SECONDS)
+
+    async def _settle(self, settle: Settle) -> None:
+        outcome = await self._ledger.carry_out(settle)
+        # A hold that is given back since nobody knew whether it was placed may be placed yet: another look, later.
+        if isinstance(outcome, NoSuchRow) and settle.verdict == Nothing():
+            self._doubtful.append((monotonic() + self._doubt_seconds, settle))
+
+    async def _take_over(self) -> None:
+        if self._spool is None:
+            return
+        for name, settles in self._spool.left_behind():
+            if name in self._strange:
+                continue
+            outcomes = [await self._ledger.carry_out(settle) for settle in settles]
+            # To void a hold that never came about is nothing; what cost something has its hold in the books it is of.
+            if any(
+                isinstance(outcome, NoSuchRow) and settle.verdict != Nothing()
+                for settle, outcome in zip(settles, outcomes, strict=True)
+            ):
+                self._strange.add(name)
+                log.error("settlements kept as %s are of other books; they stay there", name)
+                continue
+            log.warning("%d settlements of a process that died are booked", len(settles))
+            self._spool.remove(name)

@@ -1,0 +1,115 @@
+"""A request to the run API, its caller known, and its answer."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+from msgspec import Struct
+from starlette.types import Receive, Scope
+
+from farebox.core.callers import Caller
+from farebox.core.errors import Refusal
+from farebox.core.headers import HeaderList, RequestHead
+from farebox.core.runs import Run
+from farebox.deadlines import Deadlines
+from farebox.http.asgi import JSON
+from farebox.http.bodies import BodyBounds, read_body
+from farebox.ports import Runs
+
+UNLIMITED = 999_999_999_999
+"""What the platform says as the limit where none was asked for."""
+
+PAGE_MAX = 1000
+"""Runs, or keys, that one answer lists."""
+
+
+class Answered(Struct, frozen=True):
+    """An answer in one piece."""
+
+    body: bytes
+    status: int = 200
+    headers: HeaderList = msgspec.field(default_factory=lambda: [JSON])
+
+
+class Streamed(Struct, frozen=True):
+    """An answer whose end is not there yet."""
+
+    pieces: AsyncGenerator[bytes]
+    headers: HeaderList
+
+
+_FLAGS = {"": False, "0": False, "false": False, "1": True, "true": True}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Call(Struct, frozen=True):
+    """One request, its caller known."""
+
+    scope: Scope
+    receive: Receive
+    head: RequestHead
+    caller: Caller
+    query: Mapping[str, str]
+    bounds: BodyBounds
+    deadlines: Deadlines
+
+    def named(self, name: str) -> str:
+        value: str = self.scope["path_params"][name]
+        return value
+
+    def number(self, name: str, default: int, least: int = 0, most: int = UNLIMITED) -> int:
+        """A whole number of the query. Raises Refusal 400."""
+        text = self.query.get(name, "")
+        if not text:
+            return default
+        if not text.isascii() or not text.isdigit() or not least <= int(text[:20]) <= most:
+            raise Refusal(400, "invalid-value", f"{name}: a whole number from {least} to {most}, not {text[:50]!r}")
+        return int(text)
+
+    def limit(self, most: int = UNLIMITED) -> int:
+        """How many are asked for: none said, or a 0, is as many as there may be. Raises Refusal 400."""
+        return min(self.number("limit", 0) or most, most)
+
+    def flag(self, name: str) -> bool:
+        """Raises Refusal 400."""
+        text = self.query.get(name, "").lower()
+        if text not in _FLAGS:
+            raise Refusal(400, "invalid-value", f"{name}: true, 1, false or 0, not {text[:50]!r}")
+        return _FLAGS[text]
+
+    def moment_us(self, name: str) -> int | None:
+        """A moment of the query, in microseconds since 1970; in UTC where it says no zone. Raises Refusal 400."""
+        text = self.query.get(name, "")
+        if not text:
+            return None
+        try:
+            at = datetime.fromisoformat(text)
+        except ValueError as error:
+            message = f"{name}: write it like 2026-08-24T12:00:00.000Z, not {text[:50]!r}"
+            raise Refusal(400, "invalid-value", message) from error
+        return ((at if at.tzinfo else at.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1)
+
+    def names(self, name: str) -> tuple[str, ...]:
+        return tuple(part.strip() for part in self.query.get(name, "").split(",") if part.strip())
+
+    async def body(self, *, any_type: bool = False) -> bytes:
+        """Raises Refusal 400, 408, 413 or 415."""
+        bounds = self.bounds
+        return await read_body(
+            self.scope, self.receive, self.head, bounds.bytes_max, bounds.seconds, self.deadlines, any_type=any_type
+        )
+
+
+Handle = Callable[[Call], Awaitable[Answered | Streamed]]
+
+
+ATTACHED = (b"content-disposition", b"attachment")
+"""A browser is to keep the answer as a file, and not to show it."""
+
+
+async def own_run(runs: Runs, call: Call, what: str) -> Run:
+    """The caller's run, by its id or that of a storage of its. Raises Refusal 404."""
+    run = await runs.run(call.caller.account.id, call.named("id"))
+    if run is None:
+        raise Refusal(404, "record-not-found", f"{what} {call.named('id')[:100]!r} was not found")
+    return run

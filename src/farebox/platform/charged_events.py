@@ -1,0 +1,82 @@
+"""Events that Actor runs are charged here, where this gateway is the platform of an Actor that runs elsewhere.
+
+A charge is a fare of the run's account: so many events, at the price of its plan.
+"""
+
+import time
+from collections.abc import Callable
+from os import urandom
+
+from farebox.core.books import NoSuchRow, NotCovered, PlaceHold, Settle
+from farebox.core.callers import Caller
+from farebox.core.errors import Refusal, unaffordable
+from farebox.core.money import events_usd
+from farebox.core.runs import Run, RunCharge
+from farebox.core.usage import Cost
+from farebox.ports import Ledger, Runs
+
+EVENT = "openrouter-api-usage"
+"""The one there is: $0.00001 of what the upstream charged, rounded up."""
+
+COUNT_MAX = 10_000_000
+KEY_SECONDS = 180
+"""How long an idempotency key stands. After that the same charge is another one."""
+
+CALLS_PER_SECOND = 60
+"""Of one run: what the platform answers."""
+
+
+class RunEvents:
+    """Charges runs."""
+
+    def __init__(self, runs: Runs, ledger: Ledger, now_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
+        self._runs = runs
+        self._ledger = ledger
+        self._now_us = now_us
+        self._calls: dict[str, int] = {}
+        self._second = 0
+
+    def count_call(self, run: Run) -> None:
+        """Raises Refusal 429: too many calls of this run within a second."""
+        second = self._now_us() // 1_000_000
+        if second != self._second:
+            self._second = second
+            self._calls.clear()
+        self._calls[run.id] = self._calls.get(run.id, 0) + 1
+        if self._calls[run.id] > CALLS_PER_SECOND:
+            headers = {"x-ratelimit-limit": str(CALLS_PER_SECOND)}
+            raise Refusal(429, "rate-limit-exceeded", "You have exceeded the rate limit", headers)
+
+    async def charge(self, caller: Caller, run: Run, event: str, count: int, key: str) -> None:
+        """Charge a run's owner, once for each key. Raises Refusal 402, 404, 405."""
+        if event.startswith("apify-"):
+            raise Refusal(405, "cannot-charge-apify-event", f"{event[:100]!r} is charged by the platform alone")
+        if event != EVENT:
+            raise Refusal(404, "record-not-found", f"Event {event[:100]!r} was not found; there is {EVENT!r}")
+        now_us = self._now_us()
+        hold_id = f"{now_us:014x}{urandom(6).hex()}"
+        # Noted first: where this ends halfway, the repetition finds the hold and books no other.
+        noted = RunCharge(hold_id, run.id, key or hold_id, event, now_us)
+        hold_id = await self._runs.note_charge(noted, now_us - KEY_SECONDS * 1_000_000)
+        await self._book(caller, hold_id, event, count, now_us)
+
+    async def _book(self, caller: Caller, hold_id: str, event: str, count: int, now_us: int) -> None:
+        settle = Settle(hold_id, Cost(events_usd(count)), now_us)
+        price = caller.plan.event_price_nanos
+        place = PlaceHold(
+            hold_id,
+            caller.account.id,
+            caller.key.id,
+            count * price,
+            0,
+            caller.plan.name,
+            price,
+            event,
+            False,
+            now_us,
+            is_order=False,
+        )
+        if isinstance(await self._ledger.carry_out(settle), NoSuchRow):
+            if isinstance(await self._ledger.carry_out(place), NotCovered):
+                raise unaffordable("The account cannot pay for this event: it has spent more than it has")
+            await self._ledger.carry_out(settle)

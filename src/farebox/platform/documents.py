@@ -1,0 +1,230 @@
+"""The Apify platform's objects, as its clients insist on them, and its errors."""
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from starlette.types import Scope
+
+from farebox import __version__
+from farebox.core.callers import Account, Caller
+from farebox.core.errors import Refusal
+from farebox.core.money import format_usd
+from farebox.core.runs import Run
+from farebox.platform.charged_events import EVENT
+
+ACTOR_ID = "fareboxOpenRouter"
+BUILD_ID = "fareboxBuild00001"
+BUILD_NUMBER = "0.1.1"
+ACTOR_NAMES = frozenset({ACTOR_ID, "apify~openrouter", "~openrouter", "openrouter"})
+"""Under which clients ask for the Actor whose job this gateway does."""
+
+_TYPES = {
+    "authentication": "user-or-token-not-found",
+    "invalid_request": "invalid-request",
+    "not_found": "record-not-found",
+    "payload_too_large": "request-too-large",
+    "permission_denied": "insufficient-permissions",
+    "rate_limit_exceeded": "rate-limit-exceeded",
+    "payment_required": "not-enough-usage-to-run-paid-actor",
+    "timeout": "request-timeout",
+    "provider_unavailable": "internal-server-error",
+}
+
+
+class ApifyErrors:
+    """The platform's error envelope."""
+
+    def refusal_body(self, refusal: Refusal) -> bytes:
+        kind = "unsupported-content-encoding" if refusal.status == 415 else refusal.error_type
+        kind = _TYPES.get(kind, kind)
+        return msgspec.json.encode({"error": {"type": kind, "message": refusal.message}})
+
+
+ERRORS = ApifyErrors()
+
+
+def user_id(account_id: int) -> str:
+    """Seventeen characters, as the platform's are."""
+    return f"account{account_id:010d}"
+
+
+def enveloped(value: object) -> bytes:
+    """One object, as every answer but items, records and logs has it."""
+    return msgspec.json.encode({"data": value})
+
+
+def iso(us: int) -> str:
+    """Microseconds since 1970, to the millisecond."""
+    return datetime.fromtimestamp(us / 1_000_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+_CREATED = "2026-01-01T00:00:00.000Z"
+
+
+def origin_of(scope: Scope) -> str:
+    """CLI, MCP and others say who they are; nobody else does."""
+    said = next((value for name, value in scope["headers"] if name == b"x-apify-request-origin"), b"")
+    text = said.decode("latin-1")
+    return text if text in ("CLI", "CI", "MCP", "WEB", "ACTOR") else "API"
+
+
+def run_object(run: Run, charged: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """All that version 3 of the Python client demands, and what others read. `charged`: its events."""
+    ended_us = run.finished_us if run.finished_us is not None else time.time_ns() // 1000
+    seconds = max(0, ended_us - run.started_us) / 1_000_000
+    return {
+        "id": run.id,
+        "actId": ACTOR_ID,
+        "userId": user_id(run.account_id),
+        "actorTaskId": None,
+        "startedAt": iso(run.started_us),
+        "finishedAt": None if run.finished_us is None else iso(run.finished_us),
+        "status": run.status,
+        "statusMessage": run.status_message or None,
+        "isStatusMessageTerminal": run.is_finished,
+        "meta": {"origin": run.origin},
+        "stats": {
+            "inputBodyLen": len(run.input),
+            "rebootCount": 0,
+            "restartCount": 0,
+            "resurrectCount": 0,
+            "durationMillis": int(seconds * 1000),
+            "runTimeSecs": seconds,
+            "computeUnits": 0,
+        },
+        "options": {
+            "build": "latest",
+            "timeoutSecs": run.timeout_seconds,
+            "memoryMbytes": run.memory_mbytes,
+            "diskMbytes": 2 * run.memory_mbytes,
+            "maxTotalChargeUsd": None if run.limit_nanos is None else msgspec.Raw(format_usd(run.limit_nanos).encode()),
+        },
+        "buildId": BUILD_ID,
+        "buildNumber": BUILD_NUMBER,
+        "exitCode": run.exit_code,
+        "generalAccess": "RESTRICTED",
+        "defaultKeyValueStoreId": run.store_id,
+        "defaultDatasetId": run.dataset_id,
+        "defaultRequestQueueId": run.queue_id,
+        "usage": {},
+        "usageTotalUsd": 0,
+        "usageUsd": {},
+        "pricingInfo": PRICING,
+        "chargedEventCounts": dict(charged or {}),
+    }
+
+
+PRICING = {
+    "pricingModel": "PAY_PER_EVENT",
+    "apifyMarginPercentage": 0,
+    "createdAt": _CREATED,
+    "startedAt": _CREATED,
+    "pricingPerEvent": {
+        "actorChargeEvents": {
+            EVENT: {
+                "eventTitle": "OpenRouter usage",
+                "eventDescription": "What OpenRouter charged, rounded up to $0.00001.",
+                "eventTieredPricingUsd": {
+                    tier: {"tieredEventPriceUsd": 0.0001 if tier == "FREE" else 0.00001}
+                    for tier in ("FREE", "BRONZE", "SILVER", "GOLD", "PLATINUM", "DIAMOND")
+                },
+                "isPrimaryEvent": True,
+            }
+        }
+    },
+    "minimalMaxTotalChargeUsd": None,
+}
+"""What a run's event costs: as on the platform, ten times as much for who pays nothing for it."""
+
+
+def storage_object(run: Run, storage_id: str) -> dict[str, Any]:
+    """What a dataset, a key-value store and a request queue have in common."""
+    moment = iso(run.finished_us or run.started_us)
+    return {
+        "id": storage_id,
+        "name": None,
+        "userId": user_id(run.account_id),
+        "actId": ACTOR_ID,
+        "actRunId": run.id,
+        "createdAt": iso(run.started_us),
+        "modifiedAt": moment,
+        "accessedAt": moment,
+        "generalAccess": "RESTRICTED",
+        "consoleUrl": f"https://console.apify.com/storage/{storage_id}",
+    }
+
+
+def actor_object(account: Account) -> dict[str, Any]:
+    """The one Actor there is."""
+    return {
+        "id": ACTOR_ID,
+        "userId": user_id(account.id),
+        "name": "openrouter",
+        "username": "apify",
+        "title": "OpenRouter",
+        "description": "Any model of any provider with one key, charged to the exact event.",
+        "isPublic": True,
+        "createdAt": _CREATED,
+        "modifiedAt": _CREATED,
+        "stats": {"totalBuilds": 1, "totalRuns": 0, "totalUsers": 1},
+        "versions": [],
+        "pricingInfos": [PRICING],
+        "defaultRunOptions": {"build": "latest", "timeoutSecs": 3600, "memoryMbytes": 1024},
+        "taggedBuilds": {"latest": {"buildId": BUILD_ID, "buildNumber": BUILD_NUMBER, "finishedAt": _CREATED}},
+    }
+
+
+def build_object(account: Account) -> dict[str, Any]:
+    """Its one build."""
+    return {
+        "id": BUILD_ID,
+        "actId": ACTOR_ID,
+        "userId": user_id(account.id),
+        "startedAt": _CREATED,
+        "finishedAt": _CREATED,
+        "status": "SUCCEEDED",
+        "meta": {"origin": "API"},
+        "buildNumber": BUILD_NUMBER,
+        "readme": f"Farebox {__version__}",
+    }
+
+
+def user_object(caller: Caller) -> dict[str, Any]:
+    """A caller's own account, with every member of a plan that version 3.0 of the Python client demands."""
+    is_paying = caller.plan.name != "free"
+    return {
+        "id": user_id(caller.account.id),
+        "username": caller.account.name,
+        "profile": {"name": caller.account.name},
+        "email": f"{user_id(caller.account.id)}@farebox.invalid",
+        "proxy": {"password": "", "groups": []},
+        "plan": {
+            "id": caller.plan.name.upper(),
+            "description": caller.plan.name,
+            "isEnabled": True,
+            "tier": "BRONZE" if is_paying else "FREE",
+            "monthlyBasePriceUsd": 0,
+            "monthlyUsageCreditsUsd": 0,
+            "usageDiscountPercent": 0,
+            "enabledPlatformFeatures": [],
+            "maxMonthlyUsageUsd": 0,
+            "maxActorMemoryGbytes": 32,
+            "maxMonthlyActorComputeUnits": 0,
+            "maxMonthlyResidentialProxyGbytes": 0,
+            "maxMonthlyProxySerps": 0,
+            "maxMonthlyExternalDataTransferGbytes": 0,
+            "maxActorCount": 0,
+            "maxActorTaskCount": 0,
+            "dataRetentionDays": 7,
+            "availableProxyGroups": {},
+            "teamAccountSeatCount": 1,
+            "supportLevel": "COMMUNITY",
+            "availableAddOns": [],
+        },
+        "effectivePlatformFeatures": {},
+        "isPaying": is_paying,
+        "createdAt": iso(caller.account.created_us),
+    }

@@ -1,0 +1,247 @@
+"""A dataset's items as a client wants them: as JSON, lines of JSON, or a table, with the members it asks for."""
+
+import csv
+import io
+from collections.abc import Iterator
+from decimal import Decimal
+
+import msgspec
+from msgspec import Raw, Struct
+
+from farebox.core.errors import Refusal
+from farebox.core.legible import decode_fields, decode_list, leniently, written
+from farebox.core.reading import UNREADABLE, starts_with
+from farebox.platform.calls import UNLIMITED, Call
+
+FORMATS = ("json", "jsonl", "csv")
+
+RECORDS_MAX = 100_000
+"""Records that unwinding may make of one page of items: each element of a list repeats all that stands beside it."""
+
+CELLS_MAX = 10_000_000
+"""Of a table: a row has a place for each member that any item has."""
+
+MADE_BYTES_MAX = 256 * 1024 * 1024
+"""What one page of items, 64 MiB at most, may become: a long name stands before all that is nested under it."""
+
+
+class Wanted(Struct, frozen=True):
+    """What is asked for, in the words of the platform, whose `clean` stands for both skips. `bom` of None: as the
+    format has it."""
+
+    format: str = "json"
+    fields: tuple[str, ...] = ()
+    output_fields: tuple[str, ...] = ()
+    omit: tuple[str, ...] = ()
+    unwind: tuple[str, ...] = ()
+    flatten: tuple[str, ...] = ()
+    skip_empty: bool = False
+    skip_hidden: bool = False
+    bom: bool | None = None
+    delimiter: str = ","
+    skip_header_row: bool = False
+    offset: int = 0
+    limit: int = UNLIMITED
+    desc: bool = False
+    attachment: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether items go out as they are."""
+        return not (self.fields or self.omit or self.unwind or self.flatten or self.skip_hidden)
+
+    @property
+    def shown_as(self) -> dict[str, str]:
+        """What a field is called in the answer, by its own name."""
+        return dict(zip(self.fields, self.output_fields, strict=False))
+
+
+def wanted(call: Call) -> Wanted:
+    """What a request asks for. Raises Refusal 400, naming the parameter that is wrong."""
+    found = Wanted(
+        call.query.get("format") or "json",
+        call.names("fields"),
+        call.names("outputFields"),
+        call.names("omit"),
+        call.names("unwind"),
+        call.names("flatten"),
+        skip_empty=call.flag("clean") or call.flag("skipEmpty"),
+        skip_hidden=call.flag("clean") or call.flag("skipHidden"),
+        bom=call.flag("bom") if call.query.get("bom") else None,
+        delimiter=call.query.get("delimiter") or ",",
+        skip_header_row=call.flag("skipHeaderRow"),
+        offset=call.number("offset", 0),
+        limit=call.limit(),
+        desc=call.flag("desc"),
+        attachment=call.flag("attachment"),
+    )
+    if found.format not in FORMATS:
+        raise _refused("format", f"one of {', '.join(FORMATS)}, not {found.format[:50]!r}")
+    if found.output_fields and len(found.output_fields) != len(found.fields):
+        raise _refused("outputFields", f"as many names as `fields` has, which are {len(found.fields)}")
+    if len(found.delimiter) != 1 or found.delimiter in '"\r\n':
+        raise _refused("delimiter", f"one character, and no quote or end of a line, not {found.delimiter[:50]!r}")
+    return found
+
+
+def _refused(name: str, why: str) -> Refusal:
+    return Refusal(400, "invalid-value", f"{name}: {why}")
+
+
+_decode_exactly = msgspec.json.Decoder(object, float_hook=Decimal).decode
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class _Room:
+    """How much more one answer may come to."""
+
+    def __init__(self) -> None:
+        self._left = MADE_BYTES_MAX
+
+    def take(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise _refused("limit", "ask for fewer items at once: these would become too long")
+
+
+def render(items: list[bytes], wanted: Wanted) -> tuple[bytes, bytes]:
+    """The body and its content type. Members that are not asked about go on byte for byte. Raises Refusal 400."""
+    room = _Room()
+    try:
+        shown = list(_shown(items, wanted, room))
+        match wanted.format:
+            case "json":
+                body, content_type = b"[" + b",".join(shown) + b"]", b"application/json; charset=utf-8"
+            case "jsonl":
+                body, content_type = b"".join(item + b"\n" for item in shown), b"application/jsonl; charset=utf-8"
+            case _:
+                body, content_type = _table(shown, wanted, room), b"text/csv; charset=utf-8"
+    except UNREADABLE as error:
+        raise _refused("flatten" if wanted.flatten else "format", "an item is nested too deeply for this") from error
+    has_bom = wanted.format == "csv" if wanted.bom is None else wanted.bom
+    return (_BOM if has_bom else b"") + body, content_type
+
+
+def _shown(items: list[bytes], wanted: Wanted, room: _Room) -> Iterator[bytes]:
+    if wanted.is_whole:
+        yield from (item for item in items if not (wanted.skip_empty and item in (b"{}", b"null")))
+        return
+    count = 0
+    for item in items:
+        for record in _records(decode_fields(item), wanted, room):
+            if wanted.skip_empty and not record:
+                continue
+            count += 1
+            if wanted.unwind and count > RECORDS_MAX:
+                raise _refused("unwind", f"more than {RECORDS_MAX} records; ask for fewer items at once")
+            shown = bytes(written(record))
+            room.take(len(shown))
+            yield shown
+
+
+def _records(members: dict[str, Raw], wanted: Wanted, room: _Room) -> Iterator[dict[str, Raw]]:
+    """An item as it is wanted: flattened, so that `fields` may name what is nested; then picked, then unwound."""
+    for name in wanted.flatten:
+        members = _flattened(members, name, room)
+    if wanted.fields:
+        members = {name: members[name] for name in wanted.fields if name in members}
+    shown_as = wanted.shown_as
+    for record in _unwound(members, wanted.unwind):
+        yield {
+            shown_as.get(name, name): value
+            for name, value in record.items()
+            if name not in wanted.omit and not (wanted.skip_hidden and name[:1] == "#")
+        }
+
+
+def _flattened(members: dict[str, Raw], name: str, room: _Room) -> dict[str, Raw]:
+    """`{"foo": {"bar": 1}}` as `{"foo.bar": 1}`, in the member's place."""
+    if name not in members:
+        return members
+    flat: dict[str, Raw] = {}
+    for each, value in members.items():
+        if each == name:
+            for path, leaf in _leaves(value, name):
+                room.take(len(path))
+                flat[path] = leaf
+        else:
+            flat[each] = value
+    return flat
+
+
+def _leaves(value: Raw, path: str) -> Iterator[tuple[str, Raw]]:
+    members = decode_fields(value) if starts_with(value, b"{") else {}
+    if not members:
+        yield path, value
+    for name, member in members.items():
+        yield from _leaves(member, f"{path}.{name}")
+
+
+def _unwound(members: dict[str, Raw], names: tuple[str, ...]) -> Iterator[dict[str, Raw]]:
+    """A record for each element of a list, and an object's members beside those of its parent; one name after the
+    other. What is neither list nor object stays as it is."""
+    if not names or names[0] not in members:
+        yield from _unwound(members, names[1:]) if names else (members,)
+        return
+    name, left = names[0], names[1:]
+    value = members[name]
+    for part in decode_list(value) if starts_with(value, b"[") else [value]:
+        yield from _unwound(_merged(members, name, part), left)
+
+
+def _merged(members: dict[str, Raw], name: str, value: Raw) -> dict[str, Raw]:
+    if not starts_with(value, b"{"):
+        return {**members, name: value}
+    return {**{each: of for each, of in members.items() if each != name}, **decode_fields(value)}
+
+
+def _table(items: list[bytes], wanted: Wanted, room: _Room) -> bytes:
+    """Nested members become columns named by their path, `answer/id`, as the platform does it."""
+    rows: list[dict[str, str]] = []
+    for item in items:
+        row: dict[str, str] = {}
+        for path, value in _flat(leniently(_decode_exactly, item), ""):
+            room.take(len(path) + len(value))
+            row[path] = value
+        rows.append(row)
+    columns = _columns(rows, wanted)
+    if len(columns) * len(rows) > CELLS_MAX:
+        raise _refused("limit", f"ask for fewer items at once, or for some `fields`: {CELLS_MAX} cells at most")
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=wanted.delimiter, lineterminator="\r\n")
+    if not wanted.skip_header_row:
+        writer.writerow(columns)
+    writer.writerows([[row.get(name, "") for name in columns] for row in rows])
+    return text.getvalue().encode()
+
+
+def _columns(rows: list[dict[str, str]], wanted: Wanted) -> list[str]:
+    """In the order of `fields`, each of which has a column, though no item has it; the rest as it is met."""
+    met = list(dict.fromkeys(name for row in rows for name in row))
+    shown_as = wanted.shown_as
+    columns: list[str] = []
+    for field in wanted.fields:
+        name = shown_as.get(field, field)
+        of_field = [column for column in met if column == name or column.startswith(f"{name}/")]
+        is_shown = field not in wanted.unwind and field not in wanted.omit
+        columns += of_field or ([name] if is_shown else [])
+    return list(dict.fromkeys([*columns, *met]))
+
+
+def _flat(value: object, path: str) -> Iterator[tuple[str, str]]:
+    match value:
+        case dict():
+            for name, member in value.items():
+                yield from _flat(member, f"{path}/{name}" if path else str(name))
+        case list():
+            for number, member in enumerate(value):
+                yield from _flat(member, f"{path}/{number}" if path else str(number))
+        case None:
+            yield path, ""
+        case bool():
+            yield path, "true" if value else "false"
+        case Decimal():
+            yield path, f"{value:f}"
+        case _:
+            yield path, str(value)

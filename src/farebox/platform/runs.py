@@ -1,0 +1,281 @@
+"""Runs of the Actor that this gateway is: what the Apify platform does around an Actor's batch mode, done here.
+
+A run belongs to the process that began it. When that one dies, another takes it up and goes on: each order is placed
+under a key of its own, so that none is paid for twice.
+"""
+
+import asyncio
+import logging
+import secrets
+import string
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+
+import msgspec
+
+from farebox.admission import Admission
+from farebox.batch.placing import Batch, Serving
+from farebox.batch.run_input import RunInput, read_input
+from farebox.batch.running import Work, explain, in_words, output
+from farebox.core.callers import Caller
+from farebox.core.errors import Refusal, too_many
+from farebox.core.keys import caller_of_key
+from farebox.core.plans import Plan
+from farebox.core.runs import ItemOutcome, Record, Run, RunStatus
+from farebox.ports import BooksUnavailable, Runs
+
+log = logging.getLogger("farebox")
+
+RUNS_MAX = 100
+"""Runs that one process has going at once."""
+
+KEEP_DAYS = 7
+"""How long a finished run and what it left are kept: as the platform keeps unnamed storages."""
+
+HEED_SECONDS = 1.0
+"""How often a process looks whether another was told to abort one of its runs."""
+
+TAKE_UP_SECONDS = 5.0
+FORGET_SECONDS = 3600.0
+WAIT_POLL_SECONDS = 0.1
+_LETTERS = string.ascii_letters + string.digits
+
+
+def new_id() -> str:
+    """Seventeen letters and digits, as the platform's are."""
+    return "".join(secrets.choice(_LETTERS) for _ in range(17))
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What a run's caller may say beside its input."""
+
+    timeout_seconds: int = 3600
+    memory_mbytes: int = 1024
+    limit_nanos: int | None = None
+    origin: str = "API"
+
+
+class Runner:
+    """Begins runs, carries them through, and takes up those of processes that died."""
+
+    def __init__(
+        self,
+        runs: Runs,
+        serving: Serving,
+        admission: Admission,
+        plans: Mapping[str, Plan],
+        worker: str,
+        public_url: str,
+    ) -> None:
+        self._runs = runs
+        self._serving = serving
+        self._admission = admission
+        self._plans = plans
+        self._worker = worker
+        self.public_url = public_url
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._going: dict[str, _Going] = {}
+
+    async def begin(self, caller: Caller, body: bytes, options: Options) -> Run:
+        """Begin a run. Raises Refusal 400 where its input is wrong, 429 while too many go."""
+        asked = read_input(body, self._serving.wires)
+        if len(self._tasks) >= RUNS_MAX:
+            raise too_many(f"{RUNS_MAX} runs are going, which is all at once", 5)
+        limits = [limit for limit in (asked.limit_nanos, options.limit_nanos) if limit is not None]
+        run = Run(
+            new_id(),
+            caller.account.id,
+            caller.key.id,
+            self._worker,
+            "RUNNING",
+            "",
+            options.origin,
+            body,
+            options.timeout_seconds,
+            options.memory_mbytes,
+            min(limits) if limits else None,
+            new_id(),
+            new_id(),
+            new_id(),
+            _now_us(),
+        )
+        await self._runs.create_run(run)
+        self._start(run, asked)
+        return run
+
+    async def abort(self, run: Run) -> None:
+        """Let a run begin no more orders. Those on their way are served to their end."""
+        is_going = await self._runs.change_run(run.id, "ABORTING", "Aborting: orders on their way are answered")
+        # Where another process carries it through, that one looks every second.
+        if is_going and run.id in self._going:
+            self._going[run.id].stop("ABORTED", "Aborted")
+
+    async def finished(self, account_id: int, run_id: str, seconds: float) -> Run | None:
+        """The run once it has finished, or as it stands after so many seconds, whichever process carries it through."""
+        until = time.monotonic() + seconds
+        while True:
+            run = await self._runs.run(account_id, run_id)
+            if run is None or run.is_finished or time.monotonic() >= until:
+                return run
+            await asyncio.sleep(min(WAIT_POLL_SECONDS, max(0.0, until - time.monotonic())))
+
+    async def keep_going(self) -> None:
+        """Take up what dead processes left unfinished, heed aborts that another process was told of, forget what is
+        old. Runs until cancelled; then the runs that go are left to be taken up."""
+        take_up_at = forget_at = 0.0
+        try:
+            while True:
+                try:
+                    await self._heed()
+                    if time.monotonic() >= take_up_at:
+                        take_up_at = time.monotonic() + TAKE_UP_SECONDS
+                        for run in await self._runs.take_up_runs():
+                            self._start(run, read_input(run.input, self._serving.wires))
+                    if time.monotonic() >= forget_at:
+                        forget_at = time.monotonic() + FORGET_SECONDS
+                        await self._runs.forget_runs(_now_us() - KEEP_DAYS * 86_400_000_000)
+                except BooksUnavailable as error:
+                    log.error("runs wait for the books: %s", error)
+                await asyncio.sleep(HEED_SECONDS)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+
+    async def _heed(self) -> None:
+        for going in list(self._going.values()):
+            if self._admission.is_closed:
+                going.leave()
+            elif _now_us() > going.run.started_us + going.run.timeout_seconds * 1_000_000 > going.run.started_us:
+                going.stop("TIMED-OUT", f"Timed out after {going.run.timeout_seconds} s")
+            elif await self._is_aborting(going.run):
+                going.stop("ABORTED", "Aborted")
+
+    async def _is_aborting(self, run: Run) -> bool:
+        now = await self._runs.run(run.account_id, run.id)
+        return now is not None and now.status == "ABORTING"
+
+    def _start(self, run: Run, asked: RunInput) -> None:
+        task = asyncio.create_task(self._carry(run, asked))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _carry(self, run: Run, asked: RunInput) -> None:
+        """A run from its beginning to its end, or from wherever it was."""
+        try:
+            ended = await self._work(run, asked)
+        except Refusal as refusal:
+            ended = "FAILED", refusal.message
+        except Exception as error:
+            log.error("a run failed in a way that nobody foresaw", exc_info=error)
+            ended = "FAILED", "The run failed; the gateway's log says why"
+        finally:
+            self._going.pop(run.id, None)
+        if ended is None:
+            return
+        status, message = ended
+        await _Leaving(self._runs, run).say(message)
+        exit_code = {"SUCCEEDED": 0, "FAILED": 1}.get(status)
+        await _durably(lambda: self._runs.change_run(run.id, status, message, _now_us(), exit_code))
+
+    async def _work(self, run: Run, asked: RunInput) -> tuple[RunStatus, str] | None:
+        """How it ended; None where it is left for another process to go on with."""
+        leaving = _Leaving(self._runs, run)
+        if not asked.orders:
+            return "SUCCEEDED", await explain(leaving, self.public_url)
+        going: _Going | None = None
+
+        async def who() -> Caller:
+            assert going is not None
+            return await self._caller(going)
+
+        async def begun(batch: Batch) -> None:
+            nonlocal going
+            going = self._going[run.id] = _Going(run, batch)
+            await self._heed()
+
+        work = Work(self._serving, who, f"run-{run.id}", asked, run.limit_nanos)
+        totals = await work.run(leaving, begun)
+        assert going is not None
+        if going.is_left:
+            return None
+        await leaving.put(output(totals))
+        message = in_words(totals)
+        if totals.orders == len(asked.orders) or going.ended is None:
+            return "SUCCEEDED", message
+        status, why = going.ended
+        return status, f"{why}: {message}"
+
+    async def _caller(self, going: "_Going") -> Caller:
+        """Whose run it is, on its terms as they are now. A revoked key ends the run. Raises Refusal 401."""
+        found = await self._runs.key_of_id(going.run.key_id)
+        if found is None or found[1].revoked_us is not None or found[0].plan not in self._plans:
+            going.stop("FAILED", "The key that began this run was revoked")
+            raise Refusal(401, "authentication", "The key that began this run was revoked")
+        return caller_of_key(*found, self._plans)
+
+
+class _Leaving:
+    """Where a run of this gateway leaves what it does: in the books."""
+
+    def __init__(self, runs: Runs, run: Run) -> None:
+        self._runs = runs
+        self._run = run
+
+    async def say(self, text: str) -> None:
+        # A run does not fail for want of a line.
+        with suppress(BooksUnavailable):
+            await self._runs.add_line(self._run.id, _now_us(), text)
+
+    async def tell(self, message: str) -> None:
+        with suppress(BooksUnavailable):
+            await self._runs.tell_run(self._run.id, message)
+
+    async def outcomes(self) -> list[ItemOutcome]:
+        return await self._runs.outcomes(self._run.dataset_id)
+
+    async def begin(self, number: int) -> None:
+        """Nothing to write down: the order's idempotency key is in the same books."""
+
+    async def push(self, number: int, item: bytes) -> None:
+        await _durably(lambda: self._runs.push(self._run.dataset_id, number, item))
+
+    async def put(self, record: Record) -> None:
+        await _durably(lambda: self._runs.put_record(self._run.store_id, record))
+
+
+class _Going:
+    """A run that this process carries through, and why it ends before all its orders are served."""
+
+    def __init__(self, run: Run, batch: Batch) -> None:
+        self.run = run
+        self.ended: tuple[RunStatus, str] | None = None
+        self.is_left = False
+        self._batch = batch
+
+    def stop(self, status: RunStatus, why: str) -> None:
+        """Begin no more orders: those on their way are served to their end."""
+        self.ended = self.ended or (status, why)
+        self._batch.stop()
+
+    def leave(self) -> None:
+        """The same, and let another process go on with it."""
+        self.is_left = True
+        self._batch.stop()
+
+
+async def _durably(write: Callable[[], Awaitable[object]]) -> None:
+    """Write what must not be lost, once the books can be written."""
+    while True:
+        try:
+            await write()
+            return
+        except BooksUnavailable as error:
+            log.error("a run waits for the books: %s", error)
+            await asyncio.sleep(HEED_SECONDS)
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000

@@ -1,0 +1,325 @@
+"""The simulator as an ASGI app. It sends nothing that OpenRouter would not, and refuses what OpenRouter refuses."""
+
+import asyncio
+import itertools
+import secrets
+from collections.abc import AsyncIterator
+from types import ModuleType
+from urllib.parse import parse_qsl
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from farebox.core.errors import Refusal, invalid, unauthenticated, unknown, wrong_method
+from farebox.core.legible import leniently
+from farebox.core.reading import UNREADABLE
+from farebox.simulator import catalog, chat, embeddings, faults, messages, models, responses, talk
+from farebox.simulator.faults import BadFaults, Faults
+from farebox.simulator.generations import Generations
+
+TRANSPORT = "farebox.transport"
+"""Where the server keeps the connection's transport in the scope, for faults that break it."""
+
+BASE_PATH = "/api/v1"
+
+BOOKS_PATH = "/books"
+"""What was charged for every generation: a page of the simulator's own, to compare another's books with."""
+
+STALL_SECONDS = 3600
+KEEP_ALIVE_SECONDS = 0.1
+ENDLESS_BYTES = 1024 * 1024
+
+_FORMATS = {"/chat/completions": chat, "/messages": messages, "/responses": responses, "/embeddings": embeddings}
+
+_REFUSALS = {
+    402: ("payment_required", "Insufficient credits. Add more using https://openrouter.ai/credits"),
+    403: ("permission_denied", "Simulated: this key may not do that"),
+    408: ("timeout", "Simulated: the request timed out"),
+    429: ("rate_limit_exceeded", "Rate limit exceeded: simulated"),
+    500: ("server", "Internal Server Error"),
+    502: ("provider_unavailable", "Provider returned error"),
+    503: ("provider_overloaded", "No instances available (simulated)"),
+}
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Simulator:
+    """Answers orders in every format, the lists, and what it charged for a generation."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count()
+        self._run = secrets.token_hex(4)
+        self._generations = Generations()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _live(receive, send)
+            return
+        if scope["path"] == BOOKS_PATH:
+            await _send_whole(send, 200, [], self._generations.books())
+            return
+        path = scope["path"].removeprefix(BASE_PATH) if scope["path"].startswith(BASE_PATH) else "?"
+        wire = _FORMATS.get(path)
+        try:
+            if wire is None:
+                await _send_whole(send, 200, [], self._page(scope, path))
+            else:
+                await self._serve(wire, scope, receive, send)
+        except Refusal as refusal:
+            headers = [(name.encode(), value.encode()) for name, value in refusal.headers.items()]
+            await _send_whole(send, refusal.status, headers, (wire or chat).refused(refusal))
+        except _Broken:
+            scope[TRANSPORT].abort()
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+    def _page(self, scope: Scope, path: str) -> bytes:
+        if scope["method"] != "GET":
+            raise unknown("Not Found")
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+        if path == "/generation":
+            if not query.get("id"):
+                raise invalid("id: Required")
+            return self._generations.find(query["id"], _key(dict(scope["headers"])))
+        if path == "/models/user":
+            _key(dict(scope["headers"]))
+        return catalog.page(path, query)
+
+    async def _serve(self, wire: ModuleType, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "POST":
+            raise wrong_method(scope["method"], "POST")
+        headers = dict(scope["headers"])
+        key = _key(headers)
+        request = _read(wire, await _body(receive))
+        wanted = _models(request)
+        asked = _faults(headers, wanted[0])
+        model = models.find(wanted[0])
+        if model is None or ("embeddings" in model.outputs) is not (wire is embeddings):
+            raise invalid(f"{wanted[0]} is not a valid model ID")
+        await asyncio.sleep(asked.head_ms / 1000)
+        if asked.html:
+            page = b"<!DOCTYPE html><title>Bad gateway</title>"
+            await _send_whole(send, asked.status or 200, [(b"content-type", b"text/html")], page)
+            return
+        if asked.status is not None:
+            raise _refusal(asked.status)
+        if asked.error_body:
+            error = {"code": 502, "message": "Simulated provider failure", "metadata": {}}
+            await _send_whole(send, 200, [], msgspec.json.encode({"error": error, "user_id": "user_sim"}))
+            return
+        await self._answer(wire, request, model, asked, key, receive, send)
+
+    async def _answer(
+        self,
+        wire: ModuleType,
+        request: talk.Talk | embeddings.Request,
+        model: models.Model,
+        asked: Faults,
+        key: bytes,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        generation_id = f"gen-{talk.CREATED}-{self._run}{next(self._numbers):012d}"
+        head: Headers = [] if asked.no_generation_header else [(b"x-generation-id", generation_id.encode())]
+        if isinstance(request, embeddings.Request):
+            said = embeddings.embed(request, model)
+            streamed, body = False, embeddings.whole(request, said, generation_id, asked)
+        else:
+            said = talk.answer(request, model, asked)
+            streamed, body = request.streamed, b"" if request.streamed else wire.whole(said, generation_id, asked)
+        sent_tokens: int | None = None
+        try:
+            if streamed:
+                told = wire.events(said, generation_id, asked)
+                sent_tokens = await _send_stream(receive, send, head, told, wire.COMMENT, asked)
+            else:
+                pause = (asked.first_token_ms + asked.token_ms * said.answer_tokens) / 1000
+                before = b": OPENROUTER PROCESSING\n" * asked.comments + b"\n" * asked.blank_lines
+                await _send_slow_whole(send, head, before, body, pause, asked)
+        finally:
+            self._generations.add(generation_id, key, said, asked, streamed=streamed, sent_tokens=sent_tokens)
+
+
+class _Broken(Exception):  # noqa: N818
+    """A fault: break the connection off."""
+
+
+def _key(headers: dict[bytes, bytes]) -> bytes:
+    scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() == b"bearer" and key.strip():
+        return key.strip()
+    if api_key := headers.get(b"x-api-key", b"").strip():
+        return api_key
+    raise unauthenticated("No auth credentials found")
+
+
+def _read(wire: ModuleType, body: bytes) -> talk.Talk | embeddings.Request:
+    try:
+        request: talk.Talk | embeddings.Request = leniently(wire.read, body)
+    except UNREADABLE as error:
+        raise invalid(str(error)) from error
+    return request
+
+
+def _models(request: talk.Talk | embeddings.Request) -> list[str]:
+    """Those asked, in order; one that is not known is passed over for its fallbacks."""
+    wanted = [request.model] if isinstance(request, embeddings.Request) else list(request.models)
+    if not wanted:
+        raise invalid("No models provided")
+    served = [model for model in wanted if models.find(model)]
+    return served or wanted
+
+
+def _faults(headers: dict[bytes, bytes], model: str) -> Faults:
+    variant = model.partition(":")[2]
+    texts = [headers.get(faults.HEADER, b"").decode("latin-1")]
+    if "=" in variant or variant.replace("-", "_") in Faults.__struct_fields__:
+        texts.append(variant)
+    try:
+        return faults.parse(*texts)
+    except BadFaults as error:
+        raise invalid(str(error)) from error
+
+
+def _refusal(status: int) -> Refusal:
+    error_type, message = _REFUSALS.get(status, ("server", "Simulated refusal"))
+    headers: dict[str, str] = {"retry-after": "2"} if status in (429, 503) else {}
+    if status == 429:
+        headers |= {"x-ratelimit-limit": "20", "x-ratelimit-remaining": "0", "x-ratelimit-reset": "1767225660000"}
+    return Refusal(status, error_type, message, headers=headers)
+
+
+async def _body(receive: Receive) -> bytes:
+    parts: list[bytes] = []
+    more = True
+    while more:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    return b"".join(parts)
+
+
+async def _send_whole(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    named = {name for name, _ in headers}
+    head = [*headers, (b"content-length", b"%d" % len(body))]
+    if b"content-type" not in named:
+        head.append((b"content-type", b"application/json"))
+    await send({"type": "http.response.start", "status": status, "headers": head})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _send_slow_whole(
+    send: Send, head: Headers, before: bytes, body: bytes, pause_seconds: float, asked: Faults
+) -> None:
+    """The head at once, blank lines while the answer is made, then all of it: as OpenRouter does."""
+    if not pause_seconds and asked.cut_at_byte is None:
+        await _send_whole(send, 200, head, before + body)
+        return
+    await send(
+        {"type": "http.response.start", "status": 200, "headers": [*head, (b"content-type", b"application/json")]}
+    )
+    await _send_part(send, before)
+    async for _ in _keep_alives(pause_seconds):
+        await _send_part(send, b"" if asked.silent else b"\n")
+    if asked.cut_at_byte is not None:
+        await _send_part(send, body[: asked.cut_at_byte])
+        await asyncio.sleep(0.05)
+        raise _Broken
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _send_stream(
+    receive: Receive, send: Send, head: Headers, told: list[bytes], comment: bytes, asked: Faults
+) -> int | None:
+    """Send a stream's events; give how many were sent where the other side hung up before their end."""
+    head = [*head, (b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
+    await send({"type": "http.response.start", "status": 200, "headers": head})
+    gone = asyncio.create_task(_until_gone(receive))
+    progress = _Sent()
+    sending = asyncio.create_task(_send_events(send, _parts(told, comment, asked, progress), asked))
+    try:
+        await asyncio.wait({gone, sending}, return_when=asyncio.FIRST_COMPLETED)
+        if not sending.done():
+            return progress.events
+        await sending
+        await send({"type": "http.response.body", "body": b""})
+        return None
+    finally:
+        gone.cancel()
+        sending.cancel()
+
+
+class _Sent:
+    """How much of a stream is out."""
+
+    events = 0
+
+
+async def _send_events(send: Send, parts: AsyncIterator[bytes], asked: Faults) -> None:
+    sent = 0
+    async for part in parts:
+        if asked.cut_at_byte is not None and sent + len(part) > asked.cut_at_byte:
+            await _send_part(send, part[: asked.cut_at_byte - sent])
+            await asyncio.sleep(0.05)
+            raise _Broken
+        sent += len(part)
+        piece = asked.split or max(1, len(part))
+        for start in range(0, len(part), piece):
+            await _send_part(send, part[start : start + piece])
+
+
+async def _parts(told: list[bytes], comment: bytes, asked: Faults, progress: _Sent) -> AsyncIterator[bytes]:
+    """The stream's text, event by event, each when it is due."""
+    end = b"\r\n" if asked.crlf else b"\r" if asked.cr else b"\n"
+    comment += 2 * end
+    yield comment * asked.comments
+    async for _ in _keep_alives(asked.first_token_ms / 1000):
+        yield b"" if asked.silent else comment
+    extra = {
+        "empty-data": b"data:" + 2 * end,
+        "retry": b"retry: 3000" + 2 * end,
+        "wrapped-comment": b"data: " + comment,
+    }
+    yield extra.get(asked.defect or "", b"")
+    for number, each in enumerate(told):
+        if number == asked.stall_at_event:
+            await asyncio.sleep(STALL_SECONDS)
+        while number == asked.endless_at_event:
+            yield b"data: " + b"x" * ENDLESS_BYTES
+        if number == asked.cut_at_event:
+            await asyncio.sleep(0.05)
+            raise _Broken
+        if asked.token_ms and number:
+            await asyncio.sleep(asked.token_ms / 1000)
+        is_last = number == len(told) - 1
+        yield each.replace(b"\n", end) + (b"" if is_last and asked.no_final_blank else 2 * end)
+        progress.events += 1
+
+
+async def _keep_alives(seconds: float) -> AsyncIterator[None]:
+    """Wait; gives each moment at which a caller is to be kept from giving up."""
+    waited = 0.0
+    while waited < seconds:
+        yield
+        pause = min(KEEP_ALIVE_SECONDS, seconds - waited)
+        await asyncio.sleep(pause)
+        waited += pause
+
+
+async def _send_part(send: Send, part: bytes) -> None:
+    if part:
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+        await asyncio.sleep(0)
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})

@@ -1,0 +1,90 @@
+"""The simulator's own books: what it charged for each generation, told only to the key that made it."""
+
+import time
+from collections import OrderedDict
+from datetime import UTC, datetime
+
+import msgspec
+from msgspec import Raw
+
+from farebox.core.errors import unknown
+from farebox.simulator.faults import Faults
+from farebox.simulator.models import PROVIDER
+from farebox.simulator.talk import Said, number_of
+
+KEPT_MAX = 100_000
+
+_UNTOLD = (
+    "app_id cache_discount external_user http_referer moderation_latency native_tokens_cached num_fetches"
+    " num_input_audio_prompt num_media_completion num_media_prompt num_search_results preset_id provider_responses"
+    " router service_tier upstream_id user_agent web_search_engine workspace_id"
+).split()
+
+
+class Generations:
+    """The records of one simulator, the oldest dropped beyond KEPT_MAX."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, tuple[float, bytes, bytes]] = OrderedDict()
+        self._charged: dict[str, str] = {}
+
+    def add(
+        self, generation_id: str, key: bytes, said: Said, faults: Faults, *, streamed: bool, sent_tokens: int | None
+    ) -> None:
+        """Write one down; it can be read a while later. `sent_tokens` where it was broken off."""
+        cost = _cost(said, faults, sent_tokens)
+        body = _record(generation_id, said, faults, cost, streamed=streamed, sent_tokens=sent_tokens)
+        self._kept[generation_id] = (time.monotonic() + faults.generation_ms / 1000, key, body)
+        self._charged[generation_id] = cost
+        while len(self._kept) > KEPT_MAX:
+            dropped, _ = self._kept.popitem(last=False)
+            del self._charged[dropped]
+
+    def books(self) -> bytes:
+        """What every generation was charged, as text: for whoever compares books. OpenRouter has no such page."""
+        return msgspec.json.encode(self._charged)
+
+    def find(self, generation_id: str, key: bytes) -> bytes:
+        """The body of `GET /generation`. Raises Refusal 404: not there, not yet, or another key's."""
+        ready_at, owner, body = self._kept.get(generation_id, (0.0, b"", b""))
+        if owner != key or not body or time.monotonic() < ready_at:
+            raise unknown(f"Generation {generation_id} not found")
+        return body
+
+
+def _cost(said: Said, faults: Faults, sent_tokens: int | None) -> str:
+    return number_of(said.cost(sent_tokens)) if faults.cost in (None, "is-null") else str(faults.cost)
+
+
+def _record(
+    generation_id: str, said: Said, faults: Faults, cost: str, *, streamed: bool, sent_tokens: int | None
+) -> bytes:
+    tokens = said.answer_tokens if sent_tokens is None else min(sent_tokens, said.answer_tokens)
+    finish = "cancelled" if sent_tokens is not None else said.finish_reason
+    data = {
+        **dict.fromkeys(_UNTOLD),
+        "id": generation_id,
+        "api_type": "embeddings" if said.vectors else "completions",
+        "cancelled": sent_tokens is not None,
+        "created_at": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        "data_region": "global",
+        "finish_reason": finish,
+        "native_finish_reason": finish,
+        "generation_time": 12,
+        "latency": 3,
+        "is_byok": faults.byok is not None,
+        "model": said.model.id,
+        "native_tokens_completion": tokens,
+        "native_tokens_completion_images": said.image_tokens or None,
+        "native_tokens_prompt": said.prompt_tokens,
+        "native_tokens_reasoning": len(said.reasoning),
+        "tokens_completion": tokens,
+        "tokens_prompt": said.prompt_tokens,
+        "origin": "",
+        "provider_name": PROVIDER,
+        "streamed": streamed,
+        "total_cost": Raw(cost.encode()),
+        "usage": Raw(cost.encode()),
+        "upstream_inference_cost": Raw(faults.byok.encode()) if faults.byok else None,
+    }
+    return msgspec.json.encode({"data": data})

@@ -1,0 +1,238 @@
+"""Simulated messages, in Anthropic's events; what they cost comes in `message_delta`."""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from farebox.core.errors import Refusal, invalid
+from farebox.core.formats import messages
+from farebox.core.reading import Number
+from farebox.simulator.faults import Faults
+from farebox.simulator.models import PROVIDER
+from farebox.simulator.talk import (
+    BUDGET_MIN,
+    Said,
+    Talk,
+    Tool,
+    Turn,
+    check_budget,
+    cost_members,
+    data,
+    first_tool,
+    least_cap,
+)
+
+__all__ = ["COMMENT", "events", "read", "refused", "whole"]
+
+COMMENT = b": OPENROUTER PROCESSING"
+
+_WHOLE_ONLY = {"cache_creation": None, "inference_geo": None, "service_tier": None}
+"""Members of a usage that `message_delta` does without."""
+
+_STOPS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
+
+
+class _Block(Struct):
+    type: str
+    text: str = ""
+    content: Any = None
+
+
+class _Message(Struct):
+    role: str
+    content: str | list[_Block]
+
+
+class _Tool(Struct):
+    name: str
+    input_schema: dict[str, Any] = {}
+
+
+class _Fallback(Struct):
+    model: str
+
+
+class _Thinking(Struct):
+    type: str
+    budget_tokens: Number | None = None
+
+
+class _Edit(Struct):
+    type: str
+
+
+class _ContextManagement(Struct):
+    edits: list[_Edit] = []
+
+
+class _Request(Struct):
+    model: str
+    messages: list[_Message]
+    models: list[str] | None = None
+    fallbacks: list[_Fallback] | None = None
+    system: str | list[_Block] | None = None
+    stream: bool | None = None
+    max_tokens: Number | None = None
+    tools: list[_Tool] | None = None
+    tool_choice: Raw = Raw(b"null")
+    thinking: _Thinking | None = None
+    context_management: _ContextManagement | None = None
+
+
+_decode = msgspec.json.Decoder(_Request).decode
+
+
+def read(body: bytes) -> Talk:
+    """Raises Refusal."""
+    request = _decode(body)
+    if request.models and request.fallbacks:
+        raise invalid("models and fallbacks cannot be combined")
+    if not request.messages:
+        raise invalid("messages: at least one message is required")
+    system = [_Message("system", request.system)] if request.system else []
+    tools = [Tool(each.name, tuple(each.input_schema.get("properties", {}))) for each in request.tools or ()]
+    cap = least_cap(max_tokens=request.max_tokens)
+    _check_thinking(request, cap)
+    return Talk(
+        (request.model, *(request.models or []), *(each.model for each in request.fallbacks or ())),
+        tuple(_turn(message) for message in [*system, *request.messages]),
+        streamed=request.stream is True,
+        cap=cap,
+        tool=first_tool(tools, request.tool_choice),
+    )
+
+
+def _check_thinking(request: _Request, cap: int | None) -> None:
+    """As Anthropic refuses it, in its words."""
+    thinking, management = request.thinking, request.context_management
+    if thinking is not None and thinking.type == "enabled":
+        if thinking.budget_tokens is None:
+            raise invalid("thinking.enabled.budget_tokens: Field required")
+        if thinking.budget_tokens < BUDGET_MIN:
+            raise invalid(f"thinking.enabled.budget_tokens: Input should be greater than or equal to {BUDGET_MIN}")
+        check_budget("thinking.budget_tokens", thinking.budget_tokens, cap)
+    for edit in management.edits if management is not None else ():
+        if edit.type.startswith("clear_thinking") and (thinking is None or thinking.type == "disabled"):
+            raise invalid(f"`{edit.type}` strategy requires `thinking` to be enabled or adaptive")
+
+
+def _turn(message: _Message) -> Turn:
+    if isinstance(message.content, str):
+        return Turn(message.role, message.content)
+    text = " ".join(block.text or str(block.content or "") for block in message.content)
+    role = "tool" if any(block.type == "tool_result" for block in message.content) else message.role
+    return Turn(role, text.strip(), sum(block.type == "image" for block in message.content))
+
+
+def refused(refusal: Refusal) -> bytes:
+    return messages.refusal_body(refusal)
+
+
+def _usage(said: Said, faults: Faults) -> dict[str, object]:
+    return {
+        "input_tokens": said.prompt_tokens,
+        "output_tokens": said.answer_tokens,
+        "output_tokens_details": None,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": 0,
+        "server_tool_use": None,
+        **cost_members(said, faults, "prompt", "completions"),
+    }
+
+
+def _blocks(said: Said, generation_id: str) -> list[dict[str, Any]]:
+    blocks: list[dict[str, Any]] = []
+    if said.reasoning:
+        blocks.append({"type": "thinking", "thinking": "".join(said.reasoning), "signature": "simulated"})
+    if said.tool_call:
+        name, arguments = said.tool_call
+        call_id = f"toolu_{generation_id[-8:]}"
+        call = {"type": "tool_use", "id": call_id, "name": name, "caller": {"type": "direct"}}
+        blocks.append({**call, "input": msgspec.json.decode(arguments)})
+    elif said.pieces:
+        blocks.append({"type": "text", "text": said.text, "citations": None})
+    return blocks
+
+
+def _message(said: Said, generation_id: str) -> dict[str, Any]:
+    return {
+        "id": generation_id,
+        "type": "message",
+        "role": "assistant",
+        "container": None,
+        "content": [],
+        "model": said.model.id,
+        "provider": PROVIDER,
+        "stop_reason": None,
+        "stop_details": None,
+        "stop_sequence": None,
+    }
+
+
+def whole(said: Said, generation_id: str, faults: Faults) -> bytes:
+    """The body of an answer that is not streamed."""
+    body = {
+        **_message(said, generation_id),
+        "content": [] if faults.choices == "empty" else _blocks(said, generation_id),
+        "stop_reason": _STOPS[said.finish_reason],
+        "usage": None if faults.usage == "is-null" else {**_usage(said, faults), **_WHOLE_ONLY},
+    }
+    if faults.usage == "missing":
+        del body["usage"]
+    return msgspec.json.encode(body)
+
+
+def events(said: Said, generation_id: str, faults: Faults) -> list[bytes]:
+    """Each event of a streamed answer without its end."""
+    start = _message(said, generation_id)
+    if faults.defect != "no-start-usage":
+        start["usage"] = {**_usage(said, faults), **_WHOLE_ONLY, "input_tokens": 0, "output_tokens": 0}
+        for member in ("cost", "is_byok", "cost_details"):
+            del start["usage"][member]
+    told: list[dict[str, Any]] = [{"type": "message_start", "message": start}, {"type": "ping"}]
+    for index, block in enumerate(_blocks(said, generation_id)):
+        told += _block_events(index, block, said)
+    stop = {"stop_reason": _STOPS[said.finish_reason], "stop_sequence": None, "stop_details": None, "container": None}
+    last: dict[str, Any] = {"type": "message_delta", "delta": stop, "usage": _usage(said, faults)}
+    if faults.usage == "missing":
+        del last["usage"]
+    elif faults.usage == "is-null":
+        last["usage"] = None
+    told += [last, {"type": "message_stop"}]
+    error = {"type": "api_error", "message": "Simulated provider failure", "error_type": "provider_unavailable"}
+    if faults.error_at_event is not None:
+        told[faults.error_at_event :] = [{"type": "error", "error": error, "request_id": generation_id}]
+    elif faults.bare_error_at_event is not None:
+        bare = {"code": 402, "message": "Simulated: out of credits", "metadata": {}}
+        told[faults.bare_error_at_event :] = [{"error": bare, "user_id": "user_sim"}]
+    named = [_named(event, faults) for event in told]
+    if faults.no_done or "error" in told[-1]:
+        return named
+    return [*named, b"event: data\ndata: [DONE]" if faults.defect == "named-done" else b"data: [DONE]"]
+
+
+def _named(event: dict[str, Any], faults: Faults) -> bytes:
+    if faults.defect == "data-only" or "type" not in event:
+        return data(event)
+    return b"event: " + str(event["type"]).encode() + b"\n" + data(event)
+
+
+def _block_events(index: int, block: dict[str, Any], said: Said) -> list[dict[str, Any]]:
+    match block["type"]:
+        case "thinking":
+            empty = {**block, "thinking": "", "signature": ""}
+            deltas = [{"type": "thinking_delta", "thinking": piece} for piece in said.reasoning]
+            deltas.append({"type": "signature_delta", "signature": block["signature"]})
+        case "tool_use":
+            assert said.tool_call is not None
+            empty = {**block, "input": {}}
+            deltas = [{"type": "input_json_delta", "partial_json": part} for part in ("", said.tool_call[1])]
+        case _:
+            empty = {**block, "text": ""}
+            deltas = [{"type": "text_delta", "text": piece} for piece in said.pieces]
+    return [
+        {"type": "content_block_start", "index": index, "content_block": empty},
+        *({"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas),
+        {"type": "content_block_stop", "index": index},
+    ]

@@ -1,0 +1,281 @@
+"""Simulated responses: events of data alone, the generation's id for the response's, the cost in the last event."""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from farebox.core.errors import Refusal, invalid
+from farebox.core.formats.envelope import refusal_body
+from farebox.core.reading import Number
+from farebox.simulator.faults import Faults
+from farebox.simulator.talk import (
+    BUDGET_MIN,
+    CREATED,
+    Said,
+    Talk,
+    Tool,
+    Turn,
+    check_budget,
+    cost_members,
+    data,
+    first_tool,
+    least_cap,
+)
+
+__all__ = ["COMMENT", "events", "read", "refused", "whole"]
+
+COMMENT = b": "
+
+_STRING_CODES = {400: "invalid_prompt", 429: "rate_limit_exceeded", 500: "server_error"}
+"""OpenRouter documents codes of text for this format, which its own SDK cannot type."""
+
+
+class _Part(Struct):
+    type: str
+    text: str = ""
+
+
+class _Item(Struct):
+    type: str = "message"
+    role: str = "user"
+    content: str | list[_Part] = ""
+    output: Any = ""
+
+
+class _Tool(Struct):
+    type: str
+    name: str = ""
+    parameters: dict[str, Any] | None = None
+
+
+class _Reasoning(Struct):
+    max_tokens: Number | None = None
+
+
+class _Request(Struct):
+    input: str | list[_Item] = ""
+    model: str | None = None
+    models: list[str] | None = None
+    instructions: str | None = None
+    stream: bool | None = None
+    max_output_tokens: Number | None = None
+    modalities: list[str] | None = None
+    tools: list[_Tool] | None = None
+    tool_choice: Raw = Raw(b"null")
+    reasoning: _Reasoning | None = None
+    store: bool | None = None
+    previous_response_id: str | None = None
+
+
+_decode = msgspec.json.Decoder(_Request).decode
+
+
+def read(body: bytes) -> Talk:
+    """Raises Refusal."""
+    request = _decode(body)
+    if request.store or request.previous_response_id is not None:
+        raise invalid("This API is stateless: store must be false, and previous_response_id null")
+    items = [_Item(content=request.input)] if isinstance(request.input, str) else request.input
+    system = [Turn("system", request.instructions)] if request.instructions else []
+    tools = [
+        Tool(each.name, tuple((each.parameters or {}).get("properties", {})))
+        for each in request.tools or ()
+        if each.type == "function"
+    ]
+    cap = least_cap(max_output_tokens=request.max_output_tokens)
+    if request.reasoning is not None and request.reasoning.max_tokens is not None:
+        check_budget("reasoning.max_tokens", max(BUDGET_MIN, request.reasoning.max_tokens), cap)
+    return Talk(
+        (*([request.model] if request.model else []), *(request.models or [])),
+        (*system, *(_turn(item) for item in items)),
+        streamed=request.stream is True,
+        cap=cap,
+        tool=first_tool(tools, request.tool_choice),
+        wants_picture="image" in (request.modalities or ()),
+    )
+
+
+def _turn(item: _Item) -> Turn:
+    if item.type == "function_call_output":
+        return Turn("tool", str(item.output))
+    if isinstance(item.content, str):
+        return Turn(item.role, item.content)
+    text = " ".join(part.text for part in item.content if part.text)
+    return Turn(item.role, text, sum(part.type == "input_image" for part in item.content))
+
+
+def refused(refusal: Refusal) -> bytes:
+    code = _STRING_CODES.get(refusal.status)
+    if code is None:
+        return refusal_body(refusal)
+    return msgspec.json.encode({"error": {"code": code, "message": refusal.message}, "metadata": None})
+
+
+def _usage(said: Said, faults: Faults) -> dict[str, object]:
+    names = ("prompt", "completions") if faults.defect == "chat-costs" else ("input", "output")
+    return {
+        "input_tokens": said.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": said.answer_tokens,
+        "output_tokens_details": {"reasoning_tokens": len(said.reasoning)},
+        "total_tokens": said.prompt_tokens + said.answer_tokens,
+        **cost_members(said, faults, *names),
+    }
+
+
+def _items(said: Said, generation_id: str) -> list[dict[str, Any]]:
+    tail = generation_id[-8:]
+    items: list[dict[str, Any]] = []
+    if said.reasoning:
+        summary = [{"type": "summary_text", "text": "".join(said.reasoning)}]
+        items.append({"type": "reasoning", "id": f"rs_{tail}", "summary": summary})
+    if said.tool_call:
+        name, arguments = said.tool_call
+        call = {"type": "function_call", "id": f"fc_{tail}", "call_id": f"call_{tail}", "name": name}
+        items.append({**call, "arguments": arguments, "status": "completed"})
+    if said.image:
+        picture = {"type": "image_generation_call", "id": f"ig_{tail}", "result": said.image}
+        items.append({**picture, "status": "completed"})
+    if said.pieces:
+        text = {"type": "output_text", "text": said.text, "annotations": [], "logprobs": []}
+        message = {"type": "message", "id": f"msg_{tail}", "role": "assistant", "content": [text]}
+        items.append({**message, "status": "completed"})
+    return items
+
+
+def _response(said: Said, generation_id: str, status: str, items: list[dict[str, Any]]) -> dict[str, Any]:
+    is_cut = status == "incomplete"
+    return {
+        "id": generation_id,
+        "object": "response",
+        "created_at": CREATED,
+        "completed_at": CREATED + 1 if status == "completed" else None,
+        "model": said.model.id,
+        "status": status,
+        "error": None,
+        "incomplete_details": {"reason": "max_output_tokens"} if is_cut else None,
+        "instructions": None,
+        "metadata": None,
+        "temperature": None,
+        "top_p": None,
+        "presence_penalty": None,
+        "frequency_penalty": None,
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+        "output": items,
+        "usage": None,
+    }
+
+
+def _finished(said: Said, generation_id: str, faults: Faults) -> dict[str, Any]:
+    status = "incomplete" if said.finish_reason == "length" else "completed"
+    body = _response(said, generation_id, status, _items(said, generation_id))
+    if faults.usage == "missing":
+        del body["usage"]
+    elif faults.usage != "is-null":
+        body["usage"] = _usage(said, faults)
+    if faults.defect == "no-nulls":
+        for name in ("metadata", "error", "top_p", "instructions"):
+            del body[name]
+    return body
+
+
+def whole(said: Said, generation_id: str, faults: Faults) -> bytes:
+    """The body of an answer that is not streamed."""
+    body = _finished(said, generation_id, faults)
+    if faults.choices == "empty":
+        body["output"] = []
+    if faults.failed:
+        body |= {"status": "failed", "error": {"code": "server_error", "message": "Simulated provider failure"}}
+    return msgspec.json.encode(body)
+
+
+def events(said: Said, generation_id: str, faults: Faults) -> list[bytes]:
+    """Each event of a streamed answer without its end."""
+    begun = _response(said, generation_id, "in_progress", [])
+    told: list[dict[str, Any]] = [
+        {"type": "response.created", "response": begun},
+        {"type": "response.in_progress", "response": begun},
+    ]
+    if faults.defect == "debug":
+        told.insert(0, {"type": "response.debug", "debug": {"echo_upstream_body": {}}})
+    for index, item in enumerate(_items(said, generation_id)):
+        told += _item_events(index, item, said)
+    if faults.defect == "fusion":
+        told.insert(2, {"type": "response.fusion_call.in_progress", "item_id": "fu_1", "output_index": 0})
+    finished = _finished(said, generation_id, faults)
+    told.append({"type": f"response.{finished['status']}", "response": finished})
+    if faults.error_at_event is not None:
+        flat = {"type": "error", "code": "server_error", "message": "Simulated provider failure", "param": None}
+        told[faults.error_at_event :] = [flat]
+    for number, event in enumerate(told):
+        event["sequence_number"] = number
+        _spoil(event, faults.defect)
+    if faults.bare_error_at_event is not None:
+        bare = {"code": 402, "message": "Simulated: out of credits", "metadata": {}}
+        told[faults.bare_error_at_event :] = [{"error": bare, "user_id": "user_sim"}]
+    is_error = told[-1].get("type", "error") == "error"
+    return [*(data(event) for event in told), *([] if faults.no_done or is_error else [b"data: [DONE]"])]
+
+
+def _spoil(event: dict[str, Any], defect: str | None) -> None:
+    """Leave out what is seen to be left out in the wild."""
+    match defect:
+        case "no-sequence":
+            del event["sequence_number"]
+        case "no-logprobs":
+            event.pop("logprobs", None)
+        case "no-name":
+            event.pop("name", None)
+        case _:
+            return
+
+
+def _item_events(index: int, item: dict[str, Any], said: Said) -> list[dict[str, Any]]:
+    place = {"item_id": item["id"], "output_index": index}
+    match item["type"]:
+        case "reasoning":
+            begun = {**item, "summary": []}
+            between = _reasoning_events({**place, "summary_index": 0}, item["summary"][0], said)
+        case "function_call":
+            begun = {**item, "arguments": "", "status": "in_progress"}
+            arguments, name = item["arguments"], item["name"]
+            kind = "response.function_call_arguments"
+            between = [
+                {"type": f"{kind}.delta", "delta": arguments, **place},
+                {"type": f"{kind}.done", "arguments": arguments, "name": name, **place},
+            ]
+        case "image_generation_call":
+            begun = {**item, "result": None, "status": "in_progress"}
+            kind = "response.image_generation_call"
+            between = [{"type": f"{kind}.{step}", **place} for step in ("in_progress", "generating", "completed")]
+        case _:
+            begun = {**item, "content": [], "status": "in_progress"}
+            between = _text_events({**place, "content_index": 0}, item["content"][0], said)
+    return [
+        {"type": "response.output_item.added", "output_index": index, "item": begun},
+        *between,
+        {"type": "response.output_item.done", "output_index": index, "item": item},
+    ]
+
+
+def _reasoning_events(place: dict[str, Any], part: dict[str, Any], said: Said) -> list[dict[str, Any]]:
+    kind = "response.reasoning_summary"
+    return [
+        {"type": f"{kind}_part.added", "part": {**part, "text": ""}, **place},
+        *({"type": f"{kind}_text.delta", "delta": piece, **place} for piece in said.reasoning),
+        {"type": f"{kind}_text.done", "text": part["text"], **place},
+        {"type": f"{kind}_part.done", "part": part, **place},
+    ]
+
+
+def _text_events(place: dict[str, Any], part: dict[str, Any], said: Said) -> list[dict[str, Any]]:
+    kind = "response.output_text"
+    return [
+        {"type": "response.content_part.added", "part": {**part, "text": ""}, **place},
+        *({"type": f"{kind}.delta", "delta": piece, "logprobs": [], **place} for piece in said.pieces),
+        {"type": f"{kind}.done", "text": part["text"], "logprobs": [], **place},
+        {"type": "response.content_part.done", "part": part, **place},
+    ]

@@ -1,0 +1,69 @@
+"""Serving the simulator: on a port of its own, or inside a process that needs an upstream."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from farebox.simulator.app import BASE_PATH, TRANSPORT, Simulator
+
+
+class _BreakableHttp(HttpToolsProtocol):
+    """Lets the app reach the connection: faults break it."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        cast("dict[str, object]", self.scope)[TRANSPORT] = self.transport
+
+
+class _QuietServer(uvicorn.Server):
+    """A server that leaves the process's signals to others."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _config(app: Simulator) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=_BreakableHttp,
+        ws="none",
+        access_log=False,
+        log_config=None,
+        log_level="critical",
+        server_header=False,
+        timeout_graceful_shutdown=1,
+        timeout_keep_alive=75,  # longer than a client keeps its own: an order lost to a closing connection is charged
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises OSError."""
+    return socket.create_server((host, port), backlog=2048)
+
+
+def serve(bound: socket.socket) -> None:
+    """Serve until the process is told to stop."""
+    uvicorn.Server(_config(Simulator())).run(sockets=[bound])
+
+
+@contextmanager
+def embedded() -> Iterator[str]:
+    """A simulator on a free loopback port, in a thread of this process: gives its base URL."""
+    bound = listen("127.0.0.1", 0)
+    server = _QuietServer(_config(Simulator()))
+    thread = threading.Thread(
+        target=lambda: asyncio.run(server.serve(sockets=[bound])), name="farebox-simulator", daemon=True
+    )
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}{BASE_PATH}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=5)

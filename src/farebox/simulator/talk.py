@@ -1,0 +1,166 @@
+"""What a simulated model says, before it is put in any format: deterministic, in pieces that are its tokens."""
+
+import re
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+import msgspec
+from msgspec import Raw
+
+from farebox.core.errors import invalid
+from farebox.core.reading import Number, as_whole
+from farebox.simulator.faults import Faults
+from farebox.simulator.models import Model
+
+IMAGE_TOKENS = 1290
+TOOL_CALL_TOKENS = 8
+BUDGET_MIN = 1024
+CREATED = 1_767_225_600
+
+# A red pixel.
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGP4z8DwHwAFAAH/iZk9HQAAAABJRU5ErkJggg=="
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of the prompt."""
+
+    role: str
+    text: str
+    images: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that may be called: its name, and its parameters' names."""
+
+    name: str
+    parameters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """What was asked, in whatever format. `cap` is the longest answer wanted."""
+
+    models: tuple[str, ...]
+    turns: tuple[Turn, ...]
+    streamed: bool = False
+    cap: int | None = None
+    tool: Tool | None = None
+    wants_picture: bool = False
+
+    @property
+    def prompt_tokens(self) -> int:
+        return sum(3 + tokens_of(turn.text) + 258 * turn.images for turn in self.turns)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """An answer. Pieces are tokens; `image` is base64."""
+
+    model: Model
+    prompt_tokens: int
+    reasoning: tuple[str, ...] = ()
+    pieces: tuple[str, ...] = ()
+    image: str | None = None
+    tool_call: tuple[str, str] | None = None
+    finish_reason: str = "stop"
+    vectors: tuple[list[float], ...] = field(default=())
+
+    @property
+    def answer_tokens(self) -> int:
+        call = TOOL_CALL_TOKENS if self.tool_call else 0
+        return len(self.reasoning) + len(self.pieces) + self.image_tokens + call
+
+    @property
+    def image_tokens(self) -> int:
+        return IMAGE_TOKENS if self.image else 0
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+    def cost(self, answer_tokens: int | None = None) -> Decimal:
+        """What it costs, whole or broken off after so many tokens."""
+        tokens = self.answer_tokens if answer_tokens is None else min(answer_tokens, self.answer_tokens)
+        pictures = min(self.image_tokens, tokens)
+        return self.model.cost(self.prompt_tokens, tokens - pictures, pictures)
+
+
+def tokens_of(text: str) -> int:
+    return (len(text.encode()) + 3) // 4
+
+
+def answer(talk: Talk, model: Model, faults: Faults) -> Said:
+    """What the model says to this."""
+    asked = next((turn.text for turn in reversed(talk.turns) if turn.role == "user"), "")
+    image = PNG if talk.wants_picture and "image" in model.outputs else None
+    if talk.tool is not None and talk.turns[-1].role != "tool":
+        arguments = msgspec.json.encode(dict.fromkeys(talk.tool.parameters, asked)).decode()
+        call = (talk.tool.name, arguments)
+        return Said(model, talk.prompt_tokens, image=image, tool_call=call, finish_reason="tool_calls")
+    words = [f"word{i} " for i in range(faults.tokens)] if faults.tokens is not None else _words(f"You said: {asked}")
+    reasoning = _words(f"The last message has {len(asked)} characters. I shall say it back.") if model.reasons else []
+    caps = [cap for cap in (talk.cap, model.answer_tokens_max) if cap]
+    room = min(caps) if caps else len(words)
+    thought, said = reasoning[:room], words[: max(0, room - len(reasoning))]
+    finish = "stop" if len(thought) + len(said) == len(reasoning) + len(words) else "length"
+    return Said(model, talk.prompt_tokens, tuple(thought), tuple(said), image, finish_reason=finish)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\s*\S+\s*", text)
+
+
+def cost_members(said: Said, faults: Faults, prompt: str, completions: str) -> dict[str, object]:
+    """The members of a usage that tell the cost; off BYOK it repeats the cost as the upstream's. Formats name the two
+    parts of it differently."""
+    number = Raw(b"null" if faults.cost == "is-null" else (faults.cost or number_of(said.cost())).encode())
+    prompt_cost = said.cost(0)
+    return {
+        "cost": number,
+        "is_byok": faults.byok is not None,
+        "cost_details": {
+            "upstream_inference_cost": Raw(faults.byok.encode()) if faults.byok else number,
+            f"upstream_inference_{prompt}_cost": Raw(number_of(prompt_cost).encode()),
+            f"upstream_inference_{completions}_cost": Raw(number_of(said.cost() - prompt_cost).encode()),
+        },
+    }
+
+
+def least_cap(**caps: Number | None) -> int | None:
+    """The least of the caps that a request gives. Raises Refusal for one with a fraction."""
+    found: list[int] = []
+    for name, number in caps.items():
+        if number:
+            cap = as_whole(number)
+            if cap is None:
+                raise invalid(f"{name}: Expected integer, received float")
+            found.append(cap)
+    return min(found, default=None)
+
+
+def check_budget(name: str, budget: Number | None, cap: int | None) -> None:
+    """Raises Refusal where thinking leaves nothing of the answer to be said."""
+    if budget is not None and cap is not None and budget >= cap:
+        raise invalid(f"`max_tokens` must be greater than `{name}`")
+
+
+def number_of(amount: Decimal) -> str:
+    """As JSON numbers come from floats in the wild: `7.1e-05`, `3E-7`, `0.00015472`."""
+    if amount == 0:
+        return "0"
+    plain = amount.normalize()
+    if plain < Decimal("0.000001"):
+        return f"{plain:E}"
+    return repr(float(plain)) if Decimal(repr(float(plain))) == plain else f"{plain:f}"
+
+
+def data(body: object) -> bytes:
+    """An event without a name; the sender ends it."""
+    return b"data: " + msgspec.json.encode(body)
+
+
+def first_tool(tools: list[Tool], choice: Raw | None) -> Tool | None:
+    """The one that is called: the first, unless none may be."""
+    return None if not tools or (choice is not None and bytes(choice) in (b'"none"', b'{"type":"none"}')) else tools[0]

@@ -1,0 +1,125 @@
+"""/mcp: Farebox's tools for agents, over MCP's streamable HTTP, without sessions and in plain JSON.
+
+The official SDK weighs 57 MB, so it is imported by the first request that needs it.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib import import_module
+from importlib.util import find_spec
+from typing import NamedTuple
+
+from starlette.types import Message, Receive, Scope, Send
+
+from farebox.accounts import Accounts
+from farebox.batch.placing import Serving
+from farebox.catalog import Catalog
+from farebox.core.callers import Caller
+from farebox.core.errors import unknown, wrong_method, wrong_type
+from farebox.core.headers import HeaderList, read_request_head
+from farebox.core.legible import plainly
+from farebox.http.asgi import JSON, Endpoint
+from farebox.platform.runs import Runner
+from farebox.ports import Runs
+from farebox.web.callers import caller_of
+
+CALLER = "farebox.caller"
+"""Where a request's caller stands in its scope."""
+
+
+class ActorTools(NamedTuple):
+    """What the tools of the Actor are made of, where this gateway is its platform."""
+
+    runner: Runner
+    runs: Runs
+
+
+class Agents:
+    """What the tools are made of, and the one server that has them, once somebody asked for it."""
+
+    def __init__(self, serving: Serving, catalog: Catalog, accounts: Accounts, actor: ActorTools | None = None) -> None:
+        self.serving = serving
+        self.catalog = catalog
+        self.accounts = accounts
+        self.actor = actor
+        self._running: asyncio.Task[None] | None = None
+        self._ready: asyncio.Future[Endpoint] | None = None
+
+    async def endpoint(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One JSON-RPC message by POST. There are no sessions, so nothing to listen to by GET or to DELETE."""
+        if scope["method"] != "POST":
+            raise wrong_method(scope["method"], "POST")
+        scope[CALLER] = await caller_of(self.serving.callers, scope)
+        scope["headers"] = _spelt_out(scope["headers"])
+        await (await self._server())(scope, _plainly(receive), send)
+
+    async def close(self) -> None:
+        if self._running is not None:
+            self._running.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._running
+
+    async def _server(self) -> Endpoint:
+        if find_spec("mcp") is None:
+            raise unknown("There are no tools here: MCP is not installed (pip install 'farebox[mcp]')")
+        if self._ready is None:
+            self._ready = asyncio.get_running_loop().create_future()
+            self._running = asyncio.create_task(self._run(self._ready))
+        return await asyncio.shield(self._ready)
+
+    async def _run(self, ready: "asyncio.Future[Endpoint]") -> None:
+        try:
+            tools = await asyncio.to_thread(import_module, "farebox.web.mcp.tools")
+            async with tools.serving(self) as endpoint:
+                ready.set_result(endpoint)
+                await asyncio.Event().wait()
+        except Exception as error:
+            self._ready = None  # the next request tries again
+            if ready.done():
+                raise
+            ready.set_exception(error)
+
+
+def _spelt_out(headers: HeaderList) -> HeaderList:
+    """With what a request that says nothing of it accepts and sends, which the SDK wants said, and in small letters.
+
+    Raises:
+        Refusal: 415, it sends something else.
+    """
+    media_type = read_request_head(headers).media_type
+    if media_type not in (b"", JSON[1]):
+        raise wrong_type(f"content-type: send application/json, not {media_type[:80].decode('latin-1')!r}")
+    said = [(name, value) for name, value in headers if value and name != JSON[0]]
+    accepts_all = [] if any(name == b"accept" for name, _ in said) else [(b"accept", b"*/*")]
+    return [*said, JSON, *accepts_all]
+
+
+BODY_BYTES_MAX = 32 * 1024 * 1024
+"""Longest message: the server refuses a longer one."""
+
+
+def _plainly(receive: Receive) -> Receive:
+    """A message in which the SDK's strict reader finds nothing to refuse: half of a character in a prompt would fail
+    every later call of an agent that has it in its history."""
+
+    async def whole() -> Message:
+        parts: list[bytes] = []
+        size = 0
+        while (message := await receive())["type"] == "http.request":
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            is_last = not message.get("more_body", False)
+            if is_last or size > BODY_BYTES_MAX:
+                body = b"".join(parts)
+                return {**message, "body": plainly(body) if is_last else body}
+        return message
+
+    return whole
+
+
+def caller_in(scope: Mapping[str, object]) -> Caller:
+    """Who sent a request that `Agents.endpoint` let through."""
+    found = scope[CALLER]
+    assert isinstance(found, Caller)
+    return found

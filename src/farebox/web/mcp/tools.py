@@ -1,0 +1,429 @@
+"""The tools: to chat, to embed, to see what there is and at what price, to see what was spent. Billed as any order.
+
+Amounts of money are text, exact to the last digit.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel import Server
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.server.transport_security import TransportSecuritySettings
+from mcp.types import (
+    UNSUPPORTED_PROTOCOL_VERSION,
+    CallToolRequestParams,
+    CallToolResult,
+    ListToolsResult,
+    PaginatedRequestParams,
+    TextContent,
+    Tool,
+    ToolAnnotations,
+)
+from mcp_types.version import KNOWN_PROTOCOL_VERSIONS
+from starlette.types import Receive, Scope, Send
+
+from farebox import __version__
+from farebox.batch.entries import usage_of
+from farebox.batch.placing import Placed, place
+from farebox.batch.result_forms import ResultForm
+from farebox.batch.run_input import CONCURRENCY, CONCURRENCY_MAX
+from farebox.catalog import ALL_MODELS
+from farebox.core.callers import Caller
+from farebox.core.errors import Refusal, invalid, unknown
+from farebox.core.legible import leniently
+from farebox.core.money import format_usd
+from farebox.core.reading import Number, as_whole
+from farebox.http.asgi import Endpoint, send_refusal
+from farebox.platform.documents import ACTOR_ID
+from farebox.platform.runs import Options
+from farebox.ports import BooksUnavailable, TooLong
+from farebox.web.mcp.endpoint import BODY_BYTES_MAX, ActorTools, Agents, caller_in
+
+MODELS_MAX = 200
+MAX_TOKENS_MAX = 10**9
+
+Arguments = dict[str, Any]
+Context = ServerRequestContext[Any, Any]
+
+_TEXT = {"type": "string", "minLength": 1}
+_MONEY = {"type": "string", "description": "USD, exact."}
+_OPTIONAL_MONEY = {"type": ["string", "null"], "description": "USD, exact; null while it is not known."}
+_BILL = {
+    "generation_id": {"type": ["string", "null"]},
+    "cost_usd": _OPTIONAL_MONEY,
+    "fare_usd": _OPTIONAL_MONEY,
+    "usage": {"type": ["object", "null"]},
+}
+
+
+def _object(required: str, **properties: object) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": required.split(), "additionalProperties": False}
+
+
+TOOLS = [
+    Tool(
+        name="chat",
+        title="Ask a model",
+        description="Ask any model, and get its answer, its usage and what it cost. Costs money.",
+        input_schema=_object(
+            "model prompt",
+            model={**_TEXT, "description": "An id from `list_models`, such as `openai/gpt-5-mini`."},
+            prompt={**_TEXT, "description": "What to say."},
+            system={"type": "string", "description": "Instructions that come first."},
+            max_tokens={"type": "integer", "minimum": 1, "description": "Longest answer."},
+            temperature={"type": "number", "minimum": 0, "maximum": 2},
+        ),
+        output_schema=_object(
+            "text model",
+            text={"type": "string"},
+            model={"type": "string"},
+            finish_reason={"type": ["string", "null"]},
+            answer_cap={"type": ["integer", "null"], "description": "Longest answer, where that was lowered."},
+            **_BILL,
+        ),
+        annotations=ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=True),
+    ),
+    Tool(
+        name="embed",
+        title="Embed texts",
+        description="Turn texts into vectors. Costs money.",
+        input_schema=_object(
+            "model texts",
+            model={**_TEXT, "description": "An embedding model's id."},
+            texts={"type": "array", "items": _TEXT, "minItems": 1, "maxItems": 2048},
+        ),
+        output_schema=_object(
+            "vectors",
+            vectors={"type": "array", "items": {"type": "array", "items": {"type": "number"}}},
+            **_BILL,
+        ),
+        annotations=ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=True),
+    ),
+    Tool(
+        name="list_models",
+        title="List models and prices",
+        description="The models that may be asked, with their prices in USD a token. Free.",
+        input_schema=_object(
+            "",
+            search={"type": "string", "description": "Only those whose id or name has this in it."},
+            limit={"type": "integer", "minimum": 1, "maximum": MODELS_MAX},
+        ),
+        output_schema=_object(
+            "models total",
+            models={"type": "array", "items": {"type": "object"}},
+            total={"type": "integer", "description": "How many there are that match."},
+        ),
+        annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False),
+    ),
+    Tool(
+        name="spending",
+        title="What was spent",
+        description="What this account has paid in, spent, and may still spend. Free.",
+        input_schema=_object(""),
+        output_schema=_object(
+            "account plan paid_in_usd spent_usd spent_today_usd spent_this_month_usd",
+            account={"type": "string"},
+            plan={"type": "string"},
+            paid_in_usd=_MONEY,
+            spent_usd=_MONEY,
+            spent_today_usd=_MONEY,
+            spent_this_month_usd=_MONEY,
+            available_usd={"type": ["string", "null"], "description": "USD, exact; null where there is no limit."},
+        ),
+        annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False),
+    ),
+]
+
+
+ACTOR_TOOL = "apify--openrouter"
+ITEMS_TOOL = "get-dataset-items"
+WAIT_SECONDS_MAX = 45
+ITEMS_MAX = 100
+
+ACTOR_TOOLS = [
+    Tool(
+        name=ACTOR_TOOL,
+        title="Run the Actor",
+        description="Run apify/openrouter: serve many orders at once, an item of a dataset for each. Costs money.",
+        input_schema=_object(
+            "",
+            requests={
+                "type": ["array", "string"],
+                "description": "Orders: bodies of requests, {custom_id, url, body}, or {custom_id, params} for a"
+                " message; or a text with one a line.",
+            },
+            concurrency={"type": "integer", "minimum": 1, "maximum": CONCURRENCY_MAX, "default": CONCURRENCY},
+            maxTotalChargeUsd={"type": ["number", "string"], "description": "What the run may cost in all, in USD."},
+            results={
+                "type": "string",
+                "enum": list(ResultForm),
+                "default": ResultForm.FAREBOX,
+                "description": "The items' form.",
+            },
+            waitSecs={"type": "integer", "minimum": 0, "maximum": WAIT_SECONDS_MAX, "default": 30},
+        ),
+        output_schema=_object(
+            "runId actorId status storages summary nextStep",
+            runId={"type": "string"},
+            actorId={"type": "string"},
+            status={"type": "string"},
+            storages=_object(
+                "defaultDatasetId defaultKeyValueStoreId",
+                defaultDatasetId={"type": "string"},
+                defaultKeyValueStoreId={"type": "string"},
+            ),
+            summary={"type": "string"},
+            nextStep={"type": "string"},
+        ),
+        annotations=ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=True),
+    ),
+    Tool(
+        name=ITEMS_TOOL,
+        title="Read a run's items",
+        description="The items that a run has left in its dataset. Free.",
+        input_schema=_object(
+            "datasetId",
+            datasetId=_TEXT,
+            offset={"type": "integer", "minimum": 0, "default": 0},
+            limit={"type": "integer", "minimum": 1, "maximum": ITEMS_MAX, "default": 20},
+        ),
+        output_schema=_object(
+            "items total",
+            items={"type": "array", "items": {"type": "object"}},
+            total={"type": "integer"},
+        ),
+        annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False),
+    ),
+]
+"""As the platform's own MCP server has them for an Actor."""
+
+
+@asynccontextmanager
+async def serving(agents: Agents) -> AsyncIterator[Endpoint]:
+    """The server, for as long as the block runs. Who asks has been authenticated."""
+    tools = _Tools(agents)
+    server: Server[Any] = Server(
+        "farebox",
+        version=__version__,
+        title="Farebox",
+        instructions="Any model with one key. Money is spent from the key's account; `spending` says how much is left.",
+        on_list_tools=tools.listed,
+        on_call_tool=tools.call,
+    )
+    # `Host` is checked before any path, where the operator has named hosts.
+    security = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+    manager = StreamableHTTPSessionManager(
+        server, json_response=True, stateless=True, security_settings=security, max_request_body_size=BODY_BYTES_MAX
+    )
+
+    async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+        version = next((value.decode("latin-1") for name, value in scope["headers"] if name == VERSION), None)
+        if version is not None and version not in KNOWN_PROTOCOL_VERSIONS:
+            await _refuse_version(version[:40], scope, receive, send)
+        else:
+            await manager.handle_request(scope, receive, send)
+
+    try:
+        async with manager.run():
+            yield endpoint
+    finally:
+        await tools.close()
+
+
+VERSION = b"mcp-protocol-version"
+
+
+async def _refuse_version(version: str, scope: Scope, receive: Receive, send: Send) -> None:
+    """The SDK takes an unknown version for a new one, and misses what belongs to that in the body."""
+    spoken = ", ".join(KNOWN_PROTOCOL_VERSIONS)
+    refusal = invalid(f"MCP-Protocol-Version: {version!r} is not spoken here; {spoken} are")
+    error = {
+        "code": UNSUPPORTED_PROTOCOL_VERSION,
+        "message": refusal.message,
+        "data": {"supported": KNOWN_PROTOCOL_VERSIONS, "requested": version},
+    }
+    await send_refusal(
+        scope, receive, send, refusal, msgspec.json.encode({"jsonrpc": "2.0", "id": None, "error": error})
+    )
+
+
+class _Tools:
+    def __init__(self, agents: Agents) -> None:
+        self._agents = agents
+        self._orders: set[asyncio.Task[Placed]] = set()
+        self._work: dict[str, Callable[[Context, Arguments], Awaitable[tuple[str, dict[str, Any]]]]] = {
+            "chat": self._chat,
+            "embed": self._embed,
+            "list_models": self._list_models,
+            "spending": self._spending,
+        }
+        self._tools = list(TOOLS)
+        if agents.actor is not None:
+            actor = _Actor(agents.actor)
+            self._work |= {ACTOR_TOOL: actor.run, ITEMS_TOOL: actor.items}
+            self._tools += ACTOR_TOOLS
+
+    async def close(self) -> None:
+        """Orders are served to their end, whoever has gone."""
+        if self._orders:
+            await asyncio.wait(self._orders)
+
+    async def listed(self, context: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
+        return ListToolsResult(tools=self._tools)
+
+    async def call(self, context: Context, params: CallToolRequestParams) -> CallToolResult:
+        """What goes wrong with an order is the tool's result: the model that called it may mend it."""
+        work = self._work.get(params.name)
+        try:
+            if work is None:
+                raise invalid(f"there is no tool `{params.name[:100]}`; there are {', '.join(self._work)}")
+            text, structured = await work(context, params.arguments or {})
+        except Refusal as refusal:
+            return CallToolResult(content=[TextContent(text=refusal.message)], is_error=True)
+        except BooksUnavailable as error:
+            return CallToolResult(content=[TextContent(text=f"Try again shortly: {error}")], is_error=True)
+        return CallToolResult(content=[TextContent(text=text)], structured_content=structured)
+
+    async def _place(self, context: Context, path: str, body: dict[str, object]) -> Placed:
+        order = asyncio.create_task(place(self._agents.serving, _caller(context), path, msgspec.json.encode(body)))
+        self._orders.add(order)
+        order.add_done_callback(self._orders.discard)
+        return await asyncio.shield(order)
+
+    async def _chat(self, context: Context, asked: Arguments) -> tuple[str, dict[str, Any]]:
+        messages = [{"role": "user", "content": _text(asked, "prompt")}]
+        if asked.get("system"):
+            messages.insert(0, {"role": "system", "content": _text(asked, "system")})
+        body: dict[str, object] = {"model": _text(asked, "model"), "messages": messages}
+        if asked.get("max_tokens") is not None:
+            body["max_tokens"] = _number(asked, "max_tokens", 0, 1, MAX_TOKENS_MAX)
+        if asked.get("temperature") is not None:
+            body["temperature"] = asked["temperature"]
+        placed = await self._place(context, "/chat/completions", body)
+        answer: Any = leniently(msgspec.json.decode, placed.body)
+        choice = (answer.get("choices") or [{}])[0]
+        text = (choice.get("message") or {}).get("content") or ""
+        told = {"text": text, "model": answer.get("model") or "", "finish_reason": choice.get("finish_reason")}
+        return text, {**told, "answer_cap": placed.answer_cap, **_bill(placed)}
+
+    async def _embed(self, context: Context, asked: Arguments) -> tuple[str, dict[str, Any]]:
+        texts = asked.get("texts")
+        if not isinstance(texts, list) or not texts:
+            raise invalid("texts: a list of texts")
+        body: dict[str, object] = {"model": _text(asked, "model"), "input": texts, "encoding_format": "float"}
+        placed = await self._place(context, "/embeddings", body)
+        answer: Any = leniently(msgspec.json.decode, placed.body)
+        vectors = [each["embedding"] for each in answer["data"]]
+        return f"{len(vectors)} vectors of {len(vectors[0])} numbers", {"vectors": vectors, **_bill(placed)}
+
+    async def _list_models(self, context: Context, asked: Arguments) -> tuple[str, dict[str, Any]]:
+        caller = _caller(context)
+        limit = _number(asked, "limit", MODELS_MAX, 1, MODELS_MAX)
+        search = str(asked.get("search") or "").lower()
+        page, _ = await self._agents.catalog.page("/models", ALL_MODELS)
+        listed = [msgspec.json.decode(model.entry) for model in page.models]
+        found = [
+            {
+                "id": model["id"],
+                "name": model.get("name"),
+                "context_length": model.get("context_length"),
+                "prompt_usd": (model.get("pricing") or {}).get("prompt"),
+                "answer_usd": (model.get("pricing") or {}).get("completion"),
+            }
+            for model in listed
+            if caller.plan.allows(*self._agents.catalog.names(model["id"]))
+            and search in f"{model['id']} {model.get('name')}".lower()
+        ]
+        lines = [f"{each['id']}: ${each['prompt_usd']} / ${each['answer_usd']} a token" for each in found[:limit]]
+        return "\n".join(lines) or "No model matches.", {"models": found[:limit], "total": len(found)}
+
+    async def _spending(self, context: Context, asked: Arguments) -> tuple[str, dict[str, Any]]:
+        caller = _caller(context)
+        balance = await self._agents.accounts.balance(caller.account)
+        spent = await self._agents.accounts.spending(caller.account, None)
+        available = balance.available_nanos
+        told = {
+            "account": caller.account.name,
+            "plan": caller.plan.name,
+            "paid_in_usd": format_usd(balance.credits_nanos),
+            "spent_usd": format_usd(balance.debits_nanos),
+            "spent_today_usd": format_usd(spent.day),
+            "spent_this_month_usd": format_usd(spent.month),
+            "available_usd": None if available is None else format_usd(max(0, available)),
+        }
+        left = "without a limit" if available is None else f"${told['available_usd']} is left"
+        return f"Spent ${told['spent_usd']} of ${told['paid_in_usd']} paid in; {left}.", told
+
+
+class _Actor:
+    """The Actor that this gateway is, run as on the platform."""
+
+    def __init__(self, tools: ActorTools) -> None:
+        self._runner = tools.runner
+        self._runs = tools.runs
+
+    async def run(self, context: Context, asked: Arguments) -> tuple[str, dict[str, Any]]:
+        caller = _caller(context)
+        given = {name: value for name, value in asked.items() if name != "waitSecs"}
+        wait_seconds = _number(asked, "waitSecs", 30, 0, WAIT_SECONDS_MAX)
+        run = await self._runner.begin(caller, msgspec.json.encode(given), Options(origin="MCP"))
+        run = await self._runner.finished(caller.account.id, run.id, wait_seconds) or run
+        storages = {"defaultDatasetId": run.dataset_id, "defaultKeyValueStoreId": run.store_id}
+        following = f"Call {ITEMS_TOOL} with datasetId {run.dataset_id}"
+        told = {
+            "runId": run.id,
+            "actorId": ACTOR_ID,
+            "status": run.status,
+            "storages": storages,
+            "summary": run.status_message or "The run has begun.",
+            "nextStep": following if run.is_finished else f"{following}, once more when the run has gone on.",
+        }
+        return f"{run.status}: {told['summary']} {told['nextStep']}", told
+
+    async def items(self, context: Context, asked: Arguments) -> tuple[str, dict[str, Any]]:
+        dataset_id = _text(asked, "datasetId")
+        run = await self._runs.run(_caller(context).account.id, dataset_id)
+        if run is None:
+            raise unknown(f"datasetId: there is no dataset {dataset_id[:100]!r}")
+        offset, limit = _number(asked, "offset", 0, 0, 10**9), _number(asked, "limit", 20, 1, ITEMS_MAX)
+        try:
+            found, total = await self._runs.items(run.dataset_id, offset, limit, desc=False)
+        except TooLong as error:
+            raise invalid(f"limit: ask for fewer items at once: these are {error}") from error
+        items = [msgspec.json.decode(item) for item in found]
+        return f"{len(items)} of {total} items", {"items": items, "total": total}
+
+
+def _number(asked: Arguments, name: str, default: int, least: int, most: int) -> int:
+    given = asked.get(name, default)
+    value = as_whole(given) if isinstance(given, Number) and not isinstance(given, bool) else None
+    if value is None or not least <= value <= most:
+        raise invalid(f"{name}: a whole number from {least} to {most}")
+    return value
+
+
+def _caller(context: Context) -> Caller:
+    assert context.request is not None
+    return caller_in(context.request.scope)
+
+
+def _text(asked: Arguments, name: str) -> str:
+    value = asked.get(name)
+    if not isinstance(value, str) or not value:
+        raise invalid(f"{name}: a text")
+    return value
+
+
+def _bill(placed: Placed) -> dict[str, Any]:
+    usage = usage_of(placed.body)
+    end = placed.end
+    return {
+        "generation_id": placed.generation_id,
+        "cost_usd": None if end is None or end.cost is None else f"{end.cost:f}",
+        "fare_usd": None if end is None else format_usd(end.amount_nanos),
+        "usage": None if usage is None else leniently(msgspec.json.decode, usage),
+    }
