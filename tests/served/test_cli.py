@@ -1,0 +1,307 @@
+"""The commands, as an operator types them."""
+
+import json
+import re
+import socket
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.gateway import Gateway, clean_environment
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Gateway:
+    """Commands on new books in a folder of their own; nothing is served."""
+    shell = Gateway(tmp_path)
+    shell.cli("db", "upgrade")
+    return shell
+
+
+def test_accounts_from_opening_to_statement(shell: Gateway) -> None:
+    made = shell.cli("account", "create", "alice", "--plan", "paying", "--prepaid", "2.5")
+    assert (made["balance_usd"], made["terms"], made["available_usd"]) == ("2.5", "prepaid", "2.5")
+    assert shell.cli("account", "create", "bob", "--plan", "free", "--postpaid", "--limit", "1")["available_usd"] == "1"
+    assert shell.cli("account", "create", "carol", "--plan", "paying", "--postpaid")["available_usd"] is None
+    assert shell.cli("account", "create", "dave", "--plan", "paying")["available_usd"] == "0"
+    assert shell.cli("account", "top-up", "alice", "$0.5")["balance_usd"] == "3"
+    assert [account["name"] for account in shell.cli("account", "list")] == ["alice", "bob", "carol", "dave"]
+    statement = shell.cli("statement", "alice")
+    assert [line["amount_usd"] for line in statement["lines"]] == ["2.5", "0.5"]
+    assert shell.cli("audit")["paid_in_usd"] == "3"
+    assert shell.cli("reconcile", "--list") == []
+
+
+def test_keys_are_shown_once(shell: Gateway) -> None:
+    shell.cli("account", "create", "alice", "--plan", "paying")
+    made = shell.cli("key", "create", "alice", "--label", "laptop")
+    assert re.fullmatch(r"sk-fb-[\w-]{43}", made["key"])
+    other = shell.run("key", "create", "alice").stdout.strip()
+    assert other.startswith("sk-fb-")
+    listed = shell.run("key", "list", "alice").stdout
+    assert made["hint"] in listed
+    assert "laptop" in listed
+    assert made["key"] not in listed
+    assert shell.cli("key", "revoke", made["hint"])["revoked"]
+    assert shell.cli("key", "revoke", other)["revoked"]
+    assert all(key["revoked"] for key in shell.cli("key", "list", "alice"))
+    shell.cli("account", "create", "bob", "--plan", "paying")
+    shell.cli("key", "create", "bob")
+    assert [key["account"] for key in shell.cli("key", "list")] == ["alice", "alice", "bob"]
+
+
+def test_tables_for_people(shell: Gateway) -> None:
+    shell.cli("account", "create", "alice", "--plan", "paying", "--prepaid", "5")
+    assert re.search(r"alice +paying +prepaid +5 +0 +5", shell.run("account", "list").stdout)
+    assert "alice (paying): paid in $5, spent $0 (0 events), balance $5" in shell.run("statement", "alice").stdout
+    assert shell.run("audit").stdout.endswith("differences: 0\n")
+    assert shell.run("reconcile", "--list").stdout == "No hold is open.\n"
+    assert shell.run("--version").stdout.startswith("farebox ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["account", "create", "x", "--plan", "gold"], 1, "there is no plan `gold`; there are free, paying"),
+        (["account", "create", "x", "--plan", "paying", "--prepaid", "five"], 2, "not an amount in USD"),
+        (["account", "create", "x", "--plan", "paying", "--prepaid", "-1"], 2, ""),
+        (["account", "create", "x", "--plan", "paying", "--prepaid", "1", "--postpaid"], 2, "exclude each other"),
+        (["account", "create", "x", "--plan", "paying", "--limit", "1"], 2, "--limit goes with --postpaid"),
+        (["account", "create", "", "--plan", "paying"], 2, "not a name"),
+        (["account", "create", "(cash)", "--plan", "paying"], 2, "not a name"),
+        (["account", "create", "alice", "--plan", "paying"], 1, "there is an account `alice` already"),
+        (["account", "top-up", "nobody", "1"], 1, "there is no account `nobody`"),
+        (["account", "top-up", "alice", "0"], 2, "more than zero"),
+        (["key", "create", "nobody"], 1, "there is no account `nobody`"),
+        (["key", "revoke", "sk-fb-nothing"], 1, "there is no key"),
+        (["statement", "nobody"], 1, "there is no account `nobody`"),
+        (["statement", "alice", "--database-url", "mysql://x"], 2, "--database-url"),
+        (["db", "upgrade", "--database-url", "sqlite:////proc/nowhere/x.db"], 1, "cannot be used"),
+        (["audit", "--database-url", "sqlite:////proc/nowhere/x.db"], 1, "there are no books at /proc/nowhere/x.db"),
+        (["serve", "--port", "99999"], 2, "--port"),
+        (["serve", "--workers", "0"], 2, "--workers"),
+        (["serve", "--upstream", "openrouter"], 2, "--upstream"),
+        (["serve", "--host", "203.0.113.1"], 2, "--host: cannot listen"),
+    ],
+)
+def test_what_is_wrong_is_said_clearly(shell: Gateway, arguments: list[str], code: int, said: str) -> None:
+    shell.run("account", "create", "alice", "--plan", "paying")
+    done = shell.run(*arguments)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+COMMANDS = [
+    ["account", "create", "x", "--plan", "paying"],
+    ["account", "top-up", "x", "1"],
+    ["account", "list"],
+    ["account", "limit", "x"],
+    ["key", "create", "x"],
+    ["key", "list"],
+    ["key", "revoke", "1"],
+    ["key", "disable", "1"],
+    ["key", "enable", "1"],
+    ["key", "limit", "1"],
+    ["management-key", "create"],
+    ["management-key", "list"],
+    ["management-key", "revoke", "1"],
+    ["statement", "x"],
+    ["activity"],
+    ["reconcile"],
+    ["audit"],
+    ["db", "check"],
+    ["batch", "orders.jsonl", "--key", "k"],
+]
+
+
+def test_only_serve_and_db_upgrade_make_books(tmp_path: Path) -> None:
+    """Every other command says where it looked for them, and leaves nothing behind."""
+    orders = tmp_path / "orders.jsonl"
+    orders.write_text("{}")
+    for arguments in COMMANDS:
+        done = Gateway(tmp_path).run(*arguments)
+        assert (done.returncode, done.stdout) == (1, ""), arguments
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert str(tmp_path / "data" / "farebox.db") in done.stderr, arguments
+        assert "`farebox db upgrade`" in done.stderr
+    current = Gateway(tmp_path).run("db", "current")
+    assert (current.returncode, current.stdout.startswith(f"{tmp_path}/data/farebox.db: schema none yet")) == (0, True)
+    copied = Gateway(tmp_path).run("db", "copy", "sqlite:///data/farebox.db", "postgresql://127.0.0.1:1/books")
+    assert (copied.returncode, f"no books at {tmp_path}/data/farebox.db" in copied.stderr) == (1, True)
+    assert list(tmp_path.iterdir()) == [orders]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "farebox.db").write_bytes(b"")
+    assert "there are no books at" in Gateway(tmp_path).run("audit").stderr, (
+        "a file with nothing in it has none, either"
+    )
+    assert (tmp_path / "data" / "farebox.db").read_bytes() == b""
+    assert Gateway(tmp_path).run("db", "upgrade").returncode == 0
+    assert Gateway(tmp_path).run("audit").stdout.endswith("differences: 0\n")
+
+
+def test_no_command_is_left_out_of_that() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "commands.md").read_text()
+    named = re.findall(r"^## `farebox (.+)`$", page, re.MULTILINE)
+    others = {"serve", "simulate", "db current", "db upgrade", "db copy"}
+    assert set(named) > others
+    for name in set(named) - others:
+        assert any(f"{' '.join(words)} ".startswith(f"{name} ") for words in COMMANDS), name
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("FAREBOX_PORT", "http", "FAREBOX_PORT: "),
+        ("FAREBOX_DATABASE_URL", "data.db", "FAREBOX_DATABASE_URL: write sqlite:///PATH"),
+        ("FAREBOX_UPSTREAM_URL", "localhost:1", "FAREBOX_UPSTREAM_URL: write a URL"),
+        ("FAREBOX_NO_DATA_SECONDS", "-1", "FAREBOX_NO_DATA_SECONDS: "),
+        ("FAREBOX_CONFIG", "nowhere.toml", "FAREBOX_CONFIG: there is no file nowhere.toml"),
+    ],
+)
+def test_a_bad_setting_is_named(shell: Gateway, variable: str, value: str, said: str) -> None:
+    shell.environment[variable] = value
+    done = shell.run("account", "list")
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("toml", "said"),
+    [
+        ("prot = 1", "farebox.toml: prot: there is no such setting"),
+        ("[plans.gold]\nmultiplier = '0.00001'", "farebox.toml: plans.gold.multiplier: a multiplier is"),
+        ("[plans.gold]\ndiscount = 1", "farebox.toml: plans.gold.discount: there is no such setting"),
+        ("[plans.gold", "farebox.toml: "),
+    ],
+)
+def test_a_bad_file_is_named(shell: Gateway, toml: str, said: str) -> None:
+    (shell.folder / "farebox.toml").write_text(toml)
+    done = shell.run("account", "list")
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_plan_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "farebox.toml").write_text(
+        '[plans.resale]\nmultiplier = "1.25"\nanswer_tokens_max = 4\nmodels = ["sim/echo*"]\n'
+    )
+    with Gateway(tmp_path) as gateway:
+        key = gateway.new_key("alice", "--plan", "resale", "--prepaid", "1")
+        answer = gateway.chat(key, "cost=0.00003")
+        assert answer.headers["x-farebox-fare-usd"] == "0.0000375"
+        assert gateway.chat(key, "tokens=100").json["usage"]["completion_tokens"] == 4
+        assert gateway.chat(key, model="sim/penny").status == 403
+        gateway.audit()
+        gateway.stop()
+        (tmp_path / "farebox.toml").unlink()
+        gateway.start()
+        assert "plan `resale`" in gateway.chat(key).error["message"]
+        assert gateway.chat(key).status == 403
+
+
+def test_a_port_that_is_taken_is_said_so(shell: Gateway) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = shell.run("serve", "--port", str(taken.getsockname()[1]))
+    assert done.returncode == 2
+    assert "is taken by another program" in done.stderr
+
+
+def test_the_simulator_alone(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "farebox", "simulate", "--port", "0"]
+    environment = clean_environment(PYTHONUNBUFFERED="1")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=tmp_path) as simulator:
+        assert simulator.stdout
+        url = re.search(r"http://\S+/api/v1", simulator.stdout.readline())
+        assert url
+        try:
+            with Gateway(tmp_path, FAREBOX_UPSTREAM_URL=url[0], OPENROUTER_API_KEY="sk-or-x") as gateway:
+                assert "SIMULATED" not in gateway.banner
+                assert "There are no accounts yet" in gateway.banner
+                key = gateway.new_key("alice", "--plan", "paying", "--prepaid", "1")
+                assert gateway.chat(key).status == 200
+        finally:
+            simulator.terminate()
+
+
+def test_the_audit_finds_what_was_tampered_with(gateway: Gateway) -> None:
+    for _ in range(3):
+        gateway.chat()
+    gateway.stop()
+    assert gateway.audit()["orders"]["posted"] == 3
+    db = sqlite3.connect(gateway.folder / "data" / "farebox.db")
+    db.execute("DROP TRIGGER transfer_no_update")
+    post = db.execute("SELECT id, hold_id FROM transfer WHERE kind = 'post' LIMIT 1").fetchone()
+    for statement, undo, said in (
+        (
+            "UPDATE transfer SET cost = '0.5' WHERE id = ?",
+            "UPDATE transfer SET cost = '0.00000255' WHERE id = ?",
+            "50000 events",
+        ),
+        (
+            "UPDATE transfer SET over_hold_nanos = 5 WHERE id = ?",
+            "UPDATE transfer SET over_hold_nanos = 0 WHERE id = ?",
+            "flagged",
+        ),
+        (
+            "UPDATE transfer SET events = 2, amount_nanos = 20000 WHERE id = ?",
+            "UPDATE transfer SET events = 1, amount_nanos = 10000 WHERE id = ?",
+            "booked were 2 events",
+        ),
+    ):
+        db.execute(statement, (post[0],))
+        db.commit()
+        done = gateway.run("audit", "--json")
+        assert done.returncode == 1
+        assert any(said in each for each in json.loads(done.stdout)["differences"]), done.stdout
+        db.execute(undo, (post[0],))
+        db.commit()
+        assert gateway.run("audit").returncode == 0  # in its own process: this one has the file open
+    for statement, undo, said in (
+        (
+            "UPDATE balance SET debits_nanos = debits_nanos - 1",
+            "UPDATE balance SET debits_nanos = debits_nanos + 1",
+            "its transfers say",
+        ),
+        (
+            "UPDATE hold SET state = 'voided' WHERE id = ?",
+            "UPDATE hold SET state = 'posted' WHERE id = ?",
+            "is voided, and was ended by post",
+        ),
+        (
+            "UPDATE hold SET amount_nanos = amount_nanos + 1 WHERE id = ?",
+            "UPDATE hold SET amount_nanos = amount_nanos - 1 WHERE id = ?",
+            "its transfer",
+        ),
+    ):
+        parameters = (post[1],) if "?" in statement else ()
+        db.execute(statement, parameters)
+        db.commit()
+        done = gateway.run("audit")
+        assert done.returncode == 1
+        assert said in done.stdout
+        assert re.search(r"differences: [1-9]", done.stdout)
+        db.execute(undo, parameters)
+        db.commit()
+    db.close()
+    gateway.audit()
+
+
+def test_the_demo_is_for_this_machine_alone(tmp_path: Path) -> None:
+    with Gateway(tmp_path) as gateway:
+        key_id = gateway.cli("key", "list", "demo")[0]["id"]
+    refused = gateway.run("serve", "--host", "0.0.0.0", "--port", "0")
+    assert refused.returncode == 2
+    assert "0.0.0.0 can be reached from elsewhere" in refused.stderr
+    gateway.cli("key", "revoke", str(key_id))
+    with Gateway(tmp_path, "--host", "0.0.0.0") as open_to_all:
+        assert open_to_all.request("GET", "/healthz").status == 200
+    elsewhere = tmp_path / "fresh"
+    elsewhere.mkdir()
+    with Gateway(elsewhere, "--host", "0.0.0.0") as fresh:
+        assert fresh.key == ""
+        assert "There are no accounts yet" in fresh.banner

@@ -1,0 +1,190 @@
+"""Everything has a bound, and who meets one is told so in its own format."""
+
+import asyncio
+import json
+import re
+import resource
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from farebox.core.books import Command, Done, Outcome, PlaceHold, Settle
+from farebox.core.usage import Nothing
+from farebox.http.asgi import send_json
+from farebox.http.server import BoundedHttp
+from farebox.ports import BooksUnavailable
+from farebox.simulator.server import _QuietServer
+from farebox.store.writer import QUEUED_MAX, GroupWriter
+from tests.gateway import Gateway, eventually
+from tests.served.test_formats import ORDERS, error_type, order, rss_kib
+from tools.chaos import simulator
+
+
+def slowly(gateway: Gateway, key: str, orders: int) -> list[threading.Thread]:
+    """So many orders that take a second each."""
+
+    def ask() -> None:
+        assert order(gateway, "/messages", key, {"x-openrouter-simulate": "first-token-ms=1000"}).status == 200
+
+    asking = [threading.Thread(target=ask) for _ in range(orders)]
+    for each in asking:
+        each.start()
+    return asking
+
+
+@pytest.mark.parametrize("limit", ["FAREBOX_ACCOUNT_ORDERS_MAX", "FAREBOX_ORDERS_MAX"])
+def test_more_orders_than_are_served_at_once_are_told_to_come_back(tmp_path: Path, limit: str) -> None:
+    with Gateway(tmp_path, **{limit: "3"}) as gateway:
+        key = gateway.new_key("busy", "--plan", "paying", "--prepaid", "1")
+        asking = slowly(gateway, key, 3)
+        eventually(lambda: len(gateway.orders("busy")) == 3)
+        for path in ORDERS:
+            shed = order(gateway, path, key)
+            assert (shed.status, shed.headers["retry-after"]) == (429, "1")
+            assert error_type(path, shed) == "rate_limit_exceeded"
+        # Another account is shut out only where all is full.
+        assert order(gateway, "/responses").status == (200 if "ACCOUNT" in limit else 429)
+        for each in asking:
+            each.join()
+        assert order(gateway, "/responses", key).status == 200
+        assert [line["what"] for line in gateway.orders("busy")] == ["fare"] * 4
+
+
+def test_a_stream_that_its_caller_leaves_gives_its_place_back(tmp_path: Path) -> None:
+    with Gateway(tmp_path, FAREBOX_ACCOUNT_ORDERS_MAX="1") as gateway:
+        text = json.dumps({**ORDERS["/messages"], "stream": True})
+        head = f"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: {gateway.key}\r\n"
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
+                simulate = "x-openrouter-simulate: tokens=500,token-ms=20\r\n"
+                connection.sendall(f"{head}{simulate}content-length: {len(text)}\r\n\r\n{text}".encode())
+                assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+            eventually(lambda: order(gateway, "/messages").status == 200)
+
+
+def test_a_caller_who_does_not_read_does_not_fill_the_memory(tmp_path: Path) -> None:
+    with simulator() as port:
+        url = f"http://127.0.0.1:{port}/api/v1"
+        with Gateway(tmp_path, "--upstream", url, OPENROUTER_API_KEY="sk-or-x") as gateway:
+            key = gateway.new_key("a", "--plan", "paying", "--prepaid", "5")
+            text = json.dumps({**ORDERS["/messages"], "model": "sim/long", "stream": True})
+            head = f"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\n"
+            simulate = "x-openrouter-simulate: tokens=60000\r\n"
+            with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
+                connection.sendall(f"{head}{simulate}content-length: {len(text)}\r\n\r\n{text}".encode())
+                assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+                before = rss_kib(gateway)
+                time.sleep(3)
+                assert rss_kib(gateway) - before < 5_000
+            eventually(lambda: "hung up" in gateway.orders("a")[0]["what"])
+
+
+def test_more_connections_than_are_open_at_once_are_told_to_come_back(tmp_path: Path) -> None:
+    with Gateway(tmp_path, FAREBOX_CONNECTIONS_MAX="3") as gateway, ExitStack() as stack:
+        idle = [stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port))) for _ in range(3)]
+        for path in ORDERS:
+            shed = order(gateway, path)
+            assert (shed.status, shed.headers["retry-after"]) == (429, "1")
+            assert error_type(path, shed) == "rate_limit_exceeded"
+        idle.pop().close()
+        eventually(lambda: order(gateway, "/messages").status == 200)  # as many as may be
+        idle.append(stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port))))
+        # Beyond some that are told so, connections are closed without a word.
+        more = [stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port))) for _ in range(400)]
+        more[-1].settimeout(10)
+        with suppress(ConnectionResetError):
+            assert more[-1].recv(1) == b""
+        for each in (*idle, *more):
+            each.close()
+        eventually(lambda: order(gateway, "/messages").status == 200)
+
+
+def test_a_server_may_open_as_many_files_as_its_connections_need(tmp_path: Path) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    wanted = 1_000 if hard == resource.RLIM_INFINITY else min(1_000, hard)
+    gateway = Gateway(tmp_path, FAREBOX_CONNECTIONS_MAX="250")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, hard), hard))
+    try:
+        gateway.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    limits = Path(f"/proc/{gateway.process.pid}/limits").read_text()
+    gateway.stop()
+    assert int(re.findall(r"Max open files\s+(\d+)", limits)[0]) == wanted
+
+
+def test_a_writer_with_too_much_to_do_takes_no_new_hold_and_ends_what_began() -> None:
+    async def main() -> None:
+        go = threading.Event()
+
+        def commit(batch: list[Command]) -> list[Outcome | Exception]:
+            go.wait(10)
+            return [Done() for _ in batch]
+
+        place = PlaceHold("h", 2, 1, 1, 1, "paying", 10_000, "a/b", False, 1)
+        writer = GroupWriter(commit, "slow")
+        waiting = [writer.submit(place)]
+        await asyncio.sleep(0.2)  # taken, and now in its transaction
+        waiting += [writer.submit(place) for _ in range(QUEUED_MAX)]
+        with pytest.raises(BooksUnavailable, match="wait for the books"):
+            writer.submit(place)
+        waiting.append(writer.submit(Settle("h", Nothing(), 1)))
+        go.set()
+        await asyncio.gather(*waiting)
+        await writer.submit(place)
+        await writer.close()
+
+    asyncio.run(main())
+
+
+# What stands before ASGI
+
+
+@pytest.fixture
+def impatient() -> Iterator[int]:
+    """A server that waits 0.3 s for a head."""
+
+    class Impatient(BoundedHttp):
+        head_seconds = 0.3
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send_json(send, b"{}")
+
+    bound = socket.create_server(("127.0.0.1", 0))
+    server = _QuietServer(uvicorn.Config(app, http=Impatient, ws="none", lifespan="off", log_config=None))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[bound])))
+    thread.start()
+    try:
+        yield bound.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.mark.parametrize("begun", [b"", b"G", b"GET / HTTP/1.1\r\nhost: x\r\n"])
+def test_a_head_that_comes_too_slowly_is_refused(impatient: int, begun: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", impatient), timeout=5) as connection:
+        connection.sendall(begun)
+        answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert json.loads(answer.split(b"\r\n\r\n")[1])["error"]["code"] == 408
+
+
+def test_a_head_in_pieces_and_the_next_one_later_are_served(impatient: int) -> None:
+    with socket.create_connection(("127.0.0.1", impatient), timeout=5) as connection:
+        for _ in range(2):
+            for piece in (b"GET / HT", b"TP/1.1\r\nhost: x\r\n\r\n"):
+                connection.sendall(piece)
+                time.sleep(0.05)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+            time.sleep(0.4)  # between requests the server waits longer
+        connection.sendall(b"GET / HTTP/1.1\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 408 ")

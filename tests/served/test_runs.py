@@ -1,0 +1,491 @@
+"""The run API of the Apify platform: runs, what they leave, who may see it, and what is wrong said in its own words."""
+
+import asyncio
+import gzip
+import json
+import re
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import brotli
+import pytest
+
+from farebox.core.runs import Record, Run
+from farebox.platform.items import Wanted, render
+from farebox.platform.runs import TAKE_UP_SECONDS
+from farebox.platform.store import SqlRuns
+from farebox.store.books import SqlStore
+from farebox.store.prepare import prepare
+from farebox.store.sqlite import Sqlite
+from tests.gateway import Gateway, Response, eventually
+from tests.served.test_batch import assert_paid_once
+from tests.served.test_crash_points import charged
+from tools.chaos import simulator
+
+CHAT = {"model": "sim/echo", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 20}
+SLOW = {**CHAT, "model": "sim/echo:token-ms=60"}
+ACTOR = "/v2/acts/apify~openrouter"
+PAGING = ("offset", "limit", "count", "total", "desc")
+
+
+@pytest.fixture
+def key(shared_gateway: Gateway, request: pytest.FixtureRequest) -> str:
+    return shared_gateway.new_key(request.node.name, "--plan", "paying", "--prepaid", "1")
+
+
+def ask(gateway: Gateway, key: str, path: str, body: Any = None, **headers: str) -> Response:
+    method = "GET" if body is None else "POST"
+    data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+    sent = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+    return gateway.request(method, path, data, {**sent, **{name.replace("_", "-"): v for name, v in headers.items()}})
+
+
+def run_of(answer: Response, status: int = 201) -> dict[str, Any]:
+    assert answer.status == status, answer.body
+    data: dict[str, Any] = answer.json["data"]
+    return data
+
+
+def begin(gateway: Gateway, key: str, body: Any, query: str = "?waitForFinish=60") -> dict[str, Any]:
+    return run_of(ask(gateway, key, f"{ACTOR}/runs{query}", body))
+
+
+def error_of(answer: Response) -> tuple[int, str]:
+    error = answer.json["error"]
+    assert set(error) == {"type", "message"}
+    assert error["message"]
+    return answer.status, error["type"]
+
+
+def items_of(gateway: Gateway, key: str, run: dict[str, Any], query: str = "") -> Any:
+    return ask(gateway, key, f"/v2/datasets/{run['defaultDatasetId']}/items{query}").json
+
+
+def state(gateway: Gateway, key: str, run: dict[str, Any]) -> dict[str, Any]:
+    return run_of(ask(gateway, key, f"/v2/actor-runs/{run['id']}"), 200)
+
+
+def output(gateway: Gateway, key: str, run: dict[str, Any]) -> Any:
+    return ask(gateway, key, f"/v2/key-value-stores/{run['defaultKeyValueStoreId']}/records/OUTPUT").json
+
+
+def test_a_run_without_input_says_how_to_use_the_server(shared_gateway: Gateway, key: str) -> None:
+    answer = ask(shared_gateway, key, f"{ACTOR}/runs?waitForFinish=999999", {})
+    run = run_of(answer)
+    assert answer.headers["location"] == f"/v2/actor-runs/{run['id']}"
+    assert (run["status"], run["exitCode"], run["isStatusMessageTerminal"]) == ("SUCCEEDED", 0, True)
+    assert items_of(shared_gateway, key, run) == []
+    told = output(shared_gateway, key, run)
+    assert told["endpoint"] == f"http://127.0.0.1:{shared_gateway.port}/api/v1"
+    assert told["endpoint"] in told["example"]
+    log = ask(shared_gateway, key, f"/v2/actor-runs/{run['id']}/log").body.decode()
+    assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z \S", line) for line in log.splitlines())
+    assert shared_gateway.orders(shared_gateway.cli("account", "list")[-1]["name"]) == []
+
+
+@pytest.mark.parametrize("kind", ["list", "lines"])
+def test_a_run_serves_its_orders_and_leaves_an_item_for_each(shared_gateway: Gateway, key: str, kind: str) -> None:
+    orders = [CHAT, {"custom_id": "m", "url": "/v1/messages", "body": CHAT}, {**CHAT, "model": "sim/nobody"}, "none"]
+    lines = "\n".join(order if isinstance(order, str) else json.dumps(order) for order in orders)
+    given = {"requests": orders if kind == "list" else lines, "concurrency": 2}
+    run = begin(shared_gateway, key, given)
+    assert run["status"] == "SUCCEEDED"
+    assert "2 orders served, 2 failed" in run["statusMessage"]
+    found = items_of(shared_gateway, key, run)
+    assert [item["number"] for item in found] == [1, 2, 3, 4]
+    assert [item["status"] for item in found] == [200, 200, 404, 400]
+    assert [bool(item["error"]) for item in found] == [False, False, True, True]
+    assert found[1]["answer"]["type"] == "message"
+    totals = output(shared_gateway, key, run)
+    assert (totals["served"], totals["failed"], totals["fareUsd"], totals["fareEvents"]) == (2, 2, "0.00002", 2)
+    assert Decimal(totals["costUsd"]) == sum(Decimal(item["cost_usd"]) for item in found[:2])
+    store = f"/v2/key-value-stores/{run['defaultKeyValueStoreId']}"
+    assert ask(shared_gateway, key, f"{store}/records/INPUT").json == given
+    assert [each["key"] for each in ask(shared_gateway, key, f"{store}/keys").json["data"]["items"]] == ["OUTPUT"]
+    dataset = ask(shared_gateway, key, f"/v2/datasets/{run['defaultDatasetId']}").json["data"]
+    assert (dataset["itemCount"], dataset["actRunId"]) == (4, run["id"])
+    log = ask(shared_gateway, key, f"/v2/logs/{run['id']}").body.decode()
+    assert "order 3: 404 the model `sim/nobody`" in log
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b"nonsense", "JSON"),
+        (b"[]", "object"),
+        ({"requests": 5}, "requests"),
+        ({"requests": {"a": 1}}, "requests"),
+        ({"requests": [], "concurrency": 0}, "concurrency"),
+        ({"requests": [], "concurrency": 65}, "concurrency"),
+        ({"requests": [], "concurrency": "many"}, "concurrency"),
+        ({"requests": [], "maxTotalChargeUsd": "much"}, "maxTotalChargeUsd"),
+        ({"requests": [], "maxTotalChargeUsd": -1}, "maxTotalChargeUsd"),
+        ({"requests": [], "maxTotalChargeUsd": 1e-12}, "maxTotalChargeUsd"),
+    ],
+)
+def test_an_input_that_is_wrong_names_its_field(shared_gateway: Gateway, key: str, body: Any, field: str) -> None:
+    answer = ask(shared_gateway, key, f"{ACTOR}/runs", body)
+    assert error_of(answer) == (400, "invalid-input")
+    assert field in answer.json["error"]["message"]
+    assert ask(shared_gateway, key, "/v2/actor-runs").json["data"]["total"] == 0
+
+
+@pytest.mark.parametrize(
+    "query", ["timeout=x", "memory=1", "memory=99999", "maxTotalChargeUsd=x", "waitForFinish=-1", "timeout=99999999999"]
+)
+def test_an_option_that_is_wrong_is_named(shared_gateway: Gateway, key: str, query: str) -> None:
+    answer = ask(shared_gateway, key, f"{ACTOR}/runs?{query}", {})
+    assert error_of(answer) == (400, "invalid-value")
+    assert query.partition("=")[0] in answer.json["error"]["message"]
+
+
+def test_a_token_may_come_in_the_query_and_must_be_somebodys(shared_gateway: Gateway, key: str) -> None:
+    assert shared_gateway.request("GET", f"/v2/users/me?token={key}").json["data"]["isPaying"] is True
+    assert error_of(shared_gateway.request("GET", "/v2/users/me")) == (401, "token-not-provided")
+    for token in ("sk-fb-nobody", "apify_api_x", "' OR '1'='1"):
+        refused = shared_gateway.request("GET", "/v2/users/me", headers={"authorization": f"Bearer {token}"})
+        assert error_of(refused) == (401, "user-or-token-not-found")
+    assert shared_gateway.request("GET", f"/v1/key?token={key}").status == 401  # nowhere else
+
+
+def test_what_a_run_left_is_its_accounts_alone(shared_gateway: Gateway, key: str) -> None:
+    stranger = shared_gateway.new_key("a stranger to runs", "--plan", "free", "--prepaid", "1")
+    run = begin(shared_gateway, key, {"requests": [CHAT]})
+    ids = (run["id"], run["defaultDatasetId"], run["defaultKeyValueStoreId"], run["defaultRequestQueueId"])
+    run_id, dataset, store, queue = ids
+    for path in (
+        f"/v2/actor-runs/{run_id}",
+        f"/v2/actor-runs/{run_id}/log",
+        f"/v2/actor-runs/{run_id}/dataset/items",
+        f"/v2/logs/{run_id}",
+        f"/v2/datasets/{dataset}",
+        f"/v2/datasets/{dataset}/items",
+        f"/v2/key-value-stores/{store}",
+        f"/v2/key-value-stores/{store}/keys",
+        f"/v2/key-value-stores/{store}/records/OUTPUT",
+        f"/v2/request-queues/{queue}",
+        f"/v2/users/{run['userId']}",
+    ):
+        assert ask(shared_gateway, key, path).status == 200, path
+        assert error_of(ask(shared_gateway, stranger, path)) == (404, "record-not-found"), path
+        unknown = path
+        for known in (*ids, run["userId"]):
+            unknown = unknown.replace(known, "nobody")
+        assert error_of(ask(shared_gateway, key, unknown)) == (404, "record-not-found"), unknown
+    assert error_of(ask(shared_gateway, stranger, f"/v2/actor-runs/{run_id}/abort", b"")) == (404, "record-not-found")
+    assert ask(shared_gateway, stranger, "/v2/actor-runs").json["data"]["items"] == []
+    assert ask(shared_gateway, stranger, "/v2/users/me").json["data"]["isPaying"] is False
+
+
+def test_items_come_as_they_are_asked_for(shared_gateway: Gateway, key: str) -> None:
+    run = begin(shared_gateway, key, {"requests": [{**CHAT, "#": n} for n in range(3)] + ["none"]})
+    path = f"/v2/datasets/{run['defaultDatasetId']}/items"
+    page = ask(shared_gateway, key, f"{path}?offset=1&limit=2&desc=1&fields=number,status")
+    assert page.json == [{"number": 3, "status": 200}, {"number": 2, "status": 200}]
+    assert [page.headers[f"x-apify-pagination-{name}"] for name in PAGING] == ["1", "2", "2", "4", "true"]
+    whole = ask(shared_gateway, key, path)
+    assert [whole.headers[f"x-apify-pagination-{name}"] for name in PAGING] == ["0", "999999999999", "4", "4", "false"]
+    assert b'"cost":2.55e-06' in whole.body  # as it came
+    lines = ask(shared_gateway, key, f"{path}?format=jsonl&omit=answer,usage,error").body.splitlines()
+    assert [json.loads(line)["number"] for line in lines] == [1, 2, 3, 4]
+    assert "answer" not in json.loads(lines[0])
+    table = ask(shared_gateway, key, f"{path}?format=csv&fields=number,status,fare_usd")
+    assert table.headers["content-type"] == "text/csv; charset=utf-8"
+    assert table.body.decode("utf-8-sig").splitlines() == [
+        "number,status,fare_usd",
+        *(f"{number},200,0.00001" for number in (1, 2, 3)),
+        "4,400,",
+    ]
+    wide = ask(shared_gateway, key, f"{path}?format=csv&bom=0").body.decode()
+    assert "answer/choices/0/message/content" in wide.splitlines()[0]
+    assert "0.00000255" in wide
+    for query, name in (("format=xlsx", "format"), ("offset=-1", "offset"), ("limit=x", "limit")):
+        refused = ask(shared_gateway, key, f"{path}?{query}")
+        assert error_of(refused) == (400, "invalid-value")
+        assert name in refused.json["error"]["message"]
+    aliases = (f"/v2/actor-runs/{run['id']}/dataset/items", f"{ACTOR}/runs/last/dataset/items")
+    assert [ask(shared_gateway, key, alias).body for alias in aliases] == [whole.body] * 2
+
+
+def test_more_items_than_fit_into_memory_are_asked_for_page_by_page(shared_gateway: Gateway, key: str) -> None:
+    run = begin(shared_gateway, key, {})
+
+    async def fill() -> None:
+        other = SqlRuns(Sqlite(shared_gateway.folder / "data" / "farebox.db"), "another")
+        for number in (1, 2, 3):
+            await other.push(run["defaultDatasetId"], number, b'{"number":%d,"a":"%b"}' % (number, b"x" * 30_000_000))
+        await other.close()
+
+    asyncio.run(fill())
+    path = f"/v2/datasets/{run['defaultDatasetId']}/items"
+    refused = ask(shared_gateway, key, path)
+    assert error_of(refused) == (400, "invalid-value")
+    assert "limit: ask for fewer" in refused.json["error"]["message"]
+    pages = [ask(shared_gateway, key, f"{path}?limit=1&offset={offset}&fields=number").json for offset in range(3)]
+    assert pages == [[{"number": number}] for number in (1, 2, 3)]
+
+
+def test_clean_items_have_no_hidden_members_and_none_is_empty() -> None:
+    items = [b'{"#a":1,"b":1.50}', b'{"#a":1}', b"{}"]
+    assert render(items, Wanted(skip_empty=True, skip_hidden=True))[0] == b'[{"b":1.50}]'
+    assert render(items, Wanted(skip_hidden=True))[0] == b'[{"b":1.50},{},{}]'
+    assert render(items, Wanted())[0] == b'[{"#a":1,"b":1.50},{"#a":1},{}]'
+
+
+@pytest.mark.parametrize("actors", ["acts", "actors"])
+def test_a_run_is_waited_for_and_its_output_is_the_answer(shared_gateway: Gateway, key: str, actors: str) -> None:
+    path = f"/v2/{actors}/apify~openrouter"
+    sync = ask(shared_gateway, key, f"{path}/run-sync", {"requests": [CHAT]})
+    assert (sync.status, sync.json["served"]) == (201, 1)
+    items = ask(shared_gateway, key, f"{path}/run-sync-get-dataset-items?fields=status", {"requests": [CHAT]})
+    assert (items.status, items.json) == (201, [{"status": 200}])
+    assert items.headers["x-apify-pagination-total"] == "1"
+    assert "endpoint" in ask(shared_gateway, key, f"{path}/run-sync").json
+    record = ask(shared_gateway, key, f"{path}/run-sync?outputRecordKey=NONE", {})
+    assert (record.status, record.body) == (201, b"")
+    assert ask(shared_gateway, key, f"{path}/runs/last").json["data"]["status"] == "SUCCEEDED"
+    listed = ask(shared_gateway, key, f"{path}/runs?limit=2&desc=1").json["data"]
+    assert (listed["total"], listed["count"], len(listed["items"])) == (4, 2, 2)
+    assert listed["items"][0]["startedAt"] >= listed["items"][1]["startedAt"]
+
+
+def test_what_is_not_here_is_said_in_the_platforms_words(shared_gateway: Gateway, key: str) -> None:
+    assert error_of(ask(shared_gateway, key, "/v2/acts/apify~web-scraper/runs", {})) == (404, "record-not-found")
+    assert error_of(ask(shared_gateway, key, "/v2/nothing")) == (404, "page-not-found")
+    assert error_of(ask(shared_gateway, key, "/v2/users/me", {})) == (405, "method-not-allowed")
+    assert error_of(ask(shared_gateway, key, "/v2/actor-builds/nobody")) == (404, "record-not-found")
+    assert error_of(ask(shared_gateway, key, f"{ACTOR}/runs", b"{}", content_encoding="zstd")) == (
+        415,
+        "unsupported-content-encoding",
+    )
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress), ("br", brotli.compress)]
+)
+def test_a_packed_input_is_unpacked_within_bounds(shared_gateway: Gateway, key: str, encoding: str, pack: Any) -> None:
+    given = {"requests": [{**CHAT, "messages": [{"role": "user", "content": "Hello " * 5000}]}]}
+    packed = pack(json.dumps(given).encode())
+    run = run_of(ask(shared_gateway, key, f"{ACTOR}/runs?waitForFinish=60", packed, content_encoding=encoding))
+    assert items_of(shared_gateway, key, run)[0]["status"] == 200
+    for wrong in (packed[:-10], b"nonsense", packed + b"more"):
+        refused = ask(shared_gateway, key, f"{ACTOR}/runs", wrong, content_encoding=encoding)
+        assert error_of(refused) == (400, "invalid-request"), wrong[-20:]
+    before = peak_kib(shared_gateway)
+    bomb = brotli.compress(b" " * 400_000_000, quality=1) if encoding == "br" else pack(b" " * 400_000_000)
+    assert error_of(ask(shared_gateway, key, f"{ACTOR}/runs", bomb, content_encoding=encoding)) == (
+        413,
+        "request-too-large",
+    )
+    assert peak_kib(shared_gateway) - before < 200_000
+
+
+def peak_kib(gateway: Gateway) -> int:
+    """The most memory that the process ever had."""
+    status = Path(f"/proc/{gateway.process.pid}/status").read_text()
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0])
+
+
+def test_a_run_may_not_cost_more_than_it_may(shared_gateway: Gateway, key: str) -> None:
+    body = {"requests": [CHAT] * 12, "concurrency": 1}
+    for given, query in (
+        (0.0001, ""),
+        ("0.0001", ""),
+        (None, "&maxTotalChargeUsd=0.0001"),
+        (5, "&maxTotalChargeUsd=0.0001"),
+    ):
+        limit = {} if given is None else {"maxTotalChargeUsd": given}
+        run = begin(shared_gateway, key, {**body, **limit}, f"?waitForFinish=60{query}")
+        statuses = [item["status"] for item in items_of(shared_gateway, key, run)]
+        assert 0 < statuses.count(402) < 12, (given, query)
+        assert Decimal(output(shared_gateway, key, run)["fareUsd"]) <= Decimal("0.0001")
+
+
+def test_an_aborted_run_ends_what_it_began(shared_gateway: Gateway, key: str) -> None:
+    run = begin(shared_gateway, key, {"requests": [SLOW] * 60, "concurrency": 4}, "")
+    assert (run["status"], run["finishedAt"]) == ("RUNNING", None)
+    assert state(shared_gateway, key, run)["status"] == "RUNNING"
+    eventually(lambda: len(items_of(shared_gateway, key, run)) >= 2)
+    aborted = run_of(ask(shared_gateway, key, f"/v2/actor-runs/{run['id']}/abort", b""), 200)
+    assert aborted["status"] in ("ABORTING", "ABORTED")
+    ended = run_of(ask(shared_gateway, key, f"/v2/actor-runs/{run['id']}?waitForFinish=60"), 200)
+    assert ended["status"] == "ABORTED"
+    found = items_of(shared_gateway, key, run)
+    assert 2 <= len(found) < 60
+    assert all(item["status"] == 200 for item in found)
+    assert output(shared_gateway, key, run)["served"] == len(found)
+    again = run_of(ask(shared_gateway, key, f"/v2/actor-runs/{run['id']}/abort", b""), 200)
+    assert again["status"] == "ABORTED"
+
+
+def test_a_run_that_takes_too_long_is_timed_out(shared_gateway: Gateway, key: str) -> None:
+    run = begin(shared_gateway, key, {"requests": [SLOW] * 60, "concurrency": 2}, "?timeout=1&waitForFinish=60")
+    assert (run["status"], run["options"]["timeoutSecs"]) == ("TIMED-OUT", 1)
+    assert {item["status"] for item in items_of(shared_gateway, key, run)} == {200}
+    refused = ask(shared_gateway, key, f"{ACTOR}/run-sync?timeout=1", {"requests": [SLOW] * 60, "concurrency": 1})
+    assert error_of(refused) == (400, "run-failed")
+    eventually(lambda: shared_gateway.audit()["orders"]["pending"] == 0)
+
+
+def test_a_run_whose_key_is_revoked_stops_there(gateway: Gateway) -> None:
+    key = gateway.new_key("a", "--plan", "paying", "--prepaid", "1")
+    other = gateway.cli("key", "create", "a")["key"]
+    run = begin(gateway, key, {"requests": [SLOW] * 60, "concurrency": 2}, "")
+    eventually(lambda: len(items_of(gateway, other, run)) >= 1)
+    gateway.cli("key", "revoke", key)
+    ended = run_of(ask(gateway, other, f"/v2/actor-runs/{run['id']}?waitForFinish=60"), 200)
+    assert (ended["status"], ended["exitCode"]) == ("FAILED", 1)
+    assert "was revoked" in ended["statusMessage"]
+    statuses = [item["status"] for item in items_of(gateway, other, run)]
+    assert statuses.count(200) < 60
+    assert len(gateway.orders("a")) == statuses.count(200)
+
+
+def test_a_log_is_streamed_until_the_run_ends(shared_gateway: Gateway, key: str) -> None:
+    run = begin(shared_gateway, key, {"requests": [SLOW] * 22, "concurrency": 8}, "")
+    log = ask(shared_gateway, key, f"/v2/actor-runs/{run['id']}/log?stream=1&raw=1").body.decode()
+    assert "20 of 22 orders" in log
+    assert log.rstrip().endswith("22 orders served, 0 failed; fares $0.00022")
+    assert state(shared_gateway, key, run)["status"] == "SUCCEEDED"
+
+
+@pytest.fixture
+def upstream() -> Iterator[int]:
+    with simulator() as port:
+        yield port
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_run_outlives_the_process_and_pays_for_nothing_twice(tmp_path: Path, upstream: int, workers: str) -> None:
+    url = f"http://127.0.0.1:{upstream}/api/v1"
+    settings = {"OPENROUTER_API_KEY": "sk-or-x", "FAREBOX_WORKERS": workers, "FAREBOX_RECONCILE_SECONDS": "600"}
+    gateway = Gateway(tmp_path, "--upstream", url, **settings)
+    with gateway:
+        key = gateway.new_key("a", "--plan", "paying", "--prepaid", "1")
+        run = begin(gateway, key, {"requests": [SLOW] * 24, "concurrency": 4}, "")
+        eventually(lambda: len(items_of(gateway, key, run)) >= 4)
+        gateway.kill()
+    with gateway:
+        answers: list[Response] = []
+        waiting = threading.Thread(
+            target=lambda: answers.append(ask(gateway, key, f"/v2/actor-runs/{run['id']}?waitForFinish=60"))
+        )
+        waiting.start()
+        waiting.join()
+        assert run_of(answers[0], 200)["status"] == "SUCCEEDED"
+        found = items_of(gateway, key, run)
+        assert [item["number"] for item in found] == list(range(1, 25))
+        # 410: the answer was lost with the process; what it cost is asked of the upstream, and charged once.
+        assert {item["status"] for item in found} <= {200, 410}
+        assert sum(item["status"] == 410 for item in found) <= 4
+        totals = output(gateway, key, run)
+        assert (totals["orders"], totals["served"]) == (24, sum(item["status"] == 200 for item in found))
+        assert_paid_once([item["generation_id"] for item in found], charged(upstream))
+        eventually(lambda: gateway.audit()["orders"]["pending"] == 0, seconds=30)
+
+
+def test_runs_of_several_workers_are_one_list_and_each_is_carried_through_once(tmp_path: Path) -> None:
+    with Gateway(tmp_path, FAREBOX_WORKERS="2") as gateway:
+        key = gateway.new_key("a", "--plan", "paying", "--prepaid", "1")
+        begun = [begin(gateway, key, {"requests": [SLOW] * 80, "concurrency": 1}, "") for _ in range(4)]
+        time.sleep(TAKE_UP_SECONDS + 1)
+        for run in begun:  # whichever process hears of it
+            ask(gateway, key, f"/v2/actor-runs/{run['id']}/abort", b"")
+        for run in begun:
+            ended = run_of(ask(gateway, key, f"/v2/actor-runs/{run['id']}?waitForFinish=60"), 200)
+            assert ended["status"] == "ABORTED"
+            assert ask(gateway, key, f"/v2/logs/{run['id']}").body.count(b" begins: ") == 1
+        assert ask(gateway, key, "/v2/actor-runs").json["data"]["total"] == 4
+        gateway.audit()
+
+
+def test_an_abort_that_another_process_was_told_of_is_heeded(gateway: Gateway) -> None:
+    run = begin(gateway, gateway.key, {"requests": [SLOW] * 80, "concurrency": 1}, "")
+
+    async def tell() -> None:
+        other = SqlRuns(Sqlite(gateway.folder / "data" / "farebox.db"), "another")
+        assert await other.change_run(run["id"], "ABORTING", "")
+        await other.close()
+
+    asyncio.run(tell())
+    ended = run_of(ask(gateway, gateway.key, f"/v2/actor-runs/{run['id']}?waitForFinish=60"), 200)
+    assert ended["status"] == "ABORTED"
+
+
+def test_a_run_is_left_at_a_stop_and_gone_on_with_at_the_next_start(tmp_path: Path, upstream: int) -> None:
+    url = f"http://127.0.0.1:{upstream}/api/v1"
+    gateway = Gateway(tmp_path, "--upstream", url, OPENROUTER_API_KEY="sk-or-x")
+    with gateway:
+        key = gateway.new_key("a", "--plan", "paying", "--prepaid", "1")
+        run = begin(gateway, key, {"requests": [{**CHAT, "model": "sim/echo:token-ms=400"}] * 16, "concurrency": 4}, "")
+        eventually(lambda: len(items_of(gateway, key, run)) >= 4)
+        # The stop lasts: an order that was refused again and again meanwhile would be given up.
+        lasting = threading.Thread(target=lambda: gateway.chat(key, "first-token-ms=9000"))
+        lasting.start()
+        eventually(lambda: "held" in [line["what"] for line in gateway.orders("a")[4:]])
+        gateway.stop()
+        lasting.join()
+        assert gateway.process.returncode == 0
+    with gateway:
+        ended = run_of(ask(gateway, key, f"/v2/actor-runs/{run['id']}?waitForFinish=60"), 200)
+        assert ended["status"] == "SUCCEEDED"
+        assert [item["status"] for item in items_of(gateway, key, run)] == [200] * 16
+        assert len(charged(upstream)) == 17
+        log = ask(gateway, key, f"/v2/logs/{run['id']}").body.decode()
+        assert log.count("begins: 16 orders") == 2
+        gateway.audit()
+
+
+def test_old_runs_are_forgotten_with_what_they_left(tmp_path: Path) -> None:
+    path = tmp_path / "books.db"
+    prepare(f"sqlite:///{path}")
+
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            store = await SqlStore.open(Sqlite(path), "w")
+            stack.push_async_callback(store.close)
+            account = await store.create_account("a", "paying", 0, 1)
+            key = await store.create_key(account.id, "", b"k", "hint", 1)
+            runs = SqlRuns(Sqlite(path), "w")
+            stack.push_async_callback(runs.close)
+            for name in ("old", "new", "going"):
+                await runs.create_run(
+                    Run(
+                        name,
+                        account.id,
+                        key.id,
+                        "w",
+                        "RUNNING",
+                        "",
+                        "API",
+                        b"",
+                        0,
+                        128,
+                        None,
+                        f"d-{name}",
+                        f"s-{name}",
+                        "q",
+                        1,
+                    )
+                )
+                await runs.push(f"d-{name}", 1, b"{}")
+                await runs.put_record(f"s-{name}", Record("OUTPUT", "text/plain", b"x"))
+                await runs.add_line(name, 1, "line")
+            assert await runs.change_run("old", "SUCCEEDED", "", 100, 0)
+            assert await runs.change_run("new", "FAILED", "", 300, 1)
+            assert not await runs.change_run("new", "SUCCEEDED", "", 400, 0)  # it has finished
+            await runs.forget_runs(200)
+            left, total = await runs.runs(account.id, 0, 10, desc=False)
+            assert ([run.id for run in left], total) == (["going", "new"], 2)
+            for name, count in (("old", 0), ("new", 1), ("going", 1)):
+                assert (await runs.items(f"d-{name}", 0, 10, desc=False))[1] == count
+                assert len(await runs.records(f"s-{name}")) == count
+                assert len(await runs.lines(name, 0)) == count
+
+    asyncio.run(main())

@@ -1,0 +1,80 @@
+"""What is one account's is no other's: each endpoint that takes the id of something an account owns."""
+
+import pytest
+
+from farebox.core.formats.table import FORMATS
+from farebox.web.openapi import document
+from tests.gateway import Gateway
+from tests.served.test_formats import ORDERS, order
+
+IDS = {("/generation", "id"), *((path, "idempotency-key") for path in FORMATS)}
+"""The names of what accounts own, wherever a request can say one. Each has a test below."""
+
+NO_IDS = {"author", "slug", "model", "offset", "limit", "format"}
+"""Parameters of lists that are the same for everybody."""
+
+
+def test_no_endpoint_takes_an_id_without_a_test_here() -> None:
+    taken = {
+        (path, parameter["name"].lower())
+        for path, methods in document()["paths"].items()
+        for operation in methods.values()
+        for parameter in operation.get("parameters", [])
+        if parameter["in"] != "query" or path == "/generation"
+    }
+    assert {each for each in taken if each[1] not in NO_IDS and not each[1].startswith("x-")} == IDS
+
+
+@pytest.fixture
+def strangers(shared_gateway: Gateway, request: pytest.FixtureRequest) -> tuple[str, str]:
+    """The keys of two accounts."""
+    name = request.node.name
+    mine, others = (
+        shared_gateway.new_key(f"{name} {who}", "--plan", "paying", "--prepaid", "1") for who in ("mine", "others")
+    )
+    return mine, others
+
+
+@pytest.mark.parametrize("simulate", ["generation-ms=0", "generation-ms=60000", "usage=missing,generation-ms=60000"])
+def test_a_generation_is_found_by_its_own_account_alone(
+    shared_gateway: Gateway, strangers: tuple[str, str], request: pytest.FixtureRequest, simulate: str
+) -> None:
+    """When the upstream has its record, when only the books know of it, and when nobody knows what it cost."""
+    mine, others = strangers
+    answer = shared_gateway.chat(mine, simulate)
+    path = f"/v1/generation?id={answer.headers['x-generation-id']}"
+    own = shared_gateway.request("GET", path, headers={"x-api-key": mine})
+    assert own.status == (404 if "missing" in simulate else 200)
+    assert answer.headers["x-generation-id"] in own.body.decode()
+    refused = shared_gateway.request("GET", path, headers={"x-api-key": others})
+    nobodys = shared_gateway.request("GET", "/v1/generation?id=gen-0", headers={"x-api-key": others})
+    # Nor does the refusal tell that there is one.
+    assert refused.body.replace(answer.headers["x-generation-id"].encode(), b"gen-0") == nobodys.body
+    assert (refused.status, nobodys.status) == (404, 404)
+    # Another key of the same account is no stranger.
+    second = shared_gateway.cli("key", "create", f"{request.node.name} mine")["key"]
+    assert shared_gateway.request("GET", path, headers={"x-api-key": second}).status == own.status
+
+
+@pytest.mark.parametrize("path", FORMATS)
+def test_an_idempotency_key_stands_for_its_own_accounts_order_alone(
+    shared_gateway: Gateway, strangers: tuple[str, str], path: str
+) -> None:
+    headers = {"idempotency-key": f"the same {path}"}
+    first, other, again = (order(shared_gateway, path, key, headers) for key in (*strangers, strangers[0]))
+    assert [answer.status for answer in (first, other, again)] == [200, 200, 200]
+    names = [answer.headers["x-generation-id"] for answer in (first, other, again)]
+    assert names[0] == names[2] != names[1]
+    assert "idempotency-replayed" not in other.headers
+    assert len(ORDERS) == len(FORMATS)
+
+
+def test_what_an_account_has_and_spent_is_told_to_it_alone(shared_gateway: Gateway, strangers: tuple[str, str]) -> None:
+    mine, others = strangers
+    shared_gateway.chat(mine)
+    for path, member in (("/v1/credits", "total_usage"), ("/v1/key", "usage")):
+        told = [
+            shared_gateway.request("GET", path, headers={"x-api-key": key}).json["data"][member]
+            for key in (mine, others)
+        ]
+        assert told == [0.00001, 0]
