@@ -3,13 +3,20 @@
 PYTHON ?= $(shell tools/find-python)
 BIN := .venv/bin
 
-.PHONY: serve test test-frameworks chaos soak lint bench lock docs clean
+.PHONY: serve test test-fast test-frameworks chaos soak lint fix bench lock docs clean
 
 serve: .venv/.run
 	@$(BIN)/farebox serve
 
 test: .venv/.dev
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist worksteal
+
+# What starts no process and listens nowhere.
+test-fast: .venv/.dev
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/fast
+
+# Most of a test's time is waiting, for servers and for deadlines: more at once than there are processors.
+TESTS_AT_ONCE ?= $(shell expr 3 \* $$(nproc 2>/dev/null || echo 2))
 
 # Frameworks that people build on: apart, because they bring a hundred packages along.
 test-frameworks: .venv/.dev .venv-frameworks/.done .venv-apify1/.done .venv-apify2/.done
@@ -29,6 +36,11 @@ lint: .venv/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tools.reference --check
+
+# What of that can be mended by itself.
+fix: .venv/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
 
 bench: .venv/.dev
 	$(BIN)/python -m bench

@@ -41,8 +41,8 @@ def run_environment(platform: Platform, run: dict[str, Any], token: str, **more:
 class Actor(Gateway):
     """`python -m farebox.actor` in a folder, as a server."""
 
-    def __init__(self, folder: Path, **environment: str) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, *, makes_books: bool = False, **environment: str) -> None:
+        super().__init__(folder, makes_books=makes_books)
         self.port = free_port()
         kept = {
             name: value
@@ -59,6 +59,7 @@ class Actor(Gateway):
         }
 
     def begin(self) -> None:
+        self.copy_books()
         self.log = self.folder / f"actor-{time.monotonic_ns()}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(

@@ -16,6 +16,7 @@ from typing import Any, Self
 from typer.testing import CliRunner
 
 from farebox.cli.main import app
+from tests.books import new_books
 
 START_SECONDS = 30
 
@@ -54,19 +55,26 @@ def clean_environment(**more: str) -> dict[str, str]:
 
 
 class Gateway:
-    """`farebox serve` in a folder, started and stopped at will."""
+    """`farebox serve` in a folder, started and stopped at will; on a copy of new books, unless it `makes_books`."""
 
-    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, makes_books: bool = False, **environment: str) -> None:
         self.folder = folder
         self.arguments = arguments
         # Open holds stay as they are unless a test wants them asked about.
         self.environment = clean_environment(**{"FAREBOX_RECONCILE_SECONDS": "0", **environment}, PYTHONUNBUFFERED="1")
+        self.makes_books = makes_books
         self.said: set[str] = set()
         self.key = ""
         self.port = 0
         self.banner = ""
 
+    def copy_books(self) -> None:
+        """New books, where it would make them itself: to migrate takes a process of a second's work."""
+        if not self.makes_books and self.environment.get("FAREBOX_DATABASE_URL", LOCAL_BOOKS) == LOCAL_BOOKS:
+            new_books(self.folder / "data" / "farebox.db")
+
     def start(self) -> Self:
+        self.copy_books()
         self.log = self.folder / f"serve-{time.monotonic_ns()}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(

@@ -18,9 +18,9 @@ from farebox.core.books import ChargedFare, Outside, PlaceHold, Settle
 from farebox.core.charges import ASK_US, CALL_EVENTS_MAX, WINDOW_US, Charge, read_carried, write_carried
 from farebox.core.usage import Cost, Nothing, Unknown
 from farebox.store.books import SqlStore
-from farebox.store.prepare import prepare
 from farebox.store.sqlite import Sqlite
 from farebox.testing import CountingBiller
+from tests.books import new_books
 from tests.served.test_store import Rows
 
 RUN = Outside()
@@ -45,7 +45,7 @@ class Books:
         self.orders = 0
 
     async def __aenter__(self) -> "Books":
-        prepare(f"sqlite:///{self.path}")
+        new_books(self.path)
         self.store = await SqlStore.open(Sqlite(self.path), f"worker-{id(self)}")
         self.outbox = SqlOutbox(Sqlite(self.path))
         found = await self.store.find_account("a")

@@ -45,7 +45,7 @@ def books(tmp_path: Path) -> Iterator[tuple[Gateway, int]]:
     with simulator() as port:
         url = f"http://127.0.0.1:{port}/api/v1"
         shell = Gateway(tmp_path, OPENROUTER_API_KEY="sk-or-x", FAREBOX_UPSTREAM_URL=url)
-        shell.cli("db", "upgrade")
+        shell.copy_books()
         shell.key = shell.new_key("a", "--plan", "paying", "--prepaid", "1")
         yield shell, port
         shell.audit()

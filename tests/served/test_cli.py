@@ -17,7 +17,7 @@ from tests.gateway import Gateway, clean_environment
 def shell(tmp_path: Path) -> Gateway:
     """Commands on new books in a folder of their own; nothing is served."""
     shell = Gateway(tmp_path)
-    shell.cli("db", "upgrade")
+    shell.copy_books()
     return shell
 
 

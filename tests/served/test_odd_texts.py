@@ -229,7 +229,7 @@ def test_a_batch_takes_odd_texts_and_pays_for_them_once(tmp_path: Path) -> None:
         upstream.content_type = "application/json"
         upstream.answer = [odd(WHOLE["/chat/completions"], HALF)]
         shell = Gateway(tmp_path, OPENROUTER_API_KEY="sk-or-x", FAREBOX_UPSTREAM_URL=upstream.url)
-        shell.cli("db", "upgrade")
+        shell.copy_books()
         shell.key = shell.new_key("a", "--plan", "paying", "--prepaid", "1")
         body = odd_order("/chat/completions", HALF)
         write(tmp_path, [body.decode(), json.dumps({**ORDERS["/chat/completions"], "model": "nobody/nothing"})])

@@ -18,8 +18,8 @@ from farebox.core.runs import Run
 from farebox.platform.charged_events import EVENT, KEY_SECONDS, RunEvents
 from farebox.platform.store import SqlRuns
 from farebox.store.books import SqlStore
-from farebox.store.prepare import prepare
 from farebox.store.sqlite import Sqlite
+from tests.books import new_books
 from tests.gateway import Gateway, Response
 from tests.served.test_runs import ACTOR, ask, begin, error_of, state
 
@@ -156,7 +156,7 @@ def test_after_its_time_a_key_stands_for_another_charge(tmp_path: Path) -> None:
 
     async def main() -> None:
         nonlocal now_us
-        prepare(f"sqlite:///{tmp_path / 'books.db'}")
+        new_books(tmp_path / "books.db")
         async with AsyncExitStack() as stack:
             store = await SqlStore.open(Sqlite(tmp_path / "books.db"), "worker")
             stack.push_async_callback(store.close)

@@ -21,8 +21,8 @@ from farebox.platform.items import Wanted, render
 from farebox.platform.runs import TAKE_UP_SECONDS
 from farebox.platform.store import SqlRuns
 from farebox.store.books import SqlStore
-from farebox.store.prepare import prepare
 from farebox.store.sqlite import Sqlite
+from tests.books import new_books
 from tests.gateway import Gateway, Response, eventually
 from tests.served.test_batch import assert_paid_once
 from tests.served.test_crash_points import charged
@@ -444,7 +444,7 @@ def test_a_run_is_left_at_a_stop_and_gone_on_with_at_the_next_start(tmp_path: Pa
 
 def test_old_runs_are_forgotten_with_what_they_left(tmp_path: Path) -> None:
     path = tmp_path / "books.db"
-    prepare(f"sqlite:///{path}")
+    new_books(path)
 
     async def main() -> None:
         async with AsyncExitStack() as stack:

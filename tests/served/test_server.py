@@ -8,6 +8,7 @@ import stat
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,15 @@ def stream(gateway: Gateway, key: str | None = None, simulate: str = "", **body:
 # The first start
 
 
-def test_the_first_start_makes_a_demo_and_its_curl_line_works(gateway: Gateway) -> None:
+@pytest.fixture
+def first_start(tmp_path: Path) -> Iterator[Gateway]:
+    """A gateway that found no books."""
+    with Gateway(tmp_path, makes_books=True) as running:
+        yield running
+
+
+def test_the_first_start_makes_a_demo_and_its_curl_line_works(first_start: Gateway) -> None:
+    gateway = first_start
     assert "SIMULATED" in gateway.banner
     assert "OPENROUTER_API_KEY" in gateway.banner
     assert stat.S_IMODE((gateway.folder / "data" / "farebox.db").stat().st_mode) == 0o600

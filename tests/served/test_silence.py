@@ -18,11 +18,11 @@ from farebox.late_settlements import Late
 from farebox.ports import BooksUnavailable
 from farebox.store.books import SqlStore
 from farebox.store.engine import Db
-from farebox.store.prepare import prepare
 from farebox.store.spool import Spool
 from farebox.store.sqlite import Sqlite
 from farebox.store.writer import HEARD_SECONDS
 from farebox.testing import MemoryStore
+from tests.books import new_books
 from tests.gateway import clean_environment
 from tests.served.test_store import USD, account_with, hold
 
@@ -47,7 +47,7 @@ class Hanging(Sqlite):
 
 def on_a_disk_that_hangs(folder: Path, work: Callable[[SqlStore, Hanging, Account, Key], Awaitable[None]]) -> None:
     path = folder / "books.db"
-    prepare(f"sqlite:///{path}")
+    new_books(path)
 
     async def main() -> None:
         engine = Hanging(path)
@@ -144,7 +144,7 @@ asyncio.run(main())
 
 def test_a_process_ends_although_its_books_hang(tmp_path: Path) -> None:
     """Within the time of a stop: 60 s later this disk would go on."""
-    prepare(f"sqlite:///{tmp_path / 'books.db'}")
+    new_books(tmp_path / "books.db")
     command = [sys.executable, "-c", STUCK, str(tmp_path / "books.db")]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=45, env=clean_environment(PYTHONPATH=":".join(sys.path))

@@ -1,13 +1,10 @@
 """The contract of every store: run on SQLite, and on the shipped fake."""
 
 import asyncio
-import os
-import shutil
 import sqlite3
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -61,6 +58,7 @@ from farebox.store.books import SqlStore
 from farebox.store.prepare import HEAD, UnusableBooks, engine_of, prepare, sqlite_path
 from farebox.store.sqlite import Sqlite
 from farebox.testing import MemoryStore
+from tests.books import new_books
 from tools.postgres import Cluster
 
 USD = 10**9
@@ -86,19 +84,12 @@ class Engine:
             yield self._memory
             return
         if self._opened == 1 and self.kind == "sqlite":
-            self._make()
+            new_books(self.path)
         store = await SqlStore.open(engine_of(self.url, self._busy_seconds), worker)
         try:
             yield store
         finally:
             await store.close()
-
-    def _make(self) -> None:
-        """New books; migrated once, and copied from then on."""
-        template = Path(tempfile.gettempdir()) / f"farebox-{os.getpid()}" / "template.db"
-        prepare(f"sqlite:///{template}")
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        shutil.copy(template, self.path)
 
     def run(self, work: Callable[[Store], Awaitable[None]]) -> None:
         async def main() -> None:
@@ -713,7 +704,7 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "books.db"
-    prepare(f"sqlite:///{path}")
+    new_books(path)
     db = sqlite3.connect(path)
     db.execute("UPDATE alembic_version SET version_num = '9999'")
     db.commit()
@@ -740,7 +731,7 @@ def test_the_schema_that_code_expects_is_the_newest_migration(tmp_path: Path) ->
     ],
 )
 def test_what_is_asked_again_and_again_does_not_go_through_every_order(tmp_path: Path, statement: str) -> None:
-    prepare(f"sqlite:///{tmp_path}/books.db")
+    new_books(tmp_path / "books.db")
     db = sqlite3.connect(tmp_path / "books.db")
     given: Any = {"now": 1, "until": 2, "most": 3} if ":now" in statement else ("[]",) if "?" in statement else ()
     plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", given)]
