@@ -5,12 +5,13 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from decimal import Decimal
 from time import monotonic
 
 import msgspec
 from msgspec import Struct
 
-from farebox.core.books import KEY_LIFE_US, HoldRow, KeptAnswer, Settled
+from farebox.core.books import KEY_LIFE_US, Fare, HoldRow, KeptAnswer, Settled
 from farebox.core.errors import Refusal, broken, error_type_of
 from farebox.core.headers import HeaderList
 from farebox.core.meter import Meter
@@ -30,6 +31,8 @@ REPLAYED_HEADER = (b"idempotency-replayed", b"true")
 KEPT_BYTES_MAX = 1024 * 1024
 """Longest answer kept under an idempotency key: some 200,000 tokens of text. A day's worth of them is on the operator's
 disk."""
+
+NO_FARE = Fare(Decimal(0), 0, 0)
 
 SHELVED = "What it cost is not known yet: its hold stays open until that is settled, and nothing is charged before"
 
@@ -290,7 +293,7 @@ class Replay:
     def __init__(self, hold: HoldRow, kept: KeptAnswer) -> None:
         self._hold = hold
         self._body = kept.body
-        self.settled = Settled("posted", events=0, fare_nanos=0)
+        self.settled = Settled("posted", NO_FARE)
         self.status = 200
         self.content_type = kept.content_type
         self.is_refusal = False

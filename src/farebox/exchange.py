@@ -221,7 +221,7 @@ class Exchange:
             _note(passage, settled, meter, answer)
             if answer is not None:
                 answer.settled = settled
-            if self._charges is not None and settled.events and held.outside is not None and held.outside.charge_to:
+            if self._charges is not None and _is_told_now(settled, held.outside):
                 await self._charges.told(settlement_id(held.hold_id))
 
     @contextmanager
@@ -368,6 +368,11 @@ class Exchange:
             raise broken(f"The answer came and could not be booked: {error}. {SHELVED}") from error
 
 
+def _is_told_now(settled: Settled, outside: Outside | None) -> bool:
+    """Whether an outside biller is told of the order's events by the caller's own request, which waits for that."""
+    return settled.fare is not None and settled.fare.events > 0 and outside is not None and bool(outside.charge_to)
+
+
 class _Unwatched:
     """Nobody watches."""
 
@@ -379,7 +384,9 @@ class _Unwatched:
 
 
 def _note(passage: Passage, settled: Settled, meter: Meter, answer: Answer | None) -> None:
-    passage.state, passage.events, passage.fare_nanos = settled.state, settled.events, settled.fare_nanos
+    passage.state = settled.state
+    if settled.fare is not None:
+        passage.events, passage.fare_nanos = settled.fare.events, settled.fare.nanos
     passage.generation_id, passage.served_model = meter.progress.generation_id, meter.served_model
     passage.prompt_tokens, passage.answer_tokens = meter.prompt_tokens, meter.answer_tokens
     if answer is not None:

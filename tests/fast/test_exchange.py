@@ -14,7 +14,18 @@ from farebox.admission import Admission
 from farebox.answers import Answer, Replay, Streaming
 from farebox.catalog import Catalog, Shared
 from farebox.core.audit import audit
-from farebox.core.books import Command, HoldRow, NameGeneration, Outcome, PlaceHold, Settle, TopUp, Transfer
+from farebox.core.books import (
+    Command,
+    Fare,
+    HoldRow,
+    NameGeneration,
+    Outcome,
+    PlaceHold,
+    Settle,
+    Settled,
+    TopUp,
+    Transfer,
+)
 from farebox.core.errors import Refusal, invalid
 from farebox.core.formats import Format, chat
 from farebox.core.headers import RequestHead
@@ -165,8 +176,7 @@ def test_a_stream_passes_byte_for_byte_and_its_cost_is_posted() -> None:
     assert result.fares == [100_000]
     assert (result.hold.state, result.hold.generation_id, result.hold.prompt_tokens) == ("posted", "gen-1", 1)
     assert result.answer
-    assert result.answer.settled
-    assert result.answer.settled.events == 10
+    assert result.answer.settled == Settled("posted", Fare(Decimal("0.0001"), 10, 100_000))
 
 
 def test_every_event_goes_on_as_soon_as_it_is_whole() -> None:

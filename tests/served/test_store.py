@@ -30,6 +30,7 @@ from farebox.core.books import (
     ChargedFare,
     Command,
     Done,
+    Fare,
     Held,
     HoldRow,
     KeptAnswer,
@@ -164,7 +165,7 @@ def test_a_fare_is_posted_against_its_hold(engine: Engine) -> None:
         assert (await store.balance(account.id)).available_nanos == USD - 1_000_000
         assert await store.carry_out(NameGeneration("h1", "gen-1")) == Done()
         settle = Settle("h1", Cost(Decimal("0.00001212")), 3, served_model="c/d", prompt_tokens=4, answer_tokens=5)
-        assert await store.carry_out(settle) == Settled("posted", 2, 20_000)
+        assert await store.carry_out(settle) == Settled("posted", Fare(Decimal("0.00001212"), 2, 20_000))
         balance = await store.balance(account.id)
         assert (balance.balance_nanos, balance.pending_nanos) == (USD - 20_000, 0)
         (order,) = await store.holds(("posted",))
@@ -199,7 +200,7 @@ def test_what_an_operator_decides_is_an_adjustment_with_its_reason(engine: Engin
     async def work(store: Store) -> None:
         account, key = await account_with(store, "a", USD)
         for name, verdict, outcome in (
-            ("h1", Cost(Decimal("0.00001212")), Settled("posted", 2, 20_000)),
+            ("h1", Cost(Decimal("0.00001212")), Settled("posted", Fare(Decimal("0.00001212"), 2, 20_000))),
             ("h2", Nothing(), Settled("voided")),
         ):
             await store.carry_out(hold(account, key, name, 15_000))
@@ -235,7 +236,7 @@ def test_settling_twice_is_settling_once(engine: Engine) -> None:
     async def work(store: Store) -> None:
         account, key = await account_with(store, "a", USD)
         for name, verdict, outcome in (
-            ("h1", Cost(Decimal("0.0001")), Settled("posted", 10, 100_000)),
+            ("h1", Cost(Decimal("0.0001")), Settled("posted", Fare(Decimal("0.0001"), 10, 100_000))),
             ("h2", Nothing(), Settled("voided")),
         ):
             await store.carry_out(hold(account, key, name, 1_000_000))
@@ -258,7 +259,7 @@ def test_the_unknown_stays_open_and_is_settled_when_it_is_known(engine: Engine) 
         assert (order.reason, order.generation_id) == ("no usage", "gen-1")
         assert (await store.balance(account.id)).pending_nanos == 1_000_000
         assert differences(store) == []
-        assert await store.carry_out(Settle("h1", Cost(Decimal(0)), 4)) == Settled("posted", 0, 0)
+        assert await store.carry_out(Settle("h1", Cost(Decimal(0)), 4)) == Settled("posted", Fare(Decimal(0), 0, 0))
         assert (await store.balance(account.id)).available_nanos == USD
         assert differences(store) == []
 
@@ -282,7 +283,9 @@ def test_a_fare_above_its_hold_is_posted_in_full_and_flagged(engine: Engine) -> 
     async def work(store: Store) -> None:
         account, key = await account_with(store, "a", 100_000)
         await store.carry_out(hold(account, key, "h1", 100_000))
-        assert await store.carry_out(Settle("h1", Cost(Decimal("0.0003")), 3)) == Settled("posted", 30, 300_000)
+        assert await store.carry_out(Settle("h1", Cost(Decimal("0.0003")), 3)) == Settled(
+            "posted", Fare(Decimal("0.0003"), 30, 300_000)
+        )
         balance = await store.balance(account.id)
         assert (balance.balance_nanos, balance.overdrawn_nanos) == (-200_000, 200_000)
         assert (await store.transfers(account.id))[-1].over_hold_nanos == 200_000

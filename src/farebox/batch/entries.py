@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import replace
 
-from farebox.core.books import Transfer
+from farebox.core.books import Fare
 from farebox.core.errors import Refusal, invalid
 from farebox.core.formats import Format
 from farebox.core.formats.envelope import error_of
@@ -189,9 +189,9 @@ def refused(order: BatchOrder, refusal: Refusal) -> BatchResult:
 
 
 def answered(
-    order: BatchOrder, generation_id: str | None, answer: bytes, end: Transfer | None, answer_cap: int | None = None
+    order: BatchOrder, generation_id: str | None, answer: bytes, fare: Fare | None, answer_cap: int | None = None
 ) -> BatchResult:
-    """The result of an entry with its answer; `end` charges its fare, and is None while what it cost is not known."""
+    """The result of an entry with its answer; `fare` is None while what it cost is not known."""
     line = _on_one_line(answer)
     return BatchResult(
         order.number,
@@ -201,8 +201,8 @@ def answered(
         generation_id,
         Raw(line),
         usage_of(line),
-        None if end is None or end.cost is None else f"{end.cost:f}",
-        None if end is None else end.events,
-        None if end is None else format_usd(end.amount_nanos),
+        None if fare is None else f"{fare.cost:f}",
+        None if fare is None else fare.events,
+        None if fare is None else format_usd(fare.nanos),
         answer_cap,
     )

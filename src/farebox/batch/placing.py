@@ -8,9 +8,9 @@ from decimal import Decimal
 
 from msgspec import Struct
 
-from farebox.answers import ANSWER_CAP_HEADER, upstream_refusal
+from farebox.answers import ANSWER_CAP_HEADER, Replay, upstream_refusal
 from farebox.batch.entries import BatchOrder, BatchResult, answered, refused
-from farebox.core.books import Transfer
+from farebox.core.books import Fare
 from farebox.core.callers import Caller
 from farebox.core.errors import BROKEN_STATUS, Refusal, too_many, unaffordable
 from farebox.core.formats import Format
@@ -74,12 +74,12 @@ class Serving(Struct, frozen=True):
 
 
 class Placed(Struct, frozen=True):
-    """A whole order that was answered. `end` charges its fare, and is None while what it cost is not known;
-    `answer_cap` is there where the answer's cap was lowered."""
+    """A whole order that was answered. `fare` is None while what it cost is not known; `answer_cap` is there where the
+    answer's cap was lowered."""
 
     generation_id: str | None
     body: bytes
-    end: Transfer | None
+    fare: Fare | None
     answer_cap: int | None = None
 
 
@@ -105,12 +105,16 @@ async def place(serving: Serving, caller: Caller, path: str, body: bytes, idempo
     headers = dict(answer.headers)
     generation_id = headers.get(b"x-generation-id", b"").decode() or None
     cap = headers.get(ANSWER_CAP_HEADER)
-    end = await _fare(serving.books, caller, generation_id)
-    return Placed(generation_id, said, end, None if cap is None else int(cap))
+    if isinstance(answer, Replay):
+        fare = await _first_fare(serving.books, caller, generation_id)
+    else:
+        assert answer.settled is not None, answer
+        fare = answer.settled.fare
+    return Placed(generation_id, said, fare, None if cap is None else int(cap))
 
 
-async def _fare(books: Books, caller: Caller, generation_id: str | None) -> Transfer | None:
-    """The fare as it stands in the books: an answer that was kept was paid for when it came."""
+async def _first_fare(books: Books, caller: Caller, generation_id: str | None) -> Fare | None:
+    """What a kept answer was paid for when it first came."""
     if generation_id is None:
         return None
     try:
@@ -118,7 +122,7 @@ async def _fare(books: Books, caller: Caller, generation_id: str | None) -> Tran
     except BooksUnavailable:
         return None  # it was answered: that it cannot be looked up now must not look like a failure
     end = found[1] if found is not None else None
-    return end if end is not None and end.is_fare else None
+    return None if end is None else end.fare
 
 
 class Batch:
@@ -183,7 +187,7 @@ class Batch:
             fare_nanos = 0
             try:
                 placed = await self._served(order)
-                fare_nanos = placed.end.amount_nanos if placed.end is not None else held_nanos
+                fare_nanos = placed.fare.nanos if placed.fare is not None else held_nanos
             except Refusal as refusal:
                 fare_nanos = held_nanos if refusal.status in _MAY_HAVE_COST else 0
                 raise
@@ -191,8 +195,8 @@ class Batch:
                 await self._settle(held_nanos, fare_nanos)
         except Refusal as refusal:
             return refused(order, refusal), 0
-        charged_nanos = placed.end.amount_nanos if placed.end is not None else 0
-        return answered(order, placed.generation_id, placed.body, placed.end, placed.answer_cap), charged_nanos
+        charged_nanos = placed.fare.nanos if placed.fare is not None else 0
+        return answered(order, placed.generation_id, placed.body, placed.fare, placed.answer_cap), charged_nanos
 
     async def _set_aside(self, order: BatchOrder) -> int:
         """What the order can cost, within the batch's own limit. Waits where orders on their way may leave enough."""

@@ -27,6 +27,14 @@ TransferKind = Literal["top-up", "hold", "post", "void", "adjustment"]
 HoldState = Literal["pending", "open", "posted", "voided"]
 
 
+class Fare(Struct, frozen=True):
+    """What an order was charged: the upstream's exact cost in USD, the events it came to, the fare in nano-dollars."""
+
+    cost: Decimal
+    events: int
+    nanos: int
+
+
 class Transfer(Struct, frozen=True):
     """One movement. `hold_id` on what places or ends a hold; cost, events and price on what charges a fare; `note` is
     an operator's, and on every adjustment."""
@@ -48,6 +56,14 @@ class Transfer(Struct, frozen=True):
     def is_fare(self) -> bool:
         """Whether it charges what an order cost."""
         return self.cost is not None
+
+    @property
+    def fare(self) -> Fare | None:
+        """What it charges for an order; None where it is no fare."""
+        if self.cost is None:
+            return None
+        assert self.events is not None, self
+        return Fare(self.cost, self.events, self.amount_nanos)
 
 
 class Balance(Struct, frozen=True):
@@ -276,11 +292,10 @@ class NotCovered(Struct, frozen=True):
 
 
 class Settled(Struct, frozen=True):
-    """How the hold stands after settling. Events and fare where it was posted, None where it was not."""
+    """How the hold stands after settling; `fare` where it was posted, None where it was not."""
 
     state: HoldState
-    events: int | None = None
-    fare_nanos: int | None = None
+    fare: Fare | None = None
 
 
 class NoSuchRow(Struct, frozen=True):

@@ -7,7 +7,6 @@ commands name, lets a `Page` decide, and writes the page's rows in one transacti
 """
 
 from collections.abc import Iterable
-from decimal import Decimal
 from typing import Literal
 
 from msgspec.structs import replace
@@ -22,6 +21,7 @@ from farebox.core.books import (
     ChargedFare,
     Command,
     Done,
+    Fare,
     Held,
     HoldRow,
     HoldState,
@@ -213,8 +213,7 @@ class Page:
         if hold is None:
             return NoSuchRow(f"hold {command.hold_id}")
         if hold.state in ("posted", "voided"):
-            ending = self._booked[settlement_id(hold.id)]
-            return Settled(hold.state, ending.events, ending.amount_nanos if hold.state == "posted" else None)
+            return Settled(hold.state, self._booked[settlement_id(hold.id)].fare)
         if command.answer is not None:
             self.kept_answers.append(command.answer)
         allowances = self._allowances_of(hold.account_id, hold.key_id)
@@ -233,15 +232,15 @@ class Page:
                 return Settled("voided")
             case Cost(amount):
                 events = events_ceil(amount)
-                fare = events * hold.event_price_nanos
-                self._end(hold, command, "posted", fare, amount, events)
-                self._move(hold.account_id, debits_nanos=fare, pending_nanos=-hold.amount_nanos)
+                fare = Fare(amount, events, events * hold.event_price_nanos)
+                self._end(hold, command, "posted", fare.nanos, fare)
+                self._move(hold.account_id, debits_nanos=fare.nanos, pending_nanos=-hold.amount_nanos)
                 for allowance in allowances:
                     freed = _freed(allowance, hold, _tokens(command))
-                    self._allow(freed.charged(fare, command.created_us))
+                    self._allow(freed.charged(fare.nanos, command.created_us))
                 if (charged := charged_fare(hold, events)) is not None:
                     self.charged_fares.append(charged)
-                return Settled("posted", events, fare)
+                return Settled("posted", fare)
 
     def _end(
         self,
@@ -249,8 +248,7 @@ class Page:
         command: Settle,
         state: Literal["posted", "voided"],
         amount_nanos: int,
-        cost: Decimal | None = None,
-        events: int | None = None,
+        fare: Fare | None = None,
     ) -> None:
         kind: TransferKind = "post" if state == "posted" else "void"
         self._book(
@@ -262,8 +260,8 @@ class Page:
                 amount_nanos=amount_nanos,
                 created_us=command.created_us,
                 hold_id=hold.id,
-                cost=cost,
-                events=events,
+                cost=fare.cost if fare else None,
+                events=fare.events if fare else None,
                 event_price_nanos=hold.event_price_nanos if state == "posted" else None,
                 over_hold_nanos=max(0, amount_nanos - hold.amount_nanos),
                 note=command.decision,

@@ -108,11 +108,11 @@ async def _send_events(answer: Answer | Replay, receive: Receive, send: Send, wa
 
 
 def _fare_headers(settled: Settled | None) -> HeaderList:
-    if settled is None or settled.events is None or settled.fare_nanos is None:
+    if settled is None or settled.fare is None:
         return []
     return [
-        (b"x-farebox-fare-events", b"%d" % settled.events),
-        (b"x-farebox-fare-usd", format_usd(settled.fare_nanos).encode()),
+        (b"x-farebox-fare-events", b"%d" % settled.fare.events),
+        (b"x-farebox-fare-usd", format_usd(settled.fare.nanos).encode()),
     ]
 
 

@@ -420,10 +420,10 @@ def _text(asked: Arguments, name: str) -> str:
 
 def _bill(placed: Placed) -> dict[str, Any]:
     usage = usage_of(placed.body)
-    end = placed.end
+    fare = placed.fare
     return {
         "generation_id": placed.generation_id,
-        "cost_usd": None if end is None or end.cost is None else f"{end.cost:f}",
-        "fare_usd": None if end is None else format_usd(end.amount_nanos),
+        "cost_usd": None if fare is None else f"{fare.cost:f}",
+        "fare_usd": None if fare is None else format_usd(fare.nanos),
         "usage": None if usage is None else leniently(msgspec.json.decode, usage),
     }
