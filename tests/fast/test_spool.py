@@ -43,6 +43,20 @@ def test_what_a_process_kept_is_there_for_the_next_once_it_has_gone(tmp_path: Pa
     living.clear()
 
 
+def test_what_an_earlier_version_kept_is_read(tmp_path: Path) -> None:
+    unnamed = b'"generation_id":null,"served_model":null,"prompt_tokens":null,"answer_tokens":null,"answer":null}'
+    answer = b'{"hold_id":"h1","content_type":"text/event-stream","body":"AGRhdGE="}'
+    lines = [
+        b'{"hold_id":"h1","verdict":"cost","said":"3.00E-7","created_us":1,"generation_id":"gen-1","served_model":"a/b",'
+        b'"prompt_tokens":2,"answer_tokens":3,"answer":%b}' % answer,
+        b'{"hold_id":"h2","verdict":"nothing","said":"","created_us":2,%b' % unnamed,
+        b'{"hold_id":"h3","verdict":"unknown","said":"it broke off","created_us":3,%b'
+        % unnamed.replace(b"null", b'"gen-3"', 1),
+    ]
+    (tmp_path / "before").write_bytes(b"\n".join(lines) + b"\n")
+    assert Spool(tmp_path, "one").left_behind() == [("before", SETTLES)]
+
+
 def test_answers_that_end_together_are_all_kept(tmp_path: Path) -> None:
     async def main() -> None:
         for number in range(50):

@@ -15,23 +15,24 @@ from farebox.core.money import add_exact, is_readable_cost
 from farebox.core.reading import UNREADABLE
 
 
-class Cost(Struct, frozen=True):
+class Cost(Struct, frozen=True, tag="cost"):
     """The upstream's own word on what the exchange cost, in USD."""
 
     amount: Decimal
 
 
-class Nothing(Struct, frozen=True):
+class Nothing(Struct, frozen=True, tag="nothing"):
     """The order was not accepted upstream: it cost nothing."""
 
 
-class Unknown(Struct, frozen=True):
+class Unknown(Struct, frozen=True, tag="unknown"):
     """The order may have cost something and nobody has said what. Never a guess, never zero."""
 
     reason: str
 
 
 Verdict = Cost | Nothing | Unknown
+"""What a finished exchange says about its cost. The tags are what settlements on disk say: they stay."""
 
 
 class _Usage(Struct):

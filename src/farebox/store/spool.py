@@ -8,16 +8,12 @@ import asyncio
 import logging
 import os
 import threading
-from decimal import Decimal
 from pathlib import Path
-from typing import Literal
 
 import msgspec
-from msgspec import Struct
 
-from farebox.core.books import KeptAnswer, Settle
+from farebox.core.books import Settle
 from farebox.core.reading import UNREADABLE
-from farebox.core.usage import Cost, Nothing, Unknown, Verdict
 from farebox.store.locks import is_free, take
 from farebox.store.threads import Worker
 
@@ -28,23 +24,6 @@ ADD_SECONDS = 5.0
 
 ROWS_MAX = 50_000
 """As many as orders end while a database is away for an hour or so; more are kept in memory alone."""
-
-
-class _Row(Struct):
-    """A settlement, its verdict in words."""
-
-    hold_id: str
-    verdict: Literal["cost", "nothing", "unknown"]
-    said: str
-    created_us: int
-    generation_id: str | None
-    served_model: str | None
-    prompt_tokens: int | None
-    answer_tokens: int | None
-    answer: KeptAnswer | None
-
-
-_decode_row = msgspec.json.Decoder(_Row).decode
 
 
 class Spool:
@@ -65,7 +44,7 @@ class Spool:
             log.error("%d settlements are kept on disk, which is all; this one is kept in memory alone", ROWS_MAX)
             return
         self._rows += 1
-        line = msgspec.json.encode(_row(settle)) + b"\n"
+        line = msgspec.json.encode(settle) + b"\n"
         try:
             async with asyncio.timeout(ADD_SECONDS):
                 await self._thread.do(lambda: self._write(line))
@@ -104,45 +83,16 @@ def _read(path: Path) -> list[Settle]:
         return settles  # another process was quicker
     for line in path.read_bytes().splitlines():
         try:
-            settles.append(_settle(_decode_row(line)))
+            settles.append(_settle(line))
         except UNREADABLE:
             log.error("%s has a line that is no settlement", path)
     return settles
 
 
-def _row(settle: Settle) -> _Row:
-    match settle.verdict:
-        case Cost(amount):
-            verdict: tuple[Literal["cost", "nothing", "unknown"], str] = "cost", str(amount)
-        case Nothing():
-            verdict = "nothing", ""
-        case Unknown(reason):
-            verdict = "unknown", reason
-    return _Row(
-        settle.hold_id,
-        *verdict,
-        settle.created_us,
-        settle.generation_id,
-        settle.served_model,
-        settle.prompt_tokens,
-        settle.answer_tokens,
-        settle.answer,
-    )
-
-
-def _settle(row: _Row) -> Settle:
-    verdict: Verdict = Nothing()
-    if row.verdict == "cost":
-        verdict = Cost(Decimal(row.said))
-    elif row.verdict == "unknown":
-        verdict = Unknown(row.said)
-    return Settle(
-        row.hold_id,
-        verdict,
-        row.created_us,
-        row.generation_id,
-        row.served_model,
-        row.prompt_tokens,
-        row.answer_tokens,
-        row.answer,
-    )
+def _settle(line: bytes) -> Settle:
+    row = msgspec.json.decode(line, type=dict[str, object])
+    if isinstance(tag := row.get("verdict"), str):
+        # Earlier versions wrote the verdict's tag, and beside it what the verdict says.
+        said = row.get("said")
+        row["verdict"] = {"type": tag, "amount": said, "reason": said}
+    return msgspec.convert(row, Settle)
