@@ -64,7 +64,19 @@ class Books:
         """One order that cost so much, or nobody knows what; gives its hold."""
         self.orders += 1
         hold = name or f"h{self.orders}"
-        place = PlaceHold(hold, self.account.id, self.key.id, 0, 0, "paying", 10_000, "a/b", False, 2, outside=outside)
+        place = PlaceHold(
+            id=hold,
+            account_id=self.account.id,
+            key_id=self.key.id,
+            wanted_nanos=0,
+            least_nanos=0,
+            plan="paying",
+            event_price_nanos=10_000,
+            model="a/b",
+            streamed=False,
+            created_us=2,
+            outside=outside,
+        )
         await self.store.carry_out(place)
         said = Unknown("it broke off") if cost is None else Cost(Decimal(cost))
         await self.store.carry_out(Settle(hold, said, 3, generation_id=f"gen-{hold}"))

@@ -129,7 +129,18 @@ def test_a_writer_with_too_much_to_do_takes_no_new_hold_and_ends_what_began() ->
             go.wait(10)
             return [Done() for _ in batch]
 
-        place = PlaceHold("h", 2, 1, 1, 1, "paying", 10_000, "a/b", False, 1)
+        place = PlaceHold(
+            id="h",
+            account_id=2,
+            key_id=1,
+            wanted_nanos=1,
+            least_nanos=1,
+            plan="paying",
+            event_price_nanos=10_000,
+            model="a/b",
+            streamed=False,
+            created_us=1,
+        )
         writer = GroupWriter(commit, "slow")
         waiting = [writer.submit(place)]
         await asyncio.sleep(0.2)  # taken, and now in its transaction

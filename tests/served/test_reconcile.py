@@ -101,7 +101,18 @@ def reconciling(upstream: Asked, work: Work, give_up_seconds: float = 86_400) ->
         key = await store.create_key(account.id, "", b"k", "hint", 1)
         await store.carry_out(TopUp("t", account.id, 10**9, 1))
         await store.carry_out(
-            PlaceHold("h", account.id, key.id, 100_000, 1, "paying", 10_000, "a/b", streamed=True, created_us=0)
+            PlaceHold(
+                id="h",
+                account_id=account.id,
+                key_id=key.id,
+                wanted_nanos=100_000,
+                least_nanos=1,
+                plan="paying",
+                event_price_nanos=10_000,
+                model="a/b",
+                streamed=True,
+                created_us=0,
+            )
         )
         await store.carry_out(Settle("h", Unknown("hung up"), 0, generation_id="gen-1"))
         await work(store, Reconciler(store, upstream, give_up_seconds, lambda: clock[0]), clock)

@@ -120,7 +120,18 @@ def hold(
     account: Account, key: Key, name: str, wanted: int, least: int | None = None, price: int = 10_000
 ) -> PlaceHold:
     least = wanted if least is None else least
-    return PlaceHold(name, account.id, key.id, wanted, least, "paying", price, "a/b", False, 2)
+    return PlaceHold(
+        id=name,
+        account_id=account.id,
+        key_id=key.id,
+        wanted_nanos=wanted,
+        least_nanos=least,
+        plan="paying",
+        event_price_nanos=price,
+        model="a/b",
+        streamed=False,
+        created_us=2,
+    )
 
 
 @dataclass
@@ -330,7 +341,23 @@ def test_what_is_not_in_the_books_is_said_so(engine: Engine) -> None:
         assert isinstance(await store.carry_out(Settle("nothing", Nothing(), 1)), NoSuchRow)
         assert isinstance(await store.carry_out(NameGeneration("nothing", "gen-1")), NoSuchRow)
         assert isinstance(await store.carry_out(TopUp("t", 99, 1, 1)), NoSuchRow)
-        assert isinstance(await store.carry_out(PlaceHold("h", 99, 1, 1, 1, "paying", 1, "a/b", False, 1)), NoSuchRow)
+        assert isinstance(
+            await store.carry_out(
+                PlaceHold(
+                    id="h",
+                    account_id=99,
+                    key_id=1,
+                    wanted_nanos=1,
+                    least_nanos=1,
+                    plan="paying",
+                    event_price_nanos=1,
+                    model="a/b",
+                    streamed=False,
+                    created_us=1,
+                )
+            ),
+            NoSuchRow,
+        )
 
     engine.run(work)
 
@@ -848,7 +875,18 @@ def test_tokens_are_counted_in_advance_and_corrected(engine: Engine) -> None:
     async def work(store: Store) -> None:
         account, key = await account_with(store, "a", USD)
         await store.set_limits(account.id, None, Limits(tokens_per_minute=100), DAY_US)
-        place = PlaceHold("h1", account.id, key.id, 1, 1, "paying", 10_000, "a/b", False, DAY_US)
+        place = PlaceHold(
+            id="h1",
+            account_id=account.id,
+            key_id=key.id,
+            wanted_nanos=1,
+            least_nanos=1,
+            plan="paying",
+            event_price_nanos=10_000,
+            model="a/b",
+            streamed=False,
+            created_us=DAY_US,
+        )
         place = replace(place, wanted_tokens=90, least_tokens=20)
         assert await store.carry_out(place) == Held(1, 90)
         assert isinstance(await store.carry_out(replace(place, id="h2")), Exceeded)

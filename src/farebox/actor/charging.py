@@ -210,9 +210,9 @@ async def _place(order: CarriedOrder, store: Store) -> PlaceHold:
     key = keys[0] if keys else await store.create_key(account.id, "carried over", digest, "", hold.created_us)
     assert hold.charge_to is not None, hold
     return PlaceHold(
-        hold.id,
-        account.id,
-        key.id,
+        id=hold.id,
+        account_id=account.id,
+        key_id=key.id,
         wanted_nanos=0,
         least_nanos=0,
         plan=hold.plan,

@@ -196,7 +196,7 @@ class TopUp(Struct, frozen=True):
     note: str | None = None
 
 
-class PlaceHold(Struct, frozen=True):
+class PlaceHold(Struct, frozen=True, kw_only=True):
     """Set money aside: `wanted_nanos` if the account has them and limits leave them, what there is down to
     `least_nanos` otherwise; and the same for the tokens that the order may become, where they are limited.
 

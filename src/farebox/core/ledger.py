@@ -6,8 +6,7 @@ ending twice is one ending. Balances are a projection of the transfers. A store 
 commands name, lets a `Page` decide, and writes the page's rows in one transaction.
 """
 
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
 
@@ -46,7 +45,16 @@ from farebox.core.books import (
 )
 from farebox.core.money import events_ceil
 from farebox.core.questions import FIRST_US
-from farebox.core.usage import Cost, Nothing, Unknown
+from farebox.core.usage import Cost, Nothing, Unknown, Verdict
+
+MOVES: Mapping[HoldState, Mapping[type[Verdict], HoldState]] = {
+    "pending": {Cost: "posted", Nothing: "voided", Unknown: "open"},
+    "open": {Cost: "posted", Nothing: "voided", Unknown: "open"},
+    "posted": {},
+    "voided": {},
+}
+"""Every move of a hold: from its state, by a settlement's verdict, to the next state. A hold that has ended moves no
+more; to settle it again changes nothing. (A dead process's pending holds move as by Unknown, all in one statement.)"""
 
 
 class Page:
@@ -156,17 +164,17 @@ class Page:
             began = allowance.began(command.created_us, tokens or 0) if command.is_order else allowance
             self._allow(began.held(amount))
         self._holds[command.id] = HoldRow(
-            command.id,
-            command.account_id,
-            command.key_id,
-            worker,
-            "pending",
-            amount,
-            command.plan,
-            command.event_price_nanos,
-            command.model,
-            command.streamed,
-            command.created_us,
+            id=command.id,
+            account_id=command.account_id,
+            key_id=command.key_id,
+            worker=worker,
+            state="pending",
+            amount_nanos=amount,
+            plan=command.plan,
+            event_price_nanos=command.event_price_nanos,
+            model=command.model,
+            streamed=command.streamed,
+            created_us=command.created_us,
             charge_to=command.outside.charge_to if command.outside else None,
             charge_times=command.outside.times if command.outside else None,
             reserved_tokens=tokens,
@@ -212,45 +220,38 @@ class Page:
         hold = self._holds.get(command.hold_id)
         if hold is None:
             return NoSuchRow(f"hold {command.hold_id}")
-        if hold.state in ("posted", "voided"):
+        if not MOVES[hold.state]:
             return Settled(hold.state, self._booked[settlement_id(hold.id)].fare)
         if command.answer is not None:
             self.kept_answers.append(command.answer)
+        settled = _moved(hold, command)
+        fare: Fare | None = None
         allowances = self._allowances_of(hold.account_id, hold.key_id)
         match command.verdict:
-            case Unknown(reason):
-                self._change(_completed(hold, command, "open", reason))
+            case Unknown():
                 if hold.state == "pending":
                     for allowance in allowances:
                         self._allow(allowance.left_open())
-                return Settled("open")
             case Nothing():
-                self._end(hold, command, "voided", hold.amount_nanos if command.decision is None else 0)
+                self._end(hold, command, hold.amount_nanos if command.decision is None else 0)
                 self._move(hold.account_id, pending_nanos=-hold.amount_nanos)
                 for allowance in allowances:
                     self._allow(_freed(allowance, hold, 0))
-                return Settled("voided")
             case Cost(amount):
                 events = events_ceil(amount)
                 fare = Fare(amount, events, events * hold.event_price_nanos)
-                self._end(hold, command, "posted", fare.nanos, fare)
+                self._end(hold, command, fare.nanos, fare)
                 self._move(hold.account_id, debits_nanos=fare.nanos, pending_nanos=-hold.amount_nanos)
                 for allowance in allowances:
                     freed = _freed(allowance, hold, _tokens(command))
                     self._allow(freed.charged(fare.nanos, command.created_us))
                 if (charged := charged_fare(hold, events)) is not None:
                     self.charged_fares.append(charged)
-                return Settled("posted", fare)
+        self._change(settled)
+        return Settled(settled.state, fare)
 
-    def _end(
-        self,
-        hold: HoldRow,
-        command: Settle,
-        state: Literal["posted", "voided"],
-        amount_nanos: int,
-        fare: Fare | None = None,
-    ) -> None:
-        kind: TransferKind = "post" if state == "posted" else "void"
+    def _end(self, hold: HoldRow, command: Settle, amount_nanos: int, fare: Fare | None = None) -> None:
+        kind: TransferKind = "void" if fare is None else "post"
         self._book(
             Transfer(
                 settlement_id(hold.id),
@@ -260,14 +261,13 @@ class Page:
                 amount_nanos=amount_nanos,
                 created_us=command.created_us,
                 hold_id=hold.id,
-                cost=fare.cost if fare else None,
-                events=fare.events if fare else None,
-                event_price_nanos=hold.event_price_nanos if state == "posted" else None,
+                cost=None if fare is None else fare.cost,
+                events=None if fare is None else fare.events,
+                event_price_nanos=None if fare is None else hold.event_price_nanos,
                 over_hold_nanos=max(0, amount_nanos - hold.amount_nanos),
                 note=command.decision,
             )
         )
-        self._change(_completed(hold, command, state, None))
 
     def _book(self, transfer: Transfer) -> None:
         assert transfer.amount_nanos >= 0, transfer
@@ -276,6 +276,8 @@ class Page:
         self.new_transfers.append(transfer)
 
     def _change(self, hold: HoldRow) -> None:
+        before = self._holds[hold.id].state
+        assert hold.state == before or hold.state in MOVES[before].values(), (before, hold)
         self._holds[hold.id] = hold
         self._changed_holds.add(hold.id)
 
@@ -308,9 +310,10 @@ def _tokens(command: Settle) -> int | None:
     return (command.prompt_tokens or 0) + (command.answer_tokens or 0)
 
 
-def _completed(hold: HoldRow, command: Settle, state: HoldState, reason: str | None) -> HoldRow:
-    """The hold in its new state, with what the command knows of the generation. An open one is asked about soon, if the
-    upstream has a name for it."""
+def _moved(hold: HoldRow, command: Settle) -> HoldRow:
+    """The hold in its next state, with what the command knows of the generation. An open one is asked about soon, if
+    the upstream has a name for it."""
+    state = MOVES[hold.state][type(command.verdict)]
     generation_id = command.generation_id or hold.generation_id
     return replace(
         hold,
@@ -319,7 +322,7 @@ def _completed(hold: HoldRow, command: Settle, state: HoldState, reason: str | N
         served_model=command.served_model or hold.served_model,
         prompt_tokens=hold.prompt_tokens if command.prompt_tokens is None else command.prompt_tokens,
         answer_tokens=hold.answer_tokens if command.answer_tokens is None else command.answer_tokens,
-        reason=reason,
+        reason=command.verdict.reason if isinstance(command.verdict, Unknown) else None,
         ended_us=None if state == "open" else command.created_us,
         ask_us=command.created_us + FIRST_US if state == "open" and generation_id else None,
     )

@@ -64,16 +64,16 @@ class RunEvents:
         settle = Settle(hold_id, Cost(events_usd(count)), now_us)
         price = caller.plan.event_price_nanos
         place = PlaceHold(
-            hold_id,
-            caller.account.id,
-            caller.key.id,
-            count * price,
-            0,
-            caller.plan.name,
-            price,
-            event,
-            False,
-            now_us,
+            id=hold_id,
+            account_id=caller.account.id,
+            key_id=caller.key.id,
+            wanted_nanos=count * price,
+            least_nanos=0,
+            plan=caller.plan.name,
+            event_price_nanos=price,
+            model=event,
+            streamed=False,
+            created_us=now_us,
             is_order=False,
         )
         if isinstance(await self._ledger.carry_out(settle), NoSuchRow):
