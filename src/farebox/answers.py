@@ -12,8 +12,9 @@ import msgspec
 from msgspec import Struct
 
 from farebox.core.books import KEY_LIFE_US, Fare, HoldRow, KeptAnswer, Settled
-from farebox.core.errors import Refusal, broken, error_type_of
+from farebox.core.errors import Refusal, cost_unknown, error_type_of
 from farebox.core.headers import HeaderList
+from farebox.core.idempotency import KEPT_BYTES_MAX
 from farebox.core.meter import Meter
 from farebox.core.reading import before_json
 from farebox.core.usage import Nothing, Verdict
@@ -28,13 +29,7 @@ ANSWER_CAP_HEADER = b"x-farebox-answer-cap"
 REPLAYED_HEADER = (b"idempotency-replayed", b"true")
 """On an answer that was kept, and is given again under the key of its order."""
 
-KEPT_BYTES_MAX = 1024 * 1024
-"""Longest answer kept under an idempotency key: some 200,000 tokens of text. A day's worth of them is on the operator's
-disk."""
-
 NO_FARE = Fare(Decimal(0), 0, 0)
-
-SHELVED = "What it cost is not known yet: its hold stays open until that is settled, and nothing is charged before"
 
 
 class Streaming:
@@ -158,7 +153,7 @@ class Answer:
             if self.is_refusal:
                 return b""
             self._cut_short = str(error)
-            raise broken(f"The upstream broke off: {error}. {SHELVED}") from error
+            raise cost_unknown(f"The upstream broke off: {error}") from error
         if self.is_refusal:
             return body
         body, failure = self._meter.read_answer(body)
@@ -230,7 +225,7 @@ class Answer:
             if self._cut_short is None:
                 reason = error.message if isinstance(error, Refusal) else str(error)
                 self._cut_short = reason
-                yield self._meter.error_event(broken(f"The upstream broke off: {reason}. {SHELVED}"))
+                yield self._meter.error_event(cost_unknown(f"The upstream broke off: {reason}"))
         else:
             if chunk := self._meter.finish():
                 yield chunk
@@ -239,7 +234,7 @@ class Answer:
     def break_off(self, why: str) -> bytes:
         """Stop a stream before its end, whoever still reads it; gives its last event."""
         self._stop(why)
-        return self._meter.error_event(broken(f"{why[:1].upper()}{why[1:]}. {SHELVED}"))
+        return self._meter.error_event(cost_unknown(f"{why[:1].upper()}{why[1:]}"))
 
     async def read_to_identity(self) -> None:
         """Read a stream up to the first event that names its generation, where the upstream's head did not. Comments
@@ -287,7 +282,7 @@ class _Kept:
         return b"".join(self._parts) if self.is_whole and self._size <= KEPT_BYTES_MAX else None
 
 
-class Replay:
+class RepeatedAnswer:
     """An answer that was kept, given again: as `Answer` to its endpoint, and of no cost."""
 
     def __init__(self, hold: HoldRow, kept: KeptAnswer) -> None:
@@ -333,7 +328,7 @@ class _Told(Struct):
     error: dict[str, object]
 
 
-def upstream_refusal(answer: Answer | Replay, body: bytes | None) -> Refusal:
+def upstream_refusal(answer: Answer | RepeatedAnswer, body: bytes | None) -> Refusal:
     """An upstream's refusal, which cost nothing. `body` is what the format made of its body, None where that failed."""
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers}
     error: dict[str, object] = {}

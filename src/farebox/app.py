@@ -25,7 +25,7 @@ from farebox.generations import Generations
 from farebox.http.bodies import BodyBounds
 from farebox.identity.keys import KeyCallers, PlansInForce
 from farebox.identity.managers import Managers
-from farebox.late_settlements import Late
+from farebox.late_settlements import LateSettlements
 from farebox.platform.charged_events import RunEvents
 from farebox.platform.endpoints import RunApi
 from farebox.platform.runs import Runner
@@ -146,8 +146,18 @@ async def running(settings: Settings, admission: Admission, host: Host = stand_a
             async with asyncio.timeout(FIRST_PRICES_SECONDS):
                 await catalog.refresh()
         streaming = streaming_of(settings, deadlines)
-        late = Late(store, Spool(Path(settings.spool), store.worker))
-        exchange = Exchange(callers, catalog, store, upstream, streaming, admission, hosted.charges, late, watch)
+        late = LateSettlements(store, Spool(Path(settings.spool), store.worker))
+        exchange = Exchange(
+            callers=callers,
+            prices=catalog,
+            ledger=store,
+            upstream=upstream,
+            streaming=streaming,
+            admission=admission,
+            charges=hosted.charges,
+            late=late,
+            telemetry=watch,
+        )
         watch.metrics.watch(lambda: admission.orders, lambda: store.queued, lambda: late.waiting)
         await stack.enter_async_context(
             _in_background(

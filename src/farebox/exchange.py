@@ -6,16 +6,15 @@ settles, and what was settled is durable when the block has been left.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from hashlib import sha256
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from os import urandom
 from typing import Protocol
 
 from msgspec import Struct
 
 from farebox.admission import Admission
-from farebox.answers import KEPT_BYTES_MAX, SHELVED, Answer, Replay, Streaming, cap_header
+from farebox.answers import Answer, RepeatedAnswer, Streaming, cap_header
 from farebox.core.allowances import Exceeded
 from farebox.core.books import (
     Held,
@@ -31,33 +30,19 @@ from farebox.core.books import (
     settlement_id,
 )
 from farebox.core.callers import Caller
-from farebox.core.errors import (
-    Refusal,
-    broken,
-    conflict,
-    connect_timeout,
-    error_type_of,
-    gone,
-    invalid,
-    over_limit,
-    too_large,
-    unaffordable,
-    unreachable,
-)
+from farebox.core.errors import Refusal, connect_timeout, cost_unknown, unreachable
 from farebox.core.formats import Format, Progress
 from farebox.core.headers import RequestHead
-from farebox.core.intake import Order, capped, read_order
+from farebox.core.idempotency import not_kept, other_order, repeatable, still_answered
+from farebox.core.intake import Order, cap_within, capped, read_order
 from farebox.core.meter import Meter
-from farebox.core.money import format_usd
-from farebox.core.passage import Passage
-from farebox.core.plans import Plan
 from farebox.core.pricing import Ceiling, PriceList, ceiling
+from farebox.core.shortfall import exceeded_rate, not_covered
 from farebox.core.usage import Nothing, Unknown, Verdict
 from farebox.crash import crash_point
-from farebox.late_settlements import Late
+from farebox.late_settlements import LateSettlements
 from farebox.ports import (
     BooksUnavailable,
-    CallerGone,
     Callers,
     Ledger,
     Reply,
@@ -67,14 +52,7 @@ from farebox.ports import (
     UpstreamUnreachable,
     Waiting,
 )
-
-IDEMPOTENCY_KEY_MAX = 255
-
-REPEAT_SECONDS = 1
-"""When to ask again for an answer that is still being made."""
-
-GONE_STATUS = 499
-"""What proxies log of a request whose sender left before its answer."""
+from farebox.watching import Unwatched, Watched
 
 
 class Request(Struct, frozen=True):
@@ -116,8 +94,8 @@ class Prices(Protocol):
 class Charges(Protocol):
     """Fares told to an outside biller, from an outbox."""
 
-    async def told(self, transfer_id: str) -> None:
-        """Wait until a fare that is charged by its request was told, for a bounded time."""
+    async def wait_until_told(self, transfer_id: str) -> None:
+        """Return when the biller was told of a fare that is charged by its request, or after a bounded time."""
 
 
 class Exchange:
@@ -125,6 +103,7 @@ class Exchange:
 
     def __init__(
         self,
+        *,
         callers: Callers,
         prices: Prices,
         ledger: Ledger,
@@ -132,7 +111,7 @@ class Exchange:
         streaming: Streaming,
         admission: Admission,
         charges: Charges | None = None,
-        late: Late | None = None,
+        late: LateSettlements | None = None,
         telemetry: Telemetry | None = None,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
@@ -144,56 +123,45 @@ class Exchange:
         self._admission = admission
         self._charges = charges
         self._now_us = now_us
-        self._late = late or Late(ledger)
-        self._telemetry = telemetry or _Unwatched()
+        self._late = late or LateSettlements(ledger)
+        self._telemetry = telemetry or Unwatched()
 
     @asynccontextmanager
-    async def open(self, request: Request) -> AsyncIterator[Answer | Replay]:
+    async def open(self, request: Request) -> AsyncIterator[Answer | RepeatedAnswer]:
         """Serve one order; the block sends the answer on.
 
         Raises:
             Refusal: it was not served. Never one that a client retries once the upstream may have accepted it.
             CallerGone: it was not sent to the upstream.
         """
-        passage = Passage(request.path, request.head, time.time_ns())
-        try:
-            caller = passage.caller = request.caller or await self._callers.identify(request.head)
+        with Watched(self._telemetry, request.path, request.head) as watched:
+            caller = request.caller or await self._callers.identify(request.head)
+            watched.identified(caller)
             with self._admission.admit(caller.account.id):
                 body = await request.read_body()
                 order = read_order(body, request.wire, caller.plan, self._names)
                 most = ceiling(order.asked, order.answer_tokens, self._prices.current())
-                passage.model, passage.streamed = order.model, order.asked.streamed
-                held = await self._hold(caller, order, most, request.wire, _repeatable(request, body))
+                watched.priced(order)
+                key = repeatable(request.head.idempotency_key, request.path, body)
+                held = await self._hold(caller, order, most, request.wire, key)
                 if isinstance(held, Repeated):
-                    passage.is_replay = True
+                    watched.repeated()
                     yield await self._answer_again(held)
                     return
-                async with self._serve(request, held, passage) as answer:
+                async with self._serve(request, held, watched) as answer:
                     yield answer
-        except Refusal as refusal:
-            passage.status, passage.error_type = refusal.status, refusal.error_type
-            raise
-        except BooksUnavailable:
-            passage.status, passage.error_type = 429, "books_unavailable"
-            raise
-        except CallerGone:
-            passage.status, passage.error_type = GONE_STATUS, "caller_gone"
-            raise
-        finally:
-            passage.ended_ns = time.time_ns()
-            self._telemetry.saw(passage)
 
     def _names(self, model: str) -> tuple[str, ...]:
         return self._prices.current().names(model)
 
     @asynccontextmanager
-    async def _serve(self, request: Request, held: "_HeldOrder", passage: Passage) -> AsyncIterator[Answer]:
+    async def _serve(self, request: Request, held: _HeldOrder, watched: Watched) -> AsyncIterator[Answer]:
         """Forward an order whose money is set aside, and settle however the block is left."""
         order = held.order
         meter = Meter(request.wire, Progress("", order.model, self._now_us() // 1_000_000, request.head.client))
         verdict: Verdict = Nothing()
         answer: Answer | None = None
-        passage.hold_id, passage.held_ns = held.hold_id, time.time_ns()
+        watched.held(held.hold_id)
         try:
             if request.waiting is not None:
                 request.waiting.sending(cap_header(order.answer_cap), streamed=order.asked.streamed)
@@ -203,40 +171,31 @@ class Exchange:
                 verdict = reply.verdict
                 meter.identify(reply.generation_id)
                 raise reply.refusal
-            passage.head_ns = time.time_ns()
+            watched.answered()
             meter.identify(reply.generation_id)
             is_kept = bool(request.head.idempotency_key)
             answer = Answer(reply, meter, self._streaming, order.answer_cap, request.waiting, is_kept=is_kept)
             try:
                 await self._name_generation(held.hold_id, reply, answer, meter)
-                passage.given_ns = time.time_ns()
-                with self._watching(answer):
-                    yield answer
+                watched.passed_on(is_stream=answer.is_stream)
+                yield answer
             finally:
+                # First what the answer says of its cost, then an end to the upstream's connection: neither waits, so
+                # neither can be cancelled, and none is held while the books are waited for.
                 verdict = answer.verdict()
                 answer.close()
         finally:
-            passage.read_ns = time.time_ns()
+            # An order with no answer comes here, too, with the verdict as it stood when that was decided.
+            watched.ended()
             settled = await self._settle(held.hold_id, verdict, meter, answer)
-            _note(passage, settled, meter, answer)
+            watched.settled(settled, meter, None if answer is None else answer.status)
             if answer is not None:
                 answer.settled = settled
-            if self._charges is not None and _is_told_now(settled, held.outside):
-                await self._charges.told(settlement_id(held.hold_id))
+            # Last, since only what is in the books may be charged.
+            if self._charges is not None and _is_charged_by_request(settled, held.outside):
+                await self._charges.wait_until_told(settlement_id(held.hold_id))
 
-    @contextmanager
-    def _watching(self, answer: Answer) -> Iterator[None]:
-        """Stream open, as long as the block runs."""
-        if not answer.is_stream:
-            yield
-            return
-        self._telemetry.began_stream()
-        try:
-            yield
-        finally:
-            self._telemetry.ended_stream()
-
-    async def _forward(self, request: Request, order: Order) -> "Reply | _Unanswered":
+    async def _forward(self, request: Request, order: Order) -> Reply | _Unanswered:
         """Send the order. What went wrong decides what it cost, and what its caller is told."""
         crash_point("forward:before")
         try:
@@ -247,14 +206,14 @@ class Exchange:
             refuse = connect_timeout if error.timed_out else unreachable
             return _Unanswered(Nothing(), refuse(f"The upstream cannot be reached: {error}"))
         except UpstreamBroke as error:
-            refusal = broken(f"The upstream did not answer: {error}. {SHELVED}")
+            refusal = cost_unknown(f"The upstream did not answer: {error}")
             return _Unanswered(Unknown(str(error)), refusal, error.generation_id)
         crash_point("forward:after")
         return reply
 
     async def _hold(
         self, caller: Caller, order: Order, most: Ceiling, wire: Format, repeatable: Repeatable | None
-    ) -> "_HeldOrder | Repeated":
+    ) -> _HeldOrder | Repeated:
         """Set the ceiling aside, or what the balance covers of it with the answer capped to that."""
         now_us = self._now_us()
         place = PlaceHold(
@@ -283,8 +242,8 @@ class Exchange:
                 await self._late.add(Settle(place.id, Nothing(), now_us))
             raise
         match outcome:
-            case Held(amount, tokens):
-                answer_cap = _cap(most, caller.plan, place, amount, tokens)
+            case Held():
+                answer_cap = cap_within(outcome, place, most, caller.plan)
                 if answer_cap is None:
                     return _HeldOrder(place.id, order, caller.outside)
                 try:
@@ -293,9 +252,9 @@ class Exchange:
                     await self._give_back(place.id, now_us)
                     raise
             case NotCovered():
-                raise _too_dear(caller.plan, most, place, outcome)
+                raise not_covered(outcome, place, most, caller.plan)
             case Exceeded():
-                raise _too_fast(outcome, place)
+                raise exceeded_rate(outcome, place)
             case Repeated():
                 return outcome
             case _:
@@ -309,7 +268,7 @@ class Exchange:
         except BooksUnavailable:
             await self._late.add(settle)
 
-    async def _answer_again(self, repeated: Repeated) -> Replay:
+    async def _answer_again(self, repeated: Repeated) -> RepeatedAnswer:
         """The kept answer of the order that the idempotency key stands for.
 
         Raises:
@@ -317,18 +276,13 @@ class Exchange:
         """
         hold = repeated.hold
         if not repeated.is_same:
-            raise conflict("idempotency-key: another order was sent under this key; a key stands for one order")
+            raise other_order()
         if hold.state == "pending":
-            raise conflict("idempotency-key: the order under this key is still being answered", REPEAT_SECONDS)
+            raise still_answered()
         kept = await self._ledger.kept_answer(hold.id)
         if kept is None:
-            why = f"was over {KEPT_BYTES_MAX} bytes, or broke off" if hold.state == "posted" else "was cut off"
-            raise gone(
-                f"idempotency-key: the answer to the order under this key was not kept: it {why}."
-                f" Its generation is {hold.generation_id or 'not known'}; to order anew, send another key",
-                generation_id=hold.generation_id,
-            )
-        return Replay(hold, kept)
+            raise not_kept(hold)
+        return RepeatedAnswer(hold, kept)
 
     async def _name_generation(self, hold_id: str, reply: Reply, answer: Answer, meter: Meter) -> None:
         """Write the generation's id before a byte of it goes to the caller, and before a wait for the rest."""
@@ -365,102 +319,9 @@ class Exchange:
         except BooksUnavailable as error:
             if isinstance(command, Settle):
                 await self._late.add(command)
-            raise broken(f"The answer came and could not be booked: {error}. {SHELVED}") from error
+            raise cost_unknown(f"The answer came and could not be booked: {error}") from error
 
 
-def _is_told_now(settled: Settled, outside: Outside | None) -> bool:
-    """Whether an outside biller is told of the order's events by the caller's own request, which waits for that."""
+def _is_charged_by_request(settled: Settled, outside: Outside | None) -> bool:
+    """Whether an outside biller charges the caller for this order by the request it came with, which waits for that."""
     return settled.fare is not None and settled.fare.events > 0 and outside is not None and bool(outside.charge_to)
-
-
-class _Unwatched:
-    """Nobody watches."""
-
-    def began_stream(self) -> None: ...
-
-    def ended_stream(self) -> None: ...
-
-    def saw(self, passage: Passage) -> None: ...
-
-
-def _note(passage: Passage, settled: Settled, meter: Meter, answer: Answer | None) -> None:
-    passage.state = settled.state
-    if settled.fare is not None:
-        passage.events, passage.fare_nanos = settled.fare.events, settled.fare.nanos
-    passage.generation_id, passage.served_model = meter.progress.generation_id, meter.served_model
-    passage.prompt_tokens, passage.answer_tokens = meter.prompt_tokens, meter.answer_tokens
-    if answer is not None:
-        passage.status = answer.status
-        if answer.is_refusal:
-            passage.error_type = error_type_of(answer.status)
-
-
-def _repeatable(request: Request, body: bytes) -> Repeatable | None:
-    key = request.head.idempotency_key
-    if not key:
-        return None
-    if len(key) > IDEMPOTENCY_KEY_MAX:
-        raise invalid(f"idempotency-key: at most {IDEMPOTENCY_KEY_MAX} characters, not {len(key)}")
-    return Repeatable(sha256(key).digest(), sha256(b"%b\0%b" % (request.path.encode(), body)).digest())
-
-
-def _cap(most: Ceiling, plan: Plan, place: PlaceHold, held_nanos: int, tokens: int | None) -> int | None:
-    """What the answer must be capped to, so that it costs no more than was set aside, and becomes no more tokens than
-    its minute has left; None where it need not be."""
-    caps = [
-        *([most.tokens_covered(plan, held_nanos)] if held_nanos < place.wanted_nanos else []),
-        *([most.tokens_within(tokens)] if tokens is not None and tokens < place.wanted_tokens else []),
-    ]
-    return min(caps, default=None)
-
-
-_PERIODS = {"day": "limit a day", "week": "limit a week", "month": "limit a month", "total": "limit in all"}
-
-
-def _too_dear(plan: Plan, most: Ceiling, place: PlaceHold, outcome: NotCovered) -> Refusal:
-    available = outcome.available_nanos
-    covered = most.tokens_covered(plan, available)
-    limit = (outcome.owner, outcome.period) if outcome.owner and outcome.period else None
-    whose = f" within the {_source(limit[0])}'s {_PERIODS[limit[1]]}" if limit else ""
-    return unaffordable(
-        f"This order can cost up to ${format_usd(place.wanted_nanos)}, and at least"
-        f" ${format_usd(place.least_nanos)} must be covered; ${format_usd(available)} is available{whose}"
-        + (f", which covers an answer of {covered} tokens." if most.token else ".")
-        + (
-            " Shorten the prompt, choose a cheaper model, or ask for a higher limit."
-            if limit
-            else " Shorten the prompt, choose a cheaper model, or top up."
-        ),
-        available_usd=format_usd(available),
-        ceiling_usd=format_usd(place.wanted_nanos),
-        answer_tokens_covered=covered,
-        **({"limit_source": f"{_source(limit[0])}_usd_{limit[1]}"} if limit else {}),
-    )
-
-
-def _source(owner: str) -> str:
-    """`account` or `key`."""
-    return owner.partition(" ")[0]
-
-
-_RATES = {
-    "requests_per_minute": "requests a minute",
-    "tokens_per_minute": "tokens a minute",
-    "orders_at_once": "orders at once",
-}
-
-
-def _too_fast(exceeded: Exceeded, place: PlaceHold) -> Refusal:
-    limit = f"The {_source(exceeded.owner)}'s limit is {exceeded.most} {_RATES[exceeded.rate]}"
-    if exceeded.never:
-        # Not a 429, which clients repeat: it would never be let through.
-        return too_large(f"{limit}, and this order alone may become {place.least_tokens} tokens. Shorten the prompt")
-    return over_limit(
-        f"{limit}, and {exceeded.remaining} are left"
-        + (f"; this order needs {place.least_tokens}" if exceeded.rate == "tokens_per_minute" else ""),
-        limit_source=f"{_source(exceeded.owner)}_{exceeded.rate}",
-        most=exceeded.most,
-        remaining=exceeded.remaining,
-        reset_ms=-(-exceeded.reset_us // 1000),
-        wait_ms=-(-(exceeded.reset_us - place.created_us) // 1000),
-    )

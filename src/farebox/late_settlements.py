@@ -20,7 +20,7 @@ DOUBT_SECONDS = 60.0
 for 48 s."""
 
 
-class Late:
+class LateSettlements:
     """What is to be settled late, in the order in which it came."""
 
     def __init__(self, ledger: Ledger, spool: Spool | None = None, doubt_seconds: float = DOUBT_SECONDS) -> None:

@@ -162,7 +162,7 @@ def test_a_fare_charged_by_its_request_is_a_charge_of_its_own_and_waited_for(tmp
         running = asyncio.create_task(charging.run())
         await asyncio.sleep(0.05)
         one, two = [await books.fare("0.0001", Outside(f"request-{number}")) for number in (1, 2)]
-        await asyncio.gather(charging.told(f"{one}-end"), charging.told(f"{two}-end"))
+        await asyncio.gather(charging.wait_until_told(f"{one}-end"), charging.wait_until_told(f"{two}-end"))
         assert len(biller.calls) == 3
         assert {call[2] for call in biller.calls} == {"request-1", "request-2"}
         assert biller.events == 20

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from farebox.admission import Admission
-from farebox.answers import Answer, Replay, Streaming
+from farebox.answers import Answer, RepeatedAnswer, Streaming
 from farebox.catalog import Catalog, Shared
 from farebox.core.audit import audit
 from farebox.core.books import (
@@ -80,7 +80,7 @@ class Result:
     """What the caller got, and what is in the books."""
 
     sent: list[bytes] = field(default_factory=list)
-    answer: Answer | Replay | None = None
+    answer: Answer | RepeatedAnswer | None = None
     refusal: Refusal | None = None
     holds: list[HoldRow] = field(default_factory=list)
     transfers: list[Transfer] = field(default_factory=list)
@@ -102,7 +102,7 @@ class Result:
         return [transfer.amount_nanos for transfer in self.transfers if transfer.kind == "post"]
 
 
-During = Callable[[Answer | Replay, bytes, MemoryStore], Awaitable[None]]
+During = Callable[[Answer | RepeatedAnswer, bytes, MemoryStore], Awaitable[None]]
 
 
 def play(
@@ -130,12 +130,12 @@ def play(
         catalog = Catalog(upstream, 300, 3600)
         await catalog.refresh()
         exchange = Exchange(
-            KeyCallers(store, PlansInForce(BUILT_IN)),
-            catalog,
-            store,
-            upstream,
-            streaming or Streaming(Deadlines()),
-            Admission(9, 9),
+            callers=KeyCallers(store, PlansInForce(BUILT_IN)),
+            prices=catalog,
+            ledger=store,
+            upstream=upstream,
+            streaming=streaming or Streaming(Deadlines()),
+            admission=Admission(9, 9),
         )
 
         async def read_body() -> bytes:
@@ -287,7 +287,7 @@ def test_an_error_in_the_stream_leaves_a_question_unless_it_says_its_cost() -> N
 
 
 def test_a_caller_who_hangs_up_stops_the_upstream_and_leaves_a_question() -> None:
-    async def hang_up(answer: Answer | Replay, _: bytes, __: MemoryStore) -> None:
+    async def hang_up(answer: Answer | RepeatedAnswer, _: bytes, __: MemoryStore) -> None:
         answer.hang_up()
 
     result = play(Script([TOKEN, Silence(), LAST]), stream=True, during=hang_up)
@@ -297,7 +297,7 @@ def test_a_caller_who_hangs_up_stops_the_upstream_and_leaves_a_question() -> Non
 
 
 def test_a_caller_who_hangs_up_after_the_usage_pays_what_it_says() -> None:
-    async def hang_up_late(answer: Answer | Replay, chunk: bytes, _: MemoryStore) -> None:
+    async def hang_up_late(answer: Answer | RepeatedAnswer, chunk: bytes, _: MemoryStore) -> None:
         if chunk == LAST:
             answer.hang_up()
 
@@ -306,7 +306,7 @@ def test_a_caller_who_hangs_up_after_the_usage_pays_what_it_says() -> None:
 
 
 def test_a_drained_stream_settles_on_its_real_usage() -> None:
-    async def hang_up(answer: Answer | Replay, _: bytes, __: MemoryStore) -> None:
+    async def hang_up(answer: Answer | RepeatedAnswer, _: bytes, __: MemoryStore) -> None:
         answer.hang_up()
 
     draining = Streaming(Deadlines(), drains_max=1, drain_seconds=60)
@@ -317,13 +317,13 @@ def test_a_drained_stream_settles_on_its_real_usage() -> None:
 
 
 def test_a_drain_is_bounded_in_number_and_time() -> None:
-    async def hang_up(answer: Answer | Replay, _: bytes, __: MemoryStore) -> None:
+    async def hang_up(answer: Answer | RepeatedAnswer, _: bytes, __: MemoryStore) -> None:
         answer.hang_up()
 
     full = Streaming(Deadlines(), drains_max=2, drain_seconds=60)
     others: list[object] = []
 
-    async def hang_up_as_third(answer: Answer | Replay, _: bytes, __: MemoryStore) -> None:
+    async def hang_up_as_third(answer: Answer | RepeatedAnswer, _: bytes, __: MemoryStore) -> None:
         others.extend(full.drain(lambda _: None) for _ in range(2) if len(others) < 2)
         answer.hang_up()
 
@@ -378,7 +378,7 @@ def test_an_order_that_cannot_be_capped_to_the_balance_leaves_no_hold() -> None:
 def test_the_generation_is_in_the_books_before_its_first_byte_goes_out() -> None:
     seen: list[str | None] = []
 
-    async def look(_: Answer | Replay, __: bytes, store: MemoryStore) -> None:
+    async def look(_: Answer | RepeatedAnswer, __: bytes, store: MemoryStore) -> None:
         (hold,) = await store.holds(("pending",))
         seen.append(hold.generation_id)
 
@@ -431,7 +431,7 @@ def test_an_unknown_model_costs_nothing() -> None:
 
 
 def test_a_cancelled_order_is_settled_all_the_same() -> None:
-    async def cancel(_: Answer | Replay, __: bytes, ___: MemoryStore) -> None:
+    async def cancel(_: Answer | RepeatedAnswer, __: bytes, ___: MemoryStore) -> None:
         raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from farebox.core.books import KeptAnswer, Settle
 from farebox.core.usage import Cost, Nothing, Unknown
-from farebox.late_settlements import Late
+from farebox.late_settlements import LateSettlements
 from farebox.store.spool import ROWS_MAX, Spool
 from farebox.testing import MemoryStore
 
@@ -104,7 +104,7 @@ def test_what_is_of_other_books_stays_where_it_is(tmp_path: Path) -> None:
         await spool.add(SETTLES[1])
         (tmp_path / "void").write_bytes((tmp_path / "one").read_bytes())
         spool.clear()
-        running = asyncio.create_task(Late(MemoryStore(), spool).run())
+        running = asyncio.create_task(LateSettlements(MemoryStore(), spool).run())
         await asyncio.sleep(0.1)
         running.cancel()
 

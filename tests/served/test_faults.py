@@ -180,7 +180,12 @@ async def _order_at(url: str, *, streamed: bool) -> tuple[int, str]:
     deadlines = Deadlines()
     upstream = OpenRouter(f"{url}/api/v1", "sk-or-x", Limits(3, 3, 3), deadlines)
     exchange = Exchange(
-        KeyCallers(store, PlansInForce(BUILT_IN)), catalog, store, upstream, Streaming(deadlines), Admission(9, 9)
+        callers=KeyCallers(store, PlansInForce(BUILT_IN)),
+        prices=catalog,
+        ledger=store,
+        upstream=upstream,
+        streaming=Streaming(deadlines),
+        admission=Admission(9, 9),
     )
 
     async def body() -> bytes:

@@ -38,7 +38,12 @@ async def _hang_up_after(path: str, bytes_sent: int) -> tuple[str, Decimal | Non
     catalog = Catalog(upstream, 300, 3600)
     await catalog.refresh()
     exchange = Exchange(
-        KeyCallers(store, PlansInForce(BUILT_IN)), catalog, store, upstream, Streaming(Deadlines()), Admission(9, 9)
+        callers=KeyCallers(store, PlansInForce(BUILT_IN)),
+        prices=catalog,
+        ledger=store,
+        upstream=upstream,
+        streaming=Streaming(Deadlines()),
+        admission=Admission(9, 9),
     )
     order = {**ORDERS[path], "model": "a/b", "stream": True, "max_tokens": 9, "max_output_tokens": 9}
 

@@ -14,7 +14,7 @@ import pytest
 from farebox.core.books import Done, Held, Settle, TopUp
 from farebox.core.callers import Account, Key
 from farebox.core.usage import Nothing
-from farebox.late_settlements import Late
+from farebox.late_settlements import LateSettlements
 from farebox.ports import BooksUnavailable
 from farebox.store.books import SqlStore
 from farebox.store.engine import Db
@@ -160,7 +160,7 @@ def test_a_hold_that_came_about_after_it_was_given_back_is_given_back_again() ->
     async def main() -> None:
         store = MemoryStore()
         account, key = await account_with(store, "a", USD)
-        late = Late(store, doubt_seconds=1.5)
+        late = LateSettlements(store, doubt_seconds=1.5)
         await late.add(Settle("h", Nothing(), 3))
         running = asyncio.create_task(late.run())
         while late.waiting:  # noqa: ASYNC110 - it has no event to wait for

@@ -87,7 +87,7 @@ class Charging:
                 await asyncio.wait(self._going.values())
                 self._going.clear()
 
-    async def told(self, transfer_id: str) -> None:
+    async def wait_until_told(self, transfer_id: str) -> None:
         """Wait until the fare was told, or refused, and no longer than TOLD_SECONDS: it is told after that, too."""
         waiting = self._waiting.setdefault(transfer_id, asyncio.get_running_loop().create_future())
         self._woken.set()

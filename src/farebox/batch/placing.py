@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from msgspec import Struct
 
-from farebox.answers import ANSWER_CAP_HEADER, Replay, upstream_refusal
+from farebox.answers import ANSWER_CAP_HEADER, RepeatedAnswer, upstream_refusal
 from farebox.batch.entries import BatchOrder, BatchResult, answered, refused
 from farebox.core.books import Fare
 from farebox.core.callers import Caller
@@ -105,7 +105,7 @@ async def place(serving: Serving, caller: Caller, path: str, body: bytes, idempo
     headers = dict(answer.headers)
     generation_id = headers.get(b"x-generation-id", b"").decode() or None
     cap = headers.get(ANSWER_CAP_HEADER)
-    if isinstance(answer, Replay):
+    if isinstance(answer, RepeatedAnswer):
         fare = await _first_fare(serving.books, caller, generation_id)
     else:
         assert answer.settled is not None, answer

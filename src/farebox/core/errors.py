@@ -137,6 +137,14 @@ def broken(message: str, **metadata: object) -> Refusal:
     return Refusal(BROKEN_STATUS, "provider_unavailable", message, metadata=metadata)
 
 
+def cost_unknown(message: str) -> Refusal:
+    """The same, and says so behind `message`, a sentence without its full stop."""
+    return broken(
+        f"{message}. What it cost is not known yet: its hold stays open until that is settled, and nothing is charged"
+        " before"
+    )
+
+
 _ERROR_TYPES = {
     401: "authentication",
     402: "payment_required",

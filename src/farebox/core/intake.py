@@ -5,10 +5,12 @@ from collections.abc import Callable
 from msgspec import Struct
 from msgspec.structs import replace
 
+from farebox.core.books import Held, PlaceHold
 from farebox.core.errors import forbidden
 from farebox.core.formats import Asked, Format
 from farebox.core.legible import legible, not_utf_8
 from farebox.core.plans import Plan
+from farebox.core.pricing import Ceiling
 
 
 class Order(Struct, frozen=True):
@@ -54,3 +56,13 @@ def capped(order: Order, wire: Format, answer_tokens: int) -> Order:
         return order
     body = wire.capped(order.body, answer_tokens)
     return replace(order, body=body, answer_tokens=answer_tokens, answer_cap=answer_tokens)
+
+
+def cap_within(held: Held, place: PlaceHold, most: Ceiling, plan: Plan) -> int | None:
+    """What the answer must be capped to, so that it costs no more than was set aside, and becomes no more tokens than
+    its minute has left; None where it need not be."""
+    caps = [
+        *([most.tokens_covered(plan, held.amount_nanos)] if held.amount_nanos < place.wanted_nanos else []),
+        *([most.tokens_within(held.tokens)] if held.tokens is not None and held.tokens < place.wanted_tokens else []),
+    ]
+    return min(caps, default=None)

@@ -5,9 +5,9 @@ import time
 
 from starlette.types import Receive, Scope, Send
 
-from farebox.answers import SHELVED, Answer, Replay, upstream_refusal
+from farebox.answers import Answer, RepeatedAnswer, upstream_refusal
 from farebox.core.books import Settled
-from farebox.core.errors import Refusal, broken, error_type_of, too_many
+from farebox.core.errors import Refusal, broken, cost_unknown, error_type_of, too_many
 from farebox.core.formats import Format, Progress
 from farebox.core.headers import HeaderList, read_request_head
 from farebox.core.money import format_usd
@@ -87,7 +87,7 @@ async def _serve(
         await waiting.end(whole)
 
 
-async def _send_events(answer: Answer | Replay, receive: Receive, send: Send, waiting: WaitingCaller) -> None:
+async def _send_events(answer: Answer | RepeatedAnswer, receive: Receive, send: Send, waiting: WaitingCaller) -> None:
     """Send events until the stream's end or the caller's; the body's end is left to be sent when all is booked."""
     gone = asyncio.create_task(wait_until_gone(receive))
     gone.add_done_callback(lambda task: None if task.cancelled() else answer.hang_up())
@@ -116,7 +116,7 @@ def _fare_headers(settled: Settled | None) -> HeaderList:
     ]
 
 
-def _worded(answer: Answer | Replay, body: bytes) -> Refusal:
+def _worded(answer: Answer | RepeatedAnswer, body: bytes) -> Refusal:
     """An upstream's refusal that is no JSON (a proxy's error page), in words a client can read."""
     excerpt = body[:_EXCERPT_BYTES].decode("utf-8", "replace")
     return Refusal(
@@ -134,7 +134,7 @@ _EXCERPT_BYTES = 300
 def _stopped(waiting: WaitingCaller) -> Refusal:
     if not waiting.was_sent:
         return too_many("This gateway is stopping", STOPPED_RETRY_SECONDS)
-    return broken(f"The gateway is stopping. {SHELVED}")
+    return cost_unknown("The gateway is stopping")
 
 
 def _in_band(refusal: Refusal, wire: Format, waiting: WaitingCaller, client: str) -> bytes:

@@ -1,0 +1,43 @@
+"""Orders that are sent again under an idempotency key: how one is recognized, and what is said where its answer cannot
+be given again."""
+
+from hashlib import sha256
+
+from farebox.core.books import HoldRow, Repeatable
+from farebox.core.errors import Refusal, conflict, gone, invalid
+
+KEY_CHARACTERS_MAX = 255
+
+KEPT_BYTES_MAX = 1024 * 1024
+"""Longest answer kept under an idempotency key: some 200,000 tokens of text. A day's worth of them is on the operator's
+disk."""
+
+REPEAT_SECONDS = 1
+"""When to ask again for an answer that is still being made."""
+
+
+def repeatable(key: bytes, path: str, body: bytes) -> Repeatable | None:
+    """By what an order is recognized when it is sent again; None without a key. Raises Refusal 400."""
+    if not key:
+        return None
+    if len(key) > KEY_CHARACTERS_MAX:
+        raise invalid(f"idempotency-key: at most {KEY_CHARACTERS_MAX} characters, not {len(key)}")
+    return Repeatable(sha256(key).digest(), sha256(b"%b\0%b" % (path.encode(), body)).digest())
+
+
+def other_order() -> Refusal:
+    return conflict("idempotency-key: another order was sent under this key; a key stands for one order")
+
+
+def still_answered() -> Refusal:
+    return conflict("idempotency-key: the order under this key is still being answered", REPEAT_SECONDS)
+
+
+def not_kept(hold: HoldRow) -> Refusal:
+    """410: the order under the key has ended, and there is no answer to give again."""
+    why = f"was over {KEPT_BYTES_MAX} bytes, or broke off" if hold.state == "posted" else "was cut off"
+    return gone(
+        f"idempotency-key: the answer to the order under this key was not kept: it {why}."
+        f" Its generation is {hold.generation_id or 'not known'}; to order anew, send another key",
+        generation_id=hold.generation_id,
+    )
