@@ -23,10 +23,9 @@ from farebox.core.legible import plainly
 from farebox.core.meter import Meter
 from farebox.core.money import is_readable_cost
 from farebox.core.plans import BUILT_IN
-from farebox.core.pricing import read_price_list
 from farebox.core.reading import skip_to_json
 from farebox.core.sse import EventSplitter, event_data
-from farebox.core.usage import Cost, read_record
+from farebox.core.usage import Cost
 from farebox.simulator import chat as sim_chat
 from farebox.simulator import embeddings as sim_embeddings
 from farebox.simulator import messages as sim_messages
@@ -35,6 +34,7 @@ from farebox.simulator.catalog import page
 from farebox.simulator.faults import Faults
 from farebox.simulator.models import MODELS
 from farebox.simulator.talk import Talk, Turn, answer
+from farebox.upstream.openrouter_pages import read_price_list, read_record
 
 _HELLO = [{"role": "user", "content": "Hello"}]
 _PARTS = [{"type": "text", "text": "hi"}, {"type": "image_url", "image_url": {"url": "data:,"}}]

@@ -32,7 +32,7 @@ from farebox.platform.runs import Runner
 from farebox.platform.store import SqlRuns
 from farebox.ports import Callers, Upstream
 from farebox.reconcile import Reconciler, take_up_orphans
-from farebox.settings import OPENROUTER_KEY_VARIABLE, OPENROUTER_URL, BadSettings, Settings, load
+from farebox.settings import OPENROUTER_KEY_VARIABLE, OPENROUTER_KIND, OPENROUTER_URL, BadSettings, Settings, load
 from farebox.stopping import stopping_in_order
 from farebox.store.books import SqlStore
 from farebox.store.engine import ANSWER_SECONDS
@@ -40,7 +40,8 @@ from farebox.store.prepare import engine_of, is_postgres
 from farebox.store.spool import Spool
 from farebox.telemetry.logs import start as start_log
 from farebox.telemetry.watch import Watch
-from farebox.upstream.openrouter import Limits, OpenRouter
+from farebox.upstream import Kind, Timeouts
+from farebox.upstream.table import KINDS
 from farebox.web import routes
 from farebox.web.management import Management
 from farebox.web.mcp.endpoint import ActorTools, Agents
@@ -75,14 +76,30 @@ async def open_store(settings: Settings, answer_seconds: float = ANSWER_SECONDS)
         await store.close()
 
 
-def upstream_of(settings: Settings, deadlines: Deadlines) -> OpenRouter:
-    """The upstream that the settings name."""
+def kind_of(settings: Settings) -> Kind:
+    """What the settings' upstream is made by.
+
+    Raises:
+        BadSettings: there is no such kind, or nobody says where its upstream is.
+    """
+    kind = KINDS.get(settings.upstream_kind)
+    if kind is None:
+        raise BadSettings(
+            f"FAREBOX_UPSTREAM_KIND: there is no kind `{settings.upstream_kind}`, only {', '.join(map(repr, KINDS))}"
+        )
+    if settings.upstream_kind != OPENROUTER_KIND and settings.upstream_url is None:
+        raise BadSettings(f"FAREBOX_UPSTREAM_URL: not set, so nobody says where the `{settings.upstream_kind}` is")
+    return kind
+
+
+def upstream_of(settings: Settings, deadlines: Deadlines) -> Upstream:
+    """The upstream that the settings name. Raises BadSettings."""
     url = settings.upstream_url or (os.environ.get(SIMULATOR_URL_VARIABLE) if settings.is_simulated else OPENROUTER_URL)
     if url is None:
         raise BadSettings(f"{OPENROUTER_KEY_VARIABLE}: not set, and only `farebox serve` brings a simulator along")
     key = settings.openrouter_key or ("sk-or-simulated" if settings.is_simulated else None)
-    limits = Limits(settings.connect_seconds, settings.first_byte_seconds, settings.no_data_seconds)
-    return OpenRouter(url, key, limits, deadlines)
+    timeouts = Timeouts(settings.connect_seconds, settings.first_byte_seconds, settings.no_data_seconds)
+    return kind_of(settings)(url, key, timeouts, deadlines)
 
 
 def _shared_prices(settings: Settings, store: SqlStore) -> Shared | None:
@@ -233,9 +250,10 @@ Around = Callable[[ASGIApp], ASGIApp]
 
 
 class App:
-    """The ASGI app: the lifespan opens what serves, requests go to the routes."""
+    """The ASGI app: the lifespan opens what serves, requests go to the routes. Raises BadSettings."""
 
     def __init__(self, settings: Settings, host: Host = stand_alone, around: Around = lambda app: app) -> None:
+        kind_of(settings)
         self._settings = settings
         self._host = host
         self._around = around

@@ -12,14 +12,22 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 
-import msgspec
 from msgspec import Raw, Struct
 
 from farebox.core.errors import Refusal, invalid, unknown, unreachable
 from farebox.core.listing import Listed, read_listed
-from farebox.core.pricing import KeptPrices, PriceList, read_price_list
-from farebox.core.reading import UNREADABLE, starts_with
-from farebox.ports import BooksUnavailable, Fetched, PriceShelf, Query, Upstream, UpstreamBroke, UpstreamUnreachable
+from farebox.core.pricing import KeptPrices, PriceList
+from farebox.core.upstream import (
+    ALL_MODELS,
+    Failed,
+    Listing,
+    ListKind,
+    ListQuery,
+    NoSuchList,
+    QueryRefused,
+    Unreadable,
+)
+from farebox.ports import BooksUnavailable, PriceShelf, Upstream, UpstreamBroke, UpstreamUnreachable
 
 RETRY_FIRST_SECONDS = 1.0
 RETRY_LONGEST_SECONDS = 60.0
@@ -30,12 +38,8 @@ PAGES_KEPT_MAX = 64
 ASKED_AT_ONCE_MAX = 8
 """Pages asked of the upstream at the same time; the next waits."""
 
-MODEL_LISTS = ("/models", "/models/user", "/embeddings/models")
+MODEL_LISTS = frozenset((ListKind.MODELS, ListKind.OWN_MODELS, ListKind.EMBEDDING_MODELS))
 """A model that cannot be priced is not served, so it does not stand in them."""
-
-ALL_MODELS: Query = (("output_modalities", "all"),)
-"""The upstream lists models that put out text unless all are asked for."""
-
 
 LEFT_OUT_SAID = 20
 """Names of such models in one line of the log."""
@@ -65,23 +69,6 @@ class Page(Struct, frozen=True):
     data: Raw = Raw(b"null")
 
 
-class _Listed(Struct):
-    data: Raw
-
-
-class _Error(Struct):
-    message: str
-
-
-class _Said(Struct):
-    error: _Error
-
-
-_decode_said = msgspec.json.Decoder(_Said).decode
-_decode_listed = msgspec.json.Decoder(_Listed).decode
-_decode_entries = msgspec.json.Decoder(tuple[Raw, ...]).decode
-
-
 class Catalog:
     """One upstream's prices and lists. Use `refresh` once, then let `keep_fresh` and `keep_pages_fresh` run."""
 
@@ -103,9 +90,9 @@ class Catalog:
         self._now = now
         self._prices: PriceList | None = None
         self._read_at = 0.0
-        self._pages: OrderedDict[tuple[str, Query], Page] = OrderedDict()
-        self._aging: asyncio.Queue[tuple[str, Query]] = asyncio.Queue()
-        self._next_ask: dict[tuple[str, Query], float] = {}
+        self._pages: OrderedDict[ListQuery, Page] = OrderedDict()
+        self._aging: asyncio.Queue[ListQuery] = asyncio.Queue()
+        self._next_ask: dict[ListQuery, float] = {}
         self._turns = asyncio.Semaphore(ASKED_AT_ONCE_MAX)
         self.trouble: str | None = "it has not been asked for yet"
 
@@ -131,12 +118,8 @@ class Catalog:
     async def refresh(self) -> bool:
         """Ask for the prices; the old ones stay where there are no good new ones."""
         try:
-            models = await self._fetch("/models", ALL_MODELS)
-            embedders = await self._upstream.fetch("/embeddings/models", ())
-            if embedders.status not in (200, 404):
-                raise UpstreamBroke(_not_given("/embeddings/models", embedders))
-            bodies = (models.body, *([embedders.body] if embedders.status == 200 else []))
-            self._take(read_price_list(*bodies))
+            documents = await self._upstream.prices()
+            self._take(self._upstream.read_prices(documents))
         except (UpstreamUnreachable, UpstreamBroke, ValueError) as error:
             self.trouble = str(error)
             return False
@@ -144,7 +127,7 @@ class Catalog:
         self.trouble = None
         if self._shared is not None:
             with suppress(BooksUnavailable):
-                await self._shared.shelf.keep_prices(self._shared.source, KeptPrices(bodies, self._read_us))
+                await self._shared.shelf.keep_prices(self._shared.source, KeptPrices(documents, self._read_us))
         return True
 
     async def _renew(self, shared: Shared) -> bool:
@@ -156,7 +139,7 @@ class Catalog:
                 kept = await shared.shelf.kept_prices(shared.source, max(self._read_us, self._due_us(now_us)))
                 if kept is not None:
                     try:
-                        self._take(read_price_list(*kept.bodies))
+                        self._take(self._upstream.read_prices(kept.bodies))
                     except ValueError:
                         # Another version kept them, that reads what this one does not.
                         break
@@ -194,28 +177,28 @@ class Catalog:
 
     # Pages
 
-    async def page(self, path: str, query: Query = ()) -> tuple[Page, bool]:
+    async def page(self, query: ListQuery) -> tuple[Page, bool]:
         """A page, and whether it is stale: the upstream should have given a newer one, and did not.
 
         Raises:
             Refusal: 502, there is none and the upstream gives none; 400 or 404, it says that there is no such page.
         """
-        wanted = (path, query)
-        page = self._pages.get(wanted)
+        page = self._pages.get(query)
         if page is None:
-            return await self._ask(wanted), False
-        self._pages.move_to_end(wanted)
+            return await self._ask(query), False
+        self._pages.move_to_end(query)
         now = self._now()
-        if now - page.read_at > 2 * self._refresh_seconds and now >= self._next_ask.get(wanted, now):
+        if now - page.read_at > 2 * self._refresh_seconds and now >= self._next_ask.get(query, now):
             # Nobody has wanted it for a while, or the upstream has not given it. One asks, the rest get what is there.
-            self._next_ask[wanted] = now + RETRY_FIRST_SECONDS
+            self._next_ask[query] = now + RETRY_FIRST_SECONDS
             with suppress(Refusal):
-                return await self._ask(wanted), False
-        elif now - page.read_at > self._refresh_seconds and wanted not in self._next_ask:
-            self._next_ask[wanted] = now + self._refresh_seconds
-            self._aging.put_nowait(wanted)
+                return await self._ask(query), False
+        elif now - page.read_at > self._refresh_seconds and query not in self._next_ask:
+            self._next_ask[query] = now + self._refresh_seconds
+            self._aging.put_nowait(query)
         if now - page.read_at > self._max_age_seconds:
-            raise unreachable(f"The upstream gives no {path}, and the last is older than {self._max_age_seconds:g} s")
+            age = f"older than {self._max_age_seconds:g} s"
+            raise unreachable(f"The upstream gives no {query.path}, and the last is {age}")
         return page, now - page.read_at > 2 * self._refresh_seconds
 
     async def model(self, name: str) -> tuple[Listed | None, bool]:
@@ -225,11 +208,11 @@ class Catalog:
         Raises:
             Refusal: 502, there is no list and the upstream gives none.
         """
-        page, is_stale = await self.page("/models", ALL_MODELS)
+        page, is_stale = await self.page(ALL_MODELS)
         found = self._named(page, name)
         if found is None:
             try:
-                page, is_stale = await self.page("/embeddings/models")
+                page, is_stale = await self.page(ListQuery(ListKind.EMBEDDING_MODELS))
             except Refusal as refusal:
                 if refusal.status != 404:
                     raise
@@ -248,56 +231,36 @@ class Catalog:
             with suppress(Refusal):  # whoever asks for the page when it has grown stale meets the same
                 await self._ask(await self._aging.get())
 
-    async def _ask(self, wanted: tuple[str, Query]) -> Page:
-        path, query = wanted
+    async def _ask(self, query: ListQuery) -> Page:
+        path = query.path
         async with self._turns:
             try:
-                found = await self._upstream.fetch(path, query)
+                answer = await self._upstream.page(query)
             except (UpstreamUnreachable, UpstreamBroke) as error:
                 raise unreachable(f"The upstream does not give {path} now: {error}") from error
-        if found.status == 400:
-            raise invalid(f"The upstream refused the query: {_said(found)}")
-        if found.status == 404:
-            raise unknown(f"The upstream has no {path}")
-        if found.status != 200:
-            raise unreachable(_not_given(path, found))
-        try:
-            page = self._pages[wanted] = self._page(path, found.body)
-        except UNREADABLE as error:
-            raise unreachable(f"The upstream gives {path} in a form that cannot be read: {error}") from error
-        self._next_ask.pop(wanted, None)
+        match answer:
+            case Listing():
+                page = self._pages[query] = self._page(query.kind, answer)
+            case QueryRefused(message=message):
+                raise invalid(f"The upstream refused the query: {message}")
+            case NoSuchList():
+                raise unknown(f"The upstream has no {path}")
+            case Failed(answer=said):
+                raise unreachable(f"The upstream answered GET {path} with {said}")
+            case Unreadable(reason=reason):
+                raise unreachable(f"The upstream gives {path} in a form that cannot be read: {reason}")
+        self._next_ask.pop(query, None)
         while len(self._pages) > PAGES_KEPT_MAX:
             dropped, _ = self._pages.popitem(last=False)
             self._next_ask.pop(dropped, None)
         return page
 
-    def _page(self, path: str, body: bytes) -> Page:
-        """Raises what UNREADABLE names."""
-        data = _decode_listed(body).data
-        if not starts_with(data, b"["):
-            return Page(self._now(), data=data)
-        entries = _decode_entries(data)
-        if path not in MODEL_LISTS:
-            return Page(self._now(), entries=entries)
+    def _page(self, kind: ListKind, listing: Listing) -> Page:
+        if kind not in MODEL_LISTS:
+            return Page(self._now(), entries=listing.entries, data=listing.data)
         left_out = self._prices.left_out if self._prices is not None else frozenset[str]()
-        return Page(self._now(), models=tuple(model for model in read_listed(entries) if model.id not in left_out))
-
-    async def _fetch(self, path: str, query: Query) -> Fetched:
-        found = await self._upstream.fetch(path, query)
-        if found.status != 200:
-            raise UpstreamBroke(_not_given(path, found))
-        return found
-
-
-def _not_given(path: str, found: Fetched) -> str:
-    return f"The upstream answered GET {path} with status {found.status}"
-
-
-def _said(found: Fetched) -> str:
-    try:
-        return _decode_said(found.body).error.message
-    except UNREADABLE:
-        return found.body[:300].decode("utf-8", "replace")
+        models = tuple(model for model in read_listed(listing.entries) if model.id not in left_out)
+        return Page(self._now(), models=models, data=listing.data)
 
 
 def _no_prices(why: str) -> Refusal:

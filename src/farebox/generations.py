@@ -1,17 +1,18 @@
 """One generation's record: Farebox's own, joined with the upstream's as soon as that has one."""
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 
-import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw
 
 from farebox.core.books import HoldRow, Transfer
 from farebox.core.callers import Account
 from farebox.core.errors import Refusal, broken, unknown, unreachable
 from farebox.core.money import format_usd
-from farebox.core.reading import UNREADABLE, is_null
+from farebox.core.reading import is_null
+from farebox.core.upstream import AskedTooOften, Failed, NotYet, Recorded, Unreadable
 from farebox.ports import Books, Upstream, UpstreamBroke, UpstreamUnreachable
 
 NULLABLE = (
@@ -39,13 +40,6 @@ its fare is booked."""
 _Found = tuple[HoldRow, Transfer | None]
 
 
-class _Record(Struct):
-    data: dict[str, Raw]
-
-
-_decode_record = msgspec.json.Decoder(_Record).decode
-
-
 class Generations:
     """Records of the orders served, each for the account that placed it."""
 
@@ -68,7 +62,7 @@ class Generations:
         found = await self._books.generation(account.id, generation_id)
         if found is None:
             raise unknown(f"Generation {generation_id[:200]} not found")
-        record: dict[str, Raw] = {}
+        record: Mapping[str, Raw] = {}
         untold: Refusal | None = None
         try:
             record = await self._record(generation_id)
@@ -88,23 +82,24 @@ class Generations:
             found = await self._books.generation(account.id, generation_id) or found
         return found
 
-    async def _record(self, generation_id: str) -> dict[str, Raw]:
+    async def _record(self, generation_id: str) -> Mapping[str, Raw]:
         """Raises Refusal 404, there is none yet; 502, the upstream cannot be asked now; 424, it cannot be read."""
         try:
             async with asyncio.timeout(RECORD_SECONDS):
-                fetched = await self._upstream.fetch("/generation", (("id", generation_id),))
+                answer = await self._upstream.record(generation_id)
         except TimeoutError as error:
             raise unreachable(f"The upstream does not answer within {RECORD_SECONDS:g} s") from error
         except (UpstreamUnreachable, UpstreamBroke) as error:
             raise unreachable(f"The upstream cannot be asked now: {error}") from error
-        if fetched.status == 404:
-            raise unknown("The upstream has no record of it yet")
-        if fetched.status != 200:
-            raise unreachable(f"The upstream answered with status {fetched.status}")
-        try:
-            return _decode_record(fetched.body).data
-        except UNREADABLE as error:
-            raise broken(f"The upstream's record cannot be read: {error}") from error
+        match answer:
+            case Recorded(members=members):
+                if isinstance(members, Unreadable):
+                    raise broken(f"The upstream's record cannot be read: {members.reason}")
+                return members
+            case NotYet():
+                raise unknown("The upstream has no record of it yet")
+            case AskedTooOften() | Failed():
+                raise unreachable(f"The upstream answered with {answer.answer}")
 
 
 def _not_known(hold: HoldRow) -> Refusal:
@@ -123,7 +118,7 @@ def _not_known(hold: HoldRow) -> Refusal:
     )
 
 
-def _joined(hold: HoldRow, end: Transfer | None, upstream: dict[str, Raw]) -> dict[str, object]:
+def _joined(hold: HoldRow, end: Transfer | None, upstream: Mapping[str, Raw]) -> dict[str, object]:
     posted = end if end is not None and end.is_fare else None
     own: dict[str, object] = {
         "id": hold.generation_id,

@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from msgspec import Struct
-
 from farebox.core.allowances import Allowance, Limits
 from farebox.core.books import (
     LAST_US,
@@ -25,8 +23,9 @@ from farebox.core.callers import Account, Caller, Key, ManagementKey, PublishedP
 from farebox.core.charges import Carried, Charge
 from farebox.core.headers import HeaderList, RequestHead
 from farebox.core.passage import Passage
-from farebox.core.pricing import KeptPrices
+from farebox.core.pricing import KeptPrices, PriceList
 from farebox.core.runs import ANY_RUN, ItemOutcome, LogLine, Record, Run, RunCharge, RunStatus, Which
+from farebox.core.upstream import ListAnswer, ListQuery, RecordAnswer
 
 
 class NameTaken(Exception):  # noqa: N818 - the word of the house
@@ -412,23 +411,24 @@ class UpstreamBroke(Exception):  # noqa: N818
         self.generation_id = generation_id
 
 
-Query = tuple[tuple[str, str], ...]
-"""Names and values, not yet escaped."""
-
-
-class Fetched(Struct, frozen=True):
-    """One of an upstream's pages. `retry_after_seconds` where it says when to ask again."""
-
-    status: int
-    body: bytes
-    retry_after_seconds: float | None = None
-
-
 class Upstream(Protocol):
-    """Where orders are served."""
+    """Where orders are served, in our words: each kind of upstream knows its own paths, statuses and documents. What is
+    awaited raises UpstreamUnreachable or UpstreamBroke."""
 
     async def forward(self, path: str, body: bytes, headers: Mapping[str, str], *, streamed: bool) -> Reply:
-        """Send an order. Raises UpstreamUnreachable, UpstreamBroke."""
+        """Send an order; `path` is the one of its format (a key of FORMATS)."""
 
-    async def fetch(self, path: str, query: Query) -> Fetched:
-        """Read one of its pages. Raises UpstreamUnreachable, UpstreamBroke."""
+    async def prices(self) -> tuple[bytes, ...]:
+        """The documents that its prices stand in, as `read_prices` reads them, here or in another process."""
+
+    def read_prices(self, documents: tuple[bytes, ...]) -> PriceList:
+        """Raises ValueError: they hold no price list."""
+
+    async def page(self, query: ListQuery) -> ListAnswer:
+        """One of its lists."""
+
+    async def record(self, generation_id: str) -> RecordAnswer:
+        """What it has written down of an order that it served, and above all what that cost."""
+
+    async def close(self) -> None:
+        """Let go of what it holds open; nothing is asked afterwards."""

@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 from farebox.core.books import AskLater, HoldRow, NoSuchRow, Outcome, Settle
 from farebox.core.questions import ASKS_MIN, next_ask_us
-from farebox.core.usage import Cost, Nothing, Recorded, Unknown, read_record
+from farebox.core.upstream import AskedTooOften, Failed, NotYet, Recorded
+from farebox.core.usage import Cost, Nothing, Unknown
 from farebox.crash import crash_point
 from farebox.ports import Books, BooksUnavailable, Ledger, Upstream, UpstreamBroke, UpstreamUnreachable
 
@@ -29,7 +30,7 @@ ORPHANS_SECONDS = 5.0
 """How often holds of processes that died are looked for."""
 
 QUIET_SECONDS = 5.0
-"""How long nothing is asked after a 429 that does not say when to come back."""
+"""How long nothing is asked after the upstream was asked too often, where it does not say when to come back."""
 
 
 class Reconciler:
@@ -81,39 +82,50 @@ class Reconciler:
     async def _ask(self, hold: HoldRow) -> None:
         assert hold.generation_id is not None, hold
         crash_point("ask:before")
-        told = await self._look_up(hold.generation_id)
+        found = await self._look_up(hold.generation_id)
         crash_point("ask:after")
+        if isinstance(found, Unknown):
+            await self._ask_later(hold, found.reason)
+        elif isinstance(found.cost, Unknown):
+            await self._ask_later(hold, found.cost.reason)
+        else:
+            await self._settle(hold, found.cost, found)
+
+    async def _settle(self, hold: HoldRow, cost: Cost, record: Recorded) -> None:
+        settle = Settle(
+            hold.id,
+            cost,
+            self._now_us(),
+            served_model=record.model,
+            prompt_tokens=record.prompt_tokens,
+            answer_tokens=record.answer_tokens,
+        )
+        await self._ledger.carry_out(settle)
+        self._settled(type(cost).__name__.lower())
+
+    async def _ask_later(self, hold: HoldRow, reason: str) -> None:
         now_us = self._now_us()
-        if isinstance(told, Recorded):
-            settle = Settle(
-                hold.id,
-                told.cost,
-                now_us,
-                served_model=told.model,
-                prompt_tokens=told.prompt_tokens,
-                answer_tokens=told.answer_tokens,
-            )
-            await self._ledger.carry_out(settle)
-            self._settled(type(told.cost).__name__.lower())
-            return
         age_us = now_us - hold.created_us
         is_given_up = age_us > self._give_up_us and hold.asks + 1 >= ASKS_MIN
         next_us = None if is_given_up else now_us + next_ask_us(hold.asks + 1, age_us)
-        await self._ledger.carry_out(AskLater(hold.id, next_us, told.reason))
+        await self._ledger.carry_out(AskLater(hold.id, next_us, reason))
 
     async def _look_up(self, generation_id: str) -> Recorded | Unknown:
         try:
-            found = await self._upstream.fetch("/generation", (("id", generation_id),))
+            answer = await self._upstream.record(generation_id)
         except (UpstreamUnreachable, UpstreamBroke) as error:
             return Unknown(f"the upstream could not be asked: {error}")
-        if found.status == 200:
-            return read_record(found.body)
-        if found.status == 429:
-            quiet_seconds = QUIET_SECONDS if found.retry_after_seconds is None else found.retry_after_seconds
-            self._quiet_until_us = self._now_us() + int(quiet_seconds * 1_000_000)
-        if found.status == 404:
-            return Unknown("the upstream has no record of it yet")
-        return Unknown(f"the upstream answered the question with status {found.status}")
+        match answer:
+            case Recorded():
+                return answer
+            case NotYet():
+                return Unknown("the upstream has no record of it yet")
+            case AskedTooOften(retry_after_seconds=seconds):
+                quiet_seconds = QUIET_SECONDS if seconds is None else seconds
+                self._quiet_until_us = self._now_us() + int(quiet_seconds * 1_000_000)
+            case Failed():
+                pass
+        return Unknown(f"the upstream answered the question with {answer.answer}")
 
 
 async def take_up_orphans(ledger: Ledger) -> list[HoldRow]:

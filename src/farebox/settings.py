@@ -22,6 +22,7 @@ from pydantic_settings import (
 from farebox.core.plans import BUILT_IN, Plan, event_price_nanos
 
 OPENROUTER_URL = "https://openrouter.ai/api/v1"
+OPENROUTER_KIND = "openrouter"
 OPENROUTER_KEY_VARIABLE = "OPENROUTER_API_KEY"
 
 CONFIG_FILE_VARIABLE = "FAREBOX_CONFIG"
@@ -89,6 +90,10 @@ class Settings(BaseSettings):
         default=None,
         description="Base of an OpenRouter-compatible API, up to and including its `/api/v1`. Unset: OpenRouter where"
         " `OPENROUTER_API_KEY` is set, the built-in simulator where it is not.",
+    )
+    upstream_kind: str = Field(
+        default=OPENROUTER_KIND,
+        description="What the upstream speaks. `openrouter`, OpenRouter's API, is built in; others can be added.",
     )
     connect_seconds: float = Field(default=10, gt=0, description="Deadline for a connection to the upstream.")
     first_byte_seconds: float = Field(

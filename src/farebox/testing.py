@@ -31,7 +31,9 @@ from farebox.core.headers import HeaderList
 from farebox.core.ledger import Page
 from farebox.core.pricing import KeptPrices
 from farebox.core.questions import FURTHEST_US
-from farebox.ports import BillerUnreachable, Fetched, NameTaken, NotCounted, Query, Snapshot, UpstreamBroke
+from farebox.core.upstream import Filters
+from farebox.ports import BillerUnreachable, NameTaken, NotCounted, Snapshot, UpstreamBroke
+from farebox.upstream.openrouter_pages import Fetched, OpenRouterPages
 
 
 class MemoryStore:
@@ -361,17 +363,18 @@ class Forwarded:
     streamed: bool
 
 
-class ScriptedUpstream:
+class ScriptedUpstream(OpenRouterPages):
     """Plays scripts in turn, or raises what stands in one's place, and keeps what it was sent.
 
-    `pages` are what `fetch` finds, by path; every other path is a 404. Change them to change what is there.
+    `pages` are its lists and records as OpenRouter gives them, by OpenRouter's paths; every other path is a 404. Change
+    them to change what is there.
     """
 
     def __init__(self, *scripts: Script | Exception, pages: Mapping[str, bytes | Exception] | None = None) -> None:
         self._scripts = list(scripts)
         self.pages = dict(pages or {})
         self.received: list[Forwarded] = []
-        self.fetched: list[tuple[str, Query]] = []
+        self.fetched: list[tuple[str, Filters]] = []
 
     async def forward(self, path: str, body: bytes, headers: Mapping[str, str], *, streamed: bool) -> "ScriptedReply":
         self.received.append(Forwarded(path, body, headers, streamed))
@@ -380,12 +383,15 @@ class ScriptedUpstream:
             raise script
         return ScriptedReply(script)
 
-    async def fetch(self, path: str, query: Query) -> Fetched:
+    async def fetch(self, path: str, query: Filters) -> Fetched:
         self.fetched.append((path, query))
         page = self.pages.get(path)
         if isinstance(page, Exception):
             raise page
         return Fetched(404, b"{}") if page is None else Fetched(200, page)
+
+    async def close(self) -> None:
+        """Nothing is held open."""
 
 
 class ScriptedReply:

@@ -16,8 +16,9 @@ from farebox.core.formats import embeddings
 from farebox.core.formats.widening import widened_bytes
 from farebox.core.intake import read_order
 from farebox.core.plans import BUILT_IN
-from farebox.core.pricing import ceiling, read_price_list
+from farebox.core.pricing import ceiling
 from farebox.core.usage import Cost, Unknown
+from farebox.upstream.openrouter_pages import read_price_list
 from tests.schemas import assert_accepted
 
 ANSWER: dict[str, Any] = {

@@ -32,11 +32,13 @@ from farebox.core.headers import RequestHead
 from farebox.core.keys import digest
 from farebox.core.plans import BUILT_IN
 from farebox.core.pricing import KeptPrices
+from farebox.core.upstream import Filters
 from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange, Request
 from farebox.identity.keys import KeyCallers, PlansInForce, new_key
-from farebox.ports import BooksUnavailable, Fetched, Query, UpstreamBroke, UpstreamUnreachable, Waiting
+from farebox.ports import BooksUnavailable, UpstreamBroke, UpstreamUnreachable, Waiting
 from farebox.testing import Break, MemoryStore, Pause, Script, ScriptedUpstream, Silence
+from farebox.upstream.openrouter_pages import Fetched
 
 USD = 10**9
 USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "cost": 0.0001}
@@ -533,7 +535,7 @@ def test_kept_prices_that_cannot_be_read_are_asked_for() -> None:
 def test_of_two_processes_one_asks_for_the_prices_and_both_have_them() -> None:
     async def main() -> None:
         class Slow(ScriptedUpstream):
-            async def fetch(self, path: str, query: Query) -> Fetched:
+            async def fetch(self, path: str, query: Filters) -> Fetched:
                 await asyncio.sleep(0.1)
                 return await super().fetch(path, query)
 

@@ -22,9 +22,9 @@ from farebox.core.pricing import (
     PriceList,
     ceiling,
     find_rates,
-    read_price_list,
 )
 from farebox.simulator import catalog, models
+from farebox.upstream.openrouter_pages import read_price_list
 
 PAYING, FREE = BUILT_IN["paying"], BUILT_IN["free"]
 

@@ -26,7 +26,8 @@ from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange, Request
 from farebox.identity.keys import KeyCallers, PlansInForce, new_key
 from farebox.testing import MemoryStore, ScriptedUpstream
-from farebox.upstream.openrouter import Limits, OpenRouter
+from farebox.upstream import Timeouts
+from farebox.upstream.openrouter import OpenRouter
 from tests.fast.test_exchange import ANSWER
 from tests.gateway import Gateway
 from tests.served.test_formats import STREAMED, error_type, order, told
@@ -178,7 +179,7 @@ async def _order_at(url: str, *, streamed: bool) -> tuple[int, str]:
     catalog = Catalog(ScriptedUpstream(pages={"/models": MODELS}), 300, 3600)
     await catalog.refresh()
     deadlines = Deadlines()
-    upstream = OpenRouter(f"{url}/api/v1", "sk-or-x", Limits(3, 3, 3), deadlines)
+    upstream = OpenRouter(f"{url}/api/v1", "sk-or-x", Timeouts(3, 3, 3), deadlines)
     exchange = Exchange(
         callers=KeyCallers(store, PlansInForce(BUILT_IN)),
         prices=catalog,

@@ -15,11 +15,13 @@ import pytest
 from farebox.core.audit import audit
 from farebox.core.books import HoldRow, PlaceHold, Settle, TopUp
 from farebox.core.questions import next_ask_us
-from farebox.core.usage import Cost, Recorded, Unknown, read_record
-from farebox.ports import Fetched, Query, UpstreamBroke, UpstreamUnreachable
+from farebox.core.upstream import Filters
+from farebox.core.usage import Cost, Unknown
+from farebox.ports import UpstreamBroke, UpstreamUnreachable
 from farebox.reconcile import Reconciler
 from farebox.testing import MemoryStore
 from farebox.upstream.openrouter import HEADER_BYTES_MAX
+from farebox.upstream.openrouter_pages import Fetched, OpenRouterPages, read_record
 from tests.gateway import Gateway, eventually
 from tests.served.test_formats import ORDERS, STREAMED, order
 from tests.upstreams import HttpUpstream
@@ -51,12 +53,11 @@ def record(**members: Any) -> bytes:
     ],
 )
 def test_a_records_cost(body: bytes, cost: str | None) -> None:
-    told = read_record(body)
+    recorded = read_record(body)
     if cost is None:
-        assert isinstance(told, Unknown)
+        assert isinstance(recorded.cost, Unknown)
     else:
-        assert isinstance(told, Recorded)
-        assert told.cost == Cost(Decimal(cost))
+        assert recorded.cost == Cost(Decimal(cost))
 
 
 def test_questions_come_soon_then_rarely() -> None:
@@ -69,14 +70,14 @@ def test_questions_come_soon_then_rarely() -> None:
 # The reconciler, with a clock of the test's own
 
 
-class Asked:
+class Asked(OpenRouterPages):
     """An upstream that answers questions in turn, the last answer for ever."""
 
     def __init__(self, *answers: Fetched | Exception) -> None:
         self._answers = list(answers)
-        self.queries: list[Query] = []
+        self.queries: list[Filters] = []
 
-    async def fetch(self, path: str, query: Query) -> Fetched:
+    async def fetch(self, path: str, query: Filters) -> Fetched:
         assert path == "/generation"
         self.queries.append(query)
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
@@ -86,6 +87,9 @@ class Asked:
 
     async def forward(self, *_: Any, **__: Any) -> Any:
         raise AssertionError("nothing is ordered here")
+
+    async def close(self) -> None:
+        """Nothing is held open."""
 
 
 Work = Callable[[MemoryStore, Reconciler, list[int]], Awaitable[None]]

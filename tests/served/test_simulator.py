@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from farebox.core.pricing import read_price_list
 from farebox.simulator import models
 from farebox.simulator.faults import BadFaults, Faults, parse
 from farebox.simulator.server import embedded
+from farebox.upstream.openrouter_pages import read_price_list
 from tests.gateway import Response, events_of, eventually
 from tests.schemas import assert_accepted, assert_documented
 

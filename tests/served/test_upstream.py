@@ -11,19 +11,19 @@ import pytest
 from farebox.deadlines import Deadlines
 from farebox.http.refusals import guarded
 from farebox.ports import BooksUnavailable, UpstreamBroke, UpstreamUnreachable
+from farebox.upstream import Timeouts
 from farebox.upstream.openrouter import (
     HEAD_BYTES_MAX,
     HEADER_BYTES_MAX,
     READ_BYTES_MAX,
     HttpReply,
-    Limits,
     OpenRouter,
 )
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-def forward(serve: Serve | None, limits: Limits | None = None, port: int | None = None) -> tuple[HttpReply, bytes]:
+def forward(serve: Serve | None, timeouts: Timeouts | None = None, port: int | None = None) -> tuple[HttpReply, bytes]:
     """One order to a server that does as it likes; the reply and its body."""
 
     async def main() -> tuple[HttpReply, bytes]:
@@ -37,7 +37,7 @@ def forward(serve: Serve | None, limits: Limits | None = None, port: int | None 
 
         server = await asyncio.start_server(answer, "127.0.0.1", 0) if serve else None
         at = server.sockets[0].getsockname()[1] if server else port
-        upstream = OpenRouter(f"http://127.0.0.1:{at}/api/v1", "key", limits or Limits(5, 5, 5), Deadlines(0.05))
+        upstream = OpenRouter(f"http://127.0.0.1:{at}/api/v1", "key", timeouts or Timeouts(5, 5, 5), Deadlines(0.05))
         try:
             reply = await upstream.forward("/chat/completions", b"{}", {}, streamed=False)
             try:
@@ -144,7 +144,7 @@ def test_a_connection_that_does_not_come_about_is_unreachable_in_time() -> None:
             each.setblocking(False)
             each.connect_ex(address)
         with pytest.raises(UpstreamUnreachable) as refused:
-            forward(None, Limits(0.3, 5, 5), port=address[1])
+            forward(None, Timeouts(0.3, 5, 5), port=address[1])
         assert refused.value.timed_out
         for each in waiting:
             each.close()
@@ -168,12 +168,12 @@ def test_an_answer_that_breaks_off_is_not_taken_for_whole(answer: bytes) -> None
 
 def test_a_head_that_does_not_come_in_time_is_given_up() -> None:
     with pytest.raises(UpstreamBroke, match=r"no answer within 0.2 s"):
-        forward(answering(b"", pause=0.6), Limits(5, 0.2, 5))
+        forward(answering(b"", pause=0.6), Timeouts(5, 0.2, 5))
 
 
 def test_a_body_that_falls_silent_is_given_up() -> None:
     with pytest.raises(UpstreamBroke, match=r"nothing came for 0.2 s"):
-        forward(answering(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{}", pause=0.6), Limits(5, 5, 0.2))
+        forward(answering(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{}", pause=0.6), Timeouts(5, 5, 0.2))
 
 
 def test_a_reply_that_is_closed_while_it_is_waited_for_keeps_nothing_alive() -> None:
@@ -185,7 +185,7 @@ def test_a_reply_that_is_closed_while_it_is_waited_for_keeps_nothing_alive() -> 
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        upstream = OpenRouter(url, None, Limits(5, 5, 5), Deadlines())
+        upstream = OpenRouter(url, None, Timeouts(5, 5, 5), Deadlines())
         reply = await upstream.forward("/x", b"{}", {}, streamed=True)
         assert await reply.chunk() == b"{"
         waiting = asyncio.create_task(reply.chunk())

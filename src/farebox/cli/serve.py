@@ -65,9 +65,10 @@ def serve(
             settings = settings.model_copy(update={"public_url": told})
         if settings.is_simulated:
             os.environ[SIMULATOR_URL_VARIABLE] = stack.enter_context(simulator.embedded())
+        app = App(settings)
         opening = asyncio.run(_open(settings))
         typer.echo(_banner(settings, bound.getsockname()[1], opening))
-        run(settings, App(settings), bound)
+        run(settings, app, bound)
 
 
 def simulate(

@@ -2,21 +2,19 @@
 
 A ceiling is an upper bound from what is known before the answer: a byte of the request is at most a token, an image at
 most IMAGE_TOKENS_MAX, a prompt at most the model's context, an answer at most its cap or the model's own maximum; each
-at the dearest price listed for it. Prices are USD per token or unit, decimal strings (OpenRouter's `pricing` object).
+at the dearest price listed for it. Prices are USD a token or unit, exact decimals.
 """
 
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
-import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from farebox.core.errors import unknown
 from farebox.core.formats import Asked, Searches
 from farebox.core.money import COST_MAX_USD, events_usd, floor_units
 from farebox.core.names import PRESET, with_fewer_variants
 from farebox.core.plans import Plan
-from farebox.core.reading import UNREADABLE
 
 IMAGE_TOKENS_MAX = 50_000
 """Most prompt tokens that one image becomes. An assumption, meant to be far above
@@ -41,9 +39,6 @@ PREMIUM_FACTOR = 3
 """What a premium service tier, or a provider that was not picked by its price, costs over the listed price: no list
 says it, so this is an assumption, meant to be above it."""
 
-ROUTERS = ("openrouter/auto", "openrouter/auto-beta", "openrouter/free", "openrouter/bodybuilder")
-"""Names that OpenRouter takes whether its list has them or not: they pick a model, so the dearest is their bound."""
-
 PRICE_MAX_USD = 1_000
 """A listed price above it is a fault of the list (per million tokens instead of per token, say)."""
 
@@ -53,7 +48,9 @@ LEAST_ANSWER_TOKENS = 16
 _ZERO = Decimal(0)
 
 
-class _Rates(Struct):
+class Prices(Struct, frozen=True):
+    """What a model costs, in USD a token, request, picture or search; nothing where it says nothing."""
+
     prompt: Decimal = _ZERO
     completion: Decimal = _ZERO
     request: Decimal = _ZERO
@@ -67,44 +64,27 @@ class _Rates(Struct):
     input_cache_write_1h: Decimal = _ZERO
     web_search: Decimal = _ZERO
 
-
-class _Pricing(_Rates, kw_only=True):
-    """The two that every entry has; the rest costs nothing where it is absent."""
-
-    prompt: Decimal
-    completion: Decimal
-    overrides: list[_Rates] = []
+    @property
+    def are_possible(self) -> bool:
+        """Whether each of them can be a price at all."""
+        return all(_is_price(getattr(self, name)) for name in Prices.__struct_fields__)
 
 
-class _TopProvider(Struct):
-    max_completion_tokens: int | float | None = None
+class PricedModel(Struct, frozen=True):
+    """A model as an upstream lists it.
 
+    `prices` are its usual ones, and those that hold under conditions. `slug` is another name of it, which its variants
+    may share; `stands_for` names the listed model that an alias means. `is_router`: it has no price of its own, but
+    that of the model that it picks.
+    """
 
-class _Target(Struct):
-    slug: str
-
-
-class _Entry(Struct):
     id: str
-    pricing: _Pricing
-    context_length: int | float | None = None
-    top_provider: _TopProvider | None = None
-    canonical_slug: str | None = None
-    alias_target: _Target | None = None
-
-
-class _Named(Struct):
-    id: str
-
-
-class _List(Struct):
-    data: list[Raw]
-
-
-_decode_list = msgspec.json.Decoder(_List).decode
-_decode_entry = msgspec.json.Decoder(_Entry).decode
-_decode_named = msgspec.json.Decoder(_Named).decode
-_decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+    prices: tuple[Prices, ...]
+    context_tokens: int | None = None
+    answer_tokens_max: int | None = None
+    slug: str | None = None
+    stands_for: str | None = None
+    is_router: bool = False
 
 
 class Rates(Struct, frozen=True):
@@ -123,13 +103,14 @@ class PriceList(Struct, frozen=True):
     """Every model's rates, by its id.
 
     `aliases` are other names of models: canonical slugs and names of "the latest", each with the id it stands for.
-    `unlisted` bounds the routers that the list does not have. `left_out` are ids whose entry has no readable price.
+    `unlisted` bounds the `routers` that the list does not have. `left_out` are ids whose entry has no readable price.
     """
 
     rates: Mapping[str, Rates]
     aliases: Mapping[str, str] = {}
     unlisted: Rates | None = None
     left_out: frozenset[str] = frozenset()
+    routers: frozenset[str] = frozenset()
 
     def find(self, model: str) -> Rates | None:
         """The rates of a model, an alias or a router. A variant (`:nitro`, `:online`, two of them) that is not listed
@@ -139,7 +120,7 @@ class PriceList(Struct, frozen=True):
             return found
         for name in with_fewer_variants(model):
             found = self.rates.get(self.aliases.get(name, name))
-            if found is not None or name in ROUTERS:
+            if found is not None or name in self.routers:
                 return found or self.unlisted
         return None
 
@@ -148,90 +129,59 @@ class PriceList(Struct, frozen=True):
         name that is not known counts as itself."""
         for name in with_fewer_variants(model):
             counted = self.aliases.get(name, name)
-            if counted in self.rates or counted in ROUTERS:
+            if counted in self.rates or counted in self.routers:
                 return (counted,) if name == model else (counted, counted + model.removeprefix(name))
         return (model,)
 
 
-def read_price_list(*bodies: bytes) -> PriceList:
-    """Read the bodies of an upstream's model lists.
+def price_list(
+    models: Iterable[PricedModel], left_out: Iterable[str] = (), routers: frozenset[str] = frozenset()
+) -> PriceList:
+    """The price list of what an upstream lists. `left_out` are models whose entries cannot be read, `routers` names of
+    routers that it takes whether it lists them or not.
 
-    An entry that cannot be read has no price, and a model without a price is not served: it never means free.
+    A model without a possible price is not served: it never means free.
 
     Raises:
-        ValueError: not such a body, or not one readable entry in them.
+        ValueError: not one model has a price.
     """
-    try:
-        listed = [raw for body in bodies for raw in _decode_list(body).data]
-    except UNREADABLE as error:
-        raise ValueError(f"the model list could not be read: {error}") from error
     rates: dict[str, Rates] = {}
     dynamic: list[str] = []
-    left_out: set[str] = set()
-    entries: list[_Entry] = []
-    for raw in listed:
-        entry = _read_entry(raw)
-        if entry is None:
-            left_out.add(id_of(raw) or "")
-            continue
-        entries.append(entry)
-        every = (entry.pricing, *entry.pricing.overrides)
-        if all(_is_price(getattr(r, name)) for r in every for name in _Rates.__struct_fields__):
-            rates[entry.id] = _dearest(entry, every)
-        elif entry.pricing.prompt < 0:
-            dynamic.append(entry.id)
+    unpriced = set(left_out)
+    listed = list(models)
+    for model in listed:
+        if all(prices.are_possible for prices in model.prices):
+            rates[model.id] = _dearest(model)
+        elif model.is_router:
+            dynamic.append(model.id)
         else:
-            left_out.add(entry.id)
+            unpriced.add(model.id)
     if not rates:
         raise ValueError("the model list has no model with a price")
-    # A router's price is -1: it depends on the model it picks, so its bound is the dearest model's.
+    # What a router picks is not known, so its bound is the dearest model's.
     dearest = _dearest_of(rates.values())
     rates.update(dict.fromkeys(dynamic, dearest))
-    return PriceList(rates, _aliases(entries, rates), dearest, frozenset(left_out - rates.keys() - {""}))
+    return PriceList(rates, _aliases(listed, rates), dearest, frozenset(unpriced - rates.keys()), routers)
 
 
-def _read_entry(raw: Raw) -> _Entry | None:
-    """An entry of the list; None where it cannot be read. A price that is null or empty is absent."""
-    try:
-        return _decode_entry(raw)
-    except UNREADABLE:
-        pass
-    try:
-        fields = _decode_fields(raw)
-        pricing = _decode_fields(fields.get("pricing", Raw(b"{}")))
-        said = {name: price for name, price in pricing.items() if bytes(price) not in (b"null", b'""')}
-        fields["pricing"] = Raw(msgspec.json.encode(said))
-        return _decode_entry(msgspec.json.encode(fields))
-    except UNREADABLE:
-        return None
-
-
-def id_of(entry: Raw) -> str | None:
-    """The model that an entry of a list is of."""
-    try:
-        return _decode_named(entry).id
-    except UNREADABLE:
-        return None
-
-
-def _aliases(entries: Iterable[_Entry], rates: Mapping[str, Rates]) -> dict[str, str]:
+def _aliases(models: Iterable[PricedModel], rates: Mapping[str, Rates]) -> dict[str, str]:
     """Other names of models that have a price.
 
-    Variants share their model's canonical slug, which is the model's own; a slug of two models is nobody's. A name
-    such as `~author/family-latest` has an entry with a price of its own, and counts as the model that it stands for.
+    Variants share their model's slug, which is the model's own; a slug of two models is nobody's. A name such as
+    `~author/family-latest` has an entry with a price of its own, and counts as the model that it stands for.
     """
     aliases: dict[str, str] = {}
     shared: set[str] = set()
-    for entry in entries:
-        slug, target = entry.canonical_slug, entry.alias_target
-        if entry.id not in rates:
+    for model in models:
+        slug = model.slug
+        if model.id not in rates:
             continue
-        if target is not None and target.slug in rates:
-            aliases[entry.id] = target.slug
-        elif slug and slug not in rates and ":" not in entry.id:
+        if model.stands_for is not None and model.stands_for in rates:
+            aliases[model.id] = model.stands_for
+        elif slug and slug not in rates and ":" not in model.id:
             if slug in aliases:
                 shared.add(slug)
-            aliases[slug] = entry.id
+            aliases[slug] = model.id
     return {name: model for name, model in aliases.items() if name not in shared}
 
 
@@ -239,23 +189,17 @@ def _is_price(price: Decimal) -> bool:
     return price.is_finite() and 0 <= price <= PRICE_MAX_USD
 
 
-def _dearest(entry: _Entry, every: tuple[_Rates, ...]) -> Rates:
-    context = _whole(entry.context_length)
-    own_max = _whole(entry.top_provider.max_completion_tokens if entry.top_provider else None)
+def _dearest(model: PricedModel) -> Rates:
+    every = model.prices
     return Rates(
         prompt=max(max(r.prompt, r.audio, r.input_cache_write, r.input_cache_write_1h, r.image_token) for r in every),
         answer=max(max(r.completion, r.image_output, r.audio_output, r.internal_reasoning) for r in every),
         request=max(r.request for r in every),
         image=max(r.image for r in every),
-        context_tokens=context,
-        answer_tokens_max=own_max or context or ANSWER_TOKENS_MAX,
+        context_tokens=model.context_tokens,
+        answer_tokens_max=model.answer_tokens_max or model.context_tokens or ANSWER_TOKENS_MAX,
         search=max(r.web_search for r in every),
     )
-
-
-def _whole(tokens: int | float | None) -> int | None:
-    """`200000.0` is a number of tokens; 0 and less are none."""
-    return int(tokens) if tokens is not None and tokens >= 1 else None
 
 
 def _dearest_of(many: Iterable[Rates]) -> Rates:
@@ -364,7 +308,7 @@ def _searching(rates: Rates, searches: Searches) -> Decimal:
 
 
 class KeptPrices(Struct, frozen=True):
-    """An upstream's model lists as they came, and when."""
+    """The documents that an upstream's price list is read from, as they came, and when."""
 
     bodies: tuple[bytes, ...]
     read_us: int

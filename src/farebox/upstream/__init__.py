@@ -1,1 +1,22 @@
-"""Upstreams: where orders are served."""
+"""Upstreams: where orders are served. One module a kind, listed in `table.py`."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from farebox.deadlines import Deadlines
+from farebox.ports import Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """In seconds. `first_byte`: from the order sent to the answer's head. `no_data`: between two pieces after it."""
+
+    connect: float
+    first_byte: float
+    no_data: float
+
+
+class Kind(Protocol):
+    """Makes an upstream of its kind, within a running event loop."""
+
+    def __call__(self, base_url: str, api_key: str | None, timeouts: Timeouts, deadlines: Deadlines, /) -> Upstream: ...

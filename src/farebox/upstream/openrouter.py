@@ -1,7 +1,6 @@
 """An upstream that speaks OpenRouter's API over HTTP: OpenRouter itself, the simulator, or a compatible one."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import chain
 from time import monotonic
 
@@ -11,8 +10,11 @@ from yarl import URL
 
 from farebox import __version__
 from farebox.core.headers import HeaderList, response_headers
+from farebox.core.upstream import Filters
 from farebox.deadlines import NEVER, Deadlines
-from farebox.ports import Fetched, Query, UpstreamBroke, UpstreamUnreachable
+from farebox.ports import UpstreamBroke, UpstreamUnreachable
+from farebox.upstream import Timeouts
+from farebox.upstream.openrouter_pages import Fetched, OpenRouterPages
 
 ANSWER_BYTES_MAX = 128 * 1024 * 1024
 """Longest whole answer read: several 4K images as base64."""
@@ -37,21 +39,12 @@ IDLE_SECONDS = 4
 shortest are uvicorn's and Node's five). An order sent while the other side closes is lost, and cannot be sent again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """In seconds. `first_byte`: from the order sent to the answer's head. `no_data`: between two pieces after it."""
-
-    connect: float
-    first_byte: float
-    no_data: float
-
-
-class OpenRouter:
+class OpenRouter(OpenRouterPages):
     """One pooled session a process. Nothing of a caller's goes along but the body and the headers given."""
 
-    def __init__(self, base_url: str, api_key: str | None, limits: Limits, deadlines: Deadlines) -> None:
+    def __init__(self, base_url: str, api_key: str | None, timeouts: Timeouts, deadlines: Deadlines) -> None:
         self._base_url = base_url.rstrip("/")
-        self._limits = limits
+        self._timeouts = timeouts
         self._deadlines = deadlines
         self._urls: dict[str, URL] = {}
         self._headers = CIMultiDict({"content-type": "application/json", "accept-encoding": "identity"})
@@ -64,7 +57,7 @@ class OpenRouter:
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"user-agent": f"farebox/{__version__}"},
             # What comes after the connection is watched by `Deadlines`.
-            timeout=aiohttp.ClientTimeout(total=None, connect=limits.connect, sock_connect=limits.connect),
+            timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect, sock_connect=timeouts.connect),
             read_bufsize=_READ_BYTES,
             max_line_size=READ_BYTES_MAX,
             max_field_size=READ_BYTES_MAX,
@@ -87,12 +80,11 @@ class OpenRouter:
         url = self._urls.get(path)
         if url is None:
             url = self._urls[path] = URL(self._base_url + path)
-        return await self._request("POST", url, sent, body, self._limits.first_byte)
+        return await self._request("POST", url, sent, body, self._timeouts.first_byte)
 
-    async def fetch(self, path: str, query: Query) -> Fetched:
-        """Read one of its pages. Raises UpstreamUnreachable, UpstreamBroke."""
+    async def fetch(self, path: str, query: Filters) -> Fetched:
         url = (URL(self._base_url) / path.lstrip("/")).with_query(query)
-        reply = await self._request("GET", url, self._headers, None, min(PAGE_SECONDS, self._limits.first_byte))
+        reply = await self._request("GET", url, self._headers, None, min(PAGE_SECONDS, self._timeouts.first_byte))
         try:
             return Fetched(reply.status, await reply.read(), reply.retry_after_seconds)
         finally:
@@ -105,7 +97,7 @@ class OpenRouter:
             async with self._deadlines.within(head_seconds):
                 response = await self._session.request(method, url, data=body, headers=headers, allow_redirects=False)
         except aiohttp.ConnectionTimeoutError as error:
-            raise UpstreamUnreachable(f"no connection within {self._limits.connect:g} s", timed_out=True) from error
+            raise UpstreamUnreachable(f"no connection within {self._timeouts.connect:g} s", timed_out=True) from error
         except aiohttp.ClientConnectorError as error:
             raise UpstreamUnreachable(f"{error.os_error.strerror or 'no connection'}") from error
         except TimeoutError as error:
@@ -119,7 +111,7 @@ class OpenRouter:
         if response.status < 300 and _is_too_long(response):
             response.close()
             raise UpstreamBroke("the answer's head is longer than is read", _generation_id(response))
-        return HttpReply(response, self._limits.no_data, self._deadlines)
+        return HttpReply(response, self._timeouts.no_data, self._deadlines)
 
 
 def _is_too_long(response: aiohttp.ClientResponse) -> bool:

@@ -14,9 +14,10 @@ from farebox.core.formats import messages
 from farebox.core.listing import Listed
 from farebox.core.plans import Plan
 from farebox.core.reading import UNREADABLE
+from farebox.core.upstream import Filters, ListKind, ListQuery
 from farebox.http.asgi import Endpoint, send_json
 from farebox.http.refusals import guarded
-from farebox.ports import Callers, Query
+from farebox.ports import Callers
 from farebox.web.anthropic_models import described, is_anthropics, page_of
 from farebox.web.callers import caller_if_any, caller_of
 
@@ -62,20 +63,22 @@ class _worded:  # noqa: N801 - reads as the function that it is
 
 def models(callers: Callers, catalog: Catalog) -> Endpoint:
     """GET /models, with OpenRouter's filters."""
-    return _list(callers, catalog, "/models", MODEL_FILTERS)
+    return _list(callers, catalog, ListKind.MODELS, MODEL_FILTERS)
 
 
 def embedding_models(callers: Callers, catalog: Catalog) -> Endpoint:
     """GET /embeddings/models."""
-    return _list(callers, catalog, "/embeddings/models", frozenset())
+    return _list(callers, catalog, ListKind.EMBEDDING_MODELS)
 
 
 def own_models(callers: Callers, catalog: Catalog) -> Endpoint:
     """GET /models/user: those that the caller may ask."""
-    return _list(callers, catalog, "/models/user", frozenset(), is_own=True)
+    return _list(callers, catalog, ListKind.OWN_MODELS, is_own=True)
 
 
-def _list(callers: Callers, catalog: Catalog, path: str, filters: frozenset[str], *, is_own: bool = False) -> Endpoint:
+def _list(
+    callers: Callers, catalog: Catalog, kind: ListKind, filters: frozenset[str] = frozenset(), *, is_own: bool = False
+) -> Endpoint:
     """A model list with OpenAI's two members, page by page. OpenRouter's SDK asks on until a page is short, Anthropic's
     until there is no more."""
 
@@ -83,7 +86,7 @@ def _list(callers: Callers, catalog: Catalog, path: str, filters: frozenset[str]
         caller = await (caller_of if is_own else caller_if_any)(callers, scope)
         query = _query(scope)
         asked = _filters(query, filters)
-        page, is_stale = await catalog.page(path, asked)
+        page, is_stale = await catalog.page(ListQuery(kind, asked))
         every = _models_of(page.models, caller.plan if caller else None, catalog)
         limit = _whole(query, "limit", max(1, len(every)) if "offset" not in query else PAGE_DEFAULT, least=1)
         if "limit" in query and limit > PAGE_MAX:
@@ -129,7 +132,8 @@ def count(callers: Callers, catalog: Catalog) -> Endpoint:
 
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         caller = await caller_if_any(callers, scope)
-        page, is_stale = await catalog.page("/models", _filters(_query(scope), frozenset({OUTPUT_MODALITIES})))
+        filters = _filters(_query(scope), frozenset({OUTPUT_MODALITIES}))
+        page, is_stale = await catalog.page(ListQuery(ListKind.MODELS, filters))
         every = _models_of(page.models, caller.plan if caller else None, catalog)
         await _send(send, {"data": {"count": len(every)}}, is_stale=is_stale)
 
@@ -177,7 +181,7 @@ def model_endpoints(callers: Callers, catalog: Catalog) -> Endpoint:
         if model not in prices.rates and model not in prices.aliases:
             raise _not_listed(model)
         _check_plan(caller, model, catalog)
-        page, is_stale = await catalog.page(f"/models/{model}/endpoints")
+        page, is_stale = await catalog.page(ListQuery(ListKind.MODEL_ENDPOINTS, model=model))
         await _send(send, {"data": page.data}, is_stale=is_stale)
 
     return guarded(endpoint)
@@ -198,7 +202,7 @@ def providers(callers: Callers, catalog: Catalog) -> Endpoint:
 
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         await caller_if_any(callers, scope)
-        page, is_stale = await catalog.page("/providers")
+        page, is_stale = await catalog.page(ListQuery(ListKind.PROVIDERS))
         await _send(send, {"data": page.entries}, is_stale=is_stale)
 
     return guarded(endpoint)
@@ -209,7 +213,7 @@ def zdr_endpoints(callers: Callers, catalog: Catalog) -> Endpoint:
 
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         caller = await caller_if_any(callers, scope)
-        page, is_stale = await catalog.page("/endpoints/zdr")
+        page, is_stale = await catalog.page(ListQuery(ListKind.ZDR_ENDPOINTS))
         plan = caller.plan if caller else None
         shown = [entry for entry in page.entries if plan is None or _includes(plan, _endpoint_model(entry), catalog)]
         await _send(send, {"data": shown}, is_stale=is_stale)
@@ -242,7 +246,7 @@ def _query(scope: Scope) -> dict[str, str]:
     return dict(parse_qsl(raw.decode("latin-1"), keep_blank_values=True))
 
 
-def _filters(query: dict[str, str], names: frozenset[str]) -> Query:
+def _filters(query: dict[str, str], names: frozenset[str]) -> Filters:
     chosen = tuple(sorted((name, value) for name, value in query.items() if name in names))
     for name, value in chosen:
         if not value:

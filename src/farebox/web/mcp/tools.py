@@ -31,12 +31,12 @@ from farebox.batch.entries import usage_of
 from farebox.batch.placing import Placed, place
 from farebox.batch.result_forms import ResultForm
 from farebox.batch.run_input import CONCURRENCY, CONCURRENCY_MAX
-from farebox.catalog import ALL_MODELS
 from farebox.core.callers import Caller
 from farebox.core.errors import Refusal, invalid, unknown
 from farebox.core.legible import leniently
 from farebox.core.money import format_usd
 from farebox.core.reading import Number, as_whole
+from farebox.core.upstream import ALL_MODELS
 from farebox.http.asgi import Endpoint, send_refusal
 from farebox.platform.documents import ACTOR_ID
 from farebox.platform.runs import Options
@@ -324,7 +324,7 @@ class _Tools:
         caller = _caller(context)
         limit = _number(asked, "limit", MODELS_MAX, 1, MODELS_MAX)
         search = str(asked.get("search") or "").lower()
-        page, _ = await self._agents.catalog.page("/models", ALL_MODELS)
+        page, _ = await self._agents.catalog.page(ALL_MODELS)
         listed = [msgspec.json.decode(model.entry) for model in page.models]
         found = [
             {

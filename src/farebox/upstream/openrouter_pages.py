@@ -1,0 +1,316 @@
+"""OpenRouter's prices, lists and records: its paths, its statuses and its JSON, read without I/O of its own.
+
+Sources: OpenRouter's OpenAPI document (`/models`, `/generation`), and what its answers were seen to hold.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from decimal import Decimal
+from types import MappingProxyType
+
+from msgspec import Raw, Struct
+from msgspec.json import Decoder
+from msgspec.json import encode as to_json
+
+from farebox.core.legible import leniently
+from farebox.core.money import add_exact, is_readable_cost
+from farebox.core.pricing import PricedModel, PriceList, Prices, price_list
+from farebox.core.reading import UNREADABLE, starts_with
+from farebox.core.upstream import (
+    ALL_MODELS,
+    AskedTooOften,
+    Failed,
+    Filters,
+    ListAnswer,
+    Listing,
+    ListKind,
+    ListQuery,
+    NoSuchList,
+    NotYet,
+    QueryRefused,
+    RecordAnswer,
+    Recorded,
+    Unreadable,
+)
+from farebox.core.usage import Cost, Unknown
+from farebox.ports import UpstreamBroke
+
+PATHS: Mapping[ListKind, str] = MappingProxyType(
+    {
+        ListKind.MODELS: "/models",
+        ListKind.OWN_MODELS: "/models/user",
+        ListKind.EMBEDDING_MODELS: "/embeddings/models",
+        ListKind.PROVIDERS: "/providers",
+        ListKind.ZDR_ENDPOINTS: "/endpoints/zdr",
+        ListKind.MODEL_ENDPOINTS: "/models/{model}/endpoints",
+    }
+)
+"""Where each list is. The filters have the names that callers use."""
+
+GENERATION = "/generation"
+
+ROUTERS = frozenset(("openrouter/auto", "openrouter/auto-beta", "openrouter/free", "openrouter/bodybuilder"))
+"""Names that it takes whether its list has them or not: they pick a model."""
+
+SAID_BYTES = 300
+"""So much of a refusal is told that has no message."""
+
+
+class Fetched(Struct, frozen=True):
+    """One of its pages. `retry_after_seconds` where it says when to ask again."""
+
+    status: int
+    body: bytes
+    retry_after_seconds: float | None = None
+
+
+class OpenRouterPages(ABC):
+    """What an upstream tells beside answers to orders, where `fetch` reads its pages."""
+
+    @abstractmethod
+    async def fetch(self, path: str, query: Filters) -> Fetched:
+        """Read one of its pages. Raises UpstreamUnreachable, UpstreamBroke."""
+
+    async def prices(self) -> tuple[bytes, ...]:
+        """The model lists that its prices stand in. Raises UpstreamUnreachable, UpstreamBroke."""
+        path = PATHS[ListKind.MODELS]
+        models = await self.fetch(path, ALL_MODELS.filters)
+        if models.status != 200:
+            raise _not_given(path, models)
+        path = PATHS[ListKind.EMBEDDING_MODELS]
+        embedders = await self.fetch(path, ())
+        if embedders.status == 404:
+            return (models.body,)
+        if embedders.status != 200:
+            raise _not_given(path, embedders)
+        return models.body, embedders.body
+
+    def read_prices(self, documents: tuple[bytes, ...]) -> PriceList:
+        return read_price_list(*documents)
+
+    async def page(self, query: ListQuery) -> ListAnswer:
+        fetched = await self.fetch(PATHS[query.kind].format(model=query.model), query.filters)
+        match fetched.status:
+            case 200:
+                return read_listing(fetched.body)
+            case 400:
+                return QueryRefused(read_message(fetched.body))
+            case 404:
+                return NoSuchList()
+            case _:
+                return Failed(f"status {fetched.status}")
+
+    async def record(self, generation_id: str) -> RecordAnswer:
+        fetched = await self.fetch(GENERATION, (("id", generation_id),))
+        match fetched.status:
+            case 200:
+                return read_record(fetched.body)
+            case 404:
+                # It says the same of a generation that it writes down in a moment, and of one that never was.
+                return NotYet()
+            case 429:
+                return AskedTooOften("status 429", fetched.retry_after_seconds)
+            case _:
+                return Failed(f"status {fetched.status}")
+
+
+def _not_given(path: str, fetched: Fetched) -> UpstreamBroke:
+    return UpstreamBroke(f"The upstream answered GET {path} with status {fetched.status}")
+
+
+# The price list
+
+
+class _Pricing(Prices, frozen=True, kw_only=True):
+    """Decimal strings. The two that every entry has; the rest costs nothing where it is absent."""
+
+    prompt: Decimal
+    completion: Decimal
+    overrides: tuple[Prices, ...] = ()
+
+
+class _TopProvider(Struct):
+    max_completion_tokens: int | float | None = None
+
+
+class _Target(Struct):
+    slug: str
+
+
+class _Entry(Struct):
+    id: str
+    pricing: _Pricing
+    context_length: int | float | None = None
+    top_provider: _TopProvider | None = None
+    canonical_slug: str | None = None
+    alias_target: _Target | None = None
+
+
+class _Named(Struct):
+    id: str
+
+
+class _ModelList(Struct):
+    data: list[Raw]
+
+
+class _Envelope(Struct):
+    data: Raw
+
+
+_decode_model_list = Decoder(_ModelList).decode
+_decode_envelope = Decoder(_Envelope).decode
+_decode_entries = Decoder(tuple[Raw, ...]).decode
+_decode_entry = Decoder(_Entry).decode
+_decode_named = Decoder(_Named).decode
+_decode_members = Decoder(dict[str, Raw]).decode
+
+
+def read_price_list(*bodies: bytes) -> PriceList:
+    """The bodies of model lists. An entry that cannot be read has no price.
+
+    Raises:
+        ValueError: not such a body, or not one readable entry in them.
+    """
+    try:
+        listed = [raw for body in bodies for raw in _decode_model_list(body).data]
+    except UNREADABLE as error:
+        raise ValueError(f"the model list could not be read: {error}") from error
+    models: list[PricedModel] = []
+    left_out: set[str] = set()
+    for raw in listed:
+        entry = _read_entry(raw)
+        if entry is not None:
+            models.append(_priced(entry))
+        elif name := _id_of(raw):
+            left_out.add(name)
+    return price_list(models, left_out, ROUTERS)
+
+
+def _read_entry(raw: Raw) -> _Entry | None:
+    """An entry of the list; None where it cannot be read. A price that is null or empty is absent."""
+    try:
+        return _decode_entry(raw)
+    except UNREADABLE:
+        pass
+    try:
+        fields = _decode_members(raw)
+        pricing = _decode_members(fields.get("pricing", Raw(b"{}")))
+        said = {name: price for name, price in pricing.items() if bytes(price) not in (b"null", b'""')}
+        fields["pricing"] = Raw(to_json(said))
+        return _decode_entry(to_json(fields))
+    except UNREADABLE:
+        return None
+
+
+def _id_of(entry: Raw) -> str | None:
+    """The model that an entry of a list is of."""
+    try:
+        return _decode_named(entry).id
+    except UNREADABLE:
+        return None
+
+
+def _priced(entry: _Entry) -> PricedModel:
+    prompt = entry.pricing.prompt
+    return PricedModel(
+        entry.id,
+        (entry.pricing, *entry.pricing.overrides),
+        context_tokens=_whole(entry.context_length),
+        answer_tokens_max=_whole(entry.top_provider.max_completion_tokens if entry.top_provider else None),
+        slug=entry.canonical_slug,
+        stands_for=entry.alias_target.slug if entry.alias_target else None,
+        # A router's price is -1. No number is below one that is none (NaN), and asking raises.
+        is_router=not prompt.is_nan() and prompt < 0,
+    )
+
+
+def _whole(tokens: int | float | None) -> int | None:
+    """`200000.0` is a number of tokens; 0 and less are none."""
+    return int(tokens) if tokens is not None and tokens >= 1 else None
+
+
+# Lists
+
+
+class _Error(Struct):
+    message: str
+
+
+class _Refusal(Struct):
+    error: _Error
+
+
+_decode_refusal = Decoder(_Refusal).decode
+
+
+def read_listing(body: bytes) -> Listing | Unreadable:
+    """The body of a list: everything stands in its `data`."""
+    try:
+        data = _decode_envelope(body).data
+        return Listing(entries=_decode_entries(data)) if starts_with(data, b"[") else Listing(data=data)
+    except UNREADABLE as error:
+        return Unreadable(str(error))
+
+
+def read_message(body: bytes) -> str:
+    """What a refusal says; its beginning, where it is no such object."""
+    try:
+        return _decode_refusal(body).error.message
+    except UNREADABLE:
+        return body[:SAID_BYTES].decode("utf-8", "replace")
+
+
+# Records
+
+
+class _Recorded(Struct):
+    total_cost: Decimal
+    is_byok: bool
+    upstream_inference_cost: Decimal | None = None
+    model: str | None = None
+    tokens_prompt: int | None = None
+    tokens_completion: int | None = None
+
+
+class _Record(Struct):
+    data: _Recorded
+
+
+class _Members(Struct):
+    data: dict[str, Raw]
+
+
+_decode_record = Decoder(_Record).decode
+_decode_record_members = Decoder(_Members).decode
+
+
+def read_record(body: bytes) -> Recorded:
+    """The body of `GET /generation`. What it cost can be read from a record that is no strict JSON, and the other way
+    round."""
+    members = _members(body)
+    try:
+        record = leniently(_decode_record, body).data
+    except UNREADABLE as error:
+        return Recorded(Unknown(f"the upstream's record could not be read: {error}"), members)
+    return Recorded(_cost(record), members, record.model, record.tokens_prompt, record.tokens_completion)
+
+
+def _members(body: bytes) -> Mapping[str, Raw] | Unreadable:
+    try:
+        return _decode_record_members(body).data
+    except UNREADABLE as error:
+        return Unreadable(str(error))
+
+
+def _cost(record: _Recorded) -> Cost | Unknown:
+    """For an answer on the operator's own key at a host (`is_byok`), `total_cost` is OpenRouter's fee alone."""
+    amount = record.total_cost
+    if record.is_byok:
+        if record.upstream_inference_cost is None:
+            return Unknown("the upstream's record does not say what the host charged")
+        if is_readable_cost(amount) and is_readable_cost(record.upstream_inference_cost):
+            amount = add_exact(amount, record.upstream_inference_cost)
+    if not is_readable_cost(amount):
+        return Unknown(f"the recorded cost is not an amount: {str(amount)[:40]}")
+    return Cost(amount)

@@ -1,0 +1,10 @@
+"""The kinds of upstream. A further kind is a module and a line here."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from farebox.upstream import Kind
+from farebox.upstream.openrouter import OpenRouter
+
+KINDS: Mapping[str, Kind] = MappingProxyType({"openrouter": OpenRouter})
+"""By the name that `FAREBOX_UPSTREAM_KIND` gives."""
