@@ -1,10 +1,11 @@
 """A refusal in the caller's own wire format: the one place where exceptions become answers."""
 
 import logging
+from collections.abc import Awaitable
 from typing import Protocol
 
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from farebox.core.errors import Refusal, broken, too_many
 from farebox.core.formats.table import ENVELOPE
@@ -14,9 +15,6 @@ from farebox.ports import BooksUnavailable, CallerGone
 log = logging.getLogger("farebox")
 
 BOOKS_RETRY_SECONDS = 5
-
-BEGUN = "farebox.begun"
-"""Set in the scope by an endpoint whose answer has begun: it can no longer be refused, only broken off."""
 
 
 class Refusing(Protocol):
@@ -55,12 +53,20 @@ class guarded:  # noqa: N801 - reads as the function that it is
         self._wire = wire
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_begun = False
+
+        # Not a coroutine: every chunk of every stream goes through here.
+        def noticing_send(message: Message) -> Awaitable[None]:
+            nonlocal has_begun
+            has_begun = True
+            return send(message)
+
         try:
-            await self._endpoint(scope, receive, send)
+            await self._endpoint(scope, receive, noticing_send)
         except CallerGone:
             return
         except Exception as error:
-            if BEGUN in scope:
+            if has_begun:
                 raise
             await refuse(scope, receive, send, refusal_of(error), self._wire)
 

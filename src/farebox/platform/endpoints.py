@@ -21,7 +21,7 @@ from farebox.core.runs import Run, RunStatus, Which
 from farebox.deadlines import Deadlines
 from farebox.http.asgi import JSON, Endpoint, send_body, send_start, send_whole
 from farebox.http.bodies import BodyBounds
-from farebox.http.refusals import BEGUN, guarded
+from farebox.http.refusals import guarded
 from farebox.platform.actor_calls import ActorCalls
 from farebox.platform.calls import ATTACHED, PAGE_MAX, Answered, Call, Handle, Streamed, own_run
 from farebox.platform.charged_events import RunEvents
@@ -126,7 +126,6 @@ class RunApi:
             if isinstance(answered, Answered):
                 await send_whole(send, answered.status, answered.headers, answered.body)
                 return
-            scope[BEGUN] = True
             await send_start(send, 200, answered.headers)
             async with aclosing(answered.pieces) as pieces:
                 async for piece in pieces:

@@ -16,7 +16,7 @@ from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange, Request
 from farebox.http.asgi import JSON, Endpoint, send_body, send_whole, wait_until_gone
 from farebox.http.bodies import BodyBounds, read_body
-from farebox.http.refusals import BEGUN, guarded, refusal_of
+from farebox.http.refusals import guarded, refusal_of
 from farebox.web.waiting import WaitingCaller
 
 STOPPED_RETRY_SECONDS = 1
@@ -38,7 +38,7 @@ def relay(
         try:
             await _serve(exchange, request, waiting, scope, receive, send)
         except Exception as error:
-            if BEGUN in scope or not waiting.has_begun:
+            if waiting.is_relayed_to or not waiting.has_begun:
                 raise
             # 200 is said already: what is said now, no client repeats.
             await waiting.end(_in_band(refusal_of(error), wire, waiting, head.client))
@@ -52,18 +52,17 @@ def relay(
 async def _serve(
     exchange: Exchange, request: Request, waiting: WaitingCaller, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    """Answer an order; what is raised is still to be told, unless BEGUN is set."""
+    """Answer an order. What is raised is still to be told to the caller, unless it `is_relayed_to`."""
     try:
         async with exchange.open(request) as answer:
             is_stream = answer.is_stream and (waiting.is_streamed or not waiting.has_begun)
             if is_stream:
-                scope[BEGUN] = True
                 crash_point("send:before")
                 await _send_events(answer, receive, send, waiting)
             else:
                 whole = await answer.read()
     except asyncio.CancelledError as error:
-        if BEGUN in scope:
+        if waiting.is_relayed_to:
             raise
         # The server stops, and the order's grace is over. Nobody words it if we do not: it would become a 500.
         raise _stopped(waiting) from error

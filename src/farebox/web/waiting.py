@@ -39,7 +39,8 @@ class WaitingCaller:
     """Who sent a request for an order, from its head to its answer's end. Where `silence_seconds` is not 0, it gets a
     blank line (in a stream: a comment) whenever so long nothing went to it after its order was sent.
 
-    `was_sent`: the order went to the upstream. `has_begun`: the answer's head is out, or on its way.
+    `was_sent`: the order went to the upstream. `has_begun`: the answer's head is out, or on its way. `is_relayed_to`:
+    the upstream's own stream goes to it, so that a failure can only break that off.
     """
 
     # What few need stands here: there is one of these for every order.
@@ -49,6 +50,7 @@ class WaitingCaller:
     due = NEVER
     was_sent = False
     has_begun = False
+    is_relayed_to = False
     is_streamed = False
 
     def __init__(self, receive: Receive, send: Send, deadlines: Deadlines, silence_seconds: float) -> None:
@@ -125,6 +127,7 @@ class WaitingCaller:
 
     async def begin_stream(self, headers: HeaderList) -> None:
         """Send a stream's head, where it is not out, and what is to be out before its events."""
+        self.is_relayed_to = True
         if not self.has_begun:
             self.has_begun = True
             await send_start(self._send, 200, [*EVENT_STREAM, *headers])
