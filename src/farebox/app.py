@@ -22,7 +22,7 @@ from farebox.core.formats.table import FORMATS
 from farebox.deadlines import Deadlines
 from farebox.exchange import Charges, Exchange
 from farebox.generations import Generations
-from farebox.http.bodies import BodyBounds
+from farebox.http.bodies import BodyReader
 from farebox.identity.keys import KeyCallers, PlansInForce
 from farebox.identity.managers import Managers
 from farebox.late_settlements import LateSettlements
@@ -45,6 +45,7 @@ from farebox.upstream.table import KINDS
 from farebox.web import routes
 from farebox.web.management import Management
 from farebox.web.mcp.endpoint import ActorTools, Agents
+from farebox.web.relay import Relay
 
 log = logging.getLogger("farebox")
 
@@ -189,7 +190,7 @@ async def running(settings: Settings, admission: Admission, host: Host = stand_a
         )
         accounts = Accounts(store, plans)
         serving = Serving(exchange, callers, catalog, store, FORMATS)
-        bounds = BodyBounds(settings.body_bytes_max, settings.body_seconds)
+        bodies = BodyReader(settings.body_bytes_max, settings.body_seconds, deadlines)
         platform: routes.Platform | None = None
         actor: ActorTools | None = None
         if hosted.is_platform:
@@ -197,29 +198,28 @@ async def running(settings: Settings, admission: Admission, host: Host = stand_a
             stack.push_async_callback(runs.close)
             public_url = (settings.public_url or "").rstrip("/")
             runner = Runner(runs, serving, admission, plans, store.worker, public_url)
-            run_api = RunApi(callers, runs, runner, RunEvents(runs, store), bounds, deadlines)
+            run_api = RunApi(callers, runs, runner, RunEvents(runs, store), bodies)
             platform = routes.Platform(runner, run_api)
             actor = ActorTools(runner, runs)
         agents = Agents(serving, catalog, accounts, actor)
         stack.push_async_callback(agents.close)
         yield routes.Services(
-            exchange,
-            admission,
-            catalog,
-            accounts,
-            Generations(store, upstream),
-            callers,
-            bounds,
-            deadlines,
-            store,
-            watch.metrics,
-            agents,
-            Management(Managers(store), accounts, bounds, deadlines),
-            platform,
-            settings.metrics_token.get_secret_value() if settings.metrics_token else None,
-            frozenset(host.lower().encode() for host in settings.allowed_hosts),
-            tuple(settings.allowed_origins),
-            settings.silence_seconds,
+            relay=Relay(exchange, bodies, deadlines, settings.silence_seconds),
+            admission=admission,
+            callers=callers,
+            catalog=catalog,
+            accounts=accounts,
+            generations=Generations(store, upstream),
+            books=store,
+            metrics=watch.metrics,
+            agents=agents,
+            management=Management(Managers(store), accounts, bodies),
+            platform=platform,
+            access=routes.Access(
+                hosts=frozenset(host.lower().encode() for host in settings.allowed_hosts),
+                origins=tuple(settings.allowed_origins),
+                metrics_token=settings.metrics_token.get_secret_value() if settings.metrics_token else None,
+            ),
         )
 
 

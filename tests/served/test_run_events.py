@@ -168,7 +168,22 @@ def test_after_its_time_a_key_stands_for_another_charge(tmp_path: Path) -> None:
             # A limit of orders is none of charges.
             await store.set_limits(account.id, key.id, Limits(requests_per_minute=1, orders_at_once=1), now_us)
             caller = Caller(account, key, BUILT_IN["paying"])
-            run = Run("r", account.id, key.id, "worker", "RUNNING", "", "API", b"", 1, 128, None, "d", "s", "q", now_us)
+            run = Run(
+                id="r",
+                account_id=account.id,
+                key_id=key.id,
+                worker="worker",
+                status="RUNNING",
+                origin="API",
+                input=b"",
+                timeout_seconds=1,
+                memory_mbytes=128,
+                limit_nanos=None,
+                dataset_id="d",
+                store_id="s",
+                queue_id="q",
+                started_us=now_us,
+            )
             await runs.create_run(run)
             events = RunEvents(runs, store, now_us=lambda: now_us)
             for seconds, counted in ((0, 4), (KEY_SECONDS - 1, 4), (KEY_SECONDS + 1, 8)):

@@ -457,21 +457,20 @@ def test_old_runs_are_forgotten_with_what_they_left(tmp_path: Path) -> None:
             for name in ("old", "new", "going"):
                 await runs.create_run(
                     Run(
-                        name,
-                        account.id,
-                        key.id,
-                        "w",
-                        "RUNNING",
-                        "",
-                        "API",
-                        b"",
-                        0,
-                        128,
-                        None,
-                        f"d-{name}",
-                        f"s-{name}",
-                        "q",
-                        1,
+                        id=name,
+                        account_id=account.id,
+                        key_id=key.id,
+                        worker="w",
+                        status="RUNNING",
+                        origin="API",
+                        input=b"",
+                        timeout_seconds=0,
+                        memory_mbytes=128,
+                        limit_nanos=None,
+                        dataset_id=f"d-{name}",
+                        store_id=f"s-{name}",
+                        queue_id="q",
+                        started_us=1,
                     )
                 )
                 await runs.push(f"d-{name}", 1, b"{}")

@@ -11,7 +11,7 @@ RunStatus = Literal["READY", "RUNNING", "TIMING-OUT", "ABORTING", "SUCCEEDED", "
 """The Apify platform's words."""
 
 
-class Run(Struct, frozen=True):
+class Run(Struct, frozen=True, kw_only=True):
     """One run of the Actor that this gateway is. What it leaves stands in a dataset, a key-value store and a log."""
 
     id: str
@@ -19,7 +19,7 @@ class Run(Struct, frozen=True):
     key_id: int
     worker: str
     status: RunStatus
-    status_message: str
+    status_message: str = ""
     origin: str
     input: bytes
     timeout_seconds: int

@@ -1,7 +1,6 @@
 """Reading a request's body within bounds: of bytes, also unpacked, and of time."""
 
 import zlib
-from dataclasses import dataclass
 
 import brotli
 from starlette.types import Receive, Scope
@@ -16,55 +15,58 @@ from farebox.ports import CallerGone
 _JSON = b"application/json"
 
 
-@dataclass(frozen=True, slots=True)
-class BodyBounds:
-    """How long a request body may be, in bytes and seconds."""
-
-    bytes_max: int
-    seconds: float
-
-
 _ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
 _RAW_DEFLATE = -zlib.MAX_WBITS
 
 
-async def read_body(
-    scope: Scope,
-    receive: Receive,
-    head: RequestHead,
-    bytes_max: int,
-    seconds: float,
-    deadlines: Deadlines,
-    *,
-    any_type: bool = False,
-) -> bytes:
-    """A request's whole body, unpacked; JSON without a byte order mark.
+class BodyReader:
+    """Reads the bodies of requests: at most `bytes_max` bytes of each, also once unpacked, within `seconds`."""
 
-    Raises:
-        Refusal: 415, it is not JSON (unless `any_type`) or packed in another way than gzip, deflate or brotli; 413, it
-            is longer than `bytes_max`; 408, it took longer than `seconds`; 400, it cannot be unpacked.
-        CallerGone: it will not come.
-    """
-    if not any_type and head.media_type not in (_JSON, b"") and not head.media_type.endswith(b"+json"):
-        raise wrong_type(
-            f"content-type: send application/json, not {head.media_type[:80].decode('latin-1')!r}"
-            " (curl needs `-H 'Content-Type: application/json'`)"
-        )
-    if head.encoding not in (b"", b"identity", b"gzip", b"x-gzip", b"deflate", b"br"):
-        raise wrong_type(
-            f"content-encoding: send gzip, deflate, br or none, not {head.encoding[:80].decode('latin-1')!r}"
-        )
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value) > bytes_max:
-            raise too_large(f"The body has {int(value)} bytes; at most {bytes_max} are read")
-    unpacker = _unpacker(head.encoding, bytes_max)
-    try:
-        async with deadlines.within(seconds):
-            body = await _collect(receive, bytes_max, unpacker)
-    except TimeoutError as error:
-        raise too_slow(f"The body did not arrive within {seconds:g} s") from error
-    scope[BODY_IS_READ] = True
-    return body if any_type else without_bom(body)
+    def __init__(self, bytes_max: int, seconds: float, deadlines: Deadlines) -> None:
+        self._bytes_max = bytes_max
+        self._seconds = seconds
+        self._deadlines = deadlines
+
+    def shorter(self, bytes_max: int) -> "BodyReader":
+        """A reader of at most so many bytes, under the same deadline."""
+        return BodyReader(bytes_max, self._seconds, self._deadlines)
+
+    async def read_json(self, scope: Scope, receive: Receive, head: RequestHead) -> bytes:
+        """A body of JSON (not parsed here), unpacked and without a byte order mark.
+
+        Raises:
+            Refusal: 415, it is said to be something else than JSON; else as `read`.
+            CallerGone: as `read`.
+        """
+        if head.media_type not in (_JSON, b"") and not head.media_type.endswith(b"+json"):
+            raise wrong_type(
+                f"content-type: send application/json, not {head.media_type[:80].decode('latin-1')!r}"
+                " (curl needs `-H 'Content-Type: application/json'`)"
+            )
+        return without_bom(await self.read(scope, receive, head))
+
+    async def read(self, scope: Scope, receive: Receive, head: RequestHead) -> bytes:
+        """A body of any type, unpacked.
+
+        Raises:
+            Refusal: 415, it is packed in another way than gzip, deflate or brotli; 413, it is longer than `bytes_max`;
+                408, it took longer than `seconds`; 400, it cannot be unpacked.
+            CallerGone: the caller hung up before all of it had come.
+        """
+        if head.encoding not in (b"", b"identity", b"gzip", b"x-gzip", b"deflate", b"br"):
+            raise wrong_type(
+                f"content-encoding: send gzip, deflate, br or none, not {head.encoding[:80].decode('latin-1')!r}"
+            )
+        for name, value in scope["headers"]:
+            if name == b"content-length" and value.isdigit() and int(value) > self._bytes_max:
+                raise too_large(f"The body has {int(value)} bytes; at most {self._bytes_max} are read")
+        try:
+            async with self._deadlines.within(self._seconds):
+                body = await _collect(receive, self._bytes_max, _unpacker(head.encoding, self._bytes_max))
+        except TimeoutError as error:
+            raise too_slow(f"The body did not arrive within {self._seconds:g} s") from error
+        scope[BODY_IS_READ] = True
+        return body
 
 
 def _unpacker(encoding: bytes, bytes_max: int) -> "_Unpacker | _BrotliUnpacker | None":
@@ -95,7 +97,7 @@ async def _collect(receive: Receive, bytes_max: int, unpacker: "_Unpacker | _Bro
 
 
 class _Unpacker:
-    """Gzip, or deflate with or without its header (clients send both), never to more than a byte over the bound."""
+    """Unpacks gzip, and deflate with or without its header (clients send both), to at most a byte over the bound."""
 
     def __init__(self, bytes_max: int) -> None:
         self._room = bytes_max + 1
@@ -122,7 +124,7 @@ class _Unpacker:
 
 
 class _BrotliUnpacker:
-    """Brotli, within the same bound."""
+    """Unpacks brotli, within the same bound."""
 
     def __init__(self, bytes_max: int) -> None:
         self._room = bytes_max + 1

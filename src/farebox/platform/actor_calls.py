@@ -67,7 +67,7 @@ class ActorCalls:
         run = await own_run(self._runs, call, "Actor run")
         self._events.count_call(run)
         try:
-            asked = _decode_charge(await call.body())
+            asked = _decode_charge(await call.json())
         except UNREADABLE as error:
             raise Refusal(400, "invalid-request", f"The body is not a charge: {json_path_error(error)}") from error
         count = as_whole(asked.count)
@@ -83,7 +83,7 @@ class ActorCalls:
     async def _update(self, call: Call) -> Answered:
         run = await own_run(self._runs, call, "Actor run")
         try:
-            asked = _decode_update(await call.body())
+            asked = _decode_update(await call.json())
         except UNREADABLE as error:
             raise Refusal(400, "invalid-request", f"The body is no update: {json_path_error(error)}") from error
         check("PUT /actor-runs/{id}", {"generalAccess": asked.general_access or ""})
@@ -105,7 +105,7 @@ class ActorCalls:
 
     async def _push(self, call: Call) -> Answered:
         run = await own_run(self._runs, call, "Dataset")
-        body = (await call.body()).strip()
+        body = (await call.json()).strip()
         try:
             found = [bytes(item) for item in decode_list(body)] if body.startswith(b"[") else [body]
             for item in found:
@@ -121,6 +121,6 @@ class ActorCalls:
         if not _RECORD_KEY.fullmatch(key):
             raise Refusal(400, "invalid-record-key", f"{key[:100]!r}: letters, digits and !-_.'(), 256 at most")
         content_type = call.head.first(b"content-type").decode("latin-1") or "application/octet-stream"
-        await self._runs.put_record(run.store_id, Record(key, content_type, await call.body(any_type=True)))
+        await self._runs.put_record(run.store_id, Record(key, content_type, await call.body()))
         location = f"/v2/key-value-stores/{run.store_id}/records/{key}"
         return Answered(_CREATED, 201, [JSON, (b"location", location.encode())])

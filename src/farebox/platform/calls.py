@@ -11,9 +11,8 @@ from farebox.core.callers import Caller
 from farebox.core.errors import Refusal
 from farebox.core.headers import HeaderList, RequestHead
 from farebox.core.runs import Run
-from farebox.deadlines import Deadlines
 from farebox.http.asgi import JSON
-from farebox.http.bodies import BodyBounds, read_body
+from farebox.http.bodies import BodyReader
 from farebox.ports import Runs
 
 UNLIMITED = 999_999_999_999
@@ -50,8 +49,7 @@ class Call(Struct, frozen=True):
     head: RequestHead
     caller: Caller
     query: Mapping[str, str]
-    bounds: BodyBounds
-    deadlines: Deadlines
+    bodies: BodyReader
 
     def named(self, name: str) -> str:
         value: str = self.scope["path_params"][name]
@@ -92,12 +90,13 @@ class Call(Struct, frozen=True):
     def names(self, name: str) -> tuple[str, ...]:
         return tuple(part.strip() for part in self.query.get(name, "").split(",") if part.strip())
 
-    async def body(self, *, any_type: bool = False) -> bytes:
-        """Raises Refusal 400, 408, 413 or 415."""
-        bounds = self.bounds
-        return await read_body(
-            self.scope, self.receive, self.head, bounds.bytes_max, bounds.seconds, self.deadlines, any_type=any_type
-        )
+    async def json(self) -> bytes:
+        """The body, JSON not parsed yet. Raises as BodyReader.read_json."""
+        return await self.bodies.read_json(self.scope, self.receive, self.head)
+
+    async def body(self) -> bytes:
+        """The body, of any type. Raises as BodyReader.read."""
+        return await self.bodies.read(self.scope, self.receive, self.head)
 
 
 Handle = Callable[[Call], Awaitable[Answered | Streamed]]

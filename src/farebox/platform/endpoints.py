@@ -18,9 +18,8 @@ from farebox.core.errors import Refusal
 from farebox.core.headers import read_request_head
 from farebox.core.money import parse_usd
 from farebox.core.runs import Run, RunStatus, Which
-from farebox.deadlines import Deadlines
 from farebox.http.asgi import JSON, Endpoint, send_body, send_start, send_whole
-from farebox.http.bodies import BodyBounds
+from farebox.http.bodies import BodyReader
 from farebox.http.refusals import guarded
 from farebox.platform.actor_calls import ActorCalls
 from farebox.platform.calls import ATTACHED, PAGE_MAX, Answered, Call, Handle, Streamed, own_run
@@ -58,22 +57,13 @@ _NOT_PRINTED = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 class RunApi:
     """Every path of the run API, in one table."""
 
-    def __init__(
-        self,
-        callers: Callers,
-        runs: Runs,
-        runner: Runner,
-        events: RunEvents,
-        bounds: BodyBounds,
-        deadlines: Deadlines,
-    ) -> None:
+    def __init__(self, callers: Callers, runs: Runs, runner: Runner, events: RunEvents, bodies: BodyReader) -> None:
         self._callers = callers
         self._runs = runs
         self._actor_calls = ActorCalls(runs, events)
         self._storages = Storages(runs, runner.public_url)
         self._runner = runner
-        self._bounds = bounds
-        self._deadlines = deadlines
+        self._bodies = bodies
 
     def routes(self) -> list[tuple[str, list[str], Endpoint]]:
         """Path, methods, endpoint."""
@@ -166,7 +156,7 @@ class RunApi:
         if not head.tokens:
             raise Refusal(401, "token-not-provided", "Send a token, as `Authorization: Bearer` or `?token=`")
         caller = await self._callers.identify(head)
-        return Call(scope, receive, head, caller, query, self._bounds, self._deadlines)
+        return Call(scope, receive, head, caller, query, self._bodies)
 
     # Runs
 
@@ -186,7 +176,7 @@ class RunApi:
 
     async def _begin(self, call: Call) -> Run:
         options = self._options(call)
-        body = await call.body(any_type=True) if call.scope["method"] == "POST" else b""
+        body = await call.body() if call.scope["method"] == "POST" else b""
         return await self._runner.begin(call.caller, body, options)
 
     async def _waited(self, call: Call, run: Run, seconds: int) -> Run:

@@ -84,21 +84,20 @@ class Runner:
             raise too_many(f"{RUNS_MAX} runs are going, which is all at once", 5)
         limits = [limit for limit in (asked.limit_nanos, options.limit_nanos) if limit is not None]
         run = Run(
-            new_id(),
-            caller.account.id,
-            caller.key.id,
-            self._worker,
-            "RUNNING",
-            "",
-            options.origin,
-            body,
-            options.timeout_seconds,
-            options.memory_mbytes,
-            min(limits) if limits else None,
-            new_id(),
-            new_id(),
-            new_id(),
-            _now_us(),
+            id=new_id(),
+            account_id=caller.account.id,
+            key_id=caller.key.id,
+            worker=self._worker,
+            status="RUNNING",
+            origin=options.origin,
+            input=body,
+            timeout_seconds=options.timeout_seconds,
+            memory_mbytes=options.memory_mbytes,
+            limit_nanos=min(limits) if limits else None,
+            dataset_id=new_id(),
+            store_id=new_id(),
+            queue_id=new_id(),
+            started_us=_now_us(),
         )
         await self._runs.create_run(run)
         self._start(run, asked)

@@ -2,6 +2,8 @@
 must not wait for orders, nor orders for it longer than one transaction."""
 
 import json
+from collections.abc import Sequence
+from typing import Any
 
 from msgspec.structs import astuple
 
@@ -92,7 +94,7 @@ class SqlRuns:
     async def run(self, account_id: int, run_id: str) -> Run | None:
         given = {"account": account_id, "id": run_id}
         rows = await self._desk.rows(_RUN_NAMED, given)
-        return Run(*rows[0]) if rows else None
+        return _run_from(rows[0]) if rows else None
 
     async def runs(
         self, account_id: int, offset: int, limit: int, *, desc: bool, which: Which = ANY_RUN
@@ -104,7 +106,7 @@ class SqlRuns:
             page = {**asked, "limit": limit, "offset": offset}
             rows = self._desk.db.execute(_RUNS.format(where, order, order), page).fetchall()
             (total,) = self._desk.db.execute(_COUNT_RUNS.format(where), asked).fetchone()
-            return [Run(*row) for row in rows], total
+            return [_run_from(row) for row in rows], total
 
         return await self._desk.do(find)
 
@@ -124,7 +126,7 @@ class SqlRuns:
                 return []
             with self._desk.transaction() as db:
                 rows = db.execute(_TAKE_UP, {"worker": self._worker, "gone": json.dumps(gone)}).fetchall()
-            return [Run(*row) for row in rows]
+            return [_run_from(row) for row in rows]
 
         return await self._desk.do(take)
 
@@ -208,6 +210,11 @@ class SqlRuns:
     async def key_of_id(self, key_id: int) -> tuple[Account, Key] | None:
         rows = await self._desk.rows(sql.KEY_OF_ID, (key_id,))
         return sql.account_and_key_from(rows[0]) if rows else None
+
+
+def _run_from(row: Sequence[Any]) -> Run:
+    """A run from its columns, which are its fields in order."""
+    return Run(**dict(zip(Run.__struct_fields__, row, strict=True)))
 
 
 def _where(account_id: int, which: Which) -> tuple[str, dict[str, int | str]]:

@@ -31,9 +31,8 @@ from farebox.core.errors import Refusal, conflict, forbidden, invalid, unknown
 from farebox.core.headers import HeaderList, read_request_head
 from farebox.core.money import format_usd
 from farebox.core.reading import is_null
-from farebox.deadlines import Deadlines
 from farebox.http.asgi import JSON, Endpoint, send_whole
-from farebox.http.bodies import BodyBounds, read_body
+from farebox.http.bodies import BodyReader
 from farebox.http.refusals import guarded
 from farebox.identity.managers import Managers
 from farebox.ports import NameTaken
@@ -84,11 +83,10 @@ Served = tuple[str, list[str], Endpoint]
 class Management:
     """The endpoints."""
 
-    def __init__(self, managers: Managers, accounts: Accounts, bounds: BodyBounds, deadlines: Deadlines) -> None:
+    def __init__(self, managers: Managers, accounts: Accounts, bodies: BodyReader) -> None:
         self._managers = managers
         self._accounts = accounts
-        self._seconds = bounds.seconds
-        self._deadlines = deadlines
+        self._bodies = bodies.shorter(BODY_BYTES_MAX)
 
     def routes(self) -> list[Served]:
         """Paths below each base."""
@@ -114,8 +112,7 @@ class Management:
             manager = await self._managers.identify(head)
             fields: Fields = {}
             if scope["method"] in ("POST", "PATCH"):
-                body = await read_body(scope, receive, head, BODY_BYTES_MAX, self._seconds, self._deadlines)
-                fields = fields_of(body)
+                fields = fields_of(await self._bodies.read_json(scope, receive, head))
             try:
                 status, answer, *headers = await do(Request(scope, manager, fields))
             except NotFound as error:

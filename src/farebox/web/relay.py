@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
@@ -15,43 +16,46 @@ from farebox.crash import crash_point
 from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange, Request
 from farebox.http.asgi import JSON, Endpoint, send_body, send_whole, wait_until_gone
-from farebox.http.bodies import BodyBounds, read_body
+from farebox.http.bodies import BodyReader
 from farebox.http.refusals import guarded, refusal_of
 from farebox.web.waiting import WaitingCaller
 
 STOPPED_RETRY_SECONDS = 1
 
 
-def relay(
-    exchange: Exchange, path: str, wire: Format, bounds: BodyBounds, deadlines: Deadlines, silence_seconds: float
-) -> Endpoint:
-    """The endpoint that serves orders in one format; `path` is the upstream's. `silence_seconds`: see WaitingCaller."""
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """Orders over HTTP. `silence_seconds`: see WaitingCaller."""
 
-    async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
-        head = read_request_head(scope["headers"])
+    exchange: Exchange
+    bodies: BodyReader
+    deadlines: Deadlines
+    silence_seconds: float
 
-        async def body() -> bytes:
-            return await read_body(scope, receive, head, bounds.bytes_max, bounds.seconds, deadlines)
+    def endpoint(self, path: str, wire: Format) -> Endpoint:
+        """The endpoint that serves orders in one format; `path` is the upstream's."""
+        exchange, read_json = self.exchange, self.bodies.read_json
+        deadlines, silence_seconds = self.deadlines, self.silence_seconds
 
-        waiting = WaitingCaller(receive, send, deadlines, silence_seconds)
-        request = Request(path, wire, head, body, waiting=waiting)
-        try:
-            await _serve(exchange, request, waiting, scope, receive, send)
-        except Exception as error:
-            if waiting.is_relayed_to or not waiting.has_begun:
-                raise
-            # 200 is said already: what is said now, no client repeats.
-            await waiting.end(_in_band(refusal_of(error), wire, waiting, head.client))
-        finally:
-            waiting.close()
-        crash_point("send:after")
+        async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+            head = read_request_head(scope["headers"])
+            waiting = WaitingCaller(receive, send, deadlines, silence_seconds)
+            request = Request(path, wire, head, lambda: read_json(scope, receive, head), waiting=waiting)
+            try:
+                await _serve(exchange, request, waiting, receive, send)
+            except Exception as error:
+                if waiting.is_relayed_to or not waiting.has_begun:
+                    raise
+                # The caller has had its 200, so that no client repeats the order for what it is told now.
+                await waiting.end(_in_band(refusal_of(error), wire, waiting, head.client))
+            finally:
+                waiting.close()
+            crash_point("send:after")
 
-    return guarded(endpoint, wire)
+        return guarded(endpoint, wire)
 
 
-async def _serve(
-    exchange: Exchange, request: Request, waiting: WaitingCaller, scope: Scope, receive: Receive, send: Send
-) -> None:
+async def _serve(exchange: Exchange, request: Request, waiting: WaitingCaller, receive: Receive, send: Send) -> None:
     """Answer an order. What is raised is still to be told to the caller, unless it `is_relayed_to`."""
     try:
         async with exchange.open(request) as answer:

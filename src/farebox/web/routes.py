@@ -18,11 +18,8 @@ from farebox.admission import Admission
 from farebox.catalog import Catalog
 from farebox.core.errors import Refusal, invalid, unknown, wrong_method
 from farebox.core.formats.table import BASES, FORMATS, format_at
-from farebox.deadlines import Deadlines
-from farebox.exchange import Exchange
 from farebox.generations import Generations
 from farebox.http.asgi import Endpoint, send_json
-from farebox.http.bodies import BodyBounds
 from farebox.http.refusals import RefusalResponse, guarded, refuse
 from farebox.platform.documents import ERRORS
 from farebox.platform.endpoints import RunApi
@@ -34,7 +31,7 @@ from farebox.web.management import Management
 from farebox.web.mcp.endpoint import Agents
 from farebox.web.metrics import metrics
 from farebox.web.origins import shared_with
-from farebox.web.relay import relay
+from farebox.web.relay import Relay
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,26 +43,31 @@ class Platform:
 
 
 @dataclass(frozen=True, slots=True)
+class Access:
+    """Whom the operator lets in: the hosts that this gateway is asked under (lower case; any where there are none), the
+    origins of pages in browsers (`*` for all), and who has the token for metrics."""
+
+    hosts: frozenset[bytes]
+    origins: tuple[str, ...]
+    metrics_token: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """What the endpoints are made of."""
 
-    exchange: Exchange
+    relay: Relay
     admission: Admission
+    callers: Callers
     catalog: Catalog
     accounts: Accounts
     generations: Generations
-    callers: Callers
-    bounds: BodyBounds
-    deadlines: Deadlines
     books: Books
     metrics: Metrics
     agents: Agents
     management: Management
     platform: Platform | None
-    metrics_token: str | None
-    hosts: frozenset[bytes]
-    origins: tuple[str, ...]
-    silence_seconds: float
+    access: Access
 
 
 def app(services: Services) -> ASGIApp:
@@ -80,7 +82,8 @@ def app(services: Services) -> ASGIApp:
         return (order or free)(scope, receive, send)
 
     callers_own = frozenset(path.split("/")[1] for path in (*FORMATS, *lists))
-    shared = shared_with(services.origins, callers_own, serve) if services.origins else serve
+    access = services.access
+    shared = shared_with(access.origins, callers_own, serve) if access.origins else serve
 
     def dispatch(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         raw_path = scope["raw_path"]
@@ -89,7 +92,7 @@ def app(services: Services) -> ASGIApp:
             return refuse(scope, receive, send, _nothing_at(raw_path.decode("latin-1")))
         if scope["path"] not in orders:
             scope["path"] = tidy(scope["path"])
-        if services.hosts and scope["path"] not in _PROBES and _host_of(scope) not in services.hosts:
+        if access.hosts and scope["path"] not in _PROBES and _host_of(scope) not in access.hosts:
             refusal = invalid("host: this gateway is not known under that name")
             return refuse(scope, receive, send, refusal, format_at(scope["path"]))
         return shared(scope, receive, send)
@@ -99,10 +102,7 @@ def app(services: Services) -> ASGIApp:
 
 def _orders(services: Services) -> dict[str, Endpoint]:
     """The billable endpoints, by their path under a base."""
-    return {
-        path: relay(services.exchange, path, wire, services.bounds, services.deadlines, services.silence_seconds)
-        for path, wire in FORMATS.items()
-    }
+    return {path: services.relay.endpoint(path, wire) for path, wire in FORMATS.items()}
 
 
 def _lists(services: Services) -> dict[str, Endpoint]:
@@ -142,7 +142,9 @@ def _free(services: Services, orders: Mapping[str, Endpoint], lists: Mapping[str
             Route("/", agents, methods=["POST", "GET", "DELETE"]),
             Route("/mcp", agents, methods=["POST", "GET", "DELETE"]),
             *(Route(path, each, methods=methods) for path, methods, each in (*managed, *run_api)),
-            Route("/metrics", metrics(services.books, services.metrics, services.metrics_token), methods=["GET"]),
+            Route(
+                "/metrics", metrics(services.books, services.metrics, services.access.metrics_token), methods=["GET"]
+            ),
             Route("/readyz", guarded(_readyz(services.catalog, services.admission, services.books)), methods=["GET"]),
         ],
         exception_handlers={HTTPException: _refuse_path},
