@@ -2,7 +2,6 @@
 own."""
 
 import secrets
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -10,6 +9,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
+from farebox import clock
 from farebox.core.allowances import NO_LIMITS, PERIODS, Allowance, Given, Limits, Period, began_us, changed, owner_of
 from farebox.core.books import LAST_US, Activity, Balance, Done, HoldRow, NoSuchRow, OtherTopUp, TopUp, Transfer
 from farebox.core.callers import Account, Key, ManagementKey, PublishedPlans
@@ -93,7 +93,7 @@ class Accounts:
             )
         if plan not in self._plans:
             raise NotFound(f"there is no plan `{plan}`; there are {', '.join(sorted(self._plans))}")
-        account = await self._store.create_account(name, plan, limit_nanos, _now_us())
+        account = await self._store.create_account(name, plan, limit_nanos, clock.now_us())
         if paid_in_nanos:
             await self._pay_in(account, paid_in_nanos, None, None)
         return account
@@ -136,11 +136,11 @@ class Accounts:
     async def create_key(self, name: str, label: str, expires_us: int | None = None) -> tuple[str, Account, Key]:
         """A new key of an account, and its records. The key itself is kept nowhere. Raises NotFound, BadTerms."""
         _check_label(label)
-        if expires_us is not None and expires_us <= _now_us():
+        if expires_us is not None and expires_us <= clock.now_us():
             raise BadTerms("a key's expiry lies in the future")
         account = await self.find(name)
         key = new_key()
-        row = await self._store.create_key(account.id, label, digest(key), hint(key), _now_us())
+        row = await self._store.create_key(account.id, label, digest(key), hint(key), clock.now_us())
         if expires_us is not None:
             row = replace(row, expires_us=expires_us)
             await self._store.change_key(row)
@@ -165,7 +165,7 @@ class Accounts:
         """Revoke a key for good. Raises NotFound."""
         account, row = await self.find_key(key)
         if row.revoked_us is None or row.disabled:
-            row = replace(row, revoked_us=row.revoked_us or _now_us(), disabled=False)
+            row = replace(row, revoked_us=row.revoked_us or clock.now_us(), disabled=False)
             await self._store.change_key(row)
         return account, row
 
@@ -180,8 +180,8 @@ class Accounts:
             _check_label(label)
             row = replace(row, label=label)
         if disabled is not None:
-            row = replace(row, disabled=disabled, revoked_us=(row.revoked_us or _now_us()) if disabled else None)
-        row = replace(row, updated_us=_now_us())
+            row = replace(row, disabled=disabled, revoked_us=(row.revoked_us or clock.now_us()) if disabled else None)
+        row = replace(row, updated_us=clock.now_us())
         await self._store.change_key(row)
         return account, row
 
@@ -193,7 +193,7 @@ class Accounts:
         before = account.limits if key is None else key.limits
         limits = _changed(before, given)
         if given:
-            await self._store.set_limits(account.id, None if key is None else key.id, limits, _now_us())
+            await self._store.set_limits(account.id, None if key is None else key.id, limits, clock.now_us())
         return limits
 
     def check_limits(self, given: Given) -> None:
@@ -212,7 +212,7 @@ class Accounts:
         account = None if name is None else await self.find(name)
         key = new_key(MANAGEMENT_PREFIX)
         row = await self._store.create_management_key(
-            label, digest(key), hint(key), account.id if account else None, _now_us()
+            label, digest(key), hint(key), account.id if account else None, clock.now_us()
         )
         return key, row
 
@@ -228,7 +228,7 @@ class Accounts:
         ]
         if len(named) != 1:
             raise NotFound("there is no such management key; `farebox management-key list` shows them")
-        await self._store.revoke_management_key(named[0].id, _now_us())
+        await self._store.revoke_management_key(named[0].id, clock.now_us())
         return next(each for each in await self.management_keys() if each.id == named[0].id)
 
     # Plans
@@ -239,7 +239,7 @@ class Accounts:
         before = await self._store.published_plans()
         known = {plan.name: plan for plan in before.plans} if before else {}
         if (other := difference(known, self._plans)) or before is None:
-            await self._store.publish_plans(PublishedPlans(tuple(self._plans.values()), by, _now_us()))
+            await self._store.publish_plans(PublishedPlans(tuple(self._plans.values()), by, clock.now_us()))
         return (before, other) if before is not None and other else None
 
     # What was spent
@@ -255,14 +255,14 @@ class Accounts:
         return await self._store.balance(account.id)
 
     async def spending(self, account: Account, key: Key | None = None) -> Spending:
-        now_us = _now_us()
+        now_us = clock.now_us()
         key_id = key.id if key else None
         spent = {each: await self._store.usage_nanos(account.id, key_id, began_us(each, now_us)) for each in PERIODS}
         return Spending(**spent)
 
     async def spending_by_key(self, account: Account) -> dict[int, Spending]:
         """What the keys of an account have spent, those that have spent anything."""
-        now_us = _now_us()
+        now_us = clock.now_us()
         spent: dict[Period, dict[int, tuple[int, int]]] = {
             each: await self._store.usage_by_key(account.id, began_us(each, now_us)) for each in PERIODS
         }
@@ -278,7 +278,7 @@ class Accounts:
         )
 
     async def _pay_in(self, account: Account, amount_nanos: int, key: str | None, note: str | None) -> bool:
-        now_us = _now_us()
+        now_us = clock.now_us()
         name = f"{now_us:014x}{secrets.token_hex(6)}" if key is None else f"top-up-{sha256(key.encode()).hexdigest()}"
         outcome = await self._store.carry_out(TopUp(name, account.id, amount_nanos, now_us, note))
         match outcome:
@@ -312,7 +312,3 @@ def _digest_of(key: str) -> bytes:
         return bytes.fromhex(key) if len(key) == 64 else digest(key)
     except ValueError:
         return digest(key)
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000

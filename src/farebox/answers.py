@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from decimal import Decimal
@@ -11,6 +10,7 @@ from time import monotonic
 import msgspec
 from msgspec import Struct
 
+from farebox import clock
 from farebox.core.books import KEY_LIFE_US, Fare, HoldRow, KeptAnswer, Settled
 from farebox.core.errors import Refusal, cost_unknown, error_type_of
 from farebox.core.headers import HeaderList
@@ -352,5 +352,5 @@ async def forget_old_answers(ledger: Ledger) -> None:
     """Drop what was kept under idempotency keys that have had their day, now and every hour. Runs until cancelled."""
     while True:
         with suppress(BooksUnavailable):  # the next round finds them too
-            await ledger.forget_answers(time.time_ns() // 1000 - KEY_LIFE_US)
+            await ledger.forget_answers(clock.now_us() - KEY_LIFE_US)
         await asyncio.sleep(FORGET_SECONDS)

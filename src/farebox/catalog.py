@@ -14,6 +14,7 @@ from contextlib import suppress
 
 from msgspec import Raw, Struct
 
+from farebox import clock
 from farebox.core.errors import Refusal, invalid, unknown, unreachable
 from farebox.core.listing import Listed, read_listed
 from farebox.core.pricing import KeptPrices, PriceList
@@ -79,7 +80,7 @@ class Catalog:
         max_age_seconds: float,
         now: Callable[[], float] = time.monotonic,
         shared: Shared | None = None,
-        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        now_us: Callable[[], int] = clock.now_us,
     ) -> None:
         self._shared = shared
         self._now_us = now_us

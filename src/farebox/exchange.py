@@ -5,7 +5,6 @@ settles, and what was settled is durable when the block has been left.
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from os import urandom
@@ -13,6 +12,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from farebox import clock
 from farebox.admission import Admission
 from farebox.answers import Answer, RepeatedAnswer, Streaming, cap_header
 from farebox.core.allowances import Exceeded
@@ -113,7 +113,7 @@ class Exchange:
         charges: Charges | None = None,
         late: LateSettlements | None = None,
         telemetry: Telemetry | None = None,
-        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        now_us: Callable[[], int] = clock.now_us,
     ) -> None:
         self._callers = callers
         self._prices = prices

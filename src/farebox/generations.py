@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from decimal import Decimal
 
 from msgspec import Raw
 
+from farebox import clock
 from farebox.core.books import HoldRow, Transfer
 from farebox.core.callers import Account
 from farebox.core.errors import Refusal, broken, unknown, unreachable
@@ -123,7 +123,7 @@ def _joined(hold: HoldRow, end: Transfer | None, upstream: Mapping[str, Raw]) ->
     own: dict[str, object] = {
         "id": hold.generation_id,
         "model": hold.served_model or hold.model,
-        "created_at": datetime.fromtimestamp(hold.created_us / 1_000_000, UTC).isoformat().replace("+00:00", "Z"),
+        "created_at": clock.iso(hold.created_us, "auto"),
         "streamed": hold.streamed,
         "tokens_prompt": hold.prompt_tokens,
         "tokens_completion": hold.answer_tokens,

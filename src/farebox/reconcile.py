@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from farebox import clock
 from farebox.core.books import AskLater, HoldRow, NoSuchRow, Outcome, Settle
 from farebox.core.questions import ASKS_MIN, next_ask_us
 from farebox.core.upstream import AskedTooOften, Failed, NotYet, Recorded
@@ -41,7 +42,7 @@ class Reconciler:
         ledger: Ledger,
         upstream: Upstream,
         give_up_seconds: float,
-        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        now_us: Callable[[], int] = clock.now_us,
         settled: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._ledger = ledger
@@ -151,6 +152,6 @@ async def decide(ledger: Ledger, books: Books, hold_id: str, verdict: Cost | Not
     found = await books.hold(hold_id)
     if found is None or found.state != "open":
         raise NotOpen(f"there is no hold {hold_id}" if found is None else f"the hold {hold_id} is {found.state}")
-    outcome = await ledger.carry_out(Settle(hold_id, verdict, time.time_ns() // 1000, decision=reason))
+    outcome = await ledger.carry_out(Settle(hold_id, verdict, clock.now_us(), decision=reason))
     assert not isinstance(outcome, NoSuchRow), outcome
     return outcome

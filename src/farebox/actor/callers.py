@@ -4,13 +4,13 @@ Of a token only its digest is kept. Whose it is, is asked of the platform once i
 """
 
 import asyncio
-import time
 from collections.abc import Callable
 from hashlib import sha256
 from time import monotonic
 
 from msgspec import Struct
 
+from farebox import clock
 from farebox.core.books import Outside
 from farebox.core.callers import Account, Caller, Key, User
 from farebox.core.errors import forbidden, too_many, unauthenticated
@@ -209,13 +209,10 @@ class PlatformCallers:
             account = await self._directory.find_account(name)
             if account is None:
                 limit_nanos = None if self._terms.is_shared else self._terms.limit_nanos
-                account = await self._directory.create_account(name, self._terms.paying.name, limit_nanos, _now_us())
+                plan = self._terms.paying.name
+                account = await self._directory.create_account(name, plan, limit_nanos, clock.now_us())
             found = await self._directory.find_key(key_digest)
             if found is not None:
                 return found
             label = "a token of the platform"
-            return account, await self._directory.create_key(account.id, label, key_digest, "", _now_us())
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000
+            return account, await self._directory.create_key(account.id, label, key_digest, "", clock.now_us())

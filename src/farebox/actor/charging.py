@@ -7,13 +7,13 @@ asked; what cannot be asked is flagged, never told twice.
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from decimal import Decimal
 from time import monotonic
 from typing import Protocol, TypeVar
 
+from farebox import clock
 from farebox.core.books import NoSuchRow, Outside, PlaceHold, Settle
 from farebox.core.charges import ASK_US, WINDOW_US, Carried, CarriedOrder, Charge
 from farebox.core.usage import Cost, Unknown
@@ -48,7 +48,7 @@ class Charging:
         outbox: Outbox,
         biller: Biller,
         counted_before: int = 0,
-        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        now_us: Callable[[], int] = clock.now_us,
         sum_seconds: float = SUM_SECONDS,
         retry_seconds: float = RETRY_FIRST_SECONDS,
     ) -> None:

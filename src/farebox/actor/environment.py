@@ -4,7 +4,6 @@ Names and meanings: Apify's documentation of an Actor's environment; several hav
 """
 
 from collections.abc import Mapping
-from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from farebox import clock
 from farebox.actor.event_prices import EventPrices, read_event_prices
 from farebox.core.money import parse_usd
-from farebox.core.reading import UNREADABLE
+from farebox.core.reading import UNREADABLE, read_whole
 
 EVENT = "openrouter-api-usage"
 """What callers are charged: one for each $0.00001 of the upstream's cost."""
@@ -99,15 +99,16 @@ def read_environment(variables: Mapping[str, str]) -> ActorEnvironment:
 def _port(text: str | None) -> int:
     if text is None:
         return PORT
-    if not text.isascii() or not text.isdigit() or int(text) > 65_535:
+    port = read_whole(text, 0, 65_535)
+    if port is None:
         raise BadEnvironment(f"ACTOR_WEB_SERVER_PORT: a port, not {text!r}")
-    return int(text)
+    return port
 
 
 def _moment(text: str | None) -> float | None:
     """Seconds since 1970. One that cannot be read is none: the platform keeps the time anyway."""
     try:
-        return None if text is None else datetime.fromisoformat(text).timestamp()
+        return None if text is None else clock.read_iso(text) / 1_000_000
     except ValueError:
         return None
 

@@ -1,11 +1,12 @@
 """What an Actor's server has around the gateway: the readiness probe, a page at its root, a token in the query."""
 
 from html import escape
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from farebox.http.asgi import send_whole
+from farebox.http.queries import query_pairs
 
 PROBE = b"x-apify-container-server-readiness-probe"
 _BEARER = b"x-apify-authorization"
@@ -39,7 +40,7 @@ def _with_token(scope: Scope) -> Scope:
     names = {name for name, _ in scope["headers"]}
     if b"token=" not in query and _BEARER not in names:
         return scope
-    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    pairs = query_pairs(scope)
     tokens = [f"Bearer {value}".encode() for name, value in pairs if name == "token" and value]
     tokens += [value for name, value in scope["headers"] if name == _BEARER]
     rest = urlencode([(name, value) for name, value in pairs if name != "token"]).encode()

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
+from farebox import clock
 from farebox.accounts import Accounts
-from farebox.cli.session import AsJson, DatabaseUrl, fail, moment, print_json, print_table, us_of, with_books
+from farebox.cli.session import AsJson, DatabaseUrl, fail, moment, print_json, print_table, with_books
 from farebox.core.books import Balance
 from farebox.core.callers import Account, Key, ManagementKey
 from farebox.core.money import format_usd, parse_usd
@@ -119,7 +120,7 @@ def create_key(
     as_json: AsJson = False,
 ) -> None:
     """Make a key and show it, this once: only its hash is kept."""
-    expires_us = None if expires is None else us_of(expires)
+    expires_us = None if expires is None else clock.us_of(expires)
     key, account, row = with_books(database_url, lambda _, accounts: accounts.create_key(name, label, expires_us))
     if as_json:
         print_json({"key": key, **_described(account, row)})

@@ -1,15 +1,15 @@
 """`farebox statement`, `farebox reconcile`, `farebox audit`."""
 
-import time
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
 import typer
 
+from farebox import clock
 from farebox.accounts import Accounts, Statement
 from farebox.cli.accounts import Name
-from farebox.cli.session import AsJson, DatabaseUrl, fail, moment, print_json, print_table, us_of, with_books
+from farebox.cli.session import AsJson, DatabaseUrl, fail, moment, print_json, print_table, with_books
 from farebox.core.allowances import DAY_US, date_of, day_of
 from farebox.core.audit import Audit
 from farebox.core.audit import audit as run_audit
@@ -28,7 +28,8 @@ def statement(
 ) -> None:
     """Show what an account paid in, each order and its fare to the last event, and where the account stands now; of all
     time, or of some."""
-    since_us, until_us = (0 if since is None else us_of(since)), (LAST_US if until is None else us_of(until))
+    since_us = 0 if since is None else clock.us_of(since)
+    until_us = LAST_US if until is None else clock.us_of(until)
     found = with_books(database_url, lambda _, accounts: accounts.statement(name, since_us, until_us))
     lines = _lines(found)
     spent = sum(t.amount_nanos for t in found.transfers if t.is_fare)
@@ -100,7 +101,7 @@ def activity(
     as_json: AsJson = False,
 ) -> None:
     """Show what was ordered and charged by day and model, the latest day first."""
-    now_us = time.time_ns() // 1000
+    now_us = clock.now_us()
 
     async def work(_: SqlStore, accounts: Accounts) -> list[Activity]:
         account = None if name is None else await accounts.find(name)

@@ -1,11 +1,11 @@
 """`farebox account limit`, `farebox key limit`: what an account or a key may use, and how much of it is used."""
 
-import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 import typer
 
+from farebox import clock
 from farebox.accounts import Accounts
 from farebox.cli.accounts import KeyNamed, Name
 from farebox.cli.session import AsJson, DatabaseUrl, fail, print_json, print_table, with_books
@@ -48,7 +48,7 @@ def _limit(find: Find, limits: list[str], database_url: str | None, *, as_json: 
         set_to = await accounts.limit(account, key, given)
         allowance = await accounts.allowance(key or account)
         shown: dict[str, object] = {"account": account.name, **({"key": key.hint} if key else {})}
-        return {**shown, "limits": described(set_to), "used": used(allowance, time.time_ns() // 1000)}
+        return {**shown, "limits": described(set_to), "used": used(allowance, clock.now_us())}
 
     found = with_books(database_url, work)
     if as_json:

@@ -4,11 +4,11 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 
+from farebox import clock
 from farebox.accounts import Accounts, BadTerms, NotFound, OtherTopUpBefore
 from farebox.app import open_store
 from farebox.ports import BooksUnavailable, NameTaken
@@ -76,13 +76,6 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def us_of(at: datetime) -> int:
-    """A moment in UTC in microseconds since 1970."""
-    return int(at.replace(tzinfo=UTC).timestamp()) * 1_000_000
-
-
 def moment(us: int | None) -> str | None:
     """Microseconds since 1970 as ISO 8601 in UTC, to the millisecond."""
-    if us is None:
-        return None
-    return datetime.fromtimestamp(us / 1_000_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return None if us is None else clock.iso(us)

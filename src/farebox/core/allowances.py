@@ -13,6 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from farebox.core.money import format_usd, parse_usd
+from farebox.core.reading import read_whole
 
 DAY_US = 24 * 3600 * 1_000_000
 SECOND_US = 1_000_000
@@ -120,9 +121,10 @@ def used(allowance: "Allowance | None", now_us: int) -> dict[str, str | int]:
 
 
 def _count(name: str, value: str) -> int:
-    if not (value.isascii() and value.isdigit()) or not 1 <= int(value[:20]) <= COUNT_MAX:
+    count = read_whole(value, 1, COUNT_MAX)
+    if count is None:
         raise ValueError(f"{name}: {value[:50]!r} is no limit; write a whole number from 1 to {COUNT_MAX}")
-    return int(value)
+    return count
 
 
 def _amount(name: str, value: str) -> int:

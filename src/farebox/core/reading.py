@@ -28,6 +28,17 @@ def as_whole(number: Number) -> int | None:
     return None if number % 1 else int(number)
 
 
+_DIGITS_MAX = 20
+
+
+def read_whole(text: str, least: int, most: int) -> int | None:
+    """The whole number from `least` to `most` that a text of ASCII digits is; None for any other text."""
+    if not (text.isascii() and text.isdigit()) or len(text) > _DIGITS_MAX:
+        return None
+    number = int(text)
+    return number if least <= number <= most else None
+
+
 _BOM = b"\xef\xbb\xbf"
 
 

@@ -6,9 +6,9 @@ looked up by equality: how long a look-up takes says something about the digest 
 
 import logging
 import secrets
-import time
 from collections.abc import Callable, Iterator, Mapping
 
+from farebox import clock
 from farebox.core.callers import Caller, PublishedPlans
 from farebox.core.errors import unauthenticated
 from farebox.core.headers import RequestHead
@@ -59,9 +59,7 @@ class PlansInForce(Mapping[str, Plan]):
 class KeyCallers:
     """Callers by their keys, remembered until any process changes an account, a key, their limits or the plans."""
 
-    def __init__(
-        self, directory: Directory, plans: PlansInForce, now_us: Callable[[], int] = lambda: time.time_ns() // 1000
-    ) -> None:
+    def __init__(self, directory: Directory, plans: PlansInForce, now_us: Callable[[], int] = clock.now_us) -> None:
         self._directory = directory
         self._plans = plans
         self._now_us = now_us

@@ -1,15 +1,16 @@
 """A request to the run API, its caller known, and its answer."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from datetime import UTC, datetime, timedelta
 
 import msgspec
 from msgspec import Struct
 from starlette.types import Receive, Scope
 
+from farebox import clock
 from farebox.core.callers import Caller
 from farebox.core.errors import Refusal
 from farebox.core.headers import HeaderList, RequestHead
+from farebox.core.reading import read_whole
 from farebox.core.runs import Run
 from farebox.http.asgi import JSON
 from farebox.http.bodies import BodyReader
@@ -38,7 +39,6 @@ class Streamed(Struct, frozen=True):
 
 
 _FLAGS = {"": False, "0": False, "false": False, "1": True, "true": True}
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Call(Struct, frozen=True):
@@ -60,9 +60,10 @@ class Call(Struct, frozen=True):
         text = self.query.get(name, "")
         if not text:
             return default
-        if not text.isascii() or not text.isdigit() or not least <= int(text[:20]) <= most:
+        number = read_whole(text, least, most)
+        if number is None:
             raise Refusal(400, "invalid-value", f"{name}: a whole number from {least} to {most}, not {text[:50]!r}")
-        return int(text)
+        return number
 
     def limit(self, most: int = UNLIMITED) -> int:
         """How many are asked for: none said, or a 0, is as many as there may be. Raises Refusal 400."""
@@ -81,11 +82,10 @@ class Call(Struct, frozen=True):
         if not text:
             return None
         try:
-            at = datetime.fromisoformat(text)
+            return clock.read_iso(text)
         except ValueError as error:
             message = f"{name}: write it like 2026-08-24T12:00:00.000Z, not {text[:50]!r}"
             raise Refusal(400, "invalid-value", message) from error
-        return ((at if at.tzinfo else at.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1)
 
     def names(self, name: str) -> tuple[str, ...]:
         return tuple(part.strip() for part in self.query.get(name, "").split(",") if part.strip())

@@ -3,10 +3,10 @@
 A charge is a fare of the run's account: so many events, at the price of its plan.
 """
 
-import time
 from collections.abc import Callable
 from os import urandom
 
+from farebox import clock
 from farebox.core.books import NoSuchRow, NotCovered, PlaceHold, Settle
 from farebox.core.callers import Caller
 from farebox.core.errors import Refusal, unaffordable
@@ -29,7 +29,7 @@ CALLS_PER_SECOND = 60
 class RunEvents:
     """Charges runs."""
 
-    def __init__(self, runs: Runs, ledger: Ledger, now_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
+    def __init__(self, runs: Runs, ledger: Ledger, now_us: Callable[[], int] = clock.now_us) -> None:
         self._runs = runs
         self._ledger = ledger
         self._now_us = now_us

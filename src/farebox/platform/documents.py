@@ -1,14 +1,12 @@
 """The Apify platform's objects, as its clients insist on them, and its errors."""
 
-import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from starlette.types import Scope
 
-from farebox import __version__
+from farebox import __version__, clock
 from farebox.core.callers import Account, Caller
 from farebox.core.errors import Refusal
 from farebox.core.money import format_usd
@@ -56,11 +54,6 @@ def enveloped(value: object) -> bytes:
     return msgspec.json.encode({"data": value})
 
 
-def iso(us: int) -> str:
-    """Microseconds since 1970, to the millisecond."""
-    return datetime.fromtimestamp(us / 1_000_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 _CREATED = "2026-01-01T00:00:00.000Z"
 
 
@@ -73,15 +66,15 @@ def origin_of(scope: Scope) -> str:
 
 def run_object(run: Run, charged: Mapping[str, int] | None = None) -> dict[str, Any]:
     """All that version 3 of the Python client demands, and what others read. `charged`: its events."""
-    ended_us = run.finished_us if run.finished_us is not None else time.time_ns() // 1000
+    ended_us = run.finished_us if run.finished_us is not None else clock.now_us()
     seconds = max(0, ended_us - run.started_us) / 1_000_000
     return {
         "id": run.id,
         "actId": ACTOR_ID,
         "userId": user_id(run.account_id),
         "actorTaskId": None,
-        "startedAt": iso(run.started_us),
-        "finishedAt": None if run.finished_us is None else iso(run.finished_us),
+        "startedAt": clock.iso(run.started_us),
+        "finishedAt": None if run.finished_us is None else clock.iso(run.finished_us),
         "status": run.status,
         "statusMessage": run.status_message or None,
         "isStatusMessageTerminal": run.is_finished,
@@ -142,14 +135,14 @@ PRICING = {
 
 def storage_object(run: Run, storage_id: str) -> dict[str, Any]:
     """What a dataset, a key-value store and a request queue have in common."""
-    moment = iso(run.finished_us or run.started_us)
+    moment = clock.iso(run.finished_us or run.started_us)
     return {
         "id": storage_id,
         "name": None,
         "userId": user_id(run.account_id),
         "actId": ACTOR_ID,
         "actRunId": run.id,
-        "createdAt": iso(run.started_us),
+        "createdAt": clock.iso(run.started_us),
         "modifiedAt": moment,
         "accessedAt": moment,
         "generalAccess": "RESTRICTED",
@@ -226,5 +219,5 @@ def user_object(caller: Caller) -> dict[str, Any]:
         },
         "effectivePlatformFeatures": {},
         "isPaying": is_paying,
-        "createdAt": iso(caller.account.created_us),
+        "createdAt": clock.iso(caller.account.created_us),
     }

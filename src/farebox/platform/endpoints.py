@@ -9,17 +9,18 @@ import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import get_args
-from urllib.parse import parse_qsl
 
 from msgspec.structs import replace
 from starlette.types import Receive, Scope, Send
 
+from farebox import clock
 from farebox.core.errors import Refusal
 from farebox.core.headers import read_request_head
 from farebox.core.money import parse_usd
 from farebox.core.runs import Run, RunStatus, Which
 from farebox.http.asgi import JSON, Endpoint, send_body, send_start, send_whole
 from farebox.http.bodies import BodyReader
+from farebox.http.queries import query_pairs
 from farebox.http.refusals import guarded
 from farebox.platform.actor_calls import ActorCalls
 from farebox.platform.calls import ATTACHED, PAGE_MAX, Answered, Call, Handle, Streamed, own_run
@@ -31,7 +32,6 @@ from farebox.platform.documents import (
     actor_object,
     build_object,
     enveloped,
-    iso,
     origin_of,
     run_object,
     user_id,
@@ -147,7 +147,7 @@ class RunApi:
     async def _call(self, scope: Scope, receive: Receive) -> Call:
         """Raises Refusal 401. Here alone a token may stand in the query: these clients send it so."""
         query: dict[str, str] = {}
-        for name, value in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True):
+        for name, value in query_pairs(scope):
             # A list is written with commas, or name by name.
             query[name] = f"{query[name]},{value}" if name in query else value
         head = read_request_head(scope["headers"])
@@ -233,7 +233,7 @@ class RunApi:
         after = 0
         while True:
             lines = await self._runs.lines(run.id, after)
-            text = "".join(f"{iso(line.created_us)} {line.text}\n" for line in lines)
+            text = "".join(f"{clock.iso(line.created_us)} {line.text}\n" for line in lines)
             if lines:
                 after = lines[-1].number
                 yield (text if is_raw else _NOT_PRINTED.sub("", text)).encode()

@@ -14,6 +14,7 @@ from contextlib import suppress
 
 import msgspec
 
+from farebox import clock
 from farebox.admission import Admission
 from farebox.batch.placing import Batch, Serving
 from farebox.batch.run_input import RunInput, read_input
@@ -97,7 +98,7 @@ class Runner:
             dataset_id=new_id(),
             store_id=new_id(),
             queue_id=new_id(),
-            started_us=_now_us(),
+            started_us=clock.now_us(),
         )
         await self._runs.create_run(run)
         self._start(run, asked)
@@ -133,7 +134,7 @@ class Runner:
                             self._start(run, read_input(run.input, self._serving.wires))
                     if time.monotonic() >= forget_at:
                         forget_at = time.monotonic() + FORGET_SECONDS
-                        await self._runs.forget_runs(_now_us() - KEEP_DAYS * 86_400_000_000)
+                        await self._runs.forget_runs(clock.now_us() - KEEP_DAYS * 86_400_000_000)
                 except BooksUnavailable as error:
                     log.error("runs wait for the books: %s", error)
                 await asyncio.sleep(HEED_SECONDS)
@@ -147,7 +148,7 @@ class Runner:
         for going in list(self._going.values()):
             if self._admission.is_closed:
                 going.leave()
-            elif _now_us() > going.run.started_us + going.run.timeout_seconds * 1_000_000 > going.run.started_us:
+            elif clock.now_us() > going.run.started_us + going.run.timeout_seconds * 1_000_000 > going.run.started_us:
                 going.stop("TIMED-OUT", f"Timed out after {going.run.timeout_seconds} s")
             elif await self._is_aborting(going.run):
                 going.stop("ABORTED", "Aborted")
@@ -177,7 +178,7 @@ class Runner:
         status, message = ended
         await _Leaving(self._runs, run).say(message)
         exit_code = {"SUCCEEDED": 0, "FAILED": 1}.get(status)
-        await _durably(lambda: self._runs.change_run(run.id, status, message, _now_us(), exit_code))
+        await _durably(lambda: self._runs.change_run(run.id, status, message, clock.now_us(), exit_code))
 
     async def _work(self, run: Run, asked: RunInput) -> tuple[RunStatus, str] | None:
         """How it ended; None where it is left for another process to go on with."""
@@ -226,7 +227,7 @@ class _Leaving:
     async def say(self, text: str) -> None:
         # A run does not fail for want of a line.
         with suppress(BooksUnavailable):
-            await self._runs.add_line(self._run.id, _now_us(), text)
+            await self._runs.add_line(self._run.id, clock.now_us(), text)
 
     async def tell(self, message: str) -> None:
         with suppress(BooksUnavailable):
@@ -274,7 +275,3 @@ async def _durably(write: Callable[[], Awaitable[object]]) -> None:
         except BooksUnavailable as error:
             log.error("a run waits for the books: %s", error)
             await asyncio.sleep(HEED_SECONDS)
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000

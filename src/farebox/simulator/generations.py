@@ -2,11 +2,11 @@
 
 import time
 from collections import OrderedDict
-from datetime import UTC, datetime
 
 import msgspec
 from msgspec import Raw
 
+from farebox import clock
 from farebox.core.errors import unknown
 from farebox.simulator.faults import Faults
 from farebox.simulator.models import PROVIDER
@@ -66,7 +66,7 @@ def _record(
         "id": generation_id,
         "api_type": "embeddings" if said.vectors else "completions",
         "cancelled": sent_tokens is not None,
-        "created_at": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        "created_at": clock.iso(clock.now_us(), "microseconds"),
         "data_region": "global",
         "finish_reason": finish,
         "native_finish_reason": finish,

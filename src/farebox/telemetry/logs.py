@@ -5,11 +5,11 @@ A line has no prompt, no answer and no key: accounts by name, keys by number.
 
 import logging
 import os
-from datetime import UTC, datetime
 
 import msgspec
 from msgspec import Struct
 
+from farebox import clock
 from farebox.core.money import format_usd
 from farebox.core.passage import Passage
 from farebox.telemetry.metrics import outcome_of
@@ -29,7 +29,7 @@ def start() -> None:
 class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = {
-            "time": _iso(int(record.created * 1000)),
+            "time": clock.iso(int(record.created * 1_000_000)),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
@@ -84,7 +84,7 @@ def line_of(passage: Passage) -> bytes:
     """An order in a line."""
     caller = passage.caller
     line = _OrderLine(
-        time=_iso(passage.began_ns // 1_000_000),
+        time=clock.iso(passage.began_ns // 1000),
         level="info",
         logger="farebox.orders",
         message="order",
@@ -111,7 +111,3 @@ def line_of(passage: Passage) -> bytes:
 
 def _milliseconds(since_ns: int, until_ns: int) -> float | None:
     return round((until_ns - since_ns) / 1e6, 3) if since_ns and until_ns else None
-
-
-def _iso(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

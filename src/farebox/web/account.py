@@ -1,13 +1,11 @@
 """GET /key, /credits and /generation: the caller's own, in OpenRouter's shapes. Amounts are exact decimals."""
 
-import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
-from urllib.parse import parse_qs
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
+from farebox import clock
 from farebox.accounts import Accounts, Spending
 from farebox.core.allowances import Allowance, Period
 from farebox.core.books import Balance
@@ -16,6 +14,7 @@ from farebox.core.errors import invalid
 from farebox.core.money import EVENT_NANOS, format_usd
 from farebox.generations import Generations
 from farebox.http.asgi import Endpoint, send_json
+from farebox.http.queries import query_pairs
 from farebox.http.refusals import guarded
 from farebox.ports import Callers
 from farebox.web.callers import caller_of
@@ -60,7 +59,7 @@ def generation_endpoint(callers: Callers, generations: Generations) -> Endpoint:
     """What one of the account's orders became, cost, and is charged."""
 
     async def describe(caller: Caller, scope: Scope) -> dict[str, object]:
-        asked = parse_qs(scope["query_string"].decode("latin-1")).get("id", [])
+        asked = [value for name, value in query_pairs(scope) if name == "id" and value]
         if len(asked) != 1:
             raise invalid("id: give the generation's id, once: /generation?id=gen-...")
         return await generations.find(caller.account, asked[0])
@@ -97,7 +96,7 @@ def _key(
         "creator_user_id": None,
         "organization_id": None,
         "workspace_id": None,
-        "expires_at": None if caller.key.expires_us is None else iso(caller.key.expires_us),
+        "expires_at": iso_or_null(caller.key.expires_us),
         # Farebox has no daily allowance of free orders: a shape that SDKs demand.
         "free_model_daily_requests": {"limit": 0, "used": 0, "remaining": 0},
         "rate_limit": {
@@ -119,15 +118,16 @@ def usage(spent: Spending) -> dict[str, object]:
 
 def tightest(allowance: Allowance | None) -> tuple[int | None, int | None, str | None]:
     """The limit of money that leaves least, what it leaves, and when it begins anew, as OpenRouter says it: one."""
-    found = None if allowance is None else allowance.available_nanos(time.time_ns() // 1000)
+    found = None if allowance is None else allowance.available_nanos(clock.now_us())
     if allowance is None or found is None:
         return None, None, None
     left, period = found
     return allowance.limits.money[period], max(0, left), next(name for name, each in RESETS.items() if each == period)
 
 
-def iso(us: int) -> str:
-    return datetime.fromtimestamp(us / 1_000_000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+def iso_or_null(us: int | None) -> str | None:
+    """A moment, to the second."""
+    return None if us is None else clock.iso(us, "seconds")
 
 
 def usd(nanos: int) -> msgspec.Raw:

@@ -5,15 +5,16 @@ They are told by `anthropic-version`, which Anthropic's API demands and each of 
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import TypeVar
 
 import msgspec
 from msgspec import Raw
 from starlette.types import Scope
 
+from farebox import clock
 from farebox.core.listing import Listed
-from farebox.core.reading import UNREADABLE
+from farebox.core.reading import UNREADABLE, as_whole
 
 LAST_SECOND = 253_402_300_799
 """Of the year 9999: no date is later."""
@@ -38,7 +39,7 @@ def described(model: Listed) -> dict[str, object]:
         **members,
         "type": "model",
         "display_name": _member(members, "name", str, model.id),
-        "created_at": _rfc3339(created if 0 <= created <= LAST_SECOND else 0),
+        "created_at": clock.iso(created * 1_000_000 if 0 <= created <= LAST_SECOND else 0, "seconds"),
         "lifecycle": "deprecated" if retires else "active",
         "retires_at": retires,
         "deprecated_at": None,
@@ -67,8 +68,7 @@ def _member(members: Mapping[str, Raw], name: str, kind: type[Value], otherwise:
 
 
 def _whole(members: Mapping[str, Raw], name: str) -> int | None:
-    number = _member(members, name, float, 0.5)
-    return int(number) if number.is_integer() else None
+    return as_whole(_member(members, name, float, 0.5))
 
 
 def _day(text: str) -> str | None:
@@ -77,7 +77,3 @@ def _day(text: str) -> str | None:
     except ValueError:
         return None
     return f"{day.isoformat()}T00:00:00Z"
-
-
-def _rfc3339(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")

@@ -1,7 +1,7 @@
 """The upstream's lists, from the cache, for the eyes of one caller: what its plan does not include is not there."""
 
 from collections.abc import Sequence
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
 import msgspec
 from msgspec import Raw, Struct
@@ -16,6 +16,7 @@ from farebox.core.plans import Plan
 from farebox.core.reading import UNREADABLE
 from farebox.core.upstream import Filters, ListKind, ListQuery
 from farebox.http.asgi import Endpoint, send_json
+from farebox.http.queries import query_values, query_whole
 from farebox.http.refusals import guarded
 from farebox.ports import Callers
 from farebox.web.anthropic_models import described, is_anthropics, page_of
@@ -88,7 +89,7 @@ def _list(
         asked = _filters(query, filters)
         page, is_stale = await catalog.page(ListQuery(kind, asked))
         every = _models_of(page.models, caller.plan if caller else None, catalog)
-        limit = _whole(query, "limit", max(1, len(every)) if "offset" not in query else PAGE_DEFAULT, least=1)
+        limit = query_whole(query, "limit", max(1, len(every)) if "offset" not in query else PAGE_DEFAULT, least=1)
         if "limit" in query and limit > PAGE_MAX:
             raise invalid(f"limit: at most {PAGE_MAX}, not {limit}")
         start, stop = _bounds(query, every, limit)
@@ -116,7 +117,7 @@ def _bounds(query: dict[str, str], models: Sequence[Listed], limit: int) -> tupl
     if "before_id" in query:
         stop = _index(query, "before_id", models)
         return max(0, stop - limit), stop
-    start = _index(query, "after_id", models) + 1 if "after_id" in query else _whole(query, "offset", 0, least=0)
+    start = _index(query, "after_id", models) + 1 if "after_id" in query else query_whole(query, "offset", 0)
     return start, start + limit
 
 
@@ -240,10 +241,9 @@ def _endpoint_model(entry: Raw) -> str | None:
 
 def _query(scope: Scope) -> dict[str, str]:
     """The last value of each name."""
-    raw: bytes = scope["query_string"]
-    if len(raw) > QUERY_BYTES_MAX:
+    if len(scope["query_string"]) > QUERY_BYTES_MAX:
         raise invalid(f"the query is longer than {QUERY_BYTES_MAX} bytes")
-    return dict(parse_qsl(raw.decode("latin-1"), keep_blank_values=True))
+    return query_values(scope)
 
 
 def _filters(query: dict[str, str], names: frozenset[str]) -> Filters:
@@ -252,13 +252,6 @@ def _filters(query: dict[str, str], names: frozenset[str]) -> Filters:
         if not value:
             raise invalid(f"{name}: it is empty; give a value, or leave it out")
     return chosen
-
-
-def _whole(query: dict[str, str], name: str, otherwise: int, least: int) -> int:
-    text = query.get(name, str(otherwise))
-    if not text.isascii() or not text.isdigit() or len(text) > 9 or int(text) < least:
-        raise invalid(f"{name}: a whole number from {least} up, not {text[:40]!r}")
-    return int(text)
 
 
 async def _send(send: Send, body: dict[str, object] | Raw, *, is_stale: bool) -> None:

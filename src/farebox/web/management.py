@@ -4,15 +4,14 @@ Each is a use case of `farebox.accounts`, as the commands are. Shapes of the fir
 (`/keys`, `/keys/{hash}`, `/activity`); an account is a workspace there.
 """
 
-import time
 from collections.abc import Awaitable, Callable, Mapping
-from urllib.parse import parse_qsl
 from uuid import UUID
 
 import msgspec
 from msgspec import Raw
 from starlette.types import Receive, Scope, Send
 
+from farebox import clock
 from farebox.accounts import Accounts, BadTerms, NotFound, OtherTopUpBefore, Spending
 from farebox.core.allowances import (
     AMOUNTS,
@@ -33,10 +32,11 @@ from farebox.core.money import format_usd
 from farebox.core.reading import is_null
 from farebox.http.asgi import JSON, Endpoint, send_whole
 from farebox.http.bodies import BodyReader
+from farebox.http.queries import query_values, query_whole
 from farebox.http.refusals import guarded
 from farebox.identity.managers import Managers
 from farebox.ports import NameTaken
-from farebox.web.account import RESETS, iso, or_null, tightest, usage, usd
+from farebox.web.account import RESETS, iso_or_null, or_null, tightest, usage, usd
 from farebox.web.members import (
     Fields,
     amount_of,
@@ -48,7 +48,6 @@ from farebox.web.members import (
     moment_of,
     number_of,
     text_of,
-    whole_of,
 )
 
 PAGE = 100
@@ -68,7 +67,7 @@ class Request:
 
     def __init__(self, scope: Scope, manager: ManagementKey, fields: Fields) -> None:
         self.path: Mapping[str, str] = scope["path_params"]
-        self.query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+        self.query = query_values(scope)
         self.head = read_request_head(scope["headers"])
         self.manager = manager
         self.fields = fields
@@ -131,7 +130,7 @@ class Management:
     async def _list_keys(self, request: Request) -> Answer:
         account = await self._account(request, request.query.get("workspace_id"))
         with_disabled = request.query.get("include_disabled", "false").lower() == "true"
-        offset = whole_of(request.query.get("offset", "0"), "offset")
+        offset = query_whole(request.query, "offset", 0)
         found = [
             (owner, key)
             for owner, key in await self._accounts.keys(None if account is None else account.name)
@@ -214,10 +213,10 @@ class Management:
             "limit_reset": reset,
             "include_byok_in_limit": True,
             **usage(spent),
-            "created_at": iso(key.created_us),
-            "updated_at": None if key.updated_us is None else iso(key.updated_us),
-            "expires_at": None if key.expires_us is None else iso(key.expires_us),
-            "last_used_at": None if spent.latest_us is None else iso(spent.latest_us),
+            "created_at": iso_or_null(key.created_us),
+            "updated_at": iso_or_null(key.updated_us),
+            "expires_at": iso_or_null(key.expires_us),
+            "last_used_at": iso_or_null(spent.latest_us),
             "creator_user_id": None,
             "external_user": None,
             "workspace_id": workspace_of(key.account_id),
@@ -231,7 +230,7 @@ class Management:
             request.path = {"hash": named}
             owner, key = await self._find(request)
             account = account or owner
-        today = day_of(_now_us())
+        today = day_of(clock.now_us())
         first, last = today - ACTIVITY_DAYS, today - 1
         if (asked := request.query.get("date")) is not None:
             first = last = day_of_date(asked)
@@ -272,7 +271,7 @@ class Management:
         allowance = await self._accounts.allowance(account)
         spent = await self._accounts.spending(account)
         described_account = _described_account(account, await self._accounts.balance(account))
-        return 200, {"data": {**described_account, "used": _numbers(used(allowance, _now_us())), **usage(spent)}}
+        return 200, {"data": {**described_account, "used": _numbers(used(allowance, clock.now_us())), **usage(spent)}}
 
     async def _limit_account(self, request: Request) -> Answer:
         account = await self._named(request)
@@ -335,7 +334,7 @@ def _described_account(account: Account, balance: Balance) -> dict[str, object]:
         "balance_usd": usd(balance.balance_nanos),
         "held_usd": usd(balance.pending_nanos),
         "available_usd": or_null(balance.available_nanos),
-        "created_at": iso(account.created_us),
+        "created_at": iso_or_null(account.created_us),
         "limits": _described(account.limits),
     }
 
@@ -388,7 +387,3 @@ def _money(fields: Fields, before: Limits) -> dict[str, str | list[str] | None]:
 def _check_operator(manager: ManagementKey) -> None:
     if manager.account_id is not None:
         raise forbidden("This management key is for the keys of one account")
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000

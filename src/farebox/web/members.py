@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from farebox import clock
 from farebox.core.allowances import LIMIT_NAMES
 from farebox.core.errors import invalid
 from farebox.core.money import parse_usd
@@ -90,12 +91,6 @@ def limits_of(fields: Fields, name: str = "farebox_limits") -> dict[str, str | l
     return given
 
 
-def whole_of(text: str, name: str) -> int:
-    if not (text.isascii() and text.isdigit()) or len(text) > 9:
-        raise invalid(f"{name}: a whole number from 0 up, not {text[:40]!r}")
-    return int(text)
-
-
 def moment_of(text: str | None, name: str) -> int | None:
     if text is None:
         return None
@@ -105,7 +100,7 @@ def moment_of(text: str | None, name: str) -> int | None:
         raise invalid(f"{name}: write it like 2027-12-31T23:59:59Z, not {text[:40]!r}") from error
     if at.utcoffset() is None or at.utcoffset():
         raise invalid(f"{name}: write it in UTC, like 2027-12-31T23:59:59Z")
-    return int(at.timestamp()) * 1_000_000
+    return clock.us_of(at.replace(microsecond=0))
 
 
 def day_of_date(text: str) -> int:

@@ -1,11 +1,11 @@
 """GET /metrics: where orders and holds stand, for Prometheus. For the operator alone."""
 
-import time
 from hmac import compare_digest
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.types import Receive, Scope, Send
 
+from farebox import clock
 from farebox.core.errors import forbidden, unauthenticated
 from farebox.core.headers import read_request_head
 from farebox.http.asgi import Endpoint, send_whole
@@ -28,7 +28,7 @@ def metrics(books: Books, counted: Metrics, token: str | None) -> Endpoint:
         try:
             await books.answer()
             since_us = await books.untold_since_us()
-            body = exposition(await books.not_ended(), 0 if since_us is None else time.time() - since_us / 1e6)
+            body = exposition(await books.not_ended(), 0 if since_us is None else (clock.now_us() - since_us) / 1e6)
         except BooksUnavailable:
             # What this process counts is wanted most just then.
             body = exposition(None)

@@ -1,11 +1,11 @@
 """The billable endpoints: an exchange, and its answer sent on as it comes."""
 
 import asyncio
-import time
 from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
+from farebox import clock
 from farebox.answers import Answer, RepeatedAnswer, upstream_refusal
 from farebox.core.books import Settled
 from farebox.core.errors import Refusal, broken, cost_unknown, error_type_of, too_many
@@ -143,5 +143,5 @@ def _stopped(waiting: WaitingCaller) -> Refusal:
 def _in_band(refusal: Refusal, wire: Format, waiting: WaitingCaller, client: str) -> bytes:
     """A refusal that comes after its answer's head."""
     if waiting.is_streamed:
-        return wire.error_event(refusal, Progress("", "", int(time.time()), client))
+        return wire.error_event(refusal, Progress("", "", clock.now_us() // 1_000_000, client))
     return wire.refusal_body(refusal)
