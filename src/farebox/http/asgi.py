@@ -1,5 +1,5 @@
-"""Plain ASGI: sending an answer. The relay does without Request and Response objects,
-which cost a tenth of what an order costs."""
+"""Sending answers in plain ASGI. Orders do without Starlette's Request and Response objects, which would add a tenth to
+what an order costs."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -15,12 +15,12 @@ JSON = (b"content-type", b"application/json")
 
 LINGER_BYTES_MAX = 256 * 1024 * 1024
 LINGER_SECONDS = 30.0
-"""How much of a refused body, and how long, is read and thrown away: closing under a client that still sends would
-reset the connection and take the refusal with it."""
+"""How much of a refused request's body is read and thrown away, and for how long: to close the connection under a
+client that still sends would reset it, and the client would never read the refusal."""
 
 
 BODY_IS_READ = "farebox.body_is_read"
-"""Set in the scope when a request's body has come to its end."""
+"""Set in the scope once a request's body has been read to its end."""
 
 
 EVENT_STREAM = [
@@ -28,10 +28,11 @@ EVENT_STREAM = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
+"""Headers of an answer in server-sent events, which no proxy is to hold back."""
 
 
 async def wait_until_gone(receive: Receive) -> None:
-    """Return when the caller has hung up. To be started when its body has been read."""
+    """Return when the caller has hung up. Only for use once the request's body has been read."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
@@ -54,7 +55,8 @@ async def send_json(send: Send, body: bytes, headers: HeaderList | None = None) 
 
 
 async def send_refusal(scope: Scope, receive: Receive, send: Send, refusal: Refusal, body: bytes) -> None:
-    """Refuse; where the request's body was not read, let the caller finish sending it before closing."""
+    """Send a refusal with this body. Where the request's own body was not read, let the caller finish sending it before
+    the connection is closed."""
     headers = [JSON, (b"content-length", b"%d" % len(body))]
     headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in refusal.headers.items()]
     if scope["method"] in _WITHOUT_BODY or BODY_IS_READ in scope:

@@ -18,7 +18,7 @@ BOOKS_RETRY_SECONDS = 5
 
 
 class Refusing(Protocol):
-    """A way to word a refusal: a format's, or that of an API which is none."""
+    """Words refusals: a format of orders, or another API."""
 
     def refusal_body(self, refusal: Refusal) -> bytes: ...
 
@@ -28,7 +28,7 @@ async def refuse(scope: Scope, receive: Receive, send: Send, refusal: Refusal, w
 
 
 class RefusalResponse(Response):
-    """A refusal where Starlette wants a response."""
+    """A refusal as the Response that Starlette's exception handlers must return."""
 
     def __init__(self, refusal: Refusal, wire: Refusing) -> None:
         super().__init__(status_code=refusal.status)
@@ -40,9 +40,9 @@ class RefusalResponse(Response):
 
 
 class guarded:  # noqa: N801 - reads as the function that it is
-    """An endpoint, with whatever it raises before its answer begins answered in `wire`.
+    """An endpoint whose errors become refusals in the words of `wire`, as long as its answer has not begun.
 
-    What is raised later breaks the connection off: the caller sees an answer without its end, which it is. (An object,
+    An error after that breaks the connection off, so that the caller sees that its answer has no end. (An object,
     because Starlette takes a function for an endpoint of the request-and-response kind.)
     """
 
@@ -72,7 +72,7 @@ class guarded:  # noqa: N801 - reads as the function that it is
 
 
 def refusal_of(error: Exception) -> Refusal:
-    """What a caller is told of an error; one that nobody foresaw is logged."""
+    """The refusal that answers an error. An error that nobody foresaw is logged with its traceback."""
     match error:
         case Refusal():
             return error

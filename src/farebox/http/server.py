@@ -1,7 +1,7 @@
-"""What stands before ASGI: uvicorn's HTTP protocol, with bounds on connections and on a request's head, and refusals in
-the caller's format.
+"""uvicorn's HTTP protocol, with bounds on connections and on a request's head, and with refusals in the caller's
+format.
 
-uvicorn leaves a head's length to whoever sends it; 64 KiB is far more than any SDK sends.
+uvicorn itself sets no bound on a head's length; 64 KiB is far more than any SDK sends.
 """
 
 import asyncio
@@ -23,20 +23,20 @@ log = logging.getLogger("farebox")
 HEAD_BYTES_MAX = 64 * 1024
 
 KEEP_ALIVE_MARGIN_SECONDS = 5
-"""How much longer a connection may be idle than its caller is told: who reckons to the second would lose orders to
-closing connections."""
+"""How much longer a connection may be idle than the `Keep-Alive` header says: a client that uses it until the last
+second would lose orders to a closing connection."""
 
 LINGER_SECONDS = 2.0
-"""How long a refused connection may go on sending, to nobody."""
+"""How long a refused connection stays open for a client that still sends; nothing of that is read."""
 
 HEAD_SECONDS = 30.0
 """How long a connection may take to send its first request's head, or the rest of a later one."""
 
 LOOK_AFTER_SECONDS = (0.02, 0.2, 1.0, 5.0)
-"""When to look, one after the other, whether a caller who has closed its side of the connection has gone."""
+"""The pauses between looks at whether a caller who has closed its side of the connection has gone."""
 
 SHED_CONNECTIONS_MAX = 256
-"""Connections over the limit that are told so; any more are closed without a word."""
+"""How many connections over the limit get a refusal; any more are closed without one."""
 
 SHED_RETRY_SECONDS = 1
 
@@ -51,12 +51,12 @@ _REASONS = {
 }
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
-"""RFC 9110, 7.2, less what no name that resolves has."""
+"""The `Host` of RFC 9110, 7.2, in the characters that names which resolve are made of."""
 
 
 class BoundedHttp(HttpToolsProtocol):
     """Refuses connections beyond uvicorn's `limit_concurrency`, a request whose line and headers are longer than
-    HEAD_BYTES_MAX or come slowly, and what is not HTTP. Nothing of a connection outlives it."""
+    HEAD_BYTES_MAX or come slowly, and what is not HTTP. No timer outlives its connection."""
 
     head_seconds = HEAD_SECONDS
     _head_timer: asyncio.TimerHandle | None = None
@@ -102,7 +102,8 @@ class BoundedHttp(HttpToolsProtocol):
         return True
 
     def _knock(self) -> None:
-        """Send something that means nothing where the answer stands: who has gone answers with a reset."""
+        """Send bytes that mean nothing at this point of the answer: a client that has gone answers them with a
+        reset."""
         if self.pipeline:
             return  # the answer under way is an earlier one's
         if self.cycle.chunked_encoding:
@@ -214,8 +215,8 @@ class BoundedHttp(HttpToolsProtocol):
             super().on_message_complete()
 
     def _wrong_in_head(self) -> str | None:
-        """What a proxy in front may read otherwise than we do. The parser refuses the rest: two lengths, a length with
-        chunks, bare line feeds, folded headers, NULs."""
+        """Why a head is refused that a proxy in front might read differently; None where it is not. The parser itself
+        refuses two lengths, a length with chunks, bare line feeds, folded headers and NULs."""
         version = self.parser.get_http_version()
         if version not in ("1.0", "1.1"):
             return f"HTTP/{version} is not spoken here; send HTTP/1.1"
@@ -254,7 +255,7 @@ class BoundedHttp(HttpToolsProtocol):
 
 
 def _unchunked(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Application:
-    """The app for a caller of HTTP/1.0, who knows no chunks: a body of unknown length ends with the connection."""
+    """The app for a client of HTTP/1.0, which knows no chunks: a body of unknown length ends with the connection."""
 
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         is_open_ended = False

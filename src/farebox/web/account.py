@@ -1,4 +1,5 @@
-"""GET /key, /credits and /generation: the caller's own, in OpenRouter's shapes. Amounts are exact decimals."""
+"""GET /key, /credits and /generation: what callers ask about themselves, in OpenRouter's shapes. Amounts are exact
+decimals."""
 
 from collections.abc import Awaitable, Callable
 
@@ -34,7 +35,7 @@ def _of_the_caller(callers: Callers, describe: Describe) -> Endpoint:
 
 
 def credits_endpoint(callers: Callers, accounts: Accounts) -> Endpoint:
-    """What the account has paid in, and what it has spent."""
+    """GET /credits: what the account has paid in, and what it has spent."""
 
     async def describe(caller: Caller, scope: Scope) -> dict[str, object]:
         balance = await accounts.balance(caller.account)
@@ -44,7 +45,7 @@ def credits_endpoint(callers: Callers, accounts: Accounts) -> Endpoint:
 
 
 def key_endpoint(callers: Callers, accounts: Accounts) -> Endpoint:
-    """The key in use: its label, its spending, and what its account may still spend."""
+    """GET /key: the caller's key: its label, its spending, and what it may still spend."""
 
     async def describe(caller: Caller, scope: Scope) -> dict[str, object]:
         balance = await accounts.balance(caller.account)
@@ -56,7 +57,7 @@ def key_endpoint(callers: Callers, accounts: Accounts) -> Endpoint:
 
 
 def generation_endpoint(callers: Callers, generations: Generations) -> Endpoint:
-    """What one of the account's orders became, cost, and is charged."""
+    """GET /generation: the state, cost and fare of one of the account's orders."""
 
     async def describe(caller: Caller, scope: Scope) -> dict[str, object]:
         asked = [value for name, value in query_pairs(scope) if name == "id" and value]
@@ -70,7 +71,8 @@ def generation_endpoint(callers: Callers, generations: Generations) -> Endpoint:
 def _key(
     caller: Caller, balance: Balance, spent: Spending, of_key: Allowance | None, of_account: Allowance | None
 ) -> dict[str, object]:
-    """The limit that leaves least: of the key, of its account, or what was paid in."""
+    """OpenRouter's members of a key. Its one limit is whichever leaves least: the key's, its account's, or what was
+    paid in."""
     limit = None if balance.limit_nanos is None else balance.credits_nanos + balance.limit_nanos
     available = balance.available_nanos
     bounds = [
@@ -108,7 +110,8 @@ def _key(
 
 
 def usage(spent: Spending) -> dict[str, object]:
-    """What a key has spent, as OpenRouter's key pages tell it. Nothing is brought along by callers here (BYOK)."""
+    """What a key has spent, as OpenRouter's members of a key. Callers bring no upstream keys of their own (BYOK)
+    here."""
     sums = {"": spent.total, "_daily": spent.day, "_weekly": spent.week, "_monthly": spent.month}
     return {
         **{f"usage{suffix}": usd(nanos) for suffix, nanos in sums.items()},
@@ -117,7 +120,8 @@ def usage(spent: Spending) -> dict[str, object]:
 
 
 def tightest(allowance: Allowance | None) -> tuple[int | None, int | None, str | None]:
-    """The limit of money that leaves least, what it leaves, and when it begins anew, as OpenRouter says it: one."""
+    """Of the limits of money the one that leaves least: its nanos, the nanos that it leaves, and when it begins anew in
+    OpenRouter's words (None: never). Three times None where money has no limit."""
     found = None if allowance is None else allowance.available_nanos(clock.now_us())
     if allowance is None or found is None:
         return None, None, None
@@ -136,4 +140,5 @@ def usd(nanos: int) -> msgspec.Raw:
 
 
 def or_null(nanos: int | None) -> msgspec.Raw | None:
+    """An amount, or None."""
     return None if nanos is None else usd(nanos)

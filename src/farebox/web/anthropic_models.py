@@ -1,7 +1,7 @@
 """Model lists for Anthropic's clients: their members beside OpenRouter's, and their cursors.
 
-They are told by `anthropic-version`, which Anthropic's API demands and each of its SDKs sends. Shapes: `ModelInfo` and
-`SyncPage` of anthropic 2.13 (PyPI).
+These clients send the header `anthropic-version`, which Anthropic's API demands. Shapes: `ModelInfo` and `SyncPage` of
+anthropic 2.13 (PyPI).
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from farebox.core.listing import Listed
 from farebox.core.reading import UNREADABLE, as_whole
 
 LAST_SECOND = 253_402_300_799
-"""Of the year 9999: no date is later."""
+"""The last of the year 9999, in seconds since 1970: `datetime` knows none later."""
 
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
@@ -51,7 +51,7 @@ def described(model: Listed) -> dict[str, object]:
 
 
 def page_of(shown: Sequence[Listed], *, has_more: bool) -> dict[str, object]:
-    """What a page tells beside its `data`."""
+    """A page's members beside its `data`."""
     return {
         "has_more": has_more,
         "first_id": shown[0].id if shown else None,
@@ -60,7 +60,7 @@ def page_of(shown: Sequence[Listed], *, has_more: bool) -> dict[str, object]:
 
 
 def _member(members: Mapping[str, Raw], name: str, kind: type[Value], otherwise: Value) -> Value:
-    """A member where it is there and of its kind: what else it may be, only its upstream knows."""
+    """A member, or `otherwise` where it is absent or of another kind: an upstream's entry may hold anything."""
     try:
         return msgspec.json.decode(members[name], type=kind)
     except (KeyError, *UNREADABLE):

@@ -1,4 +1,4 @@
-"""The upstream's lists, from the cache, for the eyes of one caller: what its plan does not include is not there."""
+"""The upstream's lists, from the cache, as a caller may see them: without the models that its plan leaves out."""
 
 from collections.abc import Sequence
 from urllib.parse import urlencode
@@ -23,7 +23,7 @@ from farebox.web.anthropic_models import described, is_anthropics, page_of
 from farebox.web.callers import caller_if_any, caller_of
 
 STALE_HEADER = (b"x-farebox-stale", b"true")
-"""On a list that the upstream should have renewed by now and could not."""
+"""Sent with a list that is older than it should be, because the upstream did not answer."""
 
 PAGE_MAX = 1000
 PAGE_DEFAULT = 500
@@ -41,7 +41,7 @@ MODEL_FILTERS = frozenset(
         " max_agentic_index min_tool_success_rate max_tool_success_rate"
     ).split()
 )
-"""OpenRouter's, all of which the upstream applies: it alone knows providers, benchmarks and regions."""
+"""OpenRouter's filters. The upstream applies them: it alone knows providers, benchmarks and regions."""
 
 
 class _Endpoint(Struct):
@@ -52,7 +52,7 @@ _decode_endpoint = msgspec.json.Decoder(_Endpoint).decode
 
 
 class _worded:  # noqa: N801 - reads as the function that it is
-    """An endpoint that Anthropic's clients ask, too: what is refused is worded as who asks reads it."""
+    """An endpoint that Anthropic's clients call, too: its refusals are worded for the client that calls."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._anthropics = guarded(endpoint, messages)
@@ -73,15 +73,15 @@ def embedding_models(callers: Callers, catalog: Catalog) -> Endpoint:
 
 
 def own_models(callers: Callers, catalog: Catalog) -> Endpoint:
-    """GET /models/user: those that the caller may ask."""
+    """GET /models/user: the models that the caller may order from."""
     return _list(callers, catalog, ListKind.OWN_MODELS, is_own=True)
 
 
 def _list(
     callers: Callers, catalog: Catalog, kind: ListKind, filters: frozenset[str] = frozenset(), *, is_own: bool = False
 ) -> Endpoint:
-    """A model list with OpenAI's two members, page by page. OpenRouter's SDK asks on until a page is short, Anthropic's
-    until there is no more."""
+    """A list of models, page by page, with the two members that OpenAI's SDKs read. OpenRouter's SDK asks for pages
+    until one is short, Anthropic's until `has_more` is false."""
 
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         caller = await (caller_of if is_own else caller_if_any)(callers, scope)
@@ -110,7 +110,8 @@ def _list(
 
 
 def _bounds(query: dict[str, str], models: Sequence[Listed], limit: int) -> tuple[int, int]:
-    """Where the page that is asked for begins and ends: at an offset, or next to the model that a cursor names."""
+    """The first index of the page and the one after its last: from an offset, or beside the model that a cursor names.
+    Raises Refusal 400."""
     named = [name for name in ("offset", "after_id", "before_id") if name in query]
     if len(named) > 1:
         raise invalid(f"{named[1]}: a page begins in one place, and {named[0]} names another")
@@ -152,7 +153,7 @@ def model(callers: Callers, catalog: Catalog) -> Endpoint:
 
 
 def model_data(callers: Callers, catalog: Catalog) -> Endpoint:
-    """GET /model/{author}/{slug}, as OpenRouter's clients ask: the same."""
+    """GET /model/{author}/{slug}: the same for OpenRouter's clients, in their envelope."""
 
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         found, is_stale = await _listed(callers, catalog, scope)

@@ -16,11 +16,11 @@ from farebox.telemetry.metrics import Metrics, exposition
 _LOOPBACK = ("127.0.0.1", "::1")
 
 _PROXIED = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"})
-"""On a request that a proxy on this machine passes on: it does not come from this machine."""
+"""Headers of requests that a proxy on this machine passes on: they come from elsewhere."""
 
 
 def metrics(books: Books, counted: Metrics, token: str | None) -> Endpoint:
-    """The exposition: to who has the token; where there is none, to this machine alone."""
+    """Metrics for whoever sends `token`; where that is None, for requests from this machine alone."""
 
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         _check(scope, token)
@@ -30,7 +30,7 @@ def metrics(books: Books, counted: Metrics, token: str | None) -> Endpoint:
             since_us = await books.untold_since_us()
             body = exposition(await books.not_ended(), 0 if since_us is None else (clock.now_us() - since_us) / 1e6)
         except BooksUnavailable:
-            # What this process counts is wanted most just then.
+            # While the books are away, what this process counts matters most.
             body = exposition(None)
         await send_whole(send, 200, [(b"content-type", CONTENT_TYPE_LATEST.encode())], body)
 

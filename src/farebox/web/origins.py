@@ -1,9 +1,10 @@
-"""Pages in a browser: they may read an answer only where it names their origin (the Fetch standard's CORS protocol)."""
+"""Access for pages in a browser, which may read an answer only if it names their origin (CORS, in the Fetch
+standard)."""
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-TOLD_TO_PAGES = (
+EXPOSED_HEADERS = (
     "idempotency-replayed",
     "retry-after",
     "retry-after-ms",
@@ -16,21 +17,21 @@ TOLD_TO_PAGES = (
     "x-ratelimit-remaining",
     "x-ratelimit-reset",
 )
-"""Headers of ours that a page may read beside the usual ones."""
+"""Response headers that a page may read beside those that browsers always show it."""
 
 PREFLIGHT_SECONDS = 7200
-"""How long a browser may remember that it may ask: Chromium's own bound."""
+"""How long a browser may remember a preflight's answer: Chromium's own upper bound."""
 
 
 def shared_with(origins: tuple[str, ...], names: frozenset[str], app: ASGIApp) -> ASGIApp:
-    """The app, what stands under these names of a base shared with pages of these origins (`*` for all), whatever
-    headers their SDKs send. Never with a browser's cookies: a key is in the page's hands or nowhere."""
+    """The app, with the paths under these names of a base (`/api/v1/NAME`) shared with pages of these origins (`*` for
+    all), whatever headers their SDKs send. Never with cookies: a page has a key of its own, or none."""
     shared = CORSMiddleware(
         app,
         allow_origins=origins,
         allow_methods=("GET", "POST"),
         allow_headers=("*",),
-        expose_headers=TOLD_TO_PAGES,
+        expose_headers=EXPOSED_HEADERS,
         max_age=PREFLIGHT_SECONDS,
     )
 

@@ -1,4 +1,4 @@
-"""The billable endpoints: an exchange, and its answer sent on as it comes."""
+"""The billable endpoints: each opens an exchange and sends its answer on as it comes."""
 
 import asyncio
 from dataclasses import dataclass
@@ -56,19 +56,19 @@ class Relay:
 
 
 async def _serve(exchange: Exchange, request: Request, waiting: WaitingCaller, receive: Receive, send: Send) -> None:
-    """Answer an order. What is raised is still to be told to the caller, unless it `is_relayed_to`."""
+    """Answer an order. An error that is raised still has to reach the caller, unless the caller `is_relayed_to`."""
     try:
         async with exchange.open(request) as answer:
             is_stream = answer.is_stream and (waiting.is_streamed or not waiting.has_begun)
             if is_stream:
                 crash_point("send:before")
-                await _send_events(answer, receive, send, waiting)
+                await _send_stream(answer, receive, send, waiting)
             else:
                 whole = await answer.read()
     except asyncio.CancelledError as error:
         if waiting.is_relayed_to:
             raise
-        # The server stops, and the order's grace is over. Nobody words it if we do not: it would become a 500.
+        # The server stops, and the order's grace is over. A cancellation that goes on from here would become a 500.
         raise _stopped(waiting) from error
     if is_stream:
         await waiting.end(b"")
@@ -90,8 +90,9 @@ async def _serve(exchange: Exchange, request: Request, waiting: WaitingCaller, r
         await waiting.end(whole)
 
 
-async def _send_events(answer: Answer | RepeatedAnswer, receive: Receive, send: Send, waiting: WaitingCaller) -> None:
-    """Send events until the stream's end or the caller's; the body's end is left to be sent when all is booked."""
+async def _send_stream(answer: Answer | RepeatedAnswer, receive: Receive, send: Send, waiting: WaitingCaller) -> None:
+    """Send the stream on until it ends or the caller hangs up. The body's end is left for `_serve` to send once all is
+    booked."""
     gone = asyncio.create_task(wait_until_gone(receive))
     gone.add_done_callback(lambda task: None if task.cancelled() else answer.hang_up())
     is_kept_from_silence = waiting.is_kept_from_silence
@@ -120,7 +121,7 @@ def _fare_headers(settled: Settled | None) -> HeaderList:
 
 
 def _worded(answer: Answer | RepeatedAnswer, body: bytes) -> Refusal:
-    """An upstream's refusal that is no JSON (a proxy's error page), in words a client can read."""
+    """A refusal in our words for an upstream's that is not JSON (a proxy's error page)."""
     excerpt = body[:_EXCERPT_BYTES].decode("utf-8", "replace")
     return Refusal(
         answer.status,
@@ -141,7 +142,7 @@ def _stopped(waiting: WaitingCaller) -> Refusal:
 
 
 def _in_band(refusal: Refusal, wire: Format, waiting: WaitingCaller, client: str) -> bytes:
-    """A refusal that comes after its answer's head."""
+    """A refusal after the answer's head went out: an event of the stream, or the whole body."""
     if waiting.is_streamed:
         return wire.error_event(refusal, Progress("", "", clock.now_us() // 1_000_000, client))
     return wire.refusal_body(refusal)

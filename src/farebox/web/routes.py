@@ -36,7 +36,7 @@ from farebox.web.relay import Relay
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """What makes this gateway a platform for Actors."""
+    """What makes this gateway a platform for Actors, as Apify's is."""
 
     runner: Runner
     run_api: RunApi
@@ -106,7 +106,7 @@ def _orders(services: Services) -> dict[str, Endpoint]:
 
 
 def _lists(services: Services) -> dict[str, Endpoint]:
-    """What a caller reads, by its path under a base."""
+    """Lists and the caller's own pages, by their path under a base."""
     callers = services.callers
     return {
         "/models": catalog.models(callers, services.catalog),
@@ -125,7 +125,7 @@ def _lists(services: Services) -> dict[str, Endpoint]:
 
 
 def _free(services: Services, orders: Mapping[str, Endpoint], lists: Mapping[str, Endpoint]) -> ASGIApp:
-    """Every path by its methods; of orders' only what is told to who asks with another."""
+    """Every path that costs nothing, and the refusal of other methods than POST at the paths of orders."""
     management = services.management
     managed = [(base + path, methods, each) for path, methods, each in management.routes() for base in BASES]
     managed += management.own_routes()
@@ -158,12 +158,12 @@ _BASE_TWICE = re.compile(r"^((?:/api)?/v1)(?:/v1)+(?=/)")
 
 
 def tidy(path: str) -> str:
-    """A path as it was meant: a base URL that ends in a slash, or has the `/v1` that its client adds, doubles them."""
+    """A path without the doubled slashes, or the doubled `/v1`, of a base URL that has what its client adds, too."""
     return _BASE_TWICE.sub(r"\1", _SLASHES.sub("/", path)).rstrip("/") or "/"
 
 
 class _ModelName(Convertor[str]):
-    """A model's id in a path, with as many slashes as it has: any that the list hands out."""
+    """A model's id in a path, with as many slashes as it has."""
 
     regex = "(?:(?!/endpoints$).)+"
 
@@ -180,11 +180,11 @@ _MODEL = re.compile(rb"(?:/api)?/v1/models?/[^/]+(?<!%2fendpoints)", re.IGNORECA
 """The same in one piece, as OpenAI's and Anthropic's clients send it: `/models/openai%2Fgpt-5`."""
 
 _PROBES = ("/healthz", "/readyz", "/metrics")
-"""Asked by who watches over the process, under its address."""
+"""Asked for by the machine's address, by whatever watches over the process: not held to the hosts."""
 
 
 def _host_of(scope: Scope) -> bytes:
-    """Without its port, in lower case; empty where HTTP/1.0 came without."""
+    """The `Host` header without its port, in lower case; empty where HTTP/1.0 came without one."""
     host = next((value for name, value in scope["headers"] if name == b"host"), b"")
     name, _, port = host.rpartition(b":")
     return (name if port.isdigit() else host).lower()
@@ -210,13 +210,13 @@ def _nothing_at(path: str) -> Refusal:
 
 
 async def _healthz(scope: Scope, receive: Receive, send: Send) -> None:
-    """The process answers."""
+    """GET /healthz: the process answers."""
     await send_json(send, b'{"status":"ok"}')
 
 
 def _readyz(models: Catalog, admission: Admission, books: Books) -> Endpoint:
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
-        """Orders can be served: the books answer, there are prices, no stop."""
+        """GET /readyz: orders can be served: the books answer, there are prices, and no stop has begun. Else 503."""
         if admission.is_closed:
             raise Refusal(503, "provider_unavailable", "This gateway is stopping")
         try:

@@ -1,4 +1,4 @@
-"""A caller who waits for its answer: what keeps it from giving up, and from ordering the same again.
+"""What keeps a waiting caller from giving up, and from ordering the same again.
 
 An answer that is whole soon goes out with its length and its fare in the head. Where it takes longer, the head goes out
 first, and then, as they come, the blank lines and comments with which the upstream asks for patience: they reach the
@@ -17,33 +17,33 @@ from farebox.http.asgi import EVENT_STREAM, JSON, send_body, send_start
 from farebox.ports import CallerGone
 
 HEAD_AFTER_SECONDS = 1.0
-"""How long the head waits for a whole answer. From when the order was sent, so that a caller hears of an upstream that
-answers at once at most so much later than if it had asked there itself, and of one that answers later without delay."""
+"""How long after an order was sent the answer's head is held back, in the hope that the whole answer comes meanwhile. A
+caller so gets the head at most this much later than from the upstream itself."""
 
 REST_SECONDS = 0.25
-"""How long it waits at least after the upstream's head: one that has its answer whole before it sends its head sends
-the rest right behind."""
+"""How long the head is held back at least once the upstream's came: an upstream that answers in one piece sends the
+rest right behind its head."""
 
 LEAVING_SECONDS = 0.1
-"""Who leaves sooner than that after it asked is taken for one who leaves right after its order was sent: to look costs
-some microseconds, and the server itself takes longer to notice."""
+"""An order that goes out within this time of its request goes out without a look at whether its caller has hung up: the
+look costs some microseconds, and the server takes longer to notice a hang-up."""
 
 UNSENT_MAX = 64 * 1024
-"""Bytes of lines kept for a caller who does not read. More are dropped: a whole order is read on all the same."""
+"""How many bytes of blank lines and comments are kept for a caller who does not read; more are dropped."""
 
 _BLANK = b"\n"
 _COMMENT = b": FAREBOX PROCESSING\n\n"
 
 
 class WaitingCaller:
-    """Who sent a request for an order, from its head to its answer's end. Where `silence_seconds` is not 0, it gets a
-    blank line (in a stream: a comment) whenever so long nothing went to it after its order was sent.
+    """The caller of one order, from its request's head to its answer's end. Where `silence_seconds` is not 0, it gets a
+    blank line (in a stream: a comment) whenever nothing went to it for so long after its order was sent.
 
     `was_sent`: the order went to the upstream. `has_begun`: the answer's head is out, or on its way. `is_relayed_to`:
     the upstream's own stream goes to it, so that a failure can only break that off.
     """
 
-    # What few need stands here: there is one of these for every order.
+    # Defaults stand on the class: one of these is made for every order, and few set them.
     _headers: Callable[[], HeaderList] | None = None
     _unsent = b""
     _sending: asyncio.Task[None] | None = None
@@ -89,13 +89,13 @@ class WaitingCaller:
         return unsent
 
     def expire(self) -> None:
-        """Nothing went to the caller for as long as that is to be."""
+        """The deadline came: send the head that was held back, or something that breaks the silence."""
         if self.has_begun or self._headers is None:
             self._unsent += _COMMENT if self.is_streamed else _BLANK
         self._send_on()
 
     def touch(self) -> None:
-        """Something goes to the caller now."""
+        """Something goes to the caller now: its silence begins anew."""
         if self._silence_seconds:
             self._wait_until(monotonic() + self._silence_seconds)
 
@@ -105,7 +105,7 @@ class WaitingCaller:
 
     def _send_on(self) -> None:
         self.touch()
-        # Not awaited by who reads the answer: a caller who does not read must not keep the order from its end.
+        # A task of its own: a caller who does not read must not keep the order from its end.
         if not self.has_begun:
             self.has_begun = True
             headers = self._own_headers if self._headers is None else self._headers()
@@ -126,7 +126,8 @@ class WaitingCaller:
         return bool(self._silence_seconds)
 
     async def begin_stream(self, headers: HeaderList) -> None:
-        """Send a stream's head, where it is not out, and what is to be out before its events."""
+        """Send a stream's head, where it is not out yet, or wait for what was sent before the upstream's stream
+        came."""
         self.is_relayed_to = True
         if not self.has_begun:
             self.has_begun = True
@@ -136,7 +137,7 @@ class WaitingCaller:
         self.touch()
 
     async def end(self, last: bytes) -> None:
-        """End an answer that has begun."""
+        """Send the last bytes of an answer that has begun, and its end."""
         self._deadlines.discard(self)
         if self._sending is not None:
             await self._sending
@@ -150,11 +151,11 @@ class WaitingCaller:
 
 
 def _is_gone(receive: Receive) -> bool:
-    """Whether a caller whose body was read has hung up: what it would be told is looked at once, and not waited for."""
-    told = receive().__await__()
+    """Whether a caller whose body was read has hung up, by one step of `receive`, which is not waited for."""
+    receiving = receive().__await__()
     try:
-        next(told)
+        next(receiving)
     except StopIteration as done:
         return bool(done.value["type"] == "http.disconnect")
-    told.close()
+    receiving.close()
     return False

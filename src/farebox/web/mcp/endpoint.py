@@ -29,14 +29,14 @@ CALLER = "farebox.caller"
 
 
 class ActorTools(NamedTuple):
-    """What the tools of the Actor are made of, where this gateway is its platform."""
+    """What the Actor's tools need, where this gateway is a platform for Actors."""
 
     runner: Runner
     runs: Runs
 
 
 class Agents:
-    """What the tools are made of, and the one server that has them, once somebody asked for it."""
+    """What the tools need, and the MCP server, which starts with the first request."""
 
     def __init__(self, serving: Serving, catalog: Catalog, accounts: Accounts, actor: ActorTools | None = None) -> None:
         self.serving = serving
@@ -82,10 +82,10 @@ class Agents:
 
 
 def _spelt_out(headers: HeaderList) -> HeaderList:
-    """With what a request that says nothing of it accepts and sends, which the SDK wants said, and in small letters.
+    """Headers with the `content-type` and `accept` that the SDK insists on, added where a request leaves them out.
 
     Raises:
-        Refusal: 415, it sends something else.
+        Refusal: 415, the request sends another type than JSON.
     """
     media_type = read_request_head(headers).media_type
     if media_type not in (b"", JSON[1]):
@@ -96,12 +96,12 @@ def _spelt_out(headers: HeaderList) -> HeaderList:
 
 
 BODY_BYTES_MAX = 32 * 1024 * 1024
-"""Longest message: the server refuses a longer one."""
+"""The longest message; the SDK's server refuses a longer one."""
 
 
 def _plainly(receive: Receive) -> Receive:
-    """A message in which the SDK's strict reader finds nothing to refuse: half of a character in a prompt would fail
-    every later call of an agent that has it in its history."""
+    """Receive a whole message, with what the SDK's strict JSON reader would refuse replaced: half of a character in a
+    prompt would fail every later call of an agent that has it in its history."""
 
     async def whole() -> Message:
         parts: list[bytes] = []

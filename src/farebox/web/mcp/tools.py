@@ -204,7 +204,7 @@ ACTOR_TOOLS = [
 
 @asynccontextmanager
 async def serving(agents: Agents) -> AsyncIterator[Endpoint]:
-    """The server, for as long as the block runs. Who asks has been authenticated."""
+    """The MCP server, for as long as the block runs. Whoever calls it has been authenticated."""
     tools = _Tools(agents)
     server: Server[Any] = Server(
         "farebox",
@@ -238,7 +238,7 @@ VERSION = b"mcp-protocol-version"
 
 
 async def _refuse_version(version: str, scope: Scope, receive: Receive, send: Send) -> None:
-    """The SDK takes an unknown version for a new one, and misses what belongs to that in the body."""
+    """Refuse here: the SDK takes an unknown version for a newer one, and then misses members in the body."""
     spoken = ", ".join(KNOWN_PROTOCOL_VERSIONS)
     refusal = invalid(f"MCP-Protocol-Version: {version!r} is not spoken here; {spoken} are")
     error = {
@@ -255,7 +255,7 @@ class _Tools:
     def __init__(self, agents: Agents) -> None:
         self._agents = agents
         self._orders: set[asyncio.Task[Placed]] = set()
-        self._work: dict[str, Callable[[Context, Arguments], Awaitable[tuple[str, dict[str, Any]]]]] = {
+        self._calls: dict[str, Callable[[Context, Arguments], Awaitable[tuple[str, dict[str, Any]]]]] = {
             "chat": self._chat,
             "embed": self._embed,
             "list_models": self._list_models,
@@ -264,11 +264,11 @@ class _Tools:
         self._tools = list(TOOLS)
         if agents.actor is not None:
             actor = _Actor(agents.actor)
-            self._work |= {ACTOR_TOOL: actor.run, ITEMS_TOOL: actor.items}
+            self._calls |= {ACTOR_TOOL: actor.run, ITEMS_TOOL: actor.items}
             self._tools += ACTOR_TOOLS
 
     async def close(self) -> None:
-        """Orders are served to their end, whoever has gone."""
+        """Wait for the orders on their way: they are served to their end, though their callers have gone."""
         if self._orders:
             await asyncio.wait(self._orders)
 
@@ -276,12 +276,13 @@ class _Tools:
         return ListToolsResult(tools=self._tools)
 
     async def call(self, context: Context, params: CallToolRequestParams) -> CallToolResult:
-        """What goes wrong with an order is the tool's result: the model that called it may mend it."""
-        work = self._work.get(params.name)
+        """Call a tool. A refused order is a result of the tool, not an error of the protocol: the model that called may
+        mend it."""
+        make_call = self._calls.get(params.name)
         try:
-            if work is None:
-                raise invalid(f"there is no tool `{params.name[:100]}`; there are {', '.join(self._work)}")
-            text, structured = await work(context, params.arguments or {})
+            if make_call is None:
+                raise invalid(f"there is no tool `{params.name[:100]}`; there are {', '.join(self._calls)}")
+            text, structured = await make_call(context, params.arguments or {})
         except Refusal as refusal:
             return CallToolResult(content=[TextContent(text=refusal.message)], is_error=True)
         except BooksUnavailable as error:
@@ -307,8 +308,8 @@ class _Tools:
         answer: Any = leniently(msgspec.json.decode, placed.body)
         choice = (answer.get("choices") or [{}])[0]
         text = (choice.get("message") or {}).get("content") or ""
-        told = {"text": text, "model": answer.get("model") or "", "finish_reason": choice.get("finish_reason")}
-        return text, {**told, "answer_cap": placed.answer_cap, **_bill(placed)}
+        said = {"text": text, "model": answer.get("model") or "", "finish_reason": choice.get("finish_reason")}
+        return text, {**said, "answer_cap": placed.answer_cap, **_bill(placed)}
 
     async def _embed(self, context: Context, asked: Arguments) -> tuple[str, dict[str, Any]]:
         texts = asked.get("texts")
@@ -346,7 +347,7 @@ class _Tools:
         balance = await self._agents.accounts.balance(caller.account)
         spent = await self._agents.accounts.spending(caller.account, None)
         available = balance.available_nanos
-        told = {
+        spending = {
             "account": caller.account.name,
             "plan": caller.plan.name,
             "paid_in_usd": format_usd(balance.credits_nanos),
@@ -355,8 +356,8 @@ class _Tools:
             "spent_this_month_usd": format_usd(spent.month),
             "available_usd": None if available is None else format_usd(max(0, available)),
         }
-        left = "without a limit" if available is None else f"${told['available_usd']} is left"
-        return f"Spent ${told['spent_usd']} of ${told['paid_in_usd']} paid in; {left}.", told
+        left = "without a limit" if available is None else f"${spending['available_usd']} is left"
+        return f"Spent ${spending['spent_usd']} of ${spending['paid_in_usd']} paid in; {left}.", spending
 
 
 class _Actor:
@@ -374,7 +375,7 @@ class _Actor:
         run = await self._runner.finished(caller.account.id, run.id, wait_seconds) or run
         storages = {"defaultDatasetId": run.dataset_id, "defaultKeyValueStoreId": run.store_id}
         following = f"Call {ITEMS_TOOL} with datasetId {run.dataset_id}"
-        told = {
+        shown = {
             "runId": run.id,
             "actorId": ACTOR_ID,
             "status": run.status,
@@ -382,7 +383,7 @@ class _Actor:
             "summary": run.status_message or "The run has begun.",
             "nextStep": following if run.is_finished else f"{following}, once more when the run has gone on.",
         }
-        return f"{run.status}: {told['summary']} {told['nextStep']}", told
+        return f"{run.status}: {shown['summary']} {shown['nextStep']}", shown
 
     async def items(self, context: Context, asked: Arguments) -> tuple[str, dict[str, Any]]:
         dataset_id = _text(asked, "datasetId")
