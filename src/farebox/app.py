@@ -26,8 +26,8 @@ from farebox.http.bodies import BodyReader
 from farebox.identity.keys import KeyCallers, PlansInForce
 from farebox.identity.managers import Managers
 from farebox.late_settlements import LateSettlements
-from farebox.platform.charged_events import RunEvents
 from farebox.platform.endpoints import RunApi
+from farebox.platform.priced_events import PricedEvents
 from farebox.platform.runs import Runner
 from farebox.platform.store import SqlRuns
 from farebox.ports import Callers, Upstream
@@ -198,7 +198,7 @@ async def running(settings: Settings, admission: Admission, host: Host = stand_a
             stack.push_async_callback(runs.close)
             public_url = (settings.public_url or "").rstrip("/")
             runner = Runner(runs, serving, admission, plans, store.worker, public_url)
-            run_api = RunApi(callers, runs, runner, RunEvents(runs, store), bodies)
+            run_api = RunApi(callers, runs, runner, PricedEvents(runs, store), bodies)
             platform = routes.Platform(runner, run_api)
             actor = ActorTools(runner, runs)
         agents = Agents(serving, catalog, accounts, actor)

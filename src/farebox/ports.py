@@ -24,7 +24,7 @@ from farebox.core.charges import Carried, Charge
 from farebox.core.headers import HeaderList, RequestHead
 from farebox.core.passage import Passage
 from farebox.core.pricing import KeptPrices, PriceList
-from farebox.core.runs import ANY_RUN, ItemOutcome, LogLine, Record, Run, RunCharge, RunStatus, Which
+from farebox.core.runs import ANY_RUN, BilledEvents, ItemOutcome, LogLine, Record, Run, RunStatus, Which
 from farebox.core.upstream import ListAnswer, ListQuery, RecordAnswer
 
 
@@ -230,12 +230,12 @@ class Runs(Protocol):
     async def take_up_runs(self) -> list[Run]:
         """The unfinished runs of processes that have gone; they are this process's now."""
 
-    async def note_charge(self, charge: RunCharge, since_us: int) -> str:
-        """Write down that a run is charged, and give the hold that stands for it: that of the same run's charge under
-        the same key, where one was noted since a moment."""
+    async def note_bill(self, bill: BilledEvents, since_us: int) -> str:
+        """Write down that a run is billed, and return the id of the hold for it: that of the run's earlier bill under
+        the same idempotency key, if one was noted since `since_us`."""
 
-    async def charged_events(self, run_id: str) -> dict[str, int]:
-        """How many of each event a run was charged."""
+    async def billed_events(self, run_id: str) -> dict[str, int]:
+        """How many of each priced event a run was billed for, by the event's name."""
 
     async def append(self, dataset_id: str, bodies: list[bytes]) -> None:
         """Put items behind those that there are."""

@@ -8,11 +8,11 @@ from typing import Any
 from openapi_spec_validator import OpenAPIV30SpecValidator
 
 from farebox import __version__
-from farebox.actor.environment import EVENT as CHARGED_EVENT
+from farebox.actor.environment import PRICED_EVENT as CHARGED_EVENT
 from farebox.batch.entries import BatchResult
 from farebox.batch.result_forms import ResultForm
 from farebox.batch.run_input import CONCURRENCY, CONCURRENCY_MAX
-from farebox.platform.charged_events import EVENT
+from farebox.platform.priced_events import PRICED_EVENT
 from farebox.settings import OPENROUTER_KEY_VARIABLE
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +63,6 @@ def test_an_items_members_are_described() -> None:
 
 
 def test_the_event_is_the_one_that_is_charged() -> None:
-    assert EVENT == CHARGED_EVENT
-    assert list(read("pay_per_event.json")) == [EVENT]
-    assert read("pay_per_event.json")[EVENT]["eventPriceUsd"] == 0.00001
+    assert PRICED_EVENT == CHARGED_EVENT
+    assert list(read("pay_per_event.json")) == [PRICED_EVENT]
+    assert read("pay_per_event.json")[PRICED_EVENT]["eventPriceUsd"] == 0.00001

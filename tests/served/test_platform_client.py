@@ -12,7 +12,7 @@ import pytest
 from apify_client import ApifyClient
 from apify_client.errors import ApifyApiError
 
-from farebox.platform.charged_events import EVENT
+from farebox.platform.priced_events import PRICED_EVENT
 from tests.gateway import Gateway
 from tests.served.test_runs import CHAT, SLOW
 
@@ -130,9 +130,9 @@ def begin_and_look_at_runs(client: Any) -> Any:
 
 def look_at_a_run(client: Any, run: Any) -> None:
     of_run = client.run(run.id)
-    of_run.charge(EVENT, count=2, idempotency_key="k")
+    of_run.charge(PRICED_EVENT, count=2, idempotency_key="k")
     found = of_run.get()
-    assert (found.charged_event_counts, found.pricing_info is not None) == ({EVENT: 2}, True)
+    assert (found.charged_event_counts, found.pricing_info is not None) == ({PRICED_EVENT: 2}, True)
     assert of_run.wait_for_finish().status == "SUCCEEDED"
     assert of_run.update(status_message="so it is", is_status_message_terminal=True).status_message == "so it is"
     assert "1 orders served" in of_run.log().get()

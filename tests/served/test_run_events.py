@@ -15,7 +15,7 @@ from farebox.core.callers import Caller
 from farebox.core.errors import Refusal
 from farebox.core.plans import BUILT_IN
 from farebox.core.runs import Run
-from farebox.platform.charged_events import EVENT, KEY_SECONDS, RunEvents
+from farebox.platform.priced_events import KEY_SECONDS, PRICED_EVENT, PricedEvents
 from farebox.platform.store import SqlRuns
 from farebox.store.books import SqlStore
 from farebox.store.sqlite import Sqlite
@@ -39,14 +39,14 @@ def test_events_are_a_fare_of_the_runs_account(shared_gateway: Gateway, plan: st
     key = shared_gateway.new_key(name, "--plan", plan, "--prepaid", "1")
     run = begin(shared_gateway, key, {})
     for _ in range(2):
-        answer = charge(shared_gateway, key, run, {"eventName": EVENT, "count": 7})
+        answer = charge(shared_gateway, key, run, {"eventName": PRICED_EVENT, "count": 7})
         assert (answer.status, answer.json) == (201, {})
-    assert state(shared_gateway, key, run)["chargedEventCounts"] == {EVENT: 7}
+    assert state(shared_gateway, key, run)["chargedEventCounts"] == {PRICED_EVENT: 7}
     (line,) = shared_gateway.orders(name)
-    assert (line["events"], line["amount_usd"], line["model"]) == (7, f"-{usd}", EVENT)
-    assert charge(shared_gateway, key, run, {"eventName": EVENT, "count": 3}, "another").status == 201
-    assert charge(shared_gateway, key, run, {"eventName": EVENT, "count": 1, "requestId": "r"}, "").status == 201
-    assert state(shared_gateway, key, run)["chargedEventCounts"] == {EVENT: 11}
+    assert (line["events"], line["amount_usd"], line["model"]) == (7, f"-{usd}", PRICED_EVENT)
+    assert charge(shared_gateway, key, run, {"eventName": PRICED_EVENT, "count": 3}, "another").status == 201
+    assert charge(shared_gateway, key, run, {"eventName": PRICED_EVENT, "count": 1, "requestId": "r"}, "").status == 201
+    assert state(shared_gateway, key, run)["chargedEventCounts"] == {PRICED_EVENT: 11}
     shared_gateway.audit()
 
 
@@ -55,12 +55,12 @@ def test_events_are_a_fare_of_the_runs_account(shared_gateway: Gateway, plan: st
     [
         ({"eventName": "another", "count": 1}, (404, "record-not-found")),
         ({"eventName": "apify-actor-start", "count": 1}, (405, "cannot-charge-apify-event")),
-        ({"eventName": EVENT}, (400, "invalid-request")),
-        ({"eventName": EVENT, "count": 0}, (400, "invalid-request")),
-        ({"eventName": EVENT, "count": -5}, (400, "invalid-request")),
-        ({"eventName": EVENT, "count": 1.5}, (400, "invalid-request")),
-        ({"eventName": EVENT, "count": "7"}, (400, "invalid-request")),
-        ({"eventName": EVENT, "count": 10_000_001}, (400, "invalid-request")),
+        ({"eventName": PRICED_EVENT}, (400, "invalid-request")),
+        ({"eventName": PRICED_EVENT, "count": 0}, (400, "invalid-request")),
+        ({"eventName": PRICED_EVENT, "count": -5}, (400, "invalid-request")),
+        ({"eventName": PRICED_EVENT, "count": 1.5}, (400, "invalid-request")),
+        ({"eventName": PRICED_EVENT, "count": "7"}, (400, "invalid-request")),
+        ({"eventName": PRICED_EVENT, "count": 10_000_001}, (400, "invalid-request")),
         ({"eventName": 5, "count": 1}, (400, "invalid-request")),
         (b"nonsense", (400, "invalid-request")),
     ],
@@ -75,7 +75,7 @@ def test_a_charge_that_is_wrong_says_how(
 
 def test_an_idempotency_key_that_is_wrong_is_named(shared_gateway: Gateway, key: str) -> None:
     run = begin(shared_gateway, key, {})
-    good = {"eventName": EVENT, "count": 1}
+    good = {"eventName": PRICED_EVENT, "count": 1}
     assert error_of(charge(shared_gateway, key, run, good, "k" * 257)) == (400, "invalid-idempotency-key")
     assert error_of(charge(shared_gateway, key, run, good, "a\tb")) == (400, "invalid-idempotency-key")
     assert charge(shared_gateway, key, run, good, "k" * 256).status == 201
@@ -93,7 +93,7 @@ def test_nobody_else_charges_a_run_or_leaves_things_in_it(shared_gateway: Gatewa
         ("POST", f"/v2/datasets/{run['defaultDatasetId']}/items"),
         ("PUT", store),
     ):
-        body = json.dumps({"eventName": EVENT, "count": 1, "statusMessage": "mine"}).encode()
+        body = json.dumps({"eventName": PRICED_EVENT, "count": 1, "statusMessage": "mine"}).encode()
         headers = {"authorization": f"Bearer {other}", "content-type": "application/json"}
         assert error_of(shared_gateway.request(method, path, body, headers)) == (404, "record-not-found"), path
     assert state(shared_gateway, key, run)["statusMessage"] != "mine"
@@ -133,11 +133,11 @@ def test_the_platforms_client_charges(shared_gateway: Gateway, key: str) -> None
     async def main() -> None:
         client = ApifyClientAsync(key, api_url=f"http://127.0.0.1:{shared_gateway.port}")
         run = await client.actor("apify/openrouter").start(run_input={})
-        await client.run(run.id).charge(EVENT, count=5, idempotency_key="a key")
-        await client.run(run.id).charge(EVENT, count=5, idempotency_key="a key")
+        await client.run(run.id).charge(PRICED_EVENT, count=5, idempotency_key="a key")
+        await client.run(run.id).charge(PRICED_EVENT, count=5, idempotency_key="a key")
         found = await client.run(run.id).get()
         assert found is not None
-        assert found.charged_event_counts == {EVENT: 5}
+        assert found.charged_event_counts == {PRICED_EVENT: 5}
         assert found.pricing_info is not None
         await client.dataset(run.default_dataset_id).push_items([{"a": 1}])
         await client.key_value_store(run.default_key_value_store_id).set_record("STATE", {"so": "far"})
@@ -185,15 +185,15 @@ def test_after_its_time_a_key_stands_for_another_charge(tmp_path: Path) -> None:
                 started_us=now_us,
             )
             await runs.create_run(run)
-            events = RunEvents(runs, store, now_us=lambda: now_us)
+            events = PricedEvents(runs, store, now_us=lambda: now_us)
             for seconds, counted in ((0, 4), (KEY_SECONDS - 1, 4), (KEY_SECONDS + 1, 8)):
                 now_us = 10**15 + seconds * 1_000_000
-                await events.charge(caller, run, EVENT, 4, "k")
-                assert await runs.charged_events("r") == {EVENT: counted}
+                await events.bill(caller, run, PRICED_EVENT, 4, "k")
+                assert await runs.billed_events("r") == {PRICED_EVENT: counted}
             # A fare above what is there is booked all the same; what comes after it is not.
-            await events.charge(caller, run, EVENT, 10_000_000, "dear")
+            await events.bill(caller, run, PRICED_EVENT, 10_000_000, "dear")
             with pytest.raises(Refusal) as refused:
-                await events.charge(caller, run, EVENT, 1, "one more")
+                await events.bill(caller, run, PRICED_EVENT, 1, "one more")
             assert refused.value.status == 402
 
     asyncio.run(main())
@@ -203,5 +203,5 @@ def test_a_run_shows_what_its_event_costs(shared_gateway: Gateway, key: str) -> 
     run = begin(shared_gateway, key, {})
     actor = ask(shared_gateway, key, ACTOR).json["data"]
     for pricing in (run["pricingInfo"], actor["pricingInfos"][-1]):
-        prices = pricing["pricingPerEvent"]["actorChargeEvents"][EVENT]["eventTieredPricingUsd"]
+        prices = pricing["pricingPerEvent"]["actorChargeEvents"][PRICED_EVENT]["eventTieredPricingUsd"]
         assert (prices["FREE"]["tieredEventPriceUsd"], prices["GOLD"]["tieredEventPriceUsd"]) == (0.0001, 0.00001)

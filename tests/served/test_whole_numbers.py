@@ -13,7 +13,7 @@ from farebox.core.formats import Format, chat, embeddings, messages, responses
 from farebox.core.formats.table import FORMATS
 from farebox.core.intake import read_order
 from farebox.core.plans import BUILT_IN
-from farebox.platform.charged_events import EVENT
+from farebox.platform.priced_events import PRICED_EVENT
 from tests.gateway import Gateway
 from tests.served.test_formats import ORDERS
 from tests.served.test_management import Manager
@@ -113,8 +113,8 @@ def test_it_is_one_to_agents_runs_and_managers(shared_gateway: Gateway, key: str
     assert (call(shared_gateway, key, "apify--openrouter", **asked).structured_content or {})["status"] == "SUCCEEDED"
     run = begin(shared_gateway, key, asked)
     assert run["status"] == "SUCCEEDED"
-    assert charge(shared_gateway, key, run, {"eventName": EVENT, "count": 7.0}).status == 201
-    assert state(shared_gateway, key, run)["chargedEventCounts"] == {EVENT: 7}
+    assert charge(shared_gateway, key, run, {"eventName": PRICED_EVENT, "count": 7.0}).status == 201
+    assert state(shared_gateway, key, run)["chargedEventCounts"] == {PRICED_EVENT: 7}
 
 
 def test_a_limit_is_one(shared_gateway: Gateway) -> None:

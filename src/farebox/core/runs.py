@@ -12,7 +12,11 @@ RunStatus = Literal["READY", "RUNNING", "TIMING-OUT", "ABORTING", "SUCCEEDED", "
 
 
 class Run(Struct, frozen=True, kw_only=True):
-    """One run of the Actor that this gateway is. What it leaves stands in a dataset, a key-value store and a log."""
+    """One run of the Actor that this gateway is. What it leaves stands in a dataset, a key-value store and a log.
+
+    `worker` is the process that carries it through, `input` the JSON it was begun with, `limit_nanos` what it may cost;
+    the request queue is always empty.
+    """
 
     id: str
     account_id: int
@@ -38,7 +42,7 @@ class Run(Struct, frozen=True, kw_only=True):
 
 
 class Which(Struct, frozen=True):
-    """Which of an account's runs: those that are all of what is said here."""
+    """Which of an account's runs are asked for: those that meet every condition; an empty one is met by all."""
 
     statuses: tuple[str, ...] = ()
     origin: str = ""
@@ -49,8 +53,8 @@ class Which(Struct, frozen=True):
 ANY_RUN = Which()
 
 
-class RunCharge(Struct, frozen=True):
-    """Events that a run is charged, booked under a hold."""
+class BilledEvents(Struct, frozen=True):
+    """A bill for priced events of a run, booked under a hold. `event` is the event's name."""
 
     hold_id: str
     run_id: str
@@ -68,13 +72,15 @@ class Record(Struct, frozen=True):
 
 
 class LogLine(Struct, frozen=True):
+    """A line of a run's log; numbers begin with 1."""
+
     number: int
     created_us: int
     text: str
 
 
 class ItemOutcome(Struct, frozen=True):
-    """What an item tells of its order."""
+    """What became of an order, as its item in the dataset says."""
 
     number: int
     status: int

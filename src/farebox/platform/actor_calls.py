@@ -1,4 +1,5 @@
-"""What an Actor that runs elsewhere calls of the platform: charges, its status message, what it leaves behind."""
+"""What an Actor that runs elsewhere calls its platform for: priced events, its status message, what it leaves
+behind."""
 
 import re
 from collections.abc import Mapping
@@ -13,9 +14,9 @@ from farebox.core.reading import UNREADABLE, Number, as_whole, json_path_error
 from farebox.core.runs import Record
 from farebox.http.asgi import JSON
 from farebox.platform.calls import Answered, Call, Handle, own_run
-from farebox.platform.charged_events import COUNT_MAX, RunEvents
 from farebox.platform.documents import enveloped, run_object
 from farebox.platform.parameters import check
+from farebox.platform.priced_events import COUNT_MAX, PricedEvents
 from farebox.ports import Runs
 
 KEY_LENGTH_MAX = 256
@@ -43,9 +44,9 @@ _CREATED = b"{}"
 
 
 class ActorCalls:
-    """Handlers."""
+    """The calls of a running Actor."""
 
-    def __init__(self, runs: Runs, events: RunEvents) -> None:
+    def __init__(self, runs: Runs, events: PricedEvents) -> None:
         self._runs = runs
         self._events = events
 
@@ -77,7 +78,7 @@ class ActorCalls:
         if len(key) > KEY_LENGTH_MAX or not key.isprintable():
             message = f"idempotency-key: at most {KEY_LENGTH_MAX} printable characters"
             raise Refusal(400, "invalid-idempotency-key", message)
-        await self._events.charge(call.caller, run, asked.event_name, count, key)
+        await self._events.bill(call.caller, run, asked.event_name, count, key)
         return Answered(_CREATED, 201)
 
     async def _update(self, call: Call) -> Answered:
@@ -97,7 +98,7 @@ class ActorCalls:
         return Answered(enveloped(run_object(await own_run(self._runs, call, "Actor run"))))
 
     async def _reboot(self, call: Call) -> Answered:
-        """A run that goes here has no machine to be put on again: it goes on."""
+        """A run here has no machine of its own to start anew: it simply goes on."""
         run = await own_run(self._runs, call, "Actor run")
         if run.is_finished:
             raise Refusal(403, "job-finished", f"Run {run.id} has finished")

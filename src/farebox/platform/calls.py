@@ -17,10 +17,10 @@ from farebox.http.bodies import BodyReader
 from farebox.ports import Runs
 
 UNLIMITED = 999_999_999_999
-"""What the platform says as the limit where none was asked for."""
+"""The limit that Apify's platform shows where none was asked for."""
 
 PAGE_MAX = 1000
-"""Runs, or keys, that one answer lists."""
+"""The most runs, or keys, that one answer lists."""
 
 
 class Answered(Struct, frozen=True):
@@ -32,7 +32,7 @@ class Answered(Struct, frozen=True):
 
 
 class Streamed(Struct, frozen=True):
-    """An answer whose end is not there yet."""
+    """An answer that is sent piece by piece as it comes."""
 
     pieces: AsyncGenerator[bytes]
     headers: HeaderList
@@ -42,7 +42,7 @@ _FLAGS = {"": False, "0": False, "false": False, "1": True, "true": True}
 
 
 class Call(Struct, frozen=True):
-    """One request, its caller known."""
+    """One request, its caller known. `query` has the last value of each name, several values joined by commas."""
 
     scope: Scope
     receive: Receive
@@ -52,6 +52,7 @@ class Call(Struct, frozen=True):
     bodies: BodyReader
 
     def named(self, name: str) -> str:
+        """A part of the path, by the name that it has in the table of paths."""
         value: str = self.scope["path_params"][name]
         return value
 
@@ -66,11 +67,11 @@ class Call(Struct, frozen=True):
         return number
 
     def limit(self, most: int = UNLIMITED) -> int:
-        """How many are asked for: none said, or a 0, is as many as there may be. Raises Refusal 400."""
+        """How many are asked for, `most` at most; none said, or 0, means `most`. Raises Refusal 400."""
         return min(self.number("limit", 0) or most, most)
 
     def flag(self, name: str) -> bool:
-        """Raises Refusal 400."""
+        """A truth value of the query; False where it is absent. Raises Refusal 400."""
         text = self.query.get(name, "").lower()
         if text not in _FLAGS:
             raise Refusal(400, "invalid-value", f"{name}: true, 1, false or 0, not {text[:50]!r}")
@@ -88,6 +89,7 @@ class Call(Struct, frozen=True):
             raise Refusal(400, "invalid-value", message) from error
 
     def names(self, name: str) -> tuple[str, ...]:
+        """A list of the query: parts between commas, the empty ones left out."""
         return tuple(part.strip() for part in self.query.get(name, "").split(",") if part.strip())
 
     async def json(self) -> bytes:
@@ -100,14 +102,14 @@ class Call(Struct, frozen=True):
 
 
 Handle = Callable[[Call], Awaitable[Answered | Streamed]]
-
+"""Answers one kind of call. Raises Refusal."""
 
 ATTACHED = (b"content-disposition", b"attachment")
-"""A browser is to keep the answer as a file, and not to show it."""
+"""The header that has a browser save the answer as a file instead of showing it."""
 
 
 async def own_run(runs: Runs, call: Call, what: str) -> Run:
-    """The caller's run, by its id or that of a storage of its. Raises Refusal 404."""
+    """The caller's run that a path names by its `id`, or by the id of one of its storages. Raises Refusal 404."""
     run = await runs.run(call.caller.account.id, call.named("id"))
     if run is None:
         raise Refusal(404, "record-not-found", f"{what} {call.named('id')[:100]!r} was not found")

@@ -1,4 +1,4 @@
-"""The Apify platform's objects, as its clients insist on them, and its errors."""
+"""Objects and errors in the shapes of Apify's platform, as its clients insist on them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,13 +11,13 @@ from farebox.core.callers import Account, Caller
 from farebox.core.errors import Refusal
 from farebox.core.money import format_usd
 from farebox.core.runs import Run
-from farebox.platform.charged_events import EVENT
+from farebox.platform.priced_events import PRICED_EVENT
 
 ACTOR_ID = "fareboxOpenRouter"
 BUILD_ID = "fareboxBuild00001"
 BUILD_NUMBER = "0.1.1"
 ACTOR_NAMES = frozenset({ACTOR_ID, "apify~openrouter", "~openrouter", "openrouter"})
-"""Under which clients ask for the Actor whose job this gateway does."""
+"""The names under which clients ask for the Actor whose job this gateway does."""
 
 _TYPES = {
     "authentication": "user-or-token-not-found",
@@ -33,7 +33,7 @@ _TYPES = {
 
 
 class ApifyErrors:
-    """The platform's error envelope."""
+    """Words refusals in the error envelope of Apify's platform."""
 
     def refusal_body(self, refusal: Refusal) -> bytes:
         kind = "unsupported-content-encoding" if refusal.status == 415 else refusal.error_type
@@ -45,12 +45,12 @@ ERRORS = ApifyErrors()
 
 
 def user_id(account_id: int) -> str:
-    """Seventeen characters, as the platform's are."""
+    """An account's id as a user's: seventeen characters, as on Apify's platform."""
     return f"account{account_id:010d}"
 
 
 def enveloped(value: object) -> bytes:
-    """One object, as every answer but items, records and logs has it."""
+    """The envelope of every answer but items, records and logs."""
     return msgspec.json.encode({"data": value})
 
 
@@ -58,14 +58,15 @@ _CREATED = "2026-01-01T00:00:00.000Z"
 
 
 def origin_of(scope: Scope) -> str:
-    """CLI, MCP and others say who they are; nobody else does."""
+    """Who began a run, as Apify's own tools say it in a header; `API` where nothing is said."""
     said = next((value for name, value in scope["headers"] if name == b"x-apify-request-origin"), b"")
     text = said.decode("latin-1")
     return text if text in ("CLI", "CI", "MCP", "WEB", "ACTOR") else "API"
 
 
-def run_object(run: Run, charged: Mapping[str, int] | None = None) -> dict[str, Any]:
-    """All that version 3 of the Python client demands, and what others read. `charged`: its events."""
+def run_object(run: Run, billed: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """A run, with all that version 3 of the Python client demands and other clients read. `billed`: how many of each
+    priced event its account was billed for."""
     ended_us = run.finished_us if run.finished_us is not None else clock.now_us()
     seconds = max(0, ended_us - run.started_us) / 1_000_000
     return {
@@ -106,7 +107,7 @@ def run_object(run: Run, charged: Mapping[str, int] | None = None) -> dict[str, 
         "usageTotalUsd": 0,
         "usageUsd": {},
         "pricingInfo": PRICING,
-        "chargedEventCounts": dict(charged or {}),
+        "chargedEventCounts": dict(billed or {}),
     }
 
 
@@ -117,7 +118,7 @@ PRICING = {
     "startedAt": _CREATED,
     "pricingPerEvent": {
         "actorChargeEvents": {
-            EVENT: {
+            PRICED_EVENT: {
                 "eventTitle": "OpenRouter usage",
                 "eventDescription": "What OpenRouter charged, rounded up to $0.00001.",
                 "eventTieredPricingUsd": {
@@ -130,7 +131,7 @@ PRICING = {
     },
     "minimalMaxTotalChargeUsd": None,
 }
-"""What a run's event costs: as on the platform, ten times as much for who pays nothing for it."""
+"""What a run's priced event costs: as on Apify's platform, ten times as much for users of its free tier."""
 
 
 def storage_object(run: Run, storage_id: str) -> dict[str, Any]:
@@ -151,7 +152,7 @@ def storage_object(run: Run, storage_id: str) -> dict[str, Any]:
 
 
 def actor_object(account: Account) -> dict[str, Any]:
-    """The one Actor there is."""
+    """The one Actor that this gateway has."""
     return {
         "id": ACTOR_ID,
         "userId": user_id(account.id),
@@ -171,7 +172,7 @@ def actor_object(account: Account) -> dict[str, Any]:
 
 
 def build_object(account: Account) -> dict[str, Any]:
-    """Its one build."""
+    """The Actor's one build."""
     return {
         "id": BUILD_ID,
         "actId": ACTOR_ID,

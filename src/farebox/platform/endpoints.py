@@ -1,7 +1,7 @@
-"""The run API of the Apify platform, under /v2: what its clients, its command and its integrations call to run Actors.
+"""The run API of Apify's platform, under /v2: what its clients, its CLI and its integrations call to run Actors.
 
-Shapes: Apify's OpenAPI document of August 2026, and what the clients of each major version insist on. Another account's
-run, dataset or store is as unknown as one that never was.
+Shapes: Apify's OpenAPI document of August 2026, and what the clients of each major version insist on. Another
+account's run, dataset or store is answered like one that does not exist.
 """
 
 import asyncio
@@ -24,7 +24,6 @@ from farebox.http.queries import query_pairs
 from farebox.http.refusals import guarded
 from farebox.platform.actor_calls import ActorCalls
 from farebox.platform.calls import ATTACHED, PAGE_MAX, Answered, Call, Handle, Streamed, own_run
-from farebox.platform.charged_events import RunEvents
 from farebox.platform.documents import (
     ACTOR_NAMES,
     BUILD_ID,
@@ -39,6 +38,7 @@ from farebox.platform.documents import (
 )
 from farebox.platform.items import wanted
 from farebox.platform.parameters import check
+from farebox.platform.priced_events import PricedEvents
 from farebox.platform.runs import Options, Runner
 from farebox.platform.storages import Storages
 from farebox.ports import Callers, Runs
@@ -51,13 +51,13 @@ _STATUSES = get_args(RunStatus)
 _MILLISECOND_US = 1000
 
 _NOT_PRINTED = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
-"""What colours a terminal, and what else is no text."""
+"""Escape sequences of terminals, and control characters."""
 
 
 class RunApi:
     """Every path of the run API, in one table."""
 
-    def __init__(self, callers: Callers, runs: Runs, runner: Runner, events: RunEvents, bodies: BodyReader) -> None:
+    def __init__(self, callers: Callers, runs: Runs, runner: Runner, events: PricedEvents, bodies: BodyReader) -> None:
         self._callers = callers
         self._runs = runs
         self._actor_calls = ActorCalls(runs, events)
@@ -106,7 +106,7 @@ class RunApi:
         }
 
     def _endpoint(self, path: str, handles: dict[str, Handle]) -> Endpoint:
-        """Of a path, by method."""
+        """The endpoint of a path; `handles` are by method."""
 
         async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
             method = "GET" if scope["method"] == "HEAD" else scope["method"]
@@ -133,7 +133,7 @@ class RunApi:
         return handle_known
 
     def _of_last(self, handle: Handle) -> Handle:
-        """For the caller's last run, of those with the status and the origin that are asked for."""
+        """The same for the caller's last run among those with the status and the origin that are asked for."""
 
         async def handle_last(call: Call) -> Answered | Streamed:
             found, _ = await self._runs.runs(call.caller.account.id, 0, 1, desc=True, which=_which(call))
@@ -145,7 +145,8 @@ class RunApi:
         return handle_last
 
     async def _call(self, scope: Scope, receive: Receive) -> Call:
-        """Raises Refusal 401. Here alone a token may stand in the query: these clients send it so."""
+        """The call that a request makes. Only in this API may a token stand in the query: Apify's clients send it so.
+        Raises Refusal 401."""
         query: dict[str, str] = {}
         for name, value in query_pairs(scope):
             # A list is written with commas, or name by name.
@@ -161,7 +162,7 @@ class RunApi:
     # Runs
 
     def _options(self, call: Call) -> Options:
-        """Raises Refusal 400."""
+        """What a call says beside a run's input. Raises Refusal 400."""
         limit = call.query.get("maxTotalChargeUsd", "")
         try:
             limit_nanos = parse_usd(limit) if limit else None
@@ -215,7 +216,7 @@ class RunApi:
 
     async def _run(self, call: Call) -> Answered:
         run = await self._waited(call, await own_run(self._runs, call, "Actor run"), _seconds(call))
-        return Answered(enveloped(run_object(run, await self._runs.charged_events(run.id))))
+        return Answered(enveloped(run_object(run, await self._runs.billed_events(run.id))))
 
     async def _abort(self, call: Call) -> Answered:
         run = await own_run(self._runs, call, "Actor run")
@@ -223,7 +224,7 @@ class RunApi:
         return Answered(enveloped(run_object(await self._waited(call, run, 0))))
 
     async def _log(self, call: Call) -> Streamed:
-        """A line each, with its moment; streamed until the run has finished where that is asked for."""
+        """The log: lines with their moments; with `stream`, as they come until the run has finished."""
         run = await own_run(self._runs, call, "Actor run")
         kept = [ATTACHED] if call.flag("download") else []
         lines = self._lines(call, run, is_streamed=call.flag("stream"), is_raw=call.flag("raw"))
@@ -277,6 +278,6 @@ def _which(call: Call) -> Which:
     if strange := next((status for status in statuses if status not in _STATUSES), None):
         raise Refusal(400, "invalid-value", f"status: one of {', '.join(_STATUSES)}, not {strange[:50]!r}")
     until_us = call.moment_us("startedBefore")
-    # As it is shown, to the millisecond, a run's start is within.
+    # Starts are shown to the millisecond: a run that began within this one is meant, too.
     until_us = None if until_us is None else until_us + _MILLISECOND_US - 1
     return Which(statuses, call.query.get("origin", ""), call.moment_us("startedAfter"), until_us)

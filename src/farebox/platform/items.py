@@ -1,4 +1,4 @@
-"""A dataset's items as a client wants them: as JSON, lines of JSON, or a table, with the members it asks for."""
+"""A dataset's items as a client asks for them: as JSON, JSON lines or a table, with the members that it names."""
 
 import csv
 import io
@@ -19,15 +19,16 @@ RECORDS_MAX = 100_000
 """Records that unwinding may make of one page of items: each element of a list repeats all that stands beside it."""
 
 CELLS_MAX = 10_000_000
-"""Of a table: a row has a place for each member that any item has."""
+"""The most cells of a table: each row has one for every member that any item has."""
 
 MADE_BYTES_MAX = 256 * 1024 * 1024
-"""What one page of items, 64 MiB at most, may become: a long name stands before all that is nested under it."""
+"""How long one page of items, 64 MiB at most, may become when it is flattened: the name of an outer member is repeated
+before each inner one."""
 
 
 class Wanted(Struct, frozen=True):
-    """What is asked for, in the words of the platform, whose `clean` stands for both skips. `bom` of None: as the
-    format has it."""
+    """What a request asks for, in the words of Apify's platform, whose `clean` means both `skip_empty` and
+    `skip_hidden`. A `bom` of None means as the format has it: with one in CSV, else without."""
 
     format: str = "json"
     fields: tuple[str, ...] = ()
@@ -94,7 +95,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class _Room:
-    """How much more one answer may come to."""
+    """How many bytes an answer may still grow by."""
 
     def __init__(self) -> None:
         self._left = MADE_BYTES_MAX
@@ -106,7 +107,8 @@ class _Room:
 
 
 def render(items: list[bytes], wanted: Wanted) -> tuple[bytes, bytes]:
-    """The body and its content type. Members that are not asked about go on byte for byte. Raises Refusal 400."""
+    """Items as the body of an answer, and its content type. Values go on byte for byte, but in tables. Raises Refusal
+    400."""
     room = _Room()
     try:
         shown = list(_shown(items, wanted, room))
@@ -141,7 +143,8 @@ def _shown(items: list[bytes], wanted: Wanted, room: _Room) -> Iterator[bytes]:
 
 
 def _records(members: dict[str, Raw], wanted: Wanted, room: _Room) -> Iterator[dict[str, Raw]]:
-    """An item as it is wanted: flattened, so that `fields` may name what is nested; then picked, then unwound."""
+    """The records that one item becomes: flattened first, so that `fields` may name nested members; then with the
+    chosen fields; then unwound."""
     for name in wanted.flatten:
         members = _flattened(members, name, room)
     if wanted.fields:
@@ -217,7 +220,8 @@ def _table(items: list[bytes], wanted: Wanted, room: _Room) -> bytes:
 
 
 def _columns(rows: list[dict[str, str]], wanted: Wanted) -> list[str]:
-    """In the order of `fields`, each of which has a column, though no item has it; the rest as it is met."""
+    """The columns: first those of `fields`, in that order and even where no item has them; then the rest as they
+    come."""
     met = list(dict.fromkeys(name for row in rows for name in row))
     shown_as = wanted.shown_as
     columns: list[str] = []

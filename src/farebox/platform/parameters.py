@@ -1,8 +1,8 @@
-"""What callers of the run API may say beside a path, and what becomes of it here.
+"""The parameters of each path of the run API, and what becomes of each here.
 
-An option that changes what an answer means is served, or refused by its name: passed over in silence, its caller would
-take the answer for another. So each parameter of every path that is served has a line. Source: the platform's OpenAPI
-document of August 2026, which a test holds this to. What that document does not know is let pass, as there.
+A parameter that changes what an answer means is either served or refused by its name: ignored in silence, its caller
+would misread the answer. So each parameter of every path has a line. Source: Apify's OpenAPI document of August 2026,
+which a test compares with this table. A parameter that the document does not have is ignored, as Apify ignores it.
 """
 
 from collections.abc import Mapping
@@ -15,17 +15,18 @@ from farebox.platform.documents import BUILD_NUMBER
 
 
 class Served(Struct, frozen=True):
-    """Done as the platform does it, or refused where its value is wrong."""
+    """Done as on Apify's platform, or refused where its value is wrong."""
 
 
 class Idle(Struct, frozen=True):
-    """Whatever it says, the answer is the one that was asked for."""
+    """Has no effect here, and needs none: `why`."""
 
     why: str
 
 
 class Refused(Struct, frozen=True):
-    """Asks for something that there is not here; a value in `but` asks for nothing else than what is done."""
+    """Asks for what does not exist here: refused, saying `why`, unless its value is one of `but`, which ask for what is
+    done anyway."""
 
     why: str
     but: tuple[str, ...] = ()
@@ -46,7 +47,7 @@ _BEGIN: Fates = {
     "build": Refused(f"there is one build, `latest` or {BUILD_NUMBER}", but=("latest", BUILD_NUMBER)),
     "webhooks": Refused("nobody is called here when a run ends; wait for it with waitForFinish", but=("W10=",)),
 }
-"""How a run begins. (`W10=` is an empty list.)"""
+"""Parameters of a call that begins a run. (`W10=` is an empty list.)"""
 
 _ONE_FORMAT = Idle("read for `xml` alone, and that format is refused")
 _FEED = Idle("read for `rss` alone, and that format is refused")
@@ -150,7 +151,7 @@ PARAMETERS: Mapping[str, Fates] = MappingProxyType(
 
 
 def check(line: str, given: Mapping[str, str]) -> None:
-    """Of a line of PARAMETERS. Raises Refusal 400, naming the parameter."""
+    """Check the values given for a line of PARAMETERS (`METHOD PATH`). Raises Refusal 400, naming the parameter."""
     method = line.partition(" ")[0]
     if given.get("method", method).upper() != method:
         raise _refusal("method", f"ask with {given['method'][:20]} itself: this was a {method}")

@@ -1,7 +1,7 @@
-"""Runs of the Actor that this gateway is: what the Apify platform does around an Actor's batch mode, done here.
+"""Runs of the Actor that this gateway is: what Apify's platform does around an Actor's batch mode is done here.
 
-A run belongs to the process that began it. When that one dies, another takes it up and goes on: each order is placed
-under a key of its own, so that none is paid for twice.
+A run belongs to the process that began it. When that process dies, another takes the run up and goes on: each order is
+placed under an idempotency key of its own, so that none is paid for twice.
 """
 
 import asyncio
@@ -29,13 +29,13 @@ from farebox.ports import BooksUnavailable, Runs
 log = logging.getLogger("farebox")
 
 RUNS_MAX = 100
-"""Runs that one process has going at once."""
+"""The most runs that one process carries through at once."""
 
 KEEP_DAYS = 7
-"""How long a finished run and what it left are kept: as the platform keeps unnamed storages."""
+"""How long a finished run and what it left are kept, as Apify keeps unnamed storages."""
 
 HEED_SECONDS = 1.0
-"""How often a process looks whether another was told to abort one of its runs."""
+"""How often a process looks whether a call that another process served has aborted one of its runs."""
 
 TAKE_UP_SECONDS = 5.0
 FORGET_SECONDS = 3600.0
@@ -44,12 +44,12 @@ _LETTERS = string.ascii_letters + string.digits
 
 
 def new_id() -> str:
-    """Seventeen letters and digits, as the platform's are."""
+    """Seventeen letters and digits, as Apify's ids are."""
     return "".join(secrets.choice(_LETTERS) for _ in range(17))
 
 
 class Options(msgspec.Struct, frozen=True):
-    """What a run's caller may say beside its input."""
+    """What whoever begins a run may say beside its input."""
 
     timeout_seconds: int = 3600
     memory_mbytes: int = 1024
@@ -79,7 +79,7 @@ class Runner:
         self._going: dict[str, _Going] = {}
 
     async def begin(self, caller: Caller, body: bytes, options: Options) -> Run:
-        """Begin a run. Raises Refusal 400 where its input is wrong, 429 while too many go."""
+        """Begin a run. Raises Refusal: 400, its input is wrong; 429, too many runs are going."""
         asked = read_input(body, self._serving.wires)
         if len(self._tasks) >= RUNS_MAX:
             raise too_many(f"{RUNS_MAX} runs are going, which is all at once", 5)
@@ -107,12 +107,12 @@ class Runner:
     async def abort(self, run: Run) -> None:
         """Let a run begin no more orders. Those on their way are served to their end."""
         is_going = await self._runs.change_run(run.id, "ABORTING", "Aborting: orders on their way are answered")
-        # Where another process carries it through, that one looks every second.
+        # Another process that carries it through sees its status within HEED_SECONDS.
         if is_going and run.id in self._going:
             self._going[run.id].stop("ABORTED", "Aborted")
 
     async def finished(self, account_id: int, run_id: str, seconds: float) -> Run | None:
-        """The run once it has finished, or as it stands after so many seconds, whichever process carries it through."""
+        """The run once it has finished, or as it stands after `seconds`; None where the account has no such run."""
         until = time.monotonic() + seconds
         while True:
             run = await self._runs.run(account_id, run_id)
@@ -121,8 +121,8 @@ class Runner:
             await asyncio.sleep(min(WAIT_POLL_SECONDS, max(0.0, until - time.monotonic())))
 
     async def keep_going(self) -> None:
-        """Take up what dead processes left unfinished, heed aborts that another process was told of, forget what is
-        old. Runs until cancelled; then the runs that go are left to be taken up."""
+        """Take up the unfinished runs of dead processes, heed aborts that other processes served, drop old runs. Runs
+        until cancelled; then the runs of this process are left for another to take up."""
         take_up_at = forget_at = 0.0
         try:
             while True:
@@ -145,6 +145,7 @@ class Runner:
                 await asyncio.wait(self._tasks)
 
     async def _heed(self) -> None:
+        """Stop runs that were aborted or have timed out, and leave all of them to others while this process stops."""
         for going in list(self._going.values()):
             if self._admission.is_closed:
                 going.leave()
@@ -163,9 +164,9 @@ class Runner:
         task.add_done_callback(self._tasks.discard)
 
     async def _carry(self, run: Run, asked: RunInput) -> None:
-        """A run from its beginning to its end, or from wherever it was."""
+        """Carry a run through from where it stands, and write down how it ended."""
         try:
-            ended = await self._work(run, asked)
+            ended = await self._serve(run, asked)
         except Refusal as refusal:
             ended = "FAILED", refusal.message
         except Exception as error:
@@ -180,8 +181,9 @@ class Runner:
         exit_code = {"SUCCEEDED": 0, "FAILED": 1}.get(status)
         await _durably(lambda: self._runs.change_run(run.id, status, message, clock.now_us(), exit_code))
 
-    async def _work(self, run: Run, asked: RunInput) -> tuple[RunStatus, str] | None:
-        """How it ended; None where it is left for another process to go on with."""
+    async def _serve(self, run: Run, asked: RunInput) -> tuple[RunStatus, str] | None:
+        """Serve a run's orders: its last status and message; None where it is left for another process to go on
+        with."""
         leaving = _Leaving(self._runs, run)
         if not asked.orders:
             return "SUCCEEDED", await explain(leaving, self.public_url)
@@ -196,8 +198,8 @@ class Runner:
             going = self._going[run.id] = _Going(run, batch)
             await self._heed()
 
-        work = Work(self._serving, who, f"run-{run.id}", asked, run.limit_nanos)
-        totals = await work.run(leaving, begun)
+        batch_run = Work(self._serving, who, f"run-{run.id}", asked, run.limit_nanos)
+        totals = await batch_run.run(leaving, begun)
         assert going is not None
         if going.is_left:
             return None
@@ -209,7 +211,8 @@ class Runner:
         return status, f"{why}: {message}"
 
     async def _caller(self, going: "_Going") -> Caller:
-        """Whose run it is, on its terms as they are now. A revoked key ends the run. Raises Refusal 401."""
+        """The caller whose run it is, under its plan as it is now. Raises Refusal 401, and ends the run, where its key
+        was revoked."""
         found = await self._runs.key_of_id(going.run.key_id)
         if found is None or found[1].revoked_us is not None or found[0].plan not in self._plans:
             going.stop("FAILED", "The key that began this run was revoked")
@@ -218,14 +221,14 @@ class Runner:
 
 
 class _Leaving:
-    """Where a run of this gateway leaves what it does: in the books."""
+    """Where a run of this gateway leaves its log, items and records: in the books' database."""
 
     def __init__(self, runs: Runs, run: Run) -> None:
         self._runs = runs
         self._run = run
 
     async def say(self, text: str) -> None:
-        # A run does not fail for want of a line.
+        # A run does not fail because a line of its log is lost.
         with suppress(BooksUnavailable):
             await self._runs.add_line(self._run.id, clock.now_us(), text)
 
@@ -261,7 +264,7 @@ class _Going:
         self._batch.stop()
 
     def leave(self) -> None:
-        """The same, and let another process go on with it."""
+        """Begin no more orders, and let another process go on with the run."""
         self.is_left = True
         self._batch.stop()
 

@@ -1,4 +1,4 @@
-"""What runs leave: the items of their datasets, the records of their key-value stores, and an empty request queue."""
+"""What runs leave, over the run API: items of datasets, records of key-value stores, and empty request queues."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -15,14 +15,14 @@ from farebox.ports import Runs, TooLong
 
 
 class Storages:
-    """Handlers, by what they show of a run. `public_url`: where callers reach this gateway."""
+    """The calls that read storages. `public_url` is where callers reach this gateway."""
 
     def __init__(self, runs: Runs, public_url: str) -> None:
         self._runs = runs
         self._public_url = public_url
 
     def of_run(self) -> Mapping[str, Handle]:
-        """By the path below a run's own."""
+        """Handles by their path below a run's own."""
         return MappingProxyType(
             {
                 "/dataset": self._dataset,

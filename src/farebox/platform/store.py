@@ -1,5 +1,5 @@
-"""Runs in the books' own database, and what they leave behind. Read and written on a thread of its own: what runs do
-must not wait for orders, nor orders for it longer than one transaction."""
+"""Runs in the books' own database, and what they leave behind. They have a thread of their own there: runs do not wait
+for orders, nor orders for runs longer than one transaction."""
 
 import json
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Any
 from msgspec.structs import astuple
 
 from farebox.core.callers import Account, Key
-from farebox.core.runs import ANY_RUN, ItemOutcome, LogLine, Record, Run, RunCharge, RunStatus, Which
+from farebox.core.runs import ANY_RUN, BilledEvents, ItemOutcome, LogLine, Record, Run, RunStatus, Which
 from farebox.ports import TooLong
 from farebox.store import sql
 from farebox.store.desk import Desk
@@ -17,7 +17,7 @@ from farebox.store.engine import Engine
 LINES_MAX = 1000
 
 PAGE_BYTES_MAX = 64 * 1024 * 1024
-"""Items that are in memory at once for one reader."""
+"""How many bytes of items are in memory at once for one reader."""
 
 _RUN = (
     "id, account_id, key_id, worker, status, status_message, origin, input, timeout_seconds, memory_mbytes,"
@@ -153,28 +153,28 @@ class SqlRuns:
     async def outcomes(self, dataset_id: str) -> list[ItemOutcome]:
         return [_outcome(*row) for row in await self._desk.rows(_OUTCOMES, (dataset_id,))]
 
-    async def note_charge(self, charge: RunCharge, since_us: int) -> str:
+    async def note_bill(self, bill: BilledEvents, since_us: int) -> str:
         def note() -> str:
-            given = {"run": charge.run_id, "key": charge.idempotency_key, "since": since_us}
+            given = {"run": bill.run_id, "key": bill.idempotency_key, "since": since_us}
             with self._desk.transaction() as db:
                 found = db.execute(_CHARGE_NOTED, given).fetchone()
                 if found is not None:
                     return str(found[0])
-                db.execute(_NOTE_CHARGE, astuple(charge))
-            return charge.hold_id
+                db.execute(_NOTE_CHARGE, astuple(bill))
+            return bill.hold_id
 
         return await self._desk.do(note)
 
-    async def charged_events(self, run_id: str) -> dict[str, int]:
+    async def billed_events(self, run_id: str) -> dict[str, int]:
         return dict(await self._desk.rows(_CHARGED_EVENTS, (run_id,)))
 
     async def append(self, dataset_id: str, bodies: list[bytes]) -> None:
-        def work() -> None:
+        def append() -> None:
             with self._desk.transaction() as db:
                 (last,) = db.execute(_LAST_ITEM, (dataset_id,)).fetchone()
                 db.executemany(_PUSH, [(dataset_id, last + number, body) for number, body in enumerate(bodies, 1)])
 
-        await self._desk.do(work)
+        await self._desk.do(append)
 
     async def put_record(self, store_id: str, record: Record) -> None:
         await self._desk.write(_PUT_RECORD, (store_id, *astuple(record)))
@@ -218,7 +218,7 @@ def _run_from(row: Sequence[Any]) -> Run:
 
 
 def _where(account_id: int, which: Which) -> tuple[str, dict[str, int | str]]:
-    """A condition for what is asked about, and its values."""
+    """SQL's condition for the runs that are asked for, and its parameters."""
     conditions, given = ["account_id = :account"], dict[str, int | str](account=account_id)
     if which.statuses:
         conditions.append("status IN (SELECT value FROM json_each(:statuses))")
@@ -236,5 +236,5 @@ def _where(account_id: int, which: Which) -> tuple[str, dict[str, int | str]]:
 
 
 def _outcome(number: int, status: str, cost_usd: str | None, events: str | None, fare_usd: str | None) -> ItemOutcome:
-    """Numbers out of JSON are texts to one engine and numbers to another."""
+    """An outcome from its columns: one engine gives numbers out of JSON as texts, the other as numbers."""
     return ItemOutcome(number, int(status), cost_usd, None if events is None else int(events), fare_usd)

@@ -1,6 +1,7 @@
-"""Events that Actor runs are charged here, where this gateway is the platform of an Actor that runs elsewhere.
+"""The priced event of an Actor that runs elsewhere, and has this gateway for its platform: the Actor says how many, and
+its run's account is billed for them.
 
-A charge is a fare of the run's account: so many events, at the price of its plan.
+A bill is a fare of that account: so many events of $0.00001, at the price of its plan.
 """
 
 from collections.abc import Callable
@@ -11,23 +12,23 @@ from farebox.core.books import NoSuchRow, NotCovered, PlaceHold, Settle
 from farebox.core.callers import Caller
 from farebox.core.errors import Refusal, unaffordable
 from farebox.core.money import events_usd
-from farebox.core.runs import Run, RunCharge
+from farebox.core.runs import BilledEvents, Run
 from farebox.core.usage import Cost
 from farebox.ports import Ledger, Runs
 
-EVENT = "openrouter-api-usage"
-"""The one there is: $0.00001 of what the upstream charged, rounded up."""
+PRICED_EVENT = "openrouter-api-usage"
+"""The one priced event there is: $0.00001 of what the upstream charged, rounded up."""
 
 COUNT_MAX = 10_000_000
 KEY_SECONDS = 180
-"""How long an idempotency key stands. After that the same charge is another one."""
+"""How long an idempotency key stands. After that the same call is billed anew."""
 
 CALLS_PER_SECOND = 60
-"""Of one run: what the platform answers."""
+"""How many calls of one run are answered, as on Apify's platform."""
 
 
-class RunEvents:
-    """Charges runs."""
+class PricedEvents:
+    """Bills runs' accounts."""
 
     def __init__(self, runs: Runs, ledger: Ledger, now_us: Callable[[], int] = clock.now_us) -> None:
         self._runs = runs
@@ -47,17 +48,22 @@ class RunEvents:
             headers = {"x-ratelimit-limit": str(CALLS_PER_SECOND)}
             raise Refusal(429, "rate-limit-exceeded", "You have exceeded the rate limit", headers)
 
-    async def charge(self, caller: Caller, run: Run, event: str, count: int, key: str) -> None:
-        """Charge a run's owner, once for each key. Raises Refusal 402, 404, 405."""
+    async def bill(self, caller: Caller, run: Run, event: str, count: int, key: str) -> None:
+        """Bill a run's account for `count` events, once for each idempotency key (each time where `key` is empty).
+
+        Raises:
+            Refusal: 402, the account has spent more than it has; 404, there is no such event; 405, only Apify's own
+                platform charges such an event.
+        """
         if event.startswith("apify-"):
             raise Refusal(405, "cannot-charge-apify-event", f"{event[:100]!r} is charged by the platform alone")
-        if event != EVENT:
-            raise Refusal(404, "record-not-found", f"Event {event[:100]!r} was not found; there is {EVENT!r}")
+        if event != PRICED_EVENT:
+            raise Refusal(404, "record-not-found", f"Event {event[:100]!r} was not found; there is {PRICED_EVENT!r}")
         now_us = self._now_us()
         hold_id = f"{now_us:014x}{urandom(6).hex()}"
         # Noted first: where this ends halfway, the repetition finds the hold and books no other.
-        noted = RunCharge(hold_id, run.id, key or hold_id, event, now_us)
-        hold_id = await self._runs.note_charge(noted, now_us - KEY_SECONDS * 1_000_000)
+        noted = BilledEvents(hold_id, run.id, key or hold_id, event, now_us)
+        hold_id = await self._runs.note_bill(noted, now_us - KEY_SECONDS * 1_000_000)
         await self._book(caller, hold_id, event, count, now_us)
 
     async def _book(self, caller: Caller, hold_id: str, event: str, count: int, now_us: int) -> None:
