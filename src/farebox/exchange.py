@@ -94,8 +94,8 @@ class Prices(Protocol):
 class Charges(Protocol):
     """Fares told to an outside biller, from an outbox."""
 
-    async def wait_until_told(self, transfer_id: str) -> None:
-        """Return when the biller was told of a fare that is charged by its request, or after a bounded time."""
+    async def until_charged(self, transfer_id: str) -> None:
+        """Wait, for a bounded time, until a fare that is charged by its request has been charged."""
 
 
 class Exchange:
@@ -193,7 +193,7 @@ class Exchange:
                 answer.settled = settled
             # Last, since only what is in the books may be charged.
             if self._charges is not None and _is_charged_by_request(settled, held.outside):
-                await self._charges.wait_until_told(settlement_id(held.hold_id))
+                await self._charges.until_charged(settlement_id(held.hold_id))
 
     async def _forward(self, request: Request, order: Order) -> Reply | _Unanswered:
         """Send the order. What went wrong decides what it cost, and what its caller is told."""

@@ -295,20 +295,21 @@ class NotCounted(Exception):  # noqa: N818
 
 
 class BillerUnreachable(Exception):  # noqa: N818
-    """Whether the biller heard is not known: it may be told again under the same key."""
+    """Whether the biller heard a charge is not known: it may be repeated under the same key."""
 
 
 class Biller(Protocol):
-    """Who is told of events."""
+    """Who bills callers for us: the Apify platform."""
 
-    async def tell(self, key: str, count: int, charge_to: str) -> None:
-        """Charge events, once however often it is called under one key. Raises NotCounted, BillerUnreachable."""
+    async def charge(self, key: str, count: int, charge_to: str) -> None:
+        """Charge `count` events, once however often it is called under one idempotency key. `charge_to` is the id of
+        the request whose caller pays; empty where the run's user does. Raises NotCounted, BillerUnreachable."""
 
     async def counted(self) -> int:
         """The events of this run that were counted so far. Raises BillerUnreachable, NotCounted."""
 
 
-class PlatformUnreachable(Exception):  # noqa: N818
+class ApifyUnreachable(Exception):  # noqa: N818
     """The platform did not answer, or not what was asked."""
 
 
@@ -316,7 +317,7 @@ class Users(Protocol):
     """Whose tokens they are."""
 
     async def user_of(self, token: str) -> User | None:
-        """None where the token is nobody's, or has expired. Raises PlatformUnreachable."""
+        """None where the token is nobody's, or has expired. Raises ApifyUnreachable."""
 
 
 class Callers(Protocol):

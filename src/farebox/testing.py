@@ -458,10 +458,10 @@ class CountingBiller:
         return sum(self._counts.values())
 
     def forget(self) -> None:
-        """The keys stand no more: what is told again is counted anew."""
+        """Forget the idempotency keys: a charge that is repeated now is counted anew."""
         self._counts = {f"forgotten {number}": count for number, count in enumerate(self._counts.values())}
 
-    async def tell(self, key: str, count: int, charge_to: str) -> None:
+    async def charge(self, key: str, count: int, charge_to: str) -> None:
         self.calls.append((key, count, charge_to))
         fault = self.faults.pop(0) if self.faults else None
         if not self.is_reachable or fault == "before":

@@ -162,7 +162,7 @@ def test_a_fare_charged_by_its_request_is_a_charge_of_its_own_and_waited_for(tmp
         running = asyncio.create_task(charging.run())
         await asyncio.sleep(0.05)
         one, two = [await books.fare("0.0001", Outside(f"request-{number}")) for number in (1, 2)]
-        await asyncio.gather(charging.wait_until_told(f"{one}-end"), charging.wait_until_told(f"{two}-end"))
+        await asyncio.gather(charging.until_charged(f"{one}-end"), charging.until_charged(f"{two}-end"))
         assert len(biller.calls) == 3
         assert {call[2] for call in biller.calls} == {"request-1", "request-2"}
         assert biller.events == 20
@@ -204,7 +204,7 @@ def test_a_death_between_telling_and_writing_it_down_is_told_again_under_its_key
         biller = CountingBiller()
         await books.fare("0.001")
         (due,) = await books.outbox.gather(START_US)
-        await biller.tell(*due.call, "")
+        await biller.charge(*due.call, "")
         await books.fare("0.002")
         await deliver(Charging(books.outbox, biller, now_us=Clock()))
         assert biller.events == 300
@@ -225,7 +225,7 @@ def test_after_its_key_stands_no_more_the_biller_is_asked(tmp_path: Path, fault:
         await books.fare(cost)
         (due,) = await books.outbox.gather(clock())
         with suppress(Exception):
-            await biller.tell(*due.call, "")
+            await biller.charge(*due.call, "")
         biller.forget()
         clock.us += ASK_US + 1
         await deliver(charging)
@@ -243,7 +243,7 @@ def test_one_charge_of_a_run_is_told_at_a_time(tmp_path: Path) -> None:
         (first,) = await books.outbox.gather(START_US)
         await books.fare("0.0002")
         assert await books.outbox.gather(START_US) == [first]
-        await books.outbox.change(first.told(START_US))
+        await books.outbox.change(first.after_call(START_US))
         (second,) = await books.outbox.gather(START_US)
         assert (second.count, second.state) == (20, "due")
 
@@ -254,7 +254,7 @@ def test_events_counted_before_these_books_began_are_not_taken_for_a_charge(tmp_
     async def work(books: Books) -> None:
         clock = Clock()
         biller = CountingBiller()
-        await biller.tell("an earlier machine's", 100, "")
+        await biller.charge("an earlier machine's", 100, "")
         await books.fare("0.001")
         await books.outbox.gather(clock())
         clock.us += ASK_US + 1
@@ -283,7 +283,7 @@ def test_what_cannot_be_told_apart_is_flagged_and_never_told_twice(tmp_path: Pat
         biller = CountingBiller()
         await books.fare("0.001")
         await books.outbox.gather(clock())
-        await biller.tell("who knows", 7, "")
+        await biller.charge("who knows", 7, "")
         clock.us += ASK_US + 1
         await deliver(Charging(books.outbox, biller, now_us=clock))
         (charge,) = books.charges()

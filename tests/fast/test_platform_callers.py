@@ -11,14 +11,14 @@ from farebox.actor.callers import (
     STALE_SECONDS,
     UNKNOWN_SECONDS,
     UNSURE_SECONDS,
-    PlatformCallers,
+    ApifyCallers,
     Terms,
 )
 from farebox.core.callers import User
 from farebox.core.errors import Refusal
 from farebox.core.headers import RequestHead
 from farebox.core.plans import BUILT_IN
-from farebox.ports import PlatformUnreachable
+from farebox.ports import ApifyUnreachable
 from farebox.testing import MemoryStore
 
 HEAD = RequestHead(("token",), sent=[(REQUEST_ID, b"request-1")])
@@ -37,7 +37,7 @@ class SomePlatform:
     async def user_of(self, token: str) -> User | None:
         self.asked += 1
         if self.is_silent:
-            raise PlatformUnreachable("silent")
+            raise ApifyUnreachable("silent")
         return self.user
 
 
@@ -49,15 +49,15 @@ class Clock:
         return self.seconds
 
 
-def play(terms: Terms, work: Callable[[PlatformCallers, SomePlatform, Clock], Awaitable[None]]) -> None:
+def play(terms: Terms, work: Callable[[ApifyCallers, SomePlatform, Clock], Awaitable[None]]) -> None:
     async def main() -> None:
         platform, clock = SomePlatform(), Clock()
-        await work(PlatformCallers(MemoryStore(), platform, terms, clock), platform, clock)
+        await work(ApifyCallers(MemoryStore(), platform, terms, clock), platform, clock)
 
     asyncio.run(main())
 
 
-async def status(callers: PlatformCallers, head: RequestHead = HEAD) -> int:
+async def status(callers: ApifyCallers, head: RequestHead = HEAD) -> int:
     try:
         await callers.identify(head)
     except Refusal as refusal:
@@ -66,7 +66,7 @@ async def status(callers: PlatformCallers, head: RequestHead = HEAD) -> int:
 
 
 def test_a_known_token_is_served_for_a_day_while_the_platform_is_silent() -> None:
-    async def work(callers: PlatformCallers, platform: SomePlatform, clock: Clock) -> None:
+    async def work(callers: ApifyCallers, platform: SomePlatform, clock: Clock) -> None:
         assert await status(callers) == 200
         platform.is_silent = True
         clock.seconds += STALE_SECONDS - 1
@@ -78,7 +78,7 @@ def test_a_known_token_is_served_for_a_day_while_the_platform_is_silent() -> Non
 
 
 def test_a_revoked_token_is_served_for_minutes_at_most() -> None:
-    async def work(callers: PlatformCallers, platform: SomePlatform, clock: Clock) -> None:
+    async def work(callers: ApifyCallers, platform: SomePlatform, clock: Clock) -> None:
         assert await status(callers) == 200
         platform.user = None
         clock.seconds += FRESH_SECONDS - 1
@@ -94,7 +94,7 @@ def test_a_revoked_token_is_served_for_minutes_at_most() -> None:
 
 
 def test_the_owner_is_taken_for_the_caller_for_seconds_only() -> None:
-    async def work(callers: PlatformCallers, platform: SomePlatform, clock: Clock) -> None:
+    async def work(callers: ApifyCallers, platform: SomePlatform, clock: Clock) -> None:
         platform.is_silent = True
         assert [await status(callers) for _ in range(3)] == [200] * 3
         assert platform.asked == 1
@@ -106,7 +106,7 @@ def test_the_owner_is_taken_for_the_caller_for_seconds_only() -> None:
 
 
 def test_many_at_once_are_asked_about_once() -> None:
-    async def work(callers: PlatformCallers, platform: SomePlatform, clock: Clock) -> None:
+    async def work(callers: ApifyCallers, platform: SomePlatform, clock: Clock) -> None:
         assert await asyncio.gather(*(status(callers) for _ in range(50))) == [200] * 50
         assert platform.asked == 1
 
@@ -114,7 +114,7 @@ def test_many_at_once_are_asked_about_once() -> None:
 
 
 def test_a_caller_without_a_token_is_charged_by_its_request_and_served_as_free() -> None:
-    async def work(callers: PlatformCallers, platform: SomePlatform, clock: Clock) -> None:
+    async def work(callers: ApifyCallers, platform: SomePlatform, clock: Clock) -> None:
         caller = await callers.identify(replace(HEAD, tokens=()))
         assert caller.plan is BUILT_IN["free"]
         assert caller.outside is not None

@@ -1,4 +1,4 @@
-"""`python -m farebox.actor`: what the Actor's image starts. In Standby a server, else a run with an end."""
+"""`python -m farebox.actor`, which the Actor's image starts: in Standby a server, else a batch with an end."""
 
 import asyncio
 import logging
@@ -11,22 +11,23 @@ from msgspec.structs import replace
 
 from farebox.actor import batch, standby
 from farebox.actor.environment import ActorEnvironment, BadEnvironment, read_environment
-from farebox.actor.hosting import Hosting, platform_of
+from farebox.actor.hosting import Hosting, apify_of
 from farebox.app import SIMULATOR_URL_VARIABLE
-from farebox.ports import BillerUnreachable, BooksUnavailable, PlatformUnreachable
+from farebox.ports import ApifyUnreachable, BillerUnreachable, BooksUnavailable
 from farebox.serving import CannotListen
 from farebox.settings import OPENROUTER_KEY_VARIABLE, BadSettings, Settings, load
 from farebox.simulator import server as simulator
 from farebox.store.prepare import UnusableBooks, is_postgres, prepare
 
 GRACE_SECONDS = 8
-"""Running answers' grace, where nothing else is set: an idle run is killed 30 s after it hears of its end."""
+"""How long answers on their way are waited for at the end, unless a setting says otherwise. (The platform kills an idle
+run 30 s after it announces its end.)"""
 
 
 def main() -> None:
     """Run the Actor; exits with 2 where its environment or its settings are wrong, with 1 for all other trouble."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # Its lines tell the URLs of calls, and the platform's are nobody's business.
+    # Its lines show the URLs of calls, and some of the platform's hold secrets.
     logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
     try:
         environment = read_environment(os.environ)
@@ -35,7 +36,7 @@ def main() -> None:
         _fail(str(error), 2)
     try:
         code = _run(environment, settings)
-    except (UnusableBooks, BooksUnavailable, BillerUnreachable, PlatformUnreachable, CannotListen, ValueError) as error:
+    except (UnusableBooks, BooksUnavailable, BillerUnreachable, ApifyUnreachable, CannotListen, ValueError) as error:
         _last_words(environment, settings, str(error))
         _fail(str(error))
     sys.exit(code)
@@ -50,23 +51,24 @@ def _run(environment: ActorEnvironment, settings: Settings) -> int:
         prepare(settings.database_url)
         environment = asyncio.run(_with_prices(environment))
         if not environment.is_standby:
-            return asyncio.run(batch.work(environment, settings))
+            return asyncio.run(batch.serve_input(environment, settings))
         standby.serve(environment, settings)
         return 0
 
 
 async def _with_prices(environment: ActorEnvironment) -> ActorEnvironment:
-    """What an event costs, where only the platform knows. Raises BillerUnreachable; ValueError, it has no price."""
-    if environment.has_prices or (platform := platform_of(environment)) is None:
+    """The environment with the prices of the Actor's event, asked of the platform where they are not in it. Raises
+    BillerUnreachable; ValueError, the event has no price."""
+    if environment.has_prices or (apify := apify_of(environment)) is None:
         return environment
     try:
-        return replace(environment, prices=await platform.prices(), has_prices=True)
+        return replace(environment, prices=await apify.prices(), has_prices=True)
     finally:
-        await platform.close()
+        await apify.close()
 
 
 def _settings(environment: ActorEnvironment) -> Settings:
-    """Those of a gateway, with the address that the platform says."""
+    """A gateway's settings, with the address that the platform gives the run. Raises BadSettings."""
     settings = load(
         host="0.0.0.0" if environment.is_at_home else "127.0.0.1",  # noqa: S104 - a container's only way out
         port=environment.port,
@@ -74,15 +76,15 @@ def _settings(environment: ActorEnvironment) -> Settings:
     )
     if is_postgres(settings.database_url):
         raise BadSettings("FAREBOX_DATABASE_URL: a run's books are its own, sqlite:///PATH")
-    told: dict[str, object] = {
+    given: dict[str, object] = {
         "public_url": settings.public_url or environment.standby_url or f"http://127.0.0.1:{environment.port}"
     }
     if "grace_seconds" not in settings.model_fields_set:
-        told["grace_seconds"] = GRACE_SECONDS
+        given["grace_seconds"] = GRACE_SECONDS
     if not environment.is_at_home and "database_url" not in settings.model_fields_set:
         # Beside what the run leaves, and apart from a gateway's own books.
-        told["database_url"] = f"sqlite:///{environment.storage / 'farebox.db'}"
-    return settings.model_copy(update=told)
+        given["database_url"] = f"sqlite:///{environment.storage / 'farebox.db'}"
+    return settings.model_copy(update=given)
 
 
 def _last_words(environment: ActorEnvironment, settings: Settings, message: str) -> None:
@@ -92,7 +94,7 @@ def _last_words(environment: ActorEnvironment, settings: Settings, message: str)
         hosting = Hosting(environment, settings)
         try:
             await hosting.storage.say(message, is_last=True)
-        except PlatformUnreachable:
+        except ApifyUnreachable:
             pass
         finally:
             await hosting.close()

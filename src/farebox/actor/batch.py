@@ -1,4 +1,5 @@
-"""The Actor as a run with an end: its input's orders served, an item for each, totals in OUTPUT."""
+"""The Actor as a run with an end: it serves the orders of its input, pushes an item for each, and leaves their totals
+in the record OUTPUT."""
 
 import asyncio
 import logging
@@ -10,7 +11,7 @@ from msgspec import Struct
 
 from farebox.actor.environment import ActorEnvironment
 from farebox.actor.hosting import Hosting
-from farebox.actor.system_events import Event, listen
+from farebox.actor.system_events import SystemEvent, listen
 from farebox.admission import Admission
 from farebox.app import running
 from farebox.batch.entries import refused
@@ -22,7 +23,7 @@ from farebox.core.callers import Caller
 from farebox.core.errors import Refusal, gone
 from farebox.core.formats.table import FORMATS
 from farebox.core.runs import ItemOutcome, Record
-from farebox.ports import PlatformUnreachable
+from farebox.ports import ApifyUnreachable
 from farebox.settings import Settings
 from farebox.stopping import on_stop
 
@@ -30,22 +31,24 @@ log = logging.getLogger("farebox.run")
 log.setLevel(logging.INFO)
 
 BEGUN_KEY = "FAREBOX-BEGUN"
-"""The record of the run's key-value store with the orders that were placed and have no item yet."""
+"""The record of the run's key-value store that names the orders that were placed and have no item yet."""
 
 MOVING = "Moving to another machine"
 
 RESERVED_SECONDS = 5.0
+"""How long before a migration's end the charges that are not done are left at the platform."""
+
 TIMEOUT_RESERVED_SECONDS = 20.0
-"""How long before a run's timeout, which kills it, the last order is begun."""
+"""How long before its timeout, at which the platform kills it, a run begins its last order."""
 
 PUSH_RETRY_SECONDS = 1.0
 
 
-async def work(environment: ActorEnvironment, settings: Settings) -> int:
-    """Do what the run's input asks; the exit code."""
+async def serve_input(environment: ActorEnvironment, settings: Settings) -> int:
+    """Serve the orders of the run's input; the process's exit code."""
     hosting = Hosting(environment, settings)
     try:
-        return await _Run(hosting, settings).work()
+        return await _Run(hosting, settings).serve_input()
     finally:
         await hosting.close()
 
@@ -58,7 +61,7 @@ class _Run:
         self._stopped = asyncio.Event()
         self._why = ""
 
-    async def work(self) -> int:
+    async def serve_input(self) -> int:
         leaving = _Leaving(self._hosting)
         record = await self._hosting.storage.record(self._hosting.environment.input_key)
         try:
@@ -73,13 +76,13 @@ class _Run:
             seconds = until - time.time() - TIMEOUT_RESERVED_SECONDS
             asyncio.get_running_loop().call_later(max(0.0, seconds), self._stop, "Out of time")
         with on_stop(self._stop):
-            events_url = self._hosting.environment.events_url
-            events = asyncio.create_task(listen(events_url, self._hear)) if events_url else None
+            system_events_url = self._hosting.environment.system_events_url
+            listening = asyncio.create_task(listen(system_events_url, self._hear)) if system_events_url else None
             try:
                 return await self._serve(asked, leaving)
             finally:
-                if events is not None:
-                    events.cancel()
+                if listening is not None:
+                    listening.cancel()
 
     async def _serve(self, asked: RunInput, leaving: "_Leaving") -> int:
         admission = Admission(self._settings.orders_max, self._settings.account_orders_max)
@@ -117,7 +120,7 @@ class _Run:
         if self._batch is not None:
             self._batch.stop()
 
-    async def _hear(self, event: Event) -> None:
+    async def _hear(self, event: SystemEvent) -> None:
         if event.name == "aborting":
             self._stop("Aborted")
         elif event.name == "migrating":
@@ -129,10 +132,11 @@ class _Run:
             await self._hosting.save()
 
     async def _move(self) -> None:
-        """To end by itself would end the run: go to the other machine, or wait to be stopped."""
-        assert self._hosting.platform is not None
-        with suppress(PlatformUnreachable):
-            await self._hosting.platform.reboot()
+        """Have the platform start this run on the other machine, or wait until it does: a process that ends by itself
+        would end the run."""
+        assert self._hosting.apify is not None
+        with suppress(ApifyUnreachable):
+            await self._hosting.apify.reboot()
         await asyncio.Event().wait()
 
 
@@ -141,7 +145,7 @@ class _Begun(Struct):
 
 
 class _Leaving:
-    """Where the Actor's run leaves what it does: its default dataset and key-value store."""
+    """Where the Actor's run leaves its items and records: in its default dataset and key-value store."""
 
     def __init__(self, hosting: Hosting) -> None:
         self._hosting = hosting
@@ -152,14 +156,14 @@ class _Leaving:
         self._written: set[int] = set()
 
     async def take_up(self, asked: RunInput) -> None:
-        """Where the run was before. What another machine had placed, and has no item, is not placed again: it may
-        have been served, and be charged yet."""
+        """Find out how far the run was when it came here. An order that another machine had placed, and that has no
+        item, is not placed again: it may have been served, and may still be charged."""
         self._before = await self._storage.outcomes()
         if not self._hosting.has_new_books:
             return
         record = await self._storage.record(BEGUN_KEY)
         begun = set(msgspec.json.decode(record.body, type=_Begun).orders) if record is not None else set()
-        lost = begun - {told.number for told in self._before}
+        lost = begun - {outcome.number for outcome in self._before}
         for order in asked.orders:
             if order.number in lost:
                 await self.push(order.number, written(refused(order, _CUT_OFF), asked.results))
@@ -169,20 +173,20 @@ class _Leaving:
         log.info("%s", text)
 
     async def tell(self, message: str) -> None:
-        with suppress(PlatformUnreachable):
+        with suppress(ApifyUnreachable):
             await self._storage.say(message, is_last=False)
 
     async def finish(self, message: str) -> None:
         log.info("%s", message)
-        with suppress(PlatformUnreachable):
+        with suppress(ApifyUnreachable):
             await self._storage.say(message, is_last=True)
 
     async def outcomes(self) -> list[ItemOutcome]:
         return self._before
 
     async def begin(self, number: int) -> None:
-        """Written down at the platform before it is placed: one write for all that wait."""
-        if self._hosting.platform is None:
+        """Write down at the platform that an order is placed, before it is: in one write for all that wait."""
+        if self._hosting.apify is None:
             return
         self._begun.add(number)
         async with self._writing:
@@ -194,16 +198,16 @@ class _Leaving:
             self._written = written
 
     async def push(self, number: int, item: bytes) -> None:
-        """Until it is there, and once: where a push may have been heard, the dataset is looked at."""
+        """Push an item until it is there, and once: where the platform may have heard a push, look into the dataset."""
         while True:
             try:
                 await self._storage.push(item)
                 break
-            except PlatformUnreachable as error:
+            except ApifyUnreachable as error:
                 log.error("the item of order %d could not be pushed yet: %s", number, error)
                 await asyncio.sleep(PUSH_RETRY_SECONDS)
-                with suppress(PlatformUnreachable):
-                    if any(told.number == number for told in await self._storage.outcomes()):
+                with suppress(ApifyUnreachable):
+                    if any(each.number == number for each in await self._storage.outcomes()):
                         break
         self._begun.discard(number)
 

@@ -1,6 +1,6 @@
-"""Callers of an Actor: the platform has authenticated them, and their token says who they are.
+"""Callers of an Actor: the platform has authenticated them, and their Apify token says who they are.
 
-Of a token only its digest is kept. Whose it is, is asked of the platform once in a while.
+Only a token's digest is kept. The platform is asked whose token it is, again every FRESH_SECONDS.
 """
 
 import asyncio
@@ -19,30 +19,30 @@ from farebox.core.keys import digest
 from farebox.core.plans import Plan
 from farebox.identity.guesses import Guesses
 from farebox.identity.keys import CACHED_MAX
-from farebox.ports import Directory, PlatformUnreachable, Users
+from farebox.ports import ApifyUnreachable, Directory, Users
 
 REQUEST_ID = b"x-actor-request-id"
-"""The platform's own name of a request that it forwards: it charges the caller by it."""
+"""The header with the platform's id of a request that it forwards; the request's caller is charged by this id."""
 
 FRESH_SECONDS = 600.0
-"""How long the platform's word on a token is taken: so long may one that was revoked still be served here."""
+"""How long the platform's answer about a token counts: for so long a revoked token may still be served here."""
 
 STALE_SECONDS = 86_400.0
-"""How long it is taken while the platform does not answer."""
+"""How long it counts while the platform does not answer."""
 
 UNSURE_SECONDS = 10.0
-"""How long a run's owner is taken for who calls, before the platform is asked again."""
+"""How long an unknown token counts as the run owner's while the platform does not answer, until it is asked again."""
 
 UNKNOWN_SECONDS = 30.0
-"""How long the platform is not asked again about a token that it did not know: some clients send a dummy each time."""
+"""How long the platform is not asked again about a token that it did not know: some clients always send a dummy."""
 
 UNKNOWN_MAX = 10_000
 RETRY_SECONDS = 5
 
 
 class Policy(Struct, frozen=True):
-    """Who may order: everybody, or Actors only. An Actor is known by a header that the platform sets (`header` and the
-    value it must have), or, where no header is named, by the token of a run."""
+    """Who may order: everybody, or Actors only. An Actor is recognised by a header that the platform sets (`header`
+    with this `value`) or, where `header` is empty, by sending the token of a run."""
 
     actors_only: bool = False
     header: bytes = b""
@@ -63,9 +63,10 @@ class Policy(Struct, frozen=True):
 
 
 class Terms(Struct, frozen=True):
-    """How one run serves. `owner` is the user whose run it is, None on one's own machine, where nobody is asked for a
-    token; `limit_nanos` is what the run may charge. With `is_shared` (multi-tenant) each request is its own caller's,
-    who is charged by the request's id; without, all are the owner's, who is charged with the run."""
+    """The terms of one run. `owner` is the user whose run it is (None on one's own machine, where no token is needed),
+    `limit_nanos` what the run may charge in all. With `is_shared` (multi-tenant) each request's own caller pays,
+    charged by the request's id; without, the owner pays for all, charged by the run. `free_times` is how many of the
+    platform's events stand for one of a free caller's."""
 
     account: str
     owner: User | None
@@ -85,7 +86,7 @@ class _Known(Struct):
     asked_at: float
 
 
-class PlatformCallers:
+class ApifyCallers:
     """The `Callers` of one run. `users` is None on one's own machine."""
 
     def __init__(
@@ -120,7 +121,8 @@ class PlatformCallers:
         return self._charged(await self._nobody(), head)
 
     def _charged(self, caller: Caller, head: RequestHead) -> Caller:
-        """Raises Refusal 403: it came past the platform, which could not charge it."""
+        """The caller with how it is charged outside. Raises Refusal 403: the request came past the platform, which so
+        could not charge it."""
         if not self._terms.is_charged:
             return caller
         times = self._terms.free_times if caller.plan is self._terms.free else 1
@@ -132,7 +134,7 @@ class PlatformCallers:
         return Caller(caller.account, caller.key, caller.plan, Outside(request_id, times))
 
     async def owner(self) -> Caller:
-        """The user whose run it is, without being asked."""
+        """The user whose run it is, as a caller, without a request."""
         return self._charged(await self._owner(), RequestHead())
 
     async def _owner(self) -> Caller:
@@ -143,7 +145,7 @@ class PlatformCallers:
         return self._unnamed
 
     async def _nobody(self) -> Caller:
-        """A caller whose token the platform kept for itself: nothing is known but the request's id."""
+        """A caller whose token the platform did not pass on: only the request's id is known."""
         if self._unnamed is None:
             account, key = await self._account("callers without a token", digest("no token"))
             self._unnamed = Caller(account, key, self._terms.free)
@@ -168,12 +170,12 @@ class PlatformCallers:
         assert self._users is not None
         try:
             user = await self._users.user_of(token)
-        except PlatformUnreachable as error:
+        except ApifyUnreachable as error:
             if known is not None and self._now() < known.asked_at + STALE_SECONDS:
                 return known
             if self._terms.is_shared or self._terms.policy.actors_only or self._terms.owner is None:
                 raise too_many(f"The platform does not say whose token this is: {error}", RETRY_SECONDS) from error
-            # It routed the request to this run, and does that for its owner alone.
+            # The platform routed the request to this run, and does that for the run's owner alone.
             known = await self._remember(token_digest, self._terms.owner)
             known.asked_at -= FRESH_SECONDS - UNSURE_SECONDS
             return known
@@ -191,7 +193,7 @@ class PlatformCallers:
         if not self._terms.is_shared and owner is not None:
             if user.id != owner.id:
                 raise forbidden("This run of the Actor is another user's, who would pay: ask the Actor's own URL")
-            # Of its owner the run itself knows whether they pay.
+            # Whether its owner is a paying user, the run knows from its environment.
             user = User(user.id, self._terms.owner_is_paying, user.is_of_run)
         name = f"user {user.id}" if self._terms.is_shared else self._terms.account
         account, key = await self._account(name, token_digest)
@@ -203,7 +205,7 @@ class PlatformCallers:
         return known
 
     async def _account(self, name: str, token_digest: bytes) -> tuple[Account, Key]:
-        """The account of this name, and its key for this token; made where there are none."""
+        """The account of this name, and its key for this token; each is created where there is none."""
         key_digest = sha256(b"%b\0%b" % (name.encode(), token_digest)).digest()
         async with self._making:
             account = await self._directory.find_account(name)

@@ -1,8 +1,8 @@
-"""Charging: fares told to an outside biller, each once, whatever fails on the way.
+"""Charging: fares become charges at an outside biller (Apify), each once, whatever fails on the way.
 
-A fare comes into the outbox with the transaction that posts it. From there it is told under an idempotency key that
-stays the same, until the biller has counted it. Where that is uncertain for longer than the key stands, the biller is
-asked; what cannot be asked is flagged, never told twice.
+A fare comes into the outbox with the transaction that posts it. From there it is charged under an idempotency key that
+stays the same until the biller has counted it. If that is uncertain for longer than the key stands, the biller is asked
+what it has counted; a charge of which it cannot say so is flagged, never made twice.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ log = logging.getLogger("farebox")
 T = TypeVar("T")
 
 SUM_SECONDS = 1.0
-"""How long fares of one run are summed before they are told."""
+"""How long fares of one run are summed before they are charged."""
 
-TOLD_SECONDS = 5.0
-"""How long an answer waits until its fare was told: as long as the platform's own Actors do."""
+CHARGED_SECONDS = 5.0
+"""How long an answer waits until its fare was charged: as long as Apify's own Actors do."""
 
 CALLS_PER_SECOND = 55
-"""The platform answers 60 a second and run, others' included."""
+"""The platform answers 60 calls a second for each run, those of others included."""
 
 RETRY_FIRST_SECONDS = 0.5
 RETRY_LONGEST_SECONDS = 10.0
@@ -41,7 +41,8 @@ class ChargesRefused(Exception):  # noqa: N818 - the word of the house
 
 
 class Charging:
-    """Tells an outside biller. `counted_before` are the events that it had counted before these books began."""
+    """Charges an outside biller's callers. `counted_before` are the events that it had counted for this run before
+    these books began."""
 
     def __init__(
         self,
@@ -65,7 +66,7 @@ class Charging:
         self._waiting: dict[str, asyncio.Future[None]] = {}
 
     async def run(self) -> None:
-        """Tell what comes into the outbox. Runs until cancelled.
+        """Charge what comes into the outbox. Runs until cancelled.
 
         Raises:
             ChargesRefused: a charge of the run itself was refused.
@@ -87,20 +88,22 @@ class Charging:
                 await asyncio.wait(self._going.values())
                 self._going.clear()
 
-    async def wait_until_told(self, transfer_id: str) -> None:
-        """Wait until the fare was told, or refused, and no longer than TOLD_SECONDS: it is told after that, too."""
+    async def until_charged(self, transfer_id: str) -> None:
+        """Wait until the fare of this transfer was charged or refused, CHARGED_SECONDS at most; it is charged after
+        that, too."""
         waiting = self._waiting.setdefault(transfer_id, asyncio.get_running_loop().create_future())
         self._woken.set()
         try:
-            async with asyncio.timeout(TOLD_SECONDS):
+            async with asyncio.timeout(CHARGED_SECONDS):
                 await asyncio.shield(waiting)
         except TimeoutError:
-            log.error("the fare of %s was not charged within %g s; it goes on being tried", transfer_id, TOLD_SECONDS)
+            message = "the fare of %s was not charged within %g s; it goes on being tried"
+            log.error(message, transfer_id, CHARGED_SECONDS)
         finally:
             self._waiting.pop(transfer_id, None)
 
     async def flush(self, seconds: float) -> bool:
-        """Tell what is in the outbox, for so long at most; whether all was. Beside `run` or after it.
+        """Charge what is in the outbox, for so many seconds at most; whether all was charged. Beside `run` or after it.
 
         Raises:
             ChargesRefused: a charge of the run itself was refused.
@@ -114,14 +117,14 @@ class Charging:
         return True
 
     async def _begin(self) -> bool:
-        """Begin to tell whatever is due; whether anything is. Raises BooksUnavailable, ChargesRefused."""
+        """Begin whatever charge is due; whether any is going on. Raises BooksUnavailable, ChargesRefused."""
         async with self._beginning:
             waiting = set(self._waiting)
             due = await self._outbox.gather(self._now_us())
             for charge in due:
                 if charge.id not in self._going:
                     self._going[charge.id] = asyncio.create_task(self._carry(charge))
-            # Who waits for a charge that has ended already came too late to be told.
+            # A charge that ended before its waiter came is not among the due ones: nobody else would end the wait.
             for transfer_id in waiting - self._going.keys() - {charge.id for charge in due}:
                 self._end_wait(transfer_id)
             for charge_id, task in list(self._going.items()):
@@ -146,7 +149,7 @@ class Charging:
             waiting.set_result(None)
 
     async def _deliver(self, charge: Charge) -> Charge:
-        """Tell it, call by call, to its end."""
+        """Make a charge's calls, one by one, to its end."""
         tries = 0
         while charge.state == "due":
             before = charge
@@ -156,8 +159,8 @@ class Charging:
                 else:
                     await self._pace.turn()
                     key, count = charge.call
-                    await self._biller.tell(key, count, charge.charge_to)
-                    charge = charge.told(self._now_us())
+                    await self._biller.charge(key, count, charge.charge_to)
+                    charge = charge.after_call(self._now_us())
             except NotCounted as error:
                 charge = charge.refused(str(error), self._now_us())
             except BillerUnreachable as error:
@@ -170,8 +173,8 @@ class Charging:
         return charge
 
     async def _asked(self, charge: Charge, wait_seconds: float) -> Charge:
-        """What became of a charge whose key stands no more. The charges of a run are told one after the other, so that
-        what was counted beside the others is this one's."""
+        """Ask what became of a charge whose idempotency key stands no more. A run's charges are made one after the
+        other, so that whatever was counted beyond the others is this one's."""
         if charge.charge_to:
             return charge.unsure("the platform was not reached while its idempotency key stood", self._now_us())
         await asyncio.sleep(wait_seconds)
@@ -184,11 +187,11 @@ class Charging:
 
 
 class Store(Ledger, Directory, Protocol):
-    """The books, as far as they are needed here."""
+    """The part of the books that `take_over` needs."""
 
 
 async def take_over(carried: Carried, store: Store, outbox: Outbox) -> None:
-    """Put into these books what an earlier machine of the same run left; a second time changes nothing."""
+    """Put into these books what an earlier machine of the same run left. Doing it again changes nothing."""
     settles = [_settle(order) for order in carried.orders]
     known = [not isinstance(await store.carry_out(settle), NoSuchRow) for settle in settles]
     # All are placed before any is settled: a fare above what the account has would keep the next from being placed.
@@ -237,11 +240,11 @@ def _settle(order: CarriedOrder) -> Settle:
     )
 
 
-async def _durably(work: Callable[[], Awaitable[T]]) -> T:
-    """Use the books, once they can be used."""
+async def _durably(use_books: Callable[[], Awaitable[T]]) -> T:
+    """Use the books, again and again until they answer."""
     while True:
         try:
-            return await work()
+            return await use_books()
         except BooksUnavailable as error:
             log.error("charges wait for the books: %s", error)
             await asyncio.sleep(RETRY_FIRST_SECONDS)

@@ -1,4 +1,5 @@
-"""The platform's API, as far as an Actor needs it: over one pooled session, without a retry that nobody asked for."""
+"""Apify's API, as far as an Actor needs it, over one pooled session. Only calls that are harmless a second time are
+repeated."""
 
 import asyncio
 from http import HTTPStatus
@@ -9,19 +10,19 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from farebox import __version__
-from farebox.actor.environment import EVENT
+from farebox.actor.environment import PRICED_EVENT
 from farebox.actor.event_prices import EventPrices, read_event_prices
 from farebox.actor.outcomes import FIELDS, read_outcomes
 from farebox.core.callers import User
 from farebox.core.reading import UNREADABLE
 from farebox.core.runs import ItemOutcome, Record
-from farebox.ports import BillerUnreachable, NotCounted, PlatformUnreachable
+from farebox.ports import ApifyUnreachable, BillerUnreachable, NotCounted
 
 CALL_SECONDS = 5.0
-"""What the platform's own clients give a short call."""
+"""The time-out of short calls, as in Apify's own clients."""
 
 LOOK_UP_SECONDS = 3.0
-"""A caller waits for this before its order is even read."""
+"""The time-out of asking whose token it is: a caller waits for that before its order is even read."""
 
 STORAGE_SECONDS = 30.0
 TRIES_MAX = 6
@@ -64,7 +65,7 @@ class _Answer(Struct, frozen=True):
 
     @property
     def refusal(self) -> str:
-        """In the platform's words."""
+        """Why the platform refused, in its own words."""
         try:
             error = msgspec.json.decode(self.body, type=_Refused).error
         except UNREADABLE:
@@ -72,8 +73,8 @@ class _Answer(Struct, frozen=True):
         return f"status {self.status}, {error.type}: {error.message}"
 
 
-class Platform:
-    """One run's API, under the run's own token."""
+class ApifyApi:
+    """The API for one run, with the run's own token: its Biller, the Users of its callers, and its storages."""
 
     def __init__(self, api_url: str, token: str, run_id: str, dataset_id: str, store_id: str) -> None:
         self._base = f"{api_url}/v2"
@@ -92,13 +93,13 @@ class Platform:
 
     # Charging
 
-    async def tell(self, key: str, count: int, charge_to: str) -> None:
-        body: dict[str, object] = {"eventName": EVENT, "count": count}
+    async def charge(self, key: str, count: int, charge_to: str) -> None:
+        body: dict[str, object] = {"eventName": PRICED_EVENT, "count": count}
         if charge_to:
             body["requestId"] = charge_to
         try:
             answer = await self._call("POST", f"{self._run}/charge", body, headers={"idempotency-key": key})
-        except PlatformUnreachable as error:
+        except ApifyUnreachable as error:
             raise BillerUnreachable(str(error)) from error
         if answer.status in _TRANSIENT or answer.status >= 500:
             raise BillerUnreachable(answer.refusal)
@@ -106,18 +107,19 @@ class Platform:
             raise NotCounted(answer.refusal)
 
     async def counted(self) -> int:
-        return (await self._own_run()).charged_event_counts.get(EVENT, 0)
+        return (await self._own_run()).charged_event_counts.get(PRICED_EVENT, 0)
 
     async def prices(self) -> EventPrices | None:
-        """What the run's event costs; None where it is not paid per event. Raises as `counted`; ValueError."""
+        """The prices of the run's event; None where the run is not paid per event. Raises BillerUnreachable;
+        ValueError, the event has no price."""
         pricing = (await self._own_run()).pricing_info
-        return None if pricing is UNSET or bytes(pricing) == b"null" else read_event_prices(pricing, EVENT)
+        return None if pricing is UNSET or bytes(pricing) == b"null" else read_event_prices(pricing, PRICED_EVENT)
 
     async def _own_run(self) -> _Run:
         try:
             answer = await self._storage("GET", self._run)
             return msgspec.json.decode(msgspec.json.decode(answer.body, type=_Envelope).data, type=_Run)
-        except (PlatformUnreachable, *UNREADABLE) as error:
+        except (ApifyUnreachable, *UNREADABLE) as error:
             raise BillerUnreachable(str(error)) from error
 
     # Users
@@ -127,12 +129,12 @@ class Platform:
         if answer.status == HTTPStatus.UNAUTHORIZED:
             return None
         if answer.status != HTTPStatus.OK:
-            raise PlatformUnreachable(answer.refusal)
+            raise ApifyUnreachable(answer.refusal)
         try:
             user = msgspec.json.decode(msgspec.json.decode(answer.body, type=_Envelope).data, type=_User)
         except UNREADABLE as error:
-            raise PlatformUnreachable("the platform's answer cannot be read") from error
-        # A run's token is told nothing of the plan.
+            raise ApifyUnreachable("the platform's answer cannot be read") from error
+        # To a run's token the platform shows nothing of the plan.
         return User(user.id, user.is_paying is True, is_of_run=user.plan is UNSET)
 
     # What a run leaves
@@ -146,14 +148,14 @@ class Platform:
         await self._storage("PUT", path, record.body, {"content-type": record.content_type})
 
     async def push(self, item: bytes) -> None:
-        """Once: whether it was heard is not known where it fails. Raises PlatformUnreachable."""
+        """Push an item, with one call. Raises ApifyUnreachable: it may have been pushed all the same."""
         headers = {"content-type": "application/json"}
         answer = await self._call("POST", f"{self._dataset}/items", item, headers=headers, seconds=STORAGE_SECONDS)
         if answer.status >= 300:
-            raise PlatformUnreachable(answer.refusal)
+            raise ApifyUnreachable(answer.refusal)
 
     async def outcomes(self) -> list[ItemOutcome]:
-        """What all items tell. Raises PlatformUnreachable."""
+        """What became of each order that has an item in the dataset. Raises ApifyUnreachable."""
         found: list[Raw] = []
         while True:
             query = f"?format=json&fields={FIELDS}&offset={len(found)}&limit={ITEMS_PAGE}"
@@ -168,15 +170,16 @@ class Platform:
         await self._storage("PUT", self._run, msgspec.json.encode(body), {"content-type": "application/json"})
 
     async def reboot(self) -> None:
-        """Be put on another machine now. Raises PlatformUnreachable."""
+        """Have the platform start this run on another machine now. Raises ApifyUnreachable."""
         answer = await self._call("POST", f"{self._run}/reboot", {})
         if answer.status >= 300:
-            raise PlatformUnreachable(answer.refusal)
+            raise ApifyUnreachable(answer.refusal)
 
     async def _storage(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> _Answer:
-        """Tried again where that may mend it: each of these is harmless a second time. Raises PlatformUnreachable."""
+        """A call that is repeated where that may help: each of these is harmless a second time. Raises
+        ApifyUnreachable."""
         tries = 0
         while True:
             tries += 1
@@ -186,10 +189,10 @@ class Platform:
                     return answer
                 failure = answer.refusal
                 is_final = answer.status not in _TRANSIENT and answer.status < 500
-            except PlatformUnreachable as error:
+            except ApifyUnreachable as error:
                 failure, is_final = str(error), False
             if is_final or tries == TRIES_MAX:
-                raise PlatformUnreachable(failure)
+                raise ApifyUnreachable(failure)
             await asyncio.sleep(RETRY_FIRST_SECONDS * 2 ** (tries - 1))
 
     async def _call(
@@ -202,7 +205,7 @@ class Platform:
         token: str | None = None,
         seconds: float = CALL_SECONDS,
     ) -> _Answer:
-        """One call. Raises PlatformUnreachable: whether it was heard is not known."""
+        """One call. Raises ApifyUnreachable: the platform may have heard it all the same."""
         sent = {"authorization": f"Bearer {token or self._token}", **(headers or {})}
         data = body if isinstance(body, bytes | None) else msgspec.json.encode(body)
         if not isinstance(body, bytes | None):
@@ -215,4 +218,4 @@ class Platform:
                 return _Answer(answer.status, answer.headers.get("content-type", ""), read)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             # The message of a foreign error may quote a header, and with it a token.
-            raise PlatformUnreachable(f"{method} {path.partition('?')[0]}: {type(error).__name__}") from None
+            raise ApifyUnreachable(f"{method} {path.partition('?')[0]}: {type(error).__name__}") from None

@@ -1,4 +1,4 @@
-"""What the platform tells an Actor by its environment. An empty variable is one that is not set.
+"""What the platform says to an Actor in its environment. An empty variable counts as one that is not set.
 
 Names and meanings: Apify's documentation of an Actor's environment; several have an older name beside the present one.
 """
@@ -16,8 +16,8 @@ from farebox.actor.event_prices import EventPrices, read_event_prices
 from farebox.core.money import parse_usd
 from farebox.core.reading import UNREADABLE, read_whole
 
-EVENT = "openrouter-api-usage"
-"""What callers are charged: one for each $0.00001 of the upstream's cost."""
+PRICED_EVENT = "openrouter-api-usage"
+"""The Actor's priced event, which callers are charged: one for each $0.00001 of the upstream's cost."""
 
 API_URL = "https://api.apify.com"
 PORT = 4321
@@ -28,7 +28,13 @@ class BadEnvironment(Exception):  # noqa: N818 - the word of the house
 
 
 class ActorEnvironment(Struct, frozen=True):
-    """One run, as its environment describes it. `user_is_paying` and `user_id` are of the user whose run it is."""
+    """One run, as its environment describes it.
+
+    `is_at_home`: on the platform, not on a developer's machine. `user_id` and `user_is_paying` are of the user whose
+    run it is, `timeout_at` is in seconds since 1970, `prices` are None where the run is not paid per event
+    (`has_prices`) or where the environment does not say (not `has_prices`), `counted` are the priced events charged for
+    the run so far.
+    """
 
     is_standby: bool
     is_at_home: bool
@@ -45,7 +51,7 @@ class ActorEnvironment(Struct, frozen=True):
     store_id: str
     input_key: str
     storage: Path
-    events_url: str | None
+    system_events_url: str | None
     timeout_at: float | None
     limit_nanos: int | None
     prices: EventPrices | None
@@ -60,7 +66,7 @@ def read_environment(variables: Mapping[str, str]) -> ActorEnvironment:
         return next((variables[name] for name in names if variables.get(name)), None)
 
     def base(*names: str) -> str | None:
-        """Without the slash that some have at the end and some have not, and without the version."""
+        """A base URL without a slash at its end, which some have, and without the version."""
         url = value(*names)
         return None if url is None else url.rstrip("/").removesuffix("/v2")
 
@@ -82,7 +88,7 @@ def read_environment(variables: Mapping[str, str]) -> ActorEnvironment:
         store_id=value("ACTOR_DEFAULT_KEY_VALUE_STORE_ID", "APIFY_DEFAULT_KEY_VALUE_STORE_ID") or "default",
         input_key=value("ACTOR_INPUT_KEY", "APIFY_INPUT_KEY") or "INPUT",
         storage=Path(value("APIFY_LOCAL_STORAGE_DIR", "CRAWLEE_STORAGE_DIR") or "storage"),
-        events_url=value("ACTOR_EVENTS_WEBSOCKET_URL", "APIFY_ACTOR_EVENTS_WS_URL"),
+        system_events_url=value("ACTOR_EVENTS_WEBSOCKET_URL", "APIFY_ACTOR_EVENTS_WS_URL"),
         timeout_at=_moment(value("ACTOR_TIMEOUT_AT", "APIFY_TIMEOUT_AT")),
         limit_nanos=_limit(value("ACTOR_MAX_TOTAL_CHARGE_USD")),
         prices=_prices(pricing),
@@ -106,7 +112,7 @@ def _port(text: str | None) -> int:
 
 
 def _moment(text: str | None) -> float | None:
-    """Seconds since 1970. One that cannot be read is none: the platform keeps the time anyway."""
+    """Seconds since 1970. An unreadable one is left out: the platform ends the run in time anyway."""
     try:
         return None if text is None else clock.read_iso(text) / 1_000_000
     except ValueError:
@@ -127,7 +133,7 @@ def _prices(text: str | None) -> EventPrices | None:
     if text is None:
         return None
     try:
-        return read_event_prices(msgspec.json.decode(text, type=msgspec.Raw), EVENT)
+        return read_event_prices(msgspec.json.decode(text, type=msgspec.Raw), PRICED_EVENT)
     except (*UNREADABLE, ValueError) as error:
         raise BadEnvironment(f"APIFY_ACTOR_PRICING_INFO: {error}") from error
 
@@ -139,5 +145,5 @@ def _counted(text: str | None) -> int:
         counts: Any = msgspec.json.decode(text)
     except UNREADABLE as error:
         raise BadEnvironment(f"APIFY_CHARGED_ACTOR_EVENT_COUNTS: {error}") from error
-    count = counts.get(EVENT, 0) if isinstance(counts, dict) else 0
+    count = counts.get(PRICED_EVENT, 0) if isinstance(counts, dict) else 0
     return count if isinstance(count, int) and count >= 0 else 0

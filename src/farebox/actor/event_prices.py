@@ -1,4 +1,4 @@
-"""What an event costs on the Apify platform, as a run's pricing says: one price for all, or one for each tier of users.
+"""What the Actor's priced event costs, as a run's pricing says: one price for all, or one for each tier of users.
 
 Shapes: Apify's OpenAPI document, `ActorChargeEvent`.
 """
@@ -13,12 +13,12 @@ from farebox.core.plans import FREE_ANSWER_TOKENS_MAX, Plan
 
 FREE_TIER = "FREE"
 FREE_TIMES = 10
-"""How many events stand for one of a free caller's, where all pay one price for an event."""
+"""How many of the platform's events stand for one event of a free caller, where all pay the same price for an event."""
 
 
 class EventPrices(Struct, frozen=True):
-    """What one of our events costs a caller, in nano-dollars, and how many of the platform's stand for one of a free
-    caller's: one where its tier has a price of its own, FREE_TIMES where all pay the same."""
+    """What one of our events costs a caller, in nano-dollars, and how many of the platform's priced events stand for
+    one event of a free caller: 1 where the free tier has a price of its own, FREE_TIMES where all pay the same."""
 
     paying_nanos: int
     free_nanos: int
@@ -26,7 +26,7 @@ class EventPrices(Struct, frozen=True):
 
     @property
     def plans(self) -> tuple[Plan, Plan]:
-        """Of paying and of free callers."""
+        """The plans of paying and of free callers."""
         return (
             Plan("paying", self.paying_nanos),
             Plan("free", self.free_nanos, answer_tokens_max=FREE_ANSWER_TOKENS_MAX),
@@ -52,11 +52,11 @@ class _Pricing(Struct, rename="camel"):
 
 
 def read_event_prices(pricing: Raw, event: str) -> EventPrices | None:
-    """From a run's `pricingInfo`; None where it is not paid per event.
+    """The prices of one event in a run's `pricingInfo`; None where the run is not paid per event.
 
     Raises:
         ValueError: the event is not among those that are charged, or has no price.
-        msgspec.DecodeError: it is no pricing.
+        msgspec.DecodeError: it is not a pricing.
     """
     read = msgspec.json.decode(pricing, type=_Pricing)
     if read.pricing_model != "PAY_PER_EVENT":

@@ -12,9 +12,9 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from farebox.actor.callers import PlatformCallers, Policy, Terms
+from farebox.actor.callers import ApifyCallers, Policy, Terms
 from farebox.actor.charging import ChargesRefused, Charging, take_over
-from farebox.actor.client import Platform
+from farebox.actor.client import ApifyApi
 from farebox.actor.environment import ActorEnvironment
 from farebox.actor.event_prices import EventPrices
 from farebox.actor.local_storage import ChargingLog, LocalStorage
@@ -26,7 +26,7 @@ from farebox.core.money import EVENT_NANOS, format_usd
 from farebox.core.plans import BUILT_IN
 from farebox.core.runs import ItemOutcome, Record
 from farebox.identity.keys import PlansInForce
-from farebox.ports import Biller, PlatformUnreachable, Upstream
+from farebox.ports import ApifyUnreachable, Biller, Upstream
 from farebox.reconcile import Reconciler
 from farebox.settings import Settings
 from farebox.store.books import SqlStore
@@ -35,22 +35,23 @@ from farebox.store.prepare import sqlite_path
 log = logging.getLogger("farebox")
 
 CARRIED_KEY = "FAREBOX-CHARGES"
-"""The record of the run's key-value store that goes along to another machine."""
+"""The record of the run's key-value store with what another machine needs to go on charging."""
 
 LAST_ASKS_SECONDS = 3.0
-"""How long the upstream is asked, in the end, what orders cost that ended without saying so."""
+"""How long, at the end, the upstream is asked for the costs of orders whose answers did not say them."""
 
 NAME_KEY = "FAREBOX-RUN"
+"""The record with the name of a run on one's own machine."""
 
 FLUSH_SECONDS = 6.0
-"""How long the platform is told of fares in the end. With the grace of running answers it stays within the 30 s that an
-idle run has."""
+"""How long fares are still charged at the end. Together with the grace of answers this stays within the 30 s that the
+platform gives an idle run."""
 
 _POLL_SECONDS = 0.1
 
 
 class Storage(Protocol):
-    """Where a run's records and items are: the platform, or a folder."""
+    """A run's records and items: at the platform, or in a folder. Each method raises ApifyUnreachable."""
 
     async def record(self, key: str) -> Record | None: ...
 
@@ -64,7 +65,7 @@ class Storage(Protocol):
 
 
 class _Books(Struct):
-    """Beside the books: for which run they began, and how many events had been counted for it before."""
+    """A file beside the books: the run that they are of, and how many events were counted for it before they began."""
 
     run: str
     counted_before: int
@@ -76,9 +77,9 @@ class Hosting:
     def __init__(self, environment: ActorEnvironment, settings: Settings) -> None:
         self.environment = environment
         self._settings = settings
-        self.platform = platform_of(environment)
-        self.storage: Storage = self.platform or LocalStorage(environment.storage)
-        self.callers: PlatformCallers | None = None
+        self.apify = apify_of(environment)
+        self.storage: Storage = self.apify or LocalStorage(environment.storage)
+        self.callers: ApifyCallers | None = None
         self.has_new_books = False
         """Whether this run has new books here: it begins, or another machine had it before."""
         self.run_name = environment.run_id or ""
@@ -88,12 +89,13 @@ class Hosting:
         self._counted_before = 0
 
     async def close(self) -> None:
-        if self.platform is not None:
-            await self.platform.close()
+        if self.apify is not None:
+            await self.apify.close()
 
     @asynccontextmanager
     async def host(self, store: SqlStore, upstream: Upstream, _: PlansInForce) -> AsyncIterator[Hosted]:
-        """Raises PlatformUnreachable: what another machine left cannot be read."""
+        """What serves with the gateway, for as long as the block runs. Raises ApifyUnreachable: what another machine
+        left cannot be read."""
         await self._name_run()
         prices = self.environment.prices
         biller = self._biller(prices)
@@ -103,7 +105,7 @@ class Hosting:
             counted_before = self._counted_before = await self._find_counted(outbox, carried)
             counted = counted_before + await outbox.counted()
             terms = self._terms(prices, counted, is_charged=biller is not None)
-            self.callers = PlatformCallers(store, self.platform, terms)
+            self.callers = ApifyCallers(store, self.apify, terms)
             if not terms.is_shared:
                 await self.callers.owner()
             await take_over(carried, store, outbox)
@@ -126,7 +128,7 @@ class Hosting:
 
     async def save(self) -> None:
         """Leave at the platform what another machine needs to go on with."""
-        if self._outbox is None or self.platform is None:
+        if self._outbox is None or self.apify is None:
             return
         carried = await self._outbox.unfinished()
         carried = replace(carried, counted=carried.counted + self._counted_before)
@@ -134,15 +136,15 @@ class Hosting:
         if not is_anything and not self._has_carried:
             return
         try:
-            await self.platform.put_record(Record(CARRIED_KEY, "application/json", write_carried(carried)))
-        except PlatformUnreachable as error:
+            await self.apify.put_record(Record(CARRIED_KEY, "application/json", write_carried(carried)))
+        except ApifyUnreachable as error:
             log.error("what is not charged yet could not be left at the platform: %s", error)
         self._has_carried = True
 
     # How it begins
 
     async def _name_run(self) -> None:
-        """On one's own machine: as long as the run's storages are there, it is the same run."""
+        """Name a run on one's own machine: it is the same run for as long as its storages are there."""
         if self.run_name:
             return
         record = await self.storage.record(NAME_KEY)
@@ -152,15 +154,15 @@ class Hosting:
         self.run_name = record.body.decode()
 
     def _biller(self, prices: EventPrices | None) -> Biller | None:
-        if self.platform is not None:
-            return self.platform if prices is not None else None
+        if self.apify is not None:
+            return self.apify if prices is not None else None
         if not self.environment.is_test:
             return None
         price_nanos = prices.paying_nanos if prices is not None else EVENT_NANOS
         return ChargingLog(self.environment.storage, format_usd(price_nanos))
 
     def _terms(self, prices: EventPrices | None, counted: int, *, is_charged: bool) -> Terms:
-        """`counted` are the events of this run so far: what its limit has been spent on."""
+        """The run's terms. `counted` are the events charged for it so far: its limit is less by their price."""
         environment = self.environment
         paying, free = prices.plans if prices is not None else (BUILT_IN["paying"], BUILT_IN["free"])
         is_paying = environment.user_is_paying or not environment.is_at_home
@@ -187,7 +189,7 @@ class Hosting:
     async def _left_behind(self) -> Carried:
         """What an earlier machine of this run left for this one."""
         nothing = Carried(0, [], [])
-        record = await self.platform.record(CARRIED_KEY) if self.platform is not None else None
+        record = await self.apify.record(CARRIED_KEY) if self.apify is not None else None
         if record is None:
             return nothing
         self._has_carried = True
@@ -231,11 +233,11 @@ class Hosting:
             log.critical("%s", error)
 
 
-def platform_of(environment: ActorEnvironment) -> Platform | None:
+def apify_of(environment: ActorEnvironment) -> ApifyApi | None:
     if not environment.is_at_home:
         return None
     assert environment.token is not None
     assert environment.run_id is not None
-    return Platform(
+    return ApifyApi(
         environment.api_url, environment.token, environment.run_id, environment.dataset_id, environment.store_id
     )

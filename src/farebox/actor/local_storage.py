@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from farebox.actor.environment import EVENT
+from farebox.actor.environment import PRICED_EVENT
 from farebox.actor.outcomes import read_outcomes
 from farebox.core.runs import ItemOutcome, Record
 
@@ -42,22 +42,23 @@ class LocalStorage:
         return read_outcomes(path.read_bytes() for path in _numbered(self._items))
 
     async def say(self, message: str, *, is_last: bool) -> None:
-        """The log says the same."""
+        """Nowhere to say it: the log says the same."""
 
 
 class ChargingLog:
-    """Who is told of events where nobody is billed: a dataset beside the others, as the platform's SDK writes it."""
+    """The Biller of a run on one's own machine, where nobody pays: it writes the charges into a dataset beside the
+    others, as Apify's SDK does."""
 
     def __init__(self, folder: Path, event_price_usd: str) -> None:
         self._items = folder / "datasets" / "charging-log"
         self._price = msgspec.Raw(event_price_usd.encode())
         self._keys = {str(item["idempotency_key"]): int(item["charged_count"]) for item in self._read()}
 
-    async def tell(self, key: str, count: int, charge_to: str) -> None:
+    async def charge(self, key: str, count: int, charge_to: str) -> None:
         if key in self._keys:
             return
         item = {
-            "event_name": EVENT,
+            "event_name": PRICED_EVENT,
             "event_title": "OpenRouter usage",
             "event_price_usd": self._price,
             "charged_count": count,
@@ -75,7 +76,7 @@ class ChargingLog:
 
 
 def add_item(folder: Path, item: bytes) -> None:
-    """Number it, and put it behind the others."""
+    """Add an item behind the others, under the next number."""
     folder.mkdir(parents=True, exist_ok=True)
     last = max((int(path.stem) for path in _numbered(folder)), default=0)
     _put(folder / f"{last + 1:09}.json", item)
@@ -86,7 +87,7 @@ def _numbered(folder: Path) -> list[Path]:
 
 
 def _put(path: Path, body: bytes) -> None:
-    """All of it or nothing."""
+    """Write a file whole, or not at all."""
     draft = path.with_name(path.name + ".draft")
     draft.write_bytes(body)
     draft.replace(path)

@@ -1,4 +1,5 @@
-"""The outbox in the books' own database: the fares that an outside biller is to be told, and the charges they become.
+"""The outbox in the books' own database: fares that are to be charged by an outside biller, and the charges they
+become.
 
 A fare comes into it with the transaction that posts it; see `core.ledger.Page`.
 """
@@ -46,12 +47,12 @@ class SqlOutbox:
         await self._desk.close()
 
     async def gather(self, now_us: int) -> list[Charge]:
-        def work() -> list[Charge]:
+        def gather() -> list[Charge]:
             if self._desk.db.execute(_IS_ANY_LOOSE).fetchone() is not None:
                 self._bundle(now_us)
             return [sql.charge_from(row) for row in self._desk.db.execute(sql.DUE_CHARGES)]
 
-        return await self._desk.do(work)
+        return await self._desk.do(gather)
 
     def _bundle(self, now_us: int) -> None:
         with self._desk.transaction() as db:
@@ -74,7 +75,7 @@ class SqlOutbox:
         return int(rows[0][0])
 
     async def unfinished(self) -> Carried:
-        def work() -> Carried:
+        def read() -> Carried:
             with self._desk.transaction() as db:
                 rows = db.execute(_UNFINISHED).fetchall()
                 charges = [sql.charge_from(row) for row in db.execute(sql.DUE_CHARGES)]
@@ -82,10 +83,10 @@ class SqlOutbox:
             orders = [CarriedOrder(row[0], sql.hold_from(row[3:]), row[1], row[2]) for row in rows]
             return Carried(counted, orders, charges)
 
-        return await self._desk.do(work)
+        return await self._desk.do(read)
 
     async def adopt(self, carried: Carried) -> None:
-        def work() -> None:
+        def adopt() -> None:
             with self._desk.transaction() as db:
                 for charge in carried.charges:
                     db.execute(sql.ADOPT_CHARGE, astuple(charge))
@@ -93,4 +94,4 @@ class SqlOutbox:
                     if order.charge_id is not None:
                         db.execute(_BUNDLE, (order.charge_id, order.transfer_id))
 
-        await self._desk.do(work)
+        await self._desk.do(adopt)

@@ -1,4 +1,4 @@
-"""What the items of a run's dataset tell of its orders."""
+"""Reading from the items of a run's dataset what became of its orders."""
 
 from collections.abc import Iterable
 
@@ -24,7 +24,7 @@ _decode_item = msgspec.json.Decoder(_Item).decode
 
 
 def read_outcomes(items: Iterable[bytes]) -> list[ItemOutcome]:
-    """Items that are none of an order's are passed over: somebody else put them there."""
+    """What became of each order that has an item. Other items are passed over: somebody else put them there."""
     found: list[ItemOutcome] = []
     for item in items:
         try:

@@ -1,4 +1,5 @@
-"""What an Actor's server has around the gateway: the readiness probe, a page at its root, a token in the query."""
+"""What an Actor's server has around the gateway: an answer to the readiness probe, a page at its root, and callers'
+tokens out of the query."""
 
 from html import escape
 from urllib.parse import urlencode
@@ -35,7 +36,8 @@ def standby(app: ASGIApp, page: str) -> ASGIApp:
 
 
 def _with_token(scope: Scope) -> Scope:
-    """The token where the gateway looks for it. It stays in no query that anything writes down."""
+    """The request with its token in the header where the gateway looks for it, and out of the query, which logs may
+    show."""
     query: bytes = scope["query_string"]
     names = {name for name, _ in scope["headers"]}
     if b"token=" not in query and _BEARER not in names:

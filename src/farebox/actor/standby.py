@@ -9,23 +9,24 @@ from contextlib import asynccontextmanager
 from farebox.actor.environment import ActorEnvironment
 from farebox.actor.hosting import Hosting
 from farebox.actor.probe import landing_page, standby
-from farebox.actor.system_events import Event, listen
+from farebox.actor.system_events import SystemEvent, listen
 from farebox.app import App, Hosted
 from farebox.identity.keys import PlansInForce
-from farebox.ports import PlatformUnreachable, Upstream
+from farebox.ports import ApifyUnreachable, Upstream
 from farebox.serving import listen as listen_at
 from farebox.serving import run
 from farebox.settings import Settings
 from farebox.store.books import SqlStore
 
 MIGRATION_SECONDS = 10.0
-"""How long a migration leaves where it does not say."""
+"""How long a migration leaves, where the platform does not say."""
 
 RESERVED_SECONDS = 5.0
-"""What is left of that for charging and for what goes along, once answers have been broken off."""
+"""How much of that is reserved for charging, and for leaving what another machine needs, once answers were broken
+off."""
 
 SOONEST_SECONDS = 1.5
-"""A second signal that comes sooner is taken for the first."""
+"""The least pause before a second signal: one that comes sooner counts as the first."""
 
 
 def serve(environment: ActorEnvironment, settings: Settings) -> None:
@@ -49,18 +50,18 @@ class _Server:
     @asynccontextmanager
     async def host(self, store: SqlStore, upstream: Upstream, plans: PlansInForce) -> AsyncIterator[Hosted]:
         hosting = self._hosting = Hosting(self._environment, self._settings)
-        events_url = self._environment.events_url
-        events = asyncio.create_task(listen(events_url, self._hear)) if events_url else None
+        system_events_url = self._environment.system_events_url
+        listening = asyncio.create_task(listen(system_events_url, self._hear)) if system_events_url else None
         try:
             async with hosting.host(store, upstream, plans) as hosted:
                 yield hosted
         finally:
-            if events is not None:
-                events.cancel()
+            if listening is not None:
+                listening.cancel()
             await hosting.close()
 
-    async def _hear(self, event: Event) -> None:
-        """A signal stops the server in order; a second one ends what has not ended by itself."""
+    async def _hear(self, event: SystemEvent) -> None:
+        """Stop the server by a signal, in order; a second signal breaks off what has not ended by itself."""
         assert self._hosting is not None
         if event.name == "aborting":
             os.kill(os.getpid(), signal.SIGTERM)
@@ -75,12 +76,13 @@ class _Server:
 
 
 async def _move(environment: ActorEnvironment, settings: Settings) -> None:
-    """Go to the other machine now rather than wait to be stopped: to end by itself would end the run."""
+    """Have the platform start this run on the other machine now, then wait to be stopped: a process that ends by itself
+    would end the run."""
     hosting = Hosting(environment, settings)
     try:
-        assert hosting.platform is not None
-        await hosting.platform.reboot()
-    except PlatformUnreachable:
+        assert hosting.apify is not None
+        await hosting.apify.reboot()
+    except ApifyUnreachable:
         pass  # it stops this machine in any case
     finally:
         await hosting.close()

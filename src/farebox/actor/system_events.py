@@ -1,7 +1,7 @@
-"""What the platform tells a run over a WebSocket: that it is aborted, or moves to another machine.
+"""The platform's system events, over a WebSocket: that a run is aborted, or moves to another machine.
 
-Facts: frames are texts, `{"name", "data"}`; an idle Standby run gets `aborting` 15 s before it is told to stop and 30 s
-before it is killed; `migrating` comes a few seconds before.
+Facts: frames are texts, `{"name", "data"}`; an idle Standby run gets `aborting` 15 s before its stop signal and 30 s
+before it is killed; `migrating` comes a few seconds before its machine is stopped.
 """
 
 import asyncio
@@ -20,7 +20,9 @@ RETRY_SECONDS = 1.0
 MESSAGE_BYTES_MAX = 1024 * 1024
 
 
-class Event(Struct, frozen=True):
+class SystemEvent(Struct, frozen=True):
+    """One of the platform's system events. `remaining_seconds`: until this machine is stopped, where it says so."""
+
     name: str
     remaining_seconds: float | None = None
 
@@ -34,25 +36,26 @@ class _Frame(Struct):
     data: _Data | None = None
 
 
-def read_event(frame: str) -> Event | None:
-    """None where it is no event."""
+def read_system_event(frame: str) -> SystemEvent | None:
+    """The system event in a frame; None where there is none."""
     try:
         read = msgspec.json.decode(frame, type=_Frame)
     except UNREADABLE:
         return None
-    return Event(read.name, read.data.time_remaining_secs if read.data is not None else None)
+    return SystemEvent(read.name, read.data.time_remaining_secs if read.data is not None else None)
 
 
-async def listen(url: str, heard: Callable[[Event], Awaitable[None]]) -> None:
-    """Hand on each event. Connects again whenever the connection ends; runs until cancelled."""
+async def listen(url: str, heard: Callable[[SystemEvent], Awaitable[None]]) -> None:
+    """Hand each system event to `heard`. Connects again whenever the connection ends; runs until cancelled."""
     async with aiohttp.ClientSession() as session:
         while True:
             try:
                 async with session.ws_connect(url, max_msg_size=MESSAGE_BYTES_MAX, heartbeat=30) as socket:
                     async for message in socket:
-                        if message.type is aiohttp.WSMsgType.TEXT and (event := read_event(message.data)) is not None:
+                        event = read_system_event(message.data) if message.type is aiohttp.WSMsgType.TEXT else None
+                        if event is not None:
                             await heard(event)
             except (aiohttp.ClientError, OSError) as error:
-                # A signal will say the same; the URL may hold a secret, so it is not told.
+                # A signal will say the same. The URL may hold a secret, so it is not logged.
                 log.warning("the platform's events cannot be heard: %s", type(error).__name__)
             await asyncio.sleep(RETRY_SECONDS)

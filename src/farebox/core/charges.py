@@ -1,4 +1,4 @@
-"""Charges: the events that an outside biller is told, in calls that it may hear more than once and counts once.
+"""Charges: the events that an outside biller is to charge, in calls that may be repeated and count once.
 
 Facts of Apify's platform, which is that biller: a call has 1 to 10,000,000 events; one that is repeated under its
 idempotency key within 180 s of the first is counted once, later it is counted anew.
@@ -25,7 +25,7 @@ ChargeState = Literal["due", "charged", "refused", "unsure"]
 
 
 class Charge(Struct, frozen=True):
-    """One sum of events, to be told in as many calls as it takes.
+    """One sum of events, charged in as many calls as it takes.
 
     `done` of `count` events are known to have been counted. `window_us` is when the call that is being made now was
     first tried, or later. `said` is what the biller said where it refused.
@@ -45,8 +45,8 @@ class Charge(Struct, frozen=True):
         """The idempotency key and the events of the call to make now."""
         return f"{self.id}-{self.done // CALL_EVENTS_MAX}", min(CALL_EVENTS_MAX, self.count - self.done)
 
-    def told(self, now_us: int) -> "Charge":
-        """After its call was counted."""
+    def after_call(self, now_us: int) -> "Charge":
+        """The charge after its present call was counted."""
         done = self.done + self.call[1]
         if done < self.count:
             return replace(self, done=done, window_us=now_us)
