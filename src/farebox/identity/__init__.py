@@ -1,1 +1,1 @@
-"""Who is calling."""
+"""Who is calling: by Farebox's own keys, and managers by theirs."""

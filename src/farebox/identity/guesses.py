@@ -1,4 +1,4 @@
-"""Slowing down who tries keys that are none.
+"""Slowing down callers who try unknown keys.
 
 Nobody guesses 32 random bytes; but whoever tries must not keep the books busy, nor learn quickly which of many stolen
 keys still work.
@@ -10,20 +10,21 @@ from time import monotonic
 from farebox.core.errors import too_many
 
 FREE_MAX = 30
-"""Unknown keys that are answered at once. One more is, for each RENEWED_SECONDS without any."""
+"""How many unknown keys are answered at once; one more for each RENEWED_SECONDS that passes."""
 
 RENEWED_SECONDS = 2.0
 
 DELAY_SECONDS = 1.0
-"""How long a caller waits for its 401 after that."""
+"""How long a caller with an unknown key waits for its 401 after that."""
 
 WAITING_MAX = 200
-"""Who wait at once. While so many do, no key is looked up: one that is remembered works, any other is told to come
-back."""
+"""The most callers delayed at once. While so many are, no key is looked up: remembered keys work, any other gets
+429."""
 
 
 class Guesses:
-    """The unknown keys that were tried of late, in one process, whoever tried them: addresses are cheap."""
+    """Counts the unknown keys that were tried of late in one process, from all addresses together: addresses are
+    cheap."""
 
     def __init__(self, delay_seconds: float = DELAY_SECONDS) -> None:
         self._delay_seconds = delay_seconds
@@ -32,12 +33,12 @@ class Guesses:
         self._waiting = 0
 
     def check(self) -> None:
-        """Whether a key may be looked up. Raises Refusal 429."""
+        """To be called before a key is looked up. Raises Refusal 429: too many callers are being delayed."""
         if self._waiting >= WAITING_MAX:
             raise too_many("Too many unknown keys are being tried here", max(1, round(self._delay_seconds)))
 
     async def failed(self) -> None:
-        """One more was unknown: return when its caller may be told."""
+        """Count one more unknown key, and return when its caller may get its 401."""
         now = monotonic()
         renewed = (now - self._counted_at) / RENEWED_SECONDS
         self._recent = min(max(0.0, self._recent - renewed) + 1, 2 * FREE_MAX)

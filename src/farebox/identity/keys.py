@@ -1,7 +1,7 @@
 """Farebox's own keys.
 
 A key is 32 random bytes, so its SHA-256 is as hard to guess as the key and needs no salt. Only the digest is kept, and
-looked up by equality: how long a look-up takes says something about the digest at most, from which nothing follows.
+it is looked up by equality: the time of a look-up may leak a part of the digest, which helps nobody to find the key.
 """
 
 import logging
@@ -26,21 +26,22 @@ CACHED_MAX = 100_000
 """Keys remembered in one process: about 100 MB at the very most."""
 
 REVISION_SECONDS = 0.5
-"""How long a revoked key may still be answered, by any process."""
+"""How long a revoked key may still be accepted, by any process."""
 
 
 def new_key(prefix: str = PREFIX) -> str:
-    """A key to show once."""
+    """A new key, to be shown once."""
     return prefix + secrets.token_urlsafe(_SECRET_BYTES)
 
 
 class PlansInForce(Mapping[str, Plan]):
-    """A node's own plans, until one is published for all nodes: then those."""
+    """The plans by name: a node's own, until plans are published for all nodes; from then on those."""
 
     def __init__(self, own: Mapping[str, Plan]) -> None:
         self._plans = own
 
     def adopt(self, published: PublishedPlans) -> None:
+        """Serve under these plans from now on."""
         plans = {plan.name: plan for plan in published.plans}
         if plans != self._plans:
             log.warning("plans are served under as %s published them: %s", published.by, difference(self._plans, plans))
@@ -57,7 +58,8 @@ class PlansInForce(Mapping[str, Plan]):
 
 
 class KeyCallers:
-    """Callers by their keys, remembered until any process changes an account, a key, their limits or the plans."""
+    """The `Callers` of a stand-alone gateway. A caller is remembered until any process changes an account, a key, their
+    limits or the plans."""
 
     def __init__(self, directory: Directory, plans: PlansInForce, now_us: Callable[[], int] = clock.now_us) -> None:
         self._directory = directory
@@ -101,7 +103,8 @@ class KeyCallers:
         return caller
 
     async def watch(self) -> None:
-        """Forget what is remembered whenever the directory changes. Runs until cancelled."""
+        """Forget the remembered callers, and adopt published plans, whenever the directory changes. Runs until
+        cancelled."""
         while True:
             try:
                 revision = await self._directory.revision()

@@ -1,4 +1,4 @@
-"""Who manages accounts and keys: a class of credential of its own, with which nothing is ordered."""
+"""Who manages accounts and keys, by credentials of a class of their own, which order nothing."""
 
 from farebox.core.callers import ManagementKey
 from farebox.core.errors import forbidden, unauthenticated
@@ -9,14 +9,15 @@ from farebox.ports import Directory
 
 
 class Managers:
-    """Managers by their keys. Nothing is remembered: a revoked key is refused from that moment on."""
+    """Managers by their keys. Nothing is remembered, so that a revoked key is refused at once."""
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
         self._guesses = Guesses()
 
     async def identify(self, head: RequestHead) -> ManagementKey:
-        """Raises Refusal: 401, nobody; 403, a caller; 429, too many are guessing."""
+        """The management key that was sent. Raises Refusal: 401, there is none; 403, it is a caller's key; 429, too
+        many unknown keys are being tried."""
         tokens = [token for token in head.tokens if token.startswith(PREFIX) and len(token) <= TOKEN_LENGTH_MAX]
         for token in tokens:
             self._guesses.check()
