@@ -1,1 +1,2 @@
-"""What an operator sees of a running gateway: metrics, a line of log an order, spans. No prompt, no secret."""
+"""What an operator sees of a running gateway: metrics, a line in the log for each order, spans. Never a prompt or a
+secret."""

@@ -1,6 +1,6 @@
-"""The log: one JSON object a line on standard error, and of each order one line.
+"""The log: JSON objects, one a line, on standard error; one of them for each order.
 
-A line has no prompt, no answer and no key: accounts by name, keys by number.
+No line holds a prompt, an answer or a key: accounts stand there by name, keys by number.
 """
 
 import logging
@@ -20,7 +20,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def start() -> None:
-    """Log so from now on, warnings and worse."""
+    """Log in this form from now on: warnings and worse."""
     handler = logging.StreamHandler()
     handler.setFormatter(_JsonLines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
@@ -40,14 +40,14 @@ class _JsonLines(logging.Formatter):
 
 
 class OrderLog:
-    """A line for each order."""
+    """Writes a line for each order, when it is over."""
 
     def began_stream(self) -> None: ...
 
     def ended_stream(self) -> None: ...
 
     def saw(self, passage: Passage) -> None:
-        # One write, so that no two processes' lines mix. What cannot be written is not waited for.
+        # One write, so that lines of several processes do not mix. A line that cannot be written is lost.
         try:
             os.write(_STANDARD_ERROR, line_of(passage) + b"\n")
         except OSError:
@@ -55,7 +55,7 @@ class OrderLog:
 
 
 class _OrderLine(Struct, kw_only=True, omit_defaults=True):
-    """Times in milliseconds; amounts are exact decimals. What is not known is left out."""
+    """Durations in milliseconds, amounts as exact decimals. Members whose value is not known are left out."""
 
     time: str
     level: str
@@ -81,7 +81,7 @@ class _OrderLine(Struct, kw_only=True, omit_defaults=True):
 
 
 def line_of(passage: Passage) -> bytes:
-    """An order in a line."""
+    """An order's line, without its end."""
     caller = passage.caller
     line = _OrderLine(
         time=clock.iso(passage.began_ns // 1000),

@@ -1,7 +1,7 @@
 """Metrics for Prometheus, of this process or of all workers together.
 
-Several workers share their counts through files in a folder (prometheus-client's multi-process mode), so that whichever
-is asked answers for all.
+Several workers share their counts through files in a folder (prometheus-client's multi-process mode), so that any of
+them can answer for all.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from farebox.core.names import without_variants
 from farebox.core.passage import Passage
 
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-"""Where workers share their counts. The library looks at it when it is first imported."""
+"""Names the folder where workers share their counts. The library reads it when it is first imported."""
 
 REFRESH_SECONDS = 1.0
 
@@ -92,7 +92,7 @@ _reconciled = Counter(
 
 
 class Metrics:
-    """What this process counts. Labels' children are kept: to look one up costs more than to count."""
+    """What this process counts. (Children of labels are cached: to look one up costs more than to count.)"""
 
     def __init__(self) -> None:
         self._order = cache(_orders.labels)
@@ -108,7 +108,7 @@ class Metrics:
 
     def saw(self, passage: Passage) -> None:
         wire = passage.path.strip("/")
-        # A model that was priced is listed; its variants can be made up by callers, and each label stays in memory.
+        # Without variants, which callers can make up: each label stays in memory for ever.
         model = without_variants(passage.model)
         self._order(outcome_of(passage), model, wire).inc()
         if passage.status >= 400:
@@ -131,30 +131,30 @@ class Metrics:
         _reconciled.labels(verdict).inc()
 
     def watch(self, orders: Callable[[], int], queue: Callable[[], int], late: Callable[[], int]) -> None:
-        """Take these gauges' values from who knows them."""
+        """Read the gauges' values from these functions: orders in progress, commands queued, late settlements."""
         self._live = ((_in_progress, orders), (_queue, queue), (_late, late))
 
     def refresh(self) -> None:
-        """Write down what the gauges are now."""
+        """Set the gauges to what they are now."""
         for gauge, value in self._live:
             gauge.set(value())
 
     async def keep_fresh(self) -> None:
-        """Do so again and again: another worker may be asked. Runs until cancelled."""
+        """Refresh again and again, because another worker may be asked. Runs until cancelled."""
         while True:
             self.refresh()
             await asyncio.sleep(REFRESH_SECONDS)
 
 
 def outcome_of(passage: Passage) -> str:
-    """What became of a request for an order, in a word."""
+    """What became of a request for an order, in a word: the label `outcome`."""
     if passage.is_replay:
         return "replayed"
     return passage.state or "refused"
 
 
 def exposition(holds: NotEnded | None, outbox_lag_seconds: float = 0) -> bytes:
-    """All metrics as Prometheus reads them; without those of the books where these do not answer."""
+    """All metrics in Prometheus's text format; without those of the books where `holds` is None."""
     registry = CollectorRegistry(auto_describe=False)
     if folder := os.environ.get(FOLDER_VARIABLE):
         _forget_dead(Path(folder))
@@ -167,7 +167,7 @@ def exposition(holds: NotEnded | None, outbox_lag_seconds: float = 0) -> bytes:
 
 
 def _forget_dead(folder: Path) -> None:
-    """Gauges are of living workers."""
+    """Drop the gauges of workers that have died."""
     for file in folder.glob("gauge_live*_*.db"):
         pid = file.stem.rpartition("_")[2]
         if not Path(f"/proc/{pid}").exists():
@@ -175,7 +175,7 @@ def _forget_dead(folder: Path) -> None:
 
 
 class _Books(Collector):
-    """What stands in the books: the same from every process."""
+    """Metrics that are read from the books: the same from every process."""
 
     def __init__(self, holds: NotEnded, outbox_lag_seconds: float) -> None:
         self._holds = holds

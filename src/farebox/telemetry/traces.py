@@ -1,7 +1,7 @@
-"""Spans of an order's steps, told to an OpenTelemetry collector (extra `farebox[otel]`).
+"""Spans of an order's steps, sent to an OpenTelemetry collector (extra `farebox[otel]`).
 
-Made when the order is over, of the moments that were noted on its way: an order does not wait for them. Attributes are
-those of the GenAI semantic conventions; no prompt, no answer and no key is among them.
+They are made when the order is over, from the moments that were noted on its way: no order waits for them. Attributes
+are those of the GenAI semantic conventions, without prompts, answers and keys.
 """
 
 from farebox import __version__
@@ -9,16 +9,16 @@ from farebox.core.passage import Passage
 from farebox.telemetry.metrics import outcome_of
 
 ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-"""OpenTelemetry's own settings: where one is set, spans are told there."""
+"""OpenTelemetry's own settings: spans are sent to the collector that one of them names."""
 
 _OPERATIONS = {"/embeddings": "embeddings"}
 
 
 class Traces:
-    """Spans of this process's orders. Raises ImportError where the extra is not installed."""
+    """Sends spans of this process's orders. Raises ImportError where the extra is not installed."""
 
     def __init__(self) -> None:
-        # Only here: a gateway that is not traced does not carry the tracer.
+        # Imported only here: a gateway without tracing does not carry the tracer.
         from opentelemetry import trace
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
@@ -34,7 +34,7 @@ class Traces:
         self._propagator = TraceContextTextMapPropagator()
 
     def close(self) -> None:
-        """Tell what has not been told."""
+        """Send the spans that are still queued."""
         self._provider.shutdown()
 
     def began_stream(self) -> None: ...
@@ -61,7 +61,7 @@ class Traces:
 
 
 def _steps(passage: Passage) -> list[tuple[str, int, int]]:
-    """An exchange's steps, those that it came to."""
+    """The steps that the exchange came to: name, start and end in nanoseconds since 1970."""
     steps = [
         ("hold", passage.began_ns, passage.held_ns),
         ("forward", passage.held_ns, passage.head_ns),

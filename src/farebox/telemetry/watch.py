@@ -1,4 +1,4 @@
-"""All who watch, as one."""
+"""Metrics, the log of orders and spans, behind one `Telemetry`."""
 
 import os
 from importlib.util import find_spec
@@ -11,11 +11,11 @@ from farebox.telemetry.traces import ENDPOINT_VARIABLES, Traces
 
 
 class CannotTrace(Exception):  # noqa: N818 - the word of the house
-    """Spans are asked for, and what tells them is not installed."""
+    """Spans are asked for, and the extra that sends them is not installed."""
 
 
 def check() -> None:
-    """Raises CannotTrace."""
+    """To be called before serving. Raises CannotTrace."""
     if _is_traced() and find_spec("opentelemetry.sdk") is None:
         raise CannotTrace(f"{ENDPOINT_VARIABLES[0]} is set, and spans need an extra: pip install 'farebox[otel]'")
 
@@ -25,7 +25,7 @@ def _is_traced() -> bool:
 
 
 class Watch:
-    """Metrics always; a log of orders and spans where they are wanted."""
+    """The `Telemetry` of one process: metrics always, a log of orders and spans where they are wanted."""
 
     def __init__(self, *, is_logged: bool) -> None:
         self.metrics = Metrics()
