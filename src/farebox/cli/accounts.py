@@ -52,11 +52,11 @@ def create(
     limit_nanos = (None if limit is None else _nanos(limit)) if postpaid else 0
     paid_in = 0 if prepaid is None else _nanos(prepaid)
 
-    async def work(_: SqlStore, accounts: Accounts) -> tuple[Account, Balance]:
+    async def create_account(_: SqlStore, accounts: Accounts) -> tuple[Account, Balance]:
         account = await accounts.create(name, plan, limit_nanos, paid_in)
         return account, await accounts.balance(account)
 
-    _show([with_books(database_url, work)], as_json=as_json, single=True)
+    _show([with_books(database_url, create_account)], as_json=as_json, single=True)
 
 
 @account_app.command("top-up")
@@ -74,11 +74,11 @@ def top_up(
     """Pay money into an account."""
     nanos = _nanos(amount)
 
-    async def work(_: SqlStore, accounts: Accounts) -> tuple[Account, Balance]:
+    async def pay_in(_: SqlStore, accounts: Accounts) -> tuple[Account, Balance]:
         paid_in = await accounts.top_up(name, nanos, idempotency_key, note)
         return paid_in.account, paid_in.balance
 
-    _show([with_books(database_url, work)], as_json=as_json, single=True)
+    _show([with_books(database_url, pay_in)], as_json=as_json, single=True)
 
 
 @account_app.command("list")

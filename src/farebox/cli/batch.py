@@ -3,11 +3,10 @@
 import asyncio
 import os
 import secrets
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import msgspec
 import typer
@@ -29,6 +28,7 @@ from farebox.core.money import format_usd, parse_usd
 from farebox.core.reading import UNREADABLE
 from farebox.settings import Settings, load
 from farebox.simulator import server as simulator
+from farebox.stopping import on_stop
 from farebox.store.prepare import take_up
 
 
@@ -81,7 +81,7 @@ def batch(
         except Refusal as refusal:
             fail(refusal.message)
     results.finish(is_whole=totals.orders == len(orders))
-    _tell(totals, len(orders) - len(left), results.path, as_json=as_json)
+    _report(totals, len(orders) - len(left), results.path, as_json=as_json)
 
 
 async def _serve(
@@ -95,37 +95,21 @@ async def _serve(
 ) -> Totals:
     admission = Admission(settings.orders_max, settings.account_orders_max)
     quiet = settings.model_copy(update={"order_log": False})
-    async with running(quiet, admission) as serving:
+    async with running(quiet, admission) as services:
 
         async def who() -> Caller:
-            return await serving.callers.identify(RequestHead((key,)))
+            return await services.callers.identify(RequestHead((key,)))
 
-        work = Batch(serving.agents.serving, who, results.name, concurrency, limit_nanos, results.totals)
+        batch = Batch(services.agents.serving, who, results.name, concurrency, limit_nanos, results.totals)
 
-        async def tell(result: BatchResult) -> None:
+        async def write_down(result: BatchResult) -> None:
             results.add(result)
             advance()
 
-        with _stops(work):
-            await work.run(orders, tell)
-        return work.totals
-
-
-class _Stoppable(Protocol):
-    def stop(self) -> None: ...
-
-
-@contextmanager
-def _stops(work: _Stoppable) -> Iterator[None]:
-    """The first Ctrl-C lets the orders that were begun end."""
-    loop = asyncio.get_running_loop()
-    for each in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(each, work.stop)
-    try:
-        yield
-    finally:
-        for each in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(each)
+        # The first Ctrl-C lets the orders that were begun end.
+        with on_stop(batch.stop):
+            await batch.run(orders, write_down)
+        return batch.totals
 
 
 class _Line(msgspec.Struct):
@@ -151,14 +135,14 @@ class _Results:
         self.totals = Totals()
 
     def open(self) -> None:
-        """Take up what is there: whole lines of orders that need not be asked again."""
+        """Keep the whole lines of an earlier start whose orders need not be placed again, and drop the rest."""
         kept = []
         if self.path.exists():
             for line in self.path.read_bytes().splitlines(keepends=True):
                 try:
                     read = leniently(_decode_line, line)
                 except UNREADABLE:
-                    continue  # cut off within the line: its order is asked again, and paid for once
+                    continue  # cut off within the line: its order is placed again, and paid for once
                 if read.status not in REPEATED and read.status != 402:
                     kept.append(line)
                     self.done.add(read.number)
@@ -180,7 +164,7 @@ class _Results:
         self._file.close()
 
     def finish(self, *, is_whole: bool) -> None:
-        """Forget the name where nothing is left to go on with: the same file then orders anew."""
+        """Forget the batch's name once all its orders are served: the same file begun again then orders anew."""
         if is_whole:
             self._name_path.unlink()
 
@@ -193,7 +177,7 @@ def _progress(orders: int, done: int, *, is_shown: bool) -> Iterator[Callable[[]
         yield lambda: bar.advance(task)
 
 
-def _tell(totals: Totals, before: int, path: Path, *, as_json: bool) -> None:
+def _report(totals: Totals, before: int, path: Path, *, as_json: bool) -> None:
     if as_json:
         print_json(
             {

@@ -103,7 +103,7 @@ def activity(
     """Show what was ordered and charged by day and model, the latest day first."""
     now_us = clock.now_us()
 
-    async def work(_: SqlStore, accounts: Accounts) -> list[Activity]:
+    async def read_activity(_: SqlStore, accounts: Accounts) -> list[Activity]:
         account = None if name is None else await accounts.find(name)
         return await accounts.activity(account, None, (day_of(now_us) - days + 1) * DAY_US, now_us + DAY_US)
 
@@ -117,7 +117,7 @@ def activity(
             "prompt_tokens": each.prompt_tokens,
             "answer_tokens": each.answer_tokens,
         }
-        for each in with_books(database_url, work)
+        for each in with_books(database_url, read_activity)
     ]
     if as_json:
         print_json(rows)
@@ -142,12 +142,12 @@ def reconcile(
     if hold is not None:
         _decide(hold, cost, reason, database_url, is_void=void)
 
-    async def work(store: SqlStore, _: Accounts) -> list[HoldRow]:
+    async def find_open(store: SqlStore, _: Accounts) -> list[HoldRow]:
         if not list_only:
             await take_up_orphans(store)
         return await open_holds(store)
 
-    holds = with_books(database_url, work)
+    holds = with_books(database_url, find_open)
     rows = [
         {
             "hold_id": hold.id,
@@ -192,11 +192,11 @@ def _decide(hold_id: str, cost: str | None, reason: str, database_url: str | Non
         fail("--reason: say why; it is kept with the transfer", 2)
     verdict = Nothing() if cost is None else _cost(cost)
 
-    async def work(store: SqlStore, _: Accounts) -> None:
+    async def settle(store: SqlStore, _: Accounts) -> None:
         await decide(store, store, hold_id, verdict, reason.strip())
 
     try:
-        with_books(database_url, work)
+        with_books(database_url, settle)
     except NotOpen as error:
         fail(str(error))
 
@@ -204,11 +204,11 @@ def _decide(hold_id: str, cost: str | None, reason: str, database_url: str | Non
 def audit(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
     """Compute every fare and balance again from what is stored; exit 1 if anything differs."""
 
-    async def work(store: SqlStore, _: Accounts) -> Audit:
+    async def audit_rows(store: SqlStore, _: Accounts) -> Audit:
         with store.snapshot() as rows:
             return run_audit(rows)
 
-    found = with_books(database_url, work)
+    found = with_books(database_url, audit_rows)
     if as_json:
         print_json(
             {

@@ -43,14 +43,14 @@ def limit_key(key: KeyNamed, limits: Limits = None, database_url: DatabaseUrl = 
 def _limit(find: Find, limits: list[str], database_url: str | None, *, as_json: bool) -> None:
     given = _given(limits)
 
-    async def work(_: SqlStore, accounts: Accounts) -> dict[str, object]:
+    async def set_and_read(_: SqlStore, accounts: Accounts) -> dict[str, object]:
         account, key = await find(accounts)
         set_to = await accounts.limit(account, key, given)
         allowance = await accounts.allowance(key or account)
         shown: dict[str, object] = {"account": account.name, **({"key": key.hint} if key else {})}
         return {**shown, "limits": described(set_to), "used": used(allowance, clock.now_us())}
 
-    found = with_books(database_url, work)
+    found = with_books(database_url, set_and_read)
     if as_json:
         print_json(found)
         return

@@ -32,7 +32,8 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 @dataclass(frozen=True, slots=True)
 class _Opening:
-    """What was found and made before serving."""
+    """What was found and made before serving. `demo_key` is the key, if the demo account was made just now; `has_demo`
+    says whether it is there from before; `plans`: what publishing the plans changed, in words."""
 
     demo_key: str | None
     accounts: int
@@ -61,8 +62,8 @@ def serve(
         prepare(settings.database_url)
         bound = stack.enter_context(_listen(settings.host, settings.port))
         if settings.public_url is None:
-            told = f"http://{_host(settings.host)}:{bound.getsockname()[1]}"
-            settings = settings.model_copy(update={"public_url": told})
+            public_url = f"http://{_host(settings.host)}:{bound.getsockname()[1]}"
+            settings = settings.model_copy(update={"public_url": public_url})
         if settings.is_simulated:
             os.environ[SIMULATOR_URL_VARIABLE] = stack.enter_context(simulator.embedded())
         app = App(settings)
@@ -90,7 +91,8 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 async def _open(settings: Settings) -> _Opening:
-    """Look into the books before serving; make the demo account where nobody else is there to serve."""
+    """Look into the books before serving, publish this node's plans, and make the demo account if there are no
+    accounts."""
     async with open_store(settings) as store:
         orphans = await take_up_orphans(store)
         accounts = Accounts(store, settings.every_plan)
@@ -107,7 +109,7 @@ async def _open(settings: Settings) -> _Opening:
 
 
 async def _publish_plans(accounts: Accounts) -> str:
-    """Serve under this node's plans from now on, on every node; what that changes, in words."""
+    """Have every node serve under this node's plans from now on; what that changes, in words."""
     changed = await accounts.publish_plans(socket.gethostname())
     if changed is None:
         return ""
@@ -119,7 +121,7 @@ async def _publish_plans(accounts: Accounts) -> str:
 
 
 async def _refuse_demo(accounts: Accounts, host: str) -> None:
-    """The demo's key was printed where others may have read it: it is for this machine alone."""
+    """Refuse to serve others with a demo key, which was printed where anybody may have read it."""
     with suppress(NotFound):
         if any(key.revoked_us is None for _, key in await accounts.keys(DEMO_ACCOUNT)):
             fail(

@@ -35,7 +35,8 @@ def fail(message: str, code: int = 1) -> NoReturn:
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """What an operator can mend is said in a line, without a traceback. 2: a bad setting; 1: all else."""
+    """Say in a line, without a traceback, what an operator can mend. Exit status 2: a bad setting or argument; 1: all
+    else."""
     try:
         yield
     except BadSettings as error:
@@ -48,14 +49,14 @@ def clear_errors() -> Iterator[None]:
         fail(str(error))
 
 
-def with_books(database_url: str | None, work: Callable[[SqlStore, Accounts], Awaitable[T]]) -> T:
-    """Do some work on the books that the settings name, upgraded first where they are older."""
+def with_books(database_url: str | None, use: Callable[[SqlStore, Accounts], Awaitable[T]]) -> T:
+    """What `use` returns on the books that the settings name, which are upgraded first where their schema is older."""
 
     async def run(settings: Settings) -> T:
         async with open_store(settings, COMMAND_SECONDS) as store:
             published = await store.published_plans()
             plans = {plan.name: plan for plan in published.plans} if published else {}
-            return await work(store, Accounts(store, {**settings.every_plan, **plans}))
+            return await use(store, Accounts(store, {**settings.every_plan, **plans}))
 
     with clear_errors():
         settings = load(database_url=database_url)
@@ -69,7 +70,7 @@ def print_json(value: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Plain columns; numbers are written as text by the caller, so that they stay exact."""
+    """Print plain columns. Amounts must come as text, so that they stay exact."""
     cells = [list(columns), *[[str(cell) for cell in row] for row in rows]]
     widths = [max(len(row[column]) for row in cells) for column in range(len(columns))]
     for row in cells:
