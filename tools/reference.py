@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from farebox.cli.main import app
 from farebox.settings import PlanSettings, Settings
-from farebox.simulator import faults, models
+from farebox.simulator import faults, models, table
 from farebox.web import openapi
 
 ROOT = Path(__file__).parent.parent
@@ -90,7 +90,7 @@ def simulator_page() -> str:
 # The simulated upstream
 
 It stands in for OpenRouter: inside `farebox serve` where no upstream is configured, or alone with `farebox simulate`. It
-answers `POST /api/v1/chat/completions`, `/messages`, `/responses` and `/embeddings`, and OpenRouter's lists with their
+answers `POST` of {" ".join(f"`{path}`" for path in table.AT)} under `/api/v1`, and OpenRouter's lists with their
 filters, in OpenRouter's shapes, deterministically. Orders demand a key (any). What an order cost is told by
 `GET /api/v1/generation?id=`, a while after its end and only to the key that asked; `GET /books`, a page of its own, tells
 what was charged for each generation, to compare other books with. No money moves.
@@ -140,7 +140,7 @@ def _documented_members(kind: type) -> Iterator[tuple[str, str]]:
 
 def actor_openapi() -> str:
     """What the Actor's server answers, for the platform's own pages."""
-    return json.dumps(openapi.document(), indent=1)
+    return json.dumps(openapi.document(is_platform=False), indent=1)
 
 
 PAGES = {

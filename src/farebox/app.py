@@ -18,7 +18,7 @@ from farebox.admission import Admission
 from farebox.answers import Streaming, forget_old_answers
 from farebox.batch.placing import Serving
 from farebox.catalog import Catalog, Shared
-from farebox.core.formats.table import FORMATS
+from farebox.core.formats.table import FORMATS, Formats
 from farebox.deadlines import Deadlines
 from farebox.exchange import Charges, Exchange
 from farebox.generations import Generations
@@ -139,7 +139,9 @@ async def stand_alone(store: SqlStore, _: Upstream, plans: PlansInForce) -> Asyn
 
 
 @asynccontextmanager
-async def running(settings: Settings, admission: Admission, host: Host = stand_alone) -> AsyncIterator[routes.Services]:
+async def running(
+    settings: Settings, admission: Admission, host: Host = stand_alone, formats: Formats = FORMATS
+) -> AsyncIterator[routes.Services]:
     """Everything that serves, for as long as the block runs; the tasks in the background are owned here."""
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings))
@@ -189,7 +191,7 @@ async def running(settings: Settings, admission: Admission, host: Host = stand_a
             )
         )
         accounts = Accounts(store, plans)
-        serving = Serving(exchange, callers, catalog, store, FORMATS)
+        serving = Serving(exchange, callers, catalog, store, formats)
         bodies = BodyReader(settings.body_bytes_max, settings.body_seconds, deadlines)
         platform: routes.Platform | None = None
         actor: ActorTools | None = None
@@ -220,6 +222,7 @@ async def running(settings: Settings, admission: Admission, host: Host = stand_a
                 origins=tuple(settings.allowed_origins),
                 metrics_token=settings.metrics_token.get_secret_value() if settings.metrics_token else None,
             ),
+            formats=formats,
         )
 
 
@@ -252,9 +255,16 @@ Around = Callable[[ASGIApp], ASGIApp]
 class App:
     """The ASGI app: the lifespan opens what serves, requests go to the routes. Raises BadSettings."""
 
-    def __init__(self, settings: Settings, host: Host = stand_alone, around: Around = lambda app: app) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        host: Host = stand_alone,
+        around: Around = lambda app: app,
+        formats: Formats = FORMATS,
+    ) -> None:
         kind_of(settings)
         self._settings = settings
+        self._formats = formats
         self._host = host
         self._around = around
         self._serve: ASGIApp | None = None
@@ -269,7 +279,7 @@ class App:
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         admission = Admission(self._settings.orders_max, self._settings.account_orders_max)
-        async with running(self._settings, admission, self._host) as services:
+        async with running(self._settings, admission, self._host, self._formats) as services:
             self._serve = self._around(routes.app(services))
             # What is here now stays: the collector need not walk it again and again while orders come and go.
             gc.collect()

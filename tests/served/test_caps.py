@@ -10,18 +10,17 @@ from hypothesis import strategies as st
 
 from farebox.core.errors import Refusal
 from farebox.core.formats import chat, messages, responses
+from farebox.core.formats.table import FORMATS
 from farebox.core.intake import read_order
 from farebox.core.plans import BUILT_IN
-from farebox.simulator import chat as sim_chat
-from farebox.simulator import messages as sim_messages
-from farebox.simulator import responses as sim_responses
+from farebox.simulator.table import AT
 from tests.gateway import Gateway, Response
 from tests.served.test_formats import CAPS, ORDERS, STREAMED, order
 from tests.served.test_mcp import call
 from tests.served.test_runs import ACTOR, ask
 
-SIMULATED = {messages: sim_messages, chat: sim_chat, responses: sim_responses}
-PATHS: dict[Any, str] = {messages: "/messages", chat: "/chat/completions", responses: "/responses"}
+PATHS: dict[Any, str] = {wire: path for path, wire in FORMATS.items() if wire.CAPS}
+SIMULATED = {wire: AT[path] for wire, path in PATHS.items()}
 CLEARING = {"type": "clear_thinking_20251015", "keep": "all"}
 TOOLS_CLEARING = {"type": "clear_tool_uses_20250919"}
 

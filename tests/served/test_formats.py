@@ -14,21 +14,17 @@ from typing import Any
 
 import pytest
 
+from farebox.core.formats.envelope import ERROR
+from farebox.core.formats.table import FORMATS
 from tests.fast.test_messages_format import STARTED
 from tests.fast.test_messages_format import USAGE as MESSAGES_USAGE
 from tests.fast.test_responses_format import PLACE, RESPONSE
 from tests.gateway import Gateway, Response
 from tests.upstreams import HttpUpstream
 
-HELLO = [{"role": "user", "content": "Hello"}]
-ORDERS: dict[str, dict[str, Any]] = {
-    "/chat/completions": {"model": "sim/echo", "messages": HELLO},
-    "/messages": {"model": "sim/echo", "messages": HELLO},
-    "/responses": {"model": "sim/echo", "input": "Hello"},
-    "/embeddings": {"model": "sim/embedder", "input": "Hello"},
-}
-STREAMED = [path for path in ORDERS if path != "/embeddings"]
-CAPS = {"/chat/completions": "max_tokens", "/messages": "max_tokens", "/responses": "max_output_tokens"}
+ORDERS: dict[str, dict[str, Any]] = {path: dict(wire.DESCRIBED.example) for path, wire in FORMATS.items()}
+STREAMED = [path for path, wire in FORMATS.items() if wire.DESCRIBED.is_streamed]
+CAPS = {path: wire.CAPS[0] for path, wire in FORMATS.items() if wire.CAPS}
 
 
 def order(gateway: Gateway, path: str, key: str = "", headers: dict[str, str] | None = None, **body: Any) -> Response:
@@ -38,7 +34,7 @@ def order(gateway: Gateway, path: str, key: str = "", headers: dict[str, str] | 
 
 def error_type(path: str, answer: Response) -> str:
     """The OpenRouter type of an error, which must stand in the format's own shape."""
-    if path != "/messages":
+    if FORMATS[path].DESCRIBED.refusal is ERROR:
         return str(answer.error["metadata"]["error_type"])
     assert answer.json["type"] == "error"
     assert answer.json["error"]["type"]
@@ -145,6 +141,10 @@ def test_a_generation_that_only_the_stream_names_is_in_its_books(
 
 
 # The same order
+
+
+def test_each_streamed_format_has_its_stream_here() -> None:
+    assert list(EVENTS) == STREAMED
 
 
 def test_the_same_order_costs_the_same_and_leaves_one_post_in_each_format(shared_gateway: Gateway) -> None:

@@ -9,7 +9,7 @@ import pytest
 from farebox.batch.entries import read_entry
 from farebox.batch.run_input import read_input
 from farebox.core.errors import Refusal
-from farebox.core.formats import Format, chat, embeddings, messages, responses
+from farebox.core.formats import Format, chat, embeddings
 from farebox.core.formats.table import FORMATS
 from farebox.core.intake import read_order
 from farebox.core.plans import BUILT_IN
@@ -25,12 +25,7 @@ HUGE = ["1e30", "1E+300", "1" + "0" * 300 + ".0"]
 TOO_HUGE = ["1e400", "1e1000000000", "1" + "0" * 5000]
 NONE = ["6000.5", '"1000"', '"1000.0"', "true", "[1]", "0.0", "-3.0", "0.5", "-1e30"]
 
-COUNTS: list[tuple[Format, str, str]] = [
-    (chat, "/chat/completions", "max_tokens"),
-    (chat, "/chat/completions", "max_completion_tokens"),
-    (messages, "/messages", "max_tokens"),
-    (responses, "/responses", "max_output_tokens"),
-]
+COUNTS = [(wire, path, cap) for path, wire in FORMATS.items() for cap in wire.CAPS]
 
 
 def body(path: str, field: str, number: str) -> bytes:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 
 import msgspec
@@ -11,16 +11,14 @@ from msgspec.structs import replace
 
 from farebox.core.books import Fare
 from farebox.core.errors import Refusal, invalid
-from farebox.core.formats import Format
 from farebox.core.formats.envelope import error_of
+from farebox.core.formats.table import BASES, Formats
 from farebox.core.legible import decode_fields, leniently, plainly
 from farebox.core.money import format_usd
 from farebox.core.reading import UNREADABLE, without_bom
 
 ORDERS_MAX = 50_000
 """Orders in one batch: as many as OpenAI's batches have."""
-
-BASES = ("/api/v1", "/v1", "")
 
 
 class BatchOrder(Struct, frozen=True):
@@ -78,7 +76,7 @@ def split_lines(text: bytes) -> Iterator[bytes]:
     return (line for line in without_bom(text).splitlines() if line.strip())
 
 
-def read_entry(number: int, entry: bytes, wires: Mapping[str, Format]) -> BatchOrder:
+def read_entry(number: int, entry: bytes, wires: Formats) -> BatchOrder:
     """An entry in any form: `{"custom_id", "url", "body"}` as in OpenAI's batches, `{"custom_id", "params"}` as in
     Anthropic's, or an order's body alone, which is a chat completion's where it has `messages` and a response's where
     it has `input`."""
@@ -125,7 +123,7 @@ def _unread(number: int, entry: bytes, error: Exception) -> BatchOrder:
     return BatchOrder(number, custom_id=found.get('"custom_id"'), url=found.get('"url"', ""), refusal=_no_order(error))
 
 
-def _path(read: _Entry, wires: Mapping[str, Format]) -> str:
+def _path(read: _Entry, wires: Formats) -> str:
     if read.body is not UNSET and read.params is not UNSET:
         raise invalid("params: give either `body` or `params`, not both")
     if not read.url:
@@ -134,13 +132,13 @@ def _path(read: _Entry, wires: Mapping[str, Format]) -> str:
         if read.params is not UNSET:
             return "/messages"
         return "/chat/completions" if read.messages is not UNSET or read.input is UNSET else "/responses"
-    for base in BASES:
+    for base in (*BASES, ""):
         if (path := read.url.removeprefix(base)) in wires:
             return path
     raise invalid(f"url: there is nothing at {read.url[:100]!r}; there are {_paths(wires)}")
 
 
-def _paths(wires: Mapping[str, Format]) -> str:
+def _paths(wires: Formats) -> str:
     return ", ".join(f"/v1{path}" for path in wires)
 
 

@@ -1,14 +1,12 @@
 """What an Actor run is asked to do: its input, read and checked."""
 
-from collections.abc import Mapping
-
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from farebox.batch.entries import ORDERS_MAX, BatchOrder, read_entry, split_lines
 from farebox.batch.result_forms import ResultForm, fitted
 from farebox.core.errors import Refusal
-from farebox.core.formats import Format
+from farebox.core.formats.table import Formats
 from farebox.core.legible import decode_fields, decode_list, leniently, text_of
 from farebox.core.money import parse_usd
 from farebox.core.reading import UNREADABLE, Number, as_whole, json_path_error, starts_with, without_bom
@@ -39,7 +37,7 @@ class _Input(Struct, rename="camel"):
 _decode_input = msgspec.json.Decoder(_Input).decode
 
 
-def read_input(body: bytes, wires: Mapping[str, Format]) -> RunInput:
+def read_input(body: bytes, wires: Formats) -> RunInput:
     """A run's input: `requests` (a list of orders, or a text with one a line), `concurrency`, `maxTotalChargeUsd`,
     `results`; all optional, and `{}` where there is none.
 

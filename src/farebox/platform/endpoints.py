@@ -45,6 +45,8 @@ from farebox.ports import Callers, Runs
 
 WAIT_SECONDS_MAX = 60
 SYNC_SECONDS_MAX = 300
+TIMEOUT_SECONDS_MAX = 86_400
+MEMORY_MBYTES = (128, 32_768)
 LOG_POLL_SECONDS = 0.3
 
 _STATUSES = get_args(RunStatus)
@@ -169,8 +171,8 @@ class RunApi:
         except ValueError as error:
             raise Refusal(400, "invalid-value", f"maxTotalChargeUsd: {error}") from error
         return Options(
-            call.number("timeout", 3600, most=86_400),
-            call.number("memory", 1024, least=128, most=32_768),
+            call.number("timeout", 3600, most=TIMEOUT_SECONDS_MAX),
+            call.number("memory", 1024, *MEMORY_MBYTES),
             limit_nanos,
             origin_of(call.scope),
         )

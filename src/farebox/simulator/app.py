@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from farebox.core.errors import Refusal, invalid, unauthenticated, unknown, wrong_method
 from farebox.core.legible import leniently
 from farebox.core.reading import UNREADABLE
-from farebox.simulator import catalog, chat, embeddings, faults, messages, models, responses, talk
+from farebox.simulator import catalog, chat, embeddings, faults, models, table, talk
 from farebox.simulator.faults import BadFaults, Faults
 from farebox.simulator.generations import Generations
 
@@ -28,8 +28,6 @@ BOOKS_PATH = "/books"
 STALL_SECONDS = 3600
 KEEP_ALIVE_SECONDS = 0.1
 ENDLESS_BYTES = 1024 * 1024
-
-_FORMATS = {"/chat/completions": chat, "/messages": messages, "/responses": responses, "/embeddings": embeddings}
 
 _REFUSALS = {
     402: ("payment_required", "Insufficient credits. Add more using https://openrouter.ai/credits"),
@@ -60,7 +58,7 @@ class Simulator:
             await _send_whole(send, 200, [], self._generations.books())
             return
         path = scope["path"].removeprefix(BASE_PATH) if scope["path"].startswith(BASE_PATH) else "?"
-        wire = _FORMATS.get(path)
+        wire = table.AT.get(path)
         try:
             if wire is None:
                 await _send_whole(send, 200, [], self._page(scope, path))

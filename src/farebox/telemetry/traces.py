@@ -5,13 +5,12 @@ are those of the GenAI semantic conventions, without prompts, answers and keys.
 """
 
 from farebox import __version__
+from farebox.core.formats.table import FORMATS
 from farebox.core.passage import Passage
 from farebox.telemetry.metrics import outcome_of
 
 ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 """OpenTelemetry's own settings: spans are sent to the collector that one of them names."""
-
-_OPERATIONS = {"/embeddings": "embeddings"}
 
 
 class Traces:
@@ -43,7 +42,7 @@ class Traces:
 
     def saw(self, passage: Passage) -> None:
         sent = {name: passage.head.first(name.encode()).decode("latin-1") for name in ("traceparent", "tracestate")}
-        operation = _OPERATIONS.get(passage.path, "chat")
+        operation = FORMATS[passage.path].DESCRIBED.operation if passage.path in FORMATS else "chat"
         span = self._tracer.start_span(
             f"{operation} {passage.model}".strip(),
             context=self._propagator.extract(sent),

@@ -8,7 +8,6 @@ from starlette.types import Receive, Scope, Send
 
 from farebox.http.asgi import Endpoint, send_json, send_whole
 from farebox.http.refusals import guarded
-from farebox.web import openapi
 
 _HTML_HEADERS = [
     (b"content-type", b"text/html; charset=utf-8"),
@@ -27,6 +26,8 @@ summary b { font-family: ui-monospace, monospace; margin: 0 .7rem; overflow-wrap
 .method { font: bold .8rem ui-monospace, monospace; padding: .15rem .5rem; border-radius: 4px; color: #fff; }
 .get { background: #1a7f37; }
 .post { background: #0a58ca; }
+.put, .patch { background: #9a6700; }
+.delete { background: #cf222e; }
 table { border-collapse: collapse; width: 100%; margin: .5rem 0; }
 td { border-top: 1px solid #d0d7de; padding: .3rem .5rem .3rem 0; vertical-align: top; }
 td:first-child { white-space: nowrap; }
@@ -41,9 +42,13 @@ code { padding: .1rem .3rem; }
 """
 
 
-def document() -> Endpoint:
+Document = dict[str, Any]
+"""As `farebox.web.openapi` makes it."""
+
+
+def for_machines(document: Document) -> Endpoint:
     """GET /openapi.json."""
-    body = msgspec.json.encode(openapi.document())
+    body = msgspec.json.encode(document)
 
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         await send_json(send, body)
@@ -51,9 +56,9 @@ def document() -> Endpoint:
     return guarded(endpoint)
 
 
-def page() -> Endpoint:
+def for_people(document: Document) -> Endpoint:
     """GET /docs."""
-    body = _page(openapi.document()).encode()
+    body = _page(document).encode()
 
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         await send_whole(send, 200, _HTML_HEADERS, body)
@@ -61,7 +66,7 @@ def page() -> Endpoint:
     return guarded(endpoint)
 
 
-def _page(document: dict[str, Any]) -> str:
+def _page(document: Document) -> str:
     info = document["info"]
     groups = "".join(_group(document, tag) for tag in document["tags"])
     schemas = "".join(_schema(name, schema) for name, schema in document["components"]["schemas"].items())
@@ -75,12 +80,12 @@ def _page(document: dict[str, Any]) -> str:
     )
 
 
-def _group(document: dict[str, Any], tag: dict[str, str]) -> str:
+def _group(document: Document, tag: dict[str, str]) -> str:
     operations = [
         _operation(path, method, operation)
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
-        if tag["name"] in operation["tags"]
+        if method != "servers" and tag["name"] in operation["tags"]
     ]
     return f"<h2>{escape(tag['name'])}</h2><p>{_prose(tag['description'])}</p>{''.join(operations)}"
 

@@ -1,7 +1,7 @@
 """Every path Farebox answers, in one table. What is not here never reaches the upstream."""
 
 import re
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -17,7 +17,7 @@ from farebox.accounts import Accounts
 from farebox.admission import Admission
 from farebox.catalog import Catalog
 from farebox.core.errors import Refusal, invalid, unknown, wrong_method
-from farebox.core.formats.table import BASES, FORMATS, format_at
+from farebox.core.formats.table import BASES, Formats, format_at
 from farebox.generations import Generations
 from farebox.http.asgi import Endpoint, send_json
 from farebox.http.refusals import RefusalResponse, guarded, refuse
@@ -26,7 +26,7 @@ from farebox.platform.endpoints import RunApi
 from farebox.platform.runs import Runner
 from farebox.ports import Books, BooksUnavailable, Callers
 from farebox.telemetry.metrics import Metrics
-from farebox.web import account, catalog, docs
+from farebox.web import account, catalog, docs, openapi
 from farebox.web.management import Management
 from farebox.web.mcp.endpoint import Agents
 from farebox.web.metrics import metrics
@@ -68,20 +68,21 @@ class Services:
     management: Management
     platform: Platform | None
     access: Access
+    formats: Formats
 
 
 def app(services: Services) -> ASGIApp:
     """Every path. Orders go straight to their endpoint: through the router and its middleware each costs 17 us more."""
-    orders = {base + path: endpoint for path, endpoint in _orders(services).items() for base in BASES}
-    lists = _lists(services)
-    free = _free(services, orders, lists)
+    formats = services.formats
+    orders = _orders(services)
+    free = _free(services)
 
     # Neither of these two is a coroutine: every step of every order would go through it.
     def serve(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         order = orders.get(scope["path"]) if scope["method"] == "POST" else None
         return (order or free)(scope, receive, send)
 
-    callers_own = frozenset(path.split("/")[1] for path in (*FORMATS, *lists))
+    callers_own = frozenset(path.split("/")[1] for path in (*formats, *_lists(services)))
     access = services.access
     shared = shared_with(access.origins, callers_own, serve) if access.origins else serve
 
@@ -94,15 +95,16 @@ def app(services: Services) -> ASGIApp:
             scope["path"] = tidy(scope["path"])
         if access.hosts and scope["path"] not in _PROBES and _host_of(scope) not in access.hosts:
             refusal = invalid("host: this gateway is not known under that name")
-            return refuse(scope, receive, send, refusal, format_at(scope["path"]))
+            return refuse(scope, receive, send, refusal, format_at(scope["path"], formats))
         return shared(scope, receive, send)
 
     return dispatch
 
 
 def _orders(services: Services) -> dict[str, Endpoint]:
-    """The billable endpoints, by their path under a base."""
-    return {path: services.relay.endpoint(path, wire) for path, wire in FORMATS.items()}
+    """The billable endpoints, by their whole path."""
+    endpoints = {path: services.relay.endpoint(path, wire) for path, wire in services.formats.items()}
+    return {base + path: endpoint for path, endpoint in endpoints.items() for base in BASES}
 
 
 def _lists(services: Services) -> dict[str, Endpoint]:
@@ -124,31 +126,37 @@ def _lists(services: Services) -> dict[str, Endpoint]:
     }
 
 
-def _free(services: Services, orders: Mapping[str, Endpoint], lists: Mapping[str, Endpoint]) -> ASGIApp:
-    """Every path that costs nothing, and the refusal of other methods than POST at the paths of orders."""
+def every_route(services: Services) -> list[Route]:
+    """Every path with its methods, as the OpenAPI document has them."""
     management = services.management
     managed = [(base + path, methods, each) for path, methods, each in management.routes() for base in BASES]
     managed += management.own_routes()
     run_api = services.platform.run_api.routes() if services.platform is not None else []
     agents = guarded(services.agents.endpoint)
-    free = Starlette(
-        routes=[
-            *(Route(path, endpoint, methods=["POST"]) for path, endpoint in orders.items()),
-            *(Route(base + path, each, methods=["GET"]) for path, each in lists.items() for base in BASES),
-            Route("/openapi.json", docs.document(), methods=["GET"]),
-            Route("/docs", docs.page(), methods=["GET"]),
-            Route("/healthz", guarded(_healthz), methods=["GET"]),
-            # The root, too: the platform's own MCP server is asked there, with `?tools=apify/openrouter`.
-            Route("/", agents, methods=["POST", "GET", "DELETE"]),
-            Route("/mcp", agents, methods=["POST", "GET", "DELETE"]),
-            *(Route(path, each, methods=methods) for path, methods, each in (*managed, *run_api)),
-            Route(
-                "/metrics", metrics(services.books, services.metrics, services.access.metrics_token), methods=["GET"]
-            ),
-            Route("/readyz", guarded(_readyz(services.catalog, services.admission, services.books)), methods=["GET"]),
-        ],
-        exception_handlers={HTTPException: _refuse_path},
-    )
+    document = openapi.document(services.formats, is_platform=services.platform is not None)
+    return [
+        *(Route(path, endpoint, methods=["POST"]) for path, endpoint in _orders(services).items()),
+        *(Route(base + path, each, methods=["GET"]) for path, each in _lists(services).items() for base in BASES),
+        Route("/openapi.json", docs.for_machines(document), methods=["GET"]),
+        Route("/docs", docs.for_people(document), methods=["GET"]),
+        Route("/healthz", guarded(_healthz), methods=["GET"]),
+        # The root, too: the platform's own MCP server is asked there, with `?tools=apify/openrouter`.
+        Route("/", agents, methods=["POST"]),
+        Route("/mcp", agents, methods=["POST"]),
+        *(Route(path, each, methods=methods) for path, methods, each in (*managed, *run_api)),
+        Route("/metrics", metrics(services.books, services.metrics, services.access.metrics_token), methods=["GET"]),
+        Route("/readyz", guarded(_readyz(services.catalog, services.admission, services.books)), methods=["GET"]),
+    ]
+
+
+def _free(services: Services) -> ASGIApp:
+    """Every path that costs nothing, and the refusal of other methods than POST at the paths of orders."""
+
+    async def refuse_path(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return _refused(request, error, services.formats)
+
+    free = Starlette(routes=every_route(services), exception_handlers={HTTPException: refuse_path})
     free.router.redirect_slashes = False
     return free
 
@@ -193,8 +201,7 @@ def _host_of(scope: Scope) -> bytes:
 _PAGE_ERRORS = {404: "page-not-found", 405: "method-not-allowed"}
 
 
-async def _refuse_path(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+def _refused(request: Request, error: HTTPException, formats: Formats) -> Response:
     path = request.url.path
     if error.status_code == 405:
         refusal = wrong_method(request.method, (error.headers or {}).get("Allow", ""))
@@ -202,7 +209,7 @@ async def _refuse_path(request: Request, error: Exception) -> Response:
         refusal = _nothing_at(path)
     if path.startswith("/v2/"):
         return RefusalResponse(replace(refusal, error_type=_PAGE_ERRORS[refusal.status]), ERRORS)
-    return RefusalResponse(refusal, format_at(path))
+    return RefusalResponse(refusal, format_at(path, formats))
 
 
 def _nothing_at(path: str) -> Refusal:

@@ -1,10 +1,11 @@
-"""Wire formats: one module each, the same few functions each."""
+"""Wire formats: one module each, the same few functions each, and what each says of itself."""
 
 from typing import Protocol
 
 from msgspec import Struct
 
 from farebox.core.errors import Refusal
+from farebox.core.formats.describing import Described
 from farebox.core.usage import Cost, Unknown
 
 
@@ -96,7 +97,11 @@ class Progress(Struct):
 
 
 class Format(Protocol):
-    """The functions that each format module has."""
+    """What each format module has. `CAPS` are a request's members that bound the answer's tokens: none where the answer
+    is not made of tokens."""
+
+    CAPS: tuple[str, ...]
+    DESCRIBED: Described
 
     def read(self, body: bytes) -> Asked:
         """Read a request body; raises Refusal 400 when it is not one."""

@@ -21,22 +21,41 @@ from farebox.core.formats.asking import (
 )
 from farebox.core.formats.bounds import BYTES, OPEN, PICTURE, Bounds, Kind, Tool
 from farebox.core.formats.chat_strict import Chunk, Result, StrictUsage, mend_answer, mend_chunk, remember_calls
-from farebox.core.formats.envelope import error_in_band, refusal_body, typed_refusal
+from farebox.core.formats.describing import CAP, COMMON, HELLO, SERVED, USAGE, Described
+from farebox.core.formats.envelope import ERROR, error_in_band, refusal_body, typed_refusal
 from farebox.core.formats.mending import cost_before_the_break, cost_in, without_object
 from farebox.core.formats.thinking import lower_reasoning
 from farebox.core.formats.whole import see_whole
 from farebox.core.legible import decode_fields, legible, leniently, written
 from farebox.core.reading import UNREADABLE, Number, is_null, json_path_error
+from farebox.core.schemas import NAME, OBJECT, TEXT, WHOLE, array_of, object_of, or_null
 from farebox.core.sse import data_event, event_data
 from farebox.core.usage import read_cost
 
-__all__ = ["capped", "end_event", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
+__all__ = ["CAPS", "DESCRIBED"]
+__all__ += ["capped", "end_event", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
 
-CAPS = ("max_tokens", "max_completion_tokens")
+CAPS: tuple[str, ...] = ("max_tokens", "max_completion_tokens")
 """Where a caller caps the answer. Upstreams differ in which they read, so both are bound."""
 
 ANSWERS_MAX = 128
 """OpenAI's own bound for `n`."""
+
+_SAID = {"oneOf": [or_null(TEXT), array_of(object_of({"type": TEXT}))]}
+
+DESCRIBED = Described(
+    "Chat completion",
+    request=(
+        "ChatRequest",
+        object_of(
+            {"model": NAME, "messages": array_of(object_of({"role": TEXT}, {"content": _SAID}), minItems=1)},
+            {**COMMON, **dict.fromkeys(CAPS, CAP), "n": {**CAP, "maximum": ANSWERS_MAX}},
+        ),
+    ),
+    answer=("ChatResult", object_of({**SERVED, "object": TEXT, "created": WHOLE, "choices": array_of(OBJECT)}, USAGE)),
+    refusal=ERROR,
+    example={"model": "sim/echo", "messages": HELLO},
+)
 
 
 PARTS: Mapping[str, Kind] = {

@@ -12,7 +12,8 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from farebox.core.errors import Refusal, invalid
 from farebox.core.formats import PASS, Asked, Progress, Seen
 from farebox.core.formats.asking import decoded, is_premium, named_models
-from farebox.core.formats.envelope import error_in_band, refusal_body, typed_refusal
+from farebox.core.formats.describing import USAGE, Described
+from farebox.core.formats.envelope import ERROR, error_in_band, refusal_body, typed_refusal
 from farebox.core.formats.mending import (
     Amount,
     drop_nulls,
@@ -26,10 +27,32 @@ from farebox.core.formats.whole import see_whole
 from farebox.core.formats.widening import widened_bytes
 from farebox.core.legible import Fields
 from farebox.core.reading import UNREADABLE, Number, as_whole, is_null, json_path_error
+from farebox.core.schemas import NAME, OBJECT, TEXT, array_of, object_of, one_of
 from farebox.core.sse import data_event
 from farebox.core.usage import read_cost
 
-__all__ = ["capped", "end_event", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
+__all__ = ["CAPS", "DESCRIBED"]
+__all__ += ["capped", "end_event", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
+
+CAPS: tuple[str, ...] = ()
+
+_TOKENS = array_of({"type": "integer", "minimum": 0, "maximum": 2**31 - 1}, minItems=1)
+
+DESCRIBED = Described(
+    "Embeddings",
+    request=(
+        "EmbeddingsRequest",
+        object_of(
+            {"model": NAME, "input": {"oneOf": [NAME, array_of(NAME, minItems=1), _TOKENS]}},
+            {"encoding_format": one_of("float base64")},
+        ),
+    ),
+    answer=("Embeddings", object_of({"model": TEXT, "object": TEXT, "data": array_of(OBJECT)}, {"id": TEXT, **USAGE})),
+    refusal=ERROR,
+    example={"model": "sim/embedder", "input": "Hello"},
+    is_streamed=False,
+    operation="embeddings",
+)
 
 
 class _Request(Struct):

@@ -6,8 +6,15 @@ import msgspec
 from msgspec import Raw, Struct
 
 from farebox.core.errors import BROKEN_STATUS, Refusal, broken, error_type_of
+from farebox.core.formats.describing import NamedSchema
 from farebox.core.legible import decode_fields, leniently, written
 from farebox.core.reading import UNREADABLE
+from farebox.core.schemas import TEXT, WHOLE, object_of
+
+ERROR: NamedSchema = (
+    "Error",
+    object_of({"error": object_of({"code": WHOLE, "message": TEXT, "metadata": object_of({"error_type": TEXT})})}),
+)
 
 
 def error_of(refusal: Refusal) -> dict[str, object]:

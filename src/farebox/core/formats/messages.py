@@ -21,6 +21,7 @@ from farebox.core.formats.asking import (
     with_caps,
 )
 from farebox.core.formats.bounds import BYTES, NESTED, OPEN, PICTURE, Bounds, Kind, Tool
+from farebox.core.formats.describing import CAP, COMMON, HELLO, SERVED, USAGE, Described
 from farebox.core.formats.envelope import read_error
 from farebox.core.formats.mending import (
     Amount,
@@ -35,20 +36,45 @@ from farebox.core.formats.mending import (
     mend_object,
     without_object,
 )
-from farebox.core.formats.messages_errors import error_of, refusal_body, refusal_error, status_of, typed_refusal
+from farebox.core.formats.messages_errors import ERROR, error_of, refusal_body, refusal_error, status_of, typed_refusal
 from farebox.core.formats.thinking import lower_thinking
 from farebox.core.formats.whole import see_whole
 from farebox.core.legible import Fields, decode_fields, legible, leniently, written
 from farebox.core.reading import UNREADABLE, Number, json_path_error
+from farebox.core.schemas import NAME, OBJECT, TEXT, array_of, object_of, or_null
 from farebox.core.sse import data_event, event_data, event_name, named_event
 from farebox.core.usage import read_cost
 
-__all__ = ["capped", "end_event", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
+__all__ = ["CAPS", "DESCRIBED"]
+__all__ += ["capped", "end_event", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
 
-CAPS = ("max_tokens",)
+CAPS: tuple[str, ...] = ("max_tokens",)
 
 FALLBACKS_MAX = 3
 """OpenRouter's own bound for `fallbacks`."""
+
+_SAID = {"oneOf": [TEXT, array_of(object_of({"type": TEXT}))]}
+_FALLBACK = {**object_of({"model": NAME}), "additionalProperties": False}
+
+DESCRIBED = Described(
+    "Message, as Anthropic's clients ask",
+    request=(
+        "MessagesRequest",
+        object_of(
+            {"model": NAME, "messages": array_of(object_of({"role": TEXT, "content": _SAID}), minItems=1)},
+            {
+                **COMMON,
+                **dict.fromkeys(CAPS, CAP),
+                "fallbacks": or_null(array_of(_FALLBACK, maxItems=FALLBACKS_MAX)),
+            },
+            description="`models` and `fallbacks` exclude each other.",
+            **{"not": {"required": ["models", "fallbacks"]}},
+        ),
+    ),
+    answer=("Message", object_of({**SERVED, "type": TEXT, "role": TEXT, "content": array_of(OBJECT)}, USAGE)),
+    refusal=ERROR,
+    example={"model": "sim/echo", "messages": HELLO},
+)
 
 BLOCKS: Mapping[str, Kind] = {
     **dict.fromkeys(("text", "thinking", "redacted_thinking", "compaction", "search_result"), BYTES),

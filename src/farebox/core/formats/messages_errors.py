@@ -7,9 +7,22 @@ import msgspec
 from msgspec import Struct
 
 from farebox.core.errors import BROKEN_STATUS, Refusal
+from farebox.core.formats.describing import NamedSchema
 from farebox.core.formats.envelope import LooseError, read_error
 from farebox.core.legible import decode_fields, leniently
 from farebox.core.reading import UNREADABLE
+from farebox.core.schemas import OBJECT, TEXT, object_of, one_of, or_null
+
+ERROR: NamedSchema = (
+    "MessagesError",
+    object_of(
+        {
+            "type": one_of("error"),
+            "error": object_of({"type": TEXT, "message": TEXT}, {"error_type": TEXT, "metadata": OBJECT}),
+            "request_id": or_null(TEXT),
+        }
+    ),
+)
 
 _TYPES = {
     400: "invalid_request_error",

@@ -22,19 +22,43 @@ from farebox.core.formats.asking import (
     with_caps,
 )
 from farebox.core.formats.bounds import BYTES, NESTED, OPEN, PICTURE, Bounds, Kind, Tool
-from farebox.core.formats.envelope import error_in_band, read_error, refusal_body, typed_error, typed_refusal
+from farebox.core.formats.describing import CAP, COMMON, SERVED, USAGE, Described
+from farebox.core.formats.envelope import ERROR, error_in_band, read_error, refusal_body, typed_error, typed_refusal
 from farebox.core.formats.mending import NULL, cost_in, encode, without_object
 from farebox.core.formats.responses_strict import Answer, Usage, mend_answer, mend_event
 from farebox.core.formats.thinking import lower_reasoning
 from farebox.core.formats.whole import see_whole
 from farebox.core.legible import Fields, decode_fields, legible, legible_part, leniently, written
 from farebox.core.reading import UNREADABLE, Number, is_null, json_path_error
+from farebox.core.schemas import NAME, OBJECT, TEXT, array_of, object_of
 from farebox.core.sse import comment_event, data_event, event_data
 from farebox.core.usage import Cost, Unknown, read_cost
 
-__all__ = ["capped", "end_event", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
+__all__ = ["CAPS", "DESCRIBED"]
+__all__ += ["capped", "end_event", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
 
-CAPS = ("max_output_tokens",)
+CAPS: tuple[str, ...] = ("max_output_tokens",)
+
+_NOTHING_KEPT = {"type": "boolean", "nullable": True, "enum": [False, None]}
+
+DESCRIBED = Described(
+    "Response, as OpenAI's newer clients ask",
+    request=(
+        "ResponsesRequest",
+        object_of(
+            {"model": NAME, "input": {"oneOf": [TEXT, array_of(OBJECT, minItems=1)]}},
+            {
+                **COMMON,
+                **dict.fromkeys(CAPS, CAP),
+                "store": {**_NOTHING_KEPT, "description": "Nothing is stored here."},
+                "background": _NOTHING_KEPT,
+            },
+        ),
+    ),
+    answer=("Response", object_of({**SERVED, "object": TEXT, "status": TEXT, "output": array_of(OBJECT)}, USAGE)),
+    refusal=ERROR,
+    example={"model": "sim/echo", "input": "Hello"},
+)
 
 IN_FULL: Kind = "in full"
 """As what it has besides its content."""

@@ -16,7 +16,7 @@ from farebox.accounts import Accounts
 from farebox.batch.placing import Serving
 from farebox.catalog import Catalog
 from farebox.core.callers import Caller
-from farebox.core.errors import unknown, wrong_method, wrong_type
+from farebox.core.errors import unknown, wrong_type
 from farebox.core.headers import HeaderList, read_request_head
 from farebox.core.legible import plainly
 from farebox.http.asgi import JSON, Endpoint
@@ -48,8 +48,6 @@ class Agents:
 
     async def endpoint(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One JSON-RPC message by POST. There are no sessions, so nothing to listen to by GET or to DELETE."""
-        if scope["method"] != "POST":
-            raise wrong_method(scope["method"], "POST")
         scope[CALLER] = await caller_of(self.serving.callers, scope)
         scope["headers"] = _spelt_out(scope["headers"])
         await (await self._server())(scope, _plainly(receive), send)

@@ -1,0 +1,37 @@
+"""JSON Schema in the dialect of OpenAPI 3.0, in a few words: what the published surface is described in."""
+
+from typing import Any
+
+Schema = dict[str, Any]
+
+TEXT: Schema = {"type": "string"}
+NAME: Schema = {"type": "string", "minLength": 1}
+WHOLE: Schema = {"type": "integer"}
+NUMBER: Schema = {"type": "number"}
+FLAG: Schema = {"type": "boolean"}
+ANYTHING: Schema = {}
+OBJECT: Schema = {"type": "object"}
+
+
+def ref(name: str) -> Schema:
+    """The schema that stands under this name in the document's components."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def object_of(required: Schema, optional: Schema | None = None, **more: Any) -> Schema:
+    """An object that may have other members too. OpenAPI 3.0 has no empty list of required ones."""
+    needed = {"required": list(required)} if required else {}
+    return {"type": "object", **needed, "properties": {**required, **(optional or {})}, **more}
+
+
+def array_of(items: Schema, **more: Any) -> Schema:
+    return {"type": "array", "items": items, **more}
+
+
+def one_of(words: str) -> Schema:
+    """One of these words, written with spaces between them."""
+    return {"type": "string", "enum": words.split()}
+
+
+def or_null(schema: Schema) -> Schema:
+    return {**schema, "nullable": True}

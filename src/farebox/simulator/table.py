@@ -1,0 +1,17 @@
+"""How each wire format is answered: the simulated upstream's counterpart of a module in `farebox.core.formats`."""
+
+from collections.abc import Mapping
+from types import MappingProxyType, ModuleType
+
+from farebox.core import formats
+from farebox.core.formats.table import FORMATS
+from farebox.simulator import chat, embeddings, messages, responses
+
+SIMULATED: Mapping[formats.Format, ModuleType] = MappingProxyType(
+    {formats.chat: chat, formats.messages: messages, formats.responses: responses, formats.embeddings: embeddings}
+)
+
+AT: Mapping[str, ModuleType] = MappingProxyType(
+    {path: SIMULATED[wire] for path, wire in FORMATS.items() if wire in SIMULATED}
+)
+"""By the path under the base. A format that has no counterpart is not simulated."""

@@ -1,0 +1,316 @@
+"""The run API of the Apify platform, below `/v2`; its paths and parameters are those of `platform/parameters.py`."""
+
+from collections.abc import Mapping
+from typing import get_args
+
+from farebox.batch.entries import ORDERS_MAX
+from farebox.batch.result_forms import ResultForm
+from farebox.batch.run_input import CONCURRENCY, CONCURRENCY_MAX
+from farebox.core.runs import RunStatus
+from farebox.core.schemas import (
+    ANYTHING,
+    FLAG,
+    NAME,
+    NUMBER,
+    OBJECT,
+    TEXT,
+    WHOLE,
+    Schema,
+    array_of,
+    object_of,
+    one_of,
+    or_null,
+    ref,
+)
+from farebox.platform.actor_calls import KEY_LENGTH_MAX
+from farebox.platform.charged_events import COUNT_MAX, EVENT
+from farebox.platform.endpoints import MEMORY_MBYTES, SYNC_SECONDS_MAX, TIMEOUT_SECONDS_MAX, WAIT_SECONDS_MAX
+from farebox.platform.items import FORMATS as ITEM_FORMATS
+from farebox.platform.parameters import PARAMETERS, Fate, Idle, Refused, Served
+from farebox.web.openapi.operations import (
+    AT_ROOT,
+    BODY_ERRORS,
+    STATUSES,
+    Node,
+    answer,
+    body_of,
+    header,
+    in_path,
+    operation,
+    parameter,
+    refusals,
+)
+
+TAGS = {
+    "Actor runs": "What the Apify platform's clients call: a caller's key is the token. Below the root, under no base;"
+    " `/v2/acts` is the same as `/v2/actors`."
+}
+
+CREDENTIALS = {
+    "token": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "token",
+        "description": "A Farebox key.",
+    }
+}
+
+_WORDS = STATUSES | {
+    400: "A parameter or the body is wrong; the message names what.",
+    402: "The account, or the run's limit, does not cover it.",
+    403: "The run has finished.",
+    404: "There is no such Actor, run or storage, or it is another account's.",
+    405: "The platform alone charges this event.",
+    408: "The body did not arrive in time, or the run did not finish.",
+    429: "Too many requests: see `Retry-After`.",
+}
+
+_COUNT: Schema = {"type": "integer", "minimum": 0}
+_MOMENT: Schema = {"type": "string", "format": "date-time"}
+_NAMES = "Names of members, with commas between them."
+
+_VALUES: Mapping[str, tuple[Schema, str]] = {
+    "timeout": ({**_COUNT, "maximum": TIMEOUT_SECONDS_MAX}, "Seconds that the run may take."),
+    "maxTotalChargeUsd": (TEXT, "What the run may cost, in USD."),
+    "waitForFinish": (_COUNT, f"Seconds to wait for its end, {WAIT_SECONDS_MAX} at most."),
+    "outputRecordKey": (TEXT, "The record that is the answer; `OUTPUT` if absent."),
+    "offset": (_COUNT, "Entries to skip."),
+    "limit": (_COUNT, "Entries at most."),
+    "desc": (FLAG, "The newest first."),
+    "status": (TEXT, f"With commas between them: {', '.join(get_args(RunStatus))}."),
+    "origin": (TEXT, "Who began it, as `meta.origin` says."),
+    "startedAfter": (_MOMENT, "In UTC where it says no zone."),
+    "startedBefore": (_MOMENT, "In UTC where it says no zone."),
+    "format": (one_of(" ".join(ITEM_FORMATS)), "How items are written; `json` if absent."),
+    "attachment": (FLAG, "A browser is to keep it as a file."),
+    "bom": (FLAG, "Whether a byte order mark comes first; of csv it does if absent."),
+    "delimiter": (TEXT, "Of csv: one character."),
+    "skipHeaderRow": (FLAG, "Of csv."),
+    "fields": (TEXT, f"Only these. {_NAMES}"),
+    "outputFields": (TEXT, f"What `fields` are called in the answer. {_NAMES}"),
+    "omit": (TEXT, f"All but these. {_NAMES}"),
+    "unwind": (TEXT, f"A record for each element of these. {_NAMES}"),
+    "flatten": (TEXT, f"What is nested in these stands beside them, as `a.b`. {_NAMES}"),
+    "clean": (FLAG, "As `skipHidden` and `skipEmpty`."),
+    "skipHidden": (FLAG, "Without members whose names begin with `#`."),
+    "skipEmpty": (FLAG, "Without items that have no members."),
+    "stream": (FLAG, "Until the run has finished."),
+    "download": (FLAG, "A browser is to keep it as a file."),
+    "raw": (FLAG, "With what colours a terminal."),
+    "exclusiveStartKey": (TEXT, "Keys after this one."),
+    "prefix": (TEXT, "Keys that begin so."),
+    "memory": ({"type": "integer", "minimum": MEMORY_MBYTES[0], "maximum": MEMORY_MBYTES[1]}, ""),
+}
+"""Of parameters that are served, and of what is checked though it changes nothing."""
+
+_IN_PATH = {
+    "actor": "`apify~openrouter`, or its id.",
+    "id": "Its id; of a run and of what it leaves, any one's.",
+    "key": "Of the record.",
+}
+
+
+def _data(description: str, schema: Schema) -> Node:
+    return answer(description, object_of({"data": schema}))
+
+
+_RUN = _data("The run.", ref("Run"))
+_MADE = answer("It is done.", OBJECT)
+_PAGING = {
+    **{f"X-Apify-Pagination-{name}": header("Of the items.", WHOLE) for name in ("Offset", "Limit", "Count", "Total")},
+    "X-Apify-Pagination-Desc": header("Whether the newest come first.", FLAG),
+}
+_ITEMS: Node = {
+    "description": "Its items.",
+    "headers": _PAGING,
+    "content": {
+        "application/json": {"schema": array_of(ANYTHING)},
+        "application/jsonl": {"schema": TEXT},
+        "text/csv": {"schema": TEXT},
+    },
+}
+_RECORD: Node = {"description": "The record, of the type that it was left with.", "content": {"*/*": {"schema": {}}}}
+
+_Shown = tuple[str, Node]
+"""What an operation is called, and its answer."""
+
+_STORAGES: Mapping[str, _Shown] = {
+    "/dataset": ("Dataset", _data("The dataset.", ref("Dataset"))),
+    "/dataset/items": ("Items of a dataset", _ITEMS),
+    "/key-value-store": ("Key-value store", _data("The store.", ref("Storage"))),
+    "/key-value-store/keys": ("Keys of a store", _data("Its keys.", ref("StoreKeys"))),
+    "/key-value-store/records/{key}": ("Record of a store", _RECORD),
+    "/request-queue": ("Request queue, which is empty", _data("The queue.", ref("Storage"))),
+}
+_OF_RUN: Mapping[str, _Shown] = {
+    "": ("Run", _RUN),
+    "/log": ("Log of a run", answer("A line each, with its moment.", TEXT, media_type="text/plain")),
+    **_STORAGES,
+}
+_LEFT: Mapping[str, _Shown] = {
+    "POST /dataset/items": ("Leave items in a dataset", _MADE),
+    "PUT /key-value-store/records/{key}": ("Leave a record in a store", _MADE),
+}
+
+
+def _below(path: str) -> str:
+    """A storage by its own id: `/dataset/items` is `/datasets/{id}/items`."""
+    name, _, rest = path.removeprefix("/").partition("/")
+    return f"/{name}s/{{id}}{rest and '/'}{rest}"
+
+
+_SHOWN: Mapping[str, _Shown] = {
+    "GET /actors/{actor}": ("Actor", _data("The one there is.", OBJECT)),
+    "GET /actors/{actor}/builds/default": ("Build of the Actor", _data("The one there is.", OBJECT)),
+    "POST /actors/{actor}/runs": ("Begin a run", _RUN),
+    "GET /actors/{actor}/runs": ("Runs of the Actor", _data("A page of them.", ref("RunList"))),
+    **{
+        f"{method} /actors/{{actor}}/{path}": (f"Run to its end, and show {what}", shown)
+        for method in ("POST", "GET")
+        for path, what, shown in (
+            ("run-sync", "a record of its store", _RECORD),
+            ("run-sync-get-dataset-items", "its items", _ITEMS),
+        )
+    },
+    **{
+        f"GET /actors/{{actor}}/runs/last{path}": (f"{each[0]}: the last one", each[1])
+        for path, each in _OF_RUN.items()
+    },
+    "GET /actor-runs": ("Runs", _data("A page of them.", ref("RunList"))),
+    "PUT /actor-runs/{id}": ("Say how far a run is", _RUN),
+    "POST /actor-runs/{id}/abort": ("Abort a run", _RUN),
+    "POST /actor-runs/{id}/charge": ("Charge events to a run's account", _MADE),
+    "POST /actor-runs/{id}/reboot": ("Reboot a run, which goes on", _RUN),
+    **{f"GET /actor-runs/{{id}}{path}": each for path, each in _OF_RUN.items()},
+    **{line.replace(" ", " /actor-runs/{id}"): each for line, each in _LEFT.items()},
+    **{f"GET {_below(path)}": each for path, each in _STORAGES.items()},
+    **{f"{line.partition(' ')[0]} {_below(line.partition(' ')[2])}": each for line, each in _LEFT.items()},
+    "GET /actor-builds/{id}": ("Build by its id", _data("The one there is.", OBJECT)),
+    "GET /logs/{id}": _OF_RUN["/log"],
+    "GET /users/me": ("User, who is the caller's account", _data("The account.", OBJECT)),
+    "GET /users/{id}": ("User by its id or name", _data("The account.", OBJECT)),
+}
+"""By the lines of PARAMETERS."""
+
+_ANY_TYPE: Node = {"required": False, "content": {"*/*": {"schema": {}}}}
+_INPUT = body_of(ref("RunInput"), required=False)
+
+_BODIES: Mapping[str, Node] = {
+    "POST /actors/{actor}/runs": _INPUT,
+    "POST /actors/{actor}/run-sync": _INPUT,
+    "POST /actors/{actor}/run-sync-get-dataset-items": _INPUT,
+    "PUT /actor-runs/{id}": body_of(
+        object_of(
+            {}, {"runId": or_null(TEXT), "statusMessage": or_null(TEXT), "isStatusMessageTerminal": or_null(FLAG)}
+        )
+    ),
+    "POST /actor-runs/{id}/charge": body_of(
+        object_of({"eventName": one_of(EVENT), "count": {"type": "integer", "minimum": 1, "maximum": COUNT_MAX}})
+    ),
+    **dict.fromkeys(
+        ("POST /actor-runs/{id}/dataset/items", "POST /datasets/{id}/items"),
+        body_of({"oneOf": [OBJECT, array_of(OBJECT)]}),
+    ),
+    **dict.fromkeys(
+        ("PUT /actor-runs/{id}/key-value-store/records/{key}", "PUT /key-value-stores/{id}/records/{key}"), _ANY_TYPE
+    ),
+}
+
+_MORE_ERRORS: Mapping[str, tuple[int, ...]] = {
+    "POST /actor-runs/{id}/charge": (402, 405),
+    "POST /actor-runs/{id}/reboot": (403,),
+}
+
+
+def paths() -> Node:
+    found: Node = {}
+    for line in PARAMETERS:
+        method, path = line.split(" ")
+        found.setdefault(f"/v2{path}", {})[method.lower()] = _operation(line, method, path)
+    return {path: {**methods, **AT_ROOT} for path, methods in found.items()}
+
+
+def _operation(line: str, method: str, path: str) -> Node:
+    summary, done = _SHOWN[line]
+    body = _BODIES.get(line)
+    begins = "/run-sync" in path or body is _INPUT
+    makes = begins or done is _MADE
+    fates = {} if method == "PUT" or path.endswith("/charge") else PARAMETERS[line]  # there they are a body's members
+    in_it = [name.strip("{}") for name in path.split("/") if name.startswith("{")]
+    parameters = [*(in_path(name, _IN_PATH[name]) for name in in_it), *(_parameter(*each) for each in fates.items())]
+    if path.endswith("/charge"):
+        once = {"type": "string", "maxLength": KEY_LENGTH_MAX}
+        parameters.append(parameter("Idempotency-Key", once, "A charge is counted once under it, for 180 s.", "header"))
+    errors = {
+        *(400, 401, 404, 429, *_MORE_ERRORS.get(line, ())),
+        *(BODY_ERRORS if body else ()),
+        *((402, 408) if begins else ()),
+    }
+    answers = {"201" if makes else "200": done, **refusals(sorted(errors), "RunApiError", _WORDS)}
+    if "run-sync" in path:
+        summary = f"{summary}, within {SYNC_SECONDS_MAX} s"
+    name = f"{method.lower()}_{path.strip('/').translate(_PLAIN)}"
+    return operation(summary, "Actor runs", answers, parameters=parameters, body=body, name=name, security=_SECURITY)
+
+
+_PLAIN = str.maketrans({"/": "_", "-": "_", "{": None, "}": None})
+_SECURITY: list[Node] = [{"bearer": []}, {"apiKey": []}, {"token": []}]
+
+
+def _parameter(name: str, fate: Fate) -> Node:
+    schema, text = _VALUES.get(name, (TEXT, ""))
+    match fate:
+        case Served():
+            pass
+        case Idle(why):
+            text = f"Changes nothing: {why}."
+        case Refused(why, but):
+            text = f"Refused{f' but for {chr(96)}{but[0]}{chr(96)}' if but else ''}: {why}."
+    return parameter(name, schema, text)
+
+
+def schemas() -> dict[str, Schema]:
+    run = {
+        **dict.fromkeys(("id", "actId", "userId", "buildId", "buildNumber", "generalAccess"), TEXT),
+        **dict.fromkeys(("defaultKeyValueStoreId", "defaultDatasetId", "defaultRequestQueueId"), TEXT),
+        "status": {"type": "string", "enum": list(get_args(RunStatus))},
+        "statusMessage": or_null(TEXT),
+        "isStatusMessageTerminal": FLAG,
+        "startedAt": _MOMENT,
+        "finishedAt": or_null(_MOMENT),
+        "exitCode": or_null(WHOLE),
+        "usageTotalUsd": NUMBER,
+        **dict.fromkeys(("meta", "stats", "options", "usage", "usageUsd", "pricingInfo", "chargedEventCounts"), OBJECT),
+    }
+    storage = {
+        **dict.fromkeys(("id", "userId", "actId", "actRunId", "generalAccess", "consoleUrl"), TEXT),
+        "name": or_null(TEXT),
+        **dict.fromkeys(("createdAt", "modifiedAt", "accessedAt"), _MOMENT),
+    }
+    counted = dict.fromkeys(("count", "limit"), WHOLE)
+    listed = object_of({"key": TEXT, "size": WHOLE, "recordPublicUrl": TEXT})
+    return {
+        "RunInput": object_of(
+            {},
+            {
+                "requests": or_null({"oneOf": [TEXT, array_of(OBJECT, maxItems=ORDERS_MAX)]}),
+                "concurrency": {"type": "integer", "minimum": 1, "maximum": CONCURRENCY_MAX, "default": CONCURRENCY},
+                "maxTotalChargeUsd": {"oneOf": [TEXT, NUMBER]},
+                "results": one_of(" ".join(ResultForm)),
+            },
+            description="`requests` are orders, each as in a batch's line: a list of them, or a text with one a line.",
+        ),
+        "Run": object_of(run),
+        "RunList": object_of({**counted, "total": WHOLE, "offset": WHOLE, "desc": FLAG, "items": array_of(ref("Run"))}),
+        "Storage": object_of(storage),
+        "Dataset": object_of({**storage, "itemCount": WHOLE, "cleanItemCount": WHOLE}),
+        "StoreKeys": object_of(
+            {
+                **counted,
+                "items": array_of(listed),
+                "isTruncated": FLAG,
+                **dict.fromkeys(("exclusiveStartKey", "nextExclusiveStartKey"), or_null(TEXT)),
+            }
+        ),
+        "RunApiError": object_of({"error": object_of({"type": NAME, "message": TEXT})}),
+    }
