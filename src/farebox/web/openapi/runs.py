@@ -23,7 +23,7 @@ from farebox.core.schemas import (
     ref,
 )
 from farebox.platform.actor_calls import KEY_LENGTH_MAX
-from farebox.platform.charged_events import COUNT_MAX, EVENT
+from farebox.platform.priced_events import COUNT_MAX, EVENT
 from farebox.platform.endpoints import MEMORY_MBYTES, SYNC_SECONDS_MAX, TIMEOUT_SECONDS_MAX, WAIT_SECONDS_MAX
 from farebox.platform.items import FORMATS as ITEM_FORMATS
 from farebox.platform.parameters import PARAMETERS, Fate, Idle, Refused, Served
