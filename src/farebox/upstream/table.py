@@ -1,4 +1,4 @@
-"""The kinds of upstream. A further kind is a module and a line here."""
+"""The kinds of upstream. A further kind is a module and a line here: docs/extending.md shows how."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -6,5 +6,9 @@ from types import MappingProxyType
 from farebox.upstream import Kind
 from farebox.upstream.openrouter import OpenRouter
 
-KINDS: Mapping[str, Kind] = MappingProxyType({"openrouter": OpenRouter})
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        "openrouter": OpenRouter,
+    }
+)
 """By the name that `FAREBOX_UPSTREAM_KIND` gives."""
