@@ -48,11 +48,10 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 
 def test_orders_are_served_and_charged_as_the_page_says(extended: Gateway, tmp_path: Path) -> None:
-    shown = list(examples(PAGE))
-    for example in shown:
+    for example in examples(PAGE):
         assert_prints(example, extended, tmp_path, "", tmp_path)
     orders = extended.orders("me")
-    assert [(order["events"], order["cost_usd"]) for order in orders] == [(2, "0.00002")] * len(shown)
+    assert [(order["events"], order["cost_usd"]) for order in orders] == [(2, "0.00002"), (4, "0.00004")]
     extended.audit()
 
 
@@ -64,6 +63,14 @@ def test_lists_and_records_are_the_added_upstreams(extended: Gateway) -> None:
     models = extended.request("GET", "/api/v1/models", headers=headers).json["data"]
     assert [(model["id"], model["owned_by"]) for model in models] == [("echo/echo", "echo")]
     assert extended.request("GET", "/api/v1/providers", headers=headers).status == 404
+
+
+def test_the_added_format_is_described_and_its_refusals_are_worded(extended: Gateway) -> None:
+    paths = extended.request("GET", "/openapi.json").json["paths"]
+    assert paths["/completions"]["post"]["summary"] == "Completions"
+    headers = {"authorization": f"Bearer {extended.key}", "content-type": "application/json"}
+    refused = extended.request("POST", "/v1/completions", {"model": "echo/echo"}, headers)
+    assert "prompt" in refused.error["message"]
 
 
 def test_what_the_added_upstream_refuses_costs_nothing(extended: Gateway) -> None:

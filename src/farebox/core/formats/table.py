@@ -1,4 +1,5 @@
-"""The billable paths, and what is spoken at each. A further format is a module and a line here."""
+"""The billable paths, and what is spoken at each. A further format is a module and a line here:
+docs/extending.md shows how."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -12,7 +13,12 @@ Formats = Mapping[str, Format]
 """By their path under a base."""
 
 FORMATS: Formats = MappingProxyType(
-    {"/chat/completions": chat, "/messages": messages, "/responses": responses, "/embeddings": embeddings}
+    {
+        "/chat/completions": chat,
+        "/messages": messages,
+        "/responses": responses,
+        "/embeddings": embeddings,
+    }
 )
 
 ENVELOPE: Format = chat

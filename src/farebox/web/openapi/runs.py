@@ -23,10 +23,10 @@ from farebox.core.schemas import (
     ref,
 )
 from farebox.platform.actor_calls import KEY_LENGTH_MAX
-from farebox.platform.priced_events import COUNT_MAX, EVENT
 from farebox.platform.endpoints import MEMORY_MBYTES, SYNC_SECONDS_MAX, TIMEOUT_SECONDS_MAX, WAIT_SECONDS_MAX
 from farebox.platform.items import FORMATS as ITEM_FORMATS
 from farebox.platform.parameters import PARAMETERS, Fate, Idle, Refused, Served
+from farebox.platform.priced_events import COUNT_MAX, PRICED_EVENT
 from farebox.web.openapi.operations import (
     AT_ROOT,
     BODY_ERRORS,
@@ -205,7 +205,7 @@ _BODIES: Mapping[str, Node] = {
         )
     ),
     "POST /actor-runs/{id}/charge": body_of(
-        object_of({"eventName": one_of(EVENT), "count": {"type": "integer", "minimum": 1, "maximum": COUNT_MAX}})
+        object_of({"eventName": one_of(PRICED_EVENT), "count": {"type": "integer", "minimum": 1, "maximum": COUNT_MAX}})
     ),
     **dict.fromkeys(
         ("POST /actor-runs/{id}/dataset/items", "POST /datasets/{id}/items"),
