@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
 from alembic import command
@@ -54,7 +53,7 @@ from farebox.core.pricing import KeptPrices
 from farebox.core.questions import FIRST_US, FURTHEST_US
 from farebox.core.usage import Cost, Nothing, Unknown
 from farebox.ports import BooksUnavailable, NameTaken
-from farebox.store import migrate, sql
+from farebox.store import migrate
 from farebox.store.books import SqlStore
 from farebox.store.prepare import HEAD, UnusableBooks, engine_of, prepare, sqlite_path
 from farebox.store.sqlite import Sqlite
@@ -753,21 +752,21 @@ def test_the_schema_that_code_expects_is_the_newest_migration(tmp_path: Path) ->
 @pytest.mark.parametrize(
     "statement",
     [
-        sql.PENDING_WORKERS,
-        sql.OPEN_ORPHANS,
-        sql.IS_QUESTION_DUE,
-        sql.CLAIM_QUESTIONS,
-        sql.COUNT_NOT_ENDED,
+        Sqlite.sql.pending_workers,
+        Sqlite.sql.open_orphans,
+        Sqlite.sql.is_question_due,
+        Sqlite.sql.claim_questions,
+        Sqlite.sql.count_not_ended,
     ],
 )
 def test_what_is_asked_again_and_again_does_not_go_through_every_order(tmp_path: Path, statement: str) -> None:
     new_books(tmp_path / "books.db")
     db = sqlite3.connect(tmp_path / "books.db")
-    given: Any = {"now": 1, "until": 2, "most": 3} if ":now" in statement else ("[]",) if "?" in statement else ()
+    given = {"now": 1, "latest": 4, "until": 2, "most": 3, "workers": "[]"}
     plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", given)]
     db.close()
     # To count the holds that have not ended is to read the index that has only those, as a whole.
-    allowed = "hold_not_ended" if statement == sql.COUNT_NOT_ENDED else "no index"
+    allowed = "hold_not_ended" if statement == Sqlite.sql.count_not_ended else "no index"
     assert not [step for step in plan if step.startswith("SCAN hold") and allowed not in step], plan
 
 

@@ -15,7 +15,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from farebox.store.postgres import translated
 from tests.gateway import Gateway, clean_environment, eventually
 from tools.postgres import Cluster
 
@@ -51,7 +50,7 @@ class OldNode:
         self._db.close()
 
     def run(self, statement: str, given: Sequence[Any] = ()) -> Any:
-        return self._db.execute(statement if self._is_file else translated(statement), given)
+        return self._db.execute(statement if self._is_file else statement.replace("?", "%s"), given)
 
     def _together(self, *statements: tuple[str, Sequence[Any]]) -> None:
         self.run("BEGIN IMMEDIATE" if self._is_file else "BEGIN")

@@ -2,110 +2,51 @@
 for orders, nor orders for runs longer than one transaction."""
 
 import json
-from collections.abc import Sequence
-from typing import Any
 
 from msgspec.structs import astuple
 
+from farebox.core.books import LAST_US
 from farebox.core.callers import Account, Key
 from farebox.core.runs import ANY_RUN, BilledEvents, ItemOutcome, LogLine, Record, Run, RunStatus, Which
 from farebox.ports import TooLong
-from farebox.store import sql
-from farebox.store.desk import Desk
+from farebox.store.desk import OnDesk
 from farebox.store.engine import Engine
+from farebox.store.rows import Row, account_and_key_from, each, number_from
 
 LINES_MAX = 1000
 
 PAGE_BYTES_MAX = 64 * 1024 * 1024
 """How many bytes of items are in memory at once for one reader."""
 
-_RUN = (
-    "id, account_id, key_id, worker, status, status_message, origin, input, timeout_seconds, memory_mbytes,"
-    " limit_nanos, dataset_id, store_id, queue_id, started_us, finished_us, exit_code"
-)
-_INSERT_RUN = f"INSERT INTO run ({_RUN}) VALUES ({sql.marks(_RUN)})"
-_RUN_NAMED = f"SELECT {_RUN} FROM run WHERE account_id = :account AND :id IN (id, dataset_id, store_id, queue_id)"
-_RUNS = f"SELECT {_RUN} FROM run WHERE {{}} ORDER BY started_us {{}}, id {{}} LIMIT :limit OFFSET :offset"
-_COUNT_RUNS = "SELECT count(*) FROM run WHERE {}"
-_CHANGE_RUN = (
-    "UPDATE run SET status = ?, status_message = ?, finished_us = ?, exit_code = ? WHERE id = ? AND finished_us IS NULL"
-)
-_TELL_RUN = "UPDATE run SET status_message = ? WHERE id = ?"
-_LIVE_WORKERS = "SELECT DISTINCT worker FROM run WHERE finished_us IS NULL"
-_TAKE_UP = f"""
-UPDATE run SET worker = :worker WHERE finished_us IS NULL AND worker IN (SELECT value FROM json_each(:gone))
-RETURNING {_RUN}
-"""
-_PUSH = "INSERT INTO run_item (dataset_id, number, body) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
-_ITEMS = "SELECT body FROM run_item WHERE dataset_id = ? ORDER BY number {} LIMIT ? OFFSET ?"
-_SIZE_OF_ITEMS = """
-SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM (
-    SELECT length(body) AS size FROM run_item WHERE dataset_id = ? ORDER BY number {} LIMIT ? OFFSET ?
-) AS sizes
-"""
-_OUTCOMES = """
-SELECT number, json_extract(text, '$.status'), json_extract(text, '$.cost_usd'), json_extract(text, '$.fare_events'),
-json_extract(text, '$.fare_usd')
-FROM (SELECT number, CAST(body AS TEXT) AS text FROM run_item WHERE dataset_id = ?) AS items
-"""
-_LAST_ITEM = "SELECT coalesce(max(number), 0) FROM run_item WHERE dataset_id = ?"
-_CHARGE = "hold_id, run_id, idempotency_key, event, created_us"
-_NOTE_CHARGE = f"INSERT INTO run_charge ({_CHARGE}) VALUES ({sql.marks(_CHARGE)})"
-_CHARGE_NOTED = """
-SELECT hold_id FROM run_charge WHERE run_id = :run AND idempotency_key = :key AND created_us > :since
-ORDER BY created_us DESC LIMIT 1
-"""
-_CHARGED_EVENTS = """
-SELECT c.event, CAST(sum(t.events) AS BIGINT) FROM run_charge c JOIN transfer t ON t.id = c.hold_id || '-end'
-WHERE c.run_id = ?
-GROUP BY c.event
-"""
-_COUNT_ITEMS = "SELECT count(*) FROM run_item WHERE dataset_id = ?"
-_PUT_RECORD = """
-INSERT INTO run_record (store_id, key, content_type, body) VALUES (?, ?, ?, ?) ON CONFLICT (store_id, key) DO UPDATE
-SET content_type = excluded.content_type, body = excluded.body
-"""
-_RECORD = "SELECT key, content_type, body FROM run_record WHERE store_id = ? AND key = ?"
-_RECORDS = "SELECT key, content_type, body FROM run_record WHERE store_id = ? ORDER BY key"
-_ADD_LINE = """
-INSERT INTO run_line (run_id, number, created_us, text)
-SELECT :run, coalesce(max(number), 0) + 1, :now, :text FROM run_line WHERE run_id = :run
-"""
-_LINES = f"""
-SELECT number, created_us, text FROM run_line WHERE run_id = ? AND number > ? ORDER BY number LIMIT {LINES_MAX}
-"""
-_OLD = "SELECT id, dataset_id, store_id FROM run WHERE finished_us < ? LIMIT 100"
 
-
-class SqlRuns:
+class SqlRuns(OnDesk):
     """The `Runs` port over one database. `worker` is the process's name in the books, and its lock there."""
 
     def __init__(self, engine: Engine, worker: str) -> None:
-        self._engine = engine
+        super().__init__(engine, "farebox-runs")
         self._worker = worker
-        self._desk = Desk(engine, "farebox-runs")
-
-    async def close(self) -> None:
-        await self._desk.close()
 
     async def create_run(self, run: Run) -> None:
-        await self._desk.write(_INSERT_RUN, astuple(run))
+        await self._desk.write(self._sql.insert_run, astuple(run))
 
     async def run(self, account_id: int, run_id: str) -> Run | None:
-        given = {"account": account_id, "id": run_id}
-        rows = await self._desk.rows(_RUN_NAMED, given)
-        return _run_from(rows[0]) if rows else None
+        return await self._desk.row(_run_from, self._sql.run_named, {"account": account_id, "id": run_id})
 
     async def runs(
         self, account_id: int, offset: int, limit: int, *, desc: bool, which: Which = ANY_RUN
     ) -> tuple[list[Run], int]:
-        order = "DESC" if desc else "ASC"
-        where, asked = _where(account_id, which)
+        statement = self._sql.runs_backward if desc else self._sql.runs_forward
+        asked = {
+            "account": account_id,
+            "statuses": json.dumps(which.statuses),
+            "origin": which.origin,
+            "since": 0 if which.since_us is None else which.since_us,
+            "until": LAST_US if which.until_us is None else which.until_us,
+        }
 
         def find() -> tuple[list[Run], int]:
-            page = {**asked, "limit": limit, "offset": offset}
-            rows = self._desk.db.execute(_RUNS.format(where, order, order), page).fetchall()
-            (total,) = self._desk.db.execute(_COUNT_RUNS.format(where), asked).fetchone()
+            rows = self._desk.db.execute(statement, {**asked, "limit": limit, "offset": offset}).fetchall()
+            (total,) = self._desk.db.execute(self._sql.count_runs, asked).fetchone()
             return [_run_from(row) for row in rows], total
 
         return await self._desk.do(find)
@@ -113,126 +54,112 @@ class SqlRuns:
     async def change_run(
         self, run_id: str, status: RunStatus, message: str, finished_us: int | None = None, exit_code: int | None = None
     ) -> bool:
-        return await self._desk.write(_CHANGE_RUN, (status, message, finished_us, exit_code, run_id)) > 0
+        given = {"status": status, "message": message, "finished": finished_us, "exit_code": exit_code, "id": run_id}
+        return await self._desk.write(self._sql.change_run, given) > 0
 
     async def tell_run(self, run_id: str, message: str) -> None:
-        await self._desk.write(_TELL_RUN, (message, run_id))
+        await self._desk.write(self._sql.tell_run, {"message": message, "id": run_id})
 
     async def take_up_runs(self) -> list[Run]:
         def take() -> list[Run]:
-            workers = [row[0] for row in self._desk.db.execute(_LIVE_WORKERS)]
-            gone = [name for name in workers if name != self._worker and self._engine.is_gone(self._desk.db, name)]
+            workers = [row[0] for row in self._desk.db.execute(self._sql.live_run_workers)]
+            gone = [name for name in workers if name != self._worker and self.engine.is_gone(self._desk.db, name)]
             if not gone:
                 return []
             with self._desk.transaction() as db:
-                rows = db.execute(_TAKE_UP, {"worker": self._worker, "gone": json.dumps(gone)}).fetchall()
-            return [_run_from(row) for row in rows]
+                given = {"worker": self._worker, "gone": json.dumps(gone)}
+                return [_run_from(row) for row in db.execute(self._sql.take_up_runs, given).fetchall()]
 
         return await self._desk.do(take)
 
     async def push(self, dataset_id: str, number: int, body: bytes) -> None:
-        await self._desk.write(_PUSH, (dataset_id, number, body))
+        await self._desk.write(self._sql.push_item, (dataset_id, number, body))
 
     async def items(self, dataset_id: str, offset: int, limit: int, *, desc: bool) -> tuple[list[bytes], int]:
+        sql = self._sql
+        statement, size_of = (
+            (sql.items_backward, sql.size_of_items_backward) if desc else (sql.items_forward, sql.size_of_items_forward)
+        )
+        given = {"dataset": dataset_id, "limit": limit, "offset": offset}
+
         def find() -> tuple[list[bytes], int]:
-            order = "DESC" if desc else "ASC"
-            (size,) = self._desk.db.execute(_SIZE_OF_ITEMS.format(order), (dataset_id, limit, offset)).fetchone()
+            (size,) = self._desk.db.execute(size_of, given).fetchone()
             if size > PAGE_BYTES_MAX:
                 raise TooLong(f"{size} bytes of items; at most {PAGE_BYTES_MAX} are given at once")
-            statement = _ITEMS.format(order)
-            rows = self._desk.db.execute(statement, (dataset_id, limit, offset)).fetchall()
-            (total,) = self._desk.db.execute(_COUNT_ITEMS, (dataset_id,)).fetchone()
-            return [row[0] for row in rows], total
+            bodies = [body for (body,) in self._desk.db.execute(statement, given)]
+            (total,) = self._desk.db.execute(sql.count_items, {"dataset": dataset_id}).fetchone()
+            return bodies, total
 
         return await self._desk.do(find)
 
     async def item_count(self, dataset_id: str) -> int:
-        row = await self._desk.do(lambda: self._desk.db.execute(_COUNT_ITEMS, (dataset_id,)).fetchone())
-        return int(row[0])
+        (count,) = await self._desk.rows(number_from, self._sql.count_items, {"dataset": dataset_id})
+        return count
 
     async def outcomes(self, dataset_id: str) -> list[ItemOutcome]:
-        return [_outcome(*row) for row in await self._desk.rows(_OUTCOMES, (dataset_id,))]
+        return await self._desk.rows(each(_outcome), self._sql.item_outcomes, {"dataset": dataset_id})
 
     async def note_bill(self, bill: BilledEvents, since_us: int) -> str:
         def note() -> str:
             given = {"run": bill.run_id, "key": bill.idempotency_key, "since": since_us}
             with self._desk.transaction() as db:
-                found = db.execute(_CHARGE_NOTED, given).fetchone()
+                found = db.execute(self._sql.bill_noted, given).fetchone()
                 if found is not None:
                     return str(found[0])
-                db.execute(_NOTE_CHARGE, astuple(bill))
+                db.execute(self._sql.note_bill, astuple(bill))
             return bill.hold_id
 
         return await self._desk.do(note)
 
     async def billed_events(self, run_id: str) -> dict[str, int]:
-        return dict(await self._desk.rows(_CHARGED_EVENTS, (run_id,)))
+        return dict(await self._desk.rows(tuple, self._sql.billed_events, {"run": run_id}))
 
     async def append(self, dataset_id: str, bodies: list[bytes]) -> None:
         def append() -> None:
             with self._desk.transaction() as db:
-                (last,) = db.execute(_LAST_ITEM, (dataset_id,)).fetchone()
-                db.executemany(_PUSH, [(dataset_id, last + number, body) for number, body in enumerate(bodies, 1)])
+                (last,) = db.execute(self._sql.last_item, {"dataset": dataset_id}).fetchone()
+                items = [(dataset_id, number, body) for number, body in enumerate(bodies, last + 1)]
+                db.executemany(self._sql.push_item, items)
 
         await self._desk.do(append)
 
     async def put_record(self, store_id: str, record: Record) -> None:
-        await self._desk.write(_PUT_RECORD, (store_id, *astuple(record)))
+        await self._desk.write(self._sql.put_record, (store_id, *astuple(record)))
 
     async def record(self, store_id: str, key: str) -> Record | None:
-        rows = await self._desk.rows(_RECORD, (store_id, key))
-        return Record(*rows[0]) if rows else None
+        return await self._desk.row(each(Record), self._sql.record, {"store": store_id, "key": key})
 
     async def records(self, store_id: str) -> list[Record]:
-        return await self._desk.do(lambda: [Record(*row) for row in self._desk.db.execute(_RECORDS, (store_id,))])
+        return await self._desk.rows(each(Record), self._sql.records, {"store": store_id})
 
     async def add_line(self, run_id: str, created_us: int, text: str) -> None:
-        await self._desk.write(_ADD_LINE, {"run": run_id, "now": created_us, "text": text})
+        await self._desk.write(self._sql.add_line, {"run": run_id, "now": created_us, "text": text})
 
     async def lines(self, run_id: str, after: int) -> list[LogLine]:
-        return await self._desk.do(lambda: [LogLine(*row) for row in self._desk.db.execute(_LINES, (run_id, after))])
+        given = {"run": run_id, "after": after, "most": LINES_MAX}
+        return await self._desk.rows(each(LogLine), self._sql.lines, given)
 
     async def forget_runs(self, before_us: int) -> None:
         def forget() -> int:
-            rows = self._desk.db.execute(_OLD, (before_us,)).fetchall()
+            sql = self._sql
+            rows = self._desk.db.execute(sql.runs_to_forget, {"before": before_us}).fetchall()
             with self._desk.transaction() as db:
                 for run_id, dataset_id, store_id in rows:
-                    db.execute("DELETE FROM run_item WHERE dataset_id = ?", (dataset_id,))
-                    db.execute("DELETE FROM run_record WHERE store_id = ?", (store_id,))
-                    db.execute("DELETE FROM run_line WHERE run_id = ?", (run_id,))
-                    db.execute("DELETE FROM run_charge WHERE run_id = ?", (run_id,))
-                    db.execute("DELETE FROM run WHERE id = ?", (run_id,))
+                    db.execute(sql.forget_items, {"dataset": dataset_id})
+                    db.execute(sql.forget_records, {"store": store_id})
+                    for forget in (sql.forget_lines, sql.forget_charges, sql.forget_run):
+                        db.execute(forget, {"run": run_id})
             return len(rows)
 
         while await self._desk.do(forget):
             pass
 
     async def key_of_id(self, key_id: int) -> tuple[Account, Key] | None:
-        rows = await self._desk.rows(sql.KEY_OF_ID, (key_id,))
-        return sql.account_and_key_from(rows[0]) if rows else None
+        return await self._desk.row(account_and_key_from, self._sql.key_of_id, {"id": key_id})
 
 
-def _run_from(row: Sequence[Any]) -> Run:
-    """A run from its columns, which are its fields in order."""
+def _run_from(row: Row) -> Run:
     return Run(**dict(zip(Run.__struct_fields__, row, strict=True)))
-
-
-def _where(account_id: int, which: Which) -> tuple[str, dict[str, int | str]]:
-    """SQL's condition for the runs that are asked for, and its parameters."""
-    conditions, given = ["account_id = :account"], dict[str, int | str](account=account_id)
-    if which.statuses:
-        conditions.append("status IN (SELECT value FROM json_each(:statuses))")
-        given["statuses"] = json.dumps(which.statuses)
-    if which.origin:
-        conditions.append("origin = :origin")
-        given["origin"] = which.origin
-    if which.since_us is not None:
-        conditions.append("started_us >= :since")
-        given["since"] = which.since_us
-    if which.until_us is not None:
-        conditions.append("started_us <= :until")
-        given["until"] = which.until_us
-    return " AND ".join(conditions), given
 
 
 def _outcome(number: int, status: str, cost_usd: str | None, events: str | None, fare_usd: str | None) -> ItemOutcome:

@@ -5,9 +5,9 @@ from itertools import islice
 from typing import Any
 
 from farebox.core.audit import Audit, audit
-from farebox.store.books import SqlSnapshot
 from farebox.store.engine import COMMAND_SECONDS, Db, Engine
 from farebox.store.prepare import HEAD, UnusableBooks, engine_of, is_postgres, no_books, prepare, schema_of, shown
+from farebox.store.reading import SqlSnapshot
 
 TABLES = (
     "account api_key management_key balance allowance hold transfer key_use kept_answer charge charged_fare run"
@@ -51,10 +51,10 @@ def _copy(source: Engine, target: Engine, target_url: str, tell: Callable[[str, 
             for table in TABLES:
                 tell(table, _copy_table(old, new, table))
             (revision,) = old.execute("SELECT value FROM directory_revision").fetchone()
-            new.execute("UPDATE directory_revision SET value = ?", (revision,))
+            new.execute("UPDATE directory_revision SET value = %s", (revision,))
             for table in _SEQUENCES:
                 new.execute(f"SELECT setval('{table}_id_seq', (SELECT coalesce(max(id), 1) + 1 FROM {table}), false)")
-            audits = audit(SqlSnapshot(old)), audit(SqlSnapshot(new))
+            audits = audit(SqlSnapshot(old, source.sql)), audit(SqlSnapshot(new, target.sql))
             if audits[0] != audits[1]:
                 raise UnusableBooks(f"what arrived in {shown(target_url)} is not what left; nothing was copied")
             return audits
@@ -65,7 +65,7 @@ def _copy(source: Engine, target: Engine, target_url: str, tell: Callable[[str, 
 
 def _copy_table(old: Db, new: Db, table: str) -> int:
     columns = [row[0] for row in old.execute("SELECT name FROM pragma_table_info(?)", (table,)).fetchall()]
-    names, marks = ", ".join(columns), ", ".join("?" for _ in columns)
+    names, marks = ", ".join(columns), ", ".join("%s" for _ in columns)
     booleans = [place for place, column in enumerate(columns) if (table, column) in _BOOLEAN]
     own = " WHERE id > 1" if table == "account" else ""
     rows = iter(old.execute(f"SELECT {names} FROM {table}{own}"))

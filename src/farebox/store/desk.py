@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from farebox.deadlines import Deadlines
 from farebox.ports import BooksUnavailable
 from farebox.store.engine import Db, Engine
+from farebox.store.rows import Row
 from farebox.store.threads import Worker
 
 T = TypeVar("T")
@@ -44,9 +45,14 @@ class Desk:
         """Within work: write, all of it or nothing."""
         return self._engine.transaction(self.db)
 
-    async def rows(self, statement: str, given: Any = ()) -> list[Any]:
-        """All that is found."""
-        return await self.do(lambda: self.db.execute(statement, given).fetchall())
+    async def rows(self, turn: Callable[[Row], T], statement: str, given: Any = ()) -> list[T]:
+        """All that is found, each row turned into a value."""
+        return await self.do(lambda: [turn(row) for row in self.db.execute(statement, given)])
+
+    async def row(self, turn: Callable[[Row], T], statement: str, given: Any = ()) -> T | None:
+        """The first that is found."""
+        found = await self.rows(turn, statement, given)
+        return found[0] if found else None
 
     async def write(self, statement: str, given: Any) -> int:
         """Change rows in a transaction of their own; how many."""
@@ -56,3 +62,15 @@ class Desk:
                 return db.execute(statement, given).rowcount
 
         return await self.do(work)
+
+
+class OnDesk:
+    """A store that does its work at a desk of its own."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self.engine = engine
+        self._sql = engine.sql
+        self._desk = Desk(engine, name)
+
+    async def close(self) -> None:
+        await self._desk.close()

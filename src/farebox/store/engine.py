@@ -1,10 +1,11 @@
-"""A database engine, as far as the stores must know which it is: how to connect, to write all or nothing, and to tell
-whether another process is alive. The statements are SQLite's; an engine that speaks otherwise turns them into its own.
-"""
+"""A database engine, as far as the stores must know which it is: its statements, how to connect, to write all or
+nothing, and to tell whether another process is alive."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
+
+from farebox.store.sql import Statements
 
 BUSY_SECONDS = 8.0
 """How long a write waits for another process's transaction before the books count as unavailable."""
@@ -68,6 +69,10 @@ class Notices(Protocol):
 
 class Engine(Protocol):
     """Where the books are."""
+
+    @property
+    def sql(self) -> Statements:
+        """The statements, as this engine's connections take them."""
 
     @property
     def answer_seconds(self) -> float:

@@ -1,21 +1,16 @@
-"""The books in PostgreSQL: as many nodes as there are, on one database.
+"""The books in PostgreSQL: as many nodes as there are, on one database."""
 
-The stores' statements are SQLite's. What differs is turned here, statement by statement and once for each: the places
-of values, lists of them, and the locks that SQLite's one writer does not need (comments that say in which order).
-"""
-
-import re
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from hashlib import sha256
 from typing import Any, Self, TypeVar
 
 import psycopg
 
 from farebox.store.engine import ANSWER_SECONDS, BUSY_SECONDS, SILENT_PART, Db, InDoubt, Rows
+from farebox.store.sql import load
 
 T = TypeVar("T")
 
@@ -25,32 +20,6 @@ WAKE_SECONDS = 0.1
 
 SNAPSHOT_ROWS = 5_000
 """Rows of a snapshot that are in memory at once."""
-
-_PLACES = (
-    # Numbers are compared with numbers: what comes out of a JSON list is text.
-    (
-        re.compile(r"account_id IN \(SELECT value FROM json_each\((\?|:\w+)\)\)"),
-        r"account_id = ANY(ARRAY(SELECT e::bigint FROM jsonb_array_elements_text(\1::jsonb) AS e))",
-    ),
-    (
-        re.compile(r"IN \(SELECT value FROM json_each\((\?|:\w+)\)\)"),
-        r"IN (SELECT jsonb_array_elements_text(\1::jsonb))",
-    ),
-    (re.compile(r"CAST\(body AS TEXT\)"), "convert_from(body, 'UTF8')"),
-    (re.compile(r"json_extract\((\w+), '\$\.(\w+)'\)"), r"(\1::jsonb ->> '\2')"),
-    (re.compile(r"/\*LOCK FREE\*/"), "FOR UPDATE SKIP LOCKED"),
-    (re.compile(r"/\*LOCK (\w+)\*/"), r"ORDER BY \1 FOR UPDATE"),
-    (re.compile(r"(?<!:):(\w+)"), r"%(\1)s"),
-    (re.compile(r"\?"), "%s"),
-)
-
-
-@cache
-def translated(statement: str) -> str:
-    """A statement of the stores, as PostgreSQL and its driver read it."""
-    for pattern, replacement in _PLACES:
-        statement = pattern.sub(replacement, statement)
-    return statement
 
 
 class _CommitInDoubt(psycopg.OperationalError, InDoubt):
@@ -88,6 +57,7 @@ class _Connection(psycopg.Connection[Any]):
 class Postgres:
     """The `Engine` of one database."""
 
+    sql = load("postgres.sql", value=r"%(\1)s", value_of_row="%s")
     unavailable: tuple[type[Exception], ...] = (psycopg.OperationalError, psycopg.InterfaceError)
     conflicting: tuple[type[Exception], ...] = (psycopg.IntegrityError,)
 
@@ -132,7 +102,7 @@ class Postgres:
 
     def is_gone(self, db: Db, worker: str) -> bool:
         # Got for the length of this statement, if nobody holds it.
-        return bool(db.execute("SELECT pg_try_advisory_xact_lock(?)", (_number(worker),)).fetchone()[0])
+        return bool(db.execute("SELECT pg_try_advisory_xact_lock(%s)", (_number(worker),)).fetchone()[0])
 
     def notices(self) -> "_Notices":
         return _Notices(self._url, self._silent_seconds)
@@ -164,9 +134,9 @@ class PostgresDb:
         self.raw.execute(statement.encode())
 
     def execute(self, statement: str, given: Any = (), /) -> Rows:
-        turned = translated(statement).encode()
+        text = statement.encode()
         # Within a transaction a connection that broke has taken along what was written before.
-        return self.raw.execute(turned, given or None) if self._is_within else self._first(turned, given or None)
+        return self.raw.execute(text, given or None) if self._is_within else self._first(text, given or None)
 
     def _first(self, statement: bytes, given: Any) -> Rows:
         """What begins something: a connection that broke meanwhile shows it here, and nothing is lost yet."""
@@ -181,7 +151,7 @@ class PostgresDb:
     def executemany(self, statement: str, given: Iterable[Any], /) -> object:
         rows = list(given)
         if rows:
-            self.raw.cursor().executemany(translated(statement).encode(), rows)
+            self.raw.cursor().executemany(statement.encode(), rows)
         return None
 
     def close(self) -> None:
@@ -199,7 +169,7 @@ class _Streaming:
         cursor = self._db.raw.cursor(name=f"snapshot_{len(self._cursors)}")
         cursor.itersize = SNAPSHOT_ROWS
         self._cursors.append(cursor)
-        return cursor.execute(translated(statement).encode(), given or None)
+        return cursor.execute(statement.encode(), given or None)
 
     def executemany(self, statement: str, given: Iterable[Any], /) -> object:
         raise AssertionError("a snapshot is read")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from farebox.store.engine import ANSWER_SECONDS, BUSY_SECONDS, Db
 from farebox.store.locks import is_free, take
+from farebox.store.sql import load
 
 PRAGMAS = (
     "PRAGMA journal_mode = WAL",
@@ -23,6 +24,7 @@ PRAGMAS = (
 class Sqlite:
     """The `Engine` of one file."""
 
+    sql = load("sqlite.sql", value=r":\1", value_of_row="?")
     unavailable: tuple[type[Exception], ...] = (sqlite3.OperationalError,)
     conflicting: tuple[type[Exception], ...] = (sqlite3.IntegrityError,)
 

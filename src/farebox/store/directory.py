@@ -1,0 +1,179 @@
+"""Who is in the books: accounts, keys and their limits, the plans in force; and the price lists that nodes share."""
+
+import asyncio
+import json
+
+from msgspec.structs import replace
+
+from farebox.core.allowances import NO_LIMITS, PERIODS, Allowance, Limits, Period, began_us, owner_of
+from farebox.core.callers import Account, Key, ManagementKey, PublishedPlans
+from farebox.core.pricing import KeptPrices
+from farebox.ports import NameTaken
+from farebox.store.desk import OnDesk
+from farebox.store.engine import Db, Engine
+from farebox.store.rows import (
+    account_and_key_from,
+    account_from,
+    allowance_from,
+    allowance_row,
+    each,
+    key_changes,
+    key_from,
+    number_from,
+    prices_from,
+    prices_row,
+    published_from,
+    published_row,
+)
+from farebox.store.threads import Worker
+
+
+class SqlDirectory(OnDesk):
+    """The `Directory` and `PriceShelf` ports."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        super().__init__(engine, name)
+        self._notices = engine.notices()
+        self._listening = Worker("farebox-notices")
+
+    async def stop_listening(self) -> None:
+        """A wait that is under way ends by itself, within the time that a wait takes."""
+        await self._listening.close(self._notices.close if self._notices else None)
+
+    async def create_account(self, name: str, plan: str, limit_nanos: int | None, created_us: int) -> Account:
+        def create() -> Account:
+            with self._desk.transaction() as db:
+                (account_id,) = db.execute(self._sql.insert_account, (name, plan, created_us)).fetchone()
+                db.execute(self._sql.insert_balance, (account_id, limit_nanos))
+                db.execute(self._sql.bump_revision)
+            return Account(account_id, name, plan, created_us)
+
+        try:
+            return await self._desk.do(create)
+        except self.engine.conflicting as error:
+            raise NameTaken(name) from error
+
+    async def accounts(self) -> list[Account]:
+        return await self._desk.rows(account_from, self._sql.accounts)
+
+    async def find_account(self, name: str) -> Account | None:
+        return await self._desk.row(account_from, self._sql.account_named, {"name": name})
+
+    async def create_key(self, account_id: int, label: str, digest: bytes, hint: str, created_us: int) -> Key:
+        given = (account_id, label, digest, hint, created_us)
+
+        def create() -> int:
+            with self._desk.transaction() as db:
+                (row_id,) = db.execute(self._sql.insert_key, given).fetchone()
+                db.execute(self._sql.bump_revision)
+            return int(row_id)
+
+        return Key(await self._desk.do(create), *given)
+
+    async def keys(self, account_id: int) -> list[Key]:
+        return await self._desk.rows(key_from, self._sql.keys, {"account": account_id})
+
+    async def find_key(self, digest: bytes) -> tuple[Account, Key] | None:
+        return await self._desk.row(account_and_key_from, self._sql.key_of_digest, {"digest": digest})
+
+    async def change_key(self, key: Key) -> None:
+        def change() -> None:
+            with self._desk.transaction() as db:
+                db.execute(self._sql.change_key, key_changes(key))
+                db.execute(self._sql.bump_revision)
+
+        await self._desk.do(change)
+
+    async def allowance(self, owner: str) -> Allowance | None:
+        return await self._desk.row(allowance_from, self._sql.allowance, {"owner": owner})
+
+    async def set_limits(self, account_id: int, key_id: int | None, limits: Limits, now_us: int) -> None:
+        owner = owner_of("account", account_id) if key_id is None else owner_of("key", key_id)
+
+        def change() -> None:
+            with self._desk.transaction() as db:
+                # Every order of the account waits here, so none is left out of what is counted, or counted twice.
+                db.execute(self._sql.lock_balances, {"ids": json.dumps([account_id])}).fetchall()
+                before = db.execute(self._sql.allowance, {"owner": owner}).fetchone()
+                db.execute(self._sql.drop_allowance, {"owner": owner})
+                if limits != NO_LIMITS:
+                    minute = () if before is None else allowance_from(before).minute
+                    found = self._count(db, Allowance(owner, account_id, limits, minute=minute), key_id, now_us)
+                    db.execute(self._sql.insert_allowance, allowance_row(found))
+                db.execute(self._sql.bump_revision)
+
+        await self._desk.do(change)
+
+    def _count(self, db: Db, allowance: Allowance, key_id: int | None, now_us: int) -> Allowance:
+        """An allowance with all that counts against it, from the ledger."""
+        given = {"account": allowance.account_id, "key": key_id}
+
+        def spent(period: Period) -> int:
+            return int(db.execute(self._sql.usage, {**given, "since": began_us(period, now_us)}).fetchone()[0])
+
+        pending, at_once = db.execute(self._sql.held_now, given).fetchone()
+        day, week, month, total = (spent(period) for period in PERIODS)
+        return replace(
+            allowance,
+            pending_nanos=pending,
+            at_once=at_once,
+            day_nanos=day,
+            week_nanos=week,
+            month_nanos=month,
+            total_nanos=total,
+            counted_us=now_us,
+        )
+
+    async def create_management_key(
+        self, label: str, digest: bytes, hint: str, account_id: int | None, created_us: int
+    ) -> ManagementKey:
+        given = (label, digest, hint, account_id, created_us)
+
+        def create() -> int:
+            with self._desk.transaction() as db:
+                return int(db.execute(self._sql.insert_management_key, given).fetchone()[0])
+
+        return ManagementKey(await self._desk.do(create), *given)
+
+    async def management_keys(self) -> list[ManagementKey]:
+        return await self._desk.rows(each(ManagementKey), self._sql.management_keys)
+
+    async def find_management_key(self, digest: bytes) -> ManagementKey | None:
+        return await self._desk.row(each(ManagementKey), self._sql.management_key_of_digest, {"digest": digest})
+
+    async def revoke_management_key(self, key_id: int, revoked_us: int) -> None:
+        await self._desk.write(self._sql.revoke_management_key, {"revoked": revoked_us, "id": key_id})
+
+    async def published_plans(self) -> PublishedPlans | None:
+        return await self._desk.row(published_from, self._sql.published_plans)
+
+    async def publish_plans(self, published: PublishedPlans) -> None:
+        def publish() -> None:
+            with self._desk.transaction() as db:
+                # First, so that of two that publish at once one waits here, and one row is left.
+                db.execute(self._sql.bump_revision)
+                db.execute(self._sql.drop_published_plans)
+                db.execute(self._sql.publish_plans, published_row(published))
+
+        await self._desk.do(publish)
+
+    async def revision(self) -> int:
+        (revision,) = await self._desk.rows(number_from, self._sql.revision)
+        return revision
+
+    async def wait_for_change(self, seconds: float) -> None:
+        if self._notices is None:
+            await asyncio.sleep(seconds)
+        else:
+            notices = self._notices
+            await self._listening.do(lambda: notices.wait(seconds))
+
+    async def kept_prices(self, source: str, after_us: int) -> KeptPrices | None:
+        return await self._desk.row(prices_from, self._sql.kept_prices, {"source": source, "after": after_us})
+
+    async def claim_prices(self, source: str, now_us: int, until_us: int) -> bool:
+        given = {"source": source, "now": now_us, "until": until_us}
+        return await self._desk.write(self._sql.claim_prices, given) == 1
+
+    async def keep_prices(self, source: str, kept: KeptPrices) -> None:
+        await self._desk.write(self._sql.keep_prices, prices_row(source, kept))

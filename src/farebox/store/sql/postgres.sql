@@ -1,0 +1,92 @@
+-- What PostgreSQL reads in its own way: lists come as JSON texts. Rows that a transaction changes are locked before
+-- they are read, holds before balances before allowances, and each in the order of their ids: so no two nodes wait for
+-- each other.
+
+-- transfers_of --
+SELECT id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events,
+    event_price_nanos, over_hold_nanos, note
+FROM transfer WHERE id IN (SELECT jsonb_array_elements_text(:ids::jsonb));
+
+-- holds_of --
+SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
+    reserved_tokens
+FROM hold WHERE id IN (SELECT jsonb_array_elements_text(:ids::jsonb));
+
+-- lock_holds --
+SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
+    reserved_tokens
+FROM hold WHERE id IN (SELECT jsonb_array_elements_text(:ids::jsonb))
+ORDER BY id FOR UPDATE;
+
+-- lock_balances --
+-- Numbers are compared with numbers: what comes out of a JSON list is text.
+SELECT account_id, credits_nanos, debits_nanos, pending_nanos, limit_nanos, overdrawn_nanos
+FROM balance WHERE account_id = ANY(ARRAY(SELECT e::bigint FROM jsonb_array_elements_text(:ids::jsonb) AS e))
+ORDER BY account_id FOR UPDATE;
+
+-- lock_allowances --
+SELECT owner, account_id, limits, pending_nanos, total_nanos, day_nanos, week_nanos, month_nanos, counted_us, at_once,
+    minute
+FROM allowance WHERE owner IN (SELECT jsonb_array_elements_text(:owners::jsonb))
+ORDER BY owner FOR UPDATE;
+
+-- holds_in --
+SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
+    reserved_tokens
+FROM hold WHERE state IN (SELECT jsonb_array_elements_text(:states::jsonb)) ORDER BY id;
+
+-- holds_not_ended --
+SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
+    reserved_tokens
+FROM hold WHERE ended_us IS NULL AND state IN (SELECT jsonb_array_elements_text(:states::jsonb)) ORDER BY id;
+
+-- open_orphans --
+UPDATE hold SET state = 'open', reason = 'the process that served it has gone',
+    ask_us = CASE WHEN generation_id IS NOT NULL THEN 0 END
+WHERE ended_us IS NULL AND state = 'pending' AND worker IN (SELECT jsonb_array_elements_text(:workers::jsonb))
+RETURNING id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
+    reserved_tokens;
+
+-- claim_questions --
+UPDATE hold SET ask_us = :until WHERE id IN (
+    SELECT id FROM hold WHERE (ask_us <= :now OR ask_us > :latest) AND state = 'open' ORDER BY ask_us LIMIT :most
+    FOR UPDATE SKIP LOCKED
+) RETURNING id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
+    reserved_tokens;
+
+-- take_up_runs --
+UPDATE run SET worker = :worker WHERE finished_us IS NULL AND worker IN (SELECT jsonb_array_elements_text(:gone::jsonb))
+RETURNING id, account_id, key_id, worker, status, status_message, origin, input, timeout_seconds, memory_mbytes,
+    limit_nanos, dataset_id, store_id, queue_id, started_us, finished_us, exit_code;
+
+-- runs_forward --
+SELECT id, account_id, key_id, worker, status, status_message, origin, input, timeout_seconds, memory_mbytes,
+    limit_nanos, dataset_id, store_id, queue_id, started_us, finished_us, exit_code
+FROM run
+WHERE account_id = :account AND started_us >= :since AND started_us <= :until AND (:origin = '' OR origin = :origin)
+AND (:statuses = '[]' OR status IN (SELECT jsonb_array_elements_text(:statuses::jsonb)))
+ORDER BY started_us ASC, id ASC LIMIT :limit OFFSET :offset;
+
+-- runs_backward --
+SELECT id, account_id, key_id, worker, status, status_message, origin, input, timeout_seconds, memory_mbytes,
+    limit_nanos, dataset_id, store_id, queue_id, started_us, finished_us, exit_code
+FROM run
+WHERE account_id = :account AND started_us >= :since AND started_us <= :until AND (:origin = '' OR origin = :origin)
+AND (:statuses = '[]' OR status IN (SELECT jsonb_array_elements_text(:statuses::jsonb)))
+ORDER BY started_us DESC, id DESC LIMIT :limit OFFSET :offset;
+
+-- count_runs --
+SELECT count(*) FROM run
+WHERE account_id = :account AND started_us >= :since AND started_us <= :until AND (:origin = '' OR origin = :origin)
+AND (:statuses = '[]' OR status IN (SELECT jsonb_array_elements_text(:statuses::jsonb)));
+
+-- item_outcomes --
+SELECT number, text::jsonb ->> 'status', text::jsonb ->> 'cost_usd', text::jsonb ->> 'fare_events',
+    text::jsonb ->> 'fare_usd'
+FROM (SELECT number, convert_from(body, 'UTF8') AS text FROM run_item WHERE dataset_id = :dataset) AS items;

@@ -1,0 +1,476 @@
+-- Statements that both engines read, each under its name. Values stand as :name, which `sqlite3` fills in after
+-- `.parameter set :account 2` and `psql` after `\set account 2`. Those marked (row) take a row of values in this order.
+--
+-- Account 0 is where top-ups come from and 1 is where fares go; callers' begin with 2. A day has 86,400,000,000
+-- microseconds. `core/books.py` and `core/allowances.py` name these numbers, and a test holds them to it.
+--
+-- Columns are spelled out and never `*`: a newer schema may have more of them while this code still serves.
+
+
+-- The transfers.
+
+-- insert_transfer (row) --
+INSERT INTO transfer (
+    id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events, event_price_nanos,
+    over_hold_nanos, note
+) VALUES (
+    :id, :kind, :debit_account_id, :credit_account_id, :amount_nanos, :created_us, :hold_id, :cost, :events,
+    :event_price_nanos, :over_hold_nanos, :note
+);
+
+-- transfer --
+SELECT id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events,
+    event_price_nanos, over_hold_nanos, note
+FROM transfer WHERE id = :id;
+
+-- all_transfers --
+SELECT id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events,
+    event_price_nanos, over_hold_nanos, note
+FROM transfer ORDER BY id;
+
+-- account_transfers --
+-- Two halves, because each has an index of its own.
+SELECT id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events,
+    event_price_nanos, over_hold_nanos, note
+FROM transfer
+WHERE debit_account_id = :account AND created_us >= :since AND created_us < :until
+UNION ALL
+SELECT id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events,
+    event_price_nanos, over_hold_nanos, note
+FROM transfer
+WHERE credit_account_id = :account AND kind IN ('top-up', 'adjustment')
+AND created_us >= :since AND created_us < :until
+ORDER BY created_us, id;
+
+-- usage --
+SELECT CAST(coalesce(sum(t.amount_nanos), 0) AS BIGINT)
+FROM transfer t JOIN hold h ON h.id = t.hold_id
+WHERE t.debit_account_id = :account AND t.credit_account_id = 1 AND t.cost IS NOT NULL AND t.created_us >= :since
+AND (CAST(:key AS BIGINT) IS NULL OR h.key_id = :key);
+
+-- usage_by_key --
+SELECT h.key_id, CAST(sum(t.amount_nanos) AS BIGINT), max(t.created_us)
+FROM transfer t JOIN hold h ON h.id = t.hold_id
+WHERE t.debit_account_id = :account AND t.credit_account_id = 1 AND t.cost IS NOT NULL AND t.created_us >= :since
+GROUP BY h.key_id;
+
+-- activity --
+SELECT t.created_us / 86400000000 AS day, h.model, coalesce(h.served_model, h.model) AS served, count(*),
+    CAST(sum(t.amount_nanos) AS BIGINT), CAST(coalesce(sum(h.prompt_tokens), 0) AS BIGINT),
+    CAST(coalesce(sum(h.answer_tokens), 0) AS BIGINT)
+FROM transfer t JOIN hold h ON h.id = t.hold_id
+WHERE t.debit_account_id IN (SELECT id FROM account WHERE CAST(:account AS BIGINT) IS NULL OR id = :account)
+AND t.created_us >= :since AND t.created_us < :until
+AND t.credit_account_id = 1 AND t.cost IS NOT NULL AND (CAST(:key AS BIGINT) IS NULL OR h.key_id = :key)
+GROUP BY 1, 2, 3 ORDER BY 1 DESC, 2, 3;
+
+
+-- Holds. `ended_us IS NULL` says no more than the state does, but it is what the index of holds that have not ended is
+-- made by.
+
+-- insert_hold (row) --
+INSERT INTO hold (
+    id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
+    reserved_tokens
+) VALUES (
+    :id, :account_id, :key_id, :worker, :state, :amount_nanos, :plan, :event_price_nanos, :model, :streamed,
+    :created_us, :generation_id, :served_model, :prompt_tokens, :answer_tokens, :reason, :ended_us, :asks, :ask_us,
+    :charge_to, :charge_times, :reserved_tokens
+);
+
+-- update_hold (row) --
+UPDATE hold SET state = :state, generation_id = :generation_id, served_model = :served_model,
+    prompt_tokens = :prompt_tokens, answer_tokens = :answer_tokens, reason = :reason, ended_us = :ended_us,
+    asks = :asks, ask_us = :ask_us
+WHERE id = :id;
+
+-- hold --
+SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
+    reserved_tokens
+FROM hold WHERE id = :id;
+
+-- all_holds --
+SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
+    reserved_tokens
+FROM hold ORDER BY id;
+
+-- account_orders --
+SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
+    reserved_tokens
+FROM hold WHERE id IN (
+    SELECT hold_id FROM transfer WHERE debit_account_id = :account AND created_us >= :since AND created_us < :until
+);
+
+-- generation --
+SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
+    reserved_tokens
+FROM hold WHERE generation_id = :generation AND account_id = :account ORDER BY id DESC LIMIT 1;
+
+-- pending_workers --
+SELECT DISTINCT worker FROM hold WHERE ended_us IS NULL AND state = 'pending';
+
+-- count_not_ended --
+SELECT count(*) FILTER (WHERE state = 'pending'), count(*) FILTER (WHERE state = 'open' AND ask_us IS NOT NULL),
+    count(*) FILTER (WHERE state = 'open' AND ask_us IS NULL)
+FROM hold WHERE ended_us IS NULL;
+
+-- held_now --
+SELECT CAST(coalesce(sum(amount_nanos), 0) AS BIGINT), count(*) FILTER (WHERE state = 'pending')
+FROM hold
+WHERE ended_us IS NULL AND account_id = :account AND (CAST(:key AS BIGINT) IS NULL OR key_id = :key);
+
+-- is_question_due --
+-- A due time beyond the latest that is ever set was set by a clock that ran ahead: it is due now.
+SELECT 1 FROM hold WHERE (ask_us <= :now OR ask_us > :latest) AND state = 'open' LIMIT 1;
+
+
+-- Idempotency keys, and the answers kept under them.
+
+-- key_use --
+-- One statement a key: a batch has few, and the key is the primary one.
+SELECT account_id, key_digest, order_digest, hold_id, created_us
+FROM key_use WHERE account_id = :account AND key_digest = :digest;
+
+-- put_key_use (row) --
+INSERT INTO key_use (account_id, key_digest, order_digest, hold_id, created_us)
+VALUES (:account_id, :key_digest, :order_digest, :hold_id, :created_us)
+ON CONFLICT (account_id, key_digest) DO UPDATE
+SET order_digest = excluded.order_digest, hold_id = excluded.hold_id, created_us = excluded.created_us;
+
+-- forget_key_uses --
+DELETE FROM key_use WHERE (account_id, key_digest) IN (
+    SELECT account_id, key_digest FROM key_use WHERE created_us < :before LIMIT :most
+);
+
+-- kept_answer --
+SELECT hold_id, content_type, body FROM kept_answer WHERE hold_id = :hold;
+
+-- put_answer (row) --
+INSERT INTO kept_answer (hold_id, content_type, body) VALUES (:hold_id, :content_type, :body)
+ON CONFLICT (hold_id) DO UPDATE SET content_type = excluded.content_type, body = excluded.body;
+
+-- forget_answers --
+DELETE FROM kept_answer WHERE hold_id IN (
+    SELECT hold_id FROM kept_answer
+    WHERE hold_id NOT IN (SELECT hold_id FROM key_use WHERE created_us >= :before) LIMIT :most
+);
+
+
+-- Balances and allowances.
+
+-- balance --
+SELECT account_id, credits_nanos, debits_nanos, pending_nanos, limit_nanos, overdrawn_nanos
+FROM balance WHERE account_id = :account;
+
+-- all_balances --
+SELECT account_id, credits_nanos, debits_nanos, pending_nanos, limit_nanos, overdrawn_nanos
+FROM balance ORDER BY account_id;
+
+-- insert_balance (row) --
+INSERT INTO balance (account_id, credits_nanos, debits_nanos, pending_nanos, limit_nanos, overdrawn_nanos)
+VALUES (:account_id, 0, 0, 0, :limit_nanos, 0);
+
+-- update_balance (row) --
+UPDATE balance SET credits_nanos = :credits_nanos, debits_nanos = :debits_nanos, pending_nanos = :pending_nanos,
+    overdrawn_nanos = :overdrawn_nanos
+WHERE account_id = :account_id;
+
+-- allowance --
+SELECT owner, account_id, limits, pending_nanos, total_nanos, day_nanos, week_nanos, month_nanos, counted_us, at_once,
+    minute
+FROM allowance WHERE owner = :owner;
+
+-- all_allowances --
+SELECT owner, account_id, limits, pending_nanos, total_nanos, day_nanos, week_nanos, month_nanos, counted_us, at_once,
+    minute
+FROM allowance ORDER BY owner;
+
+-- insert_allowance (row) --
+INSERT INTO allowance (
+    owner, account_id, limits, pending_nanos, total_nanos, day_nanos, week_nanos, month_nanos, counted_us, at_once,
+    minute
+) VALUES (
+    :owner, :account_id, :limits, :pending_nanos, :total_nanos, :day_nanos, :week_nanos, :month_nanos, :counted_us,
+    :at_once, :minute
+);
+
+-- update_allowance (row) --
+UPDATE allowance SET pending_nanos = :pending_nanos, total_nanos = :total_nanos, day_nanos = :day_nanos,
+    week_nanos = :week_nanos, month_nanos = :month_nanos, counted_us = :counted_us, at_once = :at_once,
+    minute = :minute
+WHERE owner = :owner;
+
+-- drop_allowance --
+DELETE FROM allowance WHERE owner = :owner;
+
+-- not_served_any_more (row) --
+UPDATE allowance SET at_once = at_once - :count WHERE owner = :owner;
+
+
+-- Accounts, keys, plans; a revision that changes with them.
+
+-- insert_account (row) --
+INSERT INTO account (name, plan, created_us) VALUES (:name, :plan, :created_us) RETURNING id;
+
+-- accounts --
+SELECT a.id, a.name, a.plan, a.created_us, al.limits
+FROM account a LEFT JOIN allowance al ON al.owner = 'account ' || a.id
+WHERE a.id >= 2 ORDER BY a.id;
+
+-- account_named --
+SELECT a.id, a.name, a.plan, a.created_us, al.limits
+FROM account a LEFT JOIN allowance al ON al.owner = 'account ' || a.id
+WHERE a.name = :name AND a.id >= 2;
+
+-- insert_key (row) --
+INSERT INTO api_key (account_id, label, digest, hint, created_us)
+VALUES (:account_id, :label, :digest, :hint, :created_us) RETURNING id;
+
+-- keys --
+SELECT k.id, k.account_id, k.label, k.digest, k.hint, k.created_us, k.revoked_us, k.disabled, k.expires_us,
+    k.updated_us, kl.limits
+FROM api_key k LEFT JOIN allowance kl ON kl.owner = 'key ' || k.id
+WHERE k.account_id = :account ORDER BY k.id;
+
+-- key_of_digest --
+SELECT a.id, a.name, a.plan, a.created_us, al.limits,
+    k.id, k.account_id, k.label, k.digest, k.hint, k.created_us, k.revoked_us, k.disabled, k.expires_us, k.updated_us,
+    kl.limits
+FROM api_key k JOIN account a ON a.id = k.account_id
+LEFT JOIN allowance al ON al.owner = 'account ' || a.id
+LEFT JOIN allowance kl ON kl.owner = 'key ' || k.id
+WHERE k.digest = :digest;
+
+-- key_of_id --
+SELECT a.id, a.name, a.plan, a.created_us, al.limits,
+    k.id, k.account_id, k.label, k.digest, k.hint, k.created_us, k.revoked_us, k.disabled, k.expires_us, k.updated_us,
+    kl.limits
+FROM api_key k JOIN account a ON a.id = k.account_id
+LEFT JOIN allowance al ON al.owner = 'account ' || a.id
+LEFT JOIN allowance kl ON kl.owner = 'key ' || k.id
+WHERE k.id = :id;
+
+-- change_key (row) --
+UPDATE api_key SET label = :label, revoked_us = :revoked_us, disabled = :disabled, expires_us = :expires_us,
+    updated_us = :updated_us
+WHERE id = :id;
+
+-- insert_management_key (row) --
+INSERT INTO management_key (label, digest, hint, account_id, created_us)
+VALUES (:label, :digest, :hint, :account_id, :created_us) RETURNING id;
+
+-- management_keys --
+SELECT id, label, digest, hint, account_id, created_us, revoked_us FROM management_key ORDER BY id;
+
+-- management_key_of_digest --
+SELECT id, label, digest, hint, account_id, created_us, revoked_us
+FROM management_key WHERE digest = :digest;
+
+-- revoke_management_key --
+UPDATE management_key SET revoked_us = :revoked WHERE id = :id AND revoked_us IS NULL;
+
+-- published_plans --
+SELECT plans, published_by, published_us FROM published_plans;
+
+-- drop_published_plans --
+DELETE FROM published_plans;
+
+-- publish_plans (row) --
+INSERT INTO published_plans (plans, published_by, published_us) VALUES (:plans, :published_by, :published_us);
+
+-- revision --
+SELECT value FROM directory_revision;
+
+-- bump_revision --
+UPDATE directory_revision SET value = value + 1;
+
+
+-- Price lists that all nodes share.
+
+-- kept_prices --
+SELECT bodies, read_us FROM price_list WHERE source = :source AND read_us > :after;
+
+-- claim_prices --
+-- A claim that ends later than this one would was made by a clock that ran ahead: it counts no more.
+INSERT INTO price_list (source, claimed_us) VALUES (:source, :until)
+ON CONFLICT (source) DO UPDATE
+SET claimed_us = :until WHERE price_list.claimed_us <= :now OR price_list.claimed_us > :until;
+
+-- keep_prices (row) --
+INSERT INTO price_list (source, bodies, read_us, claimed_us) VALUES (:source, :bodies, :read_us, 0)
+ON CONFLICT (source) DO UPDATE SET bodies = excluded.bodies, read_us = excluded.read_us, claimed_us = 0;
+
+
+-- Fares that an outside biller is told, and the charges that they become part of. Those of requests name the request
+-- in `charge_to`; those that are charged together, with the run, have '' there.
+
+-- insert_charged_fare (row) --
+INSERT INTO charged_fare (transfer_id, charge_to, count, charge_id)
+VALUES (:transfer_id, :charge_to, :count, :charge_id);
+
+-- all_charged_fares --
+SELECT transfer_id, charge_to, count, charge_id FROM charged_fare;
+
+-- untold_since --
+SELECT min(t.created_us) FROM charged_fare f JOIN transfer t ON t.id = f.transfer_id
+WHERE f.charge_id IS NULL OR f.charge_id IN (SELECT id FROM charge WHERE state = 'due');
+
+-- is_any_loose --
+SELECT 1 FROM charged_fare WHERE charge_id IS NULL LIMIT 1;
+
+-- loose_of_requests --
+SELECT transfer_id, charge_to, count FROM charged_fare WHERE charge_id IS NULL AND charge_to <> '';
+
+-- loose_events_of_run --
+SELECT CAST(coalesce(sum(count), 0) AS BIGINT) FROM charged_fare WHERE charge_id IS NULL AND charge_to = '';
+
+-- bundle --
+UPDATE charged_fare SET charge_id = :charge WHERE transfer_id = :transfer;
+
+-- bundle_run --
+UPDATE charged_fare SET charge_id = :charge WHERE charge_id IS NULL AND charge_to = '';
+
+-- insert_charge (row) --
+INSERT INTO charge (id, charge_to, count, window_us, done, state, said, ended_us)
+VALUES (:id, :charge_to, :count, :window_us, :done, :state, :said, :ended_us);
+
+-- adopt_charge (row) --
+INSERT INTO charge (id, charge_to, count, window_us, done, state, said, ended_us)
+VALUES (:id, :charge_to, :count, :window_us, :done, :state, :said, :ended_us)
+ON CONFLICT DO NOTHING;
+
+-- change_charge --
+UPDATE charge SET window_us = :window, done = :done, state = :state, said = :said, ended_us = :ended
+WHERE id = :id AND state = 'due';
+
+-- due_charges --
+SELECT id, charge_to, count, window_us, done, state, said, ended_us FROM charge WHERE state = 'due' ORDER BY id;
+
+-- is_run_charge_due --
+SELECT 1 FROM charge WHERE state = 'due' AND charge_to = '' LIMIT 1;
+
+-- all_charges --
+SELECT id, charge_to, count, window_us, done, state, said, ended_us FROM charge ORDER BY id;
+
+-- counted_events --
+SELECT CAST(coalesce(sum(done), 0) AS BIGINT) FROM charge WHERE state <> 'due';
+
+-- unfinished_orders --
+-- The ledger names the transfer that ends a hold `HOLD-end`.
+SELECT a.name, t.cost, f.charge_id,
+    h.id, h.account_id, h.key_id, h.worker, h.state, h.amount_nanos, h.plan, h.event_price_nanos, h.model, h.streamed,
+    h.created_us, h.generation_id, h.served_model, h.prompt_tokens, h.answer_tokens, h.reason, h.ended_us, h.asks,
+    h.ask_us, h.charge_to, h.charge_times, h.reserved_tokens
+FROM hold h JOIN account a ON a.id = h.account_id
+LEFT JOIN transfer t ON t.id = h.id || '-end'
+LEFT JOIN charged_fare f ON f.transfer_id = t.id
+LEFT JOIN charge c ON c.id = f.charge_id
+WHERE h.charge_to IS NOT NULL
+AND (h.ended_us IS NULL OR (f.transfer_id IS NOT NULL AND (c.id IS NULL OR c.state = 'due')));
+
+
+-- Runs, and what they leave.
+
+-- insert_run (row) --
+INSERT INTO run (
+    id, account_id, key_id, worker, status, status_message, origin, input, timeout_seconds, memory_mbytes, limit_nanos,
+    dataset_id, store_id, queue_id, started_us, finished_us, exit_code
+) VALUES (
+    :id, :account_id, :key_id, :worker, :status, :status_message, :origin, :input, :timeout_seconds, :memory_mbytes,
+    :limit_nanos, :dataset_id, :store_id, :queue_id, :started_us, :finished_us, :exit_code
+);
+
+-- run_named --
+SELECT id, account_id, key_id, worker, status, status_message, origin, input, timeout_seconds, memory_mbytes,
+    limit_nanos, dataset_id, store_id, queue_id, started_us, finished_us, exit_code
+FROM run WHERE account_id = :account AND :id IN (id, dataset_id, store_id, queue_id);
+
+-- change_run --
+UPDATE run SET status = :status, status_message = :message, finished_us = :finished, exit_code = :exit_code
+WHERE id = :id AND finished_us IS NULL;
+
+-- tell_run --
+UPDATE run SET status_message = :message WHERE id = :id;
+
+-- live_run_workers --
+SELECT DISTINCT worker FROM run WHERE finished_us IS NULL;
+
+-- note_bill (row) --
+INSERT INTO run_charge (hold_id, run_id, idempotency_key, event, created_us)
+VALUES (:hold_id, :run_id, :idempotency_key, :event, :created_us);
+
+-- bill_noted --
+SELECT hold_id FROM run_charge
+WHERE run_id = :run AND idempotency_key = :key AND created_us > :since ORDER BY created_us DESC LIMIT 1;
+
+-- billed_events --
+SELECT c.event, CAST(sum(t.events) AS BIGINT)
+FROM run_charge c JOIN transfer t ON t.id = c.hold_id || '-end'
+WHERE c.run_id = :run GROUP BY c.event;
+
+-- push_item (row) --
+INSERT INTO run_item (dataset_id, number, body) VALUES (:dataset_id, :number, :body) ON CONFLICT DO NOTHING;
+
+-- last_item --
+SELECT coalesce(max(number), 0) FROM run_item WHERE dataset_id = :dataset;
+
+-- count_items --
+SELECT count(*) FROM run_item WHERE dataset_id = :dataset;
+
+-- items_forward --
+SELECT body FROM run_item WHERE dataset_id = :dataset ORDER BY number ASC LIMIT :limit OFFSET :offset;
+
+-- items_backward --
+SELECT body FROM run_item WHERE dataset_id = :dataset ORDER BY number DESC LIMIT :limit OFFSET :offset;
+
+-- size_of_items_forward --
+SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM (
+    SELECT length(body) AS size FROM run_item WHERE dataset_id = :dataset
+    ORDER BY number ASC LIMIT :limit OFFSET :offset
+) AS sizes;
+
+-- size_of_items_backward --
+SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM (
+    SELECT length(body) AS size FROM run_item WHERE dataset_id = :dataset
+    ORDER BY number DESC LIMIT :limit OFFSET :offset
+) AS sizes;
+
+-- put_record (row) --
+INSERT INTO run_record (store_id, key, content_type, body) VALUES (:store_id, :key, :content_type, :body)
+ON CONFLICT (store_id, key) DO UPDATE SET content_type = excluded.content_type, body = excluded.body;
+
+-- record --
+SELECT key, content_type, body FROM run_record WHERE store_id = :store AND key = :key;
+
+-- records --
+SELECT key, content_type, body FROM run_record WHERE store_id = :store ORDER BY key;
+
+-- add_line --
+INSERT INTO run_line (run_id, number, created_us, text)
+SELECT :run, coalesce(max(number), 0) + 1, :now, :text FROM run_line WHERE run_id = :run;
+
+-- lines --
+SELECT number, created_us, text FROM run_line WHERE run_id = :run AND number > :after ORDER BY number LIMIT :most;
+
+-- runs_to_forget --
+SELECT id, dataset_id, store_id FROM run WHERE finished_us < :before LIMIT 100;
+
+-- forget_items --
+DELETE FROM run_item WHERE dataset_id = :dataset;
+
+-- forget_records --
+DELETE FROM run_record WHERE store_id = :store;
+
+-- forget_lines --
+DELETE FROM run_line WHERE run_id = :run;
+
+-- forget_charges --
+DELETE FROM run_charge WHERE run_id = :run;
+
+-- forget_run --
+DELETE FROM run WHERE id = :run;

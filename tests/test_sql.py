@@ -1,0 +1,110 @@
+"""The statements, each as its engine reads it."""
+
+import re
+import sqlite3
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from msgspec import Struct
+
+from farebox.core.allowances import DAY_US, Allowance
+from farebox.core.books import CASH, FARES, FIRST_CALLER_ACCOUNT, Balance, ChargedFare, HoldRow, KeptAnswer, KeyUse
+from farebox.core.charges import Charge
+from farebox.core.runs import Run, RunCharge
+from farebox.store import sql
+from farebox.store.postgres import Postgres
+from farebox.store.prepare import prepare
+from farebox.store.sql import Statements
+from farebox.store.sqlite import Sqlite
+from tools.postgres import Cluster
+
+NAMES = Statements.__struct_fields__
+OWN = ("shared.sql", "sqlite.sql", "postgres.sql")
+
+
+def test_the_statements_are_those_that_the_files_have_and_each_stands_in_one_place() -> None:
+    texts = {name: files(sql).joinpath(name).read_text() for name in OWN}
+    stands = {name: re.findall(r"^-- (\w+)(?: \(row\))? --$", text, re.MULTILINE) for name, text in texts.items()}
+    assert [*stands["shared.sql"], *stands["sqlite.sql"]] == list(NAMES)
+    assert stands["sqlite.sql"] == stands["postgres.sql"]
+
+
+def test_sqlite_can_carry_out_every_statement(tmp_path: Path) -> None:
+    prepare(f"sqlite:///{tmp_path}/books.db")
+    db = sqlite3.connect(tmp_path / "books.db")
+    for name in NAMES:
+        statement = getattr(Sqlite.sql, name)
+        by_name = dict.fromkeys(re.findall(r":(\w+)", statement))
+        assert not (by_name and "?" in statement), name
+        given: Any = by_name or [None] * statement.count("?")
+        assert db.execute(f"EXPLAIN {statement}", given).fetchall(), name
+    db.close()
+
+
+def test_postgresql_can_carry_out_every_statement(postgres: Cluster) -> None:
+    with psycopg.connect(postgres.new_books()) as db:
+        for name in NAMES:
+            statement = getattr(Postgres.sql, name)
+            by_name = dict.fromkeys(re.findall(r"%\((\w+)\)s", statement))
+            assert not (by_name and "%s" in statement), name
+            given: Any = by_name or [None] * statement.count("%s")
+            assert db.execute(f"EXPLAIN {statement}".encode(), given).fetchall(), name
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        (HoldRow, ("hold", "all_holds", "account_orders", "generation", "holds_of", "lock_holds", "holds_in")),
+        (HoldRow, ("holds_not_ended", "open_orphans", "claim_questions", "insert_hold")),
+        (Balance, ("balance", "all_balances", "lock_balances", "insert_balance")),
+        (Allowance, ("allowance", "all_allowances", "lock_allowances", "insert_allowance")),
+        (KeyUse, ("key_use", "put_key_use")),
+        (KeptAnswer, ("kept_answer", "put_answer")),
+        (ChargedFare, ("all_charged_fares", "insert_charged_fare")),
+        (Charge, ("due_charges", "all_charges", "insert_charge", "adopt_charge")),
+        (Run, ("run_named", "take_up_runs", "runs_forward", "runs_backward", "insert_run")),
+        (RunCharge, ("note_charge",)),
+    ],
+)
+def test_columns_stand_in_the_order_of_the_fields(kind: type[Struct], names: tuple[str, ...]) -> None:
+    columns = ", ".join(kind.__struct_fields__)
+    for engine in (Sqlite, Postgres):
+        for name in names:
+            assert columns in re.sub(r"\s+", " ", getattr(engine.sql, name)), name
+
+
+def test_the_numbers_in_the_statements_are_the_ledgers() -> None:
+    assert (CASH, FARES, FIRST_CALLER_ACCOUNT, DAY_US) == (0, 1, 2, 86_400_000_000)
+
+
+def _doubled(own: str) -> str:
+    return own + "\n-- transfer --\nSELECT 1;\n"
+
+
+def _unknown(own: str) -> str:
+    return own + "\n-- transefr --\nSELECT 1;\n"
+
+
+def _missing(own: str) -> str:
+    return own.replace("-- lock_holds --", "-- lock_hold --")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        (_doubled, ValueError, "transfer stands twice"),
+        (_unknown, TypeError, "transefr"),
+        (_missing, TypeError, "lock_hold"),
+    ],
+)
+def test_statements_that_are_not_whole_are_not_loaded(
+    tmp_path: Path, change: Callable[[str], str], error: type[Exception], said: str
+) -> None:
+    own = tmp_path / "own.sql"
+    own.write_text(change(files(sql).joinpath("sqlite.sql").read_text()))
+    with pytest.raises(error, match=said):
+        sql.load(str(own), r":\1", "?")
