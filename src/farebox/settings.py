@@ -5,8 +5,9 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ from pydantic_settings import (
 )
 
 from farebox.core.plans import BUILT_IN, Plan, event_price_nanos
+from farebox.crash import CRASH_VARIABLE
 
 OPENROUTER_URL = "https://openrouter.ai/api/v1"
 OPENROUTER_KIND = "openrouter"
@@ -27,6 +29,13 @@ OPENROUTER_KEY_VARIABLE = "OPENROUTER_API_KEY"
 
 CONFIG_FILE_VARIABLE = "FAREBOX_CONFIG"
 CONFIG_FILE = "farebox.toml"
+
+PREFIX = "FAREBOX_"
+OTHER_VARIABLES = (CONFIG_FILE_VARIABLE, CRASH_VARIABLE, "FAREBOX_SIMULATOR_URL", "FAREBOX_KEY")
+"""What may stand in the environment beside the settings: for this program, or for the clients that its pages show."""
+
+_SERVICE = re.compile(r"FAREBOX_SERVICE_(HOST|PORT(_\w+)?)|FAREBOX_PORT_\d+_(TCP|UDP)(_\w+)?")
+"""What Kubernetes tells every container about a service that is called `farebox`."""
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*?#]+")
 """RFC 6454, 6.2; extensions of browsers have schemes of their own."""
@@ -59,7 +68,7 @@ class PlanSettings(BaseModel):
 class Settings(BaseSettings):
     """Each is `FAREBOX_` and its name in capitals in the environment, or its name in `farebox.toml`."""
 
-    model_config = SettingsConfigDict(env_prefix="FAREBOX_", extra="forbid", env_ignore_empty=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", env_ignore_empty=True)
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on; 0 for any free one.")
@@ -246,12 +255,31 @@ def load(**given: Any) -> Settings:
     """
     if CONFIG_FILE_VARIABLE in os.environ and not config_file().is_file():
         raise BadSettings(f"{CONFIG_FILE_VARIABLE}: there is no file {config_file()}")
+    _refuse_unknown(os.environ)
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         raise BadSettings("\n".join(_worded(dict(each), given) for each in error.errors())) from error
     except ValueError as error:
         raise BadSettings(f"{config_file()}: {error}") from error
+
+
+def _refuse_unknown(names: Iterable[str]) -> None:
+    """Refuse variables that look like settings and are none: what is misspelt would silently not hold.
+
+    Raises:
+        BadSettings: one line for each, with the name that it is nearest to.
+    """
+    known = [*map(str.upper, Settings.model_fields), *(name.removeprefix(PREFIX) for name in OTHER_VARIABLES)]
+    given = sorted(name.upper() for name in names if name.upper().startswith(PREFIX))
+    unknown = [name for name in given if name.removeprefix(PREFIX) not in known and not _SERVICE.fullmatch(name)]
+    if unknown:
+        raise BadSettings("\n".join(_no_such(name, name.removeprefix(PREFIX), known, PREFIX) for name in unknown))
+
+
+def _no_such(where: str, name: str, known: Iterable[str], prefix: str = "") -> str:
+    nearest = get_close_matches(name, list(known), n=1)
+    return f"{where}: there is no such setting" + (f"; did you mean {prefix}{nearest[0]}?" if nearest else "")
 
 
 def _worded(error: dict[str, Any], given: Mapping[str, object]) -> str:
@@ -263,11 +291,12 @@ def _worded(error: dict[str, Any], given: Mapping[str, object]) -> str:
             if name == "upstream_url"
             else "--" + name.replace("_", "-")
         )
-    elif f"FAREBOX_{name.upper()}" in os.environ:
-        where = f"FAREBOX_{name.upper()}"
+    elif f"{PREFIX}{name.upper()}" in os.environ:
+        where = f"{PREFIX}{name.upper()}"
     else:
         where = f"{config_file()}: {'.'.join(path)}"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        return f"{where}: there is no such setting"
+        known = PlanSettings.model_fields if len(path) > 1 else Settings.model_fields
+        return _no_such(where, path[-1], known)
     return f"{where}: {message} (it is {error['input']!r})"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from farebox import __version__
 from tests.gateway import Gateway, clean_environment
 
 
@@ -51,6 +52,15 @@ def test_keys_are_shown_once(shell: Gateway) -> None:
     shell.cli("account", "create", "bob", "--plan", "paying")
     shell.cli("key", "create", "bob")
     assert [key["account"] for key in shell.cli("key", "list")] == ["alice", "alice", "bob"]
+
+
+def test_the_version_is_said_without_loading_what_serves() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "farebox", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, f"farebox {__version__}\n")
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "farebox" in loaded
+    assert not loaded & {"sqlalchemy", "pydantic", "pydantic_settings", "typer", "aiohttp", "starlette", "msgspec"}
 
 
 def test_tables_for_people(shell: Gateway) -> None:
@@ -160,6 +170,9 @@ def test_no_command_is_left_out_of_that() -> None:
         ("FAREBOX_UPSTREAM_URL", "localhost:1", "FAREBOX_UPSTREAM_URL: write a URL"),
         ("FAREBOX_NO_DATA_SECONDS", "-1", "FAREBOX_NO_DATA_SECONDS: "),
         ("FAREBOX_CONFIG", "nowhere.toml", "FAREBOX_CONFIG: there is no file nowhere.toml"),
+        ("FAREBOX_PROT", "8081", "FAREBOX_PROT: there is no such setting; did you mean FAREBOX_PORT?"),
+        ("farebox_workerz", "2", "FAREBOX_WORKERZ: there is no such setting; did you mean FAREBOX_WORKERS?"),
+        ("FAREBOX_XYZZY", "1", "FAREBOX_XYZZY: there is no such setting\n"),
     ],
 )
 def test_a_bad_setting_is_named(shell: Gateway, variable: str, value: str, said: str) -> None:
@@ -172,8 +185,9 @@ def test_a_bad_setting_is_named(shell: Gateway, variable: str, value: str, said:
 @pytest.mark.parametrize(
     ("toml", "said"),
     [
-        ("prot = 1", "farebox.toml: prot: there is no such setting"),
+        ("prot = 1", "farebox.toml: prot: there is no such setting; did you mean port?"),
         ("[plans.gold]\nmultiplier = '0.00001'", "farebox.toml: plans.gold.multiplier: a multiplier is"),
+        ("[plans.gold]\nmodel = []", "farebox.toml: plans.gold.model: there is no such setting; did you mean models?"),
         ("[plans.gold]\ndiscount = 1", "farebox.toml: plans.gold.discount: there is no such setting"),
         ("[plans.gold", "farebox.toml: "),
     ],

@@ -1,5 +1,16 @@
 """The `farebox` command."""
 
-from farebox.cli.main import main
+import sys
 
-__all__ = ["main"]
+from farebox import __version__
+
+
+def main() -> None:
+    """Run the command that argv names; to say its version, it loads no command."""
+    if sys.argv[1:] == ["--version"]:
+        sys.stdout.write(f"farebox {__version__}\n")
+        return
+    # Only here: the commands bring the settings, the books and the server along.
+    from farebox.cli.main import app
+
+    app()

@@ -39,8 +39,3 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _options(version: bool = typer.Option(False, "--version", callback=_version, help="Show the version.")) -> None:
     """An LLM gateway that charges the exact fare."""
-
-
-def main() -> None:
-    """Run the command that argv names."""
-    app()

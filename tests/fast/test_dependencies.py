@@ -1,0 +1,42 @@
+"""What the code imports is declared, and has its sentence."""
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+DECLARED = [*PROJECT["dependencies"], *(each for extra in PROJECT["optional-dependencies"].values() for each in extra)]
+NAMES = {re.split(r"[ \[<>=!~]", each)[0] for each in DECLARED}
+
+
+def imported() -> Iterator[tuple[Path, str]]:
+    """Each module that a file imports from outside, by its first name."""
+    for path in ROOT.glob("src/**/*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [node.module]
+            for name in names:
+                top = name.partition(".")[0]
+                if top not in sys.stdlib_module_names and top != "farebox":
+                    yield path, top
+
+
+def test_each_package_that_is_imported_is_declared() -> None:
+    providers = packages_distributions()
+    found = list(imported())
+    assert len({top for _, top in found}) > 10
+    for path, top in found:
+        given = {name.lower().replace("_", "-") for name in providers[top]}
+        assert given & NAMES, (path, top, given)
+
+
+def test_each_has_its_sentence() -> None:
+    page = (ROOT / "docs" / "decisions" / "dependencies.md").read_text()
+    for name in NAMES - {"opentelemetry-exporter-otlp-proto-http"}:  # "and its OTLP exporter"
+        assert re.search(rf"^\|[^|]*\b{re.escape(name)}\b", page, re.MULTILINE), name
