@@ -12,7 +12,7 @@ from farebox.upstream.table import KINDS
 from tests.gateway import Gateway
 from tests.pages import assert_prints, examples
 
-PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
+PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 STEP = re.compile(r"`src/(farebox/[\w/]+\.py)`[^\n]*:\n\n```(python|diff)\n(.*?)```", re.DOTALL)
 SETTINGS = re.compile(r"(FAREBOX_\w+)=(\S+)")
 

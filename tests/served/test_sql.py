@@ -14,7 +14,7 @@ from msgspec import Struct
 from farebox.core.allowances import DAY_US, Allowance
 from farebox.core.books import CASH, FARES, FIRST_CALLER_ACCOUNT, Balance, ChargedFare, HoldRow, KeptAnswer, KeyUse
 from farebox.core.charges import Charge
-from farebox.core.runs import Run, RunCharge
+from farebox.core.runs import BilledEvents, Run
 from farebox.store import sql
 from farebox.store.postgres import Postgres
 from farebox.store.prepare import prepare
@@ -67,7 +67,7 @@ def test_postgresql_can_carry_out_every_statement(postgres: Cluster) -> None:
         (ChargedFare, ("all_charged_fares", "insert_charged_fare")),
         (Charge, ("due_charges", "all_charges", "insert_charge", "adopt_charge")),
         (Run, ("run_named", "take_up_runs", "runs_forward", "runs_backward", "insert_run")),
-        (RunCharge, ("note_charge",)),
+        (BilledEvents, ("note_charge",)),
     ],
 )
 def test_columns_stand_in_the_order_of_the_fields(kind: type[Struct], names: tuple[str, ...]) -> None:
