@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from farebox.accounts import Accounts
 from farebox.admission import Admission
 from farebox.answers import Streaming, forget_old_answers
-from farebox.batch.placing import Serving
+from farebox.batch.placing import WholeOrders
 from farebox.catalog import Catalog, Shared
 from farebox.core.formats.table import FORMATS, Formats
 from farebox.deadlines import Deadlines
@@ -191,7 +191,7 @@ async def running(
             )
         )
         accounts = Accounts(store, plans)
-        serving = Serving(exchange, callers, catalog, store, formats)
+        orders = WholeOrders(exchange, callers, catalog, store, formats)
         bodies = BodyReader(settings.body_bytes_max, settings.body_seconds, deadlines)
         platform: routes.Platform | None = None
         actor: ActorTools | None = None
@@ -199,11 +199,11 @@ async def running(
             runs = SqlRuns(store.engine, store.worker)
             stack.push_async_callback(runs.close)
             public_url = (settings.public_url or "").rstrip("/")
-            runner = Runner(runs, serving, admission, plans, store.worker, public_url)
+            runner = Runner(runs, orders, admission, plans, store.worker, public_url)
             run_api = RunApi(callers, runs, runner, PricedEvents(runs, store), bodies)
             platform = routes.Platform(runner, run_api)
             actor = ActorTools(runner, runs)
-        agents = Agents(serving, catalog, accounts, actor)
+        agents = Agents(orders, catalog, accounts, actor)
         stack.push_async_callback(agents.close)
         yield routes.Services(
             relay=Relay(exchange, bodies, deadlines, settings.silence_seconds),

@@ -31,7 +31,7 @@ from farebox.core.books import (
 )
 from farebox.core.callers import Caller
 from farebox.core.errors import Refusal, connect_timeout, cost_unknown, unreachable
-from farebox.core.formats import Format, Progress
+from farebox.core.formats import Asked, Format, Progress
 from farebox.core.headers import RequestHead
 from farebox.core.idempotency import not_kept, other_order, repeatable, still_answered
 from farebox.core.intake import Order, cap_within, capped, read_order
@@ -57,13 +57,15 @@ from farebox.watching import Unwatched, Watched
 
 class Request(Struct, frozen=True):
     """What came in, undecided. `read_body` raises CallerGone, and Refusal 400, 408, 413 or 415; `caller` is who asks,
-    where that is known without a credential; `waiting` is told how far the answer is, where somebody waits for it."""
+    where that is known without a credential; `asked` is what the body asks, where that was read before; `waiting` hears
+    how far the answer is, where somebody waits for it."""
 
     path: str
     wire: Format
     head: RequestHead
     read_body: Callable[[], Awaitable[bytes]]
     caller: Caller | None = None
+    asked: Asked | None = None
     waiting: Waiting | None = None
 
 
@@ -139,7 +141,7 @@ class Exchange:
             watched.identified(caller)
             with self._admission.admit(caller.account.id):
                 body = await request.read_body()
-                order = read_order(body, request.wire, caller.plan, self._names)
+                order = read_order(body, request.wire, caller.plan, self._names, request.asked)
                 most = ceiling(order.asked, order.answer_tokens, self._prices.current())
                 watched.priced(order)
                 key = repeatable(request.head.idempotency_key, request.path, body)
@@ -185,7 +187,7 @@ class Exchange:
                 verdict = answer.verdict()
                 answer.close()
         finally:
-            # An order with no answer comes here, too, with the verdict as it stood when that was decided.
+            # An order that got no answer ends here, too: Nothing if it was not sent, Unknown if it may have been.
             watched.ended()
             settled = await self._settle(held.hold_id, verdict, meter, answer)
             watched.settled(settled, meter, None if answer is None else answer.status)

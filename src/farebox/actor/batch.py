@@ -18,8 +18,7 @@ from farebox.batch.entries import refused
 from farebox.batch.placing import Batch
 from farebox.batch.result_forms import written
 from farebox.batch.run_input import RunInput, read_input
-from farebox.batch.running import Work, explain, in_words, output
-from farebox.core.callers import Caller
+from farebox.batch.running import explain, in_words, serve_run, totals_record
 from farebox.core.errors import Refusal, gone
 from farebox.core.formats.table import FORMATS
 from farebox.core.runs import ItemOutcome, Record
@@ -62,15 +61,15 @@ class _Run:
         self._why = ""
 
     async def serve_input(self) -> int:
-        leaving = _Leaving(self._hosting)
+        output = _Output(self._hosting)
         record = await self._hosting.storage.record(self._hosting.environment.input_key)
         try:
             asked = read_input(record.body if record is not None else b"", FORMATS)
         except Refusal as refusal:
-            await leaving.finish(refusal.message)
+            await output.finish(refusal.message)
             return 1
         if not asked.orders:
-            await leaving.finish(await explain(leaving, self._settings.public_url or ""))
+            await output.finish(await explain(output, self._settings.public_url or ""))
             return 0
         if (until := self._hosting.environment.timeout_at) is not None:
             seconds = until - time.time() - TIMEOUT_RESERVED_SECONDS
@@ -79,38 +78,34 @@ class _Run:
             system_events_url = self._hosting.environment.system_events_url
             listening = asyncio.create_task(listen(system_events_url, self._hear)) if system_events_url else None
             try:
-                return await self._serve(asked, leaving)
+                return await self._serve(asked, output)
             finally:
                 if listening is not None:
                     listening.cancel()
 
-    async def _serve(self, asked: RunInput, leaving: "_Leaving") -> int:
+    async def _serve(self, asked: RunInput, output: "_Output") -> int:
         admission = Admission(self._settings.orders_max, self._settings.account_orders_max)
         async with running(self._settings, admission, self._hosting.host) as services:
             callers = self._hosting.callers
             assert callers is not None
-            await leaving.take_up(asked)
-
-            async def begun(batch: Batch) -> None:
-                self._batch = batch
-                if self._stopped.is_set():
-                    batch.stop()
-
-            async def who() -> Caller:
-                return await callers.owner()
+            await output.take_up(asked)
 
             name = f"run-{self._hosting.run_name}"
-            run = Work(services.agents.serving, who, name, asked, asked.limit_nanos)
-            totals = await run.run(leaving, begun)
+            batch = Batch(services.agents.orders, callers.owner, name, asked.concurrency, asked.limit_nanos)
+            self._batch = batch
+            if self._stopped.is_set():
+                batch.stop()
+            await serve_run(batch, asked, output)
+            totals = batch.totals
             if totals.orders < len(asked.orders):
                 message = f"{self._why}: {totals.orders} of {len(asked.orders)} orders"
-                await leaving.tell(message)
+                await output.report(message)
             else:
                 message = in_words(totals)
-                await leaving.put(output(totals))
+                await output.put(totals_record(totals))
         if self._why == MOVING and totals.orders < len(asked.orders):
             await self._move()
-        await leaving.finish(message)
+        await output.finish(message)
         return 0 if totals.orders == len(asked.orders) else 1
 
     def _stop(self, why: str = "Stopped") -> None:
@@ -144,7 +139,7 @@ class _Begun(Struct):
     orders: list[int]
 
 
-class _Leaving:
+class _Output:
     """Where the Actor's run leaves its items and records: in its default dataset and key-value store."""
 
     def __init__(self, hosting: Hosting) -> None:
@@ -167,12 +162,12 @@ class _Leaving:
         for order in asked.orders:
             if order.number in lost:
                 await self.push(order.number, written(refused(order, _CUT_OFF), asked.results))
-                self._before.append(ItemOutcome(order.number, _CUT_OFF.status, None, None, None))
+                self._before.append(ItemOutcome(order.number, _CUT_OFF.status))
 
     async def say(self, text: str) -> None:
         log.info("%s", text)
 
-    async def tell(self, message: str) -> None:
+    async def report(self, message: str) -> None:
         with suppress(ApifyUnreachable):
             await self._storage.say(message, is_last=False)
 

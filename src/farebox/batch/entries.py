@@ -11,8 +11,10 @@ from msgspec.structs import replace
 
 from farebox.core.books import Fare
 from farebox.core.errors import Refusal, invalid
+from farebox.core.formats import Asked
 from farebox.core.formats.envelope import error_of
 from farebox.core.formats.table import BASES, Formats
+from farebox.core.intake import read_asked
 from farebox.core.legible import decode_fields, leniently, plainly
 from farebox.core.money import format_usd
 from farebox.core.reading import UNREADABLE, without_bom
@@ -22,11 +24,13 @@ ORDERS_MAX = 50_000
 
 
 class BatchOrder(Struct, frozen=True):
-    """One entry. `number` counts from 1; `refusal` is why it cannot be ordered: then the rest is what could be read."""
+    """One entry. `number` counts from 1; `asked` is what its body asks. `refusal` is why it cannot be ordered: then the
+    rest is what could be read."""
 
     number: int
     path: str = ""
     body: bytes = b""
+    asked: Asked | None = None
     custom_id: str | None = None
     url: str = ""
     refusal: Refusal | None = None
@@ -91,15 +95,19 @@ def read_entry(number: int, entry: bytes, wires: Formats) -> BatchOrder:
         path = _path(read, wires)
         order = replace(order, path=path, url=f"/v1{path}")
         given = read.params if read.body is UNSET else read.body
-        body = entry if given is UNSET else _as_it_came(entry, bytes(given))
-        if leniently(_decode_body, body).stream:
+        if given is UNSET:
+            body, is_streamed = entry, read.stream
+        else:
+            body = _as_it_came(entry, bytes(given))
+            is_streamed = leniently(_decode_body, body).stream
+        if is_streamed:
             raise invalid("stream: a batch has whole answers; leave it out")
-        wires[path].read(plainly(body))
+        asked = read_asked(body, wires[path])
     except UNREADABLE as error:
         return replace(order, refusal=_no_order(error))
     except Refusal as refusal:
         return replace(order, refusal=refusal)
-    return replace(order, body=body)
+    return replace(order, body=body, asked=asked)
 
 
 def _no_order(error: Exception) -> Refusal:

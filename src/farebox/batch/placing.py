@@ -13,11 +13,12 @@ from farebox.batch.entries import BatchOrder, BatchResult, answered, refused
 from farebox.core.books import Fare
 from farebox.core.callers import Caller
 from farebox.core.errors import BROKEN_STATUS, Refusal, too_many, unaffordable
-from farebox.core.formats import Format
+from farebox.core.formats import Asked, Format
 from farebox.core.headers import RequestHead
 from farebox.core.intake import read_order
-from farebox.core.money import add_exact, format_usd
+from farebox.core.money import add_exact, format_usd, parse_usd
 from farebox.core.pricing import ceiling
+from farebox.core.runs import ItemOutcome
 from farebox.exchange import Exchange, Prices, Request
 from farebox.ports import Books, BooksUnavailable, Callers
 
@@ -36,9 +37,6 @@ REPEATED = frozenset({408, 429, 500, 502, 503, 504, 529})
 too: the order is still being answered."""
 
 _MAY_HAVE_COST = frozenset({BROKEN_STATUS, 410})
-
-Begin = Callable[[BatchOrder], Awaitable[None]]
-Tell = Callable[[BatchResult], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -63,8 +61,8 @@ class Totals:
             self.cost = add_exact(self.cost, Decimal(cost_usd))
 
 
-class Serving(Struct, frozen=True):
-    """What whole orders are served with."""
+class WholeOrders(Struct, frozen=True):
+    """The exchange, for orders that are whole in memory and get whole answers; and what stands around it."""
 
     exchange: Exchange
     callers: Callers
@@ -83,8 +81,16 @@ class Placed(Struct, frozen=True):
     answer_cap: int | None = None
 
 
-async def place(serving: Serving, caller: Caller, path: str, body: bytes, idempotency_key: bytes = b"") -> Placed:
-    """Serve one whole order as its endpoint would.
+async def place(
+    orders: WholeOrders,
+    caller: Caller,
+    path: str,
+    body: bytes,
+    *,
+    idempotency_key: bytes = b"",
+    asked: Asked | None = None,
+) -> Placed:
+    """Serve one whole order as its endpoint would; `asked` is what its body asks, where that was read before.
 
     Raises:
         Refusal: it was not served; an upstream's refusal, too.
@@ -93,24 +99,24 @@ async def place(serving: Serving, caller: Caller, path: str, body: bytes, idempo
     async def read_body() -> bytes:
         return body
 
-    wire = serving.wires[path]
-    request = Request(path, wire, RequestHead(idempotency_key=idempotency_key), read_body, caller)
+    wire = orders.wires[path]
+    request = Request(path, wire, RequestHead(idempotency_key=idempotency_key), read_body, caller, asked)
     try:
-        async with serving.exchange.open(request) as answer:
-            said = await answer.read()
+        async with orders.exchange.open(request) as answer:
+            whole = await answer.read()
     except BooksUnavailable as error:
         raise too_many(f"Try again shortly: {error}", BOOKS_RETRY_SECONDS) from error
     if answer.is_refusal:
-        raise upstream_refusal(answer, wire.typed_refusal(answer.status, said))
+        raise upstream_refusal(answer, wire.typed_refusal(answer.status, whole))
     headers = dict(answer.headers)
     generation_id = headers.get(b"x-generation-id", b"").decode() or None
     cap = headers.get(ANSWER_CAP_HEADER)
     if isinstance(answer, RepeatedAnswer):
-        fare = await _first_fare(serving.books, caller, generation_id)
+        fare = await _first_fare(orders.books, caller, generation_id)
     else:
         assert answer.settled is not None, answer
         fare = answer.settled.fare
-    return Placed(generation_id, said, fare, None if cap is None else int(cap))
+    return Placed(generation_id, whole, fare, None if cap is None else int(cap))
 
 
 async def _first_fare(books: Books, caller: Caller, generation_id: str | None) -> Fare | None:
@@ -128,35 +134,45 @@ async def _first_fare(books: Books, caller: Caller, generation_id: str | None) -
 class Batch:
     """One batch, begun once or again. Its `name` is its own, and the same each time it is begun.
 
-    Orders that could make it cost more than `limit_nanos` are refused with 402; `totals` is what became of the others.
+    Orders that could make it cost more than `limit_nanos` are refused with 402; `totals` is how far it is.
     """
 
     def __init__(
         self,
-        serving: Serving,
+        orders: WholeOrders,
         who: Callable[[], Awaitable[Caller]],
         name: str,
         concurrency: int,
         limit_nanos: int | None = None,
-        totals: Totals | None = None,
     ) -> None:
-        self._serving = serving
+        self._orders = orders
         self._who = who
         self._name = name
         self._concurrency = min(concurrency, CONCURRENCY_MAX)
         self._limit_nanos = limit_nanos
-        self.totals = totals or Totals()
-        self._spent_nanos = self.totals.fare_nanos
+        self.totals = Totals()
+        self._spent_nanos = 0
         self._held_nanos = 0
         self._has_settled = asyncio.Condition()
         self._is_stopped = False
+
+    def take_up(self, outcomes: Iterable[ItemOutcome]) -> set[int]:
+        """Count what became of orders when the batch was begun before. Returns their numbers."""
+        done = set[int]()
+        for outcome in outcomes:
+            if outcome.number not in done:
+                done.add(outcome.number)
+                fare_nanos = 0 if outcome.fare_usd is None else parse_usd(outcome.fare_usd)
+                self.totals.add(outcome.status, outcome.cost_usd, outcome.fare_events, fare_nanos)
+        self._spent_nanos = self.totals.fare_nanos
+        return done
 
     def stop(self) -> None:
         """Begin no more orders; those that were begun are served to their end."""
         self._is_stopped = True
 
-    async def run(self, orders: Iterable[BatchOrder], tell: Tell, begin: Begin | None = None) -> None:
-        """Serve each order and tell what became of it, as soon as that is known; `begin` comes before it is placed.
+    async def each(self, orders: Iterable[BatchOrder], serve: Callable[[BatchOrder], Awaitable[None]]) -> None:
+        """Await `serve` for each order, so many at once, until the batch is stopped.
 
         Raises:
             Refusal: 401, the caller is nobody.
@@ -166,46 +182,52 @@ class Batch:
         waiting = iter(orders)
         async with asyncio.TaskGroup() as group:
             for _ in range(self._concurrency):
-                group.create_task(self._work(waiting, tell, begin))
+                group.create_task(self._serve_in_turn(waiting, serve))
 
-    async def _work(self, waiting: Iterator[BatchOrder], tell: Tell, begin: Begin | None) -> None:
+    async def _serve_in_turn(
+        self, waiting: Iterator[BatchOrder], serve: Callable[[BatchOrder], Awaitable[None]]
+    ) -> None:
         for order in waiting:
             if self._is_stopped:
                 return
-            if begin is not None:
-                await begin(order)
-            result, fare_nanos = await self._result(order)
-            self.totals.add(result.status, result.cost_usd, result.fare_events, fare_nanos)
-            await tell(result)
+            await serve(order)
+
+    async def serve(self, order: BatchOrder) -> BatchResult:
+        """Serve an order, and count what became of it. What is refused is a result, too."""
+        result, fare_nanos = await self._result(order)
+        self.totals.add(result.status, result.cost_usd, result.fare_events, fare_nanos)
+        return result
 
     async def _result(self, order: BatchOrder) -> tuple[BatchResult, int]:
-        """What became of an order, and the fare in nano-dollars."""
+        """What became of an order, and its fare in nano-dollars."""
         try:
             if order.refusal is not None:
                 raise order.refusal
             held_nanos = await self._set_aside(order)
-            fare_nanos = 0
+            spent_nanos = held_nanos  # unless it is known better
             try:
-                placed = await self._served(order)
-                fare_nanos = placed.fare.nanos if placed.fare is not None else held_nanos
+                placed = await self._place(order)
+                if placed.fare is not None:
+                    spent_nanos = placed.fare.nanos
             except Refusal as refusal:
-                fare_nanos = held_nanos if refusal.status in _MAY_HAVE_COST else 0
+                if refusal.status not in _MAY_HAVE_COST:
+                    spent_nanos = 0
                 raise
             finally:
-                await self._settle(held_nanos, fare_nanos)
+                await self._release(held_nanos, spent_nanos)
         except Refusal as refusal:
             return refused(order, refusal), 0
-        charged_nanos = placed.fare.nanos if placed.fare is not None else 0
-        return answered(order, placed.generation_id, placed.body, placed.fare, placed.answer_cap), charged_nanos
+        result = answered(order, placed.generation_id, placed.body, placed.fare, placed.answer_cap)
+        return result, 0 if placed.fare is None else placed.fare.nanos
 
     async def _set_aside(self, order: BatchOrder) -> int:
         """What the order can cost, within the batch's own limit. Waits where orders on their way may leave enough."""
         if self._limit_nanos is None:
             return 0
         caller = await self._who()
-        prices = self._serving.prices.current()
-        asked = read_order(order.body, self._serving.wires[order.path], caller.plan, prices.names)
-        most = ceiling(asked.asked, asked.answer_tokens, prices).fare_nanos(caller.plan)
+        prices = self._orders.prices.current()
+        read = read_order(order.body, self._orders.wires[order.path], caller.plan, prices.names, order.asked)
+        most = ceiling(read.asked, read.answer_tokens, prices).fare_nanos(caller.plan)
         async with self._has_settled:
             while self._held_nanos and self._spent_nanos + self._held_nanos + most > self._limit_nanos:
                 await self._has_settled.wait()
@@ -220,20 +242,27 @@ class Batch:
             self._held_nanos += most
         return most
 
-    async def _settle(self, held_nanos: int, fare_nanos: int) -> None:
-        """What is not known yet counts as what was set aside for it."""
+    async def _release(self, held_nanos: int, spent_nanos: int) -> None:
+        """End what was set aside for an order; what it cost counts against the limit from here on."""
         async with self._has_settled:
             self._held_nanos -= held_nanos
-            self._spent_nanos += fare_nanos
+            self._spent_nanos += spent_nanos
             self._has_settled.notify_all()
 
-    async def _served(self, order: BatchOrder) -> Placed:
+    async def _place(self, order: BatchOrder) -> Placed:
         key = f"{self._name}/{order.number}".encode()
         tries = 0
         while True:
             tries += 1
             try:
-                return await place(self._serving, await self._who(), order.path, order.body, key)
+                return await place(
+                    self._orders,
+                    await self._who(),
+                    order.path,
+                    order.body,
+                    idempotency_key=key,
+                    asked=order.asked,
+                )
             except Refusal as refusal:
                 wait_seconds = _wait_seconds(refusal, tries)
                 if wait_seconds is None or tries == TRIES_MAX or self._is_stopped:
@@ -243,8 +272,8 @@ class Batch:
 
 def _wait_seconds(refusal: Refusal, tries: int) -> float | None:
     """None where trying again mends nothing, or may cost twice."""
-    told = refusal.headers.get("retry-after", "")
-    after = float(told) if told.isdigit() else None
+    given = refusal.headers.get("retry-after", "")
+    after = float(given) if given.isdigit() else None
     if refusal.status not in REPEATED and (refusal.status != 409 or after is None):
         return None
     return min(after if after is not None else RETRY_FIRST_SECONDS * 2 ** (tries - 1), RETRY_LONGEST_SECONDS)

@@ -26,6 +26,7 @@ from farebox.core.headers import RequestHead
 from farebox.core.legible import leniently
 from farebox.core.money import format_usd, parse_usd
 from farebox.core.reading import UNREADABLE
+from farebox.core.runs import ItemOutcome
 from farebox.settings import Settings, load
 from farebox.simulator import server as simulator
 from farebox.stopping import on_stop
@@ -74,7 +75,8 @@ def batch(
             os.environ[SIMULATOR_URL_VARIABLE] = stack.enter_context(simulator.embedded())
         results.open()
         stack.callback(results.close)
-        left = [order for order in orders if order.number not in results.done]
+        done = {outcome.number for outcome in results.outcomes}
+        left = [order for order in orders if order.number not in done]
         advance = stack.enter_context(_progress(len(orders), len(orders) - len(left), is_shown=not as_json))
         try:
             totals = asyncio.run(_serve(settings, key, left, results, concurrency, limit_nanos, advance))
@@ -100,27 +102,20 @@ async def _serve(
         async def who() -> Caller:
             return await services.callers.identify(RequestHead((key,)))
 
-        batch = Batch(services.agents.serving, who, results.name, concurrency, limit_nanos, results.totals)
+        batch = Batch(services.agents.orders, who, results.name, concurrency, limit_nanos)
+        batch.take_up(results.outcomes)
 
-        async def write_down(result: BatchResult) -> None:
-            results.add(result)
+        async def serve(order: BatchOrder) -> None:
+            results.add(await batch.serve(order))
             advance()
 
         # The first Ctrl-C lets the orders that were begun end.
         with on_stop(batch.stop):
-            await batch.run(orders, write_down)
+            await batch.each(orders, serve)
         return batch.totals
 
 
-class _Line(msgspec.Struct):
-    number: int
-    status: int
-    cost_usd: str | None = None
-    fare_events: int | None = None
-    fare_usd: str | None = None
-
-
-_decode_line = msgspec.json.Decoder(_Line).decode
+_decode_outcome = msgspec.json.Decoder(ItemOutcome).decode
 
 
 class _Results:
@@ -131,8 +126,7 @@ class _Results:
         self._form = form
         self._name_path = path.with_name(path.name + ".batch")
         self.name = ""
-        self.done: set[int] = set()
-        self.totals = Totals()
+        self.outcomes: list[ItemOutcome] = []
 
     def open(self) -> None:
         """Keep the whole lines of an earlier start whose orders need not be placed again, and drop the rest."""
@@ -140,14 +134,12 @@ class _Results:
         if self.path.exists():
             for line in self.path.read_bytes().splitlines(keepends=True):
                 try:
-                    read = leniently(_decode_line, line)
+                    outcome = leniently(_decode_outcome, line)
                 except UNREADABLE:
                     continue  # cut off within the line: its order is placed again, and paid for once
-                if read.status not in REPEATED and read.status != 402:
+                if outcome.status not in REPEATED and outcome.status != 402:
                     kept.append(line)
-                    self.done.add(read.number)
-                    fare_nanos = parse_usd(read.fare_usd) if read.fare_usd else 0
-                    self.totals.add(read.status, read.cost_usd, read.fare_events, fare_nanos)
+                    self.outcomes.append(outcome)
         draft = self.path.with_name(self.path.name + ".draft")
         draft.write_bytes(b"".join(kept))
         draft.replace(self.path)

@@ -28,20 +28,30 @@ class Order(Struct, frozen=True):
         return self.asked.models[0]
 
 
+def read_asked(body: bytes, wire: Format) -> Asked:
+    """What a request body asks. Raises Refusal 400 when it is not a request of this format."""
+    if stand_ins := not_utf_8(body):
+        asked = wire.read(legible(body))
+        # Each becomes U+FFFD upstream, of three bytes.
+        return replace(asked, prompt_bytes=asked.prompt_bytes + 2 * stand_ins)
+    return wire.read(body)
+
+
 def read_order(
-    body: bytes, wire: Format, plan: Plan, names: Callable[[str], tuple[str, ...]] = lambda model: (model,)
+    body: bytes,
+    wire: Format,
+    plan: Plan,
+    names: Callable[[str], tuple[str, ...]] = lambda model: (model,),
+    asked: Asked | None = None,
 ) -> Order:
-    """Read a request body under a plan. `names` says what a model counts as for the plan (see `PriceList.names`).
+    """Read a request body under a plan. `names` says what a model counts as for the plan (see `PriceList.names`);
+    `asked` is what the body asks, where it was read before.
 
     Raises:
         Refusal: 400 when the body is not a request of this format; 403 when the plan does not allow a model.
     """
-    if stand_ins := not_utf_8(body):
-        asked = wire.read(legible(body))
-        # Each becomes U+FFFD upstream, of three bytes.
-        asked = replace(asked, prompt_bytes=asked.prompt_bytes + 2 * stand_ins)
-    else:
-        asked = wire.read(body)
+    if asked is None:
+        asked = read_asked(body, wire)
     if not plan.allows_all:
         for model in asked.models:
             if (refusing := plan.refusing(*names(model))) is not None:

@@ -84,6 +84,6 @@ class ItemOutcome(Struct, frozen=True):
 
     number: int
     status: int
-    cost_usd: str | None
-    fare_events: int | None
-    fare_usd: str | None
+    cost_usd: str | None = None
+    fare_events: int | None = None
+    fare_usd: str | None = None

@@ -11,14 +11,15 @@ import string
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 
 import msgspec
 
 from farebox import clock
 from farebox.admission import Admission
-from farebox.batch.placing import Batch, Serving
+from farebox.batch.placing import Batch, WholeOrders
 from farebox.batch.run_input import RunInput, read_input
-from farebox.batch.running import Work, explain, in_words, output
+from farebox.batch.running import explain, in_words, serve_run, totals_record
 from farebox.core.callers import Caller
 from farebox.core.errors import Refusal, too_many
 from farebox.core.keys import caller_of_key
@@ -63,14 +64,14 @@ class Runner:
     def __init__(
         self,
         runs: Runs,
-        serving: Serving,
+        orders: WholeOrders,
         admission: Admission,
         plans: Mapping[str, Plan],
         worker: str,
         public_url: str,
     ) -> None:
         self._runs = runs
-        self._serving = serving
+        self._orders = orders
         self._admission = admission
         self._plans = plans
         self._worker = worker
@@ -80,7 +81,7 @@ class Runner:
 
     async def begin(self, caller: Caller, body: bytes, options: Options) -> Run:
         """Begin a run. Raises Refusal: 400, its input is wrong; 429, too many runs are going."""
-        asked = read_input(body, self._serving.wires)
+        asked = read_input(body, self._orders.wires)
         if len(self._tasks) >= RUNS_MAX:
             raise too_many(f"{RUNS_MAX} runs are going, which is all at once", 5)
         limits = [limit for limit in (asked.limit_nanos, options.limit_nanos) if limit is not None]
@@ -131,7 +132,7 @@ class Runner:
                     if time.monotonic() >= take_up_at:
                         take_up_at = time.monotonic() + TAKE_UP_SECONDS
                         for run in await self._runs.take_up_runs():
-                            self._start(run, read_input(run.input, self._serving.wires))
+                            self._start(run, read_input(run.input, self._orders.wires))
                     if time.monotonic() >= forget_at:
                         forget_at = time.monotonic() + FORGET_SECONDS
                         await self._runs.forget_runs(clock.now_us() - KEEP_DAYS * 86_400_000_000)
@@ -177,50 +178,42 @@ class Runner:
         if ended is None:
             return
         status, message = ended
-        await _Leaving(self._runs, run).say(message)
+        await _Output(self._runs, run).say(message)
         exit_code = {"SUCCEEDED": 0, "FAILED": 1}.get(status)
         await _durably(lambda: self._runs.change_run(run.id, status, message, clock.now_us(), exit_code))
 
     async def _serve(self, run: Run, asked: RunInput) -> tuple[RunStatus, str] | None:
         """Serve a run's orders: its last status and message; None where it is left for another process to go on
         with."""
-        leaving = _Leaving(self._runs, run)
+        output = _Output(self._runs, run)
         if not asked.orders:
-            return "SUCCEEDED", await explain(leaving, self.public_url)
-        going: _Going | None = None
-
-        async def who() -> Caller:
-            assert going is not None
-            return await self._caller(going)
-
-        async def begun(batch: Batch) -> None:
-            nonlocal going
-            going = self._going[run.id] = _Going(run, batch)
-            await self._heed()
-
-        batch_run = Work(self._serving, who, f"run-{run.id}", asked, run.limit_nanos)
-        totals = await batch_run.run(leaving, begun)
-        assert going is not None
+            return "SUCCEEDED", await explain(output, self.public_url)
+        caller = partial(self._caller, run)
+        batch = Batch(self._orders, caller, f"run-{run.id}", asked.concurrency, run.limit_nanos)
+        going = self._going[run.id] = _Going(run, batch)
+        await self._heed()
+        await serve_run(batch, asked, output)
+        totals = batch.totals
         if going.is_left:
             return None
-        await leaving.put(output(totals))
+        await output.put(totals_record(totals))
         message = in_words(totals)
         if totals.orders == len(asked.orders) or going.ended is None:
             return "SUCCEEDED", message
         status, why = going.ended
         return status, f"{why}: {message}"
 
-    async def _caller(self, going: "_Going") -> Caller:
+    async def _caller(self, run: Run) -> Caller:
         """The caller whose run it is, under its plan as it is now. Raises Refusal 401, and ends the run, where its key
         was revoked."""
-        found = await self._runs.key_of_id(going.run.key_id)
+        found = await self._runs.key_of_id(run.key_id)
         if found is None or found[1].revoked_us is not None or found[0].plan not in self._plans:
-            going.stop("FAILED", "The key that began this run was revoked")
+            self._going[run.id].stop("FAILED", "The key that began this run was revoked")
             raise Refusal(401, "authentication", "The key that began this run was revoked")
         return caller_of_key(*found, self._plans)
 
 
-class _Leaving:
+class _Output:
     """Where a run of this gateway leaves its log, items and records: in the books' database."""
 
     def __init__(self, runs: Runs, run: Run) -> None:
@@ -232,7 +225,7 @@ class _Leaving:
         with suppress(BooksUnavailable):
             await self._runs.add_line(self._run.id, clock.now_us(), text)
 
-    async def tell(self, message: str) -> None:
+    async def report(self, message: str) -> None:
         with suppress(BooksUnavailable):
             await self._runs.tell_run(self._run.id, message)
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from starlette.types import Message, Receive, Scope, Send
 
 from farebox.accounts import Accounts
-from farebox.batch.placing import Serving
+from farebox.batch.placing import WholeOrders
 from farebox.catalog import Catalog
 from farebox.core.callers import Caller
 from farebox.core.errors import unknown, wrong_type
@@ -38,8 +38,10 @@ class ActorTools(NamedTuple):
 class Agents:
     """What the tools need, and the MCP server, which starts with the first request."""
 
-    def __init__(self, serving: Serving, catalog: Catalog, accounts: Accounts, actor: ActorTools | None = None) -> None:
-        self.serving = serving
+    def __init__(
+        self, orders: WholeOrders, catalog: Catalog, accounts: Accounts, actor: ActorTools | None = None
+    ) -> None:
+        self.orders = orders
         self.catalog = catalog
         self.accounts = accounts
         self.actor = actor
@@ -48,7 +50,7 @@ class Agents:
 
     async def endpoint(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One JSON-RPC message by POST. There are no sessions, so nothing to listen to by GET or to DELETE."""
-        scope[CALLER] = await caller_of(self.serving.callers, scope)
+        scope[CALLER] = await caller_of(self.orders.callers, scope)
         scope["headers"] = _spelt_out(scope["headers"])
         await (await self._server())(scope, _plainly(receive), send)
 

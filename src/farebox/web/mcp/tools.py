@@ -290,7 +290,7 @@ class _Tools:
         return CallToolResult(content=[TextContent(text=text)], structured_content=structured)
 
     async def _place(self, context: Context, path: str, body: dict[str, object]) -> Placed:
-        order = asyncio.create_task(place(self._agents.serving, _caller(context), path, msgspec.json.encode(body)))
+        order = asyncio.create_task(place(self._agents.orders, _caller(context), path, msgspec.json.encode(body)))
         self._orders.add(order)
         order.add_done_callback(self._orders.discard)
         return await asyncio.shield(order)
