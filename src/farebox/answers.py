@@ -24,7 +24,7 @@ from farebox.ports import BooksUnavailable, Ledger, Reply, UpstreamBroke, Waitin
 EVENT_STREAM = "text/event-stream"
 
 ANSWER_CAP_HEADER = b"x-farebox-answer-cap"
-"""Tells the answer cap, in tokens, that an order got because its plan, its balance or a limit allows no more."""
+"""The answer cap in tokens, where the plan, the balance or a limit allows no longer an answer than that."""
 
 REPLAYED_HEADER = (b"idempotency-replayed", b"true")
 """On an answer that was kept, and is given again under the key of its order."""
@@ -33,10 +33,11 @@ NO_FARE = Fare(Decimal(0), 0, 0)
 
 
 class Streaming:
-    """What is done about a stream that is not simply read to its end.
+    """What is done with a stream whose caller hung up, and with one that has died.
 
-    One whose caller hung up is stopped, or read on without it (drained) while fewer than `drains_max` are, for at most
-    `drain_seconds`. One that sends nothing but comments (a whole answer: blank lines) for `no_event_seconds` is dead.
+    A caller's hang-up stops its stream; or the stream is drained, that is read on without its caller for at most
+    `drain_seconds`, while fewer than `drains_max` others are. A stream that sends nothing but comments (a whole answer:
+    blank lines) for `no_event_seconds` is dead.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Streaming:
         self.no_event_seconds = no_event_seconds
 
     def drain(self, stop: Callable[[str], None]) -> "_Drain | None":
-        """Let a stream be read on, to be stopped after a while; None where it is not to be."""
+        """Let a stream be read on, and call `stop` when its time is over; None where too many are drained already."""
         if self._drains >= self._drains_max:
             return None
         self._drains += 1
@@ -106,7 +107,7 @@ class Answer:
         self._meter = meter
         self._answer_cap = answer_cap
         self._early: list[bytes] = []
-        self._kept = _Kept() if is_kept else None
+        self._copy = _Copy() if is_kept else None
         self._cut_short: str | None = None
         self.settled: Settled | None = None
         self.status = reply.status
@@ -116,14 +117,14 @@ class Answer:
 
     @property
     def headers(self) -> HeaderList:
-        """The upstream's that may pass, and ours."""
+        """Those of the upstream's that the caller may see, and ours."""
         headers = list(self._reply.headers)
         if self._reply.generation_id is None:
-            headers += _named(self._meter.progress.generation_id)
+            headers += _generation_header(self._meter.progress.generation_id)
         return headers + cap_header(self._answer_cap)
 
     def hang_up(self) -> None:
-        """The caller has gone: `events` ends soon, or goes on to the stream's end for the sake of its cost."""
+        """The caller has gone: `stream` ends soon, or goes on to the stream's end for the sake of its cost."""
         if self._is_over or self._drain is not None:
             return
         self._drain = self._streaming.drain(self._stop)
@@ -131,7 +132,7 @@ class Answer:
             self._stop("the caller hung up before the answer's end")
 
     def close(self) -> None:
-        """Nobody reads it any more."""
+        """Let the upstream's connection go: nobody reads the answer any more."""
         self._is_over = True
         if self._drain is not None:
             self._drain.end()
@@ -160,13 +161,13 @@ class Answer:
         if failure is not None:
             self._cut_short = failure.message
             raise failure
-        if self._kept is not None:
-            self._kept.add(body)
-            self._kept.is_whole = True
+        if self._copy is not None:
+            self._copy.add(body)
+            self._copy.is_whole = True
         return body
 
     async def _body(self) -> bytes:
-        """All of the body; what comes before its JSON goes on meanwhile, where somebody waits for it."""
+        """The whole body. Blank lines that come before its JSON go on to a waiting caller as they come."""
         waiting = self._waiting
         if self.is_refusal or self._reply.is_complete:
             return await self._reply.read()
@@ -191,33 +192,33 @@ class Answer:
         return lines + body
 
     def kept(self, hold_id: str) -> KeptAnswer | None:
-        """The answer that was sent on, where it was to be kept, came to its end, and is not too long."""
-        if self._kept is None or (body := self._kept.body()) is None:
+        """The answer as it is kept for repetitions; None where it need not be, broke off, or is over KEPT_BYTES_MAX."""
+        if self._copy is None or (body := self._copy.body()) is None:
             return None
         return KeptAnswer(hold_id, self.content_type, body)
 
-    def events(self) -> AsyncIterator[bytes]:
-        """A stream as it comes, whole events; an in-band error is the last where the upstream breaks off."""
-        return self._events() if self._kept is None else self._keep(self._kept)
+    def stream(self) -> AsyncIterator[bytes]:
+        """A stream as it comes, in whole server-sent events. Where the upstream breaks off, the last is an error."""
+        return self._stream() if self._copy is None else self._stream_and_copy(self._copy)
 
-    async def _keep(self, kept: "_Kept") -> AsyncIterator[bytes]:
-        async for chunk in self._events():
-            kept.add(chunk)
+    async def _stream_and_copy(self, copy: "_Copy") -> AsyncIterator[bytes]:
+        async for chunk in self._stream():
+            copy.add(chunk)
             yield chunk
-        kept.is_whole = self._cut_short is None
+        copy.is_whole = self._cut_short is None
 
-    async def _events(self) -> AsyncIterator[bytes]:
+    async def _stream(self) -> AsyncIterator[bytes]:
         for chunk in self._early:
             yield chunk
         meter = self._meter
-        told, told_at = meter.told, monotonic()
+        seen, seen_at = meter.sse_events, monotonic()
         try:
             while data := await self._reply.chunk():
                 if chunk := meter.feed(data):
                     yield chunk
-                if meter.told != told:
-                    told, told_at = meter.told, monotonic()
-                elif monotonic() - told_at > self._streaming.no_event_seconds:
+                if meter.sse_events != seen:
+                    seen, seen_at = meter.sse_events, monotonic()
+                elif monotonic() - seen_at > self._streaming.no_event_seconds:
                     self._reply.close()
                     raise UpstreamBroke(f"nothing but comments came for {self._streaming.no_event_seconds:g} s")
         except (UpstreamBroke, Refusal) as error:
@@ -232,13 +233,13 @@ class Answer:
         self._is_over = True
 
     def break_off(self, why: str) -> bytes:
-        """Stop a stream before its end, whoever still reads it; gives its last event."""
+        """Stop a stream before its end. Returns what to send as its last: an error that says why."""
         self._stop(why)
         return self._meter.error_event(cost_unknown(f"{why[:1].upper()}{why[1:]}"))
 
     async def read_to_identity(self) -> None:
-        """Read a stream up to the first event that names its generation, where the upstream's head did not. Comments
-        before that go on, where somebody waits."""
+        """Read a stream up to the first server-sent event that names its generation: the upstream's head did not.
+        Comments before that go on to a waiting caller."""
         waiting = self._waiting
         if waiting is not None:
             waiting.head_came(lambda: self.headers)
@@ -246,12 +247,12 @@ class Answer:
             while not self._meter.progress.generation_id and (data := await self._reply.chunk()):
                 if not (chunk := self._meter.feed(data)):
                     continue
-                if waiting is not None and not self._meter.told:
+                if waiting is not None and not self._meter.sse_events:
                     waiting.pass_on(chunk)
                 else:
                     self._early.append(chunk)
         except UpstreamBroke:
-            return  # `events` meets the same break and tells the caller
+            return  # `stream` meets the same break and tells the caller
         finally:
             if waiting is not None and (comments := waiting.answer_came()):
                 self._early.insert(0, comments)
@@ -263,8 +264,8 @@ class Answer:
         return self._meter.verdict(self._cut_short or "the answer ended without saying what it cost")
 
 
-class _Kept:
-    """An answer's parts, as far as KEPT_BYTES_MAX."""
+class _Copy:
+    """A copy of an answer as it went on, for repetitions of its order; up to KEPT_BYTES_MAX."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -278,12 +279,12 @@ class _Kept:
             self._parts.clear()
 
     def body(self) -> bytes | None:
-        """None where it was cut short, or is too long."""
+        """None where the answer was cut short, or is too long."""
         return b"".join(self._parts) if self.is_whole and self._size <= KEPT_BYTES_MAX else None
 
 
 class RepeatedAnswer:
-    """An answer that was kept, given again: as `Answer` to its endpoint, and of no cost."""
+    """A kept answer, given again to a repetition of its order, which pays nothing. Endpoints use it as an `Answer`."""
 
     def __init__(self, hold: HoldRow, kept: KeptAnswer) -> None:
         self._hold = hold
@@ -296,7 +297,7 @@ class RepeatedAnswer:
 
     @property
     def headers(self) -> HeaderList:
-        return [*_named(self._hold.generation_id), REPLAYED_HEADER]
+        return [*_generation_header(self._hold.generation_id), REPLAYED_HEADER]
 
     def hang_up(self) -> None:
         """Nothing to stop."""
@@ -308,23 +309,23 @@ class RepeatedAnswer:
     async def read(self) -> bytes:
         return self._body
 
-    async def events(self) -> AsyncIterator[bytes]:
+    async def stream(self) -> AsyncIterator[bytes]:
         yield self._body
 
 
 def cap_header(answer_cap: int | None) -> HeaderList:
-    """The header that tells an answer cap, where it was lowered."""
+    """The header that names an answer cap, where it was lowered."""
     return [] if answer_cap is None else [(ANSWER_CAP_HEADER, b"%d" % answer_cap)]
 
 
-def _named(generation_id: str | None) -> HeaderList:
-    """The header that names a generation; none for an id that would break it."""
+def _generation_header(generation_id: str | None) -> HeaderList:
+    """The header that names a generation; none for an id that is no header's value."""
     if not generation_id or not generation_id.isascii() or not generation_id.isprintable():
         return []
     return [(b"x-generation-id", generation_id.encode())]
 
 
-class _Told(Struct):
+class _ErrorBody(Struct):
     error: dict[str, object]
 
 
@@ -333,7 +334,7 @@ def upstream_refusal(answer: Answer | RepeatedAnswer, body: bytes | None) -> Ref
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers}
     error: dict[str, object] = {}
     if body is not None:
-        error = msgspec.json.decode(body, type=_Told).error
+        error = msgspec.json.decode(body, type=_ErrorBody).error
     message = str(error.get("message") or f"The upstream refused with status {answer.status}")
     metadata = error.get("metadata")
     return Refusal(

@@ -1,4 +1,4 @@
-"""Settlements that the books could not take at their time: kept here and on disk, and booked as soon as they can be."""
+"""Settlements that the books could not take when they were due: kept here and on disk, booked as soon as possible."""
 
 import asyncio
 import logging
@@ -13,15 +13,15 @@ from farebox.ports import BooksUnavailable, Ledger, Spool
 log = logging.getLogger("farebox")
 
 LATE_SECONDS = 1.0
-"""How often it is tried."""
+"""How long to wait between two tries."""
 
 DOUBT_SECONDS = 60.0
-"""How long a hold may still come about whose transaction got no answer: the database rolls one back that says nothing
-for 48 s."""
+"""How long a hold may still appear in the books after its transaction got no answer: the database rolls a silent
+transaction back after 48 s."""
 
 
 class LateSettlements:
-    """What is to be settled late, in the order in which it came."""
+    """The queue of late settlements, in the order in which they came."""
 
     def __init__(self, ledger: Ledger, spool: Spool | None = None, doubt_seconds: float = DOUBT_SECONDS) -> None:
         self._ledger = ledger
@@ -32,7 +32,7 @@ class LateSettlements:
         self._strange: set[str] = set()
 
     async def add(self, settle: Settle) -> None:
-        """One more; on disk when this returns."""
+        """Queue a settlement. It is on disk when this returns, where there is a spool."""
         self._waiting.append(settle)
         if self._spool is not None:
             await self._spool.add(settle)
@@ -42,8 +42,8 @@ class LateSettlements:
         return len(self._waiting)
 
     async def run(self) -> None:
-        """Settle, once the books are back, what waits here and what processes left that died meanwhile. Runs until
-        cancelled. To settle a second time is harmless."""
+        """Settle what waits here, and what processes that died have left, as soon as the books take it. Runs until
+        cancelled. To settle a hold twice is harmless."""
         while True:
             with suppress(BooksUnavailable):
                 await self._take_over()
@@ -59,7 +59,7 @@ class LateSettlements:
 
     async def _settle(self, settle: Settle) -> None:
         outcome = await self._ledger.carry_out(settle)
-        # A hold that is given back since nobody knew whether it was placed may be placed yet: another look, later.
+        # Where nobody knew whether the hold was placed, it may still appear: try once more when it no longer can.
         if isinstance(outcome, NoSuchRow) and settle.verdict == Nothing():
             self._doubtful.append((monotonic() + self._doubt_seconds, settle))
 
@@ -70,7 +70,7 @@ class LateSettlements:
             if name in self._strange:
                 continue
             outcomes = [await self._ledger.carry_out(settle) for settle in settles]
-            # To void a hold that never came about is nothing; what cost something has its hold in the books it is of.
+            # A void may name a hold that never was. Any other settlement has its hold in the books it belongs to.
             if any(
                 isinstance(outcome, NoSuchRow) and settle.verdict != Nothing()
                 for settle, outcome in zip(settles, outcomes, strict=True)

@@ -149,7 +149,7 @@ def play(
             async with exchange.open(given) as answer:
                 result.answer = answer
                 if answer.is_stream:
-                    async for chunk in answer.events():
+                    async for chunk in answer.stream():
                         result.sent.append(chunk)
                         if during:
                             await during(answer, chunk, store)

@@ -53,7 +53,7 @@ async def _hang_up_after(path: str, bytes_sent: int) -> tuple[str, Decimal | Non
     got = b""
     async with exchange.open(Request(path, FORMATS[path], RequestHead((key,)), body)) as answer:
         asyncio.get_running_loop().call_soon(asyncio.get_running_loop().call_soon, answer.hang_up)
-        async for chunk in answer.events():
+        async for chunk in answer.stream():
             got += chunk
     (hold,) = await store.holds(("pending", "open", "posted", "voided"))
     posts = [transfer for transfer in await store.transfers(account.id) if transfer.kind == "post"]

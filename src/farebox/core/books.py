@@ -1,5 +1,5 @@
-"""What stands in the books: rows, the commands that change them, and what comes of a command. `core.ledger` has the
-rules."""
+"""What stands in the books: rows, the commands that change them, and the outcomes of commands. The rules are in
+`core.ledger`."""
 
 from decimal import Decimal
 from typing import Literal
@@ -36,8 +36,8 @@ class Fare(Struct, frozen=True):
 
 
 class Transfer(Struct, frozen=True):
-    """One movement. `hold_id` on what places or ends a hold; cost, events and price on what charges a fare; `note` is
-    an operator's, and on every adjustment."""
+    """One movement of money. `hold_id` stands on transfers that place or end a hold; cost, events and the price of an
+    event on those that charge a fare; `note` is an operator's reason, and stands on every adjustment."""
 
     id: str
     kind: TransferKind
@@ -139,16 +139,16 @@ class HoldRow(Struct, frozen=True):
 
 
 class Outside(Struct, frozen=True):
-    """That an outside biller charges the caller: under the id of the caller's request, or, where that is empty, with
-    the run that serves it; and how many of its events stand for one of ours."""
+    """An outside biller charges the caller: with the request whose id `charge_to` is, or, where that is empty, with the
+    run that serves it. `times` of its events stand for one of ours."""
 
     charge_to: str = ""
     times: int = 1
 
 
 class ChargedFare(Struct, frozen=True):
-    """A fare that the outside biller is to be told: so many of its events. `charge_id` is the charge it became part
-    of."""
+    """A fare that the outside biller is to be told: `count` of its events. `charge_id` names the charge that the fare
+    became part of."""
 
     transfer_id: str
     charge_to: str
@@ -157,8 +157,8 @@ class ChargedFare(Struct, frozen=True):
 
 
 class Repeatable(Struct, frozen=True):
-    """What makes an order recognizable when it is sent again: digests of the caller's idempotency key, and of what was
-    asked under it."""
+    """By what an order is recognized when it is sent again: digests of the caller's idempotency key, and of the path
+    and body that were sent under it."""
 
     key_digest: bytes
     order_digest: bytes
@@ -197,11 +197,11 @@ class TopUp(Struct, frozen=True):
 
 
 class PlaceHold(Struct, frozen=True, kw_only=True):
-    """Set money aside: `wanted_nanos` if the account has them and limits leave them, what there is down to
-    `least_nanos` otherwise; and the same for the tokens that the order may become, where they are limited.
+    """Set money aside: `wanted_nanos` if the account has that much and its limits allow it, otherwise as much as there
+    is, if that is at least `least_nanos`. The same for the tokens that the order may become, where they are limited.
 
-    Nothing is set aside where `repeatable` names an order that was placed before. Rates are those of orders: what
-    `is_order` denies is bound by money alone.
+    Nothing is set aside where `repeatable` names an order that was placed before. Limits on orders and tokens a minute
+    hold for orders only: without `is_order`, money alone is looked at.
     """
 
     id: str
@@ -269,22 +269,22 @@ class OtherTopUp(Struct, frozen=True):
 
 
 class Held(Struct, frozen=True):
-    """The money is set aside. `tokens` is what the order may become, where tokens are limited."""
+    """The money is set aside. `tokens` is how many the order may become, where tokens are limited."""
 
     amount_nanos: int
     tokens: int | None = None
 
 
 class Repeated(Struct, frozen=True):
-    """The caller's idempotency key stands for an order already: how that one stands, and whether this is the same."""
+    """The caller's idempotency key stands for an earlier order: its hold, and whether this order is the same."""
 
     hold: HoldRow
     is_same: bool
 
 
 class NotCovered(Struct, frozen=True):
-    """The account cannot cover the least that was asked, or a limit does not leave it (`owner`'s, for a period);
-    nothing was set aside."""
+    """Nothing was set aside: the account cannot cover the least that was asked, or `owner`'s limit for a `period` does
+    not allow it."""
 
     available_nanos: int
     owner: str | None = None
@@ -313,7 +313,7 @@ def settlement_id(hold_id: str) -> str:
 
 
 def charged_fare(hold: HoldRow, events: int) -> ChargedFare | None:
-    """What an outside biller is told of a fare of so many events."""
+    """What an outside biller is to be told of a fare of so many events; None where nobody is, or the fare is zero."""
     if hold.charge_to is None or hold.charge_times is None or not events:
         return None
     return ChargedFare(settlement_id(hold.id), hold.charge_to, events * hold.charge_times)

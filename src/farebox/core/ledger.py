@@ -189,7 +189,7 @@ class Page:
         return Held(amount, tokens)
 
     def _find_use(self, command: PlaceHold, repeatable: Repeatable) -> Repeated | None:
-        """The order that the key stands for. One that the upstream did not take up has left its key free again."""
+        """The order that the key stands for. A voided one was not taken up by the upstream: its key is free again."""
         use = self._uses.get((command.account_id, repeatable.key_digest))
         if use is None or use.created_us <= command.created_us - KEY_LIFE_US:
             return None
@@ -296,7 +296,8 @@ class Page:
 
 
 def _freed(allowance: Allowance, hold: HoldRow, tokens: int | None) -> Allowance:
-    """With the hold ended, and its tokens as many as there were; None where that is not known: then they stay."""
+    """The allowance after the hold has ended. `tokens` is how many the order became; where that is not known (None),
+    those that were reserved stay counted."""
     freed = allowance.ended(hold.amount_nanos, was_served=hold.state == "pending")
     if tokens is None or hold.reserved_tokens is None:
         return freed
@@ -304,7 +305,7 @@ def _freed(allowance: Allowance, hold: HoldRow, tokens: int | None) -> Allowance
 
 
 def _tokens(command: Settle) -> int | None:
-    """What the order became, both ways."""
+    """The tokens of prompt and answer together; None where neither is known."""
     if command.prompt_tokens is None and command.answer_tokens is None:
         return None
     return (command.prompt_tokens or 0) + (command.answer_tokens or 0)

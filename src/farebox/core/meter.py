@@ -1,6 +1,6 @@
 """The meter: a stream's bytes pass through it, and it reads what they say about the cost.
 
-It changes nothing but events that strict SDKs choke on, keeps nothing back but an event whose end has not come, and
+It changes no server-sent event but those that strict SDKs choke on, keeps none back but one whose end has not come, and
 does no I/O.
 """
 
@@ -13,15 +13,24 @@ from farebox.core.usage import Cost, Unknown, Verdict
 class Meter:
     """Reads one exchange, streamed or whole. The last cost seen is the one that counts."""
 
-    __slots__ = ("_cost", "_splitter", "_wire", "answer_tokens", "progress", "prompt_tokens", "served_model", "told")
+    __slots__ = (
+        "_cost",
+        "_splitter",
+        "_wire",
+        "answer_tokens",
+        "progress",
+        "prompt_tokens",
+        "served_model",
+        "sse_events",
+    )
 
     def __init__(self, wire: Format, progress: Progress) -> None:
         self._wire = wire
         self._splitter = EventSplitter()
         self._cost: Cost | Unknown | None = None
         self.progress = progress
-        self.told = 0
-        """Events so far that are more than a comment."""
+        self.sse_events = 0
+        """Server-sent events so far, comments not counted."""
         self.served_model: str | None = None
         self.prompt_tokens: int | None = None
         self.answer_tokens: int | None = None
@@ -32,10 +41,10 @@ class Meter:
             self.progress.generation_id = generation_id
 
     def feed(self, chunk: bytes) -> bytes:
-        """What may go on now: every event that `chunk` completes.
+        """The bytes to send on now: every server-sent event that `chunk` completes.
 
         Raises:
-            Refusal: an event without end.
+            Refusal: one has grown too long and does not end.
         """
         events = self._splitter.feed(chunk)
         if len(events) == 1:
@@ -43,28 +52,28 @@ class Meter:
         return b"".join([self._pass(event) for event in events])
 
     def finish(self) -> bytes:
-        """What may go on after the upstream's last byte: an event whose empty line is missing, with it, and what the
-        stream lacks."""
+        """The bytes to send on after the upstream's last: a server-sent event whose closing empty line is missing,
+        with that line; and whatever the format's readers need to see at a stream's end and did not."""
         rest = self._splitter.rest()
         return (self._pass(ended(rest)) if rest.strip() else rest) + self._wire.end_event(self.progress)
 
     def read_answer(self, body: bytes) -> tuple[bytes, Refusal | None]:
-        """A whole answer, and why it is none where it is none."""
+        """The body to send on, and the Refusal if it is no valid answer."""
         seen = self._wire.see_answer(body)
         self._note(seen)
         return (body if seen.repaired is None else seen.repaired), seen.failure
 
     def verdict(self, otherwise: str) -> Verdict:
-        """What the exchange cost, once the upstream has accepted it; `otherwise` says why that is not known."""
+        """What an accepted order cost: what its answer reports, or Unknown with the reason that `otherwise` gives."""
         return self._cost or Unknown(otherwise)
 
     def error_event(self, refusal: Refusal) -> bytes:
-        """An event that tells a stream's reader that it broke off."""
+        """A server-sent event that says to a stream's reader that the stream broke off."""
         return self._wire.error_event(refusal, self.progress)
 
     def _pass(self, event: bytes) -> bytes:
         if not event.startswith(b":"):
-            self.told += 1
+            self.sse_events += 1
         seen = self._wire.see_event(event, self.progress)
         if seen is PASS:
             return event

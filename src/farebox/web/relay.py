@@ -98,7 +98,7 @@ async def _send_stream(answer: Answer | RepeatedAnswer, receive: Receive, send: 
     is_kept_from_silence = waiting.is_kept_from_silence
     try:
         await waiting.begin_stream(answer.headers)
-        async for chunk in answer.events():
+        async for chunk in answer.stream():
             # As `send_body`, one step shorter: an answer has hundreds of these.
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
             if is_kept_from_silence:
