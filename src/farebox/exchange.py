@@ -70,7 +70,7 @@ class Request(Struct, frozen=True):
 
 
 class _HeldOrder(Struct, frozen=True):
-    """An order whose money is set aside, capped to that where it was less than it can cost."""
+    """An order whose money is set aside; its answer is capped where that is less than the order could cost."""
 
     hold_id: str
     order: Order
@@ -78,8 +78,8 @@ class _HeldOrder(Struct, frozen=True):
 
 
 class _Unanswered(Struct, frozen=True):
-    """An order that the upstream did not answer: what that cost, what its caller is told, and which generation it
-    became, where that is known."""
+    """An order that the upstream did not answer: what it cost, how its caller is refused, and the generation's id where
+    that is known."""
 
     verdict: Verdict
     refusal: Refusal
@@ -94,7 +94,7 @@ class Prices(Protocol):
 
 
 class Charges(Protocol):
-    """Fares told to an outside biller, from an outbox."""
+    """Tells fares to an outside biller, from an outbox."""
 
     async def until_charged(self, transfer_id: str) -> None:
         """Wait, for a bounded time, until a fare that is charged by its request has been charged."""

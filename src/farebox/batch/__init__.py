@@ -1,1 +1,1 @@
-"""Orders from a file: read, placed one by one, and what a run of them leaves."""
+"""Batches: orders from a file or a run's input, placed a few at a time, and the results of each."""

@@ -1,4 +1,4 @@
-"""A batch: many orders at once, in any of the formats. What each entry asks, and what is told of it in the end."""
+"""A batch: many orders at once, in any of the formats. How an entry is read, and how its result is written."""
 
 import json
 import re
@@ -119,7 +119,7 @@ _decode_member = json.JSONDecoder().raw_decode
 
 
 def _unread(number: int, entry: bytes, error: Exception) -> BatchOrder:
-    """A refused entry under the names that stand before whatever is wrong with it, or are the wrong ones themselves."""
+    """An entry that cannot be read, under what of its `custom_id` and `url` can be read all the same."""
     text = entry.decode(errors="replace")
     found: dict[str, str] = {}
     at = 0
@@ -151,7 +151,7 @@ def _paths(wires: Formats) -> str:
 
 
 def _as_it_came(entry: bytes, body: bytes) -> bytes:
-    """An entry's order, which may have been read in a legible copy."""
+    """The order's own bytes in the entry: `body` may be of the legible copy that was read in their place."""
     if body in entry:
         return body
     members = decode_fields(entry)
@@ -159,8 +159,8 @@ def _as_it_came(entry: bytes, body: bytes) -> bytes:
 
 
 def _on_one_line(answer: bytes) -> bytes:
-    """An answer as it came, unless it is laid out over several lines; numbers keep their digits either way. What not
-    every reader of the results would take has its stand-in: it would cost them other answers, too."""
+    """An answer on one line, numbers digit by digit as they came. What some readers of JSON refuse is replaced by a
+    stand-in: one such line would cost them the whole file."""
     text = answer.strip()
     plain = plainly(text, with_halves=True)
     if b"\n" not in plain and b"\r" not in plain:

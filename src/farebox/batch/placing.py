@@ -25,7 +25,7 @@ from farebox.ports import Books, BooksUnavailable, Callers
 CONCURRENCY_MAX = 64
 
 TRIES_MAX = 6
-"""How often an order is sent that nobody took up: some two minutes in all."""
+"""How often an order is tried that the upstream did not take up: some two minutes in all."""
 
 BOOKS_RETRY_SECONDS = 5
 
@@ -33,15 +33,15 @@ RETRY_FIRST_SECONDS = 1.0
 RETRY_LONGEST_SECONDS = 60.0
 
 REPEATED = frozenset({408, 429, 500, 502, 503, 504, 529})
-"""Refusals of orders that were not taken up and cost nothing, and may be served a little later; with `Retry-After` 409,
-too: the order is still being answered."""
+"""Statuses of orders that were not taken up, cost nothing and may be served a little later. 409 counts among them where
+it has a `Retry-After`: the order is still being answered."""
 
 _MAY_HAVE_COST = frozenset({BROKEN_STATUS, 410})
 
 
 @dataclass(slots=True)
 class Totals:
-    """How far a batch is."""
+    """What the orders of a batch have come to so far."""
 
     orders: int = 0
     served: int = 0
@@ -51,7 +51,7 @@ class Totals:
     cost: Decimal = field(default_factory=Decimal)
 
     def add(self, status: int, cost_usd: str | None, events: int | None, fare_nanos: int) -> None:
-        """One order more."""
+        """Count one more order."""
         self.orders += 1
         self.served += status == 200
         self.failed += status != 200
@@ -221,7 +221,8 @@ class Batch:
         return result, 0 if placed.fare is None else placed.fare.nanos
 
     async def _set_aside(self, order: BatchOrder) -> int:
-        """What the order can cost, within the batch's own limit. Waits where orders on their way may leave enough."""
+        """Set aside what the order can cost, in nano-dollars, within the batch's limit. Where too little is left, wait
+        for orders on their way to end. Raises Refusal 402."""
         if self._limit_nanos is None:
             return 0
         caller = await self._who()
@@ -243,7 +244,7 @@ class Batch:
         return most
 
     async def _release(self, held_nanos: int, spent_nanos: int) -> None:
-        """End what was set aside for an order; what it cost counts against the limit from here on."""
+        """Give back what was set aside for an order; `spent_nanos` counts against the limit from here on."""
         async with self._has_settled:
             self._held_nanos -= held_nanos
             self._spent_nanos += spent_nanos
@@ -271,7 +272,7 @@ class Batch:
 
 
 def _wait_seconds(refusal: Refusal, tries: int) -> float | None:
-    """None where trying again mends nothing, or may cost twice."""
+    """How long to wait before the next try; None where another try would not help, or may cost twice."""
     given = refusal.headers.get("retry-after", "")
     after = float(given) if given.isdigit() else None
     if refusal.status not in REPEATED and (refusal.status != 409 or after is None):

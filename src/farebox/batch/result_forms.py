@@ -1,7 +1,7 @@
 """A batch's results in the output forms of others, for programs that read those.
 
 Sources: OpenAI's description of a batch's output (`BatchRequestOutput`) and Anthropic's
-(`MessageBatchIndividualResponse`). What Farebox knows beside stands in members of its own, which their readers ignore.
+(`MessageBatchIndividualResponse`). What else Farebox knows stands in members of its own, which their readers ignore.
 """
 
 from enum import StrEnum
@@ -40,7 +40,7 @@ class _Errored(Struct, tag="errored"):
 
 
 class _Own(Struct, kw_only=True):
-    """Farebox's own members: a batch that is begun again goes on by them."""
+    """Farebox's own members. A batch that is begun again reads from them which orders are done."""
 
     number: int
     status: int
@@ -64,7 +64,7 @@ class _Anthropic(_Own, kw_only=True):
 
 
 def fitted(order: BatchOrder, form: ResultForm) -> BatchOrder:
-    """The order; refused where its answer could not be told in the form."""
+    """The order; refused where the form has no place for its answer."""
     if form is ResultForm.ANTHROPIC and order.refusal is None and order.path != MESSAGES_PATH:
         why = f"results: Anthropic's form holds messages alone, and this order is for {order.url}"
         return replace(order, refusal=invalid(f"{why}; give `params`, or the url /v1{MESSAGES_PATH}"))
@@ -72,7 +72,7 @@ def fitted(order: BatchOrder, form: ResultForm) -> BatchOrder:
 
 
 def written(result: BatchResult, form: ResultForm) -> bytes:
-    """A result as a line of JSON. These forms demand an id of each: one that has none is called by its number."""
+    """A result as a line of JSON. The other forms need an id; an order without one is called `order-NUMBER`."""
     if form is ResultForm.FAREBOX:
         return msgspec.json.encode(result)
     custom_id = f"order-{result.number}" if result.custom_id is None else result.custom_id

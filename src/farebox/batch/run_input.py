@@ -16,8 +16,8 @@ CONCURRENCY_MAX = 64
 
 
 class RunInput(Struct, frozen=True):
-    """What a run is to do. No `orders`: it says how to use the server, and that is all. `results` is how items are
-    written."""
+    """What a run is to do. Without `orders` it only leaves a note on how to use the server. `results` is the form of
+    its items."""
 
     orders: tuple[BatchOrder, ...] = ()
     concurrency: int = CONCURRENCY
@@ -26,7 +26,7 @@ class RunInput(Struct, frozen=True):
 
 
 class _Input(Struct, rename="camel"):
-    """Members that are not known are let pass, as the platform does."""
+    """Unknown members are ignored, as on the platform."""
 
     requests: Raw | UnsetType = UNSET
     concurrency: Number | None = None

@@ -26,7 +26,7 @@ class RunOutput(Protocol):
         """Show how far the run is, where its status stands."""
 
     async def outcomes(self) -> list[ItemOutcome]:
-        """The orders that have their items already."""
+        """What became of the orders that have their items already."""
 
     async def begin(self, number: int) -> None:
         """An order is about to be placed."""
@@ -60,7 +60,7 @@ async def _serve_item(batch: Batch, run_input: RunInput, output: RunOutput, done
 
 
 async def explain(output: RunOutput, public_url: str) -> str:
-    """What a run without orders leaves: how to use the server. Gives its last message."""
+    """Leave a note on how to use the server, which is all that a run without orders does. Returns its last message."""
     base = f"{public_url}/api/v1"
     body = '{"model": "openrouter/auto", "messages": [{"role": "user", "content": "Hello"}]}'
     example = (

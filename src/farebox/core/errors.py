@@ -58,8 +58,8 @@ def too_slow(message: str) -> Refusal:
 
 
 def _retry_after(wait_seconds: float) -> str:
-    """`Retry-After`, in whole seconds. Who waits up to a minute longer is told the longest wait that clients heed, and
-    once more when that is over; a wait that is longer still is told as it is: no few tries would outlast it."""
+    """`Retry-After`, in whole seconds. A wait of one to two minutes is told as one minute, the longest that clients
+    heed; they are told the rest when they come back. A longer one is told as it is: no few tries would outlast it."""
     if RETRY_SECONDS_READ < wait_seconds < 2 * RETRY_SECONDS_READ:
         return str(RETRY_SECONDS_READ)
     return str(max(1, math.ceil(wait_seconds)))
@@ -138,7 +138,7 @@ def broken(message: str, **metadata: object) -> Refusal:
 
 
 def cost_unknown(message: str) -> Refusal:
-    """The same, and says so behind `message`, a sentence without its full stop."""
+    """As `broken`, and says that the cost is not known. `message` is a sentence without its full stop."""
     return broken(
         f"{message}. What it cost is not known yet: its hold stays open until that is settled, and nothing is charged"
         " before"

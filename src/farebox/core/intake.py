@@ -14,8 +14,8 @@ from farebox.core.pricing import Ceiling
 
 
 class Order(Struct, frozen=True):
-    """A validated request. `body` is what the upstream gets: the caller's own bytes unless a cap had to be set, which
-    `answer_cap` then is."""
+    """A validated request. `body` is what the upstream gets: the caller's own bytes, unless `answer_cap` had to be set
+    in them."""
 
     asked: Asked
     body: bytes
@@ -69,8 +69,8 @@ def capped(order: Order, wire: Format, answer_tokens: int) -> Order:
 
 
 def cap_within(held: Held, place: PlaceHold, most: Ceiling, plan: Plan) -> int | None:
-    """What the answer must be capped to, so that it costs no more than was set aside, and becomes no more tokens than
-    its minute has left; None where it need not be."""
+    """The answer cap under which the order costs no more than was set aside, and takes no more tokens than this minute
+    has left; None where it needs no cap for that."""
     caps = [
         *([most.tokens_covered(plan, held.amount_nanos)] if held.amount_nanos < place.wanted_nanos else []),
         *([most.tokens_within(held.tokens)] if held.tokens is not None and held.tokens < place.wanted_tokens else []),

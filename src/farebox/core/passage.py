@@ -8,9 +8,9 @@ from farebox.core.headers import RequestHead
 
 
 class Passage(Struct):
-    """One request for an order on its way: what became of it, and when (nanoseconds since 1970, 0 where it did not come
-    so far). `held_ns`: the money is set aside; `head_ns`: the upstream's head is there; `given_ns`: it goes on to the
-    caller; `read_ns`: the answer has ended; `ended_ns`: all is over."""
+    """One request for an order: what became of it, and when (nanoseconds since 1970; 0 where it did not get so far).
+    `held_ns`: the money was set aside; `head_ns`: the upstream's head came; `given_ns`: the answer began to go to the
+    caller; `read_ns`: the answer ended; `ended_ns`: all was over."""
 
     path: str
     head: RequestHead
