@@ -1,4 +1,5 @@
-"""The simulator as an ASGI app. It sends nothing that OpenRouter would not, and refuses what OpenRouter refuses."""
+"""The simulator as an ASGI app. Without faults it sends nothing that OpenRouter would not, and it refuses what
+OpenRouter refuses."""
 
 import asyncio
 import itertools
@@ -18,12 +19,12 @@ from farebox.simulator.faults import BadFaults, Faults
 from farebox.simulator.generations import Generations
 
 TRANSPORT = "farebox.transport"
-"""Where the server keeps the connection's transport in the scope, for faults that break it."""
+"""Where the server puts the connection's transport into the scope, for faults that break the connection."""
 
 BASE_PATH = "/api/v1"
 
 BOOKS_PATH = "/books"
-"""What was charged for every generation: a page of the simulator's own, to compare another's books with."""
+"""What was charged for every generation: a page that OpenRouter does not have, to compare a gateway's books with."""
 
 STALL_SECONDS = 3600
 KEEP_ALIVE_SECONDS = 0.1
@@ -129,8 +130,8 @@ class Simulator:
         sent_tokens: int | None = None
         try:
             if streamed:
-                told = wire.events(said, generation_id, asked)
-                sent_tokens = await _send_stream(receive, send, head, told, wire.COMMENT, asked)
+                stream = wire.events(said, generation_id, asked)
+                sent_tokens = await _send_stream(receive, send, head, stream, wire.COMMENT, asked)
             else:
                 pause = (asked.first_token_ms + asked.token_ms * said.answer_tokens) / 1000
                 before = b": OPENROUTER PROCESSING\n" * asked.comments + b"\n" * asked.blank_lines
@@ -161,7 +162,7 @@ def _read(wire: ModuleType, body: bytes) -> talk.Talk | embeddings.Request:
 
 
 def _models(request: talk.Talk | embeddings.Request) -> list[str]:
-    """Those asked, in order; one that is not known is passed over for its fallbacks."""
+    """The models asked for, in order, without unknown ones; all of them where every one is unknown."""
     wanted = [request.model] if isinstance(request, embeddings.Request) else list(request.models)
     if not wanted:
         raise invalid("No models provided")
@@ -228,14 +229,15 @@ async def _send_slow_whole(
 
 
 async def _send_stream(
-    receive: Receive, send: Send, head: Headers, told: list[bytes], comment: bytes, asked: Faults
+    receive: Receive, send: Send, head: Headers, stream: list[bytes], comment: bytes, asked: Faults
 ) -> int | None:
-    """Send a stream's events; give how many were sent where the other side hung up before their end."""
+    """Send a stream; how many of its server-sent events were sent if the other side hung up before the end, else
+    None."""
     head = [*head, (b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
     await send({"type": "http.response.start", "status": 200, "headers": head})
     gone = asyncio.create_task(_until_gone(receive))
     progress = _Sent()
-    sending = asyncio.create_task(_send_events(send, _parts(told, comment, asked, progress), asked))
+    sending = asyncio.create_task(_send_events(send, _parts(stream, comment, asked, progress), asked))
     try:
         await asyncio.wait({gone, sending}, return_when=asyncio.FIRST_COMPLETED)
         if not sending.done():
@@ -249,7 +251,7 @@ async def _send_stream(
 
 
 class _Sent:
-    """How much of a stream is out."""
+    """How many server-sent events of a stream were sent."""
 
     events = 0
 
@@ -267,8 +269,8 @@ async def _send_events(send: Send, parts: AsyncIterator[bytes], asked: Faults) -
             await _send_part(send, part[start : start + piece])
 
 
-async def _parts(told: list[bytes], comment: bytes, asked: Faults, progress: _Sent) -> AsyncIterator[bytes]:
-    """The stream's text, event by event, each when it is due."""
+async def _parts(stream: list[bytes], comment: bytes, asked: Faults, progress: _Sent) -> AsyncIterator[bytes]:
+    """The stream's bytes, one server-sent event after the other, each when it is due."""
     end = b"\r\n" if asked.crlf else b"\r" if asked.cr else b"\n"
     comment += 2 * end
     yield comment * asked.comments
@@ -280,7 +282,7 @@ async def _parts(told: list[bytes], comment: bytes, asked: Faults, progress: _Se
         "wrapped-comment": b"data: " + comment,
     }
     yield extra.get(asked.defect or "", b"")
-    for number, each in enumerate(told):
+    for number, each in enumerate(stream):
         if number == asked.stall_at_event:
             await asyncio.sleep(STALL_SECONDS)
         while number == asked.endless_at_event:
@@ -290,13 +292,13 @@ async def _parts(told: list[bytes], comment: bytes, asked: Faults, progress: _Se
             raise _Broken
         if asked.token_ms and number:
             await asyncio.sleep(asked.token_ms / 1000)
-        is_last = number == len(told) - 1
+        is_last = number == len(stream) - 1
         yield each.replace(b"\n", end) + (b"" if is_last and asked.no_final_blank else 2 * end)
         progress.events += 1
 
 
 async def _keep_alives(seconds: float) -> AsyncIterator[None]:
-    """Wait; gives each moment at which a caller is to be kept from giving up."""
+    """Wait for so long, and yield whenever something is to be sent that keeps a caller from giving up."""
     waited = 0.0
     while waited < seconds:
         yield

@@ -54,7 +54,7 @@ class _Reasoning(Struct):
 
 
 class _Request(Struct):
-    """What the simulator reads; it takes the rest as OpenRouter does, without a word."""
+    """What the simulator reads of an order; it accepts any other member, as OpenRouter does."""
 
     messages: list[_Message] | None = None
     prompt: str | None = None
@@ -73,7 +73,7 @@ _decode = msgspec.json.Decoder(_Request).decode
 
 
 def read(body: bytes) -> Talk:
-    """Raises Refusal."""
+    """What an order asks for. Raises Refusal, and what msgspec raises for other JSON."""
     request = _decode(body)
     if request.messages is None and request.prompt is None:
         raise invalid('Input required: specify "prompt" or "messages"')
@@ -103,6 +103,7 @@ def _turn(message: _Message) -> Turn:
 
 
 def refused(refusal: Refusal) -> bytes:
+    """The body of a refusal."""
     return refusal_body(refusal)
 
 
@@ -158,7 +159,7 @@ def whole(said: Said, generation_id: str, faults: Faults) -> bytes:
 
 
 def events(said: Said, generation_id: str, faults: Faults) -> list[bytes]:
-    """Each event of a streamed answer without its end, `[DONE]` the last."""
+    """Each server-sent event of a streamed answer, without the empty line at its end; `[DONE]` is the last."""
     shape = faults.usage or said.model.usage_shape
     deltas = _deltas(said, generation_id)
     chunks = [_chunk(said, generation_id, delta) for delta in deltas]
@@ -176,9 +177,9 @@ def events(said: Said, generation_id: str, faults: Faults) -> list[bytes]:
         case _:
             assert shape == "missing", shape
     _spoil(chunks, faults.defect)
-    told = [data(chunk) for chunk in chunks]
-    _break(told, chunks, faults)
-    return told if faults.no_done or b'"error"' in told[-1] else [*told, b"data: [DONE]"]
+    stream = [data(chunk) for chunk in chunks]
+    _break(stream, chunks, faults)
+    return stream if faults.no_done or b'"error"' in stream[-1] else [*stream, b"data: [DONE]"]
 
 
 def _deltas(said: Said, generation_id: str) -> list[dict[str, object]]:
@@ -236,15 +237,15 @@ def _spoil(chunks: list[dict[str, Any]], defect: str | None) -> None:
             return
 
 
-def _break(told: list[bytes], chunks: list[dict[str, Any]], faults: Faults) -> None:
+def _break(stream: list[bytes], chunks: list[dict[str, Any]], faults: Faults) -> None:
     """End the stream in an error where one was asked for."""
     error = {"code": 502, "message": "Simulated provider failure", "metadata": {"error_type": "provider_unavailable"}}
     if faults.error_at_event is not None:
-        del told[faults.error_at_event :]
+        del stream[faults.error_at_event :]
         chunk = {key: value for key, value in chunks[0].items() if key != "usage"}
         choice = {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": "error"}
-        told.append(data({**chunk, "error": error, "choices": [choice]}))
+        stream.append(data({**chunk, "error": error, "choices": [choice]}))
     elif faults.bare_error_at_event is not None:
-        del told[faults.bare_error_at_event :]
+        del stream[faults.bare_error_at_event :]
         bare = {"error": {"code": 402, "message": "Simulated: out of credits", "metadata": {}}, "user_id": "user_sim"}
-        told.append(data(bare))
+        stream.append(data(bare))

@@ -32,7 +32,7 @@ _decode = msgspec.json.Decoder(Request).decode
 
 
 def read(body: bytes) -> Request:
-    """Raises Refusal."""
+    """What an order asks for. Raises Refusal, and what msgspec raises for other JSON."""
     request = _decode(body)
     if not request.input:
         raise invalid("input: must not be empty")
@@ -82,4 +82,5 @@ def _packed(vector: list[float]) -> str:
 
 
 def refused(refusal: Refusal) -> bytes:
+    """The body of a refusal."""
     return refusal_body(refusal)

@@ -11,7 +11,7 @@ HEADER = b"x-openrouter-simulate"
 
 
 class Faults(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
-    """What to do otherwise than a well-behaved upstream. Events and bytes count from 0."""
+    """What to do otherwise than a well-behaved upstream. Server-sent events and bytes are numbered from 0."""
 
     head_ms: int = 0
     """Wait before the answer's head."""
@@ -22,20 +22,20 @@ class Faults(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=
     silent: bool = False
     """Send nothing while waiting for the first token."""
     tokens: int | None = None
-    """Say this many words instead of an echo."""
+    """Answer with this many words instead of an echo."""
     status: int | None = None
     """Refuse with this status (402, 429, 503, ...)."""
     html: bool = False
     """Answer with a web page."""
     error_body: bool = False
-    """200 with an error for a body, in JSON, whatever was asked."""
+    """Answer 200 with an error as the JSON body, also where a stream was ordered."""
     failed: bool = False
     """A whole answer that failed after it had begun, and was charged: in chat its choice has an error and the finish
     reason `error`, in responses its status is `failed`."""
     usage: Literal["separate", "delta", "merged", "missing", "is-null"] | None = None
     """The usage's shape: in an event without choices, with an empty delta, in the finishing chunk, not at all, null."""
     cost: str | None = None
-    """Report this number as the cost, to the letter; `is-null` for none."""
+    """Report this number as the cost, digit by digit as written here; `is-null` for none."""
     byok: str | None = None
     """Answer as from the operator's own key, and report this as the host's charge."""
     choices: Literal["empty"] | None = None
@@ -53,15 +53,15 @@ class Faults(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=
     stall_at_event: int | None = None
     """Fall silent before this event, and keep the connection."""
     endless_at_event: int | None = None
-    """An event here that has no end: a megabyte of it at a time, for ever."""
+    """Send an event here that never ends, a megabyte of it at a time."""
     cut_at_event: int | None = None
     """Break the connection off before this event."""
     cut_at_byte: int | None = None
     """Break the connection off before this byte of the body."""
     error_at_event: int | None = None
-    """An error chunk instead of this event, and the end."""
+    """Send an error in the format's own shape instead of this event, and end."""
     bare_error_at_event: int | None = None
-    """A bare error object instead of this event, and the end."""
+    """Send a bare error object instead of this event, and end."""
     defect: (
         Literal[
             "role-empty",
@@ -96,7 +96,7 @@ class Faults(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=
     no_final_blank: bool = False
     """End a stream without the last event's empty line."""
     generation_ms: int = 300
-    """How long after its end a generation's record is not there yet."""
+    """How long after a generation's end its record cannot be read yet."""
     no_generation_header: bool = False
     """Do not send `X-Generation-Id`."""
 

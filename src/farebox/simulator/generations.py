@@ -1,4 +1,4 @@
-"""The simulator's own books: what it charged for each generation, told only to the key that made it."""
+"""The simulator's own books: what it charged for each generation, which only the key that ordered it may read."""
 
 import time
 from collections import OrderedDict
@@ -14,7 +14,7 @@ from farebox.simulator.talk import Said, number_of
 
 KEPT_MAX = 100_000
 
-_UNTOLD = (
+_ALWAYS_NULL = (
     "app_id cache_discount external_user http_referer moderation_latency native_tokens_cached num_fetches"
     " num_input_audio_prompt num_media_completion num_media_prompt num_search_results preset_id provider_responses"
     " router service_tier upstream_id user_agent web_search_engine workspace_id"
@@ -31,7 +31,8 @@ class Generations:
     def add(
         self, generation_id: str, key: bytes, said: Said, faults: Faults, *, streamed: bool, sent_tokens: int | None
     ) -> None:
-        """Write one down; it can be read a while later. `sent_tokens` where it was broken off."""
+        """Write a generation down; it can be read `faults.generation_ms` later. `sent_tokens`: how many tokens were
+        sent of an answer that was broken off, else None."""
         cost = _cost(said, faults, sent_tokens)
         body = _record(generation_id, said, faults, cost, streamed=streamed, sent_tokens=sent_tokens)
         self._kept[generation_id] = (time.monotonic() + faults.generation_ms / 1000, key, body)
@@ -41,7 +42,7 @@ class Generations:
             del self._charged[dropped]
 
     def books(self) -> bytes:
-        """What every generation was charged, as text: for whoever compares books. OpenRouter has no such page."""
+        """What was charged for every generation: a JSON object of costs as text by generation id."""
         return msgspec.json.encode(self._charged)
 
     def find(self, generation_id: str, key: bytes) -> bytes:
@@ -62,7 +63,7 @@ def _record(
     tokens = said.answer_tokens if sent_tokens is None else min(sent_tokens, said.answer_tokens)
     finish = "cancelled" if sent_tokens is not None else said.finish_reason
     data = {
-        **dict.fromkeys(_UNTOLD),
+        **dict.fromkeys(_ALWAYS_NULL),
         "id": generation_id,
         "api_type": "embeddings" if said.vectors else "completions",
         "cancelled": sent_tokens is not None,

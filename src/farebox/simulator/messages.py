@@ -1,4 +1,4 @@
-"""Simulated messages, in Anthropic's events; what they cost comes in `message_delta`."""
+"""Simulated messages in Anthropic's format; a stream has its cost in the event `message_delta`."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ __all__ = ["COMMENT", "events", "read", "refused", "whole"]
 COMMENT = b": OPENROUTER PROCESSING"
 
 _WHOLE_ONLY = {"cache_creation": None, "inference_geo": None, "service_tier": None}
-"""Members of a usage that `message_delta` does without."""
+"""Members of a usage that `message_delta` does not have."""
 
 _STOPS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
@@ -84,7 +84,7 @@ _decode = msgspec.json.Decoder(_Request).decode
 
 
 def read(body: bytes) -> Talk:
-    """Raises Refusal."""
+    """What an order asks for. Raises Refusal, and what msgspec raises for other JSON."""
     request = _decode(body)
     if request.models and request.fallbacks:
         raise invalid("models and fallbacks cannot be combined")
@@ -104,7 +104,7 @@ def read(body: bytes) -> Talk:
 
 
 def _check_thinking(request: _Request, cap: int | None) -> None:
-    """As Anthropic refuses it, in its words."""
+    """Refuse what Anthropic refuses of thinking, in its words."""
     thinking, management = request.thinking, request.context_management
     if thinking is not None and thinking.type == "enabled":
         if thinking.budget_tokens is None:
@@ -126,6 +126,7 @@ def _turn(message: _Message) -> Turn:
 
 
 def refused(refusal: Refusal) -> bytes:
+    """The body of a refusal."""
     return messages.refusal_body(refusal)
 
 
@@ -184,30 +185,30 @@ def whole(said: Said, generation_id: str, faults: Faults) -> bytes:
 
 
 def events(said: Said, generation_id: str, faults: Faults) -> list[bytes]:
-    """Each event of a streamed answer without its end."""
+    """Each server-sent event of a streamed answer, without the empty line at its end."""
     start = _message(said, generation_id)
     if faults.defect != "no-start-usage":
         start["usage"] = {**_usage(said, faults), **_WHOLE_ONLY, "input_tokens": 0, "output_tokens": 0}
         for member in ("cost", "is_byok", "cost_details"):
             del start["usage"][member]
-    told: list[dict[str, Any]] = [{"type": "message_start", "message": start}, {"type": "ping"}]
+    stream: list[dict[str, Any]] = [{"type": "message_start", "message": start}, {"type": "ping"}]
     for index, block in enumerate(_blocks(said, generation_id)):
-        told += _block_events(index, block, said)
+        stream += _block_events(index, block, said)
     stop = {"stop_reason": _STOPS[said.finish_reason], "stop_sequence": None, "stop_details": None, "container": None}
     last: dict[str, Any] = {"type": "message_delta", "delta": stop, "usage": _usage(said, faults)}
     if faults.usage == "missing":
         del last["usage"]
     elif faults.usage == "is-null":
         last["usage"] = None
-    told += [last, {"type": "message_stop"}]
+    stream += [last, {"type": "message_stop"}]
     error = {"type": "api_error", "message": "Simulated provider failure", "error_type": "provider_unavailable"}
     if faults.error_at_event is not None:
-        told[faults.error_at_event :] = [{"type": "error", "error": error, "request_id": generation_id}]
+        stream[faults.error_at_event :] = [{"type": "error", "error": error, "request_id": generation_id}]
     elif faults.bare_error_at_event is not None:
         bare = {"code": 402, "message": "Simulated: out of credits", "metadata": {}}
-        told[faults.bare_error_at_event :] = [{"error": bare, "user_id": "user_sim"}]
-    named = [_named(event, faults) for event in told]
-    if faults.no_done or "error" in told[-1]:
+        stream[faults.bare_error_at_event :] = [{"error": bare, "user_id": "user_sim"}]
+    named = [_named(event, faults) for event in stream]
+    if faults.no_done or "error" in stream[-1]:
         return named
     return [*named, b"event: data\ndata: [DONE]" if faults.defect == "named-done" else b"data: [DONE]"]
 

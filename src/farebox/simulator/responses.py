@@ -1,4 +1,5 @@
-"""Simulated responses: events of data alone, the generation's id for the response's, the cost in the last event."""
+"""Simulated responses: server-sent events without names, the generation's id as the response's, and the cost in the
+last event."""
 
 from typing import Any
 
@@ -72,7 +73,7 @@ _decode = msgspec.json.Decoder(_Request).decode
 
 
 def read(body: bytes) -> Talk:
-    """Raises Refusal."""
+    """What an order asks for. Raises Refusal, and what msgspec raises for other JSON."""
     request = _decode(body)
     if request.store or request.previous_response_id is not None:
         raise invalid("This API is stateless: store must be false, and previous_response_id null")
@@ -106,6 +107,7 @@ def _turn(item: _Item) -> Turn:
 
 
 def refused(refusal: Refusal) -> bytes:
+    """The body of a refusal."""
     code = _STRING_CODES.get(refusal.status)
     if code is None:
         return refusal_body(refusal)
@@ -193,31 +195,31 @@ def whole(said: Said, generation_id: str, faults: Faults) -> bytes:
 
 
 def events(said: Said, generation_id: str, faults: Faults) -> list[bytes]:
-    """Each event of a streamed answer without its end."""
+    """Each server-sent event of a streamed answer, without the empty line at its end."""
     begun = _response(said, generation_id, "in_progress", [])
-    told: list[dict[str, Any]] = [
+    stream: list[dict[str, Any]] = [
         {"type": "response.created", "response": begun},
         {"type": "response.in_progress", "response": begun},
     ]
     if faults.defect == "debug":
-        told.insert(0, {"type": "response.debug", "debug": {"echo_upstream_body": {}}})
+        stream.insert(0, {"type": "response.debug", "debug": {"echo_upstream_body": {}}})
     for index, item in enumerate(_items(said, generation_id)):
-        told += _item_events(index, item, said)
+        stream += _item_events(index, item, said)
     if faults.defect == "fusion":
-        told.insert(2, {"type": "response.fusion_call.in_progress", "item_id": "fu_1", "output_index": 0})
+        stream.insert(2, {"type": "response.fusion_call.in_progress", "item_id": "fu_1", "output_index": 0})
     finished = _finished(said, generation_id, faults)
-    told.append({"type": f"response.{finished['status']}", "response": finished})
+    stream.append({"type": f"response.{finished['status']}", "response": finished})
     if faults.error_at_event is not None:
         flat = {"type": "error", "code": "server_error", "message": "Simulated provider failure", "param": None}
-        told[faults.error_at_event :] = [flat]
-    for number, event in enumerate(told):
+        stream[faults.error_at_event :] = [flat]
+    for number, event in enumerate(stream):
         event["sequence_number"] = number
         _spoil(event, faults.defect)
     if faults.bare_error_at_event is not None:
         bare = {"code": 402, "message": "Simulated: out of credits", "metadata": {}}
-        told[faults.bare_error_at_event :] = [{"error": bare, "user_id": "user_sim"}]
-    is_error = told[-1].get("type", "error") == "error"
-    return [*(data(event) for event in told), *([] if faults.no_done or is_error else [b"data: [DONE]"])]
+        stream[faults.bare_error_at_event :] = [{"error": bare, "user_id": "user_sim"}]
+    is_error = stream[-1].get("type", "error") == "error"
+    return [*(data(event) for event in stream), *([] if faults.no_done or is_error else [b"data: [DONE]"])]
 
 
 def _spoil(event: dict[str, Any], defect: str | None) -> None:

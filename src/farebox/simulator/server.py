@@ -14,7 +14,7 @@ from farebox.simulator.app import BASE_PATH, TRANSPORT, Simulator
 
 
 class _BreakableHttp(HttpToolsProtocol):
-    """Lets the app reach the connection: faults break it."""
+    """Gives the app the connection's transport, for faults that break it."""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -22,7 +22,7 @@ class _BreakableHttp(HttpToolsProtocol):
 
 
 class _QuietServer(uvicorn.Server):
-    """A server that leaves the process's signals to others."""
+    """A server that does not take over the process's signals."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -55,7 +55,7 @@ def serve(bound: socket.socket) -> None:
 
 @contextmanager
 def embedded() -> Iterator[str]:
-    """A simulator on a free loopback port, in a thread of this process: gives its base URL."""
+    """A simulator on a free loopback port, in a thread of this process, for as long as the block runs: its base URL."""
     bound = listen("127.0.0.1", 0)
     server = _QuietServer(_config(Simulator()))
     thread = threading.Thread(

@@ -1,4 +1,4 @@
-"""What a simulated model says, before it is put in any format: deterministic, in pieces that are its tokens."""
+"""What a simulated model answers, before it is put into a format: always the same, in pieces that stand for tokens."""
 
 import re
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Talk:
-    """What was asked, in whatever format. `cap` is the longest answer wanted."""
+    """What an order asks for, in whatever format it came. `cap` is the longest answer that it allows, in tokens."""
 
     models: tuple[str, ...]
     turns: tuple[Turn, ...]
@@ -56,7 +56,8 @@ class Talk:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """An answer. Pieces are tokens; `image` is base64."""
+    """A model's answer. Each piece is a token; `image` is a PNG in base64; `tool_call` is a function's name and its
+    arguments as JSON."""
 
     model: Model
     prompt_tokens: int
@@ -81,7 +82,7 @@ class Said:
         return "".join(self.pieces)
 
     def cost(self, answer_tokens: int | None = None) -> Decimal:
-        """What it costs, whole or broken off after so many tokens."""
+        """What the answer costs in USD, whole or broken off after so many tokens."""
         tokens = self.answer_tokens if answer_tokens is None else min(answer_tokens, self.answer_tokens)
         pictures = min(self.image_tokens, tokens)
         return self.model.cost(self.prompt_tokens, tokens - pictures, pictures)
@@ -92,7 +93,7 @@ def tokens_of(text: str) -> int:
 
 
 def answer(talk: Talk, model: Model, faults: Faults) -> Said:
-    """What the model says to this."""
+    """What the model answers."""
     asked = next((turn.text for turn in reversed(talk.turns) if turn.role == "user"), "")
     image = PNG if talk.wants_picture and "image" in model.outputs else None
     if talk.tool is not None and talk.turns[-1].role != "tool":
@@ -113,8 +114,8 @@ def _words(text: str) -> list[str]:
 
 
 def cost_members(said: Said, faults: Faults, prompt: str, completions: str) -> dict[str, object]:
-    """The members of a usage that tell the cost; off BYOK it repeats the cost as the upstream's. Formats name the two
-    parts of it differently."""
+    """The members of a usage that hold the cost. Without BYOK the cost is repeated as the upstream's. `prompt` and
+    `completions` are the format's names for the cost's two parts."""
     number = Raw(b"null" if faults.cost == "is-null" else (faults.cost or number_of(said.cost())).encode())
     prompt_cost = said.cost(0)
     return {
@@ -129,7 +130,7 @@ def cost_members(said: Said, faults: Faults, prompt: str, completions: str) -> d
 
 
 def least_cap(**caps: Number | None) -> int | None:
-    """The least of the caps that a request gives. Raises Refusal for one with a fraction."""
+    """The least of the caps that an order gives; None where it gives none. Raises Refusal: one has a fraction."""
     found: list[int] = []
     for name, number in caps.items():
         if number:
@@ -141,7 +142,7 @@ def least_cap(**caps: Number | None) -> int | None:
 
 
 def check_budget(name: str, budget: Number | None, cap: int | None) -> None:
-    """Raises Refusal where thinking leaves nothing of the answer to be said."""
+    """Raises Refusal: the budget for thinking leaves no token for the answer."""
     if budget is not None and cap is not None and budget >= cap:
         raise invalid(f"`max_tokens` must be greater than `{name}`")
 
@@ -157,10 +158,10 @@ def number_of(amount: Decimal) -> str:
 
 
 def data(body: object) -> bytes:
-    """An event without a name; the sender ends it."""
+    """A server-sent event without a name; the sender adds the empty line that ends it."""
     return b"data: " + msgspec.json.encode(body)
 
 
 def first_tool(tools: list[Tool], choice: Raw | None) -> Tool | None:
-    """The one that is called: the first, unless none may be."""
+    """The tool that the model calls: the first, unless the order forbids calls."""
     return None if not tools or (choice is not None and bytes(choice) in (b'"none"', b'{"type":"none"}')) else tools[0]
