@@ -40,26 +40,26 @@ _OFF = ("0", "false", "False")
 
 _BEGIN: Fates = {
     "timeout": SERVED,
-    "memory": Idle("told in the run's options; an order takes no memory of its own"),
+    "memory": Idle("shown in the run's options; an order takes no memory of its own"),
     "maxItems": Refused("this Actor is paid by the event, not by the item; bound it with maxTotalChargeUsd"),
     "maxTotalChargeUsd": SERVED,
-    "restartOnError": Idle("an order that fails is its item; a run whose process dies is always gone on with"),
+    "restartOnError": Idle("an order that fails becomes an item; a run whose process dies always goes on"),
     "build": Refused(f"there is one build, `latest` or {BUILD_NUMBER}", but=("latest", BUILD_NUMBER)),
-    "webhooks": Refused("nobody is called here when a run ends; wait for it with waitForFinish", but=("W10=",)),
+    "webhooks": Refused("no webhook is called here when a run ends; wait for it with waitForFinish", but=("W10=",)),
 }
 """Parameters of a call that begins a run. (`W10=` is an empty list.)"""
 
 _ONE_FORMAT = Idle("read for `xml` alone, and that format is refused")
 _FEED = Idle("read for `rss` alone, and that format is refused")
-_SIGNATURE = Idle("who has none needs a token, and who has one needs a token all the same")
+_SIGNATURE = Idle("a token is needed, with a signature or without one")
 
 _ITEMS: Fates = {
     **dict.fromkeys(("format", "offset", "limit", "desc", "attachment", "bom", "delimiter", "skipHeaderRow"), SERVED),
     **dict.fromkeys(("fields", "outputFields", "omit", "unwind", "flatten"), SERVED),
     **dict.fromkeys(("clean", "skipHidden", "skipEmpty"), SERVED),
     "view": Refused("datasets have no views here; name what you want with `fields`"),
-    "simplified": Refused("is of the platform's old crawler, whose results there are none of here", but=_OFF),
-    "skipFailedPages": Refused("is of the platform's old crawler, whose results there are none of here", but=_OFF),
+    "simplified": Refused("belongs to Apify's old crawler, whose results do not exist here", but=_OFF),
+    "skipFailedPages": Refused("belongs to Apify's old crawler, whose results do not exist here", but=_OFF),
     "xmlRoot": _ONE_FORMAT,
     "xmlRow": _ONE_FORMAT,
     "feedTitle": _FEED,
@@ -93,7 +93,7 @@ _UPDATE: Fates = {
 _CHARGE: Fates = {
     "eventName": SERVED,
     "count": SERVED,
-    "requestId": Idle("who pays is told by the run"),
+    "requestId": Idle("the run says who pays"),
 }
 
 PARAMETERS: Mapping[str, Fates] = MappingProxyType(
@@ -103,7 +103,7 @@ PARAMETERS: Mapping[str, Fates] = MappingProxyType(
         "POST /actors/{actor}/runs": {
             **_BEGIN,
             **_WAIT,
-            "forcePermissionLevel": Idle("no code of an Actor's runs here that could be permitted anything"),
+            "forcePermissionLevel": Idle("no Actor's code runs here that could be given permissions"),
         },
         "GET /actors/{actor}/runs": _LIST,
         "POST /actors/{actor}/run-sync": _SYNC,
