@@ -118,13 +118,13 @@ def streaming_of(settings: Settings, deadlines: Deadlines) -> Streaming:
 
 @dataclass(frozen=True, slots=True)
 class Hosted:
-    """What a host decides: who calls, who is told of fares, what is to be done meanwhile, and whether this gateway is
-    itself a platform for Actors."""
+    """What a host decides: who calls, who is told of fares, what is to be done meanwhile, and whether this gateway
+    stands in for Apify's platform, too."""
 
     callers: Callers
     charges: Charges | None = None
     work: tuple[Coroutine[None, None, None], ...] = ()
-    is_platform: bool = True
+    has_run_api: bool = True
 
 
 Host = Callable[[SqlStore, Upstream, PlansInForce], AbstractAsyncContextManager[Hosted]]
@@ -193,15 +193,14 @@ async def running(
         accounts = Accounts(store, plans)
         orders = WholeOrders(exchange, callers, catalog, store, formats)
         bodies = BodyReader(settings.body_bytes_max, settings.body_seconds, deadlines)
-        platform: routes.Platform | None = None
+        run_api: RunApi | None = None
         actor: ActorTools | None = None
-        if hosted.is_platform:
+        if hosted.has_run_api:
             runs = SqlRuns(store.engine, store.worker)
             stack.push_async_callback(runs.close)
             public_url = (settings.public_url or "").rstrip("/")
             runner = Runner(runs, orders, admission, plans, store.worker, public_url)
             run_api = RunApi(callers, runs, runner, PricedEvents(runs, store), bodies)
-            platform = routes.Platform(runner, run_api)
             actor = ActorTools(runner, runs)
         agents = Agents(orders, catalog, accounts, actor)
         stack.push_async_callback(agents.close)
@@ -216,7 +215,7 @@ async def running(
             metrics=watch.metrics,
             agents=agents,
             management=Management(Managers(store), accounts, bodies),
-            platform=platform,
+            run_api=run_api,
             access=routes.Access(
                 hosts=frozenset(host.lower().encode() for host in settings.allowed_hosts),
                 origins=tuple(settings.allowed_origins),
@@ -285,7 +284,7 @@ class App:
             gc.collect()
             gc.freeze()
             gc.set_threshold(COLLECT_AFTER)
-            async with _in_background(*([services.platform.runner.keep_going()] if services.platform else [])):
+            async with _in_background(*([services.run_api.runner.keep_going()] if services.run_api else [])):
                 with stopping_in_order(admission, self._settings.grace_seconds):
                     await send({"type": "lifespan.startup.complete"})
                     await receive()

@@ -115,7 +115,9 @@ class ApifyCallers:
             policy.check_user(known.user)
             return self._charged(known.caller, head)
         if head.tokens:
-            raise unauthenticated("The Apify platform does not know this token: it is not an Apify token, was revoked or has expired")
+            raise unauthenticated(
+                "The Apify platform does not know this token: it is not an Apify token, was revoked or has expired"
+            )
         if not self._terms.is_shared or policy.actors_only:
             raise unauthenticated("No token was sent. Send an Apify token as `Authorization: Bearer`, or `?token=`")
         return self._charged(await self._nobody(), head)

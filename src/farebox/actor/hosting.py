@@ -111,11 +111,11 @@ class Hosting:
             await take_over(carried, store, outbox)
             if biller is None:
                 log.warning("this run is not paid per event: nobody is charged for it")
-                yield Hosted(self.callers, is_platform=False)
+                yield Hosted(self.callers, has_run_api=False)
                 return
             charging = Charging(outbox, biller, counted_before)
             try:
-                yield Hosted(self.callers, charging, (charging.run(),), is_platform=False)
+                yield Hosted(self.callers, charging, (charging.run(),), has_run_api=False)
             finally:
                 try:
                     await self._ask_once_more(store, upstream)

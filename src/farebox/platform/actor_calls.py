@@ -86,7 +86,8 @@ class ActorCalls:
         try:
             asked = _decode_update(await call.json())
         except UNREADABLE as error:
-            raise Refusal(400, "invalid-request", f"The body is not an update of a run: {json_path_error(error)}") from error
+            message = f"The body is not an update of a run: {json_path_error(error)}"
+            raise Refusal(400, "invalid-request", message) from error
         check("PUT /actor-runs/{id}", {"generalAccess": asked.general_access or ""})
         if asked.run_id not in (None, run.id):
             raise Refusal(400, "invalid-value", f"runId: this is the run {run.id}, not {asked.run_id[:50]!r}")

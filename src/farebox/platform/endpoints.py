@@ -57,14 +57,14 @@ _NOT_PRINTED = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
 class RunApi:
-    """Every path of the run API, in one table."""
+    """Every path of the run API, in one table. `runner` carries the runs through."""
 
     def __init__(self, callers: Callers, runs: Runs, runner: Runner, events: PricedEvents, bodies: BodyReader) -> None:
         self._callers = callers
         self._runs = runs
         self._actor_calls = ActorCalls(runs, events)
         self._storages = Storages(runs, runner.public_url)
-        self._runner = runner
+        self.runner = runner
         self._bodies = bodies
 
     def routes(self) -> list[tuple[str, list[str], Endpoint]]:
@@ -180,10 +180,10 @@ class RunApi:
     async def _begin(self, call: Call) -> Run:
         options = self._options(call)
         body = await call.body() if call.scope["method"] == "POST" else b""
-        return await self._runner.begin(call.caller, body, options)
+        return await self.runner.begin(call.caller, body, options)
 
     async def _waited(self, call: Call, run: Run, seconds: int) -> Run:
-        found = await self._runner.finished(call.caller.account.id, run.id, seconds)
+        found = await self.runner.finished(call.caller.account.id, run.id, seconds)
         assert found is not None, run.id
         return found
 
@@ -222,7 +222,7 @@ class RunApi:
 
     async def _abort(self, call: Call) -> Answered:
         run = await own_run(self._runs, call, "Actor run")
-        await self._runner.abort(run)
+        await self.runner.abort(run)
         return Answered(enveloped(run_object(await self._waited(call, run, 0))))
 
     async def _log(self, call: Call) -> Streamed:

@@ -51,19 +51,19 @@ from farebox.web.members import (
 )
 
 PAGE = 100
-"""Keys that OpenRouter lists at once."""
+"""How many keys OpenRouter lists at once."""
 
 BODY_BYTES_MAX = 64 * 1024
 ACTIVITY_DAYS = 30
-"""Whole UTC days that OpenRouter shows."""
+"""How many whole UTC days OpenRouter shows."""
 
 _NAMES: dict[Period, str] = dict(zip(PERIODS, AMOUNTS, strict=True))
 _WORKSPACE = 0xFAEB0_000_0000_8000_8000 << 48
-"""A version 8 UUID, which leaves its bits to who makes it: an account's number stands in the last ones."""
+"""The head of a version 8 UUID, whose other bits are free: the last 48 are the account's number."""
 
 
 class Request:
-    """A manager's request, its credential checked."""
+    """A manager's request, its credential checked. `path` and `query` are by name, `fields` are the body's members."""
 
     def __init__(self, scope: Scope, manager: ManagementKey, fields: Fields) -> None:
         self.path: Mapping[str, str] = scope["path_params"]
@@ -88,7 +88,7 @@ class Management:
         self._bodies = bodies.shorter(BODY_BYTES_MAX)
 
     def routes(self) -> list[Served]:
-        """Paths below each base."""
+        """Paths below each base: keys and activity, as OpenRouter has them."""
         one_key = self._serve(GET=self._read_key, PATCH=self._update_key, DELETE=self._delete_key)
         return [
             ("/keys", *self._serve(GET=self._list_keys, POST=self._create_key)),
@@ -97,7 +97,7 @@ class Management:
         ]
 
     def own_routes(self) -> list[Served]:
-        """Paths below the root."""
+        """Paths below the root: accounts and top-ups, as Farebox has them."""
         return [
             ("/admin/accounts", *self._serve(GET=self._list_accounts, POST=self._create_account)),
             ("/admin/accounts/{account}", *self._serve(GET=self._read_account, PATCH=self._limit_account)),
@@ -309,7 +309,7 @@ class Management:
 
 
 def workspace_of(account_id: int) -> str:
-    """An account as OpenRouter's SDKs name it."""
+    """An account's id in the form of OpenRouter's workspaces, a UUID."""
     return str(UUID(int=_WORKSPACE | account_id))
 
 
@@ -367,8 +367,8 @@ def _numbers(values: Mapping[str, object]) -> dict[str, object]:
 
 
 def _money(fields: Fields, before: Limits) -> dict[str, str | list[str] | None]:
-    """OpenRouter's one limit of money, and when it begins anew, in place of the one there was: where there are several,
-    that of the longest period. The others stay."""
+    """The limits that OpenRouter's `limit` and `limit_reset` set. They replace the key's limit of money, or the one of
+    the longest period where it has several; the others stay. Raises Refusal 400."""
     if "limit" not in fields and "limit_reset" not in fields:
         return {}
     money: list[tuple[Period, int | None]] = [("total", None), *before.money.items()]

@@ -23,7 +23,6 @@ from farebox.http.asgi import Endpoint, send_json
 from farebox.http.refusals import RefusalResponse, guarded, refuse
 from farebox.platform.documents import ERRORS
 from farebox.platform.endpoints import RunApi
-from farebox.platform.runs import Runner
 from farebox.ports import Books, BooksUnavailable, Callers
 from farebox.telemetry.metrics import Metrics
 from farebox.web import account, catalog, docs, openapi
@@ -32,14 +31,6 @@ from farebox.web.mcp.endpoint import Agents
 from farebox.web.metrics import metrics
 from farebox.web.origins import shared_with
 from farebox.web.relay import Relay
-
-
-@dataclass(frozen=True, slots=True)
-class Platform:
-    """What makes this gateway a platform for Actors, as Apify's is."""
-
-    runner: Runner
-    run_api: RunApi
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +45,7 @@ class Access:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """What the endpoints are made of."""
+    """What the endpoints are made of. `run_api` is None where this gateway is an Actor itself."""
 
     relay: Relay
     admission: Admission
@@ -66,7 +57,7 @@ class Services:
     metrics: Metrics
     agents: Agents
     management: Management
-    platform: Platform | None
+    run_api: RunApi | None
     access: Access
     formats: Formats
 
@@ -131,7 +122,7 @@ def every_route(services: Services) -> list[Route]:
     management = services.management
     managed = [(base + path, methods, each) for path, methods, each in management.routes() for base in BASES]
     managed += management.own_routes()
-    run_api = services.platform.run_api.routes() if services.platform is not None else []
+    run_api = services.run_api.routes() if services.run_api is not None else []
     agents = guarded(services.agents.endpoint)
     document = openapi.document(services.formats, is_platform=services.platform is not None)
     return [
