@@ -12,10 +12,9 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from farebox import __version__
 from farebox.actor.environment import PRICED_EVENT
 from farebox.actor.event_prices import EventPrices, read_event_prices
-from farebox.actor.outcomes import FIELDS, read_outcomes
 from farebox.core.callers import User
 from farebox.core.reading import UNREADABLE
-from farebox.core.runs import ItemOutcome, Record
+from farebox.core.runs import ItemOutcome, Record, read_outcome
 from farebox.ports import ApifyUnreachable, BillerUnreachable, NotCounted
 
 CALL_SECONDS = 5.0
@@ -31,6 +30,7 @@ RETRY_FIRST_SECONDS = 0.5
 _TRANSIENT = frozenset({408, 425, 429})
 
 ITEMS_PAGE = 1000
+_OUTCOME_FIELDS = ",".join(ItemOutcome.__struct_fields__)
 
 
 class _User(Struct, rename="camel"):
@@ -158,11 +158,11 @@ class ApifyApi:
         """What became of each order that has an item in the dataset. Raises ApifyUnreachable."""
         found: list[Raw] = []
         while True:
-            query = f"?format=json&fields={FIELDS}&offset={len(found)}&limit={ITEMS_PAGE}"
+            query = f"?format=json&fields={_OUTCOME_FIELDS}&offset={len(found)}&limit={ITEMS_PAGE}"
             answer = await self._storage("GET", f"{self._dataset}/items{query}")
             page = msgspec.json.decode(answer.body, type=list[Raw])
             if not page:
-                return read_outcomes(found)
+                return [outcome for item in found if (outcome := read_outcome(item)) is not None]
             found += page
 
     async def say(self, message: str, *, is_last: bool) -> None:

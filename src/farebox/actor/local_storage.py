@@ -8,8 +8,7 @@ from typing import Any
 import msgspec
 
 from farebox.actor.environment import PRICED_EVENT
-from farebox.actor.outcomes import read_outcomes
-from farebox.core.runs import ItemOutcome, Record
+from farebox.core.runs import ItemOutcome, Record, read_outcome
 
 _SUFFIXES = {"application/json": ".json", "text/plain": ".txt", "text/html": ".html"}
 _NUMBERED = re.compile(r"\d{9}\.json")
@@ -39,7 +38,8 @@ class LocalStorage:
         add_item(self._items, item)
 
     async def outcomes(self) -> list[ItemOutcome]:
-        return read_outcomes(path.read_bytes() for path in _numbered(self._items))
+        read = (read_outcome(path.read_bytes()) for path in _numbered(self._items))
+        return [outcome for outcome in read if outcome is not None]
 
     async def say(self, message: str, *, is_last: bool) -> None:
         """Nowhere to say it: the log says the same."""

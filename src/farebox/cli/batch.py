@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -23,10 +22,8 @@ from farebox.core.callers import Caller
 from farebox.core.errors import Refusal
 from farebox.core.formats.table import FORMATS
 from farebox.core.headers import RequestHead
-from farebox.core.legible import leniently
 from farebox.core.money import format_usd, parse_usd
-from farebox.core.reading import UNREADABLE
-from farebox.core.runs import ItemOutcome
+from farebox.core.runs import ItemOutcome, read_outcome
 from farebox.settings import Settings, load
 from farebox.simulator import server as simulator
 from farebox.stopping import on_stop
@@ -115,9 +112,6 @@ async def _serve(
         return batch.totals
 
 
-_decode_outcome = msgspec.json.Decoder(ItemOutcome).decode
-
-
 class _Results:
     """The file of results, and beside it the batch's name until the last order is served."""
 
@@ -133,9 +127,8 @@ class _Results:
         kept = []
         if self.path.exists():
             for line in self.path.read_bytes().splitlines(keepends=True):
-                try:
-                    outcome = leniently(_decode_outcome, line)
-                except UNREADABLE:
+                outcome = read_outcome(line)
+                if outcome is None or not outcome.status:
                     continue  # cut off within the line: its order is placed again, and paid for once
                 if outcome.status not in REPEATED and outcome.status != 402:
                     kept.append(line)

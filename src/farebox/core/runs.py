@@ -5,7 +5,11 @@ Shapes and words: Apify's OpenAPI document.
 
 from typing import Literal
 
+import msgspec
 from msgspec import Struct
+
+from farebox.core.legible import leniently
+from farebox.core.reading import UNREADABLE
 
 RunStatus = Literal["READY", "RUNNING", "TIMING-OUT", "ABORTING", "SUCCEEDED", "FAILED", "TIMED-OUT", "ABORTED"]
 """The Apify platform's words."""
@@ -80,10 +84,21 @@ class LogLine(Struct, frozen=True):
 
 
 class ItemOutcome(Struct, frozen=True):
-    """What became of an order, as its item in the dataset says."""
+    """What became of an order, as its item says. A `status` of 0: the item does not say."""
 
     number: int
-    status: int
+    status: int = 0
     cost_usd: str | None = None
     fare_events: int | None = None
     fare_usd: str | None = None
+
+
+_decode_outcome = msgspec.json.Decoder(ItemOutcome).decode
+
+
+def read_outcome(item: bytes) -> ItemOutcome | None:
+    """What became of the order whose item this is; None where it is not an order's item."""
+    try:
+        return leniently(_decode_outcome, item)
+    except UNREADABLE:
+        return None

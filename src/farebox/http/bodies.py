@@ -13,8 +13,6 @@ from farebox.http.asgi import BODY_IS_READ
 from farebox.ports import CallerGone
 
 _JSON = b"application/json"
-
-
 _ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
 _RAW_DEFLATE = -zlib.MAX_WBITS
 
