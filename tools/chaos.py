@@ -29,6 +29,7 @@ from typing import Any
 
 from farebox.core.audit import audit
 from farebox.core.books import HoldRow, Transfer, settlement_id
+from farebox.core.formats.table import FORMATS
 from farebox.core.money import format_usd
 from farebox.crash import CRASH_VARIABLE, POINTS, arm
 from farebox.store.books import SqlStore
@@ -283,8 +284,8 @@ class Chaos:
     async def _order(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """One order, left at a random byte one time in three; whether its answer came to its end."""
         chance = self._random
-        path, body = chance.choice(_BODIES)
-        if path != "/embeddings":
+        path, body = chance.choice(BODIES)
+        if FORMATS[path].DESCRIBED.is_streamed:
             body = {**body, "stream": chance.random() < 0.6}
         text = json.dumps(body).encode()
         ((key, _),) = chance.choices(self._keys, (8, 1, 1))
@@ -392,7 +393,7 @@ def _bill(hold: HoldRow, posted: Decimal, cost: str) -> Decimal:
 
 
 _HELLO = [{"role": "user", "content": "Hello, and tell me about the weather"}]
-_BODIES: tuple[tuple[str, dict[str, Any]], ...] = (
+BODIES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("/chat/completions", {"model": "sim/echo", "messages": _HELLO}),
     ("/chat/completions", {"model": "sim/reasoner", "messages": _HELLO}),
     ("/messages", {"model": "sim/echo-pro", "messages": _HELLO, "max_tokens": 500}),
