@@ -140,7 +140,7 @@ def _documented_members(kind: type) -> Iterator[tuple[str, str]]:
 
 def actor_openapi() -> str:
     """What the Actor's server answers, for the platform's own pages."""
-    return json.dumps(openapi.document(is_platform=False), indent=1)
+    return json.dumps(openapi.document(has_run_api=False), indent=1)
 
 
 PAGES = {

@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from farebox.app import Host, Hosted, stand_alone
 from farebox.identity.keys import PlansInForce
-from farebox.platform.charged_events import EVENT
+from farebox.platform.priced_events import PRICED_EVENT
 from farebox.ports import Upstream
 from farebox.store.books import SqlStore
 from farebox.web import routes
@@ -93,7 +93,7 @@ def test_the_document_is_valid(shared_gateway: Gateway) -> None:
 async def as_an_actor(store: SqlStore, upstream: Upstream, plans: PlansInForce) -> AsyncIterator[Hosted]:
     """As where the platform is another."""
     async with stand_alone(store, upstream, plans) as hosted:
-        yield replace(hosted, is_platform=False)
+        yield replace(hosted, has_run_api=False)
 
 
 @pytest.mark.parametrize("host", [stand_alone, as_an_actor])
@@ -108,7 +108,7 @@ def test_the_document_has_every_path_with_its_methods_and_no_other(
 
     with HttpUpstream().serving() as upstream:
         table, served = asyncio.run(main(upstream.url))
-    assert served == document(is_platform=host is stand_alone)
+    assert served == document(has_run_api=host is stand_alone)
     answered: dict[str, set[str]] = {}
     for route in table:
         path = re.sub(r":\w+}", "}", route.path)
@@ -177,7 +177,7 @@ def test_answers_of_management_and_runs_are_as_documented(visited: tuple[Gateway
     begun = "/v2/actors/{actor}/runs"
     run = tell("POST", "/v2/actors/openrouter/runs?waitForFinish=60", requests, of=begun, key=key, status=201)["data"]
     tell("POST", "/v2/actors/openrouter/run-sync", {}, of="/v2/actors/{actor}/run-sync", key=key, status=201)
-    charge = {"eventName": EVENT, "count": 1}
+    charge = {"eventName": PRICED_EVENT, "count": 1}
     calls: list[tuple[str, Any, int]] = [
         ("POST /v2/actor-runs/{id}/charge", charge, 201),
         ("POST /v2/datasets/{id}/items", [{"a": 1}], 201),

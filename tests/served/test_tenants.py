@@ -4,11 +4,18 @@ import pytest
 
 from farebox.core.formats.table import FORMATS
 from farebox.web.openapi import document
-from tests.gateway import Gateway
+from tests.gateway import Gateway, Response
 from tests.served.test_formats import ORDERS, order
 
-IDS = {("/generation", "id"), *((path, "idempotency-key") for path in FORMATS)}
-"""The names of what accounts own, wherever a request can say one. Each has a test below."""
+IDS = {
+    ("/generation", "id"),
+    *((path, "idempotency-key") for path in FORMATS),
+    ("/keys/{hash}", "hash"),
+    ("/admin/accounts/{account}", "account"),
+    ("/admin/top-ups", "idempotency-key"),
+}
+"""The names of what accounts own, wherever a request can say one. Each has a test below, but top-ups, which are for who
+manages all accounts; what stands below `/v2` has one test for all."""
 
 NO_IDS = {"author", "slug", "model", "offset", "limit", "format"}
 """Parameters of lists that are the same for everybody."""
@@ -18,7 +25,8 @@ def test_no_endpoint_takes_an_id_without_a_test_here() -> None:
     taken = {
         (path, parameter["name"].lower())
         for path, methods in document()["paths"].items()
-        for operation in methods.values()
+        for method, operation in methods.items()
+        if method != "servers" and not path.startswith("/v2/")
         for parameter in operation.get("parameters", [])
         if parameter["in"] != "query" or path == "/generation"
     }
@@ -78,3 +86,51 @@ def test_what_an_account_has_and_spent_is_told_to_it_alone(shared_gateway: Gatew
             for key in (mine, others)
         ]
         assert told == [0.00001, 0]
+
+
+RUNS = [
+    (path, method)
+    for path, methods in document()["paths"].items()
+    for method in methods
+    if path.startswith("/v2/") and "{id}" in path and method != "servers"
+]
+
+
+def test_a_run_and_what_it_left_are_its_own_accounts_alone(shared_gateway: Gateway, strangers: tuple[str, str]) -> None:
+    """Whatever is asked under its id: to another account it is as unknown as one that never was."""
+
+    def ask(method: str, path: str, key: str) -> Response:
+        headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+        return shared_gateway.request(method.upper(), path, b"{}" if method in ("post", "put") else None, headers)
+
+    mine, others = strangers
+    run = ask("post", "/v2/actors/openrouter/runs?waitForFinish=60", mine).json["data"]
+    ids = {"builds": run["buildId"], "users": run["userId"]}
+    for path, method in RUNS:
+        if path == "/v2/actor-builds/{id}":
+            continue  # the one build is everybody's
+        whole = path.replace("{id}", next((each for name, each in ids.items() if name in path), run["id"]))
+        whole = whole.replace("{key}", "OUTPUT")
+        refused = ask(method, whole, others)
+        assert (refused.status, refused.json["error"]["type"]) == (404, "record-not-found"), (method, path)
+        if method == "get":
+            assert ask(method, whole, mine).status == 200, path
+
+
+def test_a_key_and_an_account_are_managed_by_their_own_managers_alone(
+    shared_gateway: Gateway, strangers: tuple[str, str], request: pytest.FixtureRequest
+) -> None:
+    name = request.node.name
+    mine, others = (
+        str(shared_gateway.cli("management-key", "create", "--label", "x", "--account", f"{name} {who}")["key"])
+        for who in ("mine", "others")
+    )
+    (key,) = shared_gateway.request("GET", "/v1/keys", headers={"x-api-key": mine}).json["data"]
+    workspace = f"/admin/accounts/{key['workspace_id']}"
+    for path, status in (
+        (f"/v1/keys/{key['hash']}", 404),
+        (f"/v1/activity?api_key_hash={key['hash']}", 404),
+        (workspace, 403),
+    ):
+        assert shared_gateway.request("GET", path, headers={"x-api-key": mine}).status == 200, path
+        assert shared_gateway.request("GET", path, headers={"x-api-key": others}).status == status, path

@@ -124,7 +124,7 @@ def every_route(services: Services) -> list[Route]:
     managed += management.own_routes()
     run_api = services.run_api.routes() if services.run_api is not None else []
     agents = guarded(services.agents.endpoint)
-    document = openapi.document(services.formats, is_platform=services.platform is not None)
+    document = openapi.document(services.formats, has_run_api=services.run_api is not None)
     return [
         *(Route(path, endpoint, methods=["POST"]) for path, endpoint in _orders(services).items()),
         *(Route(base + path, each, methods=["GET"]) for path, each in _lists(services).items() for base in BASES),

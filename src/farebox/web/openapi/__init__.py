@@ -9,9 +9,9 @@ from farebox.web.openapi import lists, management, orders, own, runs
 from farebox.web.openapi.operations import Node
 
 
-def document(formats: Formats = FORMATS, *, is_platform: bool = True) -> Node:
-    """The whole document, as JSON has it. `is_platform`: this gateway serves the run API, too."""
-    parts = [lists, management, own, *([runs] if is_platform else [])]
+def document(formats: Formats = FORMATS, *, has_run_api: bool = True) -> Node:
+    """The whole document, as JSON has it. `has_run_api`: this gateway serves the run API, too."""
+    parts = [lists, management, own, *([runs] if has_run_api else [])]
     return {
         "openapi": "3.0.3",
         "info": {

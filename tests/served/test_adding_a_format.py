@@ -16,12 +16,12 @@ from farebox.simulator.table import AT
 from farebox.web import routes
 from tests import tiny_format
 from tests.in_process import ask, services
-from tests.test_formats import EVENTS, STREAMED
-from tests.test_odd_texts import WHOLE
+from tests.served.test_formats import EVENTS, STREAMED
+from tests.served.test_odd_texts import WHOLE
 from tests.upstreams import HttpUpstream
 from tools import chaos, fuzz
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 WITH_TINY = {**FORMATS, "/tiny": tiny_format}
 
 
