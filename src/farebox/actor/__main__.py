@@ -82,13 +82,13 @@ def _settings(environment: ActorEnvironment) -> Settings:
     if "grace_seconds" not in settings.model_fields_set:
         given["grace_seconds"] = GRACE_SECONDS
     if not environment.is_at_home and "database_url" not in settings.model_fields_set:
-        # Beside what the run leaves, and apart from a gateway's own books.
+        # In the folder of the run's storages, apart from a gateway's own books.
         given["database_url"] = f"sqlite:///{environment.storage / 'farebox.db'}"
     return settings.model_copy(update=given)
 
 
 def _last_words(environment: ActorEnvironment, settings: Settings, message: str) -> None:
-    """The run's status message says why it failed, if the platform can be reached."""
+    """Say in the run's status message why it failed, if the platform can be reached."""
 
     async def say() -> None:
         hosting = Hosting(environment, settings)

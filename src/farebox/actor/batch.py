@@ -120,7 +120,7 @@ class _Run:
             self._stop("Aborted")
         elif event.name == "migrating":
             self._stop(MOVING)
-            # Orders that do not end in time go along as what they are: placed, and of unknown cost.
+            # Orders that do not end in time are handed on as placed, and of unknown cost.
             await asyncio.sleep(max(0.0, (event.remaining_seconds or 0.0) - RESERVED_SECONDS))
             await self._hosting.save()
         elif event.name == "persistState":

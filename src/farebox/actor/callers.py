@@ -154,7 +154,7 @@ class ApifyCallers:
         return self._unnamed
 
     async def _look_up(self, token: str) -> _Known | None:
-        """Raises Refusal 403, 429."""
+        """The user and the caller whose token this is; None where it is nobody's. Raises Refusal 403, 429."""
         token_digest = digest(token)
         known = self._known.get(token_digest)
         if known is not None and self._now() < known.asked_at + FRESH_SECONDS:

@@ -194,7 +194,7 @@ async def take_over(carried: Carried, store: Store, outbox: Outbox) -> None:
     """Put into these books what an earlier machine of the same run left. Doing it again changes nothing."""
     settles = [_settle(order) for order in carried.orders]
     known = [not isinstance(await store.carry_out(settle), NoSuchRow) for settle in settles]
-    # All are placed before any is settled: a fare above what the account has would keep the next from being placed.
+    # All holds are placed before any is settled: a fare that empties the account would keep the next from being placed.
     for order, is_known in zip(carried.orders, known, strict=True):
         if not is_known:
             await store.carry_out(await _place(order, store))
@@ -251,7 +251,7 @@ async def _durably(use_books: Callable[[], Awaitable[T]]) -> T:
 
 
 class _Pace:
-    """So many turns a second, evenly."""
+    """Spreads turns evenly: `per_second` at most."""
 
     def __init__(self, per_second: float) -> None:
         self._seconds = 1 / per_second

@@ -60,7 +60,7 @@ class ActorEnvironment(Struct, frozen=True):
 
 
 def read_environment(variables: Mapping[str, str]) -> ActorEnvironment:
-    """Raises BadEnvironment."""
+    """Read a run's environment. Raises BadEnvironment."""
 
     def value(*names: str) -> str | None:
         return next((variables[name] for name in names if variables.get(name)), None)
@@ -123,7 +123,7 @@ def _limit(text: str | None) -> int | None:
     if text is None:
         return None
     try:
-        # The platform writes a number as JSON does: 1e-05 may be among them.
+        # The platform writes numbers as JSON does, also as 1e-05.
         return parse_usd(f"{Decimal(text):f}")
     except (ValueError, ArithmeticError) as error:
         raise BadEnvironment(f"ACTOR_MAX_TOTAL_CHARGE_USD: an amount in USD, not {text!r}") from error

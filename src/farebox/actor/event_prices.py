@@ -68,7 +68,7 @@ def read_event_prices(pricing: Raw, event: str) -> EventPrices | None:
     found = msgspec.json.decode(events[event], type=_Event)
     tiers = {tier: each.tiered_event_price_usd for tier, each in (found.event_tiered_pricing_usd or {}).items()}
     if tiers:
-        # Of several paid tiers the dearest: what is set aside for an order must cover it.
+        # The dearest of several paid tiers: an order's hold must cover it.
         paid = max((price for tier, price in tiers.items() if tier != FREE_TIER), default=tiers.get(FREE_TIER))
         assert paid is not None
         return EventPrices(_nanos(paid), _nanos(tiers.get(FREE_TIER, paid)), 1)
@@ -78,7 +78,7 @@ def read_event_prices(pricing: Raw, event: str) -> EventPrices | None:
 
 
 def _nanos(price: Decimal) -> int:
-    """Up to the next nano-dollar. Raises ValueError: no price."""
+    """A price in nano-dollars, rounded up. Raises ValueError: it is not above 0, or above $1."""
     if not price.is_finite() or not 0 < price <= 1:
         raise ValueError(f"a price of an event is above 0 and at most $1, not {price}")
     return int((price * NANOS_PER_USD).to_integral_value(ROUND_CEILING))

@@ -1,4 +1,4 @@
-"""An Actor's run around the gateway: who calls, who is charged, and what must not stay behind on this machine."""
+"""What an Actor's run puts around the gateway: its callers, its charging, and what must be saved before a move."""
 
 import asyncio
 import logging
@@ -72,7 +72,7 @@ class _Books(Struct):
 
 
 class Hosting:
-    """One run of the Actor."""
+    """One run of the Actor. `apify` is None on one's own machine, `callers` until `host` has begun."""
 
     def __init__(self, environment: ActorEnvironment, settings: Settings) -> None:
         self.environment = environment
@@ -81,9 +81,9 @@ class Hosting:
         self.storage: Storage = self.apify or LocalStorage(environment.storage)
         self.callers: ApifyCallers | None = None
         self.has_new_books = False
-        """Whether this run has new books here: it begins, or another machine had it before."""
+        """Whether this run's books begin here: it is new, or another machine had it before."""
         self.run_name = environment.run_id or ""
-        """The platform's, or one that goes with the folder of a run on one's own machine."""
+        """The platform's id of the run; on one's own machine a name that is kept with its storages."""
         self._outbox: SqlOutbox | None = None
         self._has_carried = False
         self._counted_before = 0
@@ -166,7 +166,7 @@ class Hosting:
         environment = self.environment
         paying, free = prices.plans if prices is not None else (BUILT_IN["paying"], BUILT_IN["free"])
         is_paying = environment.user_is_paying or not environment.is_at_home
-        # The platform's price is for each of its events, of which ten may stand for one of ours.
+        # The price is of the platform's events, and ten of those may stand for one of ours.
         times = prices.free_times if prices is not None and not is_paying else 1
         price_nanos = (paying if is_paying else free).event_price_nanos // times
         limit_nanos = environment.limit_nanos
@@ -209,7 +209,7 @@ class Hosting:
             if known.run == run:
                 return known.counted_before
         self.has_new_books = True
-        # Where a charge is in doubt, what counts is what was known when it was left.
+        # While a charge is in doubt, the count from when it was left behind is the right one to compare with.
         counted = carried.counted if carried.charges else max(carried.counted, self.environment.counted)
         known = _Books(run, counted - await outbox.counted())
         beside.write_bytes(msgspec.json.encode(known))
@@ -218,7 +218,8 @@ class Hosting:
     # How it ends
 
     async def _ask_once_more(self, store: SqlStore, upstream: Upstream) -> None:
-        """Most records are there within a second: an answer that was cut off just now may still be charged."""
+        """Ask for the costs of open holds once more: the upstream knows most of them within a second of an answer's
+        end."""
         reconciler = Reconciler(store, upstream, self._settings.reconcile_seconds)
         until = time.monotonic() + LAST_ASKS_SECONDS
         while time.monotonic() < until and (await store.not_ended()).open:

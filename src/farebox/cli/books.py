@@ -58,7 +58,8 @@ def statement(
 
 
 def _lines(found: Statement) -> list[dict[str, Any]]:
-    """A line for each top-up and each order; an order's is that of its ending, or of its hold while it has none."""
+    """A line for each top-up and each order: an order's line is of its last transfer, or of its hold while it is
+    open."""
     lines = [(transfer, found.orders.get(transfer.hold_id or "")) for transfer in found.transfers]
     return [_line(t, order) for t, order in lines if t.kind != "hold" or order is None or order.ended_us is None]
 

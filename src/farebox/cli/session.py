@@ -1,4 +1,4 @@
-"""What every command needs: the settings, the books, a way to print, and a clear end when something is wrong."""
+"""What every command needs: the books, a way to print, and a clear message when something is wrong."""
 
 import asyncio
 import json

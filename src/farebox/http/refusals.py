@@ -81,5 +81,5 @@ def refusal_of(error: Exception) -> Refusal:
             return too_many(f"Try again shortly: {error}", BOOKS_RETRY_SECONDS)
         case _:
             log.error("a request failed in a way that nobody foresaw", exc_info=error)
-            # Not a 500: clients would repeat for an hour what a repeat does not mend, and may pay each time.
+            # Not a 500: SDKs would repeat the request for an hour, in vain, and may pay each time.
             return broken("Farebox failed to serve this; its log says why")

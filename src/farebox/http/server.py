@@ -126,7 +126,7 @@ class BoundedHttp(HttpToolsProtocol):
         except HttpParserError as error:
             self.send_400_response(str(error))
         if self._is_in_head and not self._has_refused:
-            # Nearly every head comes in one piece: only one that does not is worth a timer.
+            # Nearly every head comes in one piece, so only the others get a timer.
             if self._head_timer is None:
                 self._wait_for_head()
             self._head_bytes += len(data)
@@ -134,7 +134,7 @@ class BoundedHttp(HttpToolsProtocol):
                 self._refuse(headers_too_large(HEAD_BYTES_MAX))
 
     def _parse(self, data: bytes) -> None:
-        """Raises HttpParserError."""
+        """Feed the parser. Raises HttpParserError."""
         rest: bytes | memoryview = data
         while True:
             try:
@@ -198,7 +198,7 @@ class BoundedHttp(HttpToolsProtocol):
             )
         else:
             super().on_headers_complete()
-            # What follows a body in chunks is no part of its head: a proxy in front may have looked at the head alone.
+            # Trailers after a body in chunks do not count as headers: a proxy in front may have checked the head alone.
             self.headers = []
             if self.cycle.keep_alive:
                 self.cycle.default_headers = [*self.cycle.default_headers, self._kept_open]

@@ -23,7 +23,7 @@ log = logging.getLogger("farebox")
 _SECRET_BYTES = 32
 
 CACHED_MAX = 100_000
-"""Keys remembered in one process: about 100 MB at the very most."""
+"""The most keys remembered in one process: about 100 MB."""
 
 REVISION_SECONDS = 0.5
 """How long a revoked key may still be accepted, by any process."""
@@ -97,7 +97,7 @@ class KeyCallers:
             await self._guesses.failed()
             return None
         caller = caller_of_key(*found, self._plans)
-        # Remembered only if nothing changed while it was looked up: a revocation in between must not be outlived.
+        # Remembered only if nothing changed during the look-up: it may be this key that was revoked.
         if revision == self._revision and len(self._known) < CACHED_MAX:
             self._known[key_digest] = caller
         return caller

@@ -68,7 +68,7 @@ class RunApi:
         self._bodies = bodies
 
     def routes(self) -> list[tuple[str, list[str], Endpoint]]:
-        """Path, methods, endpoint."""
+        """Each path with its methods and its endpoint."""
         by_path: dict[str, dict[str, Handle]] = {}
         for line, handle in self._handles().items():
             method, path = line.split(" ")

@@ -16,7 +16,7 @@ from farebox.platform.calls import UNLIMITED, Call
 FORMATS = ("json", "jsonl", "csv")
 
 RECORDS_MAX = 100_000
-"""Records that unwinding may make of one page of items: each element of a list repeats all that stands beside it."""
+"""The most records that one page of items may unwind into: each element of a list repeats the item's other members."""
 
 CELLS_MAX = 10_000_000
 """The most cells of a table: each row has one for every member that any item has."""
@@ -48,12 +48,12 @@ class Wanted(Struct, frozen=True):
 
     @property
     def is_whole(self) -> bool:
-        """Whether items go out as they are."""
+        """Whether items go out unchanged."""
         return not (self.fields or self.omit or self.unwind or self.flatten or self.skip_hidden)
 
     @property
     def shown_as(self) -> dict[str, str]:
-        """What a field is called in the answer, by its own name."""
+        """The answer's names of fields, by their own names."""
         return dict(zip(self.fields, self.output_fields, strict=False))
 
 

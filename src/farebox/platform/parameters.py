@@ -88,7 +88,7 @@ _UPDATE: Fates = {
     "isStatusMessageTerminal": SERVED,
     "generalAccess": Refused("what a run leaves is its account's alone", but=("RESTRICTED", "FOLLOW_USER_SETTING")),
 }
-"""Members of a body."""
+"""Members of the body of an update."""
 
 _CHARGE: Fates = {
     "eventName": SERVED,

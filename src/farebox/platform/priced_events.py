@@ -61,7 +61,7 @@ class PricedEvents:
             raise Refusal(404, "record-not-found", f"Event {event[:100]!r} was not found; there is {PRICED_EVENT!r}")
         now_us = self._now_us()
         hold_id = f"{now_us:014x}{urandom(6).hex()}"
-        # Noted first: where this ends halfway, the repetition finds the hold and books no other.
+        # Noted first: if this ends halfway, a repeated call finds the hold and books no second one.
         noted = BilledEvents(hold_id, run.id, key or hold_id, event, now_us)
         hold_id = await self._runs.note_bill(noted, now_us - KEY_SECONDS * 1_000_000)
         await self._book(caller, hold_id, event, count, now_us)

@@ -216,7 +216,7 @@ def _chunk(said: Said, generation_id: str, delta: dict[str, object]) -> dict[str
 
 
 def _spoil(chunks: list[dict[str, Any]], defect: str | None) -> None:
-    """Give the first chunk, or the last, a defect that is seen in the wild."""
+    """Give the first chunk, or the last, a defect that real upstreams have shown."""
     first, choice = chunks[0], chunks[0]["choices"][0]
     match defect:
         case "role-empty":

@@ -29,7 +29,7 @@ __all__ = ["COMMENT", "events", "read", "refused", "whole"]
 COMMENT = b": "
 
 _STRING_CODES = {400: "invalid_prompt", 429: "rate_limit_exceeded", 500: "server_error"}
-"""OpenRouter documents codes of text for this format, which its own SDK cannot type."""
+"""Codes of errors by status. OpenRouter documents them as text for this format, which its own SDK cannot type."""
 
 
 class _Part(Struct):
@@ -223,7 +223,7 @@ def events(said: Said, generation_id: str, faults: Faults) -> list[bytes]:
 
 
 def _spoil(event: dict[str, Any], defect: str | None) -> None:
-    """Leave out what is seen to be left out in the wild."""
+    """Leave out what real upstreams have left out."""
     match defect:
         case "no-sequence":
             del event["sequence_number"]

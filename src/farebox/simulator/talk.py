@@ -148,7 +148,7 @@ def check_budget(name: str, budget: Number | None, cap: int | None) -> None:
 
 
 def number_of(amount: Decimal) -> str:
-    """As JSON numbers come from floats in the wild: `7.1e-05`, `3E-7`, `0.00015472`."""
+    """An amount as the JSON numbers that upstreams make from floats: `7.1e-05`, `3E-7`, `0.00015472`."""
     if amount == 0:
         return "0"
     plain = amount.normalize()

@@ -21,7 +21,7 @@ from farebox.ports import Callers
 from farebox.web.callers import caller_of
 
 RESETS: dict[str | None, Period] = {"daily": "day", "weekly": "week", "monthly": "month", None: "total"}
-"""When a limit begins anew, as OpenRouter says it."""
+"""OpenRouter's words for when a limit begins anew."""
 
 Describe = Callable[[Caller, Scope], Awaitable[dict[str, object]]]
 
@@ -99,7 +99,7 @@ def _key(
         "organization_id": None,
         "workspace_id": None,
         "expires_at": iso_or_null(caller.key.expires_us),
-        # Farebox has no daily allowance of free orders: a shape that SDKs demand.
+        # SDKs demand this member; Farebox has no daily allowance of free orders.
         "free_model_daily_requests": {"limit": 0, "used": 0, "remaining": 0},
         "rate_limit": {
             "requests": -1 if rate is None else rate,
@@ -135,7 +135,7 @@ def iso_or_null(us: int | None) -> str | None:
 
 
 def usd(nanos: int) -> msgspec.Raw:
-    """An amount as the same number in JSON."""
+    """An amount in USD as a JSON number, exact."""
     return msgspec.Raw(format_usd(nanos).encode())
 
 

@@ -211,7 +211,7 @@ def providers(callers: Callers, catalog: Catalog) -> Endpoint:
 
 
 def zdr_endpoints(callers: Callers, catalog: Catalog) -> Endpoint:
-    """GET /endpoints/zdr: the endpoints that keep nothing of an order."""
+    """GET /endpoints/zdr: the upstream's endpoints that keep nothing of an order (zero data retention)."""
 
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         caller = await caller_if_any(callers, scope)
@@ -241,7 +241,7 @@ def _endpoint_model(entry: Raw) -> str | None:
 
 
 def _query(scope: Scope) -> dict[str, str]:
-    """The last value of each name."""
+    """The query by name. Raises Refusal 400: it is too long."""
     if len(scope["query_string"]) > QUERY_BYTES_MAX:
         raise invalid(f"the query is longer than {QUERY_BYTES_MAX} bytes")
     return query_values(scope)

@@ -76,11 +76,11 @@ class Request:
 Answer = tuple[int, object, HeaderList] | tuple[int, object]
 Do = Callable[[Request], Awaitable[Answer]]
 Served = tuple[str, list[str], Endpoint]
-"""A path, the methods that are answered there, and who answers."""
+"""A path, its methods, and its endpoint."""
 
 
 class Management:
-    """The endpoints."""
+    """The endpoints for managers."""
 
     def __init__(self, managers: Managers, accounts: Accounts, bodies: BodyReader) -> None:
         self._managers = managers
@@ -190,7 +190,7 @@ class Management:
         return account, key
 
     async def _account(self, request: Request, workspace: str | None) -> Account | None:
-        """The account that the request is about; None where it is about all."""
+        """The account that a request is about; None where it is about all. Raises Refusal 400, 403; NotFound."""
         own = request.manager.account_id
         account_id = _account_id(workspace) if workspace is not None else own
         if own not in (None, account_id):
@@ -282,7 +282,7 @@ class Management:
         return 200, {"data": _described_account(account, await self._accounts.balance(account))}
 
     async def _named(self, request: Request) -> Account:
-        """By its name, or by its id."""
+        """The account that the path names, by its name or its id. Raises Refusal 403; NotFound."""
         named = request.path["account"]
         try:
             account = await self._accounts.find_by_id(_account_id(named))
@@ -314,7 +314,7 @@ def workspace_of(account_id: int) -> str:
 
 
 def _account_id(workspace: str) -> int:
-    """Raises Refusal 400."""
+    """The account's number in its id. Raises Refusal 400."""
     try:
         number = UUID(workspace).int
     except ValueError as error:
@@ -340,7 +340,8 @@ def _described_account(account: Account, balance: Balance) -> dict[str, object]:
 
 
 def _activity_item(row: Activity) -> dict[str, object]:
-    """The books do not know which host served an order, nor which of its tokens were reasoning or cached."""
+    """OpenRouter's members of a line of activity. Some are empty: the books do not know which provider served an order,
+    nor which of its tokens were reasoning or cached."""
     return {
         "date": date_of(row.day),
         "model": row.model,
@@ -362,7 +363,7 @@ def _described(limits: Limits) -> dict[str, object]:
 
 
 def _numbers(values: Mapping[str, object]) -> dict[str, object]:
-    """Amounts, which are exact text, as the same numbers in JSON."""
+    """The same values with amounts, which are exact text, as numbers in JSON."""
     return {name: Raw(str(value).encode()) if name in AMOUNTS else value for name, value in values.items()}
 
 

@@ -14,10 +14,11 @@ from farebox.core.money import parse_usd
 from farebox.core.reading import UNREADABLE, is_null, json_path_error
 
 Fields = dict[str, Raw]
-"""An object's members, not read yet. Readers raise Refusal 400, and give None where a member is absent or null."""
+"""An object's members, not read yet. Each reader raises Refusal 400, and returns None where its member is absent or
+null."""
 
 _DIGITS_MAX = 20
-"""Before or after the point: more than any amount has, and few enough to write out."""
+"""The most digits before or after the point: more than any amount has, and few enough to write out."""
 
 
 def check_names(fields: Fields, *names: str) -> None:

@@ -99,7 +99,7 @@ async def _send_stream(answer: Answer | RepeatedAnswer, receive: Receive, send: 
     try:
         await waiting.begin_stream(answer.headers)
         async for chunk in answer.stream():
-            # As `send_body`, one step shorter: an answer has hundreds of these.
+            # Not by `send_body`, which would be one more call for each of hundreds of chunks.
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
             if is_kept_from_silence:
                 waiting.touch()

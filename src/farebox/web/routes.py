@@ -80,7 +80,7 @@ def app(services: Services) -> ASGIApp:
     def dispatch(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         raw_path = scope["raw_path"]
         if b"%" in raw_path and b"%2f" in raw_path.lower() and not _MODEL.fullmatch(raw_path):
-            # Nothing else here has a slash within its name: an encoded one only hides where it leads.
+            # Only models have a slash within their names: elsewhere an encoded one would disguise the path.
             return refuse(scope, receive, send, _nothing_at(raw_path.decode("latin-1")))
         if scope["path"] not in orders:
             scope["path"] = tidy(scope["path"])

@@ -1,4 +1,4 @@
-"""The tools: to chat, to embed, to see what there is and at what price, to see what was spent. Billed as any order.
+"""The tools: chat, embeddings, models with their prices, and spending. Orders are charged like any other.
 
 Amounts of money are text, exact to the last digit.
 """
@@ -199,7 +199,7 @@ ACTOR_TOOLS = [
         annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False),
     ),
 ]
-"""As the platform's own MCP server has them for an Actor."""
+"""The tools that Apify's own MCP server has for an Actor."""
 
 
 @asynccontextmanager
@@ -361,7 +361,7 @@ class _Tools:
 
 
 class _Actor:
-    """The Actor that this gateway is, run as on the platform."""
+    """The tools of the Actor: run it, as on Apify's platform, and read its items."""
 
     def __init__(self, tools: ActorTools) -> None:
         self._runner = tools.runner
