@@ -103,3 +103,12 @@ def test_every_place_that_has_something_for_each_format_has_it_for_all() -> None
 @pytest.mark.parametrize("page", ["docs/api.md", "tests/node/fetch.mjs"])
 def test_every_page_that_lists_the_formats_lists_all(page: str) -> None:
     assert [path for path in FORMATS if not re.search(rf"{path}\b", (ROOT / page).read_text())] == []
+
+
+def test_no_module_but_the_table_names_every_format() -> None:
+    listed = [
+        module.relative_to(ROOT / "src/farebox").as_posix()
+        for module in (ROOT / "src/farebox").rglob("*.py")
+        if all(f'"{path}"' in module.read_text() for path in FORMATS)
+    ]
+    assert listed == ["core/formats/table.py"]
