@@ -182,18 +182,19 @@ class Exchange:
                 watched.passed_on(is_stream=answer.is_stream)
                 yield answer
             finally:
-                # First what the answer says of its cost, then an end to the upstream's connection: neither waits, so
-                # neither can be cancelled, and none is held while the books are waited for.
+                # Before settling: read what the answer said of its cost, then let the upstream's connection go. Neither
+                # awaits, so no cancellation comes between; and no connection is held while the books are waited for.
                 verdict = answer.verdict()
                 answer.close()
         finally:
-            # An order that got no answer ends here, too: Nothing if it was not sent, Unknown if it may have been.
+            # Outside of the above, since an order that got no answer is settled, too: with Nothing if it was not sent,
+            # with Unknown if it may have been.
             watched.ended()
             settled = await self._settle(held.hold_id, verdict, meter, answer)
             watched.settled(settled, meter, None if answer is None else answer.status)
             if answer is not None:
                 answer.settled = settled
-            # Last, since only what is in the books may be charged.
+            # Last, since only what is in the books is charged.
             if self._charges is not None and _is_charged_by_request(settled, held.outside):
                 await self._charges.until_charged(settlement_id(held.hold_id))
 
