@@ -306,7 +306,7 @@ INSERT INTO price_list (source, bodies, read_us, claimed_us) VALUES (:source, :b
 ON CONFLICT (source) DO UPDATE SET bodies = excluded.bodies, read_us = excluded.read_us, claimed_us = 0;
 
 
--- Fares that an outside biller is told, and the charges that they become part of. Those of requests name the request
+-- Fares that an outside biller charges, and the charges that they become part of. Those of requests name the request
 -- in `charge_to`; those that are charged together, with the run, have '' there.
 
 -- insert_charged_fare (row) --
