@@ -63,6 +63,7 @@ class Gateway:
         # Open holds stay as they are unless a test wants them asked about.
         self.environment = clean_environment(**{"FAREBOX_RECONCILE_SECONDS": "0", **environment}, PYTHONUNBUFFERED="1")
         self.makes_books = makes_books
+        self.python = sys.executable
         self.said: set[str] = set()
         self.key = ""
         self.port = 0
@@ -78,7 +79,7 @@ class Gateway:
         self.log = self.folder / f"serve-{time.monotonic_ns()}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "farebox", "serve", "--port", "0", *self.arguments],
+                [self.python, "-m", "farebox", "serve", "--port", "0", *self.arguments],
                 cwd=self.folder,
                 env=self.environment,
                 stdout=log,

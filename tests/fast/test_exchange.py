@@ -3,41 +3,41 @@
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from farebox.admission import Admission
 from farebox.answers import Answer, RepeatedAnswer, Streaming
 from farebox.catalog import Catalog, Shared
-from farebox.core.audit import audit
 from farebox.core.books import (
     Command,
     Fare,
-    HoldRow,
     NameGeneration,
     Outcome,
     PlaceHold,
     Settle,
     Settled,
-    TopUp,
-    Transfer,
 )
 from farebox.core.errors import Refusal, invalid
 from farebox.core.formats import Format, chat
-from farebox.core.headers import RequestHead
-from farebox.core.keys import digest
-from farebox.core.plans import BUILT_IN
 from farebox.core.pricing import KeptPrices
 from farebox.core.upstream import Filters
 from farebox.deadlines import Deadlines
-from farebox.exchange import Exchange, Request
-from farebox.identity.keys import KeyCallers, PlansInForce, new_key
+from farebox.identity.keys import new_key
 from farebox.ports import BooksUnavailable, UpstreamBroke, UpstreamUnreachable, Waiting
-from farebox.testing import Break, MemoryStore, Pause, Script, ScriptedUpstream, Silence
+from farebox.testing import (
+    PRICES,
+    Break,
+    During,
+    MemoryStore,
+    Pause,
+    Playbook,
+    Played,
+    Script,
+    ScriptedUpstream,
+    Silence,
+)
 from farebox.upstream.openrouter_pages import Fetched
 
 USD = 10**9
@@ -58,9 +58,7 @@ ANSWER = {
     "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hi"}}],
     "usage": USAGE,
 }
-MODELS = json.dumps(
-    {"data": [{"id": "a/b", "pricing": {"prompt": "0.000001", "completion": "0.00001"}, "context_length": 100_000}]}
-).encode()
+MODELS = PRICES
 
 
 def event(chunk: object) -> bytes:
@@ -77,36 +75,6 @@ def whole(body: Any = ANSWER, **head: Any) -> Script:
     return Script([text], content_type="application/json", **head)
 
 
-@dataclass
-class Result:
-    """What the caller got, and what is in the books."""
-
-    sent: list[bytes] = field(default_factory=list)
-    answer: Answer | RepeatedAnswer | None = None
-    refusal: Refusal | None = None
-    holds: list[HoldRow] = field(default_factory=list)
-    transfers: list[Transfer] = field(default_factory=list)
-    available: int | None = None
-    order: dict[str, Any] = field(default_factory=dict)
-    order_body: bytes = b""
-
-    @property
-    def body(self) -> bytes:
-        return b"".join(self.sent)
-
-    @property
-    def hold(self) -> HoldRow:
-        (hold,) = self.holds
-        return hold
-
-    @property
-    def fares(self) -> list[int]:
-        return [transfer.amount_nanos for transfer in self.transfers if transfer.kind == "post"]
-
-
-During = Callable[[Answer | RepeatedAnswer, bytes, MemoryStore], Awaitable[None]]
-
-
 def play(
     script: Script | Exception,
     plan: str = "paying",
@@ -118,57 +86,22 @@ def play(
     wire: Format = chat,
     waiting: Waiting | None = None,
     **request: Any,
-) -> Result:
+) -> Played:
     """One order, from a new account with `paid_in`."""
-    result = Result()
-    body = json.dumps({"model": "a/b", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 100, **request})
-
-    async def main(store: MemoryStore) -> None:
-        account = await store.create_account("a", plan, 0, 1)
-        key = new_key()
-        await store.create_key(account.id, "", digest(key), "hint", 1)
-        await store.carry_out(TopUp("t", account.id, paid_in, 1))
-        upstream = ScriptedUpstream(script, pages={"/models": MODELS})
-        catalog = Catalog(upstream, 300, 3600)
-        await catalog.refresh()
-        exchange = Exchange(
-            callers=KeyCallers(store, PlansInForce(BUILT_IN)),
-            prices=catalog,
-            ledger=store,
-            upstream=upstream,
-            streaming=streaming or Streaming(Deadlines()),
-            admission=Admission(9, 9),
-        )
-
-        async def read_body() -> bytes:
-            return body.encode()
-
-        head = RequestHead((token or key,), {"x-title": "t"})
-        given = Request("/chat/completions", wire, head, read_body, waiting=waiting)
-        try:
-            async with exchange.open(given) as answer:
-                result.answer = answer
-                if answer.is_stream:
-                    async for chunk in answer.stream():
-                        result.sent.append(chunk)
-                        if during:
-                            await during(answer, chunk, store)
-                else:
-                    result.sent.append(await answer.read())
-        except Refusal as refusal:
-            result.refusal = refusal
-        finally:
-            result.holds = await store.holds(("pending", "open", "posted", "voided"))
-            result.transfers = await store.transfers(account.id)
-            result.available = (await store.balance(account.id)).available_nanos
-            if upstream.received:
-                result.order_body = upstream.received[0].body
-                result.order = json.loads(result.order_body)
-        with store.snapshot() as rows:
-            assert audit(rows).differences == []
-
-    asyncio.run(main(store or MemoryStore()))
-    return result
+    order = {"model": "a/b", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 100, **request}
+    playbook = Playbook(
+        script,
+        order,
+        wire=wire,
+        plan=plan,
+        paid_in=paid_in,
+        token=token,
+        store=store,
+        streaming=streaming,
+        waiting=waiting,
+        during=during,
+    )
+    return playbook.play()
 
 
 def test_a_stream_passes_byte_for_byte_and_its_cost_is_posted() -> None:
@@ -374,7 +307,7 @@ def test_an_order_that_cannot_be_capped_to_the_balance_leaves_no_hold() -> None:
     result = play(whole(), paid_in=USD // 1000, max_tokens=None, wire=uncappable)
     assert result.refusal is not None
     assert result.refusal.status == 400
-    assert (result.hold.state, result.available, result.order_body) == ("voided", USD // 1000, b"")
+    assert (result.hold.state, result.available, result.forwarded) == ("voided", USD // 1000, [])
 
 
 def test_the_generation_is_in_the_books_before_its_first_byte_goes_out() -> None:
@@ -404,7 +337,7 @@ def test_the_answer_cap_is_lowered_to_what_the_balance_covers() -> None:
     cap = int(headers[b"x-farebox-answer-cap"])
     assert result.order["max_tokens"] == cap
     # A byte is at most a token: 90 and some of prompt at $0.000001, the rest at $0.00001 a token.
-    prompt = len(result.order_body) + len("50000") - len(str(cap))
+    prompt = len(result.forwarded[0].body) + len("50000") - len(str(cap))
     assert cap == (1_000_000 - 1000 * prompt) // 10_000
     assert result.hold.amount_nanos == 1_000_000
     assert result.fares == [100_000]

@@ -4,12 +4,17 @@ Known weaknesses are looked up where there is a network: `pip-audit -r requireme
 """
 
 import re
+import shutil
 import subprocess
 import sys
+import sysconfig
+import zipfile
 from importlib.metadata import Distribution, distribution, distributions
 from pathlib import Path
 
 import pytest
+
+from tests.gateway import Gateway, clean_environment
 
 ROOT = Path(__file__).parents[2]
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
@@ -64,3 +69,70 @@ def test_no_package_brings_code_that_runs_without_being_imported() -> None:
             continue  # for another system
         assert package.files, name
         assert not [file for file in package.files if by_itself.search(str(file))], name
+
+
+def run(command: list[str | Path], folder: Path) -> str:
+    """Run it away from this tree; what it printed."""
+    environment = clean_environment()
+    for name in ("PYTHONPATH", "MYPYPATH"):
+        environment.pop(name, None)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from a clean copy of what it is made of."""
+    tree = tmp_path_factory.mktemp("tree")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    shutil.copytree(ROOT / "src", tree / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    build = "import sys; from flit_core.buildapi import build_wheel; print(build_wheel(sys.argv[1]))"
+    folder = tmp_path_factory.mktemp("wheel")
+    return folder / run([sys.executable, "-c", build, folder], tree).strip()
+
+
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python elsewhere that has the wheel, and beside it the packages of this one, but not this tree."""
+    folder = tmp_path_factory.mktemp("elsewhere") / "venv"
+    run([sys.executable, "-m", "venv", folder], folder.parent)
+    python = folder / "bin" / "python"
+    run([python, "-m", "pip", "install", "-q", "--no-deps", "--no-index", wheel], folder.parent)
+    (own,) = folder.glob("lib/python*/site-packages")
+    (own / "packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    assert run([python, "-c", "import farebox; print(farebox.__file__)"], folder.parent).startswith(str(own))
+    return python
+
+
+def test_the_wheel_has_all_that_a_server_reads_and_says_that_it_is_typed(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as packed:
+        names = set(packed.namelist())
+    assert {"farebox/py.typed", "farebox/testing.py", "farebox/store/migrations/env.py"} <= names
+    tree = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("*") if path.is_file()}
+    assert {name for name in tree if "__pycache__" not in name} == {n for n in names if ".dist-info/" not in n}
+
+
+def test_what_is_installed_elsewhere_serves(python: Path, tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path, makes_books=True)
+    gateway.python = str(python)
+    gateway.environment.pop("PYTHONPATH", None)
+    with gateway:
+        assert gateway.chat().status == 200
+        assert len(gateway.orders()) == 1
+    gateway.audit()
+
+
+def test_a_users_test_is_typed_and_passes(python: Path, tmp_path: Path) -> None:
+    """The page's own, against what is installed."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "testing.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    (tmp_path / "test_use.py").write_text("\n".join(blocks))
+    check = [sys.executable, "-m", "mypy", "--strict", "--python-executable", python, "test_use.py"]
+    assert "no issues found" in run(check, tmp_path)
+    wrong = '\nPlaybook(Script(["text, not bytes"]), ORDER).play().fares.nothing\n'
+    (tmp_path / "wrong.py").write_text("\n".join(blocks) + wrong)
+    said = subprocess.run([*check[:-1], "wrong.py"], cwd=tmp_path, capture_output=True, text=True).stdout
+    assert "Found 2 errors" in said, said
+    assert "3 passed" in run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_use.py"], tmp_path)
