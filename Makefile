@@ -3,7 +3,7 @@
 PYTHON ?= $(shell tools/find-python)
 BIN := .venv/bin
 
-.PHONY: serve test test-fast test-frameworks chaos soak lint fix bench lock docs clean
+.PHONY: serve test test-fast test-frameworks chaos soak lint fix release-check bench lock docs clean
 
 serve: .venv/.run
 	@$(BIN)/farebox serve
@@ -41,6 +41,10 @@ lint: .venv/.dev
 fix: .venv/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# What must be so before a release: see RELEASING.md.
+release-check: .venv/.dev
+	$(BIN)/python -m tools.release
 
 bench: .venv/.dev
 	$(BIN)/python -m bench

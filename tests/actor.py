@@ -41,8 +41,8 @@ def run_environment(platform: Platform, run: dict[str, Any], token: str, **more:
 class Actor(Gateway):
     """`python -m farebox.actor` in a folder, as a server."""
 
-    def __init__(self, folder: Path, *, makes_books: bool = False, **environment: str) -> None:
-        super().__init__(folder, makes_books=makes_books)
+    def __init__(self, folder: Path, **environment: str) -> None:
+        super().__init__(folder)
         self.port = free_port()
         kept = {
             name: value

@@ -57,12 +57,12 @@ def clean_environment(**more: str) -> dict[str, str]:
 class Gateway:
     """`farebox serve` in a folder, started and stopped at will; on a copy of new books, unless it `makes_books`."""
 
-    def __init__(self, folder: Path, *arguments: str, makes_books: bool = False, **environment: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
         self.folder = folder
         self.arguments = arguments
         # Open holds stay as they are unless a test wants them asked about.
         self.environment = clean_environment(**{"FAREBOX_RECONCILE_SECONDS": "0", **environment}, PYTHONUNBUFFERED="1")
-        self.makes_books = makes_books
+        self.makes_books = False
         self.python = sys.executable
         self.said: set[str] = set()
         self.key = ""

@@ -531,7 +531,8 @@ def test_a_platform_that_takes_no_charges_ends_the_serving(
 
 def test_on_ones_own_machine_it_needs_nothing_and_writes_the_charging_log(tmp_path: Path) -> None:
     settings = {"ACTOR_TEST_PAY_PER_EVENT": "1", "APIFY_ACTOR_PRICING_INFO": json.dumps(FLAT), "APIFY_TOKEN": ""}
-    actor = Actor(tmp_path, makes_books=True, **settings)
+    actor = Actor(tmp_path, **settings)
+    actor.makes_books = True
     with actor:
         assert chat(actor, {}).status == 200
         assert chat(actor, {"authorization": "Bearer anything"}, model="sim/penny").status == 200

@@ -115,7 +115,8 @@ def test_the_wheel_has_all_that_a_server_reads_and_says_that_it_is_typed(wheel: 
 
 
 def test_what_is_installed_elsewhere_serves(python: Path, tmp_path: Path) -> None:
-    gateway = Gateway(tmp_path, makes_books=True)
+    gateway = Gateway(tmp_path)
+    gateway.makes_books = True
     gateway.python = str(python)
     gateway.environment.pop("PYTHONPATH", None)
     with gateway:
@@ -129,10 +130,10 @@ def test_a_users_test_is_typed_and_passes(python: Path, tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "testing.md").read_text(), re.DOTALL)
     assert len(blocks) == 2
     (tmp_path / "test_use.py").write_text("\n".join(blocks))
-    check = [sys.executable, "-m", "mypy", "--strict", "--python-executable", python, "test_use.py"]
-    assert "no issues found" in run(check, tmp_path)
+    check: list[str | Path] = [sys.executable, "-m", "mypy", "--strict", "--python-executable", python]
+    assert "no issues found" in run([*check, "test_use.py"], tmp_path)
     wrong = '\nPlaybook(Script(["text, not bytes"]), ORDER).play().fares.nothing\n'
     (tmp_path / "wrong.py").write_text("\n".join(blocks) + wrong)
-    said = subprocess.run([*check[:-1], "wrong.py"], cwd=tmp_path, capture_output=True, text=True).stdout
+    said = subprocess.run([*check, "wrong.py"], cwd=tmp_path, capture_output=True, text=True).stdout
     assert "Found 2 errors" in said, said
     assert "3 passed" in run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_use.py"], tmp_path)

@@ -56,7 +56,9 @@ def stream(gateway: Gateway, key: str | None = None, simulate: str = "", **body:
 @pytest.fixture
 def first_start(tmp_path: Path) -> Iterator[Gateway]:
     """A gateway that found no books."""
-    with Gateway(tmp_path, makes_books=True) as running:
+    gateway = Gateway(tmp_path)
+    gateway.makes_books = True
+    with gateway as running:
         yield running
 
 
