@@ -137,46 +137,59 @@ def test_every_parameter_in_a_path_is_described_and_every_credential_is_there() 
             assert all(each["description"] for each in operation.get("parameters", []))
 
 
-def test_answers_of_management_and_runs_are_as_documented(visited: tuple[Gateway, str]) -> None:
-    gateway, manager = visited
+class Documented:
+    """Requests whose answers must be the documented ones."""
 
-    def tell(method: str, path: str, body: Any = None, *, of: str, key: str = manager, status: int = 200) -> Any:
-        """A request, whose answer must be the one that is documented for the path `of`."""
-        headers = {"authorization": f"Bearer {key}", "content-type": "application/json", "idempotency-key": "k"}
-        base = "" if "servers" in document()["paths"][of] else gateway.base.partition(str(gateway.port))[2]
-        got = gateway.request(method, base + path, None if body is None else json.dumps(body).encode(), headers)
+    def __init__(self, gateway: Gateway, key: str) -> None:
+        self.gateway = gateway
+        self.key = key
+
+    def __call__(self, method: str, path: str, body: Any = None, *, of: str, status: int = 200) -> Any:
+        """The answer to a request; `of` is the path that it is documented under."""
+        headers = {"authorization": f"Bearer {self.key}", "content-type": "application/json", "idempotency-key": "k"}
+        base = "" if "servers" in document()["paths"][of] else self.gateway.base.partition(str(self.gateway.port))[2]
+        got = self.gateway.request(method, base + path, None if body is None else json.dumps(body).encode(), headers)
         assert got.status == status, (path, got.body)
-        told = document()["paths"][of][method.lower()]["responses"][str(status)]["content"]
+        documented = document()["paths"][of][method.lower()]["responses"][str(status)]["content"]
         media_type = got.headers["content-type"].partition(";")[0]
-        schema = (told.get(media_type) or told["*/*"])["schema"]
+        schema = (documented.get(media_type) or documented["*/*"])["schema"]
         if media_type != "application/json":
             return got.body
         OAS30Validator({**schema, "components": document()["components"]}).validate(got.json)
         return got.json
 
+
+def test_answers_of_management_are_as_documented(visited: tuple[Gateway, str]) -> None:
+    gateway, manager = visited
+    ask = Documented(gateway, manager)
     terms = {"name": "documented", "plan": "paying", "prepaid_usd": 1, "limits": {"usd_per_day": 0.5}}
-    account = tell("POST", "/admin/accounts", terms, of="/admin/accounts", status=201)["data"]
-    tell("GET", "/admin/accounts", of="/admin/accounts")
+    account = ask("POST", "/admin/accounts", terms, of="/admin/accounts", status=201)["data"]
+    ask("GET", "/admin/accounts", of="/admin/accounts")
     one = "/admin/accounts/{account}"
-    tell("PATCH", f"/admin/accounts/{account['id']}", {"limits": {"usd_per_day": None}}, of=one)
+    ask("PATCH", f"/admin/accounts/{account['id']}", {"limits": {"usd_per_day": None}}, of=one)
     top_up = {"account": "documented", "amount_usd": 2}
-    tell("POST", "/admin/top-ups", top_up, of="/admin/top-ups", status=201)
-    tell("POST", "/admin/top-ups", top_up, of="/admin/top-ups")
+    ask("POST", "/admin/top-ups", top_up, of="/admin/top-ups", status=201)
+    ask("POST", "/admin/top-ups", top_up, of="/admin/top-ups")
     new = {"name": "first", "workspace_id": account["id"], "limit": 1, "limit_reset": "daily"}
-    made = tell("POST", "/keys", new, of="/keys", status=201)
+    made = ask("POST", "/keys", new, of="/keys", status=201)
     path, key = f"/keys/{made['data']['hash']}", made["key"]
     assert gateway.chat(key).status == 200
     for method, body in (("GET", None), ("PATCH", {"name": "second", "expires_at": None})):
-        tell(method, path, body, of="/keys/{hash}")
-    tell("GET", "/keys", of="/keys")
+        ask(method, path, body, of="/keys/{hash}")
+    ask("GET", "/keys", of="/keys")
     today = datetime.now(UTC).date()
-    assert tell("GET", f"/activity?date={today}", of="/activity")["data"]
-    tell("GET", f"/admin/accounts/{account['name']}", of=one)
+    assert ask("GET", f"/activity?date={today}", of="/activity")["data"]
+    ask("GET", f"/admin/accounts/{account['name']}", of=one)
+    ask("DELETE", path, of="/keys/{hash}")
 
+
+def test_answers_of_runs_are_as_documented(visited: tuple[Gateway, str]) -> None:
+    gateway, _ = visited
+    ask = Documented(gateway, gateway.new_key("documented-runs", "--plan", "paying", "--prepaid", "2"))
     requests = {"requests": [{"model": "sim/echo", "messages": [{"role": "user", "content": "Hello"}]}]}
     begun = "/v2/actors/{actor}/runs"
-    run = tell("POST", "/v2/actors/openrouter/runs?waitForFinish=60", requests, of=begun, key=key, status=201)["data"]
-    tell("POST", "/v2/actors/openrouter/run-sync", {}, of="/v2/actors/{actor}/run-sync", key=key, status=201)
+    run = ask("POST", "/v2/actors/openrouter/runs?waitForFinish=60", requests, of=begun, status=201)["data"]
+    ask("POST", "/v2/actors/openrouter/run-sync", {}, of="/v2/actors/{actor}/run-sync", status=201)
     charge = {"eventName": PRICED_EVENT, "count": 1}
     calls: list[tuple[str, Any, int]] = [
         ("POST /v2/actor-runs/{id}/charge", charge, 201),
@@ -191,14 +204,13 @@ def test_answers_of_management_and_runs_are_as_documented(visited: tuple[Gateway
         if path.startswith("/v2") and "get" in methods and "/run-sync" not in path
     ]
     names = {"{actor}": "openrouter", "{key}": "OUTPUT"}
-    ids = {"builds": run["buildId"], "users": "documented"}
+    ids = {"builds": run["buildId"], "users": "documented-runs"}
     for line, body, status in calls:
         method, of = line.split(" ")
         path = of.replace("{id}", next((each for name, each in ids.items() if name in of), run["id"]))
         for name, value in names.items():
             path = path.replace(name, value)
-        tell(method, path, body, of=of, key=key, status=status)
-    tell("DELETE", f"/keys/{made['data']['hash']}", of="/keys/{hash}")
+        ask(method, path, body, of=of, status=status)
     gateway.audit()
 
 
