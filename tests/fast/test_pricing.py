@@ -226,6 +226,10 @@ def test_an_entry_without_its_price_is_not_free() -> None:
     assert prices(model(), absent, {**absent, "id": "e/f", "pricing": {}}).left_out == {"c/d", "e/f"}
 
 
+def test_a_price_that_is_no_number_leaves_its_model_out() -> None:
+    assert prices(model(), model("c/d", prompt="NaN"), model("e/f", image="NaN")).left_out == {"c/d", "e/f"}
+
+
 @pytest.mark.parametrize("image", [None, ""])
 def test_a_price_beside_those_two_that_is_null_or_empty_is_absent(image: Any) -> None:
     listed = prices(model(), {**model("c/d", image=image, request="0.5"), "context_length": 1000.0})
