@@ -10,8 +10,7 @@ _ERRORS = (400, 401, 402, 403, 404, 408, 409, 410, 413, 415, 424, 429, 502, 504)
 _KEY = parameter(
     "Idempotency-Key",
     {"type": "string", "maxLength": 255},
-    "Under a key the same order is answered once and charged once, for a day: a repeat gets the kept answer. An empty"
-    " one is none.",
+    "Under a key an order is served and charged once, for a day: a repeat gets the kept answer. An empty one is none.",
     "header",
 )
 
