@@ -19,7 +19,7 @@ from farebox.core.errors import Refusal
 from farebox.core.formats import Format, Progress, chat, embeddings, messages, responses
 from farebox.core.headers import read_request_head
 from farebox.core.intake import Order, read_order
-from farebox.core.legible import plainly
+from farebox.core.legible import legible_if_needed
 from farebox.core.meter import Meter
 from farebox.core.money import is_readable_cost
 from farebox.core.plans import BUILT_IN
@@ -179,7 +179,7 @@ def fuzz_request(chance: random.Random) -> None:
     assert all(asked.models)
     assert 0 <= asked.prompt_bytes <= 3 * len(body) + 1000
     if order.body is not body:
-        assert wire.read(plainly(order.body)).answer_tokens == order.answer_tokens
+        assert wire.read(legible_if_needed(order.body)).answer_tokens == order.answer_tokens
         after = read_elsewhere(order.body)
         assert after is not None
         assert repr(without(after, _BOUND)) == repr(without(known, _BOUND))

@@ -1,5 +1,5 @@
-"""Accounts, keys, limits and top-ups: what an operator does, by command or over HTTP, and what a caller may see of its
-own."""
+"""Accounts, keys, limits, top-ups and spending: the use cases of operators, by command or over HTTP, and of callers who
+look at their own."""
 
 import secrets
 from collections.abc import Mapping
@@ -10,7 +10,17 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from farebox import clock
-from farebox.core.allowances import NO_LIMITS, PERIODS, Allowance, Given, Limits, Period, began_us, changed, owner_of
+from farebox.core.allowances import (
+    NO_LIMITS,
+    PERIODS,
+    Allowance,
+    LimitChanges,
+    Limits,
+    Period,
+    began_us,
+    owner_of,
+    with_changes,
+)
 from farebox.core.books import LAST_US, Activity, Balance, Done, HoldRow, NoSuchRow, OtherTopUp, TopUp, Transfer
 from farebox.core.callers import Account, Key, ManagementKey, PublishedPlans
 from farebox.core.keys import MANAGEMENT_PREFIX, digest, hint
@@ -25,24 +35,24 @@ TOP_UP_KEY_LENGTH_MAX = 255
 
 
 class Store(Ledger, Directory, Books, PriceShelf, Protocol):
-    """All sides of the books."""
+    """What the use cases need of the books."""
 
 
 class NotFound(Exception):  # noqa: N818 - the word of the house
-    """There is no such account, key or plan; the message names it and what there is."""
+    """There is no such account, key or plan; the message names it, and how to see those that exist."""
 
 
 class BadTerms(Exception):  # noqa: N818
-    """What was given for an account, a key or a limit is none; the message says what would be right."""
+    """A value for an account, a key, a limit or a top-up is not valid; the message says what would be."""
 
 
 class OtherTopUpBefore(Exception):  # noqa: N818
-    """The key of a top-up stands for another one; the message says which."""
+    """The key of a top-up was used for another one; the message says for which."""
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """An account's transfers, oldest first, the orders behind them, and where it stands."""
+    """An account's transfers, oldest first; the holds that they are of, by id; and its balance now."""
 
     account: Account
     balance: Balance
@@ -52,8 +62,8 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """Fares posted, in nano-dollars: in all, and in the current UTC day, week (from Monday) and month; and the moment
-    of the latest, where that was looked up and there is one."""
+    """Fares posted, in nano-dollars: in all, and in the current UTC day, week (from Monday) and month. `latest_us` is
+    when the latest was posted; None where there is none, or nobody looked."""
 
     total: int = 0
     day: int = 0
@@ -64,7 +74,7 @@ class Spending:
 
 @dataclass(frozen=True, slots=True)
 class PaidIn:
-    """Where an account stands after a top-up; `is_repeat` where that was booked before."""
+    """An account's balance after a top-up. `is_repeat`: the top-up had been booked before."""
 
     account: Account
     balance: Balance
@@ -83,7 +93,7 @@ class Accounts:
 
         Raises:
             NotFound: no such plan.
-            BadTerms: the name is none for an account.
+            BadTerms: the name is not valid.
             NameTaken: an account of this name exists.
         """
         if not name.strip() or len(name) > NAME_LENGTH_MAX or name.startswith(("(", "-")) or not name.isprintable():
@@ -99,11 +109,11 @@ class Accounts:
         return account
 
     async def top_up(self, name: str, amount_nanos: int, key: str | None = None, note: str | None = None) -> PaidIn:
-        """Pay money in; under a key (of the operator's choice) once, however often it is asked for.
+        """Pay money in; under a key (of the operator's choice) once, however often it is repeated.
 
         Raises:
             NotFound: no such account.
-            BadTerms: no amount, or no key.
+            BadTerms: the amount or the key is not valid.
             OtherTopUpBefore: the key stands for another amount, or another account.
         """
         if amount_nanos <= 0:
@@ -134,10 +144,11 @@ class Accounts:
     # Keys
 
     async def create_key(self, name: str, label: str, expires_us: int | None = None) -> tuple[str, Account, Key]:
-        """A new key of an account, and its records. The key itself is kept nowhere. Raises NotFound, BadTerms."""
+        """Create a key. Returns the key itself, which is kept nowhere, its account and its row. Raises NotFound,
+        BadTerms."""
         _check_label(label)
         if expires_us is not None and expires_us <= clock.now_us():
-            raise BadTerms("a key's expiry lies in the future")
+            raise BadTerms("a key's expiry must lie in the future")
         account = await self.find(name)
         key = new_key()
         row = await self._store.create_key(account.id, label, digest(key), hint(key), clock.now_us())
@@ -152,7 +163,7 @@ class Accounts:
         return [(owner, key) for owner in owners for key in await self._store.keys(owner.id)]
 
     async def find_key(self, key: str) -> tuple[Account, Key]:
-        """A key, given whole, or by its number, hint or digest (in hexadecimal). Raises NotFound."""
+        """Find a key by itself, or by its number, hint or digest (in hexadecimal). Raises NotFound."""
         found = await self._store.find_key(_digest_of(key))
         if found is None:
             named = [each for each in await self.keys(None) if key in (str(each[1].id), each[1].hint)]
@@ -172,7 +183,7 @@ class Accounts:
     async def change_key(
         self, key: str, *, label: str | None = None, disabled: bool | None = None
     ) -> tuple[Account, Key]:
-        """Call a key otherwise, disable it, or enable it again. Raises NotFound (a revoked key is gone), BadTerms."""
+        """Change a key's label, disable it, or enable it again. Raises NotFound (also for a revoked key), BadTerms."""
         account, row = await self.find_key(key)
         if row.revoked_us is not None and not row.disabled:
             raise NotFound(f"the key `{row.hint}` was revoked, which is for good")
@@ -187,18 +198,18 @@ class Accounts:
 
     # Limits
 
-    async def limit(self, account: Account, key: Key | None, given: Given) -> Limits:
-        """Change limits of an account, or of one of its keys, and count anew what counts against them. Raises
+    async def limit(self, account: Account, key: Key | None, changes: LimitChanges) -> Limits:
+        """Change limits of an account, or of one of its keys, and return all. What was spent before counts, too. Raises
         BadTerms."""
         before = account.limits if key is None else key.limits
-        limits = _changed(before, given)
-        if given:
+        limits = _changed(before, changes)
+        if changes:
             await self._store.set_limits(account.id, None if key is None else key.id, limits, clock.now_us())
         return limits
 
-    def check_limits(self, given: Given) -> None:
-        """Whether limits can be set so, before anything else is changed. Raises BadTerms."""
-        _changed(NO_LIMITS, given)
+    def check_limits(self, changes: LimitChanges) -> None:
+        """Raises BadTerms where `limit` would: to be called before anything else is changed."""
+        _changed(NO_LIMITS, changes)
 
     async def allowance(self, of: Account | Key) -> Allowance | None:
         """The limits of an account or a key, and what counts against them; None where there are none."""
@@ -207,7 +218,8 @@ class Accounts:
     # Managers
 
     async def create_management_key(self, label: str, name: str | None) -> tuple[str, ManagementKey]:
-        """A new management key, for one account or for all. Raises NotFound, BadTerms."""
+        """Create a management key, for one account or (`name` None) for all. Returns the key itself, which is kept
+        nowhere, and its row. Raises NotFound, BadTerms."""
         _check_label(label)
         account = None if name is None else await self.find(name)
         key = new_key(MANAGEMENT_PREFIX)
@@ -220,7 +232,7 @@ class Accounts:
         return await self._store.management_keys()
 
     async def revoke_management_key(self, key: str) -> ManagementKey:
-        """Revoke a management key, given whole, or by its number or hint. Raises NotFound."""
+        """Revoke a management key, found by itself, or by its number or hint. Raises NotFound."""
         named = [
             each
             for each in await self.management_keys()
@@ -234,18 +246,18 @@ class Accounts:
     # Plans
 
     async def publish_plans(self, by: str) -> tuple[PublishedPlans, str] | None:
-        """Let all nodes serve under these plans: of nodes that do not agree, the one that started last is right. Gives
-        those before, and what is another now, in words; None where nothing is."""
+        """Let all nodes serve under this node's plans: those of the node that started last hold. Returns the previous
+        plans and what changed, as text; None where nothing did, or there were none."""
         before = await self._store.published_plans()
         known = {plan.name: plan for plan in before.plans} if before else {}
         if (other := difference(known, self._plans)) or before is None:
             await self._store.publish_plans(PublishedPlans(tuple(self._plans.values()), by, clock.now_us()))
         return (before, other) if before is not None and other else None
 
-    # What was spent
+    # Spending
 
     async def statement(self, name: str, since_us: int = 0, until_us: int = LAST_US) -> Statement:
-        """From one moment to before another. Raises NotFound."""
+        """The statement of an account from one moment to before another. Raises NotFound."""
         account = await self.find(name)
         transfers = await self._store.transfers(account.id, since_us, until_us)
         holds = await self._store.orders(account.id, since_us, until_us)
@@ -261,7 +273,7 @@ class Accounts:
         return Spending(**spent)
 
     async def spending_by_key(self, account: Account) -> dict[int, Spending]:
-        """What the keys of an account have spent, those that have spent anything."""
+        """The spending of each key of an account that has any, by the key's id."""
         now_us = clock.now_us()
         spent: dict[Period, dict[int, tuple[int, int]]] = {
             each: await self._store.usage_by_key(account.id, began_us(each, now_us)) for each in PERIODS
@@ -295,9 +307,9 @@ class Accounts:
                 raise AssertionError(outcome)
 
 
-def _changed(limits: Limits, given: Given) -> Limits:
+def _changed(limits: Limits, changes: LimitChanges) -> Limits:
     try:
-        return changed(limits, given)
+        return with_changes(limits, changes)
     except ValueError as error:
         raise BadTerms(str(error)) from error
 

@@ -1,5 +1,5 @@
-"""How many orders one process serves at once: in all, and for one account, so that none crowds out the others; and none
-any more, once it stops."""
+"""How many orders one process serves at once: in all, and for each account, so that none crowds out the others. Once
+the process stops, it admits no more."""
 
 import asyncio
 from collections import Counter
@@ -12,7 +12,7 @@ RETRY_SECONDS = 1
 
 
 class Admission:
-    """Knows the orders that are being served."""
+    """The orders that are being served, and their bounds."""
 
     def __init__(self, orders_max: int, account_orders_max: int) -> None:
         self._orders_max = orders_max
@@ -23,20 +23,19 @@ class Admission:
 
     @property
     def orders(self) -> int:
+        """How many orders are being served."""
         return len(self._orders)
 
     @contextmanager
     def admit(self, account_id: int) -> Iterator[None]:
-        """One order, for as long as the block runs, in a task of its own. Raises Refusal 429."""
+        """Count an order for as long as the block runs, which must be in a task of its own. Raises Refusal 429."""
         if self.is_closed:
             raise too_many("This gateway is stopping, and takes no more orders", RETRY_SECONDS)
         if len(self._orders) >= self._orders_max:
-            raise too_many(
-                f"{self._orders_max} orders are being served, which is all that is served at once", RETRY_SECONDS
-            )
+            raise too_many(f"{self._orders_max} orders are being served, the most at once", RETRY_SECONDS)
         if self._by_account[account_id] >= self._account_orders_max:
             raise too_many(
-                f"{self._account_orders_max} orders of this account are being served: that is all at once",
+                f"{self._account_orders_max} orders of this account are being served, the most at once",
                 RETRY_SECONDS,
             )
         task = asyncio.current_task()
@@ -52,10 +51,10 @@ class Admission:
                 del self._by_account[account_id]
 
     def close(self) -> None:
-        """Admit nothing any more."""
+        """Admit no more orders."""
         self.is_closed = True
 
     def break_off(self) -> None:
-        """Cancel what is still being served."""
+        """Cancel the orders that are still being served."""
         for task in self._orders:
             task.cancel()

@@ -1,4 +1,4 @@
-"""The composition root: settings become adapters, adapters use cases, use cases an ASGI app."""
+"""The composition root: makes adapters from settings, use cases from adapters, and an ASGI app from use cases."""
 
 import asyncio
 import gc
@@ -17,7 +17,7 @@ from farebox.accounts import Accounts
 from farebox.admission import Admission
 from farebox.answers import Streaming, forget_old_answers
 from farebox.batch.placing import WholeOrders
-from farebox.catalog import Catalog, Shared
+from farebox.catalog import Catalog, SharedPrices
 from farebox.core.formats.table import FORMATS, Formats
 from farebox.deadlines import Deadlines
 from farebox.exchange import Charges, Exchange
@@ -33,7 +33,7 @@ from farebox.platform.store import SqlRuns
 from farebox.ports import Callers, Upstream
 from farebox.reconcile import Reconciler, take_up_orphans
 from farebox.settings import OPENROUTER_KEY_VARIABLE, OPENROUTER_KIND, OPENROUTER_URL, BadSettings, Settings, load
-from farebox.stopping import stopping_in_order
+from farebox.stopping import stopping_gracefully
 from farebox.store.books import SqlStore
 from farebox.store.engine import ANSWER_SECONDS
 from farebox.store.prepare import engine_of, is_postgres
@@ -50,25 +50,25 @@ from farebox.web.relay import Relay
 log = logging.getLogger("farebox")
 
 COLLECT_AFTER = 20_000
-"""New objects after which the collector looks for rings among them. Orders leave next to none, and at Python's 700 it
-looks through the living objects of every few orders."""
+"""New objects after which the garbage collector looks for reference cycles. Orders leave hardly any, and at Python's
+default of 700 it would run every few orders."""
 
 FIRST_PRICES_SECONDS = 3
-"""How long a start waits for the price list. Without one it goes on asking, and `/readyz` says so."""
+"""How long a start waits for the price list. After that it serves, goes on asking, and `/readyz` says so."""
 
 SIMULATOR_URL_VARIABLE = "FAREBOX_SIMULATOR_URL"
-"""Where the serving process told its workers that the embedded simulator listens."""
+"""Where `farebox serve` tells its workers the URL of the embedded simulator."""
 
 
 def create() -> ASGIApp:
-    """The app for a process that uvicorn starts: its settings are in the environment."""
+    """The app for a worker process that uvicorn starts; its settings are in the environment."""
     start_log()
     return App(load())
 
 
 @asynccontextmanager
 async def open_store(settings: Settings, answer_seconds: float = ANSWER_SECONDS) -> AsyncIterator[SqlStore]:
-    """The books, for as long as the block runs. They must have been prepared."""
+    """The books, for as long as the block runs. They must have been prepared (`store.prepare`)."""
     worker = f"{os.getpid()}-{secrets.token_hex(6)}"
     store = await SqlStore.open(engine_of(settings.database_url, answer_seconds=answer_seconds), worker)
     try:
@@ -78,10 +78,10 @@ async def open_store(settings: Settings, answer_seconds: float = ANSWER_SECONDS)
 
 
 def kind_of(settings: Settings) -> Kind:
-    """What the settings' upstream is made by.
+    """The kind of upstream that the settings name.
 
     Raises:
-        BadSettings: there is no such kind, or nobody says where its upstream is.
+        BadSettings: there is no such kind, or the settings have no URL for it.
     """
     kind = KINDS.get(settings.upstream_kind)
     if kind is None:
@@ -89,7 +89,9 @@ def kind_of(settings: Settings) -> Kind:
             f"FAREBOX_UPSTREAM_KIND: there is no kind `{settings.upstream_kind}`, only {', '.join(map(repr, KINDS))}"
         )
     if settings.upstream_kind != OPENROUTER_KIND and settings.upstream_url is None:
-        raise BadSettings(f"FAREBOX_UPSTREAM_URL: not set, so nobody says where the `{settings.upstream_kind}` is")
+        raise BadSettings(
+            f"FAREBOX_UPSTREAM_URL: not set, and the kind `{settings.upstream_kind}` has no URL of its own"
+        )
     return kind
 
 
@@ -103,11 +105,11 @@ def upstream_of(settings: Settings, deadlines: Deadlines) -> Upstream:
     return kind_of(settings)(url, key, timeouts, deadlines)
 
 
-def _shared_prices(settings: Settings, store: SqlStore) -> Shared | None:
-    """Several processes share a price list; one alone keeps its own."""
+def _shared_prices(settings: Settings, store: SqlStore) -> SharedPrices | None:
+    """Where several processes share the price list; None for one alone."""
     if settings.workers == 1 and not is_postgres(settings.database_url):
         return None
-    return Shared(store, settings.upstream_url or ("simulator" if settings.is_simulated else OPENROUTER_URL))
+    return SharedPrices(store, settings.upstream_url or ("simulator" if settings.is_simulated else OPENROUTER_URL))
 
 
 def streaming_of(settings: Settings, deadlines: Deadlines) -> Streaming:
@@ -118,31 +120,31 @@ def streaming_of(settings: Settings, deadlines: Deadlines) -> Streaming:
 
 @dataclass(frozen=True, slots=True)
 class Hosted:
-    """What a host decides: who calls, who is told of fares, what is to be done meanwhile, and whether this gateway
-    stands in for Apify's platform, too."""
+    """What depends on the host: how callers are identified, how fares are charged outside, what `background` tasks run
+    meanwhile, and whether the run API is served."""
 
     callers: Callers
     charges: Charges | None = None
-    work: tuple[Coroutine[None, None, None], ...] = ()
+    background: tuple[Coroutine[None, None, None], ...] = ()
     has_run_api: bool = True
 
 
 Host = Callable[[SqlStore, Upstream, PlansInForce], AbstractAsyncContextManager[Hosted]]
-"""Where the gateway runs. Its block ends when nothing is served any more, and the books are still open."""
+"""Opens what the place where the gateway runs needs. Its block ends after the last order, with the books still open."""
 
 
 @asynccontextmanager
 async def stand_alone(store: SqlStore, _: Upstream, plans: PlansInForce) -> AsyncIterator[Hosted]:
-    """On one's own: callers are known by Farebox's keys."""
+    """The host of a stand-alone gateway: callers have Farebox's keys, and nobody charges them outside."""
     callers = KeyCallers(store, plans)
-    yield Hosted(callers, work=(callers.watch(),))
+    yield Hosted(callers, background=(callers.watch(),))
 
 
 @asynccontextmanager
 async def running(
     settings: Settings, admission: Admission, host: Host = stand_alone, formats: Formats = FORMATS
 ) -> AsyncIterator[routes.Services]:
-    """Everything that serves, for as long as the block runs; the tasks in the background are owned here."""
+    """Everything that serves, for as long as the block runs. Owns the background tasks."""
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings))
         deadlines = Deadlines()
@@ -187,7 +189,7 @@ async def running(
                 reconciler.run(),
                 late.run(),
                 watch.metrics.keep_fresh(),
-                *hosted.work,
+                *hosted.background,
             )
         )
         accounts = Accounts(store, plans)
@@ -226,18 +228,18 @@ async def running(
 
 
 @asynccontextmanager
-async def _in_background(*work: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """Run the work for as long as the block runs. Work that dies takes the server down with it: serving on with keys
-    that nobody un-remembers, or prices that nobody renews, would be worse."""
+async def _in_background(*coroutines: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Run tasks for as long as the block runs. One that fails stops the server: to serve on with revoked keys that are
+    still remembered, or with prices that nobody renews, would be worse."""
 
-    def stop_if_dead(task: asyncio.Task[None]) -> None:
+    def stop_if_failed(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.critical("a background task died", exc_info=error)
             signal.raise_signal(signal.SIGTERM)
 
-    tasks = [asyncio.create_task(each) for each in work]
+    tasks = [asyncio.create_task(each) for each in coroutines]
     for task in tasks:
-        task.add_done_callback(stop_if_dead)
+        task.add_done_callback(stop_if_failed)
     try:
         yield
     finally:
@@ -248,11 +250,11 @@ async def _in_background(*work: Coroutine[None, None, None]) -> AsyncIterator[No
 
 
 Around = Callable[[ASGIApp], ASGIApp]
-"""What a host puts around the routes."""
+"""Wraps the routes in what a host adds to them."""
 
 
 class App:
-    """The ASGI app: the lifespan opens what serves, requests go to the routes. Raises BadSettings."""
+    """The ASGI app. Its lifespan opens everything that serves; requests go to the routes. Raises BadSettings."""
 
     def __init__(
         self,
@@ -280,12 +282,12 @@ class App:
         admission = Admission(self._settings.orders_max, self._settings.account_orders_max)
         async with running(self._settings, admission, self._host, self._formats) as services:
             self._serve = self._around(routes.app(services))
-            # What is here now stays: the collector need not walk it again and again while orders come and go.
+            # What exists now stays: the garbage collector need not look at it again and again.
             gc.collect()
             gc.freeze()
             gc.set_threshold(COLLECT_AFTER)
             async with _in_background(*([services.run_api.runner.keep_going()] if services.run_api else [])):
-                with stopping_in_order(admission, self._settings.grace_seconds):
+                with stopping_gracefully(admission, self._settings.grace_seconds):
                     await send({"type": "lifespan.startup.complete"})
                     await receive()
         await send({"type": "lifespan.shutdown.complete"})

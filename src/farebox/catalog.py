@@ -1,8 +1,8 @@
-"""The upstream's prices and lists, kept at hand.
+"""A cache of the upstream's prices and lists.
 
-Policy: a page is fresh for `refresh_seconds` and asked for anew in the background. While the upstream cannot give one
-the old one serves, marked stale, up to `max_age_seconds`; after that, and before the first, the answer is 502. No price
-list ever means "free".
+Policy: a list is fresh for `refresh_seconds`, and is renewed in the background. While the upstream cannot be reached
+the old one serves, marked stale, up to `max_age_seconds`; after that, and before the first, the answer is 502. A
+missing price list never means "free".
 """
 
 import asyncio
@@ -34,35 +34,37 @@ RETRY_FIRST_SECONDS = 1.0
 RETRY_LONGEST_SECONDS = 60.0
 
 PAGES_KEPT_MAX = 64
-"""Pages kept, those least asked for dropped first: a model list is a megabyte or two, callers choose its filters."""
+"""Lists kept, the least recently used dropped first: callers choose the filters, and a model list has a megabyte or
+two."""
 
 ASKED_AT_ONCE_MAX = 8
-"""Pages asked of the upstream at the same time; the next waits."""
+"""Lists asked of the upstream at the same time; others wait."""
 
 MODEL_LISTS = frozenset((ListKind.MODELS, ListKind.OWN_MODELS, ListKind.EMBEDDING_MODELS))
-"""A model that cannot be priced is not served, so it does not stand in them."""
+"""Lists from which models without a readable price are left out, since they are not served."""
 
-LEFT_OUT_SAID = 20
-"""Names of such models in one line of the log."""
+LEFT_OUT_LOGGED = 20
+"""How many of these models a line of the log names."""
 
 log = logging.getLogger("farebox")
 
 CLAIM_SECONDS = 45
-"""How long one process may take to ask for the prices before another does: longer than the two pages may take."""
+"""How long one process may take to ask for the prices before another does: longer than the two lists may take."""
 
 SHELF_SECONDS = 1.0
-"""How long the others wait before they look again."""
+"""How often the others look whether it has got them."""
 
 
-class Shared(Struct, frozen=True):
-    """Where the prices of an upstream are for all processes."""
+class SharedPrices(Struct, frozen=True):
+    """Where all processes find the prices of the upstream that is called `source`."""
 
     shelf: PriceShelf
     source: str
 
 
 class Page(Struct, frozen=True):
-    """One of the upstream's pages that carry `data`: a list of models, of other entries, or an object."""
+    """One of the upstream's lists, read at `read_at` (monotonic seconds): of `models`, or of other `entries`; or a
+    single object as `data`."""
 
     read_at: float
     models: tuple[Listed, ...] = ()
@@ -79,7 +81,7 @@ class Catalog:
         refresh_seconds: float,
         max_age_seconds: float,
         now: Callable[[], float] = time.monotonic,
-        shared: Shared | None = None,
+        shared: SharedPrices | None = None,
         now_us: Callable[[], int] = clock.now_us,
     ) -> None:
         self._shared = shared
@@ -96,6 +98,7 @@ class Catalog:
         self._next_ask: dict[ListQuery, float] = {}
         self._turns = asyncio.Semaphore(ASKED_AT_ONCE_MAX)
         self.trouble: str | None = "it has not been asked for yet"
+        """Why the price list could not be renewed; None where it could."""
 
     # Prices
 
@@ -103,7 +106,7 @@ class Catalog:
         """The price list in force.
 
         Raises:
-            Refusal: 502, there is none that may be used.
+            Refusal: 502, there is none yet, or it is too old.
         """
         if self._prices is None:
             raise _no_prices(f"there is no price list ({self.trouble})")
@@ -113,11 +116,11 @@ class Catalog:
 
     @property
     def is_stale(self) -> bool:
-        """Whether the price list should have been replaced by now, and could not be."""
+        """Whether the price list should have been renewed by now, and was not."""
         return self._now() - self._read_at > 2 * self._refresh_seconds
 
     async def refresh(self) -> bool:
-        """Ask for the prices; the old ones stay where there are no good new ones."""
+        """Ask the upstream for its prices. Returns False where that failed: the old ones stay."""
         try:
             documents = await self._upstream.prices()
             self._take(self._upstream.read_prices(documents))
@@ -131,9 +134,9 @@ class Catalog:
                 await self._shared.shelf.keep_prices(self._shared.source, KeptPrices(documents, self._read_us))
         return True
 
-    async def _renew(self, shared: Shared) -> bool:
-        """As `refresh`, where one process asks for all, and the others take what it got. A process without any prices
-        asks for itself, and so does each while the books are away: prices must not grow old because of that."""
+    async def _renew(self, shared: SharedPrices) -> bool:
+        """As `refresh`, but one process asks, and the others take what it got. A process without any prices asks for
+        itself, and so does each while the books are away, lest prices grow too old."""
         with suppress(BooksUnavailable):
             while self._prices is not None:
                 now_us = self._now_us()
@@ -142,7 +145,7 @@ class Catalog:
                     try:
                         self._take(self._upstream.read_prices(kept.bodies))
                     except ValueError:
-                        # Another version kept them, that reads what this one does not.
+                        # Another version of Farebox kept what this one cannot read.
                         break
                     self._read_us = kept.read_us
                     self._read_at = self._now() - max(0, now_us - kept.read_us) / 1e6
@@ -156,20 +159,20 @@ class Catalog:
     def _take(self, prices: PriceList) -> None:
         left_out = prices.left_out
         if left_out and left_out != (self._prices.left_out if self._prices else None):
-            some = ", ".join(sorted(left_out)[:LEFT_OUT_SAID])
+            some = ", ".join(sorted(left_out)[:LEFT_OUT_LOGGED])
             log.warning("models whose price cannot be read are neither listed nor served, %d: %s", len(left_out), some)
         self._prices = prices
 
     def names(self, model: str) -> tuple[str, ...]:
-        """What a model counts as where plans say which may be asked."""
+        """The names by which plans may allow a model (see `PriceList.names`)."""
         return (model,) if self._prices is None else self._prices.names(model)
 
     def _due_us(self, now_us: int) -> int:
-        """What was read since then is fresh."""
+        """Prices that were read since this moment are fresh."""
         return now_us - int(self._refresh_seconds * 1_000_000)
 
     async def keep_fresh(self) -> None:
-        """Renew the prices for ever, sooner after a failure. Runs until cancelled."""
+        """Renew the prices every `refresh_seconds`, sooner after a failure. Runs until cancelled."""
         retry_seconds = RETRY_FIRST_SECONDS
         while True:
             await asyncio.sleep(self._refresh_seconds if self.trouble is None else retry_seconds)
@@ -179,10 +182,11 @@ class Catalog:
     # Pages
 
     async def page(self, query: ListQuery) -> tuple[Page, bool]:
-        """A page, and whether it is stale: the upstream should have given a newer one, and did not.
+        """A list, and whether it is stale: it should have been renewed by now, and was not.
 
         Raises:
-            Refusal: 502, there is none and the upstream gives none; 400 or 404, it says that there is no such page.
+            Refusal: 502, there is none and the upstream gives none; 400, it refuses the filters; 404, it has no such
+                list.
         """
         page = self._pages.get(query)
         if page is None:
@@ -190,7 +194,7 @@ class Catalog:
         self._pages.move_to_end(query)
         now = self._now()
         if now - page.read_at > 2 * self._refresh_seconds and now >= self._next_ask.get(query, now):
-            # Nobody has wanted it for a while, or the upstream has not given it. One asks, the rest get what is there.
+            # Nobody wanted it for a while, or the upstream failed. One caller asks, the others get the old one.
             self._next_ask[query] = now + RETRY_FIRST_SECONDS
             with suppress(Refusal):
                 return await self._ask(query), False
@@ -203,8 +207,8 @@ class Catalog:
         return page, now - page.read_at > 2 * self._refresh_seconds
 
     async def model(self, name: str) -> tuple[Listed | None, bool]:
-        """The listed model that a name means, whatever it puts out, and whether its list is stale. No name goes
-        upstream.
+        """The listed model of a name, or of an alias, and whether its list is stale. Names are looked up here: none
+        goes upstream.
 
         Raises:
             Refusal: 502, there is no list and the upstream gives none.
@@ -222,14 +226,14 @@ class Catalog:
         return found, is_stale
 
     def _named(self, page: Page, name: str) -> Listed | None:
-        """The entry of that id, or of the model that an order under the name is priced as."""
+        """The entry with this id, or of the model whose prices an order for this name has."""
         listed = {model.id: model for model in page.models}
         return listed.get(name) or listed.get(self.names(name)[0])
 
     async def keep_pages_fresh(self) -> None:
-        """Renew pages that are asked for and no longer fresh. Runs until cancelled."""
+        """Renew lists that were read here and are no longer fresh. Runs until cancelled."""
         while True:
-            with suppress(Refusal):  # whoever asks for the page when it has grown stale meets the same
+            with suppress(Refusal):  # callers meet it themselves once the list is stale
                 await self._ask(await self._aging.get())
 
     async def _ask(self, query: ListQuery) -> Page:
@@ -246,8 +250,8 @@ class Catalog:
                 raise invalid(f"The upstream refused the query: {message}")
             case NoSuchList():
                 raise unknown(f"The upstream has no {path}")
-            case Failed(answer=said):
-                raise unreachable(f"The upstream answered GET {path} with {said}")
+            case Failed(answer=status):
+                raise unreachable(f"The upstream answered GET {path} with {status}")
             case Unreadable(reason=reason):
                 raise unreachable(f"The upstream gives {path} in a form that cannot be read: {reason}")
         self._next_ask.pop(query, None)

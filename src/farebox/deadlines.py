@@ -1,7 +1,7 @@
-"""Many waits, one timer.
+"""Many deadlines, one timer.
 
-A timer for every wait of every order would cost as much as the metering. These are looked at together, a few times a
-second: a deadline of seconds may be a tick late, which nobody minds.
+A timer for every wait of every order would cost as much as the metering. One timer checks them all, a few times a
+second, so a deadline may be noticed up to a tick late.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ class Wait(Protocol):
     due: float
 
     def expire(self) -> None:
-        """End it."""
+        """Called once, when `due` has passed: end the wait."""
 
 
 class Deadlines:
-    """The waits of one event loop."""
+    """The waits of one event loop, and their timer."""
 
     def __init__(self, tick_seconds: float = TICK_SECONDS) -> None:
         self._tick_seconds = tick_seconds
@@ -33,10 +33,11 @@ class Deadlines:
         self._is_armed = False
 
     def within(self, seconds: float) -> "_Within":
-        """`async with`: TimeoutError where the block takes longer."""
+        """For `async with`: raises TimeoutError where the block takes longer."""
         return _Within(self, seconds)
 
     def add(self, wait: Wait) -> None:
+        """Watch a wait until it is discarded or has expired. Its `due` may change meanwhile."""
         self._waits.add(wait)
         if not self._is_armed:
             self._is_armed = True
@@ -56,7 +57,7 @@ class Deadlines:
 
 
 class _Within:
-    """As `asyncio.timeout`, and as careful to tell its own cancellation from somebody else's."""
+    """As `asyncio.timeout`: tells its own cancellation of the task from those by others."""
 
     __slots__ = ("_cancellations", "_deadlines", "_has_expired", "_task", "due")
 

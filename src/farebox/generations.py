@@ -1,4 +1,4 @@
-"""One generation's record: Farebox's own, joined with the upstream's as soon as that has one."""
+"""The record of a generation: Farebox's own, joined with the upstream's once there is one."""
 
 import asyncio
 from collections.abc import Mapping
@@ -23,21 +23,22 @@ NULLABLE = (
     " provider_responses router service_tier streamed tokens_completion tokens_prompt upstream_id"
     " upstream_inference_cost user_agent web_search_engine workspace_id"
 ).split()
-"""Members that OpenRouter's SDKs demand and that may be null; eight more may not be (OpenAPI: GenerationResponse)."""
+"""Members that OpenRouter's SDKs demand and that may be null; eight others may not (OpenAPI: GenerationResponse)."""
 
 OPERATORS_OWN = ("app_id", "workspace_id", "user_agent")
-"""What tells of the operator's account with the upstream, and not of the caller's order."""
+"""Members about the operator's account at the upstream, which callers do not see."""
 
 
 RECORD_SECONDS = 2.0
-"""How long the upstream may take to find its record: what the books know is told after that without it."""
+"""How long the upstream may take to find its record; after that, callers get what the books know."""
 
 SETTLING_SECONDS = 1.0
 SETTLING_PAUSE_SECONDS = 0.05
-"""How long an order's end is waited for, and how often it is looked at: a stream's last event goes out a moment before
-its fare is booked."""
+"""How long to wait for an order to be settled, and how often to look: a stream's last server-sent event goes out a
+moment before its fare is booked."""
 
-_Found = tuple[HoldRow, Transfer | None]
+_Booked = tuple[HoldRow, Transfer | None]
+"""An order's hold, and the transfer that ended it, if one has."""
 
 
 class Generations:
@@ -48,42 +49,44 @@ class Generations:
         self._upstream = upstream
 
     async def find(self, account: Account, generation_id: str) -> dict[str, object]:
-        """An account's own generation: what the books know, the upstream's record where it has one, and what the caller
-        pays.
+        """An account's own generation as the `data` of `GET /generation`: what the books know, the upstream's record if
+        there is one, and the fare.
 
-        `total_cost` is the upstream's: its record's, or what its answer said. `is_byok` is false where only the books
-        speak: the caller brought no key. `farebox_fare_usd` and `farebox_fare_events` are null until the order is
+        `total_cost` is the one in the upstream's record, or in its answer. `is_byok` is false where the upstream has no
+        record: the caller brought no key. `farebox_fare_usd` and `farebox_fare_events` are null until the order is
         posted.
 
         Raises:
-            Refusal: 404, it is not the account's, or neither the books nor the upstream know what it cost yet; 502, the
-                books do not, and the upstream cannot be asked now; 424, it tells what cannot be read.
+            Refusal: 404, the generation is not the account's, or its cost is in neither the books nor a record yet;
+                502, the books do not know the cost, and the upstream cannot be asked now; 424, its record cannot be
+                read.
         """
-        found = await self._books.generation(account.id, generation_id)
-        if found is None:
+        booked = await self._books.generation(account.id, generation_id)
+        if booked is None:
             raise unknown(f"Generation {generation_id[:200]} not found")
         record: Mapping[str, Raw] = {}
-        untold: Refusal | None = None
+        no_record: Refusal | None = None
         try:
             record = await self._record(generation_id)
         except Refusal as refusal:
-            untold = refusal
-        hold, end = await self._settled(account, generation_id, found)
-        if untold is not None and end is None:
-            raise _not_known(hold) if untold.status == 404 else untold
+            no_record = refusal
+        hold, end = await self._settled(account, generation_id, booked)
+        if no_record is not None and end is None:
+            raise _not_known(hold) if no_record.status == 404 else no_record
         return _joined(hold, end, record)
 
-    async def _settled(self, account: Account, generation_id: str, found: _Found) -> _Found:
-        """The same, once its order has ended, or after SETTLING_SECONDS."""
+    async def _settled(self, account: Account, generation_id: str, booked: _Booked) -> _Booked:
+        """The order as it is booked once it is settled, or after SETTLING_SECONDS."""
         for _ in range(round(SETTLING_SECONDS / SETTLING_PAUSE_SECONDS)):
-            if found[0].state != "pending":
+            if booked[0].state != "pending":
                 break
             await asyncio.sleep(SETTLING_PAUSE_SECONDS)
-            found = await self._books.generation(account.id, generation_id) or found
-        return found
+            booked = await self._books.generation(account.id, generation_id) or booked
+        return booked
 
     async def _record(self, generation_id: str) -> Mapping[str, Raw]:
-        """Raises Refusal 404, there is none yet; 502, the upstream cannot be asked now; 424, it cannot be read."""
+        """The members of the upstream's record. Raises Refusal: 404, there is none yet; 502, the upstream cannot be
+        asked now; 424, it cannot be read."""
         try:
             async with asyncio.timeout(RECORD_SECONDS):
                 answer = await self._upstream.record(generation_id)
@@ -103,7 +106,7 @@ class Generations:
 
 
 def _not_known(hold: HoldRow) -> Refusal:
-    """OpenRouter's clients take no record without a cost, and an unknown one is neither a guess nor zero."""
+    """404: OpenRouter's clients reject a record without a cost, and an unknown one is neither guessed nor zero."""
     why = f" ({hold.reason})" if hold.reason else ""
     return unknown(
         f"Generation {hold.generation_id}: what it cost is not known yet{why}."
@@ -135,11 +138,11 @@ def _joined(hold: HoldRow, end: Transfer | None, upstream: Mapping[str, Raw]) ->
         # An order that was voided cost nothing.
         cost = Raw(f"{end.cost or Decimal(0):f}".encode())
         own |= {"usage": cost, "total_cost": cost}
-    told = {name: value for name, value in upstream.items() if not is_null(value)}
+    recorded = {name: value for name, value in upstream.items() if not is_null(value)}
     return {
         **dict.fromkeys(NULLABLE),
         **own,
-        **told,
+        **recorded,
         **dict.fromkeys(OPERATORS_OWN),
         "farebox_state": hold.state,
         "farebox_fare_events": posted.events if posted else None,

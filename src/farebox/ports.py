@@ -1,4 +1,4 @@
-"""Everything Farebox needs from the world, on one page."""
+"""Everything that Farebox needs from the world: Protocols, and the exceptions that they raise."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -24,7 +24,7 @@ from farebox.core.charges import Carried, Charge
 from farebox.core.headers import HeaderList, RequestHead
 from farebox.core.passage import Passage
 from farebox.core.pricing import KeptPrices, PriceList
-from farebox.core.runs import ANY_RUN, BilledEvents, ItemOutcome, LogLine, Record, Run, RunStatus, Which
+from farebox.core.runs import ANY_RUN, BilledEvents, ItemOutcome, LogLine, Record, Run, RunFilter, RunStatus
 from farebox.core.upstream import ListAnswer, ListQuery, RecordAnswer
 
 
@@ -33,8 +33,8 @@ class NameTaken(Exception):  # noqa: N818 - the word of the house
 
 
 class BooksUnavailable(Exception):  # noqa: N818
-    """The store cannot be read or written now, or does not answer in time; nothing of what was asked is in the books,
-    unless it `is_in_doubt`."""
+    """The books cannot be read or written now, or do not answer in time. Nothing was written, unless that
+    `is_in_doubt`."""
 
     def __init__(self, message: str, *, is_in_doubt: bool = False) -> None:
         super().__init__(message)
@@ -42,20 +42,20 @@ class BooksUnavailable(Exception):  # noqa: N818
 
 
 class Ledger(Protocol):
-    """The money side of the store."""
+    """The money side of the store: balances, holds and their settlement."""
 
     async def carry_out(self, command: Command) -> Outcome:
-        """Carry out one command. It is durable when this returns, and is not undone by cancelling the wait.
+        """Carry out one command. Its outcome is durable when this returns. Cancelling the wait does not undo it.
 
         Raises:
-            BooksUnavailable: it was not carried out, or not in time: then that is in doubt.
+            BooksUnavailable: it was not carried out; or not in time, and then that is in doubt.
         """
 
     async def balance(self, account_id: int) -> Balance: ...
 
     async def claim_questions(self, now_us: int, until_us: int, most: int) -> list[HoldRow]:
-        """Open holds whose cost is to be asked for now, the longest due first. They are the caller's until `until_us`:
-        no process gets them before."""
+        """Claim open holds whose cost is to be asked for now, at most `most`, those that are due longest first. No
+        other process gets them before `until_us`."""
 
     async def kept_answer(self, hold_id: str) -> KeptAnswer | None:
         """The answer to an order that was placed under an idempotency key, if it was kept."""
@@ -64,27 +64,27 @@ class Ledger(Protocol):
         """Drop idempotency keys, and answers kept under them, of orders placed before a moment."""
 
     async def open_orphans(self) -> list[HoldRow]:
-        """Turn pending holds whose process has gone into open ones, and give those that were found."""
+        """Turn pending holds of processes that died into open ones, and return them."""
 
 
 class Spool(Protocol):
-    """Settlements on this machine's disk, while the books cannot take them."""
+    """Keeps settlements on this machine's disk while the books cannot take them."""
 
     async def add(self, settle: Settle) -> None:
-        """Keep one."""
+        """Keep one; it is on disk when this returns."""
 
     def clear(self) -> None:
-        """All that was kept is in the books."""
+        """Drop all that this process kept: it is in the books."""
 
     def left_behind(self) -> list[tuple[str, list[Settle]]]:
-        """What processes kept that have gone, by the names under which it is to be removed."""
+        """What processes kept that have died, each with the name for `remove`."""
 
     def remove(self, name: str) -> None:
-        """What was left behind under a name is in the books."""
+        """Drop what was left behind under a name: it is in the books."""
 
 
 class Directory(Protocol):
-    """The people side of the store: accounts and keys."""
+    """The people side of the store: accounts, keys, their limits, and plans."""
 
     async def create_account(self, name: str, plan: str, limit_nanos: int | None, created_us: int) -> Account:
         """Raises NameTaken. `limit_nanos` as in Balance."""
@@ -101,14 +101,14 @@ class Directory(Protocol):
         """The key and its account, revoked or not."""
 
     async def change_key(self, key: Key) -> None:
-        """Write a key's label, and whether and until when it is good."""
+        """Write a key's label, and whether and until when it is valid."""
 
     async def allowance(self, owner: str) -> Allowance | None:
         """An account's or a key's limits, and what counts against them; None where it has none."""
 
     async def set_limits(self, account_id: int, key_id: int | None, limits: Limits, now_us: int) -> None:
-        """Set the limits of an account, or of one of its keys; they hold for every process from here on. What was
-        spent before them counts, too."""
+        """Set the limits of an account, or of one of its keys, for all processes at once. What was spent before counts,
+        too."""
 
     async def create_management_key(
         self, label: str, digest: bytes, hint: str, account_id: int | None, created_us: int
@@ -126,36 +126,37 @@ class Directory(Protocol):
     async def publish_plans(self, published: PublishedPlans) -> None: ...
 
     async def revision(self) -> int:
-        """A number that changes whenever an account, a key, their limits or the plans do, in any process."""
+        """A number that changes whenever any process changes an account, a key, limits or the plans."""
 
     async def wait_for_change(self, seconds: float) -> None:
-        """Return as soon as it may have changed, where the store is told; otherwise after so long."""
+        """Return when `revision` may have changed, if the store notices that, and after so many seconds at the
+        latest."""
 
 
 class PriceShelf(Protocol):
-    """Where the processes of all nodes find an upstream's price list, so that one of them asks for it at a time. Each
+    """Shares an upstream's price list among the processes of all nodes, so that only one at a time asks for it. Each
     method raises BooksUnavailable."""
 
     async def kept_prices(self, source: str, after_us: int) -> KeptPrices | None:
-        """The list, where it is newer than that."""
+        """The list, if it was read after that moment."""
 
     async def claim_prices(self, source: str, now_us: int, until_us: int) -> bool:
-        """Whether this process is to ask: no other does before `until_us`, unless prices are kept meanwhile."""
+        """Whether this process is to ask; no other gets True before `until_us`, unless prices are kept meanwhile."""
 
     async def keep_prices(self, source: str, kept: KeptPrices) -> None: ...
 
 
 class Books(Protocol):
-    """The reading side of the store, for statements and audits. Each is one consistent snapshot."""
+    """The reading side of the store, for statements and audits. Each result is from one moment."""
 
     async def answer(self) -> None:
-        """Return where orders can be booked. Raises BooksUnavailable, within a second or so."""
+        """Return if orders can be booked. Raises BooksUnavailable, within a second or so."""
 
     async def transfers(self, account_id: int, since_us: int = 0, until_us: int = LAST_US) -> list[Transfer]:
-        """An account's transfers from one moment to before another, oldest first."""
+        """An account's transfers since one moment and before another, oldest first."""
 
     async def orders(self, account_id: int, since_us: int, until_us: int) -> list[HoldRow]:
-        """The holds that these transfers are of."""
+        """The holds that those transfers place or end."""
 
     async def hold(self, hold_id: str) -> HoldRow | None: ...
 
@@ -163,27 +164,28 @@ class Books(Protocol):
         """The holds in these states, oldest first."""
 
     async def not_ended(self) -> NotEnded:
-        """Counted without going through those that have."""
+        """How many holds have not ended, counted without reading those that have."""
 
     async def untold_since_us(self) -> int | None:
-        """When the oldest fare was posted that an outside biller is still to be told of; None where there is none."""
+        """When the oldest fare was posted that an outside biller has yet to be told; None where there is none."""
 
     async def generation(self, account_id: int, generation_id: str) -> tuple[HoldRow, Transfer | None] | None:
-        """An account's own order that became a generation, and the post that ended it, if one has."""
+        """The hold of an account's generation, and the transfer that ended it, if one has. None: not this account's."""
 
     async def usage_nanos(self, account_id: int, key_id: int | None, since_us: int) -> int:
         """The fares posted since a moment, for an account or one key of it."""
 
     async def usage_by_key(self, account_id: int, since_us: int) -> dict[int, tuple[int, int]]:
-        """The same for every key of an account that has any, and when the latest was posted."""
+        """For every key of an account with fares since a moment: their sum, and when the latest was posted."""
 
     async def activity(
         self, account_id: int | None, key_id: int | None, since_us: int, until_us: int
     ) -> list[Activity]:
-        """The fares posted between two moments by day and model, the latest day first; of one account or of all."""
+        """The fares posted between two moments by day and model, the latest day first; of one account or key, or
+        all."""
 
     def snapshot(self) -> AbstractContextManager["Snapshot"]:
-        """All rows at one moment. Blocks: not for the event loop of a server."""
+        """All rows at one moment. Blocks, so it is not for a server's event loop."""
 
 
 class Snapshot(Protocol):
@@ -203,11 +205,11 @@ class Snapshot(Protocol):
 
 
 class TooLong(Exception):  # noqa: N818 - the word of the house
-    """More was asked for at once than is held in memory; the message says how much that is."""
+    """The items that were asked for at once are too long for memory; the message says how long they may be."""
 
 
 class Runs(Protocol):
-    """Runs, and what they leave behind. Each method raises BooksUnavailable."""
+    """Runs, and their datasets, key-value stores and logs. Each method raises BooksUnavailable."""
 
     async def create_run(self, run: Run) -> None: ...
 
@@ -215,20 +217,20 @@ class Runs(Protocol):
         """An account's own run, by its id or that of its dataset, key-value store or request queue."""
 
     async def runs(
-        self, account_id: int, offset: int, limit: int, *, desc: bool, which: Which = ANY_RUN
+        self, account_id: int, offset: int, limit: int, *, desc: bool, which: RunFilter = ANY_RUN
     ) -> tuple[list[Run], int]:
-        """A page of those of an account's runs by their start, and how many there are."""
+        """A page of those of an account's runs, ordered by their start, and how many there are in all."""
 
     async def change_run(
         self, run_id: str, status: RunStatus, message: str, finished_us: int | None = None, exit_code: int | None = None
     ) -> bool:
-        """False where the run has finished already: then nothing is changed."""
+        """Set a run's status and message. Returns False, and changes nothing, where the run has finished."""
 
     async def tell_run(self, run_id: str, message: str) -> None:
-        """Say how far a run is, whatever its status."""
+        """Set a run's status message, whatever its status."""
 
     async def take_up_runs(self) -> list[Run]:
-        """The unfinished runs of processes that have gone; they are this process's now."""
+        """Take over the unfinished runs of processes that died, and return them."""
 
     async def note_bill(self, bill: BilledEvents, since_us: int) -> str:
         """Write down that a run is billed, and return the id of the hold for it: that of the run's earlier bill under
@@ -238,10 +240,10 @@ class Runs(Protocol):
         """How many of each priced event a run was billed for, by the event's name."""
 
     async def append(self, dataset_id: str, bodies: list[bytes]) -> None:
-        """Put items behind those that there are."""
+        """Append items to a dataset."""
 
     async def push(self, dataset_id: str, number: int, body: bytes) -> None:
-        """Put an item in its place in a dataset; the second time it stays as it is."""
+        """Put an item at its place in a dataset; one that is there already stays."""
 
     async def items(self, dataset_id: str, offset: int, limit: int, *, desc: bool) -> tuple[list[bytes], int]:
         """A page of a dataset, and how many items it has. Raises TooLong."""
@@ -249,19 +251,19 @@ class Runs(Protocol):
     async def item_count(self, dataset_id: str) -> int: ...
 
     async def outcomes(self, dataset_id: str) -> list[ItemOutcome]:
-        """What became of each order that has its item, however long its answer was."""
+        """What became of each order that has its item in a dataset; without the answers, which may be long."""
 
     async def put_record(self, store_id: str, record: Record) -> None: ...
 
     async def record(self, store_id: str, key: str) -> Record | None: ...
 
     async def records(self, store_id: str) -> list[Record]:
-        """All, by their keys."""
+        """All records of a store, ordered by key."""
 
     async def add_line(self, run_id: str, created_us: int, text: str) -> None: ...
 
     async def lines(self, run_id: str, after: int) -> list[LogLine]:
-        """The lines of a log that come after one (0: all), a thousand at most."""
+        """The lines of a log after line number `after` (0: from the first), a thousand at most."""
 
     async def forget_runs(self, before_us: int) -> None:
         """Drop runs that finished before a moment, and what they left."""
@@ -271,64 +273,65 @@ class Runs(Protocol):
 
 
 class Outbox(Protocol):
-    """Fares that an outside biller is to be told, and the charges they become. Each method raises BooksUnavailable."""
+    """Fares that an outside biller is to be told, and the charges that they become part of. Each method raises
+    BooksUnavailable."""
 
     async def gather(self, now_us: int) -> list[Charge]:
-        """Make charges of the fares that are part of none, and give all that are due: one for each fare that is charged
-        by its request, one at a time for those of the run together."""
+        """Make charges of the fares that are part of none, and return all that are due: one for each fare that is
+        charged by its request, and one at a time for all fares of the run."""
 
     async def change(self, charge: Charge) -> None:
-        """Write down how a charge that was due stands."""
+        """Write down the state of a charge that was due."""
 
     async def counted(self) -> int:
-        """The events of all charges that have ended, as far as the biller has counted them."""
+        """How many events of charges that have ended the biller has counted."""
 
     async def unfinished(self) -> Carried:
-        """What another machine must know to go on."""
+        """What another machine needs to go on."""
 
     async def adopt(self, carried: Carried) -> None:
-        """Take over charges whose orders are in the books by now."""
+        """Take over another machine's charges; their orders must be in the books."""
 
 
 class NotCounted(Exception):  # noqa: N818
-    """The biller refused a charge, and will each time; the message says why."""
+    """The biller refused a charge, and would again; the message says why."""
 
 
 class BillerUnreachable(Exception):  # noqa: N818
-    """Whether the biller heard a charge is not known: it may be repeated under the same key."""
+    """Nobody knows whether the biller counted a charge: it may be repeated under the same key."""
 
 
 class Biller(Protocol):
-    """Who bills callers for us: the Apify platform."""
+    """The outside biller, which charges callers for us: Apify's platform."""
 
     async def charge(self, key: str, count: int, charge_to: str) -> None:
-        """Charge `count` events, once however often it is called under one idempotency key. `charge_to` is the id of
-        the request whose caller pays; empty where the run's user does. Raises NotCounted, BillerUnreachable."""
+        """Charge `count` events; calls under one idempotency `key` count once. `charge_to` is the id of the request
+        whose caller pays; empty where the run's user does. Raises NotCounted, BillerUnreachable."""
 
     async def counted(self) -> int:
-        """The events of this run that were counted so far. Raises BillerUnreachable, NotCounted."""
+        """How many events of this run were counted so far. Raises BillerUnreachable, NotCounted."""
 
 
 class ApifyUnreachable(Exception):  # noqa: N818
-    """The platform did not answer, or not what was asked."""
+    """Apify's API did not answer, or with an error."""
 
 
 class Users(Protocol):
-    """Whose tokens they are."""
+    """The users of Apify's platform."""
 
     async def user_of(self, token: str) -> User | None:
-        """None where the token is nobody's, or has expired. Raises ApifyUnreachable."""
+        """Whose token it is; None where it is nobody's, or has expired. Raises ApifyUnreachable."""
 
 
 class Callers(Protocol):
-    """Who is calling."""
+    """Authentication."""
 
     async def identify(self, head: RequestHead) -> Caller:
-        """Whoever one of the credentials that came belongs to: clients send a dummy beside it.
+        """The caller whom one of the request's credentials belongs to: some clients send a dummy in another header.
 
         Raises:
-            Refusal: 401, nobody; 403, somebody who may not order here; 429, that cannot be told now.
-            BooksUnavailable: nobody can be looked up.
+            Refusal: 401, they are nobody's; 403, their owner may not order here; 429, they cannot be checked now.
+            BooksUnavailable: no key can be looked up now.
         """
 
 
@@ -337,26 +340,27 @@ class CallerGone(Exception):  # noqa: N818
 
 
 class Waiting(Protocol):
-    """A caller who waits for an order's answer, and is told how far it is."""
+    """A caller who waits for an order's answer, and is kept informed."""
 
     def sending(self, headers: HeaderList, *, streamed: bool) -> None:
-        """The order goes to the upstream now; `headers` are ours, whatever becomes of it. Raises CallerGone."""
+        """The order is about to go to the upstream. `headers` are our own of its answer. Raises CallerGone."""
 
     def head_came(self, headers: Callable[[], HeaderList]) -> None:
-        """The upstream has taken up the order, and its answer is still to come. `headers` gives those of its head."""
+        """The upstream accepted the order, its answer is still to come. `headers` returns those of the answer's
+        head."""
 
     def pass_on(self, lines: bytes) -> None:
-        """Blank lines or comments with which the upstream asks for patience."""
+        """Send on the blank lines or comments by which the upstream keeps the connection alive."""
 
     def answer_came(self) -> bytes:
-        """The wait is over. Gives those lines that have not gone on, to stand before the answer."""
+        """The wait is over. Returns the lines that were not sent on, to be put before the answer."""
 
 
 class Telemetry(Protocol):
-    """Who watches."""
+    """Metrics, logs and traces of orders."""
 
     def began_stream(self) -> None:
-        """A stream goes on to its caller."""
+        """A stream begins to go to its caller."""
 
     def ended_stream(self) -> None: ...
 
@@ -380,11 +384,11 @@ class Reply(Protocol):
 
     @property
     def generation_id(self) -> str | None:
-        """From the head, where it stands there."""
+        """From the head; None where it does not say."""
 
     @property
     def is_complete(self) -> bool:
-        """Whether the whole body is here already, so that `read` does not wait."""
+        """Whether the whole body has come, so that `read` does not wait."""
 
     async def chunk(self) -> bytes:
         """The next bytes as they come; b"" at the end. Raises UpstreamBroke."""
@@ -393,7 +397,7 @@ class Reply(Protocol):
         """All that is left of the body. Raises UpstreamBroke."""
 
     def close(self) -> None:
-        """Break off: a `chunk` that waits raises UpstreamBroke. Harmless when all was read."""
+        """Let the connection go; a `chunk` that waits raises UpstreamBroke. Does nothing after the body was read."""
 
 
 class UpstreamUnreachable(Exception):  # noqa: N818
@@ -405,7 +409,8 @@ class UpstreamUnreachable(Exception):  # noqa: N818
 
 
 class UpstreamBroke(Exception):  # noqa: N818
-    """It broke off, or fell silent, after it may have accepted the order; `generation_id` where its head said that."""
+    """The upstream broke off or fell silent after it may have accepted the order. `generation_id` is from its head, if
+    that came."""
 
     def __init__(self, message: str, generation_id: str | None = None) -> None:
         super().__init__(message)
@@ -413,23 +418,23 @@ class UpstreamBroke(Exception):  # noqa: N818
 
 
 class Upstream(Protocol):
-    """Where orders are served, in our words: each kind of upstream knows its own paths, statuses and documents. What is
-    awaited raises UpstreamUnreachable or UpstreamBroke."""
+    """Serves orders. Speaks Farebox's words: each kind of upstream translates them into its own paths, statuses and
+    documents. Every method that is awaited raises UpstreamUnreachable or UpstreamBroke."""
 
     async def forward(self, path: str, body: bytes, headers: Mapping[str, str], *, streamed: bool) -> Reply:
-        """Send an order; `path` is the one of its format (a key of FORMATS)."""
+        """Send an order; `path` is that of its format, a key of FORMATS."""
 
     async def prices(self) -> tuple[bytes, ...]:
-        """The documents that its prices stand in, as `read_prices` reads them, here or in another process."""
+        """The documents that have its prices, for `read_prices`, which may be called in another process."""
 
     def read_prices(self, documents: tuple[bytes, ...]) -> PriceList:
-        """Raises ValueError: they hold no price list."""
+        """Read the price list from those documents. Raises ValueError: they have none."""
 
     async def page(self, query: ListQuery) -> ListAnswer:
         """One of its lists."""
 
     async def record(self, generation_id: str) -> RecordAnswer:
-        """What it has written down of an order that it served, and above all what that cost."""
+        """Its record of a generation, above all what that cost."""
 
     async def close(self) -> None:
-        """Let go of what it holds open; nothing is asked afterwards."""
+        """Close its connections; nothing is called afterwards."""

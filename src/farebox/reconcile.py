@@ -1,8 +1,9 @@
-"""Open holds: orders whose cost nobody has said yet. Their money stays set aside, and is neither charged nor given back
-until what they cost is known.
+"""Reconciling: asking the upstream what open holds cost, and settling them. Until the cost is known, their money stays
+set aside, and is neither charged nor given back.
 
-The upstream is asked for its record of each, with back-off, for a day; the questions are rows in the books, so they
-outlive every process, and each belongs to one asker at a time. What has no answer by then is an operator's to decide.
+The upstream is asked for its record of each, with back-off, for a day. When to ask next stands in the books, so no
+question is lost with a process, and one process at a time asks it. Holds without an answer by then are for an operator
+to decide.
 """
 
 import asyncio
@@ -24,18 +25,19 @@ ASKED_AT_ONCE_MAX = 8
 """Questions to the upstream at the same time."""
 
 CLAIM_SECONDS = 20
-"""How long a question belongs to who took it up: longer than the upstream may take to answer (15 s)."""
+"""How long a question belongs to the process that claimed it: longer than the upstream may take to answer (15 s)."""
 
 POLL_SECONDS = 0.25
 ORPHANS_SECONDS = 5.0
-"""How often holds of processes that died are looked for."""
+"""How often to look for holds of processes that died."""
 
 QUIET_SECONDS = 5.0
-"""How long nothing is asked after the upstream was asked too often, where it does not say when to come back."""
+"""How long to ask nothing after the upstream said that it is asked too often, but not when to come back."""
 
 
 class Reconciler:
-    """Asks what open holds cost, and settles them; `settled` hears the kind of verdict. `run` until cancelled."""
+    """Asks what open holds cost, and settles them; `settled` is called with each verdict's kind (`cost`).
+    `give_up_seconds` is the age of a hold after which nobody asks any more; 0: nothing is asked."""
 
     def __init__(
         self,
@@ -53,7 +55,7 @@ class Reconciler:
         self._quiet_until_us = 0
 
     async def run(self) -> None:
-        """Take up orphans and answer questions for ever."""
+        """Open orphans, and ask what is due, until cancelled."""
         orphans_at = 0.0
         while True:
             try:
@@ -68,7 +70,7 @@ class Reconciler:
                 await asyncio.sleep(POLL_SECONDS)
 
     async def round(self) -> int:
-        """Ask what is due now; gives how many questions that were. Raises BooksUnavailable."""
+        """Ask what is due now, and return how many questions that were. Raises BooksUnavailable."""
         now_us = self._now_us()
         if not self._give_up_us or now_us < self._quiet_until_us:
             return 0
@@ -76,21 +78,21 @@ class Reconciler:
         outcomes = await asyncio.gather(*map(self._ask, due), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
-                # What was not answered is claimed, and comes up again when the claim ends.
+                # Questions without an answer are claimed, and are due again when the claim ends.
                 raise outcome
         return len(due)
 
     async def _ask(self, hold: HoldRow) -> None:
         assert hold.generation_id is not None, hold
         crash_point("ask:before")
-        found = await self._look_up(hold.generation_id)
+        record = await self._look_up(hold.generation_id)
         crash_point("ask:after")
-        if isinstance(found, Unknown):
-            await self._ask_later(hold, found.reason)
-        elif isinstance(found.cost, Unknown):
-            await self._ask_later(hold, found.cost.reason)
+        if isinstance(record, Unknown):
+            await self._ask_later(hold, record.reason)
+        elif isinstance(record.cost, Unknown):
+            await self._ask_later(hold, record.cost.reason)
         else:
-            await self._settle(hold, found.cost, found)
+            await self._settle(hold, record.cost, record)
 
     async def _settle(self, hold: HoldRow, cost: Cost, record: Recorded) -> None:
         settle = Settle(
@@ -130,17 +132,17 @@ class Reconciler:
 
 
 async def take_up_orphans(ledger: Ledger) -> list[HoldRow]:
-    """Open the holds whose process died with them pending; to be done at every start."""
+    """Open the pending holds of processes that died, and return them; to be called at every start."""
     return await ledger.open_orphans()
 
 
 async def open_holds(books: Books) -> list[HoldRow]:
-    """Every hold that waits for an answer, oldest first."""
+    """Every open hold, oldest first."""
     return await books.holds(("open",))
 
 
 class NotOpen(Exception):  # noqa: N818 - the word of the house
-    """There is no such hold, or it has ended, and how."""
+    """There is no such hold, or it is not open; the message says how it stands."""
 
 
 async def decide(ledger: Ledger, books: Books, hold_id: str, verdict: Cost | Nothing, reason: str) -> Outcome:
@@ -149,9 +151,9 @@ async def decide(ledger: Ledger, books: Books, hold_id: str, verdict: Cost | Not
     Raises:
         NotOpen: there is nothing to decide.
     """
-    found = await books.hold(hold_id)
-    if found is None or found.state != "open":
-        raise NotOpen(f"there is no hold {hold_id}" if found is None else f"the hold {hold_id} is {found.state}")
+    hold = await books.hold(hold_id)
+    if hold is None or hold.state != "open":
+        raise NotOpen(f"there is no hold {hold_id}" if hold is None else f"the hold {hold_id} is {hold.state}")
     outcome = await ledger.carry_out(Settle(hold_id, verdict, clock.now_us(), decision=reason))
     assert not isinstance(outcome, NoSuchRow), outcome
     return outcome

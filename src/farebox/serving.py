@@ -1,4 +1,4 @@
-"""Running a server in this process, or in several: what stands between an app and its socket."""
+"""Running the app on a socket, with uvicorn: in this process, or in several."""
 
 import errno
 import os
@@ -18,22 +18,22 @@ from farebox.telemetry.logs import start as start_log
 from farebox.telemetry.metrics import FOLDER_VARIABLE
 
 OTHER_FILES = 500
-"""Books, locks, logs, and connections that are told to come back."""
+"""Open files besides those of connections: books, locks, logs, and connections over the limit, which get a 429."""
 
 CLOSE_SECONDS = 5
-"""How long requests may go on that are no orders, once those have had their grace."""
+"""How long requests that are not orders may go on, after the grace period of orders."""
 
 WORKER_SECONDS = 10
-"""How long a worker may be deaf before its parent kills it, with all that it serves: a machine that swaps, or was
-asleep, is not a dead one."""
+"""How long a worker may not respond before its parent kills it with all its orders. Long, since a machine may swap, or
+have been asleep."""
 
 
 class CannotListen(Exception):  # noqa: N818 - the word of the house
-    """Which of address and port is wrong."""
+    """The message says whether the address or the port is wrong."""
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Raises CannotListen."""
+    """A socket that listens. Raises CannotListen."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=2048)
@@ -46,10 +46,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def run(settings: Settings, app: ASGIApp, bound: socket.socket) -> None:
-    """Serve until told to stop. Several workers make their apps themselves, from the settings."""
+    """Serve until a signal. With several workers `app` is not used: each makes its own from the settings."""
     _allow_files(2 * settings.connections_max + OTHER_FILES)
     start_log()
-    # Workers are new processes: they read the settings for themselves, so what the command line said goes along.
+    # Workers are new processes that read the settings themselves: the command line's go along in the environment.
     for name in ("host", "port", "workers", "database_url", "upstream_url", "public_url"):
         if (value := getattr(settings, name)) is not None:
             os.environ[f"FAREBOX_{name.upper()}"] = str(value)
@@ -72,7 +72,7 @@ def run(settings: Settings, app: ASGIApp, bound: socket.socket) -> None:
         timeout_graceful_shutdown=CLOSE_SECONDS,
         backlog=2048,
     )
-    stop_in_order()
+    exit_cleanly_on_signals()
     if settings.workers > 1:
         with TemporaryDirectory(prefix="farebox-metrics-") as folder:
             os.environ[FOLDER_VARIABLE] = folder
@@ -82,7 +82,7 @@ def run(settings: Settings, app: ASGIApp, bound: socket.socket) -> None:
 
 
 def _allow_files(wanted: int) -> None:
-    """A connection is a file to the system, which allows few unless it is asked; an order has two."""
+    """Raise the limit of open files, which is low by default: every connection is one, and an order has two."""
     now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     granted = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
     if now != resource.RLIM_INFINITY and granted > now:
@@ -90,7 +90,7 @@ def _allow_files(wanted: int) -> None:
 
 
 class _Workers(Multiprocess):
-    """Told to stop a second time, it tells its workers again."""
+    """Passes a second signal on to its workers, too."""
 
     def join_all(self) -> None:
         self.signal_queue.clear()
@@ -104,7 +104,8 @@ class _Workers(Multiprocess):
         super().join_all()
 
 
-def stop_in_order() -> None:
-    """uvicorn stops on these by itself, then raises them once more; to have stopped in order is no failure."""
+def exit_cleanly_on_signals() -> None:
+    """Exit with status 0 after a stop: uvicorn raises the signal that stopped it once more, which would end the process
+    with a failure."""
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, lambda *_: None)

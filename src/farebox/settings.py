@@ -38,11 +38,11 @@ _SERVICE = re.compile(r"FAREBOX_SERVICE_(HOST|PORT(_\w+)?)|FAREBOX_PORT_\d+_(TCP
 """What Kubernetes tells every container about a service that is called `farebox`."""
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*?#]+")
-"""RFC 6454, 6.2; extensions of browsers have schemes of their own."""
+"""An origin (RFC 6454, 6.2). Browser extensions have schemes of their own."""
 
 
 class BadSettings(Exception):  # noqa: N818 - the word of the house
-    """What is wrong with which setting, and what would be right; one line each."""
+    """The message has a line for each wrong setting: its name, what is wrong, and what would be right."""
 
 
 class PlanSettings(BaseModel):
@@ -66,7 +66,7 @@ class PlanSettings(BaseModel):
 
 
 class Settings(BaseSettings):
-    """Each is `FAREBOX_` and its name in capitals in the environment, or its name in `farebox.toml`."""
+    """Each is set by `FAREBOX_` and its name in capitals in the environment, or by its name in `farebox.toml`."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", env_ignore_empty=True)
 
@@ -180,7 +180,7 @@ class Settings(BaseSettings):
     @field_validator("allowed_hosts", "allowed_origins", mode="before")
     @classmethod
     def _split(cls, names: object) -> object:
-        """A list in the file, a text with commas in the environment."""
+        """In the file these are lists, in the environment texts with commas."""
         return [each.strip() for each in names.split(",") if each.strip()] if isinstance(names, str) else names
 
     @field_validator("allowed_origins")
@@ -225,21 +225,23 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Command line (given to the constructor), environment, file."""
+        """In order of precedence: the command line (given to the constructor), the environment, the file."""
         config = TomlConfigSettingsSource(settings_cls, toml_file=config_file())
         return init_settings, env_settings, config
 
     @property
     def openrouter_key(self) -> str | None:
-        """The operator's own key; never a setting, so that it stands in no file and no listing."""
+        """The operator's key at OpenRouter. Not a setting, so that no file and no listing shows it."""
         return os.environ.get(OPENROUTER_KEY_VARIABLE) or None
 
     @property
     def is_simulated(self) -> bool:
+        """Whether the built-in simulator is the upstream."""
         return self.upstream_url is None and self.openrouter_key is None
 
     @property
     def every_plan(self) -> Mapping[str, Plan]:
+        """The built-in plans and those of the settings, by name."""
         return {**BUILT_IN, **{name: declared.plan(name) for name, declared in self.plans.items()}}
 
 
@@ -248,7 +250,7 @@ def config_file() -> Path:
 
 
 def load(**given: Any) -> Settings:
-    """Read the settings; `given` are those of the command line (None where not given).
+    """Read the settings; `given` are those of the command line (None where it does not set one).
 
     Raises:
         BadSettings: something in them is wrong.

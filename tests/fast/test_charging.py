@@ -397,11 +397,11 @@ def test_the_audit_names_what_is_wrong_in_the_outbox(tmp_path: Path) -> None:
         (fare,), (charge,) = rows.fares, rows.told
         for fares, told, said in (
             ([], rows.told, "should be"),
-            ([replace(fare, count=11)], rows.told, "is 10 events outside; to be told are 11"),
+            ([replace(fare, count=11)], rows.told, "comes to 10 events outside; 11 are charged"),
             ([replace(fare, count=11)], rows.told, "10 events, its fares say 11"),
             ([fare], [], "has fares, and is not in the books"),
             ([fare], [replace(charge, count=9)], "9 events, its fares say 10"),
-            ([fare, ChargedFare("h2-end", "", 10, charge.id)], rows.told, "and is not to be"),
+            ([fare, ChargedFare("h2-end", "", 10, charge.id)], rows.told, "and should not be"),
             ([fare, ChargedFare("nobody-end", "", 10, charge.id)], rows.told, "not in the books"),
         ):
             found = audit(Rows(rows.booked, rows.orders, rows.accounts, fares, told)).differences

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from farebox.answers import Answer, RepeatedAnswer, Streaming
-from farebox.catalog import Catalog, Shared
+from farebox.catalog import Catalog, SharedPrices
 from farebox.core.books import (
     Command,
     Fare,
@@ -452,7 +452,7 @@ def test_without_a_price_list_nothing_is_served() -> None:
 def test_kept_prices_that_cannot_be_read_are_asked_for() -> None:
     async def main() -> None:
         store, upstream = MemoryStore(), ScriptedUpstream(pages={"/models": MODELS})
-        catalog = Catalog(upstream, 0.1, 3600, shared=Shared(store, "a"))
+        catalog = Catalog(upstream, 0.1, 3600, shared=SharedPrices(store, "a"))
         assert await catalog.refresh()
         upstream.fetched.clear()
         await store.keep_prices("a", KeptPrices((b'{"data": []}',), time.time_ns() // 1000 + 60_000_000))
@@ -473,7 +473,7 @@ def test_of_two_processes_one_asks_for_the_prices_and_both_have_them() -> None:
                 return await super().fetch(path, query)
 
         store, upstream = MemoryStore(), Slow(pages={"/models": MODELS})
-        catalogs = [Catalog(upstream, 1, 3600, shared=Shared(store, "a")) for _ in range(2)]
+        catalogs = [Catalog(upstream, 1, 3600, shared=SharedPrices(store, "a")) for _ in range(2)]
         for catalog in catalogs:
             assert await catalog.refresh()
         upstream.fetched.clear()

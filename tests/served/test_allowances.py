@@ -21,9 +21,9 @@ from farebox.core.allowances import (
     Allowance,
     Limits,
     began_us,
-    changed,
     date_of,
-    described,
+    limits_by_name,
+    with_changes,
 )
 from farebox.core.errors import conflict, over_limit, too_many
 from tests.gateway import Gateway, eventually
@@ -156,11 +156,13 @@ def test_dates_are_the_calendars() -> None:
 
 
 def test_limits_are_set_and_lifted_one_by_one() -> None:
-    limits = changed(NO_LIMITS, {"usd_per_day": "0.5", "requests_per_minute": "60", "models": "openai/*, sim/echo"})
+    limits = with_changes(
+        NO_LIMITS, {"usd_per_day": "0.5", "requests_per_minute": "60", "models": "openai/*, sim/echo"}
+    )
     assert limits == Limits(requests_per_minute=60, day_nanos=500_000_000, models=("openai/*", "sim/echo"))
-    assert described(limits)["usd_per_day"] == "0.5"
-    assert changed(limits, {"usd_per_day": None, "models": None}) == Limits(requests_per_minute=60)
-    assert changed(limits, {}) == limits
+    assert limits_by_name(limits)["usd_per_day"] == "0.5"
+    assert with_changes(limits, {"usd_per_day": None, "models": None}) == Limits(requests_per_minute=60)
+    assert with_changes(limits, {}) == limits
 
 
 @pytest.mark.parametrize(
@@ -318,7 +320,7 @@ def test_models_and_answers_within_the_plan(limited: Limited) -> None:
 def test_a_key_that_has_expired_is_nobodys(shared_gateway: Gateway) -> None:
     name = token_hex(6)
     shared_gateway.new_key(name, "--plan", "paying", "--prepaid", "1")
-    with pytest.raises(AssertionError, match="lies in the future"):
+    with pytest.raises(AssertionError, match="must lie in the future"):
         shared_gateway.cli("key", "create", name, "--expires", "2020-01-01T00:00:00")
     made = shared_gateway.cli("key", "create", name, "--expires", "2099-01-01T00:00:00")
     assert made["expires"] == "2099-01-01T00:00:00.000Z"

@@ -83,7 +83,7 @@ def test_what_the_added_upstream_refuses_costs_nothing(extended: Gateway) -> Non
     ("settings", "said"),
     [
         ({"FAREBOX_UPSTREAM_KIND": "ehco"}, "FAREBOX_UPSTREAM_KIND: there is no kind `ehco`, only 'openrouter'"),
-        ({"FAREBOX_UPSTREAM_KIND": "echo"}, "FAREBOX_UPSTREAM_URL: not set, so nobody says where the `echo` is"),
+        ({"FAREBOX_UPSTREAM_KIND": "echo"}, "FAREBOX_UPSTREAM_URL: not set, and the kind `echo` has no URL of its own"),
     ],
 )
 def test_a_kind_that_cannot_be_made_is_refused_at_the_start(

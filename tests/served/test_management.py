@@ -125,7 +125,7 @@ def test_keys_are_listed_page_by_page_and_disabled_ones_only_when_asked(manager:
         ({"name": "a", "limit": 1e-300}, "limit:"),
         ({"name": "a", "limit": "many"}, "limit:"),
         ({"name": "a", "limit_reset": "yearly"}, "limit_reset:"),
-        ({"name": "a", "expires_at": "2020-01-01T00:00:00Z"}, "expiry lies in the future"),
+        ({"name": "a", "expires_at": "2020-01-01T00:00:00Z"}, "expiry must lie in the future"),
         ({"name": "a", "expires_at": "2099-01-01T00:00:00+02:00"}, "expires_at:"),
         ({"name": "a", "expires_at": "soon"}, "expires_at:"),
         ({"name": "a", "workspace_id": "not-one"}, "workspace_id:"),

@@ -180,7 +180,7 @@ class Charging:
         await asyncio.sleep(wait_seconds)
         counted = await self._biller.counted()
         others = await _durably(self._outbox.counted)
-        return charge.asked(counted - others - self._counted_before, self._now_us())
+        return charge.after_asking(counted - others - self._counted_before, self._now_us())
 
     async def _write(self, charge: Charge) -> None:
         await _durably(lambda: self._outbox.change(charge))

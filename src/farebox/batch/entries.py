@@ -15,7 +15,7 @@ from farebox.core.formats import Asked
 from farebox.core.formats.envelope import error_of
 from farebox.core.formats.table import BASES, Formats
 from farebox.core.intake import read_asked
-from farebox.core.legible import decode_fields, leniently, plainly
+from farebox.core.legible import decode_fields, legible_if_needed, leniently
 from farebox.core.money import format_usd
 from farebox.core.reading import UNREADABLE, without_bom
 
@@ -162,7 +162,7 @@ def _on_one_line(answer: bytes) -> bytes:
     """An answer on one line, numbers digit by digit as they came. What some readers of JSON refuse is replaced by a
     stand-in: one such line would cost them the whole file."""
     text = answer.strip()
-    plain = plainly(text, with_halves=True)
+    plain = legible_if_needed(text, with_halves=True)
     if b"\n" not in plain and b"\r" not in plain:
         return plain
     try:

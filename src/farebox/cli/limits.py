@@ -9,7 +9,7 @@ from farebox import clock
 from farebox.accounts import Accounts
 from farebox.cli.accounts import KeyNamed, Name
 from farebox.cli.session import AsJson, DatabaseUrl, fail, print_json, print_table, with_books
-from farebox.core.allowances import LIMIT_NAMES, Given, described, used
+from farebox.core.allowances import LIMIT_NAMES, LimitChanges, limits_by_name, usage_by_name
 from farebox.core.callers import Account, Key
 from farebox.store.books import SqlStore
 
@@ -48,7 +48,7 @@ def _limit(find: Find, limits: list[str], database_url: str | None, *, as_json: 
         set_to = await accounts.limit(account, key, given)
         allowance = await accounts.allowance(key or account)
         shown: dict[str, object] = {"account": account.name, **({"key": key.hint} if key else {})}
-        return {**shown, "limits": described(set_to), "used": used(allowance, clock.now_us())}
+        return {**shown, "limits": limits_by_name(set_to), "used": usage_by_name(allowance, clock.now_us())}
 
     found = with_books(database_url, set_and_read)
     if as_json:
@@ -61,7 +61,7 @@ def _limit(find: Find, limits: list[str], database_url: str | None, *, as_json: 
     print_table(("LIMIT", "MOST", "USED"), rows)
 
 
-def _given(limits: list[str]) -> Given:
+def _given(limits: list[str]) -> LimitChanges:
     given: dict[str, str | list[str] | None] = {}
     for each in limits:
         name, equals, value = each.partition("=")

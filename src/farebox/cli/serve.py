@@ -16,7 +16,7 @@ from farebox.cli.session import DatabaseUrl, clear_errors, fail, moment
 from farebox.core.books import HoldRow
 from farebox.core.money import format_usd, parse_usd
 from farebox.reconcile import take_up_orphans
-from farebox.serving import CannotListen, listen, run, stop_in_order
+from farebox.serving import CannotListen, exit_cleanly_on_signals, listen, run
 from farebox.settings import OPENROUTER_KEY_VARIABLE, OPENROUTER_URL, Settings, load
 from farebox.simulator import server as simulator
 from farebox.simulator.app import BASE_PATH
@@ -79,7 +79,7 @@ def simulate(
     """Serve the simulated upstream alone."""
     with _listen(host, port) as bound:
         typer.echo(f"Simulated upstream on http://{_host(host)}:{bound.getsockname()[1]}{BASE_PATH}")
-        stop_in_order()
+        exit_cleanly_on_signals()
         simulator.serve(bound)
 
 

@@ -1,9 +1,9 @@
-"""Allowances: what an account or a key may use, and how much of that is used.
+"""Allowances: the limits of an account or a key, and how much of them is used.
 
-A limit is kept where money is kept: in the books, decided by the transaction that places a hold, so that all processes
-together keep to it. Money is counted as the ledger counts it. Rates are counted by the second over the last minute, the
-oldest second whole, so that no minute ever has more than its limit. Tokens are counted in advance, as many as an order
-can become at most, and corrected when it ends. A day, a week (from Monday) and a month are UTC's.
+Limits are enforced where money is: by the transaction that places a hold, so that all processes together keep to them.
+Rates are a sliding window: orders and tokens are counted by the second over the last minute; the second that has left
+it in part still counts whole, so no minute ever has more than its limit. An order's tokens are counted in advance, as
+the most that it can become, and corrected when it ends. Days, weeks (from Monday) and months are those of UTC.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ SECOND_US = 1_000_000
 MINUTE_SECONDS = 60
 
 AHEAD_US = 3600 * SECOND_US
-"""A count from further in the future than this was made by a clock that was wrong: it is taken for one of now."""
+"""Fares counted further in the future than this were counted by a wrong clock, and are taken to be of now."""
 
 Period = Literal["day", "week", "month", "total"]
 PERIODS: tuple[Period, ...] = ("day", "week", "month", "total")
@@ -28,12 +28,12 @@ PERIODS: tuple[Period, ...] = ("day", "week", "month", "total")
 Rate = Literal["requests_per_minute", "tokens_per_minute", "orders_at_once"]
 
 Slot = tuple[int, int, int]
-"""A second since 1970, and the orders and tokens that began in it."""
+"""A second (since 1970), and how many orders and tokens began in it."""
 
 
 class Limits(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What is allowed at most; None where there is no limit. `models` are shell patterns, as a plan has them; money is
-    in nano-dollars."""
+    """The most that is allowed; None: no limit. Money is in nano-dollars; `models` are shell patterns over model ids,
+    as in a plan."""
 
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
@@ -47,7 +47,7 @@ class Limits(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True
 
     @property
     def money(self) -> dict[Period, int]:
-        """The limits of money that there are."""
+        """The money limits that are set, in nano-dollars."""
         every = {"day": self.day_nanos, "week": self.week_nanos, "month": self.month_nanos, "total": self.total_nanos}
         return {period: limit for period in PERIODS if (limit := every[period]) is not None}
 
@@ -67,20 +67,20 @@ AMOUNTS = {
 }
 MODELS = "models"
 LIMIT_NAMES = (*COUNTS, *AMOUNTS, MODELS)
-"""What limits are called outside: money in USD there."""
+"""The limits' names in the API, in commands and in `farebox.toml`, where money is in USD."""
 
-Given = Mapping[str, str | list[str] | None]
-"""Limits by their names outside, numbers as they were written; None lifts a limit."""
+LimitChanges = Mapping[str, str | list[str] | None]
+"""New values of limits by LIMIT_NAMES, numbers as text; None lifts a limit."""
 
 
-def changed(limits: Limits, given: Given) -> Limits:
-    """The limits with those given in place of their own.
+def with_changes(limits: Limits, changes: LimitChanges) -> Limits:
+    """The limits after the changes.
 
     Raises:
-        ValueError: an unknown name, or a value that is no limit; the message names it and what would be right.
+        ValueError: an unknown name or an impossible value; the message names it and says what would be right.
     """
     fields: dict[str, object] = {}
-    for name, value in given.items():
+    for name, value in changes.items():
         if name not in LIMIT_NAMES:
             raise ValueError(f"{name}: there is no such limit; there are {', '.join(LIMIT_NAMES)}")
         if value is None:
@@ -96,8 +96,8 @@ def changed(limits: Limits, given: Given) -> Limits:
     return replace(limits, **fields)
 
 
-def described(limits: Limits) -> dict[str, str | int | list[str] | None]:
-    """All limits by their names outside, amounts as plain decimal text."""
+def limits_by_name(limits: Limits) -> dict[str, str | int | list[str] | None]:
+    """All limits by LIMIT_NAMES, None where there is none; USD amounts as plain decimal text."""
     amounts = {name: getattr(limits, field) for name, field in AMOUNTS.items()}
     return {
         **{name: getattr(limits, name) for name in COUNTS},
@@ -106,8 +106,8 @@ def described(limits: Limits) -> dict[str, str | int | list[str] | None]:
     }
 
 
-def used(allowance: "Allowance | None", now_us: int) -> dict[str, str | int]:
-    """What is used of limits that are counted, by their names outside."""
+def usage_by_name(allowance: "Allowance | None", now_us: int) -> dict[str, str | int]:
+    """How much is used of each limit that is counted, by LIMIT_NAMES; USD amounts as plain decimal text."""
     if allowance is None:
         return {}
     periods: dict[str, Period] = dict(zip(AMOUNTS, PERIODS, strict=True))
@@ -145,8 +145,8 @@ def _patterns(value: str | list[str]) -> tuple[str, ...]:
 
 
 class Exceeded(Struct, frozen=True):
-    """A rate that has no room for an order: `most` of what, of which `remaining` are left, and when there is room.
-    `never` where the order alone is more than the limit."""
+    """A rate limit that an order would exceed: `most` is the limit, `remaining` what is left of it, `reset_us` when
+    there is room for the order. `never`: the order alone is more than the limit."""
 
     owner: str
     rate: Rate
@@ -157,15 +157,17 @@ class Exceeded(Struct, frozen=True):
 
 
 def owner_of(kind: Literal["account", "key"], row_id: int) -> str:
-    """Whose allowance it is, as the books name it."""
+    """The name that the books have for the owner of an allowance: `account 7`, `key 3`."""
     return f"{kind} {row_id}"
 
 
 class Allowance(Struct, frozen=True):
     """The limits of one account or key, and what counts against them.
 
-    `pending_nanos` are its holds that have not ended; the sums are its fares, `counted_us` the moment of the latest, by
-    which the day, week and month are those of the sums. `at_once` are its orders that are being served.
+    `pending_nanos` is the sum of its holds that have not ended, `at_once` the number of its orders that are being
+    served. `total_nanos`, `day_nanos`, ... sum up its fares; the latest was counted at `counted_us`, which says of
+    which day, week and month the sums are. `minute` has the seconds of the last minute in which orders began, oldest
+    first.
     """
 
     owner: str
@@ -181,7 +183,7 @@ class Allowance(Struct, frozen=True):
     minute: tuple[Slot, ...] = ()
 
     def spent_nanos(self, period: Period, now_us: int) -> int:
-        """The fares of a period that is running."""
+        """The fares of the current day, week or month, or of all time."""
         at_us = max(now_us, self.counted_us)
         match period:
             case "day":
@@ -194,7 +196,7 @@ class Allowance(Struct, frozen=True):
                 return self.total_nanos
 
     def available_nanos(self, now_us: int) -> tuple[int, Period] | None:
-        """What may still be set aside, and which limit says so; None where money has none."""
+        """How much may still be held, and the period whose limit says so; None where money has no limit."""
         now = self._righted(now_us)
         left = [(most - now.spent_nanos(period, now_us), period) for period, most in self.limits.money.items()]
         if not left:
@@ -203,12 +205,12 @@ class Allowance(Struct, frozen=True):
         return least - self.pending_nanos, period
 
     def tokens_available(self, now_us: int) -> int | None:
-        """The tokens that may still begin in this minute; None where they have no limit."""
+        """How many tokens the last minute has left; None where tokens have no limit."""
         most = self.limits.tokens_per_minute
         return None if most is None else most - sum(tokens for _, _, tokens in self.current(now_us))
 
     def refuse(self, now_us: int, least_tokens: int) -> Exceeded | None:
-        """Why an order of at least so many tokens may not begin now, if it may not."""
+        """The rate limit that an order of at least so many tokens would exceed now; None where it may begin."""
         limits, current = self.limits, self.current(now_us)
         if limits.orders_at_once is not None and self.at_once >= limits.orders_at_once:
             return Exceeded(self.owner, "orders_at_once", limits.orders_at_once, 0, now_us + SECOND_US)
@@ -238,7 +240,7 @@ class Allowance(Struct, frozen=True):
         return Exceeded(self.owner, rate, most, max(0, remaining), reset_us, never=needed > most)
 
     def began(self, now_us: int, tokens: int) -> "Allowance":
-        """With an order more in this minute, that may become so many tokens."""
+        """The allowance after an order began that may become so many tokens."""
         if self.limits.requests_per_minute is None and self.limits.tokens_per_minute is None:
             return self
         current = self.current(now_us)
@@ -249,19 +251,20 @@ class Allowance(Struct, frozen=True):
         return replace(self, minute=(*current, (second, 1, tokens)))
 
     def held(self, nanos: int) -> "Allowance":
-        """With money set aside for an order that is being served."""
+        """The allowance after money was set aside for an order."""
         return replace(self, pending_nanos=self.pending_nanos + nanos, at_once=self.at_once + 1)
 
     def ended(self, held_nanos: int, *, was_served: bool) -> "Allowance":
-        """With an order's money free again; `was_served` unless it had been open already."""
+        """The allowance after a hold ended. `was_served`: its order still counted as being served, as an open hold's
+        does not."""
         return replace(self, pending_nanos=self.pending_nanos - held_nanos, at_once=self.at_once - was_served)
 
     def left_open(self) -> "Allowance":
-        """With an order that is no more served, and whose money stays aside."""
+        """The allowance after a hold became open: its order is no longer being served, its money stays aside."""
         return replace(self, at_once=self.at_once - 1)
 
     def charged(self, fare_nanos: int, now_us: int) -> "Allowance":
-        """With a fare."""
+        """The allowance after a fare was posted."""
         now = self._righted(now_us)
         return replace(
             now,
@@ -273,7 +276,8 @@ class Allowance(Struct, frozen=True):
         )
 
     def corrected(self, began_us: int, by_tokens: int) -> "Allowance":
-        """With an order's tokens as they turned out, where the second in which it began still counts."""
+        """The allowance with an ended order's tokens corrected, if the second in which it began (`began_us`) still
+        counts."""
         second = began_us // SECOND_US
         if not by_tokens or not any(slot[0] == second for slot in self.minute):
             return self
@@ -286,7 +290,7 @@ class Allowance(Struct, frozen=True):
         )
 
     def current(self, now_us: int) -> tuple[Slot, ...]:
-        """The seconds that may be part of the minute that ends now."""
+        """The seconds that count now. Those a little ahead were counted by a machine whose clock is ahead."""
         now = now_us // SECOND_US
         return tuple(slot for slot in self.minute if now - MINUTE_SECONDS <= slot[0] <= now + MINUTE_SECONDS)
 
@@ -295,7 +299,7 @@ class Allowance(Struct, frozen=True):
 
 
 def began_us(period: Period, now_us: int) -> int:
-    """When the period that is running began."""
+    """When the current period began, in microseconds since 1970."""
     day = day_of(now_us)
     match period:
         case "day":
@@ -311,11 +315,12 @@ def began_us(period: Period, now_us: int) -> int:
 
 
 def day_of(us: int) -> int:
+    """Days since 1970."""
     return us // DAY_US
 
 
 def week_of(us: int) -> int:
-    """Weeks begin on Mondays; 1970 began on a Thursday."""
+    """Weeks since 1970, which began on a Thursday; weeks begin on Mondays."""
     return (day_of(us) + 3) // 7
 
 
@@ -331,8 +336,8 @@ def date_of(day: int) -> str:
 
 
 def _civil(day: int) -> tuple[int, int]:
-    """A day since 1970 as months since the year 0, and its number in the month: counted in years that begin in March,
-    so that leap days come last."""
+    """A day since 1970 as months since the year 0, and the day of that month. Reckoned in years that begin in March, so
+    that the leap day comes last (Howard Hinnant's `civil_from_days`)."""
     era, of_era = divmod(day + 719_468, 146_097)
     year = (of_era - of_era // 1_460 + of_era // 36_524 - of_era // 146_096) // 365
     of_year = of_era - (365 * year + year // 4 - year // 100)

@@ -1,4 +1,5 @@
-"""The audit: every fare computed again from what is stored, every balance and allowance again from its transfers."""
+"""The audit: recomputes every fare from its cost, and every balance and allowance from the transfers, and names what
+differs from what is stored."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from farebox.core.money import events_ceil, format_usd, is_readable_cost
 
 @dataclass(slots=True)
 class Audit:
-    """What was counted, and each difference in words. No differences: the books are right."""
+    """What an audit counted (money in nano-dollars), and each difference as a sentence. None: the books are right."""
 
     accounts: int = 0
     transfers: int = 0
@@ -45,10 +46,10 @@ class _Sums:
 
 
 class Rows(Protocol):
-    """All rows of one moment."""
+    """All rows of the books at one moment."""
 
     def transfers(self) -> Iterable[Transfer]:
-        """Ordered by id, so that a hold comes before its ending."""
+        """Ordered by id, so that a hold comes before the transfer that ends it."""
 
     def holds(self) -> Iterable[HoldRow]:
         """Ordered by id."""
@@ -63,10 +64,10 @@ class Rows(Protocol):
 
 
 def audit(rows: Rows) -> Audit:
-    """Go through all rows."""
+    """Audit the books in one pass over transfers and holds; what is in memory grows with accounts, not with orders."""
     found = Audit()
-    told = {fare.transfer_id: fare for fare in rows.charged_fares()}
-    found.differences += _charge_differences(rows.charges(), told.values(), found)
+    outside = {fare.transfer_id: fare for fare in rows.charged_fares()}
+    found.differences += _charge_differences(rows.charges(), outside.values(), found)
     tallies = {allowance.owner: _Tally(allowance) for allowance in rows.allowances()}
     sums: dict[int, _Sums] = {}
     held: dict[str, Transfer] = {}
@@ -87,12 +88,12 @@ def audit(rows: Rows) -> Audit:
                 if owner in tallies:
                     tallies[owner].take(hold, ending)
         events = (ending.events or 0) if ending is not None else 0
-        found.differences += _outside_differences(charged_fare(hold, events), told.pop(settlement_id(hold.id), None))
+        found.differences += _outside_differences(charged_fare(hold, events), outside.pop(settlement_id(hold.id), None))
     for transfer in transfers:
         _take(transfer, sums, held, ended, found)
     found.differences += [f"transfer {t.id}: holds money for an order that is not in the books" for t in held.values()]
     found.differences += [f"transfer {t.id}: ends a hold that is not in the books" for t in ended.values()]
-    found.differences += [f"transfer {name}: told outside, and not in the books" for name in told]
+    found.differences += [f"transfer {name}: is charged outside, and is not in the books" for name in outside]
     for balance in rows.balances():
         found.accounts += 1
         found.differences += _balance_differences(balance, sums.get(balance.account_id, _Sums()))
@@ -167,18 +168,19 @@ def _fare_differences(hold: HoldRow, post: Transfer) -> list[str]:
     return wrong
 
 
-def _outside_differences(due: ChargedFare | None, told: ChargedFare | None) -> list[str]:
+def _outside_differences(due: ChargedFare | None, stored: ChargedFare | None) -> list[str]:
+    """`due` is what the hold says that an outside biller charges, `stored` what is in the outbox."""
     if due is None:
-        return [] if told is None else [f"transfer {told.transfer_id}: told outside, and is not to be"]
-    if told is None:
-        return [f"transfer {due.transfer_id}: {due.count} events are not to be told outside, and should be"]
-    if (told.charge_to, told.count) != (due.charge_to, due.count):
-        return [f"transfer {due.transfer_id}: is {due.count} events outside; to be told are {told.count}"]
+        return [] if stored is None else [f"transfer {stored.transfer_id}: is charged outside, and should not be"]
+    if stored is None:
+        return [f"transfer {due.transfer_id}: its {due.count} events are not charged outside, and should be"]
+    if (stored.charge_to, stored.count) != (due.charge_to, due.count):
+        return [f"transfer {due.transfer_id}: comes to {due.count} events outside; {stored.count} are charged"]
     return []
 
 
 def _charge_differences(charges: Iterable[Charge], fares: Iterable[ChargedFare], found: Audit) -> list[str]:
-    """Each charge is the sum of its fares; what a charge has that ended, and what is not charged, is counted."""
+    """Where a charge is not the sum of its fares. Counts events charged and not yet charged in `found`."""
     sums: dict[str | None, int] = {}
     for fare in fares:
         sums[fare.charge_id] = sums.get(fare.charge_id, 0) + fare.count
@@ -193,12 +195,11 @@ def _charge_differences(charges: Iterable[Charge], fares: Iterable[ChargedFare],
 
 
 _CLOCKS_US = 60 * SECOND_US
-"""How far nodes' clocks may be apart: a fare booked at a day's end by one may count in the next day, and never in
-none."""
+"""How far the clocks of machines may be apart: a fare that one books at the end of a day may count in the next day."""
 
 
 class _Tally:
-    """What counts against an allowance, added up again."""
+    """What counts against one allowance, recomputed from its holds and fares."""
 
     def __init__(self, allowance: Allowance) -> None:
         self._allowance = allowance
@@ -209,7 +210,7 @@ class _Tally:
         self._at_once = 0
 
     def take(self, hold: HoldRow, ending: Transfer | None) -> None:
-        """An order of its account or key."""
+        """Count an order of its account or key."""
         if ending is None:
             self._pending += hold.amount_nanos
             self._at_once += hold.state == "pending"

@@ -1,4 +1,4 @@
-"""Who calls, who pays, and who manages both."""
+"""Callers, the accounts and keys behind them, and the keys that manage both."""
 
 from msgspec import Struct
 
@@ -8,7 +8,7 @@ from farebox.core.plans import Plan
 
 
 class Account(Struct, frozen=True):
-    """Who pays."""
+    """Who pays. `plan` is the name of its plan; it was opened at `created_us`."""
 
     id: int
     name: str
@@ -18,9 +18,10 @@ class Account(Struct, frozen=True):
 
 
 class Key(Struct, frozen=True):
-    """A credential of an account. `digest` is the SHA-256 of the key, which itself is nowhere kept.
+    """A credential of an account. `digest` is the key's SHA-256, `hint` what lists show of it; the key itself is kept
+    nowhere.
 
-    A key with `revoked_us` is refused; only where it is `disabled` can that be undone.
+    A key with `revoked_us` is refused: for good, or, where it is `disabled`, until it is enabled again.
     """
 
     id: int
@@ -37,7 +38,8 @@ class Key(Struct, frozen=True):
 
 
 class ManagementKey(Struct, frozen=True):
-    """A credential of who manages accounts and keys, all of them or one account's; nothing is ordered with it."""
+    """A credential that manages accounts and keys: those of one account, or all (`account_id` None). It cannot
+    order."""
 
     id: int
     label: str
@@ -49,7 +51,7 @@ class ManagementKey(Struct, frozen=True):
 
 
 class PublishedPlans(Struct, frozen=True):
-    """The plans that all nodes serve under, as a node that started has published them."""
+    """The plans under which all nodes serve. `by` is the node that published them, when it started."""
 
     plans: tuple[Plan, ...]
     by: str
@@ -57,7 +59,8 @@ class PublishedPlans(Struct, frozen=True):
 
 
 class Caller(Struct, frozen=True):
-    """An authenticated account and key, with the terms it is served under, and who charges it outside, if anybody."""
+    """An authenticated account and key, the plan that holds for them, and how an outside biller charges them, if one
+    does."""
 
     account: Account
     key: Key
@@ -66,7 +69,8 @@ class Caller(Struct, frozen=True):
 
 
 class User(Struct, frozen=True):
-    """A user of the platform that runs this gateway. `is_of_run`: the token was that of a run."""
+    """A user of Apify's platform, where this gateway runs as an Actor. `is_of_run`: the token belongs to an Actor's
+    run."""
 
     id: str
     is_paying: bool

@@ -1,7 +1,7 @@
-"""Charges: the events that an outside biller is to charge, in calls that may be repeated and count once.
+"""Charges: the events that an outside biller is to charge, in calls that can be repeated and still count once.
 
-Facts of Apify's platform, which is that biller: a call has 1 to 10,000,000 events; one that is repeated under its
-idempotency key within 180 s of the first is counted once, later it is counted anew.
+The biller is Apify's platform, which was measured so: a call charges 1 to 10,000,000 events; repeated under the same
+idempotency key it counts once for 180 s after the first try, and a second time after that.
 """
 
 from typing import Literal
@@ -16,19 +16,19 @@ from farebox.core.reading import UNREADABLE
 CALL_EVENTS_MAX = 10_000_000
 
 WINDOW_US = 170 * 1_000_000
-"""How long a call is repeated: ten seconds less than its key stands, for what is under way."""
+"""How long a call is repeated: ten seconds less than its key holds, since a call may be on its way for a while."""
 
 ASK_US = 210 * 1_000_000
-"""When the biller is asked instead: no call can still be under way, and what was counted is to be seen."""
+"""How long after its first try the biller is asked whether a call counted: none can still be on its way by then."""
 
 ChargeState = Literal["due", "charged", "refused", "unsure"]
 
 
 class Charge(Struct, frozen=True):
-    """One sum of events, charged in as many calls as it takes.
+    """A number of events, charged in as many calls as they take.
 
-    `done` of `count` events are known to have been counted. `window_us` is when the call that is being made now was
-    first tried, or later. `said` is what the biller said where it refused.
+    `done` of `count` events are known to have been counted. `window_us` is when the present call was first tried, or
+    later. `said` is why a charge was refused or is unsure. `charge_to` as in `Outside`.
     """
 
     id: str
@@ -53,14 +53,15 @@ class Charge(Struct, frozen=True):
         return replace(self, done=done, state="charged", ended_us=now_us)
 
     def refused(self, said: str, now_us: int) -> "Charge":
+        """The charge after the biller refused it, and would again."""
         return replace(self, state="refused", said=said, ended_us=now_us)
 
     def unsure(self, said: str, now_us: int) -> "Charge":
-        """Nobody will know whether its call was counted: an operator must look."""
+        """The charge when nobody can find out whether its call was counted: an operator must decide."""
         return replace(self, state="unsure", said=said, ended_us=now_us)
 
-    def asked(self, counted: int, now_us: int) -> "Charge":
-        """After the biller was asked, when no call could still be under way, how many events of it were counted."""
+    def after_asking(self, counted: int, now_us: int) -> "Charge":
+        """The charge after the biller said, ASK_US or more after its last call, how many of its events counted."""
         if counted == self.count:
             return replace(self, done=counted, state="charged", ended_us=now_us)
         if counted in (self.done, self.done + self.call[1]):
@@ -69,8 +70,8 @@ class Charge(Struct, frozen=True):
 
 
 class CarriedOrder(Struct, frozen=True):
-    """An order that is not done with: its cost is not known (`cost` None), or its fare not told. `charge_id` is the
-    charge it is part of."""
+    """An order whose cost is not known yet (`cost` None), or whose fare is not charged yet. `charge_id` is the charge
+    that its fare is part of."""
 
     account: str
     hold: HoldRow
@@ -83,8 +84,8 @@ class CarriedOrder(Struct, frozen=True):
 
 
 class Carried(Struct, frozen=True):
-    """What another machine must know to go on with a run whose books stay behind: what is not done with, and how many
-    events the biller has counted so far."""
+    """What a run takes along to another machine, since its books stay behind: the orders and charges that are not
+    finished, and how many events the biller has counted so far."""
 
     counted: int
     orders: list[CarriedOrder]
@@ -92,6 +93,7 @@ class Carried(Struct, frozen=True):
 
 
 def write_carried(carried: Carried) -> bytes:
+    """As JSON."""
     return msgspec.json.encode(carried)
 
 
@@ -99,7 +101,7 @@ _decode_carried = msgspec.json.Decoder(Carried).decode
 
 
 def read_carried(record: bytes) -> Carried:
-    """Raises ValueError: it is no such record."""
+    """The reverse of `write_carried`. Raises ValueError: the record cannot be read."""
     try:
         return _decode_carried(record)
     except UNREADABLE as error:

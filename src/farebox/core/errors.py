@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 RETRY_SECONDS_READ = 60
-"""The longest `Retry-After` that clients heed: told to wait longer, openai-node 7.57 and openai-python 2.20 repeat
-within a second, and their tries are used up."""
+"""The longest `Retry-After` that clients heed: openai-node 7.57 and openai-python 2.20 ignore a longer one and repeat
+within a second, which uses up their tries."""
 
 
 @dataclass(eq=False)
 class Refusal(Exception):  # noqa: N818 - the word of the house
-    """An order that was not served, or not to its end.
+    """Why an order was not served, or not to its end. Every format words it in its own error shape.
 
     `status` is the HTTP status and the integer `code` of the body; `error_type` is from OpenRouter's vocabulary.
     """
@@ -87,7 +87,8 @@ def too_many(message: str, retry_after_seconds: int) -> Refusal:
 
 
 def over_limit(message: str, *, limit_source: str, most: int, remaining: int, reset_ms: int, wait_ms: int) -> Refusal:
-    """429 in the shape of OpenRouter's own limits: `reset_ms` since 1970, the headers in the metadata, too."""
+    """429 in the shape of OpenRouter's own rate limits: its headers stand in the metadata, too. `reset_ms` is since
+    1970."""
     limits = {
         "X-RateLimit-Limit": str(most),
         "X-RateLimit-Remaining": str(remaining),

@@ -1,7 +1,7 @@
-"""Which headers pass, each way: those that say something of the order, or of its answer, in words of the upstream's.
+"""Which headers pass, to the upstream and back: an allow list of those that concern the order or its answer.
 
-What is not named here does not pass: credentials, who somebody is elsewhere (`OpenAI-Organization`,
-`anthropic-workspace-id`), and what tells of a client's machine or way here (`X-Stainless-*`, `X-Forwarded-For`).
+All others stay here: credentials, identities at other services (`OpenAI-Organization`, `anthropic-workspace-id`), and
+what describes a client's machine or network (`X-Stainless-*`, `X-Forwarded-For`).
 """
 
 from collections.abc import Iterable
@@ -19,20 +19,21 @@ _READ = frozenset(
     {b"authorization", b"x-api-key", b"user-agent", b"idempotency-key", b"content-type", b"content-encoding"}
 )
 
-# An upstream's `Retry-After` passes as it came, however long: its clients make of it what they would if they asked it.
+# An upstream's `Retry-After` passes unchanged, however long: clients treat it as if they had asked the upstream.
 _RESPONSE = frozenset({b"x-generation-id", b"retry-after", b"retry-after-ms"})
 _RESPONSE_PREFIXES = (b"x-ratelimit-", b"x-openrouter-")
 
 VALUE_BYTES_MAX = 2048
 HEADERS_BYTES_MAX = 6144
-"""Of an upstream's headers, one and all together, so much passes: clients refuse an answer whose head is longer than
-they read, some from 8 KiB on."""
+"""How much of an upstream's headers passes: of one header's value, and of all together. Some clients refuse an answer
+whose head is longer than 8 KiB."""
 
 
 class RequestHead(Struct, frozen=True):
     """What Farebox reads of a request's headers, and what it forwards of them.
 
-    `tokens` are the credentials sent, the likeliest first. Absent headers are empty. `sent` is all there was.
+    `tokens` are the credentials sent, the likeliest first; `client` is the `User-Agent`; absent headers are empty.
+    `sent` has all headers as they came.
     """
 
     tokens: tuple[str, ...] = ()
@@ -44,15 +45,15 @@ class RequestHead(Struct, frozen=True):
     sent: HeaderList = []
 
     def first(self, name: bytes) -> bytes:
-        """The first value that came under a name (in lower case); empty where none did."""
-        return next((value for found, value in self.sent if found == name), b"")
+        """The first value of a header (its name in lower case); empty where it was not sent."""
+        return next((value for each, value in self.sent if each == name), b"")
 
 
 def read_request_head(headers: HeaderList) -> RequestHead:
-    """One pass over a request's headers (names in lower case).
+    """Read a request's headers (names in lower case) in one pass.
 
-    A token is that of `Authorization: Bearer` (any case, spaces around it ignored) or `x-api-key`: clients send either,
-    and some a dummy in the other.
+    Tokens come from `Authorization: Bearer` (in any case, spaces around the token ignored) and `x-api-key`: clients use
+    either, and some send a dummy in the other.
     """
     read: dict[bytes, bytes] = {}
     forwarded: dict[str, str] = {}
@@ -61,7 +62,7 @@ def read_request_head(headers: HeaderList) -> RequestHead:
             read[name] = value.strip()
         elif name in _REQUEST or name.startswith(_REQUEST_PREFIX):
             key, text = name.decode("latin-1"), value.decode("latin-1")
-            # Lines of one name are one list (RFC 9110, 5.3).
+            # Several lines of one name are one list (RFC 9110, 5.3).
             forwarded[key] = f"{forwarded[key]}, {text}" if key in forwarded else text
     scheme, _, bearer = read.get(b"authorization", b"").partition(b" ")
     credentials = (bearer.strip() if scheme.lower() == b"bearer" else b"", read.get(b"x-api-key", b""))
@@ -77,7 +78,7 @@ def read_request_head(headers: HeaderList) -> RequestHead:
 
 
 def response_headers(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:
-    """An upstream's headers that the caller may see, names in lower case; but none that are too long for clients."""
+    """Those of an upstream's headers that pass to the caller, names in lower case, within the two bounds above."""
     passed = [
         (lower, value)
         for name, value in headers
@@ -91,7 +92,7 @@ def _size(headers: HeaderList) -> int:
 
 
 def _shortened(headers: HeaderList) -> HeaderList:
-    """The generation's id first of all: without it the caller could not ask about its order."""
+    """As many as fit, the generation's id before all others: without it the caller could not look up its order."""
     kept: HeaderList = []
     for header in sorted(headers, key=lambda header: header[0] not in _RESPONSE):
         if len(header[1]) <= VALUE_BYTES_MAX and _size([*kept, header]) <= HEADERS_BYTES_MAX:

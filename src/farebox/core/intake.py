@@ -1,4 +1,4 @@
-"""From a request body to an order: read, checked against the plan, capped."""
+"""From a request's body to an order: read, checked against the plan, its answer capped."""
 
 from collections.abc import Callable
 
@@ -24,7 +24,7 @@ class Order(Struct, frozen=True):
 
     @property
     def model(self) -> str:
-        """The model asked first."""
+        """The model that is tried first."""
         return self.asked.models[0]
 
 
@@ -61,7 +61,8 @@ def read_order(
 
 
 def capped(order: Order, wire: Format, answer_tokens: int) -> Order:
-    """The order with an answer of at most `answer_tokens`; itself when it asks for no more, or for none."""
+    """The order with its answer capped at `answer_tokens`; unchanged if its own cap is lower or its answer has no
+    tokens."""
     if not order.asked.answers or (order.answer_tokens is not None and order.answer_tokens <= answer_tokens):
         return order
     body = wire.capped(order.body, answer_tokens)

@@ -1,7 +1,7 @@
-"""Farebox's own keys, as far as no chance is in it.
+"""Farebox's own keys: their shape, their digest, and the caller behind one. `identity.keys` makes new ones.
 
-A key is 32 random bytes, so its SHA-256 is as hard to guess as the key and needs no salt. Only the digest is kept, and
-looked up by equality: how long a look-up takes says something about the digest at most, from which nothing follows.
+A key is 32 random bytes, so its SHA-256 is as hard to guess as the key and needs no salt. Only the digest is stored,
+and looked up by equality: the time that takes can leak something of the digest at most, which does not lead to the key.
 """
 
 import hashlib
@@ -15,25 +15,26 @@ PREFIX = "sk-fb-"
 
 
 MANAGEMENT_PREFIX = "sk-fb-management-"
-"""Of keys that manage accounts and order nothing."""
+"""How management keys begin."""
 
 
 TOKEN_LENGTH_MAX = 200
-"""No key is longer. What is, is not hashed."""
+"""No key is longer; longer tokens are refused without hashing them."""
 
 
 def digest(key: str) -> bytes:
+    """The key's SHA-256, 32 bytes: all that is stored of it."""
     return hashlib.sha256(key.encode()).digest()
 
 
 def hint(key: str) -> str:
-    """What lists show of a key: enough to tell one's own keys apart, far too little to guess from."""
+    """What lists show of a key: its prefix, four characters and the last four. Enough to tell one's own keys apart."""
     prefix = MANAGEMENT_PREFIX if key.startswith(MANAGEMENT_PREFIX) else PREFIX
     return f"{key[: len(prefix) + 4]}...{key[-4:]}"
 
 
 def caller_of_key(account: Account, key: Key, plans: Mapping[str, Plan]) -> Caller:
-    """Who calls with a key that is good. Raises Refusal 403: its account's plan is not known here."""
+    """The caller behind a valid key. Raises Refusal 403: its account's plan is not in the settings."""
     plan = plans.get(account.plan)
     if plan is None:
         raise forbidden(

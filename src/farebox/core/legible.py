@@ -1,10 +1,11 @@
-"""JSON as its readers take it, where msgspec does not: what the caller's SDK would read is not refused here.
+"""Invalid JSON that common parsers accept and msgspec does not: what the caller's SDK can read is not refused here.
 
-JavaScript's or Python's own JSON reads half of a character as an escape (a host cuts its stream between the halves),
-bytes that are no UTF-8, a byte order mark, `NaN` and `Infinity`; control characters within a text are read by some.
-msgspec refuses a document for any of them, wherever it stands.
+The JSON parsers of JavaScript or Python accept escapes of half a character (an unpaired surrogate: a host cut its
+stream between the halves), bytes that are not UTF-8, a byte order mark, `NaN` and `Infinity`; some accept control
+characters in strings. msgspec refuses the whole document for any of them.
 
-Farebox then reads a copy with stand-ins, of the same length. What goes on are the bytes as they came.
+Farebox then reads a *legible* copy of the same length, in which stand-ins replace them. The bytes that are sent on are
+the original ones.
 """
 
 import json
@@ -20,7 +21,7 @@ from farebox.core.reading import UNREADABLE
 T = TypeVar("T")
 
 Fields = dict[str, Raw]
-"""An object's members, the value of each as it stands."""
+"""An object's members: each name, and its value as raw JSON."""
 
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'
 _STRING_OR_CONSTANT = re.compile(_STRING + rb"|-?Infinity|NaN", re.DOTALL)
@@ -43,10 +44,10 @@ _decode_each = msgspec.json.Decoder(list[Fields]).decode
 
 
 def leniently(decode: Callable[[bytes], T], text: bytes) -> T:
-    """What `decode` reads in a text; where it is not legible to it, in the legible copy.
+    """Decode a text, or its legible copy if the text is not valid JSON.
 
     Raises:
-        What UNREADABLE names: nobody reads it, or it is not of the shape asked for.
+        Those of UNREADABLE: not even the copy is valid JSON, or it has another shape than asked for.
     """
     try:
         return decode(text)
@@ -57,30 +58,30 @@ def leniently(decode: Callable[[bytes], T], text: bytes) -> T:
 
 
 def legible(text: bytes, *, with_halves: bool = False) -> bytes:
-    """The text with stand-ins of the same length for what its readers take and msgspec does not; `with_halves` leaves
-    the halves of characters, which JSON's own readers all take.
+    """A copy that msgspec reads: of the same length, with stand-ins for what it refuses and common parsers accept.
+    `with_halves` keeps escapes of half a character, which JSON's grammar allows.
 
-    An empty list stands for `NaN`: whatever asks for a number or a text there finds that it is none.
+    An empty list stands for `NaN`, so that whoever expects a number or a string there finds neither.
     """
-    # What is no UTF-8 becomes surrogates, one a byte, and then question marks.
+    # Bytes that are not UTF-8 become surrogates, one each, and then question marks.
     utf_8 = text.decode("utf-8", "surrogateescape").encode("utf-8", "replace")
     if utf_8.startswith(_BOM):
         utf_8 = utf_8.replace(_BOM, b"   ", 1)
     return _STRING_OR_CONSTANT.sub(_half_legible if with_halves else _legible, utf_8)
 
 
-def _half_legible(found: re.Match[bytes]) -> bytes:
-    if not found[0].startswith(b'"'):
-        return b"[]".ljust(len(found[0]))
-    return found[0].translate(_CONTROLS_AS_SPACES)
+def _half_legible(match: re.Match[bytes]) -> bytes:
+    if not match[0].startswith(b'"'):
+        return b"[]".ljust(len(match[0]))
+    return match[0].translate(_CONTROLS_AS_SPACES)
 
 
-def _legible(found: re.Match[bytes]) -> bytes:
-    return _ESCAPE.sub(lambda escape: rb"\ufffd" if escape["half"] else escape[0], _half_legible(found))
+def _legible(match: re.Match[bytes]) -> bytes:
+    return _ESCAPE.sub(lambda escape: rb"\ufffd" if escape["half"] else escape[0], _half_legible(match))
 
 
-def plainly(text: bytes, *, with_halves: bool = False) -> bytes:
-    """The text as it came where strict readers take it, and the legible copy where they do not."""
+def legible_if_needed(text: bytes, *, with_halves: bool = False) -> bytes:
+    """The text itself where it is valid JSON, its legible copy where it is not."""
     try:
         _decode_raw(text)
     except UNREADABLE:
@@ -89,7 +90,7 @@ def plainly(text: bytes, *, with_halves: bool = False) -> bytes:
 
 
 def not_utf_8(text: bytes) -> int:
-    """How many bytes of a text are no UTF-8: msgspec does not look into members that nobody reads."""
+    """How many bytes of a text are not UTF-8. msgspec overlooks them in members that it does not decode."""
     if text.isascii():
         return 0
     try:
@@ -100,7 +101,7 @@ def not_utf_8(text: bytes) -> int:
 
 
 def decode_fields(text: bytes | Raw) -> Fields:
-    """An object's members, as they stand. Raises what UNREADABLE names."""
+    """An object's members, their values as raw JSON. Raises those of UNREADABLE."""
     try:
         return _decode_fields(text)
     except ValidationError:
@@ -112,7 +113,7 @@ def decode_fields(text: bytes | Raw) -> Fields:
 
 
 def decode_list(text: bytes | Raw) -> list[Raw]:
-    """A list's elements, as they stand. Raises what UNREADABLE names."""
+    """A list's elements as raw JSON. Raises those of UNREADABLE."""
     try:
         return _decode_list(text)
     except ValidationError:
@@ -124,7 +125,7 @@ def decode_list(text: bytes | Raw) -> list[Raw]:
 
 
 def decode_each(text: bytes | Raw) -> list[Fields]:
-    """The members of each object of a list. Raises what UNREADABLE names."""
+    """The members of each object in a list. Raises those of UNREADABLE."""
     try:
         return _decode_each(text)
     except ValidationError:
@@ -134,12 +135,12 @@ def decode_each(text: bytes | Raw) -> list[Fields]:
 
 
 def legible_part(text: bytes) -> Fields:
-    """The members of what begins as an object, up to where it is none any more."""
+    """The members of an object that may break off or turn invalid: those before that point."""
     return {_name(name): value for name, value in _elements(text, is_object=True)}
 
 
 def _elements(text: bytes, *, is_object: bool) -> Iterator[tuple[bytes, Raw]]:
-    """Name and value of each, in the order in which they stand; of a list, values without names."""
+    """The name and raw value of each member in order; a list's elements, with empty names."""
     at = _after_space(text, len(_BOM) if text.startswith(_BOM) else 0) + 1
     while True:
         at, name = _after_space(text, at), b""
@@ -159,27 +160,27 @@ def _elements(text: bytes, *, is_object: bool) -> Iterator[tuple[bytes, Raw]]:
 
 
 def _after_space(text: bytes, at: int) -> int:
-    found = _SPACE.match(text, at)
-    assert found is not None
-    return found.end()
+    space = _SPACE.match(text, at)
+    assert space is not None
+    return space.end()
 
 
 def _end(text: bytes, at: int) -> int | None:
-    """Where the value that begins at `at` ends; None where it does not."""
+    """Where the value that begins at `at` ends; None where it has no end."""
     if text[at : at + 1] not in (b"{", b"["):
         flat = _FLAT.match(text, at)
         return flat.end() if flat else None
     depth = 0
-    for found in _NESTING.finditer(text, at):
-        match text[found.start() : found.start() + 1]:
+    for token in _NESTING.finditer(text, at):
+        match text[token.start() : token.start() + 1]:
             case b"{" | b"[":
                 depth += 1
             case b"}" | b"]":
                 depth -= 1
-            case _ if found.end() - found.start() == 1:
-                return None  # a text without end: brackets in it are none
+            case _ if token.end() - token.start() == 1:
+                return None  # a quote that no quote closes
         if not depth:
-            return found.end()
+            return token.end()
     return None
 
 
@@ -191,7 +192,7 @@ def _name(quoted: bytes) -> str:
 
 
 def text_of(quoted: bytes | Raw) -> str:
-    """A text in quotes, halves of characters in it as they are. Raises DecodeError."""
+    """The value of a JSON string; halves of characters stay in it, as surrogates. Raises DecodeError."""
     try:
         text = json.loads(bytes(quoted).decode("utf-8", "replace"), strict=False)
     except ValueError as error:
@@ -202,7 +203,7 @@ def text_of(quoted: bytes | Raw) -> str:
 
 
 def written(value: Fields | list[Fields]) -> Raw:
-    """An object of these members, their values to the letter; or a list of such objects."""
+    """An object of these members as JSON, the values byte for byte; or a list of such objects."""
     try:
         return Raw(msgspec.json.encode(value))
     except UnicodeEncodeError:

@@ -1,5 +1,5 @@
-"""A model's entry in a list, with what every reader of one wants: OpenAI's clients demand members that OpenRouter's
-entries have not (`object`, `owned_by`)."""
+"""Model lists that both OpenRouter's and OpenAI's clients can read: the latter demand `object` and `owned_by` in every
+entry, which OpenRouter's entries lack."""
 
 from collections.abc import Iterable
 
@@ -9,13 +9,13 @@ from msgspec import Raw, Struct
 from farebox.core.reading import UNREADABLE, is_null
 
 NOBODY = "unknown"
-"""Who owns a model whose id names no author."""
+"""The `owned_by` of a model whose id names no author."""
 
 _NULL = Raw(b"null")
 
 
 class Listed(Struct, frozen=True):
-    """One entry, and the id that it is of."""
+    """One entry of a model list as JSON, and its model's id."""
 
     id: str
     entry: Raw
@@ -30,9 +30,9 @@ _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 def read_listed(entries: Iterable[Raw]) -> tuple[Listed, ...]:
-    """The entries of a model list, as they came but for members of OpenAI's that they lack.
+    """The entries of a model list, completed with the members that OpenAI's clients demand.
 
-    One without an id is left out: no order can name it.
+    An entry without an id is left out: no order can name it.
     """
     return tuple(listed for entry in entries if (listed := _listed(entry)) is not None)
 

@@ -14,7 +14,7 @@ _EVENT_DIGITS = 5
 _NANO_DIGITS = 9
 
 COST_MAX_USD = Decimal(1_000_000)
-"""More than any one answer can cost: a number above it is a fault of the upstream, not a price."""
+"""More than any one answer can cost: a larger number is an error of the upstream's, not a cost."""
 
 COST_DIGITS_MAX = 60
 """Longest coefficient read as a cost. A binary float written out in full has at most 17 significant digits."""
@@ -50,7 +50,7 @@ def add_exact(one: Decimal, other: Decimal) -> Decimal:
 
 
 def events_usd(events: int) -> Decimal:
-    """The USD that `events` stand for, exactly."""
+    """What `events` are worth in USD, exactly."""
     return Decimal(events).scaleb(-_EVENT_DIGITS)
 
 

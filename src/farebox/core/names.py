@@ -1,15 +1,15 @@
-"""What a model's name says: `author/slug`, then variants such as `:nitro` or `:free:online`."""
+"""The parts of a model's name: `author/slug`, then variants such as `:nitro` or `:free:online`."""
 
 from collections.abc import Iterator
 
 FREE = "free"
-"""The one variant that is a model of its own, with a price of its own."""
+"""The one variant that is a model of its own, with its own price."""
 
 VARIANTS_MAX = 3
-"""Most variants read of one name: OpenRouter has seven, of which few go together."""
+"""Most variants read from one name: OpenRouter has seven, and few of them can be combined."""
 
 PRESET = "@preset/"
-"""In a name, it points to a preset: models and settings kept in the upstream's account."""
+"""Marks a preset in a name: models and settings that are stored in an account at the upstream."""
 
 
 def variants(model: str) -> tuple[str, ...]:
@@ -18,7 +18,7 @@ def variants(model: str) -> tuple[str, ...]:
 
 
 def with_fewer_variants(model: str) -> Iterator[str]:
-    """The name, and the name less its last variant, its last two, ...; `:free` is never taken off."""
+    """The name, then the name without its last variant, without its last two, ...; `:free` is never removed."""
     yield model
     for _ in range(VARIANTS_MAX):
         model, colon, variant = model.rpartition(":")
@@ -28,7 +28,7 @@ def with_fewer_variants(model: str) -> Iterator[str]:
 
 
 def without_variants(model: str) -> str:
-    """The shortest of these: `a/b` of `a/b:nitro`, `a/b:free` of `a/b:free:online`."""
+    """The name without variants but `:free`: `a/b` of `a/b:nitro`, `a/b:free` of `a/b:free:online`."""
     if ":" not in model:
         return model
     *_, shortest = with_fewer_variants(model)

@@ -15,11 +15,11 @@ FREE_ANSWER_TOKENS_MAX = 2048
 
 
 class Plan(Struct, frozen=True, omit_defaults=True):
-    """What an event costs a caller, how long an answer may be, which models may be asked.
+    """What an event costs a caller, how long an answer may be, which models may be ordered.
 
-    `event_price_nanos` is the plan's multiplier times an event, so that a fare is one integer product.
-    `models` are shell patterns over model ids (`openai/*`); None allows every model. `narrower` are those of limits
-    that must allow a model, too, and whose they are.
+    `event_price_nanos` is the plan's multiplier times $0.00001, so that a fare is a product of two integers.
+    `models` are shell patterns over model ids (`openai/*`); None allows every model. `narrower` are the patterns of
+    limits that must allow a model as well, each after whose limits they are.
     """
 
     name: str
@@ -33,19 +33,22 @@ class Plan(Struct, frozen=True, omit_defaults=True):
         return events_ceil(cost) * self.event_price_nanos
 
     def narrowed(self, whose: str, limits: Limits) -> "Plan":
-        """The plan within limits: of models those that both allow, of answers the shorter."""
+        """The plan narrowed by limits: models that both allow, the lower answer cap. `whose` names the limits in
+        refusals."""
         caps = [cap for cap in (self.answer_tokens_max, limits.answer_tokens_max) if cap is not None]
         narrower = self.narrower if limits.models is None else (*self.narrower, (whose, limits.models))
         return replace(self, answer_tokens_max=min(caps, default=None), narrower=narrower)
 
     def refusing(self, *names: str) -> str | None:
-        """What does not include a model, by any of its names; None where it is allowed."""
+        """Whose terms do not include a model under any of its names: a plan's, or a limit's; None where it is
+        allowed."""
         if self.models is not None and not _matches(names, self.models):
             return f"the plan `{self.name}`"
         return next((whose for whose, patterns in self.narrower if not _matches(names, patterns)), None)
 
     @property
     def allows_all(self) -> bool:
+        """Whether every model may be ordered."""
         return self.models is None and not self.narrower
 
     def allows(self, *names: str) -> bool:
@@ -57,7 +60,7 @@ def _matches(names: tuple[str, ...], patterns: tuple[str, ...]) -> bool:
 
 
 def event_price_nanos(multiplier: Decimal) -> int:
-    """The price of an event under `multiplier`.
+    """The price of an event under `multiplier`, in nano-dollars.
 
     Raises:
         ValueError: not above zero, above 1,000, or finer than four decimals (a fare would not be whole nano-dollars).
@@ -77,7 +80,7 @@ BUILT_IN: Mapping[str, Plan] = MappingProxyType(
 
 
 def difference(before: Mapping[str, Plan], after: Mapping[str, Plan]) -> str:
-    """Which plans are others, in words; empty where none is."""
+    """Which plans are new, changed or gone, as text like `new: a, b; gone: c`; empty where none is."""
     named = {
         "new": [name for name in after if name not in before],
         "changed": [name for name, plan in after.items() if name in before and before[name] != plan],

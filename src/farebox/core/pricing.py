@@ -1,8 +1,8 @@
-"""The price list: whose price is whose, and the ceiling it puts on an order.
+"""The price list, and the ceiling of an order that follows from it.
 
-A ceiling is an upper bound from what is known before the answer: a byte of the request is at most a token, an image at
+A ceiling is the upper bound of a cost before the answer is known: a byte of the request is at most a token, an image at
 most IMAGE_TOKENS_MAX, a prompt at most the model's context, an answer at most its cap or the model's own maximum; each
-at the dearest price listed for it. Prices are USD a token or unit, exact decimals.
+at the highest price listed for it. Prices are USD per token or unit, exact decimals.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,39 +17,39 @@ from farebox.core.names import PRESET, with_fewer_variants
 from farebox.core.plans import Plan
 
 IMAGE_TOKENS_MAX = 50_000
-"""Most prompt tokens that one image becomes. An assumption, meant to be far above
-what hosts count; where it is too low, the fare is above its hold and flagged."""
+"""Most prompt tokens that one image becomes. An assumption, meant to be far above what hosts count; where it is too
+low, the fare is above its hold and flagged."""
 
 ANSWER_TOKENS_MAX = 131_072
-"""An answer's bound where neither the caller, nor the model's entry, nor its context gives one."""
+"""The longest answer where neither the caller nor the model's entry bounds it."""
 
 CONTEXT_TOKENS_MAX = 2_000_000
-"""A prompt's bound where something may fill the context and the model's entry does not say how large it is."""
+"""The longest prompt where the model's entry does not say how large its context is."""
 
 EXTRAS_USD = Decimal("0.10")
-"""Set aside for file parsing, fetches and other server tools, whose prices are in no list. Beyond it a fare is above
-its hold: posted in full, and flagged."""
+"""Set aside for file parsing, fetches and other server tools, whose prices no list has. Where they cost more, the fare
+is above its hold: posted in full, and flagged."""
 
 SEARCH_USD = Decimal("0.015")
 RESULT_USD = Decimal("0.004")
-"""Set aside for one search, and for each of its results, where the model's entry has no price of a search. OpenRouter's
-pages say $4 for 1,000 results, later $5 to $15 for 1,000 searches by the engine and its mode, each with ten results."""
+"""Set aside for one search, and for each of its results, where the model's entry has no search price. OpenRouter's
+pages: $4 for 1,000 results; later, by engine and mode, $5 to $15 for 1,000 searches of ten results each."""
 
 PREMIUM_FACTOR = 3
-"""What a premium service tier, or a provider that was not picked by its price, costs over the listed price: no list
-says it, so this is an assumption, meant to be above it."""
+"""How many times the listed price a premium service tier costs, or a provider that was not picked by its price. No list
+says it: an assumption, meant to be too high."""
 
 PRICE_MAX_USD = 1_000
-"""A listed price above it is a fault of the list (per million tokens instead of per token, say)."""
+"""A higher listed price is an error of the list, such as a price per million tokens instead of per token."""
 
 LEAST_ANSWER_TOKENS = 16
-"""The shortest answer that a lowered cap may leave; a shorter one is hardly worth its prompt."""
+"""The lowest answer cap that an order is served with: a shorter answer is hardly worth its prompt."""
 
 _ZERO = Decimal(0)
 
 
 class Prices(Struct, frozen=True):
-    """What a model costs, in USD a token, request, picture or search; nothing where it says nothing."""
+    """What a model costs, in USD per token, request, image or search; what is not listed is free."""
 
     prompt: Decimal = _ZERO
     completion: Decimal = _ZERO
@@ -66,16 +66,16 @@ class Prices(Struct, frozen=True):
 
     @property
     def are_possible(self) -> bool:
-        """Whether each of them can be a price at all."""
+        """Whether each is finite and between zero and PRICE_MAX_USD."""
         return all(_is_price(getattr(self, name)) for name in Prices.__struct_fields__)
 
 
 class PricedModel(Struct, frozen=True):
     """A model as an upstream lists it.
 
-    `prices` are its usual ones, and those that hold under conditions. `slug` is another name of it, which its variants
-    may share; `stands_for` names the listed model that an alias means. `is_router`: it has no price of its own, but
-    that of the model that it picks.
+    `prices` are the usual ones, then those that hold under conditions (a long prompt, say). `slug` is another name of
+    it, which its variants may share; `stands_for` is the id of the listed model that an alias means. `is_router`: it
+    picks a model for each order, and costs what that costs.
     """
 
     id: str
@@ -88,7 +88,8 @@ class PricedModel(Struct, frozen=True):
 
 
 class Rates(Struct, frozen=True):
-    """The dearest prices listed for a model, over all its conditional overrides. `search` is 0 where none is listed."""
+    """The highest prices listed for a model, whatever the conditions, in USD per token, request, image and search (0:
+    no search price is listed); and how many tokens its context and an answer can have."""
 
     prompt: Decimal
     answer: Decimal
@@ -102,8 +103,8 @@ class Rates(Struct, frozen=True):
 class PriceList(Struct, frozen=True):
     """Every model's rates, by its id.
 
-    `aliases` are other names of models: canonical slugs and names of "the latest", each with the id it stands for.
-    `unlisted` bounds the `routers` that the list does not have. `left_out` are ids whose entry has no readable price.
+    `aliases` maps other names of models (canonical slugs, names of "the latest") to ids. `unlisted` are the rates of
+    `routers` that the list does not have. `left_out` are ids of models that have no readable price.
     """
 
     rates: Mapping[str, Rates]
@@ -113,20 +114,20 @@ class PriceList(Struct, frozen=True):
     routers: frozenset[str] = frozenset()
 
     def find(self, model: str) -> Rates | None:
-        """The rates of a model, an alias or a router. A variant (`:nitro`, `:online`, two of them) that is not listed
-        itself has its model's; `:free` must be."""
-        found = self.rates.get(model)
-        if found is not None:
-            return found
+        """The rates of a model, an alias or a router; None where it is unknown. A variant (`:nitro`, `:nitro:online`)
+        that is not listed has those of its model; `:free` must be listed."""
+        rates = self.rates.get(model)
+        if rates is not None:
+            return rates
         for name in with_fewer_variants(model):
-            found = self.rates.get(self.aliases.get(name, name))
-            if found is not None or name in self.routers:
-                return found or self.unlisted
+            rates = self.rates.get(self.aliases.get(name, name))
+            if rates is not None or name in self.routers:
+                return rates or self.unlisted
         return None
 
     def names(self, model: str) -> tuple[str, ...]:
-        """What a model counts as where plans say which may be asked: its id, and the id with the variants asked. A
-        name that is not known counts as itself."""
+        """The names by which plans may allow a model: the id that `model` stands for, and that id with the variants
+        asked for. An unknown name is its own only one."""
         for name in with_fewer_variants(model):
             counted = self.aliases.get(name, name)
             if counted in self.rates or counted in self.routers:
@@ -137,10 +138,10 @@ class PriceList(Struct, frozen=True):
 def price_list(
     models: Iterable[PricedModel], left_out: Iterable[str] = (), routers: frozenset[str] = frozenset()
 ) -> PriceList:
-    """The price list of what an upstream lists. `left_out` are models whose entries cannot be read, `routers` names of
-    routers that it takes whether it lists them or not.
+    """Make the price list from an upstream's models. `left_out` are ids whose entries cannot be read, `routers` the
+    names of routers that the upstream accepts whether it lists them or not.
 
-    A model without a possible price is not served: it never means free.
+    A model without a possible price is not served: a missing price never means free.
 
     Raises:
         ValueError: not one model has a price.
@@ -158,7 +159,7 @@ def price_list(
             unpriced.add(model.id)
     if not rates:
         raise ValueError("the model list has no model with a price")
-    # What a router picks is not known, so its bound is the dearest model's.
+    # Which model a router will pick is not known, so the dearest one bounds its cost.
     dearest = _dearest_of(rates.values())
     rates.update(dict.fromkeys(dynamic, dearest))
     return PriceList(rates, _aliases(listed, rates), dearest, frozenset(unpriced - rates.keys()), routers)
@@ -219,22 +220,22 @@ def find_rates(prices: PriceList, model: str) -> Rates:
     """A model's rates.
 
     Raises:
-        Refusal: 404, no such model, or a preset.
+        Refusal: 404, there is no such model, or it is a preset.
     """
-    found = prices.find(model)
-    if found is None and PRESET in model:
+    rates = prices.find(model)
+    if rates is None and PRESET in model:
         raise unknown(
             f"`{model[:200]}` names a preset: models and settings that are kept in an account at the upstream, so what"
             " it can cost is not known here. Name the model, and send the settings with the order"
         )
-    if found is None:
+    if rates is None:
         raise unknown(f"the model `{model}` is not in the upstream's list; GET /api/v1/models has the list")
-    return found
+    return rates
 
 
 class Ceiling(Struct, frozen=True):
-    """The most an order can cost, in USD: a part that its answer does not change, and a price a token of answer; and
-    the most tokens it can become. `tokens` is the longest of the `answers` that are asked for."""
+    """The most that an order can cost, in USD: `fixed` whatever its answer, and `token` for each token of the answer;
+    and the most tokens that it can become: `prompt_tokens`, and `tokens` in each of `answers` answers."""
 
     fixed: Decimal
     token: Decimal
@@ -243,18 +244,19 @@ class Ceiling(Struct, frozen=True):
     answers: int = 1
 
     def cost(self, answer_tokens: int) -> Decimal:
+        """The most that the order can cost with an answer of so many tokens, in USD."""
         return min(self.fixed + self.token * answer_tokens, COST_MAX_USD)
 
     def fare_nanos(self, plan: Plan) -> int:
-        """What to hold for the whole order."""
+        """The fare of the ceiling: what to hold for the whole order."""
         return plan.fare_nanos(self.cost(self.tokens))
 
     def least_nanos(self, plan: Plan) -> int:
-        """What must at least be covered: the order with the shortest answer that is worth sending."""
+        """The least that must be held: for the order with an answer of LEAST_ANSWER_TOKENS."""
         return plan.fare_nanos(self.cost(min(self.tokens, LEAST_ANSWER_TOKENS) if self.token else self.tokens))
 
     def tokens_covered(self, plan: Plan, nanos: int) -> int:
-        """The longest answer whose fare `nanos` covers."""
+        """The longest answer whose fare `nanos` covers, in tokens."""
         budget = events_usd(max(0, nanos) // plan.event_price_nanos)
         return min(self.tokens, floor_units(budget - self.fixed, self.token)) if self.token else self.tokens
 
@@ -265,19 +267,19 @@ class Ceiling(Struct, frozen=True):
 
     @property
     def least_tokens(self) -> int:
-        """The same with the shortest answers that are worth sending."""
+        """Prompt and answers together, with answers of LEAST_ANSWER_TOKENS."""
         return self.prompt_tokens + self.answers * min(self.tokens, LEAST_ANSWER_TOKENS)
 
     def tokens_within(self, all_tokens: int) -> int:
-        """The longest answer that so many tokens leave."""
+        """The longest answer for which prompt and answers together are at most `all_tokens`."""
         return min(self.tokens, (all_tokens - self.prompt_tokens) // self.answers) if self.answers else self.tokens
 
 
 def ceiling(asked: Asked, answer_tokens: int | None, prices: PriceList) -> Ceiling:
-    """The ceiling of what was asked: the dearest of its models, for each part.
+    """The ceiling of what a request asks: for each part, by the dearest of its models.
 
     Raises:
-        Refusal: 404, no such model.
+        Refusal: 404, one of the models does not exist.
     """
     fixed = token = _ZERO
     tokens = 1
@@ -301,14 +303,15 @@ def ceiling(asked: Asked, answer_tokens: int | None, prices: PriceList) -> Ceili
 
 
 def _searching(rates: Rates, searches: Searches) -> Decimal:
-    """By the listed price where the model has one: its provider then searches itself, unless an engine is named."""
+    """By the listed price where the model has one, since its provider then searches itself, unless an engine is
+    named."""
     if rates.search and not searches.is_engine_named:
         return rates.search * searches.number
     return SEARCH_USD * searches.number + RESULT_USD * searches.results
 
 
 class KeptPrices(Struct, frozen=True):
-    """The documents that an upstream's price list is read from, as they came, and when."""
+    """The documents that an upstream's price list is read from, byte for byte, and when they came."""
 
     bodies: tuple[bytes, ...]
     read_us: int

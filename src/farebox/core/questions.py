@@ -1,7 +1,8 @@
-"""When to ask what an open hold cost: soon at first, since most records are there within a second, then more rarely."""
+"""When to ask the upstream what an open hold cost: soon at first, since most records are there within a second, then
+less and less often."""
 
 FIRST_US = 200_000
-"""OpenRouter writes most records within half a second."""
+"""When the first question comes: OpenRouter writes most records within half a second."""
 
 _SOON_US = 60 * 1_000_000
 _SOON_ENDS_US = 600 * 1_000_000
@@ -9,10 +10,10 @@ _RARELY_US = 900 * 1_000_000
 _DOUBLINGS_MAX = 20
 
 ASKS_MIN = 10
-"""Questions before a hold is given up, however old it seems: a clock that jumps ahead does not end them."""
+"""Questions before a hold is given up, however old it seems: a clock may have jumped ahead."""
 
 FURTHEST_US = 1_200 * 1_000_000
-"""No question waits longer: one that is due later than that was put when the clock was ahead, and is due now."""
+"""No question waits longer: a due time further off was set by a clock that ran ahead, so ask now."""
 
 
 def next_ask_us(asks: int, age_us: int) -> int:

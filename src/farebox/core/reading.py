@@ -1,12 +1,12 @@
-"""Reading JSON whose shape is somebody else's."""
+"""Reading JSON from callers and upstreams."""
 
 import re
 
 from msgspec import DecodeError, Raw, ValidationError
 
 UNREADABLE = (DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding raises: wrong JSON, wrong types, a name that is no UTF-8, or a nesting so deep that only an attacker
-writes it."""
+"""What decoding raises: for invalid JSON, wrong types, a name that is not UTF-8, or nesting so deep that only an
+attacker writes it."""
 
 _AT_PATH = re.compile(r"^(?P<what>.*) - at `\$?\.?(?P<path>.*)`$")
 
@@ -20,11 +20,12 @@ def starts_with(value: Raw, start: bytes) -> bool:
 
 
 Number = int | float
-"""A number where a whole one is wanted: JSON has one type for both (RFC 8259, 6), and clients write `4096.0`."""
+"""What is decoded where a whole number is expected: JSON has one type of number (RFC 8259, 6), and clients write
+`4096.0`."""
 
 
 def as_whole(number: Number) -> int | None:
-    """The whole number that it is, `4096` for `4096.0`; None for one with a fraction."""
+    """The same as an integer, `4096` for `4096.0`; None where it has a fraction."""
     return None if number % 1 else int(number)
 
 
@@ -32,7 +33,7 @@ _DIGITS_MAX = 20
 
 
 def read_whole(text: str, least: int, most: int) -> int | None:
-    """The whole number from `least` to `most` that a text of ASCII digits is; None for any other text."""
+    """A whole number from `least` to `most`, written in ASCII digits; None for any other text."""
     if not (text.isascii() and text.isdigit()) or len(text) > _DIGITS_MAX:
         return None
     number = int(text)
@@ -43,12 +44,12 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def without_bom(text: bytes) -> bytes:
-    """A text without the mark that some editors put before it: it is none of JSON's (RFC 8259, 8.1)."""
+    """A text without the byte order mark that some editors put before it: JSON has none (RFC 8259, 8.1)."""
     return text.removeprefix(_BOM)
 
 
 def json_path_error(error: Exception) -> str:
-    """A decoding error as its reader would word it: the field first, then what is wrong with it."""
+    """A decoding error in words for the caller: the field first, then what is wrong with it."""
     if isinstance(error, RecursionError):
         return "the body is nested too deeply"
     text = str(error)
@@ -60,7 +61,7 @@ def json_path_error(error: Exception) -> str:
 
 
 def skip_to_json(body: bytes) -> bytes:
-    """The body from its JSON on: OpenRouter sends blank lines, and relays its comments, before a slow answer."""
+    """The body from where its JSON begins: before a slow answer, OpenRouter sends blank lines and comments."""
     text = body.lstrip()
     while text.startswith(b":"):
         _, _, text = text.partition(b"\n")
@@ -69,8 +70,8 @@ def skip_to_json(body: bytes) -> bytes:
 
 
 def before_json(text: bytes) -> tuple[bytes, bytes]:
-    """What has come of an answer, in two: the blank lines before its JSON, where comments have become blank lines, too;
-    and the rest, which is JSON, or `:` where a comment has not come to its line's end."""
+    """Split what has come of an answer: the blank lines before its JSON (comments made blank, too), and the JSON. The
+    second is `:` where a comment's line has not ended yet."""
     rest = skip_to_json(text)
     before = text[: len(text) - len(rest)]
     if not before:

@@ -1,6 +1,6 @@
-"""Runs of the Actor that this gateway is, and what they leave: a dataset, a key-value store and a log.
+"""Runs of this gateway as an Actor, and what they leave: a dataset, a key-value store and a log.
 
-Shapes and words: Apify's OpenAPI document.
+Shapes and words are those of Apify's OpenAPI document.
 """
 
 from typing import Literal
@@ -12,7 +12,7 @@ from farebox.core.legible import leniently
 from farebox.core.reading import UNREADABLE
 
 RunStatus = Literal["READY", "RUNNING", "TIMING-OUT", "ABORTING", "SUCCEEDED", "FAILED", "TIMED-OUT", "ABORTED"]
-"""The Apify platform's words."""
+"""The statuses of Apify's platform."""
 
 
 class Run(Struct, frozen=True, kw_only=True):
@@ -45,8 +45,8 @@ class Run(Struct, frozen=True, kw_only=True):
         return self.finished_us is not None
 
 
-class Which(Struct, frozen=True):
-    """Which of an account's runs are asked for: those that meet every condition; an empty one is met by all."""
+class RunFilter(Struct, frozen=True):
+    """Which of an account's runs a list has: those that meet every condition; an empty condition is met by all."""
 
     statuses: tuple[str, ...] = ()
     origin: str = ""
@@ -54,7 +54,7 @@ class Which(Struct, frozen=True):
     until_us: int | None = None
 
 
-ANY_RUN = Which()
+ANY_RUN = RunFilter()
 
 
 class BilledEvents(Struct, frozen=True):
@@ -76,7 +76,7 @@ class Record(Struct, frozen=True):
 
 
 class LogLine(Struct, frozen=True):
-    """A line of a run's log; numbers begin with 1."""
+    """A line of a run's log; `number` counts from 1."""
 
     number: int
     created_us: int

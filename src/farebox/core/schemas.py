@@ -1,4 +1,4 @@
-"""JSON Schema in the dialect of OpenAPI 3.0, in a few words: what the published surface is described in."""
+"""Short ways to write JSON Schema, in the dialect of OpenAPI 3.0."""
 
 from typing import Any
 
@@ -14,12 +14,12 @@ OBJECT: Schema = {"type": "object"}
 
 
 def ref(name: str) -> Schema:
-    """The schema that stands under this name in the document's components."""
+    """A reference to the schema of this name in the document's components."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
 def object_of(required: Schema, optional: Schema | None = None, **more: Any) -> Schema:
-    """An object that may have other members too. OpenAPI 3.0 has no empty list of required ones."""
+    """An object with these members, which may have others. (OpenAPI 3.0 forbids an empty list of required ones.)"""
     needed = {"required": list(required)} if required else {}
     return {"type": "object", **needed, "properties": {**required, **(optional or {})}, **more}
 
@@ -29,7 +29,7 @@ def array_of(items: Schema, **more: Any) -> Schema:
 
 
 def one_of(words: str) -> Schema:
-    """One of these words, written with spaces between them."""
+    """One of the words of a text."""
     return {"type": "string", "enum": words.split()}
 
 

@@ -1,4 +1,4 @@
-"""Why an order's money or tokens were not set aside, in words."""
+"""The refusals of orders whose money or tokens could not be set aside."""
 
 from farebox.core.allowances import Exceeded
 from farebox.core.books import NotCovered, PlaceHold
@@ -45,10 +45,10 @@ _RATES = {
 
 
 def exceeded_rate(exceeded: Exceeded, place: PlaceHold) -> Refusal:
-    """429, or 413 for an order that the limit would never let through."""
+    """429: a rate limit is used up; 413 where the order alone is more than the limit."""
     limit = f"The {_source(exceeded.owner)}'s limit is {exceeded.most} {_RATES[exceeded.rate]}"
     if exceeded.never:
-        # Not a 429, which clients repeat: it would never be let through.
+        # Not a 429, which clients repeat, and in vain.
         return too_large(f"{limit}, and this order alone may become {place.least_tokens} tokens. Shorten the prompt")
     return over_limit(
         f"{limit}, and {exceeded.remaining} are left"

@@ -1,6 +1,7 @@
-"""Server-sent events: bytes in, whole events out, not a byte changed.
+"""Server-sent events: bytes in, whole events out, not a byte changed. In this module and in `formats` an *event* is a
+server-sent event, not $0.00001.
 
-Cut as the WHATWG event stream grammar cuts: lines end in LF, CR or CRLF in any mix, and an empty line ends an event.
+By the WHATWG event stream grammar: lines end in LF, CR or CRLF in any mix, and an empty line ends an event.
 """
 
 import re
@@ -8,7 +9,7 @@ import re
 from farebox.core.errors import broken
 
 EVENT_BYTES_MAX = 32 * 1024 * 1024
-"""Longest event held while its end is awaited. An image travels inside one event, as base64."""
+"""Longest event that is buffered until its end comes. An image travels inside one event, as base64."""
 
 # Atomic groups: a CRLF is one line end and is never taken apart to find a second one in it.
 _EVENT_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
@@ -20,7 +21,7 @@ _PARTIAL_END_MAX = len(b"\r\n\r")
 
 
 class EventSplitter:
-    """Collects bytes and gives whole events, each with the empty line that ends it."""
+    """Collects bytes and returns whole events, each with the empty line that ends it."""
 
     __slots__ = ("_buffer", "_searched")
 
@@ -29,7 +30,7 @@ class EventSplitter:
         self._searched = 0
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """The events that `chunk` completes; joined with `rest` they are what came in.
+        """The events that `chunk` completes. All events and `rest`, joined, are the bytes that came in.
 
         Raises:
             Refusal: an event grew over EVENT_BYTES_MAX.
@@ -45,8 +46,8 @@ class EventSplitter:
         buffer += chunk
         events: list[bytes] = []
         start = 0
-        # A CR at the very end may be half a CRLF. The event is whole either way and goes on at once; the LF then leads
-        # the next one, where it is an empty line that means nothing.
+        # A CR at the very end may be half a CRLF. The event is whole either way and goes on at once; the LF then begins
+        # the next one, as an empty line without meaning.
         for end in _EVENT_END.finditer(buffer, self._searched):
             events.append(bytes(buffer[start : end.end()]))
             start = end.end()
@@ -57,7 +58,7 @@ class EventSplitter:
         return events
 
     def rest(self) -> bytes:
-        """What came after the last whole event: an event whose empty line is missing, or nothing."""
+        """What came after the last whole event: one whose closing empty line is missing, or nothing."""
         return bytes(self._buffer)
 
 
@@ -74,34 +75,34 @@ def event_data(event: bytes) -> bytes | None:
         start = event.find(b"\ndata: ") + 7
         if start > 6 and event.find(b"\n", start) == len(event) - 2 and event.count(b"\n") == 3:
             return event[start:-2]
-    # A byte order mark leads a stream of some, and is none of it.
+    # Some streams begin with a byte order mark, which is not part of them.
     lines = [line for line in _LINE_END.split(event.removeprefix(_BOM)) if line.startswith(b"data")]
     values = [line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:") or line == b"data"]
     return b"\n".join(values) if values else None
 
 
 def event_name(event: bytes) -> bytes | None:
-    """The type that an event's `event` field gives it; None where it has none."""
+    """An event's type, from its `event` field; None where it has none."""
     lines = [line for line in _LINE_END.split(event.removeprefix(_BOM)) if line.startswith(b"event:")]
     return lines[-1][6:].removeprefix(b" ") if lines else None
 
 
 def named_event(name: bytes, data: bytes) -> bytes:
-    """An event of a type."""
+    """An event of a type, with this data."""
     return b"event: " + name + b"\n" + data_event(data)
 
 
 def data_event(data: bytes) -> bytes:
-    """An event of this data, in as many lines as it has: as they came, they were joined by LF."""
+    """An event of this data, one `data` line for each of its lines."""
     return b"data: " + data.replace(b"\n", b"\ndata: ") + b"\n\n"
 
 
 def comment_event(text: bytes) -> bytes:
-    """A comment, which every client skips, in the place of something that some cannot read."""
+    """A comment, which every client skips, to replace an event that some cannot read."""
     return b": " + b" ".join(_LINE_END.split(text)).strip() + b"\n\n"
 
 
 def ended(rest: bytes) -> bytes:
-    """An event whose empty line is missing, with it: clients drop an event that none follows."""
+    """An event with the closing empty line that it lacks: clients drop an event that ends without one."""
     # After a CR, one LF would only make a CRLF of it.
     return rest + (b"\n" if rest.endswith(b"\n") else b"\n\n")

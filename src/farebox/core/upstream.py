@@ -1,7 +1,7 @@
-"""What an upstream is asked beside orders, and what it may answer: its lists, and its record of a generation.
+"""What an upstream is asked besides orders, and what it may answer: lists, and the records of generations.
 
-Lists go by our own names, and a model's entry and a record's members have the shapes of OpenRouter's API, which is the
-one that callers speak here: an upstream of another kind puts what it knows into them.
+Lists have names of our own. Their entries and the members of a record have the shapes of OpenRouter's API, since that
+is the one served here: an upstream of another kind translates into them.
 """
 
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ from farebox.core.usage import Cost, Unknown
 
 
 class Unreadable(Struct, frozen=True):
-    """It answered, and what it said cannot be read."""
+    """The upstream's answer cannot be read, for this reason."""
 
     reason: str
 
 
 class Failed(Struct, frozen=True):
-    """It answered something else than what was asked; `answer` names that, like `status 500`."""
+    """The upstream answered with an error; `answer` names it, like `status 500`."""
 
     answer: str
 
@@ -27,11 +27,11 @@ class Failed(Struct, frozen=True):
 # Lists
 
 Filters = tuple[tuple[str, str], ...]
-"""Names and values of a list's filters, as callers write them, not yet escaped."""
+"""Names and values of a list's filters, as in the caller's query, unescaped."""
 
 
 class ListKind(StrEnum):
-    """The lists that callers read, each by its path under a base of ours."""
+    """The lists that are served, each by its path under our own base."""
 
     MODELS = "/models"
     OWN_MODELS = "/models/user"
@@ -42,7 +42,7 @@ class ListKind(StrEnum):
 
 
 class ListQuery(Struct, frozen=True):
-    """Which list is wanted: of which model, where it is about one, and filtered how."""
+    """A list, how it is filtered, and for MODEL_ENDPOINTS the model that it is about."""
 
     kind: ListKind
     filters: Filters = ()
@@ -50,27 +50,27 @@ class ListQuery(Struct, frozen=True):
 
     @property
     def path(self) -> str:
-        """Where callers read it: its name in what they are told."""
+        """The path at which callers read it, which is its name in messages."""
         return self.kind.format(model=self.model)
 
 
 ALL_MODELS = ListQuery(ListKind.MODELS, (("output_modalities", "all"),))
-"""Without the filter, the list has only models that put out text."""
+"""Every model. Without the filter the list has only those that put out text."""
 
 
 class Listing(Struct, frozen=True):
-    """A list's entries; or `data`, where it is not a list but an object that describes one thing."""
+    """A list's entries; or, where the upstream answers with a single object, that one as `data`."""
 
     entries: tuple[Raw, ...] = ()
     data: Raw = Raw(b"null")
 
 
 class NoSuchList(Struct, frozen=True):
-    """It has no such list."""
+    """The upstream has no such list."""
 
 
 class QueryRefused(Struct, frozen=True):
-    """It does not take the filters; `message` says why."""
+    """The upstream does not accept the filters; `message` says why."""
 
     message: str
 
@@ -82,8 +82,8 @@ ListAnswer = Listing | NoSuchList | QueryRefused | Failed | Unreadable
 
 
 class Recorded(Struct, frozen=True):
-    """A generation's record. `cost` is Unknown where the record does not say it. `members` are what a caller may read
-    of it, by the names of `GET /generation`."""
+    """A generation's record. `cost` is Unknown where the record does not say it. `members` are the record's, by their
+    names in `GET /generation`, as callers read them."""
 
     cost: Cost | Unknown
     members: Mapping[str, Raw] | Unreadable
@@ -93,11 +93,11 @@ class Recorded(Struct, frozen=True):
 
 
 class NotYet(Struct, frozen=True):
-    """It has no record of the generation; there may be one later."""
+    """The upstream has no record of the generation; there may be one later."""
 
 
 class AskedTooOften(Struct, frozen=True):
-    """Nothing is to be asked for a while: `retry_after_seconds`, where it says how long."""
+    """Ask nothing for a while: for `retry_after_seconds`, where the upstream says how long. `answer` as in `Failed`."""
 
     answer: str
     retry_after_seconds: float | None = None

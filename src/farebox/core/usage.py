@@ -1,8 +1,8 @@
 """What an answer says about its cost.
 
-OpenRouter reports `usage.cost`, the USD its account was charged. For a bring-your-own-key answer (`is_byok`) that is
-only its fee, and the host's bill stands in `cost_details.upstream_inference_cost`; for every other answer that field
-repeats the same amount, so adding it would charge twice.
+OpenRouter reports `usage.cost`, the USD that it charged. For an answer on the account's own key at a host (`is_byok`,
+"bring your own key") that is only its fee, and `cost_details.upstream_inference_cost` is the host's price; for all
+others that field repeats `cost`, so adding it would charge twice.
 """
 
 from decimal import Decimal
@@ -16,23 +16,23 @@ from farebox.core.reading import UNREADABLE
 
 
 class Cost(Struct, frozen=True, tag="cost"):
-    """The upstream's own word on what the exchange cost, in USD."""
+    """What the upstream says that the order cost, in USD: an exact, readable decimal (see `is_readable_cost`)."""
 
     amount: Decimal
 
 
 class Nothing(Struct, frozen=True, tag="nothing"):
-    """The order was not accepted upstream: it cost nothing."""
+    """The upstream did not accept the order: it cost nothing."""
 
 
 class Unknown(Struct, frozen=True, tag="unknown"):
-    """The order may have cost something and nobody has said what. Never a guess, never zero."""
+    """The order may have cost something, and nobody has said how much, for this reason. Never a guess, never zero."""
 
     reason: str
 
 
 Verdict = Cost | Nothing | Unknown
-"""What a finished exchange says about its cost. The tags are what settlements on disk say: they stay."""
+"""What a finished exchange says about its cost. The tags stand in settlements on disk, so they must not change."""
 
 
 class _Usage(Struct):
@@ -50,7 +50,7 @@ _decode_details = Decoder(_CostDetails).decode
 
 
 def read_cost(usage: bytes) -> Cost | Unknown:
-    """The verdict of a `usage` object, from its raw bytes (numbers never pass through a float)."""
+    """The cost that a `usage` object reports. Reads the raw bytes, so that no number passes through a float."""
     try:
         seen = leniently(_decode_usage, usage)
     except UNREADABLE as error:

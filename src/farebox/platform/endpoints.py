@@ -17,7 +17,7 @@ from farebox import clock
 from farebox.core.errors import Refusal
 from farebox.core.headers import read_request_head
 from farebox.core.money import parse_usd
-from farebox.core.runs import Run, RunStatus, Which
+from farebox.core.runs import Run, RunFilter, RunStatus
 from farebox.http.asgi import JSON, Endpoint, send_body, send_start, send_whole
 from farebox.http.bodies import BodyReader
 from farebox.http.queries import query_pairs
@@ -274,7 +274,7 @@ def _seconds(call: Call) -> int:
     return min(call.number("waitForFinish", 0), WAIT_SECONDS_MAX)
 
 
-def _which(call: Call) -> Which:
+def _which(call: Call) -> RunFilter:
     """Which runs are asked for. Raises Refusal 400."""
     statuses = call.names("status")
     if strange := next((status for status in statuses if status not in _STATUSES), None):
@@ -282,4 +282,4 @@ def _which(call: Call) -> Which:
     until_us = call.moment_us("startedBefore")
     # Starts are shown to the millisecond: a run that began within this one is meant, too.
     until_us = None if until_us is None else until_us + _MILLISECOND_US - 1
-    return Which(statuses, call.query.get("origin", ""), call.moment_us("startedAfter"), until_us)
+    return RunFilter(statuses, call.query.get("origin", ""), call.moment_us("startedAfter"), until_us)

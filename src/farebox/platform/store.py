@@ -7,7 +7,7 @@ from msgspec.structs import astuple
 
 from farebox.core.books import LAST_US
 from farebox.core.callers import Account, Key
-from farebox.core.runs import ANY_RUN, BilledEvents, ItemOutcome, LogLine, Record, Run, RunStatus, Which
+from farebox.core.runs import ANY_RUN, BilledEvents, ItemOutcome, LogLine, Record, Run, RunFilter, RunStatus
 from farebox.ports import TooLong
 from farebox.store.desk import OnDesk
 from farebox.store.engine import Engine
@@ -33,7 +33,7 @@ class SqlRuns(OnDesk):
         return await self._desk.row(_run_from, self._sql.run_named, {"account": account_id, "id": run_id})
 
     async def runs(
-        self, account_id: int, offset: int, limit: int, *, desc: bool, which: Which = ANY_RUN
+        self, account_id: int, offset: int, limit: int, *, desc: bool, which: RunFilter = ANY_RUN
     ) -> tuple[list[Run], int]:
         statement = self._sql.runs_backward if desc else self._sql.runs_forward
         asked = {

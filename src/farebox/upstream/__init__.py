@@ -1,4 +1,4 @@
-"""Upstreams: where orders are served. One module a kind, listed in `table.py`."""
+"""Upstreams, which serve the orders: one module for each kind, listed in `table.py`."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,7 +9,8 @@ from farebox.ports import Upstream
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """In seconds. `first_byte`: from the order sent to the answer's head. `no_data`: between two pieces after it."""
+    """In seconds: for a connection; from the order sent to the answer's head (`first_byte`); between two pieces of its
+    body (`no_data`)."""
 
     connect: float
     first_byte: float

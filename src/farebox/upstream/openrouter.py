@@ -20,27 +20,27 @@ ANSWER_BYTES_MAX = 128 * 1024 * 1024
 """Longest whole answer read: several 4K images as base64."""
 
 PAGE_SECONDS = 15
-"""A list or a record has nothing to think about: a host that is silent for longer is asked again."""
+"""Deadline for a list or a record, which no model has to make."""
 
 _READ_BYTES = 256 * 1024
 
 HEADER_BYTES_MAX = 64 * 1024
 HEAD_BYTES_MAX = 256 * 1024
-"""The longest header, and the longest head, of an answer that is taken: eight times what clients and proxies allow by
-themselves, for upstreams that put a policy or a trace there."""
+"""The longest header, and the longest head, of an answer that is accepted: eight times what clients and proxies allow
+by default, for upstreams that put a policy or a trace there."""
 
 READ_BYTES_MAX = 2 * 1024 * 1024
 HEADERS_MAX = 128
-"""A header is read that far, and a head so many of them, to find the generation's id in a head that is not taken: its
-cost can be asked for under it. Both together bound what a head takes of memory."""
+"""How much of a header is read, and how many headers of a head. That is more than is accepted, to find the generation's
+id in a head that is too long: the order's cost is asked for under it. Both together bound a head's memory."""
 
 IDLE_SECONDS = 4
-"""How long a connection is kept for the next order: less than the servers that models stand behind keep theirs (the
-shortest are uvicorn's and Node's five). An order sent while the other side closes is lost, and cannot be sent again."""
+"""How long an idle connection is kept: less than servers keep theirs (uvicorn and Node, the shortest: 5 s). An order
+that is sent while the other side closes is lost, and cannot be sent again."""
 
 
 class OpenRouter(OpenRouterPages):
-    """One pooled session a process. Nothing of a caller's goes along but the body and the headers given."""
+    """One pooled session. Of a caller's request only the body and the given headers go upstream."""
 
     def __init__(self, base_url: str, api_key: str | None, timeouts: Timeouts, deadlines: Deadlines) -> None:
         self._base_url = base_url.rstrip("/")
@@ -51,20 +51,20 @@ class OpenRouter(OpenRouterPages):
         if api_key:
             self._headers["authorization"] = f"Bearer {api_key}"
         self._session = aiohttp.ClientSession(
-            # How many orders there are at once is `Admission`'s to say.
+            # `Admission` bounds the number of orders.
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
-            # One caller's cookies are not another's.
+            # Cookies would be shared between callers.
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"user-agent": f"farebox/{__version__}"},
-            # What comes after the connection is watched by `Deadlines`.
+            # `Deadlines` watches what comes after the connection.
             timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect, sock_connect=timeouts.connect),
             read_bufsize=_READ_BYTES,
             max_line_size=READ_BYTES_MAX,
             max_field_size=READ_BYTES_MAX,
             max_headers=HEADERS_MAX,
-            # Neither a proxy nor a password (.netrc) that the environment happens to name: prompts would go there.
+            # No proxy and no password (.netrc) that the environment happens to name: prompts would go there.
             trust_env=False,
-            # No upstream is asked for packed answers; one that packs all the same is read.
+            # No upstream is asked for compressed answers; one that compresses all the same is read.
             auto_decompress=True,
         )
 
@@ -72,7 +72,7 @@ class OpenRouter(OpenRouterPages):
         await self._session.close()
 
     async def forward(self, path: str, body: bytes, headers: Mapping[str, str], *, streamed: bool) -> "HttpReply":
-        """Send an order. Raises UpstreamUnreachable, UpstreamBroke."""
+        """Send an order to `path` under the base URL. Raises UpstreamUnreachable, UpstreamBroke."""
         sent = self._headers.copy()
         sent["accept"] = "text/event-stream" if streamed else "application/json"
         for name, value in headers.items():
@@ -107,7 +107,7 @@ class OpenRouter(OpenRouterPages):
         if 300 <= response.status < 400:
             response.close()
             raise UpstreamUnreachable(f"it redirects elsewhere (status {response.status}); check the upstream's URL")
-        # A refusal is taken in any case: it says that nothing was charged.
+        # A refusal is accepted even so: it says that nothing was charged.
         if response.status < 300 and _is_too_long(response):
             response.close()
             raise UpstreamBroke("the answer's head is longer than is read", _generation_id(response))
@@ -126,7 +126,7 @@ def _generation_id(response: aiohttp.ClientResponse) -> str | None:
 
 
 class HttpReply:
-    """An answer whose head is read; it is watched that its body keeps coming."""
+    """An answer whose head is read. While its body is read, `due` is when its silence is too long."""
 
     __slots__ = ("_content", "_deadlines", "_is_silent", "_no_data_seconds", "_response", "due", "generation_id")
 
@@ -162,13 +162,13 @@ class HttpReply:
         return self._content.is_eof()
 
     async def chunk(self) -> bytes:
-        # Only the time that somebody waits here counts as silence: a slow reader is not the upstream's.
+        # Only waiting here counts as silence: a slow caller is not the upstream's fault.
         self.due = monotonic() + self._no_data_seconds
         try:
             return await self._content.readany()
         except aiohttp.ClientError as error:
-            # aiohttp raises one and the same object for every response that was closed. It would gather the traceback
-            # of each, and keep alive all that their frames hold: 4 KB a hang-up.
+            # aiohttp raises the same object for every closed response. It would collect all their tracebacks and keep
+            # alive what their frames hold: 4 KB for each hang-up.
             cause = error.with_traceback(None)
             if self._is_silent:
                 raise UpstreamBroke(f"nothing came for {self._no_data_seconds:g} s") from cause
@@ -193,5 +193,5 @@ class HttpReply:
 
     def close(self) -> None:
         self._deadlines.discard(self)
-        # An answer read to its end has given its connection back already; one that was not loses it.
+        # An answer that was read to its end has given back its connection; another one loses it here.
         self._response.close()

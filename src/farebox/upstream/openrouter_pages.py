@@ -1,6 +1,6 @@
-"""OpenRouter's prices, lists and records: its paths, its statuses and its JSON, read without I/O of its own.
+"""OpenRouter's prices, lists and records: its paths, statuses and JSON, without I/O.
 
-Sources: OpenRouter's OpenAPI document (`/models`, `/generation`), and what its answers were seen to hold.
+Sources: OpenRouter's OpenAPI document (`/models`, `/generation`), and answers of its own.
 """
 
 from abc import ABC, abstractmethod
@@ -45,19 +45,19 @@ PATHS: Mapping[ListKind, str] = MappingProxyType(
         ListKind.MODEL_ENDPOINTS: "/models/{model}/endpoints",
     }
 )
-"""Where each list is. The filters have the names that callers use."""
+"""The path of each list. Filters pass unchanged: callers use OpenRouter's names for them."""
 
 GENERATION = "/generation"
 
 ROUTERS = frozenset(("openrouter/auto", "openrouter/auto-beta", "openrouter/free", "openrouter/bodybuilder"))
-"""Names that it takes whether its list has them or not: they pick a model."""
+"""Routers, which pick a model for each order. OpenRouter accepts their names whether its list has them or not."""
 
-SAID_BYTES = 300
-"""So much of a refusal is told that has no message."""
+REFUSAL_BYTES_SHOWN = 300
+"""How much of a refusal's body is shown that has no message."""
 
 
 class Fetched(Struct, frozen=True):
-    """One of its pages. `retry_after_seconds` where it says when to ask again."""
+    """The answer to a GET. `retry_after_seconds` where it says when to ask again."""
 
     status: int
     body: bytes
@@ -65,14 +65,14 @@ class Fetched(Struct, frozen=True):
 
 
 class OpenRouterPages(ABC):
-    """What an upstream tells beside answers to orders, where `fetch` reads its pages."""
+    """The part of an `Upstream` that is not about orders; subclasses do the I/O in `fetch`."""
 
     @abstractmethod
     async def fetch(self, path: str, query: Filters) -> Fetched:
-        """Read one of its pages. Raises UpstreamUnreachable, UpstreamBroke."""
+        """GET a path under the base URL. Raises UpstreamUnreachable, UpstreamBroke."""
 
     async def prices(self) -> tuple[bytes, ...]:
-        """The model lists that its prices stand in. Raises UpstreamUnreachable, UpstreamBroke."""
+        """The bodies of the model lists, which have the prices. Raises UpstreamUnreachable, UpstreamBroke."""
         path = PATHS[ListKind.MODELS]
         models = await self.fetch(path, ALL_MODELS.filters)
         if models.status != 200:
@@ -106,7 +106,7 @@ class OpenRouterPages(ABC):
             case 200:
                 return read_record(fetched.body)
             case 404:
-                # It says the same of a generation that it writes down in a moment, and of one that never was.
+                # OpenRouter says the same of a generation that it has yet to write down and of one that never was.
                 return NotYet()
             case 429:
                 return AskedTooOften("status 429", fetched.retry_after_seconds)
@@ -122,7 +122,7 @@ def _not_given(path: str, fetched: Fetched) -> UpstreamBroke:
 
 
 class _Pricing(Prices, frozen=True, kw_only=True):
-    """Decimal strings. The two that every entry has; the rest costs nothing where it is absent."""
+    """Prices as decimal strings. Every entry has the first two; what is absent is free."""
 
     prompt: Decimal
     completion: Decimal
@@ -167,10 +167,10 @@ _decode_members = Decoder(dict[str, Raw]).decode
 
 
 def read_price_list(*bodies: bytes) -> PriceList:
-    """The bodies of model lists. An entry that cannot be read has no price.
+    """Read the bodies of model lists. An entry that cannot be read has no price.
 
     Raises:
-        ValueError: not such a body, or not one readable entry in them.
+        ValueError: a body is not a model list, or no entry has a price.
     """
     try:
         listed = [raw for body in bodies for raw in _decode_model_list(body).data]
@@ -196,15 +196,15 @@ def _read_entry(raw: Raw) -> _Entry | None:
     try:
         fields = _decode_members(raw)
         pricing = _decode_members(fields.get("pricing", Raw(b"{}")))
-        said = {name: price for name, price in pricing.items() if bytes(price) not in (b"null", b'""')}
-        fields["pricing"] = Raw(to_json(said))
+        present = {name: price for name, price in pricing.items() if bytes(price) not in (b"null", b'""')}
+        fields["pricing"] = Raw(to_json(present))
         return _decode_entry(to_json(fields))
     except UNREADABLE:
         return None
 
 
 def _id_of(entry: Raw) -> str | None:
-    """The model that an entry of a list is of."""
+    """The id of an entry's model; None where it cannot be read."""
     try:
         return _decode_named(entry).id
     except UNREADABLE:
@@ -220,13 +220,13 @@ def _priced(entry: _Entry) -> PricedModel:
         answer_tokens_max=_whole(entry.top_provider.max_completion_tokens if entry.top_provider else None),
         slug=entry.canonical_slug,
         stands_for=entry.alias_target.slug if entry.alias_target else None,
-        # A router's price is -1. No number is below one that is none (NaN), and asking raises.
+        # A router's price is -1. Comparing NaN raises.
         is_router=not prompt.is_nan() and prompt < 0,
     )
 
 
 def _whole(tokens: int | float | None) -> int | None:
-    """`200000.0` is a number of tokens; 0 and less are none."""
+    """A number of tokens, which may be written `200000.0`; None for 0 and less, which are not one."""
     return int(tokens) if tokens is not None and tokens >= 1 else None
 
 
@@ -245,7 +245,7 @@ _decode_refusal = Decoder(_Refusal).decode
 
 
 def read_listing(body: bytes) -> Listing | Unreadable:
-    """The body of a list: everything stands in its `data`."""
+    """Read the body of a list, which stands in `data`."""
     try:
         data = _decode_envelope(body).data
         return Listing(entries=_decode_entries(data)) if starts_with(data, b"[") else Listing(data=data)
@@ -254,11 +254,11 @@ def read_listing(body: bytes) -> Listing | Unreadable:
 
 
 def read_message(body: bytes) -> str:
-    """What a refusal says; its beginning, where it is no such object."""
+    """The message of a refusal; the beginning of its body where it has none."""
     try:
         return _decode_refusal(body).error.message
     except UNREADABLE:
-        return body[:SAID_BYTES].decode("utf-8", "replace")
+        return body[:REFUSAL_BYTES_SHOWN].decode("utf-8", "replace")
 
 
 # Records
@@ -286,8 +286,8 @@ _decode_record_members = Decoder(_Members).decode
 
 
 def read_record(body: bytes) -> Recorded:
-    """The body of `GET /generation`. What it cost can be read from a record that is no strict JSON, and the other way
-    round."""
+    """Read the body of `GET /generation`. Cost and members are read apart: one may be readable where the other is
+    not."""
     members = _members(body)
     try:
         record = leniently(_decode_record, body).data
@@ -304,7 +304,8 @@ def _members(body: bytes) -> Mapping[str, Raw] | Unreadable:
 
 
 def _cost(record: _Recorded) -> Cost | Unknown:
-    """For an answer on the operator's own key at a host (`is_byok`), `total_cost` is OpenRouter's fee alone."""
+    """The cost in a record. For an answer on the operator's own key at a host (`is_byok`), `total_cost` is only
+    OpenRouter's fee."""
     amount = record.total_cost
     if record.is_byok:
         if record.upstream_inference_cost is None:

@@ -1,4 +1,4 @@
-"""The kinds of upstream. A further kind is a module and a line here: docs/extending.md shows how."""
+"""The kinds of upstream. A new kind is a module and a line here: docs/extending.md shows how."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -11,4 +11,4 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "openrouter": OpenRouter,
     }
 )
-"""By the name that `FAREBOX_UPSTREAM_KIND` gives."""
+"""Kinds by their names in `FAREBOX_UPSTREAM_KIND`."""

@@ -21,8 +21,8 @@ from farebox.core.allowances import (
     Period,
     date_of,
     day_of,
-    described,
-    used,
+    limits_by_name,
+    usage_by_name,
 )
 from farebox.core.books import Activity, Balance
 from farebox.core.callers import Account, Key, ManagementKey
@@ -271,7 +271,9 @@ class Management:
         allowance = await self._accounts.allowance(account)
         spent = await self._accounts.spending(account)
         described_account = _described_account(account, await self._accounts.balance(account))
-        return 200, {"data": {**described_account, "used": _numbers(used(allowance, clock.now_us())), **usage(spent)}}
+        return 200, {
+            "data": {**described_account, "used": _numbers(usage_by_name(allowance, clock.now_us())), **usage(spent)}
+        }
 
     async def _limit_account(self, request: Request) -> Answer:
         account = await self._named(request)
@@ -359,7 +361,7 @@ def _activity_item(row: Activity) -> dict[str, object]:
 
 
 def _described(limits: Limits) -> dict[str, object]:
-    return _numbers({name: value for name, value in described(limits).items() if value is not None})
+    return _numbers({name: value for name, value in limits_by_name(limits).items() if value is not None})
 
 
 def _numbers(values: Mapping[str, object]) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Wire formats: one module each, the same few functions each, and what each says of itself."""
+"""Wire formats: one module each, all with the functions of `Format`. An *event* is a server-sent event here."""
 
 from typing import Protocol
 
@@ -10,8 +10,8 @@ from farebox.core.usage import Cost, Unknown
 
 
 class Searches(Struct, frozen=True):
-    """Searches that an order may make: their number, and how many results all of them together bring; whether an
-    engine was named that is not the provider's own."""
+    """Web searches that an order may make: how many, how many results they bring all together, and whether the request
+    names a search engine other than the provider's own."""
 
     number: int
     results: int
@@ -19,13 +19,13 @@ class Searches(Struct, frozen=True):
 
 
 class Asked(Struct, frozen=True):
-    """What Farebox reads of a request; the rest of the body is the upstream's business.
+    """What a request asks, as far as Farebox reads it; the rest of the body is the upstream's business.
 
-    `models` in the order they are tried; `answer_tokens` is the caller's own cap, None where there is none; `answers`
-    is how many are asked for, 0 where the answer is not made of tokens. `prompt_bytes` (without pictures, with what
-    searches may bring in) and `images` bound the tokens of all `prompts` together; `prompt_is_open` when something may
-    fill the whole context (a file by reference); `is_premium` when a dearer service tier than the listed one may
-    serve, or a provider that was not picked by its price.
+    `models` stand in the order in which they are tried. `answer_tokens` is the caller's own cap, None without one;
+    `answers` is how many answers are asked for, 0 where answers have no tokens (embeddings). `prompt_bytes` (without
+    images, with what searches may bring in) and `images` bound the tokens of all `prompts` together, unless
+    `prompt_is_open`: something may fill the whole context, such as a file given by reference. `is_premium`: a service
+    tier that costs more than the listed price may serve, or a provider that was not picked by its price.
     """
 
     models: tuple[str, ...]
@@ -41,9 +41,10 @@ class Asked(Struct, frozen=True):
 
 
 class Seen(Struct, frozen=True):
-    """What Farebox read in one event, or in a whole answer.
+    """What Farebox read in one event of a stream, or in a whole answer; None for what it does not say.
 
-    `repaired` is None when the bytes may go on as they are. `failure` is set when a whole answer is none.
+    `repaired` are the bytes to send on instead, None where the original ones are good. `failure` is the Refusal for a
+    whole answer that is not valid.
     """
 
     generation_id: str | None = None
@@ -56,33 +57,35 @@ class Seen(Struct, frozen=True):
 
 
 PASS = Seen()
-"""An event that tells nothing new and needs no change: nearly every one."""
+"""Seen in nearly every event: nothing new, and nothing to repair."""
 
 
 class Calls(Struct):
-    """The tool calls of a choice so far: each one's number by its id, the last told of, and the next that is free."""
+    """The tool calls in one choice of a chat so far: the index of each by its id, the latest index, and the next free
+    one."""
 
     numbers: dict[str, int] = {}
     last: int = 0
     next: int = 0
 
     def number(self, call_id: str) -> int:
-        """The number of the call that has this id; of the last one where it is empty."""
+        """The index of the call with this id, the next free one if the id is new; the latest one if it is empty."""
         return self.numbers.get(call_id, self.next) if call_id else self.last
 
     def take(self, call_id: str | None, number: int) -> None:
-        """A call was told of."""
+        """Remember a call that the stream named."""
         if call_id:
             self.numbers[call_id] = number
         self.last, self.next = number, max(self.next, number + 1)
 
 
 class Progress(Struct):
-    """A stream so far: what an event of ours needs in order to read as part of it, and what a repair must remember.
+    """What to remember of a stream so far, for repairs and for events of our own that must fit in. `created` is in
+    seconds since 1970.
 
-    `client` is the caller's User-Agent. `calls` are a chat's, by choice. `response_id`, `next_number`, `call_names` (by
-    item) and `failure` are of streams of responses: the id that their events go by, the number of the next, the names
-    of calls, and what an error event said that no end has followed yet.
+    `client` is the caller's User-Agent; `calls` are a chat's tool calls, by choice. The rest is for streams of the
+    responses format: the `response_id` and the sequence number (`next_number`) of their events, the names of function
+    calls by item, and the message of an error event that no closing event has followed yet (`failure`).
     """
 
     generation_id: str
@@ -97,34 +100,34 @@ class Progress(Struct):
 
 
 class Format(Protocol):
-    """What each format module has. `CAPS` are a request's members that bound the answer's tokens: none where the answer
-    is not made of tokens."""
+    """What each format module has. `CAPS` are the members of a request that cap its answer's tokens; empty where
+    answers have no tokens."""
 
     CAPS: tuple[str, ...]
     DESCRIBED: Described
 
     def read(self, body: bytes) -> Asked:
-        """Read a request body; raises Refusal 400 when it is not one."""
+        """Read a request body. Raises Refusal 400: it is not one of this format."""
 
     def capped(self, body: bytes, answer_tokens: int) -> bytes:
-        """The body with its answer capped at `answer_tokens`, and a budget for thinking lowered with it; all else byte
-        for byte. Raises Refusal 400."""
+        """The body with its answer capped at `answer_tokens`, and a thinking budget lowered to fit; all other members
+        byte for byte. Raises Refusal 400."""
 
     def see_event(self, event: bytes, progress: Progress) -> Seen:
-        """Read one whole server-sent event."""
+        """Read one whole event of a stream, and repair it where an SDK would choke on it."""
 
     def see_answer(self, body: bytes) -> Seen:
-        """Read a whole answer."""
+        """Read a whole answer, and repair it where an SDK would choke on it."""
 
     def error_event(self, refusal: Refusal, progress: Progress) -> bytes:
-        """An in-band error: the stream's last event, after which a client does not retry."""
+        """An error as the last event of a stream, after which no client retries."""
 
     def end_event(self, progress: Progress) -> bytes:
-        """What a stream that came to its end still lacks for its readers to know it; nearly always nothing."""
+        """The closing event that clients need and the upstream did not send; nearly always nothing."""
 
     def refusal_body(self, refusal: Refusal) -> bytes:
-        """An error answer in this format's own shape."""
+        """The body of an error answer, in this format's shape."""
 
     def typed_refusal(self, status: int, body: bytes) -> bytes | None:
-        """An upstream's refusal in the shape from which this format's SDKs make their typed errors; None where it is
-        nothing that can be put so."""
+        """The body of an upstream's refusal, in the shape from which this format's SDKs make their typed errors; None
+        where it is not an error envelope."""

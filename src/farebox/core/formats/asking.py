@@ -1,4 +1,4 @@
-"""What the readers of requests share."""
+"""Reading requests: what several formats have in common."""
 
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -15,12 +15,13 @@ from farebox.core.reading import UNREADABLE, Number, as_whole, is_null, json_pat
 T = TypeVar("T")
 
 TOOL_PROMPT_TOKENS = 1_000
-"""Set aside for instructions that a host may put before a prompt with tools: an assumption, no list says it."""
+"""Set aside for the instructions that hosts add to a prompt with tools: an assumption, no list says how long they
+are."""
 
 _PREMIUM_TIERS = frozenset({"priority", "fast", "scale"})
 
 _NOT_BY_PRICE = frozenset({"nitro", "exacto"})
-"""Variants that pick the provider by its speed or its quality; `:nitro` lets priority tiers serve, too."""
+"""Variants that pick the provider by its speed or quality; `:nitro` also admits priority tiers."""
 
 
 class _SortedBy(Struct):
@@ -35,7 +36,7 @@ _decode_provider = msgspec.json.Decoder(_Provider).decode
 
 
 def decoded(decode: Callable[[bytes], T], body: bytes) -> T:
-    """A request body as `decode` reads it. Raises Refusal 400, naming the field that is wrong."""
+    """Decode a request body. Raises Refusal 400, which names the field that is wrong."""
     try:
         return leniently(decode, body)
     except UNREADABLE as error:
@@ -43,7 +44,7 @@ def decoded(decode: Callable[[bytes], T], body: bytes) -> T:
 
 
 def named_models(model: str | None, models: Iterable[str] | None) -> tuple[str, ...]:
-    """The models asked, in the order they are tried. Raises Refusal 400 where there is none."""
+    """The models in the order in which they are tried. Raises Refusal 400: there is none."""
     named = (*([model] if model else []), *(models or []))
     if not named or not all(named):
         raise invalid("model: name a model such as `openai/gpt-4o-mini`, or give a list of them in `models`")
@@ -51,7 +52,7 @@ def named_models(model: str | None, models: Iterable[str] | None) -> tuple[str, 
 
 
 def count(name: str, number: Number | None) -> int | None:
-    """A count that a request may give. Raises Refusal 400 for one below 1, or with a fraction."""
+    """An optional count, `name` in the request. Raises Refusal 400: it is below 1, or has a fraction."""
     if number is None:
         return None
     value = as_whole(number)
@@ -61,7 +62,8 @@ def count(name: str, number: Number | None) -> int | None:
 
 
 def is_premium(models: Iterable[str], tier: str | None, provider: Raw | UnsetType = UNSET) -> bool:
-    """Whether something dearer than the listed price may serve: a tier, or a provider that is not picked by its price.
+    """Whether the order may cost more than the listed price: by its service tier, or by a provider that is not picked
+    by its price.
 
     OpenRouter's pages: `provider.sort` disables its balancing by price; `:nitro` is `sort: "throughput"` and admits
     priority tiers; `:floor` is `sort: "price"`.
@@ -83,11 +85,11 @@ def _is_sorted_past_price(provider: Raw) -> bool:
 
 
 def with_caps(body: bytes, names: tuple[str, ...], answer_tokens: int, lower: Lower) -> bytes:
-    """The body with each of its caps lowered to `answer_tokens`, or the first set where it has none; `lower` fits what
-    is bound to them.
+    """The body with each of the caps `names` that it has lowered to `answer_tokens`; where it has none, the first is
+    set. `lower` fits the thinking budget to them.
 
     Raises:
-        Refusal: 400, the body cannot be taken apart.
+        Refusal: 400, the body is not an object.
     """
     fields = decoded(decode_fields, body)
     cap = Raw(b"%d" % answer_tokens)

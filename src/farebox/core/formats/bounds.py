@@ -1,8 +1,8 @@
-"""What bounds a request's cost, gathered part by part while it is read.
+"""The bounds of a request's cost, gathered part by part while it is read.
 
-A part is bounded by its bytes (a byte is at most a token), or as a picture, by its number; or it is open: it may bring
-in more than it says, such as a file. Tools and plugins that the upstream runs may cost something beside; where that is
-a number of searches, it is counted. Each format says in a table what its parts are; an unknown part is open.
+The bound of a part is its bytes (a byte is at most a token); images are counted; a part is *open* if it may bring in
+more than it shows, such as a file given by reference. Tools and plugins that the upstream runs may cost something
+besides; web searches are counted. Each format has a table of its kinds of parts; an unknown part is open.
 
 Sources: OpenRouter's OpenAPI document (tools, plugins, WebSearchConfig), its pages on web search, and Anthropic's on
 server tools.
@@ -24,24 +24,24 @@ Kind = Literal["bytes", "picture", "nested", "in full", "open"]
 BYTES: Kind = "bytes"
 PICTURE: Kind = "picture"
 NESTED: Kind = "nested"
-"""As what its own parts are."""
+"""Made of parts, each of which counts as its own kind."""
 OPEN: Kind = "open"
 
 RESULTS = 5
-"""Results of a search where the request does not say how many: OpenRouter's own default."""
+"""Results of a search for which the request names no number: OpenRouter's default."""
 
 RESULT_BYTES = 4_000
-"""Of one result. OpenRouter's page: "typically 2,000 to 4,000 characters"."""
+"""Length of one result. OpenRouter's page: "typically 2,000 to 4,000 characters"."""
 
 _BYTES_BY_SIZE = {"low": 5_000, "medium": 15_000, "high": 30_000}
-"""The same by `search_context_size`: characters in OpenRouter's document."""
+"""Length of one result by `search_context_size`, in characters (OpenRouter's OpenAPI document)."""
 
 COUNT_MAX = 10**6
-"""A larger number in a request is read as this."""
+"""Larger numbers in a request count as this one."""
 
 
 class _Search(Struct):
-    """How a search is asked for. Read leniently: what is wrong with it is the upstream's to say."""
+    """The settings of a search. Whatever is wrong with them is for the upstream to refuse."""
 
     max_uses: Raw | UnsetType = UNSET
     max_results: Raw | UnsetType = UNSET
@@ -52,13 +52,13 @@ class _Search(Struct):
 
 
 class Tool(Struct, gc=False):
-    """As requests are first read: nearly all bring functions of their own."""
+    """A tool as first read: nearly all are functions of the caller's, of which the type is enough."""
 
     type: str | None = None
 
 
 class _ToolInFull(_Search):
-    """`parameters` is where OpenRouter's own tools have their settings, and a function its schema."""
+    """A tool as read where searches are asked for. OpenRouter's own tools have their settings in `parameters`."""
 
     type: str | None = None
     parameters: Raw | UnsetType = UNSET
@@ -83,12 +83,12 @@ _decode_text = msgspec.json.Decoder(str).decode
 _INERT, _SEARCH, _OPEN = "inert", "search", "open"
 
 TOOLS: Mapping[str | None, str] = {
-    # Run by the caller, or found by the upstream among what the request brings along.
+    # Run by the caller, or a search among the tools that the request brings along.
     **dict.fromkeys((None, "function", "custom", "namespace", "tool_search"), _INERT),
     **dict.fromkeys(("local_shell", "apply_patch", "computer_use_preview", "computer"), _INERT),
     **dict.fromkeys(("bash", "text_editor", "memory"), _INERT),
     **dict.fromkeys(("tool_search_tool_bm25", "tool_search_tool_regex", "openrouter:tool_search"), _INERT),
-    # Run by the upstream at no price, for a line of answer.
+    # Run by the upstream at no price, with a result of a line.
     **dict.fromkeys(("openrouter:datetime", "openrouter:apply_patch"), _INERT),
     **dict.fromkeys(("web_search", "openrouter:web_search", "web_search_2025_08_26"), _SEARCH),
     **dict.fromkeys(("web_search_preview", "web_search_preview_2025_03_11"), _SEARCH),
@@ -97,10 +97,10 @@ TOOLS: Mapping[str | None, str] = {
     **dict.fromkeys(("openrouter:advisor", "openrouter:subagent", "openrouter:fusion", "openrouter:files"), _OPEN),
     **dict.fromkeys(("openrouter:bash", "openrouter:shell", "openrouter:experimental__search_models"), _OPEN),
 }
-"""What a tool may cost beside the tokens of the request. Anthropic's names end with a date, which is left off here."""
+"""What each type of tool may cost besides the tokens of the request. Anthropic's types end in a date, left out here."""
 
 PLUGINS: Mapping[str, str] = {
-    # They look at the text, make it shorter, or choose among models; a file that is parsed is open by itself.
+    # They check or shorten the text, or choose among models; a file that is parsed is an open part anyway.
     **dict.fromkeys(("response-healing", "context-compression", "moderation", "file-parser"), _INERT),
     **dict.fromkeys(("auto-router", "auto-beta-router", "pareto-router"), _INERT),
     "web": _SEARCH,
@@ -109,14 +109,14 @@ PLUGINS: Mapping[str, str] = {
 }
 
 _SWITCHED = frozenset({"web", "fusion"})
-"""Plugins with a price that OpenRouter lets a request turn off by `enabled: false`."""
+"""Plugins that cost something, and that a request can turn off by `enabled: false`."""
 
 _ONLINE = "online"
-"""The variant that stands for the plugin `web`."""
+"""The variant that turns on the plugin `web`."""
 
 
 class Bounds(Struct):
-    """What was found so far."""
+    """The bounds of what was read so far. `result_bytes` is the length of all search results together."""
 
     picture_bytes: int = 0
     images: int = 0
@@ -127,12 +127,12 @@ class Bounds(Struct):
     is_engine_named: bool = False
 
     def add_picture(self, *pictures: Raw | UnsetType | None) -> None:
-        """One picture, wherever it stands."""
+        """Count one image; each of `pictures` is a place where its data may stand."""
         self.images += 1
         self.picture_bytes += sum(len(bytes(each)) for each in pictures if isinstance(each, Raw))
 
     def add_tools(self, tools: Iterable[Tool], body: bytes) -> None:
-        """The tools of a request; how a search is asked for is read from its body, where there is one."""
+        """Count the tools of a request. The settings of searches are read from its body, if there are any."""
         kinds = {tool_kind(name) for name in {tool.type for tool in tools}}
         if _SEARCH in kinds:
             self._add_tools(leniently(_decode_tools, body).tools)
@@ -140,7 +140,7 @@ class Bounds(Struct):
             self.is_open = True
 
     def add_listed_tools(self, listed: Raw) -> None:
-        """Tools that are given later. Raises what UNREADABLE names."""
+        """Count tools that stand elsewhere in a request. Raises those of UNREADABLE."""
         self._add_tools(_decode_listed_tools(listed))
 
     def _add_tools(self, tools: Iterable[_ToolInFull]) -> None:
@@ -152,6 +152,7 @@ class Bounds(Struct):
                 self.is_open = True
 
     def add_plugins(self, plugins: Iterable[Raw]) -> None:
+        """Count the plugins of a request."""
         for raw in plugins:
             try:
                 plugin = _decode_plugin(raw)
@@ -167,22 +168,24 @@ class Bounds(Struct):
                 self.is_open = True
 
     def add_variants(self, models: Iterable[str]) -> None:
+        """Count the search that `:online` asks for: once, since one of the models serves."""
         for model in models:
             if ":" in model and _ONLINE in variants(model):
                 self._add_search(_Search())
-                return  # one of them serves
+                return
 
     def add_search_options(self, options: Raw) -> None:
-        """OpenAI's `web_search_options` in chat."""
+        """Count the search of a chat's `web_search_options`."""
         if not is_null(options):
             self._add_search(_Search(), options)
 
     def prompt_bytes(self, body: bytes) -> int:
-        """The body less its pictures, and what searches may bring in."""
+        """The bytes of the body without its images, plus those that searches may bring in."""
         return len(body) - self.picture_bytes + self.result_bytes
 
     @property
     def found_searches(self) -> Searches | None:
+        """All searches; None where there are none."""
         return Searches(self.searches, self.results, self.is_engine_named) if self.searches else None
 
     def _add_search(self, search: _Search, settings: Raw | UnsetType = UNSET) -> None:
@@ -192,21 +195,22 @@ class Bounds(Struct):
                 inner = _decode_search(settings)
             except UNREADABLE:
                 inner = _Search()
-        said = {
+        asked = {
             name: own if (own := getattr(inner, name)) is not UNSET else getattr(search, name)
             for name in _Search.__struct_fields__
         }
-        searches = _number(said["max_uses"], 1)
-        results = searches * _number(said["max_results"], RESULTS)
-        results = min(results, _number(said["max_total_results"], results))
-        of_size = _BYTES_BY_SIZE.get(_text(said["search_context_size"]), RESULT_BYTES)
+        searches = _number(asked["max_uses"], 1)
+        results = searches * _number(asked["max_results"], RESULTS)
+        results = min(results, _number(asked["max_total_results"], results))
+        of_size = _BYTES_BY_SIZE.get(_text(asked["search_context_size"]), RESULT_BYTES)
         self.searches += searches
         self.results += results
-        self.result_bytes += results * _number(said["max_characters"], of_size)
-        self.is_engine_named |= _text(said["engine"]) not in ("", "auto", "native")
+        self.result_bytes += results * _number(asked["max_characters"], of_size)
+        self.is_engine_named |= _text(asked["engine"]) not in ("", "auto", "native")
 
 
 def tool_kind(name: str | None) -> str:
+    """What a type of tool may cost: a value of TOOLS, open for an unknown one."""
     return TOOLS.get(name) or TOOLS.get(_without_date(name or ""), _OPEN)
 
 

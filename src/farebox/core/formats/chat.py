@@ -1,6 +1,6 @@
 """OpenAI's chat completions, as OpenRouter speaks them.
 
-Sources: OpenRouter's OpenAPI document (ChatRequest, ChatResult, ChatStreamChunk) and what its SDKs were seen to reject.
+Sources: OpenRouter's OpenAPI document (ChatRequest, ChatResult, ChatStreamChunk), and tests of what its SDKs reject.
 """
 
 from collections.abc import Mapping
@@ -36,10 +36,10 @@ __all__ = ["CAPS", "DESCRIBED"]
 __all__ += ["capped", "end_event", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
 
 CAPS: tuple[str, ...] = ("max_tokens", "max_completion_tokens")
-"""Where a caller caps the answer. Upstreams differ in which they read, so both are bound."""
+"""The caps of an answer. Upstreams differ in which of them they read, so both are lowered."""
 
 ANSWERS_MAX = 128
-"""OpenAI's own bound for `n`."""
+"""OpenAI's limit of `n`."""
 
 _SAID = {"oneOf": [or_null(TEXT), array_of(object_of({"type": TEXT}))]}
 
@@ -67,11 +67,11 @@ PARTS: Mapping[str, Kind] = {
     "input_video": OPEN,
     "video_url": OPEN,
 }
-"""What a message is made of."""
+"""The kinds of a message's parts."""
 
 
 class _Message(Struct, gc=False):
-    """`images` and `audio` are of an assistant's earlier answer."""
+    """A message. `images` and `audio` stand in an earlier answer of the assistant's."""
 
     content: Raw | UnsetType = UNSET
     images: Raw | UnsetType = UNSET
@@ -110,7 +110,7 @@ def read(body: bytes) -> Asked:
     """Read a request body.
 
     Raises:
-        Refusal: 400, naming the field that is wrong and what would be right.
+        Refusal: 400, which names the field that is wrong and says what would be right.
     """
     request = decoded(_decode_request, body)
     models = named_models(request.model, request.models)
@@ -170,7 +170,7 @@ def _measure(messages: list[_Message], bounds: Bounds) -> None:
 
 
 def _measure_images(images: Raw, bounds: Bounds) -> None:
-    """Pictures that an assistant's earlier answer had; unreadable ones are as long as they are."""
+    """The images of an earlier answer. Where they cannot be read, their bytes count."""
     try:
         parts = _decode_parts(images) if not is_null(images) else []
     except UNREADABLE:
@@ -180,8 +180,8 @@ def _measure_images(images: Raw, bounds: Bounds) -> None:
 
 
 def capped(body: bytes, answer_tokens: int) -> bytes:
-    """The body with each cap it has lowered to `answer_tokens`, or `max_tokens` set where it has none; a budget for
-    reasoning is lowered with it."""
+    """The body with its caps lowered to `answer_tokens` (`max_tokens` set where it has none), and a reasoning budget
+    with them."""
     return with_caps(body, CAPS, answer_tokens, lower_reasoning)
 
 
@@ -207,7 +207,7 @@ def see_event(event: bytes, progress: Progress) -> Seen:
 
 
 def _seen(chunk: Chunk, progress: Progress, repaired: bytes | None = None) -> Seen:
-    """What a chunk tells. Raises what UNREADABLE names: its usage is not as it should be."""
+    """What a chunk says. Raises those of UNREADABLE: its usage is not as SDKs demand."""
     for choice in chunk.choices:
         if choice.delta.tool_calls is not UNSET:
             remember_calls(choice, progress)
@@ -227,7 +227,7 @@ def _seen(chunk: Chunk, progress: Progress, repaired: bytes | None = None) -> Se
 
 
 def _see_in_copy(data: bytes, progress: Progress) -> Seen:
-    """An event that is not legible as it stands, and goes on so where a client may read it."""
+    """Read an event in its legible copy: it is not valid JSON. If some client can read it, it goes on as it came."""
     try:
         return _seen(_decode_chunk(legible(data)), progress)
     except ValidationError:
@@ -248,13 +248,13 @@ def _see_mended(data: bytes, progress: Progress) -> Seen:
     try:
         seen = _seen(leniently(_decode_chunk, mended), progress, data_event(mended))
     except UNREADABLE:
-        # Broken in a way that is not known to us: some client may still make sense of it.
+        # An unknown defect: some client may still make sense of the event.
         return Seen(cost=cost)
     return replace(seen, cost=cost)
 
 
 def see_answer(body: bytes) -> Seen:
-    """Read a whole answer; absent keys that SDKs need are added."""
+    """Read a whole answer, and add members that SDKs demand and it lacks."""
     return see_whole(body, "choices", _read_answer, mend_answer)
 
 

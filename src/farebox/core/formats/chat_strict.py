@@ -1,7 +1,7 @@
-"""What OpenRouter's SDKs demand of a chat answer, and the known defects that are mended to meet it.
+"""What OpenRouter's SDKs demand of a chat answer, and how known defects are mended to meet that.
 
 The structs are the demands (tested against `@openrouter/sdk` 1.3 and `openrouter` 1.3): an answer that decodes is left
-alone, byte for byte. A chunk that breaks one throws in the caller's SDK and takes the rest of the stream with it.
+as it is, byte for byte. A chunk that does not makes the caller's SDK throw, and the rest of its stream is lost.
 """
 
 from typing import Literal, TypeVar
@@ -69,7 +69,7 @@ class ToolCallDelta(Struct):
 
 
 class Delta(Struct):
-    """Its texts are not looked at: one that is none could not be mended."""
+    """Its texts are not checked: a wrong one could not be mended."""
 
     role: Literal["assistant"] | UnsetType = UNSET
     reasoning_details: list[Raw] | UnsetType = UNSET
@@ -150,7 +150,7 @@ def mend_answer(fields: Fields) -> Fields:
 
 
 def remember_calls(choice: ChunkChoice, progress: Progress) -> None:
-    """Keep the numbers of a choice's tool calls, for chunks that do not give them."""
+    """Remember the indices of a choice's tool calls, for later chunks that leave them out."""
     assert choice.delta.tool_calls is not UNSET
     calls = progress.calls.setdefault(choice.index, Calls())
     for call in choice.delta.tool_calls:
@@ -172,14 +172,14 @@ def _mend_chunk_choice(choice: Fields, position: int, progress: Progress) -> Non
     choice["delta"] = mend_object(choice.get("delta", Raw(b"{}")), mend)
 
 
-def _mend_tool_calls(told: Raw, calls: Calls) -> Raw:
-    is_one = len(_decoded(told, list[Raw], [])) == 1
-    return mend_each(told, lambda call, position: _mend_tool_call(call, calls, None if is_one else position))
+def _mend_tool_calls(tool_calls: Raw, calls: Calls) -> Raw:
+    is_one = len(_decoded(tool_calls, list[Raw], [])) == 1
+    return mend_each(tool_calls, lambda call, position: _mend_tool_call(call, calls, None if is_one else position))
 
 
 def _mend_tool_call(call: Fields, calls: Calls, position: int | None) -> None:
-    """Hosts leave out a call's index, above all where they send one call a chunk. An id that is new is the next call;
-    what comes without one goes on with the last call, or stands at its `position` among several."""
+    """Add the index that some hosts leave out, above all where they send one call per chunk. A new id is the next call;
+    a delta without an id continues the latest call, or, among several, the one at its `position`."""
     call_id = _decoded(call.get("id", NULL), str, "")
     if is_null(call.get("index", NULL)):
         call["index"] = encode(position if position is not None and not call_id else calls.number(call_id))

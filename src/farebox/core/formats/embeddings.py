@@ -1,7 +1,6 @@
 """OpenAI's embeddings, as OpenRouter speaks them. They are never streamed.
 
-Sources: OpenRouter's OpenAPI document (EmbeddingsRequest, CreateEmbeddingsResponse) and what its SDKs were seen to
-reject.
+Sources: OpenRouter's OpenAPI document (EmbeddingsRequest, CreateEmbeddingsResponse), and tests of what its SDKs reject.
 """
 
 from typing import Literal
@@ -74,9 +73,9 @@ class _Multimodal(Struct):
 
 _decode_request = msgspec.json.Decoder(_Request).decode
 _Inputs = list[str | int | list[int] | _Multimodal]
-_Given = str | _Inputs
+"""Several prompts, or the tokens of one."""
 
-_decode_input = msgspec.json.Decoder(_Given).decode
+_decode_input = msgspec.json.Decoder(str | _Inputs).decode
 _decode_numbers = msgspec.json.Decoder(list[Number | list[Number]]).decode
 
 
@@ -84,21 +83,20 @@ def read(body: bytes) -> Asked:
     """Read a request body.
 
     Raises:
-        Refusal: 400, naming the field that is wrong and what would be right.
+        Refusal: 400, which names the field that is wrong and says what would be right.
     """
     request = decoded(_decode_request, body)
     models = named_models(request.model, None)
     if request.input is UNSET or is_null(request.input):
         raise invalid("input: give a text or a list of texts")
-    given = _read_input(request.input)
-    inputs = given if isinstance(given, list) else [given]
+    inputs = _read_inputs(request.input)
     if not inputs or any(each in ("", []) for each in inputs):
         raise invalid("input: it is empty; give at least one text, none of them empty")
     parts = [part for each in inputs if isinstance(each, _Multimodal) for part in each.content]
     pictures = [part.image_url for part in parts if part.type == "image_url" and isinstance(part.image_url, Raw)]
     widened = sum(widened_bytes(each) for each in inputs if isinstance(each, str) and not each.isascii())
     widened += sum(widened_bytes(part.text or "") for part in parts)
-    # A list of numbers is one prompt, in tokens.
+    # A list of numbers is the tokens of one prompt.
     is_one = isinstance(inputs[0], int)
     return Asked(
         models=models,
@@ -111,10 +109,10 @@ def read(body: bytes) -> Asked:
     )
 
 
-def _read_input(raw: Raw) -> _Given:
+def _read_inputs(raw: Raw) -> _Inputs:
     try:
-        given: _Given = _decode_input(raw)
-        return given
+        read: str | _Inputs = _decode_input(raw)
+        return [read] if isinstance(read, str) else read
     except UNREADABLE as error:
         tokens = _whole_tokens(raw)
         if tokens is None:
@@ -123,18 +121,19 @@ def _read_input(raw: Raw) -> _Given:
 
 
 def _whole_tokens(raw: Raw) -> _Inputs | None:
-    """Tokens of which some are written as `1.0`; None where it is anything else."""
+    """Prompts given as tokens, some of them written like `1.0`; None where it is anything else."""
     try:
-        given = _decode_numbers(raw)
+        numbers = _decode_numbers(raw)
     except UNREADABLE:
         return None
-    prompts = (each if isinstance(each, list) else [each] for each in given)
+    prompts = (each if isinstance(each, list) else [each] for each in numbers)
     if any(as_whole(token) is None for prompt in prompts for token in prompt):
         return None
-    return [[int(token) for token in each] if isinstance(each, list) else int(each) for each in given]
+    return [[int(token) for token in each] if isinstance(each, list) else int(each) for each in numbers]
 
 
 def capped(body: bytes, answer_tokens: int) -> bytes:
+    """The body as it is: there is no cap to set."""
     return body
 
 
@@ -180,12 +179,12 @@ _decode_usage = msgspec.json.Decoder(_Usage).decode
 
 
 def see_event(event: bytes, progress: Progress) -> Seen:
-    """Never streamed: should an upstream do so all the same, it is the caller's to read."""
+    """Embeddings are never streamed. Should an upstream stream them, the events go on as they are."""
     return PASS
 
 
 def see_answer(body: bytes) -> Seen:
-    """Read a whole answer. Its `usage` may be absent; then what it cost is not known."""
+    """Read a whole answer, and add members that SDKs demand and it lacks. Without `usage`, its cost is unknown."""
     return see_whole(body, "data", _read_answer, _mend_answer)
 
 

@@ -1,5 +1,5 @@
-"""OpenRouter's error envelope, which chat completions, responses and embeddings share, and every path that is of no
-format. Without an integer `code` and `metadata.error_type` OpenRouter's SDKs lose the error's type.
+"""OpenRouter's error envelope: of chat completions, responses and embeddings, and of all paths that have no format.
+Without an integer `code` and `metadata.error_type` OpenRouter's SDKs lose the error's type.
 """
 
 import msgspec
@@ -18,7 +18,7 @@ ERROR: NamedSchema = (
 
 
 def error_of(refusal: Refusal) -> dict[str, object]:
-    """The error object of a refusal that goes out under its own status."""
+    """The error object of a refusal, to be sent under its own status."""
     return {
         "code": refusal.status,
         "message": refusal.message,
@@ -27,12 +27,14 @@ def error_of(refusal: Refusal) -> dict[str, object]:
 
 
 def error_in_band(refusal: Refusal) -> dict[str, object]:
-    """The error object of a stream's last event: a broken upstream is a 502 there, which nobody repeats any more."""
+    """The error object of a stream's last event. A broken upstream is code 502 here: no client retries within a
+    stream."""
     error = error_of(refusal)
     return {**error, "code": 502} if refusal.status == BROKEN_STATUS else error
 
 
 def refusal_body(refusal: Refusal) -> bytes:
+    """The body of an error answer."""
     return msgspec.json.encode({"error": error_of(refusal)})
 
 
@@ -51,7 +53,7 @@ class _Envelope(Struct):
 
 
 class LooseError(Struct):
-    """An error as it may come: documented and seen with a code of either type, or none."""
+    """An error as upstreams send it: with a code of either type (both are documented), or without one."""
 
     code: int | str | None = None
     message: str | None = None
@@ -69,8 +71,8 @@ _decode_error = msgspec.json.Decoder(LooseError).decode
 
 
 def typed_refusal(status: int, body: bytes) -> bytes | None:
-    """An upstream's refusal with the integer code and the error type that SDKs read, as it came where it has them; None
-    where it is no such envelope."""
+    """The body of an upstream's refusal, with the integer code and the error type that SDKs read added where they are
+    missing; None where it is not such an envelope."""
     try:
         leniently(_decode_strictly, body)
     except UNREADABLE:
@@ -85,7 +87,7 @@ def typed_refusal(status: int, body: bytes) -> bytes | None:
 
 
 def typed_error(error: LooseError, code_otherwise: int) -> dict[str, object]:
-    """An integer `code`, and `metadata` with an `error_type`: without them an SDK throws something opaque."""
+    """The error with an integer `code` and `metadata.error_type`, without which SDKs throw an opaque error."""
     metadata: dict[str, object] = dict(error.metadata or {})
     if isinstance(error.code, str):
         metadata.setdefault("provider_code", error.code)
@@ -96,7 +98,7 @@ def typed_error(error: LooseError, code_otherwise: int) -> dict[str, object]:
 
 
 def read_error(raw: Raw | bytes | None) -> LooseError:
-    """An error object, or whatever stands in its place, as a message."""
+    """Read an error object; whatever else stands in its place becomes the message."""
     try:
         return leniently(_decode_error, raw or b"{}")
     except UNREADABLE:
@@ -104,6 +106,6 @@ def read_error(raw: Raw | bytes | None) -> LooseError:
 
 
 def failure(error: Raw | None, otherwise: str) -> Refusal:
-    """What a whole answer that is none says, or `otherwise`."""
+    """424 for a whole answer that holds an `error` instead: with its message, or `otherwise` if it has none."""
     said = read_error(error).message
     return broken(f"the upstream accepted the order and then failed: {said}" if said else otherwise)

@@ -1,4 +1,4 @@
-"""Mending JSON whose shape is somebody else's, member by member, all else byte for byte."""
+"""Mending JSON from upstreams: single members are changed, all others stay byte for byte."""
 
 import re
 from collections.abc import Callable
@@ -17,11 +17,11 @@ from farebox.core.usage import Cost, Unknown, read_cost
 NULL = Raw(b"null")
 
 Amount = float
-"""What SDKs take for a number. A demand on its shape only: amounts are read from their digits."""
+"""A number, as SDKs demand it. Only its type is checked here: amounts are read from their digits as Decimal."""
 
 
 class CostDetails(Struct):
-    """A usage's further costs, by the names that each format has for them."""
+    """The parts of a usage's cost, by all the names that formats have for them."""
 
     upstream_inference_cost: Amount | None = None
     upstream_inference_prompt_cost: Amount | None = None
@@ -34,6 +34,7 @@ _DIGITS_MAX = 18
 
 
 def encode(value: object) -> Raw:
+    """A value as raw JSON."""
     return Raw(msgspec.json.encode(value))
 
 
@@ -58,7 +59,7 @@ def add_nulls(fields: Fields, *names: str) -> None:
 
 
 def mend_each(raw: Raw, mend: Callable[[Fields, int], None]) -> Raw:
-    """A list of objects with each mended; whatever else it is, as it came."""
+    """A list with each of its objects mended (`mend` gets the members and the position); anything else unchanged."""
     try:
         members = decode_each(raw)
     except UNREADABLE:
@@ -69,6 +70,7 @@ def mend_each(raw: Raw, mend: Callable[[Fields, int], None]) -> Raw:
 
 
 def mend_object(raw: Raw, mend: Callable[[Fields], None]) -> Raw:
+    """An object mended; anything else unchanged."""
     try:
         fields = decode_fields(raw)
     except UNREADABLE:
@@ -78,23 +80,24 @@ def mend_object(raw: Raw, mend: Callable[[Fields], None]) -> Raw:
 
 
 def mend_member(fields: Fields, name: str, mend: Callable[[Fields], None]) -> None:
+    """Mend a member that is an object."""
     if name in fields:
         fields[name] = mend_object(fields[name], mend)
 
 
 def mend_whole_number(fields: Fields, name: str, otherwise: int) -> None:
-    """A number that SDKs want whole, without its fraction."""
+    """Cut off the fraction of a number that SDKs want whole; `otherwise` where it is not a number."""
     try:
         number = msgspec.json.decode(fields.get(name, NULL), type=Decimal)
     except UNREADABLE:
         number = Decimal("NaN")
-    # An exponent of a few digits makes an integer that fills the memory.
+    # 1e999999999 is short, and as an integer it would fill the memory.
     is_sane = number.is_finite() and number.adjusted() < _DIGITS_MAX
     fields[name] = encode(int(number) if is_sane else otherwise)
 
 
 def mend_amounts(usage: Fields) -> None:
-    """A usage's costs that are written as text become the numbers that SDKs want, with the same digits."""
+    """Make costs that are written as text into the numbers that SDKs want, with the same digits."""
     _mend_amount(usage, "cost")
     mend_member(usage, "cost_details", _mend_details)
 
@@ -117,22 +120,22 @@ def _mend_amount(fields: Fields, name: str) -> None:
 
 
 _NUMBER = re.compile(rb"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?")
-"""A number as JSON writes it; `.5` and `+1` are none."""
+"""A number in JSON's grammar, unlike `.5` and `+1`."""
 
 
 def cost_in(fields: Fields) -> Cost | Unknown | None:
-    """What the member `usage` says about the cost; None where there is none."""
+    """The cost that the member `usage` reports; None without `usage`."""
     usage = fields.get("usage", NULL)
     return None if is_null(usage) else read_cost(usage)
 
 
 def cost_before_the_break(text: bytes) -> Cost | Unknown | None:
-    """What a text that nobody reads as JSON says about the cost, as far as it is some."""
+    """The cost that the readable beginning of broken JSON reports; None where it reports none."""
     return cost_in(legible_part(text))
 
 
 def without_object(event: bytes, data: bytes | None) -> Seen | None:
-    """An event that carries no JSON object, as it may go on; None where it should be one."""
+    """What to send on for an event that is not meant to carry JSON; None where its data should be a JSON object."""
     if data is None:
         # Comments go on. A lone `retry:` or `id:` makes OpenAI's Python SDK parse an empty string.
         lines = event.replace(b"\r", b"\n").split(b"\n")

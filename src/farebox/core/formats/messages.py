@@ -1,7 +1,7 @@
 """Anthropic's messages, as OpenRouter speaks them.
 
-Sources: OpenRouter's OpenAPI document (MessagesRequest, MessagesResult and its events), and what Anthropic's SDKs were
-seen to drop or throw on. They read an event by its `event:` line, and drop one that has none without a word.
+Sources: OpenRouter's OpenAPI document (MessagesRequest, MessagesResult and its events), and tests of what Anthropic's
+SDKs drop or throw on. They read an event by its `event:` line, and silently drop one that has none.
 """
 
 from collections.abc import Mapping
@@ -51,7 +51,7 @@ __all__ += ["capped", "end_event", "error_event", "read", "refusal_body", "see_a
 CAPS: tuple[str, ...] = ("max_tokens",)
 
 FALLBACKS_MAX = 3
-"""OpenRouter's own bound for `fallbacks`."""
+"""OpenRouter's limit of `fallbacks`."""
 
 _SAID = {"oneOf": [TEXT, array_of(object_of({"type": TEXT}))]}
 _FALLBACK = {**object_of({"model": NAME}), "additionalProperties": False}
@@ -79,9 +79,9 @@ DESCRIBED = Described(
 BLOCKS: Mapping[str, Kind] = {
     **dict.fromkeys(("text", "thinking", "redacted_thinking", "compaction", "search_result"), BYTES),
     **dict.fromkeys(("tool_use", "server_tool_use", "mcp_tool_use"), BYTES),
-    # The tool that is named stands in `tools`.
+    # They only name a tool, which stands in `tools`.
     **dict.fromkeys(("tool_reference", "tool_addition", "tool_removal", "tool_search_tool_result"), BYTES),
-    # What a tool of the upstream's found or did, in clear or encrypted.
+    # Results of tools that the upstream ran, as text or encrypted.
     **dict.fromkeys(("web_search_tool_result", "advisor_tool_result", "code_execution_tool_result"), BYTES),
     **dict.fromkeys(("bash_code_execution_tool_result", "text_editor_code_execution_tool_result"), BYTES),
     **dict.fromkeys(("openrouter_shell_tool_result", "openrouter_bash_tool_result"), BYTES),
@@ -91,13 +91,13 @@ BLOCKS: Mapping[str, Kind] = {
     "document": NESTED,
     "container_upload": OPEN,
 }
-"""What a message is made of. Results are parts of a later request as they were told, so their bytes bound them."""
+"""The kinds of a message's blocks. A later request repeats results in full, so their bytes bound them."""
 
 SOURCES: Mapping[str, Kind] = {"text": BYTES, "content": NESTED, "base64": OPEN, "url": OPEN, "file": OPEN}
-"""What a document is read from."""
+"""The kinds of a document's sources."""
 
 DEPTH_MAX = 8
-"""Parts within parts; a message has four of them at most."""
+"""How deep blocks may be nested; the format itself needs four levels."""
 
 
 class _Block(Struct, gc=False):
@@ -138,7 +138,7 @@ def read(body: bytes) -> Asked:
     """Read a request body.
 
     Raises:
-        Refusal: 400, naming the field that is wrong and what would be right.
+        Refusal: 400, which names the field that is wrong and says what would be right.
     """
     request = decoded(_decode_request, body)
     if request.models and request.fallbacks:
@@ -196,7 +196,7 @@ def _measure_document(source: Raw | UnsetType, bounds: Bounds, depth: int) -> No
 
 
 def _measure_content(content: Raw | UnsetType, bounds: Bounds, depth: int) -> None:
-    """A list of blocks, or one; text is bounded by its bytes."""
+    """Measure a list of blocks, or one block; text is bounded by its bytes."""
     text = b"" if content is UNSET else bytes(content)
     if text.startswith(b"["):
         _measure(_read_blocks(text), bounds, depth + 1)
@@ -219,11 +219,12 @@ def _read_block(content: bytes) -> _Block:
 
 
 def capped(body: bytes, answer_tokens: int) -> bytes:
+    """The body with `max_tokens` lowered to `answer_tokens`, or set, and a thinking budget with it."""
     return with_caps(body, CAPS, answer_tokens, lower_thinking)
 
 
 class _Usage(Struct):
-    """What Anthropic's helpers read of a usage: `output_tokens` without asking whether it is there."""
+    """What Anthropic's SDKs read of a usage; their helpers throw where `output_tokens` is missing."""
 
     output_tokens: int
     input_tokens: int | None = None
@@ -234,7 +235,7 @@ class _Usage(Struct):
 
     @property
     def prompt_tokens(self) -> int | None:
-        """All of them: Anthropic counts what it read from a cache, or wrote to it, beside its `input_tokens`."""
+        """All tokens of the prompt: `input_tokens` leaves out those read from a cache or written to it."""
         if self.input_tokens is None:
             return None
         return self.input_tokens + (self.cache_creation_input_tokens or 0) + (self.cache_read_input_tokens or 0)
@@ -272,7 +273,7 @@ def see_event(event: bytes, progress: Progress) -> Seen:
     data = event_data(event)
     if data is None or data[:1] != b"{":
         if data == b"[DONE]" and event_name(event):
-            # Under an event's name it is parsed as JSON.
+            # SDKs parse the data of a named event as JSON.
             return Seen(repaired=data_event(data))
         plain = without_object(event, data)
         if plain is not None or data is None:
@@ -290,7 +291,7 @@ def see_event(event: bytes, progress: Progress) -> Seen:
         case "message_delta":
             seen = _see_delta(data, read.usage)
         case _:
-            # An error above all may tell what was charged.
+            # Errors, above all, may report what was charged.
             seen = PASS if read.usage is UNSET else Seen(cost=cost_in({"usage": read.usage}))
     name = read.type.encode()
     if seen.repaired is None and not event.startswith(b"event: " + name + b"\n") and event_name(event) != name:
@@ -299,7 +300,7 @@ def see_event(event: bytes, progress: Progress) -> Seen:
 
 
 def _read_in_copy(data: bytes) -> _Event | None:
-    """An event that is not legible as it stands, and goes on so where a client may read it."""
+    """Read an event in its legible copy: it is not valid JSON. If some client can read it, it goes on as it came."""
     try:
         return _decode_event(legible(data))
     except UNREADABLE:
@@ -307,7 +308,7 @@ def _read_in_copy(data: bytes) -> _Event | None:
 
 
 def _see_start(data: bytes, message: Raw | UnsetType, progress: Progress) -> Seen:
-    """Its usage is partial: what counts comes in `message_delta`."""
+    """Read a `message_start`. Its usage is partial: the final one comes in `message_delta`."""
     try:
         started = leniently(_decode_started, b"" if message is UNSET else message)
         return Seen(generation_id=started.id, model=started.model)
@@ -336,13 +337,13 @@ def _see_delta(data: bytes, usage: Raw | UnsetType) -> Seen:
         counted = leniently(_decode_usage, fields["usage"])
     except UNREADABLE:
         return Seen(cost=cost, repaired=repaired)
-    # A count of none is not told: it may stand for one that was left out.
+    # A zero is not reported: `fill` may have put it in place of a missing count.
     answer_tokens = counted.output_tokens or None
     return Seen(cost=cost, prompt_tokens=counted.prompt_tokens, answer_tokens=answer_tokens, repaired=repaired)
 
 
 def _see_without_type(data: bytes, progress: Progress) -> Seen:
-    """A bare error becomes an event that carries it."""
+    """Read an event that has no type; a bare error becomes an `error` event."""
     try:
         fields = decode_fields(data)
     except UNREADABLE:
@@ -376,7 +377,7 @@ def _mend_usage(usage: Fields) -> None:
 
 
 def see_answer(body: bytes) -> Seen:
-    """Read a whole answer; absent keys that SDKs need are added."""
+    """Read a whole answer, and add members that SDKs demand and it lacks."""
     return see_whole(body, "content", _read_answer, lambda fields: _mend_message(fields, Progress("", "", 0)))
 
 
@@ -399,9 +400,10 @@ def _error_event(error: dict[str, object], progress: Progress) -> bytes:
 
 
 def error_event(refusal: Refusal, progress: Progress) -> bytes:
-    """The event on which both SDKs raise; neither repeats a stream that has begun."""
+    """An `error` event: both SDKs raise on it, and neither repeats a stream that has begun."""
     return _error_event(refusal_error(refusal), progress)
 
 
 def end_event(progress: Progress) -> bytes:
+    """Nothing: clients do without."""
     return b""

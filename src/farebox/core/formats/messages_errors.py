@@ -1,4 +1,4 @@
-"""Errors in Anthropic's shape: Farebox's own, and what OpenRouter says in its envelope.
+"""Errors in Anthropic's shape: Farebox's own, and those that come in OpenRouter's envelope.
 
 Source of the types: OpenRouter's OpenAPI document (the errors of POST /messages).
 """
@@ -45,11 +45,12 @@ def _type(status: int) -> str:
 
 
 def status_of(error: LooseError, otherwise: int) -> int:
+    """The error's code where it is an integer."""
     return error.code if isinstance(error.code, int) else otherwise
 
 
 def error_of(error: LooseError, status: int) -> dict[str, object]:
-    """OpenRouter's error in Anthropic's shape, nothing that it says left out."""
+    """OpenRouter's error in Anthropic's shape, with all its metadata."""
     metadata = dict(error.metadata or {})
     error_type = metadata.pop("error_type", None)
     return {
@@ -61,10 +62,12 @@ def error_of(error: LooseError, status: int) -> dict[str, object]:
 
 
 def refusal_body(refusal: Refusal) -> bytes:
+    """The body of an error answer."""
     return msgspec.json.encode({"type": "error", "error": refusal_error(refusal), "request_id": None})
 
 
 def refusal_error(refusal: Refusal) -> dict[str, object]:
+    """The error object of a refusal."""
     return {
         "type": _type(refusal.status),
         "message": refusal.message,
@@ -86,7 +89,8 @@ _decode_refusal = msgspec.json.Decoder(_TypedRefusal).decode
 
 
 def typed_refusal(status: int, body: bytes) -> bytes | None:
-    """An upstream's refusal in Anthropic's shape: OpenRouter's envelope is put so, what has it stays as it came."""
+    """The body of an upstream's refusal in Anthropic's shape, made from OpenRouter's envelope where need be; None where
+    it is neither."""
     try:
         leniently(_decode_refusal, body)
     except UNREADABLE:

@@ -1,8 +1,8 @@
-"""OpenAI's responses, as OpenRouter speaks them: stateless, and in events of data alone.
+"""OpenAI's responses, as OpenRouter speaks them: stateless, in events that have data and no `event:` line.
 
 Sources: OpenRouter's OpenAPI document (ResponsesRequest, OpenResponsesResult and its events), a capture of the wire,
-and what its SDKs and OpenAI's were seen to reject.
-(Long, as every format stands in one place: requests, events, answers.)
+and tests of what its SDKs and OpenAI's reject.
+(Long, so that the whole format stands in one place: requests, events, answers.)
 """
 
 from collections.abc import Mapping
@@ -61,12 +61,12 @@ DESCRIBED = Described(
 )
 
 IN_FULL: Kind = "in full"
-"""As what it has besides its content."""
+"""Its bytes, and the parts or tools that it has besides its content."""
 
 ITEMS: Mapping[str, Kind] = {
     **dict.fromkeys(("reasoning", "compaction", "context_compaction", "configuration_update"), BYTES),
     **dict.fromkeys(("message", "agent_message"), NESTED),
-    # Calls, and what came of them: they are parts of a later request as they were told, so their bytes bound them.
+    # Calls and their results: a later request repeats them in full, so their bytes bound them.
     **dict.fromkeys(("function_call", "custom_tool_call", "apply_patch_call", "apply_patch_call_output"), BYTES),
     **dict.fromkeys(("function_call_output", "custom_tool_call_output"), NESTED),
     **dict.fromkeys(("local_shell_call", "local_shell_call_output", "shell_call", "shell_call_output"), BYTES),
@@ -87,7 +87,7 @@ ITEMS: Mapping[str, Kind] = {
     **dict.fromkeys(("code_interpreter_call", "additional_tools", "tool_search_output"), IN_FULL),
     "item_reference": OPEN,
 }
-"""What an input is made of."""
+"""The kinds of an input's items."""
 
 PARTS: Mapping[str, Kind] = {
     **dict.fromkeys(("input_text", "output_text", "text", "summary_text", "reasoning_text", "refusal"), BYTES),
@@ -95,7 +95,7 @@ PARTS: Mapping[str, Kind] = {
     **dict.fromkeys(("input_image", "computer_screenshot", "image"), PICTURE),
     **dict.fromkeys(("input_file", "input_audio", "input_video", "file"), OPEN),
 }
-"""What an item is made of."""
+"""The kinds of an item's parts."""
 
 
 class _Part(Struct, gc=False):
@@ -105,7 +105,7 @@ class _Part(Struct, gc=False):
 
 
 class _Item(Struct, gc=False):
-    """As all of them are first read."""
+    """An item as first read."""
 
     type: str = "message"
     content: Raw | UnsetType = UNSET
@@ -113,7 +113,7 @@ class _Item(Struct, gc=False):
 
 
 class _ItemInFull(Struct, gc=False):
-    """What few items have: what code put out, tools that come later, and their picture in one of four places."""
+    """The members that few items have: the outputs of code, tools, and an image in one of four places."""
 
     type: str = "message"
     outputs: Raw | UnsetType = UNSET
@@ -152,7 +152,7 @@ def read(body: bytes) -> Asked:
     """Read a request body.
 
     Raises:
-        Refusal: 400, naming the field that is wrong and what would be right.
+        Refusal: 400, which names the field that is wrong and says what would be right.
     """
     request = decoded(_decode_request, body)
     models = named_models(request.model, request.models)
@@ -235,7 +235,7 @@ def _measure_tools(tools: Raw, bounds: Bounds) -> None:
 
 
 def _measure_parts(content: Raw | UnsetType, bounds: Bounds) -> None:
-    """A list of parts, or one; text is bounded by its bytes."""
+    """Measure a list of parts, or one part; text is bounded by its bytes."""
     text = b"null" if content is UNSET else bytes(content)
     if text.startswith(b'"') or text == b"null":
         return
@@ -261,7 +261,7 @@ _LIFE = _TERMINAL | {"response.created", "response.in_progress", "response.queue
 
 _OPENAI_CLIENTS = ("OpenAI/", "AsyncOpenAI/")
 _FOREIGN_TO_OPENAI = ("response.debug", "response.fusion_call.", "response.apply_patch_call_")
-"""OpenRouter's own events: OpenAI's helpers throw on a type that they do not know, and on anything before
+"""Events that only OpenRouter has: OpenAI's helpers throw on unknown types, and on anything before
 `response.created`."""
 
 
@@ -324,7 +324,7 @@ def see_event(event: bytes, progress: Progress) -> Seen:
 
 
 def _read_in_copy(data: bytes) -> _Event | None:
-    """An event that is not legible as it stands, and goes on so where a client may read it."""
+    """Read an event in its legible copy: it is not valid JSON. If some client can read it, it goes on as it came."""
     try:
         return _decode_event(legible(data))
     except UNREADABLE:
@@ -340,7 +340,7 @@ def _is_unnamed_call(read: _Event) -> bool:
 
 
 def _is_error_untold(read: _Event) -> bool:
-    """An error in another shape than the one that SDKs know: `message` beside `type`."""
+    """Whether it is an error in another shape than the one that SDKs know, which has `message` beside `type`."""
     return (
         read.type == "response.error"
         or (read.type == "error" and read.message is UNSET)
@@ -349,7 +349,7 @@ def _is_error_untold(read: _Event) -> bool:
 
 
 def _remember_call(read: _Event, progress: Progress) -> None:
-    """A call's name comes with its item; the event that ends its arguments must have it too."""
+    """Remember a call's name, which comes with its item: the event that ends its arguments must have it too."""
     if read.type == "response.output_item.added" and read.item is not UNSET:
         try:
             called = _decode_called(read.item)
@@ -359,7 +359,7 @@ def _remember_call(read: _Event, progress: Progress) -> None:
 
 
 def _see_life(data: bytes, read: _Event, progress: Progress) -> Seen:
-    """An event that carries the whole response: the last of them also what it cost."""
+    """Read an event that carries the whole response; the last one also reports the cost."""
     try:
         answer = leniently(_decode_answer, b"" if read.response is UNSET else read.response)
         seen = _seen_life(read.type, answer, progress)
@@ -393,7 +393,7 @@ def _seen(answer: Answer, repaired: bytes | None, *, is_last: bool) -> Seen:
 
 
 def _see_error(data: bytes, read: _Event, progress: Progress) -> Seen:
-    """An error in the shape that SDKs know. Codex does not: what it says is said again at the stream's end."""
+    """Read an error in the shape that SDKs know. Codex does not know it: the stream's end repeats its message."""
     progress.failure = read_error(data).message or ""
     cost = _cost_of(decode_fields(data), read.type)
     return PASS if cost is None else Seen(cost=cost)
@@ -424,13 +424,13 @@ def _see_mended(data: bytes, progress: Progress) -> Seen:
         answer = leniently(_decode_answer, b"" if read.response is UNSET else read.response)
         seen = _seen_life(read.type, answer, progress, data_event(mended))
     except UNREADABLE:
-        # Broken in a way that is not known to us: some client may still make sense of it.
+        # An unknown defect: some client may still make sense of the event.
         return Seen(cost=cost)
     return replace(seen, cost=cost)
 
 
 def _cost_of(fields: Fields, name: str) -> Cost | Unknown | None:
-    """What an event says about the cost, in its response or beside it; those before the last say it in part."""
+    """The cost that an event reports, in its response or beside it. Those before the last report it in part: None."""
     if name in _LIFE - _TERMINAL:
         return None
     beside = cost_in(fields)
@@ -457,7 +457,7 @@ def _name(raw: Raw | None) -> str:
 
 
 def see_answer(body: bytes) -> Seen:
-    """Read a whole answer; absent keys that SDKs need are added."""
+    """Read a whole answer, and add members that SDKs demand and it lacks."""
     return see_whole(
         body,
         "output",
@@ -467,12 +467,12 @@ def see_answer(body: bytes) -> Seen:
 
 
 _NOT_REPEATED = "invalid_prompt"
-"""The code of a failed response that Codex shows and does not order again (0.171: it repeats others, five times)."""
+"""The code of a failed response that Codex shows and does not repeat (0.171: it repeats others five times)."""
 
 
 def _failed_event(error: dict[str, object], number: int, progress: Progress) -> bytes:
-    """The event on which every reader stops with the error's words. Codex ends a stream at no other, and reads the
-    response's error; OpenAI's SDKs raise on one beside the response, and their helpers only on that."""
+    """A `response.failed`, on which every client stops and shows the error's message: Codex reads the one in the
+    response, and stops at no other event; OpenAI's SDKs raise on the one beside the response."""
     response = _failed_response(str(error["message"]), progress)
     progress.next_number, progress.failure = number + 1, None
     body = {"type": "response.failed", "sequence_number": number, "response": response, "error": error}
@@ -488,12 +488,13 @@ def _failed_response(message: str, progress: Progress) -> Fields:
 
 
 def error_event(refusal: Refusal, progress: Progress) -> bytes:
-    """A response that failed, and the error in the envelope that all formats share but one."""
+    """A `response.failed` with the error in OpenRouter's shape."""
     return _failed_event(error_in_band(refusal), progress.next_number, progress)
 
 
 def end_event(progress: Progress) -> bytes:
-    """A response that failed, where an error event said so and Codex would wait for more; or nothing."""
+    """A `response.failed` after an error event that Codex does not know, so that it does not wait for more; or
+    nothing."""
     if progress.failure is None:
         return b""
     response = _failed_response(progress.failure or "the upstream reported an error", progress)

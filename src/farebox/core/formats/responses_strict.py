@@ -1,7 +1,7 @@
-"""What OpenRouter's and OpenAI's SDKs demand of a response and its events, and the known defects that are mended.
+"""What OpenRouter's and OpenAI's SDKs demand of a response and its events, and how known defects are mended.
 
-The structs are the demands (tested against `@openrouter/sdk` 1.3 and `openai` 7.57): what decodes is left alone, byte
-for byte.
+The structs are the demands (tested against `@openrouter/sdk` 1.3 and `openai` 7.57): what decodes is left as it is,
+byte for byte.
 """
 
 from decimal import Decimal
@@ -124,8 +124,8 @@ def _mend_usage(usage: Fields) -> None:
 
 
 def _mend_cost_details(details: Fields) -> None:
-    """Chat completions call the same two costs by other names."""
+    """Rename the two costs that have the names of chat completions, and fill in missing ones."""
     for name, in_chat in (("input", "prompt"), ("output", "completions")):
-        found = details.pop(f"upstream_inference_{in_chat}_cost", NULL)
+        cost = details.pop(f"upstream_inference_{in_chat}_cost", NULL)
         if is_null(details.get(f"upstream_inference_{name}_cost", NULL)):
-            details[f"upstream_inference_{name}_cost"] = encode(0) if is_null(found) else found
+            details[f"upstream_inference_{name}_cost"] = encode(0) if is_null(cost) else cost

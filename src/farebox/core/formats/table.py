@@ -1,4 +1,4 @@
-"""The billable paths, and what is spoken at each. A further format is a module and a line here:
+"""The billable paths, and the wire format of each. A new format is a module and a line here:
 docs/extending.md shows how."""
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ BASES = ("/api/v1", "/v1")
 """OpenRouter's base, and the one OpenAI's and Anthropic's clients expect."""
 
 Formats = Mapping[str, Format]
-"""By their path under a base."""
+"""Formats by their path under a base."""
 
 FORMATS: Formats = MappingProxyType(
     {
@@ -22,10 +22,10 @@ FORMATS: Formats = MappingProxyType(
 )
 
 ENVELOPE: Format = chat
-"""What is not of one format speaks OpenRouter's envelope."""
+"""For paths that have no format: errors are in OpenRouter's envelope."""
 
 
 def format_at(path: str, formats: Formats = FORMATS) -> Format:
-    """What is spoken at a whole path, its base included."""
+    """The format of a whole path, its base included; ENVELOPE where it has none."""
     below = (path.removeprefix(base) for base in BASES if path.startswith(f"{base}/"))
     return next((formats[each] for each in below if each in formats), ENVELOPE)

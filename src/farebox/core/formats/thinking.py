@@ -1,5 +1,5 @@
-"""The thinking that was asked for, once the answer's cap has been lowered: it is part of the answer, and upstreams
-refuse a budget that is not below the cap.
+"""Lowering the thinking budget of a request with its answer cap: thinking is part of the answer, and upstreams refuse a
+budget that is not below the cap.
 
 Sources: Anthropic's documentation of extended thinking (a budget is at least 1,024 tokens, and below `max_tokens`;
 `clear_thinking` edits want thinking on) and OpenRouter's of reasoning tokens (the same for `reasoning.max_tokens`,
@@ -15,17 +15,17 @@ from farebox.core.legible import Fields, decode_fields, decode_list, written
 from farebox.core.reading import UNREADABLE, Number
 
 BUDGET_MIN = 1_024
-"""The least that can be asked for."""
+"""The smallest budget that upstreams accept."""
 
 Lower = Callable[[Fields, int], None]
-"""Fits a body's members to an answer of so many tokens."""
+"""Fits the thinking budget in a body to an answer of at most so many tokens."""
 
 _decode_number = msgspec.json.Decoder(Number).decode
 
 
 def lower_thinking(body: Fields, answer_tokens: int) -> None:
-    """`thinking` of messages: its budget lowered; left out where the answer has no room for any, and with it the edits
-    that are refused without."""
+    """Lower the budget in `thinking` (of messages); where the answer is too short for any, remove `thinking`, and the
+    context edits that upstreams refuse without it."""
     thinking = _object(body, "thinking")
     budget = _number(thinking, "budget_tokens")
     if budget is None or bytes(thinking.get("type", b"")) != b'"enabled"':
@@ -39,8 +39,8 @@ def lower_thinking(body: Fields, answer_tokens: int) -> None:
 
 
 def lower_reasoning(body: Fields, answer_tokens: int) -> None:
-    """`reasoning` of chat completions and responses: its budget lowered; left out where the answer has no room for any.
-    Reasoning is not forbidden then: models that always reason would refuse that."""
+    """Lower the budget in `reasoning` (of chat completions and responses), or remove it where the answer is too short
+    for any. Reasoning is not turned off then, which models that always reason refuse."""
     reasoning = _object(body, "reasoning")
     budget = _number(reasoning, "max_tokens")
     if budget is None:
@@ -60,7 +60,7 @@ def lower_reasoning(body: Fields, answer_tokens: int) -> None:
 
 
 def _room(answer_tokens: int) -> int | None:
-    """The most that an answer may think, so that half of it is left to be said; None where that is too little."""
+    """The highest budget: half of the answer; None where that is less than upstreams accept."""
     room = answer_tokens // 2
     return room if room >= BUDGET_MIN else None
 
@@ -90,7 +90,7 @@ def _is_clearing(edit: Raw) -> bool:
 
 
 def _object(fields: Fields, name: str) -> Fields:
-    """A member that is an object; an empty one where it is none."""
+    """The members of a member that is an object; none of any other."""
     try:
         return decode_fields(fields[name]) if name in fields else {}
     except UNREADABLE:
@@ -98,7 +98,7 @@ def _object(fields: Fields, name: str) -> Fields:
 
 
 def _number(fields: Fields, name: str) -> Number | None:
-    """A member that is a number."""
+    """A member that is a number; None where it is not."""
     try:
         return _decode_number(fields[name]) if name in fields else None
     except UNREADABLE:

@@ -1,4 +1,4 @@
-"""Reading whole answers, in any format: strictly first, and mended where that fails."""
+"""Reading whole answers of any format: as they are first, and mended if SDKs would reject them."""
 
 from collections.abc import Callable
 
@@ -15,10 +15,10 @@ from farebox.core.reading import UNREADABLE, skip_to_json
 def see_whole(
     body: bytes, essential: str, read: Callable[[bytes, bytes | None], Seen], mend: Callable[[Fields], object]
 ) -> Seen:
-    """What a whole answer tells. Blank lines and comments before its JSON are tolerated.
+    """Read a whole answer. Blank lines and comments before its JSON are skipped.
 
-    `read` decodes a text strictly (it may raise what UNREADABLE names), and is told what goes on in the body's place;
-    `mend` adds in place what SDKs need. A body without its `essential` member is no answer.
+    `read` decodes what SDKs accept, raises those of UNREADABLE for all else, and puts its second argument into
+    `Seen.repaired`. `mend` repairs the members in place. A body without its `essential` member is not a valid answer.
     """
     text = skip_to_json(body)
     repaired = None if body.endswith(text) and not body[: len(body) - len(text)].strip() else text
@@ -28,8 +28,8 @@ def see_whole(
         try:
             fields = decode_fields(text)
         except UNREADABLE:
-            told = cost_before_the_break(text)
-            return Seen(cost=told, failure=broken("the upstream answered with something that is not JSON"))
+            cost = cost_before_the_break(text)
+            return Seen(cost=cost, failure=broken("the upstream answered with something that is not JSON"))
     cost = cost_in(fields)
     if essential not in fields:
         return Seen(cost=cost, failure=failure(fields.get("error"), f"the upstream's answer has no {essential}"))
@@ -38,5 +38,5 @@ def see_whole(
     try:
         return replace(leniently(lambda each: read(each, mended), mended), cost=cost)
     except UNREADABLE:
-        # Broken in a way that is not known to us: some client may still make sense of it.
+        # An unknown defect: some client may still make sense of the answer.
         return Seen(cost=cost)

@@ -18,7 +18,7 @@ from farebox.catalog import Catalog
 from farebox.core.callers import Caller
 from farebox.core.errors import unknown, wrong_type
 from farebox.core.headers import HeaderList, read_request_head
-from farebox.core.legible import plainly
+from farebox.core.legible import legible_if_needed
 from farebox.http.asgi import JSON, Endpoint
 from farebox.platform.runs import Runner
 from farebox.ports import Runs
@@ -112,7 +112,7 @@ def _plainly(receive: Receive) -> Receive:
             is_last = not message.get("more_body", False)
             if is_last or size > BODY_BYTES_MAX:
                 body = b"".join(parts)
-                return {**message, "body": plainly(body) if is_last else body}
+                return {**message, "body": legible_if_needed(body) if is_last else body}
         return message
 
     return whole
