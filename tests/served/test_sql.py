@@ -67,7 +67,7 @@ def test_postgresql_can_carry_out_every_statement(postgres: Cluster) -> None:
         (ChargedFare, ("all_charged_fares", "insert_charged_fare")),
         (Charge, ("due_charges", "all_charges", "insert_charge", "adopt_charge")),
         (Run, ("run_named", "take_up_runs", "runs_forward", "runs_backward", "insert_run")),
-        (BilledEvents, ("note_charge",)),
+        (BilledEvents, ("note_bill",)),
     ],
 )
 def test_columns_stand_in_the_order_of_the_fields(kind: type[Struct], names: tuple[str, ...]) -> None:
