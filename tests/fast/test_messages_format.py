@@ -207,7 +207,8 @@ def test_our_own_error_event_ends_a_stream_in_words() -> None:
     told = messages.error_event(broken("it broke"), progress())
     assert told.startswith(b"event: error\ndata: ")
     assert told.endswith(b"\n\n")
-    assert json.loads(told.split(b"data: ")[1])["error"]["type"] == "api_error"
+    error = json.loads(told.split(b"data: ")[1])["error"]
+    assert (error["type"], error["error_type"]) == ("invalid_request_error", "provider_unavailable")
 
 
 def test_a_name_that_is_no_utf_8_breaks_no_stream() -> None:
@@ -219,9 +220,25 @@ def test_a_name_that_is_no_utf_8_breaks_no_stream() -> None:
 
 @pytest.mark.parametrize("kind", ["error", "message_stop", "ping"])
 def test_an_event_that_also_tells_the_cost_is_charged_and_passes(kind: str) -> None:
-    told = event(kind, error={"type": "api_error", "message": "boom"}, usage=USAGE)
+    told = event(kind, error={"type": "billing_error", "message": "boom"}, usage=USAGE)
     seen = messages.see_event(told, progress())
     assert (seen.cost, seen.repaired) == (Cost(Decimal("0.0001")), None)
+
+
+@pytest.mark.parametrize("kind", ["overloaded_error", "api_error", "rate_limit_error", "timeout_error", "nobody_knows"])
+def test_an_error_in_a_stream_says_no_type_that_readers_repeat(kind: str) -> None:
+    """Claude Code orders again on `overloaded_error`, Vercel's AI SDK on the first three."""
+    error = {"type": kind, "message": "boom", "details": {"visibility": "user"}}
+    name, body = repaired(event("error", error=error, usage=USAGE, request_id="r"))
+    assert name == body["type"] == "error"
+    assert body["error"] == {**error, "type": "invalid_request_error", "provider_type": kind}
+    assert (body["request_id"], body["usage"]) == ("r", USAGE)
+    assert messages.see_event(event("error", error=error, usage=USAGE), progress()).cost == Cost(Decimal("0.0001"))
+    bare = json.dumps({"error": {"code": 529, "message": "boom", "type": kind}}).encode()
+    _, body = repaired(b"data: %b\n\n" % bare)
+    assert body["error"] == {"type": "invalid_request_error", "message": "boom", "provider_type": kind}
+    _, body = repaired(b'data: {"error":{"code":529,"message":"boom"}}\n\n')
+    assert body["error"]["type"] == "invalid_request_error"
 
 
 @pytest.mark.parametrize("error", [{"error": {"code": 502, "message": "boom"}}, {}])

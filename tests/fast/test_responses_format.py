@@ -259,26 +259,53 @@ def test_our_error_is_a_response_that_failed_under_the_streams_own_id() -> None:
     assert_failed(json.loads(nonsense[6:]), "the upstream sent an event that is not JSON")
 
 
-@pytest.mark.parametrize("end", [b"", b"data: [DONE]\n\n"])
-def test_an_error_as_documented_passes_and_its_stream_ends_as_a_response_that_failed(end: bytes) -> None:
-    flat = event("error", 4, code="server_error", message="boom", param=None)
-    meter = Meter(responses, progress())
-    told = meter.feed(flat + end) + meter.finish()
-    assert told.startswith(flat)
-    assert told.endswith(end)
-    failed = json.loads(told[len(flat) : len(told) - len(end)][6:])
-    assert (failed["type"], failed["sequence_number"]) == ("response.failed", 5)
-    assert failed["response"]["error"] == {"code": "invalid_prompt", "message": "boom"}
-    assert "error" not in failed  # it was told, and a helper that raised on it has its words
+def test_an_error_event_as_documented_becomes_the_end_that_no_reader_repeats() -> None:
+    """Vercel's AI SDK orders three times where the first event with an error says `server_error` or `rate_limit...`."""
+    for code in ("server_error", "rate_limit_exceeded", None):
+        flat = event("error", 4, code=code, message="boom", param=None, usage=USAGE)
+        meter = Meter(responses, progress())
+        told = meter.feed(flat + b"data: [DONE]\n\n") + meter.finish()
+        failed, done = told.removesuffix(b"\n\n").split(b"\n\n")
+        end = json.loads(failed[6:])
+        assert_failed(end, "boom")
+        assert (end["sequence_number"], end["error"]["metadata"].get("provider_code")) == (4, code)
+        assert done == b"data: [DONE]"
+        assert meter.verdict("") == Cost(Decimal("0.0001"))
 
 
-@pytest.mark.parametrize("kind", ["response.failed", "response.completed"])
-def test_a_stream_that_ends_itself_after_an_error_gets_no_other_end(kind: str) -> None:
-    flat = event("error", 4, code="server_error", message="boom", param=None)
-    told = flat + event(kind, 5, response=RESPONSE) + b"data: [DONE]\n\n"
-    meter = Meter(responses, progress())
-    assert meter.feed(told) + meter.finish() == told
-    assert meter.verdict("") == Cost(Decimal("0.0001"))
+@pytest.mark.parametrize("code", ["server_error", "rate_limit_exceeded", "vector_store_timeout", None])
+def test_a_response_that_failed_says_no_code_that_readers_repeat(code: str | None) -> None:
+    """Codex repeats most codes, Vercel's AI SDK all that are no refusal, and a failed response without an error."""
+    response = {**RESPONSE, "status": "failed", "error": {"code": code, "message": "boom"} if code else None}
+    seen = responses.see_event(event("response.failed", 7, response=response, error=BESIDE), progress())
+    assert seen.repaired is not None
+    after = json.loads(seen.repaired[6:])
+    error = after["response"]["error"]
+    assert (error["code"], error["message"]) == ("invalid_prompt", "boom" if code else "it is beside")
+    assert error["metadata"] == {"provider_code": code or BESIDE["code"]}
+    assert_accepted("OpenResponsesResult", after["response"])
+    assert (after["error"], seen.cost) == (BESIDE, Cost(Decimal("0.0001")))
+
+
+BESIDE = {"code": 502, "message": "it is beside"}
+
+
+@pytest.mark.parametrize("code", ["invalid_prompt", "context_length_exceeded", "insufficient_quota"])
+def test_a_response_that_failed_with_a_code_that_nobody_repeats_passes_as_it_came(code: str) -> None:
+    response = {**RESPONSE, "status": "failed", "error": {"code": code, "message": "boom"}}
+    assert responses.see_event(event("response.failed", response=response), progress()).repaired is None
+
+
+def test_a_mended_event_keeps_its_name() -> None:
+    named = b"event: response.in_progress\n" + event("response.in_progress", None, response=RESPONSE)
+    during = progress()
+    mended = responses.see_event(named, during).repaired
+    assert mended is not None
+    assert mended.startswith(b"event: response.in_progress\ndata: {")
+    flat = b"event: error\n" + event("error", 1, code=None, message="boom")
+    for end in (responses.see_event(flat, during).repaired, responses.error_event(broken("it broke"), during)):
+        assert end is not None
+        assert end.startswith(b"event: response.failed\ndata: {")
 
 
 FAILED = {"id": "gen-1", "usage": {"cost": 0.0001234}, "error": None}

@@ -43,7 +43,7 @@ def test_python(shared_gateway: Gateway, script: str, checks: int) -> None:
 
 def test_vercels_ai_sdk(shared_gateway: Gateway, node: Path) -> None:
     npm_install(HERE / "node")
-    assert run(shared_gateway, ["node", "ai-sdk.mjs"], HERE / "node") == 7
+    assert run(shared_gateway, ["node", "ai-sdk.mjs"], HERE / "node") == 8
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])

@@ -53,9 +53,9 @@ class Meter:
 
     def finish(self) -> bytes:
         """The bytes to send on after the upstream's last: a server-sent event whose closing empty line is missing,
-        with that line; and whatever the format's readers need to see at a stream's end and did not."""
+        with that line."""
         rest = self._splitter.rest()
-        return (self._pass(ended(rest)) if rest.strip() else rest) + self._wire.end_event(self.progress)
+        return self._pass(ended(rest)) if rest.strip() else rest
 
     def read_answer(self, body: bytes) -> tuple[bytes, Refusal | None]:
         """The body to send on, and the Refusal if it is no valid answer."""

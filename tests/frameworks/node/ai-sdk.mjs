@@ -28,6 +28,19 @@ for (const [name, model] of [
   console.log(`ok ${name}, a tool`);
 }
 
+// What breaks after it was ordered is ordered once, and told: the SDK would repeat, twice, before any output.
+let orders = 0;
+const counted = createOpenAI({ baseURL: BASE, apiKey: KEY, fetch: (...call) => (orders++, fetch(...call)) });
+for (const fault of ["error-at-event=0", "error-at-event=2", "bare-error-at-event=2", "cut-at-event=2"]) {
+  const errors = [];
+  orders = 0;
+  const model = counted.responses(`sim/echo:${fault}`);
+  await streamText({ model, prompt: "Hello", onError: ({ error }) => errors.push(error) }).consumeStream();
+  assert.equal(orders, 1);
+  assert.match(errors[0].message, /Simulated|broke off/);
+}
+console.log("ok orders that break are not repeated");
+
 const { providerMetadata } = await generateText({
   model: openrouter.chat("sim/echo", { usage: { include: true } }),
   prompt: "Hello",

@@ -85,7 +85,7 @@ class Progress(Struct):
 
     `client` is the caller's User-Agent; `calls` are a chat's tool calls, by choice. The rest is for streams of the
     responses format: the `response_id` and the sequence number (`next_number`) of their events, the names of function
-    calls by item, and the message of an error event that no closing event has followed yet (`failure`).
+    calls by item, and whether each event has its type in a line of its own (`is_named`).
     """
 
     generation_id: str
@@ -96,7 +96,7 @@ class Progress(Struct):
     response_id: str = ""
     next_number: int = 0
     call_names: dict[str, str] = {}
-    failure: str | None = None
+    is_named: bool = False
 
 
 class Format(Protocol):
@@ -121,9 +121,6 @@ class Format(Protocol):
 
     def error_event(self, refusal: Refusal, progress: Progress) -> bytes:
         """An error as the last event of a stream, after which no client retries."""
-
-    def end_event(self, progress: Progress) -> bytes:
-        """The closing event that clients need and the upstream did not send; nearly always nothing."""
 
     def refusal_body(self, refusal: Refusal) -> bytes:
         """The body of an error answer, in this format's shape."""

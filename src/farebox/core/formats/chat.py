@@ -33,7 +33,7 @@ from farebox.core.sse import data_event, event_data
 from farebox.core.usage import read_cost
 
 __all__ = ["CAPS", "DESCRIBED"]
-__all__ += ["capped", "end_event", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
+__all__ += ["capped", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
 
 CAPS: tuple[str, ...] = ("max_tokens", "max_completion_tokens")
 """The caps of an answer. Upstreams differ in which of them they read, so both are lowered."""
@@ -282,7 +282,3 @@ def error_event(refusal: Refusal, progress: Progress) -> bytes:
         "error": error_in_band(refusal),
     }
     return data_event(msgspec.json.encode(chunk))
-
-
-def end_event(progress: Progress) -> bytes:
-    return b""

@@ -31,7 +31,7 @@ from farebox.core.sse import data_event
 from farebox.core.usage import read_cost
 
 __all__ = ["CAPS", "DESCRIBED"]
-__all__ += ["capped", "end_event", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
+__all__ += ["capped", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
 
 CAPS: tuple[str, ...] = ()
 
@@ -221,10 +221,6 @@ def _mend_usage(usage: Fields) -> None:
         "cost_details",
         lambda details: fill(details, upstream_inference_prompt_cost=0, upstream_inference_completions_cost=0),
     )
-
-
-def end_event(progress: Progress) -> bytes:
-    return b""
 
 
 def error_event(refusal: Refusal, progress: Progress) -> bytes:

@@ -38,6 +38,10 @@ def refusal_body(refusal: Refusal) -> bytes:
     return msgspec.json.encode({"error": error_of(refusal)})
 
 
+UNTOLD = "the upstream reported an error"
+"""What an error says that has no message."""
+
+
 class _Metadata(Struct):
     error_type: str
 
@@ -94,7 +98,7 @@ def typed_error(error: LooseError, code_otherwise: int) -> dict[str, object]:
     text = str(error.code)
     code = int(text) if text.isascii() and text.isdigit() else code_otherwise
     metadata.setdefault("error_type", error_type_of(code))
-    return {"code": code, "message": error.message or "the upstream reported an error", "metadata": metadata}
+    return {"code": code, "message": error.message or UNTOLD, "metadata": metadata}
 
 
 def read_error(raw: Raw | bytes | None) -> LooseError:

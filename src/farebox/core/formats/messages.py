@@ -22,8 +22,9 @@ from farebox.core.formats.asking import (
 )
 from farebox.core.formats.bounds import BYTES, NESTED, OPEN, PICTURE, Bounds, Kind, Tool
 from farebox.core.formats.describing import CAP, COMMON, HELLO, SERVED, USAGE, Described
-from farebox.core.formats.envelope import read_error
+from farebox.core.formats.envelope import UNTOLD, read_error
 from farebox.core.formats.mending import (
+    NULL,
     Amount,
     CostDetails,
     add_nulls,
@@ -36,7 +37,15 @@ from farebox.core.formats.mending import (
     mend_object,
     without_object,
 )
-from farebox.core.formats.messages_errors import ERROR, error_of, refusal_body, refusal_error, status_of, typed_refusal
+from farebox.core.formats.messages_errors import (
+    ERROR,
+    error_of,
+    refusal_body,
+    refusal_error,
+    shown_once,
+    status_of,
+    typed_refusal,
+)
 from farebox.core.formats.thinking import lower_thinking
 from farebox.core.formats.whole import see_whole
 from farebox.core.legible import Fields, decode_fields, legible, leniently, written
@@ -46,7 +55,7 @@ from farebox.core.sse import data_event, event_data, event_name, named_event
 from farebox.core.usage import read_cost
 
 __all__ = ["CAPS", "DESCRIBED"]
-__all__ += ["capped", "end_event", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
+__all__ += ["capped", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
 
 CAPS: tuple[str, ...] = ("max_tokens",)
 
@@ -290,8 +299,9 @@ def see_event(event: bytes, progress: Progress) -> Seen:
             seen = _see_start(data, read.message, progress)
         case "message_delta":
             seen = _see_delta(data, read.usage)
+        case "error":
+            seen = _see_error(data)
         case _:
-            # Errors, above all, may report what was charged.
             seen = PASS if read.usage is UNSET else Seen(cost=cost_in({"usage": read.usage}))
     name = read.type.encode()
     if seen.repaired is None and not event.startswith(b"event: " + name + b"\n") and event_name(event) != name:
@@ -342,6 +352,22 @@ def _see_delta(data: bytes, usage: Raw | UnsetType) -> Seen:
     return Seen(cost=cost, prompt_tokens=counted.prompt_tokens, answer_tokens=answer_tokens, repaired=repaired)
 
 
+def _see_error(data: bytes) -> Seen:
+    """Read an error event: it may report what was charged, too."""
+    fields = decode_fields(data)
+    told = read_error(fields.get("error"))
+    try:
+        error: dict[str, object] = dict(decode_fields(fields.get("error", NULL)))
+    except UNREADABLE:
+        error = {"message": told.message or UNTOLD}
+    error["type"] = told.type
+    shown = shown_once(error)
+    if shown is error:
+        return Seen(cost=cost_in(fields))
+    fields["error"] = encode(shown)
+    return Seen(cost=cost_in(fields), repaired=named_event(b"error", bytes(written(fields))))
+
+
 def _see_without_type(data: bytes, progress: Progress) -> Seen:
     """Read an event that has no type; a bare error becomes an `error` event."""
     try:
@@ -353,7 +379,7 @@ def _see_without_type(data: bytes, progress: Progress) -> Seen:
     if "error" not in fields:
         return PASS if cost is None else Seen(cost=cost)
     error = read_error(fields["error"])
-    return Seen(cost=cost, repaired=_error_event(error_of(error, status_of(error, 502)), progress))
+    return Seen(cost=cost, repaired=_error_event(shown_once(error_of(error, status_of(error, 502))), progress))
 
 
 def _mend_message(message: Fields, progress: Progress) -> None:
@@ -401,9 +427,6 @@ def _error_event(error: dict[str, object], progress: Progress) -> bytes:
 
 def error_event(refusal: Refusal, progress: Progress) -> bytes:
     """An `error` event: both SDKs raise on it, and neither repeats a stream that has begun."""
-    return _error_event(refusal_error(refusal), progress)
-
-
-def end_event(progress: Progress) -> bytes:
-    """Nothing: clients do without."""
-    return b""
+    error = shown_once(refusal_error(refusal))
+    error.pop("provider_type", None)
+    return _error_event(error, progress)

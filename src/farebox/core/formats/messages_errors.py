@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from farebox.core.errors import BROKEN_STATUS, Refusal
 from farebox.core.formats.describing import NamedSchema
-from farebox.core.formats.envelope import LooseError, read_error
+from farebox.core.formats.envelope import UNTOLD, LooseError, read_error
 from farebox.core.legible import decode_fields, leniently
 from farebox.core.reading import UNREADABLE
 from farebox.core.schemas import OBJECT, TEXT, object_of, one_of, or_null
@@ -44,6 +44,30 @@ def _type(status: int) -> str:
     return _TYPES.get(status, "api_error" if status >= 500 or status == BROKEN_STATUS else "invalid_request_error")
 
 
+_NOT_REPEATED = "invalid_request_error"
+
+_SHOWN_ONCE = frozenset(
+    {
+        _NOT_REPEATED,
+        "authentication_error",
+        "billing_error",
+        "permission_error",
+        "not_found_error",
+        "request_too_large",
+    }
+)
+"""The types on which no reader of a stream orders again. Claude Code (2.1) does on `overloaded_error`, Vercel's AI SDK
+(7, its Anthropic provider 4.0) on that, `api_error` and `rate_limit_error`, where they come before any output."""
+
+
+def shown_once(error: dict[str, object]) -> dict[str, object]:
+    """The error of an order that was accepted, under a type that no reader repeats; the one that it had beside it."""
+    kind = error.get("type")
+    if kind in _SHOWN_ONCE:
+        return error
+    return {**error, "type": _NOT_REPEATED, **({"provider_type": kind} if kind else {})}
+
+
 def status_of(error: LooseError, otherwise: int) -> int:
     """The error's code where it is an integer."""
     return error.code if isinstance(error.code, int) else otherwise
@@ -55,7 +79,7 @@ def error_of(error: LooseError, status: int) -> dict[str, object]:
     error_type = metadata.pop("error_type", None)
     return {
         "type": error.type or _type(status),
-        "message": error.message or "the upstream reported an error",
+        "message": error.message or UNTOLD,
         **({"error_type": error_type} if error_type else {}),
         **({"metadata": metadata} if metadata else {}),
     }

@@ -25,17 +25,17 @@ from farebox.core.formats.bounds import BYTES, NESTED, OPEN, PICTURE, Bounds, Ki
 from farebox.core.formats.describing import CAP, COMMON, SERVED, USAGE, Described
 from farebox.core.formats.envelope import ERROR, error_in_band, read_error, refusal_body, typed_error, typed_refusal
 from farebox.core.formats.mending import NULL, cost_in, encode, without_object
-from farebox.core.formats.responses_strict import Answer, Usage, mend_answer, mend_event
+from farebox.core.formats.responses_strict import Answer, Usage, is_shown_once, mend_answer, mend_event, shown_once
 from farebox.core.formats.thinking import lower_reasoning
 from farebox.core.formats.whole import see_whole
 from farebox.core.legible import Fields, decode_fields, legible, legible_part, leniently, written
 from farebox.core.reading import UNREADABLE, Number, is_null, json_path_error
 from farebox.core.schemas import NAME, OBJECT, TEXT, array_of, object_of
-from farebox.core.sse import comment_event, data_event, event_data
+from farebox.core.sse import comment_event, data_event, event_data, named_event
 from farebox.core.usage import Cost, Unknown, read_cost
 
 __all__ = ["CAPS", "DESCRIBED"]
-__all__ += ["capped", "end_event", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
+__all__ += ["capped", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
 
 CAPS: tuple[str, ...] = ("max_output_tokens",)
 
@@ -258,6 +258,7 @@ def capped(body: bytes, answer_tokens: int) -> bytes:
 _TEXT = frozenset({"response.output_text.delta", "response.output_text.done"})
 _TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed"})
 _LIFE = _TERMINAL | {"response.created", "response.in_progress", "response.queued"}
+_ERRORS = frozenset({"error", "response.error"})
 
 _OPENAI_CLIENTS = ("OpenAI/", "AsyncOpenAI/")
 _FOREIGN_TO_OPENAI = ("response.debug", "response.fusion_call.", "response.apply_patch_call_")
@@ -274,7 +275,6 @@ class _Event(Struct):
     item_id: str | UnsetType = UNSET
     item: Raw | UnsetType = UNSET
     error: Raw | UnsetType = UNSET
-    message: Raw | UnsetType = UNSET
     usage: Raw | UnsetType = UNSET
 
 
@@ -295,9 +295,9 @@ def see_event(event: bytes, progress: Progress) -> Seen:
     An event that is not as documented reaches a caller of OpenRouter's SDK as `UNKNOWN`, its usage unread.
     """
     data = event_data(event)
+    if event.startswith(b"event:"):
+        progress.is_named = True
     if data is None or data[:1] != b"{":
-        if data == b"[DONE]" and (end := end_event(progress)):
-            return Seen(repaired=end + event)
         plain = without_object(event, data)
         if plain is not None or data is None:
             return plain or PASS
@@ -315,10 +315,8 @@ def see_event(event: bytes, progress: Progress) -> Seen:
         return _see_life(data, read, progress)
     if _is_foreign(read.type, progress):
         return Seen(repaired=comment_event(read.type.encode()))
-    if _is_unnamed_call(read) or _is_error_untold(read):
+    if _is_unnamed_call(read) or _is_error(read):
         return _see_mended(data, progress)
-    if read.type == "error":
-        return _see_error(data, read, progress)
     _remember_call(read, progress)
     return PASS if read.usage is UNSET else Seen(cost=read_cost(read.usage))
 
@@ -339,13 +337,8 @@ def _is_unnamed_call(read: _Event) -> bool:
     return read.type == "response.function_call_arguments.done" and read.name is UNSET
 
 
-def _is_error_untold(read: _Event) -> bool:
-    """Whether it is an error in another shape than the one that SDKs know, which has `message` beside `type`."""
-    return (
-        read.type == "response.error"
-        or (read.type == "error" and read.message is UNSET)
-        or (read.error is not UNSET and not is_null(read.error))
-    )
+def _is_error(read: _Event) -> bool:
+    return read.type in _ERRORS or (read.error is not UNSET and not is_null(read.error))
 
 
 def _remember_call(read: _Event, progress: Progress) -> None:
@@ -362,6 +355,8 @@ def _see_life(data: bytes, read: _Event, progress: Progress) -> Seen:
     """Read an event that carries the whole response; the last one also reports the cost."""
     try:
         answer = leniently(_decode_answer, b"" if read.response is UNSET else read.response)
+        if read.type == "response.failed" and not is_shown_once(answer.error):
+            return _see_mended(data, progress)
         seen = _seen_life(read.type, answer, progress)
     except UNREADABLE:
         return _see_mended(data, progress)
@@ -372,8 +367,6 @@ def _see_life(data: bytes, read: _Event, progress: Progress) -> Seen:
 
 def _seen_life(name: str, answer: Answer, progress: Progress, repaired: bytes | None = None) -> Seen:
     progress.response_id = answer.id
-    if name in _TERMINAL:
-        progress.failure = None
     return _seen(answer, repaired, is_last=name in _TERMINAL)
 
 
@@ -392,13 +385,6 @@ def _seen(answer: Answer, repaired: bytes | None, *, is_last: bool) -> Seen:
     )
 
 
-def _see_error(data: bytes, read: _Event, progress: Progress) -> Seen:
-    """Read an error in the shape that SDKs know. Codex does not know it: the stream's end repeats its message."""
-    progress.failure = read_error(data).message or ""
-    cost = _cost_of(decode_fields(data), read.type)
-    return PASS if cost is None else Seen(cost=cost)
-
-
 def _see_mended(data: bytes, progress: Progress) -> Seen:
     try:
         fields = decode_fields(data)
@@ -408,8 +394,9 @@ def _see_mended(data: bytes, progress: Progress) -> Seen:
         return Seen(cost=_cost_of(part, _name(part.get("type"))), repaired=error_event(refusal, progress))
     name = _name(fields.get("type"))
     cost = _cost_of(fields, name)
-    if name not in _LIFE and (not is_null(fields.get("error", NULL)) or name == "response.error"):
-        error = read_error(fields.get("error", Raw(data)))
+    told = fields.get("error", NULL)
+    if name not in _LIFE and (name in _ERRORS or not is_null(told)):
+        error = read_error(data if is_null(told) else told)
         number = _whole_number(fields.get("sequence_number"), progress.next_number)
         return Seen(cost=cost, repaired=_failed_event(typed_error(error, 502), number, progress))
     if _is_foreign(name, progress):
@@ -420,9 +407,9 @@ def _see_mended(data: bytes, progress: Progress) -> Seen:
         progress.next_number = read.sequence_number + 1
         if read.type not in _LIFE:
             _remember_call(read, progress)
-            return Seen(cost=cost, repaired=data_event(mended))
+            return Seen(cost=cost, repaired=_event(read.type, mended, progress))
         answer = leniently(_decode_answer, b"" if read.response is UNSET else read.response)
-        seen = _seen_life(read.type, answer, progress, data_event(mended))
+        seen = _seen_life(read.type, answer, progress, _event(read.type, mended, progress))
     except UNREADABLE:
         # An unknown defect: some client may still make sense of the event.
         return Seen(cost=cost)
@@ -466,38 +453,24 @@ def see_answer(body: bytes) -> Seen:
     )
 
 
-_NOT_REPEATED = "invalid_prompt"
-"""The code of a failed response that Codex shows and does not repeat (0.171: it repeats others five times)."""
+def _event(name: str, data: bytes, progress: Progress) -> bytes:
+    """An event as this stream has them: with its name in a line of its own, or only in its data."""
+    return named_event(name.encode(), data) if progress.is_named else data_event(data)
 
 
 def _failed_event(error: dict[str, object], number: int, progress: Progress) -> bytes:
-    """A `response.failed`, on which every client stops and shows the error's message: Codex reads the one in the
-    response, and stops at no other event; OpenAI's SDKs raise on the one beside the response."""
-    response = _failed_response(str(error["message"]), progress)
-    progress.next_number, progress.failure = number + 1, None
-    body = {"type": "response.failed", "sequence_number": number, "response": response, "error": error}
-    return data_event(msgspec.json.encode(body))
-
-
-def _failed_response(message: str, progress: Progress) -> Fields:
-    error = {"code": _NOT_REPEATED, "message": message}
-    fields = {"error": encode(error), "status": encode("failed"), "usage": NULL}
+    """The event on which every reader stops with the error's words, and orders nothing again. Codex ends a stream at no
+    other, and reads the response's error, as Vercel's AI SDK does; OpenAI's SDKs raise on one beside the response, and
+    their helpers only on that."""
+    fields = {"error": encode(shown_once(str(error["message"]))), "status": encode("failed"), "usage": NULL}
     if progress.response_id:
         fields["id"] = encode(progress.response_id)
-    return mend_answer(fields, progress)
+    response = mend_answer(fields, progress)
+    progress.next_number = number + 1
+    body = {"type": "response.failed", "sequence_number": number, "response": response, "error": error}
+    return _event("response.failed", msgspec.json.encode(body), progress)
 
 
 def error_event(refusal: Refusal, progress: Progress) -> bytes:
     """A `response.failed` with the error in OpenRouter's shape."""
     return _failed_event(error_in_band(refusal), progress.next_number, progress)
-
-
-def end_event(progress: Progress) -> bytes:
-    """A `response.failed` after an error event that Codex does not know, so that it does not wait for more; or
-    nothing."""
-    if progress.failure is None:
-        return b""
-    response = _failed_response(progress.failure or "the upstream reported an error", progress)
-    progress.failure = None
-    body = {"type": "response.failed", "sequence_number": progress.next_number, "response": response}
-    return data_event(msgspec.json.encode(body))

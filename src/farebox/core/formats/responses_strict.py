@@ -7,12 +7,14 @@ byte for byte.
 from decimal import Decimal
 from typing import Literal
 
+import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from farebox.core.formats import Progress
+from farebox.core.formats.envelope import UNTOLD, read_error
 from farebox.core.formats.mending import NULL, Amount, add_nulls, drop_nulls, encode, fill, mend_amounts, mend_member
-from farebox.core.legible import Fields
-from farebox.core.reading import is_null
+from farebox.core.legible import Fields, leniently
+from farebox.core.reading import UNREADABLE, is_null
 
 
 class _InputDetails(Struct):
@@ -74,6 +76,35 @@ _NULLABLE = (
     "frequency_penalty",
 )
 
+_NOT_REPEATED = "invalid_prompt"
+
+_SHOWN_ONCE = frozenset({_NOT_REPEATED, "context_length_exceeded", "insufficient_quota"})
+"""The codes of a failed response that readers show, and order nothing again. Codex (0.171) repeats others five times;
+Vercel's AI SDK (7, its OpenAI provider 4.0) repeats those that are no refusal, and one without an error, twice."""
+
+
+class _Error(Struct):
+    code: str
+    message: str
+
+
+_decode_error = msgspec.json.Decoder(_Error).decode
+
+
+def is_shown_once(error: Raw) -> bool:
+    """Whether no reader orders again on this error of a failed response."""
+    try:
+        return leniently(_decode_error, error).code in _SHOWN_ONCE
+    except UNREADABLE:
+        return False
+
+
+def shown_once(message: str, code: str | int | None = None) -> dict[str, object]:
+    """The error of a failed response on which no reader orders again; `code` is what it was."""
+    error: dict[str, object] = {"code": _NOT_REPEATED, "message": message}
+    return error if code is None else {**error, "metadata": {"provider_code": code}}
+
+
 _STATUS = {"response.completed": "completed", "response.incomplete": "incomplete", "response.failed": "failed"}
 
 
@@ -85,14 +116,25 @@ def mend_event(fields: Fields, name: str, progress: Progress) -> Fields:
     elif name == "response.function_call_arguments.done":
         item_id = bytes(fields.get("item_id", b"")).decode(errors="replace").strip('"')
         fill(fields, name=progress.call_names.get(item_id, ""))
-    elif "response" in fields:
+    elif name == "response.failed" or "response" in fields:
+        beside = fields.get("error", NULL)
 
         def mend(answer: Fields) -> None:
             fill(answer, status=_STATUS.get(name, "in_progress"))
+            if name == "response.failed" and not is_shown_once(answer.get("error", NULL)):
+                answer["error"] = encode(_told_once(answer.get("error", NULL), beside))
             mend_answer(answer, progress)
 
+        if name == "response.failed":
+            fill(fields, response={})
         mend_member(fields, "response", mend)
     return fields
+
+
+def _told_once(within: Raw, beside: Raw) -> dict[str, object]:
+    """The error of a response that failed, or the one beside it, with a code that nobody repeats."""
+    error = read_error(beside if is_null(within) else within)
+    return shown_once(error.message or UNTOLD, error.code)
 
 
 def mend_answer(fields: Fields, progress: Progress) -> Fields:
