@@ -68,6 +68,13 @@ def test_what_two_parsers_may_read_in_two_ways_is_refused(shared_gateway: Gatewa
     assert len(shared_gateway.orders()) == before
 
 
+def test_nobody_fills_the_log_with_what_is_refused(gateway: Gateway) -> None:
+    before = gateway.log.read_text()
+    for headers, body in TWO_WAYS:
+        assert send(gateway, headers, body).startswith(b"HTTP/1.1 400 ")
+    assert gateway.log.read_text() == before
+
+
 def test_what_is_right_is_served(shared_gateway: Gateway) -> None:
     for headers, body in ((HOST + LENGTH, BODY), (HOST + b"Transfer-Encoding: Chunked\r\n", CHUNKED)):
         assert send(shared_gateway, headers, body).startswith(b"HTTP/1.1 200 ")

@@ -239,6 +239,9 @@ class BoundedHttp(HttpToolsProtocol):
         self._refuse(invalid(f"This is not a valid HTTP request: {msg}"))
 
     def _refuse(self, refusal: Refusal) -> None:
+        """Refuse the connection, once: the parser goes on after a refused head, and may call that no request, too."""
+        if self._has_refused:
+            return
         self._has_refused = True
         if self.cycle is not None and not self.cycle.response_complete:
             # An earlier request's answer is on its way, and nothing may come between: it is the connection's last.
