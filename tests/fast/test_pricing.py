@@ -158,6 +158,12 @@ def test_a_canonical_slug_is_never_the_free_variants() -> None:
         find_rates(prices(model("c/d"), both[0]), "a/b-2026-01-02")
 
 
+def test_a_model_that_is_in_two_lists_keeps_its_slug() -> None:
+    """As `/models` and `/embeddings/models` both list some."""
+    twice = {**model(), "canonical_slug": "a/b-2026-01-02"}
+    assert find_rates(prices(twice, twice), "a/b-2026-01-02").prompt == Decimal("0.001")
+
+
 def test_a_slug_of_two_models_is_nobodys() -> None:
     shared = [{**model(name), "canonical_slug": "x/y-2026"} for name in ("x/y", "x/z")]
     with pytest.raises(Refusal):

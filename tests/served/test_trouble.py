@@ -1,8 +1,10 @@
 """Trouble with the disk: nothing is ordered that cannot be booked; what was ordered is booked when there is room."""
 
+import json
 import os
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +18,7 @@ import pytest
 from tests.conftest import missing
 from tests.gateway import Gateway, Response, eventually
 from tests.served.test_crash_points import charged
+from tests.served.test_server import raw_order
 from tools.chaos import simulator
 
 
@@ -74,14 +77,14 @@ db.execute("ROLLBACK")
 
 
 @contextmanager
-def locked(gateway: Gateway, seconds: float) -> Iterator[None]:
+def locked(gateway: Gateway, seconds: float) -> Iterator[subprocess.Popen[bytes]]:
     """Another process holds the books' one write lock, for so long at most."""
     path = gateway.folder / "data" / "farebox.db"
     command = [sys.executable, "-c", LOCKED, str(path), str(seconds)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"locked\n"
-        yield
+        yield other
 
 
 def test_books_that_another_process_locks_for_seconds_are_waited_for(gateway: Gateway) -> None:
@@ -120,6 +123,24 @@ def test_books_that_stay_locked_take_no_order_and_lose_none(gateway: Gateway) ->
     assert gateway.chat().status == 200
     assert gateway.request("GET", "/readyz").status == 200
     gateway.audit()
+
+
+def test_a_stream_that_cannot_be_booked_gets_no_end_and_the_log_a_line(gateway: Gateway) -> None:
+    order = raw_order(gateway, "first-token-ms=500,token-ms=20", stream=True)
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=30) as caller:
+        caller.sendall(order)
+        eventually(lambda: bool(gateway.orders()) and gateway.orders()[0]["generation_id"] is not None)
+        with locked(gateway, 20) as other:
+            told = b"".join(iter(lambda: caller.recv(65536), b""))
+            other.kill()
+    assert told.endswith(b"data: [DONE]\n\n\r\n")  # and no last chunk
+    eventually(lambda: [line["what"] for line in gateway.orders()] == ["fare"], 20)
+    (line,) = [line for line in gateway.log.read_text().splitlines() if "without its end" in line]
+    assert json.loads(line)["level"] == "error"
+    assert "locked" in json.loads(line)["message"]
+    log = gateway.log.read_text()
+    assert "Traceback" not in log
+    assert "ASGI" not in log
 
 
 def test_books_that_may_not_be_written_are_said_to_be_so_at_the_start(tmp_path: Path) -> None:

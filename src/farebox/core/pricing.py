@@ -180,7 +180,7 @@ def _aliases(models: Iterable[PricedModel], rates: Mapping[str, Rates]) -> dict[
         if model.stands_for is not None and model.stands_for in rates:
             aliases[model.id] = model.stands_for
         elif slug and slug not in rates and ":" not in model.id:
-            if slug in aliases:
+            if aliases.get(slug, model.id) != model.id:
                 shared.add(slug)
             aliases[slug] = model.id
     return {name: model for name, model in aliases.items() if name not in shared}

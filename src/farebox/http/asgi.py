@@ -22,6 +22,9 @@ client that still sends would reset it, and the client would never read the refu
 BODY_IS_READ = "farebox.body_is_read"
 """Set in the scope once a request's body has been read to its end."""
 
+BREAK_OFF = "farebox.break_off"
+"""In the scope: closes the connection under an answer that has begun, which so gets no end."""
+
 
 EVENT_STREAM = [
     (b"content-type", b"text/event-stream"),

@@ -9,7 +9,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from farebox.core.errors import Refusal, broken, too_many
 from farebox.core.formats.table import ENVELOPE
-from farebox.http.asgi import Endpoint, send_refusal
+from farebox.http.asgi import BREAK_OFF, Endpoint, send_refusal, wait_until_gone
 from farebox.ports import BooksUnavailable, CallerGone
 
 log = logging.getLogger("farebox")
@@ -42,8 +42,9 @@ class RefusalResponse(Response):
 class guarded:  # noqa: N801 - reads as the function that it is
     """An endpoint whose errors become refusals in the words of `wire`, as long as its answer has not begun.
 
-    An error after that breaks the connection off, so that the caller sees that its answer has no end. (An object,
-    because Starlette takes a function for an endpoint of the request-and-response kind.)
+    An error after that breaks the connection off, so that the caller sees that its answer has no end; a foreseen one
+    is a line in the log. (An object, because Starlette takes a function for an endpoint of the request-and-response
+    kind.)
     """
 
     __slots__ = ("_endpoint", "_wire")
@@ -67,7 +68,12 @@ class guarded:  # noqa: N801 - reads as the function that it is
             return
         except Exception as error:
             if has_begun:
-                raise
+                if not isinstance(error, Refusal | BooksUnavailable) or BREAK_OFF not in scope:
+                    raise
+                log.error("an answer was broken off without its end: %s", error)
+                scope[BREAK_OFF]()
+                await wait_until_gone(receive)
+                return
             await refuse(scope, receive, send, refusal_of(error), self._wire)
 
 

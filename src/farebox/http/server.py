@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from farebox.core.errors import Refusal, headers_too_large, invalid, too_many, too_slow, wrong_method
 from farebox.core.formats.table import format_at
+from farebox.http.asgi import BREAK_OFF
 
 log = logging.getLogger("farebox")
 
@@ -200,6 +201,7 @@ class BoundedHttp(HttpToolsProtocol):
             super().on_headers_complete()
             # Trailers after a body in chunks do not count as headers: a proxy in front may have checked the head alone.
             self.headers = []
+            self.scope[BREAK_OFF] = self.transport.close
             if self.cycle.keep_alive:
                 self.cycle.default_headers = [*self.cycle.default_headers, self._kept_open]
 
