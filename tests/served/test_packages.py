@@ -47,6 +47,13 @@ def test_each_package_is_pinned_by_hashes_and_comes_from_wherever_pip_looks(lock
     assert "--index" not in text
 
 
+def test_a_package_has_one_version_in_what_is_run_and_what_is_tested() -> None:
+    run, dev = (locked(ROOT / "requirements" / f"{name}.txt") for name in ("run", "dev"))
+    shared = run.keys() & dev.keys()
+    assert len(shared) > 10
+    assert {name: run[name] for name in shared} == {name: dev[name] for name in shared}
+
+
 def test_what_is_installed_is_what_the_locks_name() -> None:
     named = locked(ROOT / "requirements" / "dev.txt")
     found = {each.metadata["Name"].lower().replace("_", "-"): each.version for each in distributions()}
