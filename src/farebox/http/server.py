@@ -201,7 +201,7 @@ class BoundedHttp(HttpToolsProtocol):
             super().on_headers_complete()
             # Trailers after a body in chunks do not count as headers: a proxy in front may have checked the head alone.
             self.headers = []
-            self.scope[BREAK_OFF] = self.transport.close
+            self.scope[BREAK_OFF] = self.transport.close  # type: ignore[literal-required]
             if self.cycle.keep_alive:
                 self.cycle.default_headers = [*self.cycle.default_headers, self._kept_open]
 
