@@ -58,10 +58,11 @@ more; to settle it again changes nothing. (A dead process's pending holds move a
 
 
 class Page:
-    """The part of the books that one batch touches, and the rows it adds.
+    """The part of the books that the commands of one transaction touch, and the rows that they add.
 
-    `booked` are the transfers already there under an id that the batch names, `uses` those of its idempotency keys;
-    `holds` has the holds of both, `allowances` those of the accounts and keys of all. After `decide` for each command,
+    `booked`: the transfers that exist already under an id that a command names. `uses`: what its idempotency keys
+    stand for. `holds`: the holds that commands, transfers and uses name. `allowances`: those of their accounts and
+    keys. After `decide` for each command,
     write `new_transfers`, `new_holds`, `changed_holds`, `changed_balances`, `changed_allowances`, `new_uses` (in place
     of older ones of their keys), `kept_answers` and `charged_fares`.
     """

@@ -18,8 +18,8 @@ class Plan(Struct, frozen=True, omit_defaults=True):
     """What an event costs a caller, how long an answer may be, which models may be ordered.
 
     `event_price_nanos` is the plan's multiplier times $0.00001, so that a fare is a product of two integers.
-    `models` are shell patterns over model ids (`openai/*`); None allows every model. `narrower` are the patterns of
-    limits that must allow a model as well, each after whose limits they are.
+    `models` are shell patterns over model ids (`openai/*`); None allows every model. `narrower` are further
+    patterns that must allow a model as well: those of limits, each as whose limits they are and the patterns.
     """
 
     name: str

@@ -17,8 +17,8 @@ FURTHEST_US = 1_200 * 1_000_000
 
 
 def next_ask_us(asks: int, age_us: int) -> int:
-    """How long after the `asks`-th question the next one comes: doubling up to a minute in the first ten minutes of a
-    hold's life, then a tenth of its age, up to a quarter of an hour."""
+    """Microseconds until the next question, after `asks` of them. In the first ten minutes of a hold's life they double
+    up to a minute; later they are a tenth of its age, up to a quarter of an hour."""
     if age_us < _SOON_ENDS_US:
         return int(min(FIRST_US << min(asks, _DOUBLINGS_MAX), _SOON_US))
     return min(max(age_us // 10, _SOON_US), _RARELY_US)

@@ -66,12 +66,12 @@ def app(services: Services) -> ASGIApp:
     """Every path. Orders go straight to their endpoint: through the router and its middleware each costs 17 us more."""
     formats = services.formats
     orders = _orders(services)
-    free = _free(services)
+    free_of_charge = _free_of_charge(services)
 
-    # Neither of these two is a coroutine: every step of every order would go through it.
+    # `serve` and `dispatch` are plain functions: each step of an order would pass through one more coroutine.
     def serve(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         order = orders.get(scope["path"]) if scope["method"] == "POST" else None
-        return (order or free)(scope, receive, send)
+        return (order or free_of_charge)(scope, receive, send)
 
     callers_own = frozenset(path.split("/")[1] for path in (*formats, *_lists(services)))
     access = services.access
@@ -140,7 +140,7 @@ def every_route(services: Services) -> list[Route]:
     ]
 
 
-def _free(services: Services) -> ASGIApp:
+def _free_of_charge(services: Services) -> ASGIApp:
     """Every path that costs nothing, and the refusal of other methods than POST at the paths of orders."""
 
     async def refuse_path(request: Request, error: Exception) -> Response:
