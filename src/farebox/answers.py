@@ -17,7 +17,7 @@ from farebox.core.headers import HeaderList
 from farebox.core.idempotency import KEPT_BYTES_MAX
 from farebox.core.meter import Meter
 from farebox.core.reading import before_json
-from farebox.core.usage import Nothing, Verdict
+from farebox.core.usage import Cost, Nothing, Verdict
 from farebox.deadlines import Deadlines
 from farebox.ports import BooksUnavailable, Ledger, Reply, UpstreamBroke, Waiting
 
@@ -160,7 +160,7 @@ class Answer:
         body, failure = self._meter.read_answer(body)
         if failure is not None:
             self._cut_short = failure.message
-            raise failure
+            raise failure if isinstance(self.verdict(), Cost) else cost_unknown(failure.message)
         if self._copy is not None:
             self._copy.add(body)
             self._copy.is_whole = True

@@ -241,6 +241,27 @@ def test_a_batch_takes_odd_texts_and_pays_for_them_once(tmp_path: Path) -> None:
         shell.audit()
 
 
+def test_an_error_that_tells_its_cost_is_charged_and_says_so(tmp_path: Path) -> None:
+    with HttpUpstream().serving() as upstream:
+        upstream.content_type = "application/json"
+        with Gateway(tmp_path, "--upstream", upstream.url, OPENROUTER_API_KEY="sk-or-x") as gateway:
+            key = gateway.new_key("a", "--plan", "paying", "--prepaid", "1")
+            for path, order in ORDERS.items():
+                bearer = {"authorization": f"Bearer {key}"}
+                upstream.answer = [json.dumps({"error": {"message": "boom"}, "usage": USAGE}).encode()]
+                told = gateway.request("POST", f"/v1{path}", {**order, "model": "a/b"}, headers=bearer)
+                assert told.status == 424, told.body
+                assert told.headers["x-generation-id"] == "gen-1"
+                assert (told.headers["x-farebox-fare-events"], told.headers["x-farebox-fare-usd"]) == ("10", "0.0001")
+                assert told.json["error"]["message"].endswith("boom. It told what that cost, and $0.0001 is charged")
+                upstream.answer = [b'{"error":{"message":"boom"}}']
+                told = gateway.request("POST", f"/v1{path}", {**order, "model": "a/b"}, headers=bearer)
+                assert told.status == 424, told.body
+                assert told.headers["x-generation-id"] == "gen-1"
+                assert "x-farebox-fare-usd" not in told.headers
+                assert "not known yet" in told.json["error"]["message"]
+
+
 def test_a_tool_takes_odd_texts_and_gives_them(tmp_path: Path) -> None:
     with HttpUpstream().serving() as upstream:
         upstream.content_type = "application/json"

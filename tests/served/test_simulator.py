@@ -392,3 +392,19 @@ def test_a_fault_that_it_does_not_know_is_refused() -> None:
     for text in ("explode", "token-ms=fast", "usage=some"):
         with pytest.raises(BadFaults):
             parse(text)
+
+
+def test_after_a_tools_call_responses_say_back_what_was_asked(port: int) -> None:
+    items = [
+        {"role": "user", "content": "Hello there"},
+        {"type": "reasoning", "id": "rs_1", "summary": []},
+        {"type": "function_call", "id": "fc_1", "call_id": "c", "name": "weather", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c", "output": "rain"},
+    ]
+    tools = [{"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {}}}]
+    request = json.dumps({"model": "sim/echo", "input": items, "tools": tools})
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("POST", "/api/v1/responses", request, {"authorization": "Bearer sk-or-x"})
+    (said,) = json.loads(connection.getresponse().read())["output"]
+    connection.close()
+    assert said["content"][0]["text"] == "You said: Hello there"

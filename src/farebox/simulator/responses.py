@@ -71,6 +71,9 @@ class _Request(Struct):
 
 _decode = msgspec.json.Decoder(_Request).decode
 
+_UNSAID = frozenset({"function_call", "reasoning"})
+"""Items of earlier answers that say nothing to be answered."""
+
 
 def read(body: bytes) -> Talk:
     """What an order asks for. Raises Refusal, and what msgspec raises for other JSON."""
@@ -89,7 +92,7 @@ def read(body: bytes) -> Talk:
         check_budget("reasoning.max_tokens", max(BUDGET_MIN, request.reasoning.max_tokens), cap)
     return Talk(
         (*([request.model] if request.model else []), *(request.models or [])),
-        (*system, *(_turn(item) for item in items)),
+        (*system, *(_turn(item) for item in items if item.type not in _UNSAID)),
         streamed=request.stream is True,
         cap=cap,
         tool=first_tool(tools, request.tool_choice),

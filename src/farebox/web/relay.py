@@ -1,7 +1,7 @@
 """The billable endpoints: each opens an exchange and sends its answer on as it comes."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.types import Receive, Scope, Send
 
@@ -57,8 +57,10 @@ class Relay:
 
 async def _serve(exchange: Exchange, request: Request, waiting: WaitingCaller, receive: Receive, send: Send) -> None:
     """Answer an order. An error that is raised still has to reach the caller, unless the caller `is_relayed_to`."""
+    given: Answer | RepeatedAnswer | None = None
     try:
         async with exchange.open(request) as answer:
+            given = answer
             is_stream = answer.is_stream and (waiting.is_streamed or not waiting.has_begun)
             if is_stream:
                 crash_point("send:before")
@@ -70,6 +72,10 @@ async def _serve(exchange: Exchange, request: Request, waiting: WaitingCaller, r
             raise
         # The server stops, and the order's grace is over. A cancellation that goes on from here would become a 500.
         raise _stopped(waiting) from error
+    except Refusal as refusal:
+        if given is None:
+            raise
+        raise _charged(refusal, given) from refusal
     if is_stream:
         await waiting.end(b"")
         return
@@ -111,6 +117,20 @@ async def _send_stream(answer: Answer | RepeatedAnswer, receive: Receive, send: 
         gone.cancel()
 
 
+def _charged(refusal: Refusal, answer: Answer | RepeatedAnswer) -> Refusal:
+    """The refusal in the place of an answer that is none: with its generation and, where it told its cost, the fare."""
+    settled = answer.settled
+    headers = _as_text([*answer.headers, *_fare_headers(settled)])
+    message = refusal.message
+    if settled is not None and settled.fare is not None:
+        message += f". It told what that cost, and ${format_usd(settled.fare.nanos)} is charged"
+    return replace(refusal, message=message, headers={**headers, **refusal.headers})
+
+
+def _as_text(headers: HeaderList) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+
+
 def _fare_headers(settled: Settled | None) -> HeaderList:
     if settled is None or settled.fare is None:
         return []
@@ -127,7 +147,7 @@ def _worded(answer: Answer | RepeatedAnswer, body: bytes) -> Refusal:
         answer.status,
         error_type_of(answer.status),
         f"The upstream refused with status {answer.status}, and not in JSON",
-        headers={name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers},
+        headers=_as_text(answer.headers),
         metadata={"raw": excerpt},
     )
 
