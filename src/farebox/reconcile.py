@@ -38,8 +38,8 @@ QUIET_SECONDS = 5.0
 class Reconciler:
     """Opens the holds of processes that died, asks what open holds cost, and settles them.
 
-    `settled` is called with each verdict's kind (`cost`). `give_up_seconds` is the age of a hold after which nobody asks
-    any more; 0: nothing is asked.
+    `settled` is called with each verdict's kind (`cost`). `give_up_seconds` is the age of a hold after which nobody
+    asks any more; 0: nothing is asked.
     """
 
     def __init__(

@@ -14,6 +14,7 @@ from farebox.core.books import (
     Command,
     Fare,
     NameGeneration,
+    NotCovered,
     Outcome,
     PlaceHold,
     Settle,
@@ -21,7 +22,9 @@ from farebox.core.books import (
 )
 from farebox.core.errors import Refusal, invalid
 from farebox.core.formats import Format, chat
-from farebox.core.pricing import KeptPrices
+from farebox.core.plans import BUILT_IN
+from farebox.core.pricing import Ceiling, KeptPrices
+from farebox.core.shortfall import not_covered
 from farebox.core.upstream import Filters
 from farebox.deadlines import Deadlines
 from farebox.identity.keys import new_key
@@ -350,6 +353,33 @@ def test_an_order_that_the_balance_cannot_cover_is_told_what_it_would_cover() ->
     assert result.refusal.metadata["answer_tokens_covered"] in range(1, 16)
     assert f"{result.refusal.metadata['answer_tokens_covered']} tokens" in result.refusal.message
     assert (result.holds, result.order, result.available) == ([], {}, 200_000)
+
+
+def test_the_advice_on_an_order_that_is_not_covered_is_about_what_makes_it_dear() -> None:
+    plain = play(whole(), paid_in=200_000, max_tokens=50_000).refusal
+    assert plain
+    assert "Shorten the prompt, choose" in plain.message
+    searching = play(whole(), paid_in=200_000, tools=[{"type": "openrouter:web_search"}]).refusal
+    assert searching
+    assert searching.status == 402
+    assert "Ask for fewer searches, choose" in searching.message
+
+
+def test_a_ceiling_that_no_answer_changes_covers_no_number_of_tokens() -> None:
+    place = PlaceHold(
+        id="h",
+        account_id=1,
+        key_id=1,
+        wanted_nanos=2,
+        least_nanos=2,
+        plan="paying",
+        event_price_nanos=10_000,
+        model="a/e",
+        streamed=False,
+        created_us=1,
+    )
+    refusal = not_covered(NotCovered(1), place, Ceiling(Decimal(1), Decimal(0), 32_768), BUILT_IN["paying"])
+    assert "answer_tokens_covered" not in refusal.metadata
 
 
 def test_an_unknown_or_missing_key_is_refused_before_the_body_is_read() -> None:

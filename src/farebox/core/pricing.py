@@ -234,14 +234,16 @@ def find_rates(prices: PriceList, model: str) -> Rates:
 
 
 class Ceiling(Struct, frozen=True):
-    """The most that an order can cost, in USD: `fixed` whatever its answer, and `token` for each token of the answer;
-    and the most tokens that it can become: `prompt_tokens`, and `tokens` in each of `answers` answers."""
+    """The most that an order can cost, in USD: `fixed` whatever its answer, of which `searches` for searching, and
+    `token` for each token of the answer; and the most tokens that it can become: `prompt_tokens`, and `tokens` in each
+    of `answers` answers."""
 
     fixed: Decimal
     token: Decimal
     tokens: int
     prompt_tokens: int = 0
     answers: int = 1
+    searches: Decimal = _ZERO
 
     def cost(self, answer_tokens: int) -> Decimal:
         """The most that the order can cost with an answer of so many tokens, in USD."""
@@ -297,9 +299,10 @@ def ceiling(asked: Asked, answer_tokens: int | None, prices: PriceList) -> Ceili
         fixed, token = fixed * PREMIUM_FACTOR, token * PREMIUM_FACTOR
     if asked.prompt_is_open:
         fixed += EXTRAS_USD
+    searches = _ZERO
     if asked.searches is not None:
-        fixed += max(_searching(find_rates(prices, model), asked.searches) for model in asked.models)
-    return Ceiling(fixed, token, tokens, prompt_tokens, asked.answers)
+        searches = max(_searching(find_rates(prices, model), asked.searches) for model in asked.models)
+    return Ceiling(fixed + searches, token, tokens, prompt_tokens, asked.answers, searches)
 
 
 def _searching(rates: Rates, searches: Searches) -> Decimal:

@@ -20,14 +20,11 @@ def not_covered(outcome: NotCovered, place: PlaceHold, most: Ceiling, plan: Plan
         f"This order can cost up to ${format_usd(place.wanted_nanos)}, and at least"
         f" ${format_usd(place.least_nanos)} must be covered; ${format_usd(available)} is available{whose}"
         + (f", which covers an answer of {covered} tokens." if most.token else ".")
-        + (
-            " Shorten the prompt, choose a cheaper model, or ask for a higher limit."
-            if limit
-            else " Shorten the prompt, choose a cheaper model, or top up."
-        ),
+        + (" Ask for fewer searches" if most.searches * 2 > most.fixed else " Shorten the prompt")
+        + (", choose a cheaper model, or ask for a higher limit." if limit else ", choose a cheaper model, or top up."),
         available_usd=format_usd(available),
         ceiling_usd=format_usd(place.wanted_nanos),
-        answer_tokens_covered=covered,
+        **({"answer_tokens_covered": covered} if most.token else {}),
         **({"limit_source": f"{_source(limit[0])}_usd_{limit[1]}"} if limit else {}),
     )
 
