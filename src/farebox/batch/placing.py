@@ -25,7 +25,7 @@ from farebox.ports import Books, BooksUnavailable, Callers
 CONCURRENCY_MAX = 64
 
 TRIES_MAX = 6
-"""How often an order is tried that the upstream did not take up: some two minutes in all."""
+"""How often an order is tried that was not taken up: over half a minute, or as long as `Retry-After` says each time."""
 
 BOOKS_RETRY_SECONDS = 5
 
