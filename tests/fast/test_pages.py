@@ -2,9 +2,19 @@
 
 import re
 from collections.abc import Callable, Iterator
+from inspect import isfunction
 from pathlib import Path
 
 import pytest
+
+from farebox.batch.entries import ORDERS_MAX
+from farebox.batch.placing import CONCURRENCY_MAX, RETRY_FIRST_SECONDS, TRIES_MAX
+from farebox.core.books import NotEnded
+from farebox.core.formats import Format
+from farebox.core.questions import FIRST_US
+from farebox.platform.runs import RUNS_MAX
+from farebox.settings import Settings
+from farebox.telemetry.metrics import exposition
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -126,3 +136,43 @@ def test_what_the_page_on_testing_shows_passes() -> None:
     assert len(tests) == 3
     for test in tests.values():
         test()
+
+
+DEFAULT = re.compile(r"([\d,]+)(?: (s|MiB)\b[^`|;,]*)?, `FAREBOX_([A-Z_]+)`|`FAREBOX_([A-Z_]+)` \(([\d,]+)\)")
+
+
+def test_each_default_that_a_page_tells_is_the_settings_own() -> None:
+    """As `32 MiB, FAREBOX_BODY_BYTES_MAX`, or `FAREBOX_GRACE_SECONDS (30)`."""
+    told = [(page, *found) for page in PAGES for found in DEFAULT.findall(text_of(page))]
+    assert len(told) > 12
+    for page, before, unit, name, name_first, after in told:
+        number = int((before or after).replace(",", "")) * (2**20 if unit == "MiB" else 1)
+        assert number == Settings.model_fields[(name or name_first).lower()].default, (page, name or name_first)
+
+
+def test_each_metric_that_a_page_tells_of_is_counted() -> None:
+    counted = re.findall(r"^# TYPE (\w+)", exposition(NotEnded(0, 0, 0)).decode(), re.MULTILINE)
+    table = text_of("docs/deploy.md").split("| metric |")[1].split("\n\n")[0]
+    told = re.findall(r"`(farebox_\w+)", table)
+    assert {name for name in counted if name.startswith("farebox_") and not name.endswith("_created")} == set(told)
+
+
+FUNCTIONS = "none one two three four five six seven eight nine".split()[
+    sum(isfunction(each) for name, each in vars(Format).items() if not name.startswith("_"))
+]
+WAITS = [int(RETRY_FIRST_SECONDS * 2**number) for number in range(TRIES_MAX - 1)]
+
+
+@pytest.mark.parametrize(
+    ("page", "told"),
+    [
+        ("docs/batch.md", f"after {', '.join(map(str, WAITS[:-1]))} and {WAITS[-1]} seconds"),
+        ("docs/batch.md", f"at most {ORDERS_MAX:,} orders"),
+        ("docs/explain/limits.md", f"{ORDERS_MAX:,} orders, {CONCURRENCY_MAX} at once; {RUNS_MAX} runs at once"),
+        ("docs/explain/money.md", f"after {FIRST_US / 1_000_000:g} s, then at doubling intervals up to a minute"),
+        ("docs/decisions/README.md", f"a module of {FUNCTIONS} functions"),
+        ("docs/decisions/formats.md", f"of {FUNCTIONS} functions"),
+    ],
+)
+def test_a_number_that_was_once_told_wrong_is_the_codes_own(page: str, told: str) -> None:
+    assert told in " ".join(text_of(page).split())
