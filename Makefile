@@ -8,6 +8,10 @@ BIN := .venv/bin
 serve: .venv/.run
 	@$(BIN)/farebox serve
 
+# Farebox's processes are started by the hundred: where byte code is not kept (as many images set it), each would compile
+# the code anew.
+test test-fast test-coverage test-frameworks chaos soak: export PYTHONDONTWRITEBYTECODE =
+
 test: .venv/.dev
 	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist worksteal
 

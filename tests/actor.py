@@ -2,14 +2,13 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any, Self
 
 from tests.apify_platform import Platform
 from tests.gateway import Gateway, clean_environment
+from tests.programs import Program
 from tools.postgres import free_port
 
 START_SECONDS = 30
@@ -61,15 +60,8 @@ class Actor(Gateway):
     def begin(self) -> None:
         self.copy_books()
         self.log = self.folder / f"actor-{time.monotonic_ns()}.log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "farebox.actor"],
-                cwd=self.folder,
-                env=self.environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self.log.touch()
+        self.process = Program("farebox.actor", [], self.folder, self.environment, self.log, self.log)
 
     def start(self) -> Self:
         self.begin()

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +15,9 @@ from typing import Any, Self
 from typer.testing import CliRunner
 
 from farebox.cli.main import app
+from tests import programs
 from tests.books import new_books
+from tests.programs import Program
 
 START_SECONDS = 30
 
@@ -63,7 +64,6 @@ class Gateway:
         # Open holds stay as they are unless a test wants them asked about.
         self.environment = clean_environment(**{"FAREBOX_RECONCILE_SECONDS": "0", **environment}, PYTHONUNBUFFERED="1")
         self.makes_books = False
-        self.python = sys.executable
         self.said: set[str] = set()
         self.key = ""
         self.port = 0
@@ -77,15 +77,8 @@ class Gateway:
     def start(self) -> Self:
         self.copy_books()
         self.log = self.folder / f"serve-{time.monotonic_ns()}.log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [self.python, "-m", "farebox", "serve", "--port", "0", *self.arguments],
-                cwd=self.folder,
-                env=self.environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self.log.touch()
+        self.process = self.launch(["serve", "--port", "0", *self.arguments])
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until:
             self.banner = self.log.read_text()
@@ -100,6 +93,9 @@ class Gateway:
         if found := re.search(r"sk-fb-[\w-]{43}", self.banner):
             self.key = found[0]
         return self
+
+    def launch(self, arguments: list[str]) -> "Program | subprocess.Popen[bytes]":
+        return Program("farebox", arguments, self.folder, self.environment, self.log, self.log)
 
     def _is_ready(self) -> bool:
         try:
@@ -158,14 +154,7 @@ class Gateway:
         return json.loads(done.stdout)
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "farebox", *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        return programs.run(list(arguments), self.folder, self.environment)
 
     def new_key(self, name: str, *terms: str) -> str:
         """A key of a new account."""
