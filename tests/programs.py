@@ -1,5 +1,5 @@
 """Farebox's programs in processes of their own, forked from one that has loaded the code: a test starts some five
-hundred, and to load it takes each half a second of work. `test_cli` and `test_readme` start them as people do."""
+hundred, and to load it takes each half a second of work. `test_readme` and `test_packages` start them as people do."""
 
 import multiprocessing
 import os
@@ -67,6 +67,6 @@ def _run(module: str, arguments: list[str], folder: str, environment: dict[str, 
         if file != number:
             os.dup2(file, number)
             os.close(file)
-    sys.stdin = open(0, closefd=False)
+    sys.stdin = os.fdopen(0, closefd=False)
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
