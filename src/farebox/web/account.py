@@ -9,7 +9,6 @@ from starlette.types import Receive, Scope, Send
 from farebox import clock
 from farebox.accounts import Accounts, Spending
 from farebox.core.allowances import Allowance, Period
-from farebox.core.books import Balance
 from farebox.core.callers import Caller
 from farebox.core.errors import invalid
 from farebox.core.money import EVENT_NANOS, format_usd
@@ -26,87 +25,73 @@ RESETS: dict[str | None, Period] = {"daily": "day", "weekly": "week", "monthly":
 Describe = Callable[[Caller, Scope], Awaitable[dict[str, object]]]
 
 
-def _of_the_caller(callers: Callers, describe: Describe) -> Endpoint:
-    async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
-        caller = await caller_of(callers, scope)
-        await send_json(send, msgspec.json.encode({"data": await describe(caller, scope)}))
+class OwnPages:
+    """The endpoints for what callers ask about themselves."""
 
-    return guarded(endpoint)
+    def __init__(self, callers: Callers, accounts: Accounts, generations: Generations) -> None:
+        self._callers = callers
+        self._accounts = accounts
+        self._generations = generations
 
+    def routes(self) -> dict[str, Endpoint]:
+        """By their path below a base."""
+        pages = {"/generation": self._generation, "/key": self._key, "/credits": self._credits}
+        return {path: self._serve(describe) for path, describe in pages.items()}
 
-def credits_endpoint(callers: Callers, accounts: Accounts) -> Endpoint:
-    """GET /credits: what the account has paid in, and what it has spent."""
+    def _serve(self, describe: Describe) -> Endpoint:
+        async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+            caller = await caller_of(self._callers, scope)
+            await send_json(send, msgspec.json.encode({"data": await describe(caller, scope)}))
 
-    async def describe(caller: Caller, scope: Scope) -> dict[str, object]:
-        balance = await accounts.balance(caller.account)
-        return {"total_credits": usd(balance.credits_nanos), "total_usage": usd(balance.debits_nanos)}
+        return guarded(endpoint)
 
-    return _of_the_caller(callers, describe)
-
-
-def key_endpoint(callers: Callers, accounts: Accounts) -> Endpoint:
-    """GET /key: the caller's key: its label, its spending, and what it may still spend."""
-
-    async def describe(caller: Caller, scope: Scope) -> dict[str, object]:
-        balance = await accounts.balance(caller.account)
-        spent = await accounts.spending(caller.account, caller.key)
-        of_key, of_account = [await accounts.allowance(each) for each in (caller.key, caller.account)]
-        return _key(caller, balance, spent, of_key, of_account)
-
-    return _of_the_caller(callers, describe)
-
-
-def generation_endpoint(callers: Callers, generations: Generations) -> Endpoint:
-    """GET /generation: the state, cost and fare of one of the account's orders."""
-
-    async def describe(caller: Caller, scope: Scope) -> dict[str, object]:
+    async def _generation(self, caller: Caller, scope: Scope) -> dict[str, object]:
         asked = [value for name, value in query_pairs(scope) if name == "id" and value]
         if len(asked) != 1:
             raise invalid("id: give the generation's id, once: /generation?id=gen-...")
-        return await generations.find(caller.account, asked[0])
+        return await self._generations.find(caller.account, asked[0])
 
-    return _of_the_caller(callers, describe)
+    async def _credits(self, caller: Caller, scope: Scope) -> dict[str, object]:
+        balance = await self._accounts.balance(caller.account)
+        return {"total_credits": usd(balance.credits_nanos), "total_usage": usd(balance.debits_nanos)}
 
-
-def _key(
-    caller: Caller, balance: Balance, spent: Spending, of_key: Allowance | None, of_account: Allowance | None
-) -> dict[str, object]:
-    """OpenRouter's members of a key. Its one limit is whichever leaves least: the key's, its account's, or what was
-    paid in."""
-    limit = None if balance.limit_nanos is None else balance.credits_nanos + balance.limit_nanos
-    available = balance.available_nanos
-    bounds = [
-        (None if available is None else max(0, available), limit, None),
-        *((left, most, reset) for most, left, reset in map(tightest, (of_key, of_account))),
-    ]
-    left, most, reset = min(bounds, key=lambda bound: (bound[0] is None, bound[0]))
-    rates = [each.limits.requests_per_minute for each in (of_key, of_account) if each is not None]
-    rate = min((most for most in rates if most is not None), default=None)
-    return {
-        "label": caller.key.label or caller.key.hint,
-        "limit": or_null(most),
-        "limit_remaining": or_null(left),
-        "limit_reset": reset,
-        **usage(spent),
-        "include_byok_in_limit": True,
-        "is_free_tier": caller.plan.event_price_nanos > EVENT_NANOS,
-        "is_management_key": False,
-        "is_provisioning_key": False,
-        "allowed_data_regions": ["global"],
-        "budgets": [],
-        "effective_budget": None,
-        "creator_user_id": None,
-        "organization_id": None,
-        "workspace_id": None,
-        "expires_at": iso_or_null(caller.key.expires_us),
-        # SDKs demand this member; Farebox has no daily allowance of free orders.
-        "free_model_daily_requests": {"limit": 0, "used": 0, "remaining": 0},
-        "rate_limit": {
-            "requests": -1 if rate is None else rate,
-            "interval": "60s",
-            "note": "-1: this key's requests are not limited by rate.",
-        },
-    }
+    async def _key(self, caller: Caller, scope: Scope) -> dict[str, object]:
+        """OpenRouter's members of a key. Its one limit is whichever leaves least: the key's, its account's, or what was
+        paid in."""
+        balance = await self._accounts.balance(caller.account)
+        spent = await self._accounts.spending(caller.account, caller.key)
+        allowances = [await self._accounts.allowance(each) for each in (caller.key, caller.account)]
+        limit = None if balance.limit_nanos is None else balance.credits_nanos + balance.limit_nanos
+        available = balance.available_nanos
+        bounds = [(limit, None if available is None else max(0, available), None), *map(tightest, allowances)]
+        most, left, reset = min(bounds, key=lambda bound: (bound[1] is None, bound[1]))
+        rates = [each.limits.requests_per_minute for each in allowances if each is not None]
+        rate = min((rate for rate in rates if rate is not None), default=-1)
+        return {
+            "label": caller.key.label or caller.key.hint,
+            "limit": or_null(most),
+            "limit_remaining": or_null(left),
+            "limit_reset": reset,
+            **usage(spent),
+            "include_byok_in_limit": True,
+            "is_free_tier": caller.plan.event_price_nanos > EVENT_NANOS,
+            "is_management_key": False,
+            "is_provisioning_key": False,
+            "allowed_data_regions": ["global"],
+            "budgets": [],
+            "effective_budget": None,
+            "creator_user_id": None,
+            "organization_id": None,
+            "workspace_id": None,
+            "expires_at": iso_or_null(caller.key.expires_us),
+            # SDKs demand this member; Farebox has no daily allowance of free orders.
+            "free_model_daily_requests": {"limit": 0, "used": 0, "remaining": 0},
+            "rate_limit": {
+                "requests": rate,
+                "interval": "60s",
+                "note": "-1: this key's requests are not limited by rate.",
+            },
+        }
 
 
 def usage(spent: Spending) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """The upstream's lists, from the cache, as a caller may see them: without the models that its plan leaves out."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from functools import partial
 from urllib.parse import urlencode
 
 import msgspec
@@ -8,12 +9,12 @@ from msgspec import Raw, Struct
 from starlette.types import Receive, Scope, Send
 
 from farebox.catalog import Catalog
-from farebox.core.callers import Caller
 from farebox.core.errors import Refusal, invalid, unknown
 from farebox.core.formats import messages
 from farebox.core.listing import Listed
 from farebox.core.plans import Plan
 from farebox.core.reading import UNREADABLE
+from farebox.core.schemas import NAME, Schema, one_of
 from farebox.core.upstream import Filters, ListKind, ListQuery
 from farebox.http.asgi import Endpoint, send_json
 from farebox.http.queries import query_values, query_whole
@@ -33,15 +34,57 @@ QUERY_BYTES_MAX = 2_000
 
 OUTPUT_MODALITIES = "output_modalities"
 
-MODEL_FILTERS = frozenset(
-    (
-        f"{OUTPUT_MODALITIES} category supported_parameters sort q input_modalities context min_price max_price arch"
-        " model_authors providers distillable zdr region min_output_price max_output_price min_age_days max_age_days"
-        " min_intelligence_index max_intelligence_index min_coding_index max_coding_index min_agentic_index"
-        " max_agentic_index min_tool_success_rate max_tool_success_rate"
-    ).split()
-)
+_AMOUNT: Schema = {"type": "number", "minimum": 0}
+_FRACTION: Schema = {"type": "number", "minimum": 0, "maximum": 1}
+_DAYS: Schema = {"type": "integer", "minimum": 0}
+_LIST = "Comma-separated."
+
+MODEL_FILTERS: Mapping[str, tuple[Schema, str]] = {
+    OUTPUT_MODALITIES: (NAME, f"{_LIST} text, image, audio, embeddings; `all` for every model. Text if absent."),
+    "input_modalities": (NAME, f"{_LIST} text, image, audio, file."),
+    "supported_parameters": (NAME, _LIST),
+    "model_authors": (NAME, _LIST),
+    "providers": (NAME, _LIST),
+    "arch": (NAME, "Family of models."),
+    "q": (NAME, "Search in names and slugs."),
+    "context": ({"type": "integer", "minimum": 1}, "Least context, in tokens."),
+    "category": (
+        one_of(
+            "programming roleplay marketing marketing/seo technology science translation legal finance health trivia"
+            " academia"
+        ),
+        "Use case.",
+    ),
+    "sort": (
+        one_of(
+            "most-popular newest top-weekly pricing-low-to-high pricing-high-to-low context-high-to-low"
+            " throughput-high-to-low latency-low-to-high intelligence-high-to-low coding-high-to-low"
+            " agentic-high-to-low design-arena-elo-high-to-low"
+        ),
+        "The upstream's order if absent.",
+    ),
+    "region": (one_of("eu us"), "Where it is served."),
+    "zdr": (one_of("true"), "Only what is served without data retention."),
+    "distillable": (one_of("true false"), "Whether its answers may train other models."),
+    **{
+        f"{bound}_{name}": (schema, note)
+        for bound in ("min", "max")
+        for name, schema, note in (
+            ("price", _AMOUNT, "USD a million prompt tokens."),
+            ("output_price", _AMOUNT, "USD a million answer tokens."),
+            ("age_days", _DAYS, "Since it was made."),
+            ("intelligence_index", _AMOUNT, "By Artificial Analysis."),
+            ("coding_index", _AMOUNT, "By Artificial Analysis."),
+            ("agentic_index", _AMOUNT, "By Artificial Analysis."),
+            ("tool_success_rate", _FRACTION, "Orders that end in a call of a tool."),
+        )
+    },
+}
 """OpenRouter's filters. The upstream applies them: it alone knows providers, benchmarks and regions."""
+
+
+Shown = tuple[dict[str, object] | Raw, bool]
+Show = Callable[[Scope, Plan | None], Awaitable[Shown]]
 
 
 class _Endpoint(Struct):
@@ -51,44 +94,52 @@ class _Endpoint(Struct):
 _decode_endpoint = msgspec.json.Decoder(_Endpoint).decode
 
 
-class _worded:  # noqa: N801 - reads as the function that it is
-    """An endpoint that Anthropic's clients call, too: its refusals are worded for the client that calls."""
+class Lists:
+    """The endpoints for lists. Each is one of the methods below, which return a body and whether it is stale; `plan` is
+    the caller's, None for whoever sends no key."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._anthropics = guarded(endpoint, messages)
-        self._others = guarded(endpoint)
+    def __init__(self, callers: Callers, catalog: Catalog) -> None:
+        self._callers = callers
+        self._catalog = catalog
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await (self._anthropics if is_anthropics(scope) else self._others)(scope, receive, send)
+    def routes(self) -> dict[str, Endpoint]:
+        """By their path below a base."""
+        models = partial(self._models, ListKind.MODELS, MODEL_FILTERS)
+        own_models = partial(self._models, ListKind.OWN_MODELS, ())
+        embedding_models = partial(self._models, ListKind.EMBEDDING_MODELS, ())
+        return {
+            "/models": self._serve(models, is_anthropics_too=True),
+            "/models/count": self._serve(self._count),
+            "/models/user": self._serve(own_models, needs_key=True, is_anthropics_too=True),
+            "/models/{author}/{slug}/endpoints": self._serve(self._model_endpoints),
+            "/models/{model:model}": self._serve(self._model, is_anthropics_too=True),
+            "/model/{model:model}": self._serve(self._model_data),
+            "/embeddings/models": self._serve(embedding_models, is_anthropics_too=True),
+            "/providers": self._serve(self._providers),
+            "/endpoints/zdr": self._serve(self._zdr_endpoints),
+        }
 
+    def _serve(self, show: Show, *, needs_key: bool = False, is_anthropics_too: bool = False) -> Endpoint:
+        """`is_anthropics_too`: Anthropic's clients call it, and get its refusals in their format."""
 
-def models(callers: Callers, catalog: Catalog) -> Endpoint:
-    """GET /models, with OpenRouter's filters."""
-    return _list(callers, catalog, ListKind.MODELS, MODEL_FILTERS)
+        async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+            caller = await (caller_of if needs_key else caller_if_any)(self._callers, scope)
+            body, is_stale = await show(scope, caller.plan if caller else None)
+            await send_json(send, msgspec.json.encode(body), [STALE_HEADER] if is_stale else None)
 
+        anthropics = guarded(endpoint, messages) if is_anthropics_too else endpoint
 
-def embedding_models(callers: Callers, catalog: Catalog) -> Endpoint:
-    """GET /embeddings/models."""
-    return _list(callers, catalog, ListKind.EMBEDDING_MODELS)
+        async def worded(scope: Scope, receive: Receive, send: Send) -> None:
+            await (anthropics if is_anthropics(scope) else endpoint)(scope, receive, send)
 
+        return guarded(worded)
 
-def own_models(callers: Callers, catalog: Catalog) -> Endpoint:
-    """GET /models/user: the models that the caller may order from."""
-    return _list(callers, catalog, ListKind.OWN_MODELS, is_own=True)
-
-
-def _list(
-    callers: Callers, catalog: Catalog, kind: ListKind, filters: frozenset[str] = frozenset(), *, is_own: bool = False
-) -> Endpoint:
-    """A list of models, page by page, with the two members that OpenAI's SDKs read. OpenRouter's SDK asks for pages
-    until one is short, Anthropic's until `has_more` is false."""
-
-    async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
-        caller = await (caller_of if is_own else caller_if_any)(callers, scope)
+    async def _models(self, kind: ListKind, filters: Container[str], scope: Scope, plan: Plan | None) -> Shown:
+        """A list of models, page by page, with the two members that OpenAI's SDKs read. OpenRouter's SDK asks for pages
+        until one is short, Anthropic's until `has_more` is false."""
         query = _query(scope)
         asked = _filters(query, filters)
-        page, is_stale = await catalog.page(ListQuery(kind, asked))
-        every = _models_of(page.models, caller.plan if caller else None, catalog)
+        every, is_stale = await self._listed(ListQuery(kind, asked), plan)
         limit = query_whole(query, "limit", max(1, len(every)) if "offset" not in query else PAGE_DEFAULT, least=1)
         if "limit" in query and limit > PAGE_MAX:
             raise invalid(f"limit: at most {PAGE_MAX}, not {limit}")
@@ -104,9 +155,66 @@ def _list(
         if is_anthropics(scope):
             has_more = start > 0 if "before_id" in query else start + len(shown) < len(every)
             body |= {"data": [described(model) for model in shown], **page_of(shown, has_more=has_more)}
-        await _send(send, body, is_stale=is_stale)
+        return body, is_stale
 
-    return _worded(endpoint)
+    async def _count(self, scope: Scope, plan: Plan | None) -> Shown:
+        filters = _filters(_query(scope), (OUTPUT_MODALITIES,))
+        every, is_stale = await self._listed(ListQuery(ListKind.MODELS, filters), plan)
+        return {"data": {"count": len(every)}}, is_stale
+
+    async def _model(self, scope: Scope, plan: Plan | None) -> Shown:
+        """As OpenAI's and Anthropic's clients ask: one entry of the list."""
+        found, is_stale = await self._find(scope, plan)
+        return described(found) if is_anthropics(scope) else found.entry, is_stale
+
+    async def _model_data(self, scope: Scope, plan: Plan | None) -> Shown:
+        """The same for OpenRouter's clients, in their envelope."""
+        found, is_stale = await self._find(scope, plan)
+        return {"data": found.entry}, is_stale
+
+    async def _find(self, scope: Scope, plan: Plan | None) -> tuple[Listed, bool]:
+        """The model that a path names, and whether its list is stale. Raises Refusal 404, 502."""
+        name: str = scope["path_params"]["model"]
+        found, is_stale = await self._catalog.model(name)
+        if found is None:
+            raise _not_listed(name)
+        self._check_plan(plan, found.id)
+        return found, is_stale
+
+    async def _model_endpoints(self, scope: Scope, plan: Plan | None) -> Shown:
+        """Where one model is served. Only a listed model's name goes upstream."""
+        model = "{author}/{slug}".format_map(scope["path_params"])
+        prices = self._catalog.current()
+        if model not in prices.rates and model not in prices.aliases:
+            raise _not_listed(model)
+        self._check_plan(plan, model)
+        page, is_stale = await self._catalog.page(ListQuery(ListKind.MODEL_ENDPOINTS, model=model))
+        return {"data": page.data}, is_stale
+
+    async def _providers(self, scope: Scope, plan: Plan | None) -> Shown:
+        page, is_stale = await self._catalog.page(ListQuery(ListKind.PROVIDERS))
+        return {"data": page.entries}, is_stale
+
+    async def _zdr_endpoints(self, scope: Scope, plan: Plan | None) -> Shown:
+        """The upstream's endpoints that keep nothing of an order (zero data retention)."""
+        page, is_stale = await self._catalog.page(ListQuery(ListKind.ZDR_ENDPOINTS))
+        return {"data": [each for each in page.entries if self._is_included(plan, _endpoint_model(each))]}, is_stale
+
+    async def _listed(self, query: ListQuery, plan: Plan | None) -> tuple[Sequence[Listed], bool]:
+        """The models of a list that the plan includes, and whether it is stale."""
+        page, is_stale = await self._catalog.page(query)
+        return [model for model in page.models if self._is_included(plan, model.id)], is_stale
+
+    def _is_included(self, plan: Plan | None, model: str | None) -> bool:
+        if plan is None:
+            return True
+        return model is not None and (plan.allows_all or plan.allows(*self._catalog.names(model)))
+
+    def _check_plan(self, plan: Plan | None, model: str) -> None:
+        if plan is not None and (refusing := plan.refusing(*self._catalog.names(model))) is not None:
+            raise unknown(
+                f"{refusing} does not include the model `{model[:200]}`; GET /api/v1/models lists those it does"
+            )
 
 
 def _bounds(query: dict[str, str], models: Sequence[Listed], limit: int) -> tuple[int, int]:
@@ -129,108 +237,8 @@ def _index(query: dict[str, str], name: str, models: Sequence[Listed]) -> int:
     raise invalid(f"{name}: `{query[name][:200]}` is not in this list (any more); begin again without it")
 
 
-def count(callers: Callers, catalog: Catalog) -> Endpoint:
-    """GET /models/count."""
-
-    async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
-        caller = await caller_if_any(callers, scope)
-        filters = _filters(_query(scope), frozenset({OUTPUT_MODALITIES}))
-        page, is_stale = await catalog.page(ListQuery(ListKind.MODELS, filters))
-        every = _models_of(page.models, caller.plan if caller else None, catalog)
-        await _send(send, {"data": {"count": len(every)}}, is_stale=is_stale)
-
-    return guarded(endpoint)
-
-
-def model(callers: Callers, catalog: Catalog) -> Endpoint:
-    """GET /models/{model}, as OpenAI's and Anthropic's clients ask: one entry of the list."""
-
-    async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
-        found, is_stale = await _listed(callers, catalog, scope)
-        await _send(send, described(found) if is_anthropics(scope) else found.entry, is_stale=is_stale)
-
-    return _worded(endpoint)
-
-
-def model_data(callers: Callers, catalog: Catalog) -> Endpoint:
-    """GET /model/{author}/{slug}: the same for OpenRouter's clients, in their envelope."""
-
-    async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
-        found, is_stale = await _listed(callers, catalog, scope)
-        await _send(send, {"data": found.entry}, is_stale=is_stale)
-
-    return guarded(endpoint)
-
-
-async def _listed(callers: Callers, catalog: Catalog, scope: Scope) -> tuple[Listed, bool]:
-    """The model that a path names, and whether its list is stale. Raises Refusal 401, 404, 502."""
-    caller = await caller_if_any(callers, scope)
-    name: str = scope["path_params"]["model"]
-    found, is_stale = await catalog.model(name)
-    if found is None:
-        raise _not_listed(name)
-    _check_plan(caller, found.id, catalog)
-    return found, is_stale
-
-
-def model_endpoints(callers: Callers, catalog: Catalog) -> Endpoint:
-    """GET /models/{author}/{slug}/endpoints: where one model is served. Only a listed model's name goes upstream."""
-
-    async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
-        caller = await caller_if_any(callers, scope)
-        model = "{author}/{slug}".format_map(scope["path_params"])
-        prices = catalog.current()
-        if model not in prices.rates and model not in prices.aliases:
-            raise _not_listed(model)
-        _check_plan(caller, model, catalog)
-        page, is_stale = await catalog.page(ListQuery(ListKind.MODEL_ENDPOINTS, model=model))
-        await _send(send, {"data": page.data}, is_stale=is_stale)
-
-    return guarded(endpoint)
-
-
 def _not_listed(model: str) -> Refusal:
     return unknown(f"the model `{model[:200]}` is not in the list; GET /api/v1/models has the list")
-
-
-def _check_plan(caller: Caller | None, model: str, catalog: Catalog) -> None:
-    refusing = caller.plan.refusing(*catalog.names(model)) if caller is not None else None
-    if refusing is not None:
-        raise unknown(f"{refusing} does not include the model `{model[:200]}`; GET /api/v1/models lists those it does")
-
-
-def providers(callers: Callers, catalog: Catalog) -> Endpoint:
-    """GET /providers."""
-
-    async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
-        await caller_if_any(callers, scope)
-        page, is_stale = await catalog.page(ListQuery(ListKind.PROVIDERS))
-        await _send(send, {"data": page.entries}, is_stale=is_stale)
-
-    return guarded(endpoint)
-
-
-def zdr_endpoints(callers: Callers, catalog: Catalog) -> Endpoint:
-    """GET /endpoints/zdr: the upstream's endpoints that keep nothing of an order (zero data retention)."""
-
-    async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
-        caller = await caller_if_any(callers, scope)
-        page, is_stale = await catalog.page(ListQuery(ListKind.ZDR_ENDPOINTS))
-        plan = caller.plan if caller else None
-        shown = [entry for entry in page.entries if plan is None or _includes(plan, _endpoint_model(entry), catalog)]
-        await _send(send, {"data": shown}, is_stale=is_stale)
-
-    return guarded(endpoint)
-
-
-def _models_of(models: Sequence[Listed], plan: Plan | None, catalog: Catalog) -> Sequence[Listed]:
-    if plan is None or plan.allows_all:
-        return models
-    return [model for model in models if _includes(plan, model.id, catalog)]
-
-
-def _includes(plan: Plan, model: str | None, catalog: Catalog) -> bool:
-    return model is not None and plan.allows(*catalog.names(model))
 
 
 def _endpoint_model(entry: Raw) -> str | None:
@@ -247,13 +255,9 @@ def _query(scope: Scope) -> dict[str, str]:
     return query_values(scope)
 
 
-def _filters(query: dict[str, str], names: frozenset[str]) -> Filters:
+def _filters(query: dict[str, str], names: Container[str]) -> Filters:
     chosen = tuple(sorted((name, value) for name, value in query.items() if name in names))
     for name, value in chosen:
         if not value:
             raise invalid(f"{name}: it is empty; give a value, or leave it out")
     return chosen
-
-
-async def _send(send: Send, body: dict[str, object] | Raw, *, is_stale: bool) -> None:
-    await send_json(send, msgspec.json.encode(body), [STALE_HEADER] if is_stale else None)

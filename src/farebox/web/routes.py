@@ -25,7 +25,9 @@ from farebox.platform.documents import ERRORS
 from farebox.platform.endpoints import RunApi
 from farebox.ports import Books, BooksUnavailable, Callers
 from farebox.telemetry.metrics import Metrics
-from farebox.web import account, catalog, docs, openapi
+from farebox.web import docs, openapi
+from farebox.web.account import OwnPages
+from farebox.web.catalog import Lists
 from farebox.web.management import Management
 from farebox.web.mcp.endpoint import Agents
 from farebox.web.metrics import metrics
@@ -100,21 +102,8 @@ def _orders(services: Services) -> dict[str, Endpoint]:
 
 def _lists(services: Services) -> dict[str, Endpoint]:
     """Lists and the caller's own pages, by their path under a base."""
-    callers = services.callers
-    return {
-        "/models": catalog.models(callers, services.catalog),
-        "/models/count": catalog.count(callers, services.catalog),
-        "/models/user": catalog.own_models(callers, services.catalog),
-        "/models/{author}/{slug}/endpoints": catalog.model_endpoints(callers, services.catalog),
-        "/models/{model:model}": catalog.model(callers, services.catalog),
-        "/model/{model:model}": catalog.model_data(callers, services.catalog),
-        "/embeddings/models": catalog.embedding_models(callers, services.catalog),
-        "/providers": catalog.providers(callers, services.catalog),
-        "/endpoints/zdr": catalog.zdr_endpoints(callers, services.catalog),
-        "/generation": account.generation_endpoint(callers, services.generations),
-        "/key": account.key_endpoint(callers, services.accounts),
-        "/credits": account.credits_endpoint(callers, services.accounts),
-    }
+    own = OwnPages(services.callers, services.accounts, services.generations)
+    return {**Lists(services.callers, services.catalog).routes(), **own.routes()}
 
 
 def every_route(services: Services) -> list[Route]:
