@@ -9,7 +9,6 @@ NAME: Schema = {"type": "string", "minLength": 1}
 WHOLE: Schema = {"type": "integer"}
 NUMBER: Schema = {"type": "number"}
 FLAG: Schema = {"type": "boolean"}
-ANYTHING: Schema = {}
 OBJECT: Schema = {"type": "object"}
 
 

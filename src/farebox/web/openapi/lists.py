@@ -2,24 +2,10 @@
 
 from typing import Any
 
-from farebox.core.schemas import (
-    ANYTHING,
-    FLAG,
-    NAME,
-    NUMBER,
-    OBJECT,
-    TEXT,
-    WHOLE,
-    Schema,
-    array_of,
-    object_of,
-    one_of,
-    or_null,
-    ref,
-)
+from farebox.core.schemas import FLAG, NAME, NUMBER, OBJECT, TEXT, WHOLE, array_of, object_of, one_of, or_null, ref
 from farebox.generations import NULLABLE
-from farebox.web.catalog import MODEL_FILTERS, PAGE_DEFAULT, PAGE_MAX
-from farebox.web.openapi.operations import Node, answer, header, in_path, operation, parameter, refusals
+from farebox.web.catalog import MODEL_FILTERS, OUTPUT_MODALITIES, PAGE_DEFAULT, PAGE_MAX
+from farebox.web.openapi.operations import Node, answer, header, in_path, operation, parameter
 
 TAGS = {
     "Lists": "The upstream's, less what the caller's plan does not include.",
@@ -27,9 +13,6 @@ TAGS = {
 }
 
 CREDENTIALS: dict[str, Node] = {}
-
-_PUBLIC: list[Node] = [{}, {"bearer": []}, {"apiKey": []}]
-"""Without a key: the whole list. With one: what its plan includes."""
 
 _PAGE = [
     parameter("offset", {"type": "integer", "minimum": 0, "maximum": 999_999_999}, "Entries to skip."),
@@ -41,100 +24,51 @@ _PAGE = [
 ]
 
 
-_AMOUNT: Node = {"type": "number", "minimum": 0}
-_FRACTION: Node = {"type": "number", "minimum": 0, "maximum": 1}
-_DAYS: Node = {"type": "integer", "minimum": 0}
-_LIST = "Comma-separated."
-
-
-_FILTERS: dict[str, tuple[Node, str]] = {
-    "output_modalities": (NAME, f"{_LIST} text, image, audio, embeddings; `all` for every model. Text if absent."),
-    "input_modalities": (NAME, f"{_LIST} text, image, audio, file."),
-    "supported_parameters": (NAME, _LIST),
-    "model_authors": (NAME, _LIST),
-    "providers": (NAME, _LIST),
-    "arch": (NAME, "Family of models."),
-    "q": (NAME, "Search in names and slugs."),
-    "context": ({"type": "integer", "minimum": 1}, "Least context, in tokens."),
-    "category": (
-        one_of(
-            "programming roleplay marketing marketing/seo technology science translation legal finance health trivia"
-            " academia"
-        ),
-        "Use case.",
-    ),
-    "sort": (
-        one_of(
-            "most-popular newest top-weekly pricing-low-to-high pricing-high-to-low context-high-to-low"
-            " throughput-high-to-low latency-low-to-high intelligence-high-to-low coding-high-to-low"
-            " agentic-high-to-low design-arena-elo-high-to-low"
-        ),
-        "The upstream's order if absent.",
-    ),
-    "region": (one_of("eu us"), "Where it is served."),
-    "zdr": (one_of("true"), "Only what is served without data retention."),
-    "distillable": (one_of("true false"), "Whether its answers may train other models."),
-    **{
-        f"{bound}_{name}": (schema, note)
-        for bound in ("min", "max")
-        for name, schema, note in (
-            ("price", _AMOUNT, "USD a million prompt tokens."),
-            ("output_price", _AMOUNT, "USD a million answer tokens."),
-            ("age_days", _DAYS, "Since it was made."),
-            ("intelligence_index", _AMOUNT, "By Artificial Analysis."),
-            ("coding_index", _AMOUNT, "By Artificial Analysis."),
-            ("agentic_index", _AMOUNT, "By Artificial Analysis."),
-            ("tool_success_rate", _FRACTION, "Orders that end in a call of a tool."),
-        )
-    },
-}
-
-
 def paths() -> Node:
-    filters = [parameter(name, *_FILTERS[name]) for name in sorted(MODEL_FILTERS)]
+    filters = [parameter(name, *MODEL_FILTERS[name]) for name in sorted(MODEL_FILTERS)]
+    modalities = [each for each in filters if each["name"] == OUTPUT_MODALITIES]
     author, slug = (in_path(name, "Of the model's id.") for name in ("author", "slug"))
-    modalities = [each for each in filters if each["name"] == "output_modalities"]
-    models, many = ref("ModelList"), (502,)
     named = {"type": "string", "pattern": "^[^/]+(/[^/]+)+$"}
     model = in_path("model", "Its id; slashes in it may be encoded.", named)
+    by_id = parameter("id", NAME, "As `X-Generation-Id` told it.", required=True)
     paging = (
         "Clients that send `anthropic-version` get Anthropic's members, too, and page by `after_id` and `before_id`."
     )
-    by_id = [parameter("id", NAME, "As `X-Generation-Id` told it.", required=True)]
-    served = object_of({"data": object_of({"id": TEXT, "endpoints": array_of(OBJECT)})})
+    models, entries = ref("ModelList"), array_of(OBJECT)
+    served = object_of({"data": object_of({"id": TEXT, "endpoints": entries})})
     return {
-        "/models": _get(
-            "Models", "Lists", models, many, parameters=[*_PAGE, *filters], security=_PUBLIC, description=paging
-        ),
-        "/models/{model}": _get(
-            "Model by its id", "Lists", ref("Model"), (404, 502), parameters=[model], security=_PUBLIC
-        ),
-        "/model/{model}": _get(
-            "Model", "Lists", object_of({"data": ref("Model")}), (404, 502), parameters=[model], security=_PUBLIC
-        ),
-        "/models/count": _get("Model count", "Lists", ref("Count"), many, parameters=modalities, security=_PUBLIC),
-        "/models/user": _get("Models of the caller", "Lists", models, many, parameters=_PAGE),
-        "/models/{author}/{slug}/endpoints": _get(
-            "Endpoints of a model", "Lists", served, (404, 502), parameters=[author, slug], security=_PUBLIC
-        ),
-        "/embeddings/models": _get("Embedding models", "Lists", models, many, parameters=_PAGE, security=_PUBLIC),
-        "/providers": _get("Providers", "Lists", ref("Providers"), many, security=_PUBLIC),
-        "/endpoints/zdr": _get(
-            "Endpoints without data retention", "Lists", object_of({"data": array_of(OBJECT)}), many, security=_PUBLIC
-        ),
-        "/generation": _get("Generation", "Account", ref("Generation"), (404, 424, 502), parameters=by_id),
-        "/key": _get("Key in use", "Account", ref("Key"), (429,)),
-        "/credits": _get("Credits", "Account", ref("Credits"), (429,)),
+        "/models": _list("Models", models, *_PAGE, *filters, description=paging),
+        "/models/{model}": _list("Model by its id", ref("Model"), model),
+        "/model/{model}": _list("Model", object_of({"data": ref("Model")}), model),
+        "/models/count": _list("Model count", ref("Count"), *modalities),
+        "/models/user": _list("Models of the caller", models, *_PAGE, is_public=False),
+        "/models/{author}/{slug}/endpoints": _list("Endpoints of a model", served, author, slug),
+        "/embeddings/models": _list("Embedding models", models, *_PAGE),
+        "/providers": _list("Providers", ref("Providers")),
+        "/endpoints/zdr": _list("Endpoints without data retention", object_of({"data": entries})),
+        "/generation": _own("Generation", (404, 424, 502), by_id),
+        "/key": _own("Key", (429,), summary="Key in use"),
+        "/credits": _own("Credits", (429,)),
     }
 
 
-def _get(summary: str, tag: str, schema: Schema, errors: tuple[int, ...], **more: Any) -> Node:
-    stale = {"headers": {"X-Farebox-Stale": header("`true` while the upstream gives no newer list.")}}
-    shown = {**answer(summary, schema), **(stale if tag == "Lists" else {})}
-    return {"get": operation(summary, tag, {"200": shown, **refusals((400, 401, *errors))}, **more)}
+def _list(summary: str, schema: Node, *parameters: Node, is_public: bool = True, **more: Any) -> Node:
+    """`is_public`: without a key it is the whole list; with one, what its plan includes."""
+    stale = {"X-Farebox-Stale": header("`true` while the upstream gives no newer list.")}
+    errors = [400, 401, *([404] if any(each["in"] == "path" for each in parameters) else []), 502]
+    answers = {"200": answer(summary, schema, headers=stale)}
+    if is_public:
+        more["security"] = [{}, {"bearer": []}, {"apiKey": []}]
+    return {"get": operation(summary, "Lists", answers, errors, parameters=parameters, **more)}
 
 
-def schemas() -> dict[str, Schema]:
+def _own(name: str, errors: tuple[int, ...], *parameters: Node, summary: str = "") -> Node:
+    summary = summary or name
+    answers = {"200": answer(summary, ref(name))}
+    return {"get": operation(summary, "Account", answers, (400, 401, *errors), parameters=parameters)}
+
+
+def schemas() -> Node:
     listed = object_of(
         {
             "id": TEXT,
@@ -148,7 +82,7 @@ def schemas() -> dict[str, Schema]:
         **dict.fromkeys(("id", "model", "created_at", "origin", "data_region"), TEXT),
         **dict.fromkeys(("usage", "total_cost"), NUMBER),
         "is_byok": FLAG,
-        **dict.fromkeys(NULLABLE, ANYTHING),
+        **{name: {} for name in NULLABLE},
         "farebox_state": one_of("pending open posted voided"),
         "farebox_fare_events": or_null(WHOLE),
         "farebox_fare_usd": or_null(NUMBER),

@@ -1,33 +1,11 @@
 """Managing keys and accounts: OpenRouter's paths under each base, Farebox's own below the root."""
 
+from collections.abc import Iterable
+
 from farebox.core.allowances import AMOUNTS, COUNTS, MODELS
-from farebox.core.schemas import (
-    ANYTHING,
-    FLAG,
-    NAME,
-    NUMBER,
-    TEXT,
-    WHOLE,
-    Schema,
-    array_of,
-    object_of,
-    one_of,
-    or_null,
-    ref,
-)
+from farebox.core.schemas import FLAG, NAME, NUMBER, TEXT, WHOLE, array_of, object_of, one_of, or_null, ref
 from farebox.web.account import RESETS
-from farebox.web.openapi.operations import (
-    AT_ROOT,
-    BODY_ERRORS,
-    Node,
-    answer,
-    body_of,
-    header,
-    in_path,
-    operation,
-    parameter,
-    refusals,
-)
+from farebox.web.openapi.operations import AT_ROOT, Node, answer, body_of, data, header, in_path, operation, parameter
 
 TAGS = {
     "Keys": "Keys and activity in OpenRouter's shapes, for who has a management key.",
@@ -46,13 +24,14 @@ _WORDS = {
     403: "A caller's key, or the management key of another account.",
     409: "Another top-up was booked under this idempotency key.",
 }
-_DATE: Schema = {"type": "string", "format": "date"}
-_MOMENT: Schema = {"type": "string", "format": "date-time"}
+_DATE: Node = {"type": "string", "format": "date"}
+_MOMENT: Node = {"type": "string", "format": "date-time"}
 
 
 def paths() -> Node:
-    key, account = _data("Its data.", ref("ManagedKey")), _data("Its data.", ref("Account"))
-    made = answer("It is made. The key itself is told here alone.", _with_key())
+    key, account = data("Its data.", ref("ManagedKey")), data("Its data.", ref("Account"))
+    made = answer("It is made. The key itself is told here alone.", object_of({"data": ref("ManagedKey"), "key": TEXT}))
+    deleted = answer("It is.", object_of({"deleted": FLAG}))
     listing = [
         parameter("offset", {"type": "integer", "minimum": 0, "maximum": 999_999_999}, "Keys to skip; 100 are listed."),
         parameter("include_disabled", one_of("true false"), "Whether disabled keys are listed, too."),
@@ -66,90 +45,58 @@ def paths() -> Node:
     ]
     note = "A name of yours: a top-up is booked once under it."
     once = parameter("Idempotency-Key", NAME, note, "header", required=True)
-    topped = ref("TopUp")
-    repeated = {"Idempotency-Replayed": header("`true`.")}
+    repeated = data("It was booked before.", ref("TopUp"), headers={"Idempotency-Replayed": header("`true`.")})
+    topped = {"201": data("It is booked.", ref("TopUp")), "200": repeated}
+    limits = object_of({}, {"limits": or_null(ref("Limits"))}, additionalProperties=False)
     return {
         "/keys": {
-            "get": _operation("Keys", _data("Its keys.", array_of(ref("ManagedKey"))), parameters=listing),
-            "post": _operation("New key", made, 201, body=ref("NewKey")),
+            "get": _operation("Keys", data("Its keys.", array_of(ref("ManagedKey"))), *listing),
+            "post": _operation("New key", {"201": made}, body=ref("NewKey")),
         },
         "/keys/{hash}": {
-            "get": _operation("Key by its hash", key, parameters=[_HASH]),
-            "patch": _operation("Change a key", key, parameters=[_HASH], body=ref("KeyChange")),
-            "delete": _operation(
-                "Delete a key, for ever", answer("It is.", object_of({"deleted": FLAG})), parameters=[_HASH]
-            ),
+            "get": _operation("Key by its hash", key, _HASH),
+            "patch": _operation("Change a key", key, _HASH, body=ref("KeyChange")),
+            "delete": _operation("Delete a key, for ever", deleted, _HASH),
         },
         "/activity": {
-            "get": _operation(
-                "Activity by day and model", _data("Its days.", array_of(ref("Activity"))), parameters=days
-            )
+            "get": _operation("Activity by day and model", data("Its days.", array_of(ref("Activity"))), *days),
         },
         "/admin/accounts": {
-            "get": _operation("Accounts", _data("All of them.", array_of(ref("Account")))),
-            "post": _operation("New account", account, 201, body=ref("NewAccount")),
+            "get": _operation("Accounts", data("All of them.", array_of(ref("Account")))),
+            "post": _operation("New account", {"201": account}, body=ref("NewAccount")),
             **AT_ROOT,
         },
         "/admin/accounts/{account}": {
-            "get": _operation("Account", _data("Its data.", ref("AccountInFull")), parameters=[_ACCOUNT]),
-            "patch": _operation(
-                "Limit an account",
-                account,
-                parameters=[_ACCOUNT],
-                body=object_of({}, {"limits": or_null(ref("Limits"))}, additionalProperties=False),
-            ),
+            "get": _operation("Account", data("Its data.", ref("AccountInFull")), _ACCOUNT),
+            "patch": _operation("Limit an account", account, _ACCOUNT, body=limits),
             **AT_ROOT,
         },
         "/admin/top-ups": {
-            "post": _operation(
-                "Top up an account",
-                _data("It is booked.", topped),
-                201,
-                parameters=[once],
-                body=ref("NewTopUp"),
-                others={"200": {**_data("It was booked before.", topped), "headers": repeated}, **_refusals(409)},
-            ),
+            "post": _operation("Top up an account", topped, once, errors=(409,), body=ref("NewTopUp")),
             **AT_ROOT,
         },
     }
 
 
 def _operation(
-    summary: str,
-    done: Node,
-    status: int = 200,
-    *,
-    parameters: list[Node] | None = None,
-    body: Schema | None = None,
-    others: dict[str, Node] | None = None,
+    summary: str, answers: Node, *parameters: Node, errors: Iterable[int] = (), body: Node | None = None
 ) -> Node:
-    tag = "Accounts" if "ccount" in summary else "Keys"
-    errors = _refusals(400, 401, 403, 404, 429, *(() if body is None else BODY_ERRORS))
+    """`answers` are by their status, or one alone, with 200."""
     return operation(
         summary,
-        tag,
-        {str(status): done, **errors, **(others or {})},
-        parameters=parameters or [],
+        "Accounts" if "ccount" in summary else "Keys",
+        {"200": answers} if "description" in answers else answers,
+        (400, 401, 403, 404, 429, *errors),
+        parameters=parameters,
         body=None if body is None else body_of(body),
+        words=_WORDS,
         security=[{"management": []}],
     )
 
 
-def _refusals(*statuses: int) -> dict[str, Node]:
-    return refusals(statuses, words=_WORDS)
-
-
-def _data(description: str, schema: Schema) -> Node:
-    return answer(description, object_of({"data": schema}))
-
-
-def _with_key() -> Schema:
-    return object_of({"data": ref("ManagedKey"), "key": TEXT})
-
-
-def schemas() -> dict[str, Schema]:
+def schemas() -> Node:
     spent = {f"{of}usage{per}": NUMBER for of in ("", "byok_") for per in ("", "_daily", "_weekly", "_monthly")}
-    reset: Schema = {"type": "string", "enum": list(RESETS)}
+    reset: Node = {"type": "string", "enum": list(RESETS)}
     limit = {"limit": or_null(NUMBER), "limit_reset": or_null(reset)}
     numbers = {**dict.fromkeys(COUNTS, WHOLE), **dict.fromkeys(AMOUNTS, NUMBER)}
     key = {
@@ -161,7 +108,7 @@ def schemas() -> dict[str, Schema]:
         **spent,
         "created_at": _MOMENT,
         **dict.fromkeys(("updated_at", "expires_at", "last_used_at"), or_null(_MOMENT)),
-        **dict.fromkeys(("creator_user_id", "external_user"), ANYTHING),
+        **{name: {} for name in ("creator_user_id", "external_user")},
         "farebox_limits": ref("Limits"),
     }
     account = {

@@ -1,12 +1,13 @@
 """What every operation of the document is made of."""
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
-from farebox.core.schemas import NAME, TEXT, Schema, ref
+from farebox.core.schemas import NAME, TEXT, Schema, object_of, ref
 
 Node = Schema
-"""A part of the document that is no schema, as JSON has it."""
+"""A part of the document, as JSON has it."""
 
 STATUSES = {
     400: "Something in the request is wrong; the message names it.",
@@ -26,8 +27,7 @@ STATUSES = {
     504: "The upstream could not be reached in time, and has not heard of the request.",
 }
 
-BODY_ERRORS = (408, 413, 415)
-"""Of a request that has a body."""
+_BODY_ERRORS = (408, 413, 415)
 
 AT_ROOT: Node = {"servers": [{"url": "/"}]}
 """Of a path that stands below the root, and under no base."""
@@ -37,48 +37,53 @@ def operation(
     summary: str,
     tag: str,
     answers: Mapping[str, Node],
+    errors: Iterable[int] = (),
     *,
     parameters: Iterable[Node] = (),
     body: Node | None = None,
     name: str = "",
+    words: Mapping[int, str] = MappingProxyType({}),
+    refusal: str = "Error",
     **more: object,
 ) -> Node:
-    """What one method of a path does. `name` is its `operationId`, made of the summary's first words where none is
-    given."""
+    """What one method of a path does. `errors`, beside those of a body, are answered with the schema `refusal`; `words`
+    say what one of them means there, if not what it means elsewhere. `name` is its `operationId`, made of the summary's
+    first words where none is given."""
     given = list(parameters)
+    said = {**STATUSES, **words}
+    failed = [*errors, *(_BODY_ERRORS if body is not None else ())]
     return {
         "summary": summary,
         "operationId": name or summary.split(",")[0].lower().replace(" ", "_").replace("'", ""),
         "tags": [tag],
         **({"parameters": given} if given else {}),
         **({} if body is None else {"requestBody": body}),
-        "responses": dict(answers),
+        "responses": {**answers, **{str(status): answer(said[status], ref(refusal)) for status in failed}},
         **more,
     }
 
 
-def parameter(name: str, schema: Schema, description: str, where: str = "query", *, required: bool = False) -> Node:
+def parameter(name: str, schema: Node, description: str, where: str = "query", *, required: bool = False) -> Node:
     """`where` is `query`, `path` or `header`."""
     return {"name": name, "in": where, "required": required, "schema": schema, "description": description}
 
 
-def in_path(name: str, description: str, schema: Schema | None = None) -> Node:
-    return parameter(name, NAME if schema is None else schema, description, "path", required=True)
+def in_path(name: str, description: str, schema: Node = NAME) -> Node:
+    return parameter(name, schema, description, "path", required=True)
 
 
-def body_of(schema: Schema, *, required: bool = True, **more: object) -> Node:
+def body_of(schema: Node, *, required: bool = True, **more: object) -> Node:
     return {"required": required, "content": {"application/json": {"schema": schema, **more}}}
 
 
-def answer(description: str, schema: Schema, *, media_type: str = "application/json", **more: Any) -> Node:
+def answer(description: str, schema: Node, *, media_type: str = "application/json", **more: object) -> Node:
     return {"description": description, "content": {media_type: {"schema": schema}}, **more}
 
 
-def refusals(statuses: Iterable[int], schema: str = "Error", words: Mapping[int, str] | None = None) -> dict[str, Node]:
-    """The error answers of an operation. `words` say what a status means there, if not what it means elsewhere."""
-    said = STATUSES | dict(words or {})
-    return {str(status): answer(said[status], ref(schema)) for status in statuses}
+def data(description: str, schema: Node, **more: Any) -> Node:
+    """An answer in the envelope of OpenRouter's API, and of Apify's."""
+    return answer(description, object_of({"data": schema}), **more)
 
 
-def header(description: str, schema: Schema = TEXT) -> Node:
+def header(description: str, schema: Node = TEXT) -> Node:
     return {"description": description, "schema": schema}

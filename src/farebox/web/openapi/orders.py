@@ -2,10 +2,10 @@
 
 from farebox.core.formats import Format
 from farebox.core.formats.table import Formats
-from farebox.core.schemas import NUMBER, WHOLE, Schema, ref
-from farebox.web.openapi.operations import Node, answer, body_of, header, operation, parameter, refusals
+from farebox.core.schemas import NUMBER, WHOLE, ref
+from farebox.web.openapi.operations import Node, answer, body_of, header, operation, parameter
 
-_ERRORS = (400, 401, 402, 403, 404, 408, 409, 410, 413, 415, 424, 429, 502, 504)
+_ERRORS = (400, 401, 402, 403, 404, 409, 410, 424, 429, 502, 504)
 
 _KEY = parameter(
     "Idempotency-Key",
@@ -36,19 +36,19 @@ def _order(wire: Format) -> Node:
         served["content"]["text/event-stream"] = _EVENTS
     answers = {
         "200": served,
-        **refusals(_ERRORS, described.refusal[0]),
         "default": answer("The upstream's refusal, as it came.", ref("AnyError")),
     }
     body = body_of(ref(described.request[0]), example=dict(described.example))
-    return operation(described.summary, "Orders", answers, parameters=[_KEY], body=body)
+    refusal = described.refusal[0]
+    return operation(described.summary, "Orders", answers, _ERRORS, parameters=[_KEY], body=body, refusal=refusal)
 
 
-def schemas(formats: Formats) -> dict[str, Schema]:
+def schemas(formats: Formats) -> Node:
     described = [wire.DESCRIBED for wire in formats.values()]
     return dict([*(each.request for each in described), *(each.answer for each in described)])
 
 
-def errors(formats: Formats) -> dict[str, Schema]:
+def errors(formats: Formats) -> Node:
     """The body of a refusal in each format, and of one that may be in any."""
     named = dict(wire.DESCRIBED.refusal for wire in formats.values())
     return {**named, "AnyError": {"oneOf": [ref(name) for name in named]}}

@@ -7,55 +7,22 @@ from farebox.batch.entries import ORDERS_MAX
 from farebox.batch.result_forms import ResultForm
 from farebox.batch.run_input import CONCURRENCY, CONCURRENCY_MAX
 from farebox.core.runs import RunStatus
-from farebox.core.schemas import (
-    ANYTHING,
-    FLAG,
-    NAME,
-    NUMBER,
-    OBJECT,
-    TEXT,
-    WHOLE,
-    Schema,
-    array_of,
-    object_of,
-    one_of,
-    or_null,
-    ref,
-)
+from farebox.core.schemas import FLAG, NAME, NUMBER, OBJECT, TEXT, WHOLE, array_of, object_of, one_of, or_null, ref
 from farebox.platform.actor_calls import KEY_LENGTH_MAX
 from farebox.platform.endpoints import MEMORY_MBYTES, SYNC_SECONDS_MAX, TIMEOUT_SECONDS_MAX, WAIT_SECONDS_MAX
 from farebox.platform.items import FORMATS as ITEM_FORMATS
 from farebox.platform.parameters import PARAMETERS, Fate, Idle, Refused, Served
 from farebox.platform.priced_events import COUNT_MAX, PRICED_EVENT
-from farebox.web.openapi.operations import (
-    AT_ROOT,
-    BODY_ERRORS,
-    STATUSES,
-    Node,
-    answer,
-    body_of,
-    header,
-    in_path,
-    operation,
-    parameter,
-    refusals,
-)
+from farebox.web.openapi.operations import AT_ROOT, Node, answer, body_of, data, header, in_path, operation, parameter
 
 TAGS = {
     "Actor runs": "What the Apify platform's clients call: a caller's key is the token. Below the root, under no base;"
     " `/v2/acts` is the same as `/v2/actors`."
 }
 
-CREDENTIALS = {
-    "token": {
-        "type": "apiKey",
-        "in": "query",
-        "name": "token",
-        "description": "A Farebox key.",
-    }
-}
+CREDENTIALS = {"token": {"type": "apiKey", "in": "query", "name": "token", "description": "A Farebox key."}}
 
-_WORDS = STATUSES | {
+_WORDS = {
     400: "A parameter or the body is wrong; the message names what.",
     402: "The account, or the run's limit, does not cover it.",
     403: "The run has finished.",
@@ -65,11 +32,11 @@ _WORDS = STATUSES | {
     429: "Too many requests: see `Retry-After`.",
 }
 
-_COUNT: Schema = {"type": "integer", "minimum": 0}
-_MOMENT: Schema = {"type": "string", "format": "date-time"}
+_COUNT: Node = {"type": "integer", "minimum": 0}
+_MOMENT: Node = {"type": "string", "format": "date-time"}
 _NAMES = "Names of members, with commas between them."
 
-_VALUES: Mapping[str, tuple[Schema, str]] = {
+_VALUES: Mapping[str, tuple[Node, str]] = {
     "timeout": ({**_COUNT, "maximum": TIMEOUT_SECONDS_MAX}, "Seconds that the run may take."),
     "maxTotalChargeUsd": (TEXT, "What the run may cost, in USD."),
     "waitForFinish": (_COUNT, f"Seconds to wait for its end, {WAIT_SECONDS_MAX} at most."),
@@ -110,11 +77,7 @@ _IN_PATH = {
 }
 
 
-def _data(description: str, schema: Schema) -> Node:
-    return answer(description, object_of({"data": schema}))
-
-
-_RUN = _data("The run.", ref("Run"))
+_RUN = data("The run.", ref("Run"))
 _MADE = answer("It is done.", OBJECT)
 _PAGING = {
     **{f"X-Apify-Pagination-{name}": header("Of the items.", WHOLE) for name in ("Offset", "Limit", "Count", "Total")},
@@ -124,7 +87,7 @@ _ITEMS: Node = {
     "description": "Its items.",
     "headers": _PAGING,
     "content": {
-        "application/json": {"schema": array_of(ANYTHING)},
+        "application/json": {"schema": array_of({})},
         "application/jsonl": {"schema": TEXT},
         "text/csv": {"schema": TEXT},
     },
@@ -135,12 +98,12 @@ _Shown = tuple[str, Node]
 """What an operation is called, and its answer."""
 
 _STORAGES: Mapping[str, _Shown] = {
-    "/dataset": ("Dataset", _data("The dataset.", ref("Dataset"))),
+    "/dataset": ("Dataset", data("The dataset.", ref("Dataset"))),
     "/dataset/items": ("Items of a dataset", _ITEMS),
-    "/key-value-store": ("Key-value store", _data("The store.", ref("Storage"))),
-    "/key-value-store/keys": ("Keys of a store", _data("Its keys.", ref("StoreKeys"))),
+    "/key-value-store": ("Key-value store", data("The store.", ref("Storage"))),
+    "/key-value-store/keys": ("Keys of a store", data("Its keys.", ref("StoreKeys"))),
     "/key-value-store/records/{key}": ("Record of a store", _RECORD),
-    "/request-queue": ("Request queue, which is empty", _data("The queue.", ref("Storage"))),
+    "/request-queue": ("Request queue, which is empty", data("The queue.", ref("Storage"))),
 }
 _OF_RUN: Mapping[str, _Shown] = {
     "": ("Run", _RUN),
@@ -160,10 +123,10 @@ def _below(path: str) -> str:
 
 
 _SHOWN: Mapping[str, _Shown] = {
-    "GET /actors/{actor}": ("Actor", _data("The one there is.", OBJECT)),
-    "GET /actors/{actor}/builds/default": ("Build of the Actor", _data("The one there is.", OBJECT)),
+    "GET /actors/{actor}": ("Actor", data("The one there is.", OBJECT)),
+    "GET /actors/{actor}/builds/default": ("Build of the Actor", data("The one there is.", OBJECT)),
     "POST /actors/{actor}/runs": ("Begin a run", _RUN),
-    "GET /actors/{actor}/runs": ("Runs of the Actor", _data("A page of them.", ref("RunList"))),
+    "GET /actors/{actor}/runs": ("Runs of the Actor", data("A page of them.", ref("RunList"))),
     **{
         f"{method} /actors/{{actor}}/{path}": (f"Run to its end, and show {what}", shown)
         for method in ("POST", "GET")
@@ -176,7 +139,7 @@ _SHOWN: Mapping[str, _Shown] = {
         f"GET /actors/{{actor}}/runs/last{path}": (f"{each[0]}: the last one", each[1])
         for path, each in _OF_RUN.items()
     },
-    "GET /actor-runs": ("Runs", _data("A page of them.", ref("RunList"))),
+    "GET /actor-runs": ("Runs", data("A page of them.", ref("RunList"))),
     "PUT /actor-runs/{id}": ("Say how far a run is", _RUN),
     "POST /actor-runs/{id}/abort": ("Abort a run", _RUN),
     "POST /actor-runs/{id}/charge": ("Charge events to a run's account", _MADE),
@@ -185,10 +148,10 @@ _SHOWN: Mapping[str, _Shown] = {
     **{line.replace(" ", " /actor-runs/{id}"): each for line, each in _LEFT.items()},
     **{f"GET {_below(path)}": each for path, each in _STORAGES.items()},
     **{f"{line.partition(' ')[0]} {_below(line.partition(' ')[2])}": each for line, each in _LEFT.items()},
-    "GET /actor-builds/{id}": ("Build by its id", _data("The one there is.", OBJECT)),
+    "GET /actor-builds/{id}": ("Build by its id", data("The one there is.", OBJECT)),
     "GET /logs/{id}": _OF_RUN["/log"],
-    "GET /users/me": ("User, who is the caller's account", _data("The account.", OBJECT)),
-    "GET /users/{id}": ("User by its id or name", _data("The account.", OBJECT)),
+    "GET /users/me": ("User, who is the caller's account", data("The account.", OBJECT)),
+    "GET /users/{id}": ("User by its id or name", data("The account.", OBJECT)),
 }
 """By the lines of PARAMETERS."""
 
@@ -243,18 +206,26 @@ def _operation(line: str, method: str, path: str) -> Node:
         parameters.append(parameter("Idempotency-Key", once, "A charge is counted once under it, for 180 s.", "header"))
     errors = {
         *(400, 401, 404, 429, *_MORE_ERRORS.get(line, ())),
-        *(BODY_ERRORS if body else ()),
         *((402, 408) if begins else ()),
     }
-    answers = {"201" if makes else "200": done, **refusals(sorted(errors), "RunApiError", _WORDS)}
     if "run-sync" in path:
         summary = f"{summary}, within {SYNC_SECONDS_MAX} s"
     name = f"{method.lower()}_{path.strip('/').translate(_PLAIN)}"
-    return operation(summary, "Actor runs", answers, parameters=parameters, body=body, name=name, security=_SECURITY)
+    return operation(
+        summary,
+        "Actor runs",
+        {"201" if makes else "200": done},
+        sorted(errors),
+        parameters=parameters,
+        body=body,
+        name=name,
+        words=_WORDS,
+        refusal="RunApiError",
+        security=[{"bearer": []}, {"apiKey": []}, {"token": []}],
+    )
 
 
 _PLAIN = str.maketrans({"/": "_", "-": "_", "{": None, "}": None})
-_SECURITY: list[Node] = [{"bearer": []}, {"apiKey": []}, {"token": []}]
 
 
 def _parameter(name: str, fate: Fate) -> Node:
@@ -269,7 +240,7 @@ def _parameter(name: str, fate: Fate) -> Node:
     return parameter(name, schema, text)
 
 
-def schemas() -> dict[str, Schema]:
+def schemas() -> Node:
     run = {
         **dict.fromkeys(("id", "actId", "userId", "buildId", "buildNumber", "generalAccess"), TEXT),
         **dict.fromkeys(("defaultKeyValueStoreId", "defaultDatasetId", "defaultRequestQueueId"), TEXT),
