@@ -11,15 +11,15 @@ from farebox.accounts import Accounts, Spending
 from farebox.core.allowances import Allowance, Period
 from farebox.core.callers import Caller
 from farebox.core.errors import invalid
+from farebox.core.headers import read_request_head
 from farebox.core.money import EVENT_NANOS, format_usd
 from farebox.generations import Generations
 from farebox.http.asgi import Endpoint, send_json
 from farebox.http.queries import query_pairs
 from farebox.http.refusals import guarded
 from farebox.ports import Callers
-from farebox.web.callers import caller_of
 
-RESETS: dict[str | None, Period] = {"daily": "day", "weekly": "week", "monthly": "month", None: "total"}
+RESETS: dict[Period, str | None] = {"day": "daily", "week": "weekly", "month": "monthly", "total": None}
 """OpenRouter's words for when a limit begins anew."""
 
 Describe = Callable[[Caller, Scope], Awaitable[dict[str, object]]]
@@ -40,7 +40,7 @@ class OwnPages:
 
     def _serve(self, describe: Describe) -> Endpoint:
         async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
-            caller = await caller_of(self._callers, scope)
+            caller = await self._callers.identify(read_request_head(scope["headers"]))
             await send_json(send, msgspec.json.encode({"data": await describe(caller, scope)}))
 
         return guarded(endpoint)
@@ -111,7 +111,7 @@ def tightest(allowance: Allowance | None) -> tuple[int | None, int | None, str |
     if allowance is None or found is None:
         return None, None, None
     left, period = found
-    return allowance.limits.money[period], max(0, left), next(name for name, each in RESETS.items() if each == period)
+    return allowance.limits.money[period], max(0, left), RESETS[period]
 
 
 def iso_or_null(us: int | None) -> str | None:

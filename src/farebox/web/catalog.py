@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from farebox.catalog import Catalog
 from farebox.core.errors import Refusal, invalid, unknown
 from farebox.core.formats import messages
+from farebox.core.headers import read_request_head
 from farebox.core.listing import Listed
 from farebox.core.plans import Plan
 from farebox.core.reading import UNREADABLE
@@ -21,7 +22,6 @@ from farebox.http.queries import query_values, query_whole
 from farebox.http.refusals import guarded
 from farebox.ports import Callers
 from farebox.web.anthropic_models import described, is_anthropics, page_of
-from farebox.web.callers import caller_if_any, caller_of
 
 STALE_HEADER = (b"x-farebox-stale", b"true")
 """Sent with a list that is older than it should be, because the upstream did not answer."""
@@ -123,8 +123,10 @@ class Lists:
         """`is_anthropics_too`: Anthropic's clients call it, and get its refusals in their format."""
 
         async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
-            caller = await (caller_of if needs_key else caller_if_any)(self._callers, scope)
-            body, is_stale = await show(scope, caller.plan if caller else None)
+            head = read_request_head(scope["headers"])
+            # A credential that is nobody's is refused: a list for everybody would hide that.
+            plan = (await self._callers.identify(head)).plan if head.tokens or needs_key else None
+            body, is_stale = await show(scope, plan)
             await send_json(send, msgspec.json.encode(body), [STALE_HEADER] if is_stale else None)
 
         anthropics = guarded(endpoint, messages) if is_anthropics_too else endpoint

@@ -5,6 +5,7 @@ Each is a use case of `farebox.accounts`, as the commands are. Shapes of the fir
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from uuid import UUID
 
 import msgspec
@@ -13,23 +14,13 @@ from starlette.types import Receive, Scope, Send
 
 from farebox import clock
 from farebox.accounts import Accounts, BadTerms, NotFound, OtherTopUpBefore, Spending
-from farebox.core.allowances import (
-    AMOUNTS,
-    DAY_US,
-    PERIODS,
-    Limits,
-    Period,
-    date_of,
-    day_of,
-    limits_by_name,
-    usage_by_name,
-)
+from farebox.core.allowances import AMOUNTS, DAY_US, Limits, date_of, day_of, limits_by_name, usage_by_name
 from farebox.core.books import Activity, Balance
 from farebox.core.callers import Account, Key, ManagementKey
 from farebox.core.errors import Refusal, conflict, forbidden, invalid, unknown
-from farebox.core.headers import HeaderList, read_request_head
+from farebox.core.formats.table import BASES
+from farebox.core.headers import HeaderList, RequestHead, read_request_head
 from farebox.core.money import format_usd
-from farebox.core.reading import is_null
 from farebox.http.asgi import JSON, Endpoint, send_whole
 from farebox.http.bodies import BodyReader
 from farebox.http.queries import query_values, query_whole
@@ -37,18 +28,7 @@ from farebox.http.refusals import guarded
 from farebox.identity.managers import Managers
 from farebox.ports import NameTaken
 from farebox.web.account import RESETS, iso_or_null, or_null, tightest, usage, usd
-from farebox.web.members import (
-    Fields,
-    amount_of,
-    check_names,
-    day_of_date,
-    fields_of,
-    flag_of,
-    limits_of,
-    moment_of,
-    number_of,
-    text_of,
-)
+from farebox.web.members import Fields, day_of_date
 
 PAGE = 100
 """How many keys OpenRouter lists at once."""
@@ -57,20 +37,19 @@ BODY_BYTES_MAX = 64 * 1024
 ACTIVITY_DAYS = 30
 """How many whole UTC days OpenRouter shows."""
 
-_NAMES: dict[Period, str] = dict(zip(PERIODS, AMOUNTS, strict=True))
 _WORKSPACE = 0xFAEB0_000_0000_8000_8000 << 48
 """The head of a version 8 UUID, whose other bits are free: the last 48 are the account's number."""
 
 
+@dataclass(frozen=True, slots=True)
 class Request:
     """A manager's request, its credential checked. `path` and `query` are by name, `fields` are the body's members."""
 
-    def __init__(self, scope: Scope, manager: ManagementKey, fields: Fields) -> None:
-        self.path: Mapping[str, str] = scope["path_params"]
-        self.query = query_values(scope)
-        self.head = read_request_head(scope["headers"])
-        self.manager = manager
-        self.fields = fields
+    path: Mapping[str, str]
+    query: Mapping[str, str]
+    head: RequestHead
+    manager: ManagementKey
+    fields: Fields
 
 
 Answer = tuple[int, object, HeaderList] | tuple[int, object]
@@ -88,17 +67,14 @@ class Management:
         self._bodies = bodies.shorter(BODY_BYTES_MAX)
 
     def routes(self) -> list[Served]:
-        """Paths below each base: keys and activity, as OpenRouter has them."""
-        one_key = self._serve(GET=self._read_key, PATCH=self._update_key, DELETE=self._delete_key)
+        """Keys and activity under each base, as OpenRouter has them; accounts and top-ups below the root."""
+        openrouters = {
+            "/keys": self._serve(GET=self._list_keys, POST=self._create_key),
+            "/keys/{hash}": self._serve(GET=self._read_key, PATCH=self._update_key, DELETE=self._delete_key),
+            "/activity": self._serve(GET=self._activity),
+        }
         return [
-            ("/keys", *self._serve(GET=self._list_keys, POST=self._create_key)),
-            ("/keys/{hash}", *one_key),
-            ("/activity", *self._serve(GET=self._activity)),
-        ]
-
-    def own_routes(self) -> list[Served]:
-        """Paths below the root: accounts and top-ups, as Farebox has them."""
-        return [
+            *((base + path, *served) for path, served in openrouters.items() for base in BASES),
             ("/admin/accounts", *self._serve(GET=self._list_accounts, POST=self._create_account)),
             ("/admin/accounts/{account}", *self._serve(GET=self._read_account, PATCH=self._limit_account)),
             ("/admin/top-ups", *self._serve(POST=self._top_up)),
@@ -109,11 +85,12 @@ class Management:
             do = methods["GET" if scope["method"] == "HEAD" else scope["method"]]
             head = read_request_head(scope["headers"])
             manager = await self._managers.identify(head)
-            fields: Fields = {}
+            fields = Fields()
             if scope["method"] in ("POST", "PATCH"):
-                fields = fields_of(await self._bodies.read_json(scope, receive, head))
+                fields = Fields.of(await self._bodies.read_json(scope, receive, head))
+            request = Request(scope["path_params"], query_values(scope), head, manager, fields)
             try:
-                status, answer, *headers = await do(Request(scope, manager, fields))
+                status, answer, *headers = await do(request)
             except NotFound as error:
                 raise unknown(str(error)) from error
             except (BadTerms, NameTaken) as error:
@@ -142,28 +119,28 @@ class Management:
         return 200, {"data": [await self._key(key, spent.get(key.id, Spending())) for _, key in found]}
 
     async def _create_key(self, request: Request) -> Answer:
-        workspace = text_of(request.fields, "workspace_id")
+        workspace = request.fields.text("workspace_id")
         account = await self._account(request, workspace)
         if account is None:
             raise invalid("workspace_id: say whose key it is; GET /admin/accounts lists each account's")
-        name = text_of(request.fields, "name")
+        name = request.fields.text("name")
         if not name:
             raise invalid("name: give the key a name")
-        given = _money(request.fields, Limits()) | limits_of(request.fields)
-        expires_us = moment_of(text_of(request.fields, "expires_at"), "expires_at")
+        given = _money(request.fields, Limits()) | request.fields.limits()
+        expires_us = request.fields.moment("expires_at")
         self._accounts.check_limits(given)
         key, _, row = await self._accounts.create_key(account.name, name, expires_us)
         row = msgspec.structs.replace(row, limits=await self._accounts.limit(account, row, given))
         return 201, {"data": await self._key(row, Spending()), "key": key}
 
     async def _read_key(self, request: Request) -> Answer:
-        account, key = await self._find(request)
+        account, key = await self._find(request, request.path["hash"])
         return 200, {"data": await self._key(key, await self._spent(account, key))}
 
     async def _update_key(self, request: Request) -> Answer:
-        account, key = await self._find(request)
-        given = _money(request.fields, key.limits) | limits_of(request.fields)
-        label, disabled = text_of(request.fields, "name"), flag_of(request.fields, "disabled")
+        account, key = await self._find(request, request.path["hash"])
+        given = _money(request.fields, key.limits) | request.fields.limits()
+        label, disabled = request.fields.text("name"), request.fields.flag("disabled")
         self._accounts.check_limits(given)
         limits = await self._accounts.limit(account, key, given)
         _, key = await self._accounts.change_key(key.digest.hex(), label=label, disabled=disabled)
@@ -171,12 +148,12 @@ class Management:
         return 200, {"data": await self._key(key, await self._spent(account, key))}
 
     async def _delete_key(self, request: Request) -> Answer:
-        _, key = await self._find(request)
+        _, key = await self._find(request, request.path["hash"])
         await self._accounts.revoke_key(key.digest.hex())
         return 200, {"deleted": True}
 
-    async def _find(self, request: Request) -> tuple[Account, Key]:
-        named = request.path["hash"]
+    async def _find(self, request: Request, named: str) -> tuple[Account, Key]:
+        """The key with the hash `named`. Raises Refusal 404."""
         missing = unknown(f"there is no key with the hash `{named[:64]}`; GET /api/v1/keys lists them")
         if len(named) != 64:
             raise missing
@@ -227,8 +204,7 @@ class Management:
         account = await self._account(request, request.query.get("workspace_id"))
         key: Key | None = None
         if (named := request.query.get("api_key_hash")) is not None:
-            request.path = {"hash": named}
-            owner, key = await self._find(request)
+            owner, key = await self._find(request, named)
             account = account or owner
         today = day_of(clock.now_us())
         first, last = today - ACTIVITY_DAYS, today - 1
@@ -249,17 +225,17 @@ class Management:
 
     async def _create_account(self, request: Request) -> Answer:
         _check_operator(request.manager)
-        check_names(request.fields, "name", "plan", "postpaid", "prepaid_usd", "limit_usd", "limits")
-        name, plan = text_of(request.fields, "name"), text_of(request.fields, "plan")
+        request.fields.check_names("name", "plan", "postpaid", "prepaid_usd", "limit_usd", "limits")
+        name, plan = request.fields.text("name"), request.fields.text("plan")
         if name is None or plan is None:
             raise invalid("name, plan: give both; a plan is paying, free, or one of the operator's own")
-        is_postpaid = flag_of(request.fields, "postpaid") or False
-        paid_in, limit = amount_of(request.fields, "prepaid_usd"), amount_of(request.fields, "limit_usd")
+        is_postpaid = request.fields.flag("postpaid") or False
+        paid_in, limit = request.fields.amount("prepaid_usd"), request.fields.amount("limit_usd")
         if is_postpaid and paid_in is not None:
             raise invalid("prepaid_usd, postpaid: they exclude each other")
         if limit is not None and not is_postpaid:
             raise invalid("limit_usd: goes with `postpaid`; a prepaid account's limit is what was paid in")
-        given = limits_of(request.fields, "limits")
+        given = request.fields.limits("limits")
         self._accounts.check_limits(given)
         account = await self._accounts.create(name, plan, limit if is_postpaid else 0, paid_in or 0)
         limits = await self._accounts.limit(account, None, given)
@@ -278,8 +254,8 @@ class Management:
     async def _limit_account(self, request: Request) -> Answer:
         account = await self._named(request)
         _check_operator(request.manager)
-        check_names(request.fields, "limits")
-        limits = await self._accounts.limit(account, None, limits_of(request.fields, "limits"))
+        request.fields.check_names("limits")
+        limits = await self._accounts.limit(account, None, request.fields.limits("limits"))
         account = msgspec.structs.replace(account, limits=limits)
         return 200, {"data": _described_account(account, await self._accounts.balance(account))}
 
@@ -296,16 +272,16 @@ class Management:
 
     async def _top_up(self, request: Request) -> Answer:
         _check_operator(request.manager)
-        check_names(request.fields, "account", "amount_usd", "note")
+        request.fields.check_names("account", "amount_usd", "note")
         key = request.head.idempotency_key.decode("latin-1")
         if not key:
             raise invalid(
                 "idempotency-key: give the top-up a name of your own, such as an invoice's: it is booked once under it"
             )
-        name, amount = text_of(request.fields, "account"), amount_of(request.fields, "amount_usd")
+        name, amount = request.fields.text("account"), request.fields.amount("amount_usd")
         if name is None or amount is None:
             raise invalid("account, amount_usd: give both")
-        paid_in = await self._accounts.top_up(name, amount, key, text_of(request.fields, "note"))
+        paid_in = await self._accounts.top_up(name, amount, key, request.fields.text("note"))
         answer = {"data": {**_described_account(paid_in.account, paid_in.balance), "amount_usd": usd(amount)}}
         return (200, answer, [(b"idempotency-replayed", b"true")]) if paid_in.is_repeat else (201, answer)
 
@@ -319,8 +295,8 @@ def _account_id(workspace: str) -> int:
     """The account's number in its id. Raises Refusal 400."""
     try:
         number = UUID(workspace).int
-    except ValueError as error:
-        raise invalid("workspace_id: an account's id, as GET /admin/accounts lists it") from error
+    except ValueError:
+        number = 0
     if number >> 48 != _WORKSPACE >> 48:
         raise invalid("workspace_id: an account's id, as GET /admin/accounts lists it")
     return number & ((1 << 48) - 1)
@@ -374,17 +350,19 @@ def _money(fields: Fields, before: Limits) -> dict[str, str | list[str] | None]:
     the longest period where it has several; the others stay. Raises Refusal 400."""
     if "limit" not in fields and "limit_reset" not in fields:
         return {}
-    money: list[tuple[Period, int | None]] = [("total", None), *before.money.items()]
-    period, most = money[-1]
-    reset = next(name for name, each in RESETS.items() if each == period)
+    names = dict(zip(RESETS.values(), AMOUNTS, strict=True))
+    replaced, limit = names[None], None
+    for period, most in before.money.items():
+        replaced, limit = names[RESETS[period]], format_usd(most)
+    name = replaced
     if "limit_reset" in fields:
-        reset = text_of(fields, "limit_reset")
-        if reset not in RESETS:
+        reset = fields.text("limit_reset")
+        if reset not in names:
             raise invalid(f"limit_reset: daily, weekly, monthly or null, not {reset!r}")
-    limit = None if most is None else format_usd(most)
+        name = names[reset]
     if "limit" in fields:
-        limit = None if is_null(fields["limit"]) else number_of(fields["limit"], "limit")
-    return {_NAMES[period]: None, _NAMES[RESETS[reset]]: limit}
+        limit = fields.number("limit")
+    return {replaced: None, name: limit}
 
 
 def _check_operator(manager: ManagementKey) -> None:

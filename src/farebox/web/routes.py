@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 from starlette.applications import Starlette
-from starlette.convertors import Convertor, register_url_convertor
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -108,9 +108,7 @@ def _lists(services: Services) -> dict[str, Endpoint]:
 
 def every_route(services: Services) -> list[Route]:
     """Every path with its methods, as the OpenAPI document has them."""
-    management = services.management
-    managed = [(base + path, methods, each) for path, methods, each in management.routes() for base in BASES]
-    managed += management.own_routes()
+    managed = services.management.routes()
     run_api = services.run_api.routes() if services.run_api is not None else []
     agents = guarded(services.agents.endpoint)
     document = openapi.document(services.formats, has_run_api=services.run_api is not None)
@@ -150,16 +148,10 @@ def tidy(path: str) -> str:
     return _BASE_TWICE.sub(r"\1", _SLASHES.sub("/", path)).rstrip("/") or "/"
 
 
-class _ModelName(Convertor[str]):
+class _ModelName(PathConvertor):
     """A model's id in a path, with as many slashes as it has."""
 
     regex = "(?:(?!/endpoints$).)+"
-
-    def convert(self, value: str) -> str:
-        return value
-
-    def to_string(self, value: str) -> str:
-        return value
 
 
 register_url_convertor("model", _ModelName())

@@ -22,7 +22,6 @@ from farebox.core.legible import legible_if_needed
 from farebox.http.asgi import JSON, Endpoint
 from farebox.platform.runs import Runner
 from farebox.ports import Runs
-from farebox.web.callers import caller_of
 
 CALLER = "farebox.caller"
 """Where a request's caller stands in its scope."""
@@ -50,7 +49,7 @@ class Agents:
 
     async def endpoint(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One JSON-RPC message by POST. There are no sessions, so nothing to listen to by GET or to DELETE."""
-        scope[CALLER] = await caller_of(self.orders.callers, scope)
+        scope[CALLER] = await self.orders.callers.identify(read_request_head(scope["headers"]))
         scope["headers"] = _spelt_out(scope["headers"])
         await (await self._server())(scope, _plainly(receive), send)
 

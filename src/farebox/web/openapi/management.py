@@ -94,15 +94,17 @@ def _operation(
     )
 
 
+_COUNTED = {**dict.fromkeys(COUNTS, WHOLE), **dict.fromkeys(AMOUNTS, NUMBER)}
+_LIMIT = {"limit": or_null(NUMBER), "limit_reset": or_null({"type": "string", "enum": list(RESETS.values())})}
+
+
 def schemas() -> Node:
+    """What is answered; what is sent is in `_sent`."""
     spent = {f"{of}usage{per}": NUMBER for of in ("", "byok_") for per in ("", "_daily", "_weekly", "_monthly")}
-    reset: Node = {"type": "string", "enum": list(RESETS)}
-    limit = {"limit": or_null(NUMBER), "limit_reset": or_null(reset)}
-    numbers = {**dict.fromkeys(COUNTS, WHOLE), **dict.fromkeys(AMOUNTS, NUMBER)}
     key = {
         **dict.fromkeys(("hash", "name", "label", "workspace_id"), TEXT),
         "disabled": FLAG,
-        **limit,
+        **_LIMIT,
         "limit_remaining": or_null(NUMBER),
         "include_byok_in_limit": FLAG,
         **spent,
@@ -119,41 +121,47 @@ def schemas() -> Node:
         "created_at": _MOMENT,
         "limits": ref("Limits"),
     }
-    of_key = {**limit, "farebox_limits": or_null(ref("Limits"))}
-    amount = or_null({"type": "number", "minimum": 0})
+    activity = {
+        **dict.fromkeys(("date", "model", "model_permaslug", "endpoint_id", "provider_name"), TEXT),
+        **dict.fromkeys(("usage", "byok_usage_inference"), NUMBER),
+        **dict.fromkeys(("requests", "prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens"), WHOLE),
+    }
+    return {
+        "ManagedKey": object_of(key),
+        "Activity": object_of(activity),
+        "Account": object_of(account),
+        "AccountInFull": object_of({**account, "used": object_of({}, _COUNTED), **spent}),
+        "TopUp": object_of({**account, "amount_usd": NUMBER}),
+        **_sent(),
+    }
+
+
+def _sent() -> Node:
+    limits = {**{name: or_null(each) for name, each in _COUNTED.items()}, MODELS: or_null(array_of(TEXT))}
+    limits_of_key = {**_LIMIT, "farebox_limits": or_null(ref("Limits"))}
+    terms = {
+        "postpaid": or_null(FLAG),
+        **dict.fromkeys(("prepaid_usd", "limit_usd"), or_null({"type": "number", "minimum": 0})),
+        "limits": or_null(ref("Limits")),
+    }
     return {
         "Limits": object_of(
             {},
-            {**{name: or_null(each) for name, each in numbers.items()}, MODELS: or_null(array_of(TEXT))},
+            limits,
             additionalProperties=False,
             description="None of them is a limit that is not there; amounts are in USD. In a request null lifts one.",
         ),
-        "ManagedKey": object_of(key),
-        "NewKey": object_of({"name": NAME}, {"workspace_id": or_null(TEXT), "expires_at": or_null(_MOMENT), **of_key}),
-        "KeyChange": object_of({}, {"name": or_null(TEXT), "disabled": or_null(FLAG), **of_key}),
-        "Activity": object_of(
-            {
-                **dict.fromkeys(("date", "model", "model_permaslug", "endpoint_id", "provider_name"), TEXT),
-                **dict.fromkeys(("usage", "byok_usage_inference"), NUMBER),
-                **dict.fromkeys(("requests", "prompt_tokens", "completion_tokens"), WHOLE),
-                **dict.fromkeys(("reasoning_tokens", "cached_tokens"), WHOLE),
-            }
+        "NewKey": object_of(
+            {"name": NAME}, {"workspace_id": or_null(TEXT), "expires_at": or_null(_MOMENT), **limits_of_key}
         ),
-        "Account": object_of(account),
-        "AccountInFull": object_of({**account, "used": object_of({}, numbers), **spent}),
+        "KeyChange": object_of({}, {"name": or_null(TEXT), "disabled": or_null(FLAG), **limits_of_key}),
         "NewAccount": object_of(
             {"name": NAME, "plan": NAME},
-            {
-                "postpaid": or_null(FLAG),
-                "prepaid_usd": amount,
-                "limit_usd": amount,
-                "limits": or_null(ref("Limits")),
-            },
+            terms,
             additionalProperties=False,
             description="`prepaid_usd` is for who pays first, `limit_usd` for who is `postpaid`.",
         ),
         "NewTopUp": object_of(
             {"account": NAME, "amount_usd": NUMBER}, {"note": or_null(TEXT)}, additionalProperties=False
         ),
-        "TopUp": object_of({**account, "amount_usd": NUMBER}),
     }

@@ -51,14 +51,15 @@ def operation(
     first words where none is given."""
     given = list(parameters)
     said = {**STATUSES, **words}
-    failed = [*errors, *(_BODY_ERRORS if body is not None else ())]
+    failed = (*errors, *(_BODY_ERRORS if body is not None else ()))
+    answers = {**answers, **{str(status): answer(said[status], ref(refusal)) for status in failed}}
     return {
         "summary": summary,
         "operationId": name or summary.split(",")[0].lower().replace(" ", "_").replace("'", ""),
         "tags": [tag],
         **({"parameters": given} if given else {}),
         **({} if body is None else {"requestBody": body}),
-        "responses": {**answers, **{str(status): answer(said[status], ref(refusal)) for status in failed}},
+        "responses": dict(sorted(answers.items())),
         **more,
     }
 

@@ -1,5 +1,6 @@
 """The run API of the Apify platform, below `/v2`; its paths and parameters are those of `platform/parameters.py`."""
 
+import re
 from collections.abc import Mapping
 from typing import get_args
 
@@ -75,7 +76,6 @@ _IN_PATH = {
     "id": "Its id; of a run and of what it leaves, any one's.",
     "key": "Of the record.",
 }
-
 
 _RUN = data("The run.", ref("Run"))
 _MADE = answer("It is done.", OBJECT)
@@ -204,18 +204,15 @@ def _operation(line: str, method: str, path: str) -> Node:
     if path.endswith("/charge"):
         once = {"type": "string", "maxLength": KEY_LENGTH_MAX}
         parameters.append(parameter("Idempotency-Key", once, "A charge is counted once under it, for 180 s.", "header"))
-    errors = {
-        *(400, 401, 404, 429, *_MORE_ERRORS.get(line, ())),
-        *((402, 408) if begins else ()),
-    }
+    errors = (400, 401, 404, 429, *_MORE_ERRORS.get(line, ()), *((402, 408) if begins else ()))
     if "run-sync" in path:
         summary = f"{summary}, within {SYNC_SECONDS_MAX} s"
-    name = f"{method.lower()}_{path.strip('/').translate(_PLAIN)}"
+    name = re.sub(r"\W+", "_", line).strip("_").lower()
     return operation(
         summary,
         "Actor runs",
         {"201" if makes else "200": done},
-        sorted(errors),
+        errors,
         parameters=parameters,
         body=body,
         name=name,
@@ -223,9 +220,6 @@ def _operation(line: str, method: str, path: str) -> Node:
         refusal="RunApiError",
         security=[{"bearer": []}, {"apiKey": []}, {"token": []}],
     )
-
-
-_PLAIN = str.maketrans({"/": "_", "-": "_", "{": None, "}": None})
 
 
 def _parameter(name: str, fate: Fate) -> Node:
