@@ -4,7 +4,6 @@ import logging
 from collections.abc import Awaitable
 from typing import Protocol
 
-from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from farebox.core.errors import Refusal, broken, too_many
@@ -25,18 +24,6 @@ class Refusing(Protocol):
 
 async def refuse(scope: Scope, receive: Receive, send: Send, refusal: Refusal, wire: Refusing = ENVELOPE) -> None:
     await send_refusal(scope, receive, send, refusal, wire.refusal_body(refusal))
-
-
-class RefusalResponse(Response):
-    """A refusal as the Response that Starlette's exception handlers must return."""
-
-    def __init__(self, refusal: Refusal, wire: Refusing) -> None:
-        super().__init__(status_code=refusal.status)
-        self._refusal = refusal
-        self._wire = wire
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await refuse(scope, receive, send, self._refusal, self._wire)
 
 
 class guarded:  # noqa: N801 - reads as the function that it is

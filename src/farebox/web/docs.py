@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from farebox.http.asgi import Endpoint, send_json, send_whole
+from farebox.core.headers import HeaderList
+from farebox.http.asgi import JSON, Endpoint, send_whole
 from farebox.http.refusals import guarded
 
 _HTML_HEADERS = [
@@ -41,32 +42,28 @@ code { padding: .1rem .3rem; }
 }
 """
 
-
 Document = dict[str, Any]
 """As `farebox.web.openapi` makes it."""
 
 
 def for_machines(document: Document) -> Endpoint:
     """GET /openapi.json."""
-    body = msgspec.json.encode(document)
-
-    async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
-        await send_json(send, body)
-
-    return guarded(endpoint)
+    return _page_of([JSON], msgspec.json.encode(document))
 
 
 def for_people(document: Document) -> Endpoint:
     """GET /docs."""
-    body = _page(document).encode()
+    return _page_of(_HTML_HEADERS, _html(document).encode())
 
+
+def _page_of(headers: HeaderList, body: bytes) -> Endpoint:
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
-        await send_whole(send, 200, _HTML_HEADERS, body)
+        await send_whole(send, 200, headers, body)
 
     return guarded(endpoint)
 
 
-def _page(document: Document) -> str:
+def _html(document: Document) -> str:
     info = document["info"]
     groups = "".join(_group(document, tag) for tag in document["tags"])
     schemas = "".join(_schema(name, schema) for name, schema in document["components"]["schemas"].items())

@@ -5,12 +5,9 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 
 import msgspec
-from starlette.applications import Starlette
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from farebox.accounts import Accounts
@@ -20,7 +17,7 @@ from farebox.core.errors import Refusal, invalid, unknown, wrong_method
 from farebox.core.formats.table import BASES, Formats, format_at
 from farebox.generations import Generations
 from farebox.http.asgi import Endpoint, send_json
-from farebox.http.refusals import RefusalResponse, guarded, refuse
+from farebox.http.refusals import Refusing, guarded, refuse
 from farebox.platform.documents import ERRORS
 from farebox.platform.endpoints import RunApi
 from farebox.ports import Books, BooksUnavailable, Callers
@@ -129,14 +126,16 @@ def every_route(services: Services) -> list[Route]:
 
 def _free_of_charge(services: Services) -> ASGIApp:
     """Every path that costs nothing, and the refusal of other methods than POST at the paths of orders."""
+    router = Router(every_route(services), redirect_slashes=False)
 
-    async def refuse_path(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        return _refused(request, error, services.formats)
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = router  # has the router raise what it would else answer in words of its own
+        try:
+            await router(scope, receive, send)
+        except HTTPException as error:
+            await refuse(scope, receive, send, *_refusal_of(error, scope, services.formats))
 
-    free = Starlette(routes=every_route(services), exception_handlers={HTTPException: refuse_path})
-    free.router.redirect_slashes = False
-    return free
+    return serve
 
 
 _SLASHES = re.compile(r"//+")
@@ -173,15 +172,16 @@ def _host_of(scope: Scope) -> bytes:
 _PAGE_ERRORS = {404: "page-not-found", 405: "method-not-allowed"}
 
 
-def _refused(request: Request, error: HTTPException, formats: Formats) -> Response:
-    path = request.url.path
+def _refusal_of(error: HTTPException, scope: Scope, formats: Formats) -> tuple[Refusal, Refusing]:
+    """The refusal of a path or a method, and who words it."""
+    path = scope["path"]
     if error.status_code == 405:
-        refusal = wrong_method(request.method, (error.headers or {}).get("Allow", ""))
+        refusal = wrong_method(scope["method"], (error.headers or {}).get("Allow", ""))
     else:
         refusal = _nothing_at(path)
     if path.startswith("/v2/"):
-        return RefusalResponse(replace(refusal, error_type=_PAGE_ERRORS[refusal.status]), ERRORS)
-    return RefusalResponse(refusal, format_at(path, formats))
+        return replace(refusal, error_type=_PAGE_ERRORS[refusal.status]), ERRORS
+    return refusal, format_at(path, formats)
 
 
 def _nothing_at(path: str) -> Refusal:
