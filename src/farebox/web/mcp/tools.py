@@ -4,7 +4,7 @@ Amounts of money are text, exact to the last digit.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -36,6 +36,7 @@ from farebox.core.errors import Refusal, invalid, unknown
 from farebox.core.legible import leniently
 from farebox.core.money import format_usd
 from farebox.core.reading import Number, as_whole
+from farebox.core.schemas import NAME, NUMBER, OBJECT, TEXT, WHOLE, Schema, array_of, one_of
 from farebox.core.upstream import ALL_MODELS
 from farebox.http.asgi import Endpoint, send_refusal
 from farebox.platform.documents import ACTOR_ID
@@ -49,19 +50,33 @@ MAX_TOKENS_MAX = 10**9
 Arguments = dict[str, Any]
 Context = ServerRequestContext[Any, Any]
 
-_TEXT = {"type": "string", "minLength": 1}
+_TEXT_OR_NULL = {"type": ["string", "null"]}
 _MONEY = {"type": "string", "description": "USD, exact."}
-_OPTIONAL_MONEY = {"type": ["string", "null"], "description": "USD, exact; null while it is not known."}
+_OPTIONAL_MONEY = {**_TEXT_OR_NULL, "description": "USD, exact; null while it is not known."}
 _BILL = {
-    "generation_id": {"type": ["string", "null"]},
+    "generation_id": _TEXT_OR_NULL,
     "cost_usd": _OPTIONAL_MONEY,
     "fare_usd": _OPTIONAL_MONEY,
     "usage": {"type": ["object", "null"]},
 }
 
 
-def _object(required: str, **properties: object) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": required.split(), "additionalProperties": False}
+_FREE = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+_COSTS_MONEY = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=True)
+
+
+def _object(optional: Iterable[str] = (), /, **properties: object) -> Schema:
+    """An object with these properties and no others, all of them required but those that are named as optional."""
+    required = [name for name in properties if name not in optional]
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def _whole(least: int, most: int, **more: object) -> Schema:
+    return {"type": "integer", "minimum": least, "maximum": most, **more}
+
+
+def _texts(names: str) -> dict[str, Schema]:
+    return dict.fromkeys(names.split(), TEXT)
 
 
 TOOLS = [
@@ -70,71 +85,60 @@ TOOLS = [
         title="Ask a model",
         description="Ask any model, and get its answer, its usage and what it cost. Costs money.",
         input_schema=_object(
-            "model prompt",
-            model={**_TEXT, "description": "An id from `list_models`, such as `openai/gpt-5-mini`."},
-            prompt={**_TEXT, "description": "What to say."},
+            ("system", "max_tokens", "temperature"),
+            model={**NAME, "description": "An id from `list_models`, such as `openai/gpt-5-mini`."},
+            prompt={**NAME, "description": "What to say."},
             system={"type": "string", "description": "Instructions that come first."},
             max_tokens={"type": "integer", "minimum": 1, "description": "Longest answer."},
             temperature={"type": "number", "minimum": 0, "maximum": 2},
         ),
         output_schema=_object(
-            "text model",
-            text={"type": "string"},
-            model={"type": "string"},
-            finish_reason={"type": ["string", "null"]},
+            ("finish_reason", "answer_cap", *_BILL),
+            **_texts("text model"),
+            finish_reason=_TEXT_OR_NULL,
             answer_cap={"type": ["integer", "null"], "description": "Longest answer, where that was lowered."},
             **_BILL,
         ),
-        annotations=ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=True),
+        annotations=_COSTS_MONEY,
     ),
     Tool(
         name="embed",
         title="Embed texts",
         description="Turn texts into vectors. Costs money.",
         input_schema=_object(
-            "model texts",
-            model={**_TEXT, "description": "An embedding model's id."},
-            texts={"type": "array", "items": _TEXT, "minItems": 1, "maxItems": 2048},
+            model={**NAME, "description": "An embedding model's id."},
+            texts=array_of(NAME, minItems=1, maxItems=2048),
         ),
-        output_schema=_object(
-            "vectors",
-            vectors={"type": "array", "items": {"type": "array", "items": {"type": "number"}}},
-            **_BILL,
-        ),
-        annotations=ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=True),
+        output_schema=_object(_BILL, vectors=array_of(array_of(NUMBER)), **_BILL),
+        annotations=_COSTS_MONEY,
     ),
     Tool(
         name="list_models",
         title="List models and prices",
         description="The models that may be asked, with their prices in USD a token. Free.",
         input_schema=_object(
-            "",
-            search={"type": "string", "description": "Only those whose id or name has this in it."},
-            limit={"type": "integer", "minimum": 1, "maximum": MODELS_MAX},
+            ("search", "limit"),
+            search={**TEXT, "description": "Only those whose id or name has this in it."},
+            limit=_whole(1, MODELS_MAX),
         ),
         output_schema=_object(
-            "models total",
-            models={"type": "array", "items": {"type": "object"}},
+            models=array_of(OBJECT),
             total={"type": "integer", "description": "How many there are that match."},
         ),
-        annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False),
+        annotations=_FREE,
     ),
     Tool(
         name="spending",
         title="What was spent",
         description="What this account has paid in, spent, and may still spend. Free.",
-        input_schema=_object(""),
+        input_schema=_object(),
         output_schema=_object(
-            "account plan paid_in_usd spent_usd spent_today_usd spent_this_month_usd",
-            account={"type": "string"},
-            plan={"type": "string"},
-            paid_in_usd=_MONEY,
-            spent_usd=_MONEY,
-            spent_today_usd=_MONEY,
-            spent_this_month_usd=_MONEY,
-            available_usd={"type": ["string", "null"], "description": "USD, exact; null where there is no limit."},
+            ("available_usd",),
+            **_texts("account plan"),
+            **dict.fromkeys(("paid_in_usd", "spent_usd", "spent_today_usd", "spent_this_month_usd"), _MONEY),
+            available_usd={**_TEXT_OR_NULL, "description": "USD, exact; null where there is no limit."},
         ),
-        annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False),
+        annotations=_FREE,
     ),
 ]
 
@@ -150,53 +154,35 @@ ACTOR_TOOLS = [
         title="Run the Actor",
         description="Run apify/openrouter: serve many orders at once, an item of a dataset for each. Costs money.",
         input_schema=_object(
-            "",
+            ("requests", "concurrency", "maxTotalChargeUsd", "results", "waitSecs"),
             requests={
                 "type": ["array", "string"],
                 "description": "Orders: bodies of requests, {custom_id, url, body}, or {custom_id, params} for a"
                 " message; or a text with one a line.",
             },
-            concurrency={"type": "integer", "minimum": 1, "maximum": CONCURRENCY_MAX, "default": CONCURRENCY},
+            concurrency=_whole(1, CONCURRENCY_MAX, default=CONCURRENCY),
             maxTotalChargeUsd={"type": ["number", "string"], "description": "What the run may cost in all, in USD."},
-            results={
-                "type": "string",
-                "enum": list(ResultForm),
-                "default": ResultForm.FAREBOX,
-                "description": "The items' form.",
-            },
-            waitSecs={"type": "integer", "minimum": 0, "maximum": WAIT_SECONDS_MAX, "default": 30},
+            results={**one_of(" ".join(ResultForm)), "default": ResultForm.FAREBOX, "description": "The items' form."},
+            waitSecs=_whole(0, WAIT_SECONDS_MAX, default=30),
         ),
         output_schema=_object(
-            "runId actorId status storages summary nextStep",
-            runId={"type": "string"},
-            actorId={"type": "string"},
-            status={"type": "string"},
-            storages=_object(
-                "defaultDatasetId defaultKeyValueStoreId",
-                defaultDatasetId={"type": "string"},
-                defaultKeyValueStoreId={"type": "string"},
-            ),
-            summary={"type": "string"},
-            nextStep={"type": "string"},
+            **_texts("runId actorId status summary nextStep"),
+            storages=_object(**_texts("defaultDatasetId defaultKeyValueStoreId")),
         ),
-        annotations=ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=True),
+        annotations=_COSTS_MONEY,
     ),
     Tool(
         name=ITEMS_TOOL,
         title="Read a run's items",
         description="The items that a run has left in its dataset. Free.",
         input_schema=_object(
-            "datasetId",
-            datasetId=_TEXT,
+            ("offset", "limit"),
+            datasetId=NAME,
             offset={"type": "integer", "minimum": 0, "default": 0},
-            limit={"type": "integer", "minimum": 1, "maximum": ITEMS_MAX, "default": 20},
+            limit=_whole(1, ITEMS_MAX, default=20),
         ),
-        output_schema=_object(
-            "items total",
-            items={"type": "array", "items": {"type": "object"}},
-            total={"type": "integer"},
-        ),
-        annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False),
+        output_schema=_object(items=array_of(OBJECT), total=WHOLE),
+        annotations=_FREE,
     ),
 ]
 """The tools that Apify's own MCP server has for an Actor."""
