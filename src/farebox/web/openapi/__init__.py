@@ -4,14 +4,58 @@ A request's other members are the upstream's business, and pass unread: its own 
 """
 
 from farebox import __version__
+from farebox.core.formats import Format
 from farebox.core.formats.table import FORMATS, Formats
-from farebox.web.openapi import lists, management, orders, own, runs
-from farebox.web.openapi.operations import Node
+from farebox.core.schemas import NUMBER, WHOLE, ref
+from farebox.web.openapi import free, management, runs
+from farebox.web.openapi.operations import Node, answer, body_of, header, operation, parameter
+
+_TAGS = {
+    "Orders": "Billed to the caller at the cost that the upstream reports.",
+    "Lists": "The upstream's, less what the caller's plan does not include.",
+    "Account": "The caller's own.",
+    "Keys": "Keys and activity in OpenRouter's shapes, for who has a management key.",
+    "Accounts": "Accounts and top-ups, for who has a management key. Below the root, under no base.",
+    "Tools": "For agents, over the Model Context Protocol's streamable HTTP. Below the root, under no base.",
+    "Operation": "For who watches over the process. Below the root, under no base.",
+    "Actor runs": "What the Apify platform's clients call: a caller's key is the token. Below the root, under no base;"
+    " `/v2/acts` is the same as `/v2/actors`.",
+}
+_CREDENTIALS = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A Farebox key, `sk-fb-...`."},
+    "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "The same key."},
+    "management": {"type": "http", "scheme": "bearer", "description": "A management key, `sk-fb-management-...`."},
+    "metrics": {"type": "http", "scheme": "bearer", "description": "The token that `FAREBOX_METRICS_TOKEN` sets."},
+    "token": {"type": "apiKey", "in": "query", "name": "token", "description": "A Farebox key."},
+}
+_OF_THE_RUN_API = ("Actor runs", "token")
+
+_ERRORS = (400, 401, 402, 403, 404, 409, 410, 424, 429, 502, 504)
+
+_KEY = parameter(
+    "Idempotency-Key",
+    {"type": "string", "maxLength": 255},
+    "Under a key an order is served and charged once, for a day: a repeat gets the kept answer. An empty one is none.",
+    "header",
+)
+
+_HEADERS: Node = {
+    "X-Generation-Id": header("The upstream's name for it."),
+    "X-Farebox-Fare-Events": header("Quick whole answers: events of $0.00001 charged.", WHOLE),
+    "X-Farebox-Fare-Usd": header("Quick whole answers: what is charged, in USD.", NUMBER),
+    "X-Farebox-Answer-Cap": header("The answer's cap, where the plan, the balance or a limit lowered it.", WHOLE),
+    "Idempotency-Replayed": header("`true` on an answer that was kept."),
+}
+
+_EVENTS: Node = {"schema": {"type": "string", "description": "Events, as the upstream sends them."}}
 
 
 def document(formats: Formats = FORMATS, *, has_run_api: bool = True) -> Node:
     """The whole document, as JSON has it. `has_run_api`: this gateway serves the run API, too."""
-    parts = [lists, management, own, *([runs] if has_run_api else [])]
+    parts = [free, management, *([runs] if has_run_api else [])]
+    left_out = () if has_run_api else _OF_THE_RUN_API
+    described = [wire.DESCRIBED for wire in formats.values()]
+    refused = dict(each.refusal for each in described)
     return {
         "openapi": "3.0.3",
         "info": {
@@ -23,21 +67,29 @@ def document(formats: Formats = FORMATS, *, has_run_api: bool = True) -> Node:
         },
         "servers": [{"url": "/api/v1"}, {"url": "/v1"}],
         "security": [{"bearer": []}, {"apiKey": []}],
-        "tags": [
-            {"name": "Orders", "description": "Billed to the caller at the cost that the upstream reports."},
-            *({"name": name, "description": text} for part in parts for name, text in part.TAGS.items()),
-        ],
-        "paths": {**orders.paths(formats), **{path: item for part in parts for path, item in part.paths().items()}},
+        "tags": [{"name": name, "description": text} for name, text in _TAGS.items() if name not in left_out],
+        "paths": {
+            **{path: {"post": _order(wire)} for path, wire in formats.items()},
+            **{path: item for part in parts for path, item in part.paths().items()},
+        },
         "components": {
-            "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer", "description": "A Farebox key, `sk-fb-...`."},
-                "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "The same key."},
-                **{name: scheme for part in parts for name, scheme in part.CREDENTIALS.items()},
-            },
+            "securitySchemes": {name: each for name, each in _CREDENTIALS.items() if name not in left_out},
             "schemas": {
-                **orders.schemas(formats),
+                **dict([*(each.request for each in described), *(each.answer for each in described)]),
                 **{name: schema for part in parts for name, schema in part.schemas().items()},
-                **orders.errors(formats),
+                **refused,
+                "AnyError": {"oneOf": [ref(name) for name in refused]},
             },
         },
     }
+
+
+def _order(wire: Format) -> Node:
+    described = wire.DESCRIBED
+    served = answer("The answer.", ref(described.answer[0]), headers=_HEADERS)
+    if described.is_streamed:
+        served["content"]["text/event-stream"] = _EVENTS
+    answers = {"200": served, "default": answer("The upstream's refusal, as it came.", ref("AnyError"))}
+    body = body_of(ref(described.request[0]), example=dict(described.example))
+    refusal = described.refusal[0]
+    return operation(described.summary, "Orders", answers, _ERRORS, parameters=[_KEY], body=body, refusal=refusal)

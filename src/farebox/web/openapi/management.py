@@ -7,15 +7,6 @@ from farebox.core.schemas import FLAG, NAME, NUMBER, TEXT, WHOLE, array_of, obje
 from farebox.web.account import RESETS
 from farebox.web.openapi.operations import AT_ROOT, Node, answer, body_of, data, header, in_path, operation, parameter
 
-TAGS = {
-    "Keys": "Keys and activity in OpenRouter's shapes, for who has a management key.",
-    "Accounts": "Accounts and top-ups, for who has a management key. Below the root, under no base.",
-}
-
-CREDENTIALS = {
-    "management": {"type": "http", "scheme": "bearer", "description": "A management key, `sk-fb-management-...`."}
-}
-
 _WORKSPACE = parameter("workspace_id", NAME, "An account's id. The management key's own account if absent, or all.")
 _HASH = in_path("hash", "The key's, as `GET /keys` lists it.")
 _ACCOUNT = in_path("account", "Its name, or its id.")

@@ -9,7 +9,7 @@ from farebox.core.schemas import NAME, TEXT, Schema, object_of, ref
 Node = Schema
 """A part of the document, as JSON has it."""
 
-STATUSES = {
+_STATUSES = {
     400: "Something in the request is wrong; the message names it.",
     401: "No key, or one that is not known.",
     402: "The balance does not cover the order's ceiling; the message says what it would cover.",
@@ -50,7 +50,7 @@ def operation(
     say what one of them means there, if not what it means elsewhere. `name` is its `operationId`, made of the summary's
     first words where none is given."""
     given = list(parameters)
-    said = {**STATUSES, **words}
+    said = {**_STATUSES, **words}
     failed = (*errors, *(_BODY_ERRORS if body is not None else ()))
     answers = {**answers, **{str(status): answer(said[status], ref(refusal)) for status in failed}}
     return {

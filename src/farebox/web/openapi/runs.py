@@ -16,13 +16,6 @@ from farebox.platform.parameters import PARAMETERS, Fate, Idle, Refused, Served
 from farebox.platform.priced_events import COUNT_MAX, PRICED_EVENT
 from farebox.web.openapi.operations import AT_ROOT, Node, answer, body_of, data, header, in_path, operation, parameter
 
-TAGS = {
-    "Actor runs": "What the Apify platform's clients call: a caller's key is the token. Below the root, under no base;"
-    " `/v2/acts` is the same as `/v2/actors`."
-}
-
-CREDENTIALS = {"token": {"type": "apiKey", "in": "query", "name": "token", "description": "A Farebox key."}}
-
 _WORDS = {
     400: "A parameter or the body is wrong; the message names what.",
     402: "The account, or the run's limit, does not cover it.",

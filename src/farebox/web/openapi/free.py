@@ -1,18 +1,14 @@
-"""Lists of models and of what serves them, and what a caller may ask of its own account."""
+"""What costs nothing and is for everybody or for callers: lists of models, a caller's own account, tools for agents,
+probes, metrics, and the document itself."""
 
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from farebox.core.schemas import FLAG, NAME, NUMBER, OBJECT, TEXT, WHOLE, array_of, object_of, one_of, or_null, ref
 from farebox.generations import NULLABLE
 from farebox.web.catalog import MODEL_FILTERS, OUTPUT_MODALITIES, PAGE_DEFAULT, PAGE_MAX
-from farebox.web.openapi.operations import Node, answer, header, in_path, operation, parameter
-
-TAGS = {
-    "Lists": "The upstream's, less what the caller's plan does not include.",
-    "Account": "The caller's own.",
-}
-
-CREDENTIALS: dict[str, Node] = {}
+from farebox.web.openapi.operations import AT_ROOT, Node, answer, body_of, header, in_path, operation, parameter
 
 _PAGE = [
     parameter("offset", {"type": "integer", "minimum": 0, "maximum": 999_999_999}, "Entries to skip."),
@@ -46,9 +42,10 @@ def paths() -> Node:
         "/embeddings/models": _list("Embedding models", models, *_PAGE),
         "/providers": _list("Providers", ref("Providers")),
         "/endpoints/zdr": _list("Endpoints without data retention", object_of({"data": entries})),
-        "/generation": _own("Generation", (404, 424, 502), by_id),
-        "/key": _own("Key", (429,), summary="Key in use"),
-        "/credits": _own("Credits", (429,)),
+        "/generation": _own("Generation", "Generation", (404, 424, 502), by_id),
+        "/key": _own("Key in use", "Key", (429,)),
+        "/credits": _own("Credits", "Credits", (429,)),
+        **_below_the_root(),
     }
 
 
@@ -62,22 +59,54 @@ def _list(summary: str, schema: Node, *parameters: Node, is_public: bool = True,
     return {"get": operation(summary, "Lists", answers, errors, parameters=parameters, **more)}
 
 
-def _own(name: str, errors: tuple[int, ...], *parameters: Node, summary: str = "") -> Node:
-    summary = summary or name
+def _own(summary: str, name: str, errors: Iterable[int], *parameters: Node) -> Node:
+    """`name` is of the schema."""
     answers = {"200": answer(summary, ref(name))}
     return {"get": operation(summary, "Account", answers, (400, 401, *errors), parameters=parameters)}
 
 
+def _below_the_root() -> Node:
+    away = {503: "The books do not answer, there are no prices, or the gateway is stopping."}
+    hidden = {401: "Another token than the one that is set.", 403: "None is set: this machine alone."}
+    alive = answer("The process answers.", object_of({"status": one_of("ok")}))
+    counted = answer("The exposition.", TEXT, media_type="text/plain")
+    page = answer("The page.", TEXT, media_type="text/html")
+    return {
+        "/mcp": {"post": _message("A message of MCP", "mcp"), **AT_ROOT},
+        "/": {
+            "post": _message("A message of MCP, where the platform's own server is asked", "mcp_at_the_root"),
+            **AT_ROOT,
+        },
+        "/healthz": _get("Whether the process answers", alive),
+        "/readyz": _get("Whether orders can be served", answer("Orders can be served.", ref("Ready")), away),
+        "/metrics": _get("Metrics, for Prometheus", counted, hidden, security=[{}, {"metrics": []}]),
+        "/openapi.json": _get("This document", answer("The document.", OBJECT)),
+        "/docs": _get("This document, for people", page, name="docs"),
+    }
+
+
+def _get(summary: str, shown: Node, errors: Mapping[int, str] = MappingProxyType({}), **more: Any) -> Node:
+    """For anybody, where nothing else is said."""
+    more = {"security": [{}], **more}
+    return {"get": operation(summary, "Operation", {"200": shown}, errors, words=errors, **more), **AT_ROOT}
+
+
+def _message(summary: str, name: str) -> Node:
+    """Farebox's own refusals are in the envelope; those of the protocol have its form."""
+    answers: Node = {
+        "200": answer("The answer to a message that wants one.", ref("JsonRpc")),
+        "202": {"description": "A message that wants no answer is taken."},
+        "400": answer("It is no message, or of a version that is not spoken.", OBJECT),
+        "406": answer("The client accepts no JSON.", OBJECT),
+        "413": answer("The message is too long.", OBJECT),
+    }
+    words = {404: "The extra `farebox[mcp]` is not installed."}
+    body = body_of(ref("JsonRpc"))
+    return operation(summary, "Tools", answers, (401, 404, 415, 429), words=words, name=name, requestBody=body)
+
+
 def schemas() -> Node:
-    listed = object_of(
-        {
-            "id": TEXT,
-            "object": one_of("model"),
-            "created": NUMBER,
-            "owned_by": TEXT,
-            "pricing": OBJECT,
-        }
-    )
+    model = {"id": TEXT, "object": one_of("model"), "created": NUMBER, "owned_by": TEXT, "pricing": OBJECT}
     record = {
         **dict.fromkeys(("id", "model", "created_at", "origin", "data_region"), TEXT),
         **dict.fromkeys(("usage", "total_cost"), NUMBER),
@@ -95,7 +124,7 @@ def schemas() -> Node:
         "is_free_tier": FLAG,
     }
     return {
-        "Model": listed,
+        "Model": object_of(model),
         "ModelList": object_of(
             {
                 "object": one_of("list"),
@@ -112,4 +141,9 @@ def schemas() -> Node:
         ),
         "Key": object_of({"data": object_of(key)}),
         "Credits": object_of({"data": object_of({"total_credits": NUMBER, "total_usage": NUMBER})}),
+        "JsonRpc": object_of(
+            {"jsonrpc": one_of("2.0")},
+            {"id": {"oneOf": [TEXT, NUMBER]}, "method": TEXT, "params": OBJECT, "result": OBJECT, "error": OBJECT},
+        ),
+        "Ready": object_of({"status": one_of("ready"), "prices_are_stale": FLAG}),
     }
