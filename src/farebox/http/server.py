@@ -8,6 +8,7 @@ import asyncio
 import logging
 import re
 import socket
+from http import HTTPStatus
 from typing import Any
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
@@ -42,14 +43,6 @@ SHED_CONNECTIONS_MAX = 256
 SHED_RETRY_SECONDS = 1
 
 LOGGED_PATH_MAX = 200
-
-_REASONS = {
-    400: b"Bad Request",
-    405: b"Method Not Allowed",
-    408: b"Request Timeout",
-    429: b"Too Many Requests",
-    431: b"Request Header Fields Too Large",
-}
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 """The `Host` of RFC 9110, 7.2, in the characters that names which resolve are made of."""
@@ -252,8 +245,8 @@ class BoundedHttp(HttpToolsProtocol):
         body = format_at(self.url.partition(b"?")[0].decode("latin-1")).refusal_body(refusal)
         headers = {"content-type": "application/json", "content-length": len(body), "connection": "close"}
         lines = [f"{name}: {value}\r\n" for name, value in {**headers, **refusal.headers}.items()]
-        head = b"HTTP/1.1 %d %b\r\n%b\r\n" % (refusal.status, _REASONS[refusal.status], "".join(lines).encode())
-        self.transport.write(head + body)
+        head = f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}\r\n{''.join(lines)}\r\n"
+        self.transport.write(head.encode() + body)
         self.transport.write_eof()
         # Closing at once would reset the connection under a client that still sends, and take the refusal with it.
         self._end_timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)

@@ -16,7 +16,6 @@ from farebox.core.money import EVENT_NANOS, format_usd
 from farebox.generations import Generations
 from farebox.http.asgi import Endpoint, send_json
 from farebox.http.queries import query_pairs
-from farebox.http.refusals import guarded
 from farebox.ports import Callers
 
 RESETS: dict[Period, str | None] = {"day": "daily", "week": "weekly", "month": "monthly", "total": None}
@@ -43,7 +42,7 @@ class OwnPages:
             caller = await self._callers.identify(read_request_head(scope["headers"]))
             await send_json(send, msgspec.json.encode({"data": await describe(caller, scope)}))
 
-        return guarded(endpoint)
+        return endpoint
 
     async def _generation(self, caller: Caller, scope: Scope) -> dict[str, object]:
         asked = [value for name, value in query_pairs(scope) if name == "id" and value]

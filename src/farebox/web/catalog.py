@@ -134,7 +134,7 @@ class Lists:
         async def worded(scope: Scope, receive: Receive, send: Send) -> None:
             await (anthropics if is_anthropics(scope) else endpoint)(scope, receive, send)
 
-        return guarded(worded)
+        return worded
 
     async def _models(self, kind: ListKind, filters: Container[str], scope: Scope, plan: Plan | None) -> Shown:
         """A list of models, page by page, with the two members that OpenAI's SDKs read. OpenRouter's SDK asks for pages

@@ -8,7 +8,6 @@ from starlette.types import Receive, Scope, Send
 
 from farebox.core.headers import HeaderList
 from farebox.http.asgi import JSON, Endpoint, send_whole
-from farebox.http.refusals import guarded
 
 _HTML_HEADERS = [
     (b"content-type", b"text/html; charset=utf-8"),
@@ -60,7 +59,7 @@ def _page_of(headers: HeaderList, body: bytes) -> Endpoint:
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         await send_whole(send, 200, headers, body)
 
-    return guarded(endpoint)
+    return endpoint
 
 
 def _html(document: Document) -> str:

@@ -24,7 +24,6 @@ from farebox.core.money import format_usd
 from farebox.http.asgi import JSON, Endpoint, send_whole
 from farebox.http.bodies import BodyReader
 from farebox.http.queries import query_values, query_whole
-from farebox.http.refusals import guarded
 from farebox.identity.managers import Managers
 from farebox.ports import NameTaken
 from farebox.web.account import RESETS, iso_or_null, or_null, tightest, usage, usd
@@ -100,7 +99,7 @@ class Management:
                 raise conflict(f"idempotency-key: {error}") from error
             await send_whole(send, status, [JSON, *(headers[0] if headers else [])], msgspec.json.encode(answer))
 
-        return list(methods), guarded(endpoint)
+        return list(methods), endpoint
 
     # Keys, as OpenRouter has them
 

@@ -9,7 +9,6 @@ from farebox import clock
 from farebox.core.errors import forbidden, unauthenticated
 from farebox.core.headers import read_request_head
 from farebox.http.asgi import Endpoint, send_whole
-from farebox.http.refusals import guarded
 from farebox.ports import Books, BooksUnavailable
 from farebox.telemetry.metrics import Metrics, exposition
 
@@ -34,7 +33,7 @@ def metrics(books: Books, counted: Metrics, token: str | None) -> Endpoint:
             body = exposition(None)
         await send_whole(send, 200, [(b"content-type", CONTENT_TYPE_LATEST.encode())], body)
 
-    return guarded(endpoint)
+    return endpoint
 
 
 def _check(scope: Scope, token: str | None) -> None:

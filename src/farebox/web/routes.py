@@ -105,22 +105,23 @@ def _lists(services: Services) -> dict[str, Endpoint]:
 
 def every_route(services: Services) -> list[Route]:
     """Every path with its methods, as the OpenAPI document has them."""
-    managed = services.management.routes()
     run_api = services.run_api.routes() if services.run_api is not None else []
-    agents = guarded(services.agents.endpoint)
     document = openapi.document(services.formats, has_run_api=services.run_api is not None)
+    pages: dict[str, Endpoint] = {
+        **{base + path: page for path, page in _lists(services).items() for base in BASES},
+        "/openapi.json": docs.for_machines(document),
+        "/docs": docs.for_people(document),
+        "/healthz": _healthz,
+        "/readyz": _readyz(services.catalog, services.admission, services.books),
+        "/metrics": metrics(services.books, services.metrics, services.access.metrics_token),
+    }
+    # The root, too: the platform's own MCP server is asked there, with `?tools=apify/openrouter`.
+    agents = [(path, ["POST"], services.agents.endpoint) for path in ("/", "/mcp")]
+    own = [*((path, ["GET"], page) for path, page in pages.items()), *agents, *services.management.routes()]
     return [
         *(Route(path, endpoint, methods=["POST"]) for path, endpoint in _orders(services).items()),
-        *(Route(base + path, each, methods=["GET"]) for path, each in _lists(services).items() for base in BASES),
-        Route("/openapi.json", docs.for_machines(document), methods=["GET"]),
-        Route("/docs", docs.for_people(document), methods=["GET"]),
-        Route("/healthz", guarded(_healthz), methods=["GET"]),
-        # The root, too: the platform's own MCP server is asked there, with `?tools=apify/openrouter`.
-        Route("/", agents, methods=["POST"]),
-        Route("/mcp", agents, methods=["POST"]),
-        *(Route(path, each, methods=methods) for path, methods, each in (*managed, *run_api)),
-        Route("/metrics", metrics(services.books, services.metrics, services.access.metrics_token), methods=["GET"]),
-        Route("/readyz", guarded(_readyz(services.catalog, services.admission, services.books)), methods=["GET"]),
+        *(Route(path, guarded(endpoint), methods=methods) for path, methods, endpoint in own),
+        *(Route(path, endpoint, methods=methods) for path, methods, endpoint in run_api),
     ]
 
 

@@ -4,7 +4,6 @@ The official SDK weighs 57 MB, so it is imported by the first request that needs
 """
 
 import asyncio
-from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
@@ -15,7 +14,6 @@ from starlette.types import Message, Receive, Scope, Send
 from farebox.accounts import Accounts
 from farebox.batch.placing import WholeOrders
 from farebox.catalog import Catalog
-from farebox.core.callers import Caller
 from farebox.core.errors import unknown, wrong_type
 from farebox.core.headers import HeaderList, read_request_head
 from farebox.core.legible import legible_if_needed
@@ -115,10 +113,3 @@ def _plainly(receive: Receive) -> Receive:
         return message
 
     return whole
-
-
-def caller_in(scope: Mapping[str, object]) -> Caller:
-    """Who sent a request that `Agents.endpoint` let through."""
-    found = scope[CALLER]
-    assert isinstance(found, Caller)
-    return found

@@ -42,7 +42,7 @@ from farebox.http.asgi import Endpoint, send_refusal
 from farebox.platform.documents import ACTOR_ID
 from farebox.platform.runs import Options
 from farebox.ports import BooksUnavailable, TooLong
-from farebox.web.mcp.endpoint import BODY_BYTES_MAX, ActorTools, Agents, caller_in
+from farebox.web.mcp.endpoint import BODY_BYTES_MAX, CALLER, ActorTools, Agents
 
 MODELS_MAX = 200
 MAX_TOKENS_MAX = 10**9
@@ -394,8 +394,11 @@ def _number(asked: Arguments, name: str, default: int, least: int, most: int) ->
 
 
 def _caller(context: Context) -> Caller:
+    """Who called, as `Agents.endpoint` found out."""
     assert context.request is not None
-    return caller_in(context.request.scope)
+    found = context.request.scope[CALLER]
+    assert isinstance(found, Caller)
+    return found
 
 
 def _text(asked: Arguments, name: str) -> str:
