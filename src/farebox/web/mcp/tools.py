@@ -48,6 +48,8 @@ MODELS_MAX = 200
 MAX_TOKENS_MAX = 10**9
 
 Arguments = dict[str, Any]
+Called = tuple[str, dict[str, Any]]
+"""What a tool answers: in words, and with a structure."""
 Context = ServerRequestContext[Any, Any]
 
 _TEXT_OR_NULL = {"type": ["string", "null"]}
@@ -241,7 +243,7 @@ class _Tools:
     def __init__(self, agents: Agents) -> None:
         self._agents = agents
         self._orders: set[asyncio.Task[Placed]] = set()
-        self._calls: dict[str, Callable[[Context, Arguments], Awaitable[tuple[str, dict[str, Any]]]]] = {
+        self._calls: dict[str, Callable[[Caller, Arguments], Awaitable[Called]]] = {
             "chat": self._chat,
             "embed": self._embed,
             "list_models": self._list_models,
@@ -268,20 +270,20 @@ class _Tools:
         try:
             if make_call is None:
                 raise invalid(f"there is no tool `{params.name[:100]}`; there are {', '.join(self._calls)}")
-            text, structured = await make_call(context, params.arguments or {})
+            text, structured = await make_call(_caller(context), params.arguments or {})
         except Refusal as refusal:
             return CallToolResult(content=[TextContent(text=refusal.message)], is_error=True)
         except BooksUnavailable as error:
             return CallToolResult(content=[TextContent(text=f"Try again shortly: {error}")], is_error=True)
         return CallToolResult(content=[TextContent(text=text)], structured_content=structured)
 
-    async def _place(self, context: Context, path: str, body: dict[str, object]) -> Placed:
-        order = asyncio.create_task(place(self._agents.orders, _caller(context), path, msgspec.json.encode(body)))
+    async def _place(self, caller: Caller, path: str, body: dict[str, object]) -> Placed:
+        order = asyncio.create_task(place(self._agents.orders, caller, path, msgspec.json.encode(body)))
         self._orders.add(order)
         order.add_done_callback(self._orders.discard)
         return await asyncio.shield(order)
 
-    async def _chat(self, context: Context, asked: Arguments) -> tuple[str, dict[str, Any]]:
+    async def _chat(self, caller: Caller, asked: Arguments) -> Called:
         messages = [{"role": "user", "content": _text(asked, "prompt")}]
         if asked.get("system"):
             messages.insert(0, {"role": "system", "content": _text(asked, "system")})
@@ -290,25 +292,24 @@ class _Tools:
             body["max_tokens"] = _number(asked, "max_tokens", 0, 1, MAX_TOKENS_MAX)
         if asked.get("temperature") is not None:
             body["temperature"] = asked["temperature"]
-        placed = await self._place(context, "/chat/completions", body)
+        placed = await self._place(caller, "/chat/completions", body)
         answer: Any = leniently(msgspec.json.decode, placed.body)
         choice = (answer.get("choices") or [{}])[0]
         text = (choice.get("message") or {}).get("content") or ""
         said = {"text": text, "model": answer.get("model") or "", "finish_reason": choice.get("finish_reason")}
         return text, {**said, "answer_cap": placed.answer_cap, **_bill(placed)}
 
-    async def _embed(self, context: Context, asked: Arguments) -> tuple[str, dict[str, Any]]:
+    async def _embed(self, caller: Caller, asked: Arguments) -> Called:
         texts = asked.get("texts")
         if not isinstance(texts, list) or not texts:
             raise invalid("texts: a list of texts")
         body: dict[str, object] = {"model": _text(asked, "model"), "input": texts, "encoding_format": "float"}
-        placed = await self._place(context, "/embeddings", body)
+        placed = await self._place(caller, "/embeddings", body)
         answer: Any = leniently(msgspec.json.decode, placed.body)
         vectors = [each["embedding"] for each in answer["data"]]
         return f"{len(vectors)} vectors of {len(vectors[0])} numbers", {"vectors": vectors, **_bill(placed)}
 
-    async def _list_models(self, context: Context, asked: Arguments) -> tuple[str, dict[str, Any]]:
-        caller = _caller(context)
+    async def _list_models(self, caller: Caller, asked: Arguments) -> Called:
         limit = _number(asked, "limit", MODELS_MAX, 1, MODELS_MAX)
         search = str(asked.get("search") or "").lower()
         page, _ = await self._agents.catalog.page(ALL_MODELS)
@@ -328,8 +329,7 @@ class _Tools:
         lines = [f"{each['id']}: ${each['prompt_usd']} / ${each['answer_usd']} a token" for each in found[:limit]]
         return "\n".join(lines) or "No model matches.", {"models": found[:limit], "total": len(found)}
 
-    async def _spending(self, context: Context, asked: Arguments) -> tuple[str, dict[str, Any]]:
-        caller = _caller(context)
+    async def _spending(self, caller: Caller, asked: Arguments) -> Called:
         balance = await self._agents.accounts.balance(caller.account)
         spent = await self._agents.accounts.spending(caller.account, None)
         available = balance.available_nanos
@@ -353,8 +353,7 @@ class _Actor:
         self._runner = tools.runner
         self._runs = tools.runs
 
-    async def run(self, context: Context, asked: Arguments) -> tuple[str, dict[str, Any]]:
-        caller = _caller(context)
+    async def run(self, caller: Caller, asked: Arguments) -> Called:
         given = {name: value for name, value in asked.items() if name != "waitSecs"}
         wait_seconds = _number(asked, "waitSecs", 30, 0, WAIT_SECONDS_MAX)
         run = await self._runner.begin(caller, msgspec.json.encode(given), Options(origin="MCP"))
@@ -371,9 +370,9 @@ class _Actor:
         }
         return f"{run.status}: {shown['summary']} {shown['nextStep']}", shown
 
-    async def items(self, context: Context, asked: Arguments) -> tuple[str, dict[str, Any]]:
+    async def items(self, caller: Caller, asked: Arguments) -> Called:
         dataset_id = _text(asked, "datasetId")
-        run = await self._runs.run(_caller(context).account.id, dataset_id)
+        run = await self._runs.run(caller.account.id, dataset_id)
         if run is None:
             raise unknown(f"datasetId: there is no dataset {dataset_id[:100]!r}")
         offset, limit = _number(asked, "offset", 0, 0, 10**9), _number(asked, "limit", 20, 1, ITEMS_MAX)

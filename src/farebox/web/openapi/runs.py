@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from farebox.batch.entries import ORDERS_MAX
 from farebox.batch.result_forms import ResultForm
@@ -87,128 +87,112 @@ _ITEMS: Node = {
 }
 _RECORD: Node = {"description": "The record, of the type that it was left with.", "content": {"*/*": {"schema": {}}}}
 
-_Shown = tuple[str, Node]
-"""What an operation is called, and its answer."""
+
+class _Shown(NamedTuple):
+    """What an operation is called, its answer, its body, and its errors beside those of all."""
+
+    summary: str
+    answer: Node
+    body: Node | None = None
+    errors: tuple[int, ...] = ()
+
 
 _STORAGES: Mapping[str, _Shown] = {
-    "/dataset": ("Dataset", data("The dataset.", ref("Dataset"))),
-    "/dataset/items": ("Items of a dataset", _ITEMS),
-    "/key-value-store": ("Key-value store", data("The store.", ref("Storage"))),
-    "/key-value-store/keys": ("Keys of a store", data("Its keys.", ref("StoreKeys"))),
-    "/key-value-store/records/{key}": ("Record of a store", _RECORD),
-    "/request-queue": ("Request queue, which is empty", data("The queue.", ref("Storage"))),
+    "/dataset": _Shown("Dataset", data("The dataset.", ref("Dataset"))),
+    "/dataset/items": _Shown("Items of a dataset", _ITEMS),
+    "/key-value-store": _Shown("Key-value store", data("The store.", ref("Storage"))),
+    "/key-value-store/keys": _Shown("Keys of a store", data("Its keys.", ref("StoreKeys"))),
+    "/key-value-store/records/{key}": _Shown("Record of a store", _RECORD),
+    "/request-queue": _Shown("Request queue, which is empty", data("The queue.", ref("Storage"))),
 }
 _OF_RUN: Mapping[str, _Shown] = {
-    "": ("Run", _RUN),
-    "/log": ("Log of a run", answer("A line each, with its moment.", TEXT, media_type="text/plain")),
+    "": _Shown("Run", _RUN),
+    "/log": _Shown("Log of a run", answer("A line each, with its moment.", TEXT, media_type="text/plain")),
     **_STORAGES,
 }
+_ANY_TYPE: Node = {"required": False, "content": {"*/*": {"schema": {}}}}
 _LEFT: Mapping[str, _Shown] = {
-    "POST /dataset/items": ("Leave items in a dataset", _MADE),
-    "PUT /key-value-store/records/{key}": ("Leave a record in a store", _MADE),
+    "POST /dataset/items": _Shown("Leave items in a dataset", _MADE, body_of({"oneOf": [OBJECT, array_of(OBJECT)]})),
+    "PUT /key-value-store/records/{key}": _Shown("Leave a record in a store", _MADE, _ANY_TYPE),
 }
 
 
-def _below(path: str) -> str:
-    """A storage by its own id: `/dataset/items` is `/datasets/{id}/items`."""
-    name, _, rest = path.removeprefix("/").partition("/")
-    return f"/{name}s/{{id}}{rest and '/'}{rest}"
+def _below(line: str) -> str:
+    """A storage by its own id: `GET /dataset/items` is `GET /datasets/{id}/items`."""
+    return re.sub(r"( /[a-z-]+)", r"\1s/{id}", line, count=1)
 
+
+_INPUT = body_of(ref("RunInput"), required=False)
+_STATUS = body_of(
+    object_of({}, {"runId": or_null(TEXT), "statusMessage": or_null(TEXT), "isStatusMessageTerminal": or_null(FLAG)})
+)
+_CHARGED = body_of(
+    object_of({"eventName": one_of(PRICED_EVENT), "count": {"type": "integer", "minimum": 1, "maximum": COUNT_MAX}})
+)
+
+_BEGIN_ERRORS = (402, 408)
 
 _SHOWN: Mapping[str, _Shown] = {
-    "GET /actors/{actor}": ("Actor", data("The one there is.", OBJECT)),
-    "GET /actors/{actor}/builds/default": ("Build of the Actor", data("The one there is.", OBJECT)),
-    "POST /actors/{actor}/runs": ("Begin a run", _RUN),
-    "GET /actors/{actor}/runs": ("Runs of the Actor", data("A page of them.", ref("RunList"))),
+    "GET /actors/{actor}": _Shown("Actor", data("The one there is.", OBJECT)),
+    "GET /actors/{actor}/builds/default": _Shown("Build of the Actor", data("The one there is.", OBJECT)),
+    "POST /actors/{actor}/runs": _Shown("Begin a run", _RUN, _INPUT, _BEGIN_ERRORS),
+    "GET /actors/{actor}/runs": _Shown("Runs of the Actor", data("A page of them.", ref("RunList"))),
     **{
-        f"{method} /actors/{{actor}}/{path}": (f"Run to its end, and show {what}", shown)
-        for method in ("POST", "GET")
+        f"{method} /actors/{{actor}}/{path}": _Shown(
+            f"Run to its end, and show {what}, within {SYNC_SECONDS_MAX} s", shown, body, _BEGIN_ERRORS
+        )
+        for method, body in (("POST", _INPUT), ("GET", None))
         for path, what, shown in (
             ("run-sync", "a record of its store", _RECORD),
             ("run-sync-get-dataset-items", "its items", _ITEMS),
         )
     },
     **{
-        f"GET /actors/{{actor}}/runs/last{path}": (f"{each[0]}: the last one", each[1])
+        f"GET /actors/{{actor}}/runs/last{path}": each._replace(summary=f"{each.summary}: the last one")
         for path, each in _OF_RUN.items()
     },
-    "GET /actor-runs": ("Runs", data("A page of them.", ref("RunList"))),
-    "PUT /actor-runs/{id}": ("Say how far a run is", _RUN),
-    "POST /actor-runs/{id}/abort": ("Abort a run", _RUN),
-    "POST /actor-runs/{id}/charge": ("Charge events to a run's account", _MADE),
-    "POST /actor-runs/{id}/reboot": ("Reboot a run, which goes on", _RUN),
+    "GET /actor-runs": _Shown("Runs", data("A page of them.", ref("RunList"))),
+    "PUT /actor-runs/{id}": _Shown("Say how far a run is", _RUN, _STATUS),
+    "POST /actor-runs/{id}/abort": _Shown("Abort a run", _RUN),
+    "POST /actor-runs/{id}/charge": _Shown("Charge events to a run's account", _MADE, _CHARGED, (402, 405)),
+    "POST /actor-runs/{id}/reboot": _Shown("Reboot a run, which goes on", _RUN, None, (403,)),
     **{f"GET /actor-runs/{{id}}{path}": each for path, each in _OF_RUN.items()},
     **{line.replace(" ", " /actor-runs/{id}"): each for line, each in _LEFT.items()},
-    **{f"GET {_below(path)}": each for path, each in _STORAGES.items()},
-    **{f"{line.partition(' ')[0]} {_below(line.partition(' ')[2])}": each for line, each in _LEFT.items()},
-    "GET /actor-builds/{id}": ("Build by its id", data("The one there is.", OBJECT)),
+    **{_below(f"GET {path}"): each for path, each in _STORAGES.items()},
+    **{_below(line): each for line, each in _LEFT.items()},
+    "GET /actor-builds/{id}": _Shown("Build by its id", data("The one there is.", OBJECT)),
     "GET /logs/{id}": _OF_RUN["/log"],
-    "GET /users/me": ("User, who is the caller's account", data("The account.", OBJECT)),
-    "GET /users/{id}": ("User by its id or name", data("The account.", OBJECT)),
+    "GET /users/me": _Shown("User, who is the caller's account", data("The account.", OBJECT)),
+    "GET /users/{id}": _Shown("User by its id or name", data("The account.", OBJECT)),
 }
 """By the lines of PARAMETERS."""
-
-_ANY_TYPE: Node = {"required": False, "content": {"*/*": {"schema": {}}}}
-_INPUT = body_of(ref("RunInput"), required=False)
-
-_BODIES: Mapping[str, Node] = {
-    "POST /actors/{actor}/runs": _INPUT,
-    "POST /actors/{actor}/run-sync": _INPUT,
-    "POST /actors/{actor}/run-sync-get-dataset-items": _INPUT,
-    "PUT /actor-runs/{id}": body_of(
-        object_of(
-            {}, {"runId": or_null(TEXT), "statusMessage": or_null(TEXT), "isStatusMessageTerminal": or_null(FLAG)}
-        )
-    ),
-    "POST /actor-runs/{id}/charge": body_of(
-        object_of({"eventName": one_of(PRICED_EVENT), "count": {"type": "integer", "minimum": 1, "maximum": COUNT_MAX}})
-    ),
-    **dict.fromkeys(
-        ("POST /actor-runs/{id}/dataset/items", "POST /datasets/{id}/items"),
-        body_of({"oneOf": [OBJECT, array_of(OBJECT)]}),
-    ),
-    **dict.fromkeys(
-        ("PUT /actor-runs/{id}/key-value-store/records/{key}", "PUT /key-value-stores/{id}/records/{key}"), _ANY_TYPE
-    ),
-}
-
-_MORE_ERRORS: Mapping[str, tuple[int, ...]] = {
-    "POST /actor-runs/{id}/charge": (402, 405),
-    "POST /actor-runs/{id}/reboot": (403,),
-}
 
 
 def paths() -> Node:
     found: Node = {}
     for line in PARAMETERS:
         method, path = line.split(" ")
-        found.setdefault(f"/v2{path}", {})[method.lower()] = _operation(line, method, path)
-    return {path: {**methods, **AT_ROOT} for path, methods in found.items()}
+        found.setdefault(f"/v2{path}", {**AT_ROOT})[method.lower()] = _operation(line, method, path)
+    return found
 
 
 def _operation(line: str, method: str, path: str) -> Node:
-    summary, done = _SHOWN[line]
-    body = _BODIES.get(line)
-    begins = "/run-sync" in path or body is _INPUT
-    makes = begins or done is _MADE
+    summary, done, body, errors = _SHOWN[line]
+    makes = done is _MADE or errors == _BEGIN_ERRORS
     fates = {} if method == "PUT" or path.endswith("/charge") else PARAMETERS[line]  # there they are a body's members
     in_it = [name.strip("{}") for name in path.split("/") if name.startswith("{")]
     parameters = [*(in_path(name, _IN_PATH[name]) for name in in_it), *(_parameter(*each) for each in fates.items())]
     if path.endswith("/charge"):
         once = {"type": "string", "maxLength": KEY_LENGTH_MAX}
         parameters.append(parameter("Idempotency-Key", once, "A charge is counted once under it, for 180 s.", "header"))
-    errors = (400, 401, 404, 429, *_MORE_ERRORS.get(line, ()), *((402, 408) if begins else ()))
-    if "run-sync" in path:
-        summary = f"{summary}, within {SYNC_SECONDS_MAX} s"
-    name = re.sub(r"\W+", "_", line).strip("_").lower()
     return operation(
         summary,
         "Actor runs",
         {"201" if makes else "200": done},
-        errors,
+        (400, 401, 404, 429, *errors),
         parameters=parameters,
         body=body,
-        name=name,
+        name=re.sub(r"\W+", "_", line).strip("_").lower(),
         words=_WORDS,
         refusal="RunApiError",
         security=[{"bearer": []}, {"apiKey": []}, {"token": []}],
