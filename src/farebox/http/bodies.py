@@ -1,6 +1,7 @@
 """Reading a request's body within bounds: of bytes, also unpacked, and of time."""
 
 import zlib
+from collections.abc import Callable, Mapping
 
 import brotli
 from starlette.types import Receive, Scope
@@ -51,7 +52,8 @@ class BodyReader:
                 408, it took longer than `seconds`; 400, it cannot be unpacked.
             CallerGone: the caller hung up before all of it had come.
         """
-        if head.encoding not in (b"", b"identity", b"gzip", b"x-gzip", b"deflate", b"br"):
+        unpack = _UNPACKERS.get(head.encoding)
+        if unpack is None and head.encoding not in (b"", b"identity"):
             raise wrong_type(
                 f"content-encoding: send gzip, deflate, br or none, not {head.encoding[:80].decode('latin-1')!r}"
             )
@@ -60,17 +62,11 @@ class BodyReader:
                 raise too_large(f"The body has {int(value)} bytes; at most {self._bytes_max} are read")
         try:
             async with self._deadlines.within(self._seconds):
-                body = await _collect(receive, self._bytes_max, _unpacker(head.encoding, self._bytes_max))
+                body = await _collect(receive, self._bytes_max, unpack and unpack(self._bytes_max))
         except TimeoutError as error:
             raise too_slow(f"The body did not arrive within {self._seconds:g} s") from error
         scope[BODY_IS_READ] = True
         return body
-
-
-def _unpacker(encoding: bytes, bytes_max: int) -> "_Unpacker | _BrotliUnpacker | None":
-    if encoding in (b"", b"identity"):
-        return None
-    return _BrotliUnpacker(bytes_max) if encoding == b"br" else _Unpacker(bytes_max)
 
 
 async def _collect(receive: Receive, bytes_max: int, unpacker: "_Unpacker | _BrotliUnpacker | None") -> bytes:
@@ -147,3 +143,9 @@ class _BrotliUnpacker:
     def finish(self) -> None:
         if self._room > 0 and not self._inflate.is_finished():
             raise invalid("content-encoding: the packed body ends too early")
+
+
+_UNPACKERS: Mapping[bytes, Callable[[int], _Unpacker | _BrotliUnpacker]] = {
+    **dict.fromkeys((b"gzip", b"x-gzip", b"deflate"), _Unpacker),
+    b"br": _BrotliUnpacker,
+}

@@ -73,7 +73,6 @@ def _whole(members: Mapping[str, Raw], name: str) -> int | None:
 
 def _day(text: str) -> str | None:
     try:
-        day = date.fromisoformat(text)
+        return f"{date.fromisoformat(text)}T00:00:00Z"
     except ValueError:
         return None
-    return f"{day.isoformat()}T00:00:00Z"

@@ -101,7 +101,7 @@ async def _send_stream(answer: Answer | RepeatedAnswer, receive: Receive, send: 
     booked."""
     gone = asyncio.create_task(wait_until_gone(receive))
     gone.add_done_callback(lambda task: None if task.cancelled() else answer.hang_up())
-    is_kept_from_silence = waiting.is_kept_from_silence
+    is_kept_from_silence = waiting.silence_seconds > 0
     try:
         await waiting.begin_stream(answer.headers)
         async for chunk in answer.stream():

@@ -57,7 +57,7 @@ class WaitingCaller:
         self._receive = receive
         self._send = send
         self._deadlines = deadlines
-        self._silence_seconds = silence_seconds
+        self.silence_seconds = silence_seconds
         self._asked_at = monotonic()
 
     def sending(self, headers: HeaderList, *, streamed: bool) -> None:
@@ -67,7 +67,7 @@ class WaitingCaller:
         self._sent_at = now
         self._own_headers = headers
         self.was_sent, self.is_streamed = True, streamed
-        if self._silence_seconds:
+        if self.silence_seconds:
             self.touch()
 
     def head_came(self, headers: Callable[[], HeaderList]) -> None:
@@ -96,8 +96,8 @@ class WaitingCaller:
 
     def touch(self) -> None:
         """Something goes to the caller now: its silence begins anew."""
-        if self._silence_seconds:
-            self._wait_until(monotonic() + self._silence_seconds)
+        if self.silence_seconds:
+            self._wait_until(monotonic() + self.silence_seconds)
 
     def _wait_until(self, due: float) -> None:
         self.due = due
@@ -120,10 +120,6 @@ class WaitingCaller:
         while self._unsent:
             lines, self._unsent = self._unsent, b""
             await send_body(self._send, lines, more=True)
-
-    @property
-    def is_kept_from_silence(self) -> bool:
-        return bool(self._silence_seconds)
 
     async def begin_stream(self, headers: HeaderList) -> None:
         """Send a stream's head, where it is not out yet, or wait for what was sent before the upstream's stream
