@@ -18,13 +18,11 @@ LINGER_SECONDS = 30.0
 """How much of a refused request's body is read and thrown away, and for how long: to close the connection under a
 client that still sends would reset it, and the client would never read the refusal."""
 
-
 BODY_IS_READ = "farebox.body_is_read"
 """Set in the scope once a request's body has been read to its end."""
 
 BREAK_OFF = "farebox.break_off"
 """In the scope: closes the connection under an answer that has begun, which so gets no end."""
-
 
 EVENT_STREAM = [
     (b"content-type", b"text/event-stream"),

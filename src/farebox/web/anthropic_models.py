@@ -42,9 +42,7 @@ def described(model: Listed) -> dict[str, object]:
         "created_at": clock.iso(created * 1_000_000 if 0 <= created <= LAST_SECOND else 0, "seconds"),
         "lifecycle": "deprecated" if retires else "active",
         "retires_at": retires,
-        "deprecated_at": None,
-        "line": None,
-        "capabilities": None,
+        **dict.fromkeys(("deprecated_at", "line", "capabilities")),
         "max_input_tokens": _whole(members, "context_length"),
         "max_tokens": _whole(top, "max_completion_tokens"),
     }

@@ -91,9 +91,6 @@ class _Endpoint(Struct):
     model_id: str
 
 
-_decode_endpoint = msgspec.json.Decoder(_Endpoint).decode
-
-
 class Lists:
     """The endpoints for lists. Each is one of the methods below, which return a body and whether it is stale; `plan` is
     the caller's, None for whoever sends no key."""
@@ -245,7 +242,7 @@ def _not_listed(model: str) -> Refusal:
 
 def _endpoint_model(entry: Raw) -> str | None:
     try:
-        return _decode_endpoint(entry).model_id
+        return msgspec.json.decode(entry, type=_Endpoint).model_id
     except UNREADABLE:
         return None
 

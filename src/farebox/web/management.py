@@ -193,8 +193,7 @@ class Management:
             "updated_at": iso_or_null(key.updated_us),
             "expires_at": iso_or_null(key.expires_us),
             "last_used_at": iso_or_null(spent.latest_us),
-            "creator_user_id": None,
-            "external_user": None,
+            **dict.fromkeys(("creator_user_id", "external_user")),
             "workspace_id": workspace_of(key.account_id),
             "farebox_limits": _described(key.limits),
         }
@@ -323,15 +322,12 @@ def _activity_item(row: Activity) -> dict[str, object]:
         "date": date_of(row.day),
         "model": row.model,
         "model_permaslug": row.served_model,
-        "endpoint_id": "",
-        "provider_name": "",
+        **dict.fromkeys(("endpoint_id", "provider_name"), ""),
         "usage": usd(row.fares_nanos),
-        "byok_usage_inference": 0,
         "requests": row.requests,
         "prompt_tokens": row.prompt_tokens,
         "completion_tokens": row.answer_tokens,
-        "reasoning_tokens": 0,
-        "cached_tokens": 0,
+        **dict.fromkeys(("byok_usage_inference", "reasoning_tokens", "cached_tokens"), 0),
     }
 
 

@@ -18,8 +18,6 @@ Value = TypeVar("Value")
 _DIGITS_MAX = 20
 """The most digits before or after the point: more than any amount has, and few enough to write out."""
 
-_decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
-
 
 class Fields(dict[str, Raw]):
     """An object's members, not read yet. Each reader raises Refusal 400, and returns None where its member is absent or
@@ -28,7 +26,7 @@ class Fields(dict[str, Raw]):
     @classmethod
     def of(cls, body: bytes) -> "Fields":
         try:
-            return cls(_decode_fields(body))
+            return cls(msgspec.json.decode(body, type=dict[str, Raw]))
         except UNREADABLE as error:
             raise invalid(json_path_error(error)) from error
 

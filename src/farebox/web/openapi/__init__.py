@@ -28,7 +28,6 @@ _CREDENTIALS = {
     "metrics": {"type": "http", "scheme": "bearer", "description": "The token that `FAREBOX_METRICS_TOKEN` sets."},
     "token": {"type": "apiKey", "in": "query", "name": "token", "description": "A Farebox key."},
 }
-_OF_THE_RUN_API = ("Actor runs", "token")
 
 _ERRORS = (400, 401, 402, 403, 404, 409, 410, 424, 429, 502, 504)
 
@@ -47,13 +46,11 @@ _HEADERS: Node = {
     "Idempotency-Replayed": header("`true` on an answer that was kept."),
 }
 
-_EVENTS: Node = {"schema": {"type": "string", "description": "Events, as the upstream sends them."}}
-
 
 def document(formats: Formats = FORMATS, *, has_run_api: bool = True) -> Node:
     """The whole document, as JSON has it. `has_run_api`: this gateway serves the run API, too."""
     parts = [free, management, *([runs] if has_run_api else [])]
-    left_out = () if has_run_api else _OF_THE_RUN_API
+    left_out = () if has_run_api else ("Actor runs", "token")
     described = [wire.DESCRIBED for wire in formats.values()]
     refused = dict(each.refusal for each in described)
     return {
@@ -88,7 +85,8 @@ def _order(wire: Format) -> Node:
     described = wire.DESCRIBED
     served = answer("The answer.", ref(described.answer[0]), headers=_HEADERS)
     if described.is_streamed:
-        served["content"]["text/event-stream"] = _EVENTS
+        events = {"type": "string", "description": "Events, as the upstream sends them."}
+        served["content"]["text/event-stream"] = {"schema": events}
     answers = {"200": served, "default": answer("The upstream's refusal, as it came.", ref("AnyError"))}
     body = body_of(ref(described.request[0]), example=dict(described.example))
     refusal = described.refusal[0]

@@ -15,7 +15,6 @@ _WORDS = {
     403: "A caller's key, or the management key of another account.",
     409: "Another top-up was booked under this idempotency key.",
 }
-_DATE: Node = {"type": "string", "format": "date"}
 _MOMENT: Node = {"type": "string", "format": "date-time"}
 
 
@@ -28,8 +27,9 @@ def paths() -> Node:
         parameter("include_disabled", one_of("true false"), "Whether disabled keys are listed, too."),
         _WORKSPACE,
     ]
+    date: Node = {"type": "string", "format": "date"}
     days = [
-        parameter("date", _DATE, "One UTC day, of the last 30 or today. The last 30 whole days if absent."),
+        parameter("date", date, "One UTC day, of the last 30 or today. The last 30 whole days if absent."),
         parameter("api_key_hash", NAME, "Of one key alone."),
         parameter("user_id", TEXT, "There are no users here: nothing is listed for one."),
         _WORKSPACE,
