@@ -1,13 +1,13 @@
 """GET /openapi.json, and /docs: the same for people. One page that loads nothing else."""
 
 from html import escape
-from typing import Any
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
 from farebox.core.headers import HeaderList
 from farebox.http.asgi import JSON, Endpoint, send_whole
+from farebox.web.openapi.operations import Node
 
 _HTML_HEADERS = [
     (b"content-type", b"text/html; charset=utf-8"),
@@ -41,16 +41,13 @@ code { padding: .1rem .3rem; }
 }
 """
 
-Document = dict[str, Any]
-"""As `farebox.web.openapi` makes it."""
 
-
-def for_machines(document: Document) -> Endpoint:
+def for_machines(document: Node) -> Endpoint:
     """GET /openapi.json."""
     return _page_of([JSON], msgspec.json.encode(document))
 
 
-def for_people(document: Document) -> Endpoint:
+def for_people(document: Node) -> Endpoint:
     """GET /docs."""
     return _page_of(_HTML_HEADERS, _html(document).encode())
 
@@ -62,7 +59,7 @@ def _page_of(headers: HeaderList, body: bytes) -> Endpoint:
     return endpoint
 
 
-def _html(document: Document) -> str:
+def _html(document: Node) -> str:
     info = document["info"]
     groups = "".join(_group(document, tag) for tag in document["tags"])
     schemas = "".join(_schema(name, schema) for name, schema in document["components"]["schemas"].items())
@@ -76,7 +73,7 @@ def _html(document: Document) -> str:
     )
 
 
-def _group(document: Document, tag: dict[str, str]) -> str:
+def _group(document: Node, tag: dict[str, str]) -> str:
     operations = [
         _operation(path, method, operation)
         for path, methods in document["paths"].items()
@@ -86,7 +83,7 @@ def _group(document: Document, tag: dict[str, str]) -> str:
     return f"<h2>{escape(tag['name'])}</h2><p>{_prose(tag['description'])}</p>{''.join(operations)}"
 
 
-def _operation(path: str, method: str, operation: dict[str, Any]) -> str:
+def _operation(path: str, method: str, operation: Node) -> str:
     parameters = [
         (f"<code>{escape(each['name'])}</code> {escape(each['in'])}", _prose(each["description"]))
         for each in operation.get("parameters", [])
@@ -105,7 +102,7 @@ def _operation(path: str, method: str, operation: dict[str, Any]) -> str:
     )
 
 
-def _links(holder: dict[str, Any]) -> str:
+def _links(holder: Node) -> str:
     """The schemas of a body or an answer, linked to where they stand."""
     names = [
         content["schema"]["$ref"].rpartition("/")[2]
@@ -115,7 +112,7 @@ def _links(holder: dict[str, Any]) -> str:
     return " ".join(f'<a href="#{escape(name)}">{escape(name)}</a>' for name in names)
 
 
-def _schema(name: str, schema: dict[str, Any]) -> str:
+def _schema(name: str, schema: Node) -> str:
     text = msgspec.json.format(msgspec.json.encode(schema), indent=2).decode()
     return f'<details id="{escape(name)}"><summary><b>{escape(name)}</b></summary><pre>{escape(text)}</pre></details>'
 

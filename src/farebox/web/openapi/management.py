@@ -19,9 +19,9 @@ _MOMENT: Node = {"type": "string", "format": "date-time"}
 
 
 def paths() -> Node:
-    key, account = data("Its data.", ref("ManagedKey")), data("Its data.", ref("Account"))
+    key, account = {"200": data("Its data.", ref("ManagedKey"))}, data("Its data.", ref("Account"))
     made = answer("It is made. The key itself is told here alone.", object_of({"data": ref("ManagedKey"), "key": TEXT}))
-    deleted = answer("It is.", object_of({"deleted": FLAG}))
+    deleted = {"200": answer("It is.", object_of({"deleted": FLAG}))}
     listing = [
         parameter("offset", {"type": "integer", "minimum": 0, "maximum": 999_999_999}, "Keys to skip; 100 are listed."),
         parameter("include_disabled", one_of("true false"), "Whether disabled keys are listed, too."),
@@ -41,7 +41,7 @@ def paths() -> Node:
     limits = object_of({}, {"limits": or_null(ref("Limits"))}, additionalProperties=False)
     return {
         "/keys": {
-            "get": _operation("Keys", data("Its keys.", array_of(ref("ManagedKey"))), *listing),
+            "get": _operation("Keys", {"200": data("Its keys.", array_of(ref("ManagedKey")))}, *listing),
             "post": _operation("New key", {"201": made}, body=ref("NewKey")),
         },
         "/keys/{hash}": {
@@ -50,16 +50,16 @@ def paths() -> Node:
             "delete": _operation("Delete a key, for ever", deleted, _HASH),
         },
         "/activity": {
-            "get": _operation("Activity by day and model", data("Its days.", array_of(ref("Activity"))), *days),
+            "get": _operation("Activity by day and model", {"200": data("Its days.", array_of(ref("Activity")))}, *days)
         },
         "/admin/accounts": {
-            "get": _operation("Accounts", data("All of them.", array_of(ref("Account")))),
+            "get": _operation("Accounts", {"200": data("All of them.", array_of(ref("Account")))}),
             "post": _operation("New account", {"201": account}, body=ref("NewAccount")),
             **AT_ROOT,
         },
         "/admin/accounts/{account}": {
-            "get": _operation("Account", data("Its data.", ref("AccountInFull")), _ACCOUNT),
-            "patch": _operation("Limit an account", account, _ACCOUNT, body=limits),
+            "get": _operation("Account", {"200": data("Its data.", ref("AccountInFull"))}, _ACCOUNT),
+            "patch": _operation("Limit an account", {"200": account}, _ACCOUNT, body=limits),
             **AT_ROOT,
         },
         "/admin/top-ups": {
@@ -72,11 +72,10 @@ def paths() -> Node:
 def _operation(
     summary: str, answers: Node, *parameters: Node, errors: Iterable[int] = (), body: Node | None = None
 ) -> Node:
-    """`answers` are by their status, or one alone, with 200."""
     return operation(
         summary,
         "Accounts" if "ccount" in summary else "Keys",
-        {"200": answers} if "description" in answers else answers,
+        answers,
         (400, 401, 403, 404, 429, *errors),
         parameters=parameters,
         body=None if body is None else body_of(body),
