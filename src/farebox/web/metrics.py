@@ -38,9 +38,8 @@ def metrics(books: Books, counted: Metrics, token: str | None) -> Endpoint:
 
 def _check(scope: Scope, token: str | None) -> None:
     if token is not None:
-        if not any(
-            compare_digest(sent.encode(), token.encode()) for sent in read_request_head(scope["headers"]).tokens
-        ):
+        sent = read_request_head(scope["headers"]).tokens
+        if not any(compare_digest(each.encode(), token.encode()) for each in sent):
             raise unauthenticated("Send `Authorization: Bearer` with the token that FAREBOX_METRICS_TOKEN sets")
     elif (scope["client"] or ("",))[0] not in _LOOPBACK or any(name in _PROXIED for name, _ in scope["headers"]):
         raise forbidden("Metrics are for this machine alone, unless FAREBOX_METRICS_TOKEN sets a token for them")
