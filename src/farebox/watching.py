@@ -23,7 +23,7 @@ class Watched:
 
     def __init__(self, telemetry: Telemetry, path: str, head: RequestHead) -> None:
         self._telemetry = telemetry
-        self._passage = Passage(path, head, time.time_ns())
+        self._passage = Passage(path=path, head=head, began_ns=time.time_ns())
         self._is_streaming = False
 
     def __enter__(self) -> Self:

@@ -7,7 +7,7 @@ from farebox.core.callers import Caller
 from farebox.core.headers import RequestHead
 
 
-class Passage(Struct):
+class Passage(Struct, kw_only=True):
     """One request for an order: what became of it, and when (nanoseconds since 1970; 0 where it did not get so far).
     `held_ns`: the money was set aside; `head_ns`: the upstream's head came; `given_ns`: the answer began to go to the
     caller; `read_ns`: the answer ended; `ended_ns`: all was over."""
