@@ -242,7 +242,7 @@ class Exchange:
             raise
         except BooksUnavailable as error:
             if error.is_in_doubt:
-                await self._late.add(Settle(place.id, Nothing(), now_us))
+                await self._late.add(Settle(hold_id=place.id, verdict=Nothing(), created_us=now_us))
             raise
         match outcome:
             case Held():
@@ -265,7 +265,7 @@ class Exchange:
 
     async def _give_back(self, hold_id: str, now_us: int) -> None:
         """Void the hold of an order that is not sent; late, where the books cannot take that now."""
-        settle = Settle(hold_id, Nothing(), now_us)
+        settle = Settle(hold_id=hold_id, verdict=Nothing(), created_us=now_us)
         try:
             await self._ledger.carry_out(settle)
         except BooksUnavailable:
@@ -297,9 +297,9 @@ class Exchange:
 
     async def _settle(self, hold_id: str, verdict: Verdict, meter: Meter, answer: Answer | None) -> Settled:
         settle = Settle(
-            hold_id,
-            verdict,
-            self._now_us(),
+            hold_id=hold_id,
+            verdict=verdict,
+            created_us=self._now_us(),
             generation_id=meter.progress.generation_id or None,
             served_model=meter.served_model,
             prompt_tokens=meter.prompt_tokens,

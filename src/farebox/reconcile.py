@@ -99,9 +99,9 @@ class Reconciler:
 
     async def _settle(self, hold: HoldRow, cost: Cost, record: Recorded) -> None:
         settle = Settle(
-            hold.id,
-            cost,
-            self._now_us(),
+            hold_id=hold.id,
+            verdict=cost,
+            created_us=self._now_us(),
             served_model=record.model,
             prompt_tokens=record.prompt_tokens,
             answer_tokens=record.answer_tokens,
@@ -157,6 +157,8 @@ async def decide(ledger: Ledger, books: Books, hold_id: str, verdict: Cost | Not
     hold = await books.hold(hold_id)
     if hold is None or hold.state != "open":
         raise NotOpen(f"there is no hold {hold_id}" if hold is None else f"the hold {hold_id} is {hold.state}")
-    outcome = await ledger.carry_out(Settle(hold_id, verdict, clock.now_us(), decision=reason))
+    outcome = await ledger.carry_out(
+        Settle(hold_id=hold_id, verdict=verdict, created_us=clock.now_us(), decision=reason)
+    )
     assert not isinstance(outcome, NoSuchRow), outcome
     return outcome

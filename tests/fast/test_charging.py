@@ -79,7 +79,7 @@ class Books:
         )
         await self.store.carry_out(place)
         said = Unknown("it broke off") if cost is None else Cost(Decimal(cost))
-        await self.store.carry_out(Settle(hold, said, 3, generation_id=f"gen-{hold}"))
+        await self.store.carry_out(Settle(hold_id=hold, verdict=said, created_us=3, generation_id=f"gen-{hold}"))
         return hold
 
     def rows(self) -> Rows:
@@ -136,9 +136,9 @@ def test_an_unknown_cost_is_told_when_it_is_known_and_a_void_never(tmp_path: Pat
         late, void = await books.fare(None), await books.fare(None)
         await deliver(charging)
         assert biller.calls == []
-        await books.store.carry_out(Settle(late, Cost(Decimal("0.0005")), 9))
-        await books.store.carry_out(Settle(void, Nothing(), 9))
-        await books.store.carry_out(Settle(late, Cost(Decimal("0.0005")), 9))
+        await books.store.carry_out(Settle(hold_id=late, verdict=Cost(Decimal("0.0005")), created_us=9))
+        await books.store.carry_out(Settle(hold_id=void, verdict=Nothing(), created_us=9))
+        await books.store.carry_out(Settle(hold_id=late, verdict=Cost(Decimal("0.0005")), created_us=9))
         await deliver(charging)
         assert biller.events == 50
 
@@ -351,7 +351,7 @@ def test_a_run_goes_on_on_another_machine(tmp_path: Path) -> None:
             assert biller.events == 10 + 20 + 40
             (late,) = await books.store.holds(("open",))
             assert late.generation_id == "gen-h4"
-            await books.store.carry_out(Settle(late.id, Cost(Decimal("0.0008")), 9))
+            await books.store.carry_out(Settle(hold_id=late.id, verdict=Cost(Decimal("0.0008")), created_us=9))
             await deliver(Charging(books.outbox, biller, counted_before=carried.counted, now_us=clock))
             assert biller.events == 150
             assert sum(charge.done for charge in books.charges()) == 140

@@ -27,7 +27,7 @@ def test_a_hold_moves_by_the_verdict_until_it_has_ended(before: HoldState, verdi
     hold = HoldRow("h", 2, 1, "w", before, 100_000, "paying", 10_000, "a/b", streamed=False, created_us=1)
     ending = Transfer(settlement_id("h"), "void", 2, 1, 100_000, 2, "h")
     page = Page([Balance(2, 10**9, 0, 100_000, 0)], [hold], [ending] if before in ("posted", "voided") else [])
-    settled = page.decide(Settle("h", verdict, 3), "w")
+    settled = page.decide(Settle(hold_id="h", verdict=verdict, created_us=3), "w")
     assert isinstance(settled, Settled)
     assert settled.state == after
     is_moved = before in ("pending", "open")

@@ -11,9 +11,18 @@ from farebox.store.spool import ROWS_MAX, Spool
 from farebox.testing import MemoryStore
 
 SETTLES = [
-    Settle("h1", Cost(Decimal("3.00E-7")), 1, "gen-1", "a/b", 2, 3, KeptAnswer("h1", "text/event-stream", b"\x00data")),
-    Settle("h2", Nothing(), 2),
-    Settle("h3", Unknown("it broke off"), 3, "gen-3"),
+    Settle(
+        hold_id="h1",
+        verdict=Cost(Decimal("3.00E-7")),
+        created_us=1,
+        generation_id="gen-1",
+        served_model="a/b",
+        prompt_tokens=2,
+        answer_tokens=3,
+        answer=KeptAnswer("h1", "text/event-stream", b"\x00data"),
+    ),
+    Settle(hold_id="h2", verdict=Nothing(), created_us=2),
+    Settle(hold_id="h3", verdict=Unknown("it broke off"), created_us=3, generation_id="gen-3"),
 ]
 
 

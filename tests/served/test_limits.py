@@ -147,7 +147,7 @@ def test_a_writer_with_too_much_to_do_takes_no_new_hold_and_ends_what_began() ->
         waiting += [writer.submit(place) for _ in range(QUEUED_MAX)]
         with pytest.raises(BooksUnavailable, match="wait for the books"):
             writer.submit(place)
-        waiting.append(writer.submit(Settle("h", Nothing(), 1)))
+        waiting.append(writer.submit(Settle(hold_id="h", verdict=Nothing(), created_us=1)))
         go.set()
         await asyncio.gather(*waiting)
         await writer.submit(place)

@@ -118,7 +118,7 @@ def reconciling(upstream: Asked, work: Work, give_up_seconds: float = 86_400) ->
                 created_us=0,
             )
         )
-        await store.carry_out(Settle("h", Unknown("hung up"), 0, generation_id="gen-1"))
+        await store.carry_out(Settle(hold_id="h", verdict=Unknown("hung up"), created_us=0, generation_id="gen-1"))
         await work(store, Reconciler(store, upstream, give_up_seconds, lambda: clock[0]), clock)
         found.extend(await store.holds(("pending", "open", "posted", "voided")))
         with store.snapshot() as rows:

@@ -73,7 +73,7 @@ def test_what_was_not_begun_is_withdrawn_and_what_was_is_in_doubt(tmp_path: Path
         begun = asyncio.create_task(store.carry_out(hold(account, key, "begun", 10_000)))
         await asyncio.sleep(0.2)
         queued = asyncio.create_task(store.carry_out(hold(account, key, "queued", 10_000)))
-        ending = asyncio.create_task(store.carry_out(Settle("before", Nothing(), 3)))
+        ending = asyncio.create_task(store.carry_out(Settle(hold_id="before", verdict=Nothing(), created_us=3)))
         assert [(await refused(each)).is_in_doubt for each in (begun, queued, ending)] == [True, False, True]
         engine.hangs.clear()
         engine.goes_on.set()
@@ -161,7 +161,7 @@ def test_a_hold_that_came_about_after_it_was_given_back_is_given_back_again() ->
         store = MemoryStore()
         account, key = await account_with(store, "a", USD)
         late = LateSettlements(store, doubt_seconds=1.5)
-        await late.add(Settle("h", Nothing(), 3))
+        await late.add(Settle(hold_id="h", verdict=Nothing(), created_us=3))
         running = asyncio.create_task(late.run())
         while late.waiting:  # noqa: ASYNC110 - it has no event to wait for
             await asyncio.sleep(0.05)
@@ -176,4 +176,4 @@ def test_a_hold_that_came_about_after_it_was_given_back_is_given_back_again() ->
 def test_a_spool_that_hangs_keeps_no_order(tmp_path: Path) -> None:
     """A pipe that nobody reads from is such a file."""
     os.mkfifo(tmp_path / "one")
-    asyncio.run(asyncio.wait_for(Spool(tmp_path, "one").add(Settle("h", Nothing(), 1)), 20))
+    asyncio.run(asyncio.wait_for(Spool(tmp_path, "one").add(Settle(hold_id="h", verdict=Nothing(), created_us=1)), 20))

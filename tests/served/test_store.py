@@ -174,7 +174,14 @@ def test_a_fare_is_posted_against_its_hold(engine: Engine) -> None:
         assert await store.carry_out(hold(account, key, "h1", 1_000_000)) == Held(1_000_000)
         assert (await store.balance(account.id)).available_nanos == USD - 1_000_000
         assert await store.carry_out(NameGeneration("h1", "gen-1")) == Done()
-        settle = Settle("h1", Cost(Decimal("0.00001212")), 3, served_model="c/d", prompt_tokens=4, answer_tokens=5)
+        settle = Settle(
+            hold_id="h1",
+            verdict=Cost(Decimal("0.00001212")),
+            created_us=3,
+            served_model="c/d",
+            prompt_tokens=4,
+            answer_tokens=5,
+        )
         assert await store.carry_out(settle) == Settled("posted", Fare(Decimal("0.00001212"), 2, 20_000))
         balance = await store.balance(account.id)
         assert (balance.balance_nanos, balance.pending_nanos) == (USD - 20_000, 0)
@@ -197,10 +204,10 @@ def test_what_has_not_ended_is_counted(engine: Engine) -> None:
         account, key = await account_with(store, "a", USD)
         for number in range(6):
             await store.carry_out(hold(account, key, f"h{number}", 1_000))
-        await store.carry_out(Settle("h0", Nothing(), 3))
-        await store.carry_out(Settle("h1", Cost(Decimal("0.0001")), 3))
-        await store.carry_out(Settle("h2", Unknown("who knows"), 3))
-        await store.carry_out(Settle("h3", Unknown("who knows"), 3, generation_id="gen-3"))
+        await store.carry_out(Settle(hold_id="h0", verdict=Nothing(), created_us=3))
+        await store.carry_out(Settle(hold_id="h1", verdict=Cost(Decimal("0.0001")), created_us=3))
+        await store.carry_out(Settle(hold_id="h2", verdict=Unknown("who knows"), created_us=3))
+        await store.carry_out(Settle(hold_id="h3", verdict=Unknown("who knows"), created_us=3, generation_id="gen-3"))
         assert await store.not_ended() == NotEnded(pending=2, open=1, unresolved=1)
 
     engine.run(work)
@@ -214,9 +221,12 @@ def test_what_an_operator_decides_is_an_adjustment_with_its_reason(engine: Engin
             ("h2", Nothing(), Settled("voided")),
         ):
             await store.carry_out(hold(account, key, name, 15_000))
-            await store.carry_out(Settle(name, Unknown("who knows"), 3))
-            assert await store.carry_out(Settle(name, verdict, 4, decision="the invoice")) == outcome
-            assert await store.carry_out(Settle(name, Cost(Decimal(1)), 5)) == outcome
+            await store.carry_out(Settle(hold_id=name, verdict=Unknown("who knows"), created_us=3))
+            assert (
+                await store.carry_out(Settle(hold_id=name, verdict=verdict, created_us=4, decision="the invoice"))
+                == outcome
+            )
+            assert await store.carry_out(Settle(hold_id=name, verdict=Cost(Decimal(1)), created_us=5)) == outcome
         ends = [each for each in await store.transfers(account.id) if each.kind == "adjustment"]
         assert [(each.hold_id, each.amount_nanos, each.events, each.note) for each in ends] == [
             ("h1", 20_000, 2, "the invoice"),
@@ -250,10 +260,10 @@ def test_settling_twice_is_settling_once(engine: Engine) -> None:
             ("h2", Nothing(), Settled("voided")),
         ):
             await store.carry_out(hold(account, key, name, 1_000_000))
-            assert await store.carry_out(Settle(name, verdict, 3)) == outcome
-            assert await store.carry_out(Settle(name, Cost(Decimal(1)), 4)) == outcome
-            assert await store.carry_out(Settle(name, Nothing(), 4)) == outcome
-            assert await store.carry_out(Settle(name, Unknown("late"), 4)) == outcome
+            assert await store.carry_out(Settle(hold_id=name, verdict=verdict, created_us=3)) == outcome
+            assert await store.carry_out(Settle(hold_id=name, verdict=Cost(Decimal(1)), created_us=4)) == outcome
+            assert await store.carry_out(Settle(hold_id=name, verdict=Nothing(), created_us=4)) == outcome
+            assert await store.carry_out(Settle(hold_id=name, verdict=Unknown("late"), created_us=4)) == outcome
         assert (await store.balance(account.id)).balance_nanos == USD - 100_000
         assert differences(store) == []
 
@@ -264,12 +274,16 @@ def test_the_unknown_stays_open_and_is_settled_when_it_is_known(engine: Engine) 
     async def work(store: Store) -> None:
         account, key = await account_with(store, "a", USD)
         await store.carry_out(hold(account, key, "h1", 1_000_000))
-        assert await store.carry_out(Settle("h1", Unknown("no usage"), 3, "gen-1")) == Settled("open")
+        assert await store.carry_out(
+            Settle(hold_id="h1", verdict=Unknown("no usage"), created_us=3, generation_id="gen-1")
+        ) == Settled("open")
         (order,) = await store.holds(("open",))
         assert (order.reason, order.generation_id) == ("no usage", "gen-1")
         assert (await store.balance(account.id)).pending_nanos == 1_000_000
         assert differences(store) == []
-        assert await store.carry_out(Settle("h1", Cost(Decimal(0)), 4)) == Settled("posted", Fare(Decimal(0), 0, 0))
+        assert await store.carry_out(Settle(hold_id="h1", verdict=Cost(Decimal(0)), created_us=4)) == Settled(
+            "posted", Fare(Decimal(0), 0, 0)
+        )
         assert (await store.balance(account.id)).available_nanos == USD
         assert differences(store) == []
 
@@ -293,7 +307,7 @@ def test_a_fare_above_its_hold_is_posted_in_full_and_flagged(engine: Engine) -> 
     async def work(store: Store) -> None:
         account, key = await account_with(store, "a", 100_000)
         await store.carry_out(hold(account, key, "h1", 100_000))
-        assert await store.carry_out(Settle("h1", Cost(Decimal("0.0003")), 3)) == Settled(
+        assert await store.carry_out(Settle(hold_id="h1", verdict=Cost(Decimal("0.0003")), created_us=3)) == Settled(
             "posted", Fare(Decimal("0.0003"), 30, 300_000)
         )
         balance = await store.balance(account.id)
@@ -337,7 +351,7 @@ def test_a_top_up_under_the_same_id_counts_once(engine: Engine) -> None:
 
 def test_what_is_not_in_the_books_is_said_so(engine: Engine) -> None:
     async def work(store: Store) -> None:
-        assert isinstance(await store.carry_out(Settle("nothing", Nothing(), 1)), NoSuchRow)
+        assert isinstance(await store.carry_out(Settle(hold_id="nothing", verdict=Nothing(), created_us=1)), NoSuchRow)
         assert isinstance(await store.carry_out(NameGeneration("nothing", "gen-1")), NoSuchRow)
         assert isinstance(await store.carry_out(TopUp("t", 99, 1, 1)), NoSuchRow)
         assert isinstance(
@@ -376,7 +390,9 @@ def test_a_command_is_carried_out_although_nobody_waits_for_it(engine: Engine) -
     async def work(store: Store) -> None:
         account, key = await account_with(store, "a", USD)
         await store.carry_out(hold(account, key, "h1", 1_000_000))
-        settling = asyncio.ensure_future(store.carry_out(Settle("h1", Cost(Decimal("0.0001")), 3)))
+        settling = asyncio.ensure_future(
+            store.carry_out(Settle(hold_id="h1", verdict=Cost(Decimal("0.0001")), created_us=3))
+        )
         await asyncio.sleep(0)
         settling.cancel()
         await asyncio.wait([settling])
@@ -391,7 +407,7 @@ def test_holds_that_outlive_their_process_are_found_by_the_next(engine: Engine) 
         account, key = await account_with(store, "a", USD)
         await store.carry_out(hold(account, key, "h1", 1_000))
         await store.carry_out(hold(account, key, "h2", 1_000))
-        await store.carry_out(Settle("h2", Nothing(), 3))
+        await store.carry_out(Settle(hold_id="h2", verdict=Nothing(), created_us=3))
         assert await store.open_orphans() == []
 
     async def second(store: Store) -> None:
@@ -425,7 +441,7 @@ def test_a_key_stands_for_one_order_for_a_day(engine: Engine) -> None:
         assert await store.carry_out(under(b"k", hold(other, others_key, "h3", 100))) == Held(100)
         assert await store.carry_out(under(b"l", hold(account, key, "h4", 100))) == Held(100)
 
-        await store.carry_out(Settle("h1", Cost(Decimal("0.00001")), 3))
+        await store.carry_out(Settle(hold_id="h1", verdict=Cost(Decimal("0.00001")), created_us=3))
         again = await store.carry_out(under(b"k", hold(account, key, "h2", 100)))
         assert isinstance(again, Repeated)
         assert again.hold.state == "posted"
@@ -441,7 +457,7 @@ def test_an_order_that_was_not_taken_up_leaves_its_key_free(engine: Engine) -> N
         account, key = await account_with(store, "a", USD)
         first = replace(hold(account, key, "h1", 100), repeatable=Repeatable(b"k", b"asked"))
         await store.carry_out(first)
-        await store.carry_out(Settle("h1", Nothing(), 3))
+        await store.carry_out(Settle(hold_id="h1", verdict=Nothing(), created_us=3))
         assert await store.carry_out(replace(first, id="h2")) == Held(100)
         assert isinstance(await store.carry_out(replace(first, id="h3")), Repeated)
 
@@ -466,7 +482,7 @@ def test_answers_are_kept_and_forgotten_with_their_keys(engine: Engine) -> None:
             place = replace(hold(account, key, name, 100), repeatable=Repeatable(name.encode(), b""), created_us=at_us)
             await store.carry_out(place)
             answer = KeptAnswer(name, "application/json", name.encode() * 1000)
-            await store.carry_out(Settle(name, Cost(Decimal(0)), 30, answer=answer))
+            await store.carry_out(Settle(hold_id=name, verdict=Cost(Decimal(0)), created_us=30, answer=answer))
             assert await store.kept_answer(name) == answer
         await store.forget_answers(20)
         assert await store.kept_answer("old") is None
@@ -484,7 +500,9 @@ def test_an_open_hold_is_a_question_that_one_asker_gets_at_a_time(engine: Engine
         account, key = await account_with(store, "a", USD)
         for name, generation_id in (("h1", "gen-1"), ("h2", None), ("h3", "gen-3")):
             await store.carry_out(hold(account, key, name, 100))
-            await store.carry_out(Settle(name, Unknown("hung up"), 1000, generation_id=generation_id))
+            await store.carry_out(
+                Settle(hold_id=name, verdict=Unknown("hung up"), created_us=1000, generation_id=generation_id)
+            )
         # One that the upstream has no name for can be asked of nobody.
         by_id = {each.id: each for each in await store.holds(("open",))}
         assert [by_id[name].is_unresolved for name in ("h1", "h2", "h3")] == [False, True, False]
@@ -505,7 +523,7 @@ def test_an_open_hold_is_a_question_that_one_asker_gets_at_a_time(engine: Engine
         assert [each.id for each in await store.claim_questions(8_000_000, 8_500_000, 10)] == ["h1"]
         await store.carry_out(AskLater("h1", None, "given up"))
         assert await store.claim_questions(8_000_000, 9_000_000, 10) == []
-        await store.carry_out(Settle("h1", Cost(Decimal("0.00001")), 7_000_000))
+        await store.carry_out(Settle(hold_id="h1", verdict=Cost(Decimal("0.00001")), created_us=7_000_000))
         assert await store.carry_out(AskLater("h1", 8_000_000, "late")) == Done()
         assert [each.id for each in await store.claim_questions(99_000_000, 99_000_001, 10)] == ["h3"]
         assert differences(store) == []
@@ -522,7 +540,7 @@ def test_a_generation_is_found_by_its_own_account_alone(engine: Engine) -> None:
         found = await store.generation(account.id, "gen-1")
         assert found is not None
         assert (found[0].id, found[1]) == ("h1", None)
-        await store.carry_out(Settle("h1", Cost(Decimal("0.00001")), 3))
+        await store.carry_out(Settle(hold_id="h1", verdict=Cost(Decimal("0.00001")), created_us=3))
         found = await store.generation(account.id, "gen-1")
         assert found is not None
         assert found[1] is not None
@@ -580,7 +598,7 @@ def test_any_history_balances(
             case ("hold", str(name), int(amount), int(which)):
                 return hold(*accounts[which], f"{name}-{number}", amount, amount // 2)
             case ("settle", str(name), verdict):
-                return Settle(latest.get(name, name), verdict, number)  # type: ignore[arg-type]
+                return Settle(hold_id=latest.get(name, name), verdict=verdict, created_us=number)  # type: ignore[arg-type]
             case _:
                 return NameGeneration(latest.get(str(step[1]), str(step[1])), f"gen-{number}")
 
@@ -832,7 +850,7 @@ def test_limits_count_what_was_and_what_comes(engine: Engine) -> None:
         other = await store.create_key(account.id, "", b"other", "hint", 1)
         for name in ("h1", "h2"):
             await store.carry_out(hold(account, key, name, 100_000))
-        await store.carry_out(Settle("h1", Cost(Decimal("0.0002")), DAY_US))
+        await store.carry_out(Settle(hold_id="h1", verdict=Cost(Decimal("0.0002")), created_us=DAY_US))
         limits = Limits(day_nanos=500_000, total_nanos=900_000, orders_at_once=2)
         await store.set_limits(account.id, key.id, limits, DAY_US)
         found = await store.find_key(b"a")
@@ -849,15 +867,15 @@ def test_limits_count_what_was_and_what_comes(engine: Engine) -> None:
         assert isinstance(outcome, Exceeded)
         assert (outcome.rate, outcome.owner) == ("orders_at_once", f"key {key.id}")
         assert await store.carry_out(replace(place, id="other", key_id=other.id)) == Held(300_000)
-        await store.carry_out(Settle("h2", Nothing(), DAY_US))
+        await store.carry_out(Settle(hold_id="h2", verdict=Nothing(), created_us=DAY_US))
         assert await store.carry_out(replace(place, id="h4")) == Held(100_000)
-        await store.carry_out(Settle("h4", Unknown("who knows"), DAY_US))
+        await store.carry_out(Settle(hold_id="h4", verdict=Unknown("who knows"), created_us=DAY_US))
         refused = await store.carry_out(replace(place, id="h5"))
         assert refused == NotCovered(0, f"key {key.id}", "day")
         # The next day has its own money, less what is still held.
         assert await store.carry_out(replace(place, id="h6", created_us=2 * DAY_US)) == Held(200_000)
-        await store.carry_out(Settle("h6", Cost(Decimal("0.0002")), 2 * DAY_US))
-        await store.carry_out(Settle("h4", Cost(Decimal("0.00009")), 2 * DAY_US))
+        await store.carry_out(Settle(hold_id="h6", verdict=Cost(Decimal("0.0002")), created_us=2 * DAY_US))
+        await store.carry_out(Settle(hold_id="h4", verdict=Cost(Decimal("0.00009")), created_us=2 * DAY_US))
         allowance = await store.allowance(f"key {key.id}")
         assert allowance
         assert (allowance.total_nanos, allowance.day_nanos, allowance.at_once) == (490_000, 290_000, 1)
@@ -889,11 +907,13 @@ def test_tokens_are_counted_in_advance_and_corrected(engine: Engine) -> None:
         place = replace(place, wanted_tokens=90, least_tokens=20)
         assert await store.carry_out(place) == Held(1, 90)
         assert isinstance(await store.carry_out(replace(place, id="h2")), Exceeded)
-        await store.carry_out(Settle("h1", Cost(Decimal(0)), DAY_US, prompt_tokens=10, answer_tokens=5))
+        await store.carry_out(
+            Settle(hold_id="h1", verdict=Cost(Decimal(0)), created_us=DAY_US, prompt_tokens=10, answer_tokens=5)
+        )
         assert await store.carry_out(replace(place, id="h2")) == Held(1, 85)
-        await store.carry_out(Settle("h2", Nothing(), DAY_US))
+        await store.carry_out(Settle(hold_id="h2", verdict=Nothing(), created_us=DAY_US))
         assert await store.carry_out(replace(place, id="h3")) == Held(1, 85)
-        await store.carry_out(Settle("h3", Unknown("who knows"), DAY_US))
+        await store.carry_out(Settle(hold_id="h3", verdict=Unknown("who knows"), created_us=DAY_US))
         exceeded = await store.carry_out(replace(place, id="h4", least_tokens=101))
         assert isinstance(exceeded, Exceeded)
         assert exceeded.never
@@ -938,7 +958,7 @@ def test_what_a_process_that_died_was_serving_is_served_no_more(engine: Engine) 
             allowance = await store.allowance(owner)
             assert allowance
             assert (allowance.at_once, allowance.pending_nanos) == (0, 200)
-        await store.carry_out(Settle("h1", Nothing(), 3))
+        await store.carry_out(Settle(hold_id="h1", verdict=Nothing(), created_us=3))
         assert differences(store) == []
 
     engine.run(before)
@@ -981,7 +1001,7 @@ def test_two_processes_set_limits_and_serve_and_nothing_is_miscounted(engine: En
                 for number in range(40):
                     order = f"{name}{number}"
                     await store.carry_out(hold(account, key, order, 1_000))
-                    await store.carry_out(Settle(order, Cost(Decimal("0.00001")), number))
+                    await store.carry_out(Settle(hold_id=order, verdict=Cost(Decimal("0.00001")), created_us=number))
 
             async def change() -> None:
                 for number in range(12):
@@ -1005,7 +1025,13 @@ def test_activity_is_summed_by_day_and_model(engine: Engine) -> None:
             ((account, key, 1, "a/b"), (account, key, 1, "a/b"), (account, key, 2, "c/d"), (other, other_key, 2, "c/d"))
         ):
             await store.carry_out(replace(hold(owner, its, f"h{number}", 1_000), model=model))
-            settle = Settle(f"h{number}", Cost(Decimal("0.00002")), day * DAY_US, prompt_tokens=3, answer_tokens=4)
+            settle = Settle(
+                hold_id=f"h{number}",
+                verdict=Cost(Decimal("0.00002")),
+                created_us=day * DAY_US,
+                prompt_tokens=3,
+                answer_tokens=4,
+            )
             await store.carry_out(settle)
         first, second = Activity(2, "c/d", "c/d", 1, 20_000, 3, 4), Activity(1, "a/b", "a/b", 2, 40_000, 6, 8)
         assert await store.activity(account.id, None, 0, 9 * DAY_US) == [first, second]

@@ -230,13 +230,13 @@ async def _place(order: CarriedOrder, store: Store) -> PlaceHold:
 def _settle(order: CarriedOrder) -> Settle:
     hold = order.hold
     return Settle(
-        hold.id,
-        Unknown("the machine that served it has gone") if order.cost is None else Cost(Decimal(order.cost)),
-        hold.ended_us or hold.created_us,
-        hold.generation_id,
-        hold.served_model,
-        hold.prompt_tokens,
-        hold.answer_tokens,
+        hold_id=hold.id,
+        verdict=Unknown("the machine that served it has gone") if order.cost is None else Cost(Decimal(order.cost)),
+        created_us=hold.ended_us or hold.created_us,
+        generation_id=hold.generation_id,
+        served_model=hold.served_model,
+        prompt_tokens=hold.prompt_tokens,
+        answer_tokens=hold.answer_tokens,
     )
 
 

@@ -228,7 +228,7 @@ class NameGeneration(Struct, frozen=True):
     generation_id: str
 
 
-class Settle(Struct, frozen=True):
+class Settle(Struct, frozen=True, kw_only=True):
     """End a hold as the verdict says, complete the generation's record, and keep the answer where one is to be kept.
 
     `decision` is the reason of an operator whose verdict it is.

@@ -67,7 +67,7 @@ class PricedEvents:
         await self._book(caller, hold_id, event, count, now_us)
 
     async def _book(self, caller: Caller, hold_id: str, event: str, count: int, now_us: int) -> None:
-        settle = Settle(hold_id, Cost(events_usd(count)), now_us)
+        settle = Settle(hold_id=hold_id, verdict=Cost(events_usd(count)), created_us=now_us)
         price = caller.plan.event_price_nanos
         place = PlaceHold(
             id=hold_id,
