@@ -7,6 +7,7 @@ the most that it can become, and corrected when it ends. Days, weeks (from Monda
 """
 
 from collections.abc import Mapping
+from datetime import date
 from typing import Literal
 
 from msgspec import Struct
@@ -48,8 +49,7 @@ class Limits(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True
     @property
     def money(self) -> dict[Period, int]:
         """The money limits that are set, in nano-dollars."""
-        every = {"day": self.day_nanos, "week": self.week_nanos, "month": self.month_nanos, "total": self.total_nanos}
-        return {period: limit for period in PERIODS if (limit := every[period]) is not None}
+        return {period: limit for period in PERIODS if (limit := getattr(self, _sum_of(period))) is not None}
 
 
 NO_LIMITS = Limits()
@@ -59,11 +59,11 @@ PATTERNS_MAX = 1_000
 PATTERN_LENGTH_MAX = 200
 
 COUNTS = ("requests_per_minute", "tokens_per_minute", "orders_at_once", "answer_tokens_max")
-AMOUNTS = {
-    "usd_per_day": "day_nanos",
-    "usd_per_week": "week_nanos",
-    "usd_per_month": "month_nanos",
-    "usd_total": "total_nanos",
+AMOUNTS: Mapping[str, Period] = {
+    "usd_per_day": "day",
+    "usd_per_week": "week",
+    "usd_per_month": "month",
+    "usd_total": "total",
 }
 MODELS = "models"
 LIMIT_NAMES = (*COUNTS, *AMOUNTS, MODELS)
@@ -83,25 +83,24 @@ def with_changes(limits: Limits, changes: LimitChanges) -> Limits:
     for name, value in changes.items():
         if name not in LIMIT_NAMES:
             raise ValueError(f"{name}: there is no such limit; there are {', '.join(LIMIT_NAMES)}")
+        field = _sum_of(AMOUNTS[name]) if name in AMOUNTS else name
         if value is None:
-            fields[AMOUNTS.get(name, name)] = None
+            fields[field] = None
         elif name == MODELS:
-            fields[name] = _patterns(value)
+            fields[field] = _patterns(value)
         elif isinstance(value, list):
             raise ValueError(f"{name}: write one number")
-        elif name in COUNTS:
-            fields[name] = _count(name, value)
         else:
-            fields[AMOUNTS[name]] = _amount(name, value)
+            fields[field] = _count(name, value) if name in COUNTS else _amount(name, value)
     return replace(limits, **fields)
 
 
 def limits_by_name(limits: Limits) -> dict[str, str | int | list[str] | None]:
     """All limits by LIMIT_NAMES, None where there is none; USD amounts as plain decimal text."""
-    amounts = {name: getattr(limits, field) for name, field in AMOUNTS.items()}
+    money = limits.money
     return {
         **{name: getattr(limits, name) for name in COUNTS},
-        **{name: None if nanos is None else format_usd(nanos) for name, nanos in amounts.items()},
+        **{name: format_usd(money[period]) if period in money else None for name, period in AMOUNTS.items()},
         MODELS: None if limits.models is None else list(limits.models),
     }
 
@@ -110,14 +109,18 @@ def usage_by_name(allowance: "Allowance | None", now_us: int) -> dict[str, str |
     """How much is used of each limit that is counted, by LIMIT_NAMES; USD amounts as plain decimal text."""
     if allowance is None:
         return {}
-    periods: dict[str, Period] = dict(zip(AMOUNTS, PERIODS, strict=True))
     current = allowance.current(now_us)
     return {
         "requests_per_minute": sum(orders for _, orders, _ in current),
         "tokens_per_minute": sum(tokens for _, _, tokens in current),
         "orders_at_once": allowance.at_once,
-        **{name: format_usd(allowance.spent_nanos(period, now_us)) for name, period in periods.items()},
+        **{name: format_usd(allowance.spent_nanos(period, now_us)) for name, period in AMOUNTS.items()},
     }
+
+
+def _sum_of(period: Period) -> str:
+    """The field of a period in Limits and Allowance."""
+    return f"{period}_nanos"
 
 
 def _count(name: str, value: str) -> int:
@@ -184,16 +187,8 @@ class Allowance(Struct, frozen=True):
 
     def spent_nanos(self, period: Period, now_us: int) -> int:
         """The fares of the current day, week or month, or of all time."""
-        at_us = max(now_us, self.counted_us)
-        match period:
-            case "day":
-                return self.day_nanos if day_of(at_us) == day_of(self.counted_us) else 0
-            case "week":
-                return self.week_nanos if week_of(at_us) == week_of(self.counted_us) else 0
-            case "month":
-                return self.month_nanos if month_of(at_us) == month_of(self.counted_us) else 0
-            case "total":
-                return self.total_nanos
+        spent: int = getattr(self, _sum_of(period))
+        return spent if self.counted_us >= began_us(period, max(now_us, self.counted_us)) else 0
 
     def available_nanos(self, now_us: int) -> tuple[int, Period] | None:
         """How much may still be held, and the period whose limit says so; None where money has no limit."""
@@ -214,23 +209,17 @@ class Allowance(Struct, frozen=True):
         limits, current = self.limits, self.current(now_us)
         if limits.orders_at_once is not None and self.at_once >= limits.orders_at_once:
             return Exceeded(self.owner, "orders_at_once", limits.orders_at_once, 0, now_us + SECOND_US)
-        if (most := limits.requests_per_minute) is not None:
-            counts = [(second, orders) for second, orders, _ in current]
-            if exceeded := self._no_room("requests_per_minute", most, counts, 1, now_us):
-                return exceeded
-        if (most := limits.tokens_per_minute) is not None:
-            counts = [(second, tokens) for second, _, tokens in current]
-            return self._no_room("tokens_per_minute", most, counts, least_tokens, now_us)
-        return None
+        orders = [(second, orders) for second, orders, _ in current]
+        tokens = [(second, tokens) for second, _, tokens in current]
+        exceeded = self._no_room("requests_per_minute", limits.requests_per_minute, orders, 1, now_us)
+        return exceeded or self._no_room("tokens_per_minute", limits.tokens_per_minute, tokens, least_tokens, now_us)
 
     def _no_room(
-        self, rate: Rate, most: int, counts: list[tuple[int, int]], needed: int, now_us: int
+        self, rate: Rate, most: int | None, counts: list[tuple[int, int]], needed: int, now_us: int
     ) -> Exceeded | None:
-        remaining = most - sum(count for _, count in counts)
-        if needed <= remaining:
+        if most is None or needed <= (remaining := most - sum(count for _, count in counts)):
             return None
-        room = remaining
-        reset_us = now_us
+        room, reset_us = remaining, now_us
         for second, count in counts:
             room += count
             if needed <= room:
@@ -266,28 +255,17 @@ class Allowance(Struct, frozen=True):
     def charged(self, fare_nanos: int, now_us: int) -> "Allowance":
         """The allowance after a fare was posted."""
         now = self._righted(now_us)
-        return replace(
-            now,
-            total_nanos=now.total_nanos + fare_nanos,
-            day_nanos=now.spent_nanos("day", now_us) + fare_nanos,
-            week_nanos=now.spent_nanos("week", now_us) + fare_nanos,
-            month_nanos=now.spent_nanos("month", now_us) + fare_nanos,
-            counted_us=max(now_us, now.counted_us),
-        )
+        sums = {_sum_of(period): now.spent_nanos(period, now_us) + fare_nanos for period in PERIODS}
+        return replace(now, **sums, counted_us=max(now_us, now.counted_us))
 
     def corrected(self, began_us: int, by_tokens: int) -> "Allowance":
         """The allowance with an ended order's tokens corrected, if the second in which it began (`began_us`) still
         counts."""
         second = began_us // SECOND_US
-        if not by_tokens or not any(slot[0] == second for slot in self.minute):
-            return self
-        return replace(
-            self,
-            minute=tuple(
-                (at, orders, max(0, tokens + by_tokens)) if at == second else (at, orders, tokens)
-                for at, orders, tokens in self.minute
-            ),
+        corrected = (
+            (at, orders, max(0, tokens + by_tokens) if at == second else tokens) for at, orders, tokens in self.minute
         )
+        return replace(self, minute=tuple(corrected))
 
     def current(self, now_us: int) -> tuple[Slot, ...]:
         """The seconds that count now. Those a little ahead were counted by a machine whose clock is ahead."""
@@ -305,11 +283,9 @@ def began_us(period: Period, now_us: int) -> int:
         case "day":
             return day * DAY_US
         case "week":
-            return (week_of(now_us) * 7 - 3) * DAY_US
+            return (day - _date(day).weekday()) * DAY_US
         case "month":
-            while month_of((day - 1) * DAY_US) == month_of(now_us):
-                day -= 1
-            return day * DAY_US
+            return (day - _date(day).day + 1) * DAY_US
         case "total":
             return 0
 
@@ -319,27 +295,13 @@ def day_of(us: int) -> int:
     return us // DAY_US
 
 
-def week_of(us: int) -> int:
-    """Weeks since 1970, which began on a Thursday; weeks begin on Mondays."""
-    return (day_of(us) + 3) // 7
-
-
-def month_of(us: int) -> int:
-    """Months since the year 0."""
-    return _civil(day_of(us))[0]
-
-
 def date_of(day: int) -> str:
     """A day since 1970 as ISO 8601 writes it."""
-    month, day_of_month = _civil(day)
-    return f"{month // 12:04d}-{month % 12 + 1:02d}-{day_of_month:02d}"
+    return _date(day).isoformat()
 
 
-def _civil(day: int) -> tuple[int, int]:
-    """A day since 1970 as months since the year 0, and the day of that month. Reckoned in years that begin in March, so
-    that the leap day comes last (Howard Hinnant's `civil_from_days`)."""
-    era, of_era = divmod(day + 719_468, 146_097)
-    year = (of_era - of_era // 1_460 + of_era // 36_524 - of_era // 146_096) // 365
-    of_year = of_era - (365 * year + year // 4 - year // 100)
-    march = (5 * of_year + 2) // 153
-    return (year + era * 400) * 12 + march + 2, of_year - (153 * march + 2) // 5 + 1
+def _date(day: int) -> date:
+    return date.fromordinal(_EPOCH + day)
+
+
+_EPOCH = date(1970, 1, 1).toordinal()
