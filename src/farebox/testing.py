@@ -80,9 +80,9 @@ class MemoryStore:
         )
         outcome = page.decide(command, self._worker)
         self._transfers.update({transfer.id: transfer for transfer in page.new_transfers})
-        self._holds.update({hold.id: hold for hold in (*page.new_holds, *page.changed_holds)})
-        self._balances.update({balance.account_id: balance for balance in page.changed_balances})
-        self._allowances.update({allowance.owner: allowance for allowance in page.changed_allowances})
+        self._holds.update(page.new_holds | page.changed_holds)
+        self._balances.update(page.changed_balances)
+        self._allowances.update(page.changed_allowances)
         self._uses.update({(use.account_id, use.key_digest): use for use in page.new_uses})
         self._answers.update({answer.hold_id: answer for answer in page.kept_answers})
         self._charged += page.charged_fares

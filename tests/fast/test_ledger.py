@@ -31,5 +31,5 @@ def test_a_hold_moves_by_the_verdict_until_it_has_ended(before: HoldState, verdi
     assert isinstance(settled, Settled)
     assert settled.state == after
     is_moved = before in ("pending", "open")
-    assert [changed.state for changed in page.changed_holds] == [after] * is_moved
+    assert [changed.state for changed in page.changed_holds.values()] == [after] * is_moved
     assert len(page.new_transfers) == (is_moved and after != "open")

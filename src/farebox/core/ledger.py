@@ -62,9 +62,9 @@ class Page:
 
     `booked`: the transfers that exist already under an id that a command names. `uses`: what its idempotency keys
     stand for. `holds`: the holds that commands, transfers and uses name. `allowances`: those of their accounts and
-    keys. After `decide` for each command,
-    write `new_transfers`, `new_holds`, `changed_holds`, `changed_balances`, `changed_allowances`, `new_uses` (in place
-    of older ones of their keys), `kept_answers` and `charged_fares`.
+    keys. After `decide` for each command, write `new_transfers`, `new_uses` (in place of older ones of their keys),
+    `kept_answers` and `charged_fares`, and by id `new_holds`, `changed_holds`, `changed_balances` and
+    `changed_allowances`.
     """
 
     def __init__(
@@ -84,28 +84,17 @@ class Page:
         self.new_uses: list[KeyUse] = []
         self.kept_answers: list[KeptAnswer] = []
         self.charged_fares: list[ChargedFare] = []
-        self._new_holds: set[str] = set()
-        self._changed_holds: set[str] = set()
-        self._changed_balances: set[int] = set()
-        self._changed_allowances: set[str] = set()
-
-    @property
-    def new_holds(self) -> list[HoldRow]:
-        return [self._holds[hold_id] for hold_id in self._new_holds]
-
-    @property
-    def changed_holds(self) -> list[HoldRow]:
-        return [self._holds[hold_id] for hold_id in self._changed_holds - self._new_holds]
-
-    @property
-    def changed_balances(self) -> list[Balance]:
-        return [self._balances[account_id] for account_id in self._changed_balances]
-
-    @property
-    def changed_allowances(self) -> list[Allowance]:
-        return [self._allowances[owner] for owner in self._changed_allowances]
+        self.new_holds: dict[str, HoldRow] = {}
+        self.changed_holds: dict[str, HoldRow] = {}
+        self.changed_balances: dict[int, Balance] = {}
+        self.changed_allowances: dict[str, Allowance] = {}
 
     def decide(self, command: Command, worker: str) -> Outcome:
+        if isinstance(command, TopUp | PlaceHold):
+            if command.account_id not in self._balances:
+                return NoSuchRow(f"account {command.account_id}")
+        elif command.hold_id not in self._holds:
+            return NoSuchRow(f"hold {command.hold_id}")
         match command:
             case PlaceHold():
                 return self._place_hold(command, worker)
@@ -119,8 +108,6 @@ class Page:
                 return self._top_up(command)
 
     def _top_up(self, command: TopUp) -> Outcome:
-        if command.account_id not in self._balances:
-            return NoSuchRow(f"account {command.account_id}")
         if (booked := self._booked.get(command.id)) is not None:
             is_same = (booked.credit_account, booked.amount_nanos) == (command.account_id, command.amount_nanos)
             return Done(is_repeat=True) if is_same else OtherTopUp(booked)
@@ -139,15 +126,12 @@ class Page:
         return Done()
 
     def _place_hold(self, command: PlaceHold, worker: str) -> Outcome:
-        balance = self._balances.get(command.account_id)
-        if balance is None:
-            return NoSuchRow(f"account {command.account_id}")
         if (placed := self._holds.get(command.id)) is not None:
             return Held(placed.amount_nanos, placed.reserved_tokens)
         if command.repeatable is not None and (repeated := self._find_use(command, command.repeatable)) is not None:
             return repeated
         allowances = self._allowances_of(command.account_id, command.key_id)
-        available, owner, period = balance.available_nanos, None, None
+        available, owner, period = self._balances[command.account_id].available_nanos, None, None
         tokens: int | None = None
         for allowance in allowances:
             if command.is_order and (exceeded := allowance.refuse(command.created_us, command.least_tokens)):
@@ -164,7 +148,7 @@ class Page:
         for allowance in allowances:
             began = allowance.began(command.created_us, tokens or 0) if command.is_order else allowance
             self._allow(began.held(amount))
-        self._holds[command.id] = HoldRow(
+        self._holds[command.id] = self.new_holds[command.id] = HoldRow(
             id=command.id,
             account_id=command.account_id,
             key_id=command.key_id,
@@ -180,7 +164,6 @@ class Page:
             charge_times=command.outside.times if command.outside else None,
             reserved_tokens=tokens,
         )
-        self._new_holds.add(command.id)
         self._book(
             Transfer(command.id, "hold", command.account_id, FARES, amount, command.created_us, hold_id=command.id)
         )
@@ -203,24 +186,17 @@ class Page:
         self.new_uses.append(use)
 
     def _name_generation(self, command: NameGeneration) -> Outcome:
-        hold = self._holds.get(command.hold_id)
-        if hold is None:
-            return NoSuchRow(f"hold {command.hold_id}")
-        self._change(replace(hold, generation_id=command.generation_id))
+        self._change(replace(self._holds[command.hold_id], generation_id=command.generation_id))
         return Done()
 
     def _ask_later(self, command: AskLater) -> Outcome:
-        hold = self._holds.get(command.hold_id)
-        if hold is None:
-            return NoSuchRow(f"hold {command.hold_id}")
+        hold = self._holds[command.hold_id]
         if hold.state == "open":
             self._change(replace(hold, asks=hold.asks + 1, ask_us=command.ask_us, reason=command.reason))
         return Done()
 
     def _settle(self, command: Settle) -> Outcome:
-        hold = self._holds.get(command.hold_id)
-        if hold is None:
-            return NoSuchRow(f"hold {command.hold_id}")
+        hold = self._holds[command.hold_id]
         if not MOVES[hold.state]:
             return Settled(hold.state, self._booked[settlement_id(hold.id)].fare)
         if command.answer is not None:
@@ -280,7 +256,7 @@ class Page:
         before = self._holds[hold.id].state
         assert hold.state == before or hold.state in MOVES[before].values(), (before, hold)
         self._holds[hold.id] = hold
-        self._changed_holds.add(hold.id)
+        (self.new_holds if hold.id in self.new_holds else self.changed_holds)[hold.id] = hold
 
     def _allowances_of(self, account_id: int, key_id: int) -> list[Allowance]:
         if not self._allowances:
@@ -288,12 +264,11 @@ class Page:
         return [found for owner in owners_of(account_id, key_id) if (found := self._allowances.get(owner)) is not None]
 
     def _allow(self, allowance: Allowance) -> None:
-        self._allowances[allowance.owner] = allowance
-        self._changed_allowances.add(allowance.owner)
+        self._allowances[allowance.owner] = self.changed_allowances[allowance.owner] = allowance
 
     def _move(self, account_id: int, credits_nanos: int = 0, debits_nanos: int = 0, pending_nanos: int = 0) -> None:
-        self._balances[account_id] = self._balances[account_id].moved(credits_nanos, debits_nanos, pending_nanos)
-        self._changed_balances.add(account_id)
+        moved = self._balances[account_id].moved(credits_nanos, debits_nanos, pending_nanos)
+        self._balances[account_id] = self.changed_balances[account_id] = moved
 
 
 def _freed(allowance: Allowance, hold: HoldRow, tokens: int | None) -> Allowance:

@@ -183,12 +183,12 @@ class SqlStore(Reading, SqlDirectory):
         with self.engine.transaction(db):
             page = self._read_page(db, batch)
             outcomes = [page.decide(command, self.worker) for command in batch]
-            db.executemany(sql.insert_hold, map(astuple, page.new_holds))
+            db.executemany(sql.insert_hold, map(astuple, page.new_holds.values()))
             db.executemany(sql.insert_transfer, map(transfer_row, page.new_transfers))
-            db.executemany(sql.update_hold, map(hold_changes, page.changed_holds))
-            db.executemany(sql.update_balance, map(balance_changes, page.changed_balances))
+            db.executemany(sql.update_hold, map(hold_changes, page.changed_holds.values()))
+            db.executemany(sql.update_balance, map(balance_changes, page.changed_balances.values()))
             if page.changed_allowances:
-                db.executemany(sql.update_allowance, map(allowance_changes, page.changed_allowances))
+                db.executemany(sql.update_allowance, map(allowance_changes, page.changed_allowances.values()))
             if page.new_uses:
                 db.executemany(sql.put_key_use, map(astuple, page.new_uses))
             if page.kept_answers:
