@@ -1,15 +1,15 @@
 """Everything that Farebox needs from the world: Protocols, and the exceptions that they raise."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 from farebox.core.allowances import Allowance, Limits
+from farebox.core.audit import Snapshot
 from farebox.core.books import (
     LAST_US,
     Activity,
     Balance,
-    ChargedFare,
     Command,
     HoldRow,
     HoldState,
@@ -184,24 +184,8 @@ class Books(Protocol):
         """The fares posted between two moments by day and model, the latest day first; of one account or key, or
         all."""
 
-    def snapshot(self) -> AbstractContextManager["Snapshot"]:
+    def snapshot(self) -> AbstractContextManager[Snapshot]:
         """All rows at one moment. Blocks, so it is not for a server's event loop."""
-
-
-class Snapshot(Protocol):
-    """All rows at one moment."""
-
-    def transfers(self) -> Iterator[Transfer]: ...
-
-    def holds(self) -> Iterator[HoldRow]: ...
-
-    def balances(self) -> Iterator[Balance]: ...
-
-    def charged_fares(self) -> Iterator[ChargedFare]: ...
-
-    def charges(self) -> Iterator[Charge]: ...
-
-    def allowances(self) -> Iterator[Allowance]: ...
 
 
 class TooLong(Exception):  # noqa: N818 - the word of the house

@@ -14,7 +14,7 @@ from farebox.admission import Admission
 from farebox.answers import Answer, RepeatedAnswer, Streaming
 from farebox.catalog import Catalog
 from farebox.core.allowances import NO_LIMITS, Allowance, Limits, began_us, day_of, owner_of
-from farebox.core.audit import audit
+from farebox.core.audit import Snapshot, audit
 from farebox.core.books import (
     LAST_US,
     Activity,
@@ -46,7 +46,7 @@ from farebox.core.upstream import Filters
 from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange, Request
 from farebox.identity.keys import KeyCallers, PlansInForce, new_key
-from farebox.ports import BillerUnreachable, NameTaken, NotCounted, Snapshot, UpstreamBroke, Waiting
+from farebox.ports import BillerUnreachable, NameTaken, NotCounted, UpstreamBroke, Waiting
 from farebox.upstream.openrouter_pages import Fetched, OpenRouterPages
 
 

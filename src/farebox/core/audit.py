@@ -45,7 +45,7 @@ class _Sums:
     pending: int = 0
 
 
-class Rows(Protocol):
+class Snapshot(Protocol):
     """All rows of the books at one moment."""
 
     def transfers(self) -> Iterable[Transfer]:
@@ -63,7 +63,7 @@ class Rows(Protocol):
     def allowances(self) -> Iterable[Allowance]: ...
 
 
-def audit(rows: Rows) -> Audit:
+def audit(rows: Snapshot) -> Audit:
     """Audit the books in one pass over transfers and holds; what is in memory grows with accounts, not with orders."""
     found = Audit()
     outside = {fare.transfer_id: fare for fare in rows.charged_fares()}

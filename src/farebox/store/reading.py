@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from farebox.core.allowances import Allowance
+from farebox.core.audit import Snapshot
 from farebox.core.books import (
     LAST_US,
     Activity,
@@ -17,7 +18,6 @@ from farebox.core.books import (
     settlement_id,
 )
 from farebox.core.charges import Charge
-from farebox.ports import Snapshot
 from farebox.store.desk import OnDesk
 from farebox.store.engine import Db
 from farebox.store.rows import Row, allowance_from, each, hold_from, number_from, transfer_from
