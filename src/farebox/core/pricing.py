@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
 from msgspec import Struct
+from msgspec.structs import astuple
 
 from farebox.core.errors import unknown
 from farebox.core.formats import Asked, Searches
@@ -67,7 +68,8 @@ class Prices(Struct, frozen=True):
     @property
     def are_possible(self) -> bool:
         """Whether each is finite and between zero and PRICE_MAX_USD."""
-        return all(_is_price(getattr(self, name)) for name in Prices.__struct_fields__)
+        every = (getattr(self, name) for name in Prices.__struct_fields__)
+        return all(price.is_finite() and 0 <= price <= PRICE_MAX_USD for price in every)
 
 
 class PricedModel(Struct, frozen=True):
@@ -95,9 +97,9 @@ class Rates(Struct, frozen=True):
     answer: Decimal
     request: Decimal
     image: Decimal
-    context_tokens: int | None
+    search: Decimal
+    context_tokens: int
     answer_tokens_max: int
-    search: Decimal = _ZERO
 
 
 class PriceList(Struct, frozen=True):
@@ -152,7 +154,7 @@ def price_list(
     listed = list(models)
     for model in listed:
         if all(prices.are_possible for prices in model.prices):
-            rates[model.id] = _dearest(model)
+            rates[model.id] = _highest(_rates(model, prices) for prices in model.prices)
         elif model.is_router:
             dynamic.append(model.id)
         else:
@@ -160,7 +162,7 @@ def price_list(
     if not rates:
         raise ValueError("the model list has no model with a price")
     # Which model a router will pick is not known, so the dearest one bounds its cost.
-    dearest = _dearest_of(rates.values())
+    dearest = _highest(rates.values())
     rates.update(dict.fromkeys(dynamic, dearest))
     return PriceList(rates, _aliases(listed, rates), dearest, frozenset(unpriced - rates.keys()), routers)
 
@@ -186,34 +188,24 @@ def _aliases(models: Iterable[PricedModel], rates: Mapping[str, Rates]) -> dict[
     return {name: model for name, model in aliases.items() if name not in shared}
 
 
-def _is_price(price: Decimal) -> bool:
-    return price.is_finite() and 0 <= price <= PRICE_MAX_USD
-
-
-def _dearest(model: PricedModel) -> Rates:
-    every = model.prices
+def _rates(model: PricedModel, prices: Prices) -> Rates:
     return Rates(
-        prompt=max(max(r.prompt, r.audio, r.input_cache_write, r.input_cache_write_1h, r.image_token) for r in every),
-        answer=max(max(r.completion, r.image_output, r.audio_output, r.internal_reasoning) for r in every),
-        request=max(r.request for r in every),
-        image=max(r.image for r in every),
-        context_tokens=model.context_tokens,
+        prompt=max(
+            prices.prompt, prices.audio, prices.input_cache_write, prices.input_cache_write_1h, prices.image_token
+        ),
+        answer=max(prices.completion, prices.image_output, prices.audio_output, prices.internal_reasoning),
+        request=prices.request,
+        image=prices.image,
+        search=prices.web_search,
+        context_tokens=model.context_tokens or CONTEXT_TOKENS_MAX,
         answer_tokens_max=model.answer_tokens_max or model.context_tokens or ANSWER_TOKENS_MAX,
-        search=max(r.web_search for r in every),
     )
 
 
-def _dearest_of(many: Iterable[Rates]) -> Rates:
-    rates = list(many)
-    return Rates(
-        prompt=max(r.prompt for r in rates),
-        answer=max(r.answer for r in rates),
-        request=max(r.request for r in rates),
-        image=max(r.image for r in rates),
-        context_tokens=max(r.context_tokens or CONTEXT_TOKENS_MAX for r in rates),
-        answer_tokens_max=max(r.answer_tokens_max for r in rates),
-        search=max(r.search for r in rates),
-    )
+def _highest(many: Iterable[Rates]) -> Rates:
+    """The highest of each price and of each number of tokens."""
+    columns = zip(*(astuple(rates) for rates in many), strict=True)
+    return Rates(*map(max, columns))
 
 
 def find_rates(prices: PriceList, model: str) -> Rates:
@@ -288,8 +280,7 @@ def ceiling(asked: Asked, answer_tokens: int | None, prices: PriceList) -> Ceili
     prompt_tokens = 0
     for model in asked.models:
         rates = find_rates(prices, model)
-        context = rates.context_tokens or CONTEXT_TOKENS_MAX
-        context *= asked.prompts
+        context = rates.context_tokens * asked.prompts
         prompt = context if asked.prompt_is_open else min(context, asked.prompt_bytes + asked.images * IMAGE_TOKENS_MAX)
         prompt_tokens = max(prompt_tokens, prompt)
         fixed = max(fixed, rates.request + rates.prompt * prompt + rates.image * asked.images)
