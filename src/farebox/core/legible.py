@@ -16,7 +16,7 @@ from typing import TypeVar
 import msgspec
 from msgspec import DecodeError, Raw, ValidationError
 
-from farebox.core.reading import UNREADABLE
+from farebox.core.reading import BOM, UNREADABLE
 
 T = TypeVar("T")
 
@@ -29,8 +29,6 @@ _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}|(?P<half>u[dD][89a-fA-F][\da-fA-F]{2})|.)", re.DOTALL
 )
 _CONTROLS_AS_SPACES = bytes(max(byte, 0x20) for byte in range(256))
-
-_BOM = b"\xef\xbb\xbf"
 
 _SPACE = re.compile(rb"\s*+")
 _NAME = re.compile(rb"(?P<name>" + _STRING + rb")\s*+:\s*+", re.DOTALL)
@@ -65,8 +63,8 @@ def legible(text: bytes, *, with_halves: bool = False) -> bytes:
     """
     # Bytes that are not UTF-8 become surrogates, one each, and then question marks.
     utf_8 = text.decode("utf-8", "surrogateescape").encode("utf-8", "replace")
-    if utf_8.startswith(_BOM):
-        utf_8 = utf_8.replace(_BOM, b"   ", 1)
+    if utf_8.startswith(BOM):
+        utf_8 = utf_8.replace(BOM, b"   ", 1)
     return _STRING_OR_CONSTANT.sub(_half_legible if with_halves else _legible, utf_8)
 
 
@@ -141,7 +139,7 @@ def legible_part(text: bytes) -> Fields:
 
 def _elements(text: bytes, *, is_object: bool) -> Iterator[tuple[bytes, Raw]]:
     """The name and raw value of each member in order; a list's elements, with empty names."""
-    at = _after_space(text, len(_BOM) if text.startswith(_BOM) else 0) + 1
+    at = _after_space(text, len(BOM) if text.startswith(BOM) else 0) + 1
     while True:
         at, name = _after_space(text, at), b""
         if is_object:

@@ -40,12 +40,12 @@ def read_whole(text: str, least: int, most: int) -> int | None:
     return number if least <= number <= most else None
 
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 
 
 def without_bom(text: bytes) -> bytes:
     """A text without the byte order mark that some editors put before it: JSON has none (RFC 8259, 8.1)."""
-    return text.removeprefix(_BOM)
+    return text.removeprefix(BOM)
 
 
 def json_path_error(error: Exception) -> str:

@@ -7,6 +7,7 @@ By the WHATWG event stream grammar: lines end in LF, CR or CRLF in any mix, and 
 import re
 
 from farebox.core.errors import broken
+from farebox.core.reading import without_bom
 
 EVENT_BYTES_MAX = 32 * 1024 * 1024
 """Longest event that is buffered until its end comes. An image travels inside one event, as base64."""
@@ -14,8 +15,6 @@ EVENT_BYTES_MAX = 32 * 1024 * 1024
 # Atomic groups: a CRLF is one line end and is never taken apart to find a second one in it.
 _EVENT_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
-
-_BOM = b"\xef\xbb\xbf"
 
 _PARTIAL_END_MAX = len(b"\r\n\r")
 
@@ -76,14 +75,14 @@ def event_data(event: bytes) -> bytes | None:
         if start > 6 and event.find(b"\n", start) == len(event) - 2 and event.count(b"\n") == 3:
             return event[start:-2]
     # Some streams begin with a byte order mark, which is not part of them.
-    lines = [line for line in _LINE_END.split(event.removeprefix(_BOM)) if line.startswith(b"data")]
+    lines = [line for line in _LINE_END.split(without_bom(event)) if line.startswith(b"data")]
     values = [line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:") or line == b"data"]
     return b"\n".join(values) if values else None
 
 
 def event_name(event: bytes) -> bytes | None:
     """An event's type, from its `event` field; None where it has none."""
-    lines = [line for line in _LINE_END.split(event.removeprefix(_BOM)) if line.startswith(b"event:")]
+    lines = [line for line in _LINE_END.split(without_bom(event)) if line.startswith(b"event:")]
     return lines[-1][6:].removeprefix(b" ") if lines else None
 
 
