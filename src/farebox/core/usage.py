@@ -7,7 +7,7 @@ others that field repeats `cost`, so adding it would charge twice.
 
 from decimal import Decimal
 
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import Raw, Struct
 from msgspec.json import Decoder
 
 from farebox.core.legible import leniently
@@ -36,9 +36,9 @@ Verdict = Cost | Nothing | Unknown
 
 
 class _Usage(Struct):
-    cost: Decimal | None | UnsetType = UNSET
-    is_byok: bool | None | UnsetType = UNSET
-    cost_details: Raw | UnsetType = UNSET
+    cost: Decimal | None = None
+    is_byok: bool | None = None
+    cost_details: Raw = Raw(b"null")
 
 
 class _CostDetails(Struct):
@@ -55,16 +55,14 @@ def read_cost(usage: bytes) -> Cost | Unknown:
         seen = leniently(_decode_usage, usage)
     except UNREADABLE as error:
         return Unknown(f"usage could not be read: {error}")
-    if not isinstance(seen.cost, Decimal):
+    if seen.cost is None:
         return Unknown("usage carries no cost")
     if not is_readable_cost(seen.cost):
         return Unknown(f"the reported cost is not an amount: {str(seen.cost)[:40]}")
-    if seen.is_byok is not True:
+    if not seen.is_byok:
         return Cost(seen.cost)
     try:
-        bill = _decode_details(
-            seen.cost_details if isinstance(seen.cost_details, Raw) else b"null"
-        ).upstream_inference_cost
+        bill = _decode_details(seen.cost_details).upstream_inference_cost
     except UNREADABLE:
         return Unknown("the answer ran on the operator's own key and does not say what the host charged")
     if not is_readable_cost(bill):
