@@ -13,17 +13,12 @@ from farebox.core.usage import Verdict
 CASH = 0
 """The account top-ups come from: what the operator was paid outside."""
 
-
 FARES = 1
 """The account fares go to."""
 
-
 FIRST_CALLER_ACCOUNT = 2
 
-
 TransferKind = Literal["top-up", "hold", "post", "void", "adjustment"]
-
-
 HoldState = Literal["pending", "open", "posted", "voided"]
 
 
@@ -322,14 +317,6 @@ def charged_fare(hold: HoldRow, events: int) -> ChargedFare | None:
 def owners_of(account_id: int, key_id: int) -> tuple[str, str]:
     """Whose allowances an order counts against."""
     return owner_of("account", account_id), owner_of("key", key_id)
-
-
-def account_of(command: Command) -> int | None:
-    return command.account_id if isinstance(command, TopUp | PlaceHold) else None
-
-
-def hold_of(command: Command) -> str | None:
-    return command.hold_id if isinstance(command, NameGeneration | Settle | AskLater) else None
 
 
 class Activity(Struct, frozen=True):

@@ -22,8 +22,6 @@ from farebox.core.books import (
     PlaceHold,
     TopUp,
     Transfer,
-    account_of,
-    hold_of,
     owners_of,
     settlement_id,
 )
@@ -208,10 +206,10 @@ class SqlStore(Reading, SqlDirectory):
         def holds_of(statement: str, ids: list[str]) -> list[HoldRow]:
             return [hold_from(row) for row in db.execute(statement, {"ids": json.dumps(ids)})] if ids else []
 
-        hold_ids = [hold_id for command in batch if (hold_id := hold_of(command))]
+        hold_ids = [command.hold_id for command in batch if not isinstance(command, TopUp | PlaceHold)]
         holds = holds_of(sql.lock_holds, hold_ids)
         account_ids = {hold.account_id for hold in holds}
-        account_ids.update(account_id for command in batch if (account_id := account_of(command)) is not None)
+        account_ids.update(command.account_id for command in batch if isinstance(command, TopUp | PlaceHold))
         rows = db.execute(sql.lock_balances, {"ids": json.dumps(list(account_ids))})
         balances = [Balance(*row) for row in rows]
         owners = {owner for hold in holds for owner in owners_of(hold.account_id, hold.key_id)}
