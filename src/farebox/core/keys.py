@@ -12,11 +12,8 @@ from farebox.core.errors import forbidden
 from farebox.core.plans import Plan
 
 PREFIX = "sk-fb-"
-
-
 MANAGEMENT_PREFIX = "sk-fb-management-"
 """How management keys begin."""
-
 
 TOKEN_LENGTH_MAX = 200
 """No key is longer; longer tokens are refused without hashing them."""

@@ -24,8 +24,6 @@ class Failed(Struct, frozen=True):
     answer: str
 
 
-# Lists
-
 Filters = tuple[tuple[str, str], ...]
 """Names and values of a list's filters, as in the caller's query, unescaped."""
 
@@ -76,9 +74,6 @@ class QueryRefused(Struct, frozen=True):
 
 
 ListAnswer = Listing | NoSuchList | QueryRefused | Failed | Unreadable
-
-
-# Records
 
 
 class Recorded(Struct, frozen=True):
