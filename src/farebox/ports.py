@@ -20,7 +20,6 @@ from farebox.core.books import (
     Transfer,
 )
 from farebox.core.callers import Account, Caller, Key, ManagementKey, PublishedPlans, User
-from farebox.core.charges import Carried, Charge
 from farebox.core.headers import HeaderList, RequestHead
 from farebox.core.passage import Passage
 from farebox.core.pricing import KeptPrices, PriceList
@@ -254,27 +253,6 @@ class Runs(Protocol):
 
     async def key_of_id(self, key_id: int) -> tuple[Account, Key] | None:
         """The key and its account, revoked or not."""
-
-
-class Outbox(Protocol):
-    """Fares that an outside biller is to be told, and the charges that they become part of. Each method raises
-    BooksUnavailable."""
-
-    async def gather(self, now_us: int) -> list[Charge]:
-        """Make charges of the fares that are part of none, and return all that are due: one for each fare that is
-        charged by its request, and one at a time for all fares of the run."""
-
-    async def change(self, charge: Charge) -> None:
-        """Write down the state of a charge that was due."""
-
-    async def counted(self) -> int:
-        """How many events of charges that have ended the biller has counted."""
-
-    async def unfinished(self) -> Carried:
-        """What another machine needs to go on."""
-
-    async def adopt(self, carried: Carried) -> None:
-        """Take over another machine's charges; their orders must be in the books."""
 
 
 class NotCounted(Exception):  # noqa: N818

@@ -14,10 +14,11 @@ from time import monotonic
 from typing import Protocol, TypeVar
 
 from farebox import clock
+from farebox.actor.outbox import SqlOutbox
 from farebox.core.books import NoSuchRow, Outside, PlaceHold, Settle
 from farebox.core.charges import ASK_US, WINDOW_US, Carried, CarriedOrder, Charge
 from farebox.core.usage import Cost, Unknown
-from farebox.ports import Biller, BillerUnreachable, BooksUnavailable, Directory, Ledger, NotCounted, Outbox
+from farebox.ports import Biller, BillerUnreachable, BooksUnavailable, Directory, Ledger, NotCounted
 
 log = logging.getLogger("farebox")
 
@@ -46,7 +47,7 @@ class Charging:
 
     def __init__(
         self,
-        outbox: Outbox,
+        outbox: SqlOutbox,
         biller: Biller,
         counted_before: int = 0,
         now_us: Callable[[], int] = clock.now_us,
@@ -190,7 +191,7 @@ class Store(Ledger, Directory, Protocol):
     """The part of the books that `take_over` needs."""
 
 
-async def take_over(carried: Carried, store: Store, outbox: Outbox) -> None:
+async def take_over(carried: Carried, store: Store, outbox: SqlOutbox) -> None:
     """Put into these books what an earlier machine of the same run left. Doing it again changes nothing."""
     settles = [_settle(order) for order in carried.orders]
     known = [not isinstance(await store.carry_out(settle), NoSuchRow) for settle in settles]

@@ -15,12 +15,15 @@ from farebox.store.rows import Row, hold_from, number_from
 
 
 class SqlOutbox(OnDesk):
-    """The `Outbox` port over one database."""
+    """The outbox over one database. Each method raises BooksUnavailable."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine, "farebox-outbox")
 
     async def gather(self, now_us: int) -> list[Charge]:
+        """Make charges of the fares that are part of none, and return all that are due: one for each fare that is
+        charged by its request, and one at a time for all fares of the run."""
+
         def gather() -> list[Charge]:
             if self._desk.db.execute(self._sql.is_any_loose).fetchone() is not None:
                 self._bundle(now_us)
@@ -41,15 +44,19 @@ class SqlOutbox(OnDesk):
                 db.execute(sql.bundle_run, {"charge": charge.id})
 
     async def change(self, charge: Charge) -> None:
+        """Write down the state of a charge that was due."""
         c = charge
         changed = {"window": c.window_us, "done": c.done, "state": c.state, "said": c.said, "ended": c.ended_us}
         await self._desk.write(self._sql.change_charge, {**changed, "id": c.id})
 
     async def counted(self) -> int:
+        """How many events of charges that have ended the biller has counted."""
         (count,) = await self._desk.rows(number_from, self._sql.counted_events)
         return count
 
     async def unfinished(self) -> Carried:
+        """What another machine needs to go on."""
+
         def read() -> Carried:
             with self._desk.transaction() as db:
                 orders = [_order_from(row) for row in db.execute(self._sql.unfinished_orders)]
@@ -60,6 +67,8 @@ class SqlOutbox(OnDesk):
         return await self._desk.do(read)
 
     async def adopt(self, carried: Carried) -> None:
+        """Take over another machine's charges; their orders must be in the books."""
+
         def adopt() -> None:
             with self._desk.transaction() as db:
                 for charge in carried.charges:
