@@ -276,6 +276,7 @@ def ceiling(asked: Asked, answer_tokens: int | None, prices: PriceList) -> Ceili
         Refusal: 404, one of the models does not exist.
     """
     fixed = token = _ZERO
+    searches = _ZERO
     tokens = 1
     prompt_tokens = 0
     for model in asked.models:
@@ -286,13 +287,12 @@ def ceiling(asked: Asked, answer_tokens: int | None, prices: PriceList) -> Ceili
         fixed = max(fixed, rates.request + rates.prompt * prompt + rates.image * asked.images)
         token = max(token, rates.answer * asked.answers)
         tokens = max(tokens, min(answer_tokens or rates.answer_tokens_max, rates.answer_tokens_max))
+        if asked.searches is not None:
+            searches = max(searches, _searching(rates, asked.searches))
     if asked.is_premium:
         fixed, token = fixed * PREMIUM_FACTOR, token * PREMIUM_FACTOR
     if asked.prompt_is_open:
         fixed += EXTRAS_USD
-    searches = _ZERO
-    if asked.searches is not None:
-        searches = max(_searching(find_rates(prices, model), asked.searches) for model in asked.models)
     return Ceiling(fixed + searches, token, tokens, prompt_tokens, asked.answers, searches)
 
 
