@@ -21,11 +21,7 @@ class Listed(Struct, frozen=True):
     entry: Raw
 
 
-class _Named(Struct):
-    id: str
-
-
-_decode_named = msgspec.json.Decoder(_Named).decode
+_decode_id = msgspec.json.Decoder(str).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
@@ -39,8 +35,8 @@ def read_listed(entries: Iterable[Raw]) -> tuple[Listed, ...]:
 
 def _listed(entry: Raw) -> Listed | None:
     try:
-        model = _decode_named(entry).id
         members = _decode_members(entry)
+        model = _decode_id(members.get("id", _NULL))
     except UNREADABLE:
         return None
     owner = model.partition("/")[0].lstrip("~") if "/" in model else NOBODY
