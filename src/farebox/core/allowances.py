@@ -49,7 +49,7 @@ class Limits(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True
     @property
     def money(self) -> dict[Period, int]:
         """The money limits that are set, in nano-dollars."""
-        return {period: limit for period in PERIODS if (limit := getattr(self, _sum_of(period))) is not None}
+        return {period: limit for period in PERIODS if (limit := getattr(self, _field_of(period))) is not None}
 
 
 NO_LIMITS = Limits()
@@ -83,7 +83,7 @@ def with_changes(limits: Limits, changes: LimitChanges) -> Limits:
     for name, value in changes.items():
         if name not in LIMIT_NAMES:
             raise ValueError(f"{name}: there is no such limit; there are {', '.join(LIMIT_NAMES)}")
-        field = _sum_of(AMOUNTS[name]) if name in AMOUNTS else name
+        field = _field_of(AMOUNTS[name]) if name in AMOUNTS else name
         if value is None:
             fields[field] = None
         elif name == MODELS:
@@ -118,7 +118,7 @@ def usage_by_name(allowance: "Allowance | None", now_us: int) -> dict[str, str |
     }
 
 
-def _sum_of(period: Period) -> str:
+def _field_of(period: Period) -> str:
     """The field of a period in Limits and Allowance."""
     return f"{period}_nanos"
 
@@ -187,7 +187,7 @@ class Allowance(Struct, frozen=True):
 
     def spent_nanos(self, period: Period, now_us: int) -> int:
         """The fares of the current day, week or month, or of all time."""
-        spent: int = getattr(self, _sum_of(period))
+        spent: int = getattr(self, _field_of(period))
         return spent if self.counted_us >= began_us(period, max(now_us, self.counted_us)) else 0
 
     def available_nanos(self, now_us: int) -> tuple[int, Period] | None:
@@ -255,7 +255,7 @@ class Allowance(Struct, frozen=True):
     def charged(self, fare_nanos: int, now_us: int) -> "Allowance":
         """The allowance after a fare was posted."""
         now = self._righted(now_us)
-        sums = {_sum_of(period): now.spent_nanos(period, now_us) + fare_nanos for period in PERIODS}
+        sums = {_field_of(period): now.spent_nanos(period, now_us) + fare_nanos for period in PERIODS}
         return replace(now, **sums, counted_us=max(now_us, now.counted_us))
 
     def corrected(self, began_us: int, by_tokens: int) -> "Allowance":
