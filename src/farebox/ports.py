@@ -1,4 +1,5 @@
-"""Everything that Farebox needs from the world: Protocols, and the exceptions that they raise."""
+"""Everything that Farebox needs from the world: Protocols, and the exceptions that they raise. What one room alone
+keeps (`platform.store`, `actor.outbox`) has no port."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -23,7 +24,6 @@ from farebox.core.callers import Account, Caller, Key, ManagementKey, PublishedP
 from farebox.core.headers import HeaderList, RequestHead
 from farebox.core.passage import Passage
 from farebox.core.pricing import KeptPrices, PriceList
-from farebox.core.runs import ANY_RUN, BilledEvents, ItemOutcome, LogLine, Record, Run, RunFilter, RunStatus
 from farebox.core.upstream import ListAnswer, ListQuery, RecordAnswer
 
 
@@ -185,74 +185,6 @@ class Books(Protocol):
 
     def snapshot(self) -> AbstractContextManager[Snapshot]:
         """All rows at one moment. Blocks, so it is not for a server's event loop."""
-
-
-class TooLong(Exception):  # noqa: N818 - the word of the house
-    """The items that were asked for at once are too long for memory; the message says how long they may be."""
-
-
-class Runs(Protocol):
-    """Runs, and their datasets, key-value stores and logs. Each method raises BooksUnavailable."""
-
-    async def create_run(self, run: Run) -> None: ...
-
-    async def run(self, account_id: int, run_id: str) -> Run | None:
-        """An account's own run, by its id or that of its dataset, key-value store or request queue."""
-
-    async def runs(
-        self, account_id: int, offset: int, limit: int, *, desc: bool, which: RunFilter = ANY_RUN
-    ) -> tuple[list[Run], int]:
-        """A page of those of an account's runs, ordered by their start, and how many there are in all."""
-
-    async def change_run(
-        self, run_id: str, status: RunStatus, message: str, finished_us: int | None = None, exit_code: int | None = None
-    ) -> bool:
-        """Set a run's status and message. Returns False, and changes nothing, where the run has finished."""
-
-    async def tell_run(self, run_id: str, message: str) -> None:
-        """Set a run's status message, whatever its status."""
-
-    async def take_up_runs(self) -> list[Run]:
-        """Take over the unfinished runs of processes that died, and return them."""
-
-    async def note_bill(self, bill: BilledEvents, since_us: int) -> str:
-        """Write down that a run is billed, and return the id of the hold for it: that of the run's earlier bill under
-        the same idempotency key, if one was noted since `since_us`."""
-
-    async def billed_events(self, run_id: str) -> dict[str, int]:
-        """How many of each priced event a run was billed for, by the event's name."""
-
-    async def append(self, dataset_id: str, bodies: list[bytes]) -> None:
-        """Append items to a dataset."""
-
-    async def push(self, dataset_id: str, number: int, body: bytes) -> None:
-        """Put an item at its place in a dataset; one that is there already stays."""
-
-    async def items(self, dataset_id: str, offset: int, limit: int, *, desc: bool) -> tuple[list[bytes], int]:
-        """A page of a dataset, and how many items it has. Raises TooLong."""
-
-    async def item_count(self, dataset_id: str) -> int: ...
-
-    async def outcomes(self, dataset_id: str) -> list[ItemOutcome]:
-        """What became of each order that has its item in a dataset; without the answers, which may be long."""
-
-    async def put_record(self, store_id: str, record: Record) -> None: ...
-
-    async def record(self, store_id: str, key: str) -> Record | None: ...
-
-    async def records(self, store_id: str) -> list[Record]:
-        """All records of a store, ordered by key."""
-
-    async def add_line(self, run_id: str, created_us: int, text: str) -> None: ...
-
-    async def lines(self, run_id: str, after: int) -> list[LogLine]:
-        """The lines of a log after line number `after` (0: from the first), a thousand at most."""
-
-    async def forget_runs(self, before_us: int) -> None:
-        """Drop runs that finished before a moment, and what they left."""
-
-    async def key_of_id(self, key_id: int) -> tuple[Account, Key] | None:
-        """The key and its account, revoked or not."""
 
 
 class NotCounted(Exception):  # noqa: N818

@@ -17,7 +17,7 @@ from farebox.platform.calls import Answered, Call, Handle, own_run
 from farebox.platform.documents import enveloped, run_object
 from farebox.platform.parameters import check
 from farebox.platform.priced_events import COUNT_MAX, PricedEvents
-from farebox.ports import Runs
+from farebox.platform.store import SqlRuns
 
 KEY_LENGTH_MAX = 256
 _RECORD_KEY = re.compile(r"[a-zA-Z0-9!\-_.'()]{1,256}")
@@ -46,7 +46,7 @@ _CREATED = b"{}"
 class ActorCalls:
     """The calls of a running Actor."""
 
-    def __init__(self, runs: Runs, events: PricedEvents) -> None:
+    def __init__(self, runs: SqlRuns, events: PricedEvents) -> None:
         self._runs = runs
         self._events = events
 

@@ -14,7 +14,7 @@ from farebox.core.reading import read_whole
 from farebox.core.runs import Run
 from farebox.http.asgi import JSON
 from farebox.http.bodies import BodyReader
-from farebox.ports import Runs
+from farebox.platform.store import SqlRuns
 
 UNLIMITED = 999_999_999_999
 """The limit that Apify's platform shows where none was asked for."""
@@ -108,7 +108,7 @@ ATTACHED = (b"content-disposition", b"attachment")
 """The header that has a browser save the answer as a file instead of showing it."""
 
 
-async def own_run(runs: Runs, call: Call, what: str) -> Run:
+async def own_run(runs: SqlRuns, call: Call, what: str) -> Run:
     """The caller's run that a path names by its `id`, or by the id of one of its storages. Raises Refusal 404."""
     run = await runs.run(call.caller.account.id, call.named("id"))
     if run is None:

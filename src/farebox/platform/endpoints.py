@@ -41,7 +41,8 @@ from farebox.platform.parameters import check
 from farebox.platform.priced_events import PricedEvents
 from farebox.platform.runs import Options, Runner
 from farebox.platform.storages import Storages
-from farebox.ports import Callers, Runs
+from farebox.platform.store import SqlRuns
+from farebox.ports import Callers
 
 WAIT_SECONDS_MAX = 60
 SYNC_SECONDS_MAX = 300
@@ -59,7 +60,9 @@ _NOT_PRINTED = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 class RunApi:
     """Every path of the run API, in one table. `runner` carries the runs through."""
 
-    def __init__(self, callers: Callers, runs: Runs, runner: Runner, events: PricedEvents, bodies: BodyReader) -> None:
+    def __init__(
+        self, callers: Callers, runs: SqlRuns, runner: Runner, events: PricedEvents, bodies: BodyReader
+    ) -> None:
         self._callers = callers
         self._runs = runs
         self._actor_calls = ActorCalls(runs, events)

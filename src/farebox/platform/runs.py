@@ -25,7 +25,8 @@ from farebox.core.errors import Refusal, too_many
 from farebox.core.keys import caller_of_key
 from farebox.core.plans import Plan
 from farebox.core.runs import ItemOutcome, Record, Run, RunStatus
-from farebox.ports import BooksUnavailable, Runs
+from farebox.platform.store import SqlRuns
+from farebox.ports import BooksUnavailable
 
 log = logging.getLogger("farebox")
 
@@ -63,7 +64,7 @@ class Runner:
 
     def __init__(
         self,
-        runs: Runs,
+        runs: SqlRuns,
         orders: WholeOrders,
         admission: Admission,
         plans: Mapping[str, Plan],
@@ -216,7 +217,7 @@ class Runner:
 class _Output:
     """Where a run of this gateway leaves its log, items and records: in the books' database."""
 
-    def __init__(self, runs: Runs, run: Run) -> None:
+    def __init__(self, runs: SqlRuns, run: Run) -> None:
         self._runs = runs
         self._run = run
 

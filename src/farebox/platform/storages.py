@@ -11,13 +11,13 @@ from farebox.core.runs import Run
 from farebox.platform.calls import ATTACHED, PAGE_MAX, Answered, Call, Handle, own_run
 from farebox.platform.documents import enveloped, storage_object
 from farebox.platform.items import Wanted, render, wanted
-from farebox.ports import Runs, TooLong
+from farebox.platform.store import SqlRuns, TooLong
 
 
 class Storages:
     """The calls that read storages. `public_url` is where callers reach this gateway."""
 
-    def __init__(self, runs: Runs, public_url: str) -> None:
+    def __init__(self, runs: SqlRuns, public_url: str) -> None:
         self._runs = runs
         self._public_url = public_url
 

@@ -8,7 +8,6 @@ from msgspec.structs import astuple
 from farebox.core.books import LAST_US
 from farebox.core.callers import Account, Key
 from farebox.core.runs import ANY_RUN, BilledEvents, ItemOutcome, LogLine, Record, Run, RunFilter, RunStatus
-from farebox.ports import TooLong
 from farebox.store.desk import OnDesk
 from farebox.store.engine import Engine
 from farebox.store.rows import Row, account_and_key_from, each, number_from
@@ -19,8 +18,13 @@ PAGE_BYTES_MAX = 64 * 1024 * 1024
 """How many bytes of items are in memory at once for one reader."""
 
 
+class TooLong(Exception):  # noqa: N818 - the word of the house
+    """The items that were asked for at once are too long for memory; the message says how long they may be."""
+
+
 class SqlRuns(OnDesk):
-    """The `Runs` port over one database. `worker` is the process's name in the books, and its lock there."""
+    """Runs, and their datasets, key-value stores and logs, over one database. `worker` is the process's name in the
+    books, and its lock there. Each method raises BooksUnavailable."""
 
     def __init__(self, engine: Engine, worker: str) -> None:
         super().__init__(engine, "farebox-runs")
@@ -30,11 +34,13 @@ class SqlRuns(OnDesk):
         await self._desk.write(self._sql.insert_run, astuple(run))
 
     async def run(self, account_id: int, run_id: str) -> Run | None:
+        """An account's own run, by its id or that of its dataset, key-value store or request queue."""
         return await self._desk.row(_run_from, self._sql.run_named, {"account": account_id, "id": run_id})
 
     async def runs(
         self, account_id: int, offset: int, limit: int, *, desc: bool, which: RunFilter = ANY_RUN
     ) -> tuple[list[Run], int]:
+        """A page of those of an account's runs, ordered by their start, and how many there are in all."""
         statement = self._sql.runs_backward if desc else self._sql.runs_forward
         asked = {
             "account": account_id,
@@ -54,13 +60,17 @@ class SqlRuns(OnDesk):
     async def change_run(
         self, run_id: str, status: RunStatus, message: str, finished_us: int | None = None, exit_code: int | None = None
     ) -> bool:
+        """Set a run's status and message. Returns False, and changes nothing, where the run has finished."""
         given = {"status": status, "message": message, "finished": finished_us, "exit_code": exit_code, "id": run_id}
         return await self._desk.write(self._sql.change_run, given) > 0
 
     async def tell_run(self, run_id: str, message: str) -> None:
+        """Set a run's status message, whatever its status."""
         await self._desk.write(self._sql.tell_run, {"message": message, "id": run_id})
 
     async def take_up_runs(self) -> list[Run]:
+        """Take over the unfinished runs of processes that died, and return them."""
+
         def take() -> list[Run]:
             workers = [row[0] for row in self._desk.db.execute(self._sql.live_run_workers)]
             gone = [name for name in workers if name != self._worker and self.engine.is_gone(self._desk.db, name)]
@@ -73,9 +83,11 @@ class SqlRuns(OnDesk):
         return await self._desk.do(take)
 
     async def push(self, dataset_id: str, number: int, body: bytes) -> None:
+        """Put an item at its place in a dataset; one that is there already stays."""
         await self._desk.write(self._sql.push_item, (dataset_id, number, body))
 
     async def items(self, dataset_id: str, offset: int, limit: int, *, desc: bool) -> tuple[list[bytes], int]:
+        """A page of a dataset, and how many items it has. Raises TooLong."""
         sql = self._sql
         statement, size_of = (
             (sql.items_backward, sql.size_of_items_backward) if desc else (sql.items_forward, sql.size_of_items_forward)
@@ -93,6 +105,7 @@ class SqlRuns(OnDesk):
         return await self._desk.do(find)
 
     async def item_count(self, dataset_id: str) -> int:
+        """What became of each order that has its item in a dataset; without the answers, which may be long."""
         (count,) = await self._desk.rows(number_from, self._sql.count_items, {"dataset": dataset_id})
         return count
 
@@ -100,6 +113,9 @@ class SqlRuns(OnDesk):
         return await self._desk.rows(each(_outcome), self._sql.item_outcomes, {"dataset": dataset_id})
 
     async def note_bill(self, bill: BilledEvents, since_us: int) -> str:
+        """Write down that a run is billed, and return the id of the hold for it: that of the run's earlier bill under
+        the same idempotency key, if one was noted since `since_us`."""
+
         def note() -> str:
             given = {"run": bill.run_id, "key": bill.idempotency_key, "since": since_us}
             with self._desk.transaction() as db:
@@ -112,9 +128,12 @@ class SqlRuns(OnDesk):
         return await self._desk.do(note)
 
     async def billed_events(self, run_id: str) -> dict[str, int]:
+        """How many of each priced event a run was billed for, by the event's name."""
         return dict(await self._desk.rows(tuple, self._sql.billed_events, {"run": run_id}))
 
     async def append(self, dataset_id: str, bodies: list[bytes]) -> None:
+        """Append items to a dataset."""
+
         def append() -> None:
             with self._desk.transaction() as db:
                 (last,) = db.execute(self._sql.last_item, {"dataset": dataset_id}).fetchone()
@@ -124,6 +143,7 @@ class SqlRuns(OnDesk):
         await self._desk.do(append)
 
     async def put_record(self, store_id: str, record: Record) -> None:
+        """All records of a store, ordered by key."""
         await self._desk.write(self._sql.put_record, (store_id, *astuple(record)))
 
     async def record(self, store_id: str, key: str) -> Record | None:
@@ -133,6 +153,7 @@ class SqlRuns(OnDesk):
         return await self._desk.rows(each(Record), self._sql.records, {"store": store_id})
 
     async def add_line(self, run_id: str, created_us: int, text: str) -> None:
+        """The lines of a log after line number `after` (0: from the first), a thousand at most."""
         await self._desk.write(self._sql.add_line, {"run": run_id, "now": created_us, "text": text})
 
     async def lines(self, run_id: str, after: int) -> list[LogLine]:
@@ -140,6 +161,8 @@ class SqlRuns(OnDesk):
         return await self._desk.rows(each(LogLine), self._sql.lines, given)
 
     async def forget_runs(self, before_us: int) -> None:
+        """Drop runs that finished before a moment, and what they left."""
+
         def forget() -> int:
             sql = self._sql
             rows = self._desk.db.execute(sql.runs_to_forget, {"before": before_us}).fetchall()
@@ -155,6 +178,7 @@ class SqlRuns(OnDesk):
             pass
 
     async def key_of_id(self, key_id: int) -> tuple[Account, Key] | None:
+        """The key and its account, revoked or not."""
         return await self._desk.row(account_and_key_from, self._sql.key_of_id, {"id": key_id})
 
 

@@ -19,7 +19,7 @@ from farebox.core.headers import HeaderList, read_request_head
 from farebox.core.legible import legible_if_needed
 from farebox.http.asgi import JSON, Endpoint
 from farebox.platform.runs import Runner
-from farebox.ports import Runs
+from farebox.platform.store import SqlRuns
 
 CALLER = "farebox.caller"
 """Where a request's caller stands in its scope."""
@@ -29,7 +29,7 @@ class ActorTools(NamedTuple):
     """What the Actor's tools need, where this gateway is a platform for Actors."""
 
     runner: Runner
-    runs: Runs
+    runs: SqlRuns
 
 
 class Agents:

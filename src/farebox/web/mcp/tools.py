@@ -41,6 +41,7 @@ from farebox.core.upstream import ALL_MODELS
 from farebox.http.asgi import Endpoint, send_refusal
 from farebox.platform.documents import ACTOR_ID
 from farebox.platform.runs import Options
+from farebox.platform.store import TooLong
 from farebox.ports import BooksUnavailable, TooLong
 from farebox.web.mcp.endpoint import BODY_BYTES_MAX, CALLER, ActorTools, Agents
 
