@@ -188,7 +188,7 @@ class BoundedHttp(HttpToolsProtocol):
             self._refuse(invalid(wrong))
         elif self._is_one_too_many:
             self._refuse(
-                too_many(f"{self._connections_max} connections are open, which is all at once", SHED_RETRY_SECONDS)
+                too_many(f"{self._connections_max} connections are open, the most at once", SHED_RETRY_SECONDS)
             )
         else:
             super().on_headers_complete()

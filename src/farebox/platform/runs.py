@@ -84,7 +84,7 @@ class Runner:
         """Begin a run. Raises Refusal: 400, its input is wrong; 429, too many runs are going."""
         asked = read_input(body, self._orders.wires)
         if len(self._tasks) >= RUNS_MAX:
-            raise too_many(f"{RUNS_MAX} runs are going, which is all at once", 5)
+            raise too_many(f"{RUNS_MAX} runs are going, the most at once", 5)
         limits = [limit for limit in (asked.limit_nanos, options.limit_nanos) if limit is not None]
         run = Run(
             id=new_id(),
