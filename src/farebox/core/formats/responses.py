@@ -25,7 +25,14 @@ from farebox.core.formats.bounds import BYTES, NESTED, OPEN, PICTURE, Bounds, Ki
 from farebox.core.formats.describing import CAP, COMMON, SERVED, USAGE, Described
 from farebox.core.formats.envelope import ERROR, error_in_band, read_error, refusal_body, typed_error, typed_refusal
 from farebox.core.formats.mending import NULL, cost_in, encode, without_object
-from farebox.core.formats.responses_strict import Answer, Usage, is_shown_once, mend_answer, mend_event, shown_once
+from farebox.core.formats.responses_strict import (
+    StrictResponse,
+    StrictUsage,
+    is_shown_once,
+    mend_event,
+    mend_response,
+    shown_once,
+)
 from farebox.core.formats.thinking import lower_reasoning
 from farebox.core.formats.whole import see_whole
 from farebox.core.legible import Fields, decode_fields, legible, legible_part, leniently, written
@@ -284,8 +291,8 @@ class _Called(Struct):
 
 
 _decode_event = msgspec.json.Decoder(_Event).decode
-_decode_answer = msgspec.json.Decoder(Answer).decode
-_decode_usage = msgspec.json.Decoder(Usage).decode
+_decode_response = msgspec.json.Decoder(StrictResponse).decode
+_decode_usage = msgspec.json.Decoder(StrictUsage).decode
 _decode_called = msgspec.json.Decoder(_Called).decode
 
 
@@ -354,10 +361,10 @@ def _remember_call(read: _Event, progress: Progress) -> None:
 def _see_life(data: bytes, read: _Event, progress: Progress) -> Seen:
     """Read an event that carries the whole response; the last one also reports the cost."""
     try:
-        answer = leniently(_decode_answer, b"" if read.response is UNSET else read.response)
-        if read.type == "response.failed" and not is_shown_once(answer.error):
+        response = leniently(_decode_response, b"" if read.response is UNSET else read.response)
+        if read.type == "response.failed" and not is_shown_once(response.error):
             return _see_mended(data, progress)
-        seen = _seen_life(read.type, answer, progress)
+        seen = _seen_life(read.type, response, progress)
     except UNREADABLE:
         return _see_mended(data, progress)
     if seen.cost is None and read.usage is not UNSET:
@@ -365,19 +372,19 @@ def _see_life(data: bytes, read: _Event, progress: Progress) -> Seen:
     return seen
 
 
-def _seen_life(name: str, answer: Answer, progress: Progress, repaired: bytes | None = None) -> Seen:
-    progress.response_id = answer.id
-    return _seen(answer, repaired, is_last=name in _TERMINAL)
+def _seen_life(name: str, response: StrictResponse, progress: Progress, repaired: bytes | None = None) -> Seen:
+    progress.response_id = response.id
+    return _seen(response, repaired, is_last=name in _TERMINAL)
 
 
-def _seen(answer: Answer, repaired: bytes | None, *, is_last: bool) -> Seen:
-    usage = answer.usage if isinstance(answer.usage, Raw) and not is_null(answer.usage) else None
+def _seen(response: StrictResponse, repaired: bytes | None, *, is_last: bool) -> Seen:
+    usage = response.usage if isinstance(response.usage, Raw) and not is_null(response.usage) else None
     if usage is None or not is_last:
-        return Seen(generation_id=answer.id or None, model=answer.model or None, repaired=repaired)
+        return Seen(generation_id=response.id or None, model=response.model or None, repaired=repaired)
     counted = _decode_usage(usage)
     return Seen(
-        generation_id=answer.id or None,
-        model=answer.model or None,
+        generation_id=response.id or None,
+        model=response.model or None,
         cost=read_cost(usage),
         prompt_tokens=counted.input_tokens,
         answer_tokens=counted.output_tokens,
@@ -408,8 +415,8 @@ def _see_mended(data: bytes, progress: Progress) -> Seen:
         if read.type not in _LIFE:
             _remember_call(read, progress)
             return Seen(cost=cost, repaired=_event(read.type, mended, progress))
-        answer = leniently(_decode_answer, b"" if read.response is UNSET else read.response)
-        seen = _seen_life(read.type, answer, progress, _event(read.type, mended, progress))
+        response = leniently(_decode_response, b"" if read.response is UNSET else read.response)
+        seen = _seen_life(read.type, response, progress, _event(read.type, mended, progress))
     except UNREADABLE:
         # An unknown defect: some client may still make sense of the event.
         return Seen(cost=cost)
@@ -448,8 +455,8 @@ def see_answer(body: bytes) -> Seen:
     return see_whole(
         body,
         "output",
-        lambda text, repaired: _seen(_decode_answer(text), repaired, is_last=True),
-        lambda fields: mend_answer(fields, Progress("", "", 0)),
+        lambda text, repaired: _seen(_decode_response(text), repaired, is_last=True),
+        lambda fields: mend_response(fields, Progress("", "", 0)),
     )
 
 
@@ -465,7 +472,7 @@ def _failed_event(error: dict[str, object], number: int, progress: Progress) -> 
     fields = {"error": encode(shown_once(str(error["message"]))), "status": encode("failed"), "usage": NULL}
     if progress.response_id:
         fields["id"] = encode(progress.response_id)
-    response = mend_answer(fields, progress)
+    response = mend_response(fields, progress)
     progress.next_number = number + 1
     body = {"type": "response.failed", "sequence_number": number, "response": response, "error": error}
     return _event("response.failed", msgspec.json.encode(body), progress)

@@ -31,7 +31,7 @@ class _CostDetails(Struct):
     upstream_inference_cost: Amount | None | UnsetType = UNSET
 
 
-class Usage(Struct):
+class StrictUsage(Struct):
     input_tokens: int
     input_tokens_details: _InputDetails
     output_tokens: int
@@ -42,7 +42,7 @@ class Usage(Struct):
     cost_details: _CostDetails | UnsetType = UNSET
 
 
-class Answer(Struct):
+class StrictResponse(Struct):
     id: str
     object: Literal["response"]
     created_at: int
@@ -119,11 +119,11 @@ def mend_event(fields: Fields, name: str, progress: Progress) -> Fields:
     elif name == "response.failed" or "response" in fields:
         beside = fields.get("error", NULL)
 
-        def mend(answer: Fields) -> None:
-            fill(answer, status=_STATUS.get(name, "in_progress"))
-            if name == "response.failed" and not is_shown_once(answer.get("error", NULL)):
-                answer["error"] = encode(_told_once(answer.get("error", NULL), beside))
-            mend_answer(answer, progress)
+        def mend(response: Fields) -> None:
+            fill(response, status=_STATUS.get(name, "in_progress"))
+            if name == "response.failed" and not is_shown_once(response.get("error", NULL)):
+                response["error"] = encode(_told_once(response.get("error", NULL), beside))
+            mend_response(response, progress)
 
         if name == "response.failed":
             fill(fields, response={})
@@ -137,7 +137,7 @@ def _told_once(within: Raw, beside: Raw) -> dict[str, object]:
     return shown_once(error.message or UNTOLD, error.code)
 
 
-def mend_answer(fields: Fields, progress: Progress) -> Fields:
+def mend_response(fields: Fields, progress: Progress) -> Fields:
     """A response with its known defects mended."""
     add_nulls(fields, *_NULLABLE)
     fill(
