@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import msgspec
-from msgspec import DecodeError, Raw, ValidationError
+from msgspec import UNSET, DecodeError, Raw, UnsetType, ValidationError
 
 from farebox.core.reading import BOM, UNREADABLE
 
@@ -53,6 +53,14 @@ def leniently(decode: Callable[[bytes], T], text: bytes) -> T:
         raise
     except UNREADABLE:
         return decode(legible(bytes(text)))
+
+
+def decoded_or(decode: Callable[[bytes], T], text: bytes | UnsetType | None, otherwise: T) -> T:
+    """Decode a text as `leniently` does; `otherwise` where it is absent, not JSON, or of another shape."""
+    try:
+        return otherwise if text is None or text is UNSET else leniently(decode, text)
+    except UNREADABLE:
+        return otherwise
 
 
 def legible(text: bytes, *, with_halves: bool = False) -> bytes:

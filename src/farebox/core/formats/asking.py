@@ -8,7 +8,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from farebox.core.errors import invalid
 from farebox.core.formats.thinking import Lower
-from farebox.core.legible import decode_fields, leniently, written
+from farebox.core.legible import decode_fields, decoded_or, leniently, written
 from farebox.core.names import variants
 from farebox.core.reading import UNREADABLE, Number, as_whole, is_null, json_path_error
 
@@ -71,17 +71,14 @@ def is_premium(models: Iterable[str], tier: str | None, provider: Raw | UnsetTyp
     return (
         tier in _PREMIUM_TIERS
         or any(":" in model and not _NOT_BY_PRICE.isdisjoint(variants(model)) for model in models)
-        or (provider is not UNSET and _is_sorted_past_price(provider))
+        or _sorted_by(provider) not in (None, "price")
     )
 
 
-def _is_sorted_past_price(provider: Raw) -> bool:
-    try:
-        sort = _decode_provider(provider).sort if not is_null(provider) else None
-    except UNREADABLE:
-        return False  # the upstream's to refuse
-    by = sort.by if isinstance(sort, _SortedBy) else sort
-    return by not in (None, "price")
+def _sorted_by(provider: Raw | UnsetType) -> str | None:
+    """What providers are sorted by; None where it cannot be read, which is the upstream's to refuse."""
+    sort = decoded_or(_decode_provider, provider, _Provider()).sort
+    return sort.by if isinstance(sort, _SortedBy) else sort
 
 
 def with_caps(body: bytes, names: tuple[str, ...], answer_tokens: int, lower: Lower) -> bytes:

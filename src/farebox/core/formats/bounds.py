@@ -16,9 +16,9 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from farebox.core.formats import Searches
-from farebox.core.legible import leniently
+from farebox.core.legible import decoded_or, leniently
 from farebox.core.names import variants
-from farebox.core.reading import UNREADABLE, is_null
+from farebox.core.reading import is_null
 
 Kind = Literal["bytes", "picture", "nested", "in full", "open"]
 BYTES: Kind = "bytes"
@@ -154,11 +154,7 @@ class Bounds(Struct):
     def add_plugins(self, plugins: Iterable[Raw]) -> None:
         """Count the plugins of a request."""
         for raw in plugins:
-            try:
-                plugin = _decode_plugin(raw)
-            except UNREADABLE:
-                self.is_open = True
-                continue
+            plugin = decoded_or(_decode_plugin, raw, _Plugin())
             if plugin.enabled is False and plugin.id in _SWITCHED:
                 continue
             what = PLUGINS.get(plugin.id, _OPEN)
@@ -189,12 +185,7 @@ class Bounds(Struct):
         return Searches(self.searches, self.results, self.is_engine_named) if self.searches else None
 
     def _add_search(self, search: _Search, settings: Raw | UnsetType = UNSET) -> None:
-        inner = _Search()
-        if isinstance(settings, Raw):
-            try:
-                inner = _decode_search(settings)
-            except UNREADABLE:
-                inner = _Search()
+        inner = decoded_or(_decode_search, settings, _Search())
         asked = {
             name: own if (own := getattr(inner, name)) is not UNSET else getattr(search, name)
             for name in _Search.__struct_fields__
@@ -202,11 +193,11 @@ class Bounds(Struct):
         searches = _number(asked["max_uses"], 1)
         results = searches * _number(asked["max_results"], RESULTS)
         results = min(results, _number(asked["max_total_results"], results))
-        of_size = _BYTES_BY_SIZE.get(_text(asked["search_context_size"]), RESULT_BYTES)
+        of_size = _BYTES_BY_SIZE.get(decoded_or(_decode_text, asked["search_context_size"], ""), RESULT_BYTES)
         self.searches += searches
         self.results += results
         self.result_bytes += results * _number(asked["max_characters"], of_size)
-        self.is_engine_named |= _text(asked["engine"]) not in ("", "auto", "native")
+        self.is_engine_named |= decoded_or(_decode_text, asked["engine"], "") not in ("", "auto", "native")
 
 
 def tool_kind(name: str | None) -> str:
@@ -221,15 +212,5 @@ def _without_date(name: str) -> str:
 
 
 def _number(raw: Raw | UnsetType, otherwise: int) -> int:
-    try:
-        number = _decode_number(raw) if isinstance(raw, Raw) else -1.0
-    except UNREADABLE:
-        return otherwise
+    number = decoded_or(_decode_number, raw, -1.0)
     return min(int(number), COUNT_MAX) if isfinite(number) and number >= 0 else otherwise
-
-
-def _text(raw: Raw | UnsetType) -> str:
-    try:
-        return _decode_text(raw) if isinstance(raw, Raw) else ""
-    except UNREADABLE:
-        return ""

@@ -26,7 +26,7 @@ from farebox.core.formats.envelope import ERROR, error_in_band, refusal_body, ty
 from farebox.core.formats.mending import cost_before_the_break, cost_in, without_object
 from farebox.core.formats.thinking import lower_reasoning
 from farebox.core.formats.whole import see_whole
-from farebox.core.legible import decode_fields, legible, leniently, written
+from farebox.core.legible import decode_fields, decoded_or, legible, leniently, written
 from farebox.core.reading import UNREADABLE, Number, is_null, json_path_error
 from farebox.core.schemas import NAME, OBJECT, TEXT, WHOLE, array_of, object_of, or_null
 from farebox.core.sse import data_event, event_data
@@ -171,11 +171,7 @@ def _measure(messages: list[_Message], bounds: Bounds) -> None:
 
 def _measure_images(images: Raw, bounds: Bounds) -> None:
     """The images of an earlier answer. Where they cannot be read, their bytes count."""
-    try:
-        parts = _decode_parts(images) if not is_null(images) else []
-    except UNREADABLE:
-        return
-    for part in parts:
+    for part in decoded_or(_decode_parts, images, list[_Part]()):
         bounds.add_picture(part.image_url)
 
 

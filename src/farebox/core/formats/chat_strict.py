@@ -4,7 +4,7 @@ The structs are the demands (tested against `@openrouter/sdk` 1.3 and `openroute
 as it is, byte for byte. A chunk that does not makes the caller's SDK throw, and the rest of its stream is lost.
 """
 
-from typing import Literal, TypeVar
+from typing import Literal
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -24,10 +24,8 @@ from farebox.core.formats.mending import (
     mend_object,
     mend_whole_number,
 )
-from farebox.core.legible import Fields, leniently
-from farebox.core.reading import UNREADABLE, is_null
-
-T = TypeVar("T")
+from farebox.core.legible import Fields, decode_list, decoded_or
+from farebox.core.reading import is_null
 
 
 class PromptDetails(Struct):
@@ -116,6 +114,10 @@ class Result(Struct):
     usage: Raw | UnsetType = UNSET
 
 
+_decode_int = msgspec.json.Decoder(int).decode
+_decode_text = msgspec.json.Decoder(str).decode
+
+
 def mend_chunk(fields: Fields, progress: Progress) -> Fields:
     """A chunk with its known defects mended; a bare error becomes a chunk that carries it."""
     is_bare_error = "choices" not in fields and "error" in fields
@@ -166,31 +168,24 @@ def _mend_chunk_choice(choice: Fields, position: int, progress: Progress) -> Non
             delta.pop("role", None)
         drop_nulls(delta, "tool_calls", "reasoning_details")
         if "tool_calls" in delta:
-            calls = progress.calls.setdefault(_decoded(choice["index"], int, position), Calls())
+            calls = progress.calls.setdefault(decoded_or(_decode_int, choice["index"], position), Calls())
             delta["tool_calls"] = _mend_tool_calls(delta["tool_calls"], calls)
 
     choice["delta"] = mend_object(choice.get("delta", Raw(b"{}")), mend)
 
 
 def _mend_tool_calls(tool_calls: Raw, calls: Calls) -> Raw:
-    is_one = len(_decoded(tool_calls, list[Raw], [])) == 1
+    is_one = len(decoded_or(decode_list, tool_calls, list[Raw]())) == 1
     return mend_each(tool_calls, lambda call, position: _mend_tool_call(call, calls, None if is_one else position))
 
 
 def _mend_tool_call(call: Fields, calls: Calls, position: int | None) -> None:
     """Add the index that some hosts leave out, above all where they send one call per chunk. A new id is the next call;
     a delta without an id continues the latest call, or, among several, the one at its `position`."""
-    call_id = _decoded(call.get("id", NULL), str, "")
+    call_id = decoded_or(_decode_text, call.get("id"), "")
     if is_null(call.get("index", NULL)):
         call["index"] = encode(position if position is not None and not call_id else calls.number(call_id))
-    calls.take(call_id, _decoded(call["index"], int, calls.last))
-
-
-def _decoded(raw: Raw, kind: type[T], otherwise: T) -> T:
-    try:
-        return leniently(lambda text: msgspec.json.decode(text, type=kind), raw)
-    except UNREADABLE:
-        return otherwise
+    calls.take(call_id, decoded_or(_decode_int, call["index"], calls.last))
 
 
 def _mend_answer_choice(choice: Fields, position: int) -> None:

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from farebox.core.formats import PASS, Seen
-from farebox.core.legible import Fields, decode_each, decode_fields, legible_part, written
+from farebox.core.legible import Fields, decode_each, decode_fields, decoded_or, legible_part, written
 from farebox.core.money import is_readable_cost
 from farebox.core.reading import UNREADABLE, is_null, starts_with
 from farebox.core.sse import comment_event
@@ -31,6 +31,10 @@ class CostDetails(Struct):
 
 
 _DIGITS_MAX = 18
+
+_NOT_A_NUMBER = Decimal("NaN")
+
+_decode_decimal = msgspec.json.Decoder(Decimal).decode
 
 
 def encode(value: object) -> Raw:
@@ -87,10 +91,7 @@ def mend_member(fields: Fields, name: str, mend: Callable[[Fields], None]) -> No
 
 def mend_whole_number(fields: Fields, name: str, otherwise: int) -> None:
     """Cut off the fraction of a number that SDKs want whole; `otherwise` where it is not a number."""
-    try:
-        number = msgspec.json.decode(fields.get(name, NULL), type=Decimal)
-    except UNREADABLE:
-        number = Decimal("NaN")
+    number = decoded_or(_decode_decimal, fields.get(name), _NOT_A_NUMBER)
     # 1e999999999 is short, and as an integer it would fill the memory.
     is_sane = number.is_finite() and number.adjusted() < _DIGITS_MAX
     fields[name] = encode(int(number) if is_sane else otherwise)
@@ -110,10 +111,7 @@ def _mend_details(details: Fields) -> None:
 def _mend_amount(fields: Fields, name: str) -> None:
     if name not in fields or not starts_with(fields[name], b'"'):
         return
-    try:
-        amount = msgspec.json.decode(fields[name], type=Decimal)
-    except UNREADABLE:
-        return
+    amount = decoded_or(_decode_decimal, fields[name], _NOT_A_NUMBER)
     if is_readable_cost(amount):
         digits = bytes(fields[name]).strip(b'"')
         fields[name] = Raw(digits if _NUMBER.fullmatch(digits) else str(amount).encode())

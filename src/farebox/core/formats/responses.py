@@ -35,7 +35,7 @@ from farebox.core.formats.responses_strict import (
 )
 from farebox.core.formats.thinking import lower_reasoning
 from farebox.core.formats.whole import see_whole
-from farebox.core.legible import Fields, decode_fields, legible, legible_part, leniently, written
+from farebox.core.legible import Fields, decode_fields, decoded_or, legible, legible_part, leniently, written
 from farebox.core.reading import UNREADABLE, Number, is_null, json_path_error
 from farebox.core.schemas import NAME, OBJECT, TEXT, array_of, object_of
 from farebox.core.sse import comment_event, data_event, event_data, named_event
@@ -294,6 +294,8 @@ _decode_event = msgspec.json.Decoder(_Event).decode
 _decode_response = msgspec.json.Decoder(StrictResponse).decode
 _decode_usage = msgspec.json.Decoder(StrictUsage).decode
 _decode_called = msgspec.json.Decoder(_Called).decode
+_decode_text = msgspec.json.Decoder(str).decode
+_decode_int = msgspec.json.Decoder(int).decode
 
 
 def see_event(event: bytes, progress: Progress) -> Seen:
@@ -350,12 +352,10 @@ def _is_error(read: _Event) -> bool:
 
 def _remember_call(read: _Event, progress: Progress) -> None:
     """Remember a call's name, which comes with its item: the event that ends its arguments must have it too."""
-    if read.type == "response.output_item.added" and read.item is not UNSET:
-        try:
-            called = _decode_called(read.item)
-        except UNREADABLE:
-            return  # not a call
-        progress.call_names[called.id] = called.name
+    if read.type == "response.output_item.added":
+        called = decoded_or(_decode_called, read.item, None)
+        if called is not None:
+            progress.call_names[called.id] = called.name
 
 
 def _see_life(data: bytes, read: _Event, progress: Progress) -> Seen:
@@ -398,13 +398,15 @@ def _see_mended(data: bytes, progress: Progress) -> Seen:
     except UNREADABLE:
         refusal = broken("the upstream sent an event that is not JSON")
         part = legible_part(data)
-        return Seen(cost=_cost_of(part, _name(part.get("type"))), repaired=error_event(refusal, progress))
-    name = _name(fields.get("type"))
+        return Seen(
+            cost=_cost_of(part, decoded_or(_decode_text, part.get("type"), "")), repaired=error_event(refusal, progress)
+        )
+    name = decoded_or(_decode_text, fields.get("type"), "")
     cost = _cost_of(fields, name)
     told = fields.get("error", NULL)
     if name not in _LIFE and (name in _ERRORS or not is_null(told)):
         error = read_error(data if is_null(told) else told)
-        number = _whole_number(fields.get("sequence_number"), progress.next_number)
+        number = decoded_or(_decode_int, fields.get("sequence_number"), progress.next_number)
         return Seen(cost=cost, repaired=_failed_event(typed_error(error, 502), number, progress))
     if _is_foreign(name, progress):
         return Seen(cost=cost, repaired=comment_event(name.encode()))
@@ -427,27 +429,7 @@ def _cost_of(fields: Fields, name: str) -> Cost | Unknown | None:
     """The cost that an event reports, in its response or beside it. Those before the last report it in part: None."""
     if name in _LIFE - _TERMINAL:
         return None
-    beside = cost_in(fields)
-    if "response" not in fields:
-        return beside
-    try:
-        return cost_in(decode_fields(fields["response"])) or beside
-    except UNREADABLE:
-        return beside
-
-
-def _whole_number(raw: Raw | None, otherwise: int) -> int:
-    try:
-        return msgspec.json.decode(raw or b"", type=int)
-    except UNREADABLE:
-        return otherwise
-
-
-def _name(raw: Raw | None) -> str:
-    try:
-        return leniently(msgspec.json.Decoder(str).decode, raw or b'""')
-    except UNREADABLE:
-        return ""
+    return cost_in(decoded_or(decode_fields, fields.get("response"), Fields())) or cost_in(fields)
 
 
 def see_answer(body: bytes) -> Seen:

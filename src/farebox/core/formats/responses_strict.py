@@ -13,8 +13,8 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from farebox.core.formats import Progress
 from farebox.core.formats.envelope import UNTOLD, read_error
 from farebox.core.formats.mending import NULL, Amount, add_nulls, drop_nulls, encode, fill, mend_amounts, mend_member
-from farebox.core.legible import Fields, leniently
-from farebox.core.reading import UNREADABLE, is_null
+from farebox.core.legible import Fields, decoded_or
+from farebox.core.reading import is_null
 
 
 class _InputDetails(Struct):
@@ -93,10 +93,8 @@ _decode_error = msgspec.json.Decoder(_Error).decode
 
 def is_shown_once(error: Raw) -> bool:
     """Whether no reader orders again on this error of a failed response."""
-    try:
-        return leniently(_decode_error, error).code in _SHOWN_ONCE
-    except UNREADABLE:
-        return False
+    read = decoded_or(_decode_error, error, None)
+    return read is not None and read.code in _SHOWN_ONCE
 
 
 def shown_once(message: str, code: str | int | None = None) -> dict[str, object]:

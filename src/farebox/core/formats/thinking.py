@@ -11,8 +11,8 @@ from collections.abc import Callable
 import msgspec
 from msgspec import Raw
 
-from farebox.core.legible import Fields, decode_fields, decode_list, written
-from farebox.core.reading import UNREADABLE, Number
+from farebox.core.legible import Fields, decode_fields, decode_list, decoded_or, written
+from farebox.core.reading import Number
 
 BUDGET_MIN = 1_024
 """The smallest budget that upstreams accept."""
@@ -26,8 +26,8 @@ _decode_number = msgspec.json.Decoder(Number).decode
 def lower_thinking(body: Fields, answer_tokens: int) -> None:
     """Lower the budget in `thinking` (of messages); where the answer is too short for any, remove `thinking`, and the
     context edits that upstreams refuse without it."""
-    thinking = _object(body, "thinking")
-    budget = _number(thinking, "budget_tokens")
+    thinking = decoded_or(decode_fields, body.get("thinking"), Fields())
+    budget = decoded_or(_decode_number, thinking.get("budget_tokens"), None)
     if budget is None or bytes(thinking.get("type", b"")) != b'"enabled"':
         return
     room = _room(answer_tokens)
@@ -41,8 +41,8 @@ def lower_thinking(body: Fields, answer_tokens: int) -> None:
 def lower_reasoning(body: Fields, answer_tokens: int) -> None:
     """Lower the budget in `reasoning` (of chat completions and responses), or remove it where the answer is too short
     for any. Reasoning is not turned off then, which models that always reason refuse."""
-    reasoning = _object(body, "reasoning")
-    budget = _number(reasoning, "max_tokens")
+    reasoning = decoded_or(decode_fields, body.get("reasoning"), Fields())
+    budget = decoded_or(_decode_number, reasoning.get("max_tokens"), None)
     if budget is None:
         return
     room = _room(answer_tokens)
@@ -70,11 +70,8 @@ def _raw(number: int) -> Raw:
 
 
 def _leave_out_clearing(body: Fields) -> None:
-    management = _object(body, "context_management")
-    try:
-        edits = decode_list(management.get("edits", b"[]"))
-    except UNREADABLE:
-        return
+    management = decoded_or(decode_fields, body.get("context_management"), Fields())
+    edits = decoded_or(decode_list, management.get("edits"), list[Raw]())
     kept = [edit for edit in edits if not _is_clearing(edit)]
     if not kept and edits:
         del body["context_management"]
@@ -83,23 +80,4 @@ def _leave_out_clearing(body: Fields) -> None:
 
 
 def _is_clearing(edit: Raw) -> bool:
-    try:
-        return bytes(decode_fields(edit).get("type", b"")).startswith(b'"clear_thinking')
-    except UNREADABLE:
-        return False
-
-
-def _object(fields: Fields, name: str) -> Fields:
-    """The members of a member that is an object; none of any other."""
-    try:
-        return decode_fields(fields[name]) if name in fields else {}
-    except UNREADABLE:
-        return {}
-
-
-def _number(fields: Fields, name: str) -> Number | None:
-    """A member that is a number; None where it is not."""
-    try:
-        return _decode_number(fields[name]) if name in fields else None
-    except UNREADABLE:
-        return None
+    return bytes(decoded_or(decode_fields, edit, Fields()).get("type", b"")).startswith(b'"clear_thinking')
