@@ -189,13 +189,7 @@ def see_event(event: bytes, progress: Progress) -> Seen:
         if plain is not None or data is None:
             return plain or PASS
     try:
-        chunk = _decode_chunk(data)
-        if chunk.usage is UNSET and chunk.id == progress.generation_id:
-            for choice in chunk.choices:
-                if choice.delta.tool_calls is not UNSET:
-                    remember_calls(choice, progress)
-            return PASS
-        return _seen(chunk, progress)
+        return _seen(_decode_chunk(data), progress)
     except ValidationError:
         return _see_mended(data, progress)
     except UNREADABLE:

@@ -7,7 +7,7 @@ SDKs drop or throw on. They read an event by its `event:` line, and silently dro
 from collections.abc import Mapping
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType, ValidationError
+from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import replace
 
 from farebox.core.errors import Refusal, broken, invalid
@@ -48,7 +48,7 @@ from farebox.core.formats.messages_errors import (
 )
 from farebox.core.formats.thinking import lower_thinking
 from farebox.core.formats.whole import see_whole
-from farebox.core.legible import Fields, decode_fields, legible, leniently, written
+from farebox.core.legible import Fields, decode_fields, leniently, written
 from farebox.core.reading import UNREADABLE, Number, json_path_error
 from farebox.core.schemas import NAME, OBJECT, TEXT, array_of, object_of, or_null
 from farebox.core.sse import data_event, event_data, event_name, named_event
@@ -288,12 +288,9 @@ def see_event(event: bytes, progress: Progress) -> Seen:
         if plain is not None or data is None:
             return plain or PASS
     try:
-        read = _decode_event(data)
-    except UNREADABLE as error:
-        in_copy = None if isinstance(error, ValidationError) else _read_in_copy(data)
-        if in_copy is None:
-            return _see_without_type(data, progress)
-        read = in_copy
+        read = leniently(_decode_event, data)
+    except UNREADABLE:
+        return _see_without_type(data, progress)
     match read.type:
         case "message_start":
             seen = _see_start(data, read.message, progress)
@@ -307,14 +304,6 @@ def see_event(event: bytes, progress: Progress) -> Seen:
     if seen.repaired is None and not event.startswith(b"event: " + name + b"\n") and event_name(event) != name:
         return replace(seen, repaired=named_event(name, data))
     return seen
-
-
-def _read_in_copy(data: bytes) -> _Event | None:
-    """Read an event in its legible copy: it is not valid JSON. If some client can read it, it goes on as it came."""
-    try:
-        return _decode_event(legible(data))
-    except UNREADABLE:
-        return None
 
 
 def _see_start(data: bytes, message: Raw | UnsetType, progress: Progress) -> Seen:

@@ -8,7 +8,7 @@ and tests of what its SDKs and OpenAI's reject.
 from collections.abc import Mapping
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType, ValidationError, field
+from msgspec import UNSET, Raw, Struct, UnsetType, field
 from msgspec.structs import replace
 
 from farebox.core.errors import Refusal, broken, invalid
@@ -35,7 +35,7 @@ from farebox.core.formats.responses_strict import (
 )
 from farebox.core.formats.thinking import lower_reasoning
 from farebox.core.formats.whole import see_whole
-from farebox.core.legible import Fields, decode_fields, decoded_or, legible, legible_part, leniently, written
+from farebox.core.legible import Fields, decode_fields, decoded_or, legible_part, leniently, written
 from farebox.core.reading import UNREADABLE, Number, is_null, json_path_error
 from farebox.core.schemas import NAME, OBJECT, TEXT, array_of, object_of
 from farebox.core.sse import comment_event, data_event, event_data, named_event
@@ -311,12 +311,9 @@ def see_event(event: bytes, progress: Progress) -> Seen:
         if plain is not None or data is None:
             return plain or PASS
     try:
-        read = _decode_event(data)
-    except UNREADABLE as error:
-        in_copy = None if isinstance(error, ValidationError) else _read_in_copy(data)
-        if in_copy is None:
-            return _see_mended(data, progress)
-        read = in_copy
+        read = leniently(_decode_event, data)
+    except UNREADABLE:
+        return _see_mended(data, progress)
     progress.next_number = read.sequence_number + 1
     if read.type in _TEXT:
         return _see_mended(data, progress) if read.logprobs is UNSET else PASS
@@ -328,14 +325,6 @@ def see_event(event: bytes, progress: Progress) -> Seen:
         return _see_mended(data, progress)
     _remember_call(read, progress)
     return PASS if read.usage is UNSET else Seen(cost=read_cost(read.usage))
-
-
-def _read_in_copy(data: bytes) -> _Event | None:
-    """Read an event in its legible copy: it is not valid JSON. If some client can read it, it goes on as it came."""
-    try:
-        return _decode_event(legible(data))
-    except UNREADABLE:
-        return None
 
 
 def _is_foreign(name: str, progress: Progress) -> bool:
