@@ -7,6 +7,8 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from farebox.core.errors import invalid
+from farebox.core.formats import Asked
+from farebox.core.formats.bounds import Bounds, Tool
 from farebox.core.formats.thinking import Lower
 from farebox.core.legible import decode_fields, decoded_or, leniently, written
 from farebox.core.names import variants
@@ -35,12 +37,61 @@ class _Provider(Struct):
 _decode_provider = msgspec.json.Decoder(_Provider).decode
 
 
+class Request(Struct, kw_only=True):
+    """The members that requests have in several formats."""
+
+    model: str | None = None
+    models: list[str] | None = None
+    stream: bool | None = None
+    tools: list[Tool] | None = None
+    plugins: list[Raw] | None = None
+    provider: Raw | UnsetType = UNSET
+    service_tier: str | None = None
+
+
+def asked(
+    request: Request,
+    body: bytes,
+    models: tuple[str, ...],
+    bounds: Bounds,
+    answer_tokens: int | None,
+    answers: int = 1,
+    prompts: int = 1,
+) -> Asked:
+    """What a request asks. `bounds` are those of its prompt; its tools, plugins and variants are added here."""
+    if request.tools:
+        bounds.add_tools(request.tools, body)
+    if request.plugins:
+        bounds.add_plugins(request.plugins)
+    bounds.add_variants(models)
+    return Asked(
+        models=models,
+        streamed=request.stream is True,
+        answer_tokens=answer_tokens,
+        answers=answers,
+        prompt_bytes=bounds.prompt_bytes(body) + (TOOL_PROMPT_TOKENS if request.tools else 0),
+        images=bounds.images,
+        prompts=prompts,
+        prompt_is_open=bounds.is_open,
+        is_premium=is_premium(models, request.service_tier, request.provider),
+        searches=bounds.found_searches,
+    )
+
+
 def decoded(decode: Callable[[bytes], T], body: bytes) -> T:
     """Decode a request body. Raises Refusal 400, which names the field that is wrong."""
     try:
         return leniently(decode, body)
     except UNREADABLE as error:
         raise invalid(json_path_error(error)) from error
+
+
+def decoded_part(decode: Callable[[bytes], T], part: bytes, place: str) -> T:
+    """Decode what stands at a place of the body. Raises Refusal 400, which names the place."""
+    try:
+        return decode(part)
+    except UNREADABLE as error:
+        raise invalid(f"{place}: {json_path_error(error).removeprefix('the body: ')}") from error
 
 
 def named_models(model: str | None, models: Iterable[str] | None) -> tuple[str, ...]:

@@ -57,7 +57,7 @@ class Tool(Struct, gc=False):
     type: str | None = None
 
 
-class _ToolInFull(_Search):
+class ToolInFull(_Search):
     """A tool as read where searches are asked for. OpenRouter's own tools have their settings in `parameters`."""
 
     type: str | None = None
@@ -65,7 +65,7 @@ class _ToolInFull(_Search):
 
 
 class _Tools(Struct):
-    tools: list[_ToolInFull]
+    tools: list[ToolInFull]
 
 
 class _Plugin(_Search):
@@ -75,7 +75,7 @@ class _Plugin(_Search):
 
 _decode_search = msgspec.json.Decoder(_Search).decode
 _decode_tools = msgspec.json.Decoder(_Tools).decode
-_decode_listed_tools = msgspec.json.Decoder(list[_ToolInFull]).decode
+decode_listed_tools = msgspec.json.Decoder(list[ToolInFull]).decode
 _decode_plugin = msgspec.json.Decoder(_Plugin).decode
 _decode_number = msgspec.json.Decoder(float).decode
 _decode_text = msgspec.json.Decoder(str).decode
@@ -135,15 +135,12 @@ class Bounds(Struct):
         """Count the tools of a request. The settings of searches are read from its body, if there are any."""
         kinds = {tool_kind(name) for name in {tool.type for tool in tools}}
         if _SEARCH in kinds:
-            self._add_tools(leniently(_decode_tools, body).tools)
+            self.add_listed_tools(leniently(_decode_tools, body).tools)
         elif _OPEN in kinds:
             self.is_open = True
 
-    def add_listed_tools(self, listed: Raw) -> None:
-        """Count tools that stand elsewhere in a request. Raises those of UNREADABLE."""
-        self._add_tools(_decode_listed_tools(listed))
-
-    def _add_tools(self, tools: Iterable[_ToolInFull]) -> None:
+    def add_listed_tools(self, tools: Iterable[ToolInFull]) -> None:
+        """Count tools that were read with their settings."""
         for tool in tools:
             kind = tool_kind(tool.type)
             if kind == _SEARCH:

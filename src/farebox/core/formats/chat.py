@@ -11,15 +11,8 @@ from msgspec.structs import replace
 
 from farebox.core.errors import Refusal, broken, invalid
 from farebox.core.formats import PASS, Asked, Progress, Seen
-from farebox.core.formats.asking import (
-    TOOL_PROMPT_TOKENS,
-    count,
-    decoded,
-    is_premium,
-    named_models,
-    with_caps,
-)
-from farebox.core.formats.bounds import BYTES, OPEN, PICTURE, Bounds, Kind, Tool
+from farebox.core.formats.asking import Request, asked, count, decoded, decoded_part, named_models, with_caps
+from farebox.core.formats.bounds import BYTES, OPEN, PICTURE, Bounds, Kind
 from farebox.core.formats.chat_strict import Chunk, Result, StrictUsage, mend_answer, mend_chunk, remember_calls
 from farebox.core.formats.describing import CAP, COMMON, HELLO, SERVED, USAGE, Described
 from farebox.core.formats.envelope import ERROR, error_in_band, refusal_body, typed_refusal
@@ -27,7 +20,7 @@ from farebox.core.formats.mending import cost_before_the_break, cost_in, without
 from farebox.core.formats.thinking import lower_reasoning
 from farebox.core.formats.whole import see_whole
 from farebox.core.legible import decode_fields, decoded_or, legible, leniently, written
-from farebox.core.reading import UNREADABLE, Number, is_null, json_path_error
+from farebox.core.reading import UNREADABLE, Number, is_null
 from farebox.core.schemas import NAME, OBJECT, TEXT, WHOLE, array_of, object_of, or_null
 from farebox.core.sse import data_event, event_data
 from farebox.core.usage import read_cost
@@ -83,20 +76,13 @@ class _Part(Struct, gc=False):
     image_url: Raw | UnsetType = UNSET
 
 
-class _Request(Struct):
-    model: str | None = None
-    models: list[str] | None = None
+class _Request(Request):
     messages: list[_Message] | None = None
     prompt: str | list[str] | None = None
-    stream: bool | None = None
     max_tokens: Number | None = None
     max_completion_tokens: Number | None = None
     n: Number | None = None
-    tools: list[Tool] | None = None
-    plugins: list[Raw] | None = None
     web_search_options: Raw | UnsetType = UNSET
-    provider: Raw | UnsetType = UNSET
-    service_tier: str | None = None
 
 
 _decode_request = msgspec.json.Decoder(_Request).decode
@@ -107,11 +93,6 @@ _decode_usage = msgspec.json.Decoder(StrictUsage).decode
 
 
 def read(body: bytes) -> Asked:
-    """Read a request body.
-
-    Raises:
-        Refusal: 400, which names the field that is wrong and says what would be right.
-    """
     request = decoded(_decode_request, body)
     models = named_models(request.model, request.models)
     if request.messages is None and request.prompt is None:
@@ -125,54 +106,30 @@ def read(body: bytes) -> Asked:
 
     bounds = Bounds()
     _measure(request.messages or [], bounds)
-    if request.tools:
-        bounds.add_tools(request.tools, body)
-    if request.plugins:
-        bounds.add_plugins(request.plugins)
     if request.web_search_options is not UNSET:
         bounds.add_search_options(request.web_search_options)
-    bounds.add_variants(models)
-    return Asked(
-        models=models,
-        streamed=request.stream is True,
-        answer_tokens=max(caps, default=None),
-        answers=answers,
-        prompt_bytes=bounds.prompt_bytes(body) + (TOOL_PROMPT_TOKENS if request.tools else 0),
-        images=bounds.images,
-        prompts=len(request.prompt) or 1 if isinstance(request.prompt, list) else 1,
-        prompt_is_open=bounds.is_open,
-        is_premium=is_premium(models, request.service_tier, request.provider),
-        searches=bounds.found_searches,
-    )
+    prompts = len(request.prompt) or 1 if isinstance(request.prompt, list) else 1
+    return asked(request, body, models, bounds, max(caps, default=None), answers, prompts)
 
 
 def _measure(messages: list[_Message], bounds: Bounds) -> None:
-    try:
-        for message in messages:
-            if message.images is not UNSET:
-                _measure_images(message.images, bounds)
-            if message.audio is not UNSET and not is_null(message.audio):
-                bounds.is_open = True  # an earlier answer, by its id
-            if message.content is UNSET:
-                continue
-            content = bytes(message.content)
-            if content.startswith(b"["):
-                for part in _decode_parts(content):
-                    kind = PARTS.get(part.type, OPEN)
-                    if kind == PICTURE:
-                        bounds.add_picture(part.image_url)
-                    elif kind == OPEN:
-                        bounds.is_open = True
-            elif not content.startswith(b'"') and content != b"null":
-                raise invalid("messages[...].content: expected text or a list of parts")
-    except UNREADABLE as error:
-        raise invalid(f"messages[...].content: {json_path_error(error)}") from error
-
-
-def _measure_images(images: Raw, bounds: Bounds) -> None:
-    """The images of an earlier answer. Where they cannot be read, their bytes count."""
-    for part in decoded_or(_decode_parts, images, list[_Part]()):
-        bounds.add_picture(part.image_url)
+    for message in messages:
+        if message.images is not UNSET:
+            # Those of an earlier answer. Where they cannot be read, their bytes count.
+            for part in decoded_or(_decode_parts, message.images, list[_Part]()):
+                bounds.add_picture(part.image_url)
+        if message.audio is not UNSET and not is_null(message.audio):
+            bounds.is_open = True  # an earlier answer, by its id
+        content = b"null" if message.content is UNSET else bytes(message.content)
+        if content.startswith(b"["):
+            for part in decoded_part(_decode_parts, content, "messages[...].content"):
+                kind = PARTS.get(part.type, OPEN)
+                if kind == PICTURE:
+                    bounds.add_picture(part.image_url)
+                elif kind == OPEN:
+                    bounds.is_open = True
+        elif not content.startswith(b'"') and content != b"null":
+            raise invalid("messages[...].content: expected text or a list of parts")
 
 
 def capped(body: bytes, answer_tokens: int) -> bytes:
@@ -244,7 +201,6 @@ def _see_mended(data: bytes, progress: Progress) -> Seen:
 
 
 def see_answer(body: bytes) -> Seen:
-    """Read a whole answer, and add members that SDKs demand and it lacks."""
     return see_whole(body, "choices", _read_answer, mend_answer)
 
 

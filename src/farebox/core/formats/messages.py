@@ -4,7 +4,8 @@ Sources: OpenRouter's OpenAPI document (MessagesRequest, MessagesResult and its 
 SDKs drop or throw on. They read an event by its `event:` line, and silently drop one that has none.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -12,15 +13,8 @@ from msgspec.structs import replace
 
 from farebox.core.errors import Refusal, broken, invalid
 from farebox.core.formats import PASS, Asked, Progress, Seen
-from farebox.core.formats.asking import (
-    TOOL_PROMPT_TOKENS,
-    count,
-    decoded,
-    is_premium,
-    named_models,
-    with_caps,
-)
-from farebox.core.formats.bounds import BYTES, NESTED, OPEN, PICTURE, Bounds, Kind, Tool
+from farebox.core.formats.asking import Request, asked, count, decoded, named_models, with_caps
+from farebox.core.formats.bounds import BYTES, NESTED, OPEN, PICTURE, Bounds, Kind
 from farebox.core.formats.describing import CAP, COMMON, HELLO, SERVED, USAGE, Described
 from farebox.core.formats.envelope import UNTOLD, read_error
 from farebox.core.formats.mending import (
@@ -56,6 +50,8 @@ from farebox.core.usage import read_cost
 
 __all__ = ["CAPS", "DESCRIBED"]
 __all__ += ["capped", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
+
+T = TypeVar("T")
 
 CAPS: tuple[str, ...] = ("max_tokens",)
 
@@ -123,18 +119,11 @@ class _Fallback(Struct, forbid_unknown_fields=True):
     model: str
 
 
-class _Request(Struct):
+class _Request(Request):
     messages: list[_Message]
-    model: str | None = None
-    models: list[str] | None = None
     fallbacks: list[_Fallback] | None = None
-    stream: bool | None = None
     max_tokens: Number | None = None
-    tools: list[Tool] | None = None
-    plugins: list[Raw] | None = None
     mcp_servers: list[Raw] | None = None
-    provider: Raw | UnsetType = UNSET
-    service_tier: str | None = None
     speed: str | None = None
 
 
@@ -144,11 +133,6 @@ _decode_block = msgspec.json.Decoder(_Block).decode
 
 
 def read(body: bytes) -> Asked:
-    """Read a request body.
-
-    Raises:
-        Refusal: 400, which names the field that is wrong and says what would be right.
-    """
     request = decoded(_decode_request, body)
     if request.models and request.fallbacks:
         raise invalid("fallbacks: give either `fallbacks` or `models`, not both")
@@ -158,26 +142,13 @@ def read(body: bytes) -> Asked:
     if not request.messages:
         raise invalid("messages: the list is empty; give at least one message")
     answer_tokens = count("max_tokens", request.max_tokens)
-    bounds = Bounds()
+    bounds = Bounds(is_open=bool(request.mcp_servers))
     for message in request.messages:
         content = bytes(message.content)
         if not content.startswith(b'"'):
-            _measure(_read_blocks(content), bounds)
-    if request.tools:
-        bounds.add_tools(request.tools, body)
-    if request.plugins:
-        bounds.add_plugins(request.plugins)
-    bounds.add_variants(models)
-    return Asked(
-        models=models,
-        streamed=request.stream is True,
-        answer_tokens=answer_tokens,
-        prompt_bytes=bounds.prompt_bytes(body) + (TOOL_PROMPT_TOKENS if request.tools else 0),
-        images=bounds.images,
-        prompt_is_open=bounds.is_open or bool(request.mcp_servers),
-        is_premium=is_premium(models, request.service_tier, request.provider) or request.speed == "fast",
-        searches=bounds.found_searches,
-    )
+            _measure(_decoded(_decode_blocks, content), bounds)
+    found = asked(request, body, models, bounds, answer_tokens)
+    return replace(found, is_premium=True) if request.speed == "fast" else found
 
 
 def _measure(blocks: list[_Block], bounds: Bounds, depth: int = 1) -> None:
@@ -196,7 +167,7 @@ def _measure(blocks: list[_Block], bounds: Bounds, depth: int = 1) -> None:
 
 
 def _measure_document(source: Raw | UnsetType, bounds: Bounds, depth: int) -> None:
-    read = _Block() if source is UNSET else _read_block(bytes(source))
+    read = _Block() if source is UNSET else _decoded(_decode_block, bytes(source))
     kind = SOURCES.get(read.type, OPEN)
     if kind == NESTED:
         _measure_content(read.content, bounds, depth)
@@ -208,21 +179,14 @@ def _measure_content(content: Raw | UnsetType, bounds: Bounds, depth: int) -> No
     """Measure a list of blocks, or one block; text is bounded by its bytes."""
     text = b"" if content is UNSET else bytes(content)
     if text.startswith(b"["):
-        _measure(_read_blocks(text), bounds, depth + 1)
+        _measure(_decoded(_decode_blocks, text), bounds, depth + 1)
     elif text.startswith(b"{"):
-        _measure([_read_block(text)], bounds, depth + 1)
+        _measure([_decoded(_decode_block, text)], bounds, depth + 1)
 
 
-def _read_blocks(content: bytes) -> list[_Block]:
+def _decoded(decode: Callable[[bytes], T], content: bytes) -> T:
     try:
-        return _decode_blocks(content)
-    except UNREADABLE as error:
-        raise invalid(f"messages[...].content: {json_path_error(error)}") from error
-
-
-def _read_block(content: bytes) -> _Block:
-    try:
-        return _decode_block(content)
+        return decode(content)
     except UNREADABLE as error:
         raise invalid(f"messages[...].content: {json_path_error(error)}") from error
 
@@ -392,7 +356,6 @@ def _mend_usage(usage: Fields) -> None:
 
 
 def see_answer(body: bytes) -> Seen:
-    """Read a whole answer, and add members that SDKs demand and it lacks."""
     return see_whole(body, "content", _read_answer, lambda fields: _mend_message(fields, Progress("", "", 0)))
 
 

@@ -13,15 +13,8 @@ from msgspec.structs import replace
 
 from farebox.core.errors import Refusal, broken, invalid
 from farebox.core.formats import PASS, Asked, Progress, Seen
-from farebox.core.formats.asking import (
-    TOOL_PROMPT_TOKENS,
-    count,
-    decoded,
-    is_premium,
-    named_models,
-    with_caps,
-)
-from farebox.core.formats.bounds import BYTES, NESTED, OPEN, PICTURE, Bounds, Kind, Tool
+from farebox.core.formats.asking import Request, asked, count, decoded, decoded_part, named_models, with_caps
+from farebox.core.formats.bounds import BYTES, NESTED, OPEN, PICTURE, Bounds, Kind, decode_listed_tools
 from farebox.core.formats.describing import CAP, COMMON, SERVED, USAGE, Described
 from farebox.core.formats.envelope import ERROR, error_in_band, read_error, refusal_body, typed_error, typed_refusal
 from farebox.core.formats.mending import NULL, cost_in, encode, without_object
@@ -36,7 +29,7 @@ from farebox.core.formats.responses_strict import (
 from farebox.core.formats.thinking import lower_reasoning
 from farebox.core.formats.whole import see_whole
 from farebox.core.legible import Fields, decode_fields, decoded_or, legible_part, leniently, written
-from farebox.core.reading import UNREADABLE, Number, is_null, json_path_error
+from farebox.core.reading import UNREADABLE, Number, is_null
 from farebox.core.schemas import NAME, OBJECT, TEXT, array_of, object_of
 from farebox.core.sse import comment_event, data_event, event_data, named_event
 from farebox.core.usage import Cost, Unknown, read_cost
@@ -131,21 +124,14 @@ class _ItemInFull(Struct, gc=False):
     screenshot_b64: Raw | UnsetType = field(default=UNSET, name="screenshotB64")
 
 
-class _Request(Struct):
+class _Request(Request):
     input: Raw | UnsetType = UNSET
-    model: str | None = None
-    models: list[str] | None = None
-    stream: bool | None = None
     max_output_tokens: Number | None = None
-    tools: list[Tool] | None = None
-    plugins: list[Raw] | None = None
     prompt: Raw | UnsetType = UNSET
     store: bool | None = None
     background: bool | None = None
     previous_response_id: str | None = None
     conversation: Raw | UnsetType = UNSET
-    provider: Raw | UnsetType = UNSET
-    service_tier: str | None = None
 
 
 _decode_request = msgspec.json.Decoder(_Request).decode
@@ -156,11 +142,6 @@ _decode_part = msgspec.json.Decoder(_Part).decode
 
 
 def read(body: bytes) -> Asked:
-    """Read a request body.
-
-    Raises:
-        Refusal: 400, which names the field that is wrong and says what would be right.
-    """
     request = decoded(_decode_request, body)
     models = named_models(request.model, request.models)
     _check_stateless(request)
@@ -168,24 +149,10 @@ def read(body: bytes) -> Asked:
     has_template = request.prompt is not UNSET and not is_null(request.prompt)
     if (request.input is UNSET or is_null(request.input)) and not has_template:
         raise invalid("input: give a text or a list of items")
-    bounds = Bounds()
+    bounds = Bounds(is_open=has_template)
     if request.input is not UNSET:
         _measure_input(bytes(request.input), bounds)
-    if request.tools:
-        bounds.add_tools(request.tools, body)
-    if request.plugins:
-        bounds.add_plugins(request.plugins)
-    bounds.add_variants(models)
-    return Asked(
-        models=models,
-        streamed=request.stream is True,
-        answer_tokens=answer_tokens,
-        prompt_bytes=bounds.prompt_bytes(body) + (TOOL_PROMPT_TOKENS if request.tools else 0),
-        images=bounds.images,
-        prompt_is_open=bounds.is_open or has_template,
-        is_premium=is_premium(models, request.service_tier, request.provider),
-        searches=bounds.found_searches,
-    )
+    return asked(request, body, models, bounds, answer_tokens)
 
 
 def _check_stateless(request: _Request) -> None:
@@ -202,10 +169,7 @@ def _check_stateless(request: _Request) -> None:
 def _measure_input(given: bytes, bounds: Bounds) -> None:
     if given.startswith(b'"') or given == b"null":
         return
-    try:
-        items = _decode_items(given)
-    except UNREADABLE as error:
-        raise invalid(f"input: {json_path_error(error).removeprefix('the body: ')}") from error
+    items = decoded_part(_decode_items, given, "input")
     if not items:
         raise invalid("input: the list is empty; give at least one item")
     is_more = False
@@ -229,16 +193,8 @@ def _measure_in_full(item: _ItemInFull, bounds: Bounds) -> None:
         bounds.add_picture(item.result, item.image_b64, item.image_url, item.screenshot_b64)
     elif kind == IN_FULL:
         _measure_parts(item.outputs, bounds)
-        if item.tools is not UNSET:
-            _measure_tools(item.tools, bounds)
-
-
-def _measure_tools(tools: Raw, bounds: Bounds) -> None:
-    try:
-        if not is_null(tools):
-            bounds.add_listed_tools(tools)
-    except UNREADABLE as error:
-        raise invalid(f"input[...].tools: {json_path_error(error).removeprefix('the body: ')}") from error
+        if item.tools is not UNSET and not is_null(item.tools):
+            bounds.add_listed_tools(decoded_part(decode_listed_tools, item.tools, "input[...].tools"))
 
 
 def _measure_parts(content: Raw | UnsetType, bounds: Bounds) -> None:
@@ -246,11 +202,9 @@ def _measure_parts(content: Raw | UnsetType, bounds: Bounds) -> None:
     text = b"null" if content is UNSET else bytes(content)
     if text.startswith(b'"') or text == b"null":
         return
-    try:
-        parts = [_decode_part(text)] if text.startswith(b"{") else _decode_parts(text)
-    except UNREADABLE as error:
-        raise invalid(f"input[...].content: {json_path_error(error).removeprefix('the body: ')}") from error
-    for part in parts:
+    place = "input[...].content"
+    is_one = text.startswith(b"{")
+    for part in [decoded_part(_decode_part, text, place)] if is_one else decoded_part(_decode_parts, text, place):
         kind = PARTS.get(part.type, OPEN)
         if kind == PICTURE:
             bounds.add_picture(part.image_url, part.url)
@@ -422,7 +376,6 @@ def _cost_of(fields: Fields, name: str) -> Cost | Unknown | None:
 
 
 def see_answer(body: bytes) -> Seen:
-    """Read a whole answer, and add members that SDKs demand and it lacks."""
     return see_whole(
         body,
         "output",
