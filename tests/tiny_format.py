@@ -8,7 +8,7 @@ from farebox.core.formats import PASS, Asked, Progress, Seen
 from farebox.core.formats.asking import decoded, named_models
 from farebox.core.formats.describing import USAGE, Described
 from farebox.core.formats.envelope import ERROR, error_in_band, refusal_body, typed_refusal
-from farebox.core.formats.whole import see_whole
+from farebox.core.formats.mending import see_whole
 from farebox.core.legible import Fields
 from farebox.core.schemas import NAME, TEXT, object_of
 from farebox.core.sse import data_event

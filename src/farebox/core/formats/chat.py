@@ -16,14 +16,12 @@ from farebox.core.formats.bounds import BYTES, OPEN, PICTURE, Bounds, Kind
 from farebox.core.formats.chat_strict import Chunk, Result, StrictUsage, mend_answer, mend_chunk, remember_calls
 from farebox.core.formats.describing import CAP, COMMON, HELLO, SERVED, USAGE, Described
 from farebox.core.formats.envelope import ERROR, error_in_band, refusal_body, typed_refusal
-from farebox.core.formats.mending import cost_before_the_break, cost_in, without_object
+from farebox.core.formats.mending import cost_before_the_break, cost_in, see_whole, seen, without_object
 from farebox.core.formats.thinking import lower_reasoning
-from farebox.core.formats.whole import see_whole
 from farebox.core.legible import decode_fields, decoded_or, legible, leniently, written
 from farebox.core.reading import UNREADABLE, Number, is_null
 from farebox.core.schemas import NAME, OBJECT, TEXT, WHOLE, array_of, object_of, or_null
 from farebox.core.sse import data_event, event_data
-from farebox.core.usage import read_cost
 
 __all__ = ["CAPS", "DESCRIBED"]
 __all__ += ["capped", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
@@ -154,23 +152,12 @@ def see_event(event: bytes, progress: Progress) -> Seen:
 
 
 def _seen(chunk: Chunk, progress: Progress, repaired: bytes | None = None) -> Seen:
-    """What a chunk says. Raises those of UNREADABLE: its usage is not as SDKs demand."""
     for choice in chunk.choices:
         if choice.delta.tool_calls is not UNSET:
             remember_calls(choice, progress)
-    if chunk.usage is UNSET:
-        if repaired is None and chunk.id == progress.generation_id:
-            return PASS
-        return Seen(generation_id=chunk.id or None, model=chunk.model or None, repaired=repaired)
-    usage = _decode_usage(chunk.usage)
-    return Seen(
-        generation_id=chunk.id or None,
-        model=chunk.model or None,
-        cost=read_cost(chunk.usage),
-        prompt_tokens=usage.prompt_tokens,
-        answer_tokens=usage.completion_tokens,
-        repaired=repaired,
-    )
+    if chunk.usage is UNSET and repaired is None and chunk.id == progress.generation_id:
+        return PASS
+    return seen(chunk.id, chunk.model, chunk.usage, _decode_usage, repaired)
 
 
 def _see_in_copy(data: bytes, progress: Progress) -> Seen:
@@ -193,11 +180,10 @@ def _see_mended(data: bytes, progress: Progress) -> Seen:
     cost = cost_in(fields)
     mended = bytes(written(mend_chunk(fields, progress)))
     try:
-        seen = _seen(leniently(_decode_chunk, mended), progress, data_event(mended))
+        return replace(_seen(leniently(_decode_chunk, mended), progress, data_event(mended)), cost=cost)
     except UNREADABLE:
         # An unknown defect: some client may still make sense of the event.
         return Seen(cost=cost)
-    return replace(seen, cost=cost)
 
 
 def see_answer(body: bytes) -> Seen:
@@ -206,15 +192,7 @@ def see_answer(body: bytes) -> Seen:
 
 def _read_answer(text: bytes, repaired: bytes | None) -> Seen:
     result = _decode_result(text)
-    usage = None if result.usage is UNSET else _decode_usage(result.usage)
-    return Seen(
-        generation_id=result.id,
-        model=result.model,
-        cost=None if result.usage is UNSET else read_cost(result.usage),
-        prompt_tokens=usage.prompt_tokens if usage else None,
-        answer_tokens=usage.completion_tokens if usage else None,
-        repaired=repaired,
-    )
+    return seen(result.id, result.model, result.usage, _decode_usage, repaired)
 
 
 def error_event(refusal: Refusal, progress: Progress) -> bytes:

@@ -7,7 +7,7 @@ as it is, byte for byte. A chunk that does not makes the caller's SDK throw, and
 from typing import Literal
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 from farebox.core.formats import Calls, Progress
 from farebox.core.formats.envelope import read_error, typed_error
@@ -43,7 +43,7 @@ class CostDetails(Struct):
 
 class StrictUsage(Struct):
     prompt_tokens: int
-    completion_tokens: int
+    answer_tokens: int = field(name="completion_tokens")
     total_tokens: int
     cost: Amount | None | UnsetType = UNSET
     is_byok: bool | UnsetType = UNSET

@@ -3,7 +3,7 @@
 Sources: OpenRouter's OpenAPI document (EmbeddingsRequest, CreateEmbeddingsResponse), and tests of what its SDKs reject.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -11,6 +11,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from farebox.core.errors import Refusal, invalid
 from farebox.core.formats import PASS, Asked, Progress, Seen
 from farebox.core.formats.asking import decoded, is_premium, named_models
+from farebox.core.formats.chat_strict import CostDetails, mend_cost_details
 from farebox.core.formats.describing import USAGE, Described
 from farebox.core.formats.envelope import ERROR, error_in_band, refusal_body, typed_refusal
 from farebox.core.formats.mending import (
@@ -21,14 +22,14 @@ from farebox.core.formats.mending import (
     mend_amounts,
     mend_each,
     mend_member,
+    see_whole,
+    seen,
 )
-from farebox.core.formats.whole import see_whole
 from farebox.core.formats.widening import widened_bytes
 from farebox.core.legible import Fields
 from farebox.core.reading import UNREADABLE, Number, as_whole, is_null, json_path_error
 from farebox.core.schemas import NAME, OBJECT, TEXT, array_of, object_of, one_of
 from farebox.core.sse import data_event
-from farebox.core.usage import read_cost
 
 __all__ = ["CAPS", "DESCRIBED"]
 __all__ += ["capped", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
@@ -80,11 +81,6 @@ _decode_numbers = msgspec.json.Decoder(list[Number | list[Number]]).decode
 
 
 def read(body: bytes) -> Asked:
-    """Read a request body.
-
-    Raises:
-        Refusal: 400, which names the field that is wrong and says what would be right.
-    """
     request = decoded(_decode_request, body)
     models = named_models(request.model, None)
     if request.input is UNSET or is_null(request.input):
@@ -145,19 +141,14 @@ class _PromptDetails(Struct):
     file_tokens: int | UnsetType = UNSET
 
 
-class _CostDetails(Struct):
-    upstream_inference_prompt_cost: Amount
-    upstream_inference_completions_cost: Amount
-    upstream_inference_cost: Amount | None | UnsetType = UNSET
-
-
 class _Usage(Struct):
     prompt_tokens: int
     total_tokens: int
     cost: Amount | UnsetType = UNSET
     is_byok: bool | UnsetType = UNSET
     prompt_tokens_details: _PromptDetails | UnsetType = UNSET
-    cost_details: _CostDetails | None | UnsetType = UNSET
+    cost_details: CostDetails | None | UnsetType = UNSET
+    answer_tokens: ClassVar[None] = None
 
 
 class _Vector(Struct):
@@ -184,20 +175,13 @@ def see_event(event: bytes, progress: Progress) -> Seen:
 
 
 def see_answer(body: bytes) -> Seen:
-    """Read a whole answer, and add members that SDKs demand and it lacks. Without `usage`, its cost is unknown."""
+    """Without `usage`, its cost is unknown."""
     return see_whole(body, "data", _read_answer, _mend_answer)
 
 
 def _read_answer(text: bytes, repaired: bytes | None) -> Seen:
     whole = _decode_whole(text)
-    usage = None if whole.usage is UNSET else _decode_usage(whole.usage)
-    return Seen(
-        generation_id=None if whole.id is UNSET else whole.id,
-        model=whole.model,
-        cost=None if whole.usage is UNSET else read_cost(whole.usage),
-        prompt_tokens=usage.prompt_tokens if usage else None,
-        repaired=repaired,
-    )
+    return seen(whole.id, whole.model, whole.usage, _decode_usage, repaired)
 
 
 def _mend_answer(fields: Fields) -> None:
@@ -216,11 +200,7 @@ def _mend_usage(usage: Fields) -> None:
     fill(usage, prompt_tokens=0, total_tokens=0)
     for_each = ("text_tokens", "image_tokens", "audio_tokens", "video_tokens", "file_tokens")
     mend_member(usage, "prompt_tokens_details", lambda details: drop_nulls(details, *for_each))
-    mend_member(
-        usage,
-        "cost_details",
-        lambda details: fill(details, upstream_inference_prompt_cost=0, upstream_inference_completions_cost=0),
-    )
+    mend_member(usage, "cost_details", mend_cost_details)
 
 
 def error_event(refusal: Refusal, progress: Progress) -> bytes:

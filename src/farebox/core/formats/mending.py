@@ -1,16 +1,21 @@
-"""Mending JSON from upstreams: single members are changed, all others stay byte for byte."""
+"""Mending JSON from upstreams: single members are changed, all others stay byte for byte. Whole answers of any format
+are read as they came first, and mended if SDKs would reject them."""
 
 import re
 from collections.abc import Callable
 from decimal import Decimal
+from typing import Protocol
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.structs import replace
 
+from farebox.core.errors import broken
 from farebox.core.formats import PASS, Seen
-from farebox.core.legible import Fields, decode_each, decode_fields, decoded_or, legible_part, written
+from farebox.core.formats.envelope import failure
+from farebox.core.legible import Fields, decode_each, decode_fields, decoded_or, legible_part, leniently, written
 from farebox.core.money import is_readable_cost
-from farebox.core.reading import UNREADABLE, is_null, starts_with
+from farebox.core.reading import UNREADABLE, is_null, skip_to_json, starts_with
 from farebox.core.sse import comment_event
 from farebox.core.usage import Cost, Unknown, read_cost
 
@@ -147,3 +152,59 @@ def without_object(event: bytes, data: bytes | None) -> Seen | None:
         # Empty data, or a keep-alive comment that some relay wrapped as data: both break JSON parsers.
         return Seen(repaired=comment_event(data))
     return None
+
+
+class Counted(Protocol):
+    """A usage, by the tokens that it counts."""
+
+    @property
+    def prompt_tokens(self) -> int | None: ...
+    @property
+    def answer_tokens(self) -> int | None: ...
+
+
+def seen(
+    generation_id: str | UnsetType,
+    model: str,
+    usage: Raw | UnsetType | None,
+    decode_usage: Callable[[Raw], Counted],
+    repaired: bytes | None,
+) -> Seen:
+    """What an event or an answer says, with the `usage` that it has or lacks. Raises those of UNREADABLE: its usage is
+    not as SDKs demand."""
+    if usage is None or usage is UNSET:
+        return Seen(generation_id or None, model or None, repaired=repaired)
+    counted = decode_usage(usage)
+    return Seen(
+        generation_id or None, model or None, read_cost(usage), counted.prompt_tokens, counted.answer_tokens, repaired
+    )
+
+
+def see_whole(
+    body: bytes, essential: str, read: Callable[[bytes, bytes | None], Seen], mend: Callable[[Fields], object]
+) -> Seen:
+    """Read a whole answer. Blank lines and comments before its JSON are skipped.
+
+    `read` decodes what SDKs accept, raises those of UNREADABLE for all else, and puts its second argument into
+    `Seen.repaired`. `mend` repairs the members in place. A body without its `essential` member is not a valid answer.
+    """
+    text = skip_to_json(body)
+    repaired = None if body.endswith(text) and not body[: len(body) - len(text)].strip() else text
+    try:
+        return leniently(lambda each: read(each, repaired), text)
+    except UNREADABLE:
+        try:
+            fields = decode_fields(text)
+        except UNREADABLE:
+            cost = cost_before_the_break(text)
+            return Seen(cost=cost, failure=broken("the upstream answered with something that is not JSON"))
+    cost = cost_in(fields)
+    if essential not in fields:
+        return Seen(cost=cost, failure=failure(fields.get("error"), f"the upstream's answer has no {essential}"))
+    mend(fields)
+    mended = bytes(written(fields))
+    try:
+        return replace(leniently(lambda each: read(each, mended), mended), cost=cost)
+    except UNREADABLE:
+        # An unknown defect: some client may still make sense of the answer.
+        return Seen(cost=cost)

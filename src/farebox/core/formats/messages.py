@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, field
 from msgspec.structs import replace
 
 from farebox.core.errors import Refusal, broken, invalid
@@ -29,6 +29,8 @@ from farebox.core.formats.mending import (
     mend_amounts,
     mend_member,
     mend_object,
+    see_whole,
+    seen,
     without_object,
 )
 from farebox.core.formats.messages_errors import (
@@ -41,12 +43,10 @@ from farebox.core.formats.messages_errors import (
     typed_refusal,
 )
 from farebox.core.formats.thinking import lower_thinking
-from farebox.core.formats.whole import see_whole
 from farebox.core.legible import Fields, decode_fields, leniently, written
 from farebox.core.reading import UNREADABLE, Number, json_path_error
 from farebox.core.schemas import NAME, OBJECT, TEXT, array_of, object_of, or_null
 from farebox.core.sse import data_event, event_data, event_name, named_event
-from farebox.core.usage import read_cost
 
 __all__ = ["CAPS", "DESCRIBED"]
 __all__ += ["capped", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
@@ -197,9 +197,9 @@ def capped(body: bytes, answer_tokens: int) -> bytes:
 
 
 class _Usage(Struct):
-    """What Anthropic's SDKs read of a usage; their helpers throw where `output_tokens` is missing."""
+    """What Anthropic's SDKs read of a usage; their helpers throw where the answer's tokens are missing."""
 
-    output_tokens: int
+    answer_tokens: int = field(name="output_tokens")
     input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
     cache_read_input_tokens: int | None = None
@@ -290,7 +290,7 @@ def _see_delta(data: bytes, usage: Raw | UnsetType) -> Seen:
     cost = cost_in({} if usage is UNSET else {"usage": usage})
     try:
         counted = _decode_usage(b"" if usage is UNSET else usage)
-        return Seen(cost=cost, prompt_tokens=counted.prompt_tokens, answer_tokens=counted.output_tokens)
+        return Seen(cost=cost, prompt_tokens=counted.prompt_tokens, answer_tokens=counted.answer_tokens)
     except UNREADABLE:
         fields = decode_fields(data)
         fill(fields, usage={})
@@ -301,7 +301,7 @@ def _see_delta(data: bytes, usage: Raw | UnsetType) -> Seen:
     except UNREADABLE:
         return Seen(cost=cost, repaired=repaired)
     # A zero is not reported: `fill` may have put it in place of a missing count.
-    answer_tokens = counted.output_tokens or None
+    answer_tokens = counted.answer_tokens or None
     return Seen(cost=cost, prompt_tokens=counted.prompt_tokens, answer_tokens=answer_tokens, repaired=repaired)
 
 
@@ -361,15 +361,7 @@ def see_answer(body: bytes) -> Seen:
 
 def _read_answer(text: bytes, repaired: bytes | None) -> Seen:
     whole = _decode_whole(text)
-    usage = _decode_usage(whole.usage)
-    return Seen(
-        generation_id=whole.id or None,
-        model=whole.model or None,
-        cost=read_cost(whole.usage),
-        prompt_tokens=usage.prompt_tokens,
-        answer_tokens=usage.output_tokens,
-        repaired=repaired,
-    )
+    return seen(whole.id, whole.model, whole.usage, _decode_usage, repaired)
 
 
 def _error_event(error: dict[str, object], progress: Progress) -> bytes:

@@ -17,7 +17,7 @@ from farebox.core.formats.asking import Request, asked, count, decoded, decoded_
 from farebox.core.formats.bounds import BYTES, NESTED, OPEN, PICTURE, Bounds, Kind, decode_listed_tools
 from farebox.core.formats.describing import CAP, COMMON, SERVED, USAGE, Described
 from farebox.core.formats.envelope import ERROR, error_in_band, read_error, refusal_body, typed_error, typed_refusal
-from farebox.core.formats.mending import NULL, cost_in, encode, without_object
+from farebox.core.formats.mending import NULL, cost_in, encode, see_whole, seen, without_object
 from farebox.core.formats.responses_strict import (
     StrictResponse,
     StrictUsage,
@@ -27,7 +27,6 @@ from farebox.core.formats.responses_strict import (
     shown_once,
 )
 from farebox.core.formats.thinking import lower_reasoning
-from farebox.core.formats.whole import see_whole
 from farebox.core.legible import Fields, decode_fields, decoded_or, legible_part, leniently, written
 from farebox.core.reading import UNREADABLE, Number, is_null
 from farebox.core.schemas import NAME, OBJECT, TEXT, array_of, object_of
@@ -322,17 +321,7 @@ def _seen_life(name: str, response: StrictResponse, progress: Progress, repaired
 
 def _seen(response: StrictResponse, repaired: bytes | None, *, is_last: bool) -> Seen:
     usage = response.usage if isinstance(response.usage, Raw) and not is_null(response.usage) else None
-    if usage is None or not is_last:
-        return Seen(generation_id=response.id or None, model=response.model or None, repaired=repaired)
-    counted = _decode_usage(usage)
-    return Seen(
-        generation_id=response.id or None,
-        model=response.model or None,
-        cost=read_cost(usage),
-        prompt_tokens=counted.input_tokens,
-        answer_tokens=counted.output_tokens,
-        repaired=repaired,
-    )
+    return seen(response.id, response.model, usage if is_last else None, _decode_usage, repaired)
 
 
 def _see_mended(data: bytes, progress: Progress) -> Seen:

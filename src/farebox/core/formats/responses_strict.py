@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Literal
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 from farebox.core.formats import Progress
 from farebox.core.formats.envelope import UNTOLD, read_error
@@ -32,11 +32,11 @@ class _CostDetails(Struct):
 
 
 class StrictUsage(Struct):
-    input_tokens: int
     input_tokens_details: _InputDetails
-    output_tokens: int
     output_tokens_details: _OutputDetails
     total_tokens: int
+    prompt_tokens: int = field(name="input_tokens")
+    answer_tokens: int = field(name="output_tokens")
     cost: Amount | None | UnsetType = UNSET
     is_byok: bool | UnsetType = UNSET
     cost_details: _CostDetails | UnsetType = UNSET
