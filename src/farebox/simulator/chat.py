@@ -3,25 +3,25 @@
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
-from farebox.core.errors import Refusal, invalid
-from farebox.core.formats.envelope import refusal_body
+from farebox.core.errors import invalid
+from farebox.core.formats.envelope import refusal_body as refused
 from farebox.core.reading import Number
 from farebox.simulator.faults import Faults
 from farebox.simulator.models import PROVIDER
 from farebox.simulator.talk import (
-    BUDGET_MIN,
     CREATED,
+    Part,
+    Request,
     Said,
     Talk,
-    Tool,
-    Turn,
-    check_budget,
+    broken_off,
     cost_members,
-    data,
-    first_tool,
-    least_cap,
+    talk_of,
+    turn_of,
+    usage_member,
+    written,
 )
 
 __all__ = ["COMMENT", "events", "read", "refused", "whole"]
@@ -29,14 +29,9 @@ __all__ = ["COMMENT", "events", "read", "refused", "whole"]
 COMMENT = b": OPENROUTER PROCESSING"
 
 
-class _Part(Struct):
-    type: str
-    text: str = ""
-
-
 class _Message(Struct):
     role: str
-    content: str | list[_Part] | None = None
+    content: str | list[Part] | None = None
 
 
 class _Function(Struct):
@@ -49,24 +44,12 @@ class _Tool(Struct):
     function: _Function | None = None
 
 
-class _Reasoning(Struct):
-    max_tokens: Number | None = None
-
-
-class _Request(Struct):
-    """What the simulator reads of an order; it accepts any other member, as OpenRouter does."""
-
+class _Request(Request):
     messages: list[_Message] | None = None
     prompt: str | None = None
-    model: str | None = None
-    models: list[str] | None = None
-    stream: bool | None = None
     max_tokens: Number | None = None
     max_completion_tokens: Number | None = None
-    modalities: list[str] | None = None
     tools: list[_Tool] | None = None
-    tool_choice: Raw = Raw(b"null")
-    reasoning: _Reasoning | None = None
 
 
 _decode = msgspec.json.Decoder(_Request).decode
@@ -80,31 +63,10 @@ def read(body: bytes) -> Talk:
     if request.messages is not None and not request.messages:
         raise invalid("messages: Array must contain at least 1 element(s)")
     messages = request.messages or [_Message("user", request.prompt)]
-    functions = [tool.function for tool in request.tools or () if tool.function]
-    tools = [Tool(each.name, tuple(each.parameters.get("properties", {}))) for each in functions]
-    cap = least_cap(max_tokens=request.max_tokens, max_completion_tokens=request.max_completion_tokens)
-    if request.reasoning is not None and request.reasoning.max_tokens is not None:
-        check_budget("reasoning.max_tokens", max(BUDGET_MIN, request.reasoning.max_tokens), cap)
-    return Talk(
-        (*([request.model] if request.model else []), *(request.models or [])),
-        tuple(_turn(message) for message in messages),
-        streamed=request.stream is True,
-        cap=cap,
-        tool=first_tool(tools, request.tool_choice),
-        wants_picture="image" in (request.modalities or ()),
-    )
-
-
-def _turn(message: _Message) -> Turn:
-    if not isinstance(message.content, list):
-        return Turn(message.role, message.content or "")
-    text = " ".join(part.text for part in message.content if part.text)
-    return Turn(message.role, text, sum(part.type == "image_url" for part in message.content))
-
-
-def refused(refusal: Refusal) -> bytes:
-    """The body of a refusal."""
-    return refusal_body(refusal)
+    functions = [(each.function.name, each.function.parameters) for each in request.tools or () if each.function]
+    turns = [turn_of(message.role, message.content, "image_url") for message in messages]
+    caps = {"max_tokens": request.max_tokens, "max_completion_tokens": request.max_completion_tokens}
+    return talk_of(request, turns, functions, **caps)
 
 
 def _usage(said: Said, faults: Faults) -> dict[str, object]:
@@ -153,9 +115,7 @@ def whole(said: Said, generation_id: str, faults: Faults) -> bytes:
     }
     if faults.defect == "no-fingerprint":
         del body["system_fingerprint"]
-    if faults.usage != "missing":
-        body["usage"] = None if faults.usage == "is-null" else _usage(said, faults)
-    return msgspec.json.encode(body)
+    return msgspec.json.encode({**body, **usage_member(_usage(said, faults), faults)})
 
 
 def events(said: Said, generation_id: str, faults: Faults) -> list[bytes]:
@@ -177,9 +137,11 @@ def events(said: Said, generation_id: str, faults: Faults) -> list[bytes]:
         case _:
             assert shape == "missing", shape
     _spoil(chunks, faults.defect)
-    stream = [data(chunk) for chunk in chunks]
-    _break(stream, chunks, faults)
-    return stream if faults.no_done or b'"error"' in stream[-1] else [*stream, b"data: [DONE]"]
+    error = {"code": 502, "message": "Simulated provider failure", "metadata": {"error_type": "provider_unavailable"}}
+    choice = {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": "error"}
+    broken = {**chunks[0], "error": error, "choices": [choice]}
+    broken.pop("usage", None)
+    return written(broken_off(chunks, faults, broken), faults)
 
 
 def _deltas(said: Said, generation_id: str) -> list[dict[str, object]]:
@@ -235,17 +197,3 @@ def _spoil(chunks: list[dict[str, Any]], defect: str | None) -> None:
             del chunks[-1]["choices"]
         case _:
             return
-
-
-def _break(stream: list[bytes], chunks: list[dict[str, Any]], faults: Faults) -> None:
-    """End the stream in an error where one was asked for."""
-    error = {"code": 502, "message": "Simulated provider failure", "metadata": {"error_type": "provider_unavailable"}}
-    if faults.error_at_event is not None:
-        del stream[faults.error_at_event :]
-        chunk = {key: value for key, value in chunks[0].items() if key != "usage"}
-        choice = {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": "error"}
-        stream.append(data({**chunk, "error": error, "choices": [choice]}))
-    elif faults.bare_error_at_event is not None:
-        del stream[faults.bare_error_at_event :]
-        bare = {"error": {"code": 402, "message": "Simulated: out of credits", "metadata": {}}, "user_id": "user_sim"}
-        stream.append(data(bare))

@@ -8,12 +8,14 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from farebox.core.errors import Refusal, invalid
-from farebox.core.formats.envelope import refusal_body
+from farebox.core.errors import invalid
+from farebox.core.formats.envelope import refusal_body as refused
 from farebox.core.reading import Number, as_whole
 from farebox.simulator.faults import Faults
 from farebox.simulator.models import Model
 from farebox.simulator.talk import Said, cost_members, tokens_of
+
+__all__ = ["Request", "embed", "read", "refused", "whole"]
 
 DIMENSIONS = 8
 DIMENSIONS_MAX = 4096
@@ -79,8 +81,3 @@ def whole(request: Request, said: Said, generation_id: str, faults: Faults) -> b
 
 def _packed(vector: list[float]) -> str:
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
-
-
-def refused(refusal: Refusal) -> bytes:
-    """The body of a refusal."""
-    return refusal_body(refusal)

@@ -5,22 +5,25 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from farebox.core.errors import Refusal, invalid
-from farebox.core.formats import messages
+from farebox.core.errors import invalid
+from farebox.core.formats.messages_errors import refusal_body as refused
 from farebox.core.reading import Number
 from farebox.simulator.faults import Faults
 from farebox.simulator.models import PROVIDER
 from farebox.simulator.talk import (
     BUDGET_MIN,
+    DONE,
     Said,
     Talk,
-    Tool,
     Turn,
+    broken_off,
     check_budget,
     cost_members,
     data,
     first_tool,
     least_cap,
+    usage_member,
+    written,
 )
 
 __all__ = ["COMMENT", "events", "read", "refused", "whole"]
@@ -91,7 +94,7 @@ def read(body: bytes) -> Talk:
     if not request.messages:
         raise invalid("messages: at least one message is required")
     system = [_Message("system", request.system)] if request.system else []
-    tools = [Tool(each.name, tuple(each.input_schema.get("properties", {}))) for each in request.tools or ()]
+    functions = [(each.name, each.input_schema) for each in request.tools or ()]
     cap = least_cap(max_tokens=request.max_tokens)
     _check_thinking(request, cap)
     return Talk(
@@ -99,7 +102,7 @@ def read(body: bytes) -> Talk:
         tuple(_turn(message) for message in [*system, *request.messages]),
         streamed=request.stream is True,
         cap=cap,
-        tool=first_tool(tools, request.tool_choice),
+        tool=first_tool(functions, request.tool_choice),
     )
 
 
@@ -123,11 +126,6 @@ def _turn(message: _Message) -> Turn:
     text = " ".join(block.text or str(block.content or "") for block in message.content)
     role = "tool" if any(block.type == "tool_result" for block in message.content) else message.role
     return Turn(role, text.strip(), sum(block.type == "image" for block in message.content))
-
-
-def refused(refusal: Refusal) -> bytes:
-    """The body of a refusal."""
-    return messages.refusal_body(refusal)
 
 
 def _usage(said: Said, faults: Faults) -> dict[str, object]:
@@ -177,10 +175,8 @@ def whole(said: Said, generation_id: str, faults: Faults) -> bytes:
         **_message(said, generation_id),
         "content": [] if faults.choices == "empty" else _blocks(said, generation_id),
         "stop_reason": _STOPS[said.finish_reason],
-        "usage": None if faults.usage == "is-null" else {**_usage(said, faults), **_WHOLE_ONLY},
+        **usage_member({**_usage(said, faults), **_WHOLE_ONLY}, faults),
     }
-    if faults.usage == "missing":
-        del body["usage"]
     return msgspec.json.encode(body)
 
 
@@ -195,22 +191,14 @@ def events(said: Said, generation_id: str, faults: Faults) -> list[bytes]:
     for index, block in enumerate(_blocks(said, generation_id)):
         stream += _block_events(index, block, said)
     stop = {"stop_reason": _STOPS[said.finish_reason], "stop_sequence": None, "stop_details": None, "container": None}
-    last: dict[str, Any] = {"type": "message_delta", "delta": stop, "usage": _usage(said, faults)}
-    if faults.usage == "missing":
-        del last["usage"]
-    elif faults.usage == "is-null":
-        last["usage"] = None
-    stream += [last, {"type": "message_stop"}]
+    stream += [
+        {"type": "message_delta", "delta": stop, **usage_member(_usage(said, faults), faults)},
+        {"type": "message_stop"},
+    ]
     error = {"type": "api_error", "message": "Simulated provider failure", "error_type": "provider_unavailable"}
-    if faults.error_at_event is not None:
-        stream[faults.error_at_event :] = [{"type": "error", "error": error, "request_id": generation_id}]
-    elif faults.bare_error_at_event is not None:
-        bare = {"code": 402, "message": "Simulated: out of credits", "metadata": {}}
-        stream[faults.bare_error_at_event :] = [{"error": bare, "user_id": "user_sim"}]
-    named = [_named(event, faults) for event in stream]
-    if faults.no_done or "error" in stream[-1]:
-        return named
-    return [*named, b"event: data\ndata: [DONE]" if faults.defect == "named-done" else b"data: [DONE]"]
+    stream = broken_off(stream, faults, {"type": "error", "error": error, "request_id": generation_id})
+    done = b"event: data\n" + DONE if faults.defect == "named-done" else DONE
+    return written(stream, faults, lambda event: _named(event, faults), done)
 
 
 def _named(event: dict[str, Any], faults: Faults) -> bytes:

@@ -4,24 +4,25 @@ last event."""
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from farebox.core.errors import Refusal, invalid
 from farebox.core.formats.envelope import refusal_body
 from farebox.core.reading import Number
 from farebox.simulator.faults import Faults
 from farebox.simulator.talk import (
-    BUDGET_MIN,
     CREATED,
+    Part,
+    Request,
     Said,
     Talk,
-    Tool,
     Turn,
-    check_budget,
+    broken_off,
     cost_members,
-    data,
-    first_tool,
-    least_cap,
+    talk_of,
+    turn_of,
+    usage_member,
+    written,
 )
 
 __all__ = ["COMMENT", "events", "read", "refused", "whole"]
@@ -32,15 +33,10 @@ _STRING_CODES = {400: "invalid_prompt", 429: "rate_limit_exceeded", 500: "server
 """Codes of errors by status. OpenRouter documents them as text for this format, which its own SDK cannot type."""
 
 
-class _Part(Struct):
-    type: str
-    text: str = ""
-
-
 class _Item(Struct):
     type: str = "message"
     role: str = "user"
-    content: str | list[_Part] = ""
+    content: str | list[Part] = ""
     output: Any = ""
 
 
@@ -50,21 +46,11 @@ class _Tool(Struct):
     parameters: dict[str, Any] | None = None
 
 
-class _Reasoning(Struct):
-    max_tokens: Number | None = None
-
-
-class _Request(Struct):
+class _Request(Request):
     input: str | list[_Item] = ""
-    model: str | None = None
-    models: list[str] | None = None
     instructions: str | None = None
-    stream: bool | None = None
     max_output_tokens: Number | None = None
-    modalities: list[str] | None = None
     tools: list[_Tool] | None = None
-    tool_choice: Raw = Raw(b"null")
-    reasoning: _Reasoning | None = None
     store: bool | None = None
     previous_response_id: str | None = None
 
@@ -82,31 +68,15 @@ def read(body: bytes) -> Talk:
         raise invalid("This API is stateless: store must be false, and previous_response_id null")
     items = [_Item(content=request.input)] if isinstance(request.input, str) else request.input
     system = [Turn("system", request.instructions)] if request.instructions else []
-    tools = [
-        Tool(each.name, tuple((each.parameters or {}).get("properties", {})))
-        for each in request.tools or ()
-        if each.type == "function"
-    ]
-    cap = least_cap(max_output_tokens=request.max_output_tokens)
-    if request.reasoning is not None and request.reasoning.max_tokens is not None:
-        check_budget("reasoning.max_tokens", max(BUDGET_MIN, request.reasoning.max_tokens), cap)
-    return Talk(
-        (*([request.model] if request.model else []), *(request.models or [])),
-        (*system, *(_turn(item) for item in items if item.type not in _UNSAID)),
-        streamed=request.stream is True,
-        cap=cap,
-        tool=first_tool(tools, request.tool_choice),
-        wants_picture="image" in (request.modalities or ()),
-    )
+    functions = [(each.name, each.parameters) for each in request.tools or () if each.type == "function"]
+    turns = [*system, *(_turn(item) for item in items if item.type not in _UNSAID)]
+    return talk_of(request, turns, functions, max_output_tokens=request.max_output_tokens)
 
 
 def _turn(item: _Item) -> Turn:
     if item.type == "function_call_output":
         return Turn("tool", str(item.output))
-    if isinstance(item.content, str):
-        return Turn(item.role, item.content)
-    text = " ".join(part.text for part in item.content if part.text)
-    return Turn(item.role, text, sum(part.type == "input_image" for part in item.content))
+    return turn_of(item.role, item.content, "input_image")
 
 
 def refused(refusal: Refusal) -> bytes:
@@ -170,17 +140,13 @@ def _response(said: Said, generation_id: str, status: str, items: list[dict[str,
         "tool_choice": "auto",
         "tools": [],
         "output": items,
-        "usage": None,
     }
 
 
 def _finished(said: Said, generation_id: str, faults: Faults) -> dict[str, Any]:
     status = "incomplete" if said.finish_reason == "length" else "completed"
     body = _response(said, generation_id, status, _items(said, generation_id))
-    if faults.usage == "missing":
-        del body["usage"]
-    elif faults.usage != "is-null":
-        body["usage"] = _usage(said, faults)
+    body |= usage_member(_usage(said, faults), faults)
     if faults.defect == "no-nulls":
         for name in ("metadata", "error", "top_p", "instructions"):
             del body[name]
@@ -199,7 +165,7 @@ def whole(said: Said, generation_id: str, faults: Faults) -> bytes:
 
 def events(said: Said, generation_id: str, faults: Faults) -> list[bytes]:
     """Each server-sent event of a streamed answer, without the empty line at its end."""
-    begun = _response(said, generation_id, "in_progress", [])
+    begun = {**_response(said, generation_id, "in_progress", []), "usage": None}
     stream: list[dict[str, Any]] = [
         {"type": "response.created", "response": begun},
         {"type": "response.in_progress", "response": begun},
@@ -212,17 +178,13 @@ def events(said: Said, generation_id: str, faults: Faults) -> list[bytes]:
         stream.insert(2, {"type": "response.fusion_call.in_progress", "item_id": "fu_1", "output_index": 0})
     finished = _finished(said, generation_id, faults)
     stream.append({"type": f"response.{finished['status']}", "response": finished})
-    if faults.error_at_event is not None:
-        flat = {"type": "error", "code": "server_error", "message": "Simulated provider failure", "param": None}
-        stream[faults.error_at_event :] = [flat]
+    flat = {"type": "error", "code": "server_error", "message": "Simulated provider failure", "param": None}
+    stream = broken_off(stream, faults, flat)
     for number, event in enumerate(stream):
-        event["sequence_number"] = number
-        _spoil(event, faults.defect)
-    if faults.bare_error_at_event is not None:
-        bare = {"code": 402, "message": "Simulated: out of credits", "metadata": {}}
-        stream[faults.bare_error_at_event :] = [{"error": bare, "user_id": "user_sim"}]
-    is_error = stream[-1].get("type", "error") == "error"
-    return [*(data(event) for event in stream), *([] if faults.no_done or is_error else [b"data: [DONE]"])]
+        if "type" in event:
+            event["sequence_number"] = number
+            _spoil(event, faults.defect)
+    return written(stream, faults)
 
 
 def _spoil(event: dict[str, Any], defect: str | None) -> None:

@@ -1,11 +1,13 @@
 """What a simulated model answers, before it is put into a format: always the same, in pieces that stand for tokens."""
 
 import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Any
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from farebox.core.errors import invalid
 from farebox.core.reading import Number, as_whole
@@ -36,6 +38,10 @@ class Tool:
 
     name: str
     parameters: tuple[str, ...] = ()
+
+
+Functions = Sequence[tuple[str, Mapping[str, Any] | None]]
+"""The names and the parameters' schemas of functions that may be called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +135,51 @@ def cost_members(said: Said, faults: Faults, prompt: str, completions: str) -> d
     }
 
 
+class Part(Struct):
+    """A part of a message in OpenAI's formats."""
+
+    type: str
+    text: str = ""
+
+
+class Reasoning(Struct):
+    max_tokens: Number | None = None
+
+
+class Request(Struct):
+    """The members that orders have in both of OpenAI's formats; any other is accepted, as OpenRouter does."""
+
+    model: str | None = None
+    models: list[str] | None = None
+    stream: bool | None = None
+    modalities: list[str] | None = None
+    tool_choice: Raw = Raw(b"null")
+    reasoning: Reasoning | None = None
+
+
+def talk_of(request: Request, turns: Iterable[Turn], functions: Functions, **caps: Number | None) -> Talk:
+    """What an order in one of OpenAI's formats asks for. Raises Refusal 400."""
+    cap = least_cap(**caps)
+    if request.reasoning is not None and request.reasoning.max_tokens is not None:
+        check_budget("reasoning.max_tokens", max(BUDGET_MIN, request.reasoning.max_tokens), cap)
+    return Talk(
+        (*([request.model] if request.model else []), *(request.models or [])),
+        tuple(turns),
+        streamed=request.stream is True,
+        cap=cap,
+        tool=first_tool(functions, request.tool_choice),
+        wants_picture="image" in (request.modalities or ()),
+    )
+
+
+def turn_of(role: str, content: str | list[Part] | None, picture: str) -> Turn:
+    """A message; `picture` is the type of its parts that are pictures."""
+    if not isinstance(content, list):
+        return Turn(role, content or "")
+    text = " ".join(part.text for part in content if part.text)
+    return Turn(role, text, sum(part.type == picture for part in content))
+
+
 def least_cap(**caps: Number | None) -> int | None:
     """The least of the caps that an order gives; None where it gives none. Raises Refusal: one has a fraction."""
     found: list[int] = []
@@ -157,11 +208,43 @@ def number_of(amount: Decimal) -> str:
     return repr(float(plain)) if Decimal(repr(float(plain))) == plain else f"{plain:f}"
 
 
+def first_tool(functions: Functions, choice: Raw) -> Tool | None:
+    """The tool that the model calls: the first, unless the order forbids calls."""
+    if not functions or bytes(choice) in (b'"none"', b'{"type":"none"}'):
+        return None
+    name, schema = functions[0]
+    return Tool(name, tuple((schema or {}).get("properties", {})))
+
+
+def usage_member(usage: dict[str, object], faults: Faults) -> dict[str, object]:
+    """The member `usage` of an answer: as it is, null, or left out."""
+    if faults.usage == "missing":
+        return {}
+    return {"usage": None if faults.usage == "is-null" else usage}
+
+
+def broken_off(stream: list[dict[str, Any]], faults: Faults, error: dict[str, Any]) -> list[dict[str, Any]]:
+    """A stream, ended where that was asked for by an `error` in the format's own shape, or by a bare one."""
+    if faults.error_at_event is not None:
+        return [*stream[: faults.error_at_event], error]
+    if faults.bare_error_at_event is not None:
+        bare = {"code": 402, "message": "Simulated: out of credits", "metadata": {}}
+        return [*stream[: faults.bare_error_at_event], {"error": bare, "user_id": "user_sim"}]
+    return stream
+
+
 def data(body: object) -> bytes:
     """A server-sent event without a name; the sender adds the empty line that ends it."""
     return b"data: " + msgspec.json.encode(body)
 
 
-def first_tool(tools: list[Tool], choice: Raw | None) -> Tool | None:
-    """The tool that the model calls: the first, unless the order forbids calls."""
-    return None if not tools or (choice is not None and bytes(choice) in (b'"none"', b'{"type":"none"}')) else tools[0]
+DONE = b"data: [DONE]"
+
+
+def written(
+    stream: list[dict[str, Any]], faults: Faults, write: Callable[[dict[str, Any]], bytes] = data, done: bytes = DONE
+) -> list[bytes]:
+    """The server-sent events of a stream, without the empty lines at their ends; `[DONE]` is the last, but after an
+    error."""
+    is_error = "error" in stream[-1] or stream[-1].get("type") == "error"
+    return [*map(write, stream), *([] if faults.no_done or is_error else [done])]
