@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
+from operator import ge, le
 
 import msgspec
 
@@ -48,6 +49,8 @@ def listed(query: dict[str, str]) -> list[Model]:
     for name, value in wanted.items():
         if name in _FILTERS:
             try:
+                if value not in _CHOICES.get(name, value):
+                    raise ValueError(value)
                 lets_through = _FILTERS[name](value)
             except (ValueError, InvalidOperation) as error:
                 raise invalid(f"{name}: Invalid input: {value[:40]!r}") from error
@@ -67,41 +70,17 @@ def _words(value: str) -> set[str]:
     return {word.strip() for word in value.split(",") if word.strip()}
 
 
-def _one_of(value: str, *allowed: str) -> str:
-    if value not in allowed:
+def _amount(value: str, most: Decimal = Decimal("Infinity")) -> Decimal:
+    amount = Decimal(value)
+    if not amount.is_finite() or not 0 <= amount <= most:
         raise ValueError(value)
-    return value
+    return amount
 
 
-def _outputs(value: str) -> Check:
-    return lambda model: value == "all" or bool(_words(value) & set(model.outputs))
-
-
-def _search(value: str) -> Check:
-    return lambda model: value.lower() in f"{model.id} {model.name}".lower()
-
-
-def _bound(value: str, most: int | None) -> Decimal:
-    bound = Decimal(value)
-    if not bound.is_finite() or bound < 0 or (most is not None and bound > most):
-        raise ValueError(value)
-    return bound
-
-
-def _whole_number(value: str, least: int) -> str:
+def _whole_number(value: str, least: int = 0) -> Decimal:
     if int(value) < least:
         raise ValueError(value)
-    return value
-
-
-def _at_least(value: str, of: Callable[[Model], Decimal | None], most: int | None = None) -> Check:
-    bound = _bound(value, most)
-    return lambda model: (found := of(model)) is not None and found >= bound
-
-
-def _at_most(value: str, of: Callable[[Model], Decimal | None], most: int | None = None) -> Check:
-    bound = _bound(value, most)
-    return lambda model: (found := of(model)) is not None and found <= bound
+    return Decimal(int(value))
 
 
 def _prompt(model: Model) -> Decimal:
@@ -112,69 +91,60 @@ def _completion(model: Model) -> Decimal:
     return Decimal(model.completion) * _PER_MILLION
 
 
-def _age_days(model: Model) -> Decimal:
-    return Decimal(int(time.time()) - model.created) / 86_400
-
-
 def _index(model: Model) -> Decimal | None:
     return None if model.index is None else Decimal(model.index)
 
 
-def _tool_success(model: Model) -> Decimal | None:
-    return Decimal("0.9") if "tools" in model.parameters else None
+Measure = Callable[[Model], Decimal | None]
+Reader = Callable[[str], Decimal]
 
 
-def _region(value: str) -> Check:
-    is_eu = _one_of(value, "eu", "us") == "eu"
-    return lambda model: model.in_eu or not is_eu
+def _bounded(compare: Callable[[Decimal, Decimal], bool], measure: Measure, read: Reader) -> Callable[[str], Check]:
+    def filtered(value: str) -> Check:
+        bound = read(value)
+        return lambda model: (found := measure(model)) is not None and compare(found, bound)
+
+    return filtered
 
 
-def _zdr(value: str) -> Check:
-    _one_of(value, "true")
-    return lambda model: model.in_eu
+_MEASURES: dict[str, tuple[Measure, Reader]] = {
+    "price": (_prompt, _amount),
+    "output_price": (_completion, _amount),
+    "age_days": (lambda model: Decimal(int(time.time()) - model.created) / 86_400, _whole_number),
+    "tool_success_rate": (
+        lambda model: Decimal("0.9") if "tools" in model.parameters else None,
+        lambda value: _amount(value, Decimal(1)),
+    ),
+    **dict.fromkeys(("intelligence_index", "coding_index", "agentic_index"), (_index, _amount)),
+}
+"""What models are filtered by from `min_` to `max_`."""
 
-
-def _distillable(value: str) -> Check:
-    is_wanted = _one_of(value, "true", "false") == "true"
-    return lambda model: model.reasons is not is_wanted
-
-
-def _category(value: str) -> Check:
-    _one_of(value, *_CATEGORIES)
-    return lambda model: value in model.categories
-
-
-_CATEGORIES = (
-    "programming roleplay marketing marketing/seo technology science translation legal finance health trivia academia"
-).split()
+_CHOICES = {
+    "category": (
+        "programming roleplay marketing marketing/seo technology science translation legal finance health trivia"
+        " academia"
+    ).split(),
+    "distillable": ["true", "false"],
+    "zdr": ["true"],
+    "region": ["eu", "us"],
+}
+"""The values of filters that take no others."""
 
 _FILTERS: dict[str, Callable[[str], Check]] = {
-    "output_modalities": _outputs,
+    "output_modalities": lambda value: lambda model: value == "all" or bool(_words(value) & set(model.outputs)),
     "input_modalities": lambda value: lambda model: _words(value) <= set(model.inputs),
     "supported_parameters": lambda value: lambda model: _words(value) <= set(model.parameters),
-    "category": _category,
-    "q": _search,
-    "context": lambda value: _at_least(_whole_number(value, 1), lambda model: Decimal(model.context_tokens)),
-    "min_price": lambda value: _at_least(value, _prompt),
-    "max_price": lambda value: _at_most(value, _prompt),
-    "min_output_price": lambda value: _at_least(value, _completion),
-    "max_output_price": lambda value: _at_most(value, _completion),
+    "category": lambda value: lambda model: value in model.categories,
+    "q": lambda value: lambda model: value.lower() in f"{model.id} {model.name}".lower(),
+    "context": _bounded(ge, lambda model: Decimal(model.context_tokens), lambda value: _whole_number(value, 1)),
     "arch": lambda value: lambda model: value == "Other",
     "model_authors": lambda value: lambda model: model.id.partition("/")[0] in _words(value),
     "providers": lambda value: lambda model: PROVIDER in _words(value),
-    "distillable": _distillable,
-    "zdr": _zdr,
-    "region": _region,
-    "min_age_days": lambda value: _at_least(_whole_number(value, 0), _age_days),
-    "max_age_days": lambda value: _at_most(_whole_number(value, 0), _age_days),
-    "min_tool_success_rate": lambda value: _at_least(value, _tool_success, 1),
-    "max_tool_success_rate": lambda value: _at_most(value, _tool_success, 1),
-    **dict.fromkeys(
-        ("min_intelligence_index", "min_coding_index", "min_agentic_index"), lambda value: _at_least(value, _index)
-    ),
-    **dict.fromkeys(
-        ("max_intelligence_index", "max_coding_index", "max_agentic_index"), lambda value: _at_most(value, _index)
-    ),
+    "distillable": lambda value: lambda model: model.reasons is (value == "false"),
+    "zdr": lambda value: lambda model: model.in_eu,
+    "region": lambda value: lambda model: model.in_eu or value == "us",
+    **{f"min_{name}": _bounded(ge, *measured) for name, measured in _MEASURES.items()},
+    **{f"max_{name}": _bounded(le, *measured) for name, measured in _MEASURES.items()},
 }
 
 _SORTS: dict[str, Callable[[Model], Decimal]] = {
