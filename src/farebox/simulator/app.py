@@ -9,6 +9,7 @@ from types import ModuleType
 from urllib.parse import parse_qsl
 
 import msgspec
+from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from farebox.core.errors import Refusal, invalid, unauthenticated, unknown, wrong_method
@@ -52,9 +53,6 @@ class Simulator:
         self._generations = Generations()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await _live(receive, send)
-            return
         if scope["path"] == BOOKS_PATH:
             await _send_whole(send, 200, [], self._generations.books())
             return
@@ -70,8 +68,7 @@ class Simulator:
             await _send_whole(send, refusal.status, headers, (wire or chat).refused(refusal))
         except _Broken:
             scope[TRANSPORT].abort()
-            while (await receive())["type"] != "http.disconnect":
-                pass
+            await _until_gone(receive)
 
     def _page(self, scope: Scope, path: str) -> bytes:
         if scope["method"] != "GET":
@@ -90,7 +87,7 @@ class Simulator:
             raise wrong_method(scope["method"], "POST")
         headers = dict(scope["headers"])
         key = _key(headers)
-        request = _read(wire, await _body(receive))
+        request = _read(wire, await Request(scope, receive).body())
         wanted = _models(request)
         asked = _faults(headers, wanted[0])
         model = models.find(wanted[0])
@@ -187,16 +184,6 @@ def _refusal(status: int) -> Refusal:
     if status == 429:
         headers |= {"x-ratelimit-limit": "20", "x-ratelimit-remaining": "0", "x-ratelimit-reset": "1767225660000"}
     return Refusal(status, error_type, message, headers=headers)
-
-
-async def _body(receive: Receive) -> bytes:
-    parts: list[bytes] = []
-    more = True
-    while more:
-        message = await receive()
-        parts.append(message.get("body", b""))
-        more = message.get("more_body", False)
-    return b"".join(parts)
 
 
 async def _send_whole(send: Send, status: int, headers: Headers, body: bytes) -> None:
@@ -316,10 +303,3 @@ async def _send_part(send: Send, part: bytes) -> None:
 async def _until_gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _live(receive: Receive, send: Send) -> None:
-    await receive()
-    await send({"type": "lifespan.startup.complete"})
-    await receive()
-    await send({"type": "lifespan.shutdown.complete"})

@@ -8,21 +8,10 @@ from msgspec import Struct
 from farebox.core.errors import invalid
 from farebox.core.formats.envelope import refusal_body as refused
 from farebox.core.reading import Number
+from farebox.simulator import talk
 from farebox.simulator.faults import Faults
 from farebox.simulator.models import PROVIDER
-from farebox.simulator.talk import (
-    CREATED,
-    Part,
-    Request,
-    Said,
-    Talk,
-    broken_off,
-    cost_members,
-    talk_of,
-    turn_of,
-    usage_member,
-    written,
-)
+from farebox.simulator.talk import Said, Talk
 
 __all__ = ["COMMENT", "events", "read", "refused", "whole"]
 
@@ -31,7 +20,7 @@ COMMENT = b": OPENROUTER PROCESSING"
 
 class _Message(Struct):
     role: str
-    content: str | list[Part] | None = None
+    content: str | list[talk.Part] | None = None
 
 
 class _Function(Struct):
@@ -44,7 +33,7 @@ class _Tool(Struct):
     function: _Function | None = None
 
 
-class _Request(Request):
+class _Request(talk.Request):
     messages: list[_Message] | None = None
     prompt: str | None = None
     max_tokens: Number | None = None
@@ -64,9 +53,9 @@ def read(body: bytes) -> Talk:
         raise invalid("messages: Array must contain at least 1 element(s)")
     messages = request.messages or [_Message("user", request.prompt)]
     functions = [(each.function.name, each.function.parameters) for each in request.tools or () if each.function]
-    turns = [turn_of(message.role, message.content, "image_url") for message in messages]
+    turns = [talk.turn_of(message.role, message.content, "image_url") for message in messages]
     caps = {"max_tokens": request.max_tokens, "max_completion_tokens": request.max_completion_tokens}
-    return talk_of(request, turns, functions, **caps)
+    return talk.talk_of(request, turns, functions, **caps)
 
 
 def _usage(said: Said, faults: Faults) -> dict[str, object]:
@@ -74,7 +63,7 @@ def _usage(said: Said, faults: Faults) -> dict[str, object]:
         "prompt_tokens": said.prompt_tokens,
         "completion_tokens": said.answer_tokens,
         "total_tokens": said.prompt_tokens + said.answer_tokens,
-        **cost_members(said, faults, "prompt", "completions"),
+        **talk.cost_members(said, faults, "prompt", "completions"),
         "prompt_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0, "audio_tokens": 0, "video_tokens": 0},
         "completion_tokens_details": {
             "reasoning_tokens": len(said.reasoning),
@@ -109,13 +98,13 @@ def whole(said: Said, generation_id: str, faults: Faults) -> bytes:
         "provider": PROVIDER,
         "model": said.model.id,
         "object": "chat.completion",
-        "created": CREATED,
+        "created": talk.CREATED,
         "system_fingerprint": None,
         "choices": [] if faults.choices == "empty" else [choice],
     }
     if faults.defect == "no-fingerprint":
         del body["system_fingerprint"]
-    return msgspec.json.encode({**body, **usage_member(_usage(said, faults), faults)})
+    return msgspec.json.encode({**body, **talk.usage_member(_usage(said, faults), faults)})
 
 
 def events(said: Said, generation_id: str, faults: Faults) -> list[bytes]:
@@ -141,7 +130,7 @@ def events(said: Said, generation_id: str, faults: Faults) -> list[bytes]:
     choice = {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": "error"}
     broken = {**chunks[0], "error": error, "choices": [choice]}
     broken.pop("usage", None)
-    return written(broken_off(chunks, faults, broken), faults)
+    return talk.written(talk.broken_off(chunks, faults, broken), faults)
 
 
 def _deltas(said: Said, generation_id: str) -> list[dict[str, object]]:
@@ -172,7 +161,7 @@ def _chunk(said: Said, generation_id: str, delta: dict[str, object]) -> dict[str
         "provider": PROVIDER,
         "model": said.model.id,
         "object": "chat.completion.chunk",
-        "created": CREATED,
+        "created": talk.CREATED,
         "choices": [choice],
     }
 

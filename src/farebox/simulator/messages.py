@@ -8,23 +8,10 @@ from msgspec import Raw, Struct
 from farebox.core.errors import invalid
 from farebox.core.formats.messages_errors import refusal_body as refused
 from farebox.core.reading import Number
+from farebox.simulator import talk
 from farebox.simulator.faults import Faults
 from farebox.simulator.models import PROVIDER
-from farebox.simulator.talk import (
-    BUDGET_MIN,
-    DONE,
-    Said,
-    Talk,
-    Turn,
-    broken_off,
-    check_budget,
-    cost_members,
-    data,
-    first_tool,
-    least_cap,
-    usage_member,
-    written,
-)
+from farebox.simulator.talk import Said, Talk, Turn
 
 __all__ = ["COMMENT", "events", "read", "refused", "whole"]
 
@@ -95,14 +82,14 @@ def read(body: bytes) -> Talk:
         raise invalid("messages: at least one message is required")
     system = [_Message("system", request.system)] if request.system else []
     functions = [(each.name, each.input_schema) for each in request.tools or ()]
-    cap = least_cap(max_tokens=request.max_tokens)
+    cap = talk.least_cap(max_tokens=request.max_tokens)
     _check_thinking(request, cap)
     return Talk(
         (request.model, *(request.models or []), *(each.model for each in request.fallbacks or ())),
         tuple(_turn(message) for message in [*system, *request.messages]),
         streamed=request.stream is True,
         cap=cap,
-        tool=first_tool(functions, request.tool_choice),
+        tool=talk.first_tool(functions, request.tool_choice),
     )
 
 
@@ -112,9 +99,9 @@ def _check_thinking(request: _Request, cap: int | None) -> None:
     if thinking is not None and thinking.type == "enabled":
         if thinking.budget_tokens is None:
             raise invalid("thinking.enabled.budget_tokens: Field required")
-        if thinking.budget_tokens < BUDGET_MIN:
-            raise invalid(f"thinking.enabled.budget_tokens: Input should be greater than or equal to {BUDGET_MIN}")
-        check_budget("thinking.budget_tokens", thinking.budget_tokens, cap)
+        if thinking.budget_tokens < talk.BUDGET_MIN:
+            raise invalid(f"thinking.enabled.budget_tokens: Input should be greater than or equal to {talk.BUDGET_MIN}")
+        talk.check_budget("thinking.budget_tokens", thinking.budget_tokens, cap)
     for edit in management.edits if management is not None else ():
         if edit.type.startswith("clear_thinking") and (thinking is None or thinking.type == "disabled"):
             raise invalid(f"`{edit.type}` strategy requires `thinking` to be enabled or adaptive")
@@ -136,7 +123,7 @@ def _usage(said: Said, faults: Faults) -> dict[str, object]:
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": 0,
         "server_tool_use": None,
-        **cost_members(said, faults, "prompt", "completions"),
+        **talk.cost_members(said, faults, "prompt", "completions"),
     }
 
 
@@ -175,7 +162,7 @@ def whole(said: Said, generation_id: str, faults: Faults) -> bytes:
         **_message(said, generation_id),
         "content": [] if faults.choices == "empty" else _blocks(said, generation_id),
         "stop_reason": _STOPS[said.finish_reason],
-        **usage_member({**_usage(said, faults), **_WHOLE_ONLY}, faults),
+        **talk.usage_member({**_usage(said, faults), **_WHOLE_ONLY}, faults),
     }
     return msgspec.json.encode(body)
 
@@ -192,19 +179,19 @@ def events(said: Said, generation_id: str, faults: Faults) -> list[bytes]:
         stream += _block_events(index, block, said)
     stop = {"stop_reason": _STOPS[said.finish_reason], "stop_sequence": None, "stop_details": None, "container": None}
     stream += [
-        {"type": "message_delta", "delta": stop, **usage_member(_usage(said, faults), faults)},
+        {"type": "message_delta", "delta": stop, **talk.usage_member(_usage(said, faults), faults)},
         {"type": "message_stop"},
     ]
     error = {"type": "api_error", "message": "Simulated provider failure", "error_type": "provider_unavailable"}
-    stream = broken_off(stream, faults, {"type": "error", "error": error, "request_id": generation_id})
-    done = b"event: data\n" + DONE if faults.defect == "named-done" else DONE
-    return written(stream, faults, lambda event: _named(event, faults), done)
+    stream = talk.broken_off(stream, faults, {"type": "error", "error": error, "request_id": generation_id})
+    done = b"event: data\n" + talk.DONE if faults.defect == "named-done" else talk.DONE
+    return talk.written(stream, faults, lambda event: _named(event, faults), done)
 
 
 def _named(event: dict[str, Any], faults: Faults) -> bytes:
     if faults.defect == "data-only" or "type" not in event:
-        return data(event)
-    return b"event: " + str(event["type"]).encode() + b"\n" + data(event)
+        return talk.data(event)
+    return b"event: " + str(event["type"]).encode() + b"\n" + talk.data(event)
 
 
 def _block_events(index: int, block: dict[str, Any], said: Said) -> list[dict[str, Any]]:

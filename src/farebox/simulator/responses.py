@@ -9,23 +9,9 @@ from msgspec import Struct
 from farebox.core.errors import Refusal, invalid
 from farebox.core.formats.envelope import refusal_body
 from farebox.core.reading import Number
+from farebox.simulator import talk
 from farebox.simulator.faults import Faults
-from farebox.simulator.talk import (
-    CREATED,
-    Part,
-    Request,
-    Said,
-    Talk,
-    Turn,
-    broken_off,
-    cost_members,
-    talk_of,
-    turn_of,
-    usage_member,
-    written,
-)
-
-__all__ = ["COMMENT", "events", "read", "refused", "whole"]
+from farebox.simulator.talk import Said, Talk, Turn
 
 COMMENT = b": "
 
@@ -36,7 +22,7 @@ _STRING_CODES = {400: "invalid_prompt", 429: "rate_limit_exceeded", 500: "server
 class _Item(Struct):
     type: str = "message"
     role: str = "user"
-    content: str | list[Part] = ""
+    content: str | list[talk.Part] = ""
     output: Any = ""
 
 
@@ -46,7 +32,7 @@ class _Tool(Struct):
     parameters: dict[str, Any] | None = None
 
 
-class _Request(Request):
+class _Request(talk.Request):
     input: str | list[_Item] = ""
     instructions: str | None = None
     max_output_tokens: Number | None = None
@@ -70,13 +56,13 @@ def read(body: bytes) -> Talk:
     system = [Turn("system", request.instructions)] if request.instructions else []
     functions = [(each.name, each.parameters) for each in request.tools or () if each.type == "function"]
     turns = [*system, *(_turn(item) for item in items if item.type not in _UNSAID)]
-    return talk_of(request, turns, functions, max_output_tokens=request.max_output_tokens)
+    return talk.talk_of(request, turns, functions, max_output_tokens=request.max_output_tokens)
 
 
 def _turn(item: _Item) -> Turn:
     if item.type == "function_call_output":
         return Turn("tool", str(item.output))
-    return turn_of(item.role, item.content, "input_image")
+    return talk.turn_of(item.role, item.content, "input_image")
 
 
 def refused(refusal: Refusal) -> bytes:
@@ -95,7 +81,7 @@ def _usage(said: Said, faults: Faults) -> dict[str, object]:
         "output_tokens": said.answer_tokens,
         "output_tokens_details": {"reasoning_tokens": len(said.reasoning)},
         "total_tokens": said.prompt_tokens + said.answer_tokens,
-        **cost_members(said, faults, *names),
+        **talk.cost_members(said, faults, *names),
     }
 
 
@@ -124,8 +110,8 @@ def _response(said: Said, generation_id: str, status: str, items: list[dict[str,
     return {
         "id": generation_id,
         "object": "response",
-        "created_at": CREATED,
-        "completed_at": CREATED + 1 if status == "completed" else None,
+        "created_at": talk.CREATED,
+        "completed_at": talk.CREATED + 1 if status == "completed" else None,
         "model": said.model.id,
         "status": status,
         "error": None,
@@ -146,7 +132,7 @@ def _response(said: Said, generation_id: str, status: str, items: list[dict[str,
 def _finished(said: Said, generation_id: str, faults: Faults) -> dict[str, Any]:
     status = "incomplete" if said.finish_reason == "length" else "completed"
     body = _response(said, generation_id, status, _items(said, generation_id))
-    body |= usage_member(_usage(said, faults), faults)
+    body |= talk.usage_member(_usage(said, faults), faults)
     if faults.defect == "no-nulls":
         for name in ("metadata", "error", "top_p", "instructions"):
             del body[name]
@@ -179,12 +165,12 @@ def events(said: Said, generation_id: str, faults: Faults) -> list[bytes]:
     finished = _finished(said, generation_id, faults)
     stream.append({"type": f"response.{finished['status']}", "response": finished})
     flat = {"type": "error", "code": "server_error", "message": "Simulated provider failure", "param": None}
-    stream = broken_off(stream, faults, flat)
+    stream = talk.broken_off(stream, faults, flat)
     for number, event in enumerate(stream):
         if "type" in event:
             event["sequence_number"] = number
             _spoil(event, faults.defect)
-    return written(stream, faults)
+    return talk.written(stream, faults)
 
 
 def _spoil(event: dict[str, Any], defect: str | None) -> None:

@@ -34,6 +34,7 @@ def _config(app: Simulator) -> uvicorn.Config:
         app,
         http=_BreakableHttp,
         ws="none",
+        lifespan="off",
         access_log=False,
         log_config=None,
         log_level="critical",
