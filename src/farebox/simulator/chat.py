@@ -45,7 +45,6 @@ _decode = msgspec.json.Decoder(_Request).decode
 
 
 def read(body: bytes) -> Talk:
-    """What an order asks for. Raises Refusal, and what msgspec raises for other JSON."""
     request = _decode(body)
     if request.messages is None and request.prompt is None:
         raise invalid('Input required: specify "prompt" or "messages"')
@@ -74,7 +73,6 @@ def _usage(said: Said, faults: Faults) -> dict[str, object]:
 
 
 def whole(said: Said, generation_id: str, faults: Faults) -> bytes:
-    """The body of an answer that is not streamed."""
     message: dict[str, object] = {"role": "assistant", "content": said.text or None, "refusal": None}
     if said.reasoning:
         message["reasoning"] = "".join(said.reasoning)
@@ -108,7 +106,6 @@ def whole(said: Said, generation_id: str, faults: Faults) -> bytes:
 
 
 def events(said: Said, generation_id: str, faults: Faults) -> list[bytes]:
-    """Each server-sent event of a streamed answer, without the empty line at its end; `[DONE]` is the last."""
     shape = faults.usage or said.model.usage_shape
     deltas = _deltas(said, generation_id)
     chunks = [_chunk(said, generation_id, delta) for delta in deltas]

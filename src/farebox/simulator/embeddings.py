@@ -34,7 +34,6 @@ _decode = msgspec.json.Decoder(Request).decode
 
 
 def read(body: bytes) -> Request:
-    """What an order asks for. Raises Refusal, and what msgspec raises for other JSON."""
     request = _decode(body)
     if not request.input:
         raise invalid("input: must not be empty")
@@ -62,7 +61,6 @@ def _vector(text: str, size: int) -> list[float]:
 
 
 def whole(request: Request, said: Said, generation_id: str, faults: Faults) -> bytes:
-    """The body of the answer."""
     is_packed = request.encoding_format == "base64"
     data = [
         {"object": "embedding", "embedding": _packed(vector) if is_packed else vector, "index": index}

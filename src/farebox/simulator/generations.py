@@ -33,7 +33,7 @@ class Generations:
     ) -> None:
         """Write a generation down; it can be read `faults.generation_ms` later. `sent_tokens`: how many tokens were
         sent of an answer that was broken off, else None."""
-        cost = _cost(said, faults, sent_tokens)
+        cost = number_of(said.cost(sent_tokens)) if faults.cost in (None, "is-null") else faults.cost
         body = _record(generation_id, said, faults, cost, streamed=streamed, sent_tokens=sent_tokens)
         self._kept[generation_id] = (time.monotonic() + faults.generation_ms / 1000, key, body)
         self._charged[generation_id] = cost
@@ -51,10 +51,6 @@ class Generations:
         if owner != key or not body or time.monotonic() < ready_at:
             raise unknown(f"Generation {generation_id} not found")
         return body
-
-
-def _cost(said: Said, faults: Faults, sent_tokens: int | None) -> str:
-    return number_of(said.cost(sent_tokens)) if faults.cost in (None, "is-null") else str(faults.cost)
 
 
 def _record(

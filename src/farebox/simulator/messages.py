@@ -74,7 +74,6 @@ _decode = msgspec.json.Decoder(_Request).decode
 
 
 def read(body: bytes) -> Talk:
-    """What an order asks for. Raises Refusal, and what msgspec raises for other JSON."""
     request = _decode(body)
     if request.models and request.fallbacks:
         raise invalid("models and fallbacks cannot be combined")
@@ -157,7 +156,6 @@ def _message(said: Said, generation_id: str) -> dict[str, Any]:
 
 
 def whole(said: Said, generation_id: str, faults: Faults) -> bytes:
-    """The body of an answer that is not streamed."""
     body = {
         **_message(said, generation_id),
         "content": [] if faults.choices == "empty" else _blocks(said, generation_id),
@@ -168,7 +166,6 @@ def whole(said: Said, generation_id: str, faults: Faults) -> bytes:
 
 
 def events(said: Said, generation_id: str, faults: Faults) -> list[bytes]:
-    """Each server-sent event of a streamed answer, without the empty line at its end."""
     start = _message(said, generation_id)
     if faults.defect != "no-start-usage":
         start["usage"] = {**_usage(said, faults), **_WHOLE_ONLY, "input_tokens": 0, "output_tokens": 0}

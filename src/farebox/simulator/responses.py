@@ -48,7 +48,6 @@ _UNSAID = frozenset({"function_call", "reasoning"})
 
 
 def read(body: bytes) -> Talk:
-    """What an order asks for. Raises Refusal, and what msgspec raises for other JSON."""
     request = _decode(body)
     if request.store or request.previous_response_id is not None:
         raise invalid("This API is stateless: store must be false, and previous_response_id null")
@@ -140,7 +139,6 @@ def _finished(said: Said, generation_id: str, faults: Faults) -> dict[str, Any]:
 
 
 def whole(said: Said, generation_id: str, faults: Faults) -> bytes:
-    """The body of an answer that is not streamed."""
     body = _finished(said, generation_id, faults)
     if faults.choices == "empty":
         body["output"] = []
@@ -150,7 +148,6 @@ def whole(said: Said, generation_id: str, faults: Faults) -> bytes:
 
 
 def events(said: Said, generation_id: str, faults: Faults) -> list[bytes]:
-    """Each server-sent event of a streamed answer, without the empty line at its end."""
     begun = {**_response(said, generation_id, "in_progress", []), "usage": None}
     stream: list[dict[str, Any]] = [
         {"type": "response.created", "response": begun},

@@ -1,4 +1,9 @@
-"""How each wire format is answered: the simulated upstream's counterpart of a module in `farebox.core.formats`."""
+"""How each wire format is answered: the simulated upstream's counterpart of a module in `farebox.core.formats`.
+
+Each has `read` (what an order asks for; raises Refusal, and what msgspec raises for other JSON), `whole` (the body of
+an answer), `refused` (that of a refusal), and where the format is streamed `events` (each without the empty line at its
+end) and the keep-alive `COMMENT`.
+"""
 
 from collections.abc import Mapping
 from types import MappingProxyType, ModuleType

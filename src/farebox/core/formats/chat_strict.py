@@ -203,7 +203,7 @@ def _mend_usage(usage: Fields) -> None:
     drop_nulls(usage, "is_byok")
     mend_amounts(usage)
     fill(usage, prompt_tokens=0, completion_tokens=0, total_tokens=0)
-    names = ("audio_tokens", "cache_write_tokens", "cached_tokens", "video_tokens")
+    names = PromptDetails.__struct_fields__
     mend_member(usage, "prompt_tokens_details", lambda details: drop_nulls(details, *names))
     mend_member(usage, "cost_details", mend_cost_details)
 

@@ -26,7 +26,7 @@ from farebox.core.formats.mending import (
     seen,
 )
 from farebox.core.formats.widening import widened_bytes
-from farebox.core.legible import Fields
+from farebox.core.legible import Fields, decoded_or
 from farebox.core.reading import UNREADABLE, Number, as_whole, is_null, json_path_error
 from farebox.core.schemas import NAME, OBJECT, TEXT, array_of, object_of, one_of
 from farebox.core.sse import data_event
@@ -118,12 +118,9 @@ def _read_inputs(raw: Raw) -> _Inputs:
 
 def _whole_tokens(raw: Raw) -> _Inputs | None:
     """Prompts given as tokens, some of them written like `1.0`; None where it is anything else."""
-    try:
-        numbers = _decode_numbers(raw)
-    except UNREADABLE:
-        return None
-    prompts = (each if isinstance(each, list) else [each] for each in numbers)
-    if any(as_whole(token) is None for prompt in prompts for token in prompt):
+    numbers = decoded_or(_decode_numbers, raw, None)
+    prompts = (each if isinstance(each, list) else [each] for each in numbers or [])
+    if numbers is None or any(as_whole(token) is None for prompt in prompts for token in prompt):
         return None
     return [[int(token) for token in each] if isinstance(each, list) else int(each) for each in numbers]
 
@@ -198,8 +195,8 @@ def _mend_usage(usage: Fields) -> None:
     drop_nulls(usage, "cost", "is_byok", "prompt_tokens_details")
     mend_amounts(usage)
     fill(usage, prompt_tokens=0, total_tokens=0)
-    for_each = ("text_tokens", "image_tokens", "audio_tokens", "video_tokens", "file_tokens")
-    mend_member(usage, "prompt_tokens_details", lambda details: drop_nulls(details, *for_each))
+    names = _PromptDetails.__struct_fields__
+    mend_member(usage, "prompt_tokens_details", lambda details: drop_nulls(details, *names))
     mend_member(usage, "cost_details", mend_cost_details)
 
 

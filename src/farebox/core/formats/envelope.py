@@ -34,7 +34,7 @@ def error_in_band(refusal: Refusal) -> dict[str, object]:
 
 
 def refusal_body(refusal: Refusal) -> bytes:
-    """The body of an error answer."""
+
     return msgspec.json.encode({"error": error_of(refusal)})
 
 

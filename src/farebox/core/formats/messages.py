@@ -39,7 +39,6 @@ from farebox.core.formats.messages_errors import (
     refusal_body,
     refusal_error,
     shown_once,
-    status_of,
     typed_refusal,
 )
 from farebox.core.formats.thinking import lower_thinking
@@ -332,7 +331,8 @@ def _see_without_type(data: bytes, progress: Progress) -> Seen:
     if "error" not in fields:
         return PASS if cost is None else Seen(cost=cost)
     error = read_error(fields["error"])
-    return Seen(cost=cost, repaired=_error_event(shown_once(error_of(error, status_of(error, 502))), progress))
+    status = error.code if isinstance(error.code, int) else 502
+    return Seen(cost=cost, repaired=_error_event(shown_once(error_of(error, status)), progress))
 
 
 def _mend_message(message: Fields, progress: Progress) -> None:

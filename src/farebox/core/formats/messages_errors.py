@@ -46,16 +46,7 @@ def _type(status: int) -> str:
 
 _NOT_REPEATED = "invalid_request_error"
 
-_SHOWN_ONCE = frozenset(
-    {
-        _NOT_REPEATED,
-        "authentication_error",
-        "billing_error",
-        "permission_error",
-        "not_found_error",
-        "request_too_large",
-    }
-)
+_SHOWN_ONCE = frozenset({_NOT_REPEATED, *(_TYPES[status] for status in (401, 402, 403, 404, 413))})
 """The types on which no reader of a stream orders again. Claude Code (2.1) does on `overloaded_error`, Vercel's AI SDK
 (7, its Anthropic provider 4.0) on that, `api_error` and `rate_limit_error`, where they come before any output."""
 
@@ -66,11 +57,6 @@ def shown_once(error: dict[str, object]) -> dict[str, object]:
     if kind in _SHOWN_ONCE:
         return error
     return {**error, "type": _NOT_REPEATED, **({"provider_type": kind} if kind else {})}
-
-
-def status_of(error: LooseError, otherwise: int) -> int:
-    """The error's code where it is an integer."""
-    return error.code if isinstance(error.code, int) else otherwise
 
 
 def error_of(error: LooseError, status: int) -> dict[str, object]:
@@ -86,7 +72,7 @@ def error_of(error: LooseError, status: int) -> dict[str, object]:
 
 
 def refusal_body(refusal: Refusal) -> bytes:
-    """The body of an error answer."""
+
     return msgspec.json.encode({"type": "error", "error": refusal_error(refusal), "request_id": None})
 
 

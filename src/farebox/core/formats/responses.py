@@ -274,7 +274,9 @@ def see_event(event: bytes, progress: Progress) -> Seen:
         return _see_life(data, read, progress)
     if _is_foreign(read.type, progress):
         return Seen(repaired=comment_event(read.type.encode()))
-    if _is_unnamed_call(read) or _is_error(read):
+    is_unnamed_call = read.type == "response.function_call_arguments.done" and read.name is UNSET
+    is_error = read.type in _ERRORS or (read.error is not UNSET and not is_null(read.error))
+    if is_unnamed_call or is_error:
         return _see_mended(data, progress)
     _remember_call(read, progress)
     return PASS if read.usage is UNSET else Seen(cost=read_cost(read.usage))
@@ -282,14 +284,6 @@ def see_event(event: bytes, progress: Progress) -> Seen:
 
 def _is_foreign(name: str, progress: Progress) -> bool:
     return name.startswith(_FOREIGN_TO_OPENAI) and progress.client.startswith(_OPENAI_CLIENTS)
-
-
-def _is_unnamed_call(read: _Event) -> bool:
-    return read.type == "response.function_call_arguments.done" and read.name is UNSET
-
-
-def _is_error(read: _Event) -> bool:
-    return read.type in _ERRORS or (read.error is not UNSET and not is_null(read.error))
 
 
 def _remember_call(read: _Event, progress: Progress) -> None:

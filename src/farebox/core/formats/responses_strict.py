@@ -65,16 +65,8 @@ class StrictResponse(Struct):
 
 
 _NULLABLE = (
-    "completed_at",
-    "error",
-    "incomplete_details",
-    "instructions",
-    "metadata",
-    "temperature",
-    "top_p",
-    "presence_penalty",
-    "frequency_penalty",
-)
+    "completed_at error incomplete_details instructions metadata temperature top_p presence_penalty frequency_penalty"
+).split()
 
 _NOT_REPEATED = "invalid_prompt"
 
