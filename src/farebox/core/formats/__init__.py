@@ -107,7 +107,7 @@ class Format(Protocol):
     DESCRIBED: Described
 
     def read(self, body: bytes) -> Asked:
-        """Read a request body. Raises Refusal 400: it is not one of this format."""
+        """Read a request body. Raises Refusal 400, which names the field that is wrong and says what would be right."""
 
     def capped(self, body: bytes, answer_tokens: int) -> bytes:
         """The body with its answer capped at `answer_tokens`, and a thinking budget lowered to fit; all other members

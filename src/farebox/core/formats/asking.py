@@ -55,6 +55,7 @@ def asked(
     models: tuple[str, ...],
     bounds: Bounds,
     answer_tokens: int | None,
+    *,
     answers: int = 1,
     prompts: int = 1,
 ) -> Asked:

@@ -126,6 +126,13 @@ class Bounds(Struct):
     result_bytes: int = 0
     is_engine_named: bool = False
 
+    def add(self, kind: Kind, *pictures: Raw | UnsetType | None) -> None:
+        """Count a part: a picture, whose data may stand in any of `pictures`, or an open one. Others are bytes."""
+        if kind == PICTURE:
+            self.add_picture(*pictures)
+        elif kind == OPEN:
+            self.is_open = True
+
     def add_picture(self, *pictures: Raw | UnsetType | None) -> None:
         """Count one image; each of `pictures` is a place where its data may stand."""
         self.images += 1
@@ -151,6 +158,7 @@ class Bounds(Struct):
     def add_plugins(self, plugins: Iterable[Raw]) -> None:
         """Count the plugins of a request."""
         for raw in plugins:
+            # One that cannot be read is as one that nobody knows: open.
             plugin = decoded_or(_decode_plugin, raw, _Plugin())
             if plugin.enabled is False and plugin.id in _SWITCHED:
                 continue

@@ -16,7 +16,7 @@ from farebox.core.formats.bounds import BYTES, OPEN, PICTURE, Bounds, Kind
 from farebox.core.formats.chat_strict import Chunk, Result, StrictUsage, mend_answer, mend_chunk, remember_calls
 from farebox.core.formats.describing import CAP, COMMON, HELLO, SERVED, USAGE, Described
 from farebox.core.formats.envelope import ERROR, error_in_band, refusal_body, typed_refusal
-from farebox.core.formats.mending import cost_before_the_break, cost_in, see_whole, seen, without_object
+from farebox.core.formats.mending import BRACE, cost_before_the_break, cost_in, see_whole, seen, without_object
 from farebox.core.formats.thinking import lower_reasoning
 from farebox.core.legible import decode_fields, decoded_or, legible, leniently, written
 from farebox.core.reading import UNREADABLE, Number, is_null
@@ -107,7 +107,7 @@ def read(body: bytes) -> Asked:
     if request.web_search_options is not UNSET:
         bounds.add_search_options(request.web_search_options)
     prompts = len(request.prompt) or 1 if isinstance(request.prompt, list) else 1
-    return asked(request, body, models, bounds, max(caps, default=None), answers, prompts)
+    return asked(request, body, models, bounds, max(caps, default=None), answers=answers, prompts=prompts)
 
 
 def _measure(messages: list[_Message], bounds: Bounds) -> None:
@@ -122,10 +122,8 @@ def _measure(messages: list[_Message], bounds: Bounds) -> None:
         if content.startswith(b"["):
             for part in decoded_part(_decode_parts, content, "messages[...].content"):
                 kind = PARTS.get(part.type, OPEN)
-                if kind == PICTURE:
-                    bounds.add_picture(part.image_url)
-                elif kind == OPEN:
-                    bounds.is_open = True
+                if kind != BYTES:
+                    bounds.add(kind, part.image_url)
         elif not content.startswith(b'"') and content != b"null":
             raise invalid("messages[...].content: expected text or a list of parts")
 
@@ -139,7 +137,7 @@ def capped(body: bytes, answer_tokens: int) -> bytes:
 def see_event(event: bytes, progress: Progress) -> Seen:
     """Read one whole server-sent event, and repair it if a strict SDK would choke on it."""
     data = event_data(event)
-    if data is None or data[:1] != b"{":
+    if not data or data[0] != BRACE:
         plain = without_object(event, data)
         if plain is not None or data is None:
             return plain or PASS

@@ -35,7 +35,7 @@ class PromptDetails(Struct):
     video_tokens: int | UnsetType = UNSET
 
 
-class CostDetails(Struct):
+class StrictCostDetails(Struct):
     upstream_inference_prompt_cost: Amount
     upstream_inference_completions_cost: Amount
     upstream_inference_cost: Amount | None | UnsetType = UNSET
@@ -48,7 +48,7 @@ class StrictUsage(Struct):
     cost: Amount | None | UnsetType = UNSET
     is_byok: bool | UnsetType = UNSET
     prompt_tokens_details: PromptDetails | None | UnsetType = UNSET
-    cost_details: CostDetails | None | UnsetType = UNSET
+    cost_details: StrictCostDetails | None | UnsetType = UNSET
 
 
 class ErrorMetadata(Struct):

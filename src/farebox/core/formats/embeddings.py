@@ -11,7 +11,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from farebox.core.errors import Refusal, invalid
 from farebox.core.formats import PASS, Asked, Progress, Seen
 from farebox.core.formats.asking import decoded, is_premium, named_models
-from farebox.core.formats.chat_strict import CostDetails, mend_cost_details
+from farebox.core.formats.chat_strict import StrictCostDetails, mend_cost_details
 from farebox.core.formats.describing import USAGE, Described
 from farebox.core.formats.envelope import ERROR, error_in_band, refusal_body, typed_refusal
 from farebox.core.formats.mending import (
@@ -144,7 +144,7 @@ class _Usage(Struct):
     cost: Amount | UnsetType = UNSET
     is_byok: bool | UnsetType = UNSET
     prompt_tokens_details: _PromptDetails | UnsetType = UNSET
-    cost_details: CostDetails | None | UnsetType = UNSET
+    cost_details: StrictCostDetails | None | UnsetType = UNSET
     answer_tokens: ClassVar[None] = None
 
 

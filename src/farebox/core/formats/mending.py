@@ -137,6 +137,10 @@ def cost_before_the_break(text: bytes) -> Cost | Unknown | None:
     return cost_in(legible_part(text))
 
 
+BRACE = ord("{")
+"""The first byte of an object."""
+
+
 def without_object(event: bytes, data: bytes | None) -> Seen | None:
     """What to send on for an event that is not meant to carry JSON; None where its data should be a JSON object."""
     if data is None:

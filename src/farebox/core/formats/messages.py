@@ -18,6 +18,7 @@ from farebox.core.formats.bounds import BYTES, NESTED, OPEN, PICTURE, Bounds, Ki
 from farebox.core.formats.describing import CAP, COMMON, HELLO, SERVED, USAGE, Described
 from farebox.core.formats.envelope import UNTOLD, read_error
 from farebox.core.formats.mending import (
+    BRACE,
     NULL,
     Amount,
     CostDetails,
@@ -243,7 +244,7 @@ _decode_whole = msgspec.json.Decoder(_Whole).decode
 def see_event(event: bytes, progress: Progress) -> Seen:
     """Read one whole server-sent event, and repair it if Anthropic's SDKs would drop it or throw."""
     data = event_data(event)
-    if data is None or data[:1] != b"{":
+    if not data or data[0] != BRACE:
         if data == b"[DONE]" and event_name(event):
             # SDKs parse the data of a named event as JSON.
             return Seen(repaired=data_event(data))

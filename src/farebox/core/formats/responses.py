@@ -17,7 +17,7 @@ from farebox.core.formats.asking import Request, asked, count, decoded, decoded_
 from farebox.core.formats.bounds import BYTES, NESTED, OPEN, PICTURE, Bounds, Kind, decode_listed_tools
 from farebox.core.formats.describing import CAP, COMMON, SERVED, USAGE, Described
 from farebox.core.formats.envelope import ERROR, error_in_band, read_error, refusal_body, typed_error, typed_refusal
-from farebox.core.formats.mending import NULL, cost_in, encode, see_whole, seen, without_object
+from farebox.core.formats.mending import BRACE, NULL, cost_in, encode, see_whole, seen, without_object
 from farebox.core.formats.responses_strict import (
     StrictResponse,
     StrictUsage,
@@ -205,10 +205,8 @@ def _measure_parts(content: Raw | UnsetType, bounds: Bounds) -> None:
     is_one = text.startswith(b"{")
     for part in [decoded_part(_decode_part, text, place)] if is_one else decoded_part(_decode_parts, text, place):
         kind = PARTS.get(part.type, OPEN)
-        if kind == PICTURE:
-            bounds.add_picture(part.image_url, part.url)
-        elif kind == OPEN:
-            bounds.is_open = True
+        if kind != BYTES:
+            bounds.add(kind, part.image_url, part.url)
 
 
 def capped(body: bytes, answer_tokens: int) -> bytes:
@@ -259,7 +257,7 @@ def see_event(event: bytes, progress: Progress) -> Seen:
     data = event_data(event)
     if event.startswith(b"event:"):
         progress.is_named = True
-    if data is None or data[:1] != b"{":
+    if not data or data[0] != BRACE:
         plain = without_object(event, data)
         if plain is not None or data is None:
             return plain or PASS

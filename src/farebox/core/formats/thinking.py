@@ -11,6 +11,7 @@ from collections.abc import Callable
 import msgspec
 from msgspec import Raw
 
+from farebox.core.formats.mending import encode
 from farebox.core.legible import Fields, decode_fields, decode_list, decoded_or, written
 from farebox.core.reading import Number
 
@@ -35,7 +36,7 @@ def lower_thinking(body: Fields, answer_tokens: int) -> None:
         del body["thinking"]
         _leave_out_clearing(body)
     elif budget > room:
-        body["thinking"] = written({**thinking, "budget_tokens": _raw(room)})
+        body["thinking"] = written({**thinking, "budget_tokens": encode(room)})
 
 
 def lower_reasoning(body: Fields, answer_tokens: int) -> None:
@@ -48,7 +49,7 @@ def lower_reasoning(body: Fields, answer_tokens: int) -> None:
     room = _room(answer_tokens)
     if room is not None:
         if budget > room:
-            body["reasoning"] = written({**reasoning, "max_tokens": _raw(room)})
+            body["reasoning"] = written({**reasoning, "max_tokens": encode(room)})
         return
     del reasoning["max_tokens"]
     if bytes(reasoning.get("enabled", b"")) == b"true":
@@ -63,10 +64,6 @@ def _room(answer_tokens: int) -> int | None:
     """The highest budget: half of the answer; None where that is less than upstreams accept."""
     room = answer_tokens // 2
     return room if room >= BUDGET_MIN else None
-
-
-def _raw(number: int) -> Raw:
-    return Raw(b"%d" % number)
 
 
 def _leave_out_clearing(body: Fields) -> None:
