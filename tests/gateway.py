@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from farebox.cli.main import app
 from typer.testing import CliRunner
 
-from farebox.cli.main import app
+from farebox.cli.commands import app
 from tests import programs
 from tests.books import new_books
 from tests.programs import Program

@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from inspect import getsource
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-from typer import Typer
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 from typer.testing import CliRunner
 
-from farebox.cli.main import app
+from farebox.cli.commands import app
 from farebox.settings import PlanSettings, Settings
 from farebox.simulator import faults, models, table
 from farebox.web import openapi
@@ -67,18 +70,19 @@ def _default(value: object) -> str:
 
 def cli_page() -> str:
     parts = [MADE, "# Commands\n", "What was typed or set wrong ends with code 2, all other trouble with 1.\n"]
-    for words in _commands(app):
+    for words in _commands(get_command(app)):
         said = CliRunner().invoke(app, [*words, "--help"], prog_name="farebox", env={"COLUMNS": "110"}, color=False)
         parts.append(f"## `farebox {' '.join(words)}`\n\n```text\n{said.stdout.strip()}\n```\n")
     return "\n".join(line.rstrip() for line in "\n".join(parts).splitlines())
 
 
-def _commands(tree: Typer, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    for command in tree.registered_commands:
-        yield (*path, str(command.name))
-    for group in tree.registered_groups:
-        if group.typer_instance:
-            yield from _commands(group.typer_instance, (*path, str(group.name)))
+def _commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if not isinstance(command, TyperGroup):
+        yield path
+        return
+    context = typer.Context(command)
+    for name in command.list_commands(context):
+        yield from _commands(command.get_command(context, name), (*path, name))
 
 
 def simulator_page() -> str:

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import logging
 import os
-import secrets
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
@@ -31,12 +30,11 @@ from farebox.platform.priced_events import PricedEvents
 from farebox.platform.runs import Runner
 from farebox.platform.store import SqlRuns
 from farebox.ports import Callers, Upstream
-from farebox.reconcile import Reconciler, take_up_orphans
+from farebox.reconcile import Reconciler
 from farebox.settings import OPENROUTER_KEY_VARIABLE, OPENROUTER_KIND, OPENROUTER_URL, BadSettings, Settings, load
 from farebox.stopping import stopping_gracefully
 from farebox.store.books import SqlStore
-from farebox.store.engine import ANSWER_SECONDS
-from farebox.store.prepare import engine_of, is_postgres
+from farebox.store.prepare import is_postgres, open_store
 from farebox.store.spool import Spool
 from farebox.telemetry.logs import start as start_log
 from farebox.telemetry.watch import Watch
@@ -64,17 +62,6 @@ def create() -> ASGIApp:
     """The app for a worker process that uvicorn starts; its settings are in the environment."""
     start_log()
     return App(load())
-
-
-@asynccontextmanager
-async def open_store(settings: Settings, answer_seconds: float = ANSWER_SECONDS) -> AsyncIterator[SqlStore]:
-    """The books, for as long as the block runs. They must have been prepared (`store.prepare`)."""
-    worker = f"{os.getpid()}-{secrets.token_hex(6)}"
-    store = await SqlStore.open(engine_of(settings.database_url, answer_seconds=answer_seconds), worker)
-    try:
-        yield store
-    finally:
-        await store.close()
 
 
 def kind_of(settings: Settings) -> Kind:
@@ -146,7 +133,7 @@ async def running(
 ) -> AsyncIterator[routes.Services]:
     """Everything that serves, for as long as the block runs. Owns the background tasks."""
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(open_store(settings))
+        store = await stack.enter_async_context(open_store(settings.database_url))
         deadlines = Deadlines()
         upstream = upstream_of(settings, deadlines)
         stack.push_async_callback(upstream.close)
@@ -163,7 +150,7 @@ async def running(
         stack.callback(watch.close)
         store.watch_commits(watch.metrics.committed)
         reconciler = Reconciler(store, upstream, settings.reconcile_seconds, settled=watch.metrics.reconciled)
-        await take_up_orphans(store)
+        await store.open_orphans()
         with suppress(TimeoutError):
             async with asyncio.timeout(FIRST_PRICES_SECONDS):
                 await catalog.refresh()

@@ -134,16 +134,6 @@ class Reconciler:
         return Unknown(f"the upstream answered the question with {answer.answer}")
 
 
-async def take_up_orphans(ledger: Ledger) -> list[HoldRow]:
-    """Open the pending holds of processes that died, and return them; to be called at every start."""
-    return await ledger.open_orphans()
-
-
-async def open_holds(books: Books) -> list[HoldRow]:
-    """Every open hold, oldest first."""
-    return await books.holds(("open",))
-
-
 class NotOpen(Exception):  # noqa: N818 - the word of the house
     """There is no such hold, or it is not open; the message says how it stands."""
 

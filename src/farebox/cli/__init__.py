@@ -10,7 +10,7 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:
         sys.stdout.write(f"farebox {__version__}\n")
         return
-    # Only here: the commands bring the settings, the books and the server along.
-    from farebox.cli.main import app
+    # Only here: even the tree without its commands brings typer along.
+    from farebox.cli.commands import app
 
     app()

@@ -1,5 +1,6 @@
-"""`farebox account ...` and `farebox key ...`."""
+"""`farebox account ...`, `farebox key ...` and `farebox management-key ...`."""
 
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated
 
@@ -7,27 +8,31 @@ import typer
 
 from farebox import clock
 from farebox.accounts import Accounts
-from farebox.cli.session import AsJson, DatabaseUrl, fail, moment, print_json, print_table, with_books
+from farebox.cli.session import AsJson, DatabaseUrl, fail, moment, nanos_of, print_json, print_table, with_books
+from farebox.core.allowances import LIMIT_NAMES, Allowance, LimitChanges, Limits, limits_by_name, usage_by_name
 from farebox.core.books import Balance
 from farebox.core.callers import Account, Key, ManagementKey
-from farebox.core.money import format_usd, parse_usd
+from farebox.core.money import format_usd
 from farebox.store.books import SqlStore
 
 account_app = typer.Typer(help="Who pays.", no_args_is_help=True)
 key_app = typer.Typer(help="Credentials of accounts.", no_args_is_help=True)
 management_app = typer.Typer(help="Credentials of who manages accounts and keys over HTTP.", no_args_is_help=True)
 
+LIFTED = "none"
+Given = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[LIMIT=VALUE]...",
+        help=f"One or more of {', '.join(LIMIT_NAMES)}; `{LIFTED}` lifts a limit.",
+        show_default=False,
+    ),
+]
 Name = Annotated[str, typer.Argument(help="The account's name.", show_default=False)]
+NameOrAll = Annotated[str | None, typer.Argument(help="The account's name; all where absent.", show_default=False)]
 KeyNamed = Annotated[
     str, typer.Argument(help="The key, its number, or its hint as the list shows it.", show_default=False)
 ]
-
-
-def _nanos(text: str) -> int:
-    try:
-        return parse_usd(text)
-    except ValueError as error:
-        fail(str(error), 2)
 
 
 @account_app.command("create")
@@ -49,14 +54,14 @@ def create(
         fail("--prepaid and --postpaid exclude each other", 2)
     if limit is not None and not postpaid:
         fail("--limit goes with --postpaid; a prepaid account's limit is what was paid in", 2)
-    limit_nanos = (None if limit is None else _nanos(limit)) if postpaid else 0
-    paid_in = 0 if prepaid is None else _nanos(prepaid)
+    limit_nanos = (None if limit is None else nanos_of(limit)) if postpaid else 0
+    paid_in = 0 if prepaid is None else nanos_of(prepaid)
 
     async def create_account(_: SqlStore, accounts: Accounts) -> tuple[Account, Balance]:
         account = await accounts.create(name, plan, limit_nanos, paid_in)
         return account, await accounts.balance(account)
 
-    _show([with_books(database_url, create_account)], as_json=as_json, single=True)
+    _show(_described(*with_books(database_url, create_account)), as_json=as_json)
 
 
 @account_app.command("top-up")
@@ -72,41 +77,42 @@ def top_up(
     as_json: AsJson = False,
 ) -> None:
     """Pay money into an account."""
-    nanos = _nanos(amount)
+    nanos = nanos_of(amount)
 
     async def pay_in(_: SqlStore, accounts: Accounts) -> tuple[Account, Balance]:
         paid_in = await accounts.top_up(name, nanos, idempotency_key, note)
         return paid_in.account, paid_in.balance
 
-    _show([with_books(database_url, pay_in)], as_json=as_json, single=True)
+    _show(_described(*with_books(database_url, pay_in)), as_json=as_json)
 
 
 @account_app.command("list")
 def list_accounts(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
     """Show every account and where it stands."""
-    _show(with_books(database_url, lambda _, accounts: accounts.accounts()), as_json=as_json)
+    found = with_books(database_url, lambda _, accounts: accounts.accounts())
+    _show([_described(*each) for each in found], as_json=as_json)
 
 
-def _show(accounts: list[tuple[Account, Balance]], *, as_json: bool, single: bool = False) -> None:
-    rows = [
-        {
-            "name": account.name,
-            "plan": account.plan,
-            "terms": "prepaid" if balance.limit_nanos == 0 else "postpaid",
-            "limit_usd": None if balance.limit_nanos is None else format_usd(balance.limit_nanos),
-            "balance_usd": format_usd(balance.balance_nanos),
-            "held_usd": format_usd(balance.pending_nanos),
-            "available_usd": None if balance.available_nanos is None else format_usd(balance.available_nanos),
-            "created": moment(account.created_us),
-        }
-        for account, balance in accounts
-    ]
+def _show(described: dict[str, object] | list[dict[str, object]], *, as_json: bool) -> None:
     if as_json:
-        print_json(rows[0] if single else rows)
+        print_json(described)
     else:
-        columns = ("NAME", "PLAN", "TERMS", "BALANCE", "HELD", "AVAILABLE")
+        heads = ("NAME", "PLAN", "TERMS", "BALANCE", "HELD", "AVAILABLE")
         names = ("name", "plan", "terms", "balance_usd", "held_usd", "available_usd")
-        print_table(columns, [["no limit" if row[name] is None else row[name] for name in names] for row in rows])
+        print_table(heads, names, described if isinstance(described, list) else [described], "no limit")
+
+
+def _described(account: Account, balance: Balance) -> dict[str, object]:
+    return {
+        "name": account.name,
+        "plan": account.plan,
+        "terms": "prepaid" if balance.limit_nanos == 0 else "postpaid",
+        "limit_usd": None if balance.limit_nanos is None else format_usd(balance.limit_nanos),
+        "balance_usd": format_usd(balance.balance_nanos),
+        "held_usd": format_usd(balance.pending_nanos),
+        "available_usd": None if balance.available_nanos is None else format_usd(balance.available_nanos),
+        "created": moment(account.created_us),
+    }
 
 
 @key_app.command("create")
@@ -122,72 +128,40 @@ def create_key(
     """Make a key and show it, this once: only its hash is kept."""
     expires_us = None if expires is None else clock.us_of(expires)
     key, account, row = with_books(database_url, lambda _, accounts: accounts.create_key(name, label, expires_us))
-    if as_json:
-        print_json({"key": key, **_described(account, row)})
-    else:
-        typer.echo(key)
-        typer.echo("Keep it: it is not shown again.", err=True)
+    _show_new(key, _described_key(account, row), as_json=as_json)
 
 
 @key_app.command("list")
-def list_keys(
-    name: Annotated[
-        str | None, typer.Argument(help="The account's name; all where absent.", show_default=False)
-    ] = None,
-    database_url: DatabaseUrl = None,
-    as_json: AsJson = False,
-) -> None:
+def list_keys(name: NameOrAll = None, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
     """Show the keys of an account, or of all."""
-    keys = [_described(*each) for each in with_books(database_url, lambda _, accounts: accounts.keys(name))]
+    rows = [_described_key(*each) for each in with_books(database_url, lambda _, accounts: accounts.keys(name))]
+    heads = ("ID", "ACCOUNT", "KEY", "LABEL", "CREATED", "REVOKED")
+    names = ("id", "account", "hint", "label", "created", "revoked")
     if as_json:
-        print_json(keys)
+        print_json(rows)
     else:
-        names = ("id", "account", "hint", "label", "created", "revoked")
-        rows = [["" if key[name] is None else key[name] for name in names] for key in keys]
-        print_table(("ID", "ACCOUNT", "KEY", "LABEL", "CREATED", "REVOKED"), rows)
+        print_table(heads, names, rows)
 
 
 @key_app.command("revoke")
 def revoke_key(key: KeyNamed, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
     """Revoke a key for good. Every process stops answering it within a second."""
-    account, row = with_books(database_url, lambda _, accounts: accounts.revoke_key(key))
-    if as_json:
-        print_json(_described(account, row))
-    else:
-        typer.echo(f"revoked {row.hint} of {account.name}")
+    found = with_books(database_url, lambda _, accounts: accounts.revoke_key(key))
+    _show_changed("revoked", _described_key(*found), as_json=as_json)
 
 
 @key_app.command("disable")
 def disable_key(key: KeyNamed, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
     """Refuse a key until it is enabled again."""
-    _changed(key, database_url, "disabled", as_json=as_json, disabled=True)
+    found = with_books(database_url, lambda _, accounts: accounts.change_key(key, disabled=True))
+    _show_changed("disabled", _described_key(*found), as_json=as_json)
 
 
 @key_app.command("enable")
 def enable_key(key: KeyNamed, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
     """Let a disabled key be good again."""
-    _changed(key, database_url, "enabled", as_json=as_json, disabled=False)
-
-
-def _changed(key: str, database_url: str | None, what: str, *, as_json: bool, disabled: bool) -> None:
-    account, row = with_books(database_url, lambda _, accounts: accounts.change_key(key, disabled=disabled))
-    if as_json:
-        print_json(_described(account, row))
-    else:
-        typer.echo(f"{what} {row.hint} of {account.name}")
-
-
-def _described(account: Account, key: Key) -> dict[str, object]:
-    return {
-        "id": key.id,
-        "account": account.name,
-        "hint": key.hint,
-        "label": key.label,
-        "created": moment(key.created_us),
-        "revoked": moment(key.revoked_us),
-        "disabled": key.disabled,
-        "expires": moment(key.expires_us),
-    }
+    found = with_books(database_url, lambda _, accounts: accounts.change_key(key, disabled=False))
+    _show_changed("enabled", _described_key(*found), as_json=as_json)
 
 
 @management_app.command("create")
@@ -201,36 +175,60 @@ def create_management_key(
 ) -> None:
     """Make a management key and show it, this once."""
     key, row = with_books(database_url, lambda _, accounts: accounts.create_management_key(label, account))
-    if as_json:
-        print_json({"key": key, **_manager(row)})
-    else:
-        typer.echo(key)
-        typer.echo("Keep it: it is not shown again.", err=True)
+    _show_new(key, _described_manager(row), as_json=as_json)
 
 
 @management_app.command("list")
 def list_management_keys(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
     """Show the management keys."""
-    keys = [_manager(each) for each in with_books(database_url, lambda _, accounts: accounts.management_keys())]
+    rows = [
+        _described_manager(each) for each in with_books(database_url, lambda _, accounts: accounts.management_keys())
+    ]
+    heads = ("ID", "KEY", "LABEL", "ACCOUNT", "CREATED", "REVOKED")
+    names = ("id", "hint", "label", "account_id", "created", "revoked")
     if as_json:
-        print_json(keys)
+        print_json(rows)
     else:
-        names = ("id", "hint", "label", "account_id", "created", "revoked")
-        rows = [["" if key[name] is None else key[name] for name in names] for key in keys]
-        print_table(("ID", "KEY", "LABEL", "ACCOUNT", "CREATED", "REVOKED"), rows)
+        print_table(heads, names, rows)
 
 
 @management_app.command("revoke")
 def revoke_management_key(key: KeyNamed, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
     """Revoke a management key, at once."""
     row = with_books(database_url, lambda _, accounts: accounts.revoke_management_key(key))
+    _show_changed("revoked", _described_manager(row), as_json=as_json)
+
+
+def _show_new(key: str, described: dict[str, object], *, as_json: bool) -> None:
     if as_json:
-        print_json(_manager(row))
+        print_json({"key": key, **described})
     else:
-        typer.echo(f"revoked {row.hint}")
+        typer.echo(key)
+        typer.echo("Keep it: it is not shown again.", err=True)
 
 
-def _manager(key: ManagementKey) -> dict[str, object]:
+def _show_changed(what: str, described: dict[str, object], *, as_json: bool) -> None:
+    if as_json:
+        print_json(described)
+    else:
+        whose = f" of {described['account']}" if "account" in described else ""
+        typer.echo(f"{what} {described['hint']}{whose}")
+
+
+def _described_key(account: Account, key: Key) -> dict[str, object]:
+    return {
+        "id": key.id,
+        "account": account.name,
+        "hint": key.hint,
+        "label": key.label,
+        "created": moment(key.created_us),
+        "revoked": moment(key.revoked_us),
+        "disabled": key.disabled,
+        "expires": moment(key.expires_us),
+    }
+
+
+def _described_manager(key: ManagementKey) -> dict[str, object]:
     return {
         "id": key.id,
         "hint": key.hint,
@@ -239,3 +237,56 @@ def _manager(key: ManagementKey) -> dict[str, object]:
         "created": moment(key.created_us),
         "revoked": moment(key.revoked_us),
     }
+
+
+@account_app.command("limit")
+def limit_account(name: Name, limits: Given = None, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """Set limits of an account, for all its keys together, and show them. They hold on every node from then on."""
+
+    async def find(accounts: Accounts) -> tuple[Account, Key | None]:
+        return await accounts.find(name), None
+
+    _limit(find, limits or [], database_url, as_json=as_json)
+
+
+@key_app.command("limit")
+def limit_key(key: KeyNamed, limits: Given = None, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """Set limits of one key, within those of its account, and show them."""
+    _limit(lambda accounts: accounts.find_key(key), limits or [], database_url, as_json=as_json)
+
+
+def _limit(
+    find: Callable[[Accounts], Awaitable[tuple[Account, Key | None]]],
+    limits: list[str],
+    database_url: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    given = _given(limits)
+
+    async def set_and_read(_: SqlStore, accounts: Accounts) -> tuple[Account, Key | None, Limits, Allowance | None]:
+        account, key = await find(accounts)
+        return account, key, await accounts.limit(account, key, given), await accounts.allowance(key or account)
+
+    account, key, limits_now, allowance = with_books(database_url, set_and_read)
+    most, used = limits_by_name(limits_now), usage_by_name(allowance, clock.now_us())
+    if as_json:
+        whose = {"account": account.name, **({"key": key.hint} if key else {})}
+        print_json({**whose, "limits": most, "used": used})
+    else:
+        rows = [{"limit": name, "most": _shown(most[name]), "used": used.get(name)} for name in LIMIT_NAMES]
+        print_table(("LIMIT", "MOST", "USED"), ("limit", "most", "used"), rows, "-")
+
+
+def _given(limits: list[str]) -> LimitChanges:
+    given: dict[str, str | list[str] | None] = {}
+    for each in limits:
+        name, equals, value = each.partition("=")
+        if not equals or not value:
+            fail(f"{each!r} sets no limit; write it like requests_per_minute=60, or requests_per_minute={LIFTED}", 2)
+        given[name.strip().replace("-", "_")] = None if value.strip() == LIFTED else value.strip()
+    return given
+
+
+def _shown(value: object) -> object:
+    return ", ".join(map(str, value)) if isinstance(value, list) else value

@@ -17,12 +17,12 @@ from farebox.app import SIMULATOR_URL_VARIABLE, running
 from farebox.batch.entries import ORDERS_MAX, BatchOrder, BatchResult, read_entry, split_lines
 from farebox.batch.placing import REPEATED, Batch, Totals
 from farebox.batch.result_forms import ResultForm, fitted, written
-from farebox.cli.session import AsJson, DatabaseUrl, clear_errors, fail, print_json
+from farebox.cli.session import AsJson, DatabaseUrl, clear_errors, fail, nanos_of, print_json
 from farebox.core.callers import Caller
 from farebox.core.errors import Refusal
 from farebox.core.formats.table import FORMATS
 from farebox.core.headers import RequestHead
-from farebox.core.money import format_usd, parse_usd
+from farebox.core.money import format_usd
 from farebox.core.runs import ItemOutcome, read_outcome
 from farebox.settings import Settings, load
 from farebox.simulator import server as simulator
@@ -54,12 +54,7 @@ def batch(
     """
     if not key:
         fail("--key: give the key that pays, or set FAREBOX_KEY", 2)
-    limit_nanos = None
-    if limit is not None:
-        try:
-            limit_nanos = parse_usd(limit)
-        except ValueError as error:
-            fail(f"--limit: {error}", 2)
+    limit_nanos = None if limit is None else nanos_of(limit, "--limit")
     results = _Results(out or file.with_suffix(f".results{file.suffix}"), results_form)
     lines = list(split_lines(file.read_bytes()))
     if len(lines) > ORDERS_MAX:

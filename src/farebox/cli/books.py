@@ -1,4 +1,4 @@
-"""`farebox statement`, `farebox reconcile`, `farebox audit`."""
+"""`farebox statement`, `farebox activity`, `farebox reconcile`, `farebox audit`."""
 
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
@@ -8,7 +8,7 @@ import typer
 
 from farebox import clock
 from farebox.accounts import Accounts, Statement
-from farebox.cli.accounts import Name
+from farebox.cli.accounts import Name, NameOrAll
 from farebox.cli.session import AsJson, DatabaseUrl, fail, moment, print_json, print_table, with_books
 from farebox.core.allowances import DAY_US, date_of, day_of
 from farebox.core.audit import Audit
@@ -16,7 +16,7 @@ from farebox.core.audit import audit as run_audit
 from farebox.core.books import LAST_US, Activity, HoldRow, Transfer
 from farebox.core.money import format_usd, is_readable_cost
 from farebox.core.usage import Cost, Nothing
-from farebox.reconcile import NotOpen, decide, open_holds, take_up_orphans
+from farebox.reconcile import NotOpen, decide
 from farebox.store.books import SqlStore
 
 Since = Annotated[datetime | None, typer.Option(help="From this moment on, in UTC.", show_default=False)]
@@ -47,12 +47,11 @@ def statement(
     if as_json:
         print_json({**totals, "lines": lines})
         return
-    columns = ("TIME", "WHAT", "MODEL", "GENERATION", "COST", "EVENTS", "AMOUNT")
+    heads = ("TIME", "WHAT", "MODEL", "GENERATION", "COST", "EVENTS", "AMOUNT")
     names = ("time", "what", "model", "generation_id", "cost_usd", "events", "amount_usd")
-    print_table(columns, [["" if line[name] is None else line[name] for name in names] for line in lines])
-    typer.echo()
+    print_table(heads, names, lines)
     typer.echo(
-        f"{found.account.name} ({found.account.plan}): paid in ${totals['paid_in_usd']}, spent ${totals['spent_usd']}"
+        f"\n{found.account.name} ({found.account.plan}): paid in ${totals['paid_in_usd']}, spent ${totals['spent_usd']}"
         f" ({events} events), balance ${totals['balance_usd']}, of which ${totals['held_usd']} is held"
     )
 
@@ -94,9 +93,7 @@ def _line(transfer: Transfer, order: HoldRow | None) -> dict[str, Any]:
 
 
 def activity(
-    name: Annotated[
-        str | None, typer.Argument(help="The account's name; all where absent.", show_default=False)
-    ] = None,
+    name: NameOrAll = None,
     days: Annotated[int, typer.Option(help="UTC days, today's included.", min=1, max=3660)] = 30,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
@@ -120,11 +117,11 @@ def activity(
         }
         for each in with_books(database_url, read_activity)
     ]
+    heads = ("DATE", "MODEL", "SERVED BY", "ORDERS", "FARES", "PROMPT TOKENS", "ANSWER TOKENS")
     if as_json:
         print_json(rows)
     else:
-        columns = ("DATE", "MODEL", "SERVED BY", "ORDERS", "FARES", "PROMPT TOKENS", "ANSWER TOKENS")
-        print_table(columns, [list(row.values()) for row in rows])
+        print_table(heads, tuple(rows[0]) if rows else (), rows)
 
 
 def reconcile(
@@ -145,8 +142,8 @@ def reconcile(
 
     async def find_open(store: SqlStore, _: Accounts) -> list[HoldRow]:
         if not list_only:
-            await take_up_orphans(store)
-        return await open_holds(store)
+            await store.open_orphans()
+        return await store.holds(("open",))
 
     holds = with_books(database_url, find_open)
     rows = [
@@ -158,7 +155,7 @@ def reconcile(
             "generation_id": hold.generation_id,
             "held_usd": format_usd(hold.amount_nanos),
             "asks": hold.asks,
-            "next_ask": None if hold.ask_us is None else moment(hold.ask_us),
+            "next_ask": moment(hold.ask_us),
             "unresolved": hold.is_unresolved,
             "reason": hold.reason,
         }
@@ -167,11 +164,9 @@ def reconcile(
     if as_json:
         print_json(rows)
     elif rows:
+        heads = ("HOLD", "SINCE", "ACCOUNT", "MODEL", "GENERATION", "HELD", "ASKS", "NEXT", "STANDS", "WHY")
         shown = [{**row, "unresolved": "unresolved" if row["unresolved"] else "asked for"} for row in rows]
-        print_table(
-            ("HOLD", "SINCE", "ACCOUNT", "MODEL", "GENERATION", "HELD", "ASKS", "NEXT", "STANDS", "WHY"),
-            [["" if value is None else value for value in row.values()] for row in shown],
-        )
+        print_table(heads, tuple(rows[0]), shown)
     else:
         typer.echo("No hold is open.")
 

@@ -11,16 +11,16 @@ import typer
 
 from farebox import __version__
 from farebox.accounts import Accounts, NotFound
-from farebox.app import SIMULATOR_URL_VARIABLE, App, open_store
+from farebox.app import SIMULATOR_URL_VARIABLE, App
 from farebox.cli.session import DatabaseUrl, clear_errors, fail, moment
 from farebox.core.books import HoldRow
 from farebox.core.money import format_usd, parse_usd
-from farebox.reconcile import take_up_orphans
 from farebox.serving import CannotListen, exit_cleanly_on_signals, listen, run
 from farebox.settings import OPENROUTER_KEY_VARIABLE, OPENROUTER_URL, Settings, load
 from farebox.simulator import server as simulator
 from farebox.simulator.app import BASE_PATH
-from farebox.store.prepare import prepare, shown
+from farebox.store.prepare import open_store, prepare, shown
+from farebox.telemetry.watch import CannotTrace
 from farebox.telemetry.watch import check as check_tracing
 
 DEMO_ACCOUNT = "demo"
@@ -58,7 +58,10 @@ def serve(
     """Serve the gateway. With no settings: on a simulated upstream, with a demo account."""
     with clear_errors(), ExitStack() as stack:
         settings = load(host=host, port=port, workers=workers, database_url=database_url, upstream_url=upstream)
-        check_tracing()
+        try:
+            check_tracing()
+        except CannotTrace as error:
+            fail(str(error), 2)
         prepare(settings.database_url)
         bound = stack.enter_context(_listen(settings.host, settings.port))
         if settings.public_url is None:
@@ -93,8 +96,8 @@ def _listen(host: str, port: int) -> socket.socket:
 async def _open(settings: Settings) -> _Opening:
     """Look into the books before serving, publish this node's plans, and make the demo account if there are no
     accounts."""
-    async with open_store(settings) as store:
-        orphans = await take_up_orphans(store)
+    async with open_store(settings.database_url) as store:
+        orphans = await store.open_orphans()
         accounts = Accounts(store, settings.every_plan)
         plans = await _publish_plans(accounts)
         existing = await accounts.accounts()

@@ -2,21 +2,20 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, NoReturn, TypeVar
 
 import typer
 
 from farebox import clock
 from farebox.accounts import Accounts, BadTerms, NotFound, OtherTopUpBefore
-from farebox.app import open_store
+from farebox.core.money import parse_usd
 from farebox.ports import BooksUnavailable, NameTaken
-from farebox.settings import BadSettings, Settings, load
+from farebox.settings import BadSettings, load
 from farebox.store.books import SqlStore
 from farebox.store.engine import COMMAND_SECONDS
-from farebox.store.prepare import UnusableBooks, take_up
-from farebox.telemetry.watch import CannotTrace
+from farebox.store.prepare import UnusableBooks, open_store, take_up
 
 T = TypeVar("T")
 
@@ -39,42 +38,51 @@ def clear_errors() -> Iterator[None]:
     else."""
     try:
         yield
-    except BadSettings as error:
+    except (BadSettings, BadTerms) as error:
         fail(str(error), 2)
     except NameTaken as error:
         fail(f"there is an account `{error}` already")
-    except (BadTerms, CannotTrace) as error:
-        fail(str(error), 2)
     except (NotFound, OtherTopUpBefore, UnusableBooks, BooksUnavailable) as error:
         fail(str(error))
 
 
 def with_books(database_url: str | None, use: Callable[[SqlStore, Accounts], Awaitable[T]]) -> T:
     """What `use` returns on the books that the settings name, which are upgraded first where their schema is older."""
-
-    async def run(settings: Settings) -> T:
-        async with open_store(settings, COMMAND_SECONDS) as store:
-            published = await store.published_plans()
-            plans = {plan.name: plan for plan in published.plans} if published else {}
-            return await use(store, Accounts(store, {**settings.every_plan, **plans}))
-
     with clear_errors():
         settings = load(database_url=database_url)
         take_up(settings.database_url)
-        return asyncio.run(run(settings))
+
+        async def run() -> T:
+            async with open_store(settings.database_url, COMMAND_SECONDS) as store:
+                published = await store.published_plans()
+                plans = {plan.name: plan for plan in published.plans} if published else {}
+                return await use(store, Accounts(store, {**settings.every_plan, **plans}))
+
+        return asyncio.run(run())
     raise AssertionError("clear_errors never swallows")
+
+
+def nanos_of(text: str, option: str = "") -> int:
+    """An amount in USD that was typed, in nano-dollars."""
+    try:
+        return parse_usd(text)
+    except ValueError as error:
+        fail(f"{option}: {error}" if option else str(error), 2)
 
 
 def print_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=2))
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print plain columns. Amounts must come as text, so that they stay exact."""
-    cells = [list(columns), *[[str(cell) for cell in row] for row in rows]]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(columns))]
-    for row in cells:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+def print_table(
+    heads: Sequence[str], names: Sequence[str], rows: Sequence[Mapping[str, object]], missing: str = ""
+) -> None:
+    """Print plain columns: the head of each, and under it the member of that name of every row. Amounts must come as
+    text, so that they stay exact."""
+    cells = [heads, *[[missing if row[name] is None else str(row[name]) for name in names] for row in rows]]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def moment(us: int | None) -> str | None:

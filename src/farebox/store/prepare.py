@@ -1,4 +1,4 @@
-"""Finding the books, and making or upgrading them before they are opened.
+"""Finding the books, making or upgrading them, and opening them.
 
 Only who serves or upgrades makes books. Whoever reads where there are none is told so, and leaves none behind.
 
@@ -7,12 +7,16 @@ The migration tool runs in a process of its own: it costs 20 MB that no server n
 
 import os
 import re
+import secrets
 import sqlite3
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+from farebox.store.books import SqlStore
 from farebox.store.engine import ANSWER_SECONDS, BUSY_SECONDS, Db, Engine
 from farebox.store.sqlite import Sqlite
 
@@ -66,6 +70,17 @@ def engine_of(database_url: str, busy_seconds: float = BUSY_SECONDS, answer_seco
     from farebox.store.postgres import Postgres
 
     return Postgres(database_url, busy_seconds, answer_seconds)
+
+
+@asynccontextmanager
+async def open_store(database_url: str, answer_seconds: float = ANSWER_SECONDS) -> AsyncIterator[SqlStore]:
+    """Books that were prepared, for as long as the block runs. Raises UnusableBooks, BooksUnavailable."""
+    worker = f"{os.getpid()}-{secrets.token_hex(6)}"
+    store = await SqlStore.open(engine_of(database_url, answer_seconds=answer_seconds), worker)
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 def prepare(database_url: str) -> bool:

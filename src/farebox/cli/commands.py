@@ -1,0 +1,65 @@
+"""Every command, in one tree. Nothing else parses argv."""
+
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_group
+
+from farebox import __version__
+
+PLACES = {
+    "serve": "serve.serve",
+    "simulate": "serve.simulate",
+    "batch": "batch.batch",
+    "statement": "books.statement",
+    "activity": "books.activity",
+    "reconcile": "books.reconcile",
+    "audit": "books.audit",
+    "account": "accounts.account_app",
+    "key": "accounts.key_app",
+    "management-key": "accounts.management_app",
+    "db": "database.db_app",
+}
+"""Where each command is: its module is loaded when it is run, or its help is shown."""
+
+
+class _Commands(TyperGroup):
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands.update((name, TyperCommand(name)) for name in PLACES)  # for their names alone
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in PLACES:
+            return None
+        module, name = PLACES[cmd_name].split(".")
+        found = getattr(import_module(f"farebox.cli.{module}"), name)
+        tree = typer.Typer(rich_markup_mode=None)
+        if isinstance(found, typer.Typer):
+            tree.add_typer(found, name=cmd_name)
+        else:
+            tree.command(cmd_name)(found)
+        return get_group(tree).commands[cmd_name]
+
+
+app = typer.Typer(
+    cls=_Commands,
+    name="farebox",
+    help="An LLM gateway that charges the exact fare.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"farebox {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(version: bool = typer.Option(False, "--version", callback=_version, help="Show the version.")) -> None:
+    """An LLM gateway that charges the exact fare."""
