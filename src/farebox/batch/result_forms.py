@@ -7,7 +7,7 @@ Sources: OpenAI's description of a batch's output (`BatchRequestOutput`) and Ant
 from enum import StrEnum
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw
 from msgspec.structs import replace
 
 from farebox.batch.entries import BatchOrder, BatchResult
@@ -25,42 +25,8 @@ class ResultForm(StrEnum):
     ANTHROPIC = "anthropic"
 
 
-class _Response(Struct):
-    status_code: int
-    request_id: str
-    body: Raw
-
-
-class _Succeeded(Struct, tag="succeeded"):
-    message: Raw
-
-
-class _Errored(Struct, tag="errored"):
-    error: Raw
-
-
-class _Own(Struct, kw_only=True):
-    """Farebox's own members. A batch that is begun again reads from them which orders are done."""
-
-    number: int
-    status: int
-    generation_id: str | None
-    cost_usd: str | None
-    fare_events: int | None
-    fare_usd: str | None
-    answer_cap: int | None
-
-
-class _OpenAi(_Own, kw_only=True):
-    id: str
-    custom_id: str
-    response: _Response
-    error: None = None
-
-
-class _Anthropic(_Own, kw_only=True):
-    custom_id: str
-    result: _Succeeded | _Errored
+_OWN = ("number", "status", "generation_id", "cost_usd", "fare_events", "fare_usd", "answer_cap")
+"""Farebox's own members. A batch that is begun again reads from them which orders are done."""
 
 
 def fitted(order: BatchOrder, form: ResultForm) -> BatchOrder:
@@ -76,15 +42,16 @@ def written(result: BatchResult, form: ResultForm) -> bytes:
     if form is ResultForm.FAREBOX:
         return msgspec.json.encode(result)
     custom_id = f"order-{result.number}" if result.custom_id is None else result.custom_id
-    own = {name: getattr(result, name) for name in _Own.__struct_fields__}
+    members = {name: getattr(result, name) for name in _OWN} | {"custom_id": custom_id}
     if form is ResultForm.OPENAI:
         body = result.answer or _error_body(result, is_anthropics=result.url == f"/v1{MESSAGES_PATH}")
-        response = _Response(result.status, result.generation_id or "", body)
-        return msgspec.json.encode(
-            _OpenAi(id=f"batch_req_{result.number}", custom_id=custom_id, response=response, **own)
-        )
-    outcome = _Succeeded(result.answer) if result.answer else _Errored(_error_body(result, is_anthropics=True))
-    return msgspec.json.encode(_Anthropic(custom_id=custom_id, result=outcome, **own))
+        response = {"status_code": result.status, "request_id": result.generation_id or "", "body": body}
+        members |= {"id": f"batch_req_{result.number}", "response": response, "error": None}
+    elif result.answer:
+        members["result"] = {"type": "succeeded", "message": result.answer}
+    else:
+        members["result"] = {"type": "errored", "error": _error_body(result, is_anthropics=True)}
+    return msgspec.json.encode(members)
 
 
 def _error_body(result: BatchResult, *, is_anthropics: bool) -> Raw:
