@@ -6,7 +6,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from msgspec.structs import replace
 
@@ -48,6 +48,9 @@ from farebox.exchange import Exchange, Request
 from farebox.identity.keys import KeyCallers, PlansInForce, new_key
 from farebox.ports import BillerUnreachable, NameTaken, NotCounted, UpstreamBroke, Waiting
 from farebox.upstream.openrouter_pages import Fetched, OpenRouterPages
+
+T = TypeVar("T")
+Owner = TypeVar("Owner", Account, Key)
 
 
 class MemoryStore:
@@ -137,18 +140,15 @@ class MemoryStore:
         return account
 
     async def accounts(self) -> list[Account]:
-        return [self._limited(account) for account in self._accounts.values()]
+        return list(map(self._limited, self._accounts.values()))
 
     async def find_account(self, name: str) -> Account | None:
         return next((account for account in await self.accounts() if account.name == name), None)
 
-    def _limited(self, account: Account) -> Account:
-        allowance = self._allowances.get(owner_of("account", account.id))
-        return account if allowance is None else replace(account, limits=allowance.limits)
-
-    def _limited_key(self, key: Key) -> Key:
-        allowance = self._allowances.get(owner_of("key", key.id))
-        return key if allowance is None else replace(key, limits=allowance.limits)
+    def _limited(self, of: Owner) -> Owner:
+        """An account or a key, with its limits."""
+        allowance = self._allowances.get(owner_of("account" if isinstance(of, Account) else "key", of.id))
+        return of if allowance is None else replace(of, limits=allowance.limits)
 
     async def create_key(self, account_id: int, label: str, digest: bytes, hint: str, created_us: int) -> Key:
         key = Key(len(self._keys) + 1, account_id, label, digest, hint, created_us)
@@ -157,11 +157,11 @@ class MemoryStore:
         return key
 
     async def keys(self, account_id: int) -> list[Key]:
-        return [self._limited_key(key) for key in self._keys.values() if key.account_id == account_id]
+        return [self._limited(key) for key in self._keys.values() if key.account_id == account_id]
 
     async def find_key(self, digest: bytes) -> tuple[Account, Key] | None:
         key = next((key for key in self._keys.values() if key.digest == digest), None)
-        return None if key is None else (self._limited(self._accounts[key.account_id]), self._limited_key(key))
+        return None if key is None else (self._limited(self._accounts[key.account_id]), self._limited(key))
 
     async def change_key(self, key: Key) -> None:
         self._keys[key.id] = replace(key, limits=NO_LIMITS)
@@ -264,76 +264,63 @@ class MemoryStore:
         hold = max(own, key=lambda hold: hold.id, default=None)
         return None if hold is None else (hold, self._transfers.get(settlement_id(hold.id)))
 
+    def _fares(
+        self, account_id: int | None, key_id: int | None, since_us: int, until_us: int = LAST_US
+    ) -> list[tuple[Transfer, HoldRow]]:
+        """Fares, each with the hold that it ended; of one account or key, or of all."""
+        fares = [fare for fare in self._transfers.values() if fare.is_fare and since_us <= fare.created_us < until_us]
+        of_holds = [(fare, self._holds[fare.hold_id or ""]) for fare in fares]
+        return [
+            (fare, hold)
+            for fare, hold in of_holds
+            if account_id in (None, hold.account_id) and key_id in (None, hold.key_id)
+        ]
+
     async def usage_nanos(self, account_id: int, key_id: int | None, since_us: int) -> int:
-        return sum(
-            transfer.amount_nanos
-            for transfer in self._transfers.values()
-            if transfer.is_fare and transfer.debit_account == account_id and transfer.created_us >= since_us
-            if key_id in (None, self._holds[transfer.hold_id or ""].key_id)
-        )
+        return sum(fare.amount_nanos for fare, _ in self._fares(account_id, key_id, since_us))
 
     async def usage_by_key(self, account_id: int, since_us: int) -> dict[int, tuple[int, int]]:
         usage: dict[int, tuple[int, int]] = {}
-        for fare in self._transfers.values():
-            if fare.is_fare and fare.debit_account == account_id and fare.created_us >= since_us:
-                key_id = self._holds[fare.hold_id or ""].key_id
-                nanos, latest_us = usage.get(key_id, (0, 0))
-                usage[key_id] = (nanos + fare.amount_nanos, max(latest_us, fare.created_us))
+        for fare, hold in self._fares(account_id, None, since_us):
+            nanos, latest_us = usage.get(hold.key_id, (0, 0))
+            usage[hold.key_id] = (nanos + fare.amount_nanos, max(latest_us, fare.created_us))
         return usage
 
     async def activity(
         self, account_id: int | None, key_id: int | None, since_us: int, until_us: int
     ) -> list[Activity]:
         found: dict[tuple[int, str, str], Activity] = {}
-        for fare in self._transfers.values():
-            hold = self._holds.get(fare.hold_id or "")
-            if not fare.is_fare or hold is None or not since_us <= fare.created_us < until_us:
-                continue
-            if account_id not in (None, hold.account_id) or key_id not in (None, hold.key_id):
-                continue
+        for fare, hold in self._fares(account_id, key_id, since_us, until_us):
             name = (day_of(fare.created_us), hold.model, hold.served_model or hold.model)
             was = found.get(name, Activity(*name, 0, 0, 0, 0))
-            found[name] = Activity(
-                *name,
-                was.requests + 1,
-                was.fares_nanos + fare.amount_nanos,
-                was.prompt_tokens + (hold.prompt_tokens or 0),
-                was.answer_tokens + (hold.answer_tokens or 0),
+            found[name] = replace(
+                was,
+                requests=was.requests + 1,
+                fares_nanos=was.fares_nanos + fare.amount_nanos,
+                prompt_tokens=was.prompt_tokens + (hold.prompt_tokens or 0),
+                answer_tokens=was.answer_tokens + (hold.answer_tokens or 0),
             )
         return sorted(found.values(), key=lambda each: (-each.day, each.model, each.served_model))
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
-        yield _MemorySnapshot(
-            dict(self._transfers), dict(self._holds), dict(self._balances), list(self._charged), dict(self._allowances)
-        )
+        yield _Rows(self)
 
 
-@dataclass(frozen=True, slots=True)
-class _MemorySnapshot:
-    _transfers: dict[str, Transfer]
-    _holds: dict[str, HoldRow]
-    _balances: dict[int, Balance]
-    _charged: list[ChargedFare]
-    _allowances: dict[str, Allowance]
+class _Rows:
+    """All rows of a store in memory, as they are when this is made; those that have ids, by their ids."""
 
-    def transfers(self) -> Iterator[Transfer]:
-        return iter([self._transfers[transfer_id] for transfer_id in sorted(self._transfers)])
+    def __init__(self, store: MemoryStore) -> None:
+        self.transfers = _all([row for _, row in sorted(store._transfers.items())])
+        self.holds = _all([row for _, row in sorted(store._holds.items())])
+        self.balances = _all([row for _, row in sorted(store._balances.items())])
+        self.charged_fares = _all(list(store._charged))
+        self.charges = _all(list[Charge]())
+        self.allowances = _all(list(store._allowances.values()))
 
-    def holds(self) -> Iterator[HoldRow]:
-        return iter([self._holds[hold_id] for hold_id in sorted(self._holds)])
 
-    def balances(self) -> Iterator[Balance]:
-        return iter([self._balances[account_id] for account_id in sorted(self._balances)])
-
-    def charged_fares(self) -> Iterator[ChargedFare]:
-        return iter(self._charged)
-
-    def charges(self) -> Iterator[Charge]:
-        return iter(())
-
-    def allowances(self) -> Iterator[Allowance]:
-        return iter(self._allowances.values())
+def _all(rows: list[T]) -> Callable[[], Iterator[T]]:
+    return lambda: iter(rows)
 
 
 @dataclass(frozen=True, slots=True)
