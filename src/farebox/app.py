@@ -15,7 +15,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from farebox.accounts import Accounts
 from farebox.admission import Admission
 from farebox.answers import Streaming, forget_old_answers
-from farebox.batch.placing import WholeOrders
 from farebox.catalog import Catalog, SharedPrices
 from farebox.core.formats.table import FORMATS, Formats
 from farebox.deadlines import Deadlines
@@ -44,6 +43,7 @@ from farebox.web import routes
 from farebox.web.management import Management
 from farebox.web.mcp.endpoint import ActorTools, Agents
 from farebox.web.relay import Relay
+from farebox.whole_orders import WholeOrders
 
 log = logging.getLogger("farebox")
 

@@ -2,32 +2,21 @@
 the batch is begun again."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from msgspec import Struct
-
-from farebox.answers import ANSWER_CAP_HEADER, RepeatedAnswer, upstream_refusal
 from farebox.batch.entries import BatchOrder, BatchResult, answered, refused
-from farebox.core.books import Fare
 from farebox.core.callers import Caller
-from farebox.core.errors import BROKEN_STATUS, Refusal, too_many, unaffordable
-from farebox.core.formats import Asked, Format
-from farebox.core.headers import RequestHead
+from farebox.core.errors import BROKEN_STATUS, Refusal, unaffordable
 from farebox.core.intake import read_order
 from farebox.core.money import add_exact, format_usd, parse_usd
 from farebox.core.pricing import ceiling
 from farebox.core.runs import ItemOutcome
-from farebox.exchange import Exchange, Prices, Request
-from farebox.ports import Books, BooksUnavailable, Callers
-
-CONCURRENCY_MAX = 64
+from farebox.whole_orders import Placed, WholeOrders
 
 TRIES_MAX = 6
 """How often an order is tried that was not taken up: over half a minute, or as long as `Retry-After` says each time."""
-
-BOOKS_RETRY_SECONDS = 5
 
 RETRY_FIRST_SECONDS = 1.0
 RETRY_LONGEST_SECONDS = 60.0
@@ -50,85 +39,14 @@ class Totals:
     fare_nanos: int = 0
     cost: Decimal = field(default_factory=Decimal)
 
-    def add(self, status: int, cost_usd: str | None, events: int | None, fare_nanos: int) -> None:
+    def add(self, order: BatchResult | ItemOutcome) -> None:
         """Count one more order."""
         self.orders += 1
-        self.served += status == 200
-        self.failed += status != 200
-        self.events += events or 0
-        self.fare_nanos += fare_nanos
-        if cost_usd is not None:
-            self.cost = add_exact(self.cost, Decimal(cost_usd))
-
-
-class WholeOrders(Struct, frozen=True):
-    """The exchange, for orders that are whole in memory and get whole answers; and what stands around it."""
-
-    exchange: Exchange
-    callers: Callers
-    prices: Prices
-    books: Books
-    wires: Mapping[str, Format]
-
-
-class Placed(Struct, frozen=True):
-    """A whole order that was answered. `fare` is None while what it cost is not known; `answer_cap` is there where the
-    answer's cap was lowered."""
-
-    generation_id: str | None
-    body: bytes
-    fare: Fare | None
-    answer_cap: int | None = None
-
-
-async def place(
-    orders: WholeOrders,
-    caller: Caller,
-    path: str,
-    body: bytes,
-    *,
-    idempotency_key: bytes = b"",
-    asked: Asked | None = None,
-) -> Placed:
-    """Serve one whole order as its endpoint would; `asked` is what its body asks, where that was read before.
-
-    Raises:
-        Refusal: it was not served; an upstream's refusal, too.
-    """
-
-    async def read_body() -> bytes:
-        return body
-
-    wire = orders.wires[path]
-    request = Request(path, wire, RequestHead(idempotency_key=idempotency_key), read_body, caller, asked)
-    try:
-        async with orders.exchange.open(request) as answer:
-            whole = await answer.read()
-    except BooksUnavailable as error:
-        raise too_many(f"Try again shortly: {error}", BOOKS_RETRY_SECONDS) from error
-    if answer.is_refusal:
-        raise upstream_refusal(answer, wire.typed_refusal(answer.status, whole))
-    headers = dict(answer.headers)
-    generation_id = headers.get(b"x-generation-id", b"").decode() or None
-    cap = headers.get(ANSWER_CAP_HEADER)
-    if isinstance(answer, RepeatedAnswer):
-        fare = await _first_fare(orders.books, caller, generation_id)
-    else:
-        assert answer.settled is not None, answer
-        fare = answer.settled.fare
-    return Placed(generation_id, whole, fare, None if cap is None else int(cap))
-
-
-async def _first_fare(books: Books, caller: Caller, generation_id: str | None) -> Fare | None:
-    """What a kept answer was paid for when it first came."""
-    if generation_id is None:
-        return None
-    try:
-        found = await books.generation(caller.account.id, generation_id)
-    except BooksUnavailable:
-        return None  # it was answered: that it cannot be looked up now must not look like a failure
-    end = found[1] if found is not None else None
-    return None if end is None else end.fare
+        self.served += order.status == 200
+        self.failed += order.status != 200
+        self.events += order.fare_events or 0
+        self.fare_nanos += parse_usd(order.fare_usd or "0")
+        self.cost = add_exact(self.cost, Decimal(order.cost_usd or "0"))
 
 
 class Batch:
@@ -148,7 +66,7 @@ class Batch:
         self._orders = orders
         self._who = who
         self._name = name
-        self._concurrency = min(concurrency, CONCURRENCY_MAX)
+        self._concurrency = concurrency
         self._limit_nanos = limit_nanos
         self.totals = Totals()
         self._spent_nanos = 0
@@ -162,8 +80,7 @@ class Batch:
         for outcome in outcomes:
             if outcome.number not in done:
                 done.add(outcome.number)
-                fare_nanos = 0 if outcome.fare_usd is None else parse_usd(outcome.fare_usd)
-                self.totals.add(outcome.status, outcome.cost_usd, outcome.fare_events, fare_nanos)
+                self.totals.add(outcome)
         self._spent_nanos = self.totals.fare_nanos
         return done
 
@@ -194,12 +111,11 @@ class Batch:
 
     async def serve(self, order: BatchOrder) -> BatchResult:
         """Serve an order, and count what became of it. What is refused is a result, too."""
-        result, fare_nanos = await self._result(order)
-        self.totals.add(result.status, result.cost_usd, result.fare_events, fare_nanos)
+        result = await self._result(order)
+        self.totals.add(result)
         return result
 
-    async def _result(self, order: BatchOrder) -> tuple[BatchResult, int]:
-        """What became of an order, and its fare in nano-dollars."""
+    async def _result(self, order: BatchOrder) -> BatchResult:
         try:
             if order.refusal is not None:
                 raise order.refusal
@@ -216,9 +132,8 @@ class Batch:
             finally:
                 await self._release(held_nanos, spent_nanos)
         except Refusal as refusal:
-            return refused(order, refusal), 0
-        result = answered(order, placed.generation_id, placed.body, placed.fare, placed.answer_cap)
-        return result, 0 if placed.fare is None else placed.fare.nanos
+            return refused(order, refusal)
+        return answered(order, placed.generation_id, placed.body, placed.fare, placed.answer_cap)
 
     async def _set_aside(self, order: BatchOrder) -> int:
         """Set aside what the order can cost, in nano-dollars, within the batch's limit. Where too little is left, wait
@@ -256,14 +171,8 @@ class Batch:
         while True:
             tries += 1
             try:
-                return await place(
-                    self._orders,
-                    await self._who(),
-                    order.path,
-                    order.body,
-                    idempotency_key=key,
-                    asked=order.asked,
-                )
+                caller = await self._who()
+                return await self._orders.place(caller, order.path, order.body, idempotency_key=key, asked=order.asked)
             except Refusal as refusal:
                 wait_seconds = _wait_seconds(refusal, tries)
                 if wait_seconds is None or tries == TRIES_MAX or self._is_stopped:

@@ -17,6 +17,7 @@ from farebox.app import SIMULATOR_URL_VARIABLE, running
 from farebox.batch.entries import ORDERS_MAX, BatchOrder, BatchResult, read_entry, split_lines
 from farebox.batch.placing import REPEATED, Batch, Totals
 from farebox.batch.result_forms import ResultForm, fitted, written
+from farebox.batch.run_input import CONCURRENCY, CONCURRENCY_MAX
 from farebox.cli.session import AsJson, DatabaseUrl, clear_errors, fail, nanos_of, print_json
 from farebox.core.callers import Caller
 from farebox.core.errors import Refusal
@@ -36,7 +37,9 @@ def batch(
         Path | None, typer.Option(help="Where the results go.", show_default="FILE with .results before its ending")
     ] = None,
     key: Annotated[str, typer.Option(help="The key that pays.", envvar="FAREBOX_KEY", show_default=False)] = "",
-    concurrency: Annotated[int, typer.Option(help="Orders at the same time.", min=1, max=64)] = 8,
+    concurrency: Annotated[
+        int, typer.Option(help="Orders at the same time.", min=1, max=CONCURRENCY_MAX)
+    ] = CONCURRENCY,
     limit: Annotated[
         str | None, typer.Option("--limit", metavar="USD", help="What the batch may cost in all.", show_default=False)
     ] = None,

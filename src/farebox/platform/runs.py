@@ -17,7 +17,7 @@ import msgspec
 
 from farebox import clock
 from farebox.admission import Admission
-from farebox.batch.placing import Batch, WholeOrders
+from farebox.batch.placing import Batch
 from farebox.batch.run_input import RunInput, read_input
 from farebox.batch.running import explain, in_words, serve_run, totals_record
 from farebox.core.callers import Caller
@@ -27,6 +27,7 @@ from farebox.core.plans import Plan
 from farebox.core.runs import ItemOutcome, Record, Run, RunStatus
 from farebox.platform.store import SqlRuns
 from farebox.ports import BooksUnavailable
+from farebox.whole_orders import WholeOrders
 
 log = logging.getLogger("farebox")
 

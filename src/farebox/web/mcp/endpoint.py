@@ -12,7 +12,6 @@ from typing import NamedTuple
 from starlette.types import Message, Receive, Scope, Send
 
 from farebox.accounts import Accounts
-from farebox.batch.placing import WholeOrders
 from farebox.catalog import Catalog
 from farebox.core.errors import unknown, wrong_type
 from farebox.core.headers import HeaderList, read_request_head
@@ -20,6 +19,7 @@ from farebox.core.legible import legible_if_needed
 from farebox.http.asgi import JSON, Endpoint
 from farebox.platform.runs import Runner
 from farebox.platform.store import SqlRuns
+from farebox.whole_orders import WholeOrders
 
 CALLER = "farebox.caller"
 """Where a request's caller stands in its scope."""

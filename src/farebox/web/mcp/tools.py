@@ -27,8 +27,6 @@ from mcp_types.version import KNOWN_PROTOCOL_VERSIONS
 from starlette.types import Receive, Scope, Send
 
 from farebox import __version__
-from farebox.batch.entries import usage_of
-from farebox.batch.placing import Placed, place
 from farebox.batch.result_forms import ResultForm
 from farebox.batch.run_input import CONCURRENCY, CONCURRENCY_MAX
 from farebox.core.callers import Caller
@@ -42,8 +40,9 @@ from farebox.http.asgi import Endpoint, send_refusal
 from farebox.platform.documents import ACTOR_ID
 from farebox.platform.runs import Options
 from farebox.platform.store import TooLong
-from farebox.ports import BooksUnavailable, TooLong
+from farebox.ports import BooksUnavailable
 from farebox.web.mcp.endpoint import BODY_BYTES_MAX, CALLER, ActorTools, Agents
+from farebox.whole_orders import Placed
 
 MODELS_MAX = 200
 MAX_TOKENS_MAX = 10**9
@@ -279,7 +278,7 @@ class _Tools:
         return CallToolResult(content=[TextContent(text=text)], structured_content=structured)
 
     async def _place(self, caller: Caller, path: str, body: dict[str, object]) -> Placed:
-        order = asyncio.create_task(place(self._agents.orders, caller, path, msgspec.json.encode(body)))
+        order = asyncio.create_task(self._agents.orders.place(caller, path, msgspec.json.encode(body)))
         self._orders.add(order)
         order.add_done_callback(self._orders.discard)
         return await asyncio.shield(order)
@@ -298,7 +297,7 @@ class _Tools:
         choice = (answer.get("choices") or [{}])[0]
         text = (choice.get("message") or {}).get("content") or ""
         said = {"text": text, "model": answer.get("model") or "", "finish_reason": choice.get("finish_reason")}
-        return text, {**said, "answer_cap": placed.answer_cap, **_bill(placed)}
+        return text, {**said, "answer_cap": placed.answer_cap, **_bill(placed, answer)}
 
     async def _embed(self, caller: Caller, asked: Arguments) -> Called:
         texts = asked.get("texts")
@@ -308,7 +307,7 @@ class _Tools:
         placed = await self._place(caller, "/embeddings", body)
         answer: Any = leniently(msgspec.json.decode, placed.body)
         vectors = [each["embedding"] for each in answer["data"]]
-        return f"{len(vectors)} vectors of {len(vectors[0])} numbers", {"vectors": vectors, **_bill(placed)}
+        return f"{len(vectors)} vectors of {len(vectors[0])} numbers", {"vectors": vectors, **_bill(placed, answer)}
 
     async def _list_models(self, caller: Caller, asked: Arguments) -> Called:
         limit = _number(asked, "limit", MODELS_MAX, 1, MODELS_MAX)
@@ -408,12 +407,11 @@ def _text(asked: Arguments, name: str) -> str:
     return value
 
 
-def _bill(placed: Placed) -> dict[str, Any]:
-    usage = usage_of(placed.body)
+def _bill(placed: Placed, answer: dict[str, Any]) -> dict[str, Any]:
     fare = placed.fare
     return {
         "generation_id": placed.generation_id,
         "cost_usd": None if fare is None else f"{fare.cost:f}",
         "fare_usd": None if fare is None else format_usd(fare.nanos),
-        "usage": None if usage is None else leniently(msgspec.json.decode, usage),
+        "usage": answer.get("usage"),
     }
