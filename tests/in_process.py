@@ -8,7 +8,6 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message
 
-from farebox.admission import Admission
 from farebox.app import Host, running, stand_alone
 from farebox.core.formats.table import FORMATS, Formats
 from farebox.settings import load
@@ -26,7 +25,7 @@ async def services(
         database_url=f"sqlite:///{folder / 'books.db'}", spool=str(folder / "spool"), upstream_url=upstream_url
     )
     prepare(settings.database_url)
-    async with running(settings, Admission(settings.orders_max, settings.account_orders_max), host, formats) as found:
+    async with running(settings, host, formats) as found:
         yield found
 
 

@@ -233,15 +233,13 @@ class Accounts:
 
     async def revoke_management_key(self, key: str) -> ManagementKey:
         """Revoke a management key, found by itself, or by its number or hint. Raises NotFound."""
-        named = [
-            each
-            for each in await self.management_keys()
-            if key in (str(each.id), each.hint) or each.digest == digest(key)
-        ]
+        every = await self.management_keys()
+        named = [each for each in every if key in (str(each.id), each.hint) or each.digest == digest(key)]
         if len(named) != 1:
             raise NotFound("there is no such management key; `farebox management-key list` shows them")
-        await self._store.revoke_management_key(named[0].id, clock.now_us())
-        return next(each for each in await self.management_keys() if each.id == named[0].id)
+        now_us = clock.now_us()
+        await self._store.revoke_management_key(named[0].id, now_us)
+        return replace(named[0], revoked_us=named[0].revoked_us or now_us)
 
     # Plans
 

@@ -99,12 +99,6 @@ def _shared_prices(settings: Settings, store: SqlStore) -> SharedPrices | None:
     return SharedPrices(store, settings.upstream_url or ("simulator" if settings.is_simulated else OPENROUTER_URL))
 
 
-def streaming_of(settings: Settings, deadlines: Deadlines) -> Streaming:
-    """What the settings say about streams whose caller hung up, or that have died."""
-    drains_max = settings.drains_max if settings.hang_up == "drain" else 0
-    return Streaming(deadlines, drains_max, settings.drain_seconds, settings.no_event_seconds)
-
-
 @dataclass(frozen=True, slots=True)
 class Hosted:
     """What depends on the host: how callers are identified, how fares are charged outside, what `background` tasks run
@@ -129,7 +123,7 @@ async def stand_alone(store: SqlStore, _: Upstream, plans: PlansInForce) -> Asyn
 
 @asynccontextmanager
 async def running(
-    settings: Settings, admission: Admission, host: Host = stand_alone, formats: Formats = FORMATS
+    settings: Settings, host: Host = stand_alone, formats: Formats = FORMATS
 ) -> AsyncIterator[routes.Services]:
     """Everything that serves, for as long as the block runs. Owns the background tasks."""
     async with AsyncExitStack() as stack:
@@ -138,14 +132,9 @@ async def running(
         upstream = upstream_of(settings, deadlines)
         stack.push_async_callback(upstream.close)
         plans = PlansInForce(settings.every_plan)
-        catalog = Catalog(
-            upstream,
-            settings.prices_refresh_seconds,
-            settings.prices_max_age_seconds,
-            shared=_shared_prices(settings, store),
-        )
+        shared = _shared_prices(settings, store)
+        catalog = Catalog(upstream, settings.prices_refresh_seconds, settings.prices_max_age_seconds, shared=shared)
         hosted = await stack.enter_async_context(host(store, upstream, plans))
-        callers = hosted.callers
         watch = Watch(is_logged=settings.order_log)
         stack.callback(watch.close)
         store.watch_commits(watch.metrics.committed)
@@ -154,14 +143,19 @@ async def running(
         with suppress(TimeoutError):
             async with asyncio.timeout(FIRST_PRICES_SECONDS):
                 await catalog.refresh()
-        streaming = streaming_of(settings, deadlines)
+        admission = Admission(settings.orders_max, settings.account_orders_max)
         late = LateSettlements(store, Spool(Path(settings.spool), store.worker))
         exchange = Exchange(
-            callers=callers,
+            callers=hosted.callers,
             prices=catalog,
             ledger=store,
             upstream=upstream,
-            streaming=streaming,
+            streaming=Streaming(
+                deadlines,
+                drains_max=settings.drains_max if settings.hang_up == "drain" else 0,
+                drain_seconds=settings.drain_seconds,
+                no_event_seconds=settings.no_event_seconds,
+            ),
             admission=admission,
             charges=hosted.charges,
             late=late,
@@ -180,7 +174,7 @@ async def running(
             )
         )
         accounts = Accounts(store, plans)
-        orders = WholeOrders(exchange, callers, catalog, store, formats)
+        orders = WholeOrders(exchange, hosted.callers, catalog, store, formats)
         bodies = BodyReader(settings.body_bytes_max, settings.body_seconds, deadlines)
         run_api: RunApi | None = None
         actor: ActorTools | None = None
@@ -189,14 +183,14 @@ async def running(
             stack.push_async_callback(runs.close)
             public_url = (settings.public_url or "").rstrip("/")
             runner = Runner(runs, orders, admission, plans, store.worker, public_url)
-            run_api = RunApi(callers, runs, runner, PricedEvents(runs, store), bodies)
+            run_api = RunApi(hosted.callers, runs, runner, PricedEvents(runs, store), bodies)
             actor = ActorTools(runner, runs)
         agents = Agents(orders, catalog, accounts, actor)
         stack.push_async_callback(agents.close)
         yield routes.Services(
             relay=Relay(exchange, bodies, deadlines, settings.silence_seconds),
             admission=admission,
-            callers=callers,
+            callers=hosted.callers,
             catalog=catalog,
             accounts=accounts,
             generations=Generations(store, upstream),
@@ -266,15 +260,14 @@ class App:
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
-        admission = Admission(self._settings.orders_max, self._settings.account_orders_max)
-        async with running(self._settings, admission, self._host, self._formats) as services:
+        async with running(self._settings, self._host, self._formats) as services:
             self._serve = self._around(routes.app(services))
             # What exists now stays: the garbage collector need not look at it again and again.
             gc.collect()
             gc.freeze()
             gc.set_threshold(COLLECT_AFTER)
             async with _in_background(*([services.run_api.runner.keep_going()] if services.run_api else [])):
-                with stopping_gracefully(admission, self._settings.grace_seconds):
+                with stopping_gracefully(services.admission, self._settings.grace_seconds):
                     await send({"type": "lifespan.startup.complete"})
                     await receive()
         await send({"type": "lifespan.shutdown.complete"})

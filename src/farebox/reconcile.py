@@ -95,19 +95,16 @@ class Reconciler:
         elif isinstance(record.cost, Unknown):
             await self._ask_later(hold, record.cost.reason)
         else:
-            await self._settle(hold, record.cost, record)
-
-    async def _settle(self, hold: HoldRow, cost: Cost, record: Recorded) -> None:
-        settle = Settle(
-            hold_id=hold.id,
-            verdict=cost,
-            created_us=self._now_us(),
-            served_model=record.model,
-            prompt_tokens=record.prompt_tokens,
-            answer_tokens=record.answer_tokens,
-        )
-        await self._ledger.carry_out(settle)
-        self._settled(type(cost).__name__.lower())
+            settle = Settle(
+                hold_id=hold.id,
+                verdict=record.cost,
+                created_us=self._now_us(),
+                served_model=record.model,
+                prompt_tokens=record.prompt_tokens,
+                answer_tokens=record.answer_tokens,
+            )
+            await self._ledger.carry_out(settle)
+            self._settled("cost")
 
     async def _ask_later(self, hold: HoldRow, reason: str) -> None:
         now_us = self._now_us()

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from farebox.admission import Admission
 from farebox.answers import Answer, RepeatedAnswer, Streaming
 from farebox.catalog import Catalog
-from farebox.core.allowances import NO_LIMITS, Allowance, Limits, began_us, day_of, owner_of
+from farebox.core.allowances import NO_LIMITS, PERIODS, Allowance, Limits, began_us, day_of, owner_of
 from farebox.core.audit import Snapshot, audit
 from farebox.core.books import (
     LAST_US,
@@ -182,13 +182,10 @@ class MemoryStore:
             account_id,
             limits,
             pending_nanos=sum(hold.amount_nanos for hold in own if hold.ended_us is None),
-            total_nanos=await self.usage_nanos(account_id, key_id, 0),
-            day_nanos=await self.usage_nanos(account_id, key_id, began_us("day", now_us)),
-            week_nanos=await self.usage_nanos(account_id, key_id, began_us("week", now_us)),
-            month_nanos=await self.usage_nanos(account_id, key_id, began_us("month", now_us)),
             counted_us=now_us,
             at_once=sum(hold.state == "pending" for hold in own),
             minute=before.minute if before else (),
+            **{f"{each}_nanos": await self.usage_nanos(account_id, key_id, began_us(each, now_us)) for each in PERIODS},
         )
 
     async def create_management_key(

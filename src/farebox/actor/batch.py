@@ -12,7 +12,6 @@ from msgspec import Struct
 from farebox.actor.environment import ActorEnvironment
 from farebox.actor.hosting import Hosting
 from farebox.actor.system_events import SystemEvent, listen
-from farebox.admission import Admission
 from farebox.app import running
 from farebox.batch.entries import refused
 from farebox.batch.placing import Batch
@@ -84,8 +83,7 @@ class _Run:
                     listening.cancel()
 
     async def _serve(self, asked: RunInput, output: "_Output") -> int:
-        admission = Admission(self._settings.orders_max, self._settings.account_orders_max)
-        async with running(self._settings, admission, self._hosting.host) as services:
+        async with running(self._settings, self._hosting.host) as services:
             callers = self._hosting.callers
             assert callers is not None
             await output.take_up(asked)

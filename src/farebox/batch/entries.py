@@ -199,16 +199,9 @@ def answered(
 ) -> BatchResult:
     """The result of an entry with its answer; `fare` is None while what it cost is not known."""
     line = _on_one_line(answer)
-    return BatchResult(
-        order.number,
-        order.custom_id,
-        order.url,
-        200,
-        generation_id,
-        Raw(line),
-        usage_of(line),
-        None if fare is None else f"{fare.cost:f}",
-        None if fare is None else fare.events,
-        None if fare is None else format_usd(fare.nanos),
-        answer_cap,
+    result = BatchResult(
+        order.number, order.custom_id, order.url, 200, generation_id, Raw(line), usage_of(line), answer_cap=answer_cap
     )
+    if fare is None:
+        return result
+    return replace(result, cost_usd=f"{fare.cost:f}", fare_events=fare.events, fare_usd=format_usd(fare.nanos))

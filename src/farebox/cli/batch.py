@@ -12,7 +12,6 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from farebox.admission import Admission
 from farebox.app import SIMULATOR_URL_VARIABLE, running
 from farebox.batch.entries import ORDERS_MAX, BatchOrder, BatchResult, read_entry, split_lines
 from farebox.batch.placing import REPEATED, Batch, Totals
@@ -90,9 +89,7 @@ async def _serve(
     limit_nanos: int | None,
     advance: Callable[[], None],
 ) -> Totals:
-    admission = Admission(settings.orders_max, settings.account_orders_max)
-    quiet = settings.model_copy(update={"order_log": False})
-    async with running(quiet, admission) as services:
+    async with running(settings.model_copy(update={"order_log": False})) as services:
 
         async def who() -> Caller:
             return await services.callers.identify(RequestHead((key,)))
