@@ -25,14 +25,11 @@ Given = Annotated[
     typer.Argument(
         metavar="[LIMIT=VALUE]...",
         help=f"One or more of {', '.join(LIMIT_NAMES)}; `{LIFTED}` lifts a limit.",
-        show_default=False,
     ),
 ]
-Name = Annotated[str, typer.Argument(help="The account's name.", show_default=False)]
-NameOrAll = Annotated[str | None, typer.Argument(help="The account's name; all where absent.", show_default=False)]
-KeyNamed = Annotated[
-    str, typer.Argument(help="The key, its number, or its hint as the list shows it.", show_default=False)
-]
+Name = Annotated[str, typer.Argument(help="The account's name.")]
+NameOrAll = Annotated[str | None, typer.Argument(help="The account's name; all where absent.")]
+KeyNamed = Annotated[str, typer.Argument(help="The key, its number, or its hint as the list shows it.")]
 
 
 @account_app.command("create")
@@ -70,9 +67,9 @@ def top_up(
     amount: Annotated[str, typer.Argument(metavar="USD", help="How much, such as 5 or 0.25.")],
     idempotency_key: Annotated[
         str | None,
-        typer.Option(help="Your own name for this top-up: under it, it is booked once.", show_default=False),
+        typer.Option(help="Your own name for this top-up: under it, it is booked once."),
     ] = None,
-    note: Annotated[str | None, typer.Option(help="Kept with the transfer.", show_default=False)] = None,
+    note: Annotated[str | None, typer.Option(help="Kept with the transfer.")] = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
@@ -119,9 +116,7 @@ def _described(account: Account, balance: Balance) -> dict[str, object]:
 def create_key(
     name: Name,
     label: Annotated[str, typer.Option(help="What the key is for.")] = "",
-    expires: Annotated[
-        datetime | None, typer.Option(help="When it stops being good, in UTC.", show_default=False)
-    ] = None,
+    expires: Annotated[datetime | None, typer.Option(help="When it stops being good, in UTC.")] = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
@@ -168,7 +163,7 @@ def enable_key(key: KeyNamed, database_url: DatabaseUrl = None, as_json: AsJson 
 def create_management_key(
     label: Annotated[str, typer.Option(help="Whose it is.")] = "",
     account: Annotated[
-        str | None, typer.Option(help="The one account whose keys it manages; all where absent.", show_default=False)
+        str | None, typer.Option(help="The one account whose keys it manages; all where absent.")
     ] = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,

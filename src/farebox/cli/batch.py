@@ -35,13 +35,11 @@ def batch(
     out: Annotated[
         Path | None, typer.Option(help="Where the results go.", show_default="FILE with .results before its ending")
     ] = None,
-    key: Annotated[str, typer.Option(help="The key that pays.", envvar="FAREBOX_KEY", show_default=False)] = "",
+    key: Annotated[str, typer.Option(help="The key that pays.", envvar="FAREBOX_KEY")] = "",
     concurrency: Annotated[
         int, typer.Option(help="Orders at the same time.", min=1, max=CONCURRENCY_MAX)
     ] = CONCURRENCY,
-    limit: Annotated[
-        str | None, typer.Option("--limit", metavar="USD", help="What the batch may cost in all.", show_default=False)
-    ] = None,
+    limit: Annotated[str | None, typer.Option("--limit", metavar="USD", help="What the batch may cost in all.")] = None,
     results_form: Annotated[
         ResultForm, typer.Option("--results", help="Form of the results: our own, OpenAI's or Anthropic's batches'.")
     ] = ResultForm.FAREBOX,

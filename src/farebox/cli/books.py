@@ -19,8 +19,8 @@ from farebox.core.usage import Cost, Nothing
 from farebox.reconcile import NotOpen, decide
 from farebox.store.books import SqlStore
 
-Since = Annotated[datetime | None, typer.Option(help="From this moment on, in UTC.", show_default=False)]
-Until = Annotated[datetime | None, typer.Option(help="Until before this moment, in UTC.", show_default=False)]
+Since = Annotated[datetime | None, typer.Option(help="From this moment on, in UTC.")]
+Until = Annotated[datetime | None, typer.Option(help="Until before this moment, in UTC.")]
 
 
 def statement(
@@ -125,10 +125,10 @@ def activity(
 
 
 def reconcile(
-    hold: Annotated[str | None, typer.Argument(help="An open hold to decide on.", show_default=False)] = None,
-    cost: Annotated[str | None, typer.Option(help="Post it at this upstream cost, in USD.", show_default=False)] = None,
+    hold: Annotated[str | None, typer.Argument(help="An open hold to decide on.")] = None,
+    cost: Annotated[str | None, typer.Option(help="Post it at this upstream cost, in USD.")] = None,
     void: Annotated[bool, typer.Option("--void", help="Charge nothing for it.")] = False,
-    reason: Annotated[str, typer.Option(help="Why: kept with the transfer.", show_default=False)] = "",
+    reason: Annotated[str, typer.Option(help="Why: kept with the transfer.")] = "",
     list_only: Annotated[bool, typer.Option("--list", help="List the open holds and do nothing else.")] = False,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DatabaseUrl = Annotated[
-    str | None, typer.Option("--database-url", help="The books: sqlite:///PATH or postgresql://...", show_default=False)
+    str | None, typer.Option("--database-url", help="The books: sqlite:///PATH or postgresql://...")
 ]
 
 
