@@ -31,9 +31,10 @@ from farebox.core.audit import audit
 from farebox.core.books import HoldRow, Transfer, settlement_id
 from farebox.core.formats.table import FORMATS
 from farebox.core.money import format_usd
-from farebox.crash import CRASH_VARIABLE, POINTS, arm
+from farebox.crash import CRASH_VARIABLE
 from farebox.store.books import SqlStore
 from farebox.store.prepare import engine_of
+from tools.crash_points import POINTS, arm
 from tools.postgres import Cluster, find, free_port
 
 CALLERS = 32

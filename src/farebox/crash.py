@@ -7,44 +7,21 @@ that reaches it deletes the file and dies by SIGKILL.
 import os
 import signal
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 CRASH_VARIABLE = "FAREBOX_CRASH_FILE"
 
-POINTS = (
-    "PlaceHold:before",
-    "PlaceHold:after",
-    "forward:before",
-    "forward:after",
-    "NameGeneration:before",
-    "NameGeneration:after",
-    "send:before",
-    "Settle:before",
-    "Settle:after",
-    "send:after",
-    "ask:before",
-    "ask:after",
-    "AskLater:before",
-    "AskLater:after",
-)
-"""Before and after every durable write and every network step: of an order, in sequence, then of a question about a
-cost."""
-
 _FILE = os.environ.get(CRASH_VARIABLE, "")
 
 
-def arm(file: Path, name: str) -> None:
-    """Let the next process that reaches this point die there. As long as the file exists, none has."""
-    assert name in POINTS, name
-    draft = file.with_name(file.name + "-draft")
-    draft.write_text(name)
-    draft.rename(file)
-
-
 def crash_point(name: str) -> None:
-    """Die here, if this point is armed."""
-    if _FILE and _is_taken(name):
-        os.kill(os.getpid(), signal.SIGKILL)
+    """Die here, if this point is armed, and this is the first process to reach it."""
+    if _FILE:
+        with suppress(FileNotFoundError):
+            if Path(_FILE).read_text() == name:
+                Path(_FILE).unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
 
 
 def crash_points(commands: Iterable[object], when: str) -> None:
@@ -52,15 +29,3 @@ def crash_points(commands: Iterable[object], when: str) -> None:
     if _FILE:
         for command in commands:
             crash_point(f"{type(command).__name__}:{when}")
-
-
-def _is_taken(name: str) -> bool:
-    """Whether this point is armed, and this is the first process to reach it."""
-    file = Path(_FILE)
-    try:
-        if file.read_text() != name:
-            return False
-        file.unlink()
-    except FileNotFoundError:
-        return False
-    return True

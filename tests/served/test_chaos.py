@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from farebox.crash import POINTS
 from tools.chaos import MINUTE_CAP, MONEY_CAP_NANOS, Chaos
+from tools.crash_points import POINTS
 from tools.postgres import Cluster
 
 

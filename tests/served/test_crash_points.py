@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from farebox.crash import CRASH_VARIABLE, POINTS, arm
+from farebox.crash import CRASH_VARIABLE
 from tests.gateway import Gateway, eventually
 from tests.served.test_formats import order
 from tools.chaos import get, simulator
+from tools.crash_points import POINTS, arm
 
 SLOW = {"x-openrouter-simulate": "first-token-ms=50,token-ms=5,generation-ms=0"}
 ASKED = {"x-openrouter-simulate": "usage=missing,generation-ms=1200"}
