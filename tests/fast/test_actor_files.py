@@ -11,7 +11,7 @@ from farebox import __version__
 from farebox.actor.environment import PRICED_EVENT as CHARGED_EVENT
 from farebox.batch.entries import BatchResult
 from farebox.batch.result_forms import ResultForm
-from farebox.batch.run_input import CONCURRENCY, CONCURRENCY_MAX
+from farebox.batch.running import CONCURRENCY, CONCURRENCY_MAX
 from farebox.platform.priced_events import PRICED_EVENT
 from farebox.settings import OPENROUTER_KEY_VARIABLE
 

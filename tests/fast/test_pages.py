@@ -9,7 +9,7 @@ import pytest
 
 from farebox.batch.entries import ORDERS_MAX
 from farebox.batch.placing import RETRY_FIRST_SECONDS, TRIES_MAX
-from farebox.batch.run_input import CONCURRENCY_MAX
+from farebox.batch.running import CONCURRENCY_MAX
 from farebox.core.books import NotEnded
 from farebox.core.formats import Format
 from farebox.core.questions import FIRST_US

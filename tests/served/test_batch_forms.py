@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from farebox.batch.entries import answered, read_entry, refused, split_lines
 from farebox.batch.result_forms import ResultForm, fitted, written
-from farebox.batch.run_input import read_input
+from farebox.batch.running import read_input
 from farebox.core.errors import invalid
 from farebox.core.formats.table import FORMATS
 from tests.gateway import Gateway

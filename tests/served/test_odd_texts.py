@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from farebox.batch.entries import answered, read_entry
-from farebox.batch.run_input import read_input
+from farebox.batch.running import read_input
 from farebox.core.formats import Format
 from farebox.core.formats.table import FORMATS
 from farebox.core.intake import read_order

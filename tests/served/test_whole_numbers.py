@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from farebox.batch.entries import read_entry
-from farebox.batch.run_input import read_input
+from farebox.batch.running import read_input
 from farebox.core.errors import Refusal
 from farebox.core.formats import Format, chat, embeddings
 from farebox.core.formats.table import FORMATS

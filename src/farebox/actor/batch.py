@@ -16,8 +16,7 @@ from farebox.app import running
 from farebox.batch.entries import refused
 from farebox.batch.placing import Batch
 from farebox.batch.result_forms import written
-from farebox.batch.run_input import RunInput, read_input
-from farebox.batch.running import explain, in_words, serve_run, totals_record
+from farebox.batch.running import RunInput, explain, in_words, read_input, serve_run, totals_record
 from farebox.core.errors import Refusal, gone
 from farebox.core.formats.table import FORMATS
 from farebox.core.runs import ItemOutcome, Record

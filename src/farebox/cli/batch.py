@@ -16,7 +16,7 @@ from farebox.app import SIMULATOR_URL_VARIABLE, running
 from farebox.batch.entries import ORDERS_MAX, BatchOrder, BatchResult, read_entry, split_lines
 from farebox.batch.placing import REPEATED, Batch, Totals
 from farebox.batch.result_forms import ResultForm, fitted, written
-from farebox.batch.run_input import CONCURRENCY, CONCURRENCY_MAX
+from farebox.batch.running import CONCURRENCY, CONCURRENCY_MAX
 from farebox.cli.session import AsJson, DatabaseUrl, clear_errors, fail, nanos_of, print_json
 from farebox.core.callers import Caller
 from farebox.core.errors import Refusal

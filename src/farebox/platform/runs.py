@@ -18,8 +18,7 @@ import msgspec
 from farebox import clock
 from farebox.admission import Admission
 from farebox.batch.placing import Batch
-from farebox.batch.run_input import RunInput, read_input
-from farebox.batch.running import explain, in_words, serve_run, totals_record
+from farebox.batch.running import RunInput, explain, in_words, read_input, serve_run, totals_record
 from farebox.core.callers import Caller
 from farebox.core.errors import Refusal, too_many
 from farebox.core.keys import caller_of_key

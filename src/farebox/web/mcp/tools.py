@@ -28,7 +28,7 @@ from starlette.types import Receive, Scope, Send
 
 from farebox import __version__
 from farebox.batch.result_forms import ResultForm
-from farebox.batch.run_input import CONCURRENCY, CONCURRENCY_MAX
+from farebox.batch.running import CONCURRENCY, CONCURRENCY_MAX
 from farebox.core.callers import Caller
 from farebox.core.errors import Refusal, invalid, unknown
 from farebox.core.legible import leniently

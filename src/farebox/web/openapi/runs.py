@@ -6,7 +6,7 @@ from typing import NamedTuple, get_args
 
 from farebox.batch.entries import ORDERS_MAX
 from farebox.batch.result_forms import ResultForm
-from farebox.batch.run_input import CONCURRENCY, CONCURRENCY_MAX
+from farebox.batch.running import CONCURRENCY, CONCURRENCY_MAX
 from farebox.core.runs import RunStatus
 from farebox.core.schemas import FLAG, NAME, NUMBER, OBJECT, TEXT, WHOLE, array_of, object_of, one_of, or_null, ref
 from farebox.platform.actor_calls import KEY_LENGTH_MAX
