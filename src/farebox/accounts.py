@@ -136,10 +136,10 @@ class Accounts:
 
     async def find_by_id(self, account_id: int) -> Account:
         """Raises NotFound."""
-        found = [account for account in await self._store.accounts() if account.id == account_id]
-        if not found:
-            raise NotFound(f"there is no account with the number {account_id}")
-        return found[0]
+        for account in await self._store.accounts():
+            if account.id == account_id:
+                return account
+        raise NotFound(f"there is no account with the number {account_id}")
 
     # Keys
 

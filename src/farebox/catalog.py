@@ -18,16 +18,7 @@ from farebox import clock
 from farebox.core.errors import Refusal, invalid, unknown, unreachable
 from farebox.core.listing import Listed, read_listed
 from farebox.core.pricing import KeptPrices, PriceList
-from farebox.core.upstream import (
-    ALL_MODELS,
-    Failed,
-    Listing,
-    ListKind,
-    ListQuery,
-    NoSuchList,
-    QueryRefused,
-    Unreadable,
-)
+from farebox.core.upstream import ALL_MODELS, Failed, Listing, ListKind, ListQuery, NoSuchList, QueryRefused, Unreadable
 from farebox.ports import BooksUnavailable, PriceShelf, Upstream, UpstreamBroke, UpstreamUnreachable
 
 RETRY_FIRST_SECONDS = 1.0
@@ -109,9 +100,10 @@ class Catalog:
             Refusal: 502, there is none yet, or it is too old.
         """
         if self._prices is None:
-            raise _no_prices(f"there is no price list ({self.trouble})")
+            raise unreachable(f"Orders cannot be priced now: there is no price list ({self.trouble})")
         if self._now() - self._read_at > self._max_age_seconds:
-            raise _no_prices(f"the price list is older than {self._max_age_seconds:g} s ({self.trouble})")
+            age = f"older than {self._max_age_seconds:g} s"
+            raise unreachable(f"Orders cannot be priced now: the price list is {age} ({self.trouble})")
         return self._prices
 
     @property
@@ -140,7 +132,8 @@ class Catalog:
         with suppress(BooksUnavailable):
             while self._prices is not None:
                 now_us = self._now_us()
-                kept = await shared.shelf.kept_prices(shared.source, max(self._read_us, self._due_us(now_us)))
+                fresh_since_us = now_us - int(self._refresh_seconds * 1_000_000)
+                kept = await shared.shelf.kept_prices(shared.source, max(self._read_us, fresh_since_us))
                 if kept is not None:
                     try:
                         self._take(self._upstream.read_prices(kept.bodies))
@@ -166,10 +159,6 @@ class Catalog:
     def names(self, model: str) -> tuple[str, ...]:
         """The names by which plans may allow a model (see `PriceList.names`)."""
         return (model,) if self._prices is None else self._prices.names(model)
-
-    def _due_us(self, now_us: int) -> int:
-        """Prices that were read since this moment are fresh."""
-        return now_us - int(self._refresh_seconds * 1_000_000)
 
     async def keep_fresh(self) -> None:
         """Renew the prices every `refresh_seconds`, sooner after a failure. Runs until cancelled."""
@@ -266,7 +255,3 @@ class Catalog:
         left_out = self._prices.left_out if self._prices is not None else frozenset[str]()
         models = tuple(model for model in read_listed(listing.entries) if model.id not in left_out)
         return Page(self._now(), models=models, data=listing.data)
-
-
-def _no_prices(why: str) -> Refusal:
-    return unreachable(f"Orders cannot be priced now: {why}")

@@ -247,10 +247,9 @@ class Exchange:
         match outcome:
             case Held():
                 answer_cap = cap_within(outcome, place, most, caller.plan)
-                if answer_cap is None:
-                    return _HeldOrder(place.id, order, caller.outside)
                 try:
-                    return _HeldOrder(place.id, capped(order, wire, answer_cap), caller.outside)
+                    held = order if answer_cap is None else capped(order, wire, answer_cap)
+                    return _HeldOrder(place.id, held, caller.outside)
                 except Refusal:
                     await self._give_back(place.id, now_us)
                     raise

@@ -29,16 +29,13 @@ _POLL_SECONDS = 0.05
 def stopping_gracefully(admission: Admission, grace_seconds: float) -> Iterator[None]:
     """Take over SIGINT and SIGTERM from uvicorn for as long as the block runs: the first stops admission, a later one
     ends the grace period. On the main thread only."""
-    loop = asyncio.get_running_loop()
     servers = {each: signal.getsignal(each) for each in SIGNALS}
     stop = _Stop(admission, grace_seconds, lambda: _pass_on(servers[signal.SIGTERM]))
-    for each in SIGNALS:
-        loop.add_signal_handler(each, stop.hear)
     try:
-        yield
+        with on_stop(stop.hear):
+            yield
     finally:
         for each, server in servers.items():
-            loop.remove_signal_handler(each)
             signal.signal(each, server)
 
 

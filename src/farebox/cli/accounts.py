@@ -23,8 +23,7 @@ LIFTED = "none"
 Given = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[LIMIT=VALUE]...",
-        help=f"One or more of {', '.join(LIMIT_NAMES)}; `{LIFTED}` lifts a limit.",
+        metavar="[LIMIT=VALUE]...", help=f"One or more of {', '.join(LIMIT_NAMES)}; `{LIFTED}` lifts a limit."
     ),
 ]
 Name = Annotated[str, typer.Argument(help="The account's name.")]
@@ -66,8 +65,7 @@ def top_up(
     name: Name,
     amount: Annotated[str, typer.Argument(metavar="USD", help="How much, such as 5 or 0.25.")],
     idempotency_key: Annotated[
-        str | None,
-        typer.Option(help="Your own name for this top-up: under it, it is booked once."),
+        str | None, typer.Option(help="Your own name for this top-up: under it, it is booked once.")
     ] = None,
     note: Annotated[str | None, typer.Option(help="Kept with the transfer.")] = None,
     database_url: DatabaseUrl = None,

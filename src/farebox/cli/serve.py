@@ -20,8 +20,7 @@ from farebox.settings import OPENROUTER_KEY_VARIABLE, OPENROUTER_URL, Settings, 
 from farebox.simulator import server as simulator
 from farebox.simulator.app import BASE_PATH
 from farebox.store.prepare import open_store, prepare, shown
-from farebox.telemetry.watch import CannotTrace
-from farebox.telemetry.watch import check as check_tracing
+from farebox.telemetry.watch import what_is_missing
 
 DEMO_ACCOUNT = "demo"
 DEMO_USD = "5"
@@ -58,10 +57,8 @@ def serve(
     """Serve the gateway. With no settings: on a simulated upstream, with a demo account."""
     with clear_errors(), ExitStack() as stack:
         settings = load(host=host, port=port, workers=workers, database_url=database_url, upstream_url=upstream)
-        try:
-            check_tracing()
-        except CannotTrace as error:
-            fail(str(error), 2)
+        if (missing := what_is_missing()) is not None:
+            fail(missing, 2)
         prepare(settings.database_url)
         bound = stack.enter_context(_listen(settings.host, settings.port))
         if settings.public_url is None:

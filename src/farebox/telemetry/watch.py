@@ -10,14 +10,11 @@ from farebox.telemetry.metrics import Metrics
 from farebox.telemetry.traces import ENDPOINT_VARIABLES, Traces
 
 
-class CannotTrace(Exception):  # noqa: N818 - the word of the house
-    """Spans are asked for, and the extra that sends them is not installed."""
-
-
-def check() -> None:
-    """To be called before serving. Raises CannotTrace."""
-    if _is_traced() and find_spec("opentelemetry.sdk") is None:
-        raise CannotTrace(f"{ENDPOINT_VARIABLES[0]} is set, and spans need an extra: pip install 'farebox[otel]'")
+def what_is_missing() -> str | None:
+    """Why spans that are asked for cannot be sent, in words; to be asked before serving."""
+    if not _is_traced() or find_spec("opentelemetry.sdk") is not None:
+        return None
+    return f"{ENDPOINT_VARIABLES[0]} is set, and spans need an extra: pip install 'farebox[otel]'"
 
 
 def _is_traced() -> bool:
