@@ -94,7 +94,7 @@ def _show(described: dict[str, object] | list[dict[str, object]], *, as_json: bo
     else:
         heads = ("NAME", "PLAN", "TERMS", "BALANCE", "HELD", "AVAILABLE")
         names = ("name", "plan", "terms", "balance_usd", "held_usd", "available_usd")
-        print_table(heads, names, described if isinstance(described, list) else [described], "no limit")
+        print_table(heads, described if isinstance(described, list) else [described], names, "no limit")
 
 
 def _described(account: Account, balance: Balance) -> dict[str, object]:
@@ -133,7 +133,7 @@ def list_keys(name: NameOrAll = None, database_url: DatabaseUrl = None, as_json:
     if as_json:
         print_json(rows)
     else:
-        print_table(heads, names, rows)
+        print_table(heads, rows, names)
 
 
 @key_app.command("revoke")
@@ -182,7 +182,7 @@ def list_management_keys(database_url: DatabaseUrl = None, as_json: AsJson = Fal
     if as_json:
         print_json(rows)
     else:
-        print_table(heads, names, rows)
+        print_table(heads, rows, names)
 
 
 @management_app.command("revoke")
@@ -268,7 +268,7 @@ def _limit(
         print_json({**whose, "limits": most, "used": used})
     else:
         rows = [{"limit": name, "most": _shown(most[name]), "used": used.get(name)} for name in LIMIT_NAMES]
-        print_table(("LIMIT", "MOST", "USED"), ("limit", "most", "used"), rows, "-")
+        print_table(("LIMIT", "MOST", "USED"), rows, missing="-")
 
 
 def _given(limits: list[str]) -> LimitChanges:

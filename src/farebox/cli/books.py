@@ -49,7 +49,7 @@ def statement(
         return
     heads = ("TIME", "WHAT", "MODEL", "GENERATION", "COST", "EVENTS", "AMOUNT")
     names = ("time", "what", "model", "generation_id", "cost_usd", "events", "amount_usd")
-    print_table(heads, names, lines)
+    print_table(heads, lines, names)
     typer.echo(
         f"\n{found.account.name} ({found.account.plan}): paid in ${totals['paid_in_usd']}, spent ${totals['spent_usd']}"
         f" ({events} events), balance ${totals['balance_usd']}, of which ${totals['held_usd']} is held"
@@ -117,11 +117,10 @@ def activity(
         }
         for each in with_books(database_url, read_activity)
     ]
-    heads = ("DATE", "MODEL", "SERVED BY", "ORDERS", "FARES", "PROMPT TOKENS", "ANSWER TOKENS")
     if as_json:
         print_json(rows)
     else:
-        print_table(heads, tuple(rows[0]) if rows else (), rows)
+        print_table(("DATE", "MODEL", "SERVED BY", "ORDERS", "FARES", "PROMPT TOKENS", "ANSWER TOKENS"), rows)
 
 
 def reconcile(
@@ -166,7 +165,7 @@ def reconcile(
     elif rows:
         heads = ("HOLD", "SINCE", "ACCOUNT", "MODEL", "GENERATION", "HELD", "ASKS", "NEXT", "STANDS", "WHY")
         shown = [{**row, "unresolved": "unresolved" if row["unresolved"] else "asked for"} for row in rows]
-        print_table(heads, tuple(rows[0]), shown)
+        print_table(heads, shown)
     else:
         typer.echo("No hold is open.")
 

@@ -46,7 +46,6 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     cls=_Commands,
     name="farebox",
-    help="An LLM gateway that charges the exact fare.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

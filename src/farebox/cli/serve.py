@@ -13,7 +13,6 @@ from farebox import __version__
 from farebox.accounts import Accounts, NotFound
 from farebox.app import SIMULATOR_URL_VARIABLE, App
 from farebox.cli.session import DatabaseUrl, clear_errors, fail, moment
-from farebox.core.books import HoldRow
 from farebox.core.money import format_usd, parse_usd
 from farebox.serving import CannotListen, exit_cleanly_on_signals, listen, run
 from farebox.settings import OPENROUTER_KEY_VARIABLE, OPENROUTER_URL, Settings, load
@@ -31,13 +30,12 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 @dataclass(frozen=True, slots=True)
 class _Opening:
-    """What was found and made before serving. `demo_key` is the key, if the demo account was made just now; `has_demo`
-    says whether it is there from before; `plans`: what publishing the plans changed, in words."""
+    """What was found and made before serving: the `accounts` from before, by name; the `demo_key`, if the demo account
+    was made just now; how many `orphans`; what publishing the `plans` changed, in words."""
 
+    accounts: list[str]
     demo_key: str | None
-    accounts: int
-    has_demo: bool
-    orphans: list[HoldRow]
+    orphans: int
     plans: str
 
 
@@ -97,15 +95,14 @@ async def _open(settings: Settings) -> _Opening:
         orphans = await store.open_orphans()
         accounts = Accounts(store, settings.every_plan)
         plans = await _publish_plans(accounts)
-        existing = await accounts.accounts()
+        existing = [account.name for account, _ in await accounts.accounts()]
         demo_key = None
         if settings.host not in LOOPBACK:
             await _refuse_demo(accounts, settings.host)
         elif settings.is_simulated and not existing:
             await accounts.create(DEMO_ACCOUNT, "paying", 0, parse_usd(DEMO_USD))
             demo_key, _, _ = await accounts.create_key(DEMO_ACCOUNT, "made at the first start")
-        has_demo = any(account.name == DEMO_ACCOUNT for account, _ in existing)
-        return _Opening(demo_key, len(existing), has_demo, orphans, plans)
+        return _Opening(existing, demo_key, len(orphans), plans)
 
 
 async def _publish_plans(accounts: Accounts) -> str:
@@ -162,7 +159,7 @@ def _banner(settings: Settings, port: int, opening: _Opening) -> str:
             "There are no accounts yet: `farebox account create NAME --plan paying --prepaid 5`,",
             "then `farebox key create NAME`.",
         ]
-    elif opening.has_demo and not settings.is_simulated:
+    elif DEMO_ACCOUNT in opening.accounts and not settings.is_simulated:
         lines += [
             "",
             f"Account `{DEMO_ACCOUNT}` is from a simulated start, and its key now spends real money. To stop that:",
@@ -173,7 +170,7 @@ def _banner(settings: Settings, port: int, opening: _Opening) -> str:
     if opening.orphans:
         lines += [
             "",
-            f"{len(opening.orphans)} orders were cut off by a process that died. Their holds are open;",
+            f"{opening.orphans} orders were cut off by a process that died. Their holds are open;",
             "  farebox reconcile --list shows them.",
         ]
     return "\n".join([*lines, ""])

@@ -75,11 +75,11 @@ def print_json(value: object) -> None:
 
 
 def print_table(
-    heads: Sequence[str], names: Sequence[str], rows: Sequence[Mapping[str, object]], missing: str = ""
+    heads: Sequence[str], rows: Sequence[Mapping[str, object]], names: Sequence[str] = (), missing: str = ""
 ) -> None:
-    """Print plain columns: the head of each, and under it the member of that name of every row. Amounts must come as
-    text, so that they stay exact."""
-    cells = [heads, *[[missing if row[name] is None else str(row[name]) for name in names] for row in rows]]
+    """Print plain columns: the head of each, and under it the member of that name of every row; all its members, where
+    none are named. Amounts must come as text, so that they stay exact."""
+    cells = [heads, *[[missing if row[name] is None else str(row[name]) for name in names or row] for row in rows]]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for line in cells:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
