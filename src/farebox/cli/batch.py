@@ -5,6 +5,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,6 @@ from farebox.batch.placing import REPEATED, Batch, Totals
 from farebox.batch.result_forms import ResultForm, fitted, written
 from farebox.batch.running import CONCURRENCY, CONCURRENCY_MAX
 from farebox.cli.session import AsJson, DatabaseUrl, clear_errors, fail, nanos_of, print_json
-from farebox.core.callers import Caller
 from farebox.core.errors import Refusal
 from farebox.core.formats.table import FORMATS
 from farebox.core.headers import RequestHead
@@ -88,10 +88,7 @@ async def _serve(
     advance: Callable[[], None],
 ) -> Totals:
     async with running(settings.model_copy(update={"order_log": False})) as services:
-
-        async def who() -> Caller:
-            return await services.callers.identify(RequestHead((key,)))
-
+        who = partial(services.callers.identify, RequestHead((key,)))
         batch = Batch(services.agents.orders, who, results.name, concurrency, limit_nanos)
         batch.take_up(results.outcomes)
 
