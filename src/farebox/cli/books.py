@@ -16,7 +16,7 @@ from farebox.core.audit import audit as run_audit
 from farebox.core.books import LAST_US, Activity, HoldRow, Transfer
 from farebox.core.money import format_usd, is_readable_cost
 from farebox.core.usage import Cost, Nothing
-from farebox.reconcile import NotOpen, decide
+from farebox.reconcile import decide
 from farebox.store.books import SqlStore
 
 Since = Annotated[datetime | None, typer.Option(help="From this moment on, in UTC.")]
@@ -190,10 +190,7 @@ def _decide(hold_id: str, cost: str | None, reason: str, database_url: str | Non
     async def settle(store: SqlStore, _: Accounts) -> None:
         await decide(store, store, hold_id, verdict, reason.strip())
 
-    try:
-        with_books(database_url, settle)
-    except NotOpen as error:
-        fail(str(error))
+    with_books(database_url, settle)
 
 
 def audit(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:

@@ -30,9 +30,8 @@ def check(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
     with clear_errors():
         url = load(database_url=database_url).database_url
         found = schema_of(url)
-    if as_json:
-        print_json({"database": shown(url), "schema": found, "expected": HEAD, "is_current": found == HEAD})
-    with clear_errors():
+        if as_json:
+            print_json({"database": shown(url), "schema": found, "expected": HEAD, "is_current": found == HEAD})
         refuse_newer(url, found)
     if found != HEAD:
         fail(f"{place(url)} has schema {found or 'none yet'}, and this version is for {HEAD}: `farebox db upgrade`")

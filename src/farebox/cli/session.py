@@ -12,6 +12,7 @@ from farebox import clock
 from farebox.accounts import Accounts, BadTerms, NotFound, OtherTopUpBefore
 from farebox.core.money import parse_usd
 from farebox.ports import BooksUnavailable, NameTaken
+from farebox.reconcile import NotOpen
 from farebox.settings import BadSettings, load
 from farebox.store.books import SqlStore
 from farebox.store.engine import COMMAND_SECONDS
@@ -42,7 +43,7 @@ def clear_errors() -> Iterator[None]:
         fail(str(error), 2)
     except NameTaken as error:
         fail(f"there is an account `{error}` already")
-    except (NotFound, OtherTopUpBefore, UnusableBooks, BooksUnavailable) as error:
+    except (NotFound, NotOpen, OtherTopUpBefore, UnusableBooks, BooksUnavailable) as error:
         fail(str(error))
 
 
