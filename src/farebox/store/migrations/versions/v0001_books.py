@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from farebox.store.migrations.triggers import immutable
+from farebox.store.migrations.shared import complete_transfers, create_transfers, index_where
 
 revision = "0001"
 down_revision = None
@@ -79,43 +79,10 @@ def upgrade() -> None:
         sa.CheckConstraint("amount_nanos >= 0 AND event_price_nanos > 0", "amounts"),
         sqlite_with_rowid=False,
     )
-    op.create_index(
-        "hold_not_ended",
-        "hold",
-        ["state"],
-        sqlite_where=sa.text("ended_us IS NULL"),
-        postgresql_where=sa.text("ended_us IS NULL"),
-    )
-    op.create_table(
+    index_where("hold_not_ended", "hold", ["state"], "ended_us IS NULL")
+    create_transfers(
         "transfer",
-        sa.Column("id", sa.Text, primary_key=True),
-        sa.Column("kind", sa.Text, nullable=False),
-        sa.Column("debit_account_id", sa.Integer, sa.ForeignKey("account.id"), nullable=False),
-        sa.Column("credit_account_id", sa.Integer, sa.ForeignKey("account.id"), nullable=False),
-        sa.Column("amount_nanos", _nanos, nullable=False),
-        sa.Column("created_us", _us, nullable=False),
-        sa.Column("hold_id", sa.Text, sa.ForeignKey("hold.id")),
-        sa.Column("cost", sa.Text),
-        sa.Column("events", sa.BigInteger),
-        sa.Column("event_price_nanos", _nanos),
-        sa.Column("over_hold_nanos", _nanos, nullable=False),
-        sa.Column("note", sa.Text),
-        sa.CheckConstraint("kind IN ('top-up', 'hold', 'post', 'void', 'adjustment')", "kind"),
-        sa.CheckConstraint("amount_nanos >= 0 AND over_hold_nanos >= 0", "amounts"),
-        sa.CheckConstraint("debit_account_id <> credit_account_id", "sides"),
-        sa.CheckConstraint("(hold_id IS NOT NULL) = (kind IN ('hold', 'post', 'void'))", "of_hold"),
-        sa.CheckConstraint(
-            "kind <> 'post' OR (cost IS NOT NULL AND events >= 0 AND amount_nanos = events * event_price_nanos)", "fare"
-        ),
-        sqlite_with_rowid=False,
+        ("(hold_id IS NOT NULL) = (kind IN ('hold', 'post', 'void'))", "of_hold"),
+        ("kind <> 'post' OR (cost IS NOT NULL AND events >= 0 AND amount_nanos = events * event_price_nanos)", "fare"),
     )
-    op.create_index("transfer_debit", "transfer", ["debit_account_id", "created_us"])
-    paid_in = sa.text("kind IN ('top-up', 'adjustment')")
-    op.create_index(
-        "transfer_paid_in",
-        "transfer",
-        ["credit_account_id", "created_us"],
-        sqlite_where=paid_in,
-        postgresql_where=paid_in,
-    )
-    immutable("transfer")
+    complete_transfers()

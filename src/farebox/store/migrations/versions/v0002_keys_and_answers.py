@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from farebox.store.migrations.shared import index_where
+
 revision = "0002"
 down_revision = "0001"
 
@@ -25,5 +27,4 @@ def upgrade() -> None:
         sa.Column("content_type", sa.Text, nullable=False),
         sa.Column("body", sa.LargeBinary, nullable=False),
     )
-    is_known = sa.text("generation_id IS NOT NULL")
-    op.create_index("hold_generation", "hold", ["generation_id"], sqlite_where=is_known, postgresql_where=is_known)
+    index_where("hold_generation", "hold", ["generation_id"], "generation_id IS NOT NULL")

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from farebox.store.migrations.shared import index_where
+
 revision = "0003"
 down_revision = "0002"
 
@@ -12,5 +14,4 @@ def upgrade() -> None:
     op.add_column("hold", sa.Column("asks", sa.Integer, nullable=False, server_default="0"))
     op.add_column("hold", sa.Column("ask_us", sa.BigInteger))
     op.execute("UPDATE hold SET ask_us = 0 WHERE state = 'open' AND generation_id IS NOT NULL")
-    is_due = sa.text("ask_us IS NOT NULL")
-    op.create_index("hold_ask", "hold", ["ask_us"], sqlite_where=is_due, postgresql_where=is_due)
+    index_where("hold_ask", "hold", ["ask_us"], "ask_us IS NOT NULL")

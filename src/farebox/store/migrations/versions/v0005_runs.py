@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from farebox.store.migrations.shared import index_where
+
 revision = "0005"
 down_revision = "0004"
 
@@ -40,8 +42,7 @@ def upgrade() -> None:
     op.create_index("run_of_account", "run", ["account_id", "started_us"])
     op.create_index("run_dataset", "run", ["dataset_id"], unique=True)
     op.create_index("run_store", "run", ["store_id"], unique=True)
-    is_live = sa.text("finished_us IS NULL")
-    op.create_index("run_live", "run", ["worker"], sqlite_where=is_live, postgresql_where=is_live)
+    index_where("run_live", "run", ["worker"], "finished_us IS NULL")
     op.create_table(
         "run_item",
         sa.Column("dataset_id", sa.Text, primary_key=True),

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from farebox.store.migrations.shared import index_where
+
 revision = "0006"
 down_revision = "0005"
 
@@ -26,8 +28,7 @@ def upgrade() -> None:
         sa.CheckConstraint("count > 0 AND done >= 0 AND done <= count", "counts"),
         sqlite_with_rowid=False,
     )
-    is_due = sa.text("state = 'due'")
-    op.create_index("charge_due", "charge", ["id"], sqlite_where=is_due, postgresql_where=is_due)
+    index_where("charge_due", "charge", ["id"], "state = 'due'")
     op.create_table(
         "charged_fare",
         sa.Column("transfer_id", sa.Text, sa.ForeignKey("transfer.id"), primary_key=True),
@@ -37,8 +38,7 @@ def upgrade() -> None:
         sa.CheckConstraint("count > 0", "count"),
         sqlite_with_rowid=False,
     )
-    is_loose = sa.text("charge_id IS NULL")
-    op.create_index("fare_loose", "charged_fare", ["charge_to"], sqlite_where=is_loose, postgresql_where=is_loose)
+    index_where("fare_loose", "charged_fare", ["charge_to"], "charge_id IS NULL")
     op.create_index("fare_of_charge", "charged_fare", ["charge_id"])
     op.create_table(
         "run_charge",
