@@ -1,6 +1,7 @@
 """Moving the books from a file into PostgreSQL: every row of one moment, in one transaction."""
 
 from collections.abc import Callable
+from contextlib import closing
 from itertools import islice
 from typing import Any
 
@@ -17,7 +18,6 @@ TABLES = (
 
 ROWS_AT_ONCE = 2_000
 
-_BOOLEAN = {("hold", "streamed"), ("api_key", "disabled")}
 _SEQUENCES = ("account", "api_key", "management_key")
 _IS_USED = "SELECT 1 FROM account WHERE id > 1 UNION ALL SELECT 1 FROM transfer LIMIT 1"
 
@@ -43,30 +43,31 @@ def copy(source_url: str, target_url: str, tell: Callable[[str, int], None]) -> 
 
 
 def _copy(source: Engine, target: Engine, target_url: str, tell: Callable[[str, int], None]) -> tuple[Audit, Audit]:
-    reading, writing = source.connect(), target.connect()
-    try:
-        with source.snapshot(reading) as old, target.transaction(writing) as new:
-            if new.execute(_IS_USED).fetchone() is not None:
-                raise UnusableBooks(f"{shown(target_url)} is in use: books are copied into an empty database")
-            for table in TABLES:
-                tell(table, _copy_table(old, new, table))
-            (revision,) = old.execute("SELECT value FROM directory_revision").fetchone()
-            new.execute("UPDATE directory_revision SET value = %s", (revision,))
-            for table in _SEQUENCES:
-                new.execute(f"SELECT setval('{table}_id_seq', (SELECT coalesce(max(id), 1) + 1 FROM {table}), false)")
-            audits = audit(SqlSnapshot(old, source.sql)), audit(SqlSnapshot(new, target.sql))
-            if audits[0] != audits[1]:
-                raise UnusableBooks(f"what arrived in {shown(target_url)} is not what left; nothing was copied")
-            return audits
-    finally:
-        reading.close()
-        writing.close()
+    with (
+        closing(source.connect()) as reading,
+        closing(target.connect()) as writing,
+        source.snapshot(reading) as old,
+        target.transaction(writing) as new,
+    ):
+        if new.execute(_IS_USED).fetchone() is not None:
+            raise UnusableBooks(f"{shown(target_url)} is in use: books are copied into an empty database")
+        for table in TABLES:
+            tell(table, _copy_table(old, new, table))
+        (revision,) = old.execute("SELECT value FROM directory_revision").fetchone()
+        new.execute("UPDATE directory_revision SET value = %s", (revision,))
+        for table in _SEQUENCES:
+            new.execute(f"SELECT setval('{table}_id_seq', (SELECT coalesce(max(id), 1) + 1 FROM {table}), false)")
+        audits = audit(SqlSnapshot(old, source.sql)), audit(SqlSnapshot(new, target.sql))
+        if audits[0] != audits[1]:
+            raise UnusableBooks(f"what arrived in {shown(target_url)} is not what left; nothing was copied")
+        return audits
 
 
 def _copy_table(old: Db, new: Db, table: str) -> int:
-    columns = [row[0] for row in old.execute("SELECT name FROM pragma_table_info(?)", (table,)).fetchall()]
-    names, marks = ", ".join(columns), ", ".join("%s" for _ in columns)
-    booleans = [place for place, column in enumerate(columns) if (table, column) in _BOOLEAN]
+    columns = old.execute("SELECT name, type = 'BOOLEAN' FROM pragma_table_info(?)", (table,)).fetchall()
+    names, marks = ", ".join(name for name, _ in columns), ", ".join("%s" for _ in columns)
+    # SQLite has them as numbers.
+    booleans = [place for place, (_, is_boolean) in enumerate(columns) if is_boolean]
     own = " WHERE id > 1" if table == "account" else ""
     rows = iter(old.execute(f"SELECT {names} FROM {table}{own}"))
     copied = 0
