@@ -58,24 +58,21 @@ class SqlStore(Reading, SqlDirectory):
     def __init__(self, engine: Engine, worker: str) -> None:
         super().__init__(engine, "farebox-desk")
         self.worker = worker
-        self._writer_db = engine.connect()
-        self._writer: GroupWriter | None = None
-        self._life = engine.live(worker)
         self._committed: Callable[[int, float], None] = lambda commands, seconds: None
+        self._writer_db = engine.connect()
+        self._life = engine.live(worker)
+        self._writer = GroupWriter(self._commit, "farebox-writer", self._look, engine.answer_seconds)
 
     @classmethod
     async def open(cls, engine: Engine, worker: str) -> Self:
         """Open existing books. See farebox.store.prepare for making them. Raises BooksUnavailable."""
         try:
-            store = cls(engine, worker)
+            return cls(engine, worker)
         except engine.unavailable as error:
             raise BooksUnavailable(f"the books could not be opened: {error}") from error
-        store._writer = GroupWriter(store._commit, "farebox-writer", store._look, engine.answer_seconds)
-        return store
 
     async def close(self) -> None:
         """Write what has queued, and let go of the books; for a bounded time, where they do not answer."""
-        assert self._writer is not None
         has_ended, _ = await asyncio.gather(self._writer.close(), self._desk.close())
         if has_ended:
             self._writer_db.close()
@@ -83,7 +80,6 @@ class SqlStore(Reading, SqlDirectory):
         await self.stop_listening()
 
     async def carry_out(self, command: Command) -> Outcome:
-        assert self._writer is not None
         return await self._writer.submit(command)
 
     async def balance(self, account_id: int) -> Balance:
@@ -134,10 +130,9 @@ class SqlStore(Reading, SqlDirectory):
     @property
     def queued(self) -> int:
         """Commands that wait for the writer."""
-        return self._writer.queued if self._writer is not None else 0
+        return self._writer.queued
 
     async def answer(self) -> None:
-        assert self._writer is not None
         await self._writer.ask()
 
     def watch_commits(self, committed: Callable[[int, float], None]) -> None:
