@@ -54,14 +54,18 @@ class Desk:
         found = await self.rows(turn, statement, given)
         return found[0] if found else None
 
+    async def change(self, work: Callable[[Db], T]) -> T:
+        """Do work in a transaction of its own."""
+
+        def change() -> T:
+            with self.transaction() as db:
+                return work(db)
+
+        return await self.do(change)
+
     async def write(self, statement: str, given: Any) -> int:
         """Change rows in a transaction of their own; how many."""
-
-        def work() -> int:
-            with self.transaction() as db:
-                return db.execute(statement, given).rowcount
-
-        return await self.do(work)
+        return await self.change(lambda db: db.execute(statement, given).rowcount)
 
 
 class OnDesk:

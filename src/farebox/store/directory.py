@@ -2,10 +2,13 @@
 
 import asyncio
 import json
+from collections.abc import Callable
+from typing import TypeVar
 
+import msgspec
 from msgspec.structs import replace
 
-from farebox.core.allowances import NO_LIMITS, PERIODS, Allowance, Limits, Period, began_us, owner_of
+from farebox.core.allowances import NO_LIMITS, PERIODS, Allowance, Limits, began_us, owner_of
 from farebox.core.callers import Account, Key, ManagementKey, PublishedPlans
 from farebox.core.pricing import KeptPrices
 from farebox.ports import NameTaken
@@ -17,15 +20,16 @@ from farebox.store.rows import (
     allowance_from,
     allowance_row,
     each,
+    json_text,
     key_changes,
     key_from,
     number_from,
     prices_from,
-    prices_row,
     published_from,
-    published_row,
 )
 from farebox.store.threads import Worker
+
+T = TypeVar("T")
 
 
 class SqlDirectory(OnDesk):
@@ -40,16 +44,24 @@ class SqlDirectory(OnDesk):
         """A wait that is under way ends by itself, within the time that a wait takes."""
         await self._listening.close(self._notices.close if self._notices else None)
 
+    async def _change(self, work: Callable[[Db], T]) -> T:
+        """Change what processes remember of callers, in one transaction, and let them know."""
+
+        def change(db: Db) -> T:
+            done = work(db)
+            db.execute(self._sql.bump_revision)
+            return done
+
+        return await self._desk.change(change)
+
     async def create_account(self, name: str, plan: str, limit_nanos: int | None, created_us: int) -> Account:
-        def create() -> Account:
-            with self._desk.transaction() as db:
-                (account_id,) = db.execute(self._sql.insert_account, (name, plan, created_us)).fetchone()
-                db.execute(self._sql.insert_balance, (account_id, limit_nanos))
-                db.execute(self._sql.bump_revision)
+        def create(db: Db) -> Account:
+            (account_id,) = db.execute(self._sql.insert_account, (name, plan, created_us)).fetchone()
+            db.execute(self._sql.insert_balance, (account_id, limit_nanos))
             return Account(account_id, name, plan, created_us)
 
         try:
-            return await self._desk.do(create)
+            return await self._change(create)
         except self.engine.conflicting as error:
             raise NameTaken(name) from error
 
@@ -61,14 +73,8 @@ class SqlDirectory(OnDesk):
 
     async def create_key(self, account_id: int, label: str, digest: bytes, hint: str, created_us: int) -> Key:
         given = (account_id, label, digest, hint, created_us)
-
-        def create() -> int:
-            with self._desk.transaction() as db:
-                (row_id,) = db.execute(self._sql.insert_key, given).fetchone()
-                db.execute(self._sql.bump_revision)
-            return int(row_id)
-
-        return Key(await self._desk.do(create), *given)
+        (key_id,) = await self._change(lambda db: db.execute(self._sql.insert_key, given).fetchone())
+        return Key(key_id, *given)
 
     async def keys(self, account_id: int) -> list[Key]:
         return await self._desk.rows(key_from, self._sql.keys, {"account": account_id})
@@ -77,12 +83,7 @@ class SqlDirectory(OnDesk):
         return await self._desk.row(account_and_key_from, self._sql.key_of_digest, {"digest": digest})
 
     async def change_key(self, key: Key) -> None:
-        def change() -> None:
-            with self._desk.transaction() as db:
-                db.execute(self._sql.change_key, key_changes(key))
-                db.execute(self._sql.bump_revision)
-
-        await self._desk.do(change)
+        await self._change(lambda db: db.execute(self._sql.change_key, key_changes(key)))
 
     async def allowance(self, owner: str) -> Allowance | None:
         return await self._desk.row(allowance_from, self._sql.allowance, {"owner": owner})
@@ -90,50 +91,34 @@ class SqlDirectory(OnDesk):
     async def set_limits(self, account_id: int, key_id: int | None, limits: Limits, now_us: int) -> None:
         owner = owner_of("account", account_id) if key_id is None else owner_of("key", key_id)
 
-        def change() -> None:
-            with self._desk.transaction() as db:
-                # Every order of the account waits here, so none is left out of what is counted, or counted twice.
-                db.execute(self._sql.lock_balances, {"ids": json.dumps([account_id])}).fetchall()
-                before = db.execute(self._sql.allowance, {"owner": owner}).fetchone()
-                db.execute(self._sql.drop_allowance, {"owner": owner})
-                if limits != NO_LIMITS:
-                    minute = () if before is None else allowance_from(before).minute
-                    found = self._count(db, Allowance(owner, account_id, limits, minute=minute), key_id, now_us)
-                    db.execute(self._sql.insert_allowance, allowance_row(found))
-                db.execute(self._sql.bump_revision)
+        def change(db: Db) -> None:
+            # Every order of the account waits here, so none is left out of what is counted, or counted twice.
+            db.execute(self._sql.lock_balances, {"ids": json.dumps([account_id])}).fetchall()
+            before = db.execute(self._sql.allowance, {"owner": owner}).fetchone()
+            db.execute(self._sql.drop_allowance, {"owner": owner})
+            if limits != NO_LIMITS:
+                minute = () if before is None else allowance_from(before).minute
+                found = self._count(db, Allowance(owner, account_id, limits, minute=minute), key_id, now_us)
+                db.execute(self._sql.insert_allowance, allowance_row(found))
 
-        await self._desk.do(change)
+        await self._change(change)
 
     def _count(self, db: Db, allowance: Allowance, key_id: int | None, now_us: int) -> Allowance:
         """An allowance with all that counts against it, from the ledger."""
         given = {"account": allowance.account_id, "key": key_id}
-
-        def spent(period: Period) -> int:
-            return int(db.execute(self._sql.usage, {**given, "since": began_us(period, now_us)}).fetchone()[0])
-
         pending, at_once = db.execute(self._sql.held_now, given).fetchone()
-        day, week, month, total = (spent(period) for period in PERIODS)
-        return replace(
-            allowance,
-            pending_nanos=pending,
-            at_once=at_once,
-            day_nanos=day,
-            week_nanos=week,
-            month_nanos=month,
-            total_nanos=total,
-            counted_us=now_us,
-        )
+        spent = {}
+        for period in PERIODS:
+            since = {"since": began_us(period, now_us)}
+            (spent[f"{period}_nanos"],) = db.execute(self._sql.usage, {**given, **since}).fetchone()
+        return replace(allowance, pending_nanos=pending, at_once=at_once, counted_us=now_us, **spent)
 
     async def create_management_key(
         self, label: str, digest: bytes, hint: str, account_id: int | None, created_us: int
     ) -> ManagementKey:
         given = (label, digest, hint, account_id, created_us)
-
-        def create() -> int:
-            with self._desk.transaction() as db:
-                return int(db.execute(self._sql.insert_management_key, given).fetchone()[0])
-
-        return ManagementKey(await self._desk.do(create), *given)
+        (key_id,) = await self._desk.change(lambda db: db.execute(self._sql.insert_management_key, given).fetchone())
+        return ManagementKey(key_id, *given)
 
     async def management_keys(self) -> list[ManagementKey]:
         return await self._desk.rows(each(ManagementKey), self._sql.management_keys)
@@ -148,14 +133,14 @@ class SqlDirectory(OnDesk):
         return await self._desk.row(published_from, self._sql.published_plans)
 
     async def publish_plans(self, published: PublishedPlans) -> None:
-        def publish() -> None:
-            with self._desk.transaction() as db:
-                # First, so that of two that publish at once one waits here, and one row is left.
-                db.execute(self._sql.bump_revision)
-                db.execute(self._sql.drop_published_plans)
-                db.execute(self._sql.publish_plans, published_row(published))
+        def publish(db: Db) -> None:
+            # First, so that of two that publish at once one waits here, and one row is left.
+            db.execute(self._sql.bump_revision)
+            db.execute(self._sql.drop_published_plans)
+            given = (json_text(published.plans), published.by, published.published_us)
+            db.execute(self._sql.publish_plans, given)
 
-        await self._desk.do(publish)
+        await self._desk.change(publish)
 
     async def revision(self) -> int:
         (revision,) = await self._desk.rows(number_from, self._sql.revision)
@@ -176,4 +161,5 @@ class SqlDirectory(OnDesk):
         return await self._desk.write(self._sql.claim_prices, given) == 1
 
     async def keep_prices(self, source: str, kept: KeptPrices) -> None:
-        await self._desk.write(self._sql.keep_prices, prices_row(source, kept))
+        given = (source, msgspec.msgpack.encode(kept.bodies), kept.read_us)
+        await self._desk.write(self._sql.keep_prices, given)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from farebox.core.allowances import Allowance
 from farebox.core.audit import Snapshot
@@ -20,7 +20,7 @@ from farebox.core.books import (
 from farebox.core.charges import Charge
 from farebox.store.desk import OnDesk
 from farebox.store.engine import Db
-from farebox.store.rows import Row, allowance_from, each, hold_from, number_from, transfer_from
+from farebox.store.rows import allowance_from, each, hold_from, number_from, transfer_from
 from farebox.store.sql import Statements
 
 
@@ -68,7 +68,8 @@ class Reading(OnDesk):
 
     async def usage_by_key(self, account_id: int, since_us: int) -> dict[int, tuple[int, int]]:
         given = {"account": account_id, "since": since_us}
-        return dict(await self._desk.rows(_usage_of_key, self._sql.usage_by_key, given))
+        rows = await self._desk.rows(tuple, self._sql.usage_by_key, given)
+        return {key_id: (nanos, latest_us) for key_id, nanos, latest_us in rows}
 
     async def activity(
         self, account_id: int | None, key_id: int | None, since_us: int, until_us: int
@@ -78,12 +79,8 @@ class Reading(OnDesk):
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
-        db = self.engine.connect()
-        try:
-            with self.engine.snapshot(db) as rows:
-                yield SqlSnapshot(rows, self._sql)
-        finally:
-            db.close()
+        with closing(self.engine.connect()) as db, self.engine.snapshot(db) as rows:
+            yield SqlSnapshot(rows, self._sql)
 
 
 class SqlSnapshot:
@@ -110,8 +107,3 @@ class SqlSnapshot:
 
     def allowances(self) -> Iterator[Allowance]:
         return map(allowance_from, self._db.execute(self._sql.all_allowances))
-
-
-def _usage_of_key(row: Row) -> tuple[int, tuple[int, int]]:
-    key_id, nanos, latest_us = row
-    return key_id, (nanos, latest_us)

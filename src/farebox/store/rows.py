@@ -2,36 +2,89 @@
 
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec.structs import astuple
 
 from farebox.core.allowances import NO_LIMITS, Allowance, Limits, Slot
-from farebox.core.books import Balance, HoldRow, Transfer
+from farebox.core.books import HoldRow, Transfer
 from farebox.core.callers import Account, Key, PublishedPlans
 from farebox.core.plans import Plan
 from farebox.core.pricing import KeptPrices
 
 T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
 Row = Sequence[Any]
-
-
-_decode_limits = msgspec.json.Decoder(Limits).decode
-_decode_minute = msgspec.json.Decoder(tuple[Slot, ...]).decode
-_decode_bodies = msgspec.msgpack.Decoder(tuple[bytes, ...]).decode
-_decode_plans = msgspec.json.Decoder(tuple[Plan, ...]).decode
-
-_LIMITS = Allowance.__struct_fields__.index("limits")
-_ACCOUNT_COLUMNS = len(Account.__struct_fields__)
-_DISABLED = Key.__struct_fields__.index("disabled")
-_STREAMED = HoldRow.__struct_fields__.index("streamed")
-_COST = Transfer.__struct_fields__.index("cost")
 
 
 def each(kind: Callable[..., T]) -> Callable[[Row], T]:
     """How a row becomes a value whose fields are the row's columns as they are."""
     return lambda row: kind(*row)
+
+
+def each_reading(kind: type[S], **readers: Callable[[Any], Any]) -> Callable[[Row], S]:
+    """The same, where `readers` make some of the fields from what stands in their columns."""
+    places = [(kind.__struct_fields__.index(name), read) for name, read in readers.items()]
+
+    def value_from(row: Row) -> S:
+        values = list(row)
+        for place, read in places:
+            values[place] = read(values[place])
+        return kind(*values)
+
+    return value_from
+
+
+_decode_limits = msgspec.json.Decoder(Limits).decode
+
+
+def _limits_from(text: str | None) -> Limits:
+    return NO_LIMITS if text is None else _decode_limits(text)
+
+
+def _cost_from(text: str | None) -> Decimal | None:
+    return None if text is None else Decimal(text)
+
+
+account_from = each_reading(Account, limits=_limits_from)
+allowance_from = each_reading(Allowance, limits=_decode_limits, minute=msgspec.json.Decoder(tuple[Slot, ...]).decode)
+hold_from = each_reading(HoldRow, streamed=bool)
+key_from = each_reading(Key, disabled=bool, limits=_limits_from)
+prices_from = each_reading(KeptPrices, bodies=msgspec.msgpack.Decoder(tuple[bytes, ...]).decode)
+published_from = each_reading(PublishedPlans, plans=msgspec.json.Decoder(tuple[Plan, ...]).decode)
+transfer_from = each_reading(Transfer, cost=_cost_from)
+
+_ACCOUNT_COLUMNS = len(Account.__struct_fields__)
+
+
+def account_and_key_from(row: Row) -> tuple[Account, Key]:
+    return account_from(row[:_ACCOUNT_COLUMNS]), key_from(row[_ACCOUNT_COLUMNS:])
+
+
+def number_from(row: Row) -> int:
+    """The whole number that a row is."""
+    return int(row[0])
+
+
+hold_changes = attrgetter(
+    "state",
+    "generation_id",
+    "served_model",
+    "prompt_tokens",
+    "answer_tokens",
+    "reason",
+    "ended_us",
+    "asks",
+    "ask_us",
+    "id",
+)
+balance_changes = attrgetter("credits_nanos", "debits_nanos", "pending_nanos", "overdrawn_nanos", "account_id")
+key_changes = attrgetter("label", "revoked_us", "disabled", "expires_us", "updated_us", "id")
+_counts = attrgetter("pending_nanos", "total_nanos", "day_nanos", "week_nanos", "month_nanos", "counted_us", "at_once")
+
+_COST = Transfer.__struct_fields__.index("cost")
 
 
 def transfer_row(transfer: Transfer) -> Row:
@@ -41,107 +94,14 @@ def transfer_row(transfer: Transfer) -> Row:
     return (*values[:_COST], str(transfer.cost), *values[_COST + 1 :])
 
 
-def transfer_from(row: Row) -> Transfer:
-    values = list(row)
-    values[_COST] = None if row[_COST] is None else Decimal(row[_COST])
-    return Transfer(*values)
-
-
-def hold_from(row: Row) -> HoldRow:
-    values = list(row)
-    values[_STREAMED] = bool(row[_STREAMED])
-    return HoldRow(*values)
-
-
-def hold_changes(h: HoldRow) -> Row:
-    return (
-        h.state,
-        h.generation_id,
-        h.served_model,
-        h.prompt_tokens,
-        h.answer_tokens,
-        h.reason,
-        h.ended_us,
-        h.asks,
-        h.ask_us,
-        h.id,
-    )
-
-
-def account_from(row: Row) -> Account:
-    account_id, name, plan, created_us, limits = row
-    return Account(account_id, name, plan, created_us, limits_from(limits))
-
-
-def key_from(row: Row) -> Key:
-    values = list(row)
-    values[_DISABLED] = bool(row[_DISABLED])
-    values[-1] = limits_from(row[-1])
-    return Key(*values)
-
-
-def account_and_key_from(row: Row) -> tuple[Account, Key]:
-    return account_from(row[:_ACCOUNT_COLUMNS]), key_from(row[_ACCOUNT_COLUMNS:])
-
-
-def key_changes(key: Key) -> Row:
-    return (key.label, key.revoked_us, key.disabled, key.expires_us, key.updated_us, key.id)
-
-
-def limits_from(text: str | None) -> Limits:
-    return NO_LIMITS if text is None else _decode_limits(text)
-
-
-def limits_text(limits: Limits) -> str:
-    return msgspec.json.encode(limits).decode()
-
-
-def allowance_from(row: Row) -> Allowance:
-    values = list(row)
-    values[_LIMITS] = _decode_limits(row[_LIMITS])
-    values[-1] = _decode_minute(row[-1])
-    return Allowance(*values)
+def json_text(value: object) -> str:
+    """A field that stands in its column as JSON."""
+    return msgspec.json.encode(value).decode()
 
 
 def allowance_row(a: Allowance) -> Row:
-    *counts, owner = allowance_changes(a)
-    return (owner, a.account_id, limits_text(a.limits), *counts)
+    return (a.owner, a.account_id, json_text(a.limits), *_counts(a), json_text(a.minute))
 
 
 def allowance_changes(a: Allowance) -> Row:
-    return (
-        a.pending_nanos,
-        a.total_nanos,
-        a.day_nanos,
-        a.week_nanos,
-        a.month_nanos,
-        a.counted_us,
-        a.at_once,
-        msgspec.json.encode(a.minute).decode(),
-        a.owner,
-    )
-
-
-def prices_from(row: Row) -> KeptPrices:
-    return KeptPrices(_decode_bodies(row[0]), row[1])
-
-
-def prices_row(source: str, kept: KeptPrices) -> Row:
-    return (source, msgspec.msgpack.encode(kept.bodies), kept.read_us)
-
-
-def published_from(row: Row) -> PublishedPlans:
-    return PublishedPlans(_decode_plans(row[0]), row[1], row[2])
-
-
-def published_row(published: PublishedPlans) -> Row:
-    return (msgspec.json.encode(published.plans).decode(), published.by, published.published_us)
-
-
-def balance_changes(b: Balance) -> Row:
-    return (b.credits_nanos, b.debits_nanos, b.pending_nanos, b.overdrawn_nanos, b.account_id)
-
-
-def number_from(row: Row) -> int:
-    """The whole number that a row is."""
-    return int(row[0])
+    return (*_counts(a), json_text(a.minute), a.owner)
