@@ -7,6 +7,7 @@ import asyncio
 import math
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from time import monotonic
 
@@ -36,27 +37,23 @@ Commit = Callable[[list[Command]], list[Outcome | Exception]]
 Look = Callable[[], Exception | None]
 
 
+@dataclass(slots=True, eq=False)
 class _Waiting:
     """A command, and who waits for its outcome."""
 
-    __slots__ = ("_writer", "command", "due", "future", "is_begun", "is_withdrawn")
-
-    def __init__(
-        self, writer: "GroupWriter", command: Command, future: "asyncio.Future[Outcome]", seconds: float
-    ) -> None:
-        self._writer = writer
-        self.command = command
-        self.future = future
-        self.due = monotonic() + seconds
-        self.is_begun = False
-        self.is_withdrawn = False
+    writer: "GroupWriter"
+    command: Command
+    future: asyncio.Future[Outcome]
+    due: float
+    is_begun: bool = False
+    is_withdrawn: bool = False
 
     def expire(self) -> None:
-        self._writer.give_up(self)
+        self.writer.give_up(self)
 
 
-_Question = asyncio.Future[None]
-"""Whether the books can be written."""
+_Question = asyncio.Future[Exception | None]
+"""Why the books cannot be written, if they cannot."""
 
 
 class GroupWriter:
@@ -98,7 +95,7 @@ class GroupWriter:
         elif self.queued >= QUEUED_MAX:
             raise BooksUnavailable(f"{QUEUED_MAX} commands wait for the books already")
         future: asyncio.Future[Outcome] = self._loop.create_future()
-        waiting = _Waiting(self, command, future, seconds)
+        waiting = _Waiting(self, command, future, monotonic() + seconds)
         self._deadlines.add(waiting)
         self._queue.put(waiting)
         return future
@@ -116,7 +113,8 @@ class GroupWriter:
         await asyncio.wait({self._question}, timeout=ASK_SECONDS)
         if not self._question.done():
             raise BooksUnavailable("the books do not answer")
-        self._question.result()
+        if failure := self._question.result():
+            raise failure
 
     @property
     def queued(self) -> int:
@@ -151,7 +149,7 @@ class GroupWriter:
                 if batch:
                     self._loop.call_soon_threadsafe(self._deliver, batch, self._carry_out(batch))
                 if question is not None:
-                    self._loop.call_soon_threadsafe(_answer, question, self._failure())
+                    self._loop.call_soon_threadsafe(question.set_result, self._failure())
             except RuntimeError:
                 # The loop has closed: what was asked is in the books, and nobody is left to be told.
                 continue
@@ -160,19 +158,16 @@ class GroupWriter:
         """All that has queued, waiting for the first; and whether more may come."""
         batch: list[_Waiting] = []
         question: _Question | None = None
-        is_open = True
-        waiting = self._queue.get()
-        while True:
-            if isinstance(waiting, _Waiting):
-                batch.append(waiting)
-            elif waiting is None:
-                is_open = False
+        queued = self._queue.get()
+        while queued is not None:
+            if isinstance(queued, _Waiting):
+                batch.append(queued)
             else:
-                question = waiting
-            if not is_open or len(batch) == BATCH_MAX:
+                question = queued
+            if len(batch) == BATCH_MAX:
                 break
             try:
-                waiting = self._queue.get_nowait()
+                queued = self._queue.get_nowait()
             except Empty:
                 break
         with self._lock:
@@ -180,7 +175,7 @@ class GroupWriter:
                 each.is_begun = True
             if self._has_withdrawn:
                 batch = [each for each in batch if not each.is_withdrawn]
-        return batch, question, is_open
+        return batch, question, queued is not None
 
     def _carry_out(self, batch: list[_Waiting]) -> list[Outcome | Exception]:
         if self._closed and monotonic() > self._give_up_at:
@@ -208,11 +203,3 @@ class GroupWriter:
                 waiting.future.set_exception(outcome)
             else:
                 waiting.future.set_result(outcome)
-
-
-def _answer(question: _Question, failure: Exception | None) -> None:
-    if failure is None:
-        question.set_result(None)
-    else:
-        question.set_exception(failure)
-        question.exception()  # who asked may have gone, and that is no error
