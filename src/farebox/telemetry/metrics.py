@@ -6,10 +6,11 @@ them can answer for all.
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Iterator
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 
+from msgspec.structs import asdict
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -27,68 +28,47 @@ REFRESH_SECONDS = 1.0
 
 _REGISTRY = CollectorRegistry(auto_describe=False)
 
+_counter = partial(Counter, registry=_REGISTRY)
+_gauge = partial(Gauge, registry=_REGISTRY, multiprocess_mode="livesum")
+_histogram = partial(Histogram, registry=_REGISTRY)
+
 _FIRST_BYTE_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _ADDED_SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1, 5)
 _COMMIT_SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1, 5, 10)
 
-_orders = Counter(
+_orders = _counter(
     "farebox_orders",
     "Requests for orders that are over: posted, voided, open (cost not known yet), replayed (a kept answer), refused.",
     ["outcome", "model", "format"],
-    registry=_REGISTRY,
 )
-_events = Counter("farebox_fare_events", "Events of $0.00001 charged, by plan.", ["plan", "model"], registry=_REGISTRY)
-_fares = Counter(
-    "farebox_fares_usd",
-    "Fares in USD, by plan: to watch, the ledger is exact.",
-    ["plan", "model"],
-    registry=_REGISTRY,
+_events = _counter("farebox_fare_events", "Events of $0.00001 charged, by plan.", ["plan", "model"])
+_fares = _counter("farebox_fares_usd", "Fares in USD, by plan: to watch, the ledger is exact.", ["plan", "model"])
+_errors = _counter(
+    "farebox_errors", "Answers that are errors, Farebox's own and the upstream's.", ["error_type", "status", "format"]
 )
-_errors = Counter(
-    "farebox_errors",
-    "Answers that are errors, Farebox's own and the upstream's.",
-    ["error_type", "status", "format"],
-    registry=_REGISTRY,
-)
-_added = Histogram(
+_added = _histogram(
     "farebox_first_byte_added_seconds",
     "What Farebox adds to the time to an answer's first byte: before the order is sent, and after the head is there.",
     ["format"],
     buckets=_ADDED_SECONDS,
-    registry=_REGISTRY,
 )
-_upstream = Histogram(
+_upstream = _histogram(
     "farebox_upstream_first_byte_seconds",
     "From an order sent to the head of its answer.",
     ["format"],
     buckets=_FIRST_BYTE_SECONDS,
-    registry=_REGISTRY,
 )
-_streams = Gauge(
-    "farebox_streams_open", "Streams that go on to callers.", registry=_REGISTRY, multiprocess_mode="livesum"
-)
-_in_progress = Gauge(
-    "farebox_orders_in_progress", "Orders that are being served.", registry=_REGISTRY, multiprocess_mode="livesum"
-)
-_queue = Gauge(
-    "farebox_writer_queue", "Commands that wait for the books.", registry=_REGISTRY, multiprocess_mode="livesum"
-)
-_late = Gauge(
-    "farebox_late_settlements",
-    "Settlements that the books could not take yet, kept on this node's disk.",
-    registry=_REGISTRY,
-    multiprocess_mode="livesum",
-)
-_commit = Histogram(
+_streams = _gauge("farebox_streams_open", "Streams that go on to callers.")
+_in_progress = _gauge("farebox_orders_in_progress", "Orders that are being served.")
+_queue = _gauge("farebox_writer_queue", "Commands that wait for the books.")
+_late = _gauge("farebox_late_settlements", "Settlements that the books could not take yet, kept on this node's disk.")
+_commit = _histogram(
     "farebox_commit_seconds",
     "A transaction of the writer's, from its begin to its durable end.",
     buckets=_COMMIT_SECONDS,
-    registry=_REGISTRY,
 )
-_commands = Counter("farebox_commands", "Commands that the writer carried out.", registry=_REGISTRY)
-_reconciled = Counter(
-    "farebox_reconciled", "Open holds settled since, by what the upstream said.", ["verdict"], registry=_REGISTRY
-)
+_commands = _counter("farebox_commands", "Commands that the writer carried out.")
+_reconciled = _counter("farebox_reconciled", "Open holds settled since, by what the upstream said.", ["verdict"])
 
 
 class Metrics:
@@ -181,21 +161,18 @@ class _Books(Collector):
         self._holds = holds
         self._lag = outbox_lag_seconds
 
-    def collect(self) -> Iterable[Metric]:
-        return self._families()
-
-    def _families(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[Metric]:
         family = GaugeMetricFamily(
             "farebox_holds",
             "Holds in the books that have not ended: of orders being served (pending), whose cost is asked for (open),"
             " and whose cost an operator must decide (unresolved). The same from every process.",
             labels=["state"],
         )
-        for state in NotEnded.__struct_fields__:
-            family.add_metric([state], getattr(self._holds, state))
+        for state, count in asdict(self._holds).items():
+            family.add_metric([state], count)
         yield family
-        lag = GaugeMetricFamily(
-            "farebox_outbox_lag_seconds", "Age of the oldest fare that an outside biller was not told yet."
+        yield GaugeMetricFamily(
+            "farebox_outbox_lag_seconds",
+            "Age of the oldest fare that an outside biller was not told yet.",
+            value=self._lag,
         )
-        lag.add_metric([], self._lag)
-        yield lag

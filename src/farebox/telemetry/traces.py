@@ -36,10 +36,6 @@ class Traces:
         """Send the spans that are still queued."""
         self._provider.shutdown()
 
-    def began_stream(self) -> None: ...
-
-    def ended_stream(self) -> None: ...
-
     def saw(self, passage: Passage) -> None:
         sent = {name: passage.head.first(name.encode()).decode("latin-1") for name in ("traceparent", "tracestate")}
         operation = FORMATS[passage.path].DESCRIBED.operation if passage.path in FORMATS else "chat"

@@ -1,11 +1,11 @@
 """Metrics, the log of orders and spans, behind one `Telemetry`."""
 
 import os
+from collections.abc import Callable
 from importlib.util import find_spec
 
 from farebox.core.passage import Passage
-from farebox.ports import Telemetry
-from farebox.telemetry.logs import OrderLog
+from farebox.telemetry.logs import log_order
 from farebox.telemetry.metrics import Metrics
 from farebox.telemetry.traces import ENDPOINT_VARIABLES, Traces
 
@@ -27,9 +27,9 @@ class Watch:
     def __init__(self, *, is_logged: bool) -> None:
         self.metrics = Metrics()
         self._traces = Traces() if _is_traced() else None
-        self._all: list[Telemetry] = [self.metrics]
-        self._all += [OrderLog()] if is_logged else []
-        self._all += [self._traces] if self._traces is not None else []
+        self._observers: list[Callable[[Passage], None]] = [self.metrics.saw]
+        self._observers += [log_order] if is_logged else []
+        self._observers += [self._traces.saw] if self._traces is not None else []
 
     def close(self) -> None:
         if self._traces is not None:
@@ -42,5 +42,5 @@ class Watch:
         self.metrics.ended_stream()
 
     def saw(self, passage: Passage) -> None:
-        for each in self._all:
-            each.saw(passage)
+        for observe in self._observers:
+            observe(passage)
