@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from decimal import Decimal
 from types import MappingProxyType
+from typing import Generic, TypeVar
 
 from msgspec import Raw, Struct
 from msgspec.json import Decoder
@@ -34,6 +35,8 @@ from farebox.core.upstream import (
 )
 from farebox.core.usage import Cost, Unknown
 from farebox.ports import UpstreamBroke
+
+T = TypeVar("T")
 
 PATHS: Mapping[ListKind, str] = MappingProxyType(
     {
@@ -118,6 +121,12 @@ def _not_given(path: str, fetched: Fetched) -> UpstreamBroke:
     return UpstreamBroke(f"The upstream answered GET {path} with status {fetched.status}")
 
 
+class _In(Struct, Generic[T]):
+    """What every page is within."""
+
+    data: T
+
+
 # The price list
 
 
@@ -150,16 +159,7 @@ class _Named(Struct):
     id: str
 
 
-class _ModelList(Struct):
-    data: list[Raw]
-
-
-class _Envelope(Struct):
-    data: Raw
-
-
-_decode_model_list = Decoder(_ModelList).decode
-_decode_envelope = Decoder(_Envelope).decode
+_decode_model_list = Decoder(_In[list[Raw]]).decode
 _decode_entries = Decoder(tuple[Raw, ...]).decode
 _decode_entry = Decoder(_Entry).decode
 _decode_named = Decoder(_Named).decode
@@ -241,13 +241,14 @@ class _Refusal(Struct):
     error: _Error
 
 
+_decode_list = Decoder(_In[Raw]).decode
 _decode_refusal = Decoder(_Refusal).decode
 
 
 def read_listing(body: bytes) -> Listing | Unreadable:
     """Read the body of a list, which stands in `data`."""
     try:
-        data = _decode_envelope(body).data
+        data = _decode_list(body).data
         return Listing(entries=_decode_entries(data)) if starts_with(data, b"[") else Listing(data=data)
     except UNREADABLE as error:
         return Unreadable(str(error))
@@ -273,16 +274,8 @@ class _Recorded(Struct):
     tokens_completion: int | None = None
 
 
-class _Record(Struct):
-    data: _Recorded
-
-
-class _Members(Struct):
-    data: dict[str, Raw]
-
-
-_decode_record = Decoder(_Record).decode
-_decode_record_members = Decoder(_Members).decode
+_decode_record = Decoder(_In[_Recorded]).decode
+_decode_record_members = Decoder(_In[dict[str, Raw]]).decode
 
 
 def read_record(body: bytes) -> Recorded:
