@@ -21,8 +21,7 @@ from farebox.deadlines import Deadlines
 from farebox.exchange import Charges, Exchange
 from farebox.generations import Generations
 from farebox.http.bodies import BodyReader
-from farebox.identity.keys import KeyCallers, PlansInForce
-from farebox.identity.managers import Managers
+from farebox.identity.keys import KeyCallers, Managers, PlansInForce
 from farebox.late_settlements import LateSettlements
 from farebox.platform.endpoints import RunApi
 from farebox.platform.priced_events import PricedEvents

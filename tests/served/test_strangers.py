@@ -15,8 +15,7 @@ from farebox.core.headers import RequestHead
 from farebox.core.keys import MANAGEMENT_PREFIX, PREFIX, digest
 from farebox.core.plans import BUILT_IN
 from farebox.identity.guesses import DELAY_SECONDS, FREE_MAX, WAITING_MAX
-from farebox.identity.keys import KeyCallers, PlansInForce, new_key
-from farebox.identity.managers import Managers
+from farebox.identity.keys import KeyCallers, Managers, PlansInForce, new_key
 from farebox.testing import MemoryStore
 from tests.gateway import Gateway
 from tests.served.test_server import raw

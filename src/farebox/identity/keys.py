@@ -6,11 +6,11 @@ it is looked up by equality: the time of a look-up may leak a part of the digest
 
 import logging
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 
 from farebox import clock
-from farebox.core.callers import Caller, PublishedPlans
-from farebox.core.errors import unauthenticated
+from farebox.core.callers import Caller, ManagementKey, PublishedPlans
+from farebox.core.errors import forbidden, unauthenticated
 from farebox.core.headers import RequestHead
 from farebox.core.keys import MANAGEMENT_PREFIX, PREFIX, TOKEN_LENGTH_MAX, caller_of_key, digest
 from farebox.core.plans import Plan, difference
@@ -18,7 +18,6 @@ from farebox.identity.guesses import Guesses
 from farebox.ports import BooksUnavailable, Directory
 
 log = logging.getLogger("farebox")
-
 
 _SECRET_BYTES = 32
 
@@ -34,27 +33,16 @@ def new_key(prefix: str = PREFIX) -> str:
     return prefix + secrets.token_urlsafe(_SECRET_BYTES)
 
 
-class PlansInForce(Mapping[str, Plan]):
+class PlansInForce(dict[str, Plan]):
     """The plans by name: a node's own, until plans are published for all nodes; from then on those."""
-
-    def __init__(self, own: Mapping[str, Plan]) -> None:
-        self._plans = own
 
     def adopt(self, published: PublishedPlans) -> None:
         """Serve under these plans from now on."""
         plans = {plan.name: plan for plan in published.plans}
-        if plans != self._plans:
-            log.warning("plans are served under as %s published them: %s", published.by, difference(self._plans, plans))
-            self._plans = plans
-
-    def __getitem__(self, name: str) -> Plan:
-        return self._plans[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._plans)
-
-    def __len__(self) -> int:
-        return len(self._plans)
+        if plans != self:
+            log.warning("plans are served under as %s published them: %s", published.by, difference(self, plans))
+            self.clear()
+            self.update(plans)
 
 
 class KeyCallers:
@@ -116,3 +104,31 @@ class KeyCallers:
                 self._revision = revision
                 self._known.clear()
             await self._directory.wait_for_change(REVISION_SECONDS)
+
+
+class Managers:
+    """Who manages accounts and keys, by credentials of a class of their own, which order nothing. Nothing is
+    remembered, so that a revoked key is refused at once."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._guesses = Guesses()
+
+    async def identify(self, head: RequestHead) -> ManagementKey:
+        """The management key that was sent. Raises Refusal: 401, there is none; 403, it is a caller's key; 429, too
+        many unknown keys are being tried."""
+        tokens = [token for token in head.tokens if token.startswith(PREFIX) and len(token) <= TOKEN_LENGTH_MAX]
+        for token in tokens:
+            self._guesses.check()
+            if token.startswith(MANAGEMENT_PREFIX):
+                found = await self._directory.find_management_key(digest(token))
+                if found is not None and found.revoked_us is None:
+                    return found
+            elif await self._directory.find_key(digest(token)) is not None:
+                raise forbidden("Only management keys can do this: `farebox management-key create` makes one")
+        if tokens:
+            await self._guesses.failed()
+        raise unauthenticated(
+            "Send a management key as `Authorization: Bearer sk-fb-management-...`; `farebox management-key create`"
+            " makes one"
+        )
