@@ -18,11 +18,10 @@ from farebox.core.runs import BilledEvents, Run
 from farebox.store import sql
 from farebox.store.postgres import Postgres
 from farebox.store.prepare import prepare
-from farebox.store.sql import Statements
 from farebox.store.sqlite import Sqlite
 from tools.postgres import Cluster
 
-NAMES = Statements.__struct_fields__
+NAMES = tuple(vars(Sqlite.sql))
 OWN = ("shared.sql", "sqlite.sql", "postgres.sql")
 
 
