@@ -4,7 +4,6 @@ The rest of the stores' work is in `reading.py` (what stands in the books) and `
 """
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import Callable
 from time import monotonic
@@ -39,6 +38,7 @@ from farebox.store.rows import (
     each,
     hold_changes,
     hold_from,
+    json_text,
     transfer_from,
     transfer_row,
 )
@@ -117,11 +117,11 @@ class SqlStore(Reading, SqlDirectory):
         if not gone:
             return []
         with self._desk.transaction() as db:
-            rows = db.execute(self._sql.open_orphans, {"workers": json.dumps(gone)}).fetchall()
+            rows = db.execute(self._sql.open_orphans, {"workers": json_text(gone)}).fetchall()
             orphans = [hold_from(row) for row in rows]
             # As everywhere: holds, balances, allowances. Behind the balance's lock none is being set up.
             account_ids = sorted({hold.account_id for hold in orphans})
-            db.execute(self._sql.lock_balances, {"ids": json.dumps(account_ids)}).fetchall()
+            db.execute(self._sql.lock_balances, {"ids": json_text(account_ids)}).fetchall()
             left = Counter(owner for hold in orphans for owner in owners_of(hold.account_id, hold.key_id))
             db.executemany(self._sql.not_served_any_more, [(count, owner) for owner, count in sorted(left.items())])
         self.engine.forget(gone)
@@ -199,19 +199,19 @@ class SqlStore(Reading, SqlDirectory):
         sql = self._sql
 
         def holds_of(statement: str, ids: list[str]) -> list[HoldRow]:
-            return [hold_from(row) for row in db.execute(statement, {"ids": json.dumps(ids)})] if ids else []
+            return [hold_from(row) for row in db.execute(statement, {"ids": json_text(ids)})] if ids else []
 
         hold_ids = [command.hold_id for command in batch if not isinstance(command, TopUp | PlaceHold)]
         holds = holds_of(sql.lock_holds, hold_ids)
         account_ids = {hold.account_id for hold in holds}
         account_ids.update(command.account_id for command in batch if isinstance(command, TopUp | PlaceHold))
-        rows = db.execute(sql.lock_balances, {"ids": json.dumps(list(account_ids))})
+        rows = db.execute(sql.lock_balances, {"ids": json_text(account_ids)})
         balances = [Balance(*row) for row in rows]
         owners = {owner for hold in holds for owner in owners_of(hold.account_id, hold.key_id)}
         for command in batch:
             if isinstance(command, PlaceHold):
                 owners.update(owners_of(command.account_id, command.key_id))
-        rows = db.execute(sql.lock_allowances, {"owners": json.dumps(list(owners))})
+        rows = db.execute(sql.lock_allowances, {"owners": json_text(owners)})
         allowances = [allowance_from(row) for row in rows]
         uses = [
             KeyUse(*row)
@@ -224,5 +224,5 @@ class SqlStore(Reading, SqlDirectory):
         repeated += [settlement_id(hold.id) for hold in holds if hold.state in ("posted", "voided")]
         booked: list[Transfer] = []
         if repeated:
-            booked = [transfer_from(row) for row in db.execute(sql.transfers_of, {"ids": json.dumps(repeated)})]
+            booked = [transfer_from(row) for row in db.execute(sql.transfers_of, {"ids": json_text(repeated)})]
         return Page(balances, holds, booked, uses, allowances)

@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Any
 
 from farebox.core.audit import Audit, audit
-from farebox.store.engine import COMMAND_SECONDS, Db, Engine
+from farebox.store.engine import COMMAND_SECONDS, Db, Engine, Reader
 from farebox.store.prepare import HEAD, UnusableBooks, engine_of, is_postgres, no_books, prepare, schema_of, shown
 from farebox.store.reading import SqlSnapshot
 
@@ -63,7 +63,7 @@ def _copy(source: Engine, target: Engine, target_url: str, tell: Callable[[str, 
         return audits
 
 
-def _copy_table(old: Db, new: Db, table: str) -> int:
+def _copy_table(old: Reader, new: Db, table: str) -> int:
     columns = old.execute("SELECT name, type = 'BOOLEAN' FROM pragma_table_info(?)", (table,)).fetchall()
     names, marks = ", ".join(name for name, _ in columns), ", ".join("%s" for _ in columns)
     # SQLite has them as numbers.

@@ -1,7 +1,6 @@
 """Who is in the books: accounts, keys and their limits, the plans in force; and the price lists that nodes share."""
 
 import asyncio
-import json
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -93,7 +92,7 @@ class SqlDirectory(OnDesk):
 
         def change(db: Db) -> None:
             # Every order of the account waits here, so none is left out of what is counted, or counted twice.
-            db.execute(self._sql.lock_balances, {"ids": json.dumps([account_id])}).fetchall()
+            db.execute(self._sql.lock_balances, {"ids": json_text([account_id])}).fetchall()
             before = db.execute(self._sql.allowance, {"owner": owner}).fetchone()
             db.execute(self._sql.drop_allowance, {"owner": owner})
             if limits != NO_LIMITS:

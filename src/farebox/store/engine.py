@@ -39,10 +39,14 @@ class Rows(Protocol):
     def __iter__(self) -> Iterator[Any]: ...
 
 
-class Db(Protocol):
-    """A connection: for one thread at a time. Each statement outside a transaction is one of its own."""
+class Reader(Protocol):
+    """What reads rows: for one thread at a time."""
 
     def execute(self, statement: str, given: Any = (), /) -> Rows: ...
+
+
+class Db(Reader, Protocol):
+    """A connection: for one thread at a time. Each statement outside a transaction is one of its own."""
 
     def executemany(self, statement: str, given: Iterable[Any], /) -> object: ...
 
@@ -70,28 +74,24 @@ class Notices(Protocol):
 class Engine(Protocol):
     """Where the books are."""
 
-    @property
-    def sql(self) -> Statements:
-        """The statements, as this engine's connections take them."""
+    sql: Statements
+    """As this engine's connections take them."""
 
-    @property
-    def answer_seconds(self) -> float:
-        """How long who uses them waits for an answer."""
+    answer_seconds: float
+    """How long who uses the books waits for an answer."""
 
-    @property
-    def unavailable(self) -> tuple[type[Exception], ...]:
-        """What is raised when the books cannot be used now."""
+    unavailable: tuple[type[Exception], ...]
+    """What is raised when the books cannot be used now."""
 
-    @property
-    def conflicting(self) -> tuple[type[Exception], ...]:
-        """What is raised when a row cannot be, beside another."""
+    conflicting: tuple[type[Exception], ...]
+    """What is raised when a row cannot be, beside another."""
 
     def connect(self) -> Db: ...
 
     def transaction(self, db: Db) -> AbstractContextManager[Db]:
         """Write, all of it or nothing."""
 
-    def snapshot(self, db: Db) -> AbstractContextManager[Db]:
+    def snapshot(self, db: Db) -> AbstractContextManager[Reader]:
         """Read rows of one moment."""
 
     def live(self, worker: str) -> Life:

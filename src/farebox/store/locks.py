@@ -5,15 +5,26 @@ import os
 from pathlib import Path
 
 
-def take(path: Path, flags: int = os.O_RDWR) -> int:
-    """Open a file, made and private where it was not there, and lock it; its descriptor. Raises BlockingIOError."""
-    descriptor = os.open(path, os.O_CREAT | os.O_CLOEXEC | flags, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise
-    return descriptor
+class LockedFile:
+    """A file in a folder, made and private where it was not there, and locked. Raises BlockingIOError."""
+
+    def __init__(self, folder: Path, name: str, flags: int = os.O_RDWR) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path = folder / name
+        self.descriptor = os.open(self._path, os.O_CREAT | os.O_CLOEXEC | flags, 0o600)
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self.descriptor)
+            raise
+
+    def renew(self) -> None:
+        """The kernel lets go of it with the process, not before."""
+
+    def release(self) -> None:
+        """Remove it."""
+        self._path.unlink(missing_ok=True)
+        os.close(self.descriptor)
 
 
 def is_free(path: Path) -> bool:

@@ -2,14 +2,15 @@
 
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from hashlib import sha256
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 
-from farebox.store.engine import ANSWER_SECONDS, BUSY_SECONDS, SILENT_PART, Db, InDoubt, Rows
+from farebox.store.engine import ANSWER_SECONDS, BUSY_SECONDS, SILENT_PART, Db, InDoubt, Reader, Rows
 from farebox.store.sql import load
 
 T = TypeVar("T")
@@ -36,13 +37,6 @@ class _Connection(psycopg.Connection[Any]):
 
     silent_seconds = SILENT_PART * ANSWER_SECONDS
 
-    @classmethod
-    def to(cls, url: str, silent_seconds: float, **given: Any) -> Self:
-        """Raises psycopg.OperationalError."""
-        connection = cls.connect(url, autocommit=True, connect_timeout=CONNECT_SECONDS, **given)
-        connection.silent_seconds = silent_seconds
-        return connection
-
     def wait(self, gen: Generator[Any, Any, T], interval: float = WAKE_SECONDS, timeout: float | None = None) -> T:
         """As the driver's, through which all that a connection does goes. Raises _Silent, and is closed then."""
         if timeout is not None:
@@ -52,6 +46,10 @@ class _Connection(psycopg.Connection[Any]):
         except psycopg.errors._WaitTimeout as error:
             self.close()
             raise _Silent(f"it did not answer within {self.silent_seconds:g} s") from error
+
+
+Connect = Callable[[], _Connection]
+"""Begins a session. Raises psycopg.OperationalError."""
 
 
 class Postgres:
@@ -65,10 +63,16 @@ class Postgres:
         self._url = url
         self._busy_seconds = busy_seconds
         self.answer_seconds = answer_seconds
-        self._silent_seconds = SILENT_PART * answer_seconds
+
+    def _begin_session(self, **given: Any) -> _Connection:
+        connection = _Connection.connect(self._url, autocommit=True, connect_timeout=CONNECT_SECONDS, **given)
+        connection.silent_seconds = SILENT_PART * self.answer_seconds
+        return connection
 
     def connect(self) -> "PostgresDb":
-        return PostgresDb(self._url, self._busy_seconds, self._silent_seconds)
+        milliseconds = int(self._busy_seconds * 1000)
+        options = f"-c lock_timeout={milliseconds} -c idle_in_transaction_session_timeout={6 * milliseconds}"
+        return PostgresDb(partial(self._begin_session, options=options, application_name="farebox"))
 
     @contextmanager
     def transaction(self, db: Db) -> Iterator[Db]:
@@ -88,7 +92,7 @@ class Postgres:
             raise _CommitInDoubt(str(error)) from error
 
     @contextmanager
-    def snapshot(self, db: Db) -> Iterator[Db]:
+    def snapshot(self, db: Db) -> Iterator[Reader]:
         assert isinstance(db, PostgresDb)
         db.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         streaming = _Streaming(db)
@@ -98,14 +102,14 @@ class Postgres:
             streaming.finish()
 
     def live(self, worker: str) -> "_Session":
-        return _Session(self._url, worker, self._silent_seconds)
+        return _Session(self._begin_session, worker)
 
     def is_gone(self, db: Db, worker: str) -> bool:
         # Got for the length of this statement, if nobody holds it.
         return bool(db.execute("SELECT pg_try_advisory_xact_lock(%s)", (_number(worker),)).fetchone()[0])
 
     def notices(self) -> "_Notices":
-        return _Notices(self._url, self._silent_seconds)
+        return _Notices(self._begin_session)
 
     def forget(self, workers: list[str]) -> None:
         """Nothing is left of them."""
@@ -114,16 +118,10 @@ class Postgres:
 class PostgresDb:
     """A connection that is made anew where it has broken, before the next statement or transaction."""
 
-    def __init__(self, url: str, busy_seconds: float, silent_seconds: float) -> None:
-        self._url = url
-        self._silent_seconds = silent_seconds
-        milliseconds = int(busy_seconds * 1000)
-        self._options = f"-c lock_timeout={milliseconds} -c idle_in_transaction_session_timeout={6 * milliseconds}"
-        self.raw = self._connect()
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+        self.raw = connect()
         self._is_within = False
-
-    def _connect(self) -> psycopg.Connection[Any]:
-        return _Connection.to(self._url, self._silent_seconds, options=self._options, application_name="farebox")
 
     def begin(self, statement: str) -> None:
         self._first(statement.encode(), None)
@@ -171,37 +169,30 @@ class _Streaming:
         self._cursors.append(cursor)
         return cursor.execute(statement.encode(), given or None)
 
-    def executemany(self, statement: str, given: Iterable[Any], /) -> object:
-        raise AssertionError("a snapshot is read")
-
     def finish(self) -> None:
         with suppress(*Postgres.unavailable):
             for cursor in self._cursors:
                 cursor.close()
-
-    def close(self) -> None:
-        self._db.close()
 
 
 class _Session:
     """A worker's lock, held by a session of its own: the server lets it go when the session ends, and that ends with
     the process, or when the server itself restarts; then it is taken again."""
 
-    def __init__(self, url: str, worker: str, silent_seconds: float) -> None:
-        self._url = url
-        self._silent_seconds = silent_seconds
+    def __init__(self, connect: Connect, worker: str) -> None:
+        self._connect = connect
         self._number = _number(worker)
         self._lock = threading.Lock()
         self._connection = self._take()
 
-    def _take(self) -> psycopg.Connection[Any]:
-        connection = _Connection.to(self._url, self._silent_seconds)
+    def _take(self) -> _Connection:
+        connection = self._connect()
         connection.execute("SELECT pg_advisory_lock(%s)", (self._number,))
         return connection
 
     def renew(self) -> None:
         with self._lock:
-            with suppress(psycopg.OperationalError, psycopg.InterfaceError):
+            with suppress(*Postgres.unavailable):
                 self._connection.execute("SELECT 1")
                 return
             self._connection.close()
@@ -215,19 +206,18 @@ class _Session:
 class _Notices:
     """A session that listens. What was told while it was away is found by who asks after each wait."""
 
-    def __init__(self, url: str, silent_seconds: float) -> None:
-        self._url = url
-        self._silent_seconds = silent_seconds
-        self._connection: psycopg.Connection[Any] | None = None
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+        self._connection: _Connection | None = None
 
     def wait(self, seconds: float) -> None:
         try:
             if self._connection is None:
-                self._connection = _Connection.to(self._url, self._silent_seconds)
+                self._connection = self._connect()
                 self._connection.execute("LISTEN farebox_directory")
             for _ in self._connection.notifies(timeout=seconds, stop_after=1):
                 pass
-        except (psycopg.OperationalError, psycopg.InterfaceError):
+        except Postgres.unavailable:
             self.close()
             time.sleep(seconds)
 

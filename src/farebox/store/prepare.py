@@ -12,7 +12,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -108,12 +108,6 @@ def take_up(database_url: str) -> None:
     _bring_to_head(database_url, found)
 
 
-def _bring_to_head(database_url: str, found: str | None) -> None:
-    refuse_newer(database_url, found)
-    if found != HEAD:
-        upgrade(database_url)
-
-
 def no_books(database_url: str) -> UnusableBooks:
     return UnusableBooks(
         f"there are no books at {place(database_url)}; `farebox serve` or `farebox db upgrade` makes them, and"
@@ -135,8 +129,10 @@ def refuse_newer(database_url: str, found: str | None) -> None:
         )
 
 
-def upgrade(database_url: str) -> None:
-    """Bring the schema to HEAD. Raises UnusableBooks."""
+def _bring_to_head(database_url: str, found: str | None) -> None:
+    refuse_newer(database_url, found)
+    if found == HEAD:
+        return
     done = subprocess.run(
         [sys.executable, "-m", "farebox.store.migrate"],
         input=database_url,
@@ -160,16 +156,12 @@ def _of_sqlite(path: Path) -> str | None:
     try:
         # SQLite would make the file; and one that may only be read is of no use, which it says too late.
         os.close(os.open(path, os.O_RDWR))
-        db = sqlite3.connect(path)
-        try:
-            tables = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            return _version(db, tables, str(path))
-        finally:
-            db.close()
+        with closing(sqlite3.connect(path)) as db:
+            return _version(db, "SELECT name FROM sqlite_master WHERE type = 'table'", str(path))
     except FileNotFoundError:
         return None
     except (OSError, sqlite3.Error) as error:
-        raise _unusable(path, error) from error
+        raise _unusable(str(path), error) from error
 
 
 def _make_file(path: Path) -> None:
@@ -178,37 +170,31 @@ def _make_file(path: Path) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     except OSError as error:
-        raise _unusable(path, error) from error
+        raise _unusable(str(path), error) from error
 
 
-def _unusable(path: Path, error: Exception) -> UnusableBooks:
-    return UnusableBooks(f"{path} cannot be used as a database: {error}")
+def _unusable(name: str, error: Exception) -> UnusableBooks:
+    return UnusableBooks(f"{name} cannot be used as a database: {error}")
 
 
 def _of_postgres(database_url: str) -> str | None:
     engine = engine_of(database_url)
     try:
-        db = engine.connect()
-        try:
+        with closing(engine.connect()) as db:
             (version,) = db.execute("SELECT current_setting('server_version_num')::int").fetchone()
             if version < POSTGRES_MIN:
                 raise UnusableBooks(f"{shown(database_url)} is a PostgreSQL older than version 12")
-            tables = {
-                row[0] for row in db.execute("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")
-            }
-            return _version(db, tables, shown(database_url))
-        finally:
-            db.close()
+            own_tables = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
+            return _version(db, own_tables, shown(database_url))
     except engine.unavailable as error:
-        raise UnusableBooks(f"{shown(database_url)} cannot be used as a database: {error}") from error
+        raise _unusable(shown(database_url), error) from error
 
 
-def _version(db: Db, tables: set[str], name: str) -> str | None:
-    if "alembic_version" not in tables:
-        if tables:
-            raise UnusableBooks(f"{name} is a database of another program (its tables: {', '.join(sorted(tables))})")
+def _version(db: Db, select_tables: str, name: str) -> str | None:
+    tables = {row[0] for row in db.execute(select_tables)}
+    if not tables:
         return None
-    if "transfer" not in tables:
+    if not tables >= {"alembic_version", "transfer"}:
         raise UnusableBooks(f"{name} is a database of another program (its tables: {', '.join(sorted(tables))})")
     row = db.execute("SELECT version_num FROM alembic_version").fetchone()
     return row[0] if row else None

@@ -1,6 +1,5 @@
 """The reading side of the books: what stands in them, for statements, lists and audits."""
 
-import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
@@ -19,8 +18,8 @@ from farebox.core.books import (
 )
 from farebox.core.charges import Charge
 from farebox.store.desk import OnDesk
-from farebox.store.engine import Db
-from farebox.store.rows import allowance_from, each, hold_from, number_from, transfer_from
+from farebox.store.engine import Reader
+from farebox.store.rows import allowance_from, each, hold_from, json_text, number_from, transfer_from
 from farebox.store.sql import Statements
 
 
@@ -40,7 +39,7 @@ class Reading(OnDesk):
 
     async def holds(self, states: tuple[HoldState, ...]) -> list[HoldRow]:
         statement = self._sql.holds_not_ended if set(states) <= {"pending", "open"} else self._sql.holds_in
-        return await self._desk.rows(hold_from, statement, {"states": json.dumps(states)})
+        return await self._desk.rows(hold_from, statement, {"states": json_text(states)})
 
     async def not_ended(self) -> NotEnded:
         (counts,) = await self._desk.rows(each(NotEnded), self._sql.count_not_ended)
@@ -86,7 +85,7 @@ class Reading(OnDesk):
 class SqlSnapshot:
     """All rows that a connection reads at one moment."""
 
-    def __init__(self, db: Db, sql: Statements) -> None:
+    def __init__(self, db: Reader, sql: Statements) -> None:
         self._db = db
         self._sql = sql
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from operator import attrgetter
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec.structs import astuple
 
 from farebox.core.allowances import NO_LIMITS, Allowance, Limits, Slot
-from farebox.core.books import HoldRow, Transfer
+from farebox.core.books import Balance, HoldRow, Transfer
 from farebox.core.callers import Account, Key, PublishedPlans
 from farebox.core.plans import Plan
 from farebox.core.pricing import KeptPrices
@@ -37,6 +36,7 @@ def each_reading(kind: type[S], **readers: Callable[[Any], Any]) -> Callable[[Ro
     return value_from
 
 
+_encode = msgspec.json.Encoder().encode
 _decode_limits = msgspec.json.Decoder(Limits).decode
 
 
@@ -68,22 +68,6 @@ def number_from(row: Row) -> int:
     return int(row[0])
 
 
-hold_changes = attrgetter(
-    "state",
-    "generation_id",
-    "served_model",
-    "prompt_tokens",
-    "answer_tokens",
-    "reason",
-    "ended_us",
-    "asks",
-    "ask_us",
-    "id",
-)
-balance_changes = attrgetter("credits_nanos", "debits_nanos", "pending_nanos", "overdrawn_nanos", "account_id")
-key_changes = attrgetter("label", "revoked_us", "disabled", "expires_us", "updated_us", "id")
-_counts = attrgetter("pending_nanos", "total_nanos", "day_nanos", "week_nanos", "month_nanos", "counted_us", "at_once")
-
 _COST = Transfer.__struct_fields__.index("cost")
 
 
@@ -94,14 +78,48 @@ def transfer_row(transfer: Transfer) -> Row:
     return (*values[:_COST], str(transfer.cost), *values[_COST + 1 :])
 
 
+def hold_changes(h: HoldRow) -> Row:
+    return (
+        h.state,
+        h.generation_id,
+        h.served_model,
+        h.prompt_tokens,
+        h.answer_tokens,
+        h.reason,
+        h.ended_us,
+        h.asks,
+        h.ask_us,
+        h.id,
+    )
+
+
+def balance_changes(b: Balance) -> Row:
+    return (b.credits_nanos, b.debits_nanos, b.pending_nanos, b.overdrawn_nanos, b.account_id)
+
+
+def key_changes(key: Key) -> Row:
+    return (key.label, key.revoked_us, key.disabled, key.expires_us, key.updated_us, key.id)
+
+
 def json_text(value: object) -> str:
-    """A field that stands in its column as JSON."""
-    return msgspec.json.encode(value).decode()
+    """What stands in one column as JSON: a field that has parts, or a list that a statement is given."""
+    return _encode(value).decode()
 
 
 def allowance_row(a: Allowance) -> Row:
-    return (a.owner, a.account_id, json_text(a.limits), *_counts(a), json_text(a.minute))
+    *counts, owner = allowance_changes(a)
+    return (owner, a.account_id, json_text(a.limits), *counts)
 
 
 def allowance_changes(a: Allowance) -> Row:
-    return (*_counts(a), json_text(a.minute), a.owner)
+    return (
+        a.pending_nanos,
+        a.total_nanos,
+        a.day_nanos,
+        a.week_nanos,
+        a.month_nanos,
+        a.counted_us,
+        a.at_once,
+        json_text(a.minute),
+        a.owner,
+    )

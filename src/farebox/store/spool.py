@@ -14,7 +14,7 @@ import msgspec
 
 from farebox.core.books import Settle
 from farebox.core.reading import UNREADABLE
-from farebox.store.locks import is_free, take
+from farebox.store.locks import LockedFile, is_free
 from farebox.store.threads import Worker
 
 log = logging.getLogger("farebox")
@@ -31,11 +31,11 @@ class Spool:
 
     def __init__(self, folder: Path, worker: str) -> None:
         self._folder = folder
-        self._own = folder / worker
+        self._worker = worker
         self._thread = Worker("farebox-spool")
         # What is cleared may be being written: nothing is written to a closed file.
         self._lock = threading.Lock()
-        self._file: int | None = None
+        self._file: LockedFile | None = None
         self._rows = 0
 
     async def add(self, settle: Settle) -> None:
@@ -54,23 +54,21 @@ class Spool:
     def _write(self, line: bytes) -> None:
         with self._lock:
             if self._file is None:
-                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._file = take(self._own, os.O_APPEND | os.O_WRONLY)
-            os.write(self._file, line)
-            os.fsync(self._file)
+                self._file = LockedFile(self._folder, self._worker, os.O_APPEND | os.O_WRONLY)
+            os.write(self._file.descriptor, line)
+            os.fsync(self._file.descriptor)
 
     def clear(self) -> None:
         """All that was in it is in the books."""
         with self._lock:
             self._rows = 0
             if self._file is not None:
-                self._own.unlink(missing_ok=True)
-                os.close(self._file)
+                self._file.release()
                 self._file = None
 
     def left_behind(self) -> list[tuple[str, list[Settle]]]:
         paths = sorted(self._folder.iterdir()) if self._folder.is_dir() else []
-        return [(path.name, _read(path)) for path in paths if path != self._own and is_free(path)]
+        return [(path.name, _read(path)) for path in paths if path.name != self._worker and is_free(path)]
 
     def remove(self, name: str) -> None:
         (self._folder / name).unlink(missing_ok=True)

@@ -4,14 +4,13 @@ A living worker keeps a lock on a file of its name in a folder beside the books,
 process dies however it dies.
 """
 
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from farebox.store.engine import ANSWER_SECONDS, BUSY_SECONDS, Db
-from farebox.store.locks import is_free, take
+from farebox.store.engine import ANSWER_SECONDS, BUSY_SECONDS, Db, Reader
+from farebox.store.locks import LockedFile, is_free
 from farebox.store.sql import load
 
 PRAGMAS = (
@@ -54,12 +53,12 @@ class Sqlite:
                 db.execute("ROLLBACK")
 
     @contextmanager
-    def snapshot(self, db: Db) -> Iterator[Db]:
+    def snapshot(self, db: Db) -> Iterator[Reader]:
         db.execute("BEGIN")
         yield db
 
-    def live(self, worker: str) -> "_Lock":
-        return _Lock(self._workers, worker)
+    def live(self, worker: str) -> LockedFile:
+        return LockedFile(self._workers, worker)
 
     def is_gone(self, db: Db, worker: str) -> bool:
         return is_free(self._workers / worker)
@@ -70,19 +69,3 @@ class Sqlite:
     def forget(self, workers: list[str]) -> None:
         for worker in workers:
             (self._workers / worker).unlink(missing_ok=True)
-
-
-class _Lock:
-    """A worker's file, locked."""
-
-    def __init__(self, folder: Path, worker: str) -> None:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        self._own = folder / worker
-        self._descriptor = take(self._own)
-
-    def renew(self) -> None:
-        """The kernel lets go of it with the process, not before."""
-
-    def release(self) -> None:
-        self._own.unlink(missing_ok=True)
-        os.close(self._descriptor)
