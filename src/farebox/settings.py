@@ -288,11 +288,7 @@ def _worded(error: dict[str, Any], given: Mapping[str, object]) -> str:
     path = [str(part) for part in error["loc"]]
     name = path[0] if path else ""
     if given.get(name) is not None:
-        where = (
-            "--" + name.removesuffix("_url").replace("_", "-")
-            if name == "upstream_url"
-            else "--" + name.replace("_", "-")
-        )
+        where = "--upstream" if name == "upstream_url" else "--" + name.replace("_", "-")
     elif f"{PREFIX}{name.upper()}" in os.environ:
         where = f"{PREFIX}{name.upper()}"
     else:
