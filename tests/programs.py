@@ -4,6 +4,7 @@ hundred, and to load it takes each half a second of work. `test_readme` and `tes
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -39,8 +40,12 @@ class Program:
             raise subprocess.TimeoutExpired(str(self._process), timeout or 0)
         return self._process.exitcode
 
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
     def terminate(self) -> None:
-        self._process.terminate()
+        self.send_signal(signal.SIGTERM)
 
 
 def run(arguments: list[str], folder: Path, environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":

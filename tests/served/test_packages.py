@@ -130,7 +130,7 @@ class Installed(Gateway):
         self.python = python
 
     def launch(self, arguments: list[str]) -> "subprocess.Popen[bytes]":
-        command = [self.python, "-m", "farebox", *arguments]
+        command = [str(self.python), "-m", "farebox", *arguments]
         with self.log.open("wb") as log:
             return subprocess.Popen(
                 command, cwd=self.folder, env=self.environment, stdout=log, stderr=log, start_new_session=True

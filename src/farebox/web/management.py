@@ -25,7 +25,6 @@ from farebox.http.asgi import JSON, Endpoint, send_whole
 from farebox.http.bodies import BodyReader
 from farebox.http.queries import query_values, query_whole
 from farebox.identity.keys import Managers
-from farebox.identity.managers import Managers
 from farebox.ports import NameTaken
 from farebox.web.account import RESETS, iso_or_null, or_null, tightest, usage, usd
 from farebox.web.members import Fields, day_of_date
