@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from farebox.cli.main import app
 from typer.testing import CliRunner
 
 from farebox.cli.commands import app
@@ -57,7 +56,9 @@ def clean_environment(**more: str) -> dict[str, str]:
 
 
 class Gateway:
-    """`farebox serve` in a folder, started and stopped at will; on a copy of new books, unless it `makes_books`."""
+    """`farebox serve` in a folder, started and stopped at will; on a copy of new books, unless it `makes_books`. With a
+    `python`, by that one, newly started: where the code, or what it reads when it is loaded, is not as in other tests.
+    """
 
     def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
         self.folder = folder
@@ -65,6 +66,7 @@ class Gateway:
         # Open holds stay as they are unless a test wants them asked about.
         self.environment = clean_environment(**{"FAREBOX_RECONCILE_SECONDS": "0", **environment}, PYTHONUNBUFFERED="1")
         self.makes_books = False
+        self.python: str | None = None
         self.said: set[str] = set()
         self.key = ""
         self.port = 0
@@ -79,7 +81,7 @@ class Gateway:
         self.copy_books()
         self.log = self.folder / f"serve-{time.monotonic_ns()}.log"
         self.log.touch()
-        self.process = self.launch(["serve", "--port", "0", *self.arguments])
+        self.process = self._launch(["serve", "--port", "0", *self.arguments])
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until:
             self.banner = self.log.read_text()
@@ -95,8 +97,18 @@ class Gateway:
             self.key = found[0]
         return self
 
-    def launch(self, arguments: list[str]) -> "Program | subprocess.Popen[bytes]":
-        return Program("farebox", arguments, self.folder, self.environment, self.log, self.log)
+    def _launch(self, arguments: list[str]) -> "Program | subprocess.Popen[bytes]":
+        if self.python is None:
+            return Program("farebox", arguments, self.folder, self.environment, self.log, self.log)
+        with self.log.open("wb") as log:
+            return subprocess.Popen(
+                [self.python, "-m", "farebox", *arguments],
+                cwd=self.folder,
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
     def _is_ready(self) -> bool:
         try:
@@ -155,7 +167,12 @@ class Gateway:
         return json.loads(done.stdout)
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return programs.run(list(arguments), self.folder, self.environment)
+        if self.python is None:
+            return programs.run(list(arguments), self.folder, self.environment)
+        command = [self.python, "-m", "farebox", *arguments]
+        return subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=60
+        )
 
     def new_key(self, name: str, *terms: str) -> str:
         """A key of a new account."""

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,7 +43,9 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     page = PAGE.read_text()
     follow(page, source)
     settings = dict(SETTINGS.findall(page))
-    with Gateway(tmp_path_factory.mktemp("serve"), PYTHONPATH=str(source), **settings) as gateway:
+    gateway = Gateway(tmp_path_factory.mktemp("serve"), PYTHONPATH=str(source), **settings)
+    gateway.python = sys.executable
+    with gateway:
         gateway.key = gateway.new_key("me", "--plan", "paying", "--prepaid", "5")
         yield gateway
 
@@ -89,8 +92,9 @@ def test_what_the_added_upstream_refuses_costs_nothing(extended: Gateway) -> Non
 def test_a_kind_that_cannot_be_made_is_refused_at_the_start(
     extended: Gateway, tmp_path: Path, settings: dict[str, str], said: str
 ) -> None:
-    source = extended.environment["PYTHONPATH"]
-    done = Gateway(tmp_path, PYTHONPATH=source, **settings).run("serve", "--port", "0")
+    other = Gateway(tmp_path, PYTHONPATH=extended.environment["PYTHONPATH"], **settings)
+    other.python = extended.python
+    done = other.run("serve", "--port", "0")
     assert done.returncode == 2
     assert said in done.stderr
 

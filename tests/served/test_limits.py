@@ -5,6 +5,7 @@ import json
 import re
 import resource
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -110,6 +111,7 @@ def test_a_server_may_open_as_many_files_as_its_connections_need(tmp_path: Path)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     wanted = 1_000 if hard == resource.RLIM_INFINITY else min(1_000, hard)
     gateway = Gateway(tmp_path, FAREBOX_CONNECTIONS_MAX="250")
+    gateway.python = sys.executable
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, hard), hard))
     try:

@@ -121,24 +121,10 @@ def test_the_wheel_has_all_that_a_server_reads_and_says_that_it_is_typed(wheel: 
     assert {name for name in tree if "__pycache__" not in name} == {n for n in names if ".dist-info/" not in n}
 
 
-class Installed(Gateway):
-    """A gateway of another Python's."""
-
-    def __init__(self, folder: Path, python: Path) -> None:
-        super().__init__(folder)
-        self.makes_books = True
-        self.python = python
-
-    def launch(self, arguments: list[str]) -> "subprocess.Popen[bytes]":
-        command = [str(self.python), "-m", "farebox", *arguments]
-        with self.log.open("wb") as log:
-            return subprocess.Popen(
-                command, cwd=self.folder, env=self.environment, stdout=log, stderr=log, start_new_session=True
-            )
-
-
 def test_what_is_installed_elsewhere_serves(python: Path, tmp_path: Path) -> None:
-    gateway = Installed(tmp_path, python)
+    gateway = Gateway(tmp_path)
+    gateway.makes_books = True
+    gateway.python = str(python)
     gateway.environment.pop("PYTHONPATH", None)
     with gateway:
         assert gateway.chat().status == 200
