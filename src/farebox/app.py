@@ -23,7 +23,7 @@ from farebox.generations import Generations
 from farebox.http.bodies import BodyReader
 from farebox.identity.keys import KeyCallers, Managers, PlansInForce
 from farebox.late_settlements import LateSettlements
-from farebox.platform.endpoints import RunApi
+from farebox.platform.calls import RunApi
 from farebox.platform.priced_events import PricedEvents
 from farebox.platform.runs import Runner
 from farebox.platform.store import SqlRuns

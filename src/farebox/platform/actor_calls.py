@@ -2,22 +2,19 @@
 behind."""
 
 import re
-from collections.abc import Mapping
-from types import MappingProxyType
 
 import msgspec
 from msgspec import Struct
 
-from farebox.core.errors import Refusal
+from farebox.core.errors import Refusal, invalid
 from farebox.core.legible import decode_fields, decode_list
 from farebox.core.reading import UNREADABLE, Number, as_whole, json_path_error
-from farebox.core.runs import Record
+from farebox.core.runs import Record, Run
 from farebox.http.asgi import JSON
-from farebox.platform.calls import Answered, Call, Handle, own_run
-from farebox.platform.documents import enveloped, run_object
+from farebox.platform.calls import Answered, Call, shown
+from farebox.platform.documents import run_object, wrong
 from farebox.platform.parameters import check
-from farebox.platform.priced_events import COUNT_MAX, PricedEvents
-from farebox.platform.store import SqlRuns
+from farebox.platform.priced_events import COUNT_MAX
 
 KEY_LENGTH_MAX = 256
 _RECORD_KEY = re.compile(r"[a-zA-Z0-9!\-_.'()]{1,256}")
@@ -40,89 +37,67 @@ class _Update(Struct, rename="camel"):
 
 _decode_charge = msgspec.json.Decoder(_Charge).decode
 _decode_update = msgspec.json.Decoder(_Update).decode
-_CREATED = b"{}"
 
 
-class ActorCalls:
-    """The calls of a running Actor."""
+async def charge(call: Call, run: Run) -> Answered:
+    call.api.events.count_call(run)
+    try:
+        asked = _decode_charge(await call.json())
+    except UNREADABLE as error:
+        raise invalid(f"The body is not a charge: {json_path_error(error)}") from error
+    count = as_whole(asked.count)
+    if count is None or not 1 <= count <= COUNT_MAX:
+        raise invalid(f"count: a whole number from 1 to {COUNT_MAX}, not {asked.count}")
+    key = call.head.idempotency_key.decode("latin-1")
+    if len(key) > KEY_LENGTH_MAX or not key.isprintable():
+        message = f"idempotency-key: at most {KEY_LENGTH_MAX} printable characters"
+        raise Refusal(400, "invalid-idempotency-key", message)
+    await call.api.events.bill(call.caller, run, asked.event_name, count, key)
+    return _made()
 
-    def __init__(self, runs: SqlRuns, events: PricedEvents) -> None:
-        self._runs = runs
-        self._events = events
 
-    def handles(self) -> Mapping[str, Handle]:
-        """By method and path, as lines of PARAMETERS."""
-        return MappingProxyType(
-            {
-                "PUT /actor-runs/{id}": self._update,
-                "POST /actor-runs/{id}/charge": self._charge,
-                "POST /actor-runs/{id}/reboot": self._reboot,
-                "POST /actor-runs/{id}/dataset/items": self._push,
-                "PUT /actor-runs/{id}/key-value-store/records/{key}": self._put,
-                "POST /datasets/{id}/items": self._push,
-                "PUT /key-value-stores/{id}/records/{key}": self._put,
-            }
-        )
+async def update(call: Call, run: Run) -> Answered:
+    try:
+        asked = _decode_update(await call.json())
+    except UNREADABLE as error:
+        raise invalid(f"The body is not an update of a run: {json_path_error(error)}") from error
+    check("PUT /actor-runs/{id}", {"generalAccess": asked.general_access or ""})
+    if asked.run_id not in (None, run.id):
+        raise wrong("runId", f"this is the run {run.id}, not {asked.run_id[:50]!r}")
+    if asked.is_status_message_terminal and not run.is_finished:
+        raise wrong("isStatusMessageTerminal", "this run has not finished, and says its last message itself")
+    if asked.status_message is not None:
+        await call.api.runs.tell_run(run.id, asked.status_message[:MESSAGE_MAX])
+    return shown(run_object(await call.api.runner.finished(run, 0)))
 
-    async def _charge(self, call: Call) -> Answered:
-        run = await own_run(self._runs, call, "Actor run")
-        self._events.count_call(run)
-        try:
-            asked = _decode_charge(await call.json())
-        except UNREADABLE as error:
-            raise Refusal(400, "invalid-request", f"The body is not a charge: {json_path_error(error)}") from error
-        count = as_whole(asked.count)
-        if count is None or not 1 <= count <= COUNT_MAX:
-            raise Refusal(400, "invalid-request", f"count: a whole number from 1 to {COUNT_MAX}, not {asked.count}")
-        key = call.head.idempotency_key.decode("latin-1")
-        if len(key) > KEY_LENGTH_MAX or not key.isprintable():
-            message = f"idempotency-key: at most {KEY_LENGTH_MAX} printable characters"
-            raise Refusal(400, "invalid-idempotency-key", message)
-        await self._events.bill(call.caller, run, asked.event_name, count, key)
-        return Answered(_CREATED, 201)
 
-    async def _update(self, call: Call) -> Answered:
-        run = await own_run(self._runs, call, "Actor run")
-        try:
-            asked = _decode_update(await call.json())
-        except UNREADABLE as error:
-            message = f"The body is not an update of a run: {json_path_error(error)}"
-            raise Refusal(400, "invalid-request", message) from error
-        check("PUT /actor-runs/{id}", {"generalAccess": asked.general_access or ""})
-        if asked.run_id not in (None, run.id):
-            raise Refusal(400, "invalid-value", f"runId: this is the run {run.id}, not {asked.run_id[:50]!r}")
-        if asked.is_status_message_terminal and not run.is_finished:
-            message = "isStatusMessageTerminal: this run has not finished, and says its last message itself"
-            raise Refusal(400, "invalid-value", message)
-        if asked.status_message is not None:
-            await self._runs.tell_run(run.id, asked.status_message[:MESSAGE_MAX])
-        return Answered(enveloped(run_object(await own_run(self._runs, call, "Actor run"))))
+async def reboot(_: Call, run: Run) -> Answered:
+    """A run here has no machine of its own to start anew: it simply goes on."""
+    if run.is_finished:
+        raise Refusal(403, "job-finished", f"Run {run.id} has finished")
+    return shown(run_object(run))
 
-    async def _reboot(self, call: Call) -> Answered:
-        """A run here has no machine of its own to start anew: it simply goes on."""
-        run = await own_run(self._runs, call, "Actor run")
-        if run.is_finished:
-            raise Refusal(403, "job-finished", f"Run {run.id} has finished")
-        return Answered(enveloped(run_object(run)))
 
-    async def _push(self, call: Call) -> Answered:
-        run = await own_run(self._runs, call, "Dataset")
-        body = (await call.json()).strip()
-        try:
-            found = [bytes(item) for item in decode_list(body)] if body.startswith(b"[") else [body]
-            for item in found:
-                decode_fields(item)
-        except UNREADABLE as error:
-            raise Refusal(400, "invalid-value", "The body is to be an object, or a list of objects") from error
-        await self._runs.append(run.dataset_id, found)
-        return Answered(_CREATED, 201, [JSON, (b"location", f"/v2/datasets/{run.dataset_id}/items".encode())])
+async def push(call: Call, run: Run) -> Answered:
+    body = (await call.json()).strip()
+    try:
+        found = [bytes(item) for item in decode_list(body)] if body.startswith(b"[") else [body]
+        for item in found:
+            decode_fields(item)
+    except UNREADABLE as error:
+        raise Refusal(400, "invalid-value", "The body is to be an object, or a list of objects") from error
+    await call.api.runs.append(run.dataset_id, found)
+    return _made(f"/v2/datasets/{run.dataset_id}/items")
 
-    async def _put(self, call: Call) -> Answered:
-        run = await own_run(self._runs, call, "Key-value store")
-        key = call.named("key")
-        if not _RECORD_KEY.fullmatch(key):
-            raise Refusal(400, "invalid-record-key", f"{key[:100]!r}: letters, digits and !-_.'(), 256 at most")
-        content_type = call.head.first(b"content-type").decode("latin-1") or "application/octet-stream"
-        await self._runs.put_record(run.store_id, Record(key, content_type, await call.body()))
-        location = f"/v2/key-value-stores/{run.store_id}/records/{key}"
-        return Answered(_CREATED, 201, [JSON, (b"location", location.encode())])
+
+async def put(call: Call, run: Run) -> Answered:
+    key = call.named("key")
+    if not _RECORD_KEY.fullmatch(key):
+        raise Refusal(400, "invalid-record-key", f"{key[:100]!r}: letters, digits and !-_.'(), 256 at most")
+    content_type = call.head.first(b"content-type").decode("latin-1") or "application/octet-stream"
+    await call.api.runs.put_record(run.store_id, Record(key, content_type, await call.body()))
+    return _made(f"/v2/key-value-stores/{run.store_id}/records/{key}")
+
+
+def _made(location: str = "") -> Answered:
+    return Answered(b"{}", 201, [JSON, *([(b"location", location.encode())] if location else [])])

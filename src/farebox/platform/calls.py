@@ -8,19 +8,34 @@ from starlette.types import Receive, Scope
 
 from farebox import clock
 from farebox.core.callers import Caller
-from farebox.core.errors import Refusal
 from farebox.core.headers import HeaderList, RequestHead
 from farebox.core.reading import read_whole
 from farebox.core.runs import Run
 from farebox.http.asgi import JSON
 from farebox.http.bodies import BodyReader
-from farebox.platform.store import SqlRuns
+from farebox.platform.documents import wrong
+from farebox.platform.priced_events import PricedEvents
+from farebox.platform.runs import Runner
+from farebox.ports import Callers, Runs
 
 UNLIMITED = 999_999_999_999
 """The limit that Apify's platform shows where none was asked for."""
 
 PAGE_MAX = 1000
 """The most runs, or keys, that one answer lists."""
+
+ATTACHED = (b"content-disposition", b"attachment")
+"""The header that has a browser save the answer as a file instead of showing it."""
+
+
+class RunApi(Struct, frozen=True):
+    """What answers the run API's calls. `runner` carries the runs through."""
+
+    callers: Callers
+    runs: Runs
+    runner: Runner
+    events: PricedEvents
+    bodies: BodyReader
 
 
 class Answered(Struct, frozen=True):
@@ -38,18 +53,23 @@ class Streamed(Struct, frozen=True):
     headers: HeaderList
 
 
+def shown(value: object, status: int = 200, *headers: tuple[bytes, bytes]) -> Answered:
+    """An object in the envelope of every answer but items, records and logs."""
+    return Answered(msgspec.json.encode({"data": value}), status, [JSON, *headers])
+
+
 _FLAGS = {"": False, "0": False, "false": False, "1": True, "true": True}
 
 
 class Call(Struct, frozen=True):
     """One request, its caller known. `query` has the last value of each name, several values joined by commas."""
 
+    api: RunApi
     scope: Scope
     receive: Receive
     head: RequestHead
     caller: Caller
     query: Mapping[str, str]
-    bodies: BodyReader
 
     def named(self, name: str) -> str:
         """A part of the path, by the name that it has in the table of paths."""
@@ -63,7 +83,7 @@ class Call(Struct, frozen=True):
             return default
         number = read_whole(text, least, most)
         if number is None:
-            raise Refusal(400, "invalid-value", f"{name}: a whole number from {least} to {most}, not {text[:50]!r}")
+            raise wrong(name, f"a whole number from {least} to {most}, not {text[:50]!r}")
         return number
 
     def limit(self, most: int = UNLIMITED) -> int:
@@ -74,7 +94,7 @@ class Call(Struct, frozen=True):
         """A truth value of the query; False where it is absent. Raises Refusal 400."""
         text = self.query.get(name, "").lower()
         if text not in _FLAGS:
-            raise Refusal(400, "invalid-value", f"{name}: true, 1, false or 0, not {text[:50]!r}")
+            raise wrong(name, f"true, 1, false or 0, not {text[:50]!r}")
         return _FLAGS[text]
 
     def moment_us(self, name: str) -> int | None:
@@ -85,8 +105,7 @@ class Call(Struct, frozen=True):
         try:
             return clock.read_iso(text)
         except ValueError as error:
-            message = f"{name}: write it like 2026-08-24T12:00:00.000Z, not {text[:50]!r}"
-            raise Refusal(400, "invalid-value", message) from error
+            raise wrong(name, f"write it like 2026-08-24T12:00:00.000Z, not {text[:50]!r}") from error
 
     def names(self, name: str) -> tuple[str, ...]:
         """A list of the query: parts between commas, the empty ones left out."""
@@ -94,23 +113,15 @@ class Call(Struct, frozen=True):
 
     async def json(self) -> bytes:
         """The body, JSON not parsed yet. Raises as BodyReader.read_json."""
-        return await self.bodies.read_json(self.scope, self.receive, self.head)
+        return await self.api.bodies.read_json(self.scope, self.receive, self.head)
 
     async def body(self) -> bytes:
         """The body, of any type. Raises as BodyReader.read."""
-        return await self.bodies.read(self.scope, self.receive, self.head)
+        return await self.api.bodies.read(self.scope, self.receive, self.head)
 
 
 Handle = Callable[[Call], Awaitable[Answered | Streamed]]
 """Answers one kind of call. Raises Refusal."""
 
-ATTACHED = (b"content-disposition", b"attachment")
-"""The header that has a browser save the answer as a file instead of showing it."""
-
-
-async def own_run(runs: SqlRuns, call: Call, what: str) -> Run:
-    """The caller's run that a path names by its `id`, or by the id of one of its storages. Raises Refusal 404."""
-    run = await runs.run(call.caller.account.id, call.named("id"))
-    if run is None:
-        raise Refusal(404, "record-not-found", f"{what} {call.named('id')[:100]!r} was not found")
-    return run
+RunHandle = Callable[[Call, Run], Awaitable[Answered | Streamed]]
+"""The same for calls about one of the caller's runs, or about what it left."""

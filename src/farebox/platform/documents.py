@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from starlette.types import Scope
 
 from farebox import __version__, clock
 from farebox.core.callers import Account, Caller
@@ -44,24 +43,17 @@ class ApifyErrors:
 ERRORS = ApifyErrors()
 
 
+def wrong(name: str, why: str) -> Refusal:
+    """A parameter, or a member of a body, that is not as it must be."""
+    return Refusal(400, "invalid-value", f"{name}: {why}")
+
+
 def user_id(account_id: int) -> str:
     """An account's id as a user's: seventeen characters, as on Apify's platform."""
     return f"account{account_id:010d}"
 
 
-def enveloped(value: object) -> bytes:
-    """The envelope of every answer but items, records and logs."""
-    return msgspec.json.encode({"data": value})
-
-
 _CREATED = "2026-01-01T00:00:00.000Z"
-
-
-def origin_of(scope: Scope) -> str:
-    """Who began a run, as Apify's own tools say it in a header; `API` where nothing is said."""
-    said = next((value for name, value in scope["headers"] if name == b"x-apify-request-origin"), b"")
-    text = said.decode("latin-1")
-    return text if text in ("CLI", "CI", "MCP", "WEB", "ACTOR") else "API"
 
 
 def run_object(run: Run, billed: Mapping[str, int] | None = None) -> dict[str, Any]:
@@ -82,12 +74,9 @@ def run_object(run: Run, billed: Mapping[str, int] | None = None) -> dict[str, A
         "meta": {"origin": run.origin},
         "stats": {
             "inputBodyLen": len(run.input),
-            "rebootCount": 0,
-            "restartCount": 0,
-            "resurrectCount": 0,
             "durationMillis": int(seconds * 1000),
             "runTimeSecs": seconds,
-            "computeUnits": 0,
+            **dict.fromkeys(("rebootCount", "restartCount", "resurrectCount", "computeUnits"), 0),
         },
         "options": {
             "build": "latest",
@@ -200,18 +189,12 @@ def user_object(caller: Caller) -> dict[str, Any]:
             "description": caller.plan.name,
             "isEnabled": True,
             "tier": "BRONZE" if is_paying else "FREE",
-            "monthlyBasePriceUsd": 0,
-            "monthlyUsageCreditsUsd": 0,
-            "usageDiscountPercent": 0,
+            **dict.fromkeys(("monthlyBasePriceUsd", "monthlyUsageCreditsUsd", "usageDiscountPercent"), 0),
             "enabledPlatformFeatures": [],
-            "maxMonthlyUsageUsd": 0,
+            **dict.fromkeys(("maxMonthlyUsageUsd", "maxMonthlyActorComputeUnits", "maxMonthlyProxySerps"), 0),
+            **dict.fromkeys(("maxMonthlyResidentialProxyGbytes", "maxMonthlyExternalDataTransferGbytes"), 0),
+            **dict.fromkeys(("maxActorCount", "maxActorTaskCount"), 0),
             "maxActorMemoryGbytes": 32,
-            "maxMonthlyActorComputeUnits": 0,
-            "maxMonthlyResidentialProxyGbytes": 0,
-            "maxMonthlyProxySerps": 0,
-            "maxMonthlyExternalDataTransferGbytes": 0,
-            "maxActorCount": 0,
-            "maxActorTaskCount": 0,
             "dataRetentionDays": 7,
             "availableProxyGroups": {},
             "teamAccountSeatCount": 1,

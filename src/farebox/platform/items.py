@@ -8,10 +8,10 @@ from decimal import Decimal
 import msgspec
 from msgspec import Raw, Struct
 
-from farebox.core.errors import Refusal
 from farebox.core.legible import decode_fields, decode_list, leniently, written
 from farebox.core.reading import UNREADABLE, starts_with
 from farebox.platform.calls import UNLIMITED, Call
+from farebox.platform.documents import wrong
 
 FORMATS = ("json", "jsonl", "csv")
 
@@ -77,16 +77,12 @@ def wanted(call: Call) -> Wanted:
         attachment=call.flag("attachment"),
     )
     if found.format not in FORMATS:
-        raise _refused("format", f"one of {', '.join(FORMATS)}, not {found.format[:50]!r}")
+        raise wrong("format", f"one of {', '.join(FORMATS)}, not {found.format[:50]!r}")
     if found.output_fields and len(found.output_fields) != len(found.fields):
-        raise _refused("outputFields", f"as many names as `fields` has, which are {len(found.fields)}")
+        raise wrong("outputFields", f"as many names as `fields` has, which are {len(found.fields)}")
     if len(found.delimiter) != 1 or found.delimiter in '"\r\n':
-        raise _refused("delimiter", f"one character, and no quote or end of a line, not {found.delimiter[:50]!r}")
+        raise wrong("delimiter", f"one character, and no quote or end of a line, not {found.delimiter[:50]!r}")
     return found
-
-
-def _refused(name: str, why: str) -> Refusal:
-    return Refusal(400, "invalid-value", f"{name}: {why}")
 
 
 _decode_exactly = msgspec.json.Decoder(object, float_hook=Decimal).decode
@@ -103,7 +99,7 @@ class _Room:
     def take(self, size: int) -> None:
         self._left -= size
         if self._left < 0:
-            raise _refused("limit", "ask for fewer items at once: these would become too long")
+            raise wrong("limit", "ask for fewer items at once: these would become too long")
 
 
 def render(items: list[bytes], wanted: Wanted) -> tuple[bytes, bytes]:
@@ -120,7 +116,7 @@ def render(items: list[bytes], wanted: Wanted) -> tuple[bytes, bytes]:
             case _:
                 body, content_type = _table(shown, wanted, room), b"text/csv; charset=utf-8"
     except UNREADABLE as error:
-        raise _refused("flatten" if wanted.flatten else "format", "an item is nested too deeply for this") from error
+        raise wrong("flatten" if wanted.flatten else "format", "an item is nested too deeply for this") from error
     has_bom = wanted.format == "csv" if wanted.bom is None else wanted.bom
     return (_BOM if has_bom else b"") + body, content_type
 
@@ -136,7 +132,7 @@ def _shown(items: list[bytes], wanted: Wanted, room: _Room) -> Iterator[bytes]:
                 continue
             count += 1
             if wanted.unwind and count > RECORDS_MAX:
-                raise _refused("unwind", f"more than {RECORDS_MAX} records; ask for fewer items at once")
+                raise wrong("unwind", f"more than {RECORDS_MAX} records; ask for fewer items at once")
             shown = bytes(written(record))
             room.take(len(shown))
             yield shown
@@ -210,7 +206,7 @@ def _table(items: list[bytes], wanted: Wanted, room: _Room) -> bytes:
         rows.append(row)
     columns = _columns(rows, wanted)
     if len(columns) * len(rows) > CELLS_MAX:
-        raise _refused("limit", f"ask for fewer items at once, or for some `fields`: {CELLS_MAX} cells at most")
+        raise wrong("limit", f"ask for fewer items at once, or for some `fields`: {CELLS_MAX} cells at most")
     text = io.StringIO()
     writer = csv.writer(text, delimiter=wanted.delimiter, lineterminator="\r\n")
     if not wanted.skip_header_row:

@@ -6,12 +6,10 @@ which a test compares with this table. A parameter that the document does not ha
 """
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
 from msgspec import Struct
 
-from farebox.core.errors import Refusal
-from farebox.platform.documents import BUILD_NUMBER
+from farebox.platform.documents import BUILD_NUMBER, wrong
 
 
 class Served(Struct, frozen=True):
@@ -96,57 +94,58 @@ _CHARGE: Fates = {
     "requestId": Idle("the run says who pays"),
 }
 
-PARAMETERS: Mapping[str, Fates] = MappingProxyType(
-    {
-        "GET /actors/{actor}": {},
-        "GET /actors/{actor}/builds/default": _OF_BUILD,
-        "POST /actors/{actor}/runs": {
-            **_BEGIN,
-            **_WAIT,
-            "forcePermissionLevel": Idle("no Actor's code runs here that could be given permissions"),
-        },
-        "GET /actors/{actor}/runs": _LIST,
-        "POST /actors/{actor}/run-sync": _SYNC,
-        "GET /actors/{actor}/run-sync": _SYNC,
-        "POST /actors/{actor}/run-sync-get-dataset-items": _SYNC_ITEMS,
-        "GET /actors/{actor}/run-sync-get-dataset-items": _SYNC_ITEMS,
-        "GET /actors/{actor}/runs/last": {**_LAST, **_WAIT},
-        "GET /actors/{actor}/runs/last/log": {**_LAST, **_LOG},
-        "GET /actors/{actor}/runs/last/dataset": _LAST,
-        "GET /actors/{actor}/runs/last/dataset/items": {**_LAST, **_OF_DATASET},
-        "GET /actors/{actor}/runs/last/key-value-store": _LAST,
-        "GET /actors/{actor}/runs/last/key-value-store/keys": {**_LAST, **_KEYS},
-        "GET /actors/{actor}/runs/last/key-value-store/records/{key}": {**_LAST, **_RECORD},
-        "GET /actors/{actor}/runs/last/request-queue": _LAST,
-        "GET /actor-runs": _LIST,
-        "GET /actor-runs/{id}": _WAIT,
-        "PUT /actor-runs/{id}": _UPDATE,
-        "POST /actor-runs/{id}/abort": {"gracefully": Idle("every abort is: orders on their way are answered")},
-        "POST /actor-runs/{id}/charge": _CHARGE,
-        "POST /actor-runs/{id}/reboot": {},
-        "GET /actor-runs/{id}/log": _LOG,
-        "GET /actor-runs/{id}/dataset": {},
-        "GET /actor-runs/{id}/dataset/items": _OF_DATASET,
-        "POST /actor-runs/{id}/dataset/items": {},
-        "GET /actor-runs/{id}/key-value-store": {},
-        "GET /actor-runs/{id}/key-value-store/keys": _KEYS,
-        "GET /actor-runs/{id}/key-value-store/records/{key}": _RECORD,
-        "PUT /actor-runs/{id}/key-value-store/records/{key}": {},
-        "GET /actor-runs/{id}/request-queue": {},
-        "GET /datasets/{id}": {},
-        "GET /datasets/{id}/items": _OF_DATASET,
-        "POST /datasets/{id}/items": {},
-        "GET /key-value-stores/{id}": {},
-        "GET /key-value-stores/{id}/keys": _KEYS,
-        "GET /key-value-stores/{id}/records/{key}": _RECORD,
-        "PUT /key-value-stores/{id}/records/{key}": {},
-        "GET /request-queues/{id}": {},
-        "GET /actor-builds/{id}": _OF_BUILD,
-        "GET /logs/{id}": _LOG,
-        "GET /users/me": {},
-        "GET /users/{id}": {},
-    }
-)
+_OF_RUN: Mapping[str, Fates] = {
+    "GET ": _WAIT,
+    "PUT ": _UPDATE,
+    "POST /abort": {"gracefully": Idle("every abort is: orders on their way are answered")},
+    "POST /charge": _CHARGE,
+    "POST /reboot": {},
+    "GET /log": _LOG,
+    "GET /dataset": {},
+    "GET /dataset/items": _OF_DATASET,
+    "POST /dataset/items": {},
+    "GET /key-value-store": {},
+    "GET /key-value-store/keys": _KEYS,
+    "GET /key-value-store/records/{key}": _RECORD,
+    "PUT /key-value-store/records/{key}": {},
+    "GET /request-queue": {},
+}
+_WITH_IDS = ("log", "dataset", "key-value-store", "request-queue")
+
+
+def lines_of_run(below: str) -> list[str]:
+    """The lines of PARAMETERS for a line below a run's own path: there; at the id of what the run left
+    (`/dataset/items` is `/datasets/{id}/items`, too); and, if it reads, at the Actor's last run."""
+    method, path = below.split(" ")
+    name, _, rest = path[1:].partition("/")
+    at_its_id = [f"{method} /{name}s/{{id}}{rest and '/'}{rest}"] if name in _WITH_IDS else []
+    at_the_last = [f"GET /actors/{{actor}}/runs/last{path}"] if method == "GET" else []
+    return [f"{method} /actor-runs/{{id}}{path}", *at_its_id, *at_the_last]
+
+
+PARAMETERS: Mapping[str, Fates] = {
+    "GET /actors/{actor}": {},
+    "GET /actors/{actor}/builds/default": _OF_BUILD,
+    "POST /actors/{actor}/runs": {
+        **_BEGIN,
+        **_WAIT,
+        "forcePermissionLevel": Idle("no Actor's code runs here that could be given permissions"),
+    },
+    "GET /actors/{actor}/runs": _LIST,
+    "POST /actors/{actor}/run-sync": _SYNC,
+    "GET /actors/{actor}/run-sync": _SYNC,
+    "POST /actors/{actor}/run-sync-get-dataset-items": _SYNC_ITEMS,
+    "GET /actors/{actor}/run-sync-get-dataset-items": _SYNC_ITEMS,
+    "GET /actor-runs": _LIST,
+    **{
+        line: {**_LAST, **fates} if "/runs/last" in line else fates
+        for below, fates in _OF_RUN.items()
+        for line in lines_of_run(below)
+    },
+    "GET /actor-builds/{id}": _OF_BUILD,
+    "GET /users/me": {},
+    "GET /users/{id}": {},
+}
 """By method and path, below /v2. (`acts` are `actors`.)"""
 
 
@@ -154,13 +153,9 @@ def check(line: str, given: Mapping[str, str]) -> None:
     """Check the values given for a line of PARAMETERS (`METHOD PATH`). Raises Refusal 400, naming the parameter."""
     method = line.partition(" ")[0]
     if given.get("method", method).upper() != method:
-        raise _refusal("method", f"ask with {given['method'][:20]} itself: this was a {method}")
+        raise wrong("method", f"ask with {given['method'][:20]} itself: this was a {method}")
     fates = PARAMETERS[line]
     for name, value in given.items():
         fate = fates.get(name)
         if isinstance(fate, Refused) and value and value not in fate.but:
-            raise _refusal(name, fate.why)
-
-
-def _refusal(name: str, why: str) -> Refusal:
-    return Refusal(400, "invalid-value", f"{name}: {why}")
+            raise wrong(name, fate.why)

@@ -113,12 +113,12 @@ class Runner:
         if is_going and run.id in self._going:
             self._going[run.id].stop("ABORTED", "Aborted")
 
-    async def finished(self, account_id: int, run_id: str, seconds: float) -> Run | None:
-        """The run once it has finished, or as it stands after `seconds`; None where the account has no such run."""
+    async def finished(self, run: Run, seconds: float) -> Run:
+        """The run once it has finished, or as it stands after `seconds`."""
         until = time.monotonic() + seconds
         while True:
-            run = await self._runs.run(account_id, run_id)
-            if run is None or run.is_finished or time.monotonic() >= until:
+            run = await self._runs.run(run.account_id, run.id) or run
+            if run.is_finished or time.monotonic() >= until:
                 return run
             await asyncio.sleep(min(WAIT_POLL_SECONDS, max(0.0, until - time.monotonic())))
 

@@ -18,8 +18,9 @@ from farebox.core.formats.table import BASES, Formats, format_at
 from farebox.generations import Generations
 from farebox.http.asgi import Endpoint, send_json
 from farebox.http.refusals import Refusing, guarded, refuse
+from farebox.platform.calls import RunApi
 from farebox.platform.documents import ERRORS
-from farebox.platform.endpoints import RunApi
+from farebox.platform.endpoints import routes as run_api_routes
 from farebox.ports import Books, BooksUnavailable, Callers
 from farebox.telemetry.metrics import Metrics
 from farebox.web import docs, openapi
@@ -105,7 +106,7 @@ def _lists(services: Services) -> dict[str, Endpoint]:
 
 def every_route(services: Services) -> list[Route]:
     """Every path with its methods, as the OpenAPI document has them."""
-    run_api = services.run_api.routes() if services.run_api is not None else []
+    run_api = run_api_routes(services.run_api) if services.run_api is not None else []
     document = openapi.document(services.formats, has_run_api=services.run_api is not None)
     pages: dict[str, Endpoint] = {
         **{base + path: page for path, page in _lists(services).items() for base in BASES},

@@ -357,7 +357,7 @@ class _Actor:
         given = {name: value for name, value in asked.items() if name != "waitSecs"}
         wait_seconds = _number(asked, "waitSecs", 30, 0, WAIT_SECONDS_MAX)
         run = await self._runner.begin(caller, msgspec.json.encode(given), Options(origin="MCP"))
-        run = await self._runner.finished(caller.account.id, run.id, wait_seconds) or run
+        run = await self._runner.finished(run, wait_seconds)
         storages = {"defaultDatasetId": run.dataset_id, "defaultKeyValueStoreId": run.store_id}
         following = f"Call {ITEMS_TOOL} with datasetId {run.dataset_id}"
         shown = {
