@@ -47,11 +47,6 @@ class Wanted(Struct, frozen=True):
     attachment: bool = False
 
     @property
-    def is_whole(self) -> bool:
-        """Whether items go out unchanged."""
-        return not (self.fields or self.omit or self.unwind or self.flatten or self.skip_hidden)
-
-    @property
     def shown_as(self) -> dict[str, str]:
         """The answer's names of fields, by their own names."""
         return dict(zip(self.fields, self.output_fields, strict=False))
@@ -122,7 +117,7 @@ def render(items: list[bytes], wanted: Wanted) -> tuple[bytes, bytes]:
 
 
 def _shown(items: list[bytes], wanted: Wanted, room: _Room) -> Iterator[bytes]:
-    if wanted.is_whole:
+    if not (wanted.fields or wanted.omit or wanted.unwind or wanted.flatten or wanted.skip_hidden):
         yield from (item for item in items if not (wanted.skip_empty and item in (b"{}", b"null")))
         return
     count = 0
@@ -156,25 +151,20 @@ def _records(members: dict[str, Raw], wanted: Wanted, room: _Room) -> Iterator[d
 
 def _flattened(members: dict[str, Raw], name: str, room: _Room) -> dict[str, Raw]:
     """`{"foo": {"bar": 1}}` as `{"foo.bar": 1}`, in the member's place."""
-    if name not in members:
-        return members
-    flat: dict[str, Raw] = {}
-    for each, value in members.items():
-        if each == name:
-            for path, leaf in _leaves(value, name):
-                room.take(len(path))
-                flat[path] = leaf
-        else:
-            flat[each] = value
-    return flat
+    return {
+        path: leaf
+        for each, value in members.items()
+        for path, leaf in (_leaves(value, name, room) if each == name else [(each, value)])
+    }
 
 
-def _leaves(value: Raw, path: str) -> Iterator[tuple[str, Raw]]:
+def _leaves(value: Raw, path: str, room: _Room) -> Iterator[tuple[str, Raw]]:
     members = decode_fields(value) if starts_with(value, b"{") else {}
     if not members:
+        room.take(len(path))
         yield path, value
     for name, member in members.items():
-        yield from _leaves(member, f"{path}.{name}")
+        yield from _leaves(member, f"{path}.{name}", room)
 
 
 def _unwound(members: dict[str, Raw], names: tuple[str, ...]) -> Iterator[dict[str, Raw]]:
@@ -183,27 +173,17 @@ def _unwound(members: dict[str, Raw], names: tuple[str, ...]) -> Iterator[dict[s
     if not names or names[0] not in members:
         yield from _unwound(members, names[1:]) if names else (members,)
         return
-    name, left = names[0], names[1:]
+    name, *left = names
     value = members[name]
+    others = {each: of for each, of in members.items() if each != name}
     for part in decode_list(value) if starts_with(value, b"[") else [value]:
-        yield from _unwound(_merged(members, name, part), left)
-
-
-def _merged(members: dict[str, Raw], name: str, value: Raw) -> dict[str, Raw]:
-    if not starts_with(value, b"{"):
-        return {**members, name: value}
-    return {**{each: of for each, of in members.items() if each != name}, **decode_fields(value)}
+        merged = {**others, **decode_fields(part)} if starts_with(part, b"{") else {**members, name: part}
+        yield from _unwound(merged, tuple(left))
 
 
 def _table(items: list[bytes], wanted: Wanted, room: _Room) -> bytes:
     """Nested members become columns named by their path, `answer/id`, as the platform does it."""
-    rows: list[dict[str, str]] = []
-    for item in items:
-        row: dict[str, str] = {}
-        for path, value in _flat(leniently(_decode_exactly, item), ""):
-            room.take(len(path) + len(value))
-            row[path] = value
-        rows.append(row)
+    rows = [dict(_cells(leniently(_decode_exactly, item), "", room)) for item in items]
     columns = _columns(rows, wanted)
     if len(columns) * len(rows) > CELLS_MAX:
         raise wrong("limit", f"ask for fewer items at once, or for some `fields`: {CELLS_MAX} cells at most")
@@ -229,19 +209,19 @@ def _columns(rows: list[dict[str, str]], wanted: Wanted) -> list[str]:
     return list(dict.fromkeys([*columns, *met]))
 
 
-def _flat(value: object, path: str) -> Iterator[tuple[str, str]]:
+def _cells(value: object, path: str, room: _Room) -> Iterator[tuple[str, str]]:
     match value:
-        case dict():
-            for name, member in value.items():
-                yield from _flat(member, f"{path}/{name}" if path else str(name))
-        case list():
-            for number, member in enumerate(value):
-                yield from _flat(member, f"{path}/{number}" if path else str(number))
+        case dict() | list():
+            for name, member in value.items() if isinstance(value, dict) else enumerate(value):
+                yield from _cells(member, f"{path}/{name}" if path else str(name), room)
+            return
         case None:
-            yield path, ""
+            text = ""
         case bool():
-            yield path, "true" if value else "false"
+            text = "true" if value else "false"
         case Decimal():
-            yield path, f"{value:f}"
+            text = f"{value:f}"
         case _:
-            yield path, str(value)
+            text = str(value)
+    room.take(len(path) + len(text))
+    yield path, text

@@ -103,7 +103,7 @@ class Runner:
             started_us=clock.now_us(),
         )
         await self._runs.create_run(run)
-        self._start(run, asked)
+        self._carry_in_background(run, asked)
         return run
 
     async def abort(self, run: Run) -> None:
@@ -133,7 +133,7 @@ class Runner:
                     if time.monotonic() >= take_up_at:
                         take_up_at = time.monotonic() + TAKE_UP_SECONDS
                         for run in await self._runs.take_up_runs():
-                            self._start(run, read_input(run.input, self._orders.wires))
+                            self._carry_in_background(run, read_input(run.input, self._orders.wires))
                     if time.monotonic() >= forget_at:
                         forget_at = time.monotonic() + FORGET_SECONDS
                         await self._runs.forget_runs(clock.now_us() - KEEP_DAYS * 86_400_000_000)
@@ -150,17 +150,14 @@ class Runner:
         """Stop runs that were aborted or have timed out, and leave all of them to others while this process stops."""
         for going in list(self._going.values()):
             if self._admission.is_closed:
-                going.leave()
+                going.is_left = True
+                going.batch.stop()
             elif clock.now_us() > going.run.started_us + going.run.timeout_seconds * 1_000_000 > going.run.started_us:
                 going.stop("TIMED-OUT", f"Timed out after {going.run.timeout_seconds} s")
-            elif await self._is_aborting(going.run):
+            elif (await self.finished(going.run, 0)).status == "ABORTING":
                 going.stop("ABORTED", "Aborted")
 
-    async def _is_aborting(self, run: Run) -> bool:
-        now = await self._runs.run(run.account_id, run.id)
-        return now is not None and now.status == "ABORTING"
-
-    def _start(self, run: Run, asked: RunInput) -> None:
+    def _carry_in_background(self, run: Run, asked: RunInput) -> None:
         task = asyncio.create_task(self._carry(run, asked))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -244,23 +241,19 @@ class _Output:
 
 
 class _Going:
-    """A run that this process carries through, and why it ends before all its orders are served."""
+    """A run that this process carries through, and why it ends before all its orders are served: `is_left` for another
+    process to go on with, or `ended` with this status and message."""
 
     def __init__(self, run: Run, batch: Batch) -> None:
         self.run = run
+        self.batch = batch
         self.ended: tuple[RunStatus, str] | None = None
         self.is_left = False
-        self._batch = batch
 
     def stop(self, status: RunStatus, why: str) -> None:
         """Begin no more orders: those on their way are served to their end."""
         self.ended = self.ended or (status, why)
-        self._batch.stop()
-
-    def leave(self) -> None:
-        """Begin no more orders, and let another process go on with the run."""
-        self.is_left = True
-        self._batch.stop()
+        self.batch.stop()
 
 
 async def _durably(write: Callable[[], Awaitable[object]]) -> None:
