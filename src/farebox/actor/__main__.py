@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, aclosing, suppress
 from typing import NoReturn
 
 from msgspec.structs import replace
@@ -61,10 +61,8 @@ async def _with_prices(environment: ActorEnvironment) -> ActorEnvironment:
     BillerUnreachable; ValueError, the event has no price."""
     if environment.has_prices or (apify := apify_of(environment)) is None:
         return environment
-    try:
+    async with aclosing(apify):
         return replace(environment, prices=await apify.prices(), has_prices=True)
-    finally:
-        await apify.close()
 
 
 def _settings(environment: ActorEnvironment) -> Settings:
@@ -91,13 +89,9 @@ def _last_words(environment: ActorEnvironment, settings: Settings, message: str)
     """Say in the run's status message why it failed, if the platform can be reached."""
 
     async def say() -> None:
-        hosting = Hosting(environment, settings)
-        try:
-            await hosting.storage.say(message, is_last=True)
-        except ApifyUnreachable:
-            pass
-        finally:
-            await hosting.close()
+        async with aclosing(Hosting(environment, settings)) as hosting:
+            with suppress(ApifyUnreachable):
+                await hosting.storage.say(message, is_last=True)
 
     asyncio.run(say())
 

@@ -4,14 +4,14 @@ in the record OUTPUT."""
 import asyncio
 import logging
 import time
-from contextlib import suppress
+from contextlib import aclosing, suppress
 
 import msgspec
 from msgspec import Struct
 
 from farebox.actor.environment import ActorEnvironment
 from farebox.actor.hosting import Hosting
-from farebox.actor.system_events import SystemEvent, listen
+from farebox.actor.system_events import SystemEvent, listening
 from farebox.app import running
 from farebox.batch.entries import refused
 from farebox.batch.placing import Batch
@@ -43,11 +43,8 @@ PUSH_RETRY_SECONDS = 1.0
 
 async def serve_input(environment: ActorEnvironment, settings: Settings) -> int:
     """Serve the orders of the run's input; the process's exit code."""
-    hosting = Hosting(environment, settings)
-    try:
+    async with aclosing(Hosting(environment, settings)) as hosting:
         return await _Run(hosting, settings).serve_input()
-    finally:
-        await hosting.close()
 
 
 class _Run:
@@ -73,13 +70,8 @@ class _Run:
             seconds = until - time.time() - TIMEOUT_RESERVED_SECONDS
             asyncio.get_running_loop().call_later(max(0.0, seconds), self._stop, "Out of time")
         with on_stop(self._stop):
-            system_events_url = self._hosting.environment.system_events_url
-            listening = asyncio.create_task(listen(system_events_url, self._hear)) if system_events_url else None
-            try:
+            async with listening(self._hosting.environment.system_events_url, self._hear):
                 return await self._serve(asked, output)
-            finally:
-                if listening is not None:
-                    listening.cancel()
 
     async def _serve(self, asked: RunInput, output: "_Output") -> int:
         async with running(self._settings, self._hosting.host) as services:
@@ -101,7 +93,7 @@ class _Run:
                 message = in_words(totals)
                 await output.put(totals_record(totals))
         if self._why == MOVING and totals.orders < len(asked.orders):
-            await self._move()
+            await self._hosting.move()
         await output.finish(message)
         return 0 if totals.orders == len(asked.orders) else 1
 
@@ -122,14 +114,6 @@ class _Run:
             await self._hosting.save()
         elif event.name == "persistState":
             await self._hosting.save()
-
-    async def _move(self) -> None:
-        """Have the platform start this run on the other machine, or wait until it does: a process that ends by itself
-        would end the run."""
-        assert self._hosting.apify is not None
-        with suppress(ApifyUnreachable):
-            await self._hosting.apify.reboot()
-        await asyncio.Event().wait()
 
 
 class _Begun(Struct):

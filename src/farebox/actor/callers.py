@@ -9,6 +9,7 @@ from hashlib import sha256
 from time import monotonic
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from farebox import clock
 from farebox.core.books import Outside
@@ -128,12 +129,10 @@ class ApifyCallers:
         if not self._terms.is_charged:
             return caller
         times = self._terms.free_times if caller.plan is self._terms.free else 1
-        if not self._terms.is_shared:
-            return Caller(caller.account, caller.key, caller.plan, Outside("", times))
-        request_id = head.first(REQUEST_ID).decode("latin-1")
-        if not request_id:
+        request_id = head.first(REQUEST_ID).decode("latin-1") if self._terms.is_shared else ""
+        if self._terms.is_shared and not request_id:
             raise forbidden("This request did not come through the platform (it has no X-Actor-Request-ID)")
-        return Caller(caller.account, caller.key, caller.plan, Outside(request_id, times))
+        return replace(caller, outside=Outside(request_id, times))
 
     async def owner(self) -> Caller:
         """The user whose run it is, as a caller, without a request."""

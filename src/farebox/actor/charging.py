@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from decimal import Decimal
+from functools import partial
 from time import monotonic
 from typing import Protocol, TypeVar
 
@@ -170,7 +171,7 @@ class Charging:
                 tries += 1
             if charge is not before:
                 tries = 0
-                await self._write(charge)
+                await _durably(partial(self._outbox.change, charge))
         return charge
 
     async def _asked(self, charge: Charge, wait_seconds: float) -> Charge:
@@ -182,9 +183,6 @@ class Charging:
         counted = await self._biller.counted()
         others = await _durably(self._outbox.counted)
         return charge.after_asking(counted - others - self._counted_before, self._now_us())
-
-    async def _write(self, charge: Charge) -> None:
-        await _durably(lambda: self._outbox.change(charge))
 
 
 class Store(Ledger, Directory, Protocol):

@@ -2,19 +2,20 @@
 repeated."""
 
 import asyncio
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Generic, TypeVar
 
 import aiohttp
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from farebox import __version__
-from farebox.actor.environment import PRICED_EVENT
 from farebox.actor.event_prices import EventPrices, read_event_prices
 from farebox.core.callers import User
 from farebox.core.reading import UNREADABLE
 from farebox.core.runs import ItemOutcome, Record, read_outcome
+from farebox.platform.priced_events import PRICED_EVENT
 from farebox.ports import ApifyUnreachable, BillerUnreachable, NotCounted
 
 CALL_SECONDS = 5.0
@@ -27,9 +28,12 @@ STORAGE_SECONDS = 30.0
 TRIES_MAX = 6
 RETRY_FIRST_SECONDS = 0.5
 
+T = TypeVar("T")
+
 _TRANSIENT = frozenset({408, 425, 429})
 
 ITEMS_PAGE = 1000
+_NO_HEADERS: Mapping[str, str] = {}
 _OUTCOME_FIELDS = ",".join(ItemOutcome.__struct_fields__)
 
 
@@ -40,8 +44,8 @@ class _User(Struct, rename="camel"):
     plan: Raw | UnsetType = UNSET
 
 
-class _Envelope(Struct):
-    data: Raw
+class _Envelope(Struct, Generic[T]):
+    data: T
 
 
 class _Run(Struct, rename="camel"):
@@ -88,17 +92,16 @@ class ApifyApi:
             connector=aiohttp.TCPConnector(limit=100),
         )
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         await self._session.close()
 
     # Charging
 
     async def charge(self, key: str, count: int, charge_to: str) -> None:
-        body: dict[str, object] = {"eventName": PRICED_EVENT, "count": count}
-        if charge_to:
-            body["requestId"] = charge_to
+        asked = {"eventName": PRICED_EVENT, "count": count, **({"requestId": charge_to} if charge_to else {})}
+        body, headers = msgspec.json.encode(asked), {"idempotency-key": key}
         try:
-            answer = await self._call("POST", f"{self._run}/charge", body, headers={"idempotency-key": key})
+            answer = await self._call("POST", f"{self._run}/charge", body, headers)
         except ApifyUnreachable as error:
             raise BillerUnreachable(str(error)) from error
         if answer.status in _TRANSIENT or answer.status >= 500:
@@ -118,7 +121,7 @@ class ApifyApi:
     async def _own_run(self) -> _Run:
         try:
             answer = await self._storage("GET", self._run)
-            return msgspec.json.decode(msgspec.json.decode(answer.body, type=_Envelope).data, type=_Run)
+            return msgspec.json.decode(answer.body, type=_Envelope[_Run]).data
         except (ApifyUnreachable, *UNREADABLE) as error:
             raise BillerUnreachable(str(error)) from error
 
@@ -131,7 +134,7 @@ class ApifyApi:
         if answer.status != HTTPStatus.OK:
             raise ApifyUnreachable(answer.refusal)
         try:
-            user = msgspec.json.decode(msgspec.json.decode(answer.body, type=_Envelope).data, type=_User)
+            user = msgspec.json.decode(answer.body, type=_Envelope[_User]).data
         except UNREADABLE as error:
             raise ApifyUnreachable("the platform's answer cannot be read") from error
         # To a run's token the platform shows nothing of the plan.
@@ -149,10 +152,7 @@ class ApifyApi:
 
     async def push(self, item: bytes) -> None:
         """Push an item, with one call. Raises ApifyUnreachable: it may have been pushed all the same."""
-        headers = {"content-type": "application/json"}
-        answer = await self._call("POST", f"{self._dataset}/items", item, headers=headers, seconds=STORAGE_SECONDS)
-        if answer.status >= 300:
-            raise ApifyUnreachable(answer.refusal)
+        await self._storage("POST", f"{self._dataset}/items", item, tries_max=1)
 
     async def outcomes(self) -> list[ItemOutcome]:
         """What became of each order that has an item in the dataset. Raises ApifyUnreachable."""
@@ -167,31 +167,35 @@ class ApifyApi:
 
     async def say(self, message: str, *, is_last: bool) -> None:
         body = {"statusMessage": message, "isStatusMessageTerminal": is_last}
-        await self._storage("PUT", self._run, msgspec.json.encode(body), {"content-type": "application/json"})
+        await self._storage("PUT", self._run, msgspec.json.encode(body))
 
     async def reboot(self) -> None:
         """Have the platform start this run on another machine now. Raises ApifyUnreachable."""
-        answer = await self._call("POST", f"{self._run}/reboot", {})
+        answer = await self._call("POST", f"{self._run}/reboot", b"{}")
         if answer.status >= 300:
             raise ApifyUnreachable(answer.refusal)
 
     async def _storage(
-        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] = _NO_HEADERS,
+        tries_max: int = TRIES_MAX,
     ) -> _Answer:
-        """A call that is repeated where that may help: each of these is harmless a second time. Raises
-        ApifyUnreachable."""
+        """A call that is repeated where that may help, and is harmless a second time. Raises ApifyUnreachable."""
         tries = 0
         while True:
             tries += 1
             try:
-                answer = await self._call(method, path, body, headers=headers, seconds=STORAGE_SECONDS)
+                answer = await self._call(method, path, body, headers, seconds=STORAGE_SECONDS)
                 if answer.status < 300 or (method == "GET" and answer.status == HTTPStatus.NOT_FOUND):
                     return answer
                 failure = answer.refusal
                 is_final = answer.status not in _TRANSIENT and answer.status < 500
             except ApifyUnreachable as error:
                 failure, is_final = str(error), False
-            if is_final or tries == TRIES_MAX:
+            if is_final or tries == tries_max:
                 raise ApifyUnreachable(failure)
             await asyncio.sleep(RETRY_FIRST_SECONDS * 2 ** (tries - 1))
 
@@ -199,23 +203,22 @@ class ApifyApi:
         self,
         method: str,
         path: str,
-        body: Any = None,
+        body: bytes | None = None,
+        headers: Mapping[str, str] = _NO_HEADERS,
         *,
-        headers: dict[str, str] | None = None,
         token: str | None = None,
         seconds: float = CALL_SECONDS,
     ) -> _Answer:
-        """One call. Raises ApifyUnreachable: the platform may have heard it all the same."""
-        sent = {"authorization": f"Bearer {token or self._token}", **(headers or {})}
-        data = body if isinstance(body, bytes | None) else msgspec.json.encode(body)
-        if not isinstance(body, bytes | None):
-            sent["content-type"] = "application/json"
+        """One call; a body is JSON, unless the headers say otherwise. Raises ApifyUnreachable: the platform may have
+        heard it all the same."""
+        sent = {"authorization": f"Bearer {token or self._token}", **headers}
+        if body is not None:
+            sent.setdefault("content-type", "application/json")
         try:
             async with self._session.request(
-                method, self._base + path, data=data, headers=sent, timeout=aiohttp.ClientTimeout(total=seconds)
+                method, self._base + path, data=body, headers=sent, timeout=aiohttp.ClientTimeout(total=seconds)
             ) as answer:
-                read = await answer.read()
-                return _Answer(answer.status, answer.headers.get("content-type", ""), read)
+                return _Answer(answer.status, answer.headers.get("content-type", ""), await answer.read())
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             # The message of a foreign error may quote a header, and with it a token.
             raise ApifyUnreachable(f"{method} {path.partition('?')[0]}: {type(error).__name__}") from None

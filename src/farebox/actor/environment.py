@@ -15,9 +15,7 @@ from farebox import clock
 from farebox.actor.event_prices import EventPrices, read_event_prices
 from farebox.core.money import parse_usd
 from farebox.core.reading import UNREADABLE, read_whole
-
-PRICED_EVENT = "openrouter-api-usage"
-"""The Actor's priced event, which callers are charged: one for each $0.00001 of the upstream's cost."""
+from farebox.platform.priced_events import PRICED_EVENT
 
 API_URL = "https://api.apify.com"
 PORT = 4321
@@ -43,7 +41,6 @@ class ActorEnvironment(Struct, frozen=True):
     standby_url: str | None
     token: str | None
     api_url: str
-    public_api_url: str
     user_id: str | None
     user_is_paying: bool
     run_id: str | None
@@ -70,7 +67,6 @@ def read_environment(variables: Mapping[str, str]) -> ActorEnvironment:
         url = value(*names)
         return None if url is None else url.rstrip("/").removesuffix("/v2")
 
-    api_url = base("APIFY_API_BASE_URL") or API_URL
     pricing = value("APIFY_ACTOR_PRICING_INFO")
     environment = ActorEnvironment(
         is_standby=value("APIFY_META_ORIGIN") == "STANDBY",
@@ -79,8 +75,7 @@ def read_environment(variables: Mapping[str, str]) -> ActorEnvironment:
         port=_port(value("ACTOR_WEB_SERVER_PORT", "ACTOR_STANDBY_PORT", "APIFY_CONTAINER_PORT")),
         standby_url=base("ACTOR_STANDBY_URL", "ACTOR_WEB_SERVER_URL", "APIFY_CONTAINER_URL"),
         token=value("APIFY_TOKEN"),
-        api_url=api_url,
-        public_api_url=base("APIFY_API_PUBLIC_BASE_URL") or api_url,
+        api_url=base("APIFY_API_BASE_URL") or API_URL,
         user_id=value("APIFY_USER_ID"),
         user_is_paying=(value("APIFY_USER_IS_PAYING") or "").lower() in ("1", "true"),
         run_id=value("ACTOR_RUN_ID", "APIFY_ACTOR_RUN_ID"),
@@ -139,10 +134,8 @@ def _prices(text: str | None) -> EventPrices | None:
 
 
 def _counted(text: str | None) -> int:
-    if text is None:
-        return 0
     try:
-        counts: Any = msgspec.json.decode(text)
+        counts: Any = msgspec.json.decode(text or "{}")
     except UNREADABLE as error:
         raise BadEnvironment(f"APIFY_CHARGED_ACTOR_EVENT_COUNTS: {error}") from error
     count = counts.get(PRICED_EVENT, 0) if isinstance(counts, dict) else 0

@@ -4,9 +4,8 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from secrets import token_hex
-from typing import Protocol
 
 import msgspec
 from msgspec import Struct
@@ -24,7 +23,7 @@ from farebox.core.callers import User
 from farebox.core.charges import Carried, read_carried, write_carried
 from farebox.core.money import EVENT_NANOS, format_usd
 from farebox.core.plans import BUILT_IN
-from farebox.core.runs import ItemOutcome, Record
+from farebox.core.runs import Record
 from farebox.identity.keys import PlansInForce
 from farebox.ports import ApifyUnreachable, Biller, Upstream
 from farebox.reconcile import Reconciler
@@ -50,20 +49,6 @@ platform gives an idle run."""
 _POLL_SECONDS = 0.1
 
 
-class Storage(Protocol):
-    """A run's records and items: at the platform, or in a folder. Each method raises ApifyUnreachable."""
-
-    async def record(self, key: str) -> Record | None: ...
-
-    async def put_record(self, record: Record) -> None: ...
-
-    async def push(self, item: bytes) -> None: ...
-
-    async def outcomes(self) -> list[ItemOutcome]: ...
-
-    async def say(self, message: str, *, is_last: bool) -> None: ...
-
-
 class _Books(Struct):
     """A file beside the books: the run that they are of, and how many events were counted for it before they began."""
 
@@ -78,7 +63,7 @@ class Hosting:
         self.environment = environment
         self._settings = settings
         self.apify = apify_of(environment)
-        self.storage: Storage = self.apify or LocalStorage(environment.storage)
+        self.storage: ApifyApi | LocalStorage = self.apify or LocalStorage(environment.storage)
         self.callers: ApifyCallers | None = None
         self.has_new_books = False
         """Whether this run's books begin here: it is new, or another machine had it before."""
@@ -88,9 +73,9 @@ class Hosting:
         self._has_carried = False
         self._counted_before = 0
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         if self.apify is not None:
-            await self.apify.close()
+            await self.apify.aclose()
 
     @asynccontextmanager
     async def host(self, store: SqlStore, upstream: Upstream, _: PlansInForce) -> AsyncIterator[Hosted]:
@@ -119,7 +104,10 @@ class Hosting:
             finally:
                 try:
                     await self._ask_once_more(store, upstream)
-                    await self._flush(charging)
+                    if not await charging.flush(FLUSH_SECONDS):
+                        log.error("not all fares were charged before the end")
+                except ChargesRefused as error:
+                    log.critical("%s", error)
                 finally:
                     await self.save()
         finally:
@@ -226,12 +214,13 @@ class Hosting:
             await reconciler.round()
             await asyncio.sleep(_POLL_SECONDS)
 
-    async def _flush(self, charging: Charging) -> None:
-        try:
-            if not await charging.flush(FLUSH_SECONDS):
-                log.error("not all fares were charged before the end")
-        except ChargesRefused as error:
-            log.critical("%s", error)
+    async def move(self) -> None:
+        """Have the platform start this run on the other machine now, then wait to be stopped: a process that ends by
+        itself would end the run."""
+        assert self.apify is not None
+        with suppress(ApifyUnreachable):  # it stops this machine in any case
+            await self.apify.reboot()
+        await asyncio.Event().wait()
 
 
 def apify_of(environment: ActorEnvironment) -> ApifyApi | None:

@@ -3,12 +3,11 @@
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from farebox.actor.environment import PRICED_EVENT
 from farebox.core.runs import ItemOutcome, Record, read_outcome
+from farebox.platform.priced_events import PRICED_EVENT
 
 _SUFFIXES = {"application/json": ".json", "text/plain": ".txt", "text/html": ".html"}
 _NUMBERED = re.compile(r"\d{9}\.json")
@@ -35,7 +34,7 @@ class LocalStorage:
         _put(self._records / f"{record.key}{suffix}", record.body)
 
     async def push(self, item: bytes) -> None:
-        add_item(self._items, item)
+        _add_item(self._items, item)
 
     async def outcomes(self) -> list[ItemOutcome]:
         read = (read_outcome(path.read_bytes()) for path in _numbered(self._items))
@@ -52,7 +51,8 @@ class ChargingLog:
     def __init__(self, folder: Path, event_price_usd: str) -> None:
         self._items = folder / "datasets" / "charging-log"
         self._price = msgspec.Raw(event_price_usd.encode())
-        self._keys = {str(item["idempotency_key"]): int(item["charged_count"]) for item in self._read()}
+        charged = (msgspec.json.decode(path.read_bytes()) for path in _numbered(self._items))
+        self._keys = {str(item["idempotency_key"]): int(item["charged_count"]) for item in charged}
 
     async def charge(self, key: str, count: int, charge_to: str) -> None:
         if key in self._keys:
@@ -65,17 +65,14 @@ class ChargingLog:
             "idempotency_key": key,
             "timestamp": datetime.now(UTC).isoformat(),
         }
-        add_item(self._items, msgspec.json.encode(item))
+        _add_item(self._items, msgspec.json.encode(item))
         self._keys[key] = count
 
     async def counted(self) -> int:
         return sum(self._keys.values())
 
-    def _read(self) -> list[dict[str, Any]]:
-        return [msgspec.json.decode(path.read_bytes()) for path in _numbered(self._items)]
 
-
-def add_item(folder: Path, item: bytes) -> None:
+def _add_item(folder: Path, item: bytes) -> None:
     """Add an item behind the others, under the next number."""
     folder.mkdir(parents=True, exist_ok=True)
     last = max((int(path.stem) for path in _numbered(folder)), default=0)

@@ -1,20 +1,28 @@
-"""The Actor as a server, in Standby: the gateway at the run's port, until the platform stops it."""
+"""The Actor as a server, in Standby: the gateway at the run's port, until the platform stops it.
+
+Around the gateway stand an answer to the platform's readiness probe, and a page at the root that says how to use it.
+"""
 
 import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
+from html import escape
+from urllib.parse import urlencode
+
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from farebox.actor.environment import ActorEnvironment
 from farebox.actor.hosting import Hosting
-from farebox.actor.probe import landing_page, standby
-from farebox.actor.system_events import SystemEvent, listen
+from farebox.actor.system_events import SystemEvent, listening
 from farebox.app import App, Hosted
+from farebox.http.asgi import send_whole
+from farebox.http.queries import query_pairs
 from farebox.identity.keys import PlansInForce
-from farebox.ports import ApifyUnreachable, Upstream
-from farebox.serving import listen as listen_at
-from farebox.serving import run
+from farebox.ports import Upstream
+from farebox.serving import listen, run
 from farebox.settings import Settings
 from farebox.store.books import SqlStore
 
@@ -29,13 +37,22 @@ SOONEST_SECONDS = 1.5
 """The least pause before a second signal: one that comes sooner counts as the first."""
 
 
+READINESS_PROBE = b"x-apify-container-server-readiness-probe"
+_BEARER = b"x-apify-authorization"
+
+_TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
+_HTML = [
+    (b"content-type", b"text/html; charset=utf-8"),
+    (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'"),
+]
+
+
 def serve(environment: ActorEnvironment, settings: Settings) -> None:
     """Serve until the run is stopped, or moves."""
-    bound = listen_at(settings.host, settings.port)
+    bound = listen(settings.host, settings.port)
     url = settings.public_url or f"http://127.0.0.1:{bound.getsockname()[1]}"
-    page = landing_page(url, f"{url}/docs")
     server = _Server(environment, settings)
-    run(settings, App(settings, server.host, lambda app: standby(app, page)), bound)
+    run(settings, App(settings, server.host, partial(_with_landing_page, _landing_page(url, f"{url}/docs"))), bound)
     if server.is_migrating:
         asyncio.run(_move(environment, settings))
 
@@ -44,25 +61,19 @@ class _Server:
     def __init__(self, environment: ActorEnvironment, settings: Settings) -> None:
         self._environment = environment
         self._settings = settings
-        self._hosting: Hosting | None = None
         self.is_migrating = False
 
     @asynccontextmanager
     async def host(self, store: SqlStore, upstream: Upstream, plans: PlansInForce) -> AsyncIterator[Hosted]:
-        hosting = self._hosting = Hosting(self._environment, self._settings)
-        system_events_url = self._environment.system_events_url
-        listening = asyncio.create_task(listen(system_events_url, self._hear)) if system_events_url else None
-        try:
-            async with hosting.host(store, upstream, plans) as hosted:
-                yield hosted
-        finally:
-            if listening is not None:
-                listening.cancel()
-            await hosting.close()
+        async with (
+            aclosing(Hosting(self._environment, self._settings)) as hosting,
+            listening(self._environment.system_events_url, partial(self._hear, hosting)),
+            hosting.host(store, upstream, plans) as hosted,
+        ):
+            yield hosted
 
-    async def _hear(self, event: SystemEvent) -> None:
+    async def _hear(self, hosting: Hosting, event: SystemEvent) -> None:
         """Stop the server by a signal, in order; a second signal breaks off what has not ended by itself."""
-        assert self._hosting is not None
         if event.name == "aborting":
             os.kill(os.getpid(), signal.SIGTERM)
         elif event.name == "migrating" and not self.is_migrating:
@@ -72,18 +83,75 @@ class _Server:
             await asyncio.sleep(max(SOONEST_SECONDS, left - RESERVED_SECONDS))
             os.kill(os.getpid(), signal.SIGTERM)
         elif event.name == "persistState":
-            await self._hosting.save()
+            await hosting.save()
 
 
 async def _move(environment: ActorEnvironment, settings: Settings) -> None:
-    """Have the platform start this run on the other machine now, then wait to be stopped: a process that ends by itself
-    would end the run."""
-    hosting = Hosting(environment, settings)
-    try:
-        assert hosting.apify is not None
-        await hosting.apify.reboot()
-    except ApifyUnreachable:
-        pass  # it stops this machine in any case
-    finally:
-        await hosting.close()
-    await asyncio.Event().wait()
+    async with aclosing(Hosting(environment, settings)) as hosting:
+        await hosting.move()
+
+
+def _with_landing_page(page: str, app: ASGIApp) -> ASGIApp:
+    """The gateway as a Standby Actor's server."""
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = scope["headers"]
+        if any(name == READINESS_PROBE for name, _ in headers):
+            await send_whole(send, 200, _TEXT, b"ok")
+        elif scope["path"] == "/" and scope["method"] in ("GET", "HEAD"):
+            await send_whole(send, 200, _HTML, page.encode())
+        else:
+            await app(_with_token(scope), receive, send)
+
+    return serve
+
+
+def _with_token(scope: Scope) -> Scope:
+    """The request with its token in the header where the gateway looks for it, and out of the query, which logs may
+    show."""
+    query: bytes = scope["query_string"]
+    names = {name for name, _ in scope["headers"]}
+    if b"token=" not in query and _BEARER not in names:
+        return scope
+    pairs = query_pairs(scope)
+    tokens = [f"Bearer {value}".encode() for name, value in pairs if name == "token" and value]
+    tokens += [value for name, value in scope["headers"] if name == _BEARER]
+    rest = urlencode([(name, value) for name, value in pairs if name != "token"]).encode()
+    added = [(b"authorization", tokens[0])] if tokens and b"authorization" not in names else []
+    return {**scope, "query_string": rest, "headers": [*scope["headers"], *added]}
+
+
+def _landing_page(url: str, document_url: str) -> str:
+    """How to use the server at `url`."""
+    base = f"{url.rstrip('/')}/api/v1"
+    example = f"""curl {base}/chat/completions \\
+  -H "Authorization: Bearer $APIFY_TOKEN" -H "Content-Type: application/json" \\
+  -d '{{"model": "openrouter/auto", "messages": [{{"role": "user", "content": "Hello"}}]}}'"""
+    rows = "".join(
+        f"<tr><td>{escape(what)}</td><td><code>{escape(where)}</code></td></tr>"
+        for what, where in (
+            ("OpenRouter and OpenAI SDKs, base URL", base),
+            ("Anthropic SDK and Claude Code, base URL", f"{url.rstrip('/')}/api"),
+            ("Tools for agents (MCP)", f"{url.rstrip('/')}/mcp"),
+        )
+    )
+    return f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>Farebox</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 3rem auto; padding: 0 1rem; color: #1b1f24;
+  background: #fff; }}
+pre, code {{ font: .9rem ui-monospace, monospace; background: #f3f5f7; border-radius: 4px; }}
+pre {{ padding: .8rem; overflow-x: auto; }} code {{ padding: .1rem .3rem; overflow-wrap: anywhere; }}
+table {{ border-collapse: collapse; }}
+td {{ border-top: 1px solid #d0d7de; padding: .4rem .8rem .4rem 0; vertical-align: top; }}
+@media (prefers-color-scheme: dark) {{
+  body {{ color: #e6edf3; background: #0d1117; }} pre, code {{ background: #1c2129; }} a {{ color: #6cb6ff; }} }}
+</style></head><body>
+<h1>Any model, one token</h1>
+<p>This Actor is a server: it speaks OpenRouter's API, and charges what OpenRouter charges, rounded up to $0.00001, as
+events of your run. Your Apify token is the key.</p>
+<pre>{escape(example)}</pre>
+<table>{rows}</table>
+<p>See <a href="{escape(document_url)}">what it answers</a>.</p>
+</body></html>
+"""

@@ -6,7 +6,8 @@ before it is killed; `migrating` comes a few seconds before its machine is stopp
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import aiohttp
 import msgspec
@@ -45,8 +46,19 @@ def read_system_event(frame: str) -> SystemEvent | None:
     return SystemEvent(read.name, read.data.time_remaining_secs if read.data is not None else None)
 
 
-async def listen(url: str, heard: Callable[[SystemEvent], Awaitable[None]]) -> None:
-    """Hand each system event to `heard`. Connects again whenever the connection ends; runs until cancelled."""
+@asynccontextmanager
+async def listening(url: str | None, heard: Callable[[SystemEvent], Awaitable[None]]) -> AsyncIterator[None]:
+    """Hand each system event to `heard`, for as long as the block runs; none where there is no URL."""
+    task = asyncio.create_task(_listen(url, heard)) if url is not None else None
+    try:
+        yield
+    finally:
+        if task is not None:
+            task.cancel()
+
+
+async def _listen(url: str, heard: Callable[[SystemEvent], Awaitable[None]]) -> None:
+    """Connects again whenever the connection ends; runs until cancelled."""
     async with aiohttp.ClientSession() as session:
         while True:
             try:
