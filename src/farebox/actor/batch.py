@@ -52,14 +52,14 @@ class _Run:
         self._hosting = hosting
         self._settings = settings
         self._batch: Batch | None = None
-        self._stopped = asyncio.Event()
         self._why = ""
+        """Why no more orders are to be begun."""
 
     async def serve_input(self) -> int:
         output = _Output(self._hosting)
-        record = await self._hosting.storage.record(self._hosting.environment.input_key)
+        given = await self._hosting.storage.record(self._hosting.environment.input_key)
         try:
-            asked = read_input(record.body if record is not None else b"", FORMATS)
+            asked = read_input(given or b"", FORMATS)
         except Refusal as refusal:
             await output.finish(refusal.message)
             return 1
@@ -82,7 +82,7 @@ class _Run:
             name = f"run-{self._hosting.run_name}"
             batch = Batch(services.agents.orders, callers.owner, name, asked.concurrency, asked.limit_nanos)
             self._batch = batch
-            if self._stopped.is_set():
+            if self._why:
                 batch.stop()
             await serve_run(batch, asked, output)
             totals = batch.totals
@@ -100,7 +100,6 @@ class _Run:
     def _stop(self, why: str = "Stopped") -> None:
         """Begin no more orders: those on their way are served to their end."""
         self._why = self._why or why
-        self._stopped.set()
         if self._batch is not None:
             self._batch.stop()
 
@@ -138,7 +137,7 @@ class _Output:
         if not self._hosting.has_new_books:
             return
         record = await self._storage.record(BEGUN_KEY)
-        begun = set(msgspec.json.decode(record.body, type=_Begun).orders) if record is not None else set()
+        begun = set(msgspec.json.decode(record, type=_Begun).orders) if record is not None else set()
         lost = begun - {outcome.number for outcome in self._before}
         for order in asked.orders:
             if order.number in lost:

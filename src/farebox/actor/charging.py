@@ -39,7 +39,7 @@ RETRY_LONGEST_SECONDS = 10.0
 
 
 class ChargesRefused(Exception):  # noqa: N818 - the word of the house
-    """The biller will take no charge of this run: nothing more may be served."""
+    """The biller refused a charge of the run itself: nothing more may be served."""
 
 
 class Charging:
@@ -68,11 +68,7 @@ class Charging:
         self._waiting: dict[str, asyncio.Future[None]] = {}
 
     async def run(self) -> None:
-        """Charge what comes into the outbox. Runs until cancelled.
-
-        Raises:
-            ChargesRefused: a charge of the run itself was refused.
-        """
+        """Charge what comes into the outbox. Runs until cancelled. Raises ChargesRefused."""
         try:
             while True:
                 try:
@@ -91,8 +87,7 @@ class Charging:
                 self._going.clear()
 
     async def until_charged(self, transfer_id: str) -> None:
-        """Wait until the fare of this transfer was charged or refused, CHARGED_SECONDS at most; it is charged after
-        that, too."""
+        """Wait until this transfer's fare was charged or refused, CHARGED_SECONDS at most; it is charged later, too."""
         waiting = self._waiting.setdefault(transfer_id, asyncio.get_running_loop().create_future())
         self._woken.set()
         try:
@@ -106,10 +101,7 @@ class Charging:
 
     async def flush(self, seconds: float) -> bool:
         """Charge what is in the outbox, for so many seconds at most; whether all was charged. Beside `run` or after it.
-
-        Raises:
-            ChargesRefused: a charge of the run itself was refused.
-        """
+        Raises ChargesRefused."""
         try:
             async with asyncio.timeout(seconds):
                 while await _durably(self._begin):

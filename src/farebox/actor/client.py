@@ -39,7 +39,6 @@ _OUTCOME_FIELDS = ",".join(ItemOutcome.__struct_fields__)
 
 class _User(Struct, rename="camel"):
     id: str
-    username: str = ""
     is_paying: bool | None = None
     plan: Raw | UnsetType = UNSET
 
@@ -64,7 +63,6 @@ class _Refused(Struct):
 
 class _Answer(Struct, frozen=True):
     status: int
-    content_type: str
     body: bytes
 
     @property
@@ -95,8 +93,6 @@ class ApifyApi:
     async def aclose(self) -> None:
         await self._session.close()
 
-    # Charging
-
     async def charge(self, key: str, count: int, charge_to: str) -> None:
         asked = {"eventName": PRICED_EVENT, "count": count, **({"requestId": charge_to} if charge_to else {})}
         body, headers = msgspec.json.encode(asked), {"idempotency-key": key}
@@ -125,8 +121,6 @@ class ApifyApi:
         except (ApifyUnreachable, *UNREADABLE) as error:
             raise BillerUnreachable(str(error)) from error
 
-    # Users
-
     async def user_of(self, token: str) -> User | None:
         answer = await self._call("GET", "/users/me", token=token, seconds=LOOK_UP_SECONDS)
         if answer.status == HTTPStatus.UNAUTHORIZED:
@@ -140,11 +134,9 @@ class ApifyApi:
         # To a run's token the platform shows nothing of the plan.
         return User(user.id, user.is_paying is True, is_of_run=user.plan is UNSET)
 
-    # What a run leaves
-
-    async def record(self, key: str) -> Record | None:
+    async def record(self, key: str) -> bytes | None:
         answer = await self._storage("GET", f"{self._store}/records/{key}")
-        return None if answer.status == HTTPStatus.NOT_FOUND else Record(key, answer.content_type, answer.body)
+        return None if answer.status == HTTPStatus.NOT_FOUND else answer.body
 
     async def put_record(self, record: Record) -> None:
         path = f"{self._store}/records/{record.key}"
@@ -218,7 +210,7 @@ class ApifyApi:
             async with self._session.request(
                 method, self._base + path, data=body, headers=sent, timeout=aiohttp.ClientTimeout(total=seconds)
             ) as answer:
-                return _Answer(answer.status, answer.headers.get("content-type", ""), await answer.read())
+                return _Answer(answer.status, await answer.read())
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             # The message of a foreign error may quote a header, and with it a token.
             raise ApifyUnreachable(f"{method} {path.partition('?')[0]}: {type(error).__name__}") from None

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from farebox.core.money import NANOS_PER_USD
-from farebox.core.plans import FREE_ANSWER_TOKENS_MAX, Plan
+from farebox.core.plans import BUILT_IN, FREE_ANSWER_TOKENS_MAX, Plan
 
 FREE_TIER = "FREE"
 FREE_TIMES = 10
@@ -31,6 +31,10 @@ class EventPrices(Struct, frozen=True):
             Plan("paying", self.paying_nanos),
             Plan("free", self.free_nanos, answer_tokens_max=FREE_ANSWER_TOKENS_MAX),
         )
+
+
+OWN_PRICES = EventPrices(BUILT_IN["paying"].event_price_nanos, BUILT_IN["free"].event_price_nanos, 1)
+"""Where the run is not paid per event."""
 
 
 class _Tier(Struct, rename="camel"):

@@ -15,14 +15,13 @@ from farebox.actor.callers import ApifyCallers, Policy, Terms
 from farebox.actor.charging import ChargesRefused, Charging, take_over
 from farebox.actor.client import ApifyApi
 from farebox.actor.environment import ActorEnvironment
-from farebox.actor.event_prices import EventPrices
+from farebox.actor.event_prices import OWN_PRICES
 from farebox.actor.local_storage import ChargingLog, LocalStorage
 from farebox.actor.outbox import SqlOutbox
 from farebox.app import Hosted
 from farebox.core.callers import User
 from farebox.core.charges import Carried, read_carried, write_carried
-from farebox.core.money import EVENT_NANOS, format_usd
-from farebox.core.plans import BUILT_IN
+from farebox.core.money import format_usd
 from farebox.core.runs import Record
 from farebox.identity.keys import PlansInForce
 from farebox.ports import ApifyUnreachable, Biller, Upstream
@@ -62,6 +61,7 @@ class Hosting:
     def __init__(self, environment: ActorEnvironment, settings: Settings) -> None:
         self.environment = environment
         self._settings = settings
+        self._prices = environment.prices or OWN_PRICES
         self.apify = apify_of(environment)
         self.storage: ApifyApi | LocalStorage = self.apify or LocalStorage(environment.storage)
         self.callers: ApifyCallers | None = None
@@ -82,14 +82,13 @@ class Hosting:
         """What serves with the gateway, for as long as the block runs. Raises ApifyUnreachable: what another machine
         left cannot be read."""
         await self._name_run()
-        prices = self.environment.prices
-        biller = self._biller(prices)
+        biller = self._biller()
         outbox = self._outbox = SqlOutbox(store.engine)
         try:
             carried = await self._left_behind()
             counted_before = self._counted_before = await self._find_counted(outbox, carried)
             counted = counted_before + await outbox.counted()
-            terms = self._terms(prices, counted, is_charged=biller is not None)
+            terms = self._terms(counted, is_charged=biller is not None)
             self.callers = ApifyCallers(store, self.apify, terms)
             if not terms.is_shared:
                 await self.callers.owner()
@@ -120,8 +119,7 @@ class Hosting:
             return
         carried = await self._outbox.unfinished()
         carried = replace(carried, counted=carried.counted + self._counted_before)
-        is_anything = bool(carried.orders or carried.charges)
-        if not is_anything and not self._has_carried:
+        if not (carried.orders or carried.charges or self._has_carried):
             return
         try:
             await self.apify.put_record(Record(CARRIED_KEY, "application/json", write_carried(carried)))
@@ -129,34 +127,30 @@ class Hosting:
             log.error("what is not charged yet could not be left at the platform: %s", error)
         self._has_carried = True
 
-    # How it begins
-
     async def _name_run(self) -> None:
         """Name a run on one's own machine: it is the same run for as long as its storages are there."""
         if self.run_name:
             return
-        record = await self.storage.record(NAME_KEY)
-        if record is None:
-            record = Record(NAME_KEY, "text/plain", f"here-{token_hex(6)}".encode())
-            await self.storage.put_record(record)
-        self.run_name = record.body.decode()
+        name = await self.storage.record(NAME_KEY)
+        if name is None:
+            name = f"here-{token_hex(6)}".encode()
+            await self.storage.put_record(Record(NAME_KEY, "text/plain", name))
+        self.run_name = name.decode()
 
-    def _biller(self, prices: EventPrices | None) -> Biller | None:
+    def _biller(self) -> Biller | None:
         if self.apify is not None:
-            return self.apify if prices is not None else None
+            return self.apify if self.environment.prices is not None else None
         if not self.environment.is_test:
             return None
-        price_nanos = prices.paying_nanos if prices is not None else EVENT_NANOS
-        return ChargingLog(self.environment.storage, format_usd(price_nanos))
+        return ChargingLog(self.environment.storage, format_usd(self._prices.paying_nanos))
 
-    def _terms(self, prices: EventPrices | None, counted: int, *, is_charged: bool) -> Terms:
+    def _terms(self, counted: int, *, is_charged: bool) -> Terms:
         """The run's terms. `counted` are the events charged for it so far: its limit is less by their price."""
-        environment = self.environment
-        paying, free = prices.plans if prices is not None else (BUILT_IN["paying"], BUILT_IN["free"])
+        environment, prices = self.environment, self._prices
+        paying, free = prices.plans
         is_paying = environment.user_is_paying or not environment.is_at_home
         # The price is of the platform's events, and ten of those may stand for one of ours.
-        times = prices.free_times if prices is not None and not is_paying else 1
-        price_nanos = (paying if is_paying else free).event_price_nanos // times
+        price_nanos = prices.paying_nanos if is_paying else prices.free_nanos // prices.free_times
         limit_nanos = environment.limit_nanos
         if limit_nanos is not None:
             limit_nanos = max(0, limit_nanos - counted * price_nanos)
@@ -171,21 +165,19 @@ class Hosting:
             policy=Policy(self._settings.callers == "actors", name.strip().lower().encode(), value.strip().encode()),
             limit_nanos=limit_nanos,
             is_charged=is_charged,
-            free_times=prices.free_times if prices is not None else 1,
+            free_times=prices.free_times,
         )
 
     async def _left_behind(self) -> Carried:
         """What an earlier machine of this run left for this one."""
-        nothing = Carried(0, [], [])
         record = await self.apify.record(CARRIED_KEY) if self.apify is not None else None
-        if record is None:
-            return nothing
-        self._has_carried = True
-        try:
-            return read_carried(record.body)
-        except ValueError as error:
-            log.error("%s", error)
-            return nothing
+        if record is not None:
+            self._has_carried = True
+            try:
+                return read_carried(record)
+            except ValueError as error:
+                log.error("%s", error)
+        return Carried(0, [], [])
 
     async def _find_counted(self, outbox: SqlOutbox, carried: Carried) -> int:
         """How many events of this run the platform had counted when these books began."""
@@ -203,11 +195,8 @@ class Hosting:
         beside.write_bytes(msgspec.json.encode(known))
         return known.counted_before
 
-    # How it ends
-
     async def _ask_once_more(self, store: SqlStore, upstream: Upstream) -> None:
-        """Ask for the costs of open holds once more: the upstream knows most of them within a second of an answer's
-        end."""
+        """Ask for open holds' costs once more: the upstream knows most of them within a second of an answer's end."""
         reconciler = Reconciler(store, upstream, self._settings.reconcile_seconds)
         until = time.monotonic() + LAST_ASKS_SECONDS
         while time.monotonic() < until and (await store.not_ended()).open:

@@ -20,13 +20,9 @@ class LocalStorage:
         self._items = folder / "datasets" / "default"
         self._records = folder / "key_value_stores" / "default"
 
-    async def record(self, key: str) -> Record | None:
-        for suffix in ("", *_SUFFIXES.values()):
-            path = self._records / f"{key}{suffix}"
-            if path.is_file():
-                content_type = next((kind for kind, end in _SUFFIXES.items() if end == suffix), "application/json")
-                return Record(key, content_type, path.read_bytes())
-        return None
+    async def record(self, key: str) -> bytes | None:
+        paths = [self._records / f"{key}{suffix}" for suffix in ("", *_SUFFIXES.values())]
+        return next((path.read_bytes() for path in paths if path.is_file()), None)
 
     async def put_record(self, record: Record) -> None:
         self._records.mkdir(parents=True, exist_ok=True)

@@ -36,7 +36,6 @@ off."""
 SOONEST_SECONDS = 1.5
 """The least pause before a second signal: one that comes sooner counts as the first."""
 
-
 READINESS_PROBE = b"x-apify-container-server-readiness-probe"
 _BEARER = b"x-apify-authorization"
 
@@ -107,8 +106,7 @@ def _with_landing_page(page: str, app: ASGIApp) -> ASGIApp:
 
 
 def _with_token(scope: Scope) -> Scope:
-    """The request with its token in the header where the gateway looks for it, and out of the query, which logs may
-    show."""
+    """The request with its token where the gateway looks for it, and out of the query, which logs may show."""
     query: bytes = scope["query_string"]
     names = {name for name, _ in scope["headers"]}
     if b"token=" not in query and _BEARER not in names:

@@ -21,29 +21,27 @@ RETRY_SECONDS = 1.0
 MESSAGE_BYTES_MAX = 1024 * 1024
 
 
-class SystemEvent(Struct, frozen=True):
-    """One of the platform's system events. `remaining_seconds`: until this machine is stopped, where it says so."""
-
-    name: str
-    remaining_seconds: float | None = None
-
-
 class _Data(Struct, rename="camel"):
     time_remaining_secs: float | None = None
 
 
-class _Frame(Struct):
+class SystemEvent(Struct, frozen=True):
+    """One of the platform's system events."""
+
     name: str
     data: _Data | None = None
 
+    @property
+    def remaining_seconds(self) -> float | None:
+        """Until this machine is stopped, where it says so."""
+        return self.data.time_remaining_secs if self.data is not None else None
 
-def read_system_event(frame: str) -> SystemEvent | None:
-    """The system event in a frame; None where there is none."""
+
+def _read(frame: str) -> SystemEvent | None:
     try:
-        read = msgspec.json.decode(frame, type=_Frame)
+        return msgspec.json.decode(frame, type=SystemEvent)
     except UNREADABLE:
         return None
-    return SystemEvent(read.name, read.data.time_remaining_secs if read.data is not None else None)
 
 
 @asynccontextmanager
@@ -64,7 +62,7 @@ async def _listen(url: str, heard: Callable[[SystemEvent], Awaitable[None]]) -> 
             try:
                 async with session.ws_connect(url, max_msg_size=MESSAGE_BYTES_MAX, heartbeat=30) as socket:
                     async for message in socket:
-                        event = read_system_event(message.data) if message.type is aiohttp.WSMsgType.TEXT else None
+                        event = _read(message.data) if message.type is aiohttp.WSMsgType.TEXT else None
                         if event is not None:
                             await heard(event)
             except (aiohttp.ClientError, OSError) as error:

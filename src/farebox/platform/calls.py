@@ -16,7 +16,8 @@ from farebox.http.bodies import BodyReader
 from farebox.platform.documents import wrong
 from farebox.platform.priced_events import PricedEvents
 from farebox.platform.runs import Runner
-from farebox.ports import Callers, Runs
+from farebox.platform.store import SqlRuns
+from farebox.ports import Callers
 
 UNLIMITED = 999_999_999_999
 """The limit that Apify's platform shows where none was asked for."""
@@ -32,7 +33,7 @@ class RunApi(Struct, frozen=True):
     """What answers the run API's calls. `runner` carries the runs through."""
 
     callers: Callers
-    runs: Runs
+    runs: SqlRuns
     runner: Runner
     events: PricedEvents
     bodies: BodyReader
@@ -56,6 +57,11 @@ class Streamed(Struct, frozen=True):
 def shown(value: object, status: int = 200, *headers: tuple[bytes, bytes]) -> Answered:
     """An object in the envelope of every answer but items, records and logs."""
     return Answered(msgspec.json.encode({"data": value}), status, [JSON, *headers])
+
+
+def made(location: str = "") -> Answered:
+    """That something is done, and where what was made stands."""
+    return Answered(b"{}", 201, [JSON, *([(b"location", location.encode())] if location else [])])
 
 
 _FLAGS = {"": False, "0": False, "false": False, "1": True, "true": True}

@@ -98,8 +98,7 @@ class _Room:
 
 
 def render(items: list[bytes], wanted: Wanted) -> tuple[bytes, bytes]:
-    """Items as the body of an answer, and its content type. Values go on byte for byte, but in tables. Raises Refusal
-    400."""
+    """An answer's body, and its content type. Values go on byte for byte, but in tables. Raises Refusal 400."""
     room = _Room()
     try:
         shown = list(_shown(items, wanted, room))
@@ -196,8 +195,7 @@ def _table(items: list[bytes], wanted: Wanted, room: _Room) -> bytes:
 
 
 def _columns(rows: list[dict[str, str]], wanted: Wanted) -> list[str]:
-    """The columns: first those of `fields`, in that order and even where no item has them; then the rest as they
-    come."""
+    """First the columns of `fields`, in that order and even where no item has them; then the rest as they come."""
     met = list(dict.fromkeys(name for row in rows for name in row))
     shown_as = wanted.shown_as
     columns: list[str] = []

@@ -34,7 +34,6 @@ Fate = Served | Idle | Refused
 Fates = Mapping[str, Fate]
 
 SERVED = Served()
-_OFF = ("0", "false", "False")
 
 _BEGIN: Fates = {
     "timeout": SERVED,
@@ -47,8 +46,7 @@ _BEGIN: Fates = {
 }
 """Parameters of a call that begins a run. (`W10=` is an empty list.)"""
 
-_ONE_FORMAT = Idle("read for `xml` alone, and that format is refused")
-_FEED = Idle("read for `rss` alone, and that format is refused")
+_CRAWLER = Refused("belongs to Apify's old crawler, whose results do not exist here", but=("0", "false", "False"))
 _SIGNATURE = Idle("a token is needed, with a signature or without one")
 
 _ITEMS: Fates = {
@@ -56,12 +54,9 @@ _ITEMS: Fates = {
     **dict.fromkeys(("fields", "outputFields", "omit", "unwind", "flatten"), SERVED),
     **dict.fromkeys(("clean", "skipHidden", "skipEmpty"), SERVED),
     "view": Refused("datasets have no views here; name what you want with `fields`"),
-    "simplified": Refused("belongs to Apify's old crawler, whose results do not exist here", but=_OFF),
-    "skipFailedPages": Refused("belongs to Apify's old crawler, whose results do not exist here", but=_OFF),
-    "xmlRoot": _ONE_FORMAT,
-    "xmlRow": _ONE_FORMAT,
-    "feedTitle": _FEED,
-    "feedDescription": _FEED,
+    **dict.fromkeys(("simplified", "skipFailedPages"), _CRAWLER),
+    **dict.fromkeys(("xmlRoot", "xmlRow"), Idle("read for `xml` alone, and that format is refused")),
+    **dict.fromkeys(("feedTitle", "feedDescription"), Idle("read for `rss` alone, and that format is refused")),
 }
 _OF_DATASET: Fates = {**_ITEMS, "signature": _SIGNATURE}
 
@@ -81,18 +76,12 @@ _SYNC: Fates = {**_BEGIN, "outputRecordKey": SERVED}
 _SYNC_ITEMS: Fates = {**_BEGIN, **_ITEMS}
 
 _UPDATE: Fates = {
-    "runId": SERVED,
-    "statusMessage": SERVED,
-    "isStatusMessageTerminal": SERVED,
+    **dict.fromkeys(("runId", "statusMessage", "isStatusMessageTerminal"), SERVED),
     "generalAccess": Refused("what a run leaves is its account's alone", but=("RESTRICTED", "FOLLOW_USER_SETTING")),
 }
 """Members of the body of an update."""
 
-_CHARGE: Fates = {
-    "eventName": SERVED,
-    "count": SERVED,
-    "requestId": Idle("the run says who pays"),
-}
+_CHARGE: Fates = {"eventName": SERVED, "count": SERVED, "requestId": Idle("the run says who pays")}
 
 _OF_RUN: Mapping[str, Fates] = {
     "GET ": _WAIT,

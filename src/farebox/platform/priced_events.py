@@ -14,7 +14,8 @@ from farebox.core.errors import Refusal, unaffordable
 from farebox.core.money import events_usd
 from farebox.core.runs import BilledEvents, Run
 from farebox.core.usage import Cost
-from farebox.ports import Ledger, Runs
+from farebox.platform.store import SqlRuns
+from farebox.ports import Ledger
 
 PRICED_EVENT = "openrouter-api-usage"
 """The one priced event there is: $0.00001 of what the upstream charged, rounded up."""
@@ -30,7 +31,7 @@ CALLS_PER_SECOND = 60
 class PricedEvents:
     """Bills runs' accounts."""
 
-    def __init__(self, runs: Runs, ledger: Ledger, now_us: Callable[[], int] = clock.now_us) -> None:
+    def __init__(self, runs: SqlRuns, ledger: Ledger, now_us: Callable[[], int] = clock.now_us) -> None:
         self._runs = runs
         self._ledger = ledger
         self._now_us = now_us
@@ -64,7 +65,7 @@ class PricedEvents:
         # Noted first: if this ends halfway, a repeated call finds the hold and books no second one.
         noted = BilledEvents(hold_id, run.id, key or hold_id, event, now_us)
         hold_id = await self._runs.note_bill(noted, now_us - KEY_SECONDS * 1_000_000)
-        settle = Settle(hold_id, Cost(events_usd(count)), now_us)
+        settle = Settle(hold_id=hold_id, verdict=Cost(events_usd(count)), created_us=now_us)
         price = caller.plan.event_price_nanos
         place = PlaceHold(
             id=hold_id,

@@ -13,8 +13,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
 
-import msgspec
-
 from farebox import clock
 from farebox.admission import Admission
 from farebox.batch.placing import Batch
@@ -50,15 +48,6 @@ def new_id() -> str:
     return "".join(secrets.choice(_LETTERS) for _ in range(17))
 
 
-class Options(msgspec.Struct, frozen=True):
-    """What whoever begins a run may say beside its input."""
-
-    timeout_seconds: int = 3600
-    memory_mbytes: int = 1024
-    limit_nanos: int | None = None
-    origin: str = "API"
-
-
 class Runner:
     """Begins runs, carries them through, and takes up those of processes that died."""
 
@@ -77,26 +66,34 @@ class Runner:
         self._plans = plans
         self._worker = worker
         self.public_url = public_url
-        self._tasks: set[asyncio.Task[None]] = set()
         self._going: dict[str, _Going] = {}
 
-    async def begin(self, caller: Caller, body: bytes, options: Options) -> Run:
-        """Begin a run. Raises Refusal: 400, its input is wrong; 429, too many runs are going."""
+    async def begin(
+        self,
+        caller: Caller,
+        body: bytes,
+        *,
+        origin: str,
+        timeout_seconds: int = 3600,
+        memory_mbytes: int = 1024,
+        limit_nanos: int | None = None,
+    ) -> Run:
+        """Begin a run; `body` is its input. Raises Refusal: 400, that is wrong; 429, too many runs are going."""
         asked = read_input(body, self._orders.wires)
-        if len(self._tasks) >= RUNS_MAX:
+        if len(self._going) >= RUNS_MAX:
             raise too_many(f"{RUNS_MAX} runs are going, the most at once", 5)
-        limits = [limit for limit in (asked.limit_nanos, options.limit_nanos) if limit is not None]
+        limits = [limit for limit in (asked.limit_nanos, limit_nanos) if limit is not None]
         run = Run(
             id=new_id(),
             account_id=caller.account.id,
             key_id=caller.key.id,
             worker=self._worker,
             status="RUNNING",
-            origin=options.origin,
+            origin=origin,
             input=body,
-            timeout_seconds=options.timeout_seconds,
-            memory_mbytes=options.memory_mbytes,
-            limit_nanos=min(limits) if limits else None,
+            timeout_seconds=timeout_seconds,
+            memory_mbytes=memory_mbytes,
+            limit_nanos=min(limits, default=None),
             dataset_id=new_id(),
             store_id=new_id(),
             queue_id=new_id(),
@@ -141,10 +138,11 @@ class Runner:
                     log.error("runs wait for the books: %s", error)
                 await asyncio.sleep(HEED_SECONDS)
         finally:
-            for task in self._tasks:
+            tasks = [going.task for going in self._going.values()]
+            for task in tasks:
                 task.cancel()
-            if self._tasks:
-                await asyncio.wait(self._tasks)
+            if tasks:
+                await asyncio.wait(tasks)
 
     async def _heed(self) -> None:
         """Stop runs that were aborted or have timed out, and leave all of them to others while this process stops."""
@@ -158,21 +156,22 @@ class Runner:
                 going.stop("ABORTED", "Aborted")
 
     def _carry_in_background(self, run: Run, asked: RunInput) -> None:
-        task = asyncio.create_task(self._carry(run, asked))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        caller = partial(self._caller, run)
+        batch = Batch(self._orders, caller, f"run-{run.id}", asked.concurrency, run.limit_nanos)
+        going = self._going[run.id] = _Going(run, batch)
+        going.task = asyncio.create_task(self._carry(going, asked))
+        going.task.add_done_callback(lambda _: self._going.pop(run.id))
 
-    async def _carry(self, run: Run, asked: RunInput) -> None:
+    async def _carry(self, going: "_Going", asked: RunInput) -> None:
         """Carry a run through from where it stands, and write down how it ended."""
+        run = going.run
         try:
-            ended = await self._serve(run, asked)
+            ended = await self._serve(going, asked)
         except Refusal as refusal:
             ended = "FAILED", refusal.message
         except Exception as error:
             log.error("a run failed in a way that nobody foresaw", exc_info=error)
             ended = "FAILED", "The run failed; the gateway's log says why"
-        finally:
-            self._going.pop(run.id, None)
         if ended is None:
             return
         status, message = ended
@@ -180,18 +179,14 @@ class Runner:
         exit_code = {"SUCCEEDED": 0, "FAILED": 1}.get(status)
         await _durably(lambda: self._runs.change_run(run.id, status, message, clock.now_us(), exit_code))
 
-    async def _serve(self, run: Run, asked: RunInput) -> tuple[RunStatus, str] | None:
-        """Serve a run's orders: its last status and message; None where it is left for another process to go on
-        with."""
-        output = _Output(self._runs, run)
+    async def _serve(self, going: "_Going", asked: RunInput) -> tuple[RunStatus, str] | None:
+        """Serve a run's orders. Returns its last status and message; None where another process goes on with it."""
+        output = _Output(self._runs, going.run)
         if not asked.orders:
             return "SUCCEEDED", await explain(output, self.public_url)
-        caller = partial(self._caller, run)
-        batch = Batch(self._orders, caller, f"run-{run.id}", asked.concurrency, run.limit_nanos)
-        going = self._going[run.id] = _Going(run, batch)
         await self._heed()
-        await serve_run(batch, asked, output)
-        totals = batch.totals
+        await serve_run(going.batch, asked, output)
+        totals = going.batch.totals
         if going.is_left:
             return None
         await output.put(totals_record(totals))
@@ -202,8 +197,8 @@ class Runner:
         return status, f"{why}: {message}"
 
     async def _caller(self, run: Run) -> Caller:
-        """The caller whose run it is, under its plan as it is now. Raises Refusal 401, and ends the run, where its key
-        was revoked."""
+        """The run's caller, under its plan as it is now. Raises Refusal 401, and ends the run, where its key was
+        revoked."""
         found = await self._runs.key_of_id(run.key_id)
         if found is None or found[1].revoked_us is not None or found[0].plan not in self._plans:
             self._going[run.id].stop("FAILED", "The key that began this run was revoked")
@@ -247,6 +242,7 @@ class _Going:
     def __init__(self, run: Run, batch: Batch) -> None:
         self.run = run
         self.batch = batch
+        self.task: asyncio.Task[None]
         self.ended: tuple[RunStatus, str] | None = None
         self.is_left = False
 

@@ -1,15 +1,21 @@
-"""What runs leave, over the run API: items of datasets, records of key-value stores, and empty request queues."""
+"""What runs leave, over the run API, read and written: items of datasets, records of key-value stores, and
+empty request queues."""
 
+import re
 from urllib.parse import quote
 
 from msgspec.structs import replace
 
-from farebox.core.errors import unknown
-from farebox.core.runs import Run
-from farebox.platform.calls import ATTACHED, PAGE_MAX, Answered, Call, shown
+from farebox.core.errors import Refusal, unknown
+from farebox.core.legible import decode_fields, decode_list
+from farebox.core.reading import UNREADABLE
+from farebox.core.runs import Record, Run
+from farebox.platform.calls import ATTACHED, PAGE_MAX, Answered, Call, made, shown
 from farebox.platform.documents import storage_object, wrong
 from farebox.platform.items import Wanted, render, wanted
-from farebox.ports import TooLong
+from farebox.platform.store import TooLong
+
+_RECORD_KEY = re.compile(r"[a-zA-Z0-9!\-_.'()]{1,256}")
 
 
 async def dataset(call: Call, run: Run) -> Answered:
@@ -81,3 +87,24 @@ async def find_record(call: Call, run: Run, key: str) -> Answered | None:
 async def queue(_: Call, run: Run) -> Answered:
     counts = dict.fromkeys(("totalRequestCount", "handledRequestCount", "pendingRequestCount"), 0)
     return shown({**storage_object(run, run.queue_id), **counts, "hadMultipleClients": False})
+
+
+async def push(call: Call, run: Run) -> Answered:
+    body = (await call.json()).strip()
+    try:
+        found = [bytes(item) for item in decode_list(body)] if body.startswith(b"[") else [body]
+        for item in found:
+            decode_fields(item)
+    except UNREADABLE as error:
+        raise Refusal(400, "invalid-value", "The body is to be an object, or a list of objects") from error
+    await call.api.runs.append(run.dataset_id, found)
+    return made(f"/v2/datasets/{run.dataset_id}/items")
+
+
+async def put(call: Call, run: Run) -> Answered:
+    key = call.named("key")
+    if not _RECORD_KEY.fullmatch(key):
+        raise Refusal(400, "invalid-record-key", f"{key[:100]!r}: letters, digits and !-_.'(), 256 at most")
+    content_type = call.head.first(b"content-type").decode("latin-1") or "application/octet-stream"
+    await call.api.runs.put_record(run.store_id, Record(key, content_type, await call.body()))
+    return made(f"/v2/key-value-stores/{run.store_id}/records/{key}")

@@ -84,7 +84,7 @@ def app(services: Services) -> ASGIApp:
             return refuse(scope, receive, send, _nothing_at(raw_path.decode("latin-1")))
         if scope["path"] not in orders:
             scope["path"] = tidy(scope["path"])
-        if access.hosts and scope["path"] not in _PROBES and _host_of(scope) not in access.hosts:
+        if access.hosts and scope["path"] not in _AT_ANY_HOST and _host_of(scope) not in access.hosts:
             refusal = invalid("host: this gateway is not known under that name")
             return refuse(scope, receive, send, refusal, format_at(scope["path"], formats))
         return shared(scope, receive, send)
@@ -160,7 +160,7 @@ register_url_convertor("model", _ModelName())
 _MODEL = re.compile(rb"(?:/api)?/v1/models?/[^/]+(?<!%2fendpoints)", re.IGNORECASE)
 """The same in one piece, as OpenAI's and Anthropic's clients send it: `/models/openai%2Fgpt-5`."""
 
-_PROBES = ("/healthz", "/readyz", "/metrics")
+_AT_ANY_HOST = ("/healthz", "/readyz", "/metrics")
 """Asked for by the machine's address, by whatever watches over the process: not held to the hosts."""
 
 

@@ -38,7 +38,6 @@ from farebox.core.schemas import NAME, NUMBER, OBJECT, TEXT, WHOLE, Schema, arra
 from farebox.core.upstream import ALL_MODELS
 from farebox.http.asgi import Endpoint, send_refusal
 from farebox.platform.documents import ACTOR_ID
-from farebox.platform.runs import Options
 from farebox.platform.store import TooLong
 from farebox.ports import BooksUnavailable
 from farebox.web.mcp.endpoint import BODY_BYTES_MAX, CALLER, ActorTools, Agents
@@ -356,7 +355,7 @@ class _Actor:
     async def run(self, caller: Caller, asked: Arguments) -> Called:
         given = {name: value for name, value in asked.items() if name != "waitSecs"}
         wait_seconds = _number(asked, "waitSecs", 30, 0, WAIT_SECONDS_MAX)
-        run = await self._runner.begin(caller, msgspec.json.encode(given), Options(origin="MCP"))
+        run = await self._runner.begin(caller, msgspec.json.encode(given), origin="MCP")
         run = await self._runner.finished(run, wait_seconds)
         storages = {"defaultDatasetId": run.dataset_id, "defaultKeyValueStoreId": run.store_id}
         following = f"Call {ITEMS_TOOL} with datasetId {run.dataset_id}"

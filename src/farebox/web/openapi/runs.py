@@ -9,11 +9,16 @@ from farebox.batch.result_forms import ResultForm
 from farebox.batch.running import CONCURRENCY, CONCURRENCY_MAX
 from farebox.core.runs import RunStatus
 from farebox.core.schemas import FLAG, NAME, NUMBER, OBJECT, TEXT, WHOLE, array_of, object_of, one_of, or_null, ref
-from farebox.platform.actor_calls import KEY_LENGTH_MAX
-from farebox.platform.endpoints import MEMORY_MBYTES, SYNC_SECONDS_MAX, TIMEOUT_SECONDS_MAX, WAIT_SECONDS_MAX
 from farebox.platform.items import FORMATS as ITEM_FORMATS
 from farebox.platform.parameters import PARAMETERS, Fate, Idle, Refused, Served
 from farebox.platform.priced_events import COUNT_MAX, PRICED_EVENT
+from farebox.platform.run_calls import (
+    KEY_LENGTH_MAX,
+    MEMORY_MBYTES,
+    SYNC_SECONDS_MAX,
+    TIMEOUT_SECONDS_MAX,
+    WAIT_SECONDS_MAX,
+)
 from farebox.web.openapi.operations import AT_ROOT, Node, answer, body_of, data, header, in_path, operation, parameter
 
 _WORDS = {
