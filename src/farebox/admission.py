@@ -35,8 +35,7 @@ class Admission:
             raise too_many(f"{self._orders_max} orders are being served, the most at once", RETRY_SECONDS)
         if self._by_account[account_id] >= self._account_orders_max:
             raise too_many(
-                f"{self._account_orders_max} orders of this account are being served, the most at once",
-                RETRY_SECONDS,
+                f"{self._account_orders_max} orders of this account are being served, the most at once", RETRY_SECONDS
             )
         task = asyncio.current_task()
         assert task is not None

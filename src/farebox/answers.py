@@ -41,11 +41,7 @@ class Streaming:
     """
 
     def __init__(
-        self,
-        deadlines: Deadlines,
-        drains_max: int = 0,
-        drain_seconds: float = 0,
-        no_event_seconds: float = math.inf,
+        self, deadlines: Deadlines, drains_max: int = 0, drain_seconds: float = 0, no_event_seconds: float = math.inf
     ) -> None:
         self._deadlines = deadlines
         self._drains_max = drains_max

@@ -237,11 +237,7 @@ class App:
     """The ASGI app. Its lifespan opens everything that serves; requests go to the routes. Raises BadSettings."""
 
     def __init__(
-        self,
-        settings: Settings,
-        host: Host = stand_alone,
-        around: Around = lambda app: app,
-        formats: Formats = FORMATS,
+        self, settings: Settings, host: Host = stand_alone, around: Around = lambda app: app, formats: Formats = FORMATS
     ) -> None:
         kind_of(settings)
         self._settings = settings

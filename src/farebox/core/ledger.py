@@ -168,8 +168,10 @@ class Page:
             Transfer(command.id, "hold", command.account_id, FARES, amount, command.created_us, hold_id=command.id)
         )
         self._move(command.account_id, pending_nanos=amount)
-        if command.repeatable is not None:
-            self._use_key(command, command.repeatable)
+        if (key := command.repeatable) is not None:
+            use = KeyUse(command.account_id, key.key_digest, key.order_digest, command.id, command.created_us)
+            self._uses[use.account_id, use.key_digest] = use
+            self.new_uses.append(use)
         return Held(amount, tokens)
 
     def _find_use(self, command: PlaceHold, repeatable: Repeatable) -> Repeated | None:
@@ -179,11 +181,6 @@ class Page:
             return None
         hold = self._holds[use.hold_id]
         return None if hold.state == "voided" else Repeated(hold, use.order_digest == repeatable.order_digest)
-
-    def _use_key(self, command: PlaceHold, repeatable: Repeatable) -> None:
-        use = KeyUse(command.account_id, repeatable.key_digest, repeatable.order_digest, command.id, command.created_us)
-        self._uses[use.account_id, use.key_digest] = use
-        self.new_uses.append(use)
 
     def _name_generation(self, command: NameGeneration) -> Outcome:
         self._change(replace(self._holds[command.hold_id], generation_id=command.generation_id))

@@ -24,11 +24,7 @@ BODY_IS_READ = "farebox.body_is_read"
 BREAK_OFF = "farebox.break_off"
 """In the scope: closes the connection under an answer that has begun, which so gets no end."""
 
-EVENT_STREAM = [
-    (b"content-type", b"text/event-stream"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-]
+EVENT_STREAM = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 """Headers of an answer in server-sent events, which no proxy is to hold back."""
 
 

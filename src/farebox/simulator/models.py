@@ -1,6 +1,6 @@
 """The simulated models: what each costs, and what it can do."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 
@@ -38,6 +38,20 @@ class Model:
         )
 
 
+_PAINTER = Model(
+    "sim/painter",
+    "Painter",
+    "0.0000003",
+    "0.0000025",
+    "Paints one small picture when asked with `modalities`.",
+    image_output="0.00003",
+    inputs=("text", "image"),
+    outputs=("image", "text"),
+    usage_shape="merged",
+)
+_PICKS = "A router: it picks `sim/echo`, and its price is its pick's."
+_ROUTER = Model("sim/auto", "Auto", "-1", "-1", _PICKS, context_tokens=200_000)
+
 MODELS: dict[str, Model] = {
     model.id: model
     for model in (
@@ -64,17 +78,7 @@ MODELS: dict[str, Model] = {
             created=1_769_904_000,
         ),
         Model("sim/reasoner", "Reasoner", "0.0000005", "0.000002", "Thinks aloud before it answers.", reasons=True),
-        Model(
-            "sim/painter",
-            "Painter",
-            "0.0000003",
-            "0.0000025",
-            "Paints one small picture when asked with `modalities`.",
-            image_output="0.00003",
-            inputs=("text", "image"),
-            outputs=("image", "text"),
-            usage_shape="merged",
-        ),
+        _PAINTER,
         Model(
             "sim/seer",
             "Seer",
@@ -106,32 +110,13 @@ MODELS: dict[str, Model] = {
             answer_tokens_max=128,
             context_tokens=4_096,
         ),
-        Model(
-            "sim/auto",
-            "Auto",
-            "-1",
-            "-1",
-            "A router: it picks `sim/echo`, and its price is its pick's.",
-            context_tokens=200_000,
-        ),
-        Model(
-            "openrouter/auto",
-            "Auto Router",
-            "-1",
-            "-1",
-            "OpenRouter's own router: as `sim/auto`.",
-            context_tokens=200_000,
-        ),
-        Model(
-            "google/gemini-2.5-flash-image",
-            "Gemini 2.5 Flash Image",
-            "0.0000003",
-            "0.0000025",
-            "As `sim/painter`, under the name that examples ask for.",
-            image_output="0.00003",
-            inputs=("text", "image"),
-            outputs=("image", "text"),
-            usage_shape="merged",
+        _ROUTER,
+        replace(_ROUTER, id="openrouter/auto", name="Auto Router", description="As `sim/auto`, by OpenRouter's name."),
+        replace(
+            _PAINTER,
+            id="google/gemini-2.5-flash-image",
+            name="Gemini 2.5 Flash Image",
+            description="As `sim/painter`, under the name that examples ask for.",
         ),
         Model(
             "sim/embedder",

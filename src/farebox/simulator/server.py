@@ -44,11 +44,6 @@ def _config(app: Simulator) -> uvicorn.Config:
     )
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A bound socket. Raises OSError."""
-    return socket.create_server((host, port), backlog=2048)
-
-
 def serve(bound: socket.socket) -> None:
     """Serve until the process is told to stop."""
     uvicorn.Server(_config(Simulator())).run(sockets=[bound])
@@ -57,7 +52,7 @@ def serve(bound: socket.socket) -> None:
 @contextmanager
 def embedded() -> Iterator[str]:
     """A simulator on a free loopback port, in a thread of this process, for as long as the block runs: its base URL."""
-    bound = listen("127.0.0.1", 0)
+    bound = socket.create_server(("127.0.0.1", 0), backlog=2048)
     server = _QuietServer(_config(Simulator()))
     thread = threading.Thread(
         target=lambda: asyncio.run(server.serve(sockets=[bound])), name="farebox-simulator", daemon=True

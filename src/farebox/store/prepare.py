@@ -134,11 +134,7 @@ def _bring_to_head(database_url: str, found: str | None) -> None:
     if found == HEAD:
         return
     done = subprocess.run(
-        [sys.executable, "-m", "farebox.store.migrate"],
-        input=database_url,
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-m", "farebox.store.migrate"], input=database_url, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
         said = done.stderr.strip()[-500:].replace(database_url, shown(database_url))

@@ -13,11 +13,7 @@ from farebox.store.engine import ANSWER_SECONDS, BUSY_SECONDS, Db, Reader
 from farebox.store.locks import LockedFile, is_free
 from farebox.store.sql import load
 
-PRAGMAS = (
-    "PRAGMA journal_mode = WAL",
-    "PRAGMA synchronous = FULL",
-    "PRAGMA foreign_keys = ON",
-)
+PRAGMAS = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA foreign_keys = ON")
 
 
 class Sqlite:

@@ -49,17 +49,9 @@ class Request(Struct, kw_only=True):
     service_tier: str | None = None
 
 
-def asked(
-    request: Request,
-    body: bytes,
-    models: tuple[str, ...],
-    bounds: Bounds,
-    answer_tokens: int | None,
-    *,
-    answers: int = 1,
-    prompts: int = 1,
-) -> Asked:
-    """What a request asks. `bounds` are those of its prompt; its tools, plugins and variants are added here."""
+def asked(request: Request, body: bytes, models: tuple[str, ...], bounds: Bounds, answer_tokens: int | None) -> Asked:
+    """What a request asks, for one answer to one prompt. `bounds` are those of its messages; its tools, plugins and
+    variants are added here."""
     if request.tools:
         bounds.add_tools(request.tools, body)
     if request.plugins:
@@ -69,10 +61,8 @@ def asked(
         models=models,
         streamed=request.stream is True,
         answer_tokens=answer_tokens,
-        answers=answers,
         prompt_bytes=bounds.prompt_bytes(body) + (TOOL_PROMPT_TOKENS if request.tools else 0),
         images=bounds.images,
-        prompts=prompts,
         prompt_is_open=bounds.is_open,
         is_premium=is_premium(models, request.service_tier, request.provider),
         searches=bounds.found_searches,

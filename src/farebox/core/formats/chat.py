@@ -107,7 +107,8 @@ def read(body: bytes) -> Asked:
     if request.web_search_options is not UNSET:
         bounds.add_search_options(request.web_search_options)
     prompts = len(request.prompt) or 1 if isinstance(request.prompt, list) else 1
-    return asked(request, body, models, bounds, max(caps, default=None), answers=answers, prompts=prompts)
+    found = asked(request, body, models, bounds, max(caps, default=None))
+    return found if answers == prompts == 1 else replace(found, answers=answers, prompts=prompts)
 
 
 def _measure(messages: list[_Message], bounds: Bounds) -> None:

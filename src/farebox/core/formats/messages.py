@@ -4,8 +4,7 @@ Sources: OpenRouter's OpenAPI document (MessagesRequest, MessagesResult and its 
 SDKs drop or throw on. They read an event by its `event:` line, and silently drop one that has none.
 """
 
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections.abc import Mapping
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
@@ -13,7 +12,7 @@ from msgspec.structs import replace
 
 from farebox.core.errors import Refusal, broken, invalid
 from farebox.core.formats import PASS, Asked, Progress, Seen
-from farebox.core.formats.asking import Request, asked, count, decoded, named_models, with_caps
+from farebox.core.formats.asking import Request, asked, count, decoded, decoded_part, named_models, with_caps
 from farebox.core.formats.bounds import BYTES, NESTED, OPEN, PICTURE, Bounds, Kind
 from farebox.core.formats.describing import CAP, COMMON, HELLO, SERVED, USAGE, Described
 from farebox.core.formats.envelope import UNTOLD, read_error
@@ -34,24 +33,15 @@ from farebox.core.formats.mending import (
     seen,
     without_object,
 )
-from farebox.core.formats.messages_errors import (
-    ERROR,
-    error_of,
-    refusal_body,
-    refusal_error,
-    shown_once,
-    typed_refusal,
-)
+from farebox.core.formats.messages_errors import ERROR, error_of, refusal_body, refusal_error, shown_once, typed_refusal
 from farebox.core.formats.thinking import lower_thinking
 from farebox.core.legible import Fields, decode_fields, leniently, written
-from farebox.core.reading import UNREADABLE, Number, json_path_error
+from farebox.core.reading import UNREADABLE, Number
 from farebox.core.schemas import NAME, OBJECT, TEXT, array_of, object_of, or_null
 from farebox.core.sse import data_event, event_data, event_name, named_event
 
 __all__ = ["CAPS", "DESCRIBED"]
 __all__ += ["capped", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
-
-T = TypeVar("T")
 
 CAPS: tuple[str, ...] = ("max_tokens",)
 
@@ -67,11 +57,7 @@ DESCRIBED = Described(
         "MessagesRequest",
         object_of(
             {"model": NAME, "messages": array_of(object_of({"role": TEXT, "content": _SAID}), minItems=1)},
-            {
-                **COMMON,
-                **dict.fromkeys(CAPS, CAP),
-                "fallbacks": or_null(array_of(_FALLBACK, maxItems=FALLBACKS_MAX)),
-            },
+            {**COMMON, **dict.fromkeys(CAPS, CAP), "fallbacks": or_null(array_of(_FALLBACK, maxItems=FALLBACKS_MAX))},
             description="`models` and `fallbacks` exclude each other.",
             **{"not": {"required": ["models", "fallbacks"]}},
         ),
@@ -127,6 +113,8 @@ class _Request(Request):
     speed: str | None = None
 
 
+_CONTENT = "messages[...].content"
+
 _decode_request = msgspec.json.Decoder(_Request).decode
 _decode_blocks = msgspec.json.Decoder(list[_Block]).decode
 _decode_block = msgspec.json.Decoder(_Block).decode
@@ -146,7 +134,7 @@ def read(body: bytes) -> Asked:
     for message in request.messages:
         content = bytes(message.content)
         if not content.startswith(b'"'):
-            _measure(_decoded(_decode_blocks, content), bounds)
+            _measure(decoded_part(_decode_blocks, content, _CONTENT), bounds)
     found = asked(request, body, models, bounds, answer_tokens)
     return replace(found, is_premium=True) if request.speed == "fast" else found
 
@@ -167,7 +155,7 @@ def _measure(blocks: list[_Block], bounds: Bounds, depth: int = 1) -> None:
 
 
 def _measure_document(source: Raw | UnsetType, bounds: Bounds, depth: int) -> None:
-    read = _Block() if source is UNSET else _decoded(_decode_block, bytes(source))
+    read = _Block() if source is UNSET else decoded_part(_decode_block, bytes(source), _CONTENT)
     kind = SOURCES.get(read.type, OPEN)
     if kind == NESTED:
         _measure_content(read.content, bounds, depth)
@@ -179,16 +167,9 @@ def _measure_content(content: Raw | UnsetType, bounds: Bounds, depth: int) -> No
     """Measure a list of blocks, or one block; text is bounded by its bytes."""
     text = b"" if content is UNSET else bytes(content)
     if text.startswith(b"["):
-        _measure(_decoded(_decode_blocks, text), bounds, depth + 1)
+        _measure(decoded_part(_decode_blocks, text, _CONTENT), bounds, depth + 1)
     elif text.startswith(b"{"):
-        _measure([_decoded(_decode_block, text)], bounds, depth + 1)
-
-
-def _decoded(decode: Callable[[bytes], T], content: bytes) -> T:
-    try:
-        return decode(content)
-    except UNREADABLE as error:
-        raise invalid(f"messages[...].content: {json_path_error(error)}") from error
+        _measure([decoded_part(_decode_block, text, _CONTENT)], bounds, depth + 1)
 
 
 def capped(body: bytes, answer_tokens: int) -> bytes:

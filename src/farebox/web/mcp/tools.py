@@ -107,8 +107,7 @@ TOOLS = [
         title="Embed texts",
         description="Turn texts into vectors. Costs money.",
         input_schema=_object(
-            model={**NAME, "description": "An embedding model's id."},
-            texts=array_of(NAME, minItems=1, maxItems=2048),
+            model={**NAME, "description": "An embedding model's id."}, texts=array_of(NAME, minItems=1, maxItems=2048)
         ),
         output_schema=_object(_BILL, vectors=array_of(array_of(NUMBER)), **_BILL),
         annotations=_COSTS_MONEY,
@@ -123,8 +122,7 @@ TOOLS = [
             limit=_whole(1, MODELS_MAX),
         ),
         output_schema=_object(
-            models=array_of(OBJECT),
-            total={"type": "integer", "description": "How many there are that match."},
+            models=array_of(OBJECT), total={"type": "integer", "description": "How many there are that match."}
         ),
         annotations=_FREE,
     ),

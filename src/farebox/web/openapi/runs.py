@@ -10,7 +10,7 @@ from farebox.batch.running import CONCURRENCY, CONCURRENCY_MAX
 from farebox.core.runs import RunStatus
 from farebox.core.schemas import FLAG, NAME, NUMBER, OBJECT, TEXT, WHOLE, array_of, object_of, one_of, or_null, ref
 from farebox.platform.items import FORMATS as ITEM_FORMATS
-from farebox.platform.parameters import PARAMETERS, Fate, Idle, Refused, Served
+from farebox.platform.parameters import PARAMETERS, Fate, Idle, Refused, Served, lines_of_run
 from farebox.platform.priced_events import COUNT_MAX, PRICED_EVENT
 from farebox.platform.run_calls import (
     KEY_LENGTH_MAX,
@@ -102,30 +102,20 @@ class _Shown(NamedTuple):
     errors: tuple[int, ...] = ()
 
 
-_STORAGES: Mapping[str, _Shown] = {
-    "/dataset": _Shown("Dataset", data("The dataset.", ref("Dataset"))),
-    "/dataset/items": _Shown("Items of a dataset", _ITEMS),
-    "/key-value-store": _Shown("Key-value store", data("The store.", ref("Storage"))),
-    "/key-value-store/keys": _Shown("Keys of a store", data("Its keys.", ref("StoreKeys"))),
-    "/key-value-store/records/{key}": _Shown("Record of a store", _RECORD),
-    "/request-queue": _Shown("Request queue, which is empty", data("The queue.", ref("Storage"))),
-}
-_OF_RUN: Mapping[str, _Shown] = {
-    "": _Shown("Run", _RUN),
-    "/log": _Shown("Log of a run", answer("A line each, with its moment.", TEXT, media_type="text/plain")),
-    **_STORAGES,
-}
 _ANY_TYPE: Node = {"required": False, "content": {"*/*": {"schema": {}}}}
-_LEFT: Mapping[str, _Shown] = {
+_OF_RUN: Mapping[str, _Shown] = {
+    "GET ": _Shown("Run", _RUN),
+    "GET /log": _Shown("Log of a run", answer("A line each, with its moment.", TEXT, media_type="text/plain")),
+    "GET /dataset": _Shown("Dataset", data("The dataset.", ref("Dataset"))),
+    "GET /dataset/items": _Shown("Items of a dataset", _ITEMS),
+    "GET /key-value-store": _Shown("Key-value store", data("The store.", ref("Storage"))),
+    "GET /key-value-store/keys": _Shown("Keys of a store", data("Its keys.", ref("StoreKeys"))),
+    "GET /key-value-store/records/{key}": _Shown("Record of a store", _RECORD),
+    "GET /request-queue": _Shown("Request queue, which is empty", data("The queue.", ref("Storage"))),
     "POST /dataset/items": _Shown("Leave items in a dataset", _MADE, body_of({"oneOf": [OBJECT, array_of(OBJECT)]})),
     "PUT /key-value-store/records/{key}": _Shown("Leave a record in a store", _MADE, _ANY_TYPE),
 }
-
-
-def _below(line: str) -> str:
-    """A storage by its own id: `GET /dataset/items` is `GET /datasets/{id}/items`."""
-    return re.sub(r"( /[a-z-]+)", r"\1s/{id}", line, count=1)
-
+"""Below a run, and wherever else `lines_of_run` says."""
 
 _INPUT = body_of(ref("RunInput"), required=False)
 _STATUS = body_of(
@@ -153,20 +143,16 @@ _SHOWN: Mapping[str, _Shown] = {
         )
     },
     **{
-        f"GET /actors/{{actor}}/runs/last{path}": each._replace(summary=f"{each.summary}: the last one")
-        for path, each in _OF_RUN.items()
+        line: each._replace(summary=f"{each.summary}: the last one") if "/runs/last" in line else each
+        for below, each in _OF_RUN.items()
+        for line in lines_of_run(below)
     },
     "GET /actor-runs": _Shown("Runs", data("A page of them.", ref("RunList"))),
     "PUT /actor-runs/{id}": _Shown("Say how far a run is", _RUN, _STATUS),
     "POST /actor-runs/{id}/abort": _Shown("Abort a run", _RUN),
     "POST /actor-runs/{id}/charge": _Shown("Charge events to a run's account", _MADE, _CHARGED, (402, 405)),
     "POST /actor-runs/{id}/reboot": _Shown("Reboot a run, which goes on", _RUN, None, (403,)),
-    **{f"GET /actor-runs/{{id}}{path}": each for path, each in _OF_RUN.items()},
-    **{line.replace(" ", " /actor-runs/{id}"): each for line, each in _LEFT.items()},
-    **{_below(f"GET {path}"): each for path, each in _STORAGES.items()},
-    **{_below(line): each for line, each in _LEFT.items()},
     "GET /actor-builds/{id}": _Shown("Build by its id", data("The one there is.", OBJECT)),
-    "GET /logs/{id}": _OF_RUN["/log"],
     "GET /users/me": _Shown("User, who is the caller's account", data("The account.", OBJECT)),
     "GET /users/{id}": _Shown("User by its id or name", data("The account.", OBJECT)),
 }
