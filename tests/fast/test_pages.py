@@ -169,7 +169,7 @@ WAITS = [int(RETRY_FIRST_SECONDS * 2**number) for number in range(TRIES_MAX - 1)
     [
         ("docs/batch.md", f"after {', '.join(map(str, WAITS[:-1]))} and {WAITS[-1]} seconds"),
         ("docs/batch.md", f"at most {ORDERS_MAX:,} orders"),
-        ("docs/explain/limits.md", f"{ORDERS_MAX:,} orders, {CONCURRENCY_MAX} at once; {RUNS_MAX} runs at once"),
+        ("docs/explain/bounds.md", f"{ORDERS_MAX:,} orders, {CONCURRENCY_MAX} at once; {RUNS_MAX} runs at once"),
         ("docs/explain/money.md", f"after {FIRST_US / 1_000_000:g} s, then at doubling intervals up to a minute"),
         ("docs/decisions/README.md", f"a module of {FUNCTIONS} functions"),
         ("docs/decisions/formats.md", f"of {FUNCTIONS} functions"),
