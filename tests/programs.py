@@ -1,6 +1,7 @@
 """Farebox's programs in processes of their own, forked from one that has loaded the code: a test starts some five
 hundred, and to load it takes each half a second of work. `test_readme` and `test_packages` start them as people do."""
 
+import importlib
 import multiprocessing
 import os
 import runpy
@@ -10,8 +11,12 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from farebox import crash
+
 _FORKSERVER = multiprocessing.get_context("forkserver")
-_FORKSERVER.set_forkserver_preload(["farebox.app", "farebox.actor.hosting"])
+_FORKSERVER.set_forkserver_preload(
+    [f"farebox.{name}" for name in ("cli.serve", "cli.accounts", "cli.books", "cli.batch", "actor.standby")]
+)
 
 
 class Program:
@@ -73,5 +78,6 @@ def _run(module: str, arguments: list[str], folder: str, environment: dict[str, 
             os.dup2(file, number)
             os.close(file)
     sys.stdin = os.fdopen(0, closefd=False)
+    importlib.reload(crash)  # reads the environment when it is loaded
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from decimal import Decimal
@@ -52,7 +51,6 @@ def test_a_death_at_any_point(tmp_path: Path, upstream: int, point: str, streame
     url = f"http://127.0.0.1:{upstream}/api/v1"
     known = charged(upstream)
     gateway = Gateway(tmp_path, "--upstream", url, **settings, **{CRASH_VARIABLE: str(tmp_path / "crash")})
-    gateway.python = sys.executable
     with gateway:
         gateway.key = gateway.new_key("a", "--plan", "paying", "--prepaid", "1")
         arm(tmp_path / "crash", point)
