@@ -23,6 +23,9 @@ _READ = frozenset(
 _RESPONSE = frozenset({b"x-generation-id", b"retry-after", b"retry-after-ms"})
 _RESPONSE_PREFIXES = (b"x-ratelimit-", b"x-openrouter-")
 
+PROXIED = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"})
+"""What a request carries that a proxy passed on."""
+
 VALUE_BYTES_MAX = 2048
 HEADERS_BYTES_MAX = 6144
 """How much of an upstream's headers passes: of one header's value, and of all together. Some clients refuse an answer

@@ -19,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from farebox.core.errors import Refusal, headers_too_large, invalid, too_many, too_slow, wrong_method
 from farebox.core.formats.table import format_at
 from farebox.http.asgi import BREAK_OFF
+from farebox.http.proxies import EarlyCloses, silent_seconds
 
 log = logging.getLogger("farebox")
 
@@ -48,6 +49,10 @@ _HOST = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 """The `Host` of RFC 9110, 7.2, in the characters that names which resolve are made of."""
 
 
+_early_closes = EarlyCloses()
+"""All connections of this process together."""
+
+
 class BoundedHttp(HttpToolsProtocol):
     """Refuses connections beyond uvicorn's `limit_concurrency`, a request whose line and headers are longer than
     HEAD_BYTES_MAX or come slowly, and what is not HTTP. No timer outlives its connection."""
@@ -59,6 +64,7 @@ class BoundedHttp(HttpToolsProtocol):
     _is_in_head = True
     _is_offer = False
     _has_refused = False
+    _has_closed_early = False
     url = b""
     _is_one_too_many = False
 
@@ -80,6 +86,8 @@ class BoundedHttp(HttpToolsProtocol):
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and self._is_being_answered():
+            self._note_early_close()
         self._stop_waiting()
         self._unset_keepalive_if_required()
         if self._end_timer is not None:
@@ -88,12 +96,22 @@ class BoundedHttp(HttpToolsProtocol):
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """The caller has closed its side. It may still read (`nc -N`, some scripts): then it is answered."""
-        if self.cycle is None or self.cycle.response_complete or self.cycle.more_body or self._has_refused:
+        if not self._is_being_answered():
             return None
+        self._note_early_close()
         self.cycle.keep_alive = False
         self._knock()
         self._look(LOOK_AFTER_SECONDS)
         return True
+
+    def _is_being_answered(self) -> bool:
+        cycle = self.cycle
+        return cycle is not None and not (cycle.response_complete or cycle.more_body or self._has_refused)
+
+    def _note_early_close(self) -> None:
+        if not self._has_closed_early:
+            self._has_closed_early = True
+            _early_closes.saw(self.cycle.scope, silent_seconds(self.transport.get_extra_info("socket")))
 
     def _knock(self) -> None:
         """Send bytes that mean nothing at this point of the answer: a client that has gone answers them with a

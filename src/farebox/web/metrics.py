@@ -7,15 +7,12 @@ from starlette.types import Receive, Scope, Send
 
 from farebox import clock
 from farebox.core.errors import forbidden, unauthenticated
-from farebox.core.headers import read_request_head
+from farebox.core.headers import PROXIED, read_request_head
 from farebox.http.asgi import Endpoint, send_whole
 from farebox.ports import Books, BooksUnavailable
 from farebox.telemetry.metrics import Metrics, exposition
 
 _LOOPBACK = ("127.0.0.1", "::1")
-
-_PROXIED = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"})
-"""Headers of requests that a proxy on this machine passes on: they come from elsewhere."""
 
 
 def metrics(books: Books, counted: Metrics, token: str | None) -> Endpoint:
@@ -41,5 +38,6 @@ def _check(scope: Scope, token: str | None) -> None:
         sent = read_request_head(scope["headers"]).tokens
         if not any(compare_digest(each.encode(), token.encode()) for each in sent):
             raise unauthenticated("Send `Authorization: Bearer` with the token that FAREBOX_METRICS_TOKEN sets")
-    elif (scope["client"] or ("",))[0] not in _LOOPBACK or any(name in _PROXIED for name, _ in scope["headers"]):
+    # What a proxy on this machine passes on comes from elsewhere.
+    elif (scope["client"] or ("",))[0] not in _LOOPBACK or any(name in PROXIED for name, _ in scope["headers"]):
         raise forbidden("Metrics are for this machine alone, unless FAREBOX_METRICS_TOKEN sets a token for them")
