@@ -1,12 +1,13 @@
-"""Debian's reverse proxies in front of a gateway, each with a short configuration: it passes offers of other protocols
-on, and shares its connections to the gateway among all callers."""
+"""Debian's reverse proxies in front of a gateway: with the files of `deploy/proxies`, or each with a configuration that
+passes offers of other protocols on, and shares its connections to the gateway among all callers."""
 
+import re
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from tests.conftest import debian_install, missing
@@ -21,12 +22,41 @@ PROGRAMS = {
 }
 """Each with its Debian package."""
 
+FILES = {
+    "nginx": "nginx.conf",
+    "haproxy": "haproxy.cfg",
+    "caddy": "Caddyfile",
+    "apache2": "apache.conf",
+    "lighttpd": "lighttpd.conf",
+    "varnishd": "varnish.vcl",
+}
+"""Each with its file in `deploy/proxies`."""
+
+DEPLOY = Path(__file__).parents[1] / "deploy" / "proxies"
+
 START_SECONDS = 20
 
 
-@contextmanager
-def proxy(program: str, folder: Path, port: int) -> Iterator[int]:
+def proxy(program: str, folder: Path, port: int) -> AbstractContextManager[int]:
     """The proxy in front of a port, for as long as the block runs; gives its own port."""
+    return _running(program, folder, port, _CONFIGURATIONS[program])
+
+
+def deployed(program: str, folder: Path, port: int, *changes: tuple[str, str]) -> AbstractContextManager[int]:
+    """The same with its file of `deploy/proxies`. `changes` are made in the file: a pattern, and what to put there."""
+    text = (DEPLOY / FILES[program]).read_text()
+    for pattern, instead in changes:
+        text, count = re.subn(pattern, instead, text)
+        assert count, (program, pattern)
+    text = text.replace("{", "{{").replace("}", "}}")
+    for address, instead in _ADDRESSES[program]:
+        assert address in text, (program, address)
+        text = text.replace(address, instead)
+    return _running(program, folder, port, _FRAMES[program].replace("FILE", text))
+
+
+@contextmanager
+def _running(program: str, folder: Path, port: int, configuration: str) -> Iterator[int]:
     if not shutil.which(program):
         debian_install(PROGRAMS[program])
     if not shutil.which(program):
@@ -34,7 +64,7 @@ def proxy(program: str, folder: Path, port: int) -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         own = int(free.getsockname()[1])
     folder.mkdir()
-    (folder / "configuration").write_text(_CONFIGURATIONS[program].format(folder=folder, own=own, port=port))
+    (folder / "configuration").write_text(configuration.format(folder=folder, own=own, port=port))
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(_command(program, folder, own), cwd=folder, stdout=log, stderr=log)
     try:
@@ -89,14 +119,57 @@ def _command(program: str, folder: Path, own: int) -> list[str]:
             ]
 
 
-_CONFIGURATIONS = {
-    "nginx": """
+_ADDRESSES = {
+    "nginx": [("127.0.0.1:8080", "127.0.0.1:{port}"), ("listen 80;", "listen 127.0.0.1:{own};")],
+    "haproxy": [("127.0.0.1:8080", "127.0.0.1:{port}"), ("bind :80 ", "bind 127.0.0.1:{own} ")],
+    "caddy": [("127.0.0.1:8080", "127.0.0.1:{port}"), ("\n:80 ", "\nhttp://:{own} ")],
+    "apache2": [("127.0.0.1:8080", "127.0.0.1:{port}"), ("<VirtualHost *:80>", "<VirtualHost 127.0.0.1:{own}>")],
+    "lighttpd": [('"port" => 8080', '"port" => {port}'), ("server.port = 80\n", "server.port = {own}\n")],
+    "varnishd": [('.port = "8080"', '.port = "{port}"')],
+}
+"""Where each file says Farebox's address and the proxy's own, and what tests say there."""
+
+_NGINX = """
 daemon off; master_process off; pid {folder}/pid; user root;
 events {{ }}
 http {{
   access_log off;
   client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/f;
   uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+"""
+
+_CADDY = """
+{{
+  admin off
+  auto_https off
+  storage file_system {folder}/storage
+}}
+"""
+
+_APACHE = """
+LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
+LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
+LoadModule proxy_module /usr/lib/apache2/modules/mod_proxy.so
+LoadModule proxy_http_module /usr/lib/apache2/modules/mod_proxy_http.so
+Listen 127.0.0.1:{own}
+ServerName x
+PidFile {folder}/pid
+ErrorLog {folder}/errors
+"""
+
+_FRAMES = {
+    "nginx": _NGINX + "FILE\n}}\n",
+    "haproxy": "FILE",
+    "caddy": _CADDY + "FILE",
+    "apache2": _APACHE + "FILE",
+    "lighttpd": 'server.bind = "127.0.0.1"\nFILE',
+    "varnishd": "FILE",
+}
+"""What Debian's own configuration has around the files, without what they do not need."""
+
+_CONFIGURATIONS = {
+    "nginx": _NGINX
+    + """
   map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
   upstream farebox {{ server 127.0.0.1:{port}; keepalive 1; }}
   server {{
@@ -121,25 +194,14 @@ frontend all
 backend farebox
   server one 127.0.0.1:{port}
 """,
-    "caddy": """
-{{
-  admin off
-  auto_https off
-  storage file_system {folder}/storage
-}}
+    "caddy": _CADDY
+    + """
 http://127.0.0.1:{own}, http://x:{own} {{
   reverse_proxy 127.0.0.1:{port}
 }}
 """,
-    "apache2": """
-LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
-LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
-LoadModule proxy_module /usr/lib/apache2/modules/mod_proxy.so
-LoadModule proxy_http_module /usr/lib/apache2/modules/mod_proxy_http.so
-Listen 127.0.0.1:{own}
-ServerName x
-PidFile {folder}/pid
-ErrorLog {folder}/errors
+    "apache2": _APACHE
+    + """
 ProxyPass / http://127.0.0.1:{port}/ upgrade=ANY
 """,
     "lighttpd": """

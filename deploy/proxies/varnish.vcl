@@ -1,0 +1,14 @@
+# Farebox behind Varnish: /etc/varnish/default.vcl. Why each line: docs/proxies.md
+vcl 4.1;
+
+backend farebox {
+    .host = "127.0.0.1";
+    .port = "8080";
+    .connect_timeout = 5s;
+    .first_byte_timeout = 600s;
+    .between_bytes_timeout = 600s;
+}
+
+sub vcl_recv {
+    return (pass);
+}
