@@ -124,7 +124,7 @@ _ADDRESSES = {
     "haproxy": [("127.0.0.1:8080", "127.0.0.1:{port}"), ("bind :80 ", "bind 127.0.0.1:{own} ")],
     "caddy": [("127.0.0.1:8080", "127.0.0.1:{port}"), ("\n:80 ", "\nhttp://:{own} ")],
     "apache2": [("127.0.0.1:8080", "127.0.0.1:{port}"), ("<VirtualHost *:80>", "<VirtualHost 127.0.0.1:{own}>")],
-    "lighttpd": [('"port" => 8080', '"port" => {port}'), ("server.port = 80\n", "server.port = {own}\n")],
+    "lighttpd": [('"port" => 8080', '"port" => {port}')],
     "varnishd": [('.port = "8080"', '.port = "{port}"')],
 }
 """Where each file says Farebox's address and the proxy's own, and what tests say there."""
@@ -157,12 +157,18 @@ PidFile {folder}/pid
 ErrorLog {folder}/errors
 """
 
+_LIGHTTPD = """
+server.document-root = "{folder}"
+server.bind = "127.0.0.1"
+server.port = {own}
+"""
+
 _FRAMES = {
     "nginx": _NGINX + "FILE\n}}\n",
     "haproxy": "FILE",
     "caddy": _CADDY + "FILE",
     "apache2": _APACHE + "FILE",
-    "lighttpd": 'server.bind = "127.0.0.1"\nFILE',
+    "lighttpd": _LIGHTTPD + "server.modules = ()\nFILE",
     "varnishd": "FILE",
 }
 """What Debian's own configuration has around the files, without what they do not need."""
@@ -204,11 +210,9 @@ http://127.0.0.1:{own}, http://x:{own} {{
     + """
 ProxyPass / http://127.0.0.1:{port}/ upgrade=ANY
 """,
-    "lighttpd": """
+    "lighttpd": _LIGHTTPD
+    + """
 server.modules = ("mod_proxy")
-server.document-root = "{folder}"
-server.bind = "127.0.0.1"
-server.port = {own}
 proxy.server = ("" => (("host" => "127.0.0.1", "port" => {port})))
 proxy.header = ("upgrade" => "enable")
 """,

@@ -26,7 +26,8 @@ BODY_MAX = 3_000_000
 @pytest.fixture(scope="module")
 def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway for proxies to stand before."""
-    with Gateway(tmp_path_factory.mktemp("gateway"), FAREBOX_BODY_BYTES_MAX=str(BODY_MAX)) as running:
+    settings = {"FAREBOX_BODY_BYTES_MAX": str(BODY_MAX), "FAREBOX_ALLOWED_HOSTS": "127.0.0.1,api.example"}
+    with Gateway(tmp_path_factory.mktemp("gateway"), **settings) as running:
         yield running
         running.audit()
 
@@ -122,12 +123,26 @@ def test_refusals_come_in_fareboxs_words(caller: Caller, port: int) -> None:
     assert (unknown.status, unknown.error["code"]) == (401, 401)
 
 
-def got(port: int, path: str) -> Response:
+def got(port: int, path: str, host: str = "api.example") -> Response:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     with contextlib.closing(connection):
-        connection.request("GET", path)
+        connection.request("GET", path, headers={"host": host})
         answer = connection.getresponse()
-        return Response(answer.status, {}, answer.read())
+        return Response(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
+
+
+def test_the_name_that_was_asked_for_reaches_farebox(behind: Gateway, port: int) -> None:
+    refused = got(behind.port, "/v1/models", "other.example")
+    assert refused.status >= 400
+    assert got(port, "/v1/models", "other.example").body == refused.body
+
+
+def test_nothing_is_kept_for_the_next_caller(port: int) -> None:
+    answers = [got(port, "/v1/models") for _ in range(2)]
+    assert [each.status for each in answers] == [200, 200]
+    # Varnish names a kept answer's first request beside its own.
+    assert [len(each.headers.get("x-varnish", "-").split()) for each in answers] == [1, 1]
+    assert {each.headers.get("age", "0") for each in answers} == {"0"}
 
 
 def test_a_proxy_on_this_machine_does_not_open_what_is_for_this_machine_alone(behind: Gateway, port: int) -> None:
@@ -138,7 +153,7 @@ def test_names_with_a_slash_pass(behind: Gateway, program: str, port: int) -> No
     """Escaped, as some SDKs send them. lighttpd takes the escape out."""
     for path in ("/v1/models/sim/echo/endpoints", "/v1/models/sim%2Fecho", "/v1/models/no%2Fsuch/endpoints"):
         there = got(behind.port, path.replace("%2F", "/") if program == "lighttpd" else path)
-        assert got(port, path) == there
+        assert (got(port, path).status, got(port, path).body) == (there.status, there.body)
 
 
 PATIENCE = {
@@ -175,6 +190,13 @@ def test_it_waits_as_long_as_its_file_says_and_that_is_longer_than_farebox(
     assert events_of(events.body)[-1] == "[DONE]"
     wholes = 2 if program in PATIENCE and program != "lighttpd" else 1
     eventually(lambda: caller.states().count("fare") >= wholes + 1)
+
+
+@pytest.mark.parametrize("said", [("caddy", r"keepalive (\d+)s"), ("apache2", r"ttl=(\d+)")])
+def test_a_connection_is_let_go_before_farebox_closes_it(said: tuple[str, str]) -> None:
+    """Where a proxy's own default is longer, orders would now and then meet a closing connection."""
+    (seconds,) = re.findall(said[1], (DEPLOY / FILES[said[0]]).read_text())
+    assert int(seconds) < Settings.model_fields["keep_alive_seconds"].default
 
 
 HTTP_1_0 = {
