@@ -1,5 +1,6 @@
 """What the log is told of proxies that close a connection while its answer is still being made."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,15 +39,19 @@ def test_who_is_no_proxy_or_waits_for_no_answer_is_not(caplog: pytest.LogCapture
     assert caplog.messages == []
 
 
-def test_a_minute_has_one_line_and_the_next_counts_the_others(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_minute_has_one_line_and_the_next_counts_the_others_as_the_page_shows(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     now = 1.0
     closes = EarlyCloses(lambda: now)
-    for _ in range(4):
-        closes.saw(PROXIED[0], 50)
+    scope = {**PROXIED[0], "path": "/v1/chat/completions"}
+    for _ in range(3):
+        closes.saw(scope, 60)
     (first,) = caplog.messages
     assert "(1 since" in first
     now += TOLD_EVERY_SECONDS
-    closes.saw(PROXIED[0], 50)
-    assert "(4 since" in caplog.messages[1]
-    closes.saw(PROXIED[0], 50)
-    assert len(caplog.messages) == 2
+    closes.saw(scope, 60)
+    closes.saw(scope, 60)
+    (_, second) = caplog.messages
+    page = (Path(__file__).parents[2] / "docs" / "proxies.md").read_text()
+    assert second in " ".join(page.split())

@@ -23,6 +23,11 @@ from tests.proxies import DEPLOY, FILES, PROGRAMS, deployed
 BODY_MAX = 3_000_000
 
 
+def test_every_file_is_tried() -> None:
+    assert {path.name for path in DEPLOY.iterdir()} == set(FILES.values())
+    assert set(FILES) == set(PROGRAMS)
+
+
 @pytest.fixture(scope="module")
 def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway for proxies to stand before."""
