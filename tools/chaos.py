@@ -40,7 +40,7 @@ from tools.postgres import Cluster, find, free_port
 CALLERS = 32
 ANSWER_SECONDS = 20.0
 START_SECONDS = 30.0
-DEATH_SECONDS = 20.0
+DEATH_SECONDS = 60.0
 SETTLED_SECONDS = 120.0
 
 _MINUTE_US = 60_000_000

@@ -371,7 +371,7 @@ def test_an_answer_that_its_caller_left_is_charged_before_the_end(
     with standby(tmp_path, platform, shared_gateway, key, upstream) as started:
         connection = http.client.HTTPConnection("127.0.0.1", started.actor.port, timeout=20)
         headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
-        headers["x-openrouter-simulate"] = "token-ms=50,tokens=100"
+        headers["x-openrouter-simulate"] = "token-ms=50,tokens=40"
         connection.request("POST", "/v1/chat/completions", json.dumps({**CHAT, "stream": True}), headers)
         assert connection.getresponse().read(10)
         connection.sock.close()
