@@ -59,7 +59,7 @@ REQUESTS: list[tuple[Format, bytes]] = [
     (responses, json.dumps({"model": "a/b", "input": "Hello", **_REASONING, "max_output_tokens": 9e3}).encode()),
 ]
 
-_SAID = answer(Talk(("sim/reasoner",), (Turn("user", "Hello"),)), MODELS["sim/reasoner"], Faults())
+_SAID = answer(Talk(("sim/reasoner",), (Turn("user", ("Hello",)),)), MODELS["sim/reasoner"], Faults())
 _EMBED = sim_embeddings.Request(["Hello"], "sim/embedder")
 STREAMS: list[tuple[Format, bytes]] = [
     (wire, b"".join(event + b"\n\n" for event in play.events(_SAID, "gen-1", Faults())))

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from farebox.cli.commands import app
 from farebox.settings import PlanSettings, Settings
-from farebox.simulator import faults, models, table
+from farebox.simulator import faults, models, table, talk
 from farebox.web import openapi
 
 ROOT = Path(__file__).parent.parent
@@ -106,6 +106,13 @@ Prices are USD a token.
 | model | prompt | answer | also | |
 |---|---|---|---|---|
 {chr(10).join(model_rows)}
+
+## Tools
+
+A model that is offered tools calls one before it answers: the one that the order's `tool_choice` names, else the first whose
+name stands in the prompt, else the first that needs one argument, else the first. The arguments are valid under the tool's JSON
+schema, with the prompt wherever a text is wanted: an agent that is asked `touch made.txt` does that in its shell. After the
+tool's result it says back what was asked; after {talk.CALLS_MAX} results in one talk it calls none any more.
 
 ## Faults
 

@@ -25,7 +25,7 @@ class _Message(Struct):
 
 class _Function(Struct):
     name: str
-    parameters: dict[str, Any] = {}
+    parameters: Any = None
 
 
 class _Tool(Struct):

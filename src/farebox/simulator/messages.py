@@ -36,7 +36,7 @@ class _Message(Struct):
 
 class _Tool(Struct):
     name: str
-    input_schema: dict[str, Any] = {}
+    input_schema: Any = None
 
 
 class _Fallback(Struct):
@@ -88,7 +88,7 @@ def read(body: bytes) -> Talk:
         tuple(_turn(message) for message in [*system, *request.messages]),
         streamed=request.stream is True,
         cap=cap,
-        tool=talk.first_tool(functions, request.tool_choice),
+        tools=talk.callable_tools(functions, request.tool_choice),
     )
 
 
@@ -108,10 +108,10 @@ def _check_thinking(request: _Request, cap: int | None) -> None:
 
 def _turn(message: _Message) -> Turn:
     if isinstance(message.content, str):
-        return Turn(message.role, message.content)
-    text = " ".join(block.text or str(block.content or "") for block in message.content)
+        return Turn(message.role, (message.content,))
+    texts = (block.text or str(block.content or "") for block in message.content)
     role = "tool" if any(block.type == "tool_result" for block in message.content) else message.role
-    return Turn(role, text.strip(), sum(block.type == "image" for block in message.content))
+    return Turn(role, tuple(text for text in texts if text), sum(block.type == "image" for block in message.content))
 
 
 def _usage(said: Said, faults: Faults) -> dict[str, object]:

@@ -29,7 +29,7 @@ class _Item(Struct):
 class _Tool(Struct):
     type: str
     name: str = ""
-    parameters: dict[str, Any] | None = None
+    parameters: Any = None
 
 
 class _Request(talk.Request):
@@ -52,7 +52,7 @@ def read(body: bytes) -> Talk:
     if request.store or request.previous_response_id is not None:
         raise invalid("This API is stateless: store must be false, and previous_response_id null")
     items = [_Item(content=request.input)] if isinstance(request.input, str) else request.input
-    system = [Turn("system", request.instructions)] if request.instructions else []
+    system = [Turn("system", (request.instructions,))] if request.instructions else []
     functions = [(each.name, each.parameters) for each in request.tools or () if each.type == "function"]
     turns = [*system, *(_turn(item) for item in items if item.type not in _UNSAID)]
     return talk.talk_of(request, turns, functions, max_output_tokens=request.max_output_tokens)
@@ -60,7 +60,7 @@ def read(body: bytes) -> Talk:
 
 def _turn(item: _Item) -> Turn:
     if item.type == "function_call_output":
-        return Turn("tool", str(item.output))
+        return Turn("tool", (str(item.output),))
     return talk.turn_of(item.role, item.content, "input_image")
 
 

@@ -1,7 +1,7 @@
 """What a simulated model answers, before it is put into a format: always the same, in pieces that stand for tokens."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -11,11 +11,16 @@ from msgspec import Raw, Struct
 
 from farebox.core.errors import invalid
 from farebox.core.reading import Number, as_whole
+from farebox.simulator.arguments import fill
 from farebox.simulator.faults import Faults
 from farebox.simulator.models import Model
 
 IMAGE_TOKENS = 1290
 TOOL_CALL_TOKENS = 8
+CALLS_MAX = 16
+"""After so many results in one talk no tool is called in it any more: an agent that adds words of its own to each
+result would go on for ever."""
+
 BUDGET_MIN = 1024
 CREATED = 1_767_225_600
 
@@ -25,22 +30,33 @@ PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGP4z8DwHwAFAAH/i
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message of the prompt."""
+    """One message of the prompt: its role, and its text in parts. Agents put parts of their own before what their user
+    asked."""
 
     role: str
-    text: str
+    parts: tuple[str, ...]
     images: int = 0
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.parts)
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function that may be called: its name, and its parameters' names."""
+    """A function that may be called: its name, and the JSON schema of its parameters."""
 
     name: str
-    parameters: tuple[str, ...] = ()
+    schema: object = None
+
+    @property
+    def takes_one(self) -> bool:
+        """Whether it needs one argument and no more."""
+        required = self.schema.get("required") if isinstance(self.schema, dict) else None
+        return isinstance(required, list) and len(required) == 1
 
 
-Functions = Sequence[tuple[str, Mapping[str, Any] | None]]
+Functions = Sequence[tuple[str, object]]
 """The names and the parameters' schemas of functions that may be called."""
 
 
@@ -52,7 +68,7 @@ class Talk:
     turns: tuple[Turn, ...]
     streamed: bool = False
     cap: int | None = None
-    tool: Tool | None = None
+    tools: tuple[Tool, ...] = ()
     wants_picture: bool = False
 
     @property
@@ -100,11 +116,10 @@ def tokens_of(text: str) -> int:
 
 def answer(talk: Talk, model: Model, faults: Faults) -> Said:
     """What the model answers."""
-    asked = next((turn.text for turn in reversed(talk.turns) if turn.role == "user"), "")
+    asked = next((turn.parts[-1] for turn in reversed(talk.turns) if turn.role == "user" and turn.parts), "")
     image = PNG if talk.wants_picture and "image" in model.outputs else None
-    if talk.tool is not None and talk.turns[-1].role != "tool":
-        arguments = msgspec.json.encode(dict.fromkeys(talk.tool.parameters, asked)).decode()
-        call = (talk.tool.name, arguments)
+    if (tool := _due(talk, asked)) is not None:
+        call = (tool.name, msgspec.json.encode(fill(tool.schema, asked)).decode())
         return Said(model, talk.prompt_tokens, image=image, tool_call=call, finish_reason="tool_calls")
     words = [f"word{i} " for i in range(faults.tokens)] if faults.tokens is not None else _words(f"You said: {asked}")
     reasoning = _words(f"The last message has {len(asked)} characters. I shall say it back.") if model.reasons else []
@@ -113,6 +128,18 @@ def answer(talk: Talk, model: Model, faults: Faults) -> Said:
     thought, said = reasoning[:room], words[: max(0, room - len(reasoning))]
     finish = "stop" if len(thought) + len(said) == len(reasoning) + len(words) else "length"
     return Said(model, talk.prompt_tokens, tuple(thought), tuple(said), image, finish_reason=finish)
+
+
+def _due(talk: Talk, asked: str) -> Tool | None:
+    """The tool that is called, None where what was asked has its result already: the first whose name stands in what
+    was asked, else the first that needs one argument, else the first. What needs more is likely to start another agent,
+    which would ask here again, and so on."""
+    said = [turn.role for turn in talk.turns if turn.role in ("user", "tool")]
+    if not talk.tools or said[-1:] == ["tool"] or said.count("tool") >= CALLS_MAX:
+        return None
+    words = set(re.findall(r"[\w-]+", asked))
+    named = [tool for tool in talk.tools if tool.name in words]
+    return [*named, *(tool for tool in talk.tools if tool.takes_one), *talk.tools][0]
 
 
 def _words(text: str) -> list[str]:
@@ -167,7 +194,7 @@ def talk_of(request: Request, turns: Iterable[Turn], functions: Functions, **cap
         tuple(turns),
         streamed=request.stream is True,
         cap=cap,
-        tool=first_tool(functions, request.tool_choice),
+        tools=callable_tools(functions, request.tool_choice),
         wants_picture="image" in (request.modalities or ()),
     )
 
@@ -175,9 +202,9 @@ def talk_of(request: Request, turns: Iterable[Turn], functions: Functions, **cap
 def turn_of(role: str, content: str | list[Part] | None, picture: str) -> Turn:
     """A message; `picture` is the type of its parts that are pictures."""
     if not isinstance(content, list):
-        return Turn(role, content or "")
-    text = " ".join(part.text for part in content if part.text)
-    return Turn(role, text, sum(part.type == picture for part in content))
+        return Turn(role, (content or "",))
+    texts = tuple(part.text for part in content if part.text)
+    return Turn(role, texts, sum(part.type == picture for part in content))
 
 
 def least_cap(**caps: Number | None) -> int | None:
@@ -208,12 +235,22 @@ def number_of(amount: Decimal) -> str:
     return repr(float(plain)) if Decimal(repr(float(plain))) == plain else f"{plain:f}"
 
 
-def first_tool(functions: Functions, choice: Raw) -> Tool | None:
-    """The tool that the model calls: the first, unless the order forbids calls."""
-    if not functions or bytes(choice) in (b'"none"', b'{"type":"none"}'):
-        return None
-    name, schema = functions[0]
-    return Tool(name, tuple((schema or {}).get("properties", {})))
+class _Named(Struct, frozen=True):
+    name: str = ""
+
+
+class _Choice(Struct):
+    type: str = ""
+    name: str = ""
+    function: _Named = _Named()
+
+
+def callable_tools(functions: Functions, choice: Raw) -> tuple[Tool, ...]:
+    """The tools that an order lets the model call: all of them, none, or the one that its `tool_choice` names."""
+    wanted = msgspec.json.decode(choice, type=str | _Choice | None)
+    kind = wanted if isinstance(wanted, str) else wanted.type if wanted else "auto"
+    name = (wanted.name or wanted.function.name) if isinstance(wanted, _Choice) else ""
+    return () if kind == "none" else tuple(Tool(*each) for each in functions if name in ("", each[0]))
 
 
 def usage_member(usage: dict[str, object], faults: Faults) -> dict[str, object]:
