@@ -38,7 +38,9 @@ def unauthenticated(message: str) -> Refusal:
 
 
 def unaffordable(message: str, **metadata: object) -> Refusal:
-    return Refusal(402, "payment_required", message, metadata=metadata)
+    """402. It begins with OpenRouter's own words, and its code: aider (0.86) repeats any other for a minute, and looks
+    for both in what LiteLLM leaves it, which is the message alone."""
+    return Refusal(402, "payment_required", f'Insufficient credits ("code":402). {message}', metadata=metadata)
 
 
 def forbidden(message: str) -> Refusal:
