@@ -26,9 +26,14 @@ test-coverage: .venv/.dev
 # Most of a test's time is waiting, for servers and for deadlines: more at once than there are processors.
 TESTS_AT_ONCE ?= $(shell expr 3 \* $$(nproc 2>/dev/null || echo 2))
 
-# Frameworks that people build on: apart, because they bring a hundred packages along.
-test-frameworks: .venv/.dev .venv-frameworks/.done .venv-apify1/.done .venv-apify2/.done
-	$(BIN)/python -m pytest tests/frameworks
+# aider runs on no Python newer than 3.12. Where there is none, its tests say so.
+AIDER_PYTHON := $(shell tools/find-python 3.12 2>/dev/null)
+AIDER := $(if $(AIDER_PYTHON),.venv-aider/.done)
+.venv-aider/.done: private PYTHON = $(AIDER_PYTHON)
+
+# Frameworks that people build on, and coding agents: apart, because they bring some hundred packages along.
+test-frameworks: .venv/.dev .venv-frameworks/.done .venv-apify1/.done .venv-apify2/.done .venv-llm/.done $(AIDER)
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/frameworks
 
 # Hang-ups, faults, 200 kills and 140 deaths at each step over 20,000 orders; takes some ten minutes.
 chaos: .venv/.dev
@@ -65,7 +70,7 @@ docs: .venv/.dev
 lock:
 	uv pip compile -q pyproject.toml --extra mcp --extra postgres --extra otel --group build -o requirements/run.txt $(LOCK)
 	uv pip compile -q pyproject.toml --extra mcp --extra postgres --extra otel --group dev -o requirements/dev.txt $(LOCK)
-	for group in frameworks apify1 apify2; do \
+	for group in frameworks apify1 apify2 aider llm; do \
 		uv pip compile -q --group pyproject.toml:$$group -o requirements/$$group.txt $(LOCK); \
 	done
 LOCK := --generate-hashes --no-emit-index-url --no-header --no-annotate --universal --python-version 3.11 --upgrade
@@ -90,5 +95,5 @@ clean:
 .venv-%/.done: .venv/bin/python requirements/%.txt
 	@echo "Installing $* into .venv-$* ..."
 	@tools/make-venv "$(PYTHON)" .venv-$*
-	@.venv-$*/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/$*.txt
+	@.venv-$*/bin/python -m pip install -q --disable-pip-version-check --require-hashes --no-compile -r requirements/$*.txt
 	@touch $@

@@ -27,6 +27,8 @@ PAGES = sorted(
 NOT_HERE = {
     "docs/actor.md": {"storage/datasets/charging-log", "data/farebox.db"},
     "docs/clients/codex.md": {"~/.codex/config.toml"},
+    "docs/clients/llm.md": {"extra-openai-models.yaml"},
+    "docs/clients/opencode.md": {"~/.config/opencode/opencode.json"},
     "docs/extending.md": {"src/farebox/core/formats/completions.py", "src/farebox/upstream/echo.py"},
     "findings/README.md": {"what-is-odd.sh"},
 }

@@ -8,7 +8,7 @@ import pytest
 from tests.gateway import Gateway
 from tests.pages import CLIENTS, assert_prints, examples
 
-ELSEWHERE = {"README.md", "frameworks.md", "ai-sdk.md"}
+ELSEWHERE = {"README.md", "frameworks.md", "ai-sdk.md", "opencode.md", "qwen-code.md", "aider.md", "llm.md"}
 """Run by `make test-frameworks`, but for the index."""
 
 PAGES = sorted(page.name for page in CLIENTS.glob("*.md") if page.name not in ELSEWHERE)

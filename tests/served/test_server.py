@@ -583,3 +583,28 @@ def test_a_key_is_nowhere_in_the_books(gateway: Gateway) -> None:
         if path.is_file():
             assert gateway.key.encode() not in path.read_bytes()
             assert gateway.key.removeprefix("sk-fb-").encode() not in path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/api", "/api/", "/api/v1", "/v1", "/api/v1/models", "/api/v1/key", "/v1/messages", "/nothing"]
+)
+def test_head_is_answered_as_get_would_be(shared_gateway: Gateway, path: str) -> None:
+    """Claude Code asks for the base by HEAD before its first order."""
+    headers = {"authorization": f"Bearer {shared_gateway.key}"}
+    head, get = (shared_gateway.request(method, path, None, headers) for method in ("HEAD", "GET"))
+    assert (head.status, head.body) == (get.status, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+
+
+def test_a_402_begins_with_the_words_at_which_agents_stop(shared_gateway: Gateway) -> None:
+    """aider's, which has the message alone where it came through LiteLLM's OpenAI route."""
+    key = shared_gateway.new_key("out of credits", "--plan", "paying")
+    order = {"model": "sim/echo", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 100}
+    for path, body in (
+        ("/api/v1/chat/completions", order),
+        ("/api/v1/messages", order),
+        ("/api/v1/responses", {"model": "sim/echo", "input": "Hello"}),
+    ):
+        answer = shared_gateway.request("POST", path, body, {"authorization": f"Bearer {key}"})
+        assert answer.status == 402
+        assert answer.json["error"]["message"].startswith('Insufficient credits ("code":402). This order can cost')
