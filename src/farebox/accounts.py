@@ -29,6 +29,8 @@ from farebox.core.plans import Plan, difference
 from farebox.identity.keys import new_key
 from farebox.ports import Books, Directory, Ledger, PriceShelf
 
+DEFAULT_ACCOUNT = "default"
+
 NAME_LENGTH_MAX = 100
 LABEL_LENGTH_MAX = 200
 TOP_UP_KEY_LENGTH_MAX = 255
@@ -133,6 +135,15 @@ class Accounts:
         if account is None:
             raise NotFound(f"there is no account `{name}`; `farebox account list` shows those there are")
         return account
+
+    async def default(self) -> Account:
+        """Whose a new key is where nobody says it: the account of that name, or the only one there is. Raises
+        NotFound."""
+        every = await self._store.accounts()
+        named = [account for account in every if account.name == DEFAULT_ACCOUNT] or every
+        if len(named) != 1:
+            raise NotFound(f"there are {len(every)} accounts, and none is called `{DEFAULT_ACCOUNT}`")
+        return named[0]
 
     async def find_by_id(self, account_id: int) -> Account:
         """Raises NotFound."""

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -39,6 +40,7 @@ from farebox.telemetry.watch import Watch
 from farebox.upstream import Kind, Timeouts
 from farebox.upstream.table import KINDS
 from farebox.web import routes
+from farebox.web.access import Access
 from farebox.web.management import Management
 from farebox.web.mcp.endpoint import ActorTools, Agents
 from farebox.web.relay import Relay
@@ -198,10 +200,12 @@ async def running(
             agents=agents,
             management=Management(Managers(store), accounts, bodies),
             run_api=run_api,
-            access=routes.Access(
+            access=Access(
                 hosts=frozenset(host.lower().encode() for host in settings.allowed_hosts),
                 origins=tuple(settings.allowed_origins),
                 metrics_token=settings.metrics_token.get_secret_value() if settings.metrics_token else None,
+                address=settings.host,
+                public_host=urlsplit(settings.public_url).hostname if settings.public_url else None,
             ),
             formats=formats,
         )

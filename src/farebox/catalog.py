@@ -17,6 +17,7 @@ from msgspec import Raw, Struct
 from farebox import clock
 from farebox.core.errors import Refusal, invalid, unknown, unreachable
 from farebox.core.listing import Listed, read_listed
+from farebox.core.plans import Plan
 from farebox.core.pricing import KeptPrices, PriceList
 from farebox.core.upstream import ALL_MODELS, Failed, Listing, ListKind, ListQuery, NoSuchList, QueryRefused, Unreadable
 from farebox.ports import BooksUnavailable, PriceShelf, Upstream, UpstreamBroke, UpstreamUnreachable
@@ -159,6 +160,10 @@ class Catalog:
     def names(self, model: str) -> tuple[str, ...]:
         """The names by which plans may allow a model (see `PriceList.names`)."""
         return (model,) if self._prices is None else self._prices.names(model)
+
+    def nearest(self, model: str, plan: Plan | None) -> list[str]:
+        """The models that a name which is not listed may mean, of those that the plan includes."""
+        return [] if self._prices is None else self._prices.nearest(model, plan)
 
     async def keep_fresh(self) -> None:
         """Renew the prices every `refresh_seconds`, sooner after a failure. Runs until cancelled."""

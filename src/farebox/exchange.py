@@ -36,7 +36,8 @@ from farebox.core.headers import RequestHead
 from farebox.core.idempotency import not_kept, other_order, repeatable, still_answered
 from farebox.core.intake import Order, cap_within, capped, read_order
 from farebox.core.meter import Meter
-from farebox.core.pricing import Ceiling, PriceList, ceiling
+from farebox.core.plans import Plan
+from farebox.core.pricing import Ceiling, PriceList, ceiling, listed_names
 from farebox.core.shortfall import exceeded_rate, not_covered
 from farebox.core.usage import Nothing, Unknown, Verdict
 from farebox.crash import crash_point
@@ -142,7 +143,7 @@ class Exchange:
             with self._admission.admit(caller.account.id):
                 body = await request.read_body()
                 order = read_order(body, request.wire, caller.plan, self._names, request.asked)
-                most = ceiling(order.asked, order.answer_tokens, self._prices.current())
+                most = ceiling(order.asked, order.answer_tokens, self._prices.current(), caller.plan)
                 watched.priced(order)
                 key = repeatable(request.head.idempotency_key, request.path, body)
                 held = await self._hold(caller, order, most, request.wire, key)
@@ -153,8 +154,8 @@ class Exchange:
                 async with self._serve(request, held, watched) as answer:
                     yield answer
 
-    def _names(self, model: str) -> tuple[str, ...]:
-        return self._prices.current().names(model)
+    def _names(self, model: str, plan: Plan) -> tuple[str, ...]:
+        return listed_names(self._prices.current(), model, plan)
 
     @asynccontextmanager
     async def _serve(self, request: Request, held: _HeldOrder, watched: Watched) -> AsyncIterator[Answer]:

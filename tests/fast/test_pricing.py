@@ -2,6 +2,7 @@
 
 import json
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from farebox.core.pricing import (
     PriceList,
     ceiling,
     find_rates,
+    listed_names,
 )
 from farebox.simulator import catalog, models
 from farebox.upstream.openrouter_pages import read_price_list
@@ -177,6 +179,50 @@ def test_a_preset_is_told_from_a_model_that_is_not_there(name: str) -> None:
     assert refused.value.status == 404
 
 
+SHOP = ("openai/gpt-5", "openai/gpt-5-mini", "openai/gpt-4o", "anthropic/claude-sonnet-4.5", "qwen/qwen3", "sim/echo")
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("openai/gpt-5x", "openai/gpt-5"),
+        ("opneai/gtp-5", "openai/gpt-5"),
+        ("gpt-5", "openai/gpt-5"),
+        ("OpenAI/GPT-4o", "openai/gpt-4o"),
+        ("openai/gpt-5:free", "openai/gpt-5"),
+        ("claude-sonnet-4-5-20250929", "anthropic/claude-sonnet-4.5"),
+        ("anthropic/claude-sonnet-4-5", "anthropic/claude-sonnet-4.5"),
+        ("sim/ecko", "sim/echo"),
+        ("zzz/yyy", None),
+        ("", None),
+        ("/", None),
+        ("é" * 100_000, None),
+    ],
+)
+def test_a_misspelt_model_is_told_the_nearest(name: str, near: str | None) -> None:
+    listed = prices(*map(model, SHOP))
+    assert next(iter(listed.nearest(name, None)), None) == near
+    with pytest.raises(Refusal) as refused:
+        find_rates(listed, name)
+    assert ("did you mean" in refused.value.message) == bool(near)
+
+
+def test_only_models_that_the_plan_includes_are_near() -> None:
+    listed = prices(*map(model, SHOP))
+    small = Plan("small", 10_000, models=("*-mini", "sim/*"))
+    with pytest.raises(Refusal, match="; did you mean `openai/gpt-5-mini`\\? GET /api/v1/models has") as refused:
+        ceiling(asked("openai/gpt-5x"), 10, listed, small)
+    assert refused.value.status == 404
+    body = json.dumps({"model": "openai/gpt-5x", "messages": [{"content": "hi"}]}).encode()
+    for order, status in ((body, 404), (body.replace(b"5x", b"5"), 403), (body.replace(b"5x", b"5-mini"), 200)):
+        try:
+            read_order(order, chat, small, partial(listed_names, listed))
+        except Refusal as refusal:
+            assert refusal.status == status
+        else:
+            assert status == 200
+
+
 @pytest.mark.parametrize("name", ["openrouter/auto", "openrouter/auto:online"])
 def test_openrouters_router_is_known_whether_listed_or_not(name: str) -> None:
     listed = prices(model(), model("c/d", completion="0.5"))
@@ -210,7 +256,7 @@ def test_no_alias_slips_past_a_plan() -> None:
 
     def order(name: str) -> bytes:
         body = json.dumps({"model": name, "messages": [{"content": "hi"}]}).encode()
-        return read_order(body, chat, mini, listed.names).body
+        return read_order(body, chat, mini, partial(listed_names, listed)).body
 
     for name in ("a/b-mini", "a/b-mini:nitro", "a/b:floor", "a/b-mini-2026:floor"):
         assert order(name)

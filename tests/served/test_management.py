@@ -83,6 +83,22 @@ def test_a_key_lives_through_openrouters_sdk(manager: Manager, sdk: OpenRouter) 
     eventually(lambda: manager.gateway.chat(made.key).status == 401, 2)
 
 
+def test_a_key_that_names_no_account_is_the_only_ones_or_the_one_called_default(tmp_path: Path) -> None:
+    with Gateway(tmp_path) as gateway:
+        manager = Manager(gateway)
+        with OpenRouter(server_url=gateway.base, api_key=manager.key) as client:
+            made = client.api_keys.create(name="first")
+            assert gateway.chat(made.key).status == 200
+            assert len(gateway.orders("demo")) == 1
+            manager.account(name="other")
+            with pytest.raises(errors.BadRequestResponseError, match="there are 2 accounts, and none is called `def"):
+                client.api_keys.create(name="second")
+            account = manager.account(name="default", prepaid_usd=1)
+            assert client.api_keys.create(name="third").data.workspace_id == account["id"]
+            owners = [each.workspace_id for each in client.api_keys.list().data if each.name in ("first", "third")]
+            assert sorted(owners) == sorted((made.data.workspace_id, account["id"]))
+
+
 def test_every_answer_is_as_documented(manager: Manager) -> None:
     account = manager.account(prepaid_usd=1)
     made = manager.ask("POST", "/api/v1/keys", {"name": "a", "workspace_id": account["id"]})

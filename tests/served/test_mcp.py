@@ -233,6 +233,55 @@ def test_what_a_request_says_is_heeded(shared_gateway: Gateway) -> None:
         assert (refused.status, named in refused.json["error"]["message"]) == (status, True)
 
 
+def listed(gateway: Gateway, **headers: str) -> int:
+    """The status of a list of the tools."""
+    sent = {"x-api-key": gateway.key, "content-type": "application/json", **headers}
+    return gateway.request("POST", "/mcp", json.dumps(LIST).encode(), sent).status
+
+
+def test_foreign_pages_and_names_are_refused_and_this_machines_are_not(shared_gateway: Gateway) -> None:
+    for host in ("localhost", "127.0.0.1:1", "[::1]:8080", "gateway.localhost", "127.1.2.3"):
+        assert listed(shared_gateway, host=host) == 200, host
+    for origin in ("http://localhost:6274", "https://127.0.0.1", "http://[::1]:3000"):
+        assert listed(shared_gateway, origin=origin) == 200, origin
+    # With names of their own, pages elsewhere reach this machine's address: what they call it gives them away.
+    for host in ("evil.example", "localhost.evil.example", "127.0.0.1.evil.example:8080", "10.0.0.1"):
+        assert listed(shared_gateway, host=host) == 403, host
+    for origin in ("https://evil.example", "null", "", "http://[", "http://localhost@evil.example", "file://localhost"):
+        assert listed(shared_gateway, origin=origin) == 403, origin
+    rebound = {"host": "evil.example:8080", "origin": "http://evil.example:8080"}
+    for path in ("/mcp", "/mcp/", "//mcp", "/", "/?tools=a"):
+        refused = shared_gateway.request("POST", path, LIST, {"x-api-key": shared_gateway.key, **rebound})
+        assert refused.status == 403
+        assert "FAREBOX_ALLOWED_HOSTS" in refused.error["message"]
+
+
+def test_settings_say_which_names_and_pages_are_not_foreign(tmp_path: Path) -> None:
+    settings = {
+        "FAREBOX_ALLOWED_HOSTS": "gateway.example",
+        "FAREBOX_ALLOWED_ORIGINS": "https://app.example",
+        "FAREBOX_PUBLIC_URL": "https://public.example/farebox",
+    }
+    with Gateway(tmp_path, **settings) as gateway:
+        for origin in ("https://app.example", "https://gateway.example", "https://public.example:8443"):
+            assert listed(gateway, host="gateway.example:80", origin=origin) == 200
+        for host, origin in (
+            ("127.0.0.1", "https://app.example"),
+            ("gateway.example", "http://localhost:6274"),
+            ("gateway.example", "https://app.example.evil.example"),
+        ):
+            assert listed(gateway, host=host, origin=origin) == 403
+        del gateway.environment["FAREBOX_ALLOWED_HOSTS"]
+        gateway.stop()
+        gateway.start()
+        assert listed(gateway, host="public.example") == 200
+        gateway.stop()
+        gateway.environment["FAREBOX_ALLOWED_ORIGINS"] = "*"
+        gateway.environment["FAREBOX_HOST"] = "0.0.0.0"
+        gateway.start()
+        assert listed(gateway, host="any.example", origin="https://evil.example") == 200
+
+
 @pytest.mark.parametrize("version", ["2099-01-01", "nonsense", "2025-06-1"])
 def test_a_version_that_is_not_spoken_is_named_with_those_that_are(shared_gateway: Gateway, version: str) -> None:
     headers = {"x-api-key": shared_gateway.key, "mcp-protocol-version": version}

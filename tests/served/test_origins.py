@@ -19,6 +19,7 @@ PREFLIGHT = {
     "origin": PAGE,
     "access-control-request-method": "POST",
     "access-control-request-headers": "authorization,content-type,x-stainless-retry-count,http-referer",
+    "access-control-request-private-network": "true",
 }
 ORDER = {"model": "sim/echo", "messages": [{"role": "user", "content": "Hello"}]}
 
@@ -33,11 +34,13 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 
 def test_a_page_of_an_allowed_origin_may_ask_with_every_header_of_its_sdk(shared: Gateway) -> None:
-    for path in ("/v1/chat/completions", "/api/v1/messages", "/v1/models", "/api/v1/generation", "/v1/credits"):
+    # The last has lost its base: a page may read what it is told then.
+    for path in ("/v1/chat/completions", "/api/v1/messages", "/v1/models", "/v1/credits", "/chat/completions"):
         asked = shared.request("OPTIONS", path, headers=PREFLIGHT)
         assert asked.status == 200
         assert asked.headers["access-control-allow-origin"] == PAGE
         assert asked.headers["access-control-allow-headers"] == PREFLIGHT["access-control-request-headers"]
+        assert asked.headers["access-control-allow-private-network"] == "true"
         assert "access-control-allow-credentials" not in asked.headers
     answer = shared.chat()
     assert "access-control-allow-origin" not in answer.headers
@@ -55,6 +58,7 @@ def test_pages_of_other_origins_and_managers_pages_may_not(shared: Gateway, shar
     for gateway, path, headers in (
         (shared, "/v1/chat/completions", elsewhere),
         (shared, "/v1/keys", PREFLIGHT),
+        (shared, "/keys", PREFLIGHT),
         (shared, "/api/v1/keys/x", PREFLIGHT),
         (shared, "/api/v1/activity", PREFLIGHT),
         (shared, "/admin/accounts", PREFLIGHT),
@@ -153,3 +157,38 @@ def test_a_base_url_with_a_slash_or_the_version_twice_is_understood(
         body = {"model": "sim/embedder", "input": "Hello"}
     answer = shared_gateway.request(method, path, body, {"authorization": f"Bearer {shared_gateway.key}"})
     assert answer.status == 200, answer.body
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/chat/completions", "/api/v1/chat/completions"),
+        ("/api/chat/completions", "/api/v1/chat/completions"),
+        ("/openai/v1/responses", "/api/v1/responses"),
+        ("/v1/chat/completions/chat/completions", "/api/v1/chat/completions"),
+        ("/v1beta/embeddings", "/api/v1/embeddings"),
+        ("/models", "/api/v1/models"),
+        ("/models/sim/echo:free", "/api/v1/models/sim/echo:free"),
+        ("/models/sim%2Fecho", "/api/v1/models/sim%2Fecho"),
+        ("/v1/auth/key", "/api/v1/key"),
+        ("/keys", "/api/v1/keys"),
+    ],
+)
+def test_a_path_without_its_base_is_told_which_base_it_lacks(shared_gateway: Gateway, path: str, meant: str) -> None:
+    for method in ("GET", "POST"):
+        lost = shared_gateway.request(method, path, headers={"authorization": f"Bearer {shared_gateway.key}"})
+        assert lost.status == 404
+        told = f"There is nothing at '{path}' here; it is at '{meant}': let the client's base URL end in /api/v1"
+        assert lost.error["message"] == told
+
+
+def test_anthropics_clients_are_told_theirs_and_nobody_is_misled(shared_gateway: Gateway) -> None:
+    said = {"anthropic-version": "2023-06-01"}
+    for path in ("/messages", "/v1/messages/v1/messages", "/anthropic/v1/models"):
+        lost = shared_gateway.request("POST", path, ORDER, said).json
+        assert (lost["type"], lost["error"]["type"]) == ("error", "not_found_error")
+        assert "base URL end in /api, to which Anthropic's clients add /v1" in lost["error"]["message"]
+    for path in ("/nowhere", "/v1/completions", "/v2/x/keys", "/a" * 150 + "/models", "/1/2/3/4/5/6/7/8/models"):
+        lost = shared_gateway.request("GET", path)
+        assert lost.status == 404
+        assert lost.json["error"]["message"].endswith(" here")

@@ -5,13 +5,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 
 from farebox.batch.entries import BatchOrder, BatchResult, answered, refused
 from farebox.core.callers import Caller
 from farebox.core.errors import BROKEN_STATUS, Refusal, unaffordable
 from farebox.core.intake import read_order
 from farebox.core.money import add_exact, format_usd, parse_usd
-from farebox.core.pricing import ceiling
+from farebox.core.pricing import ceiling, listed_names
 from farebox.core.runs import ItemOutcome
 from farebox.whole_orders import Placed, WholeOrders
 
@@ -142,8 +143,9 @@ class Batch:
             return 0
         caller = await self._who()
         prices = self._orders.prices.current()
-        read = read_order(order.body, self._orders.wires[order.path], caller.plan, prices.names, order.asked)
-        most = ceiling(read.asked, read.answer_tokens, prices).fare_nanos(caller.plan)
+        names = partial(listed_names, prices)
+        read = read_order(order.body, self._orders.wires[order.path], caller.plan, names, order.asked)
+        most = ceiling(read.asked, read.answer_tokens, prices, caller.plan).fare_nanos(caller.plan)
         async with self._has_settled:
             while self._held_nanos and self._spent_nanos + self._held_nanos + most > self._limit_nanos:
                 await self._has_settled.wait()

@@ -41,20 +41,21 @@ def read_order(
     body: bytes,
     wire: Format,
     plan: Plan,
-    names: Callable[[str], tuple[str, ...]] = lambda model: (model,),
+    names: Callable[[str, Plan], tuple[str, ...]] = lambda model, _: (model,),
     asked: Asked | None = None,
 ) -> Order:
-    """Read a request body under a plan. `names` says what a model counts as for the plan (see `PriceList.names`);
+    """Read a request body under a plan. `names` says what a model counts as for the plan (see `listed_names`);
     `asked` is what the body asks, where it was read before.
 
     Raises:
-        Refusal: 400 when the body is not a request of this format; 403 when the plan does not allow a model.
+        Refusal: 400 when the body is not a request of this format; 403 when the plan does not allow a model; what
+            `names` raises.
     """
     if asked is None:
         asked = read_asked(body, wire)
     if not plan.allows_all:
         for model in asked.models:
-            if (refusing := plan.refusing(*names(model))) is not None:
+            if (refusing := plan.refusing(*names(model, plan))) is not None:
                 raise forbidden(f"{refusing} does not include the model `{model}`")
     order = Order(asked, body, asked.answer_tokens)
     return order if plan.answer_tokens_max is None else capped(order, wire, plan.answer_tokens_max)

@@ -15,6 +15,7 @@ from farebox.core.errors import unknown
 from farebox.core.formats import Asked, Searches
 from farebox.core.money import COST_MAX_USD, events_usd, floor_units
 from farebox.core.names import PRESET, with_fewer_variants
+from farebox.core.nearest import look_there, nearest
 from farebox.core.plans import Plan
 
 IMAGE_TOKENS_MAX = 50_000
@@ -136,6 +137,10 @@ class PriceList(Struct, frozen=True):
                 return (counted,) if name == model else (counted, counted + model.removeprefix(name))
         return (model,)
 
+    def nearest(self, model: str, plan: Plan | None) -> list[str]:
+        """The models that a name which is not listed may mean, of those that the plan includes."""
+        return nearest(model, self.rates, lambda name: plan is None or plan.allows(*self.names(name)))
+
 
 def price_list(
     models: Iterable[PricedModel], left_out: Iterable[str] = (), routers: frozenset[str] = frozenset()
@@ -208,11 +213,12 @@ def _highest(many: Iterable[Rates]) -> Rates:
     return Rates(*map(max, columns))
 
 
-def find_rates(prices: PriceList, model: str) -> Rates:
+def find_rates(prices: PriceList, model: str, plan: Plan | None = None) -> Rates:
     """A model's rates.
 
     Raises:
-        Refusal: 404, there is no such model, or it is a preset.
+        Refusal: 404, it is a preset, or there is no such model: then it names those that the plan includes and that
+            are nearest.
     """
     rates = prices.find(model)
     if rates is None and PRESET in model:
@@ -221,8 +227,14 @@ def find_rates(prices: PriceList, model: str) -> Rates:
             " it can cost is not known here. Name the model, and send the settings with the order"
         )
     if rates is None:
-        raise unknown(f"the model `{model}` is not in the upstream's list; GET /api/v1/models has the list")
+        raise unknown(f"the model `{model}` is not in the upstream's list{look_there(prices.nearest(model, plan))}")
     return rates
+
+
+def listed_names(prices: PriceList, model: str, plan: Plan) -> tuple[str, ...]:
+    """The names by which a plan may allow a model (see `PriceList.names`). Raises Refusal 404, as `find_rates`."""
+    find_rates(prices, model, plan)
+    return prices.names(model)
 
 
 class Ceiling(Struct, frozen=True):
@@ -269,18 +281,18 @@ class Ceiling(Struct, frozen=True):
         return min(self.tokens, (all_tokens - self.prompt_tokens) // self.answers) if self.answers else self.tokens
 
 
-def ceiling(asked: Asked, answer_tokens: int | None, prices: PriceList) -> Ceiling:
+def ceiling(asked: Asked, answer_tokens: int | None, prices: PriceList, plan: Plan | None = None) -> Ceiling:
     """The ceiling of what a request asks: for each part, by the dearest of its models.
 
     Raises:
-        Refusal: 404, one of the models does not exist.
+        Refusal: 404, one of the models does not exist (as `find_rates`, with those that the plan includes).
     """
     fixed = token = _ZERO
     searches = _ZERO
     tokens = 1
     prompt_tokens = 0
     for model in asked.models:
-        rates = find_rates(prices, model)
+        rates = find_rates(prices, model, plan)
         context = rates.context_tokens * asked.prompts
         prompt = context if asked.prompt_is_open else min(context, asked.prompt_bytes + asked.images * IMAGE_TOKENS_MAX)
         prompt_tokens = max(prompt_tokens, prompt)

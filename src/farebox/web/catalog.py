@@ -13,6 +13,7 @@ from farebox.core.errors import Refusal, invalid, unknown
 from farebox.core.formats import messages
 from farebox.core.headers import read_request_head
 from farebox.core.listing import Listed
+from farebox.core.nearest import look_there
 from farebox.core.plans import Plan
 from farebox.core.reading import UNREADABLE
 from farebox.core.schemas import NAME, Schema, one_of
@@ -176,7 +177,7 @@ class Lists:
         name: str = scope["path_params"]["model"]
         found, is_stale = await self._catalog.model(name)
         if found is None:
-            raise _not_listed(name)
+            raise self._not_listed(name, plan)
         self._check_plan(plan, found.id)
         return found, is_stale
 
@@ -185,7 +186,7 @@ class Lists:
         model = "{author}/{slug}".format_map(scope["path_params"])
         prices = self._catalog.current()
         if model not in prices.rates and model not in prices.aliases:
-            raise _not_listed(model)
+            raise self._not_listed(model, plan)
         self._check_plan(plan, model)
         page, is_stale = await self._catalog.page(ListQuery(ListKind.MODEL_ENDPOINTS, model=model))
         return {"data": page.data}, is_stale
@@ -203,6 +204,9 @@ class Lists:
         """The models of a list that the plan includes, and whether it is stale."""
         page, is_stale = await self._catalog.page(query)
         return [model for model in page.models if self._is_included(plan, model.id)], is_stale
+
+    def _not_listed(self, model: str, plan: Plan | None) -> Refusal:
+        return unknown(f"the model `{model[:200]}` is not in the list{look_there(self._catalog.nearest(model, plan))}")
 
     def _is_included(self, plan: Plan | None, model: str | None) -> bool:
         if plan is None:
@@ -234,10 +238,6 @@ def _index(query: dict[str, str], name: str, models: Sequence[Listed]) -> int:
         if model.id == query[name]:
             return index
     raise invalid(f"{name}: `{query[name][:200]}` is not in this list (any more); begin again without it")
-
-
-def _not_listed(model: str) -> Refusal:
-    return unknown(f"the model `{model[:200]}` is not in the list; GET /api/v1/models has the list")
 
 
 def _endpoint_model(entry: Raw) -> str | None:

@@ -118,10 +118,12 @@ class Management:
         return 200, {"data": [await self._key(key, spent.get(key.id, Spending())) for _, key in found]}
 
     async def _create_key(self, request: Request) -> Answer:
-        workspace = request.fields.text("workspace_id")
-        account = await self._account(request, workspace)
+        account = await self._account(request, request.fields.text("workspace_id"))
         if account is None:
-            raise invalid("workspace_id: say whose key it is; GET /admin/accounts lists each account's")
+            try:
+                account = await self._accounts.default()
+            except NotFound as error:
+                raise invalid(f"workspace_id: say whose key it is; {error} (GET /admin/accounts lists them)") from error
         name = request.fields.text("name")
         if not name:
             raise invalid("name: give the key a name")

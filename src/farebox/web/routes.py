@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from farebox.accounts import Accounts
 from farebox.admission import Admission
 from farebox.catalog import Catalog
-from farebox.core.errors import Refusal, invalid, unknown, wrong_method
+from farebox.core.errors import Refusal, forbidden, invalid, wrong_method
 from farebox.core.formats.table import BASES, Formats, format_at
 from farebox.generations import Generations
 from farebox.http.asgi import Endpoint, send_json
@@ -24,23 +24,16 @@ from farebox.platform.endpoints import routes as run_api_routes
 from farebox.ports import Books, BooksUnavailable, Callers
 from farebox.telemetry.metrics import Metrics
 from farebox.web import docs, openapi
+from farebox.web.access import Access, host_of, of_no_foreign_page
 from farebox.web.account import OwnPages
+from farebox.web.anthropic_models import is_anthropics
 from farebox.web.catalog import Lists
+from farebox.web.lost_paths import LostPaths
 from farebox.web.management import Management
 from farebox.web.mcp.endpoint import Agents
 from farebox.web.metrics import metrics
 from farebox.web.origins import shared_with
 from farebox.web.relay import Relay
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """Whom the operator lets in: the hosts that this gateway is asked under (lower case; any where there are none), the
-    origins of pages in browsers (`*` for all), and who has the token for metrics."""
-
-    hosts: frozenset[bytes]
-    origins: tuple[str, ...]
-    metrics_token: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +59,9 @@ def app(services: Services) -> ASGIApp:
     """Every path. Orders go straight to their endpoint: through the router each costs some 10 us more."""
     formats = services.formats
     orders = _orders(services)
-    free_of_charge = _free_of_charge(services)
+    every = every_route(services)
+    lost = LostPaths((route.path for route in every), formats)
+    free_of_charge = _free_of_charge(every, lost)
 
     # `serve` and `dispatch` are plain functions: each step of an order would pass through one more coroutine.
     def serve(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -81,11 +76,12 @@ def app(services: Services) -> ASGIApp:
         raw_path = scope["raw_path"]
         if b"%" in raw_path and b"%2f" in raw_path.lower() and not _MODEL.fullmatch(raw_path):
             # Only models have a slash within their names: elsewhere an encoded one would disguise the path.
-            return refuse(scope, receive, send, _nothing_at(raw_path.decode("latin-1")))
+            refusal, wire = lost.refusal(raw_path.decode("latin-1"), is_anthropics=is_anthropics(scope))
+            return refuse(scope, receive, send, refusal, wire)
         if scope["path"] not in orders:
             scope["path"] = tidy(scope["path"])
-        if access.hosts and scope["path"] not in _AT_ANY_HOST and _host_of(scope) not in access.hosts:
-            refusal = invalid("host: this gateway is not known under that name")
+        if access.hosts and scope["path"] not in _AT_ANY_HOST and host_of(scope).encode() not in access.hosts:
+            refusal = (forbidden if scope["path"] in _AGENTS else invalid)(_NOT_ITS_NAME)
             return refuse(scope, receive, send, refusal, format_at(scope["path"], formats))
         return shared(scope, receive, send)
 
@@ -116,8 +112,7 @@ def every_route(services: Services) -> list[Route]:
         "/readyz": _readyz(services.catalog, services.admission, services.books),
         "/metrics": metrics(services.books, services.metrics, services.access.metrics_token),
     }
-    # The root, too: the platform's own MCP server is asked there, with `?tools=apify/openrouter`.
-    agents = [(path, ["POST"], services.agents.endpoint) for path in ("/", "/mcp")]
+    agents = [(path, ["POST"], of_no_foreign_page(services.access, services.agents.endpoint)) for path in _AGENTS]
     own = [*((path, ["GET"], page) for path, page in pages.items()), *agents, *services.management.routes()]
     return [
         *(Route(path, endpoint, methods=["POST"]) for path, endpoint in _orders(services).items()),
@@ -126,16 +121,16 @@ def every_route(services: Services) -> list[Route]:
     ]
 
 
-def _free_of_charge(services: Services) -> ASGIApp:
+def _free_of_charge(every: list[Route], lost: LostPaths) -> ASGIApp:
     """Every path that costs nothing, and the refusal of other methods than POST at the paths of orders."""
-    router = Router(every_route(services), redirect_slashes=False)
+    router = Router(every, redirect_slashes=False)
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         scope["app"] = router  # has the router raise what it would else answer in words of its own
         try:
             await router(scope, receive, send)
         except HTTPException as error:
-            await refuse(scope, receive, send, *_refusal_of(error, scope, services.formats))
+            await refuse(scope, receive, send, *_refusal_of(error, scope, lost))
 
     return serve
 
@@ -160,34 +155,27 @@ register_url_convertor("model", _ModelName())
 _MODEL = re.compile(rb"(?:/api)?/v1/models?/[^/]+(?<!%2fendpoints)", re.IGNORECASE)
 """The same in one piece, as OpenAI's and Anthropic's clients send it: `/models/openai%2Fgpt-5`."""
 
+_AGENTS = ("/", "/mcp")
+"""MCP. The root, too: the platform's own server is asked there, with `?tools=apify/openrouter`."""
+
+_NOT_ITS_NAME = "host: this gateway is not known under that name"
+
 _AT_ANY_HOST = ("/healthz", "/readyz", "/metrics")
 """Asked for by the machine's address, by whatever watches over the process: not held to the hosts."""
-
-
-def _host_of(scope: Scope) -> bytes:
-    """The `Host` header without its port, in lower case; empty where HTTP/1.0 came without one."""
-    host = next((value for name, value in scope["headers"] if name == b"host"), b"")
-    name, _, port = host.rpartition(b":")
-    return (name if port.isdigit() else host).lower()
 
 
 _PAGE_ERRORS = {404: "page-not-found", 405: "method-not-allowed"}
 
 
-def _refusal_of(error: HTTPException, scope: Scope, formats: Formats) -> tuple[Refusal, Refusing]:
+def _refusal_of(error: HTTPException, scope: Scope, lost: LostPaths) -> tuple[Refusal, Refusing]:
     """The refusal of a path or a method, and who words it."""
     path = scope["path"]
+    refusal, wire = lost.refusal(path, is_anthropics=is_anthropics(scope))
     if error.status_code == 405:
         refusal = wrong_method(scope["method"], (error.headers or {}).get("Allow", ""))
-    else:
-        refusal = _nothing_at(path)
     if path.startswith("/v2/"):
         return replace(refusal, error_type=_PAGE_ERRORS[refusal.status]), ERRORS
-    return refusal, format_at(path, formats)
-
-
-def _nothing_at(path: str) -> Refusal:
-    return unknown(f"There is nothing at {path[:200]!r} here")
+    return refusal, wire
 
 
 async def _healthz(scope: Scope, receive: Receive, send: Send) -> None:

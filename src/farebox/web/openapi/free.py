@@ -100,9 +100,12 @@ def _message(summary: str, name: str) -> Node:
         "406": answer("The client accepts no JSON.", OBJECT),
         "413": answer("The message is too long.", OBJECT),
     }
-    words = {404: "The extra `farebox[mcp]` is not installed."}
+    words = {
+        403: "It is asked under a name that is not this gateway's, or from a page that may not ask.",
+        404: "The extra `farebox[mcp]` is not installed.",
+    }
     body = body_of(ref("JsonRpc"))
-    return operation(summary, "Tools", answers, (401, 404, 415, 429), words=words, name=name, requestBody=body)
+    return operation(summary, "Tools", answers, (401, 403, 404, 415, 429), words=words, name=name, requestBody=body)
 
 
 def schemas() -> Node:

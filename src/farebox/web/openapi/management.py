@@ -7,6 +7,7 @@ from farebox.core.schemas import FLAG, NAME, NUMBER, TEXT, WHOLE, array_of, obje
 from farebox.web.account import RESETS
 from farebox.web.openapi.operations import AT_ROOT, Node, answer, body_of, data, header, in_path, operation, parameter
 
+_WHOSE = "An account's id. If absent the management key's own account, else the one called `default`, or the only one."
 _WORKSPACE = parameter("workspace_id", NAME, "An account's id. The management key's own account if absent, or all.")
 _HASH = in_path("hash", "The key's, as `GET /keys` lists it.")
 _ACCOUNT = in_path("account", "Its name, or its id.")
@@ -142,7 +143,8 @@ def _sent() -> Node:
             description="None of them is a limit that is not there; amounts are in USD. In a request null lifts one.",
         ),
         "NewKey": object_of(
-            {"name": NAME}, {"workspace_id": or_null(TEXT), "expires_at": or_null(_MOMENT), **limits_of_key}
+            {"name": NAME},
+            {"workspace_id": or_null({**TEXT, "description": _WHOSE}), "expires_at": or_null(_MOMENT), **limits_of_key},
         ),
         "KeyChange": object_of({}, {"name": or_null(TEXT), "disabled": or_null(FLAG), **limits_of_key}),
         "NewAccount": object_of(
