@@ -276,8 +276,10 @@ def test_settings_say_which_names_and_pages_are_not_foreign(tmp_path: Path) -> N
         gateway.start()
         assert listed(gateway, host="public.example") == 200
         gateway.stop()
-        gateway.environment["FAREBOX_ALLOWED_ORIGINS"] = "*"
-        gateway.environment["FAREBOX_HOST"] = "0.0.0.0"
+        # Where it can be reached from elsewhere, it does not know under which names.
+        gateway.cli("key", "revoke", gateway.key)
+        gateway.key = gateway.new_key("another", "--plan", "paying", "--prepaid", "1")
+        gateway.environment |= {"FAREBOX_HOST": "0.0.0.0", "FAREBOX_ALLOWED_ORIGINS": "*"}
         gateway.start()
         assert listed(gateway, host="any.example", origin="https://evil.example") == 200
 
