@@ -75,7 +75,7 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[list[str], NoDecode] = Field(
         default=[],
         description="Names under which callers may ask, as `Host` says them, without ports, separated by commas; any"
-        " where unset.",
+        " where unset, but for `/mcp` on a loopback address.",
     )
     allowed_origins: Annotated[list[str], NoDecode] = Field(
         default=[],
