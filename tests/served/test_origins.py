@@ -21,6 +21,16 @@ PREFLIGHT = {
     "access-control-request-headers": "authorization,content-type,x-stainless-retry-count,http-referer",
     "access-control-request-private-network": "true",
 }
+SDKS_OWN = dict.fromkeys(
+    (
+        *("X-Title", "X-OpenRouter-Title", "X-OpenRouter-Categories", "x-session-id"),
+        *("X-Stainless-Arch", "X-Stainless-Lang", "X-Stainless-Retry-Count", "X-Stainless-Timeout"),
+        *("OpenAI-Organization", "OpenAI-Project", "OpenAI-Beta", "x-api-key"),
+        *("anthropic-version", "anthropic-beta", "anthropic-dangerous-direct-browser-access"),
+    ),
+    "1",
+)
+"""Headers with which OpenAI's, Anthropic's and OpenRouter's clients ask from a page."""
 ORDER = {"model": "sim/echo", "messages": [{"role": "user", "content": "Hello"}]}
 
 
@@ -116,7 +126,7 @@ def test_a_page_in_a_real_browser_reads_answer_stream_and_fare(tmp_path: Path) -
     with Gateway(tmp_path, FAREBOX_ALLOWED_ORIGINS="*") as gateway:
         script = f"""<pre id=told></pre><script>
             const order = (more) => fetch("{gateway.base}/chat/completions", {{method: "POST", headers: {{
-                Authorization: "Bearer {gateway.key}", "Content-Type": "application/json", "X-Title": "A page"}},
+                Authorization: "Bearer {gateway.key}", "Content-Type": "application/json", ...{json.dumps(SDKS_OWN)}}},
                 body: JSON.stringify({{...{json.dumps(ORDER)}, ...more}})}});
             (async () => {{
                 const whole = await order({{}});
