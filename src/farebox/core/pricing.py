@@ -11,7 +11,7 @@ from decimal import Decimal
 from msgspec import Struct
 from msgspec.structs import astuple
 
-from farebox.core.errors import unknown
+from farebox.core.errors import Refusal, unknown
 from farebox.core.formats import Asked, Searches
 from farebox.core.money import COST_MAX_USD, events_usd, floor_units
 from farebox.core.names import PRESET, with_fewer_variants
@@ -227,13 +227,22 @@ def find_rates(prices: PriceList, model: str, plan: Plan | None = None) -> Rates
             " it can cost is not known here. Name the model, and send the settings with the order"
         )
     if rates is None:
-        raise unknown(f"the model `{model}` is not in the upstream's list{look_there(prices.nearest(model, plan))}")
+        raise _not_listed(model, prices.nearest(model, plan))
     return rates
 
 
+def _not_listed(model: str, near: list[str]) -> Refusal:
+    return unknown(f"the model `{model}` is not in the upstream's list{look_there(near)}")
+
+
 def listed_names(prices: PriceList, model: str, plan: Plan) -> tuple[str, ...]:
-    """The names by which a plan may allow a model (see `PriceList.names`). Raises Refusal 404, as `find_rates`."""
-    find_rates(prices, model, plan)
+    """The names by which a plan may allow a model (see `PriceList.names`).
+
+    Raises:
+        Refusal: 404, it is not listed, and some that the plan includes are near: it is misspelt rather than left out.
+    """
+    if prices.find(model) is None and (near := prices.nearest(model, plan)):
+        raise _not_listed(model, near)
     return prices.names(model)
 
 
