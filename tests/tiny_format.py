@@ -11,11 +11,11 @@ from farebox.core.formats.envelope import ERROR, error_in_band, refusal_body, ty
 from farebox.core.formats.mending import see_whole
 from farebox.core.legible import Fields
 from farebox.core.schemas import NAME, TEXT, object_of
-from farebox.core.sse import data_event
+from farebox.core.sse import KEEP_ALIVE, data_event
 from farebox.core.usage import read_cost
 
-__all__ = ["CAPS", "DESCRIBED", "capped", "end_event", "error_event", "read", "refusal_body", "see_answer", "see_event"]
-__all__ += ["typed_refusal"]
+__all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE", "capped", "end_event", "error_event", "read", "refusal_body"]
+__all__ += ["see_answer", "see_event", "typed_refusal"]
 
 CAPS: tuple[str, ...] = ()
 

@@ -189,7 +189,7 @@ async def running(
         agents = Agents(orders, catalog, accounts, actor)
         stack.push_async_callback(agents.close)
         yield routes.Services(
-            relay=Relay(exchange, bodies, deadlines, settings.silence_seconds),
+            relay=Relay(exchange, bodies, deadlines, settings.silence_seconds, settings.stream_silence_seconds),
             admission=admission,
             callers=hosted.callers,
             catalog=catalog,

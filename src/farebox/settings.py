@@ -109,13 +109,20 @@ class Settings(BaseSettings):
         default=300, gt=0, description="Deadline from the order sent to an answer's head."
     )
     no_data_seconds: float = Field(default=120, gt=0, description="Deadline between two pieces of an answer.")
+    stream_silence_seconds: float = Field(
+        default=15,
+        ge=0,
+        description="How long a stream may be silent after its order was sent: after that its caller gets a comment (in"
+        " messages: a `ping` event), and again whenever it was silent so long. Proxies cut streams that are silent, and"
+        " some tell of a caller's hang-up only when something is sent. From the first on, what goes wrong is told in"
+        " a stream of status 200. 0: none are sent.",
+    )
     silence_seconds: float = Field(
         default=0,
         ge=0,
-        description="How long a caller whose order was sent may hear nothing: after that it gets a blank line (in a"
-        " stream: a comment), and again whenever it was silent so long. For upstreams that send none themselves, behind"
-        " proxies that give up on who is silent; 15 suits most. From the first on, what goes wrong is told in an answer"
-        " of status 200. 0: none are sent.",
+        description="The same for an answer that is not streamed, whose caller gets a blank line. For upstreams that"
+        " send none themselves, behind proxies that give up on who is silent; 15 suits most. From the first on, what"
+        " goes wrong is told in an answer of status 200, which most clients take for one. 0: none are sent.",
     )
     connections_max: int = Field(default=10_000, ge=1, description="Connections that one process keeps open at once.")
     keep_alive_seconds: int = Field(

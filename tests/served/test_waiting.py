@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from farebox.core.formats.table import FORMATS
 from farebox.core.headers import HeaderList
 from farebox.core.reading import before_json
 from farebox.ports import CallerGone
@@ -169,10 +170,12 @@ def test_comments_of_a_stream_that_does_not_name_itself_go_on_at_once(shared_gat
 
 # Where we keep them waiting ourselves
 
+SOON = {"FAREBOX_SILENCE_SECONDS": "0.5", "FAREBOX_STREAM_SILENCE_SECONDS": "0.5"}
+
 
 @pytest.fixture(scope="module")
 def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    with Gateway(tmp_path_factory.mktemp("patient"), FAREBOX_SILENCE_SECONDS="0.5") as gateway:
+    with Gateway(tmp_path_factory.mktemp("patient"), **SOON) as gateway:
         yield gateway
         gateway.audit()
 
@@ -181,7 +184,7 @@ def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 def test_a_silent_upstreams_callers_hear_of_us(patient: Gateway, simulate: str) -> None:
     with asking(patient, simulate, PLACES) as asked:
         heads = [order.head() for _, _, order in asked]
-        lines = [b": FAREBOX PROCESSING\n\n" if streamed else b"\n" for (_, streamed), _, _ in asked]
+        lines = [FORMATS[path].KEEP_ALIVE if streamed else b"\n" for (path, streamed), _, _ in asked]
         for head, line in zip(heads, lines, strict=True):
             assert (head.status, head.read(len(line))) == (200, line)
         assert states(patient, asked[-1][1]) == ["held"]
@@ -216,7 +219,15 @@ def test_a_quick_answer_is_the_same_with_it(patient: Gateway) -> None:
     answer = patient.chat(key)
     assert answer.headers["x-farebox-fare-events"] == "1"
     assert patient.chat(key, "status=429").status == 429
-    assert b"FAREBOX" not in patient.chat(key, "tokens=5,token-ms=20", stream=True).body
+    assert b"keep-alive" not in patient.chat(key, "tokens=5,token-ms=20", stream=True).body
+
+
+def test_who_hears_the_upstreams_own_comments_hears_none_of_ours(patient: Gateway) -> None:
+    with asking(patient, "first-token-ms=1500", [(path, True) for path in STREAMED]) as asked:
+        for (path, _), _, order in asked:
+            body = order.answer().body
+            assert body.startswith(b": ")
+            assert FORMATS[path].KEEP_ALIVE not in body
 
 
 # Who has gone

@@ -101,6 +101,10 @@ def comment_event(text: bytes) -> bytes:
     return b": " + b" ".join(_LINE_END.split(text)).strip() + b"\n\n"
 
 
+KEEP_ALIVE = comment_event(b"keep-alive")
+"""What stands between two events of a stream that would be silent for too long."""
+
+
 def ended(rest: bytes) -> bytes:
     """An event with the closing empty line that it lacks: clients drop an event that ends without one."""
     # After a CR, one LF would only make a CRLF of it.

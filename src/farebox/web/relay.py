@@ -18,28 +18,30 @@ from farebox.exchange import Exchange, Request
 from farebox.http.asgi import JSON, Endpoint, send_body, send_whole, wait_until_gone
 from farebox.http.bodies import BodyReader
 from farebox.http.refusals import guarded, refusal_of
-from farebox.web.waiting import WaitingCaller
+from farebox.web.waiting import Silence, WaitingCaller
 
 STOPPED_RETRY_SECONDS = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """Orders over HTTP. `silence_seconds`: see WaitingCaller."""
+    """Orders over HTTP. `silence_seconds` and, of streams, `stream_silence_seconds`: see Silence."""
 
     exchange: Exchange
     bodies: BodyReader
     deadlines: Deadlines
     silence_seconds: float
+    stream_silence_seconds: float
 
     def endpoint(self, path: str, wire: Format) -> Endpoint:
         """The endpoint that serves orders in one format; `path` is the upstream's."""
         exchange, read_json = self.exchange, self.bodies.read_json
-        deadlines, silence_seconds = self.deadlines, self.silence_seconds
+        deadlines = self.deadlines
+        silence = Silence(self.silence_seconds, self.stream_silence_seconds, wire.KEEP_ALIVE)
 
         async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
             head = read_request_head(scope["headers"])
-            waiting = WaitingCaller(receive, send, deadlines, silence_seconds)
+            waiting = WaitingCaller(receive, send, deadlines, silence)
             request = Request(path, wire, head, lambda: read_json(scope, receive, head), waiting=waiting)
             try:
                 await _serve(exchange, request, waiting, receive, send)
@@ -101,14 +103,8 @@ async def _send_stream(answer: Answer | RepeatedAnswer, receive: Receive, send: 
     booked."""
     gone = asyncio.create_task(wait_until_gone(receive))
     gone.add_done_callback(lambda task: None if task.cancelled() else answer.hang_up())
-    is_kept_from_silence = waiting.silence_seconds > 0
     try:
-        await waiting.begin_stream(answer.headers)
-        async for chunk in answer.stream():
-            # Not by `send_body`, which would be one more call for each of hundreds of chunks.
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            if is_kept_from_silence:
-                waiting.touch()
+        await waiting.relay(answer.headers, answer.stream())
     except asyncio.CancelledError:
         # The server stops, and this answer's grace is over.
         await send_body(send, answer.break_off("the gateway is stopping"), more=True)

@@ -1,15 +1,19 @@
-"""What keeps a waiting caller from giving up, and from ordering the same again.
+"""What keeps a waiting caller from giving up, and from ordering the same again; and a proxy before it from cutting a
+silent stream.
 
 An answer that is whole soon goes out with its length and its fare in the head. Where it takes longer, the head goes out
 first, and then, as they come, the blank lines and comments with which the upstream asks for patience: they reach the
-caller as if it had asked the upstream itself. Nothing here runs for an answer that comes soon.
+caller as if it had asked the upstream itself. Nothing here runs for an answer that comes soon. Where the upstream says
+nothing, Farebox does: a stream then gets its format's keep-alive between two events, which also makes proxies tell of
+a caller who has gone.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from time import monotonic
 
-from starlette.types import Receive, Send
+from starlette.types import Message, Receive, Send
 
 from farebox.core.headers import HeaderList
 from farebox.deadlines import NEVER, Deadlines
@@ -28,16 +32,30 @@ LEAVING_SECONDS = 0.1
 """An order that goes out within this time of its request goes out without a look at whether its caller has hung up: the
 look costs some microseconds, and the server takes longer to notice a hang-up."""
 
+KNOCKS = 3
+KNOCK_SECONDS = 1.0
+"""How many keep-alives go out in a row, this far apart, each time that a stream was silent for too long. A caller who
+has left a proxy refuses the first; HAProxy and Apache notice that when they send the second, Varnish at the third
+(measured)."""
+
 UNSENT_MAX = 64 * 1024
 """How many bytes of blank lines and comments are kept for a caller who does not read; more are dropped."""
 
 _BLANK = b"\n"
-_COMMENT = b": FAREBOX PROCESSING\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """How long a caller may hear nothing after its order was sent, 0 for ever: one of a whole answer, who then gets a
+    blank line, and one of a stream, who gets a `keep_alive`."""
+
+    whole_seconds: float
+    stream_seconds: float
+    keep_alive: bytes
 
 
 class WaitingCaller:
-    """The caller of one order, from its request's head to its answer's end. Where `silence_seconds` is not 0, it gets a
-    blank line (in a stream: a comment) whenever nothing went to it for so long after its order was sent.
+    """The caller of one order, from its request's head to its answer's end.
 
     `was_sent`: the order went to the upstream. `has_begun`: the answer's head is out, or on its way. `is_relayed_to`:
     the upstream's own stream goes to it, so that a failure can only break that off.
@@ -47,17 +65,20 @@ class WaitingCaller:
     _headers: Callable[[], HeaderList] | None = None
     _unsent = b""
     _sending: asyncio.Task[None] | None = None
+    _silence_seconds = 0.0
+    _knocks = 0
+    _knock_due = NEVER
     due = NEVER
     was_sent = False
     has_begun = False
     is_relayed_to = False
     is_streamed = False
 
-    def __init__(self, receive: Receive, send: Send, deadlines: Deadlines, silence_seconds: float) -> None:
+    def __init__(self, receive: Receive, send: Send, deadlines: Deadlines, silence: Silence) -> None:
         self._receive = receive
         self._send = send
         self._deadlines = deadlines
-        self.silence_seconds = silence_seconds
+        self._silence = silence
         self._asked_at = monotonic()
 
     def sending(self, headers: HeaderList, *, streamed: bool) -> None:
@@ -67,8 +88,8 @@ class WaitingCaller:
         self._sent_at = now
         self._own_headers = headers
         self.was_sent, self.is_streamed = True, streamed
-        if self.silence_seconds:
-            self.touch()
+        self._silence_seconds = self._silence.stream_seconds if streamed else self._silence.whole_seconds
+        self._touch()
 
     def head_came(self, headers: Callable[[], HeaderList]) -> None:
         self._headers = headers
@@ -90,21 +111,36 @@ class WaitingCaller:
 
     def expire(self) -> None:
         """The deadline came: send the head that was held back, or something that breaks the silence."""
-        if self.has_begun or self._headers is None:
-            self._unsent += _COMMENT if self.is_streamed else _BLANK
+        if self.is_relayed_to:
+            self._knock()
+            return
+        is_silent = self.has_begun or self._headers is None
+        if is_silent and (self._sending is None or self._sending.done()):
+            self._unsent += self._silence.keep_alive if self.is_streamed else _BLANK
         self._send_on()
 
-    def touch(self) -> None:
+    def _knock(self) -> None:
+        """Send a keep-alive between two events of the upstream's stream."""
+        _send_if_taken(self._send, self._silence.keep_alive)
+        # Where something else went out since the last one, this is the first of a row.
+        self._knocks = self._knocks + 1 if self.due == self._knock_due else 1
+        pause = self._silence_seconds
+        if self._knocks % KNOCKS:
+            pause = min(pause, KNOCK_SECONDS)
+        self._knock_due = monotonic() + pause
+        self._wait_until(self._knock_due)
+
+    def _touch(self) -> None:
         """Something goes to the caller now: its silence begins anew."""
-        if self.silence_seconds:
-            self._wait_until(monotonic() + self.silence_seconds)
+        if self._silence_seconds:
+            self._wait_until(monotonic() + self._silence_seconds)
 
     def _wait_until(self, due: float) -> None:
         self.due = due
         self._deadlines.add(self)
 
     def _send_on(self) -> None:
-        self.touch()
+        self._touch()
         # A task of its own: a caller who does not read must not keep the order from its end.
         if not self.has_begun:
             self.has_begun = True
@@ -121,16 +157,28 @@ class WaitingCaller:
             lines, self._unsent = self._unsent, b""
             await send_body(self._send, lines, more=True)
 
-    async def begin_stream(self, headers: HeaderList) -> None:
-        """Send a stream's head, where it is not out yet, or wait for what was sent before the upstream's stream
-        came."""
+    async def relay(self, headers: HeaderList, stream: AsyncIterator[bytes]) -> None:
+        """Send the upstream's stream on as it comes, but not the body's end. Each piece is of whole events, so that
+        a keep-alive may stand after it."""
         self.is_relayed_to = True
+        self.due = NEVER
         if not self.has_begun:
             self.has_begun = True
             await send_start(self._send, 200, [*EVENT_STREAM, *headers])
         elif self._sending is not None:
+            # What was sent before the upstream's stream came.
             await self._sending
-        self.touch()
+        self._touch()
+        send, silence_seconds = self._send, self._silence_seconds
+        try:
+            async for piece in stream:
+                # Who reads slowly is not silent. (Nothing here is a call that can be spared: there are hundreds of
+                # pieces.)
+                self.due = NEVER
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                self.due = monotonic() + silence_seconds
+        finally:
+            self.due = NEVER
 
     async def end(self, last: bytes) -> None:
         """Send the last bytes of an answer that has begun, and its end."""
@@ -155,3 +203,15 @@ def _is_gone(receive: Receive) -> bool:
         return bool(done.value["type"] == "http.disconnect")
     receiving.close()
     return False
+
+
+def _send_if_taken(send: Send, body: bytes) -> None:
+    """Send a part of an answer by one step of `send`, which is not waited for: behind a socket that is full nothing
+    piles up."""
+    message: Message = {"type": "http.response.body", "body": body, "more_body": True}
+    sending = send(message).__await__()
+    try:
+        next(sending)
+    except StopIteration:
+        return
+    sending.close()

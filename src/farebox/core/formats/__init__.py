@@ -101,9 +101,11 @@ class Progress(Struct):
 
 class Format(Protocol):
     """What each format module has. `CAPS` are the members of a request that cap its answer's tokens; empty where
-    answers have no tokens."""
+    answers have no tokens. `KEEP_ALIVE` is sent in a stream that is silent: every client skips it, wherever it stands
+    between two events and before the first."""
 
     CAPS: tuple[str, ...]
+    KEEP_ALIVE: bytes
     DESCRIBED: Described
 
     def read(self, body: bytes) -> Asked:

@@ -21,9 +21,9 @@ from farebox.core.formats.thinking import lower_reasoning
 from farebox.core.legible import decode_fields, decoded_or, legible, leniently, written
 from farebox.core.reading import UNREADABLE, Number, is_null
 from farebox.core.schemas import NAME, OBJECT, TEXT, WHOLE, array_of, object_of, or_null
-from farebox.core.sse import data_event, event_data
+from farebox.core.sse import KEEP_ALIVE, data_event, event_data
 
-__all__ = ["CAPS", "DESCRIBED"]
+__all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE"]
 __all__ += ["capped", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
 
 CAPS: tuple[str, ...] = ("max_tokens", "max_completion_tokens")

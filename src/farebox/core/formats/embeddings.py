@@ -29,9 +29,9 @@ from farebox.core.formats.widening import widened_bytes
 from farebox.core.legible import Fields, decoded_or
 from farebox.core.reading import UNREADABLE, Number, as_whole, is_null, json_path_error
 from farebox.core.schemas import NAME, OBJECT, TEXT, array_of, object_of, one_of
-from farebox.core.sse import data_event
+from farebox.core.sse import KEEP_ALIVE, data_event
 
-__all__ = ["CAPS", "DESCRIBED"]
+__all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE"]
 __all__ += ["capped", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
 
 CAPS: tuple[str, ...] = ()

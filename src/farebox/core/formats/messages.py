@@ -40,10 +40,13 @@ from farebox.core.reading import UNREADABLE, Number
 from farebox.core.schemas import NAME, OBJECT, TEXT, array_of, object_of, or_null
 from farebox.core.sse import data_event, event_data, event_name, named_event
 
-__all__ = ["CAPS", "DESCRIBED"]
+__all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE"]
 __all__ += ["capped", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
 
 CAPS: tuple[str, ...] = ("max_tokens",)
+
+KEEP_ALIVE = named_event(b"ping", b'{"type": "ping"}')
+"""Anthropic's own."""
 
 FALLBACKS_MAX = 3
 """OpenRouter's limit of `fallbacks`."""

@@ -30,10 +30,10 @@ from farebox.core.formats.thinking import lower_reasoning
 from farebox.core.legible import Fields, decode_fields, decoded_or, legible_part, leniently, written
 from farebox.core.reading import UNREADABLE, Number, is_null
 from farebox.core.schemas import NAME, OBJECT, TEXT, array_of, object_of
-from farebox.core.sse import comment_event, data_event, event_data, named_event
+from farebox.core.sse import KEEP_ALIVE, comment_event, data_event, event_data, named_event
 from farebox.core.usage import Cost, Unknown, read_cost
 
-__all__ = ["CAPS", "DESCRIBED"]
+__all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE"]
 __all__ += ["capped", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
 
 CAPS: tuple[str, ...] = ("max_output_tokens",)
