@@ -2,12 +2,11 @@
 
 import asyncio
 import gc
-import logging
 import os
-import signal
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from farebox.accounts import Accounts
 from farebox.admission import Admission
 from farebox.answers import Streaming, forget_old_answers
+from farebox.background import Supervisor, Task
 from farebox.catalog import Catalog, SharedPrices
 from farebox.core.formats.table import FORMATS, Formats
 from farebox.deadlines import Deadlines
@@ -36,6 +36,7 @@ from farebox.store.books import SqlStore
 from farebox.store.prepare import is_postgres, open_store
 from farebox.store.spool import Spool
 from farebox.telemetry.logs import start as start_log
+from farebox.telemetry.metrics import count_task_failures
 from farebox.telemetry.watch import Watch
 from farebox.upstream import Kind, Timeouts
 from farebox.upstream.table import KINDS
@@ -45,8 +46,6 @@ from farebox.web.management import Management
 from farebox.web.mcp.endpoint import ActorTools, Agents
 from farebox.web.relay import Relay
 from farebox.whole_orders import WholeOrders
-
-log = logging.getLogger("farebox")
 
 COLLECT_AFTER = 20_000
 """New objects after which the garbage collector looks for reference cycles. Orders leave hardly any, and at Python's
@@ -107,7 +106,7 @@ class Hosted:
 
     callers: Callers
     charges: Charges | None = None
-    background: tuple[Coroutine[None, None, None], ...] = ()
+    background: tuple[Task, ...] = ()
     has_run_api: bool = True
 
 
@@ -119,14 +118,16 @@ Host = Callable[[SqlStore, Upstream, PlansInForce], AbstractAsyncContextManager[
 async def stand_alone(store: SqlStore, _: Upstream, plans: PlansInForce) -> AsyncIterator[Hosted]:
     """The host of a stand-alone gateway: callers have Farebox's keys, and nobody charges them outside."""
     callers = KeyCallers(store, plans)
-    yield Hosted(callers, background=(callers.watch(),))
+    harm = "orders may be charged by plans that no longer hold"
+    yield Hosted(callers, background=(Task("callers", callers.watch, harm),))
 
 
 @asynccontextmanager
 async def running(
-    settings: Settings, host: Host = stand_alone, formats: Formats = FORMATS
+    settings: Settings, host: Host = stand_alone, formats: Formats = FORMATS, supervisor: Supervisor | None = None
 ) -> AsyncIterator[routes.Services]:
     """Everything that serves, for as long as the block runs. Owns the background tasks."""
+    supervisor = supervisor or Supervisor(count_task_failures)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings.database_url))
         deadlines = Deadlines()
@@ -164,13 +165,13 @@ async def running(
         )
         watch.metrics.watch(lambda: admission.orders, lambda: store.queued, lambda: late.waiting)
         await stack.enter_async_context(
-            _in_background(
-                catalog.keep_fresh(),
-                catalog.keep_pages_fresh(),
-                forget_old_answers(store),
-                reconciler.run(),
-                late.run(),
-                watch.metrics.keep_fresh(),
+            supervisor.running(
+                Task("prices", catalog.keep_fresh),
+                Task("lists", catalog.keep_pages_fresh),
+                Task("kept_answers", partial(forget_old_answers, store)),
+                Task("reconcile", reconciler.run),
+                Task("late_settlements", late.run),
+                Task("metrics", watch.metrics.keep_fresh),
                 *hosted.background,
             )
         )
@@ -183,10 +184,10 @@ async def running(
             runs = SqlRuns(store.engine, store.worker)
             stack.push_async_callback(runs.close)
             public_url = (settings.public_url or "").rstrip("/")
-            runner = Runner(runs, orders, admission, plans, store.worker, public_url)
+            runner = Runner(runs, orders, admission, plans, store.worker, public_url, supervisor)
             run_api = RunApi(hosted.callers, runs, runner, PricedEvents(runs, store), bodies)
             actor = ActorTools(runner, runs)
-        agents = Agents(orders, catalog, accounts, actor)
+        agents = Agents(orders, catalog, accounts, supervisor, actor)
         stack.push_async_callback(agents.close)
         yield routes.Services(
             relay=Relay(exchange, bodies, deadlines, settings.silence_seconds, settings.stream_silence_seconds),
@@ -197,6 +198,7 @@ async def running(
             generations=Generations(store, upstream),
             books=store,
             metrics=watch.metrics,
+            supervisor=supervisor,
             agents=agents,
             management=Management(Managers(store), accounts, bodies),
             run_api=run_api,
@@ -211,28 +213,6 @@ async def running(
         )
 
 
-@asynccontextmanager
-async def _in_background(*coroutines: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """Run tasks for as long as the block runs. One that fails stops the server: to serve on with revoked keys that are
-    still remembered, or with prices that nobody renews, would be worse."""
-
-    def stop_if_failed(task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.critical("a background task died", exc_info=error)
-            signal.raise_signal(signal.SIGTERM)
-
-    tasks = [asyncio.create_task(each) for each in coroutines]
-    for task in tasks:
-        task.add_done_callback(stop_if_failed)
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-
-
 Around = Callable[[ASGIApp], ASGIApp]
 """Wraps the routes in what a host adds to them."""
 
@@ -241,13 +221,19 @@ class App:
     """The ASGI app. Its lifespan opens everything that serves; requests go to the routes. Raises BadSettings."""
 
     def __init__(
-        self, settings: Settings, host: Host = stand_alone, around: Around = lambda app: app, formats: Formats = FORMATS
+        self,
+        settings: Settings,
+        host: Host = stand_alone,
+        around: Around = lambda app: app,
+        formats: Formats = FORMATS,
+        supervisor: Supervisor | None = None,
     ) -> None:
         kind_of(settings)
         self._settings = settings
         self._formats = formats
         self._host = host
         self._around = around
+        self._supervisor = supervisor
         self._serve: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -259,13 +245,13 @@ class App:
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
-        async with running(self._settings, self._host, self._formats) as services:
+        async with running(self._settings, self._host, self._formats, self._supervisor) as services:
             self._serve = self._around(routes.app(services))
             # What exists now stays: the garbage collector need not look at it again and again.
             gc.collect()
             gc.freeze()
             gc.set_threshold(COLLECT_AFTER)
-            async with _in_background(*([services.run_api.runner.keep_going()] if services.run_api else [])):
+            async with services.run_api.runner.going() if services.run_api else nullcontext():
                 with stopping_gracefully(services.admission, self._settings.grace_seconds):
                     await send({"type": "lifespan.startup.complete"})
                     await receive()

@@ -48,12 +48,14 @@ class Deadlines:
 
     def _look(self) -> None:
         now = monotonic()
-        for wait in [wait for wait in self._waits if wait.due <= now]:
+        due = [wait for wait in self._waits if wait.due <= now]
+        self._is_armed = len(self._waits) > len(due) or len(due) > 1
+        if self._is_armed:
+            # First: an `expire` that fails must not stop the timer, and those behind it come at the next tick.
+            asyncio.get_running_loop().call_later(self._tick_seconds, self._look)
+        for wait in due:
             self._waits.discard(wait)
             wait.expire()
-        self._is_armed = bool(self._waits)
-        if self._is_armed:
-            asyncio.get_running_loop().call_later(self._tick_seconds, self._look)
 
 
 class _Within:

@@ -43,12 +43,19 @@ class LateSettlements:
 
     async def run(self) -> None:
         """Settle what waits here, and what processes that died have left, as soon as the books take it. Runs until
-        cancelled. To settle a hold twice is harmless."""
+        cancelled. To settle a hold twice is harmless. One that fails in a way that nobody foresaw goes behind the
+        others, so that it does not hold them up when this is called again."""
         while True:
             with suppress(BooksUnavailable):
                 await self._take_over()
                 while self._waiting:
-                    await self._settle(self._waiting[0])
+                    try:
+                        await self._settle(self._waiting[0])
+                    except BooksUnavailable:
+                        raise
+                    except Exception:
+                        self._waiting.rotate(-1)
+                        raise
                     self._waiting.popleft()
                     if not self._waiting and self._spool is not None:
                         self._spool.clear()

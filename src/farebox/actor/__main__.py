@@ -18,6 +18,7 @@ from farebox.serving import CannotListen
 from farebox.settings import OPENROUTER_KEY_VARIABLE, BadSettings, Settings, load
 from farebox.simulator import server as simulator
 from farebox.store.prepare import UnusableBooks, is_postgres, prepare
+from farebox.telemetry.logs import PlainLines
 
 GRACE_SECONDS = 8
 """How long answers on their way are waited for at the end, unless a setting says otherwise. (The platform kills an idle
@@ -26,7 +27,9 @@ run 30 s after it announces its end.)"""
 
 def main() -> None:
     """Run the Actor; exits with 2 where its environment or its settings are wrong, with 1 for all other trouble."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(PlainLines("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     # Its lines show the URLs of calls, and some of the platform's hold secrets.
     logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
     try:

@@ -13,6 +13,7 @@ from farebox.actor.environment import ActorEnvironment
 from farebox.actor.hosting import Hosting
 from farebox.actor.system_events import SystemEvent, listening
 from farebox.app import running
+from farebox.background import Supervisor
 from farebox.batch.entries import refused
 from farebox.batch.placing import Batch
 from farebox.batch.result_forms import written
@@ -23,6 +24,7 @@ from farebox.core.runs import ItemOutcome, Record
 from farebox.ports import ApifyUnreachable
 from farebox.settings import Settings
 from farebox.stopping import on_stop
+from farebox.telemetry.metrics import count_task_failures
 
 log = logging.getLogger("farebox.run")
 log.setLevel(logging.INFO)
@@ -52,6 +54,7 @@ class _Run:
         self._hosting = hosting
         self._settings = settings
         self._batch: Batch | None = None
+        self._supervisor = Supervisor(count_task_failures)
         self._why = ""
         """Why no more orders are to be begun."""
 
@@ -70,11 +73,11 @@ class _Run:
             seconds = until - time.time() - TIMEOUT_RESERVED_SECONDS
             asyncio.get_running_loop().call_later(max(0.0, seconds), self._stop, "Out of time")
         with on_stop(self._stop):
-            async with listening(self._hosting.environment.system_events_url, self._hear):
+            async with listening(self._hosting.environment.system_events_url, self._hear, self._supervisor):
                 return await self._serve(asked, output)
 
     async def _serve(self, asked: RunInput, output: "_Output") -> int:
-        async with running(self._settings, self._hosting.host) as services:
+        async with running(self._settings, self._hosting.host, supervisor=self._supervisor) as services:
             callers = self._hosting.callers
             assert callers is not None
             await output.take_up(asked)

@@ -68,7 +68,8 @@ class Charging:
         self._waiting: dict[str, asyncio.Future[None]] = {}
 
     async def run(self) -> None:
-        """Charge what comes into the outbox. Runs until cancelled. Raises ChargesRefused."""
+        """Charge what comes into the outbox. Runs until cancelled. Raises ChargesRefused. Where it fails otherwise,
+        the charges that are going on go on, for `run` to find them when it begins again."""
         try:
             while True:
                 try:
@@ -79,12 +80,13 @@ class Charging:
                     async with asyncio.timeout(self._sum_seconds):
                         await self._woken.wait()
                 self._woken.clear()
-        finally:
+        except (asyncio.CancelledError, ChargesRefused):
             for task in self._going.values():
                 task.cancel()
             if self._going:
                 await asyncio.wait(self._going.values())
                 self._going.clear()
+            raise
 
     async def until_charged(self, transfer_id: str) -> None:
         """Wait until this transfer's fare was charged or refused, CHARGED_SECONDS at most; it is charged later, too."""

@@ -19,6 +19,7 @@ from farebox.actor.event_prices import OWN_PRICES
 from farebox.actor.local_storage import ChargingLog, LocalStorage
 from farebox.actor.outbox import SqlOutbox
 from farebox.app import Hosted
+from farebox.background import Task
 from farebox.core.callers import User
 from farebox.core.charges import Carried, read_carried, write_carried
 from farebox.core.money import format_usd
@@ -99,7 +100,9 @@ class Hosting:
                 return
             charging = Charging(outbox, biller, counted_before)
             try:
-                yield Hosted(self.callers, charging, (charging.run(),), has_run_api=False)
+                harm = "fares are not charged, and answers wait for that"
+                task = Task("charging", charging.run, harm, fatal=(ChargesRefused,))
+                yield Hosted(self.callers, charging, (task,), has_run_api=False)
             finally:
                 try:
                     await self._ask_once_more(store, upstream)

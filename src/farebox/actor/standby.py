@@ -18,6 +18,7 @@ from farebox.actor.environment import ActorEnvironment
 from farebox.actor.hosting import Hosting
 from farebox.actor.system_events import SystemEvent, listening
 from farebox.app import App, Hosted
+from farebox.background import Supervisor
 from farebox.http.asgi import send_whole
 from farebox.http.queries import query_pairs
 from farebox.identity.keys import PlansInForce
@@ -25,6 +26,7 @@ from farebox.ports import Upstream
 from farebox.serving import listen, run
 from farebox.settings import Settings
 from farebox.store.books import SqlStore
+from farebox.telemetry.metrics import count_task_failures
 
 MIGRATION_SECONDS = 10.0
 """How long a migration leaves, where the platform does not say."""
@@ -51,7 +53,8 @@ def serve(environment: ActorEnvironment, settings: Settings) -> None:
     bound = listen(settings.host, settings.port)
     url = settings.public_url or f"http://127.0.0.1:{bound.getsockname()[1]}"
     server = _Server(environment, settings)
-    run(settings, App(settings, server.host, partial(_with_landing_page, _landing_page(url, f"{url}/docs"))), bound)
+    around = partial(_with_landing_page, _landing_page(url, f"{url}/docs"))
+    run(settings, App(settings, server.host, around, supervisor=server.supervisor), bound)
     if server.is_migrating:
         asyncio.run(_move(environment, settings))
 
@@ -60,13 +63,14 @@ class _Server:
     def __init__(self, environment: ActorEnvironment, settings: Settings) -> None:
         self._environment = environment
         self._settings = settings
+        self.supervisor = Supervisor(count_task_failures)
         self.is_migrating = False
 
     @asynccontextmanager
     async def host(self, store: SqlStore, upstream: Upstream, plans: PlansInForce) -> AsyncIterator[Hosted]:
         async with (
             aclosing(Hosting(self._environment, self._settings)) as hosting,
-            listening(self._environment.system_events_url, partial(self._hear, hosting)),
+            listening(self._environment.system_events_url, partial(self._hear, hosting), self.supervisor),
             hosting.host(store, upstream, plans) as hosted,
         ):
             yield hosted

@@ -6,13 +6,15 @@ before it is killed; `migrating` comes a few seconds before its machine is stopp
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 
 import aiohttp
 import msgspec
 from msgspec import Struct
 
+from farebox.background import Supervisor, Task
 from farebox.core.reading import UNREADABLE
 
 log = logging.getLogger("farebox")
@@ -44,15 +46,13 @@ def _read(frame: str) -> SystemEvent | None:
         return None
 
 
-@asynccontextmanager
-async def listening(url: str | None, heard: Callable[[SystemEvent], Awaitable[None]]) -> AsyncIterator[None]:
+def listening(
+    url: str | None, heard: Callable[[SystemEvent], Awaitable[None]], supervisor: Supervisor
+) -> AbstractAsyncContextManager[None]:
     """Hand each system event to `heard`, for as long as the block runs; none where there is no URL."""
-    task = asyncio.create_task(_listen(url, heard)) if url is not None else None
-    try:
-        yield
-    finally:
-        if task is not None:
-            task.cancel()
+    if url is None:
+        return nullcontext()
+    return supervisor.running(Task("platform_events", partial(_listen, url, heard)))
 
 
 async def _listen(url: str, heard: Callable[[SystemEvent], Awaitable[None]]) -> None:

@@ -56,6 +56,7 @@ class KeyCallers:
         self._guesses = Guesses()
         self._known: dict[bytes, Caller] = {}
         self._revision = -1
+        self._is_left_alone = False
 
     async def identify(self, head: RequestHead) -> Caller:
         for token in head.tokens:
@@ -86,24 +87,30 @@ class KeyCallers:
             return None
         caller = caller_of_key(*found, self._plans)
         # Remembered only if nothing changed during the look-up: it may be this key that was revoked.
-        if revision == self._revision and len(self._known) < CACHED_MAX:
+        if revision == self._revision and not self._is_left_alone and len(self._known) < CACHED_MAX:
             self._known[key_digest] = caller
         return caller
 
     async def watch(self) -> None:
         """Forget the remembered callers, and adopt published plans, whenever the directory changes. Runs until
-        cancelled."""
-        while True:
-            try:
-                revision = await self._directory.revision()
-                if revision != self._revision and (published := await self._directory.published_plans()) is not None:
-                    self._plans.adopt(published)
-            except BooksUnavailable:
-                revision = self._revision - 1
-            if revision != self._revision:
-                self._revision = revision
-                self._known.clear()
-            await self._directory.wait_for_change(REVISION_SECONDS)
+        cancelled. While it does not run, having failed, none is remembered: each is looked up for each order."""
+        self._is_left_alone = False
+        try:
+            while True:
+                try:
+                    revision = await self._directory.revision()
+                    if revision != self._revision and (new := await self._directory.published_plans()) is not None:
+                        self._plans.adopt(new)
+                except BooksUnavailable:
+                    revision = self._revision - 1
+                if revision != self._revision:
+                    self._revision = revision
+                    self._known.clear()
+                await self._directory.wait_for_change(REVISION_SECONDS)
+        finally:
+            self._is_left_alone = True
+            self._revision -= 1
+            self._known.clear()
 
 
 class Managers:

@@ -9,12 +9,13 @@ import logging
 import secrets
 import string
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 from farebox import clock
 from farebox.admission import Admission
+from farebox.background import Supervisor, Task
 from farebox.batch.placing import Batch
 from farebox.batch.running import RunInput, explain, in_words, read_input, serve_run, totals_record
 from farebox.core.callers import Caller
@@ -59,6 +60,7 @@ class Runner:
         plans: Mapping[str, Plan],
         worker: str,
         public_url: str,
+        supervisor: Supervisor,
     ) -> None:
         self._runs = runs
         self._orders = orders
@@ -66,6 +68,7 @@ class Runner:
         self._plans = plans
         self._worker = worker
         self.public_url = public_url
+        self._supervisor = supervisor
         self._going: dict[str, _Going] = {}
 
     async def begin(
@@ -119,30 +122,45 @@ class Runner:
                 return run
             await asyncio.sleep(min(WAIT_POLL_SECONDS, max(0.0, until - time.monotonic())))
 
-    async def keep_going(self) -> None:
-        """Take up the unfinished runs of dead processes, heed aborts that other processes served, drop old runs. Runs
-        until cancelled; then the runs of this process are left for another to take up."""
-        take_up_at = forget_at = 0.0
+    @asynccontextmanager
+    async def going(self) -> AsyncIterator[None]:
+        """Keep runs going for as long as the block runs; then those of this process are left for another to take up."""
         try:
-            while True:
-                try:
-                    await self._heed()
-                    if time.monotonic() >= take_up_at:
-                        take_up_at = time.monotonic() + TAKE_UP_SECONDS
-                        for run in await self._runs.take_up_runs():
-                            self._carry_in_background(run, read_input(run.input, self._orders.wires))
-                    if time.monotonic() >= forget_at:
-                        forget_at = time.monotonic() + FORGET_SECONDS
-                        await self._runs.forget_runs(clock.now_us() - KEEP_DAYS * 86_400_000_000)
-                except BooksUnavailable as error:
-                    log.error("runs wait for the books: %s", error)
-                await asyncio.sleep(HEED_SECONDS)
+            async with self._supervisor.running(Task("runs", self._keep_going)):
+                yield
         finally:
             tasks = [going.task for going in self._going.values()]
             for task in tasks:
                 task.cancel()
             if tasks:
                 await asyncio.wait(tasks)
+
+    async def _keep_going(self) -> None:
+        """Take up the unfinished runs of dead processes, heed aborts that other processes served, drop old runs. Runs
+        until cancelled."""
+        take_up_at = forget_at = 0.0
+        while True:
+            try:
+                await self._heed()
+                if time.monotonic() >= take_up_at:
+                    take_up_at = time.monotonic() + TAKE_UP_SECONDS
+                    for run in await self._runs.take_up_runs():
+                        await self._take_up(run)
+                if time.monotonic() >= forget_at:
+                    forget_at = time.monotonic() + FORGET_SECONDS
+                    await self._runs.forget_runs(clock.now_us() - KEEP_DAYS * 86_400_000_000)
+            except BooksUnavailable as error:
+                log.error("runs wait for the books: %s", error)
+            await asyncio.sleep(HEED_SECONDS)
+
+    async def _take_up(self, run: Run) -> None:
+        try:
+            asked = read_input(run.input, self._orders.wires)
+        except Refusal as refusal:
+            # Another version of Farebox began it, and takes what this one does not.
+            await self._end(run, "FAILED", refusal.message)
+        else:
+            self._carry_in_background(run, asked)
 
     async def _heed(self) -> None:
         """Stop runs that were aborted or have timed out, and leave all of them to others while this process stops."""
@@ -169,12 +187,15 @@ class Runner:
             ended = await self._serve(going, asked)
         except Refusal as refusal:
             ended = "FAILED", refusal.message
-        except Exception as error:
-            log.error("a run failed in a way that nobody foresaw", exc_info=error)
+        except Exception as error:  # noqa: BLE001 - told to the supervisor, and to who began the run
+            self._supervisor.failed("runs", error)
             ended = "FAILED", "The run failed; the gateway's log says why"
         if ended is None:
             return
-        status, message = ended
+        # Until that is written down, nobody else goes on with the run.
+        await self._supervisor.keep(Task("runs", partial(self._end, run, *ended), has_end=True))
+
+    async def _end(self, run: Run, status: RunStatus, message: str) -> None:
         await _Output(self._runs, run).say(message)
         exit_code = {"SUCCEEDED": 0, "FAILED": 1}.get(status)
         await _durably(lambda: self._runs.change_run(run.id, status, message, clock.now_us(), exit_code))

@@ -4,6 +4,7 @@ The rest of the stores' work is in `reading.py` (what stands in the books) and `
 """
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable
 from time import monotonic
@@ -43,6 +44,8 @@ from farebox.store.rows import (
     transfer_row,
 )
 from farebox.store.writer import GroupWriter
+
+log = logging.getLogger("farebox")
 
 FORGOTTEN_AT_ONCE = 10_000
 """Rows in one transaction: none takes as long as an answer of the books may."""
@@ -164,6 +167,10 @@ class SqlStore(Reading, SqlDirectory):
                 return None
         except self.engine.unavailable as error:
             return BooksUnavailable(f"the books cannot be written: {error}")
+        except Exception as error:
+            # The edge of the writer's thread, which must outlive it.
+            log.error("the books cannot be written, for a reason that nobody foresaw", exc_info=error)
+            return BooksUnavailable("the books cannot be written; the log says why")
 
     def _again(self, command: Command) -> Outcome | Exception:
         try:

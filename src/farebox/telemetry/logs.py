@@ -1,10 +1,12 @@
 """The log: JSON objects, one a line, on standard error; one of them for each order.
 
-No line holds a prompt, an answer or a key: accounts stand there by name, keys by number.
+No line holds a prompt, an answer or a key: accounts stand there by name, keys by number. What a foreign error quotes is
+cleared of what looks like a secret.
 """
 
 import logging
 import os
+import re
 
 import msgspec
 
@@ -14,6 +16,13 @@ from farebox.core.passage import Passage
 from farebox.telemetry.metrics import outcome_of
 
 _STANDARD_ERROR = 2
+
+_SECRET = re.compile(
+    r"(?P<kept>://[^\s:/@]*:)[^\s/@]+(?=@)"  # a password in a URL
+    r"|\b(?P<bearer>(?:bearer|basic)\s+)[\w.~+/=-]{8,}"
+    r"|\b(?:sk-|apify_)[\w-]{8,}",
+    re.IGNORECASE,
+)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -25,16 +34,28 @@ def start() -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
+def without_secrets(text: str) -> str:
+    """The text with passwords in URLs, credentials of headers and keys replaced."""
+    return _SECRET.sub(lambda found: f"{found['kept'] or found['bearer'] or ''}***", text)
+
+
+class PlainLines(logging.Formatter):
+    """Lines of text, cleared of secrets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_secrets(super().format(record))
+
+
 class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = {
             "time": clock.iso(int(record.created * 1_000_000)),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": without_secrets(record.getMessage()),
         }
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["exception"] = without_secrets(self.formatException(record.exc_info))
         return _encode(line).decode()
 
 

@@ -69,6 +69,14 @@ _commit = _histogram(
 )
 _commands = _counter("farebox_commands", "Commands that the writer carried out.")
 _reconciled = _counter("farebox_reconciled", "Open holds settled since, by what the upstream said.", ["verdict"])
+_task_failures = _counter(
+    "farebox_task_failures", "Failures of background tasks that nobody foresaw; each began again.", ["task"]
+)
+
+
+def count_task_failures(task: str, failures: int) -> None:
+    """Count so many more failures of a background task; 0 has it stand among the metrics."""
+    _task_failures.labels(task).inc(failures)
 
 
 class Metrics:

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from farebox.accounts import Accounts
 from farebox.admission import Admission
+from farebox.background import Supervisor
 from farebox.catalog import Catalog
 from farebox.core.errors import Refusal, forbidden, invalid, wrong_method
 from farebox.core.formats.table import BASES, Formats, format_at
@@ -48,6 +49,7 @@ class Services:
     generations: Generations
     books: Books
     metrics: Metrics
+    supervisor: Supervisor
     agents: Agents
     management: Management
     run_api: RunApi | None
@@ -109,7 +111,7 @@ def every_route(services: Services) -> list[Route]:
         "/openapi.json": docs.for_machines(document),
         "/docs": docs.for_people(document),
         "/healthz": _healthz,
-        "/readyz": _readyz(services.catalog, services.admission, services.books),
+        "/readyz": _readyz(services),
         "/metrics": metrics(services.books, services.metrics, services.access.metrics_token),
     }
     agents = [(path, ["POST"], of_no_foreign_page(services.access, services.agents.endpoint)) for path in _AGENTS]
@@ -183,18 +185,26 @@ async def _healthz(scope: Scope, receive: Receive, send: Send) -> None:
     await send_json(send, b'{"status":"ok"}')
 
 
-def _readyz(models: Catalog, admission: Admission, books: Books) -> Endpoint:
+def _readyz(services: Services) -> Endpoint:
+    models = services.catalog
+
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
-        """GET /readyz: orders can be served: the books answer, there are prices, and no stop has begun. Else 503."""
-        if admission.is_closed:
+        """GET /readyz: orders can be served: the books answer, there are prices, every background task that orders need
+        runs, and no stop has begun. Else 503."""
+        if services.admission.is_closed:
             raise Refusal(503, "provider_unavailable", "This gateway is stopping")
+        stopped = services.supervisor.not_running
+        if harmful := next((task for task in stopped if task.harm), None):
+            raise Refusal(503, "provider_unavailable", f"The task {harmful.name} does not run: {harmful.harm}")
         try:
             models.current()
-            await books.answer()
+            await services.books.answer()
         except Refusal as refusal:
             raise Refusal(503, "provider_unavailable", refusal.message) from refusal
         except BooksUnavailable as error:
             raise Refusal(503, "provider_unavailable", str(error)) from error
-        await send_json(send, msgspec.json.encode({"status": "ready", "prices_are_stale": models.is_stale}))
+        names = sorted({task.name for task in stopped})
+        ready = {"status": "ready", "prices_are_stale": models.is_stale, "tasks_not_running": names}
+        await send_json(send, msgspec.json.encode(ready))
 
     return endpoint

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from starlette.types import Message, Receive, Scope, Send
 
 from farebox.accounts import Accounts
+from farebox.background import Supervisor
 from farebox.catalog import Catalog
 from farebox.core.errors import unknown, wrong_type
 from farebox.core.headers import HeaderList, read_request_head
@@ -36,11 +37,17 @@ class Agents:
     """What the tools need, and the MCP server, which starts with the first request."""
 
     def __init__(
-        self, orders: WholeOrders, catalog: Catalog, accounts: Accounts, actor: ActorTools | None = None
+        self,
+        orders: WholeOrders,
+        catalog: Catalog,
+        accounts: Accounts,
+        supervisor: Supervisor,
+        actor: ActorTools | None = None,
     ) -> None:
         self.orders = orders
         self.catalog = catalog
         self.accounts = accounts
+        self._supervisor = supervisor
         self.actor = actor
         self._running: asyncio.Task[None] | None = None
         self._ready: asyncio.Future[Endpoint] | None = None
@@ -71,11 +78,11 @@ class Agents:
             async with tools.serving(self) as endpoint:
                 ready.set_result(endpoint)
                 await asyncio.Event().wait()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - told to the supervisor, and to who waits
             self._ready = None  # the next request tries again
-            if ready.done():
-                raise
-            ready.set_exception(error)
+            self._supervisor.failed("tools", error)
+            if not ready.done():
+                ready.set_exception(error)
 
 
 def _spelt_out(headers: HeaderList) -> HeaderList:

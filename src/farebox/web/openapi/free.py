@@ -148,5 +148,5 @@ def schemas() -> Node:
             {"jsonrpc": one_of("2.0")},
             {"id": {"oneOf": [TEXT, NUMBER]}, "method": TEXT, "params": OBJECT, "result": OBJECT, "error": OBJECT},
         ),
-        "Ready": object_of({"status": one_of("ready"), "prices_are_stale": FLAG}),
+        "Ready": object_of({"status": one_of("ready"), "prices_are_stale": FLAG, "tasks_not_running": array_of(TEXT)}),
     }
