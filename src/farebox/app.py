@@ -24,6 +24,8 @@ from farebox.generations import Generations
 from farebox.http.bodies import BodyReader
 from farebox.identity.keys import KeyCallers, Managers, PlansInForce
 from farebox.late_settlements import LateSettlements
+from farebox.outgoing import BadWay, WayOut
+from farebox.outgoing import way_to as find_way_to
 from farebox.platform.calls import RunApi
 from farebox.platform.priced_events import PricedEvents
 from farebox.platform.runs import Runner
@@ -37,6 +39,7 @@ from farebox.store.prepare import is_postgres, open_store
 from farebox.store.spool import Spool
 from farebox.telemetry.logs import start as start_log
 from farebox.telemetry.metrics import count_task_failures
+from farebox.telemetry.traces import is_traced, traces_url
 from farebox.telemetry.watch import Watch
 from farebox.upstream import Kind, Timeouts
 from farebox.upstream.table import KINDS
@@ -82,14 +85,34 @@ def kind_of(settings: Settings) -> Kind:
     return kind
 
 
-def upstream_of(settings: Settings, deadlines: Deadlines) -> Upstream:
-    """The upstream that the settings name. Raises BadSettings."""
+def way_to(url: str, settings: Settings) -> WayOut:
+    """How an address outside is reached, as the settings and the environment say. Raises BadSettings."""
+    try:
+        return find_way_to(url, settings.ca_file)
+    except BadWay as error:
+        raise BadSettings(str(error)) from error
+
+
+def upstream_url(settings: Settings) -> str:
+    """Raises BadSettings."""
     url = settings.upstream_url or (os.environ.get(SIMULATOR_URL_VARIABLE) if settings.is_simulated else OPENROUTER_URL)
     if url is None:
         raise BadSettings(f"{OPENROUTER_KEY_VARIABLE}: not set, and only `farebox serve` brings a simulator along")
+    return url
+
+
+def upstream_of(settings: Settings, deadlines: Deadlines) -> Upstream:
+    """The upstream that the settings name. Raises BadSettings."""
+    url = upstream_url(settings)
     key = settings.openrouter_key or ("sk-or-simulated" if settings.is_simulated else None)
     timeouts = Timeouts(settings.connect_seconds, settings.first_byte_seconds, settings.no_data_seconds)
-    return kind_of(settings)(url, key, timeouts, deadlines)
+    return kind_of(settings)(url, key, timeouts, deadlines, way_to(url, settings))
+
+
+def check_ways_out(settings: Settings) -> None:
+    """Raises BadSettings: a proxy or certificates that an address outside needs are not named well."""
+    for url in (upstream_url(settings), *([traces_url()] if is_traced() else [])):
+        way_to(url, settings)
 
 
 def _shared_prices(settings: Settings, store: SqlStore) -> SharedPrices | None:
@@ -137,7 +160,7 @@ async def running(
         shared = _shared_prices(settings, store)
         catalog = Catalog(upstream, settings.prices_refresh_seconds, settings.prices_max_age_seconds, shared=shared)
         hosted = await stack.enter_async_context(host(store, upstream, plans))
-        watch = Watch(is_logged=settings.order_log)
+        watch = Watch(is_logged=settings.order_log, ca_file=settings.ca_file)
         stack.callback(watch.close)
         store.watch_commits(watch.metrics.committed)
         reconciler = Reconciler(store, upstream, settings.reconcile_seconds, settled=watch.metrics.reconciled)
@@ -229,6 +252,7 @@ class App:
         supervisor: Supervisor | None = None,
     ) -> None:
         kind_of(settings)
+        check_ways_out(settings)
         self._settings = settings
         self._formats = formats
         self._host = host

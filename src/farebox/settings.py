@@ -104,6 +104,11 @@ class Settings(BaseSettings):
         default=OPENROUTER_KIND,
         description="What the upstream speaks. `openrouter`, OpenRouter's API, is built in; others can be added.",
     )
+    ca_file: str | None = Field(
+        default=None,
+        description="A file of PEM certificates: authorities to believe beside the system's, such as those of a"
+        " company's proxy. (`SSL_CERT_FILE` names some instead of the system's.)",
+    )
     connect_seconds: float = Field(default=10, gt=0, description="Deadline for a connection to the upstream.")
     first_byte_seconds: float = Field(
         default=300, gt=0, description="Deadline from the order sent to an answer's head."

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from farebox.actor import batch, standby
 from farebox.actor.environment import ActorEnvironment, BadEnvironment, read_environment
 from farebox.actor.hosting import Hosting, apify_of
-from farebox.app import SIMULATOR_URL_VARIABLE
+from farebox.app import SIMULATOR_URL_VARIABLE, way_to
 from farebox.ports import ApifyUnreachable, BillerUnreachable, BooksUnavailable
 from farebox.serving import CannotListen
 from farebox.settings import OPENROUTER_KEY_VARIABLE, BadSettings, Settings, load
@@ -35,6 +35,7 @@ def main() -> None:
     try:
         environment = read_environment(os.environ)
         settings = _settings(environment)
+        _check_ways_out(environment, settings)
     except (BadEnvironment, BadSettings) as error:
         _fail(str(error), 2)
     try:
@@ -52,17 +53,17 @@ def _run(environment: ActorEnvironment, settings: Settings) -> int:
         if settings.is_simulated:
             os.environ[SIMULATOR_URL_VARIABLE] = stack.enter_context(simulator.embedded())
         prepare(settings.database_url)
-        environment = asyncio.run(_with_prices(environment))
+        environment = asyncio.run(_with_prices(environment, settings))
         if not environment.is_standby:
             return asyncio.run(batch.serve_input(environment, settings))
         standby.serve(environment, settings)
         return 0
 
 
-async def _with_prices(environment: ActorEnvironment) -> ActorEnvironment:
+async def _with_prices(environment: ActorEnvironment, settings: Settings) -> ActorEnvironment:
     """The environment with the prices of the Actor's event, asked of the platform where they are not in it. Raises
     BillerUnreachable; ValueError, the event has no price."""
-    if environment.has_prices or (apify := apify_of(environment)) is None:
+    if environment.has_prices or (apify := apify_of(environment, settings)) is None:
         return environment
     async with aclosing(apify):
         return replace(environment, prices=await apify.prices(), has_prices=True)
@@ -86,6 +87,13 @@ def _settings(environment: ActorEnvironment) -> Settings:
         # In the folder of the run's storages, apart from a gateway's own books.
         given["database_url"] = f"sqlite:///{environment.storage / 'farebox.db'}"
     return settings.model_copy(update=given)
+
+
+def _check_ways_out(environment: ActorEnvironment, settings: Settings) -> None:
+    """Raises BadSettings: a proxy or certificates that the platform needs are not named well."""
+    for url in (environment.api_url, environment.system_events_url):
+        if url is not None:
+            way_to(url, settings)
 
 
 def _last_words(environment: ActorEnvironment, settings: Settings, message: str) -> None:

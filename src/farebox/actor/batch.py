@@ -73,7 +73,9 @@ class _Run:
             seconds = until - time.time() - TIMEOUT_RESERVED_SECONDS
             asyncio.get_running_loop().call_later(max(0.0, seconds), self._stop, "Out of time")
         with on_stop(self._stop):
-            async with listening(self._hosting.environment.system_events_url, self._hear, self._supervisor):
+            async with listening(
+                self._hosting.environment.system_events_url, self._settings, self._hear, self._supervisor
+            ):
                 return await self._serve(asked, output)
 
     async def _serve(self, asked: RunInput, output: "_Output") -> int:

@@ -15,6 +15,7 @@ from farebox.actor.event_prices import EventPrices, read_event_prices
 from farebox.core.callers import User
 from farebox.core.reading import UNREADABLE
 from farebox.core.runs import ItemOutcome, Record, read_outcome
+from farebox.outgoing import DIRECTLY, NoWay, WayOut
 from farebox.platform.priced_events import PRICED_EVENT
 from farebox.ports import ApifyUnreachable, BillerUnreachable, NotCounted
 
@@ -78,7 +79,9 @@ class _Answer(Struct, frozen=True):
 class ApifyApi:
     """The API for one run, with the run's own token: its Biller, the Users of its callers, and its storages."""
 
-    def __init__(self, api_url: str, token: str, run_id: str, dataset_id: str, store_id: str) -> None:
+    def __init__(
+        self, api_url: str, token: str, run_id: str, dataset_id: str, store_id: str, way: WayOut = DIRECTLY
+    ) -> None:
         self._base = f"{api_url}/v2"
         self._token = token
         self._run = f"/actor-runs/{run_id}"
@@ -87,7 +90,8 @@ class ApifyApi:
         self._session = aiohttp.ClientSession(
             headers={"user-agent": f"farebox/{__version__}"},
             cookie_jar=aiohttp.DummyCookieJar(),
-            connector=aiohttp.TCPConnector(limit=100),
+            connector=way.connector(limit=100),
+            **way.session,
         )
 
     async def aclose(self) -> None:
@@ -211,6 +215,8 @@ class ApifyApi:
                 method, self._base + path, data=body, headers=sent, timeout=aiohttp.ClientTimeout(total=seconds)
             ) as answer:
                 return _Answer(answer.status, await answer.read())
+        except NoWay as error:
+            raise ApifyUnreachable(f"{method} {path.partition('?')[0]}: {error}") from None
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             # The message of a foreign error may quote a header, and with it a token.
             raise ApifyUnreachable(f"{method} {path.partition('?')[0]}: {type(error).__name__}") from None

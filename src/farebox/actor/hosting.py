@@ -18,7 +18,7 @@ from farebox.actor.environment import ActorEnvironment
 from farebox.actor.event_prices import OWN_PRICES
 from farebox.actor.local_storage import ChargingLog, LocalStorage
 from farebox.actor.outbox import SqlOutbox
-from farebox.app import Hosted
+from farebox.app import Hosted, way_to
 from farebox.background import Task
 from farebox.core.callers import User
 from farebox.core.charges import Carried, read_carried, write_carried
@@ -63,7 +63,7 @@ class Hosting:
         self.environment = environment
         self._settings = settings
         self._prices = environment.prices or OWN_PRICES
-        self.apify = apify_of(environment)
+        self.apify = apify_of(environment, settings)
         self.storage: ApifyApi | LocalStorage = self.apify or LocalStorage(environment.storage)
         self.callers: ApifyCallers | None = None
         self.has_new_books = False
@@ -215,11 +215,17 @@ class Hosting:
         await asyncio.Event().wait()
 
 
-def apify_of(environment: ActorEnvironment) -> ApifyApi | None:
+def apify_of(environment: ActorEnvironment, settings: Settings) -> ApifyApi | None:
+    """The platform's API. Raises BadSettings: the way to it is not named well."""
     if not environment.is_at_home:
         return None
     assert environment.token is not None
     assert environment.run_id is not None
     return ApifyApi(
-        environment.api_url, environment.token, environment.run_id, environment.dataset_id, environment.store_id
+        environment.api_url,
+        environment.token,
+        environment.run_id,
+        environment.dataset_id,
+        environment.store_id,
+        way_to(environment.api_url, settings),
     )

@@ -70,7 +70,9 @@ class _Server:
     async def host(self, store: SqlStore, upstream: Upstream, plans: PlansInForce) -> AsyncIterator[Hosted]:
         async with (
             aclosing(Hosting(self._environment, self._settings)) as hosting,
-            listening(self._environment.system_events_url, partial(self._hear, hosting), self.supervisor),
+            listening(
+                self._environment.system_events_url, self._settings, partial(self._hear, hosting), self.supervisor
+            ),
             hosting.host(store, upstream, plans) as hosted,
         ):
             yield hosted

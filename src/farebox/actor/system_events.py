@@ -14,8 +14,11 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
+from farebox.app import way_to
 from farebox.background import Supervisor, Task
 from farebox.core.reading import UNREADABLE
+from farebox.outgoing import WayOut
+from farebox.settings import Settings
 
 log = logging.getLogger("farebox")
 
@@ -47,17 +50,17 @@ def _read(frame: str) -> SystemEvent | None:
 
 
 def listening(
-    url: str | None, heard: Callable[[SystemEvent], Awaitable[None]], supervisor: Supervisor
+    url: str | None, settings: Settings, heard: Callable[[SystemEvent], Awaitable[None]], supervisor: Supervisor
 ) -> AbstractAsyncContextManager[None]:
     """Hand each system event to `heard`, for as long as the block runs; none where there is no URL."""
     if url is None:
         return nullcontext()
-    return supervisor.running(Task("platform_events", partial(_listen, url, heard)))
+    return supervisor.running(Task("platform_events", partial(_listen, url, way_to(url, settings), heard)))
 
 
-async def _listen(url: str, heard: Callable[[SystemEvent], Awaitable[None]]) -> None:
+async def _listen(url: str, way: WayOut, heard: Callable[[SystemEvent], Awaitable[None]]) -> None:
     """Connects again whenever the connection ends; runs until cancelled."""
-    async with aiohttp.ClientSession() as session:
+    async with aiohttp.ClientSession(connector=way.connector(), **way.session) as session:
         while True:
             try:
                 async with session.ws_connect(url, max_msg_size=MESSAGE_BYTES_MAX, heartbeat=30) as socket:

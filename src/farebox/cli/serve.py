@@ -11,11 +11,11 @@ import typer
 
 from farebox import __version__
 from farebox.accounts import Accounts, NotFound
-from farebox.app import SIMULATOR_URL_VARIABLE, App
+from farebox.app import SIMULATOR_URL_VARIABLE, App, upstream_url, way_to
 from farebox.cli.session import DatabaseUrl, clear_errors, fail, moment
 from farebox.core.money import format_usd, parse_usd
 from farebox.serving import CannotListen, exit_cleanly_on_signals, listen, run
-from farebox.settings import OPENROUTER_KEY_VARIABLE, OPENROUTER_URL, Settings, load
+from farebox.settings import OPENROUTER_KEY_VARIABLE, Settings, load
 from farebox.simulator import server as simulator
 from farebox.simulator.app import BASE_PATH
 from farebox.store.prepare import open_store, prepare, shown
@@ -137,7 +137,8 @@ def _banner(settings: Settings, port: int, opening: _Opening) -> str:
             f"  For real models, set {OPENROUTER_KEY_VARIABLE} to an OpenRouter key and start again.",
         ]
     else:
-        lines.append(f"Upstream: {settings.upstream_url or OPENROUTER_URL}")
+        url = upstream_url(settings)
+        lines.append(f"Upstream: {url}{way_to(url, settings).described}")
         if settings.openrouter_key is None:
             lines.append(f"  {OPENROUTER_KEY_VARIABLE} is not set: the upstream is asked without a key.")
     if opening.demo_key:

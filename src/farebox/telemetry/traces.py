@@ -4,19 +4,57 @@ They are made when the order is over, from the moments that were noted on its wa
 are those of the GenAI semantic conventions, without prompts, answers and keys.
 """
 
+import os
+from typing import TYPE_CHECKING, Any
+
 from farebox import __version__
 from farebox.core.formats.table import FORMATS
 from farebox.core.passage import Passage
+from farebox.outgoing import WayOut, way_to
 from farebox.telemetry.metrics import outcome_of
+
+if TYPE_CHECKING:
+    from requests import Session
 
 ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 """OpenTelemetry's own settings: spans are sent to the collector that one of them names."""
 
 
-class Traces:
-    """Sends spans of this process's orders. Raises ImportError where the extra is not installed."""
+def is_traced() -> bool:
+    return any(os.environ.get(name) for name in ENDPOINT_VARIABLES)
 
-    def __init__(self) -> None:
+
+def traces_url() -> str:
+    """The address that spans are sent to, perhaps without its path."""
+    return next(value for name in reversed(ENDPOINT_VARIABLES) if (value := os.environ.get(name)))
+
+
+def _session(way: WayOut) -> "Session":
+    """A session of the exporter's client that goes our way, and no other that the environment names."""
+    import requests
+    from requests.adapters import HTTPAdapter
+
+    class Adapter(HTTPAdapter):
+        def init_poolmanager(self, *given: Any, **options: Any) -> Any:
+            return super().init_poolmanager(*given, **{**options, **tls})
+
+        def proxy_manager_for(self, proxy: Any, **options: Any) -> Any:
+            return super().proxy_manager_for(proxy, **{**options, **tls})
+
+    tls: dict[str, Any] = {} if way.tls is None else {"ssl_context": way.tls}
+    session = requests.Session()
+    session.trust_env = False
+    session.mount("https://", Adapter())
+    if way.proxy is not None:
+        session.proxies = dict.fromkeys(("http", "https"), way.proxy.with_credentials)
+    return session
+
+
+class Traces:
+    """Sends spans of this process's orders; `ca_file` has authorities to believe beside the others. Raises ImportError
+    where the extra is not installed."""
+
+    def __init__(self, ca_file: str | None = None) -> None:
         # Imported only here: a gateway without tracing does not carry the tracer.
         from opentelemetry import trace
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -28,7 +66,9 @@ class Traces:
         self._trace = trace
         resource = Resource.create({"service.name": "farebox", "service.version": __version__})
         self._provider = TracerProvider(resource=resource)
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        way = way_to(traces_url(), ca_file)
+        exporter = OTLPSpanExporter(session=_session(way))
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("farebox", __version__)
         self._propagator = TraceContextTextMapPropagator()
 

@@ -1,32 +1,27 @@
 """Metrics, the log of orders and spans, behind one `Telemetry`."""
 
-import os
 from collections.abc import Callable
 from importlib.util import find_spec
 
 from farebox.core.passage import Passage
 from farebox.telemetry.logs import log_order
 from farebox.telemetry.metrics import Metrics
-from farebox.telemetry.traces import ENDPOINT_VARIABLES, Traces
+from farebox.telemetry.traces import ENDPOINT_VARIABLES, Traces, is_traced
 
 
 def what_is_missing() -> str | None:
     """Why spans that are asked for cannot be sent, in words; to be asked before serving."""
-    if not _is_traced() or find_spec("opentelemetry.sdk") is not None:
+    if not is_traced() or find_spec("opentelemetry.sdk") is not None:
         return None
     return f"{ENDPOINT_VARIABLES[0]} is set, and spans need an extra: pip install 'farebox[otel]'"
-
-
-def _is_traced() -> bool:
-    return any(os.environ.get(name) for name in ENDPOINT_VARIABLES)
 
 
 class Watch:
     """The `Telemetry` of one process: metrics always, a log of orders and spans where they are wanted."""
 
-    def __init__(self, *, is_logged: bool) -> None:
+    def __init__(self, *, is_logged: bool, ca_file: str | None = None) -> None:
         self.metrics = Metrics()
-        self._traces = Traces() if _is_traced() else None
+        self._traces = Traces(ca_file) if is_traced() else None
         self._observers: list[Callable[[Passage], None]] = [self.metrics.saw]
         self._observers += [log_order] if is_logged else []
         self._observers += [self._traces.saw] if self._traces is not None else []

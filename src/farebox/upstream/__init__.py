@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from farebox.deadlines import Deadlines
+from farebox.outgoing import WayOut
 from farebox.ports import Upstream
 
 
@@ -18,6 +19,8 @@ class Timeouts:
 
 
 class Kind(Protocol):
-    """Makes an upstream of its kind, within a running event loop."""
+    """Makes an upstream of its kind, within a running event loop. `way` is how its URL is reached."""
 
-    def __call__(self, base_url: str, api_key: str | None, timeouts: Timeouts, deadlines: Deadlines, /) -> Upstream: ...
+    def __call__(
+        self, base_url: str, api_key: str | None, timeouts: Timeouts, deadlines: Deadlines, way: WayOut, /
+    ) -> Upstream: ...

@@ -12,6 +12,7 @@ from farebox import __version__
 from farebox.core.headers import HeaderList, response_headers
 from farebox.core.upstream import Filters
 from farebox.deadlines import NEVER, Deadlines
+from farebox.outgoing import DIRECTLY, NoWay, WayOut, why_not_connected
 from farebox.ports import UpstreamBroke, UpstreamUnreachable
 from farebox.upstream import Timeouts
 from farebox.upstream.openrouter_pages import Fetched, OpenRouterPages
@@ -42,9 +43,17 @@ that is sent while the other side closes is lost, and cannot be sent again."""
 class OpenRouter(OpenRouterPages):
     """One pooled session. Of a caller's request only the body and the given headers go upstream."""
 
-    def __init__(self, base_url: str, api_key: str | None, timeouts: Timeouts, deadlines: Deadlines) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str | None,
+        timeouts: Timeouts,
+        deadlines: Deadlines,
+        way: WayOut = DIRECTLY,
+    ) -> None:
         self._base_url = base_url.rstrip("/")
         self._timeouts = timeouts
+        self._is_through_proxy = way.proxy is not None
         self._deadlines = deadlines
         self._urls: dict[str, URL] = {}
         self._headers = CIMultiDict({"content-type": "application/json", "accept-encoding": "identity"})
@@ -52,7 +61,7 @@ class OpenRouter(OpenRouterPages):
             self._headers["authorization"] = f"Bearer {api_key}"
         self._session = aiohttp.ClientSession(
             # `Admission` bounds the number of orders.
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
+            connector=way.connector(limit=0, keepalive_timeout=IDLE_SECONDS),
             # Cookies would be shared between callers.
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"user-agent": f"farebox/{__version__}"},
@@ -62,10 +71,9 @@ class OpenRouter(OpenRouterPages):
             max_line_size=READ_BYTES_MAX,
             max_field_size=READ_BYTES_MAX,
             max_headers=HEADERS_MAX,
-            # No proxy and no password (.netrc) that the environment happens to name: prompts would go there.
-            trust_env=False,
             # No upstream is asked for compressed answers; one that compresses all the same is read.
             auto_decompress=True,
+            **way.session,
         )
 
     async def close(self) -> None:
@@ -99,7 +107,9 @@ class OpenRouter(OpenRouterPages):
         except aiohttp.ConnectionTimeoutError as error:
             raise UpstreamUnreachable(f"no connection within {self._timeouts.connect:g} s", timed_out=True) from error
         except aiohttp.ClientConnectorError as error:
-            raise UpstreamUnreachable(f"{error.os_error.strerror or 'no connection'}") from error
+            raise UpstreamUnreachable(why_not_connected(error)) from error
+        except NoWay as error:
+            raise UpstreamUnreachable(str(error)) from error
         except TimeoutError as error:
             raise UpstreamBroke(f"no answer within {head_seconds:g} s") from error
         except aiohttp.ClientError as error:
@@ -107,6 +117,9 @@ class OpenRouter(OpenRouterPages):
         if 300 <= response.status < 400:
             response.close()
             raise UpstreamUnreachable(f"it redirects elsewhere (status {response.status}); check the upstream's URL")
+        if response.status == 407 and self._is_through_proxy:
+            response.close()
+            raise UpstreamUnreachable("the proxy on the way to it wants other credentials (status 407)")
         # A refusal is accepted even so: it says that nothing was charged.
         if response.status < 300 and _is_too_long(response):
             response.close()

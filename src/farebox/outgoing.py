@@ -1,0 +1,219 @@
+"""The way out: through which proxy an address is asked, and whose certificates are believed there.
+
+Proxies are named as for curl, in lower or upper case, the former first; what is empty counts as not set: `https_proxy`
+for addresses with TLS, `http_proxy` for those without, `all_proxy` for either where its own is not set. `no_proxy`
+lists what is asked directly, separated by commas or spaces: names, which mean what is below them, too; addresses and
+networks (10.0.0.0/8); each with a port, if only that one is meant; `*` for everything. Unlike curl, and like Go, an
+address of this machine (`localhost`, 127.0.0.0/8, ::1) is always asked directly.
+"""
+
+import ipaddress
+import os
+import re
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from yarl import URL
+
+CERTIFICATES_VARIABLE = "SSL_CERT_FILE"
+"""OpenSSL's own setting: whom to believe instead of the authorities of the system."""
+
+CA_SETTING = "FAREBOX_CA_FILE"
+
+_HOW = "write http://HOST:PORT, with USER:PASSWORD@ before the host where it wants them"
+
+
+class BadWay(Exception):  # noqa: N818 - the word of the house
+    """A variable that names a proxy or certificates is wrong. The message names it, and quotes no password."""
+
+
+class NoWay(aiohttp.ClientConnectionError):
+    """The proxy made no connection: nothing has been sent to the address behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A forward proxy: its address, its credentials, and the variable that names it."""
+
+    url: URL
+    credentials: aiohttp.BasicAuth | None
+    variable: str
+
+    @property
+    def with_credentials(self) -> str:
+        """Its URL as a secret: with its credentials."""
+        if self.credentials is None:
+            return str(self.url)
+        return str(self.url.with_user(self.credentials.login).with_password(self.credentials.password))
+
+
+@dataclass(frozen=True, slots=True)
+class WayOut:
+    """How one address is reached: through a proxy or directly (None), believing the certificates of `tls` (None: of the
+    system's authorities)."""
+
+    proxy: Proxy | None = None
+    tls: ssl.SSLContext | None = None
+
+    def connector(self, **options: Any) -> aiohttp.TCPConnector:
+        """A connector for a session. Through a proxy, all that goes wrong before the request is sent is `NoWay`, or a
+        time-out."""
+        kind = aiohttp.TCPConnector if self.proxy is None else _ThroughProxy
+        return kind(ssl=self.tls or True, **options)
+
+    @property
+    def session(self) -> Mapping[str, Any]:
+        """What a session is made with beside the connector."""
+        # What else the environment names is not for here: a password in .netrc, above all.
+        if self.proxy is None:
+            return {"trust_env": False}
+        return {"trust_env": False, "proxy": self.proxy.url, "proxy_auth": self.proxy.credentials}
+
+    @property
+    def described(self) -> str:
+        """In words, after an address; without credentials."""
+        return "" if self.proxy is None else f", through the proxy {self.proxy.url} ({self.proxy.variable})"
+
+
+DIRECTLY = WayOut()
+
+
+def way_to(url: str, ca_file: str | None = None, variables: Mapping[str, str] = os.environ) -> WayOut:
+    """The way to an address, whose `ca_file` has authorities to believe beside the others. Raises BadWay."""
+    return WayOut(_proxy_for(URL(url), variables), _tls(ca_file, variables))
+
+
+# Proxies
+
+
+def _proxy_for(url: URL, variables: Mapping[str, str]) -> Proxy | None:
+    host = (url.host or "").rstrip(".").lower()
+    if _is_this_machine(host):
+        return None
+    scheme = "https" if url.scheme in ("https", "wss") else "http"
+    name, value = _value(variables, f"{scheme}_proxy", "all_proxy")
+    if not value or _is_exempt(host, url.port, _value(variables, "no_proxy")[1]):
+        return None
+    return _read_proxy(name, value)
+
+
+def _value(variables: Mapping[str, str], *names: str) -> tuple[str, str]:
+    """The first of the variables that is set, and its value."""
+    spelt = [each for name in names for each in (name, name.upper())]
+    return next(((name, value) for name in spelt if (value := variables.get(name, "").strip())), ("", ""))
+
+
+def _read_proxy(name: str, value: str) -> Proxy:
+    """Raises BadWay."""
+    try:
+        url = URL(value if "://" in value else f"http://{value}")
+        host, port = url.host, url.port
+        credentials = aiohttp.BasicAuth(url.user or "", url.password or "", "utf-8") if url.user is not None else None
+    except ValueError:
+        raise BadWay(f"{name}: this is no proxy's URL; {_HOW}") from None
+    if url.scheme not in ("http", "https"):
+        raise BadWay(
+            f"{name}: proxies that speak {url.scheme!r} cannot be used; {_HOW}, or exempt the address in NO_PROXY"
+        )
+    if not host or port is None:
+        raise BadWay(f"{name}: this names no host; {_HOW}")
+    return Proxy(URL.build(scheme=url.scheme, host=host, port=port), credentials, name)
+
+
+def _is_this_machine(host: str) -> bool:
+    address = _address(host)
+    return host == "localhost" or host.endswith(".localhost") or (address is not None and address.is_loopback)
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+_WITH_PORT = re.compile(r"(?P<name>[^:\[\]]+|\[[^\]]*\])(?::(?P<port>\d+))?")
+
+
+def _is_exempt(host: str, port: int | None, no_proxy: str) -> bool:
+    address = _address(host)
+    for entry in re.split(r"[\s,]+", no_proxy.lower()):
+        split = _WITH_PORT.fullmatch(entry)
+        name = (split["name"] if split else entry).strip("[]")
+        if split and split["port"] and int(split["port"]) != port:
+            continue
+        if name == "*":
+            return True
+        if address is not None:
+            try:
+                network = ipaddress.ip_network(name, strict=False)
+            except ValueError:
+                continue
+            if address.version == network.version and address in network:
+                return True
+        elif (name := name.removeprefix("*").strip(".")) and (host == name or host.endswith("." + name)):
+            return True
+    return False
+
+
+class _ThroughProxy(aiohttp.TCPConnector):
+    async def connect(self, *given: Any, **more: Any) -> Any:
+        try:
+            return await super().connect(*given, **more)
+        except TimeoutError:
+            raise
+        except (aiohttp.ClientError, OSError) as error:
+            raise NoWay(_worded(error)) from error
+
+
+def _worded(error: Exception) -> str:
+    match error:
+        case aiohttp.ClientHttpProxyError(status=407):
+            return "the proxy on the way to it wants other credentials (status 407)"
+        case aiohttp.ClientHttpProxyError(status=status):
+            return f"the proxy on the way to it refused to connect (status {status})"
+        case aiohttp.ClientProxyConnectionError():
+            return f"the proxy on the way to it cannot be reached: {error.os_error.strerror or 'no connection'}"
+        case aiohttp.ClientConnectorError():
+            return why_not_connected(error)
+        case _:
+            return f"the proxy on the way to it broke off, or does not speak HTTP ({type(error).__name__})"
+
+
+def why_not_connected(error: aiohttp.ClientConnectorError) -> str:
+    """Why there is no connection, in words."""
+    reason = error.os_error
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {reason.verify_message}"
+    return reason.strerror or "no connection"
+
+
+# Certificates
+
+
+def _tls(ca_file: str | None, variables: Mapping[str, str]) -> ssl.SSLContext | None:
+    """Raises BadWay."""
+    files = {CERTIFICATES_VARIABLE: variables.get(CERTIFICATES_VARIABLE), CA_SETTING: ca_file}
+    for name, file in files.items():
+        if file:
+            _check_certificates(name, file)
+    if not any(files.values()):
+        return None
+    context = ssl.create_default_context()
+    if ca_file:
+        context.load_verify_locations(ca_file)
+    return context
+
+
+def _check_certificates(name: str, file: str) -> None:
+    """Raises BadWay: the file cannot be read, or has no certificates. (OpenSSL says nothing of that for its own.)"""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+    except ssl.SSLError:
+        raise BadWay(f"{name}: there are no certificates in {file!r}; a file of PEM texts is wanted") from None
+    except OSError as error:
+        raise BadWay(f"{name}: {file!r} cannot be read: {error.strerror}") from error
