@@ -12,7 +12,7 @@ import os
 import re
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -36,18 +36,11 @@ class NoWay(aiohttp.ClientConnectionError):
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A forward proxy: its address, its credentials, and the variable that names it."""
+    """A forward proxy: its URL to be shown, the same with its credentials, and the variable that names it."""
 
     url: URL
-    credentials: aiohttp.BasicAuth | None
+    secret_url: URL = field(repr=False)
     variable: str
-
-    @property
-    def with_credentials(self) -> str:
-        """Its URL as a secret: with its credentials."""
-        if self.credentials is None:
-            return str(self.url)
-        return str(self.url.with_user(self.credentials.login).with_password(self.credentials.password))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +63,7 @@ class WayOut:
         # What else the environment names is not for here: a password in .netrc, above all.
         if self.proxy is None:
             return {"trust_env": False}
-        return {"trust_env": False, "proxy": self.proxy.url, "proxy_auth": self.proxy.credentials}
+        return {"trust_env": False, "proxy": self.proxy.secret_url}
 
     @property
     def described(self) -> str:
@@ -111,7 +104,8 @@ def _read_proxy(name: str, value: str) -> Proxy:
     try:
         url = URL(value if "://" in value else f"http://{value}")
         host, port = url.host, url.port
-        credentials = aiohttp.BasicAuth(url.user or "", url.password or "", "utf-8") if url.user is not None else None
+        user, password = url.user or "", url.password or ""
+        aiohttp.encode_basic_auth(user, password, "latin-1")
     except ValueError:
         raise BadWay(f"{name}: this is no proxy's URL; {_HOW}") from None
     if url.scheme not in ("http", "https"):
@@ -120,7 +114,9 @@ def _read_proxy(name: str, value: str) -> Proxy:
         )
     if not host or port is None:
         raise BadWay(f"{name}: this names no host; {_HOW}")
-    return Proxy(URL.build(scheme=url.scheme, host=host, port=port), credentials, name)
+    shown = URL.build(scheme=url.scheme, host=host, port=port)
+    secret = shown.with_user(user).with_password(password) if user or password else shown
+    return Proxy(shown, secret, name)
 
 
 def _is_this_machine(host: str) -> bool:
@@ -170,10 +166,22 @@ class _ThroughProxy(aiohttp.TCPConnector):
             raise NoWay(_worded(error)) from error
 
 
+def is_unauthenticated(response: aiohttp.ClientResponse) -> bool:
+    """Whether an answer that came through a proxy, without TLS, is the proxy's own: that it wants other credentials. It
+    is no answer to the order then. (tinyproxy 1.11.1 says 401 to wrong ones, which callers would take for theirs.)"""
+    return response.url.scheme == "http" and (
+        response.status == 407 or (response.status == 401 and response.content_type == "text/html")
+    )
+
+
+def unauthenticated(status: int) -> str:
+    return f"the proxy on the way to it wants other credentials (status {status})"
+
+
 def _worded(error: Exception) -> str:
     match error:
-        case aiohttp.ClientHttpProxyError(status=407):
-            return "the proxy on the way to it wants other credentials (status 407)"
+        case aiohttp.ClientHttpProxyError(status=401 | 407 as status):
+            return unauthenticated(status)
         case aiohttp.ClientHttpProxyError(status=status):
             return f"the proxy on the way to it refused to connect (status {status})"
         case aiohttp.ClientProxyConnectionError():

@@ -46,7 +46,7 @@ def _session(way: WayOut) -> "Session":
     session.trust_env = False
     session.mount("https://", Adapter())
     if way.proxy is not None:
-        session.proxies = dict.fromkeys(("http", "https"), way.proxy.with_credentials)
+        session.proxies = dict.fromkeys(("http", "https"), str(way.proxy.secret_url))
     return session
 
 

@@ -12,7 +12,7 @@ from farebox import __version__
 from farebox.core.headers import HeaderList, response_headers
 from farebox.core.upstream import Filters
 from farebox.deadlines import NEVER, Deadlines
-from farebox.outgoing import DIRECTLY, NoWay, WayOut, why_not_connected
+from farebox.outgoing import DIRECTLY, NoWay, WayOut, is_unauthenticated, unauthenticated, why_not_connected
 from farebox.ports import UpstreamBroke, UpstreamUnreachable
 from farebox.upstream import Timeouts
 from farebox.upstream.openrouter_pages import Fetched, OpenRouterPages
@@ -117,9 +117,9 @@ class OpenRouter(OpenRouterPages):
         if 300 <= response.status < 400:
             response.close()
             raise UpstreamUnreachable(f"it redirects elsewhere (status {response.status}); check the upstream's URL")
-        if response.status == 407 and self._is_through_proxy:
+        if self._is_through_proxy and is_unauthenticated(response):
             response.close()
-            raise UpstreamUnreachable("the proxy on the way to it wants other credentials (status 407)")
+            raise UpstreamUnreachable(unauthenticated(response.status))
         # A refusal is accepted even so: it says that nothing was charged.
         if response.status < 300 and _is_too_long(response):
             response.close()
