@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from farebox.actor.charging import ChargesRefused, Charging, take_over
 from farebox.actor.outbox import SqlOutbox
+from farebox.background import Supervisor, Task
 from farebox.core.audit import audit
 from farebox.core.books import ChargedFare, Outside, PlaceHold, Settle
 from farebox.core.charges import ASK_US, CALL_EVENTS_MAX, WINDOW_US, Charge, read_carried, write_carried
@@ -233,6 +234,45 @@ def test_after_its_key_stands_no_more_the_biller_is_asked(tmp_path: Path, fault:
         assert [charge.state for charge in books.charges()] == ["charged", "charged"]
 
     play(tmp_path, work)
+
+
+class StrangeBiller(CountingBiller):
+    """Fails in a way that nobody foresaw, twice, for one request; and answers for another only after that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failures = 0
+        self.failed = asyncio.Event()
+
+    async def charge(self, key: str, count: int, charge_to: str) -> None:
+        if charge_to == "bad" and self.failures < 2:
+            self.failures += 1
+            raise ValueError(charge_to)
+        if charge_to == "good":
+            self.calls.append((key, count, charge_to))
+            await self.failed.wait()
+        await super().charge(key, count, charge_to)
+
+
+def test_a_charge_that_fails_begins_again_and_breaks_off_no_other(tmp_path: Path) -> None:
+    counts: list[int] = []
+
+    async def work(books: Books) -> None:
+        biller = StrangeBiller()
+        for request in ("bad", "good"):
+            await books.fare("0.0001", Outside(request))
+        charging = Charging(books.outbox, biller, now_us=Clock(), sum_seconds=0.02)
+        supervisor = Supervisor(lambda _, failures: counts.append(failures), pause_first_seconds=0.001)
+        async with supervisor.running(Task("charging", charging.run)), asyncio.timeout(10):
+            while sum(counts) < 2:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.001)
+            biller.failed.set()
+            while {charge.state for charge in books.charges()} != {"charged"}:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.01)
+        assert [charge_to for _, _, charge_to in biller.calls].count("good") == 2, "begun once, and ended"
+
+    play(tmp_path, work)
+    assert sum(counts) == 2
 
 
 def test_one_charge_of_a_run_is_told_at_a_time(tmp_path: Path) -> None:

@@ -74,7 +74,8 @@ def test_the_images_health_is_what_the_gateway_says(gateway: Gateway) -> None:
     command = json.loads(health[health.index("[") :])
     assert command[0] == "python"
     here = command[-1].replace(":8080", f":{gateway.port}")
-    assert subprocess.run([sys.executable, *command[1:-1], here]).returncode == 0
+    behind_a_proxy = {**os.environ, "http_proxy": "http://127.0.0.1:9"}
+    assert subprocess.run([sys.executable, *command[1:-1], here], env=behind_a_proxy).returncode == 0
     gateway.stop()
     assert subprocess.run([sys.executable, *command[1:-1], here], stderr=subprocess.DEVNULL).returncode != 0
 
