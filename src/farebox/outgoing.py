@@ -185,7 +185,7 @@ def _worded(error: Exception) -> str:
         case aiohttp.ClientHttpProxyError(status=status):
             return f"the proxy on the way to it refused to connect (status {status})"
         case aiohttp.ClientProxyConnectionError():
-            return f"the proxy on the way to it cannot be reached: {error.os_error.strerror or 'no connection'}"
+            return f"the proxy on the way to it cannot be reached: {why_not_connected(error)}"
         case aiohttp.ClientConnectorError():
             return why_not_connected(error)
         case _:
@@ -197,6 +197,9 @@ def why_not_connected(error: aiohttp.ClientConnectorError) -> str:
     reason = error.os_error
     if isinstance(reason, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {reason.verify_message}"
+    if reason.errno and reason.errno > 0 and not isinstance(reason, ssl.SSLError):
+        # The system's own words. Those of asyncio have the address, which may be none of the caller's business.
+        return os.strerror(reason.errno)
     return reason.strerror or "no connection"
 
 

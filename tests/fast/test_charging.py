@@ -237,19 +237,22 @@ def test_after_its_key_stands_no_more_the_biller_is_asked(tmp_path: Path, fault:
 
 
 class StrangeBiller(CountingBiller):
-    """Fails in a way that nobody foresaw, twice, for one request; and answers for another only after that."""
+    """Fails in a way that nobody foresaw, twice, for one request, while another's is under way, which ends after that."""
 
     def __init__(self) -> None:
         super().__init__()
         self.failures = 0
+        self.is_under_way = asyncio.Event()
         self.failed = asyncio.Event()
 
     async def charge(self, key: str, count: int, charge_to: str) -> None:
         if charge_to == "bad" and self.failures < 2:
+            await self.is_under_way.wait()
             self.failures += 1
             raise ValueError(charge_to)
         if charge_to == "good":
             self.calls.append((key, count, charge_to))
+            self.is_under_way.set()
             await self.failed.wait()
         await super().charge(key, count, charge_to)
 

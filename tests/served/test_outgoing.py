@@ -160,7 +160,7 @@ def test_tinyproxy_passes_on_with_tls_and_without(
         log = (tmp_path / "tinyproxy.log").read_text()
     assert f"POST http://0.0.0.0:{upstream}/api/v1/chat/completions" in log
     assert f"CONNECT 0.0.0.0:{secured}" in log
-    with pytest.raises(UpstreamUnreachable, match="proxy on the way to it cannot be reached: Connect"):
+    with pytest.raises(UpstreamUnreachable, match="proxy on the way to it cannot be reached: Connection refused"):
         ask(tls, authority, HTTPS_PROXY=DEAD)
     assert b"You said" in ask(tls, authority, HTTPS_PROXY=DEAD, NO_PROXY="10.0.0.0/8, 0.0.0.0")
 
