@@ -19,7 +19,7 @@ import aiohttp
 from yarl import URL
 
 CERTIFICATES_VARIABLE = "SSL_CERT_FILE"
-"""OpenSSL's own setting: whom to believe instead of the authorities of the system."""
+"""OpenSSL's own setting: a file of authorities in the place of the system's."""
 
 CA_SETTING = "FAREBOX_CA_FILE"
 

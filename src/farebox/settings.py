@@ -107,7 +107,7 @@ class Settings(BaseSettings):
     ca_file: str | None = Field(
         default=None,
         description="A file of PEM certificates: authorities to believe beside the system's, such as those of a"
-        " company's proxy. (`SSL_CERT_FILE` names some instead of the system's.)",
+        " company's proxy. (`SSL_CERT_FILE` names a file in the place of the system's.)",
     )
     connect_seconds: float = Field(default=10, gt=0, description="Deadline for a connection to the upstream.")
     first_byte_seconds: float = Field(

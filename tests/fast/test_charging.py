@@ -237,7 +237,7 @@ def test_after_its_key_stands_no_more_the_biller_is_asked(tmp_path: Path, fault:
 
 
 class StrangeBiller(CountingBiller):
-    """Fails in a way that nobody foresaw, twice, for one request, while another's is under way, which ends after that."""
+    """Fails in a way that nobody foresaw, twice, for one request, while another's is under way."""
 
     def __init__(self) -> None:
         super().__init__()

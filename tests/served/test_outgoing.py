@@ -165,6 +165,13 @@ def test_tinyproxy_passes_on_with_tls_and_without(
     assert b"You said" in ask(tls, authority, HTTPS_PROXY=DEAD, NO_PROXY="10.0.0.0/8, 0.0.0.0")
 
 
+def test_openssls_own_variable_names_authorities(
+    secured: int, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    assert b"You said" in ask(f"https://0.0.0.0:{secured}/api/v1", None, SSL_CERT_FILE=str(authority.file))
+
+
 def test_a_certificate_that_nobody_believes_is_said_to_be_none(secured: int, authority: Authority) -> None:
     url = f"https://127.0.0.1:{secured}/api/v1"
     with pytest.raises(UpstreamUnreachable, match="its certificate is not trusted: unable to get local issuer"):
