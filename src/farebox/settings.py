@@ -205,7 +205,7 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, url: str) -> str:
-        if url.startswith("postgresql://"):
+        if url.startswith(("postgresql://", "postgres://")):
             return url
         if not url.startswith("sqlite:///") or len(url) <= len("sqlite:///"):
             raise ValueError(

@@ -71,8 +71,8 @@ class SqlStore(Reading, SqlDirectory):
         """Open existing books. See farebox.store.prepare for making them. Raises BooksUnavailable."""
         try:
             return cls(engine, worker)
-        except engine.unavailable as error:
-            raise BooksUnavailable(f"the books could not be opened: {error}") from error
+        except engine.errors as error:
+            raise BooksUnavailable(f"the books could not be opened: {engine.said(error)}") from error
 
     async def close(self) -> None:
         """Write what has queued, and let go of the books; for a bounded time, where they do not answer."""
@@ -150,14 +150,15 @@ class SqlStore(Reading, SqlDirectory):
             return list(outcomes)
         except self.engine.unavailable as error:
             is_in_doubt = isinstance(error, InDoubt)
-            unavailable = BooksUnavailable(f"the books could not be written: {error}", is_in_doubt=is_in_doubt)
+            said = self.engine.said(error)
+            unavailable = BooksUnavailable(f"the books could not be written: {said}", is_in_doubt=is_in_doubt)
             return [unavailable for _ in batch]
         except Exception as error:  # noqa: BLE001 - the edge of the writer's thread, which must outlive it
             # A guard refused a row: the schema's or an assertion. One command's fault must not undo its neighbours'.
             if len(batch) == 1:
                 # Another node may have booked the same top-up meanwhile: then it is there now.
                 is_met = isinstance(batch[0], TopUp) and isinstance(error, self.engine.conflicting)
-                return [self._again(batch[0])] if is_met else [error]
+                return [self._again(batch[0]) if is_met else self._refused(error)]
             return [outcome for command in batch for outcome in self._commit([command])]
 
     def _look(self) -> Exception | None:
@@ -165,8 +166,8 @@ class SqlStore(Reading, SqlDirectory):
         try:
             with self.engine.transaction(self._writer_db):
                 return None
-        except self.engine.unavailable as error:
-            return BooksUnavailable(f"the books cannot be written: {error}")
+        except self.engine.errors as error:
+            return BooksUnavailable(f"the books cannot be written: {self.engine.said(error)}")
         except Exception as error:
             # The edge of the writer's thread, which must outlive it.
             log.error("the books cannot be written, for a reason that nobody foresaw", exc_info=error)
@@ -176,7 +177,14 @@ class SqlStore(Reading, SqlDirectory):
         try:
             return self._commit_together([command])[0]
         except Exception as error:  # noqa: BLE001 - as above
+            return self._refused(error)
+
+    def _refused(self, error: Exception) -> Exception:
+        """A command's failure as who waits for it is told: whatever the database says, nothing was written."""
+        if not isinstance(error, self.engine.errors):
             return error
+        is_in_doubt = isinstance(error, InDoubt)
+        return BooksUnavailable(f"the books refused it: {self.engine.said(error)}", is_in_doubt=is_in_doubt)
 
     def _commit_together(self, batch: list[Command]) -> list[Outcome]:
         db, sql = self._writer_db, self._sql

@@ -38,8 +38,10 @@ def copy(source_url: str, target_url: str, tell: Callable[[str, int], None]) -> 
     source, target = (engine_of(url, answer_seconds=COMMAND_SECONDS) for url in (source_url, target_url))
     try:
         return _copy(source, target, target_url, tell)
-    except target.unavailable as error:
-        raise UnusableBooks(f"{shown(target_url)} cannot be written: {error}") from error
+    except target.errors as error:
+        raise UnusableBooks(f"{shown(target_url)} cannot be written: {target.said(error)}") from error
+    except source.errors as error:
+        raise UnusableBooks(f"{source_url} cannot be read: {source.said(error)}") from error
 
 
 def _copy(source: Engine, target: Engine, target_url: str, tell: Callable[[str, int], None]) -> tuple[Audit, Audit]:

@@ -22,21 +22,23 @@ class Desk:
         self._deadlines = Deadlines()
         try:
             self.db = engine.connect()
-        except engine.unavailable as error:
-            raise BooksUnavailable(f"the books could not be opened: {error}") from error
+        except engine.errors as error:
+            raise BooksUnavailable(f"the books could not be opened: {engine.said(error)}") from error
 
     async def close(self) -> None:
-        with suppress(*self._engine.unavailable):
+        with suppress(*self._engine.errors):
             await self._thread.close(self.db.close)
 
     async def do(self, work: Callable[[], T]) -> T:
         """Raises BooksUnavailable: they could not be used; or they did not answer in time, and whether the work is done
-        is in doubt."""
+        is in doubt. What is `conflicting` is raised as it is: who writes a row may know what it meets."""
         try:
             async with self._deadlines.within(self._engine.answer_seconds):
                 return await self._thread.do(work)
-        except self._engine.unavailable as error:
-            raise BooksUnavailable(f"the books could not be used: {error}") from error
+        except self._engine.conflicting:
+            raise
+        except self._engine.errors as error:
+            raise BooksUnavailable(f"the books could not be used: {self._engine.said(error)}") from error
         except TimeoutError as error:
             message = f"the books did not answer within {self._engine.answer_seconds:g} s"
             raise BooksUnavailable(message, is_in_doubt=True) from error

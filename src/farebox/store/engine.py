@@ -80,11 +80,17 @@ class Engine(Protocol):
     answer_seconds: float
     """How long who uses the books waits for an answer."""
 
+    errors: tuple[type[Exception], ...]
+    """All that is raised when a statement fails, for whatever reason."""
+
     unavailable: tuple[type[Exception], ...]
-    """What is raised when the books cannot be used now."""
+    """Of these, what is raised when the books cannot be used now: no other statement fares better."""
 
     conflicting: tuple[type[Exception], ...]
-    """What is raised when a row cannot be, beside another."""
+    """And what is raised when a row cannot be, beside another."""
+
+    def said(self, error: Exception) -> str:
+        """One of these errors as a sentence may quote it."""
 
     def connect(self) -> Db: ...
 

@@ -4,11 +4,13 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from hashlib import sha256
+from os import environ
+from secrets import randbits
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from farebox.store.engine import ANSWER_SECONDS, BUSY_SECONDS, SILENT_PART, Db, InDoubt, Reader, Rows
 from farebox.store.sql import load
@@ -16,6 +18,13 @@ from farebox.store.sql import load
 T = TypeVar("T")
 
 CONNECT_SECONDS = 5
+"""How long a session may take to begin, over all hosts that the URL names."""
+
+CONNECT_SECONDS_MIN = 2
+"""Less the driver does not take."""
+
+MIGRATION_SECONDS = 24 * 3600.0
+
 WAKE_SECONDS = 0.1
 """How often a thread that waits for the server looks up, as the driver has it: a signal can end the wait then."""
 
@@ -31,11 +40,22 @@ class _Silent(psycopg.OperationalError):
     """The server said nothing for too long."""
 
 
+class _ReadOnly(psycopg.OperationalError):
+    """The server may only be read."""
+
+
 class _Connection(psycopg.Connection[Any]):
     """One whose server must answer. Nothing below says that it does not: where it is stopped, its machine goes on
     confirming what it is sent."""
 
     silent_seconds = SILENT_PART * ANSWER_SECONDS
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        # The driver names each connection's prepared statements alike, by their number. Where a pooler mixes sessions
+        # up, a statement's name would then run another client's statement, and no error tell of it. A number that no
+        # other connection has turns that into an error.
+        self._prepared._prepared_idx = 1 << 62 | randbits(62)
 
     def wait(self, gen: Generator[Any, Any, T], interval: float = WAKE_SECONDS, timeout: float | None = None) -> T:
         """As the driver's, through which all that a connection does goes. Raises _Silent, and is closed then."""
@@ -49,46 +69,106 @@ class _Connection(psycopg.Connection[Any]):
 
 
 Connect = Callable[[], _Connection]
-"""Begins a session. Raises psycopg.OperationalError."""
+"""Begins a session. Raises psycopg.Error."""
+
+_SET = (
+    "SELECT set_config(name, CASE WHEN name = 'synchronous_commit' AND current_setting(name) = 'remote_apply'"
+    " THEN 'remote_apply' ELSE value END, false)"
+    " FROM unnest(%s::text[], %s::text[]) AS wanted (name, value) WHERE current_setting(name, true) IS NOT NULL"
+)
+"""What a server is too old to know is left out; what is more durable than asked for stays."""
+
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE"
 
 
 class Postgres:
-    """The `Engine` of one database."""
+    """The `Engine` of one database. Raises psycopg.ProgrammingError where the URL cannot be read."""
 
     sql = load("postgres.sql", value=r"%(\1)s", value_of_row="%s")
+    errors: tuple[type[Exception], ...] = (psycopg.Error,)
     unavailable: tuple[type[Exception], ...] = (psycopg.OperationalError, psycopg.InterfaceError)
     conflicting: tuple[type[Exception], ...] = (psycopg.IntegrityError,)
 
     def __init__(self, url: str, busy_seconds: float = BUSY_SECONDS, answer_seconds: float = ANSWER_SECONDS) -> None:
-        self._url = url
+        given = conninfo_to_dict(url)
+        hosts = 1 + str(given.get("hostaddr") or given.get("host") or "").count(",")
+        # A server that was the primary may be a standby today, and still be named first.
+        is_any_good = hosts == 1 or "target_session_attrs" in given or "PGTARGETSESSIONATTRS" in environ
+        self._parameters: dict[str, Any] = {
+            "fallback_application_name": "farebox",
+            **({} if is_any_good else {"target_session_attrs": "primary"}),
+            **given,
+            "client_encoding": "UTF8",
+            "connect_timeout": max(CONNECT_SECONDS // hosts, CONNECT_SECONDS_MIN),
+        }
         self._busy_seconds = busy_seconds
         self.answer_seconds = answer_seconds
 
-    def _begin_session(self, **given: Any) -> _Connection:
-        connection = _Connection.connect(self._url, autocommit=True, connect_timeout=CONNECT_SECONDS, **given)
+    def said(self, error: Exception) -> str:
+        primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+        return primary or " ".join(str(error).split())
+
+    def as_it_is(self) -> _Connection:
+        """A session of which nothing is set. Raises psycopg.Error."""
+        connection = _Connection.connect("", autocommit=True, **self._parameters)
         connection.silent_seconds = SILENT_PART * self.answer_seconds
         return connection
 
+    def _begin_session(self, *, ends_what_waits: bool = True) -> _Connection:
+        """A session with all set that the books rest on, whatever its role, its database or its server has set; in one
+        round trip. Whatever the URL's `options` set beside it stays."""
+        milliseconds = int(self._busy_seconds * 1000) if ends_what_waits else 0
+        settings = {
+            "default_transaction_isolation": "read committed",
+            "default_transaction_read_only": "off",
+            "synchronous_commit": "on",
+            "lock_timeout": str(milliseconds),
+            # The server gives up soon after nobody waits any more.
+            "statement_timeout": str(int(self.answer_seconds * 1000) if ends_what_waits else 0),
+            "transaction_timeout": "0",
+            "idle_in_transaction_session_timeout": str(6 * milliseconds),
+            "idle_session_timeout": "0",
+        }
+        connection = self.as_it_is()
+        try:
+            connection.execute(_SET, (list(settings), list(settings.values())))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
     def connect(self) -> "PostgresDb":
-        milliseconds = int(self._busy_seconds * 1000)
-        options = f"-c lock_timeout={milliseconds} -c idle_in_transaction_session_timeout={6 * milliseconds}"
-        return PostgresDb(partial(self._begin_session, options=options, application_name="farebox"))
+        return PostgresDb(self._begin_session)
+
+    def to_migrate(self) -> psycopg.Connection[Any]:
+        """A session that waits for as long as it takes, and begins its transactions by itself."""
+        connection = self._begin_session(ends_what_waits=False)
+        connection.autocommit = False
+        connection.silent_seconds = MIGRATION_SECONDS
+        return connection
 
     @contextmanager
     def transaction(self, db: Db) -> Iterator[Db]:
         """READ COMMITTED, and what a command changes is locked before it is read: holds, then balances, each in the
         order of their ids, so that no two nodes wait for each other."""
         assert isinstance(db, PostgresDb)
-        db.begin("BEGIN")
+        try:
+            db.begin(_BEGIN)
+        except psycopg.NotSupportedError as error:
+            # A standby. The next transaction connects anew, and may find the primary.
+            db.close()
+            raise _ReadOnly(f"the server may only be read: {self.said(error)}") from error
         try:
             yield db
         except BaseException:
-            with suppress(*self.unavailable):
+            with suppress(*self.errors):
                 db.end("ROLLBACK")
             raise
         try:
             db.end("COMMIT")
-        except self.unavailable as error:
+        except self.errors as error:
+            if not db.raw.closed:
+                raise  # the server's own words: it was undone
             raise _CommitInDoubt(str(error)) from error
 
     @contextmanager
@@ -140,7 +220,7 @@ class PostgresDb:
         """What begins something: a connection that broke meanwhile shows it here, and nothing is lost yet."""
         try:
             return self.raw.execute(statement, given)
-        except Postgres.unavailable as error:
+        except Postgres.errors as error:
             if not self.raw.closed or isinstance(error, _Silent):
                 raise
         self.raw = self._connect()
@@ -170,7 +250,7 @@ class _Streaming:
         return cursor.execute(statement.encode(), given or None)
 
     def finish(self) -> None:
-        with suppress(*Postgres.unavailable):
+        with suppress(*Postgres.errors):
             for cursor in self._cursors:
                 cursor.close()
 
@@ -192,7 +272,7 @@ class _Session:
 
     def renew(self) -> None:
         with self._lock:
-            with suppress(*Postgres.unavailable):
+            with suppress(*Postgres.errors):
                 self._connection.execute("SELECT 1")
                 return
             self._connection.close()
@@ -217,7 +297,7 @@ class _Notices:
                 self._connection.execute("LISTEN farebox_directory")
             for _ in self._connection.notifies(timeout=seconds, stop_after=1):
                 pass
-        except Postgres.unavailable:
+        except Postgres.errors:
             self.close()
             time.sleep(seconds)
 

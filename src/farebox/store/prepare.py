@@ -15,10 +15,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from farebox.store.books import SqlStore
 from farebox.store.engine import ANSWER_SECONDS, BUSY_SECONDS, Db, Engine
 from farebox.store.sqlite import Sqlite
+
+if TYPE_CHECKING:
+    from farebox.store.postgres import Postgres
 
 HEAD = "0007"
 """The schema this code is written for: the newest of farebox/store/migrations/versions."""
@@ -27,10 +31,7 @@ HEAD = "0007"
 SQLITE_MIN = (3, 38)
 """The first with RETURNING and JSON functions in every build."""
 
-POSTGRES_MIN = 120_000
-"""Version 12, as the server says it."""
-
-_PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*@")
+_PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*@|(?<=[?&])((?:ssl)?password=)[^&]*")
 
 
 class UnusableBooks(Exception):  # noqa: N818 - the word of the house
@@ -38,12 +39,13 @@ class UnusableBooks(Exception):  # noqa: N818 - the word of the house
 
 
 def is_postgres(database_url: str) -> bool:
-    return database_url.startswith("postgresql://")
+    """libpq reads both, and hosts hand out either."""
+    return database_url.startswith(("postgresql://", "postgres://"))
 
 
 def shown(database_url: str) -> str:
     """The URL as it may be printed: without a password."""
-    return _PASSWORD.sub(r"\1:***@", database_url)
+    return _PASSWORD.sub(lambda found: f"{found[2]}***" if found[2] else f"{found[1]}:***@", database_url)
 
 
 def sqlite_path(database_url: str) -> Path:
@@ -62,14 +64,27 @@ def sqlite_path(database_url: str) -> Path:
 
 def engine_of(database_url: str, busy_seconds: float = BUSY_SECONDS, answer_seconds: float = ANSWER_SECONDS) -> Engine:
     """The engine of books that were prepared. Raises UnusableBooks."""
-    if not is_postgres(database_url):
-        return Sqlite(sqlite_path(database_url), busy_seconds, answer_seconds)
+    if is_postgres(database_url):
+        return _postgres(database_url, busy_seconds, answer_seconds)
+    return Sqlite(sqlite_path(database_url), busy_seconds, answer_seconds)
+
+
+def _postgres(
+    database_url: str, busy_seconds: float = BUSY_SECONDS, answer_seconds: float = ANSWER_SECONDS
+) -> "Postgres":
     if find_spec("psycopg") is None:
         raise UnusableBooks("PostgreSQL needs its driver: pip install 'farebox[postgres]'")
     # Only here: a gateway on SQLite does not carry the driver.
     from farebox.store.postgres import Postgres
 
-    return Postgres(database_url, busy_seconds, answer_seconds)
+    try:
+        return Postgres(database_url, busy_seconds, answer_seconds)
+    except Postgres.errors as error:
+        # Not shown: where its parts cannot be told apart, the password cannot be hidden.
+        raise UnusableBooks(
+            "the database's URL cannot be read: write postgresql://USER:PASSWORD@HOST/NAME, each of / @ : ? # % in the"
+            " user or the password as %2F %40 %3A %3F %23 %25"
+        ) from error
 
 
 @asynccontextmanager
@@ -89,7 +104,7 @@ def prepare(database_url: str) -> bool:
     Raises:
         UnusableBooks: they cannot be written, are no database of Farebox's, or have a schema from newer code.
     """
-    found = schema_of(database_url)
+    found = schema_of(database_url, to_write=True)
     if found is None and not is_postgres(database_url):
         _make_file(sqlite_path(database_url))
     _bring_to_head(database_url, found)
@@ -141,9 +156,12 @@ def _bring_to_head(database_url: str, found: str | None) -> None:
         raise UnusableBooks(f"{shown(database_url)} could not be upgraded to schema {HEAD}: {said}")
 
 
-def schema_of(database_url: str) -> str | None:
-    """The schema that the books have; None where there are none yet. Nothing is made. Raises UnusableBooks."""
-    return _of_postgres(database_url) if is_postgres(database_url) else _of_sqlite(sqlite_path(database_url))
+def schema_of(database_url: str, *, to_write: bool = False) -> str | None:
+    """The schema that the books have; None where there are none yet. Nothing is made. Raises UnusableBooks: they cannot
+    be read; or, where they are `to_write`, not written as far as a look can tell."""
+    if is_postgres(database_url):
+        return _of_postgres(database_url, to_write=to_write)
+    return _of_sqlite(sqlite_path(database_url))
 
 
 def _of_sqlite(path: Path) -> str | None:
@@ -153,7 +171,8 @@ def _of_sqlite(path: Path) -> str | None:
         # SQLite would make the file; and one that may only be read is of no use, which it says too late.
         os.close(os.open(path, os.O_RDWR))
         with closing(sqlite3.connect(path)) as db:
-            return _version(db, "SELECT name FROM sqlite_master WHERE type = 'table'", str(path))
+            tables = frozenset(row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'"))
+            return _version(db, tables, str(path))
     except FileNotFoundError:
         return None
     except (OSError, sqlite3.Error) as error:
@@ -173,21 +192,21 @@ def _unusable(name: str, error: Exception) -> UnusableBooks:
     return UnusableBooks(f"{name} cannot be used as a database: {error}")
 
 
-def _of_postgres(database_url: str) -> str | None:
-    engine = engine_of(database_url)
+def _of_postgres(database_url: str, *, to_write: bool) -> str | None:
+    engine = _postgres(database_url)
+    from farebox.store.postgres_fitness import Unfit, examine
+
     try:
+        tables = examine(engine, to_write=to_write)
         with closing(engine.connect()) as db:
-            (version,) = db.execute("SELECT current_setting('server_version_num')::int").fetchone()
-            if version < POSTGRES_MIN:
-                raise UnusableBooks(f"{shown(database_url)} is a PostgreSQL older than version 12")
-            own_tables = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
-            return _version(db, own_tables, shown(database_url))
-    except engine.unavailable as error:
-        raise _unusable(shown(database_url), error) from error
+            return _version(db, tables, shown(database_url))
+    except Unfit as error:
+        raise UnusableBooks(f"{shown(database_url)} {error}") from error
+    except engine.errors as error:
+        raise UnusableBooks(f"{shown(database_url)} cannot be used as a database: {engine.said(error)}") from error
 
 
-def _version(db: Db, select_tables: str, name: str) -> str | None:
-    tables = {row[0] for row in db.execute(select_tables)}
+def _version(db: Db, tables: frozenset[str], name: str) -> str | None:
     if not tables:
         return None
     if not tables >= {"alembic_version", "transfer"}:

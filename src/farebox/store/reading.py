@@ -17,6 +17,7 @@ from farebox.core.books import (
     settlement_id,
 )
 from farebox.core.charges import Charge
+from farebox.ports import BooksUnavailable
 from farebox.store.desk import OnDesk
 from farebox.store.engine import Reader
 from farebox.store.rows import allowance_from, each, hold_from, json_text, number_from, transfer_from
@@ -78,8 +79,11 @@ class Reading(OnDesk):
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
-        with closing(self.engine.connect()) as db, self.engine.snapshot(db) as rows:
-            yield SqlSnapshot(rows, self._sql)
+        try:
+            with closing(self.engine.connect()) as db, self.engine.snapshot(db) as rows:
+                yield SqlSnapshot(rows, self._sql)
+        except self.engine.errors as error:
+            raise BooksUnavailable(f"the books could not be read: {self.engine.said(error)}") from error
 
 
 class SqlSnapshot:

@@ -20,6 +20,7 @@ class Sqlite:
     """The `Engine` of one file."""
 
     sql = load("sqlite.sql", value=r":\1", value_of_row="?")
+    errors: tuple[type[Exception], ...] = (sqlite3.Error,)
     unavailable: tuple[type[Exception], ...] = (sqlite3.OperationalError,)
     conflicting: tuple[type[Exception], ...] = (sqlite3.IntegrityError,)
 
@@ -28,6 +29,9 @@ class Sqlite:
         self.answer_seconds = answer_seconds
         self._busy_seconds = busy_seconds
         self._workers = path.with_name(path.name + "-workers")
+
+    def said(self, error: Exception) -> str:
+        return str(error)
 
     def connect(self) -> sqlite3.Connection:
         """With the settings that durability rests on. Autocommit: transactions are begun by hand."""

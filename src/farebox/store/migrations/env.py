@@ -10,7 +10,12 @@ UPGRADING = 7_023_412_904
 
 url = context.config.attributes["url"]
 is_sqlite = url.startswith("sqlite")
-engine = create_engine(url, connect_args={"timeout": 60} if is_sqlite else {"connect_timeout": 10})
+if is_sqlite:
+    engine = create_engine(url, connect_args={"timeout": 60})
+else:
+    from farebox.store.postgres import Postgres
+
+    engine = create_engine("postgresql+psycopg://", creator=Postgres(url).to_migrate)
 
 if is_sqlite:
 
