@@ -36,22 +36,29 @@ def free_port() -> int:
 class Cluster:
     """One server and its databases. It refuses root, so that it runs as Debian's user where whoever asks is root."""
 
-    def __init__(self, programs: Path) -> None:
+    def __init__(self, programs: Path, primary: "Cluster | None" = None) -> None:
+        """With a `primary`: its standby, on which the primary's commits wait from now on."""
         self._programs = programs
-        self._user = "postgres" if os.geteuid() == 0 else None
+        self.user = "postgres" if os.geteuid() == 0 else None
         self.folder = Path(tempfile.mkdtemp(prefix="farebox-postgres-"))
-        if self._user:
-            account = pwd.getpwnam(self._user)
+        if self.user:
+            account = pwd.getpwnam(self.user)
             os.chown(self.folder, account.pw_uid, account.pw_gid)
         self.port = free_port()
         self._databases = 0
-        self._run("initdb", "-D", "data", "-U", "farebox", "-A", "trust", "-E", "UTF8", "--locale", "C", "-N")
+        if primary is None:
+            self._run("initdb", "-D", "data", "-U", "farebox", "-A", "trust", "-E", "UTF8", "--locale", "C", "-N")
+        else:
+            source = ("-h", "127.0.0.1", "-p", str(primary.port), "-U", "farebox")
+            self._run("pg_basebackup", *source, "-D", "data", "-R", "-c", "fast", "-X", "stream", "-N")
         self.start()
+        if primary is not None:
+            primary.wait_for_standby()
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [str(self._programs / program), *arguments]
         done = subprocess.run(  # noqa: S603 - Debian's own programs
-            command, cwd=self.folder, user=self._user, capture_output=True, text=True, check=False
+            command, cwd=self.folder, user=self.user, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
 
@@ -68,7 +75,7 @@ class Cluster:
             self.process = subprocess.Popen(  # noqa: S603
                 [self._programs / "postgres", "-D", "data", *options],
                 cwd=self.folder,
-                user=self._user,
+                user=self.user,
                 stdout=log,
                 stderr=log,
             )
@@ -85,6 +92,23 @@ class Cluster:
         """SIGINT: fast, connections are cut; SIGQUIT: immediate, as a crash."""
         self.process.send_signal(how)
         self.process.wait(30)
+
+    def wait_for_standby(self) -> None:
+        """Let every commit wait until a standby has it, too."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as db:
+            db.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            db.execute("SELECT pg_reload_conf()")
+            until = time.monotonic() + START_SECONDS
+            while db.execute("SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'").fetchone() is None:
+                assert time.monotonic() < until, "no standby follows"
+                time.sleep(0.05)
+
+    def promote(self) -> None:
+        """Make a standby the primary. It waits for nobody."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as db:
+            db.execute("ALTER SYSTEM SET synchronous_standby_names = ''")
+            db.execute("SELECT pg_reload_conf()")
+            db.execute("SELECT pg_promote()")
 
     def _processes(self) -> list[int]:
         """The server's, and that of each connection; none where it was stopped."""
@@ -114,10 +138,12 @@ class Cluster:
     def url(self, name: str) -> str:
         return f"postgresql://farebox@127.0.0.1:{self.port}/{name}"
 
-    def new_database(self, template: str | None = None) -> str:
+    def new_database(self, template: str | None = None, encoding: str | None = None) -> str:
         """The URL of a database of its own: empty, or a copy."""
         self._databases += 1
         name = f"books_{self._databases}"
+        if encoding is not None:
+            template = f"template0 ENCODING '{encoding}'"
         with psycopg.connect(self.url("postgres"), autocommit=True) as db:
             db.execute(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
         return self.url(name)
