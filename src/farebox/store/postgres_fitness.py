@@ -37,6 +37,10 @@ _MISSING = (
 _CHANGES = re.compile(r"\b(INSERT)\s+INTO\s+(\w+)|\b(UPDATE)\s+(\w+)\s+SET\b|\b(DELETE)\s+FROM\s+(\w+)")
 
 
+_BEGIN = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL statement_timeout = 0"
+"""Whatever a role's limits are: the sessions that are looked at must last, and nothing may stay set in them."""
+
+
 class Unfit(Exception):  # noqa: N818 - the word of the house
     """Why a server cannot carry the books: what follows its name in a sentence."""
 
@@ -98,8 +102,8 @@ def is_shared(engine: Postgres) -> bool:
         # either order: who comes next gets the other's, whether the pooler hands out what came back last or first.
         for first, last in ((one, other), (other, one), (one, other)):
             try:
-                one.execute("BEGIN")
-                other.execute("BEGIN")
+                one.execute(_BEGIN)
+                other.execute(_BEGIN)
             except psycopg.errors.ProtocolViolation:
                 return True  # what a pooler of statements says to that, and no server does
             if (_session(one), _session(other)) != (own, others):

@@ -31,7 +31,7 @@ HEAD = "0007"
 SQLITE_MIN = (3, 38)
 """The first with RETURNING and JSON functions in every build."""
 
-_PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*@|(?<=[?&])((?:ssl)?password=)[^&]*")
+_PASSWORD = re.compile(r"(?<=://)([^/@:]*):.*@|(?<=[?&])((?:ssl)?password=)[^&]*")
 
 
 class UnusableBooks(Exception):  # noqa: N818 - the word of the house
