@@ -85,7 +85,7 @@ class Settings(BaseSettings):
     workers: int = Field(default=1, ge=1, le=256, description="Processes that serve, all on one database.")
     database_url: str = Field(
         default="sqlite:///data/farebox.db",
-        description="The books: `sqlite:///PATH`; `postgresql://...` for several machines.",
+        description="The books: `sqlite:///PATH`; `postgresql://...` (or `postgres://...`) for several machines.",
     )
     spool: str = Field(
         default="data/spool",
@@ -309,4 +309,6 @@ def _worded(error: dict[str, Any], given: Mapping[str, object]) -> str:
     if error["type"] == "extra_forbidden":
         known = PlanSettings.model_fields if len(path) > 1 else Settings.model_fields
         return _no_such(where, path[-1], known)
+    if name == "database_url":
+        return f"{where}: {message}"  # it may have a password in it
     return f"{where}: {message} (it is {error['input']!r})"

@@ -361,7 +361,7 @@ def farebox(folder: Path, *arguments: str, **environment: str) -> subprocess.Com
         (lambda url: url.replace("127.0.0.1", "nobody.invalid"), "cannot be used as a database"),
         (lambda url: url.rpartition("/")[0] + "/nothing", "cannot be used as a database"),
         (lambda url: url.replace("farebox@", "stranger:hunter2@"), "cannot be used as a database"),
-        (lambda url: url.replace("postgresql://", "mysql://"), "write sqlite:///PATH"),
+        (lambda url: url.replace("postgresql://farebox@", "mysql://stranger:hunter2@"), "write sqlite:///PATH"),
     ],
 )
 def test_a_database_that_cannot_be_used_is_named(tmp_path: Path, books: str, change: object, said: str) -> None:

@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -47,6 +48,18 @@ def test_on_a_full_disk_nothing_is_ordered(gateway: Gateway) -> None:
     eventually(lambda: gateway.chat().status == 200)
     assert [line["what"] for line in gateway.orders()].count("fare") == len(gateway.orders())
     gateway.audit()
+
+
+def test_books_that_refuse_a_row_begin_no_order(gateway: Gateway) -> None:
+    """Whatever they say of it."""
+    with sqlite3.connect(gateway.folder / "data" / "farebox.db") as db:
+        db.execute("CREATE TRIGGER refuses BEFORE INSERT ON hold BEGIN SELECT RAISE(ABORT, 'no such row'); END")
+        refused = gateway.chat()
+        assert (refused.status, refused.headers.get("retry-after")) == (429, "5"), refused.body
+        db.execute("DROP TRIGGER refuses")
+    db.close()
+    assert gateway.chat().status == 200
+    assert len(gateway.orders()) == 1
 
 
 def test_what_could_not_be_settled_is_settled_when_the_disk_has_room_again(gateway: Gateway) -> None:

@@ -118,7 +118,7 @@ def migrate(url: str, revision: str) -> None:
         "import sys; from alembic import command; from alembic.config import Config; from pathlib import Path;"
         "import farebox.store.migrate as m; c = Config();"
         "c.set_main_option('script_location', str(Path(m.__file__).with_name('migrations')));"
-        "c.attributes['url'] = sys.argv[1].replace('postgresql://', 'postgresql+psycopg://', 1);"
+        "c.attributes['url'] = sys.argv[1];"
         "command.upgrade(c, sys.argv[2])"
     )
     subprocess.run([sys.executable, "-c", program, url, revision], check=True, env=clean_environment())
