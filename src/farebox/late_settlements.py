@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import deque
 from contextlib import suppress
+from heapq import heappop, heappush
 from time import monotonic
 
 from farebox.core.books import NoSuchRow, Settle
@@ -19,6 +20,10 @@ DOUBT_SECONDS = 60.0
 """How long a hold may still appear in the books after its transaction got no answer: the database rolls a silent
 transaction back after 48 s."""
 
+DOUBT_SECONDS_MAX = 86_400.0
+"""But a commit that waits for a standby ends when that is back, however late. So the hold is looked for again, each
+time after twice as long, up to this."""
+
 
 class LateSettlements:
     """The queue of late settlements, in the order in which they came."""
@@ -28,7 +33,7 @@ class LateSettlements:
         self._spool = spool
         self._waiting: deque[Settle] = deque()
         self._doubt_seconds = doubt_seconds
-        self._doubtful: deque[tuple[float, Settle]] = deque()
+        self._doubtful: list[tuple[float, float, str, Settle]] = []
         self._strange: set[str] = set()
 
     async def add(self, settle: Settle) -> None:
@@ -59,15 +64,22 @@ class LateSettlements:
                     if not self._waiting and self._spool is not None:
                         self._spool.clear()
                 while self._doubtful and self._doubtful[0][0] <= monotonic():
-                    await self._ledger.carry_out(self._doubtful[0][1])
-                    self._doubtful.popleft()
+                    _, waited, _, settle = self._doubtful[0]
+                    outcome = await self._ledger.carry_out(settle)
+                    heappop(self._doubtful)
+                    if isinstance(outcome, NoSuchRow):
+                        self._doubt(settle, 2 * waited)
             await asyncio.sleep(LATE_SECONDS)
 
     async def _settle(self, settle: Settle) -> None:
         outcome = await self._ledger.carry_out(settle)
-        # Where nobody knew whether the hold was placed, it may still appear: try once more when it no longer can.
+        # Where nobody knew whether the hold was placed, it may still appear.
         if isinstance(outcome, NoSuchRow) and settle.verdict == Nothing():
-            self._doubtful.append((monotonic() + self._doubt_seconds, settle))
+            self._doubt(settle, self._doubt_seconds)
+
+    def _doubt(self, settle: Settle, seconds: float) -> None:
+        if seconds <= DOUBT_SECONDS_MAX:
+            heappush(self._doubtful, (monotonic() + seconds, seconds, settle.hold_id, settle))
 
     async def _take_over(self) -> None:
         if self._spool is None:

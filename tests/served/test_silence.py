@@ -155,16 +155,17 @@ def test_a_process_ends_although_its_books_hang(tmp_path: Path) -> None:
 
 
 def test_a_hold_that_came_about_after_it_was_given_back_is_given_back_again() -> None:
-    """Its transaction had got no answer, and was on its way yet."""
+    """Its transaction had got no answer, and was on its way yet; longer than it was looked for at first."""
 
     async def main() -> None:
         store = MemoryStore()
         account, key = await account_with(store, "a", USD)
-        late = LateSettlements(store, doubt_seconds=1.5)
+        late = LateSettlements(store, doubt_seconds=0.2)
         await late.add(Settle(hold_id="h", verdict=Nothing(), created_us=3))
         running = asyncio.create_task(late.run())
         while late.waiting:  # noqa: ASYNC110 - it has no event to wait for
             await asyncio.sleep(0.05)
+        await asyncio.sleep(1.5)
         assert await store.carry_out(hold(account, key, "h", 10_000)) == Held(10_000)
         while (await store.balance(account.id)).pending_nanos:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
