@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 
-from farebox.store.engine import Db
+from farebox.store.engine import Db, Engine
 from farebox.store.postgres import CONNECT_SECONDS, Postgres
 
 VERSION_MIN = 120_000
@@ -45,13 +45,14 @@ class Unfit(Exception):  # noqa: N818 - the word of the house
     """Why a server cannot carry the books: what follows its name in a sentence."""
 
 
-def examine(engine: Postgres, *, to_write: bool) -> frozenset[str]:
+def examine(engine: Engine, *, to_write: bool) -> frozenset[str]:
     """The tables that are where the books belong; `to_write`: by who will change them, or make them.
 
     Raises:
         Unfit: the books cannot be there.
         psycopg.Error: the server cannot be asked.
     """
+    assert isinstance(engine, Postgres)
     if is_shared(engine):
         raise Unfit(_POOLER)
     with closing(engine.connect()) as db:

@@ -15,14 +15,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from farebox.store.books import SqlStore
 from farebox.store.engine import ANSWER_SECONDS, BUSY_SECONDS, Db, Engine
 from farebox.store.sqlite import Sqlite
-
-if TYPE_CHECKING:
-    from farebox.store.postgres import Postgres
 
 HEAD = "0007"
 """The schema this code is written for: the newest of farebox/store/migrations/versions."""
@@ -64,14 +60,8 @@ def sqlite_path(database_url: str) -> Path:
 
 def engine_of(database_url: str, busy_seconds: float = BUSY_SECONDS, answer_seconds: float = ANSWER_SECONDS) -> Engine:
     """The engine of books that were prepared. Raises UnusableBooks."""
-    if is_postgres(database_url):
-        return _postgres(database_url, busy_seconds, answer_seconds)
-    return Sqlite(sqlite_path(database_url), busy_seconds, answer_seconds)
-
-
-def _postgres(
-    database_url: str, busy_seconds: float = BUSY_SECONDS, answer_seconds: float = ANSWER_SECONDS
-) -> "Postgres":
+    if not is_postgres(database_url):
+        return Sqlite(sqlite_path(database_url), busy_seconds, answer_seconds)
     if find_spec("psycopg") is None:
         raise UnusableBooks("PostgreSQL needs its driver: pip install 'farebox[postgres]'")
     # Only here: a gateway on SQLite does not carry the driver.
@@ -193,7 +183,8 @@ def _unusable(name: str, error: Exception) -> UnusableBooks:
 
 
 def _of_postgres(database_url: str, *, to_write: bool) -> str | None:
-    engine = _postgres(database_url)
+    engine = engine_of(database_url)
+    # As above.
     from farebox.store.postgres_fitness import Unfit, examine
 
     try:
