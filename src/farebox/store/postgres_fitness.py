@@ -36,7 +36,6 @@ _MISSING = (
 )
 _CHANGES = re.compile(r"\b(INSERT)\s+INTO\s+(\w+)|\b(UPDATE)\s+(\w+)\s+SET\b|\b(DELETE)\s+FROM\s+(\w+)")
 
-
 _BEGIN = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL statement_timeout = 0"
 """Whatever a role's limits are: the sessions that are looked at must last, and nothing may stay set in them."""
 
@@ -86,6 +85,8 @@ def _missing(db: Db) -> str:
         for found in _CHANGES.finditer(statement):
             privilege, table = (part for part in found.groups() if part)
             wanted |= {(privilege, table), ("SELECT", table)}
+            if "DO UPDATE" in statement:
+                wanted.add(("UPDATE", table))
     names = [table for _, table in wanted], [privilege for privilege, _ in wanted]
     return ", ".join(f"{privilege} ON {table}" for table, privilege in db.execute(_MISSING, names))
 
