@@ -269,7 +269,7 @@ class Accounts:
         """The statement of an account from one moment to before another. Raises NotFound."""
         account = await self.find(name)
         transfers = await self._store.transfers(account.id, since_us, until_us)
-        holds = await self._store.orders(account.id, since_us, until_us)
+        holds = await self._store.orders([transfer.hold_id for transfer in transfers if transfer.hold_id is not None])
         return Statement(account, await self._store.balance(account.id), transfers, {hold.id: hold for hold in holds})
 
     async def balance(self, account: Account) -> Balance:

@@ -1,7 +1,7 @@
 """Everything that Farebox needs from the world: Protocols, and the exceptions that they raise. What one room alone
 keeps (`platform.store`, `actor.outbox`) has no port."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -146,16 +146,18 @@ class PriceShelf(Protocol):
 
 
 class Books(Protocol):
-    """The reading side of the store, for statements and audits. Each result is from one moment."""
+    """The reading side of the store, for statements and audits. What can be long is read piece by piece, so that no
+    reader holds the moment that it reads: what was posted meanwhile may be in a result or not."""
 
     async def answer(self) -> None:
         """Return if orders can be booked. Raises BooksUnavailable, within a second or so."""
 
     async def transfers(self, account_id: int, since_us: int = 0, until_us: int = LAST_US) -> list[Transfer]:
-        """An account's transfers since one moment and before another, oldest first."""
+        """An account's transfers since one moment and before another, oldest first. Those that set money aside are
+        told of orders that have not ended; of others, what ended them."""
 
-    async def orders(self, account_id: int, since_us: int, until_us: int) -> list[HoldRow]:
-        """The holds that those transfers place or end."""
+    async def orders(self, hold_ids: Sequence[str]) -> list[HoldRow]:
+        """The holds of these ids."""
 
     async def hold(self, hold_id: str) -> HoldRow | None: ...
 

@@ -3,7 +3,7 @@ one order through them. For our tests and others'."""
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -234,12 +234,12 @@ class MemoryStore:
 
     async def transfers(self, account_id: int, since_us: int = 0, until_us: int = LAST_US) -> list[Transfer]:
         own = [t for t in self._transfers.values() if account_id in (t.debit_account, t.credit_account)]
+        own = [t for t in own if t.kind != "hold" or self._holds[t.id].ended_us is None]
         within = [transfer for transfer in own if since_us <= transfer.created_us < until_us]
         return sorted(within, key=lambda transfer: (transfer.created_us, transfer.id))
 
-    async def orders(self, account_id: int, since_us: int, until_us: int) -> list[HoldRow]:
-        named = {transfer.hold_id for transfer in await self.transfers(account_id, since_us, until_us)}
-        return [hold for hold in self._holds.values() if hold.id in named]
+    async def orders(self, hold_ids: Sequence[str]) -> list[HoldRow]:
+        return [self._holds[each] for each in hold_ids if each in self._holds]
 
     async def hold(self, hold_id: str) -> HoldRow | None:
         return self._holds.get(hold_id)

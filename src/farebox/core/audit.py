@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from farebox.core.allowances import PERIODS, SECOND_US, Allowance, began_us
+from farebox.core.allowances import DAY_US, PERIODS, SECOND_US, Allowance, began_us
 from farebox.core.books import (
     CASH,
     FARES,
@@ -46,7 +46,8 @@ class _Sums:
 
 
 class Snapshot(Protocol):
-    """All rows of the books at one moment."""
+    """All rows of the books at one moment; or, for one pass, what has ended before it as it was then, and all else at
+    one moment: what is read after the last hold is of that."""
 
     def transfers(self) -> Iterable[Transfer]:
         """Ordered by id, so that a hold comes before the transfer that ends it."""
@@ -66,9 +67,8 @@ class Snapshot(Protocol):
 def audit(rows: Snapshot) -> Audit:
     """Audit the books in one pass over transfers and holds; what is in memory grows with accounts, not with orders."""
     found = Audit()
-    outside = {fare.transfer_id: fare for fare in rows.charged_fares()}
-    found.differences += _charge_differences(rows.charges(), outside.values(), found)
-    tallies = {allowance.owner: _Tally(allowance) for allowance in rows.allowances()}
+    due: dict[str, ChargedFare] = {}
+    tallies = {allowance.owner: _Tally() for allowance in rows.allowances()}
     sums: dict[int, _Sums] = {}
     held: dict[str, Transfer] = {}
     ended: dict[str, Transfer] = {}
@@ -88,16 +88,22 @@ def audit(rows: Snapshot) -> Audit:
                 if owner in tallies:
                     tallies[owner].take(hold, ending)
         events = (ending.events or 0) if ending is not None else 0
-        found.differences += _outside_differences(charged_fare(hold, events), outside.pop(settlement_id(hold.id), None))
+        if (fare := charged_fare(hold, events)) is not None:
+            due[fare.transfer_id] = fare
     for transfer in transfers:
         _take(transfer, sums, held, ended, found)
     found.differences += [f"transfer {t.id}: holds money for an order that is not in the books" for t in held.values()]
     found.differences += [f"transfer {t.id}: ends a hold that is not in the books" for t in ended.values()]
-    found.differences += [f"transfer {name}: is charged outside, and is not in the books" for name in outside]
+    outside = list(rows.charged_fares())
+    found.differences += _charge_differences(rows.charges(), outside, found)
+    found.differences += _outside_differences(due, outside)
     for balance in rows.balances():
         found.accounts += 1
         found.differences += _balance_differences(balance, sums.get(balance.account_id, _Sums()))
-    found.differences += [difference for tally in tallies.values() for difference in tally.differences()]
+    for allowance in rows.allowances():
+        # One that was set after the first order was read is left to the next audit.
+        if (tally := tallies.get(allowance.owner)) is not None:
+            found.differences += tally.differences(allowance)
     rest = sum(each.credits - each.debits for each in sums.values())
     if rest:
         found.differences.append(f"the books do not balance: credits exceed debits by ${format_usd(rest)}")
@@ -168,15 +174,23 @@ def _fare_differences(hold: HoldRow, post: Transfer) -> list[str]:
     return wrong
 
 
-def _outside_differences(due: ChargedFare | None, stored: ChargedFare | None) -> list[str]:
-    """`due` is what the hold says that an outside biller charges, `stored` what is in the outbox."""
-    if due is None:
-        return [] if stored is None else [f"transfer {stored.transfer_id}: is charged outside, and should not be"]
-    if stored is None:
-        return [f"transfer {due.transfer_id}: its {due.count} events are not charged outside, and should be"]
-    if (stored.charge_to, stored.count) != (due.charge_to, due.count):
-        return [f"transfer {due.transfer_id}: comes to {due.count} events outside; {stored.count} are charged"]
-    return []
+def _outside_differences(due: dict[str, ChargedFare], outside: Iterable[ChargedFare]) -> list[str]:
+    """`due` is what the holds say that an outside biller charges, `outside` what is in the outbox."""
+    wrong: list[str] = []
+    for stored in outside:
+        fare = due.pop(stored.transfer_id, None)
+        if fare is None:
+            wrong.append(
+                f"transfer {stored.transfer_id}: is charged outside, and should not be, or is not in the books"
+            )
+        elif (stored.charge_to, stored.count) != (fare.charge_to, fare.count):
+            wrong.append(
+                f"transfer {fare.transfer_id}: comes to {fare.count} events outside; {stored.count} are charged"
+            )
+    return wrong + [
+        f"transfer {each.transfer_id}: its {each.count} events are not charged outside, and should be"
+        for each in due.values()
+    ]
 
 
 def _charge_differences(charges: Iterable[Charge], fares: Iterable[ChargedFare], found: Audit) -> list[str]:
@@ -199,13 +213,11 @@ _CLOCKS_US = 60 * SECOND_US
 
 
 class _Tally:
-    """What counts against one allowance, recomputed from its holds and fares."""
+    """What counts against one allowance, recomputed from its holds and fares. Fares are summed by UTC days, with which
+    every period begins; those of a day's last minute apart, too."""
 
-    def __init__(self, allowance: Allowance) -> None:
-        self._allowance = allowance
-        self._began = {period: began_us(period, allowance.counted_us) for period in PERIODS}
-        self._spent = dict.fromkeys(PERIODS, 0)
-        self._around = dict.fromkeys(PERIODS, 0)
+    def __init__(self) -> None:
+        self._days: dict[int, list[int]] = {}
         self._pending = 0
         self._at_once = 0
 
@@ -215,22 +227,24 @@ class _Tally:
             self._pending += hold.amount_nanos
             self._at_once += hold.state == "pending"
         elif ending.is_fare:
-            for period, began in self._began.items():
-                if ending.created_us >= began:
-                    self._spent[period] += ending.amount_nanos
-                elif ending.created_us >= began - _CLOCKS_US:
-                    self._around[period] += ending.amount_nanos
+            day, since_us = divmod(ending.created_us, DAY_US)
+            sums = self._days.setdefault(day, [0, 0])
+            sums[0] += ending.amount_nanos
+            sums[1] += ending.amount_nanos if since_us >= DAY_US - _CLOCKS_US else 0
 
-    def differences(self) -> list[str]:
-        allowance, wrong = self._allowance, []
+    def differences(self, allowance: Allowance) -> list[str]:
+        wrong: list[str] = []
         if (allowance.pending_nanos, allowance.at_once) != (self._pending, self._at_once):
             wrong.append(
                 f"{allowance.owner}: ${format_usd(allowance.pending_nanos)} held and {allowance.at_once} orders being"
                 f" served count against its limits; its holds say ${format_usd(self._pending)}, {self._at_once}"
             )
         for period in PERIODS:
-            stored, spent = allowance.spent_nanos(period, allowance.counted_us), self._spent[period]
-            if not spent <= stored <= spent + self._around[period]:
+            first = began_us(period, allowance.counted_us) // DAY_US
+            spent = sum(sums[0] for day, sums in self._days.items() if day >= first)
+            around = self._days.get(first - 1, (0, 0))[1]
+            stored = allowance.spent_nanos(period, allowance.counted_us)
+            if not spent <= stored <= spent + around:
                 wrong.append(
                     f"{allowance.owner}: ${format_usd(stored)} of its limit ({period}) are used; its fares say"
                     f" ${format_usd(spent)}"

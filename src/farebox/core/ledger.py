@@ -64,7 +64,8 @@ class Page:
     stand for. `holds`: the holds that commands, transfers and uses name. `allowances`: those of their accounts and
     keys. After `decide` for each command, write `new_transfers`, `new_uses` (in place of older ones of their keys),
     `kept_answers` and `charged_fares`, and by id `new_holds`, `changed_holds`, `changed_balances` and
-    `changed_allowances`.
+    `changed_allowances`. Of the changed holds, `named` are those that got the id of their generation, and `only_named`
+    those that nothing else was changed of.
     """
 
     def __init__(
@@ -86,6 +87,8 @@ class Page:
         self.charged_fares: list[ChargedFare] = []
         self.new_holds: dict[str, HoldRow] = {}
         self.changed_holds: dict[str, HoldRow] = {}
+        self.named: set[str] = set()
+        self.only_named: set[str] = set()
         self.changed_balances: dict[int, Balance] = {}
         self.changed_allowances: dict[str, Allowance] = {}
 
@@ -183,7 +186,10 @@ class Page:
         return None if hold.state == "voided" else Repeated(hold, use.order_digest == repeatable.order_digest)
 
     def _name_generation(self, command: NameGeneration) -> Outcome:
-        self._change(replace(self._holds[command.hold_id], generation_id=command.generation_id))
+        hold = replace(self._holds[command.hold_id], generation_id=command.generation_id)
+        if hold.id not in self.changed_holds:
+            self.only_named.add(hold.id)
+        self._change(hold, is_naming=True)
         return Done()
 
     def _ask_later(self, command: AskLater) -> Outcome:
@@ -249,9 +255,13 @@ class Page:
         self._booked[transfer.id] = transfer
         self.new_transfers.append(transfer)
 
-    def _change(self, hold: HoldRow) -> None:
-        before = self._holds[hold.id].state
-        assert hold.state == before or hold.state in MOVES[before].values(), (before, hold)
+    def _change(self, hold: HoldRow, *, is_naming: bool = False) -> None:
+        before = self._holds[hold.id]
+        assert hold.state == before.state or hold.state in MOVES[before.state].values(), (before, hold)
+        if hold.generation_id != before.generation_id:
+            self.named.add(hold.id)
+        if not is_naming:
+            self.only_named.discard(hold.id)
         self._holds[hold.id] = hold
         (self.new_holds if hold.id in self.new_holds else self.changed_holds)[hold.id] = hold
 

@@ -33,6 +33,7 @@ from farebox.store.directory import SqlDirectory
 from farebox.store.engine import Db, Engine, InDoubt
 from farebox.store.reading import Reading
 from farebox.store.rows import (
+    Row,
     allowance_changes,
     allowance_from,
     balance_changes,
@@ -40,9 +41,11 @@ from farebox.store.rows import (
     hold_changes,
     hold_from,
     json_text,
+    known_hold_changes,
     transfer_from,
     transfer_row,
 )
+from farebox.store.sql import Statements
 from farebox.store.writer import GroupWriter
 
 log = logging.getLogger("farebox")
@@ -193,7 +196,7 @@ class SqlStore(Reading, SqlDirectory):
             outcomes = [page.decide(command, self.worker) for command in batch]
             db.executemany(sql.insert_hold, map(astuple, page.new_holds.values()))
             db.executemany(sql.insert_transfer, map(transfer_row, page.new_transfers))
-            db.executemany(sql.update_hold, map(hold_changes, page.changed_holds.values()))
+            _change_holds(db, sql, page)
             db.executemany(sql.update_balance, map(balance_changes, page.changed_balances.values()))
             if page.changed_allowances:
                 db.executemany(sql.update_allowance, map(allowance_changes, page.changed_allowances.values()))
@@ -241,3 +244,18 @@ class SqlStore(Reading, SqlDirectory):
         if repeated:
             booked = [transfer_from(row) for row in db.execute(sql.transfers_of, {"ids": json_text(repeated)})]
         return Page(balances, holds, booked, uses, allowances)
+
+
+def _change_holds(db: Db, sql: Statements, page: Page) -> None:
+    """Write changed holds, naming as few columns as changed: SQLite writes each index that a statement names."""
+    changed: tuple[list[Row], list[Row], list[Row]] = [], [], []
+    for hold in page.changed_holds.values():
+        if hold.id in page.only_named:
+            changed[0].append((hold.generation_id, hold.id))
+        elif hold.id in page.named:
+            changed[1].append(hold_changes(hold))
+        else:
+            changed[2].append(known_hold_changes(hold))
+    for statement, rows in zip((sql.name_generation, sql.update_hold, sql.update_known_hold), changed, strict=True):
+        if rows:
+            db.executemany(statement, rows)

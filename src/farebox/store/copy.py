@@ -8,7 +8,7 @@ from typing import Any
 from farebox.core.audit import Audit, audit
 from farebox.store.engine import COMMAND_SECONDS, Db, Engine, Reader
 from farebox.store.prepare import HEAD, UnusableBooks, engine_of, is_postgres, no_books, prepare, schema_of, shown
-from farebox.store.reading import SqlSnapshot
+from farebox.store.snapshots import SqlSnapshot
 
 TABLES = (
     "account api_key management_key balance allowance hold transfer key_use kept_answer charge charged_fare run"

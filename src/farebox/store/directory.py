@@ -8,6 +8,7 @@ import msgspec
 from msgspec.structs import replace
 
 from farebox.core.allowances import NO_LIMITS, PERIODS, Allowance, Limits, began_us, owner_of
+from farebox.core.books import LAST_US
 from farebox.core.callers import Account, Key, ManagementKey, PublishedPlans
 from farebox.core.pricing import KeptPrices
 from farebox.ports import NameTaken
@@ -104,7 +105,7 @@ class SqlDirectory(OnDesk):
 
     def _count(self, db: Db, allowance: Allowance, key_id: int | None, now_us: int) -> Allowance:
         """An allowance with all that counts against it, from the ledger."""
-        given = {"account": allowance.account_id, "key": key_id}
+        given = {"account": allowance.account_id, "key": key_id, "until": LAST_US}
         pending, at_once = db.execute(self._sql.held_now, given).fetchone()
         spent = {}
         for period in PERIODS:

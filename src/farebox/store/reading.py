@@ -1,39 +1,50 @@
 """The reading side of the books: what stands in them, for statements, lists and audits."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import closing, contextmanager
 
-from farebox.core.allowances import Allowance
+from farebox.core.allowances import DAY_US
 from farebox.core.audit import Snapshot
 from farebox.core.books import (
     LAST_US,
     Activity,
-    Balance,
-    ChargedFare,
     HoldRow,
     HoldState,
     NotEnded,
     Transfer,
     settlement_id,
 )
-from farebox.core.charges import Charge
 from farebox.ports import BooksUnavailable
 from farebox.store.desk import OnDesk
-from farebox.store.engine import Reader
-from farebox.store.rows import allowance_from, each, hold_from, json_text, number_from, transfer_from
-from farebox.store.sql import Statements
+from farebox.store.rows import each, hold_from, json_text, number_from, transfer_from
+from farebox.store.snapshots import Pieces, SqlSnapshot
+
+ROWS_AT_ONCE = 10_000
+"""Rows that one statement reads for a statement of account."""
+
+FARES_AT_ONCE = 100_000
+"""Fares that one statement adds up: some tenths of a second."""
 
 
 class Reading(OnDesk):
     """The `Books` port, but for `answer`, which is the writer's."""
 
     async def transfers(self, account_id: int, since_us: int = 0, until_us: int = LAST_US) -> list[Transfer]:
-        given = {"account": account_id, "since": since_us, "until": until_us}
-        return await self._desk.rows(transfer_from, self._sql.account_transfers, given)
+        found: list[Transfer] = []
+        given = {"account": account_id, "since": since_us, "after": "", "until": until_us, "most": ROWS_AT_ONCE}
+        while rows := await self._desk.rows(transfer_from, self._sql.account_transfers, given):
+            found += rows
+            if len(rows) < ROWS_AT_ONCE:
+                break
+            given |= {"since": rows[-1].created_us, "after": rows[-1].id}
+        return found
 
-    async def orders(self, account_id: int, since_us: int, until_us: int) -> list[HoldRow]:
-        given = {"account": account_id, "since": since_us, "until": until_us}
-        return await self._desk.rows(hold_from, self._sql.account_orders, given)
+    async def orders(self, hold_ids: Sequence[str]) -> list[HoldRow]:
+        found: list[HoldRow] = []
+        for first in range(0, len(hold_ids), ROWS_AT_ONCE):
+            some = {"ids": json_text(hold_ids[first : first + ROWS_AT_ONCE])}
+            found += await self._desk.rows(hold_from, self._sql.holds_of, some)
+        return found
 
     async def hold(self, hold_id: str) -> HoldRow | None:
         return await self._desk.row(hold_from, self._sql.hold, {"id": hold_id})
@@ -62,20 +73,42 @@ class Reading(OnDesk):
         return await self._desk.do(find)
 
     async def usage_nanos(self, account_id: int, key_id: int | None, since_us: int) -> int:
-        given = {"account": account_id, "key": key_id, "since": since_us}
-        (nanos,) = await self._desk.rows(number_from, self._sql.usage, given)
+        nanos = 0
+        async for since, until in self._windows(account_id, since_us):
+            given = {"account": account_id, "key": key_id, "since": since, "until": until}
+            nanos += sum(await self._desk.rows(number_from, self._sql.usage, given))
         return nanos
 
     async def usage_by_key(self, account_id: int, since_us: int) -> dict[int, tuple[int, int]]:
-        given = {"account": account_id, "since": since_us}
-        rows = await self._desk.rows(tuple, self._sql.usage_by_key, given)
-        return {key_id: (nanos, latest_us) for key_id, nanos, latest_us in rows}
+        found: dict[int, tuple[int, int]] = {}
+        async for since, until in self._windows(account_id, since_us):
+            given = {"account": account_id, "since": since, "until": until}
+            for key_id, nanos, latest_us in await self._desk.rows(tuple, self._sql.usage_by_key, given):
+                found[key_id] = (found.get(key_id, (0, 0))[0] + nanos, latest_us)
+        return found
+
+    async def _windows(self, account_id: int, since_us: int) -> AsyncIterator[tuple[int, int]]:
+        """From a moment to the end, in windows of so many of an account's fares that each is soon added up."""
+        given = {"account": account_id, "since": since_us, "most": FARES_AT_ONCE}
+        while (row := await self._desk.row(number_from, self._sql.fare_after, given)) is not None:
+            if row > given["since"]:
+                yield given["since"], row
+                given["since"] = row
+            else:
+                # More fares in one microsecond than there are in a window.
+                break
+        yield given["since"], LAST_US
 
     async def activity(
         self, account_id: int | None, key_id: int | None, since_us: int, until_us: int
     ) -> list[Activity]:
-        given = {"account": account_id, "key": key_id, "since": since_us, "until": until_us}
-        return await self._desk.rows(each(Activity), self._sql.activity, given)
+        found: list[Activity] = []
+        while since_us < until_us:
+            began_us = max(since_us, (until_us - 1) // DAY_US * DAY_US)
+            given = {"account": account_id, "key": key_id, "since": began_us, "until": until_us}
+            found += await self._desk.rows(each(Activity), self._sql.activity, given)
+            until_us = began_us
+        return found
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
@@ -85,28 +118,13 @@ class Reading(OnDesk):
         except self.engine.errors as error:
             raise BooksUnavailable(f"the books could not be read: {self.engine.said(error)}") from error
 
-
-class SqlSnapshot:
-    """All rows that a connection reads at one moment."""
-
-    def __init__(self, db: Reader, sql: Statements) -> None:
-        self._db = db
-        self._sql = sql
-
-    def transfers(self) -> Iterator[Transfer]:
-        return map(transfer_from, self._db.execute(self._sql.all_transfers))
-
-    def holds(self) -> Iterator[HoldRow]:
-        return map(hold_from, self._db.execute(self._sql.all_holds))
-
-    def balances(self) -> Iterator[Balance]:
-        return map(each(Balance), self._db.execute(self._sql.all_balances))
-
-    def charged_fares(self) -> Iterator[ChargedFare]:
-        return map(each(ChargedFare), self._db.execute(self._sql.all_charged_fares))
-
-    def charges(self) -> Iterator[Charge]:
-        return map(each(Charge), self._db.execute(self._sql.all_charges))
-
-    def allowances(self) -> Iterator[Allowance]:
-        return map(allowance_from, self._db.execute(self._sql.all_allowances))
+    @contextmanager
+    def in_pieces(self, now_us: int) -> Iterator[Snapshot]:
+        """All rows for an audit, and no moment of the books held for longer than the last minutes' rows take
+        . Blocks."""
+        with closing(self.engine.connect()) as db:
+            pieces = Pieces(self.engine, db, now_us)
+            try:
+                yield pieces
+            finally:
+                pieces.close()

@@ -93,6 +93,11 @@ def hold_changes(h: HoldRow) -> Row:
     )
 
 
+def known_hold_changes(h: HoldRow) -> Row:
+    """The same without the generation's id, which stands there."""
+    return (h.state, h.served_model, h.prompt_tokens, h.answer_tokens, h.reason, h.ended_us, h.asks, h.ask_us, h.id)
+
+
 def balance_changes(b: Balance) -> Row:
     return (b.credits_nanos, b.debits_nanos, b.pending_nanos, b.overdrawn_nanos, b.account_id)
 

@@ -23,35 +23,58 @@ SELECT id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, 
     event_price_nanos, over_hold_nanos, note
 FROM transfer WHERE id = :id;
 
--- all_transfers --
+-- transfers_after --
 SELECT id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events,
     event_price_nanos, over_hold_nanos, note
-FROM transfer ORDER BY id;
+FROM transfer WHERE id > :after ORDER BY id;
+
+-- transfers_between --
+SELECT id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events,
+    event_price_nanos, over_hold_nanos, note
+FROM transfer WHERE id > :after AND id <= :upto ORDER BY id;
 
 -- account_transfers --
--- Two halves, because each has an index of its own.
+-- A part for each index, and one for the holds that have not ended; so many after the one that was last.
 SELECT id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events,
     event_price_nanos, over_hold_nanos, note
 FROM transfer
-WHERE debit_account_id = :account AND created_us >= :since AND created_us < :until
+WHERE debit_account_id = :account AND cost IS NOT NULL AND (created_us, id) > (:since, :after) AND created_us < :until
+UNION ALL
+SELECT id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events,
+    event_price_nanos, over_hold_nanos, note
+FROM transfer
+WHERE debit_account_id = :account AND cost IS NULL AND kind <> 'hold'
+AND (created_us, id) > (:since, :after) AND created_us < :until
 UNION ALL
 SELECT id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events,
     event_price_nanos, over_hold_nanos, note
 FROM transfer
 WHERE credit_account_id = :account AND kind IN ('top-up', 'adjustment')
-AND created_us >= :since AND created_us < :until
-ORDER BY created_us, id;
+AND (created_us, id) > (:since, :after) AND created_us < :until
+UNION ALL
+SELECT id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events,
+    event_price_nanos, over_hold_nanos, note
+FROM transfer
+WHERE id IN (SELECT id FROM hold WHERE ended_us IS NULL AND account_id = :account)
+AND (created_us, id) > (:since, :after) AND created_us < :until
+ORDER BY created_us, id LIMIT :most;
+
+-- fare_after --
+SELECT created_us FROM transfer
+WHERE debit_account_id = :account AND cost IS NOT NULL AND created_us >= :since
+ORDER BY created_us LIMIT 1 OFFSET :most;
 
 -- usage --
 SELECT CAST(coalesce(sum(t.amount_nanos), 0) AS BIGINT)
 FROM transfer t JOIN hold h ON h.id = t.hold_id
-WHERE t.debit_account_id = :account AND t.credit_account_id = 1 AND t.cost IS NOT NULL AND t.created_us >= :since
-AND (CAST(:key AS BIGINT) IS NULL OR h.key_id = :key);
+WHERE t.debit_account_id = :account AND t.credit_account_id = 1 AND t.cost IS NOT NULL
+AND t.created_us >= :since AND t.created_us < :until AND (CAST(:key AS BIGINT) IS NULL OR h.key_id = :key);
 
 -- usage_by_key --
 SELECT h.key_id, CAST(sum(t.amount_nanos) AS BIGINT), max(t.created_us)
 FROM transfer t JOIN hold h ON h.id = t.hold_id
-WHERE t.debit_account_id = :account AND t.credit_account_id = 1 AND t.cost IS NOT NULL AND t.created_us >= :since
+WHERE t.debit_account_id = :account AND t.credit_account_id = 1 AND t.cost IS NOT NULL
+AND t.created_us >= :since AND t.created_us < :until
 GROUP BY h.key_id;
 
 -- activity --
@@ -85,25 +108,32 @@ UPDATE hold SET state = :state, generation_id = :generation_id, served_model = :
     asks = :asks, ask_us = :ask_us
 WHERE id = :id;
 
+-- update_known_hold (row) --
+-- As before, where the generation is the one that stands there: an index that is not named is not written.
+UPDATE hold SET state = :state, served_model = :served_model, prompt_tokens = :prompt_tokens,
+    answer_tokens = :answer_tokens, reason = :reason, ended_us = :ended_us, asks = :asks, ask_us = :ask_us
+WHERE id = :id;
+
+-- name_generation (row) --
+UPDATE hold SET generation_id = :generation_id WHERE id = :id;
+
 -- hold --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
     reserved_tokens
 FROM hold WHERE id = :id;
 
--- all_holds --
+-- holds_after --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
     reserved_tokens
-FROM hold ORDER BY id;
+FROM hold WHERE id > :after ORDER BY id;
 
--- account_orders --
+-- holds_between --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
     reserved_tokens
-FROM hold WHERE id IN (
-    SELECT hold_id FROM transfer WHERE debit_account_id = :account AND created_us >= :since AND created_us < :until
-);
+FROM hold WHERE id > :after AND id <= :upto ORDER BY id LIMIT :most;
 
 -- generation --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
