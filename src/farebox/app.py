@@ -37,6 +37,7 @@ from farebox.stopping import stopping_gracefully
 from farebox.store.books import SqlStore
 from farebox.store.prepare import is_postgres, open_store
 from farebox.store.spool import Spool
+from farebox.store.wal import WalKeeper
 from farebox.telemetry.logs import start as start_log
 from farebox.telemetry.metrics import count_task_failures
 from farebox.telemetry.traces import is_traced, traces_url
@@ -186,7 +187,10 @@ async def running(
             late=late,
             telemetry=watch,
         )
-        watch.metrics.watch(lambda: admission.orders, lambda: store.queued, lambda: late.waiting)
+        wal = WalKeeper(store.engine, settings.wal_warn_bytes)
+        watch.metrics.watch(
+            lambda: admission.orders, lambda: store.queued, lambda: late.waiting, lambda: wal.size_bytes
+        )
         await stack.enter_async_context(
             supervisor.running(
                 Task("prices", catalog.keep_fresh),
@@ -195,6 +199,7 @@ async def running(
                 Task("reconcile", reconciler.run),
                 Task("late_settlements", late.run),
                 Task("metrics", watch.metrics.keep_fresh),
+                Task("wal", wal.run),
                 *hosted.background,
             )
         )

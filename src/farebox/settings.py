@@ -87,6 +87,12 @@ class Settings(BaseSettings):
         default="sqlite:///data/farebox.db",
         description="The books: `sqlite:///PATH`; `postgresql://...` (or `postgres://...`) for several machines.",
     )
+    wal_warn_bytes: int = Field(
+        default=256 * 2**20,
+        ge=2**20,
+        description="Size of SQLite's write-ahead log from which a warning names who keeps it from being made smaller."
+        " From a quarter of it on, it is copied into the books apart from orders.",
+    )
     spool: str = Field(
         default="data/spool",
         description="Folder on this machine where settlements wait while the books cannot take them.",

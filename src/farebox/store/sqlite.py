@@ -13,7 +13,23 @@ from farebox.store.engine import ANSWER_SECONDS, BUSY_SECONDS, Db, Reader
 from farebox.store.locks import LockedFile, is_free
 from farebox.store.sql import load
 
-PRAGMAS = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA foreign_keys = ON")
+CHECKPOINT_PAGES = 2_000
+"""Pages of the write-ahead log after which a commit copies them into the file: 4 MiB, as by SQLite's own default."""
+
+WAL_BYTES = 16 * 2**20
+"""What of the log's file is kept when it begins anew."""
+
+PRAGMAS = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}",
+    f"PRAGMA journal_size_limit = {WAL_BYTES}",
+)
+
+
+class _Connection(sqlite3.Connection):
+    checkpoints_on_commit = True
 
 
 class Sqlite:
@@ -28,7 +44,14 @@ class Sqlite:
         self.path = path
         self.answer_seconds = answer_seconds
         self._busy_seconds = busy_seconds
-        self._workers = path.with_name(path.name + "-workers")
+        self._workers = self.beside("-workers")
+        self.checkpoints_on_commit = True
+        """Whether a commit copies what has gathered in the write-ahead log. Where that is much, who commits would wait
+        for it: `store/wal.py` does it then."""
+
+    def beside(self, suffix: str) -> Path:
+        """The file whose name is the books' and the suffix."""
+        return self.path.with_name(self.path.name + suffix)
 
     def said(self, error: Exception) -> str:
         return str(error)
@@ -36,14 +59,23 @@ class Sqlite:
     def connect(self) -> sqlite3.Connection:
         """With the settings that durability rests on. Autocommit: transactions are begun by hand."""
         # A store hands its connections from the thread that opens it to the one that uses it; never to two at a time.
-        db = sqlite3.connect(self.path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False)
+        db = sqlite3.connect(
+            self.path,
+            timeout=self._busy_seconds,
+            isolation_level=None,
+            check_same_thread=False,
+            factory=_Connection,
+        )
         for pragma in PRAGMAS:
             db.execute(pragma)
         return db
 
     @contextmanager
     def transaction(self, db: Db) -> Iterator[Db]:
-        assert isinstance(db, sqlite3.Connection)
+        assert isinstance(db, _Connection)
+        if db.checkpoints_on_commit is not self.checkpoints_on_commit:
+            db.checkpoints_on_commit = self.checkpoints_on_commit
+            db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES if db.checkpoints_on_commit else 0}")
         db.execute("BEGIN IMMEDIATE")
         try:
             yield db
@@ -62,6 +94,11 @@ class Sqlite:
 
     def is_gone(self, db: Db, worker: str) -> bool:
         return is_free(self._workers / worker)
+
+    def worker_pids(self) -> set[int]:
+        """The processes of workers: a worker's name begins with its process's number."""
+        numbers = [each.name.partition("-")[0] for each in self._workers.glob("*-*")]
+        return {int(number) for number in numbers if number.isdecimal()}
 
     def notices(self) -> None:
         """A file tells nothing."""

@@ -62,6 +62,13 @@ _streams = _gauge("farebox_streams_open", "Streams that go on to callers.")
 _in_progress = _gauge("farebox_orders_in_progress", "Orders that are being served.")
 _queue = _gauge("farebox_writer_queue", "Commands that wait for the books.")
 _late = _gauge("farebox_late_settlements", "Settlements that the books could not take yet, kept on this node's disk.")
+_wal = Gauge(
+    "farebox_wal_bytes",
+    "Size of the write-ahead log beside books in a file: large where a reader keeps a transaction open.",
+    registry=_REGISTRY,
+    # All workers have the same one.
+    multiprocess_mode="livemax",
+)
 _commit = _histogram(
     "farebox_commit_seconds",
     "A transaction of the writer's, from its begin to its durable end.",
@@ -118,9 +125,12 @@ class Metrics:
     def reconciled(self, verdict: str) -> None:
         _reconciled.labels(verdict).inc()
 
-    def watch(self, orders: Callable[[], int], queue: Callable[[], int], late: Callable[[], int]) -> None:
-        """Read the gauges' values from these functions: orders in progress, commands queued, late settlements."""
-        self._live = ((_in_progress, orders), (_queue, queue), (_late, late))
+    def watch(
+        self, orders: Callable[[], int], queue: Callable[[], int], late: Callable[[], int], wal: Callable[[], int]
+    ) -> None:
+        """Read the gauges' values from these functions: orders in progress, commands queued, late settlements, bytes of
+        the write-ahead log."""
+        self._live = ((_in_progress, orders), (_queue, queue), (_late, late), (_wal, wal))
 
     def refresh(self) -> None:
         """Set the gauges to what they are now."""
