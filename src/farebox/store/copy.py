@@ -9,6 +9,7 @@ from farebox.core.audit import Audit, audit
 from farebox.store.engine import COMMAND_SECONDS, Db, Engine, Reader
 from farebox.store.prepare import HEAD, UnusableBooks, engine_of, is_postgres, no_books, prepare, schema_of, shown
 from farebox.store.snapshots import SqlSnapshot
+from farebox.store.sqlite import Sqlite
 
 TABLES = (
     "account api_key management_key balance allowance hold transfer key_use kept_answer charge charged_fare run"
@@ -36,6 +37,12 @@ def copy(source_url: str, target_url: str, tell: Callable[[str, int], None]) -> 
         raise UnusableBooks(f"{source_url} has schema {found}, not {HEAD}: `farebox db upgrade` first")
     prepare(target_url)
     source, target = (engine_of(url, answer_seconds=COMMAND_SECONDS) for url in (source_url, target_url))
+    if isinstance(source, Sqlite) and (serving := source.worker_pids()):
+        pids = ", ".join(map(str, sorted(serving)))
+        raise UnusableBooks(
+            f"{source_url} is in use (process {pids}), and what is booked while it is copied would be lost: stop the"
+            " servers first, or copy a backup"
+        )
     try:
         return _copy(source, target, target_url, tell)
     except target.errors as error:

@@ -17,7 +17,7 @@ from farebox.core.books import (
 from farebox.ports import BooksUnavailable
 from farebox.store.desk import OnDesk
 from farebox.store.rows import each, hold_from, json_text, number_from, transfer_from
-from farebox.store.snapshots import Pieces, SqlSnapshot
+from farebox.store.snapshots import HOLDS_AT_ONCE, Pieces, SqlSnapshot
 
 ROWS_AT_ONCE = 10_000
 """Rows that one statement reads for a statement of account."""
@@ -119,11 +119,11 @@ class Reading(OnDesk):
             raise BooksUnavailable(f"the books could not be read: {self.engine.said(error)}") from error
 
     @contextmanager
-    def in_pieces(self, now_us: int) -> Iterator[Snapshot]:
+    def in_pieces(self, now_us: int, holds_at_once: int = HOLDS_AT_ONCE) -> Iterator[Snapshot]:
         """All rows for an audit, and no moment of the books held for longer than the last minutes' rows take
         . Blocks."""
         with closing(self.engine.connect()) as db:
-            pieces = Pieces(self.engine, db, now_us)
+            pieces = Pieces(self.engine, db, now_us, holds_at_once)
             try:
                 yield pieces
             finally:

@@ -52,10 +52,11 @@ class Pieces(SqlSnapshot):
     had not ended, and those of the last minutes, are read at the last moment, with all that is read after the holds.
     """
 
-    def __init__(self, engine: Engine, db: Db, now_us: int) -> None:
+    def __init__(self, engine: Engine, db: Db, now_us: int, holds_at_once: int) -> None:
         super().__init__(db, engine.sql)
         self._engine = engine
         self._connection = db
+        self._at_once = holds_at_once
         # An order's id begins with the microsecond in which it was made.
         self._until = f"{now_us - LATE_US:014x}"
         self._holds: deque[HoldRow] = deque()
@@ -86,9 +87,9 @@ class Pieces(SqlSnapshot):
         not_ended: list[str] = []
         after, transfers_after, is_last = "", "", False
         while not is_last:
-            given = {"after": after, "upto": self._until, "most": HOLDS_AT_ONCE}
+            given = {"after": after, "upto": self._until, "most": self._at_once}
             holds = [hold_from(row) for row in self._db.execute(self._sql.holds_between, given).fetchall()]
-            is_last = len(holds) < HOLDS_AT_ONCE
+            is_last = len(holds) < self._at_once
             upto = self._until if is_last else settlement_id(holds[-1].id)
             rows = self._db.execute(self._sql.transfers_between, {"after": transfers_after, "upto": upto}).fetchall()
             waiting = {hold.id for hold in holds if hold.ended_us is None}
@@ -99,10 +100,10 @@ class Pieces(SqlSnapshot):
                 after, transfers_after = holds[-1].id, upto
             yield True
         self._db = self._moment.enter_context(self._engine.snapshot(self._connection))
-        for first in range(0, len(not_ended), HOLDS_AT_ONCE):
-            ids = not_ended[first : first + HOLDS_AT_ONCE]
+        for first in range(0, len(not_ended), self._at_once):
+            ids = not_ended[first : first + self._at_once]
             self._holds += map(hold_from, self._db.execute(self._sql.holds_of, {"ids": json_text(ids)}).fetchall())
-            ids += map(settlement_id, ids)
-            booked = self._db.execute(self._sql.transfers_of, {"ids": json_text(ids)}).fetchall()
+            both = [*ids, *(settlement_id(each) for each in ids)]
+            booked = self._db.execute(self._sql.transfers_of, {"ids": json_text(both)}).fetchall()
             self._transfers += sorted(map(transfer_from, booked), key=lambda transfer: transfer.id)
             yield True

@@ -96,8 +96,8 @@ class Sqlite:
         return is_free(self._workers / worker)
 
     def worker_pids(self) -> set[int]:
-        """The processes of workers: a worker's name begins with its process's number."""
-        numbers = [each.name.partition("-")[0] for each in self._workers.glob("*-*")]
+        """The processes of living workers: a worker's name begins with its process's number."""
+        numbers = [each.name.partition("-")[0] for each in self._workers.glob("*-*") if not is_free(each)]
         return {int(number) for number in numbers if number.isdecimal()}
 
     def notices(self) -> None:
