@@ -432,7 +432,10 @@ def test_books_move_from_a_file_and_nothing_is_lost(tmp_path: Path, postgres: Cl
         headers = {"authorization": f"Bearer {key}", "idempotency-key": "k", "content-type": "application/json"}
         first = old.request("POST", "/v1/chat/completions", CHAT, headers)
         assert first.status == 200
-    source = f"sqlite:///{old.folder}/data/farebox.db"
+        source = f"sqlite:///{old.folder}/data/farebox.db"
+        refused = farebox(tmp_path, "db", "copy", source, url)
+        assert refused.returncode == 1
+        assert f"is in use (process {old.process.pid})" in refused.stderr
     statement, found = old.statement("a caller"), old.audit()
     moved = json.loads(farebox(tmp_path, "db", "copy", source, url, "--json").stdout)
     assert moved["differences"] == {"before": [], "after": []}

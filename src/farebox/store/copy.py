@@ -7,7 +7,17 @@ from typing import Any
 
 from farebox.core.audit import Audit, audit
 from farebox.store.engine import COMMAND_SECONDS, Db, Engine, Reader
-from farebox.store.prepare import HEAD, UnusableBooks, engine_of, is_postgres, no_books, prepare, schema_of, shown
+from farebox.store.prepare import (
+    HEAD,
+    UnusableBooks,
+    engine_of,
+    is_postgres,
+    no_books,
+    prepare,
+    schema_of,
+    shown,
+    sqlite_path,
+)
 from farebox.store.snapshots import SqlSnapshot
 from farebox.store.sqlite import Sqlite
 
@@ -27,7 +37,8 @@ def copy(source_url: str, target_url: str, tell: Callable[[str, int], None]) -> 
     """Copy all books, and audit both; `tell` hears of each table and its rows. The target is made if need be.
 
     Raises:
-        UnusableBooks: the source is no file of this version, the target is not empty, or what arrived is not what left.
+        UnusableBooks: the source is no file of this version, a server is on it, the target is not empty, or what arrived is
+            not what left.
     """
     if is_postgres(source_url) or not is_postgres(target_url):
         raise UnusableBooks("books are copied from sqlite:///PATH to postgresql://...")
@@ -35,14 +46,15 @@ def copy(source_url: str, target_url: str, tell: Callable[[str, int], None]) -> 
         raise no_books(source_url)
     if found != HEAD:
         raise UnusableBooks(f"{source_url} has schema {found}, not {HEAD}: `farebox db upgrade` first")
-    prepare(target_url)
-    source, target = (engine_of(url, answer_seconds=COMMAND_SECONDS) for url in (source_url, target_url))
-    if isinstance(source, Sqlite) and (serving := source.worker_pids()):
+    source = Sqlite(sqlite_path(source_url), answer_seconds=COMMAND_SECONDS)
+    if serving := source.worker_pids():
         pids = ", ".join(map(str, sorted(serving)))
         raise UnusableBooks(
             f"{source_url} is in use (process {pids}), and what is booked while it is copied would be lost: stop the"
             " servers first, or copy a backup"
         )
+    prepare(target_url)
+    target = engine_of(target_url, answer_seconds=COMMAND_SECONDS)
     try:
         return _copy(source, target, target_url, tell)
     except target.errors as error:
