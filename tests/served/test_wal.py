@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from decimal import Decimal
 from pathlib import Path
 
+import pytest
 from msgspec.structs import replace
 
 from farebox.accounts import Store
@@ -21,9 +22,8 @@ from farebox.store.books import SqlStore
 from farebox.store.sqlite import Sqlite
 from tests.books import new_books
 from tests.gateway import Gateway, eventually
-from tests.served.test_store import USD, Engine, account_with, engine, hold
-
-assert engine, "a fixture"
+from tests.served.test_store import USD, Engine, account_with, hold
+from tools.postgres import Cluster
 
 ORDERS = 40
 ORDER_BYTES_MAX = 34_000
@@ -105,9 +105,15 @@ def test_a_reader_that_stays_is_named_and_the_log_is_small_again_after_it(tmp_pa
     gateway.audit()
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
+    if request.param == "postgres":
+        cluster: Cluster = request.getfixturevalue("postgres")
+        return Engine("postgres", tmp_path, url=cluster.new_books())
+    return Engine(request.param, tmp_path)
+
+
 def test_an_audit_of_pieces_is_of_one_moment_and_holds_none_meanwhile(engine: Engine) -> None:
-    if engine.kind == "memory":
-        return
     seen: list[str] = []
 
     async def work(store: Store) -> None:

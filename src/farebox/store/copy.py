@@ -37,8 +37,8 @@ def copy(source_url: str, target_url: str, tell: Callable[[str, int], None]) -> 
     """Copy all books, and audit both; `tell` hears of each table and its rows. The target is made if need be.
 
     Raises:
-        UnusableBooks: the source is no file of this version, a server is on it, the target is not empty, or what arrived is
-            not what left.
+        UnusableBooks: the source is no file of this version, or a server is on it; the target is not empty; or what
+            arrived is not what left.
     """
     if is_postgres(source_url) or not is_postgres(target_url):
         raise UnusableBooks("books are copied from sqlite:///PATH to postgresql://...")
