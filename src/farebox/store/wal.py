@@ -49,7 +49,8 @@ class WalKeeper:
         return 0 if self._engine is None else _size(self._engine)
 
     async def run(self) -> None:
-        """Look again and again. Runs until cancelled."""
+        """Look again and again. Runs until cancelled; may be begun again after a failure."""
+        self._thread = Worker("farebox-wal")
         try:
             while True:
                 if self._engine is not None:
