@@ -211,8 +211,9 @@ async def running(
         if hosted.has_run_api:
             runs = SqlRuns(store.engine, store.worker)
             stack.push_async_callback(runs.close)
-            public_url = (settings.public_url or "").rstrip("/")
-            runner = Runner(runs, orders, admission, plans, store.worker, public_url, supervisor)
+            runner = Runner(
+                runs, orders, admission, plans, store.worker, (settings.public_url or "").rstrip("/"), supervisor
+            )
             run_api = RunApi(hosted.callers, runs, runner, PricedEvents(runs, store), bodies)
             actor = ActorTools(runner, runs)
         agents = Agents(orders, catalog, accounts, supervisor, actor)
