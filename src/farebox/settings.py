@@ -66,7 +66,10 @@ class PlanSettings(BaseModel):
 
 
 class Settings(BaseSettings):
-    """Each is set by `FAREBOX_` and its name in capitals in the environment, or by its name in `farebox.toml`."""
+    """Each is set by `FAREBOX_` and its name in capitals in the environment, or by its name in `farebox.toml`.
+
+    `tools/reference.py` makes docs/reference/settings.md of this; `make lint` fails where the two differ.
+    """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", env_ignore_empty=True)
 
@@ -123,10 +126,10 @@ class Settings(BaseSettings):
     stream_silence_seconds: float = Field(
         default=15,
         ge=0,
-        description="How long a stream may be silent after its order was sent: after that its caller gets a comment (in"
-        " messages: a `ping` event), and again whenever it was silent so long. Proxies cut streams that are silent, and"
-        " some tell of a caller's hang-up only when something is sent. From the first on, what goes wrong is told in"
-        " a stream of status 200. 0: none are sent.",
+        description="How long a stream may be silent after its order was sent: after that its caller gets three"
+        " comments (in messages: `ping` events), a second apart, and again whenever it was silent so long. Proxies cut"
+        " streams that are silent, and some tell of a caller's hang-up only when something is sent, or sent again. From"
+        " the first on, what goes wrong is told in a stream of status 200. 0: none are sent.",
     )
     silence_seconds: float = Field(
         default=0,

@@ -178,7 +178,8 @@ class KeptAnswer(Struct, frozen=True):
 
 
 KEY_LIFE_US = 24 * 3600 * 1_000_000
-"""How long an idempotency key stands for its order."""
+"""How long an idempotency key stands for its order: `Page._find_use` holds it to that, and `forget_old_answers` sweeps
+what is older."""
 
 
 class TopUp(Struct, frozen=True):

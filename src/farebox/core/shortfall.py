@@ -11,7 +11,8 @@ _PERIODS = {"day": "limit a day", "week": "limit a week", "month": "limit a mont
 
 
 def not_covered(outcome: NotCovered, place: PlaceHold, most: Ceiling, plan: Plan) -> Refusal:
-    """402: what the order can cost, what is available, and how long an answer that would cover."""
+    """402, decided by `Page._place_hold`: what the order can cost, what is available, and how long an answer that would
+    cover."""
     available = outcome.available_nanos
     covered = most.tokens_covered(plan, available)
     limit = (outcome.owner, outcome.period) if outcome.owner and outcome.period else None

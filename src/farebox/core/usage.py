@@ -50,7 +50,9 @@ _decode_details = Decoder(_CostDetails).decode
 
 
 def read_cost(usage: bytes) -> Cost | Unknown:
-    """The cost that a `usage` object reports. Reads the raw bytes, so that no number passes through a float."""
+    """The cost that a `usage` object reports. Reads the raw bytes, so that no number passes through a float. What is
+    missing or broken is Unknown, which leaves the hold open; it never takes the place of a cost that was seen
+    (`Meter.verdict`)."""
     try:
         seen = leniently(_decode_usage, usage)
     except UNREADABLE as error:

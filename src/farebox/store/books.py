@@ -117,6 +117,8 @@ class SqlStore(Reading, SqlDirectory):
         return await self._desk.do(self._open_orphans)
 
     def _open_orphans(self) -> list[HoldRow]:
+        """The pending holds of processes that died (their locks are free), now open. `Reconciler` asks the upstream
+        about those that have a generation's id; the others are an operator's to decide (`farebox reconcile`)."""
         self._life.renew()
         workers = [row[0] for row in self._desk.db.execute(self._sql.pending_workers)]
         gone = [worker for worker in workers if worker != self.worker and self.engine.is_gone(self._desk.db, worker)]
@@ -211,9 +213,10 @@ class SqlStore(Reading, SqlDirectory):
         return outcomes
 
     def _read_page(self, db: Db, batch: list[Command]) -> Page:
-        """What the batch changes, locked where others may write at the same time: holds first, then balances, then
-        allowances. A key's use is its account's, and safe under the balance's lock; the hold behind it is only looked
-        at."""
+        """What the batch changes, so that nobody else changes it before this transaction ends: PostgreSQL locks each
+        row (FOR UPDATE) in this order, holds, balances, allowances; SQLite has one writer a file (BEGIN IMMEDIATE). So
+        two processes never overdraw one account; the CHECK `covered` of the table `balance` refuses it in any case. A
+        key's use is its account's, and safe under the balance's lock; the hold behind it is only looked at."""
         sql = self._sql
 
         def holds_of(statement: str, ids: list[str]) -> list[HoldRow]:
