@@ -12,7 +12,7 @@ from tools.postgres import Cluster
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_after_kills_hang_ups_and_faults_the_books_agree_with_the_upstreams(tmp_path: Path, workers: int) -> None:
-    outcome = Chaos(tmp_path, workers, seed=workers).run(orders=600, kills=2, deaths=len(POINTS))
+    outcome = Chaos(tmp_path, workers, seed=workers).run(orders=400, kills=2, deaths=len(POINTS))
     assert outcome.differences == []
     assert (outcome.kills, outcome.deaths) == (2, Counter(POINTS))
     assert outcome.answers > 100
@@ -26,7 +26,7 @@ def test_so_they_do_on_several_nodes_whose_database_dies(tmp_path: Path, postgre
     postgres.stop()
     postgres.start(is_durable=True)
     chaos = Chaos(tmp_path, workers=1, seed=3, nodes=3, cluster=postgres)
-    outcome = chaos.run(orders=500, kills=3, deaths=len(POINTS), database_kills=2)
+    outcome = chaos.run(orders=350, kills=3, deaths=len(POINTS), database_kills=2)
     assert outcome.differences == []
     assert (outcome.kills, outcome.database_kills, outcome.deaths) == (3, 2, Counter(POINTS))
     assert outcome.answers > 50

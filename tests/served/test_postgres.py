@@ -263,7 +263,7 @@ def test_a_server_stops_although_its_database_says_nothing(tmp_path: Path, froze
             streams = [pool.submit(_try, gateway, key, "token-ms=100,tokens=20") for _ in range(4)]
             eventually(lambda: gateway.audit()["orders"]["pending"] == 4)
             frozen.freeze()
-            time.sleep(3)  # they have ended, and wait for the books
+            time.sleep(5)  # they have ended, and wait for the books
             assert not any(stream.done() for stream in streams)
             gateway.stop()
             assert gateway.process.returncode == 0
