@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from farebox.http.server import HEAD_BYTES_MAX
-from tests.gateway import Gateway, Response, eventually, events_of
+from tests.gateway import Gateway, Response, events_of, eventually
 from tests.schemas import assert_accepted
 
 HELLO = [{"role": "user", "content": "Hello"}]
