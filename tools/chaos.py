@@ -14,6 +14,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,7 @@ from farebox.core.audit import audit
 from farebox.core.books import HoldRow, Transfer, settlement_id
 from farebox.core.formats.table import FORMATS
 from farebox.core.money import format_usd
+from farebox.core.repeats import order_digest
 from farebox.crash import CRASH_VARIABLE
 from farebox.store.books import SqlStore
 from farebox.store.prepare import engine_of
@@ -50,6 +52,16 @@ _DATABASE = "kill the database"
 MINUTE_CAP = 20
 MONEY_CAP_NANOS = 50_000_000
 """Limits of two keys, each of which gets a tenth of the orders: far more than it allows."""
+
+REPEATED_PART = 0.2
+"""How many of the orders are whole ones whose callers repeat them as SDKs do."""
+
+TRIES = 8
+SLOW = ("head-ms=300",) * 20
+"""What else may happen to them: most are slow enough to be left."""
+
+REPEATED_STATUSES = (408, 409, 429, 500, 502, 503, 504)
+"""What OpenAI's and Anthropic's SDKs repeat."""
 
 FAULTS = (
     "",
@@ -87,6 +99,8 @@ class Outcome:
     database_kills: int = 0
     deaths: Counter[str] = field(default_factory=Counter)
     answers: int = 0
+    repeats: int = 0
+    joined: int = 0
     states: Counter[str] = field(default_factory=Counter)
     unresolved: Counter[str] = field(default_factory=Counter)
     peak_per_minute: int = 0
@@ -95,10 +109,12 @@ class Outcome:
 
     def line(self) -> str:
         return (
-            f"orders {self.orders}, kills {self.kills}, of the database {self.database_kills}, deaths at points of the path {self.deaths.total()}, answered to"
-            f" their end {self.answers}; holds posted {self.states['posted']}, voided {self.states['voided']}, open {self.states['open']}, unresolved"
-            f" {self.unresolved.total()}; most in a minute {self.peak_per_minute} of {MINUTE_CAP}, spent and held"
-            f" ${format_usd(self.spent_nanos)} of ${format_usd(MONEY_CAP_NANOS)}; differences to the upstream's books: {len(self.differences)}"
+            f"orders {self.orders}, kills {self.kills}, of the database {self.database_kills}, deaths at points of the"
+            f" path {self.deaths.total()}, answered to their end {self.answers}, repeats {self.repeats}, of which"
+            f" {self.joined} were handed the first's answer; holds posted {self.states['posted']}, voided"
+            f" {self.states['voided']}, open {self.states['open']}, unresolved {self.unresolved.total()}; most in a"
+            f" minute {self.peak_per_minute} of {MINUTE_CAP}, spent and held ${format_usd(self.spent_nanos)} of"
+            f" ${format_usd(MONEY_CAP_NANOS)}; differences to the upstream's books: {len(self.differences)}"
         )
 
 
@@ -118,6 +134,7 @@ class Chaos:
         self._due = 0
         self._has_killed = False
         self._armed = folder / "crash"
+        self._calls: set[bytes] = set()
         self.outcome = Outcome()
 
     def run(self, orders: int, kills: int, deaths: int, database_kills: int = 0) -> Outcome:
@@ -267,6 +284,9 @@ class Chaos:
             if self.outcome.orders >= self._due:
                 await asyncio.sleep(0.05)
                 continue
+            if self._random.random() < REPEATED_PART:
+                await self._call_as_sdks_do()
+                continue
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", self._random.choice(self._ports))
             except OSError:
@@ -281,6 +301,32 @@ class Chaos:
                 pass
             finally:
                 writer.close()
+
+    async def _call_as_sdks_do(self) -> None:
+        """One call, sent again with the same bytes until it is answered: after a broken connection, a status that SDKs
+        repeat, and where it takes too long. It must not be two orders."""
+        chance = self._random
+        path, body = chance.choice(BODIES)
+        text = json.dumps({**body, "user": f"call {len(self._calls)}"}).encode()
+        self._calls.add(order_digest(path, text))
+        key = self._keys[0][0]
+        for count in range(TRIES):
+            head = (
+                f"POST /v1{path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\nconnection: close\r\n"
+                f"x-openrouter-simulate: generation-ms={chance.choice((0, 300, 900))},{chance.choice(SLOW + FAULTS)}\r\n"
+                f"x-stainless-retry-count: {count}\r\ncontent-length: {len(text)}\r\n\r\n"
+            )
+            self.outcome.orders += count == 0
+            self.outcome.repeats += count > 0
+            patience = chance.random() * 0.1 if chance.random() < 0.5 else ANSWER_SECONDS
+            answer = b""
+            with suppress(OSError, TimeoutError):
+                answer = await _ask(chance.choice(self._ports), head.encode() + text, patience)
+            if len(answer) > 12 and int(answer[9:12]) not in REPEATED_STATUSES:
+                self.outcome.answers += 1
+                self.outcome.joined += b"\r\nidempotency-replayed: true" in answer
+                return
+            await asyncio.sleep(0.4 + chance.random() * 0.2)  # as the SDKs at first
 
     async def _order(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """One order, left at a random byte one time in three; whether its answer came to its end."""
@@ -359,12 +405,22 @@ class Chaos:
                     found.differences.append(f"{generation_id}: posted {posted}, charged {cost}")
             elif hold.state == "voided" and cost is not None:
                 found.differences.append(f"{generation_id}: voided, charged {cost}")
+        self._compare_calls(holds)
         self._compare_caps(holds, transfers)
         # What the upstream charged and we have no name for must be among the holds that are open and have none.
         nameless = sum(hold.state == "open" and hold.generation_id is None for hold in holds)
         unknown = [generation_id for generation_id in charged if generation_id not in known]
         if len(unknown) > nameless:
             found.differences.append(f"{len(unknown)} generations are not in the books, {nameless} holds have no name")
+
+    def _compare_calls(self, holds: list[HoldRow]) -> None:
+        """Each call is one order, however often it was sent: what was not taken up may be ordered again, nothing
+        else."""
+        orders = Counter(hold.order_digest for hold in holds if hold.state != "voided")
+        for call in self._calls:
+            if orders[call] > 1:
+                states = [(hold.id, hold.state, hold.reason) for hold in holds if hold.order_digest == call]
+                self.outcome.differences.append(f"one call was ordered {orders[call]} times: {states}")
 
     def _compare_caps(self, holds: list[HoldRow], transfers: dict[str, Transfer]) -> None:
         found = self.outcome
@@ -383,6 +439,21 @@ class Chaos:
             found.differences.append(
                 f"${format_usd(found.spent_nanos)} spent, ${format_usd(MONEY_CAP_NANOS)} are allowed"
             )
+
+
+async def _ask(port: int, request: bytes, patience_seconds: float) -> bytes:
+    """The answer to a request; raises TimeoutError, and hangs up, where it does not begin in time. Nothing is read that is
+    not asked for: what comes as the caller leaves is not taken."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as connection:
+        connection.setblocking(False)
+        await loop.sock_connect(connection, ("127.0.0.1", port))
+        await loop.sock_sendall(connection, request)
+        async with asyncio.timeout(patience_seconds):
+            answer = await loop.sock_recv(connection, 1)
+        while part := await loop.sock_recv(connection, 65536):
+            answer += part
+    return answer
 
 
 BYOK_BILL = Decimal("0.0002")

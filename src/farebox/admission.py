@@ -18,13 +18,30 @@ class Admission:
         self._orders_max = orders_max
         self._account_orders_max = account_orders_max
         self._orders: set[asyncio.Task[object]] = set()
+        self._aside: set[asyncio.Task[object]] = set()
         self._by_account: Counter[int] = Counter()
         self.is_closed = False
+
+    @contextmanager
+    def aside(self, account_id: int) -> Iterator[None]:
+        """Do not count an admitted order for as long as it only waits for another's answer: it is no work, and takes
+        nobody's turn."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._orders.discard(task)
+        self._aside.add(task)
+        self._by_account[account_id] -= 1
+        try:
+            yield
+        finally:
+            self._aside.discard(task)
+            self._orders.add(task)
+            self._by_account[account_id] += 1
 
     @property
     def orders(self) -> int:
         """How many orders are being served."""
-        return len(self._orders)
+        return len(self._orders) + len(self._aside)
 
     @contextmanager
     def admit(self, account_id: int) -> Iterator[None]:
@@ -55,5 +72,5 @@ class Admission:
 
     def break_off(self) -> None:
         """Cancel the orders that are still being served."""
-        for task in self._orders:
+        for task in self._orders | self._aside:
             task.cancel()

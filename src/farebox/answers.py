@@ -14,7 +14,7 @@ from farebox import clock
 from farebox.core.books import KEY_LIFE_US, Fare, HoldRow, KeptAnswer, Settled
 from farebox.core.errors import Refusal, cost_unknown, error_type_of
 from farebox.core.headers import HeaderList
-from farebox.core.idempotency import KEPT_BYTES_MAX
+from farebox.core.idempotency import KEPT_BYTES_MAX, UNDELIVERED_BYTES_MAX
 from farebox.core.meter import Meter
 from farebox.core.reading import before_json
 from farebox.core.usage import Cost, Nothing, Verdict
@@ -27,7 +27,7 @@ ANSWER_CAP_HEADER = b"x-farebox-answer-cap"
 """The answer cap in tokens, where the plan, the balance or a limit allows no longer an answer than that."""
 
 REPLAYED_HEADER = (b"idempotency-replayed", b"true")
-"""On an answer that was kept, and is given again under the key of its order."""
+"""On an answer that was kept, and is given to a repeat of its order."""
 
 NO_FARE = Fare(Decimal(0), 0, 0)
 
@@ -95,6 +95,7 @@ class Answer:
         *,
         is_kept: bool = False,
     ) -> None:
+        self._is_kept = is_kept
         self._reply = reply
         self._waiting = waiting
         self._streaming = streaming
@@ -103,13 +104,14 @@ class Answer:
         self._meter = meter
         self._answer_cap = answer_cap
         self._early: list[bytes] = []
-        self._copy = _Copy() if is_kept else None
+        self.is_stream = reply.content_type == EVENT_STREAM and reply.status < 400
+        self._copy = _Copy() if is_kept and self.is_stream else None
+        self._whole: bytes | None = None
         self._cut_short: str | None = None
         self.settled: Settled | None = None
         self.status = reply.status
         self.content_type = reply.content_type
         self.is_refusal = reply.status >= 400
-        self.is_stream = reply.content_type == EVENT_STREAM and not self.is_refusal
 
     @property
     def headers(self) -> HeaderList:
@@ -157,9 +159,7 @@ class Answer:
         if failure is not None:
             self._cut_short = failure.message
             raise failure if isinstance(self.verdict(), Cost) else cost_unknown(failure.message)
-        if self._copy is not None:
-            self._copy.add(body)
-            self._copy.is_whole = True
+        self._whole = body
         return body
 
     async def _body(self) -> bytes:
@@ -188,10 +188,13 @@ class Answer:
         return lines + body
 
     def kept(self, hold_id: str) -> KeptAnswer | None:
-        """The answer as it is kept for repetitions; None where it need not be, broke off, or is over KEPT_BYTES_MAX."""
-        if self._copy is None or (body := self._copy.body()) is None:
-            return None
-        return KeptAnswer(hold_id, self.content_type, body)
+        """The answer as it is kept for repeats of its order; None where it broke off, or is longer than is kept."""
+        if self._copy is not None:
+            body = self._copy.body()
+        else:
+            bytes_max = KEPT_BYTES_MAX if self._is_kept else UNDELIVERED_BYTES_MAX
+            body = self._whole if self._whole is not None and len(self._whole) <= bytes_max else None
+        return None if body is None else KeptAnswer(hold_id, self.content_type, body)
 
     def stream(self) -> AsyncIterator[bytes]:
         """A stream as it comes, in whole server-sent events. Where the upstream breaks off, the last is an error."""
@@ -261,7 +264,7 @@ class Answer:
 
 
 class _Copy:
-    """A copy of an answer as it went on, for repetitions of its order; up to KEPT_BYTES_MAX."""
+    """A copy of a stream as it went on, for repetitions of its order; up to KEPT_BYTES_MAX."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []

@@ -23,6 +23,7 @@ from farebox.exchange import Charges, Exchange
 from farebox.generations import Generations
 from farebox.http.bodies import BodyReader
 from farebox.identity.keys import KeyCallers, Managers, PlansInForce
+from farebox.joining import Joining
 from farebox.late_settlements import LateSettlements
 from farebox.outgoing import BadWay, WayOut
 from farebox.outgoing import way_to as find_way_to
@@ -164,13 +165,18 @@ async def running(
         watch = Watch(is_logged=settings.order_log, ca_file=settings.ca_file)
         stack.callback(watch.close)
         store.watch_commits(watch.metrics.committed)
-        reconciler = Reconciler(store, upstream, settings.reconcile_seconds, settled=watch.metrics.reconciled)
         await store.open_orphans()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(FIRST_PRICES_SECONDS):
-                await catalog.refresh()
+        await _get_first_prices(catalog)
         admission = Admission(settings.orders_max, settings.account_orders_max)
         late = LateSettlements(store, Spool(Path(settings.spool), store.worker))
+        joining = Joining(store, admission, settings.join_repeats, settings.first_byte_seconds)
+        reconciler = Reconciler(
+            store,
+            upstream,
+            settings.reconcile_seconds,
+            settled=watch.metrics.reconciled,
+            catch_up=joining.write_down,
+        )
         exchange = Exchange(
             callers=hosted.callers,
             prices=catalog,
@@ -185,6 +191,7 @@ async def running(
             admission=admission,
             charges=hosted.charges,
             late=late,
+            joining=joining,
             telemetry=watch,
         )
         wal = WalKeeper(store.engine, settings.wal_warn_bytes)
@@ -198,6 +205,7 @@ async def running(
                 Task("kept_answers", partial(forget_old_answers, store)),
                 Task("reconcile", reconciler.run),
                 Task("late_settlements", late.run),
+                Task("repeats", joining.run, "a call that is sent again may be charged again"),
                 Task("metrics", watch.metrics.keep_fresh),
                 Task("wal", wal.run),
                 *hosted.background,
@@ -240,6 +248,12 @@ async def running(
             ),
             formats=formats,
         )
+
+
+async def _get_first_prices(catalog: Catalog) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(FIRST_PRICES_SECONDS):
+            await catalog.refresh()
 
 
 Around = Callable[[ASGIApp], ASGIApp]

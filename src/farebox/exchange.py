@@ -7,10 +7,12 @@ settles, and what was settled is durable when the block has been left.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from os import urandom
 from typing import Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from farebox import clock
 from farebox.admission import Admission
@@ -41,12 +43,14 @@ from farebox.core.pricing import Ceiling, PriceList, ceiling, listed_names
 from farebox.core.shortfall import exceeded_rate, not_covered
 from farebox.core.usage import Nothing, Unknown, Verdict
 from farebox.crash import crash_point
+from farebox.joining import Joining, Sent
 from farebox.late_settlements import LateSettlements
 from farebox.ports import (
     BooksUnavailable,
     Callers,
     Ledger,
     Reply,
+    Taker,
     Telemetry,
     Upstream,
     UpstreamBroke,
@@ -59,7 +63,7 @@ from farebox.watching import Unwatched, Watched
 class Request(Struct, frozen=True):
     """What came in, undecided. `read_body` raises CallerGone, and Refusal 400, 408, 413 or 415; `caller` is who asks,
     where that is known without a credential; `asked` is what the body asks, where that was read before; `waiting` hears
-    how far the answer is, where somebody waits for it."""
+    how far the answer is, where somebody waits for it; `taker` is the connection that it goes to."""
 
     path: str
     wire: Format
@@ -68,14 +72,17 @@ class Request(Struct, frozen=True):
     caller: Caller | None = None
     asked: Asked | None = None
     waiting: Waiting | None = None
+    taker: Taker | None = None
 
 
 class _HeldOrder(Struct, frozen=True):
-    """An order whose money is set aside; its answer is capped where that is less than the order could cost."""
+    """An order whose money is set aside; its answer is capped where that is less than the order could cost. It is
+    `known_by` its idempotency key, or else by what it is, should it be sent again."""
 
     hold_id: str
     order: Order
     outside: Outside | None = None
+    known_by: Repeatable | Sent | None = None
 
 
 class _Unanswered(Struct, frozen=True):
@@ -104,7 +111,7 @@ class Charges(Protocol):
 class Exchange:
     """Serves orders: each from authentication to settlement."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one for each part of an order's way
         self,
         *,
         callers: Callers,
@@ -115,6 +122,7 @@ class Exchange:
         admission: Admission,
         charges: Charges | None = None,
         late: LateSettlements | None = None,
+        joining: Joining | None = None,
         telemetry: Telemetry | None = None,
         now_us: Callable[[], int] = clock.now_us,
     ) -> None:
@@ -127,6 +135,7 @@ class Exchange:
         self._charges = charges
         self._now_us = now_us
         self._late = late or LateSettlements(ledger)
+        self._joining = joining or Joining(ledger, admission)
         self._telemetry = telemetry or Unwatched()
 
     @asynccontextmanager
@@ -145,11 +154,10 @@ class Exchange:
                 order = read_order(body, request.wire, caller.plan, self._names, request.asked)
                 most = ceiling(order.asked, order.answer_tokens, self._prices.current(), caller.plan)
                 watched.priced(order)
-                key = repeatable(request.head.idempotency_key, request.path, body)
-                held = await self._hold(caller, order, most, request.wire, key)
-                if isinstance(held, Repeated):
+                held = await self._hold_once(caller, order, most, request, body)
+                if isinstance(held, RepeatedAnswer):
                     watched.repeated()
-                    yield await self._answer_again(held)
+                    yield held
                     return
                 async with self._serve(request, held, watched) as answer:
                     yield answer
@@ -176,7 +184,7 @@ class Exchange:
                 raise reply.refusal
             watched.answered()
             meter.identify(reply.generation_id)
-            is_kept = bool(request.head.idempotency_key)
+            is_kept = isinstance(held.known_by, Repeatable)
             answer = Answer(reply, meter, self._streaming, order.answer_cap, request.waiting, is_kept=is_kept)
             try:
                 await self._name_generation(held.hold_id, reply, answer, meter)
@@ -191,7 +199,7 @@ class Exchange:
             # Outside of the above, since an order that got no answer is settled, too: with Nothing if it was not sent,
             # with Unknown if it may have been.
             watched.ended()
-            settled = await self._settle(held.hold_id, verdict, meter, answer)
+            settled = await self._settle(held, verdict, meter, answer)
             watched.settled(settled, meter, None if answer is None else answer.status)
             if answer is not None:
                 answer.settled = settled
@@ -215,8 +223,33 @@ class Exchange:
         crash_point("forward:after")
         return reply
 
+    async def _hold_once(
+        self, caller: Caller, order: Order, most: Ceiling, request: Request, body: bytes
+    ) -> _HeldOrder | RepeatedAnswer:
+        """Set money aside for an order that was not placed before; else its answer, which is waited for."""
+        key = repeatable(request.head.idempotency_key, request.path, body)
+        if key is not None or request.caller is not None:
+            held = await self._hold(caller, order, most, request.wire, key)
+            return await self._answer_again(held) if isinstance(held, Repeated) else held
+        sent: Sent | None = None
+        if not order.asked.streamed:
+            # A stream is not joined: a part of it has reached its caller, and its hang-up stops it.
+            sent = self._joining.read(request.path, body, request.head.retry_count, request.waiting, request.taker)
+        place = partial(self._hold, caller, order, most, request.wire, sent)
+        if sent is None or not sent.may_join:
+            held = await place()
+            assert isinstance(held, _HeldOrder), held
+        else:
+            joined = await self._joining.join(caller, sent, place)
+            if not isinstance(joined, _HeldOrder):
+                return RepeatedAnswer(*joined)
+            held = joined
+        if sent is not None:
+            self._joining.placed(held.hold_id, sent)
+        return held
+
     async def _hold(
-        self, caller: Caller, order: Order, most: Ceiling, wire: Format, repeatable: Repeatable | None
+        self, caller: Caller, order: Order, most: Ceiling, wire: Format, known_by: Repeatable | Sent | None
     ) -> _HeldOrder | Repeated:
         """Set the ceiling aside, or what the balance covers of it with the answer capped to that."""
         now_us = self._now_us()
@@ -231,10 +264,12 @@ class Exchange:
             model=order.model,
             streamed=order.asked.streamed,
             created_us=now_us,
-            repeatable=repeatable,
+            repeatable=known_by if isinstance(known_by, Repeatable) else None,
             outside=caller.outside,
             wanted_tokens=most.all_tokens,
             least_tokens=most.least_tokens,
+            order_digest=known_by.digest if isinstance(known_by, Sent) else None,
+            is_repeat=isinstance(known_by, Sent) and known_by.is_marked,
         )
         try:
             outcome = await self._ledger.carry_out(place)
@@ -250,7 +285,7 @@ class Exchange:
                 answer_cap = cap_within(outcome, place, most, caller.plan)
                 try:
                     held = order if answer_cap is None else capped(order, wire, answer_cap)
-                    return _HeldOrder(place.id, held, caller.outside)
+                    return _HeldOrder(place.id, held, caller.outside, known_by)
                 except Refusal:
                     await self._give_back(place.id, now_us)
                     raise
@@ -295,17 +330,24 @@ class Exchange:
         if generation_id and not answer.is_refusal and (answer.is_stream or not reply.is_complete):
             await self._book(NameGeneration(hold_id, generation_id))
 
-    async def _settle(self, hold_id: str, verdict: Verdict, meter: Meter, answer: Answer | None) -> Settled:
+    async def _settle(self, held: _HeldOrder, verdict: Verdict, meter: Meter, answer: Answer | None) -> Settled:
+        sent = held.known_by if isinstance(held.known_by, Sent) else None
+        kept = None if answer is None or held.known_by is None else answer.kept(held.hold_id)
+        is_unheard = sent is not None and sent.has_no_taker()
         settle = Settle(
-            hold_id=hold_id,
+            hold_id=held.hold_id,
             verdict=verdict,
             created_us=self._now_us(),
             generation_id=meter.progress.generation_id or None,
             served_model=meter.served_model,
             prompt_tokens=meter.prompt_tokens,
             answer_tokens=meter.answer_tokens,
-            answer=answer.kept(hold_id) if answer is not None else None,
+            answer=kept,
+            is_unheard=is_unheard,
         )
+        if sent is not None and not is_unheard and not isinstance(verdict, Nothing):
+            # Before it is booked: a caller who goes meanwhile, or is told that it could not be, may repeat the order.
+            self._joining.keep_if_lost(held.hold_id, kept, sent)
         outcome = await self._book(settle)
         assert isinstance(outcome, Settled), outcome
         return outcome
@@ -317,11 +359,12 @@ class Exchange:
         except asyncio.CancelledError:
             # The server stops, and waits no longer: books that take nothing now may take this at the next start.
             if isinstance(command, Settle):
-                await self._late.add(command)
+                await self._late.add(replace(command, is_unheard=True))
             raise
         except BooksUnavailable as error:
             if isinstance(command, Settle):
-                await self._late.add(command)
+                # Its caller is told so in place of the answer: that is a repeat's, from the moment it is booked.
+                await self._late.add(replace(command, is_unheard=True))
             raise cost_unknown(f"The answer came and could not be booked: {error}") from error
 
 

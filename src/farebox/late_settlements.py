@@ -54,13 +54,13 @@ class LateSettlements:
             with suppress(BooksUnavailable):
                 await self._take_over()
                 while self._waiting:
-                    settle = self._waiting.popleft()
                     try:
-                        await self._settle(settle)
+                        await self._settle(self._waiting[0])
                     except BaseException:
                         # The next try begins with another: what the books refuse holds up nobody else.
-                        self._waiting.append(settle)
+                        self._waiting.rotate(-1)
                         raise
+                    self._waiting.popleft()
                     if not self._waiting and self._spool is not None:
                         self._spool.clear()
                 while self._doubtful and self._doubtful[0][0] <= monotonic():

@@ -12,12 +12,14 @@ from farebox.core.books import (
     Activity,
     Balance,
     Command,
+    First,
     HoldRow,
     HoldState,
     KeptAnswer,
     NotEnded,
     Outcome,
     Settle,
+    Sought,
     Transfer,
 )
 from farebox.core.callers import Account, Caller, Key, ManagementKey, PublishedPlans, User
@@ -61,6 +63,21 @@ class Ledger(Protocol):
 
     async def forget_answers(self, before_us: int) -> None:
         """Drop idempotency keys, and answers kept under them, of orders placed before a moment."""
+
+    async def find_first(self, sought: Sought) -> str | None:
+        """The hold of the order that another repeats. Its answer is kept from now on, whoever else takes it."""
+
+    async def first(self, hold_id: str) -> First:
+        """How that order stands."""
+
+    async def mark_lost(self, hold_id: str) -> None:
+        """The caller of a pending order has gone."""
+
+    async def give_undelivered(self, hold_id: str, now_us: int) -> None:
+        """An answer that nobody was there to take has been given to a repeat of its order."""
+
+    async def forget_undelivered(self, before_us: int) -> None:
+        """Drop what was kept for repeats of orders placed before a moment."""
 
     async def open_orphans(self) -> list[HoldRow]:
         """Turn pending holds of processes that died into open ones, and return them."""
@@ -250,6 +267,17 @@ class Waiting(Protocol):
 
     def answer_came(self) -> bytes:
         """The wait is over. Returns the lines that were not sent on, to be put before the answer."""
+
+
+class Taker(Protocol):
+    """The connection that an answer goes to."""
+
+    def may_have_gone(self) -> bool:
+        """Whether the caller has closed its side of it, or all of it."""
+
+    def tell_if_lost(self, tell: Callable[[], None], size: int = 0) -> None:
+        """Call `tell` where the caller goes before its answer, of `size` bytes, is sent, or turns out not to have taken
+        it; at once, where it has gone already. In the place of what was to be called before."""
 
 
 class Telemetry(Protocol):

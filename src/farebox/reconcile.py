@@ -9,7 +9,7 @@ to decide.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from farebox import clock
 from farebox.core.books import AskLater, HoldRow, NoSuchRow, Outcome, Settle
@@ -39,7 +39,8 @@ class Reconciler:
     """Opens the holds of processes that died, asks what open holds cost, and settles them.
 
     `settled` is called with each verdict's kind (`cost`). `give_up_seconds` is the age of a hold after which nobody
-    asks any more; 0: nothing is asked.
+    asks any more; 0: nothing is asked. `catch_up` writes down what the books could not take before: a worker whose lock
+    was lost with its database is alive to the other nodes only after that, and until then its answers are lost to them.
     """
 
     def __init__(
@@ -49,9 +50,11 @@ class Reconciler:
         give_up_seconds: float,
         now_us: Callable[[], int] = clock.now_us,
         settled: Callable[[str], None] = lambda _: None,
+        catch_up: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._ledger = ledger
         self._upstream = upstream
+        self._catch_up = catch_up
         self._give_up_us = int(give_up_seconds * 1_000_000)
         self._settled = settled
         self._now_us = now_us
@@ -64,6 +67,8 @@ class Reconciler:
             try:
                 if time.monotonic() >= orphans_at:
                     orphans_at = time.monotonic() + ORPHANS_SECONDS
+                    if self._catch_up is not None:
+                        await self._catch_up()
                     await self._ledger.open_orphans()
                 asked = await self.round()
             except BooksUnavailable as error:

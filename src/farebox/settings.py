@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from farebox.core.plans import BUILT_IN, Plan, event_price_nanos
+from farebox.core.repeats import Joins
 from farebox.crash import CRASH_VARIABLE
 
 OPENROUTER_URL = "https://openrouter.ai/api/v1"
@@ -130,6 +131,13 @@ class Settings(BaseSettings):
         " comments (in messages: `ping` events), a second apart, and again whenever it was silent so long. Proxies cut"
         " streams that are silent, and some tell of a caller's hang-up only when something is sent, or sent again. From"
         " the first on, what goes wrong is told in a stream of status 200. 0: none are sent.",
+    )
+    join_repeats: Joins = Field(
+        default="marked",
+        description="Which orders without an idempotency key wait for the answer of the same order that was placed in"
+        " the last 15 minutes, and pay nothing more: `marked`, those that say that they repeat it"
+        " (`X-Stainless-Retry-Count`); `unmarked`, also those that do not say so, where nobody was there to take that"
+        " answer; `off`, none. Not for streams.",
     )
     silence_seconds: float = Field(
         default=0,

@@ -21,14 +21,17 @@ from farebox.core.books import (
     Balance,
     ChargedFare,
     Command,
+    First,
     HoldRow,
     HoldState,
     KeptAnswer,
     KeyUse,
     NotEnded,
     Outcome,
+    Sought,
     TopUp,
     Transfer,
+    Undelivered,
     owners_of,
     settlement_id,
 )
@@ -42,6 +45,7 @@ from farebox.core.ledger import Page
 from farebox.core.plans import BUILT_IN
 from farebox.core.pricing import KeptPrices
 from farebox.core.questions import FURTHEST_US
+from farebox.core.repeats import LOST_US, REPEAT_LIFE_US, Kept, first_of
 from farebox.core.upstream import Filters
 from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange, Request
@@ -65,6 +69,8 @@ class MemoryStore:
         self._transfers: dict[str, Transfer] = {}
         self._uses: dict[tuple[int, bytes], KeyUse] = {}
         self._answers: dict[str, KeptAnswer] = {}
+        self._undelivered: dict[str, Undelivered] = {}
+        self._given: set[str] = set()
         self._charged: list[ChargedFare] = []
         self._revision = 1
         self._allowances: dict[str, Allowance] = {}
@@ -88,6 +94,9 @@ class MemoryStore:
         self._allowances.update(page.changed_allowances)
         self._uses.update({(use.account_id, use.key_digest): use for use in page.new_uses})
         self._answers.update({answer.hold_id: answer for answer in page.kept_answers})
+        for kept in page.undelivered:
+            if kept.body is not None or kept.hold_id not in self._undelivered:
+                self._undelivered[kept.hold_id] = kept
         self._charged += page.charged_fares
         return outcome
 
@@ -104,6 +113,42 @@ class MemoryStore:
     async def kept_answer(self, hold_id: str) -> KeptAnswer | None:
         return self._answers.get(hold_id)
 
+    async def find_first(self, sought: Sought) -> str | None:
+        def is_same(order: HoldRow | Undelivered) -> bool:
+            name = (order.key_id, order.order_digest)
+            return name == (sought.key_id, sought.order_digest) and order.created_us > sought.now_us - REPEAT_LIFE_US
+
+        kept = [
+            Kept(u.hold_id, u.body is not None, u.hold_id in self._given)
+            for u in self._undelivered.values()
+            if is_same(u)
+        ]
+        same = sorted(filter(is_same, self._holds.values()), key=lambda hold: hold.created_us)
+        not_ended = [hold for hold in same if hold.ended_us is None]
+        found = first_of(kept[::-1], not_ended, lambda worker: worker != self._worker, is_marked=sought.is_marked)
+        if found is None:
+            lost = [h for h in same if h.state == "posted" and h.worker != self._worker and sought.is_marked]
+            return next((hold.id for hold in lost if (hold.ended_us or 0) > sought.now_us - LOST_US), None)
+        if found.marked is not None:
+            self._holds[found.hold_id] = replace(self._holds[found.hold_id], delivery=found.marked)
+        return found.hold_id
+
+    async def first(self, hold_id: str) -> First:
+        kept = self._undelivered.get(hold_id)
+        return First(self._holds[hold_id], None if kept is None else kept.body)
+
+    async def mark_lost(self, hold_id: str) -> None:
+        if (hold := self._holds[hold_id]).state == "pending" and hold.delivery is None:
+            self._holds[hold_id] = replace(hold, delivery="lost")
+
+    async def give_undelivered(self, hold_id: str, now_us: int) -> None:
+        self._given.add(hold_id)
+
+    async def forget_undelivered(self, before_us: int) -> None:
+        for kept in list(self._undelivered.values()):
+            if kept.created_us < before_us:
+                del self._undelivered[kept.hold_id]
+
     async def forget_answers(self, before_us: int) -> None:
         for key, use in list(self._uses.items()):
             if use.created_us < before_us:
@@ -116,7 +161,10 @@ class MemoryStore:
     async def open_orphans(self) -> list[HoldRow]:
         orphans = [h for h in self._holds.values() if h.state == "pending" and h.worker != self._worker]
         why = "the process that served it has gone"
-        opened = [replace(h, state="open", reason=why, ask_us=0 if h.generation_id else None) for h in orphans]
+        opened = [
+            replace(h, state="open", reason=why, ask_us=0 if h.generation_id else None, delivery="lost")
+            for h in orphans
+        ]
         self._holds.update({hold.id: hold for hold in opened})
         for owner in (owner for hold in opened for owner in owners_of(hold.account_id, hold.key_id)):
             if owner in self._allowances:

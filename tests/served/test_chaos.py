@@ -16,6 +16,7 @@ def test_after_kills_hang_ups_and_faults_the_books_agree_with_the_upstreams(tmp_
     assert outcome.differences == []
     assert (outcome.kills, outcome.deaths) == (2, Counter(POINTS))
     assert outcome.answers > 100
+    assert outcome.joined
     assert outcome.states["posted"] > 100
     assert outcome.states["pending"] == 0
     assert MINUTE_CAP / 2 < outcome.peak_per_minute <= MINUTE_CAP

@@ -32,6 +32,7 @@ from farebox.core.books import (
     Fare,
     Held,
     HoldRow,
+    KeepAnswer,
     KeptAnswer,
     NameGeneration,
     NoSuchRow,
@@ -43,6 +44,7 @@ from farebox.core.books import (
     Repeated,
     Settle,
     Settled,
+    Sought,
     TopUp,
     Transfer,
 )
@@ -51,7 +53,8 @@ from farebox.core.charges import Charge
 from farebox.core.plans import Plan
 from farebox.core.pricing import KeptPrices
 from farebox.core.questions import FIRST_US, FURTHEST_US
-from farebox.core.usage import Cost, Nothing, Unknown
+from farebox.core.repeats import LOST_US, REPEAT_LIFE_US
+from farebox.core.usage import Cost, Nothing, Unknown, Verdict
 from farebox.ports import BooksUnavailable, NameTaken
 from farebox.store import migrate
 from farebox.store.books import SqlStore
@@ -450,6 +453,113 @@ def test_a_key_stands_for_one_order_for_a_day(engine: Engine) -> None:
         assert differences(store) == []
 
     engine.run(work)
+
+
+def as_sent(place: PlaceHold, digest: bytes = b"digest", *, is_repeat: bool = False) -> PlaceHold:
+    return replace(place, order_digest=digest, is_repeat=is_repeat)
+
+
+async def found(store: Store, place: PlaceHold, *, is_marked: bool = True, now_us: int = 10) -> str | None:
+    assert place.order_digest is not None
+    return await store.find_first(Sought(place.account_id, place.key_id, place.order_digest, is_marked, now_us))
+
+
+def test_a_repeat_joins_an_order_under_way_and_its_answer_is_kept(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        first = as_sent(hold(account, key, "h1", 100))
+        assert await found(store, first) is None
+        assert await store.carry_out(first) == Held(100)
+        # It may be the same in vain: only one that says that it is a repeat joins an order whose caller is there.
+        assert await found(store, first, is_marked=False) is None
+        assert await found(store, replace(first, order_digest=b"other")) is None
+        assert await found(store, replace(first, key_id=key.id + 1)) is None
+        assert await found(store, first, now_us=2 + REPEAT_LIFE_US) is None
+        assert await found(store, first) == "h1"
+        assert (await store.first("h1")).hold.delivery == "joined"
+        again = await store.carry_out(as_sent(hold(account, key, "h2", 100), is_repeat=True))
+        assert isinstance(again, Repeated)
+        assert again.hold.id == "h1"
+        assert (await store.balance(account.id)).pending_nanos == 100
+        answer = KeptAnswer("h1", "application/json", b"{}")
+        await store.carry_out(Settle(hold_id="h1", verdict=Cost(Decimal("0.00001")), created_us=3, answer=answer))
+        assert (await store.first("h1")).body == b"{}"
+        for is_marked in (True, False):
+            assert await found(store, first, is_marked=is_marked) == "h1"
+        # A repeat has got it: it is not given to one that does not ask for it.
+        await store.give_undelivered("h1", 11)
+        assert await found(store, first, is_marked=False) is None
+        assert await found(store, first) == "h1"
+        await store.forget_undelivered(2)
+        assert await found(store, first) == "h1"
+        await store.forget_undelivered(3)
+        assert await found(store, first) is None
+        # Those of one batch, too.
+        places = [as_sent(hold(account, key, name, 100), b"many", is_repeat=True) for name in ("h4", "h5", "h6")]
+        outcomes = await asyncio.gather(*map(store.carry_out, places))
+        assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Held", "Repeated", "Repeated"]
+        assert differences(store) == []
+
+    engine.run(work)
+
+
+def test_what_nobody_was_there_to_take_is_kept_for_a_repeat(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        cost = Cost(Decimal("0.00001"))
+
+        async def settled(name: str, verdict: Verdict, body: bytes | None, *, is_unheard: bool = True) -> PlaceHold:
+            place = as_sent(hold(account, key, name, 100), name.encode())
+            await store.carry_out(place)
+            answer = None if body is None else KeptAnswer(name, "application/json", body)
+            settle = Settle(hold_id=name, verdict=verdict, created_us=3, answer=answer, is_unheard=is_unheard)
+            await store.carry_out(settle)
+            assert await store.kept_answer(name) is None
+            return place
+
+        assert await found(store, await settled("h1", cost, b"1", is_unheard=False)) is None
+        assert await found(store, await settled("h2", Nothing(), b"2")) is None
+        for name, verdict, body in (("h3", cost, b"3"), ("h4", cost, None), ("h5", Unknown("why"), b"5")):
+            assert await found(store, await settled(name, verdict, body)) == name
+            assert (await store.first(name)).body == body
+        # The cost that is known later does not take the answer away.
+        await store.carry_out(Settle(hold_id="h5", verdict=cost, created_us=4))
+        assert (await store.first("h5")).body == b"5"
+        taken = await settled("h6", cost, b"6", is_unheard=False)
+        await store.carry_out(KeepAnswer("h6", b"6"))
+        assert await found(store, taken, is_marked=False) == "h6"
+        left = as_sent(hold(account, key, "h7", 100), b"h7")
+        await store.carry_out(left)
+        await store.mark_lost("h7")
+        assert await found(store, left, is_marked=False) == "h7"
+
+    engine.run(work)
+
+
+def test_what_a_dead_process_may_not_have_sent_is_not_ordered_again(engine: Engine) -> None:
+    places: list[PlaceHold] = []
+    cost = Cost(Decimal("0.00001"))
+
+    async def die(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        for name, verdict in (("h1", None), ("h2", cost), ("h3", Unknown("why")), ("h4", Nothing())):
+            places.append(as_sent(hold(account, key, name, 100), name.encode()))
+            await store.carry_out(places[-1])
+            if verdict is not None:
+                await store.carry_out(Settle(hold_id=name, verdict=verdict, created_us=3))
+                assert await found(store, places[-1]) is None
+
+    async def take_over(store: Store) -> None:
+        assert [hold.delivery for hold in await store.open_orphans()] == ["lost"]
+        assert [await found(store, place) for place in places] == ["h1", "h2", "h3", None]
+        assert [await found(store, place, is_marked=False) for place in places] == ["h1", None, "h3", None]
+        assert await found(store, places[1], now_us=3 + LOST_US) is None
+        await store.carry_out(Settle(hold_id="h1", verdict=cost, created_us=5))
+        assert await found(store, places[0]) == "h1"
+        assert (await store.first("h1")).body is None
+
+    engine.run(die)
+    engine.run(take_over)
 
 
 def test_an_order_that_was_not_taken_up_leaves_its_key_free(engine: Engine) -> None:

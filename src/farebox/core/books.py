@@ -20,6 +20,7 @@ FIRST_CALLER_ACCOUNT = 2
 
 TransferKind = Literal["top-up", "hold", "post", "void", "adjustment"]
 HoldState = Literal["pending", "open", "posted", "voided"]
+Delivery = Literal["joined", "lost"]
 
 
 class Fare(Struct, frozen=True):
@@ -101,7 +102,9 @@ class HoldRow(Struct, frozen=True):
 
     While it is open, `ask_us` is when the upstream is next asked what it cost, None when nobody will ask again; `asks`
     counts the questions. `charge_to` and `charge_times` as in `Outside`, None where nobody outside is told.
-    `reserved_tokens` are those counted in advance, where tokens are limited.
+    `reserved_tokens` are those counted in advance, where tokens are limited. By the `order_digest` a repeat of an order
+    without an idempotency key is recognized. `delivery`: `joined`, a repeat waits for its answer; `lost`, its caller or
+    its process has gone before that.
     """
 
     id: str
@@ -126,6 +129,8 @@ class HoldRow(Struct, frozen=True):
     charge_to: str | None = None
     charge_times: int | None = None
     reserved_tokens: int | None = None
+    order_digest: bytes | None = None
+    delivery: Delivery | None = None
 
     @property
     def is_unresolved(self) -> bool:
@@ -177,6 +182,36 @@ class KeptAnswer(Struct, frozen=True):
     body: bytes
 
 
+class Undelivered(Struct, frozen=True):
+    """A whole answer that nobody was there to take, for a repeat of its order; `body` is None where none was kept.
+    `created_us` is the order's."""
+
+    hold_id: str
+    key_id: int
+    order_digest: bytes
+    created_us: int
+    body: bytes | None
+
+
+class Sought(Struct, frozen=True):
+    """The order that another says it repeats, or, where that is not `is_marked`, seems to repeat: one with the same
+    digest under the same key."""
+
+    account_id: int
+    key_id: int
+    order_digest: bytes
+    is_marked: bool
+    now_us: int
+
+
+class First(Struct, frozen=True):
+    """The order that was found, as it stands now; `body` is the answer that was kept for its repeats, if there is
+    one."""
+
+    hold: HoldRow
+    body: bytes | None
+
+
 KEY_LIFE_US = 24 * 3600 * 1_000_000
 """How long an idempotency key stands for its order: `Page._find_use` holds it to that, and `forget_old_answers` sweeps
 what is older."""
@@ -196,7 +231,8 @@ class PlaceHold(Struct, frozen=True, kw_only=True):
     """Set money aside: `wanted_nanos` if the account has that much and its limits allow it, otherwise as much as there
     is, if that is at least `least_nanos`. The same for the tokens that the order may become, where they are limited.
 
-    Nothing is set aside where `repeatable` names an order that was placed before. Limits on orders and tokens a minute
+    Nothing is set aside where `repeatable` names an order that was placed before, or where it `is_repeat` and one with
+    its `order_digest` is under way. Limits on orders and tokens a minute
     hold for orders only: without `is_order`, money alone is looked at.
     """
 
@@ -215,6 +251,8 @@ class PlaceHold(Struct, frozen=True, kw_only=True):
     wanted_tokens: int = 0
     least_tokens: int = 0
     is_order: bool = True
+    order_digest: bytes | None = None
+    is_repeat: bool = False
 
 
 class NameGeneration(Struct, frozen=True):
@@ -225,7 +263,8 @@ class NameGeneration(Struct, frozen=True):
 
 
 class Settle(Struct, frozen=True, kw_only=True):
-    """End a hold as the verdict says, complete the generation's record, and keep the answer where one is to be kept.
+    """End a hold as the verdict says, complete the generation's record, and keep the answer where one is to be kept:
+    under an idempotency key always, else where nobody is there to take it (`is_unheard`), or a repeat waits for it.
 
     `decision` is the reason of an operator whose verdict it is.
     """
@@ -238,7 +277,15 @@ class Settle(Struct, frozen=True, kw_only=True):
     prompt_tokens: int | None = None
     answer_tokens: int | None = None
     answer: KeptAnswer | None = None
+    is_unheard: bool = False
     decision: str | None = None
+
+
+class KeepAnswer(Struct, frozen=True):
+    """Keep an answer for repeats of its order after all: it was sent, and its caller did not take it."""
+
+    hold_id: str
+    body: bytes | None
 
 
 class AskLater(Struct, frozen=True):
@@ -249,7 +296,7 @@ class AskLater(Struct, frozen=True):
     reason: str
 
 
-Command = TopUp | PlaceHold | NameGeneration | Settle | AskLater
+Command = TopUp | PlaceHold | NameGeneration | Settle | KeepAnswer | AskLater
 
 
 class Done(Struct, frozen=True):
@@ -272,7 +319,8 @@ class Held(Struct, frozen=True):
 
 
 class Repeated(Struct, frozen=True):
-    """The caller's idempotency key stands for an earlier order: its hold, and whether this order is the same."""
+    """An earlier order stands under the caller's idempotency key, or is the one that this order repeats: its hold, and
+    whether this order is the same."""
 
     hold: HoldRow
     is_same: bool

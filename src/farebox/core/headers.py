@@ -17,6 +17,7 @@ _REQUEST_PREFIX = b"x-openrouter-"
 
 _READ = frozenset(
     {b"authorization", b"x-api-key", b"user-agent", b"idempotency-key", b"content-type", b"content-encoding"}
+    | {b"x-stainless-retry-count"}
 )
 
 # An upstream's `Retry-After` passes unchanged, however long: clients treat it as if they had asked the upstream.
@@ -45,6 +46,7 @@ class RequestHead(Struct, frozen=True):
     idempotency_key: bytes = b""
     media_type: bytes = b""
     encoding: bytes = b""
+    retry_count: bytes = b""
     sent: HeaderList = []
 
     def first(self, name: bytes) -> bytes:
@@ -76,6 +78,7 @@ def read_request_head(headers: HeaderList) -> RequestHead:
         read.get(b"idempotency-key", b""),
         read.get(b"content-type", b"").partition(b";")[0].rstrip().lower(),
         read.get(b"content-encoding", b"").lower(),
+        read.get(b"x-stainless-retry-count", b""),
         headers,
     )
 

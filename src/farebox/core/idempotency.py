@@ -12,6 +12,10 @@ KEPT_BYTES_MAX = 1024 * 1024
 """Longest answer kept under an idempotency key: some 200,000 tokens of text. The operator's disk holds those of a
 day."""
 
+UNDELIVERED_BYTES_MAX = 8 * 1024 * 1024
+"""Longest answer kept for a repeat without a key, for some minutes: what takes longer than a proxy waits may be a
+painted picture."""
+
 REPEAT_SECONDS = 1
 """The `Retry-After` of a repetition whose order is still being answered."""
 

@@ -24,6 +24,7 @@ from farebox.core.books import (
     Held,
     HoldRow,
     HoldState,
+    KeepAnswer,
     KeptAnswer,
     KeyUse,
     NameGeneration,
@@ -39,12 +40,14 @@ from farebox.core.books import (
     TopUp,
     Transfer,
     TransferKind,
+    Undelivered,
     charged_fare,
     owners_of,
     settlement_id,
 )
 from farebox.core.money import events_ceil
 from farebox.core.questions import FIRST_US
+from farebox.core.repeats import is_repeatable
 from farebox.core.usage import Cost, Nothing, Unknown, Verdict
 
 MOVES: Mapping[HoldState, Mapping[type[Verdict], HoldState]] = {
@@ -63,7 +66,7 @@ class Page:
     `booked`: the transfers that exist already under an id that a command names. `uses`: what its idempotency keys
     stand for. `holds`: the holds that commands, transfers and uses name. `allowances`: those of their accounts and
     keys. After `decide` for each command, write `new_transfers`, `new_uses` (in place of older ones of their keys),
-    `kept_answers` and `charged_fares`, and by id `new_holds`, `changed_holds`, `changed_balances` and
+    `kept_answers`, `undelivered` and `charged_fares`, and by id `new_holds`, `changed_holds`, `changed_balances` and
     `changed_allowances`. Of the changed holds, `named` are those that got the id of their generation, and `only_named`
     those that nothing else was changed of.
     """
@@ -84,6 +87,7 @@ class Page:
         self.new_transfers: list[Transfer] = []
         self.new_uses: list[KeyUse] = []
         self.kept_answers: list[KeptAnswer] = []
+        self.undelivered: list[Undelivered] = []
         self.charged_fares: list[ChargedFare] = []
         self.new_holds: dict[str, HoldRow] = {}
         self.changed_holds: dict[str, HoldRow] = {}
@@ -105,6 +109,9 @@ class Page:
                 return self._name_generation(command)
             case Settle():
                 return self._settle(command)
+            case KeepAnswer():
+                self._keep(self._holds[command.hold_id], command.body)
+                return Done()
             case AskLater():
                 return self._ask_later(command)
             case TopUp():
@@ -133,6 +140,8 @@ class Page:
             return Held(placed.amount_nanos, placed.reserved_tokens)
         if command.repeatable is not None and (repeated := self._find_use(command, command.repeatable)) is not None:
             return repeated
+        if command.is_repeat and (first := self._find_under_way(command)) is not None:
+            return Repeated(first, is_same=True)
         allowances = self._allowances_of(command.account_id, command.key_id)
         available, owner, period = self._balances[command.account_id].available_nanos, None, None
         tokens: int | None = None
@@ -166,6 +175,7 @@ class Page:
             charge_to=command.outside.charge_to if command.outside else None,
             charge_times=command.outside.times if command.outside else None,
             reserved_tokens=tokens,
+            order_digest=command.order_digest,
         )
         self._book(
             Transfer(command.id, "hold", command.account_id, FARES, amount, command.created_us, hold_id=command.id)
@@ -185,6 +195,14 @@ class Page:
         hold = self._holds[use.hold_id]
         return None if hold.state == "voided" else Repeated(hold, use.order_digest == repeatable.order_digest)
 
+    def _find_under_way(self, command: PlaceHold) -> HoldRow | None:
+        """The order that this one repeats, where another repeat of it was placed a moment ago."""
+        sought = (command.key_id, command.order_digest)
+        same = [hold for hold in self._holds.values() if (hold.key_id, hold.order_digest) == sought]
+        return next(
+            (hold for hold in same if hold.state == "pending" and is_repeatable(hold, command.created_us)), None
+        )
+
     def _name_generation(self, command: NameGeneration) -> Outcome:
         hold = replace(self._holds[command.hold_id], generation_id=command.generation_id)
         if hold.id not in self.changed_holds:
@@ -201,9 +219,15 @@ class Page:
     def _settle(self, command: Settle) -> Outcome:
         hold = self._holds[command.hold_id]
         if not MOVES[hold.state]:
+            if command.is_unheard and hold.state == "posted":
+                # By a try whose end nobody saw.
+                self._keep(hold, None if command.answer is None else command.answer.body)
             return Settled(hold.state, self._booked[settlement_id(hold.id)].fare)
-        if command.answer is not None:
-            self.kept_answers.append(command.answer)
+        if hold.order_digest is None:
+            if command.answer is not None:
+                self.kept_answers.append(command.answer)
+        elif (command.is_unheard or hold.delivery is not None) and not isinstance(command.verdict, Nothing):
+            self._keep(hold, None if command.answer is None else command.answer.body)
         settled = _moved(hold, command)
         fare: Fare | None = None
         allowances = self._allowances_of(hold.account_id, hold.key_id)
@@ -229,6 +253,10 @@ class Page:
                     self.charged_fares.append(charged)
         self._change(settled)
         return Settled(settled.state, fare)
+
+    def _keep(self, hold: HoldRow, body: bytes | None) -> None:
+        if hold.order_digest is not None:
+            self.undelivered.append(Undelivered(hold.id, hold.key_id, hold.order_digest, hold.created_us, body))
 
     def _end(self, hold: HoldRow, command: Settle, amount_nanos: int, fare: Fare | None = None) -> None:
         kind: TransferKind = "void" if fare is None else "post"

@@ -24,6 +24,9 @@ BODY_IS_READ = "farebox.body_is_read"
 BREAK_OFF = "farebox.break_off"
 """In the scope: closes the connection under an answer that has begun, which so gets no end."""
 
+TAKER = "farebox.taker"
+"""In the scope: the connection, as what takes an answer (`ports.Taker`)."""
+
 EVENT_STREAM = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 """Headers of an answer in server-sent events, which no proxy is to hold back."""
 

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import re
 import socket
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -18,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from farebox.core.errors import Refusal, headers_too_large, invalid, too_many, too_slow, wrong_method
 from farebox.core.formats.table import format_at
-from farebox.http.asgi import BREAK_OFF
+from farebox.http.asgi import BREAK_OFF, TAKER
 from farebox.http.proxies import EarlyCloses, silent_seconds
 
 log = logging.getLogger("farebox")
@@ -30,10 +31,15 @@ KEEP_ALIVE_MARGIN_SECONDS = 5
 second would lose orders to a closing connection."""
 
 LINGER_SECONDS = 2.0
-"""How long a refused connection stays open for a client that still sends; nothing of that is read."""
+"""How long a connection stays open after its last answer, for a client that still sends, of which nothing is read, or
+that does not take it."""
 
 HEAD_SECONDS = 30.0
 """How long a connection may take to send its first request's head, or the rest of a later one."""
+
+LONG_BYTES = 64 * 1024
+RESET_SECONDS = 5.0
+"""How long a body that is longer than that is kept for a caller who may not have taken it."""
 
 LOOK_AFTER_SECONDS = (0.02, 0.2, 1.0, 5.0)
 """The pauses between looks at whether a caller who has closed its side of the connection has gone."""
@@ -67,6 +73,8 @@ class BoundedHttp(HttpToolsProtocol):
     _has_closed_early = False
     url = b""
     _is_one_too_many = False
+    _has_ended = False
+    _tell_if_lost: Callable[[], None] | None = None
 
     def __init__(self, config: Config, *arguments: Any, **named: Any) -> None:
         super().__init__(config, *arguments, **named)
@@ -92,10 +100,15 @@ class BoundedHttp(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self._end_timer is not None:
             self._end_timer.cancel()
+        if self._tell_if_lost is not None and (exc is not None or self._was_not_taken()):
+            self._lose()
         super().connection_lost(exc)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """The caller has closed its side. It may still read (`nc -N`, some scripts): then it is answered."""
+        self._has_ended = True
+        if self._tell_if_lost is not None and self._was_not_taken():
+            self._lose()
         if not self._is_being_answered():
             return None
         self._note_early_close()
@@ -123,8 +136,51 @@ class BoundedHttp(HttpToolsProtocol):
         elif not self.cycle.response_started and self.scope["http_version"] != "1.0":
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # any number of these is allowed (RFC 9110, 15.2)
 
+    def may_have_gone(self) -> bool:
+        """Whether the caller has closed its side, which is all that a proxy that gives up may show, or all of it."""
+        return self._has_ended or self.transport.is_closing()
+
+    def tell_if_lost(self, tell: Callable[[], None], size: int = 0) -> None:
+        """Call `tell` where the caller goes before its answer is sent, or had gone by then and answers it with a reset.
+        That comes within a moment or not at all, so that a long answer need not be kept for longer."""
+        self._tell_if_lost = tell
+        if self.may_have_gone():
+            self._lose()
+            return
+        if size > LONG_BYTES:
+            self.loop.call_later(RESET_SECONDS, self._forget, tell)
+        if not self.cycle.keep_alive and self.transport.can_write_eof():
+            self.cycle.transport = _LastAnswer(self.transport, self._end_after_caller)  # type: ignore[assignment]
+
+    def _end_after_caller(self) -> None:
+        """End a connection that is not kept open, and learn whether its answer was taken: nobody would hear of a reset
+        that came after its end."""
+        if self.may_have_gone():
+            self.transport.close()
+            return
+        self._has_refused = True
+        self.pipeline.clear()
+        self.transport.write_eof()
+        self._end_timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+    def _forget(self, tell: Callable[[], None]) -> None:
+        if self._tell_if_lost is tell:
+            self._tell_if_lost = None
+
+    def _was_not_taken(self) -> bool:
+        """As a connection ends: whether its answer was not sent, or met a caller who had gone."""
+        return not self.cycle.response_complete or bool(self._socket_error())
+
+    def _lose(self) -> None:
+        tell, self._tell_if_lost = self._tell_if_lost, None
+        if tell is not None:
+            tell()
+
+    def _socket_error(self) -> int:
+        return int(self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
     def _look(self, after_seconds: tuple[float, ...]) -> None:
-        if self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        if self._socket_error():
             self.transport.abort()
         elif after_seconds:
             self._end_timer = self.loop.call_later(after_seconds[0], self._look, after_seconds[1:])
@@ -192,6 +248,8 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_message_begin()
         self._is_in_head = True
         self._head_bytes = 0
+        # Who asks again has read the answer before.
+        self._tell_if_lost = None
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
@@ -213,6 +271,7 @@ class BoundedHttp(HttpToolsProtocol):
             # Trailers after a body in chunks do not count as headers: a proxy in front may have checked the head alone.
             self.headers = []
             self.scope[BREAK_OFF] = self.transport.close  # type: ignore[literal-required]
+            self.scope[TAKER] = self  # type: ignore[literal-required]
             if self.cycle.keep_alive:
                 self.cycle.default_headers = [*self.cycle.default_headers, self._kept_open]
 
@@ -268,6 +327,15 @@ class BoundedHttp(HttpToolsProtocol):
         self.transport.write_eof()
         # Closing at once would reset the connection under a client that still sends, and take the refusal with it.
         self._end_timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+
+class _LastAnswer:
+    """A transport as an answer sees it that is its connection's last: `close` is for the connection to do."""
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+        self.close = close
 
 
 def _unchunked(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Application:

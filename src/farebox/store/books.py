@@ -15,11 +15,13 @@ from msgspec.structs import astuple
 from farebox.core.books import (
     Balance,
     Command,
+    First,
     HoldRow,
     KeptAnswer,
     KeyUse,
     Outcome,
     PlaceHold,
+    Sought,
     TopUp,
     Transfer,
     owners_of,
@@ -27,6 +29,7 @@ from farebox.core.books import (
 )
 from farebox.core.ledger import Page
 from farebox.core.questions import FURTHEST_US
+from farebox.core.repeats import LOST_US, REPEAT_LIFE_US, Found, Kept, first_of
 from farebox.crash import crash_points
 from farebox.ports import BooksUnavailable
 from farebox.store.directory import SqlDirectory
@@ -106,6 +109,54 @@ class SqlStore(Reading, SqlDirectory):
 
     async def kept_answer(self, hold_id: str) -> KeptAnswer | None:
         return await self._desk.row(each(KeptAnswer), self._sql.kept_answer, {"hold": hold_id})
+
+    async def find_first(self, sought: Sought) -> str | None:
+        return await self._desk.do(lambda: self._find_first(sought))
+
+    def _find_first(self, sought: Sought) -> str | None:
+        db, sql = self._desk.db, self._sql
+        order = {"key": sought.key_id, "digest": sought.order_digest}
+        since = {**order, "since": sought.now_us - REPEAT_LIFE_US}
+        while True:
+            kept = [
+                Kept(name, bool(body), given is not None)
+                for name, body, given in db.execute(sql.same_undelivered, since)
+            ]
+            holds = [hold_from(row) for row in db.execute(sql.same_not_ended, since)]
+            found = first_of(kept, holds, self._is_gone, is_marked=sought.is_marked)
+            if found is None:
+                lately = {**order, "account": sought.account_id, "lately": sought.now_us - LOST_US}
+                posted = db.execute(sql.same_posted, lately).fetchall() if sought.is_marked else []
+                return next((name for name, worker in posted if self._is_gone(worker)), None)
+            if found.marked is None or self._mark_delivery(found):
+                return found.hold_id
+            # It has just ended, or another repeat was quicker.
+
+    def _is_gone(self, worker: str) -> bool:
+        return worker != self.worker and self.engine.is_gone(self._desk.db, worker)
+
+    def _mark_delivery(self, found: Found) -> bool:
+        given = {"id": found.hold_id, "state": found.state, "delivery": found.marked}
+        with self._desk.transaction() as db:
+            return bool(db.execute(self._sql.mark_delivery, given).rowcount)
+
+    async def first(self, hold_id: str) -> First:
+        def look() -> First:
+            # The hold first: what is kept is written by the transaction that ends it.
+            hold = hold_from(self._desk.db.execute(self._sql.hold, {"id": hold_id}).fetchone())
+            kept = self._desk.db.execute(self._sql.undelivered_body, {"hold": hold_id}).fetchone()
+            return First(hold, None if kept is None else kept[0])
+
+        return await self._desk.do(look)
+
+    async def mark_lost(self, hold_id: str) -> None:
+        await self._desk.do(lambda: self._mark_delivery(Found(hold_id, "lost")))
+
+    async def give_undelivered(self, hold_id: str, now_us: int) -> None:
+        await self._desk.write(self._sql.give_undelivered, {"hold": hold_id, "now": now_us})
+
+    async def forget_undelivered(self, before_us: int) -> None:
+        await self._desk.write(self._sql.forget_undelivered, {"before": before_us})
 
     async def forget_answers(self, before_us: int) -> None:
         given = {"before": before_us, "most": FORGOTTEN_AT_ONCE}
@@ -206,6 +257,8 @@ class SqlStore(Reading, SqlDirectory):
                 db.executemany(sql.put_key_use, map(astuple, page.new_uses))
             if page.kept_answers:
                 db.executemany(sql.put_answer, map(astuple, page.kept_answers))
+            if page.undelivered:
+                db.executemany(sql.put_undelivered, map(astuple, page.undelivered))
             if page.charged_fares:
                 db.executemany(sql.insert_charged_fare, map(astuple, page.charged_fares))
             crash_points(batch, "before")
@@ -240,6 +293,11 @@ class SqlStore(Reading, SqlDirectory):
             if isinstance(command, PlaceHold) and command.repeatable is not None
             for row in db.execute(sql.key_use, {"account": command.account_id, "digest": command.repeatable.key_digest})
         ]
+        for command in batch:
+            if isinstance(command, PlaceHold) and command.is_repeat:
+                same = {"key": command.key_id, "digest": command.order_digest}
+                since = {**same, "since": command.created_us - REPEAT_LIFE_US}
+                holds += [hold_from(row) for row in db.execute(sql.same_not_ended, since)]
         holds += holds_of(sql.holds_of, [use.hold_id for use in uses if use.hold_id not in hold_ids])
         repeated = [command.id for command in batch if isinstance(command, TopUp)]
         repeated += [settlement_id(hold.id) for hold in holds if hold.state in ("posted", "voided")]

@@ -20,7 +20,7 @@ from farebox.store.books import SqlStore
 from farebox.store.engine import ANSWER_SECONDS, BUSY_SECONDS, Db, Engine
 from farebox.store.sqlite import Sqlite
 
-HEAD = "0009"
+HEAD = "0010"
 """The schema this code is written for: the newest of farebox/store/migrations/versions."""
 
 

@@ -15,7 +15,7 @@ from farebox.core.money import format_usd
 from farebox.crash import crash_point
 from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange, Request
-from farebox.http.asgi import JSON, Endpoint, send_body, send_whole, wait_until_gone
+from farebox.http.asgi import JSON, TAKER, Endpoint, send_body, send_whole, wait_until_gone
 from farebox.http.bodies import BodyReader
 from farebox.http.refusals import guarded, refusal_of
 from farebox.web.waiting import Silence, WaitingCaller
@@ -42,7 +42,9 @@ class Relay:
         async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
             head = read_request_head(scope["headers"])
             waiting = WaitingCaller(receive, send, deadlines, silence)
-            request = Request(path, wire, head, lambda: read_json(scope, receive, head), waiting=waiting)
+            request = Request(
+                path, wire, head, lambda: read_json(scope, receive, head), waiting=waiting, taker=scope.get(TAKER)
+            )
             try:
                 await _serve(exchange, request, waiting, receive, send)
             except Exception as error:

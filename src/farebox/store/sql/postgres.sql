@@ -10,13 +10,13 @@ FROM transfer WHERE id IN (SELECT jsonb_array_elements_text(:ids::jsonb));
 -- holds_of --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens
+    reserved_tokens, order_digest, delivery
 FROM hold WHERE id IN (SELECT jsonb_array_elements_text(:ids::jsonb));
 
 -- lock_holds --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens
+    reserved_tokens, order_digest, delivery
 FROM hold WHERE id IN (SELECT jsonb_array_elements_text(:ids::jsonb))
 ORDER BY id FOR UPDATE;
 
@@ -35,22 +35,22 @@ ORDER BY owner FOR UPDATE;
 -- holds_in --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens
+    reserved_tokens, order_digest, delivery
 FROM hold WHERE state IN (SELECT jsonb_array_elements_text(:states::jsonb)) ORDER BY id;
 
 -- holds_not_ended --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens
+    reserved_tokens, order_digest, delivery
 FROM hold WHERE ended_us IS NULL AND state IN (SELECT jsonb_array_elements_text(:states::jsonb)) ORDER BY id;
 
 -- open_orphans --
-UPDATE hold SET state = 'open', reason = 'the process that served it has gone',
+UPDATE hold SET state = 'open', reason = 'the process that served it has gone', delivery = 'lost',
     ask_us = CASE WHEN generation_id IS NOT NULL THEN 0 END
 WHERE ended_us IS NULL AND state = 'pending' AND worker IN (SELECT jsonb_array_elements_text(:workers::jsonb))
 RETURNING id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens;
+    reserved_tokens, order_digest, delivery;
 
 -- claim_questions --
 UPDATE hold SET ask_us = :until WHERE id IN (
@@ -58,7 +58,7 @@ UPDATE hold SET ask_us = :until WHERE id IN (
     FOR UPDATE SKIP LOCKED
 ) RETURNING id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens;
+    reserved_tokens, order_digest, delivery;
 
 -- take_up_runs --
 UPDATE run SET worker = :worker WHERE finished_us IS NULL AND worker IN (SELECT jsonb_array_elements_text(:gone::jsonb))

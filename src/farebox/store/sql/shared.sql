@@ -95,11 +95,11 @@ GROUP BY 1, 2, 3 ORDER BY 1 DESC, 2, 3;
 INSERT INTO hold (
     id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens
+    reserved_tokens, order_digest, delivery
 ) VALUES (
     :id, :account_id, :key_id, :worker, :state, :amount_nanos, :plan, :event_price_nanos, :model, :streamed,
     :created_us, :generation_id, :served_model, :prompt_tokens, :answer_tokens, :reason, :ended_us, :asks, :ask_us,
-    :charge_to, :charge_times, :reserved_tokens
+    :charge_to, :charge_times, :reserved_tokens, :order_digest, :delivery
 );
 
 -- update_hold (row) --
@@ -120,25 +120,25 @@ UPDATE hold SET generation_id = :generation_id WHERE id = :id;
 -- hold --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens
+    reserved_tokens, order_digest, delivery
 FROM hold WHERE id = :id;
 
 -- holds_after --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens
+    reserved_tokens, order_digest, delivery
 FROM hold WHERE id > :after ORDER BY id;
 
 -- holds_between --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens
+    reserved_tokens, order_digest, delivery
 FROM hold WHERE id > :after AND id <= :upto ORDER BY id LIMIT :most;
 
 -- generation --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens
+    reserved_tokens, order_digest, delivery
 FROM hold WHERE generation_id = :generation AND account_id = :account ORDER BY id DESC LIMIT 1;
 
 -- pending_workers --
@@ -189,6 +189,47 @@ DELETE FROM kept_answer WHERE hold_id IN (
     SELECT hold_id FROM kept_answer
     WHERE hold_id NOT IN (SELECT hold_id FROM key_use WHERE created_us >= :before) LIMIT :most
 );
+
+
+-- Orders that are sent again without a key, and the answers that nobody was there to take.
+
+-- same_not_ended --
+-- By the index of holds that have not ended: an index of all digests would cost every order a page.
+SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
+    reserved_tokens, order_digest, delivery
+FROM hold
+WHERE ended_us IS NULL AND state IN ('pending', 'open') AND created_us > :since AND key_id = :key
+AND order_digest = :digest
+ORDER BY created_us, id;
+
+-- same_posted --
+SELECT h.id, h.worker FROM transfer t JOIN hold h ON h.id = t.hold_id
+WHERE t.debit_account_id = :account AND t.created_us > :lately AND t.cost IS NOT NULL AND h.key_id = :key
+AND h.order_digest = :digest
+ORDER BY t.created_us DESC;
+
+-- mark_delivery --
+UPDATE hold SET delivery = :delivery WHERE id = :id AND state = :state AND delivery IS NULL;
+
+-- same_undelivered --
+SELECT hold_id, body IS NOT NULL, given_us FROM undelivered_answer
+WHERE order_digest = :digest AND key_id = :key AND created_us > :since
+ORDER BY created_us DESC, hold_id;
+
+-- undelivered_body --
+SELECT body FROM undelivered_answer WHERE hold_id = :hold;
+
+-- put_undelivered (row) --
+INSERT INTO undelivered_answer (hold_id, key_id, order_digest, created_us, body)
+VALUES (:hold_id, :key_id, :order_digest, :created_us, :body)
+ON CONFLICT (hold_id) DO UPDATE SET body = excluded.body WHERE excluded.body IS NOT NULL;
+
+-- give_undelivered --
+UPDATE undelivered_answer SET given_us = :now WHERE hold_id = :hold AND given_us IS NULL;
+
+-- forget_undelivered --
+DELETE FROM undelivered_answer WHERE created_us < :before;
 
 
 -- Balances and allowances.

@@ -17,8 +17,10 @@ _STATUSES = {
     404: "There is no such thing here.",
     405: "Another method is answered here: see `Allow`.",
     408: "The body did not arrive in time.",
-    409: "The idempotency key stands for another order, or for one that is still being answered (`Retry-After`).",
-    410: "The answer under the idempotency key was not kept; the message names its generation.",
+    409: "The idempotency key stands for another order, or for one that is still being answered (`Retry-After`); or the"
+    " order that this one repeats is.",
+    410: "The answer under the idempotency key, or to the order that this one repeats, was not kept; the message names"
+    " its generation.",
     413: "The body is too long, packed or unpacked.",
     415: "The body is not JSON, or is packed in another way than gzip, deflate or brotli.",
     424: "The upstream broke off after it may have accepted the order. Not to be repeated: it may have cost something.",

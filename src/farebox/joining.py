@@ -1,0 +1,218 @@
+"""Orders that are sent again without an idempotency key, and join the order that they repeat.
+
+Proxies give up on an answer that takes long, and SDKs then send the same bytes again: a second order for one call. Here
+a repeat waits for the end of the first, or is handed the answer that was kept because nobody was there to take it. By
+what an order is found again stands in its hold's own row: one that is not repeated costs no transaction more. The rules
+are in `core.repeats`.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from time import monotonic
+from typing import TypeVar
+
+from msgspec import Struct
+
+from farebox import clock
+from farebox.admission import Admission
+from farebox.core.books import First, HoldRow, KeepAnswer, KeptAnswer, Repeated, Sought
+from farebox.core.callers import Caller
+from farebox.core.errors import Refusal
+from farebox.core.repeats import REPEAT_LIFE_US, Joins, becomes, is_repeat, order_digest, still_under_way
+from farebox.ports import BooksUnavailable, Ledger, Taker, Waiting
+
+T = TypeVar("T")
+
+JOINS_MAX = 5
+"""How many orders a repeat joins, one after another, each of which turns out not to have been served: then its caller
+is told to come back."""
+
+WAIT_SECONDS = 300.0
+"""How long a repeat waits for the order that it joins, where nothing else is set: as an order for its answer."""
+
+POLL_SECONDS = 0.1
+"""How often the books are looked into for all repeats together that wait for one order here."""
+
+FORGET_SECONDS = 60
+LATE_SECONDS = 0.1
+"""How long to wait before books that could not be written are tried again. Short, since until then a repeat at another
+node may find an order that has ended, and nothing that says that its answer is lost."""
+
+WHOLE = "application/json"
+"""What a whole answer is."""
+
+
+class Sent(Struct):
+    """An order as it may be sent again: its digest, whether it says that it is a repeat (`is_marked`) or may be one
+    (`may_join`), and its caller."""
+
+    digest: bytes
+    is_marked: bool
+    may_join: bool
+    waiting: Waiting | None = None
+    taker: Taker | None = None
+    is_waiting: bool = False
+
+    def begin_waiting(self) -> None:
+        """Keep the caller informed from now on: its order is under way. Raises CallerGone."""
+        if self.waiting is not None and not self.is_waiting:
+            self.is_waiting = True
+            self.waiting.sending([], streamed=False)
+
+    def has_no_taker(self) -> bool:
+        """Whether its caller has gone, or may have."""
+        return self.taker is not None and self.taker.may_have_gone()
+
+
+class Joining:
+    """Finds the orders that others repeat, and waits for them. One of the repeats of one order looks into the books,
+    the others here wait for what it finds, so that a thousand of them are no more work than one. They wait aside: they
+    do not count as orders that are being served."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        admission: Admission,
+        joins: Joins = "marked",
+        wait_seconds: float = WAIT_SECONDS,
+        now_us: Callable[[], int] = clock.now_us,
+    ) -> None:
+        self._ledger = ledger
+        self._admission = admission
+        self._joins = joins
+        self._wait_seconds = wait_seconds
+        self._now_us = now_us
+        self._leading: dict[tuple[int, bytes, bool], asyncio.Future[_Found]] = {}
+        self._to_write: deque[Callable[[], Awaitable[object]]] = deque()
+        self._has_to_write = asyncio.Event()
+        self._writing = asyncio.Lock()
+
+    def read(
+        self, path: str, body: bytes, retry_count: bytes, waiting: Waiting | None, taker: Taker | None
+    ) -> Sent | None:
+        """By what a whole order without an idempotency key is recognized; None where no order is."""
+        if self._joins == "off":
+            return None
+        is_marked = retry_count != b"" and is_repeat(retry_count)
+        may_join = is_marked or self._joins == "unmarked"
+        return Sent(order_digest(path, body), is_marked, may_join, waiting, taker)
+
+    async def join(
+        self, caller: Caller, sent: Sent, place: Callable[[], Awaitable[T | Repeated]]
+    ) -> T | tuple[HoldRow, KeptAnswer]:
+        """The order that this one repeats, and its answer; or, where there is none, what it became when it was placed
+        itself: once for all that wait here for the same.
+
+        Raises:
+            Refusal: it was not placed; or 410, the answer is lost; 409, the first has not ended in time.
+            BooksUnavailable: it cannot be looked for, or placed, now.
+            CallerGone: nobody waits any more.
+        """
+        due = monotonic() + self._wait_seconds
+        name = (caller.key.id, sent.digest, sent.is_marked)
+        for _ in range(JOINS_MAX):
+            if (leading := self._leading.get(name)) is not None:
+                sent.begin_waiting()
+                with self._admission.aside(caller.account.id):
+                    await asyncio.wait({leading}, timeout=max(0.0, due - monotonic()))
+                found = leading.result() if leading.done() else still_under_way()
+                if isinstance(found, Exception):
+                    raise found
+                if found is not None:
+                    return self._answer(found, sent)
+                continue
+            leading = self._leading[name] = asyncio.get_running_loop().create_future()
+            found = None
+            try:
+                with self._admission.aside(caller.account.id):
+                    found = await self._look_for(caller, sent, due)
+                if found is not None:
+                    return self._answer(found, sent)
+                placed = await place()
+                if not isinstance(placed, Repeated):
+                    return placed
+                # Another repeat of the same order was placed a moment ago, at another node: that one is joined.
+            except (Refusal, BooksUnavailable) as error:
+                found = error
+                raise
+            finally:
+                del self._leading[name]
+                leading.set_result(found)
+        raise still_under_way()
+
+    def _answer(self, first: First, sent: Sent) -> tuple[HoldRow, KeptAnswer]:
+        assert first.body is not None, first.hold
+        if self._joins == "unmarked" and not sent.has_no_taker():
+            # Undelivered no more: it is not given to one that does not ask for it.
+            self._write(lambda: self._ledger.give_undelivered(first.hold.id, self._now_us()))
+        return first.hold, KeptAnswer(first.hold.id, WHOLE, first.body)
+
+    async def _look_for(self, caller: Caller, sent: Sent, due: float) -> First | None:
+        sought = Sought(caller.account.id, caller.key.id, sent.digest, sent.is_marked, self._now_us())
+        await self.write_down()
+        hold_id = await self._ledger.find_first(sought)
+        if hold_id is None:
+            return None
+        while True:
+            first = await self._ledger.first(hold_id)
+            become = becomes(first)
+            if become != "waiting":
+                return first if become == "answered" else None
+            sent.begin_waiting()
+            if monotonic() > due:
+                raise still_under_way()
+            await asyncio.sleep(POLL_SECONDS)
+
+    def placed(self, hold_id: str, sent: Sent) -> None:
+        """An order is under way. Where repeats need not say that they are some, it is written down for them if its
+        caller goes."""
+        if self._joins == "unmarked" and sent.taker is not None:
+            sent.taker.tell_if_lost(lambda: self._write(lambda: self._ledger.mark_lost(hold_id)))
+
+    def keep_if_lost(self, hold_id: str, kept: KeptAnswer | None, sent: Sent) -> None:
+        """What is about to be sent is kept where its caller turns out not to have taken it."""
+        if sent.taker is None:
+            return
+        body = None if kept is None else kept.body
+
+        def keep() -> None:
+            self._write(lambda: self._ledger.carry_out(KeepAnswer(hold_id, body)))
+
+        sent.taker.tell_if_lost(keep, 0 if body is None else len(body))
+
+    def _write(self, write: Callable[[], Awaitable[object]]) -> None:
+        self._to_write.append(write)
+        self._has_to_write.set()
+
+    async def write_down(self) -> None:
+        """Write down what is to be. Raises BooksUnavailable. What fails in a way that nobody foresaw goes behind the
+        rest, so that it does not hold that up when this is called again."""
+        async with self._writing:
+            while self._to_write:
+                try:
+                    await self._to_write[0]()
+                except BaseException:
+                    self._to_write.rotate(-1)
+                    raise
+                self._to_write.popleft()
+
+    async def run(self) -> None:
+        """Write down what is to be, as soon as the books take it, and drop what was kept for long enough. Runs until
+        cancelled."""
+        forget_at = 0.0
+        while True:
+            with suppress(BooksUnavailable):
+                if monotonic() >= forget_at:
+                    forget_at = monotonic() + FORGET_SECONDS
+                    await self._ledger.forget_undelivered(self._now_us() - REPEAT_LIFE_US)
+                await self.write_down()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LATE_SECONDS if self._to_write else FORGET_SECONDS):
+                    await self._has_to_write.wait()
+            self._has_to_write.clear()
+
+
+_Found = First | None | Refusal | BooksUnavailable
+"""What one repeat found for the others here; None where they are to look again."""

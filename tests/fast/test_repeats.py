@@ -1,0 +1,273 @@
+"""Which order a repeat joins, and what becomes of it: the rules, and the data path between a scripted upstream and
+books in memory."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+from msgspec.structs import replace
+
+from farebox.admission import Admission
+from farebox.answers import RepeatedAnswer, Streaming
+from farebox.catalog import Catalog
+from farebox.core.books import Command, First, HoldRow, Outcome, Settle, TopUp
+from farebox.core.errors import Refusal
+from farebox.core.formats import chat
+from farebox.core.headers import read_request_head
+from farebox.core.keys import digest
+from farebox.core.plans import BUILT_IN
+from farebox.core.repeats import Found, Joins, Kept, becomes, first_of, is_repeat
+from farebox.deadlines import Deadlines
+from farebox.exchange import Exchange, Request
+from farebox.identity.keys import KeyCallers, PlansInForce, new_key
+from farebox.joining import Joining
+from farebox.late_settlements import LateSettlements
+from farebox.ports import BooksUnavailable
+from farebox.testing import PRICES, MemoryStore, Pause, Script, ScriptedUpstream
+from tests.fast.test_exchange import whole
+
+
+@pytest.mark.parametrize(
+    ("count", "says_so"), [(b"1", True), (b"42", True), (b"9999", True), (b"0", False), (b"000", False)]
+)
+def test_a_count_says_whether_it_is_a_repeat(count: bytes, says_so: bool) -> None:
+    assert is_repeat(count) is says_so
+
+
+@pytest.mark.parametrize("count", [b"", b"-1", b"1.0", b"1e9", b"one", b"\xb2", b"10000", b"9" * 5000, b"1, 1"])
+def test_what_is_no_count_says_nothing(count: bytes) -> None:
+    assert not is_repeat(count)
+
+
+HOLD = HoldRow("h", 2, 1, "alive", "pending", 10, "paying", 10, "a/b", streamed=False, created_us=1)
+
+
+def test_the_order_of_what_is_joined() -> None:
+    answered, lost, given = Kept("a", True, False), Kept("b", False, False), Kept("c", True, True)
+    open_hold = replace(HOLD, state="open")
+
+    def joins(kept: list[Kept], holds: list[HoldRow], *, is_marked: bool = True) -> Found | None:
+        return first_of(kept, holds, lambda worker: worker == "dead", is_marked=is_marked)
+
+    assert joins([lost, answered], [HOLD]) == Found("a")
+    assert joins([lost], [HOLD]) == Found("h", "joined")
+    assert joins([lost], [replace(HOLD, id="i"), replace(HOLD, delivery="lost")]) == Found("h")
+    assert joins([lost], [open_hold]) == Found("b")
+    assert joins([], [open_hold]) is None
+    assert joins([], [replace(open_hold, worker="dead")]) == Found("h", "lost", "open")
+    assert joins([given], []) == Found("c")
+    assert joins([given], [HOLD], is_marked=False) is None
+
+
+def test_what_becomes_of_a_repeat() -> None:
+    asked = replace(HOLD, state="open", ask_us=5)
+    assert becomes(First(replace(HOLD, state="posted"), b"{}")) == "answered"
+    assert becomes(First(asked, b"{}")) == "answered"
+    assert becomes(First(asked, None)) == becomes(First(HOLD, None)) == "waiting"
+    assert becomes(First(replace(HOLD, state="voided"), None)) == "ordered"
+    for end in (replace(HOLD, state="posted", generation_id="gen-1"), replace(HOLD, state="open")):
+        with pytest.raises(Refusal) as refused:
+            becomes(First(end, None))
+        assert refused.value.status == 410
+
+
+@dataclass
+class Caller:
+    """Takes an answer, unless it has gone."""
+
+    has_gone: bool = False
+    tell: Callable[[], None] | None = None
+
+    def may_have_gone(self) -> bool:
+        return self.has_gone
+
+    def tell_if_lost(self, tell: Callable[[], None], size: int = 0) -> None:
+        self.tell = tell
+
+    def go(self) -> None:
+        assert self.tell is not None
+        self.has_gone = True
+        self.tell()
+
+
+class Falling(MemoryStore):
+    """Books that fall as they are to take an order's end, which they have taken (`has_taken`) or not."""
+
+    def __init__(self, *, has_taken: bool) -> None:
+        super().__init__()
+        self._has_taken = has_taken
+        self._has_fallen = False
+
+    async def carry_out(self, command: Command) -> Outcome:
+        if not isinstance(command, Settle) or self._has_fallen:
+            return await super().carry_out(command)
+        self._has_fallen = True
+        if self._has_taken:
+            await super().carry_out(command)
+        raise BooksUnavailable("the connection broke", is_in_doubt=True)
+
+
+class House:
+    """An exchange with books in memory, and one key."""
+
+    def __init__(self, *scripts: Script | Exception, joins: Joins = "marked", wait_seconds: float = 9) -> None:
+        self.store = MemoryStore()
+        self.upstream = ScriptedUpstream(*scripts, pages={"/models": PRICES})
+        self._joins = joins
+        self._wait_seconds = wait_seconds
+        self._key = new_key()
+
+    async def open(self) -> "House":
+        account = await self.store.create_account("a", "paying", 0, 1)
+        await self.store.create_key(account.id, "", digest(self._key), "hint", 1)
+        await self.store.carry_out(TopUp("t", account.id, 10**9, 1))
+        catalog = Catalog(self.upstream, 300, 3600)
+        await catalog.refresh()
+        admission = Admission(99, 3)
+        self.joining = Joining(self.store, admission, self._joins, self._wait_seconds)
+        self.late = LateSettlements(self.store)
+        self.exchange = Exchange(
+            callers=KeyCallers(self.store, PlansInForce(BUILT_IN)),
+            prices=catalog,
+            ledger=self.store,
+            upstream=self.upstream,
+            streaming=Streaming(Deadlines()),
+            admission=admission,
+            joining=self.joining,
+            late=self.late,
+        )
+        return self
+
+    async def order(self, count: int | None = None, taker: Caller | None = None) -> tuple[bytes, bool]:
+        """An answer's body, and whether it is the first's. Raises Refusal."""
+        sent = [(b"authorization", f"Bearer {self._key}".encode())]
+        sent += [] if count is None else [(b"x-stainless-retry-count", b"%d" % count)]
+
+        async def body() -> bytes:
+            return json.dumps(
+                {"model": "a/b", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 9}
+            ).encode()
+
+        request = Request("/chat/completions", chat, read_request_head(sent), body, taker=taker)
+        async with self.exchange.open(request) as answer:
+            read = await answer.read()
+        return read, isinstance(answer, RepeatedAnswer)
+
+    async def until_placed(self) -> None:
+        while not await self.states():  # noqa: ASYNC110 - books in memory tell nobody
+            await asyncio.sleep(0)
+
+    async def states(self) -> list[str]:
+        return [hold.state for hold in await self.store.holds(("pending", "open", "posted", "voided"))]
+
+
+def slow(**head: int) -> Script:
+    script = whole(**head)
+    script.steps.insert(0, Pause(400))
+    return script
+
+
+def test_a_repeat_is_handed_what_nobody_took() -> None:
+    async def play() -> None:
+        house = await House(whole(), whole()).open()
+        first, _ = await house.order(0, Caller(has_gone=True))
+        assert await house.order(1, Caller()) == await house.order(2, Caller()) == (first, True)
+        assert await house.order(0, Caller()) == (first, False)
+        assert await house.states() == ["posted", "posted"]
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("has_taken", [True, False])
+def test_an_answer_that_could_not_be_booked_is_for_a_repeat(has_taken: bool) -> None:
+    async def play() -> None:
+        house = House(whole(), whole())
+        house.store = Falling(has_taken=has_taken)
+        await house.open()
+        with pytest.raises(Refusal, match="could not be booked"):
+            await house.order(0, Caller())
+        late = asyncio.create_task(house.late.run())
+        while house.late.waiting:  # noqa: ASYNC110 - tells nobody
+            await asyncio.sleep(0)
+        assert (await house.order(1, Caller()))[1] is True
+        assert await house.states() == ["posted"]
+        late.cancel()
+
+    asyncio.run(play())
+
+
+def test_many_repeats_wait_for_one_order_beyond_what_an_account_may_order_at_once() -> None:
+    async def play() -> None:
+        house = await House(slow()).open()
+        first = asyncio.create_task(house.order(0, Caller()))
+        await asyncio.sleep(0)
+        answers = await asyncio.gather(first, *(house.order(1, Caller()) for _ in range(20)))
+        assert [is_first for _, is_first in answers] == [False] + [True] * 20
+        assert await house.states() == ["posted"]
+
+    asyncio.run(play())
+
+
+def test_repeats_of_what_never_came_are_one_order_and_are_refused_together() -> None:
+    async def play() -> None:
+        house = await House(slow()).open()
+        answers = await asyncio.gather(*(house.order(1, Caller()) for _ in range(20)))
+        assert sorted(is_first for _, is_first in answers) == [False] + [True] * 19
+        refused = await House(slow(status=429), slow(status=429), slow(status=429), slow(status=429)).open()
+        outcomes = await asyncio.gather(*(refused.order(1, Caller()) for _ in range(3)), return_exceptions=True)
+        assert len(refused.upstream.received) <= 3, outcomes
+
+    asyncio.run(play())
+
+
+def test_an_answer_that_turns_out_not_to_be_taken_is_kept() -> None:
+    async def play() -> None:
+        house = await House(whole(), whole()).open()
+        caller = Caller()
+        first, _ = await house.order(0, caller)
+        caller.go()
+        assert await house.order(1, Caller()) == (first, True)
+
+    asyncio.run(play())
+
+
+def test_what_does_not_say_so_joins_only_one_whose_caller_has_gone() -> None:
+    async def play() -> None:
+        house = await House(slow(), whole(), whole(), joins="unmarked").open()
+        caller = Caller()
+        first = asyncio.create_task(house.order(None, caller))
+        await house.until_placed()
+        assert (await house.order(None, Caller()))[1] is False
+        caller.go()
+        assert (await house.order(None, Caller()))[1] is True
+        await first
+        # Delivered now: not given again to who does not ask for it.
+        assert (await house.order(None, Caller()))[1] is False
+        assert await house.states() == ["posted"] * 3
+
+    asyncio.run(play())
+
+
+def test_a_repeat_waits_no_longer_than_it_may() -> None:
+    async def play() -> None:
+        house = await House(slow(), wait_seconds=0).open()
+        first = asyncio.create_task(house.order(0, Caller()))
+        await house.until_placed()
+        with pytest.raises(Refusal, match="still being answered") as late:
+            await house.order(1, Caller())
+        assert (late.value.status, late.value.headers["retry-after"]) == (409, "1")
+        await first
+
+    asyncio.run(play())
+
+
+def test_nothing_is_joined_where_it_is_off() -> None:
+    async def play() -> None:
+        house = await House(whole(), whole(), joins="off").open()
+        await house.order(0, Caller(has_gone=True))
+        assert (await house.order(1, Caller()))[1] is False
+        assert await house.states() == ["posted"] * 2
+
+    asyncio.run(play())
