@@ -27,6 +27,25 @@ NODE = Path(__file__).with_name("node")
 NODE_MAJOR_MIN = 18
 
 
+LONG = ("test_chaos.py", "test_platform_and_actor.py", "test_crash_points.py", "test_postgres.py", "test_actor.py")
+"""Files whose tests take long and mostly wait: the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the long ones, at each worker with some of them: each begins with an equal part of the list, and takes
+    tests from others later (`--dist worksteal`). So none of them is the last, with nothing beside it."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long = sorted((item for item in items if item.path.name in LONG), key=lambda item: LONG.index(item.path.name))
+    rest = [item for item in items if item.path.name not in LONG]
+    ends = [len(items) * (worker + 1) // workers for worker in range(workers)]
+    items.clear()
+    for worker, end in enumerate(ends):
+        items += long[worker::workers]
+        taken = end - len(items)
+        items += rest[:taken]
+        del rest[:taken]
+
+
 @pytest.fixture(scope="session")
 def shared_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """One gateway for every test that only adds accounts of its own."""

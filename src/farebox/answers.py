@@ -257,7 +257,8 @@ class Answer:
                 self._early.insert(0, comments)
 
     def verdict(self) -> Verdict:
-        """What the exchange says about its cost, so far."""
+        """What the exchange says about its cost, so far: Nothing for a refusal, else the cost that has come, a hang-up or
+        not, and Unknown where none has."""
         if self.is_refusal:
             return Nothing()
         return self._meter.verdict(self._cut_short or "the answer ended without saying what it cost")
