@@ -257,8 +257,8 @@ class Answer:
                 self._early.insert(0, comments)
 
     def verdict(self) -> Verdict:
-        """What the exchange says about its cost, so far: Nothing for a refusal, else the cost that has come, Unknown where
-        none has. So a hang-up is billed, too."""
+        """What the exchange says about its cost, so far: Nothing for a refusal, else the cost that has come, Unknown
+        where none has. So a hang-up is billed, too."""
         if self.is_refusal:
             return Nothing()
         return self._meter.verdict(self._cut_short or "the answer ended without saying what it cost")
