@@ -21,12 +21,12 @@ import tempfile
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from farebox.core.audit import audit
 from farebox.core.books import HoldRow, Transfer, settlement_id
@@ -118,18 +118,47 @@ class Outcome:
         )
 
 
+class Server(Protocol):
+    """A process that leads a session of its own, as `subprocess.Popen` and tests' forked programs give it."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
+
+    def wait(self) -> int: ...
+
+
+Start = Callable[[int, dict[str, str], Path], Server]
+"""Starts a server on a port, in an environment; what it prints goes to a file."""
+
+
+def serve(port: int, environment: dict[str, str], printed: Path) -> Server:
+    command = [sys.executable, "-m", "farebox", "serve", "--port", str(port)]
+    with printed.open("ab") as log:
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)  # noqa: S603
+
+
 class Chaos:
     """One run, in a folder of its own."""
 
-    def __init__(self, folder: Path, workers: int, seed: int, nodes: int = 1, cluster: Cluster | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        workers: int,
+        seed: int,
+        nodes: int = 1,
+        cluster: Cluster | None = None,
+        start: Start = serve,
+    ) -> None:
         self._folder = folder
+        self._serve = start
         self._cluster = cluster
         self._database_url = cluster.new_books() if cluster else f"sqlite:///{folder / 'books.db'}"
         self._workers = workers
         self._random = random.Random(seed)  # noqa: S311 - a run that can be repeated
         self._ports = [free_port() for _ in range(nodes)]
         self._keys: list[tuple[str, int]] = []
-        self._servers: dict[int, subprocess.Popen[bytes]] = {}
+        self._servers: dict[int, Server] = {}
         self._until = 0
         self._due = 0
         self._has_killed = False
@@ -201,14 +230,7 @@ class Chaos:
             self._kill(port)
 
     def _start(self, port: int) -> None:
-        with (self._folder / "serve.log").open("ab") as log:
-            self._servers[port] = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", "farebox", "serve", "--port", str(port)],
-                env=self._environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self._servers[port] = self._serve(port, self._environment, self._folder / "serve.log")
         until = time.monotonic() + START_SECONDS
         while True:
             with suppress(OSError):

@@ -5,14 +5,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.programs import Program
 from tools.chaos import MINUTE_CAP, MONEY_CAP_NANOS, Chaos
 from tools.crash_points import POINTS
 from tools.postgres import Cluster
 
 
+def forked(port: int, environment: dict[str, str], printed: Path) -> Program:
+    return Program("farebox", ["serve", "--port", str(port)], printed.parent, environment, printed, printed)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_after_kills_hang_ups_and_faults_the_books_agree_with_the_upstreams(tmp_path: Path, workers: int) -> None:
-    outcome = Chaos(tmp_path, workers, seed=workers).run(orders=400, kills=2, deaths=len(POINTS))
+    outcome = Chaos(tmp_path, workers, seed=workers, start=forked).run(orders=400, kills=2, deaths=len(POINTS))
     assert outcome.differences == []
     assert (outcome.kills, outcome.deaths) == (2, Counter(POINTS))
     assert outcome.answers > 100
@@ -26,7 +31,7 @@ def test_after_kills_hang_ups_and_faults_the_books_agree_with_the_upstreams(tmp_
 def test_so_they_do_on_several_nodes_whose_database_dies(tmp_path: Path, postgres: Cluster) -> None:
     postgres.stop()
     postgres.start(is_durable=True)
-    chaos = Chaos(tmp_path, workers=1, seed=3, nodes=3, cluster=postgres)
+    chaos = Chaos(tmp_path, workers=1, seed=3, nodes=3, cluster=postgres, start=forked)
     outcome = chaos.run(orders=350, kills=3, deaths=len(POINTS), database_kills=2)
     assert outcome.differences == []
     assert (outcome.kills, outcome.database_kills, outcome.deaths) == (3, 2, Counter(POINTS))
