@@ -63,7 +63,7 @@ def format_usd(nanos: int) -> str:
     """Nano-dollars as plain decimal USD without trailing zeros: 20_000 -> "0.00002", 5_000_000_000 -> "5"."""
     sign = "-" if nanos < 0 else ""
     whole, fraction = divmod(abs(nanos), NANOS_PER_USD)
-    return f"{sign}{whole}.{fraction:09d}".rstrip("0").rstrip(".") if fraction else f"{sign}{whole}"
+    return f"{sign}{whole}.{fraction:09d}".rstrip("0") if fraction else f"{sign}{whole}"
 
 
 def parse_usd(text: str) -> int:

@@ -6,10 +6,13 @@ them can answer for all.
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 from pathlib import Path
 
+from msgspec import Struct
 from msgspec.structs import asdict
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -28,9 +31,26 @@ REFRESH_SECONDS = 1.0
 
 _REGISTRY = CollectorRegistry(auto_describe=False)
 
+
+class _Times(Histogram):
+    """A histogram that takes many values for the price of one."""
+
+    def observe_all(self, values: Iterable[float]) -> None:
+        """As `observe` with each of them."""
+        total = 0.0
+        counts = [0] * len(self._upper_bounds)
+        for value in values:
+            total += value
+            counts[bisect_left(self._upper_bounds, value)] += 1
+        self._sum.inc(total)
+        for bucket, count in zip(self._buckets, counts, strict=True):
+            if count:
+                bucket.inc(count)
+
+
 _counter = partial(Counter, registry=_REGISTRY)
 _gauge = partial(Gauge, registry=_REGISTRY, multiprocess_mode="livesum")
-_histogram = partial(Histogram, registry=_REGISTRY)
+_histogram = partial(_Times, registry=_REGISTRY)
 
 _FIRST_BYTE_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _ADDED_SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1, 5)
@@ -86,41 +106,65 @@ def count_task_failures(task: str, failures: int) -> None:
     _task_failures.labels(task).inc(failures)
 
 
-class Metrics:
-    """What this process counts. (Children of labels are cached: to look one up costs more than to count.)"""
+class _Seen(Struct):
+    """Orders of one outcome, model, format and plan: how many, what they were charged, and the seconds that their
+    answers' first bytes took."""
 
-    def __init__(self) -> None:
+    orders: int = 0
+    events: int = 0
+    fare_nanos: int = 0
+    added_seconds: list[float] = []
+    upstream_seconds: list[float] = []
+
+
+class Metrics:
+    """What this process counts. `tell` counts the orders that wait for it. (Children of labels are cached: to look one
+    up costs more than to count.)"""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self.streams = 0
+        """Streams that go on to callers."""
+        self._tell = tell
         self._order = cache(_orders.labels)
         self._fare = cache(lambda plan, model: (_events.labels(plan, model), _fares.labels(plan, model)))
         self._times = cache(lambda wire: (_added.labels(wire), _upstream.labels(wire)))
         self._live: tuple[tuple[Gauge, Callable[[], int]], ...] = ()
+        self._commits: deque[tuple[int, float]] = deque()
 
-    def began_stream(self) -> None:
-        _streams.inc()
-
-    def ended_stream(self) -> None:
-        _streams.dec()
-
-    def saw(self, passage: Passage) -> None:
-        wire = passage.path.strip("/")
-        # Without variants, which callers can make up: each label stays in memory for ever.
-        model = without_variants(passage.model)
-        self._order(outcome_of(passage), model, wire).inc()
-        if passage.status >= 400:
-            _errors.labels(passage.error_type, passage.status, wire).inc()
-        if passage.given_ns:
-            added, upstream = self._times(wire)
-            before, after = passage.held_ns - passage.began_ns, passage.given_ns - passage.head_ns
-            added.observe((before + after) / 1e9)
-            upstream.observe((passage.head_ns - passage.held_ns) / 1e9)
-        if passage.events and passage.fare_nanos and passage.caller is not None:
-            events, fares = self._fare(passage.caller.plan.name, model)
-            events.inc(passage.events)
-            fares.inc(passage.fare_nanos / 1e9)
+    def count(self, passages: Iterable[Passage]) -> None:
+        """Count orders that are over: summed first, since a metric takes a sum for the price of one."""
+        seen: dict[tuple[str, str, str, str], _Seen] = {}
+        for passage in passages:
+            plan = passage.caller.plan.name if passage.caller is not None else ""
+            alike = (outcome_of(passage), passage.model, passage.path, plan)
+            if (sums := seen.get(alike)) is None:
+                sums = seen[alike] = _Seen()
+            sums.orders += 1
+            if passage.given_ns:
+                before, after = passage.held_ns - passage.began_ns, passage.given_ns - passage.head_ns
+                sums.added_seconds.append((before + after) / 1e9)
+                sums.upstream_seconds.append((passage.head_ns - passage.held_ns) / 1e9)
+            if passage.events and passage.fare_nanos:
+                sums.events += passage.events
+                sums.fare_nanos += passage.fare_nanos
+            if passage.status >= 400:
+                _errors.labels(passage.error_type, passage.status, passage.path.strip("/")).inc()
+        for (outcome, name, path, plan), sums in seen.items():
+            # Without variants, which callers can make up: each label stays in memory for ever.
+            wire, model = path.strip("/"), without_variants(name)
+            self._order(outcome, model, wire).inc(sums.orders)
+            if sums.added_seconds:
+                added, upstream = self._times(wire)
+                added.observe_all(sums.added_seconds)
+                upstream.observe_all(sums.upstream_seconds)
+            if sums.events:
+                events, fares = self._fare(plan, model)
+                events.inc(sums.events)
+                fares.inc(sums.fare_nanos / 1e9)
 
     def committed(self, commands: int, seconds: float) -> None:
-        _commit.observe(seconds)
-        _commands.inc(commands)
+        """Called by the writer's thread; counted at the next refresh."""
+        self._commits.append((commands, seconds))
 
     def reconciled(self, verdict: str) -> None:
         _reconciled.labels(verdict).inc()
@@ -130,10 +174,20 @@ class Metrics:
     ) -> None:
         """Read the gauges' values from these functions: orders in progress, commands queued, late settlements, bytes of
         the write-ahead log."""
-        self._live = ((_in_progress, orders), (_queue, queue), (_late, late), (_wal, wal))
+        self._live = (
+            (_streams, lambda: self.streams),
+            (_in_progress, orders),
+            (_queue, queue),
+            (_late, late),
+            (_wal, wal),
+        )
 
     def refresh(self) -> None:
-        """Set the gauges to what they are now."""
+        """Bring all metrics to where they are now."""
+        self._tell()
+        commits = [self._commits.popleft() for _ in range(len(self._commits))]
+        _commands.inc(sum(commands for commands, _ in commits))
+        _commit.observe_all([seconds for _, seconds in commits])
         for gauge, value in self._live:
             gauge.set(value())
 
