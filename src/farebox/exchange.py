@@ -85,6 +85,15 @@ class _HeldOrder(Struct, frozen=True):
     known_by: Repeatable | Sent | None = None
 
 
+class _Serving(Struct):
+    """A held order on its way: what it cost, as far as is known, and its answer, once there is one."""
+
+    held: _HeldOrder
+    meter: Meter
+    verdict: Verdict = Nothing()
+    answer: Answer | None = None
+
+
 class _Unanswered(Struct, frozen=True):
     """An order that the upstream did not answer: what it cost, how its caller is refused, and the generation's id where
     that is known."""
@@ -159,47 +168,53 @@ class Exchange:
                     watched.repeated()
                     yield held
                     return
-                async with self._serve(request, held, watched) as answer:
-                    yield answer
+                serving = _Serving(held, Meter(request.wire, self._progress(order, request)))
+                watched.held(held.hold_id)
+                try:
+                    yield await self._answer(request, serving, watched)
+                finally:
+                    await self._end(serving, watched)
 
     def _names(self, model: str, plan: Plan) -> tuple[str, ...]:
         return listed_names(self._prices.current(), model, plan)
 
-    @asynccontextmanager
-    async def _serve(self, request: Request, held: _HeldOrder, watched: Watched) -> AsyncIterator[Answer]:
-        """Forward an order whose money is set aside, and settle however the block is left."""
+    def _progress(self, order: Order, request: Request) -> Progress:
+        return Progress("", order.model, self._now_us() // 1_000_000, request.head.client)
+
+    async def _answer(self, request: Request, serving: _Serving, watched: Watched) -> Answer:
+        """Forward an order whose money is set aside; its answer, which may go to the caller."""
+        held, meter = serving.held, serving.meter
         order = held.order
-        meter = Meter(request.wire, Progress("", order.model, self._now_us() // 1_000_000, request.head.client))
-        verdict: Verdict = Nothing()
-        answer: Answer | None = None
-        watched.held(held.hold_id)
-        try:
-            if request.waiting is not None:
-                request.waiting.sending(cap_header(order.answer_cap), streamed=order.asked.streamed)
-            verdict = Unknown("the order was sent and not answered")
-            reply = await self._forward(request, order)
-            if isinstance(reply, _Unanswered):
-                verdict = reply.verdict
-                meter.identify(reply.generation_id)
-                raise reply.refusal
-            watched.answered()
+        if request.waiting is not None:
+            request.waiting.sending(cap_header(order.answer_cap), streamed=order.asked.streamed)
+        serving.verdict = Unknown("the order was sent and not answered")
+        reply = await self._forward(request, order)
+        if isinstance(reply, _Unanswered):
+            serving.verdict = reply.verdict
             meter.identify(reply.generation_id)
-            is_kept = isinstance(held.known_by, Repeatable)
-            answer = Answer(reply, meter, self._streaming, order.answer_cap, request.waiting, is_kept=is_kept)
-            try:
-                await self._name_generation(held.hold_id, reply, answer, meter)
-                watched.passed_on(is_stream=answer.is_stream)
-                yield answer
-            finally:
+            raise reply.refusal
+        watched.answered()
+        meter.identify(reply.generation_id)
+        is_kept = isinstance(held.known_by, Repeatable)
+        answer = Answer(reply, meter, self._streaming, order.answer_cap, request.waiting, is_kept=is_kept)
+        serving.answer = answer
+        await self._name_generation(held.hold_id, reply, answer, meter)
+        watched.passed_on(is_stream=answer.is_stream)
+        return answer
+
+    async def _end(self, serving: _Serving, watched: Watched) -> None:
+        """Settle, however the order's block was left: an order that got no answer, too, with Nothing if it was not
+        sent, with Unknown if it may have been."""
+        held, meter, answer = serving.held, serving.meter, serving.answer
+        try:
+            if answer is not None:
                 # Before settling: read what the answer said of its cost, then let the upstream's connection go. Neither
                 # awaits, so no cancellation comes between; and no connection is held while the books are waited for.
-                verdict = answer.verdict()
+                serving.verdict = answer.verdict()
                 answer.close()
         finally:
-            # Outside of the above, since an order that got no answer is settled, too: with Nothing if it was not sent,
-            # with Unknown if it may have been.
             watched.ended()
-            settled = await self._settle(held, verdict, meter, answer)
+            settled = await self._settle(held, serving.verdict, meter, answer)
             watched.settled(settled, meter, None if answer is None else answer.status)
             if answer is not None:
                 answer.settled = settled
