@@ -26,6 +26,11 @@ def scraped(gateway: Gateway, **headers: str) -> dict[tuple[str, ...], float]:
     return {(sample.name.removeprefix("farebox_"), *sample.labels.values()): sample.value for sample in samples}
 
 
+def counted(found: dict[tuple[str, ...], float]) -> dict[tuple[str, ...], float]:
+    """The orders by format, model and outcome."""
+    return {name[1:]: value for name, value in found.items() if name[0] == "orders_total"}
+
+
 def gauges(gateway: Gateway) -> dict[str, float]:
     found = scraped(gateway)
     holds = {name[1]: value for name, value in found.items() if name[0] == "holds"}
@@ -73,9 +78,10 @@ def test_what_became_of_orders_is_counted_over_all_workers(tmp_path: Path, worke
             gateway.request("POST", "/v1/chat/completions", body, key)
         chat = "chat/completions"
         eventually(lambda: scraped(gateway).get(("reconciled_total", "cost")) == 1)
+        # What another worker served is counted a moment later.
+        eventually(lambda: sum(counted(scraped(gateway)).values()) == 15)
         found = scraped(gateway)
-        orders = {name[1:]: value for name, value in found.items() if name[0] == "orders_total"}
-        assert orders == {
+        assert counted(found) == {
             (chat, "sim/echo", "posted"): 8,
             ("embeddings", "sim/embedder", "posted"): 1,
             (chat, "sim/echo", "voided"): 1,

@@ -132,7 +132,10 @@ class Metrics:
         self._commits: deque[tuple[int, float]] = deque()
 
     def count(self, passages: Iterable[Passage]) -> None:
-        """Count orders that are over: summed first, since a metric takes a sum for the price of one."""
+        """Count orders that are over, and commits: summed first, since a metric takes a sum for the price of one."""
+        commits = [self._commits.popleft() for _ in range(len(self._commits))]
+        _commands.inc(sum(commands for commands, _ in commits))
+        _commit.observe_all([seconds for _, seconds in commits])
         seen: dict[tuple[str, str, str, str], _Seen] = {}
         for passage in passages:
             plan = passage.caller.plan.name if passage.caller is not None else ""
@@ -163,7 +166,7 @@ class Metrics:
                 fares.inc(sums.fare_nanos / 1e9)
 
     def committed(self, commands: int, seconds: float) -> None:
-        """Called by the writer's thread; counted at the next refresh."""
+        """Called by the writer's thread; counted with the orders."""
         self._commits.append((commands, seconds))
 
     def reconciled(self, verdict: str) -> None:
@@ -185,9 +188,6 @@ class Metrics:
     def refresh(self) -> None:
         """Bring all metrics to where they are now."""
         self._tell()
-        commits = [self._commits.popleft() for _ in range(len(self._commits))]
-        _commands.inc(sum(commands for commands, _ in commits))
-        _commit.observe_all([seconds for _, seconds in commits])
         for gauge, value in self._live:
             gauge.set(value())
 
