@@ -185,16 +185,15 @@ def _worded(error: Exception) -> str:
         case aiohttp.ClientHttpProxyError(status=status):
             return f"the proxy on the way to it refused to connect (status {status})"
         case aiohttp.ClientProxyConnectionError():
-            return f"the proxy on the way to it cannot be reached: {why_not_connected(error)}"
+            return f"the proxy on the way to it cannot be reached: {why_not_connected(error.os_error)}"
         case aiohttp.ClientConnectorError():
-            return why_not_connected(error)
+            return why_not_connected(error.os_error)
         case _:
             return f"the proxy on the way to it broke off, or does not speak HTTP ({type(error).__name__})"
 
 
-def why_not_connected(error: aiohttp.ClientConnectorError) -> str:
+def why_not_connected(reason: OSError) -> str:
     """Why there is no connection, in words."""
-    reason = error.os_error
     if isinstance(reason, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {reason.verify_message}"
     if reason.errno and reason.errno > 0 and not isinstance(reason, ssl.SSLError):

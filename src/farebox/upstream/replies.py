@@ -1,0 +1,92 @@
+"""An upstream's answer over HTTP: its head, read once and within bounds, and its body, however that comes."""
+
+from abc import ABC, abstractmethod
+
+from farebox.core.headers import HeaderList, response_headers
+from farebox.ports import UpstreamBroke, UpstreamUnreachable
+
+ANSWER_BYTES_MAX = 128 * 1024 * 1024
+"""Longest whole answer read: several 4K images as base64."""
+
+HEADER_BYTES_MAX = 64 * 1024
+HEAD_BYTES_MAX = 256 * 1024
+"""The longest header, and the longest head, of an answer that is accepted: eight times what clients and proxies allow
+by default, for upstreams that put a policy or a trace there."""
+
+READ_BYTES_MAX = 2 * 1024 * 1024
+HEADERS_MAX = 128
+"""How much of a head is read, and how many headers. That is more than is accepted, to find the generation's id in a
+head that is too long: the order's cost is asked for under it."""
+
+NO_TYPE = b"application/octet-stream"
+"""What an answer is that does not say what it is (RFC 9110, 8.3)."""
+
+
+class HttpReply(ABC):
+    """A `Reply` over HTTP, its head read. Subclasses give the body."""
+
+    __slots__ = ("content_encoding", "content_type", "generation_id", "raw_headers", "retry_after", "status")
+
+    def __init__(self, status: int, headers: HeaderList) -> None:
+        """`headers` have their names in lower case."""
+        self.status = status
+        self.raw_headers = headers
+        # Of several headers of one name the first counts.
+        first = dict(reversed(headers)).get
+        self.content_type = first(b"content-type", NO_TYPE).partition(b";")[0].strip().lower().decode("latin-1")
+        self.content_encoding = first(b"content-encoding", b"")
+        self.retry_after = first(b"retry-after", b"")
+        self.generation_id = first(b"x-generation-id", b"").decode("latin-1") or None
+
+    @property
+    def headers(self) -> HeaderList:
+        return response_headers(self.raw_headers)
+
+    @property
+    def retry_after_seconds(self) -> float | None:
+        text = self.retry_after
+        return float(text) if text.isdigit() and len(text) < 6 else None
+
+    def fault(self) -> UpstreamUnreachable | UpstreamBroke | None:
+        """Why an answer with this head is not taken."""
+        if self.status < 300:
+            # A refusal is taken even so: it says that nothing was charged.
+            if not _is_too_long(self.raw_headers):
+                return None
+            return UpstreamBroke("the answer's head is longer than is read", self.generation_id)
+        if self.status < 400:
+            return UpstreamUnreachable(f"it redirects elsewhere (status {self.status}); check the upstream's URL")
+        return None
+
+    @property
+    @abstractmethod
+    def is_complete(self) -> bool: ...
+
+    @abstractmethod
+    async def chunk(self) -> bytes: ...
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    async def read(self) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while part := await self.chunk():
+            parts.append(part)
+            size += len(part)
+            if size > ANSWER_BYTES_MAX:
+                self.close()
+                raise UpstreamBroke(f"the answer is longer than {ANSWER_BYTES_MAX} bytes")
+        return b"".join(parts) if len(parts) != 1 else parts[0]
+
+
+def generation_id_in(headers: HeaderList) -> str | None:
+    """The generation's id in a head, or in what came of one."""
+    return next((value.decode("latin-1") for name, value in headers if name == b"x-generation-id" and value), None)
+
+
+def _is_too_long(headers: HeaderList) -> bool:
+    size = sum(len(name) + len(value) for name, value in headers)
+    if size <= HEADER_BYTES_MAX:
+        return False
+    return size > HEAD_BYTES_MAX or any(len(value) > HEADER_BYTES_MAX for _, value in headers)
