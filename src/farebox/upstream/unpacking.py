@@ -10,7 +10,7 @@ from farebox.ports import UpstreamBroke
 from farebox.upstream.replies import HttpReply
 
 PIECE_BYTES = 256 * 1024
-"""How much is unpacked at a time."""
+"""How much is unpacked at a time; brotli's may be twice as much."""
 
 MEMBERS_MAX = 1024
 """How many members of gzip an answer may be packed in."""
@@ -25,7 +25,7 @@ class Unpacker(Protocol):
     def feed(self, packed: bytes) -> None: ...
 
     def piece(self) -> bytes:
-        """At most PIECE_BYTES of what can be unpacked so far; b"" where that is all."""
+        """Some of what can be unpacked so far; b"" where that was all."""
 
     def finish(self) -> None:
         """There is no more to feed."""
@@ -117,9 +117,9 @@ class _Brotli:
         self._has_begun = True
 
     def piece(self) -> bytes:
-        packed, self._packed = self._packed, b""
-        if not packed and self._inflate.can_accept_more_data():
+        if not self._has_begun or self._inflate.is_finished():
             return b""
+        packed, self._packed = self._packed, b""
         try:
             data: bytes = self._inflate.process(packed, output_buffer_limit=PIECE_BYTES)
         except brotli.error as error:
