@@ -80,7 +80,7 @@ ANSWERS: dict[str, tuple[bytes, Whole | str]] = {
     "another answer": (OK + COUNTED + OK + b"x-generation-id: gen-2\r\n" + COUNTED, CLOSED),
     "garbage after chunks": (OK + b"transfer-encoding: chunked\r\n\r\n" + chunked(BODY) + b"0\r\n\r\n", CLOSED),
     "gzip": (packed(b"gzip", gzip.compress(BODY)), Whole()),
-    "gzip of two members": (packed(b"X-GZip", gzip.compress(b"") + gzip.compress(BODY)), Whole()),
+    "gzip of two members": (packed(b"GZIP", gzip.compress(b"") + gzip.compress(BODY)), Whole()),
     "deflate": (packed(b"deflate", zlib.compress(BODY)), Whole()),
     "deflate without its header": (packed(b"deflate", zlib.compress(BODY, wbits=-15)), Whole()),
     "brotli": (packed(b"br", brotli.compress(BODY)), Whole()),

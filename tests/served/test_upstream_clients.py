@@ -1,0 +1,278 @@
+"""Our own client to upstreams and aiohttp's behind the same face, held to the same over real sockets."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from farebox.deadlines import Deadlines
+from farebox.outgoing import DIRECTLY
+from farebox.ports import UpstreamBroke, UpstreamUnreachable
+from farebox.upstream import Timeouts
+from farebox.upstream.connections import Connections
+from farebox.upstream.replies import HttpReply
+from farebox.upstream.sessions import Session
+from tests.fast.test_upstream_answers import ANSWERS, BODY, COUNTED, OK
+
+Client = Connections | Session
+CLIENTS = pytest.mark.parametrize("kind", [Connections, Session])
+
+GONE_SECONDS = 5
+
+AIOHTTPS_OWN = {
+    "more than it counts": "it is no answer there, since the rest came with it",
+    "garbage after chunks": "as above",
+    "interim answers without end": "they are not counted there",
+    "another protocol": "it is an answer there",
+    "half a gzip": "the end is not missed there",
+    "half a brotli": "the end is not missed there",
+}
+"""Where aiohttp reads an answer in another way. Each is one that no upstream gives."""
+
+
+@dataclass
+class Server:
+    """Answers each order on a connection with the next of the `answers`; b"" hangs up, and so does each where it
+    `closes`."""
+
+    answers: list[bytes]
+    closes: bool = False
+    port: int = 0
+    connections: int = 0
+    orders: list[bytes] = field(default_factory=list)
+    serving: list["asyncio.Task[None] | None"] = field(default_factory=list)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self.serving.append(asyncio.current_task())
+        with suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+                self.orders.append(head + await reader.readexactly(length))
+                answer = self.answers.pop(0)
+                writer.write(answer)
+                await writer.drain()
+                if self.closes or not answer or b"connection: close" in answer:
+                    break
+        writer.close()
+
+    async def was_left(self) -> None:
+        """Its callers have gone."""
+        for each in self.serving:
+            assert each is not None
+            await asyncio.wait_for(each, GONE_SECONDS)
+
+
+@asynccontextmanager
+async def playing(
+    kind: type[Client], *answers: bytes, host: str = "127.0.0.1", name: str = "127.0.0.1"
+) -> AsyncIterator[tuple[Client, Server]]:
+    server = Server(list(answers))
+    async with await asyncio.start_server(server.serve, host, 0) as listener:
+        server.port = listener.sockets[0].getsockname()[1]
+        client = kind(f"http://{name}:{server.port}/v1", {"k": "v"}, Timeouts(5, 5, 5), Deadlines(0.05), DIRECTLY)
+        try:
+            yield client, server
+        finally:
+            await client.close()
+            await server.was_left()
+
+
+async def order(client: Client, body: bytes = b"{}") -> HttpReply:
+    return await client.post("/x", body, {"x-title": "t"}, streamed=False)
+
+
+async def answered(client: Client, body: bytes = b"{}") -> bytes:
+    reply = await order(client, body)
+    try:
+        return await reply.read()
+    finally:
+        reply.close()
+
+
+async def outcome(client: Client) -> tuple[int, bytes, str | None] | None:
+    try:
+        reply = await order(client)
+        return reply.status, await reply.read(), reply.generation_id
+    except UpstreamBroke:
+        return None
+
+
+def play(main: Callable[[], Awaitable[None]]) -> None:
+    before = _open_files()
+    asyncio.run(main())  # type: ignore[arg-type]
+    assert _open_files() == before, "something was left open"
+
+
+def _open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@CLIENTS
+def test_every_answer_is_read_the_same(kind: type[Client]) -> None:
+    async def main() -> None:
+        for name, (answer, expected) in ANSWERS.items():
+            if kind is Session and name in AIOHTTPS_OWN:
+                continue
+            async with playing(kind, answer) as (client, server):
+                server.closes = True
+                got = await outcome(client)
+            if isinstance(expected, str):
+                assert got is None, name
+            else:
+                assert got == (expected.status, expected.body, expected.generation_id), name
+
+    play(main)
+
+
+@CLIENTS
+def test_one_connection_serves_many_orders_and_another_where_it_was_closed(kind: type[Client]) -> None:
+    async def main() -> None:
+        closing = OK + b"connection: close\r\n" + COUNTED
+        async with playing(kind, OK + COUNTED, OK + COUNTED, closing, OK + COUNTED) as (client, server):
+            for connections in (1, 1, 1, 2):
+                assert await answered(client) == BODY
+                assert server.connections == connections
+            for each in server.orders:
+                assert each.startswith(b"POST /v1/x HTTP/1.1\r\n")
+                assert b"\r\nx-title: t\r\n" in each
+
+    play(main)
+
+
+@CLIENTS
+def test_an_idle_connection_that_the_upstream_closes_is_not_used_again(kind: type[Client]) -> None:
+    async def main() -> None:
+        async with playing(kind, OK + COUNTED, OK + COUNTED) as (client, server):
+            assert await answered(client) == BODY
+            server.answers.insert(0, b"")
+            with pytest.raises(UpstreamBroke, match="the connection broke before the answer"):
+                await answered(client)
+            assert len(server.orders) == 2, "what may have been heard is not sent again"
+            assert await answered(client) == BODY
+            assert server.connections == 2
+
+    play(main)
+
+
+@CLIENTS
+def test_a_long_order_is_sent_whole(kind: type[Client]) -> None:
+    async def main() -> None:
+        body = os.urandom(1_000_000)
+        async with playing(kind, OK + COUNTED) as (client, server):
+            assert await answered(client, body) == BODY
+            assert server.orders[0].endswith(b"\r\n\r\n" + body)
+
+    play(main)
+
+
+@CLIENTS
+def test_whoever_gives_up_closes_the_connection(kind: type[Client]) -> None:
+    async def main() -> None:
+        for answer in (b" ", OK, OK + b"content-length: 9\r\n\r\n{", OK + b"content-length: 9\r\n\r\n"):
+            async with playing(kind, answer.strip(b" ") or b"HTTP") as (client, server):
+                waiting = asyncio.ensure_future(answered(client))
+                await asyncio.sleep(0.05)
+                waiting.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await waiting
+                await server.was_left()
+
+    play(main)
+
+
+def test_a_stop_ends_every_wait() -> None:
+    async def main() -> None:
+        async with playing(Connections, b"HTTP", OK + b"content-length: 9\r\n\r\n{") as (client, _):
+            waiting = [asyncio.ensure_future(answered(client)) for _ in range(2)]
+            await asyncio.sleep(0.1)
+            await client.close()
+            for each in waiting:
+                with pytest.raises(UpstreamBroke):
+                    await asyncio.wait_for(each, GONE_SECONDS)
+
+    play(main)
+
+
+@CLIENTS
+def test_a_slow_reader_holds_the_upstream_up(kind: type[Client]) -> None:
+    async def main() -> None:
+        sent = 0
+        size = 1 << 25
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal sent
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(OK + b"content-length: %d\r\n\r\n" % size)
+            while sent < size:
+                writer.write(bytes(1 << 16))
+                await writer.drain()
+                sent += 1 << 16
+            writer.close()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as listener:
+            port = listener.sockets[0].getsockname()[1]
+            client = kind(f"http://127.0.0.1:{port}", {}, Timeouts(5, 5, 5), Deadlines(), DIRECTLY)
+            reply = await order(client)
+            assert await reply.chunk()
+            last = -1
+            while last != sent:
+                last = sent
+                await asyncio.sleep(0.1)
+            # The rest is in the sockets' buffers.
+            assert sent < size // 2
+            while await reply.chunk():
+                pass
+            assert sent == size
+            await client.close()
+
+    play(main)
+
+
+@CLIENTS
+def test_a_name_with_several_addresses_is_reached_by_the_one_that_answers(
+    kind: type[Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def both(host: str, port: int, *_: object, **__: object) -> list[object]:
+        assert host == "two.test"
+        stream = (socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+        return [
+            (socket.AF_INET6, *stream, ("::1", port, 0, 0)),
+            (socket.AF_INET, *stream, ("127.0.0.2", port)),
+            (socket.AF_INET, *stream, ("127.0.0.1", port)),
+        ]
+
+    async def main() -> None:
+        monkeypatch.setattr(socket, "getaddrinfo", both)
+        async with playing(kind, OK + COUNTED, name="two.test") as (client, _):
+            assert await answered(client) == BODY
+
+    play(main)
+
+
+@CLIENTS
+def test_an_address_of_ipv6_is_reached(kind: type[Client]) -> None:
+    async def main() -> None:
+        async with playing(kind, OK + COUNTED, host="::1", name="[::1]") as (client, server):
+            assert await answered(client) == BODY
+            assert b"\r\nhost: [::1]:%d\r\n" % server.port in server.orders[0].lower()
+
+    with suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        play(main)
+
+
+def test_a_name_that_nobody_has_is_unreachable_for_all_who_ask() -> None:
+    async def main() -> None:
+        client = Connections("http://nobody.invalid", {}, Timeouts(5, 5, 5), Deadlines(), DIRECTLY)
+        for error in await asyncio.gather(*[order(client) for _ in range(20)], return_exceptions=True):
+            assert isinstance(error, UpstreamUnreachable)
+            assert not error.timed_out
+        await client.close()
+
+    play(main)
