@@ -1,4 +1,4 @@
-"""Mutated requests, events, answers and heads, by the million: nothing may raise but a refusal, nothing may be lost, and
+"""Mutated requests, events, answers, heads and upstreams, by the million: nothing may raise but a refusal, nothing may be lost, and
 what an SDK reads when it asks directly, it reads here.
 
 `python -m tools.fuzz --inputs 1000000`. Mutation without coverage guidance: the parsing is msgspec's, in C, where Python's
@@ -6,6 +6,8 @@ coverage sees nothing; what is ours are short decisions on what was parsed.
 """
 
 import argparse
+import asyncio
+import gzip
 import json
 import random
 import re
@@ -26,6 +28,7 @@ from farebox.core.plans import BUILT_IN
 from farebox.core.reading import skip_to_json
 from farebox.core.sse import EventSplitter, event_data
 from farebox.core.usage import Cost
+from farebox.ports import UpstreamBroke
 from farebox.simulator import chat as sim_chat
 from farebox.simulator import embeddings as sim_embeddings
 from farebox.simulator import messages as sim_messages
@@ -35,6 +38,7 @@ from farebox.simulator.faults import Faults
 from farebox.simulator.models import MODELS
 from farebox.simulator.talk import Talk, Turn, answer
 from farebox.upstream.openrouter_pages import read_price_list, read_record
+from tests.wire import Wired
 
 _HELLO = [{"role": "user", "content": "Hello"}]
 _PARTS = [{"type": "text", "text": "hi"}, {"type": "image_url", "image_url": {"url": "data:,"}}]
@@ -292,11 +296,80 @@ def fuzz_prices(chance: random.Random) -> None:
     assert all(rates.prompt >= 0 and rates.answer >= 0 for rates in listed.rates.values())
 
 
+_JSON = b'{"a":1}'
+_COUNTED = b"Content-Length: 7\r\n\r\n" + _JSON
+_PACKED = gzip.compress(_JSON)
+UPSTREAM_ANSWERS = (
+    b"HTTP/1.1 200 OK\r\nX-Generation-Id: gen-1\r\nContent-Type: application/json\r\n" + _COUNTED,
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\n"
+    + _JSON[:3]
+    + b"\r\n4\r\n"
+    + _JSON[3:]
+    + b"\r\n0\r\nx: y\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\nHTTP/1.1 200 OK\r\n" + _COUNTED,
+    b"HTTP/1.1 429 Slow Down\r\nRetry-After: 9\r\nConnection: close\r\n" + _COUNTED,
+    b"HTTP/1.0 200 OK\r\n\r\n" + _JSON,
+    b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b" % (len(_PACKED), _PACKED),
+    b"HTTP/1.1 204 No Content\r\n\r\n",
+    b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n",
+)
+FRAMING = (
+    b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b";", b"0\r\n\r\n", b"7\r\n", b"-1", b"ffffffffffffffff", b"99999999999999999999",
+    b"Content-Length: 7\r\n", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"Transfer-Encoding: gzip\r\n",
+    b"Connection: close\r\n", b"Connection: keep-alive\r\n", b"Connection: upgrade\r\nUpgrade: h2c\r\n", b"Content-Encoding: br\r\n",
+    b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 101 A\r\n\r\n", b"HTTP/1.1 100 A\r\n\r\n", b"HTTP/2.0", b"HTTP/0.9", b"x: y\r\n" * 130, b"\x1f\x8b",
+)  # fmt: skip
+
+
+def fuzz_upstream(chance: random.Random) -> None:
+    answer = mutated(chance.choice(UPSTREAM_ANSWERS), chance)
+    for _ in range(chance.choice((0, 1, 1, 2))):
+        at = chance.randrange(len(answer) + 1)
+        answer = answer[:at] + chance.choice(FRAMING) + answer[at + chance.choice((0, 0, 2)) :]
+    pieces: list[bytes] = []
+    at = 0
+    while at < len(answer):
+        size = chance.choice((1, 2, 7, 100))
+        pieces.append(answer[at : at + size])
+        at += size
+    asyncio.run(assert_cut_is_whole(answer, pieces))
+
+
+async def assert_cut_is_whole(answer: bytes, pieces: list[bytes]) -> None:
+    """What is read of an answer, and whether its connection serves another order, is the same however it is cut."""
+    whole, kept = await read_on_wire([answer])
+    cut, kept_too = await read_on_wire(pieces)
+    assert whole == cut, (answer, whole, cut)
+    # Empty lines behind an answer are nothing to the parser; to a connection that is idle by then they are too much.
+    assert kept == kept_too or (kept and answer.endswith((b"\r", b"\n"))), answer
+
+
+async def read_on_wire(pieces: list[bytes]) -> tuple[tuple[object, ...] | None, bool]:
+    wired = Wired()
+    wired.pool.idle[wired.connection] = None
+    order = wired.order()
+    await asyncio.sleep(0)
+    wired.reads(*pieces)
+    is_kept = wired.is_idle()
+    if not is_kept:
+        wired.ends()
+    try:
+        reply = await order
+        read = reply.status, reply.content_type, reply.headers, reply.generation_id, await reply.read()
+    except UpstreamBroke:
+        return None, is_kept
+    finally:
+        await wired.pool.close()
+    assert not any(byte in value for _, value in reply.headers for byte in b"\r\n"), reply.headers
+    return read, is_kept
+
+
 KINDS: dict[str, tuple[Callable[[random.Random], None], int]] = {
-    "requests": (fuzz_request, 50),
+    "requests": (fuzz_request, 45),
     "streams": (fuzz_stream, 22),
     "answers": (fuzz_answer, 20),
     "heads": (fuzz_head, 7),
+    "upstreams": (fuzz_upstream, 5),
     "price lists": (fuzz_prices, 1),
 }
 
