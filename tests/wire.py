@@ -1,6 +1,7 @@
 """A connection to an upstream without a socket: a test says what is read from it, and sees what was done with it."""
 
 import asyncio
+import ssl
 from collections.abc import Iterable
 
 from farebox.deadlines import Deadlines
@@ -8,6 +9,7 @@ from farebox.outgoing import DIRECTLY
 from farebox.upstream import Timeouts
 from farebox.upstream.connections import Connection, Connections
 from farebox.upstream.replies import HttpReply
+from farebox.upstream.tls import TlsTransport
 
 
 class Wire(asyncio.Transport):
@@ -22,6 +24,11 @@ class Wire(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.sent += data
+
+    def take(self) -> bytes:
+        """What was sent since the last time."""
+        sent, self.sent = self.sent, b""
+        return sent
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
         self.sent += b"".join(list_of_data)
@@ -47,11 +54,12 @@ class Wire(asyncio.Transport):
 class Wired:
     """One connection of a pool, within a running loop."""
 
-    def __init__(self, pool: Connections | None = None) -> None:
+    def __init__(self, pool: Connections | None = None, in_tls: tuple[ssl.SSLContext, str] | None = None) -> None:
         self.pool = pool or Connections("http://upstream.test", {}, Timeouts(5, 5, 5), Deadlines(), DIRECTLY)
         self.wire = Wire()
         self.connection = Connection(self.pool, asyncio.get_running_loop())
-        self.connection.connection_made(self.wire)
+        self._below = self.connection if in_tls is None else TlsTransport(*in_tls, self.connection)
+        self._below.connection_made(self.wire)
 
     def order(self) -> "asyncio.Future[HttpReply]":
         return asyncio.ensure_future(self.pool.post("/x", b"{}", {}, streamed=False))
@@ -59,11 +67,11 @@ class Wired:
     def reads(self, *pieces: bytes) -> None:
         for piece in pieces:
             if not self.wire.is_closed:
-                self.connection.data_received(piece)
+                self._below.data_received(piece)
 
     def ends(self, error: Exception | None = None) -> None:
         self.wire.is_closed = True
-        self.connection.connection_lost(error)
+        self._below.connection_lost(error)
 
     def is_idle(self) -> bool:
         return self.connection in self.pool.idle and not self.wire.is_closed

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -11,13 +12,15 @@ from pathlib import Path
 import pytest
 
 from farebox.deadlines import Deadlines
-from farebox.outgoing import DIRECTLY
+from farebox.outgoing import DIRECTLY, WayOut
 from farebox.ports import UpstreamBroke, UpstreamUnreachable
 from farebox.upstream import Timeouts
 from farebox.upstream.connections import Connections
 from farebox.upstream.replies import HttpReply
 from farebox.upstream.sessions import Session
 from tests.fast.test_upstream_answers import ANSWERS, BODY, COUNTED, OK
+from tests.forward_proxies import Authority, private_authority
+from tests.wire import Wired
 
 Client = Connections | Session
 CLIENTS = pytest.mark.parametrize("kind", [Connections, Session])
@@ -274,5 +277,125 @@ def test_a_name_that_nobody_has_is_unreachable_for_all_who_ask() -> None:
             assert isinstance(error, UpstreamUnreachable)
             assert not error.timed_out
         await client.close()
+
+    play(main)
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return private_authority(tmp_path_factory.mktemp("authority"), "DNS:upstream.test", "IP:127.0.0.1")
+
+
+def server_side(authority: Authority, newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority.server)
+    context.maximum_version = newest
+    return context
+
+
+def trusting(authority: Authority) -> WayOut:
+    return WayOut(tls=ssl.create_default_context(cafile=str(authority.file)))
+
+
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_orders_go_in_tls_on_one_connection(authority: Authority, newest: ssl.TLSVersion) -> None:
+    async def main() -> None:
+        long = os.urandom(600_000)
+        server = Server(
+            [
+                OK + COUNTED,
+                OK + b"content-length: 600000\r\n\r\n" + long,
+                OK + b"\r\n" + BODY,
+                b"",
+                OK + b"content-length: 9\r\n\r\n{",
+            ]
+        )
+        async with await asyncio.start_server(
+            server.serve, "127.0.0.1", 0, ssl=server_side(authority, newest)
+        ) as listener:
+            port = listener.sockets[0].getsockname()[1]
+            client = Connections(f"https://127.0.0.1:{port}", {}, Timeouts(5, 5, 5), Deadlines(), trusting(authority))
+            assert await answered(client) == BODY
+            assert await answered(client, long) == long
+            assert server.connections == 1
+            assert server.orders[1].endswith(long)
+            server.closes = True
+            assert await answered(client) == BODY, "its end is the connection's"
+            with pytest.raises(UpstreamBroke):
+                await answered(client)
+            with pytest.raises(UpstreamBroke, match="before the answer's end"):
+                await answered(client)
+            await client.close()
+            await server.was_left()
+
+    play(main)
+
+
+def test_tls_is_the_same_however_its_bytes_are_cut(authority: Authority) -> None:
+    """A handshake and two answers, in pieces down to a byte, with the server's side in memory."""
+
+    async def one(size: int) -> None:
+        received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+        server = server_side(authority).wrap_bio(received, sent, server_side=True)
+        wired = Wired(in_tls=(ssl.create_default_context(cafile=str(authority.file)), "upstream.test"))
+
+        def pump() -> None:
+            received.write(wired.wire.take())
+            with suppress(ssl.SSLWantReadError):
+                server.do_handshake()
+            answer = sent.read()
+            wired.reads(*[answer[at : at + size] for at in range(0, len(answer), size)])
+
+        for _ in range(3):
+            pump()
+        wired.pool.idle[wired.connection] = None
+        for _ in range(2):
+            order = wired.order()
+            await asyncio.sleep(0)
+            received.write(wired.wire.take())
+            assert server.read().startswith(b"POST /x HTTP/1.1\r\n")
+            server.write(OK + COUNTED)
+            pump()
+            assert await (await order).read() == BODY
+            assert wired.is_idle()
+        server.write(b"stray")
+        pump()
+        assert wired.wire.is_closed
+        wired.ends()
+
+    async def main() -> None:
+        for size in (1, 2, 5, 100, 1 << 20):
+            await one(size)
+
+    play(main)
+
+
+@pytest.mark.parametrize("said", [b"HTTP/1.1 400 No\r\n\r\n", b"", None])
+def test_who_does_not_speak_tls_is_unreachable(authority: Authority, said: bytes | None) -> None:
+    async def main() -> None:
+        left = asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(1)
+            with suppress(OSError):
+                if said is None:
+                    await reader.read()
+                else:
+                    writer.write(said)
+            writer.close()
+            left.set()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as listener:
+            port = listener.sockets[0].getsockname()[1]
+            timeouts = Timeouts(0.3 if said is None else 5, 5, 5)
+            client = Connections(f"https://127.0.0.1:{port}", {}, timeouts, Deadlines(0.05), trusting(authority))
+            with pytest.raises(UpstreamUnreachable) as refused:
+                await order(client)
+            assert refused.value.timed_out is (said is None)
+            await asyncio.wait_for(left.wait(), GONE_SECONDS)
+            await client.close()
 
     play(main)

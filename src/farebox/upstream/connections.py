@@ -20,6 +20,7 @@ from farebox.outgoing import WayOut, why_not_connected
 from farebox.ports import UpstreamBroke, UpstreamUnreachable
 from farebox.upstream import Timeouts
 from farebox.upstream.replies import HEADERS_MAX, READ_BYTES_MAX, HttpReply, generation_id_in
+from farebox.upstream.tls import TlsTransport
 from farebox.upstream.unpacking import unpacked
 
 IDLE_SECONDS = 4
@@ -103,17 +104,11 @@ class Connections:
 
     async def _connected(self) -> "Connection":
         """A new connection. Raises UpstreamUnreachable."""
-        loop = asyncio.get_running_loop()
+        connection = Connection(self, asyncio.get_running_loop())
         seconds = self.timeouts.connect
         try:
             async with self.deadlines.within(seconds):
-                connected = await self._server.connected()
-                _, connection = await loop.create_connection(
-                    lambda: Connection(self, loop),
-                    sock=connected,
-                    ssl=self._tls,
-                    server_hostname=self._server.host.rstrip(".") if self._tls else None,
-                )
+                await self._server.connect(connection, self._tls)
         except TimeoutError as error:
             raise UpstreamUnreachable(f"no connection within {seconds:g} s", timed_out=True) from error
         except OSError as error:
@@ -148,10 +143,17 @@ class _Server:
         self._found: Sequence[AddrInfoType] | OSError = ()
         self._kept_until = 0.0
 
-    async def connected(self) -> socket.socket:
-        """A socket that is connected to the first address that answers. Raises OSError."""
+    async def connect(self, connection: "Connection", tls: ssl.SSLContext | None) -> None:
+        """Connect to the first address that answers. Raises OSError."""
+        loop = asyncio.get_running_loop()
         addresses = await self._addresses()
-        return await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS, interleave=1)
+        connected = await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS, interleave=1)
+        if tls is None:
+            await loop.create_connection(lambda: connection, sock=connected)
+            return
+        secured = TlsTransport(tls, self.host.rstrip("."), connection)
+        await loop.create_connection(lambda: secured, sock=connected)
+        await secured.ready()
 
     async def _addresses(self) -> Sequence[AddrInfoType]:
         async with self._looking_up:
