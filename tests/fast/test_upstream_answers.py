@@ -257,6 +257,20 @@ def test_giving_up_in_the_moment_of_the_answer_leaves_the_next_order_alone() -> 
     run(play)
 
 
+def test_giving_up_before_the_answer_leaves_the_next_order_alone() -> None:
+    async def play(wired: Wired) -> None:
+        idle(wired)
+        first = wired.order()
+        await asyncio.sleep(0)
+        first.cancel()
+        wired.reads(OK + COUNTED)
+        assert not wired.is_idle(), "the order that was given up closes it yet"
+        with pytest.raises(asyncio.CancelledError):
+            await first
+
+    run(play)
+
+
 def test_who_reads_slowly_holds_the_upstream_up() -> None:
     async def play(wired: Wired) -> None:
         idle(wired)

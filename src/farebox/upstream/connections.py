@@ -65,7 +65,8 @@ class Connections:
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str], *, streamed: bool) -> HttpReply:
         """Send an order to `path` under the base URL. Raises UpstreamUnreachable, UpstreamBroke."""
-        head = b"%b%bcontent-length: %d\r\n\r\n" % (self._head(path, streamed=streamed), _lines(headers), len(body))
+        own = _lines(headers) if headers else b""
+        head = b"%b%bcontent-length: %d\r\n\r\n" % (self._head(path, streamed=streamed), own, len(body))
         connection = self._idle() or await self._connected()
         coming = connection.send(head, body)
         try:
@@ -73,7 +74,7 @@ class Connections:
         except asyncio.CancelledError:
             if coming.cancelled():
                 connection.break_off("nobody waits for its answer")
-            else:
+            elif coming.exception() is None:
                 # The connection may serve another order by now.
                 coming.result().close()
             raise
@@ -388,6 +389,10 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         headers = self._headers
+        head = self._head
+        assert head is not None
+        if head.cancelled():
+            raise ValueError("nobody waits for it")  # and the connection is not to be taken for idle
         if len(headers) > HEADERS_MAX:
             raise ValueError("too many headers")
         self._headers = []
@@ -399,11 +404,9 @@ class Connection(asyncio.Protocol):
         self._is_reusable = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
         self._is_until_close = not self._is_reusable and _ends_by_closing(status, headers)
         self._reply = reply = PooledReply(status, headers, self, self._parts)
-        head, self._head = self._head, None
+        self._head = None
         self.due = NEVER
-        assert head is not None
-        if not head.done():
-            head.set_result(reply)
+        head.set_result(reply)
 
     def on_message_complete(self) -> None:
         if self._reply is not None:

@@ -1,6 +1,7 @@
 """An upstream's answer over HTTP: its head, read once and within bounds, and its body, however that comes."""
 
 from abc import ABC, abstractmethod
+from itertools import chain
 
 from farebox.core.headers import HeaderList, response_headers
 from farebox.ports import UpstreamBroke, UpstreamUnreachable
@@ -86,7 +87,7 @@ def generation_id_in(headers: HeaderList) -> str | None:
 
 
 def _is_too_long(headers: HeaderList) -> bool:
-    size = sum(len(name) + len(value) for name, value in headers)
+    size = sum(map(len, chain.from_iterable(headers)))
     if size <= HEADER_BYTES_MAX:
         return False
     return size > HEAD_BYTES_MAX or any(len(value) > HEADER_BYTES_MAX for _, value in headers)
