@@ -49,6 +49,10 @@ UNREADABLE = "cannot be unpacked"
 
 ANSWERS: dict[str, tuple[bytes, Whole | str]] = {
     "counted": (OK + b"X-Generation-ID: gen-1\r\n" + COUNTED, Whole(generation_id="gen-1")),
+    "two generations": (
+        OK + b"x-generation-id: gen-1\r\nx-generation-id: gen-2\r\n" + COUNTED,
+        Whole(generation_id="gen-1"),
+    ),
     "no body": (OK + b"content-length: 0\r\n\r\n", Whole(b"")),
     "in chunks": (OK + b"transfer-encoding: Chunked\r\n\r\n" + chunked(BODY[:3], BODY[3:]), Whole()),
     "chunks with extensions and trailers": (
@@ -78,6 +82,7 @@ ANSWERS: dict[str, tuple[bytes, Whole | str]] = {
     "a folded header": (OK + b"x-policy: a\r\n b\r\n" + COUNTED, Whole()),
     "more than it counts": (OK + COUNTED + b"}", CLOSED),
     "another answer": (OK + COUNTED + OK + b"x-generation-id: gen-2\r\n" + COUNTED, CLOSED),
+    "the beginning of another answer": (OK + COUNTED + OK[:9], CLOSED),
     "garbage after chunks": (OK + b"transfer-encoding: chunked\r\n\r\n" + chunked(BODY) + b"0\r\n\r\n", CLOSED),
     "gzip": (packed(b"gzip", gzip.compress(BODY)), Whole()),
     "gzip of two members": (packed(b"GZIP", gzip.compress(b"") + gzip.compress(BODY)), Whole()),
@@ -183,6 +188,34 @@ def test_a_connection_serves_one_order_after_the_other() -> None:
         assert wired.wire.sent.count(b"POST /x HTTP/1.1\r\n") == 3
 
     run(play)
+
+
+def test_what_follows_a_body_in_chunks_is_no_part_of_the_next_head() -> None:
+    async def play(wired: Wired) -> None:
+        idle(wired)
+        for answer in ("chunks with extensions and trailers", "in chunks"):
+            order = wired.order()
+            await asyncio.sleep(0)
+            wired.reads(ANSWERS[answer][0])
+            assert (await order).generation_id is None
+
+    run(play)
+
+
+def test_a_connection_that_is_closed_serves_no_order() -> None:
+    async def main() -> None:
+        wired = Wired(Connections("http://127.0.0.1:9", {}, Timeouts(5, 5, 5), Deadlines(), DIRECTLY))
+        idle(wired)
+        wired.wire.close()
+        with pytest.raises(UpstreamUnreachable):
+            await wired.order()
+        assert not wired.wire.sent
+        idle(wired)
+        wired.ends()
+        assert not wired.pool.idle
+        assert not wired.pool.open
+
+    asyncio.run(main())
 
 
 def test_an_answer_that_is_read_late_is_not_mixed_with_the_next() -> None:

@@ -79,7 +79,7 @@ async def playing(
     server = Server(list(answers))
     async with await asyncio.start_server(server.serve, host, 0) as listener:
         server.port = listener.sockets[0].getsockname()[1]
-        client = kind(f"http://{name}:{server.port}/v1", {"k": "v"}, Timeouts(5, 5, 5), Deadlines(0.05), DIRECTLY)
+        client = kind(f"http://{name}:{server.port}/v1", {"k": "v"}, Timeouts(5, 60, 60), Deadlines(0.05), DIRECTLY)
         try:
             yield client, server
         finally:
@@ -397,5 +397,20 @@ def test_who_does_not_speak_tls_is_unreachable(authority: Authority, said: bytes
             assert refused.value.timed_out is (said is None)
             await asyncio.wait_for(left.wait(), GONE_SECONDS)
             await client.close()
+
+    play(main)
+
+
+def test_the_certificate_of_another_is_not_trusted(authority: Authority) -> None:
+    async def main() -> None:
+        server = Server([OK + COUNTED])
+        async with await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=server_side(authority)) as listener:
+            port = listener.sockets[0].getsockname()[1]
+            for host, way in (("localhost", trusting(authority)), ("127.0.0.1", DIRECTLY)):
+                client = Connections(f"https://{host}:{port}", {}, Timeouts(5, 5, 5), Deadlines(), way)
+                with pytest.raises(UpstreamUnreachable, match="its certificate is not trusted"):
+                    await order(client)
+                await client.close()
+        assert not server.orders
 
     play(main)

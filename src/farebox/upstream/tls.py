@@ -84,7 +84,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     def _read(self) -> None:
         tls, received = self._tls, self._in
         try:
-            while received.pending or tls.pending():
+            while received.pending:
                 data = tls.read(RECORD_BYTES)
                 if not data:  # the other side has said that it sends no more
                     self._plain.close()
