@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from farebox.deadlines import Deadlines
 from farebox.outgoing import DIRECTLY
 from farebox.upstream import Timeouts
-from farebox.upstream.connections import Connection, Connections
+from farebox.upstream.connections import Connection
+from farebox.upstream.pool import Connections
 from farebox.upstream.replies import HttpReply
 from farebox.upstream.tls import TlsTransport
 

@@ -13,7 +13,8 @@ from farebox.deadlines import Deadlines
 from farebox.outgoing import DIRECTLY
 from farebox.ports import UpstreamBroke, UpstreamUnreachable
 from farebox.upstream import Timeouts
-from farebox.upstream.connections import IDLE_SECONDS, INTERIM_MAX, UNREAD_BYTES_MAX, Connections
+from farebox.upstream.connections import IDLE_SECONDS, INTERIM_MAX, UNREAD_BYTES_MAX
+from farebox.upstream.pool import Connections
 from farebox.upstream.replies import HEADERS_MAX
 from farebox.upstream.unpacking import PIECE_BYTES
 from tests.wire import Wired

@@ -15,7 +15,7 @@ from farebox.deadlines import Deadlines
 from farebox.outgoing import DIRECTLY, WayOut
 from farebox.ports import UpstreamBroke, UpstreamUnreachable
 from farebox.upstream import Timeouts
-from farebox.upstream.connections import Connections
+from farebox.upstream.pool import Connections
 from farebox.upstream.replies import HttpReply
 from farebox.upstream.sessions import Session
 from tests.fast.test_upstream_answers import ANSWERS, BODY, COUNTED, OK

@@ -7,8 +7,8 @@ from farebox.core.upstream import Filters
 from farebox.deadlines import Deadlines
 from farebox.outgoing import DIRECTLY, WayOut
 from farebox.upstream import Timeouts
-from farebox.upstream.connections import Connections
 from farebox.upstream.openrouter_pages import Fetched, OpenRouterPages
+from farebox.upstream.pool import Connections
 from farebox.upstream.replies import HEAD_BYTES_MAX, HEADER_BYTES_MAX, READ_BYTES_MAX, HttpReply
 from farebox.upstream.sessions import Session
 

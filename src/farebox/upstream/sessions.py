@@ -1,4 +1,4 @@
-"""aiohttp's client behind the same face as `connections`: for lists and records, and for orders through a
+"""aiohttp's client behind the same face as `pool`: for lists and records, and for orders through a
 forward proxy."""
 
 from collections.abc import Mapping

@@ -1,0 +1,152 @@
+"""Orders on pooled connections of our own: which connection serves an order, and how a new one comes about."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Mapping, Sequence
+from time import monotonic
+
+from aiohappyeyeballs import AddrInfoType, start_connection
+from yarl import URL
+
+from farebox.deadlines import Deadlines
+from farebox.outgoing import WayOut, why_not_connected
+from farebox.ports import UpstreamUnreachable
+from farebox.upstream import Timeouts
+from farebox.upstream.connections import Connection, Pool
+from farebox.upstream.replies import HttpReply
+from farebox.upstream.tls import TlsTransport
+from farebox.upstream.unpacking import unpacked
+
+ADDRESSES_SECONDS = 10
+UNKNOWN_SECONDS = 1
+"""How long the addresses of a name are kept, and that it has none."""
+
+NEXT_ADDRESS_SECONDS = 0.25
+"""How long an address may keep silent before the next one is tried beside it (RFC 8305)."""
+
+
+class Connections(Pool):
+    """The connections to one upstream. `fields` are the headers of every order."""
+
+    def __init__(
+        self, base_url: str, fields: Mapping[str, str], timeouts: Timeouts, deadlines: Deadlines, way: WayOut
+    ) -> None:
+        super().__init__(timeouts, deadlines)
+        url = URL(base_url)
+        assert url.raw_host is not None
+        self._base = url.raw_path.rstrip("/")
+        self._fields = _lines({"host": url.host_port_subcomponent or "", **fields})
+        self._server = _Server(url.raw_host, url.port or 0)
+        self._tls = None if url.scheme == "http" else way.tls or _default_tls()
+        self._heads: dict[tuple[str, bool], bytes] = {}
+        self._is_closed = False
+
+    async def post(self, path: str, body: bytes, headers: Mapping[str, str], *, streamed: bool) -> HttpReply:
+        """Send an order to `path` under the base URL. Raises UpstreamUnreachable, UpstreamBroke."""
+        own = _lines(headers) if headers else b""
+        head = b"%b%bcontent-length: %d\r\n\r\n" % (self._head(path, streamed=streamed), own, len(body))
+        connection = self._idle() or await self._connected()
+        coming = connection.send(head, body)
+        try:
+            return unpacked(await coming)
+        except asyncio.CancelledError:
+            if coming.cancelled():
+                connection.break_off("nobody waits for its answer")
+            elif coming.exception() is None:
+                # The connection may serve another order by now.
+                coming.result().close()
+            raise
+
+    async def close(self) -> None:
+        self._is_closed = True
+        for connection in tuple(self.open):
+            connection.break_off("the gateway is stopping")
+        await asyncio.sleep(0)
+
+    def _head(self, path: str, *, streamed: bool) -> bytes:
+        """What the heads of all such orders begin with."""
+        head = self._heads.get((path, streamed))
+        if head is None:
+            target = URL(self._base + path).raw_path_qs
+            accept = _lines({"accept": "text/event-stream" if streamed else "application/json"})
+            head = b"POST %b HTTP/1.1\r\n%b%b" % (target.encode(), self._fields, accept)
+            self._heads[path, streamed] = head
+        return head
+
+    def _idle(self) -> Connection | None:
+        """The one that served last, so that those which are not needed grow old."""
+        while self.idle:
+            connection, _ = self.idle.popitem()
+            if not connection.is_closing():
+                return connection
+        return None
+
+    async def _connected(self) -> Connection:
+        """A new connection. Raises UpstreamUnreachable."""
+        connection = Connection(self, asyncio.get_running_loop())
+        seconds = self.timeouts.connect
+        try:
+            async with self.deadlines.within(seconds):
+                await self._server.connect(connection, self._tls)
+        except TimeoutError as error:
+            raise UpstreamUnreachable(f"no connection within {seconds:g} s", timed_out=True) from error
+        except OSError as error:
+            raise UpstreamUnreachable(why_not_connected(error)) from error
+        if self._is_closed:
+            connection.break_off("the gateway is stopping")
+            raise UpstreamUnreachable("the gateway is stopping")
+        return connection
+
+
+def _lines(headers: Mapping[str, str]) -> bytes:
+    """Headers as they are sent. Raises UpstreamUnreachable: one would break out of its line."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if not lines.count("\r") == lines.count("\n") == len(headers) or "\0" in lines:
+        raise UpstreamUnreachable("a header of the order has a line break, and was not sent")
+    return lines.encode("latin-1", "replace")
+
+
+def _default_tls() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+class _Server:
+    """One host and its addresses, which are looked up once for all who connect at a time."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.host = host
+        self._port = port
+        self._looking_up = asyncio.Lock()
+        self._found: Sequence[AddrInfoType] | OSError = ()
+        self._kept_until = 0.0
+
+    async def connect(self, connection: Connection, tls: ssl.SSLContext | None) -> None:
+        """Connect to the first address that answers. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        addresses = await self._addresses()
+        connected = await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS, interleave=1)
+        if tls is None:
+            await loop.create_connection(lambda: connection, sock=connected)
+            return
+        secured = TlsTransport(tls, self.host.rstrip("."), connection)
+        await loop.create_connection(lambda: secured, sock=connected)
+        await secured.ready()
+
+    async def _addresses(self) -> Sequence[AddrInfoType]:
+        async with self._looking_up:
+            if monotonic() >= self._kept_until:
+                loop = asyncio.get_running_loop()
+                try:
+                    self._found = await loop.getaddrinfo(self.host, self._port, type=socket.SOCK_STREAM)
+                    self._kept_until = monotonic() + ADDRESSES_SECONDS
+                except UnicodeError:
+                    raise OSError(0, "no name of a host") from None
+                except OSError as error:
+                    self._found = error.with_traceback(None)
+                    self._kept_until = monotonic() + UNKNOWN_SECONDS
+        if isinstance(self._found, OSError):
+            raise type(self._found)(*self._found.args)
+        return self._found
