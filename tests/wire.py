@@ -61,6 +61,7 @@ class Wired:
         self.connection = Connection(self.pool, asyncio.get_running_loop())
         self._below = self.connection if in_tls is None else TlsTransport(*in_tls, self.connection)
         self._below.connection_made(self.wire)
+        self.pool.add(self.connection)
 
     def order(self) -> "asyncio.Future[HttpReply]":
         return asyncio.ensure_future(self.pool.post("/x", b"{}", {}, streamed=False))

@@ -2,14 +2,16 @@
 
 import asyncio
 import os
+import random
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from farebox.deadlines import Deadlines
 from farebox.outgoing import DIRECTLY, WayOut
@@ -201,6 +203,45 @@ def test_a_stop_ends_every_wait() -> None:
                     await asyncio.wait_for(each, GONE_SECONDS)
 
     play(main)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_giving_up_at_any_moment_leaves_nothing_behind(run: Callable[[Coroutine[None, None, None]], None]) -> None:
+    async def main() -> None:
+        draw = random.Random(7)
+        loop = asyncio.get_running_loop()
+        async with playing(Connections, *[OK + COUNTED] * 2000) as (client, _):
+            assert isinstance(client, Connections)
+            for _ in range(60):
+                orders = [asyncio.ensure_future(answered(client)) for _ in range(8)]
+                for each in orders:
+                    loop.call_later(draw.random() * 0.003, each.cancel)
+                for got in await asyncio.gather(*orders, return_exceptions=True):
+                    assert got == BODY or isinstance(got, asyncio.CancelledError), got
+            await asyncio.sleep(0.05)
+            assert client.open == set(client.idle)
+
+    run(asyncio.sleep(0))  # uvloop keeps two files of its own from then on
+    before = _open_files()
+    run(main())
+    assert _open_files() == before, "something was left open"
+
+
+def test_an_upstream_that_closes_at_once_keeps_nobody_waiting() -> None:
+    async def main() -> None:
+        async def close(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.close()
+
+        async with await asyncio.start_server(close, "127.0.0.1", 0) as listener:
+            port = listener.sockets[0].getsockname()[1]
+            client = Connections(f"http://127.0.0.1:{port}", {}, Timeouts(60, 60, 60), Deadlines(), DIRECTLY)
+            orders = [asyncio.ensure_future(answered(client)) for _ in range(100)]
+            for got in await asyncio.wait_for(asyncio.gather(*orders, return_exceptions=True), GONE_SECONDS):
+                assert isinstance(got, UpstreamUnreachable | UpstreamBroke)
+            assert not client.open
+            await client.close()
+
+    uvloop.run(main())
 
 
 @CLIENTS

@@ -38,6 +38,16 @@ class Pool:
         self.open: set[Connection] = set()
         self.idle: dict[Connection, None] = {}
 
+    def add(self, connection: "Connection") -> None:
+        """Not before its connecting has been waited for: of one that is given up meanwhile uvloop tells no end."""
+        self.open.add(connection)
+        self.deadlines.add(connection)
+
+    def drop(self, connection: "Connection") -> None:
+        self.open.discard(connection)
+        self.idle.pop(connection, None)
+        self.deadlines.discard(connection)
+
 
 class PooledReply(HttpReply):
     """An answer that comes on a connection. At its end it keeps what was not read yet, and lets the connection go."""
@@ -195,8 +205,6 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
-        self._pool.open.add(self)
-        self._pool.deadlines.add(self)
 
     def data_received(self, data: bytes) -> None:
         if self._head is None and self._reply is None:
@@ -224,10 +232,7 @@ class Connection(asyncio.Protocol):
                 self._broke(ValueError("its head has no end"))
 
     def connection_lost(self, error: Exception | None) -> None:
-        pool = self._pool
-        pool.open.discard(self)
-        pool.idle.pop(self, None)
-        pool.deadlines.discard(self)
+        self._pool.drop(self)
         if self._reply is not None and self._is_until_close and error is None:
             self.on_message_complete()
             self._let_go()

@@ -96,6 +96,9 @@ class Connections(Pool):
         if self._is_closed:
             connection.break_off("the gateway is stopping")
             raise UpstreamUnreachable("the gateway is stopping")
+        if connection.is_closing():
+            raise UpstreamUnreachable("it closed the connection at once")
+        self.add(connection)
         return connection
 
 
