@@ -22,6 +22,7 @@ from farebox.deadlines import Deadlines
 from farebox.exchange import Charges, Exchange
 from farebox.generations import Generations
 from farebox.http.bodies import BodyReader
+from farebox.http.calls import DIRECT
 from farebox.identity.keys import KeyCallers, Managers, PlansInForce
 from farebox.joining import Joining
 from farebox.late_settlements import LateSettlements
@@ -267,7 +268,7 @@ class App:
         self,
         settings: Settings,
         host: Host = stand_alone,
-        around: Around = lambda app: app,
+        around: Around | None = None,
         formats: Formats = FORMATS,
         supervisor: Supervisor | None = None,
     ) -> None:
@@ -285,12 +286,15 @@ class App:
             assert self._serve is not None, "the lifespan has not started"
             await self._serve(scope, receive, send)
         elif scope["type"] == "lifespan":
-            await self._live(receive, send)
+            await self._live(scope, receive, send)
 
-    async def _live(self, receive: Receive, send: Send) -> None:
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         async with running(self._settings, self._host, self._formats, self._supervisor) as services:
-            self._serve = self._around(routes.app(services))
+            app = routes.app(services)
+            self._serve = app if self._around is None else self._around(app)
+            if self._around is None and self._settings.http == "direct":
+                scope.setdefault("state", {})[DIRECT] = routes.find_order(services)
             # What exists now stays: the garbage collector need not look at it again and again.
             gc.collect()
             gc.freeze()

@@ -86,6 +86,11 @@ class Settings(BaseSettings):
         description="Web pages that may call from a browser: origins such as `https://app.example`, separated by"
         " commas, or `*` for all; none where unset. Not for what managers and the platform's clients call.",
     )
+    http: Literal["direct", "plain"] = Field(
+        default="direct",
+        description="How orders reach the relay: `direct`, from their connection; `plain`, through ASGI as all else,"
+        " which costs more and does the same, to rule out the one or the other when something is wrong.",
+    )
     workers: int = Field(default=1, ge=1, le=256, description="Processes that serve, all on one database.")
     database_url: str = Field(
         default="sqlite:///data/farebox.db",

@@ -1,22 +1,18 @@
-"""Sending answers in plain ASGI. Orders do without Starlette's Request and Response objects, which would add a tenth to
-what an order costs."""
+"""Answers in plain ASGI. Endpoints do without Starlette's Request and Response objects, which would add a tenth to what
+an order costs."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
-from farebox.core.errors import Refusal
 from farebox.core.headers import HeaderList
+from farebox.http.calls import Serve
+from farebox.ports import CallerGone, Taker
 
 Endpoint = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 JSON = (b"content-type", b"application/json")
-
-LINGER_BYTES_MAX = 256 * 1024 * 1024
-LINGER_SECONDS = 30.0
-"""How much of a refused request's body is read and thrown away, and for how long: to close the connection under a
-client that still sends would reset it, and the client would never read the refusal."""
 
 BODY_IS_READ = "farebox.body_is_read"
 """Set in the scope once a request's body has been read to its end."""
@@ -29,12 +25,6 @@ TAKER = "farebox.taker"
 
 EVENT_STREAM = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 """Headers of an answer in server-sent events, which no proxy is to hold back."""
-
-
-async def wait_until_gone(receive: Receive) -> None:
-    """Return when the caller has hung up. Only for use once the request's body has been read."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def send_start(send: Send, status: int, headers: HeaderList) -> None:
@@ -54,32 +44,121 @@ async def send_json(send: Send, body: bytes, headers: HeaderList | None = None) 
     await send_whole(send, 200, [JSON, *(headers or [])], body)
 
 
-async def send_refusal(scope: Scope, receive: Receive, send: Send, refusal: Refusal, body: bytes) -> None:
-    """Send a refusal with this body. Where the request's own body was not read, let the caller finish sending it before
-    the connection is closed."""
-    headers = [JSON, (b"content-length", b"%d" % len(body))]
-    headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in refusal.headers.items()]
-    if scope["method"] in _WITHOUT_BODY or BODY_IS_READ in scope:
-        await send_start(send, refusal.status, headers)
-        await send_body(send, body)
-        return
-    await send_start(send, refusal.status, [*headers, (b"connection", b"close")])
-    await send_body(send, body, more=True)
-    await _linger(receive)
-    await send_body(send, b"")
+class AsgiBody:
+    """The body of a request that came through ASGI (`calls.Body`)."""
+
+    has_come = False
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._scope = scope
+        self._receive = receive
+
+    @property
+    def headers(self) -> HeaderList:
+        headers: HeaderList = self._scope["headers"]
+        return headers
+
+    @property
+    def is_read(self) -> bool:
+        return BODY_IS_READ in self._scope or self._scope["method"] in _WITHOUT_BODY
+
+    @is_read.setter
+    def is_read(self, _: bool) -> None:
+        self._scope[BODY_IS_READ] = True
+
+    async def part(self) -> tuple[bytes, bool]:
+        if self.has_come:
+            return b"", True
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise CallerGone
+        self.has_come = not message.get("more_body", False)
+        return message.get("body", b""), self.has_come
 
 
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 
 
-async def _linger(receive: Receive) -> None:
-    size = 0
-    try:
-        async with asyncio.timeout(LINGER_SECONDS):
-            while size < LINGER_BYTES_MAX:
-                message = await receive()
-                size += len(message.get("body", b""))
-                if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                    return
-    except TimeoutError:
-        return
+class AsgiCall(AsgiBody):
+    """A request that came through ASGI, and its answer (`calls.Call`)."""
+
+    has_begun = False
+    _watching: asyncio.Task[None] | None = None
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        super().__init__(scope, receive)
+        self._send = send
+
+    @property
+    def taker(self) -> Taker | None:
+        return self._scope.get(TAKER)
+
+    @property
+    def can_break_off(self) -> bool:
+        return BREAK_OFF in self._scope
+
+    # Not a coroutine: each would be one more for every piece of every answer.
+    def pass_on(self, message: Message) -> Awaitable[None]:
+        """`send`, noticed."""
+        self.has_begun = True
+        return self._send(message)
+
+    async def whole(self, status: int, headers: HeaderList, body: bytes) -> None:
+        await send_whole(self.pass_on, status, headers, body)
+
+    async def begin(self, status: int, headers: HeaderList) -> None:
+        await send_start(self.pass_on, status, headers)
+
+    async def send(self, piece: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+
+    async def end(self, last: bytes = b"") -> None:
+        await send_body(self._send, last)
+
+    def send_if_taken(self, piece: bytes) -> None:
+        # One step of `send`, which is not waited for.
+        sending = self.send(piece).__await__()
+        try:
+            next(sending)
+        except StopIteration:
+            return
+        sending.close()
+
+    async def break_off(self) -> None:
+        self._scope[BREAK_OFF]()
+        await self._until_gone()
+
+    def is_gone(self) -> bool:
+        # One step of `receive`, which is not waited for.
+        receiving = self._receive().__await__()
+        try:
+            next(receiving)
+        except StopIteration as done:
+            return bool(done.value["type"] == "http.disconnect")
+        receiving.close()
+        return False
+
+    def when_gone(self, tell: Callable[[], None] | None) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
+        if tell is not None:
+            self._watching = asyncio.create_task(self._until_gone())
+            self._watching.add_done_callback(lambda task: None if task.cancelled() else tell())
+
+    async def _until_gone(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+class through_asgi:  # noqa: N801 - reads as the function that it is
+    """The ASGI endpoint of what serves calls. (An object, because Starlette takes a function for an endpoint of the
+    request-and-response kind.)"""
+
+    __slots__ = ("_serve",)
+
+    def __init__(self, serve: Serve) -> None:
+        self._serve = serve
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._serve(AsgiCall(scope, receive, send))

@@ -4,14 +4,12 @@ import zlib
 from collections.abc import Callable, Mapping
 
 import brotli
-from starlette.types import Receive, Scope
 
 from farebox.core.errors import invalid, too_large, too_slow, wrong_type
 from farebox.core.headers import RequestHead
 from farebox.core.reading import without_bom
 from farebox.deadlines import Deadlines
-from farebox.http.asgi import BODY_IS_READ
-from farebox.ports import CallerGone
+from farebox.http.calls import Body
 
 _JSON = b"application/json"
 _ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
@@ -30,7 +28,7 @@ class BodyReader:
         """A reader of at most so many bytes, under the same deadline."""
         return BodyReader(bytes_max, self._seconds, self._deadlines)
 
-    async def read_json(self, scope: Scope, receive: Receive, head: RequestHead) -> bytes:
+    async def read_json(self, body: Body, head: RequestHead) -> bytes:
         """A body of JSON (not parsed here), unpacked and without a byte order mark.
 
         Raises:
@@ -42,9 +40,9 @@ class BodyReader:
                 f"content-type: send application/json, not {head.media_type[:80].decode('latin-1')!r}"
                 " (curl needs `-H 'Content-Type: application/json'`)"
             )
-        return without_bom(await self.read(scope, receive, head))
+        return without_bom(await self.read(body, head))
 
-    async def read(self, scope: Scope, receive: Receive, head: RequestHead) -> bytes:
+    async def read(self, body: Body, head: RequestHead) -> bytes:
         """A body of any type, unpacked.
 
         Raises:
@@ -57,27 +55,27 @@ class BodyReader:
             raise wrong_type(
                 f"content-encoding: send gzip, deflate, br or none, not {head.encoding[:80].decode('latin-1')!r}"
             )
-        for name, value in scope["headers"]:
+        for name, value in body.headers:
             if name == b"content-length" and value.isdigit() and int(value) > self._bytes_max:
                 raise too_large(f"The body has {int(value)} bytes; at most {self._bytes_max} are read")
-        try:
-            async with self._deadlines.within(self._seconds):
-                body = await _collect(receive, self._bytes_max, unpack and unpack(self._bytes_max))
-        except TimeoutError as error:
-            raise too_slow(f"The body did not arrive within {self._seconds:g} s") from error
-        scope[BODY_IS_READ] = True
-        return body
+        collecting = _collect(body, self._bytes_max, unpack and unpack(self._bytes_max))
+        if body.has_come:
+            whole = await collecting
+        else:
+            try:
+                async with self._deadlines.within(self._seconds):
+                    whole = await collecting
+            except TimeoutError as error:
+                raise too_slow(f"The body did not arrive within {self._seconds:g} s") from error
+        body.is_read = True
+        return whole
 
 
-async def _collect(receive: Receive, bytes_max: int, unpacker: "_Unpacker | _BrotliUnpacker | None") -> bytes:
+async def _collect(body: Body, bytes_max: int, unpacker: "_Unpacker | _BrotliUnpacker | None") -> bytes:
     parts: list[bytes] = []
     size = 0
     while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise CallerGone
-        part: bytes = message.get("body", b"")
-        is_last = not message.get("more_body", False)
+        part, is_last = await body.part()
         if unpacker is not None:
             part = unpacker.feed(part)
         size += len(part)

@@ -20,6 +20,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from farebox.core.errors import Refusal, headers_too_large, invalid, too_many, too_slow, wrong_method
 from farebox.core.formats.table import format_at
 from farebox.http.asgi import BREAK_OFF, TAKER
+from farebox.http.calls import DIRECT, FindServe, Serve
+from farebox.http.direct import DirectCall
 from farebox.http.proxies import EarlyCloses, silent_seconds
 
 log = logging.getLogger("farebox")
@@ -75,13 +77,17 @@ class BoundedHttp(HttpToolsProtocol):
     _is_one_too_many = False
     _has_ended = False
     _tell_if_lost: Callable[[], None] | None = None
+    _answering: DirectCall | None = None
+    cycle: RequestResponseCycle | DirectCall  # type: ignore[assignment]
 
     def __init__(self, config: Config, *arguments: Any, **named: Any) -> None:
         super().__init__(config, *arguments, **named)
+        self._find_serve: FindServe | None = self.app_state.get(DIRECT)
         # uvicorn's own answer would be a 503, which SDKs repeat for an hour, for an idle connection as for an order.
         self._connections_max = config.limit_concurrency
         self.limit_concurrency = None
         self._kept_open = (b"keep-alive", b"timeout=%d" % (config.timeout_keep_alive - KEEP_ALIVE_MARGIN_SECONDS))
+        self._kept_open_line = b"%b: %b\r\n" % self._kept_open
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -103,6 +109,9 @@ class BoundedHttp(HttpToolsProtocol):
         if self._tell_if_lost is not None and (exc is not None or self._was_not_taken()):
             self._lose()
         super().connection_lost(exc)
+        if self._answering is not None and self._answering is not self.cycle:
+            # Another request stands behind it, and uvicorn tells that one.
+            self._answering.lose()
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """The caller has closed its side. It may still read (`nc -N`, some scripts): then it is answered."""
@@ -133,7 +142,7 @@ class BoundedHttp(HttpToolsProtocol):
             return  # the answer under way is an earlier one's
         if self.cycle.chunked_encoding:
             self.transport.write(b"0")  # leads the next chunk's size
-        elif not self.cycle.response_started and self.scope["http_version"] != "1.0":
+        elif not self.cycle.response_started and self.cycle.scope["http_version"] != "1.0":
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # any number of these is allowed (RFC 9110, 15.2)
 
     def may_have_gone(self) -> bool:
@@ -266,16 +275,51 @@ class BoundedHttp(HttpToolsProtocol):
             self._refuse(
                 too_many(f"{self._connections_max} connections are open, the most at once", SHED_RETRY_SECONDS)
             )
+        elif (serve := self._served_directly()) is not None:
+            self._begin_call(serve)
         else:
             super().on_headers_complete()
             # Trailers after a body in chunks do not count as headers: a proxy in front may have checked the head alone.
             self.headers = []
             self.scope[BREAK_OFF] = self.transport.close  # type: ignore[literal-required]
             self.scope[TAKER] = self  # type: ignore[literal-required]
+            assert isinstance(self.cycle, RequestResponseCycle), self.cycle
             if self.cycle.keep_alive:
                 self.cycle.default_headers = [*self.cycle.default_headers, self._kept_open]
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+    def _served_directly(self) -> Serve | None:
+        """What serves this request without ASGI: an order, with nothing about it that only ASGI's way knows."""
+        if self._find_serve is None or self.parser.get_method() != b"POST" or self.expect_100_continue:
+            return None
+        if self.parser.get_http_version() != "1.1":
+            return None
+        return self._find_serve(self.url.partition(b"?")[0], self.headers)
+
+    def _begin_call(self, serve: Serve) -> None:
+        """As uvicorn begins a cycle."""
+        before = self.cycle
+        keep_alive = self.parser.should_keep_alive()
+        call = DirectCall(self, self, self.headers, keep_alive, self._kept_open_line if keep_alive else b"")
+        self.headers = []
+        self.cycle = call
+        if before is None or before.response_complete:
+            self._start_call(call, serve)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((call, serve))  # type: ignore[arg-type]
+
+    def _start_call(self, call: DirectCall, serve: Serve) -> None:
+        self._answering = call
+        task = self.loop.create_task(call.run(serve))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle | DirectCall, app: Any) -> None:
+        """Called by uvicorn for what was in the pipeline, too."""
+        self._answering = None
+        if isinstance(cycle, DirectCall):
+            self._start_call(cycle, app)
+            return
         super()._start_asgi_task(cycle, app if cycle.scope["http_version"] != "1.0" else _unchunked(cycle, app))
 
     def on_body(self, body: bytes) -> None:

@@ -11,7 +11,7 @@ from farebox.core.callers import Caller
 from farebox.core.headers import HeaderList, RequestHead
 from farebox.core.reading import read_whole
 from farebox.core.runs import Run
-from farebox.http.asgi import JSON
+from farebox.http.asgi import JSON, AsgiBody
 from farebox.http.bodies import BodyReader
 from farebox.platform.documents import wrong
 from farebox.platform.priced_events import PricedEvents
@@ -119,11 +119,11 @@ class Call(Struct, frozen=True):
 
     async def json(self) -> bytes:
         """The body, JSON not parsed yet. Raises as BodyReader.read_json."""
-        return await self.api.bodies.read_json(self.scope, self.receive, self.head)
+        return await self.api.bodies.read_json(AsgiBody(self.scope, self.receive), self.head)
 
     async def body(self) -> bytes:
         """The body, of any type. Raises as BodyReader.read."""
-        return await self.api.bodies.read(self.scope, self.receive, self.head)
+        return await self.api.bodies.read(AsgiBody(self.scope, self.receive), self.head)
 
 
 Handle = Callable[[Call], Awaitable[Answered | Streamed]]

@@ -21,7 +21,7 @@ from farebox.core.errors import Refusal, conflict, forbidden, invalid, unknown
 from farebox.core.formats.table import BASES
 from farebox.core.headers import HeaderList, RequestHead, read_request_head
 from farebox.core.money import format_usd
-from farebox.http.asgi import JSON, Endpoint, send_whole
+from farebox.http.asgi import JSON, AsgiBody, Endpoint, send_whole
 from farebox.http.bodies import BodyReader
 from farebox.http.queries import query_values, query_whole
 from farebox.identity.keys import Managers
@@ -86,7 +86,7 @@ class Management:
             manager = await self._managers.identify(head)
             fields = Fields()
             if scope["method"] in ("POST", "PATCH"):
-                fields = Fields.of(await self._bodies.read_json(scope, receive, head))
+                fields = Fields.of(await self._bodies.read_json(AsgiBody(scope, receive), head))
             request = Request(scope["path_params"], query_values(scope), head, manager, fields)
             try:
                 status, answer, *headers = await do(request)

@@ -3,8 +3,6 @@
 import asyncio
 from dataclasses import dataclass, replace
 
-from starlette.types import Receive, Scope, Send
-
 from farebox import clock
 from farebox.answers import Answer, RepeatedAnswer, upstream_refusal
 from farebox.core.books import Settled
@@ -15,9 +13,10 @@ from farebox.core.money import format_usd
 from farebox.crash import crash_point
 from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange, Request
-from farebox.http.asgi import JSON, TAKER, Endpoint, send_body, send_whole, wait_until_gone
+from farebox.http.asgi import JSON, Endpoint, through_asgi
 from farebox.http.bodies import BodyReader
-from farebox.http.refusals import guarded, refusal_of
+from farebox.http.calls import Call, Serve
+from farebox.http.refusals import answer_failure, refusal_of
 from farebox.web.waiting import Silence, WaitingCaller
 
 STOPPED_RETRY_SECONDS = 1
@@ -34,32 +33,37 @@ class Relay:
     stream_silence_seconds: float
 
     def endpoint(self, path: str, wire: Format) -> Endpoint:
-        """The endpoint that serves orders in one format; `path` is the upstream's."""
+        """What serves orders in one format, as an ASGI endpoint."""
+        return through_asgi(self.serving(path, wire))
+
+    def serving(self, path: str, wire: Format) -> Serve:
+        """What serves orders in one format; `path` is the upstream's."""
         exchange, read_json = self.exchange, self.bodies.read_json
         deadlines = self.deadlines
         silence = Silence(self.silence_seconds, self.stream_silence_seconds, wire.KEEP_ALIVE)
 
-        async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
-            head = read_request_head(scope["headers"])
-            waiting = WaitingCaller(receive, send, deadlines, silence)
-            request = Request(
-                path, wire, head, lambda: read_json(scope, receive, head), waiting=waiting, taker=scope.get(TAKER)
-            )
+        async def serve(call: Call) -> None:
+            head = read_request_head(call.headers)
+            waiting = WaitingCaller(call, deadlines, silence)
+            request = Request(path, wire, head, lambda: read_json(call, head), waiting=waiting, taker=call.taker)
             try:
-                await _serve(exchange, request, waiting, receive, send)
-            except Exception as error:
-                if waiting.is_relayed_to or not waiting.has_begun:
-                    raise
-                # The caller has had its 200, so that no client repeats the order for what it is told now.
-                await waiting.end(_in_band(refusal_of(error), wire, waiting, head.client))
+                await _serve(exchange, request, waiting, call)
+            except Exception as error:  # noqa: BLE001 - one that nobody foresaw is logged or raised again there
+                if waiting.has_begun and not waiting.is_relayed_to:
+                    # The caller has had its 200, so that no client repeats the order for what it is told now.
+                    await waiting.end(_in_band(refusal_of(error), wire, waiting, head.client))
+                else:
+                    waiting.close()
+                    await answer_failure(call, error, wire)
+                    return
             finally:
                 waiting.close()
             crash_point("send:after")
 
-        return guarded(endpoint, wire)
+        return serve
 
 
-async def _serve(exchange: Exchange, request: Request, waiting: WaitingCaller, receive: Receive, send: Send) -> None:
+async def _serve(exchange: Exchange, request: Request, waiting: WaitingCaller, call: Call) -> None:
     """Answer an order. An error that is raised still has to reach the caller, unless the caller `is_relayed_to`."""
     given: Answer | RepeatedAnswer | None = None
     try:
@@ -68,7 +72,7 @@ async def _serve(exchange: Exchange, request: Request, waiting: WaitingCaller, r
             is_stream = answer.is_stream and (waiting.is_streamed or not waiting.has_begun)
             if is_stream:
                 crash_point("send:before")
-                await _send_stream(answer, receive, send, waiting)
+                await _send_stream(answer, call, waiting)
             else:
                 whole = await answer.read()
     except asyncio.CancelledError as error:
@@ -90,29 +94,28 @@ async def _serve(exchange: Exchange, request: Request, waiting: WaitingCaller, r
             raise _worded(answer, whole)
         if waiting.has_begun:
             raise upstream_refusal(answer, typed)
-        await send_whole(send, answer.status, [JSON, *answer.headers], typed)
+        await call.whole(answer.status, [JSON, *answer.headers], typed)
     elif not waiting.has_begun:
         headers = [JSON, *answer.headers, *_fare_headers(answer.settled)]
-        await send_whole(send, answer.status, headers, whole)
+        await call.whole(answer.status, headers, whole)
     elif waiting.is_streamed:
         raise broken("The upstream answered with something that is not the stream that was ordered")
     else:
         await waiting.end(whole)
 
 
-async def _send_stream(answer: Answer | RepeatedAnswer, receive: Receive, send: Send, waiting: WaitingCaller) -> None:
+async def _send_stream(answer: Answer | RepeatedAnswer, call: Call, waiting: WaitingCaller) -> None:
     """Send the stream on until it ends or the caller hangs up. The body's end is left for `_serve` to send once all is
     booked."""
-    gone = asyncio.create_task(wait_until_gone(receive))
-    gone.add_done_callback(lambda task: None if task.cancelled() else answer.hang_up())
+    call.when_gone(answer.hang_up)
     try:
         await waiting.relay(answer.headers, answer.stream())
     except asyncio.CancelledError:
         # The server stops, and this answer's grace is over.
-        await send_body(send, answer.break_off("the gateway is stopping"), more=True)
+        await call.send(answer.break_off("the gateway is stopping"))
         raise
     finally:
-        gone.cancel()
+        call.when_gone(None)
 
 
 def _charged(refusal: Refusal, answer: Answer | RepeatedAnswer) -> Refusal:

@@ -16,8 +16,10 @@ from farebox.background import Supervisor
 from farebox.catalog import Catalog
 from farebox.core.errors import Refusal, forbidden, invalid, wrong_method
 from farebox.core.formats.table import BASES, Formats, format_at
+from farebox.core.headers import HeaderList
 from farebox.generations import Generations
 from farebox.http.asgi import Endpoint, send_json
+from farebox.http.calls import FindServe, Serve
 from farebox.http.refusals import Refusing, guarded, refuse
 from farebox.platform.calls import RunApi
 from farebox.platform.documents import ERRORS
@@ -25,7 +27,7 @@ from farebox.platform.endpoints import routes as run_api_routes
 from farebox.ports import Books, BooksUnavailable, Callers
 from farebox.telemetry.metrics import Metrics
 from farebox.web import docs, openapi
-from farebox.web.access import Access, host_of, of_no_foreign_page
+from farebox.web.access import Access, host_in, host_of, of_no_foreign_page
 from farebox.web.account import OwnPages
 from farebox.web.anthropic_models import is_anthropics
 from farebox.web.catalog import Lists
@@ -88,6 +90,28 @@ def app(services: Services) -> ASGIApp:
         return shared(scope, receive, send)
 
     return dispatch
+
+
+def find_order(services: Services) -> FindServe:
+    """What serves an order that needs nothing of what `app` does for others: it asks at a path as it stands in the
+    table, under a name of this gateway's, and is not of a page."""
+    relay, formats, hosts = services.relay, services.formats, services.access.hosts
+    served = {path: relay.serving(path, wire) for path, wire in formats.items()}
+    orders = {(base + path).encode(): serve for path, serve in served.items() for base in BASES}
+    has_pages = bool(services.access.origins)
+
+    def find(path: bytes, headers: HeaderList) -> Serve | None:
+        serve = orders.get(path)
+        if serve is None or not (hosts or has_pages):
+            return serve
+        for name, value in headers:
+            if name == b"origin" and has_pages:
+                return None
+            if name == b"host" and hosts and host_in(value.decode("latin-1")).encode("latin-1") not in hosts:
+                return None
+        return serve
+
+    return find
 
 
 def _orders(services: Services) -> dict[str, Endpoint]:

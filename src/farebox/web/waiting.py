@@ -13,11 +13,10 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from time import monotonic
 
-from starlette.types import Message, Receive, Send
-
 from farebox.core.headers import HeaderList
 from farebox.deadlines import NEVER, Deadlines
-from farebox.http.asgi import EVENT_STREAM, JSON, send_body, send_start
+from farebox.http.asgi import EVENT_STREAM, JSON
+from farebox.http.calls import Call
 from farebox.ports import CallerGone
 
 HEAD_AFTER_SECONDS = 1.0
@@ -74,16 +73,15 @@ class WaitingCaller:
     is_relayed_to = False
     is_streamed = False
 
-    def __init__(self, receive: Receive, send: Send, deadlines: Deadlines, silence: Silence) -> None:
-        self._receive = receive
-        self._send = send
+    def __init__(self, call: Call, deadlines: Deadlines, silence: Silence) -> None:
+        self._call = call
         self._deadlines = deadlines
         self._silence = silence
         self._asked_at = monotonic()
 
     def sending(self, headers: HeaderList, *, streamed: bool) -> None:
         now = monotonic()
-        if now - self._asked_at > LEAVING_SECONDS and _is_gone(self._receive):
+        if now - self._asked_at > LEAVING_SECONDS and self._call.is_gone():
             raise CallerGone
         self._sent_at = now
         self._own_headers = headers
@@ -121,7 +119,7 @@ class WaitingCaller:
 
     def _knock(self) -> None:
         """Send a keep-alive between two events of the upstream's stream."""
-        _send_if_taken(self._send, self._silence.keep_alive)
+        self._call.send_if_taken(self._silence.keep_alive)
         # Where something else went out since the last one, this is the first of a row.
         self._knocks = self._knocks + 1 if self.due == self._knock_due else 1
         pause = self._silence_seconds
@@ -152,10 +150,10 @@ class WaitingCaller:
 
     async def _send_lines(self, head: HeaderList | None = None) -> None:
         if head is not None:
-            await send_start(self._send, 200, head)
+            await self._call.begin(200, head)
         while self._unsent:
             lines, self._unsent = self._unsent, b""
-            await send_body(self._send, lines, more=True)
+            await self._call.send(lines)
 
     async def relay(self, headers: HeaderList, stream: AsyncIterator[bytes]) -> None:
         """Send the upstream's stream on as it comes, but not the body's end. Each piece is of whole events, so that
@@ -164,18 +162,18 @@ class WaitingCaller:
         self.due = NEVER
         if not self.has_begun:
             self.has_begun = True
-            await send_start(self._send, 200, [*EVENT_STREAM, *headers])
+            await self._call.begin(200, [*EVENT_STREAM, *headers])
         elif self._sending is not None:
             # What was sent before the upstream's stream came.
             await self._sending
         self._touch()
-        send, silence_seconds = self._send, self._silence_seconds
+        send, silence_seconds = self._call.send, self._silence_seconds
         try:
             async for piece in stream:
                 # Who reads slowly is not silent. (Nothing here is a call that can be spared: there are hundreds of
                 # pieces.)
                 self.due = NEVER
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                await send(piece)
                 self.due = monotonic() + silence_seconds
         finally:
             self.due = NEVER
@@ -185,33 +183,10 @@ class WaitingCaller:
         self._deadlines.discard(self)
         if self._sending is not None:
             await self._sending
-        await send_body(self._send, last)
+        await self._call.end(last)
 
     def close(self) -> None:
         """Nothing more goes to the caller."""
         self._deadlines.discard(self)
         if self._sending is not None:
             self._sending.cancel()
-
-
-def _is_gone(receive: Receive) -> bool:
-    """Whether a caller whose body was read has hung up, by one step of `receive`, which is not waited for."""
-    receiving = receive().__await__()
-    try:
-        next(receiving)
-    except StopIteration as done:
-        return bool(done.value["type"] == "http.disconnect")
-    receiving.close()
-    return False
-
-
-def _send_if_taken(send: Send, body: bytes) -> None:
-    """Send a part of an answer by one step of `send`, which is not waited for: behind a socket that is full nothing
-    piles up."""
-    message: Message = {"type": "http.response.body", "body": body, "more_body": True}
-    sending = send(message).__await__()
-    try:
-        next(sending)
-    except StopIteration:
-        return
-    sending.close()

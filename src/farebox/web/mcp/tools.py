@@ -36,7 +36,8 @@ from farebox.core.money import format_usd
 from farebox.core.reading import Number, as_whole
 from farebox.core.schemas import NAME, NUMBER, OBJECT, TEXT, WHOLE, Schema, array_of, one_of
 from farebox.core.upstream import ALL_MODELS
-from farebox.http.asgi import Endpoint, send_refusal
+from farebox.http.asgi import AsgiCall, Endpoint
+from farebox.http.refusals import send_refusal
 from farebox.platform.documents import ACTOR_ID
 from farebox.platform.store import TooLong
 from farebox.ports import BooksUnavailable
@@ -231,9 +232,8 @@ async def _refuse_version(version: str, scope: Scope, receive: Receive, send: Se
         "message": refusal.message,
         "data": {"supported": KNOWN_PROTOCOL_VERSIONS, "requested": version},
     }
-    await send_refusal(
-        scope, receive, send, refusal, msgspec.json.encode({"jsonrpc": "2.0", "id": None, "error": error})
-    )
+    body = msgspec.json.encode({"jsonrpc": "2.0", "id": None, "error": error})
+    await send_refusal(AsgiCall(scope, receive, send), refusal, body)
 
 
 class _Tools:

@@ -1,0 +1,79 @@
+"""A call: one request for an order and its answer, as the relay sees them, whatever server they come through.
+
+Orders are served by calls, since every layer that they pass costs them. `http.direct` has those that come straight from
+their connection, `http.asgi` those of any other server.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from farebox.core.headers import HeaderList
+from farebox.ports import Taker
+
+
+class Body(Protocol):
+    """A request's body as it comes. `is_read`: set once it was read to its end, so that the connection can be kept."""
+
+    is_read: bool
+
+    @property
+    def headers(self) -> HeaderList:
+        """The request's, names in lower case."""
+
+    @property
+    def has_come(self) -> bool:
+        """Whether all of the body is here, so that `part` does not wait. False where that is not known."""
+
+    async def part(self) -> tuple[bytes, bool]:
+        """The next bytes, and whether they are the last; b"" after those. Raises CallerGone."""
+
+
+class Call(Body, Protocol):
+    """A request, and the way back for its answer: `whole`, or `begin`, `send` as often as needed, and `end`. What is
+    sent to a caller who has gone is dropped. `taker` is the connection, where the server shows it."""
+
+    @property
+    def taker(self) -> Taker | None: ...
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the answer's head went out."""
+
+    @property
+    def can_break_off(self) -> bool: ...
+
+    async def whole(self, status: int, headers: HeaderList, body: bytes) -> None:
+        """Send an answer in one piece; its length is added to the headers."""
+
+    async def begin(self, status: int, headers: HeaderList) -> None:
+        """Send the head. Without a `content-length` the body may be of any length."""
+
+    async def send(self, piece: bytes) -> None:
+        """Send a piece of the body; waits while the caller does not read."""
+
+    async def end(self, last: bytes = b"") -> None:
+        """Send the last piece, and the body's end."""
+
+    def send_if_taken(self, piece: bytes) -> None:
+        """Send a piece of the body now, or not at all where the caller does not read: nothing piles up."""
+
+    async def break_off(self) -> None:
+        """Close the connection under an answer that has begun, which so gets no end."""
+
+    def is_gone(self) -> bool:
+        """Whether the caller has hung up. Only for use once the body has been read."""
+
+    def when_gone(self, tell: Callable[[], None] | None) -> None:
+        """Call `tell` once the caller has hung up, soon where it has already; None: no more. Only for use once the
+        body has been read."""
+
+
+Serve = Callable[[Call], Awaitable[None]]
+"""Serves a call: when it returns, the answer has been sent, or its caller has gone."""
+
+FindServe = Callable[[bytes, HeaderList], Serve | None]
+"""What serves a POST to a path (as it was sent, without its query) under these headers; None where that is for the ASGI
+app."""
+
+DIRECT = "farebox.direct"
+"""In the state of the app's lifespan: the FindServe for orders that need not pass through ASGI."""

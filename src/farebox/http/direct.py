@@ -1,0 +1,190 @@
+"""Calls that come straight from their connection: between its parser and the relay stands no ASGI.
+
+A DirectCall takes the place that uvicorn's protocol has for its own cycle, so that pipelining, keep-alive, limits and
+stops are the same for both.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE, HttpToolsProtocol
+
+from farebox.core.headers import HeaderList
+from farebox.http.calls import Serve
+from farebox.ports import CallerGone, Taker
+
+log = logging.getLogger("farebox")
+
+
+class DirectCall:
+    """A call (`calls.Call`) of one connection. What uvicorn's protocol sets and calls of its cycle is here under the
+    same names: `body`, `more_body`, `disconnected`, and `message_event.set()` after each change."""
+
+    # Defaults stand on the class: one of these is made for every order.
+    more_body = True
+    disconnected = False
+    response_started = False
+    response_complete = False
+    chunked_encoding: bool | None = None
+    is_read = False
+    can_break_off = True
+    _change: asyncio.Future[None] | None = None
+    _tell_gone: Callable[[], None] | None = None
+    _connection: HttpToolsProtocol | None
+
+    def __init__(
+        self, connection: HttpToolsProtocol, taker: Taker, headers: HeaderList, keep_alive: bool, kept_open: bytes
+    ) -> None:
+        self._connection = connection
+        self._flow = connection.flow
+        self._url = connection.url
+        self._kept_open = kept_open
+        self.transport = connection.transport
+        self.taker = taker
+        self.headers = headers
+        self.keep_alive = keep_alive
+        self.body = bytearray()
+
+    async def run(self, serve: Serve) -> None:
+        """Serve the call to its end, whatever that is."""
+        try:
+            await serve(self)
+        except asyncio.CancelledError:
+            pass  # the server stops
+        except Exception:  # the process's edge: what nobody foresaw ends one connection
+            log.exception("an order failed in a way that nobody foresaw")
+        finally:
+            # Else the two would keep each other until the garbage collector finds them.
+            self._connection = None
+            self._tell_gone = None
+            if not (self.response_complete or self.disconnected):
+                self.transport.close()
+
+    # The request
+
+    @property
+    def has_come(self) -> bool:
+        return not self.more_body
+
+    async def part(self) -> tuple[bytes, bool]:
+        if self.more_body and not self.body and not self.disconnected:
+            self._flow.resume_reading()
+            self._change = asyncio.get_running_loop().create_future()
+            await self._change
+        if self.disconnected:
+            raise CallerGone
+        part, self.body = bytes(self.body), bytearray()
+        return part, not self.more_body
+
+    @property
+    def message_event(self) -> "DirectCall":
+        return self
+
+    def set(self) -> None:
+        """More of the body has come, or the connection is lost."""
+        if self._change is not None and not self._change.done():
+            self._change.set_result(None)
+        if self.disconnected and self._tell_gone is not None:
+            self._tell_gone()
+
+    def lose(self) -> None:
+        """The connection is lost."""
+        self.disconnected = True
+        self.set()
+
+    def is_gone(self) -> bool:
+        return self.disconnected
+
+    def when_gone(self, tell: Callable[[], None] | None) -> None:
+        self._tell_gone = tell
+        if tell is not None and self.disconnected:
+            tell()
+
+    @property
+    def scope(self) -> dict[str, Any]:
+        """What ASGI would say of the request, as far as somebody asks."""
+        path = self._url.partition(b"?")[0].decode("latin-1")
+        return {"method": "POST", "path": path, "http_version": "1.1", "headers": self.headers}
+
+    # The answer
+
+    @property
+    def has_begun(self) -> bool:
+        return self.response_started
+
+    async def whole(self, status: int, headers: HeaderList, body: bytes) -> None:
+        if self._flow.write_paused:
+            await self._flow.drain()
+        if self.disconnected:
+            return
+        self.chunked_encoding = False
+        lines = self._head(status, [*headers, (b"content-length", b"%d" % len(body))])
+        self.transport.write(b"".join([*lines, b"\r\n", body]))
+        self._complete()
+
+    async def begin(self, status: int, headers: HeaderList) -> None:
+        if self._flow.write_paused:
+            await self._flow.drain()
+        if self.disconnected:
+            return
+        names = {name for name, _ in headers}
+        self.chunked_encoding = b"content-length" not in names
+        says_close = (b"connection", b"close") in headers
+        self.keep_alive = self.keep_alive and not says_close
+        lines = self._head(status, headers, says_close=says_close)
+        lines.append(b"transfer-encoding: chunked\r\n\r\n" if self.chunked_encoding else b"\r\n")
+        self.transport.write(b"".join(lines))
+
+    async def send(self, piece: bytes) -> None:
+        if self._flow.write_paused:
+            await self._flow.drain()
+        self._write(piece)
+
+    def send_if_taken(self, piece: bytes) -> None:
+        if not self._flow.write_paused:
+            self._write(piece)
+
+    async def end(self, last: bytes = b"") -> None:
+        if self._flow.write_paused:
+            await self._flow.drain()
+        if self.disconnected:
+            return
+        self._write(last)
+        if self.chunked_encoding:
+            self.transport.write(b"0\r\n\r\n")
+        self._complete()
+
+    async def break_off(self) -> None:
+        self.transport.close()
+
+    def _head(self, status: int, headers: HeaderList, *, says_close: bool = False) -> list[bytes]:
+        """The lines of the head. Raises ValueError: a header would break it."""
+        connection = self._connection
+        assert connection is not None
+        self.response_started = True
+        # One look at all of them together costs as much as one at each.
+        if HEADER_RE.search(b"".join([name for name, _ in headers])):
+            raise ValueError("the name of a header has characters that it may not have")
+        if HEADER_VALUE_RE.search(b"".join([value for _, value in headers])):
+            raise ValueError("the value of a header has characters that it may not have")
+        lines = [STATUS_LINE[status]]
+        lines += [b"%b: %b\r\n" % header for header in connection.server_state.default_headers]
+        lines.append(self._kept_open)
+        lines += [b"%b: %b\r\n" % header for header in headers]
+        if not (self.keep_alive or says_close):
+            lines.append(b"connection: close\r\n")
+        return lines
+
+    def _write(self, piece: bytes) -> None:
+        if piece and not self.disconnected:
+            self.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if self.chunked_encoding else piece)
+
+    def _complete(self) -> None:
+        connection = self._connection
+        assert connection is not None
+        self.response_complete = True
+        if not self.keep_alive:
+            self.transport.close()
+        connection.on_response_complete()
