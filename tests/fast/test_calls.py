@@ -2,7 +2,9 @@
 orders go from their connection to the relay."""
 
 import asyncio
+import gc
 import json
+import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -416,6 +418,27 @@ def test_who_has_only_ended_its_own_side_is_answered(streamed: bool) -> None:
         return bytes(wire.sent)
 
     assert b"HTTP/1.1 200 OK" in both(scene, answer=Script([Pause(9), *whole().steps], content_type="application/json"))
+
+
+def test_nothing_of_a_direct_order_waits_for_the_garbage_collector() -> None:
+    async def main() -> None:
+        server = await Server("direct").start()
+        wire = server.connect()
+        for streamed in (False, True):
+            wire.protocol.data_received(order(server, stream=streamed))
+            await server.ended()
+        left = weakref.ref(wire.protocol)
+        wire.lose(None)
+        await turns()
+        del wire.protocol
+        assert left() is None
+
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(main())
+    finally:
+        gc.enable()
 
 
 # Who reads slowly

@@ -209,3 +209,22 @@ def test_a_stream_for_http_1_0_has_no_chunks(shared_gateway: Gateway, path: str)
     assert body.endswith(b"\n\n")
     if path == "/chat/completions":
         assert events_of(body)[-1] == "[DONE]"
+
+
+# Orders through ASGI, as everything else
+
+
+def test_orders_may_go_through_asgi_too(tmp_path: Path) -> None:
+    with Gateway(tmp_path, FAREBOX_HTTP="plain") as gateway:
+        assert gateway.chat().json["choices"][0]["message"]["content"] == "You said: Hello"
+        assert events_of(gateway.chat(stream=True).body)[-1] == "[DONE]"
+        with connect(gateway.port) as connection:
+            connection.sendall(order(gateway, simulate="stall-at-event=2", stream=True))
+            while b"data: " not in connection.recv(65536):
+                pass
+        eventually(lambda: "open: the caller hung up" in gateway.orders()[-1]["what"])
+        with connect(gateway.port) as connection:
+            connection.sendall(order(gateway, simulate="head-ms=300"))
+            connection.shutdown(socket.SHUT_WR)
+            assert b"HTTP/1.1 200 OK" in read_all(connection)
+        assert [line["what"][:4] for line in gateway.orders()] == ["fare", "fare", "held", "fare"]

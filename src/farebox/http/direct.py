@@ -46,7 +46,7 @@ class DirectCall:
         self._url = connection.url
         self._kept_open = kept_open
         self.transport = connection.transport
-        self.taker = taker
+        self.taker: Taker | None = taker
         self.headers = headers
         self.keep_alive = keep_alive
         self.body = bytearray()
@@ -69,8 +69,7 @@ class DirectCall:
         finally:
             tasks.discard(self._task)
             # Else the two would keep each other until the garbage collector finds them.
-            self._connection = None
-            self._tell_gone = None
+            self._connection = self.taker = self._tell_gone = None
             if not (self.response_complete or self.disconnected):
                 self.transport.close()
 
