@@ -3,7 +3,7 @@
 PYTHON ?= $(shell tools/find-python)
 BIN := .venv/bin
 
-.PHONY: serve test test-fast test-coverage test-frameworks chaos soak lint fix release-check bench lock docs clean
+.PHONY: serve test test-fast test-coverage test-frameworks chaos soak lint fix release-check bench bench-compare lock docs clean
 
 serve: .venv/.run
 	@$(BIN)/farebox serve
@@ -59,8 +59,14 @@ fix: .venv/.dev
 release-check: .venv/.dev
 	$(BIN)/python -m tools.release
 
+# With PEERS=1 also LiteLLM and Portkey, which are installed into .bench (some 800 MB).
 bench: .venv/.dev
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench $(if $(PEERS),--peers)
+
+# This tree beside a revision of it, in alternating slices.
+REV ?= main
+bench-compare: .venv/.dev
+	$(BIN)/python -m bench --compare $(REV)
 
 # The reference pages that are made from the code.
 docs: .venv/.dev
@@ -76,7 +82,7 @@ lock:
 LOCK := --generate-hashes --no-emit-index-url --no-header --no-annotate --universal --python-version 3.11 --upgrade
 
 clean:
-	rm -rf .venv .venv-* tests/frameworks/*/node_modules tests/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	rm -rf .venv .venv-* .bench tests/frameworks/*/node_modules tests/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 
 .venv/bin/python:
 	@tools/make-venv "$(PYTHON)"

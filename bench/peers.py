@@ -1,8 +1,11 @@
-"""What Farebox is measured against and with: a fixed upstream, a bare pass-through of the same stack, nginx."""
+"""What Farebox is measured with and against: a fixed upstream, and a bare pass-through of the same stack."""
 
 import asyncio
+import random
+import ssl
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import cast
 
 import aiohttp
@@ -18,6 +21,8 @@ from farebox.simulator import catalog
 STREAM_EVENTS = 31
 EVENT_SECONDS = 0.002
 """Between two events of a stream: each is its own read and its own write at every hop, as tokens are."""
+
+BACKLOG = 2048
 
 _USAGE = (
     b'"usage":{"prompt_tokens":12,"completion_tokens":29,"total_tokens":41,"cost":0.0000192,"is_byok":false,'
@@ -80,9 +85,15 @@ class FixedUpstream(asyncio.Protocol):
                 self._transport.write(_MODELS)
             elif b'"stream":true' in body:
                 self._transport.write(_STREAM_HEAD)
-                asyncio.get_running_loop().call_later(EVENT_SECONDS, self._event, 0)
+                self._stream()
             else:
                 self._transport.write(_WHOLE)
+
+    def _stream(self) -> None:
+        self._later(EVENT_SECONDS, 0)
+
+    def _later(self, seconds: float, number: int) -> None:
+        asyncio.get_running_loop().call_later(seconds, self._event, number)
 
     def _event(self, number: int) -> None:
         if self._transport.is_closing():
@@ -90,20 +101,47 @@ class FixedUpstream(asyncio.Protocol):
         if number == len(EVENTS):
             self._transport.write(b"0\r\n\r\n")
             return
-        event = EVENTS[number]
+        self._write_event(EVENTS[number])
+        self._later(EVENT_SECONDS, number + 1)
+
+    def _write_event(self, event: bytes) -> None:
         self._transport.write(b"%x\r\n%s\r\n" % (len(event), event))
-        asyncio.get_running_loop().call_later(EVENT_SECONDS, self._event, number + 1)
 
 
-async def _serve_upstream(port: int) -> None:
-    server = await asyncio.get_running_loop().create_server(FixedUpstream, "127.0.0.1", port)
-    await server.serve_forever()
+class SlowUpstream(FixedUpstream):
+    """Streams that do not end: an event at once, then one each so many seconds, no two streams in step."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def _stream(self) -> None:
+        self._write_event(EVENTS[0])
+        self._later(random.random() * self._seconds, 0)
+
+    def _event(self, number: int) -> None:
+        if not self._transport.is_closing():
+            self._write_event(EVENTS[0])
+            self._later(self._seconds, 0)
 
 
-def pass_through(upstream_port: int) -> Starlette:
+async def _serve_upstream(port: int, tls_port: int, certificate: str) -> None:
+    """The fixed upstream, twice: plain, and behind TLS."""
+    loop = asyncio.get_running_loop()
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate)
+    await loop.create_server(FixedUpstream, "127.0.0.1", tls_port, ssl=tls, backlog=BACKLOG)
+    await (await loop.create_server(FixedUpstream, "127.0.0.1", port, backlog=BACKLOG)).serve_forever()
+
+
+async def _serve_slow_upstream(port: int, seconds: float) -> None:
+    made = partial(SlowUpstream, seconds)
+    await (await asyncio.get_running_loop().create_server(made, "127.0.0.1", port, backlog=BACKLOG)).serve_forever()
+
+
+def pass_through(upstream_url: str) -> Starlette:
     """The same stack with nothing in it: Starlette's request and response, aiohttp's client."""
     session: aiohttp.ClientSession | None = None
-    url = f"http://127.0.0.1:{upstream_port}/api/v1/chat/completions"
+    url = f"{upstream_url}/chat/completions"
 
     async def endpoint(request: Request) -> Response:
         nonlocal session
@@ -128,20 +166,25 @@ def pass_through(upstream_port: int) -> Starlette:
 
 
 def main() -> None:
-    """`python -m bench.peers upstream|pass-through PORT [UPSTREAM_PORT]`."""
-    role, port = sys.argv[1], int(sys.argv[2])
-    if role == "upstream":
-        uvloop.run(_serve_upstream(port))
-    else:
-        uvicorn.run(
-            pass_through(int(sys.argv[3])),
-            port=port,
-            loop="uvloop",
-            http="httptools",
-            access_log=False,
-            log_level="error",
-            backlog=2048,
-        )
+    """`python -m bench.peers`, and: `upstream PORT TLS_PORT CERTIFICATE`, `slow-upstream PORT SECONDS` or
+    `pass-through PORT UPSTREAM_URL`."""
+    match sys.argv[1:]:
+        case "upstream", port, tls_port, certificate:
+            uvloop.run(_serve_upstream(int(port), int(tls_port), certificate))
+        case "slow-upstream", port, seconds:
+            uvloop.run(_serve_slow_upstream(int(port), float(seconds)))
+        case "pass-through", port, url:
+            uvicorn.run(
+                pass_through(url),
+                port=int(port),
+                loop="uvloop",
+                http="httptools",
+                access_log=False,
+                log_level="error",
+                backlog=BACKLOG,
+            )
+        case _:
+            sys.exit(main.__doc__)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ Here nothing is pinned: Farebox, the database, the load and the upstream share t
 """
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,22 +12,20 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import msgspec
 
-from bench.__main__ import cpu_seconds, free_port, process
-from bench.load import Result
-from farebox.store.prepare import engine_of, is_postgres, prepare
-from tools.postgres import Cluster, find
+from bench.load import Result, Target
+from bench.processes import cpu_seconds, free_port, process, rss_mb, scratch
+from bench.servers import Farebox, Missing, Upstream, postgres, upstreams
+from farebox.store.prepare import engine_of, is_postgres
+from tools.postgres import Cluster
 
 CONNECTIONS = 64
 ACCOUNTS = 16
 CORES = ",".join(map(str, sorted(os.sched_getaffinity(0))))
 DAYS = 90
 """Over which a large ledger's orders are spread."""
-
-ENVIRONMENT = {"PYTHONPATH": os.pathsep.join([str(Path.cwd()), *sys.path]), "FAREBOX_ORDER_LOG": "true"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,36 +36,17 @@ class Books:
     keys: list[str]
 
 
-def farebox(*arguments: str, url: str) -> bytes:
-    command = [sys.executable, "-m", "farebox", *arguments, "--database-url", url]
-    return subprocess.run(command, capture_output=True, check=True, env={**os.environ, **ENVIRONMENT}).stdout
-
-
-def new_books(url: str, accounts: int) -> Books:
-    prepare(url)
-    keys = []
-    for number in range(accounts):
-        farebox("account", "create", f"bench-{number}", "--plan", "paying", "--prepaid", "1000000", url=url)
-        keys.append(msgspec.json.decode(farebox("key", "create", f"bench-{number}", "--json", url=url))["key"])
-    return Books(url, keys)
+def new_books(folder: Path, url: str, accounts: int) -> Books:
+    return Books(url, Farebox().new_books(folder, url, accounts))
 
 
 @contextmanager
-def upstream(folder: Path) -> Iterator[int]:
-    port = free_port()
-    command = [sys.executable, "-m", "bench.peers", "upstream", str(port)]
-    with process(command, port, folder, CORES, **ENVIRONMENT):
-        yield port
-
-
-@contextmanager
-def serving(folder: Path, books: Books, upstream_port: int, workers: int) -> Iterator[tuple[int, int]]:
+def serving(folder: Path, books: Books, upstream: Upstream, workers: int) -> Iterator[tuple[int, int]]:
     """A node: its process, and its port."""
     port = free_port()
     command = [sys.executable, "-m", "farebox", "serve", "--port", str(port), "--database-url", books.url]
-    command += ["--upstream", f"http://127.0.0.1:{upstream_port}/api/v1", "--workers", str(workers)]
-    spool = {"FAREBOX_SPOOL": str(folder / f"spool-{port}")}
-    with process(command, port, folder, CORES, **ENVIRONMENT, **spool) as pid:
+    command += ["--upstream", upstream.url, "--workers", str(workers)]
+    with process(command, port, folder, CORES, **Farebox().environment) as pid:
         time.sleep(2)
         yield pid, port
 
@@ -76,12 +54,12 @@ def serving(folder: Path, books: Books, upstream_port: int, workers: int) -> Ite
 def load(ports: list[int], keys: list[str], seconds: float) -> list[Result]:
     """The same load on all nodes at the same time, its connections shared out."""
     each = str(CONNECTIONS // len(ports))
+    targets = [msgspec.json.encode(Target(port, keys)).decode() for port in ports]
     running = [
         subprocess.Popen(
-            [sys.executable, "-m", "bench.load", str(port), ",".join(keys), "whole", each, str(seconds)],
-            stdout=subprocess.PIPE,
+            [sys.executable, "-m", "bench.load", target, "whole", each, str(seconds)], stdout=subprocess.PIPE
         )
-        for port in ports
+        for target in targets
     ]
     results = [msgspec.json.decode(done.communicate(timeout=seconds + 60)[0], type=Result) for done in running]
     assert not any(result.failures for result in results), results
@@ -91,6 +69,7 @@ def load(ports: list[int], keys: list[str], seconds: float) -> list[Result]:
 def row(name: str, nodes: list[tuple[int, int]], keys: list[str], seconds: float, database: int | None = None) -> None:
     """Load the nodes and print a line."""
     pids, ports = [pid for pid, _ in nodes], [port for _, port in nodes]
+    idle_mb = sum(rss_mb(pid) for pid in pids)
     load(ports, keys, 1)
     watched = [*pids, *([database] if database else [])]
     before = [cpu_seconds(pid) for pid in watched]
@@ -101,40 +80,24 @@ def row(name: str, nodes: list[tuple[int, int]], keys: list[str], seconds: float
     of_database = f"{spent[-1] / requests * 1e6:,.0f}" if database else "-"
     p50, p99 = max(result.p50 for result in results), max(result.p99 for result in results)
     cells = (name, len(keys), f"{requests / seconds:,.0f}", f"{per_request:,.0f}", of_database)
-    print(f"| {' | '.join(map(str, cells))} | {p50 * 1000:.1f} | {p99 * 1000:.1f} |", flush=True)
+    print(f"| {' | '.join(map(str, cells))} | {p50 * 1000:.1f} | {p99 * 1000:.1f} | {idle_mb:.0f} |", flush=True)
 
 
 HEADER = (
-    "| books | accounts | requests/s | Farebox CPU us/request | database CPU us/request | p50 ms | p99 ms |\n"
-    "|---|---|---|---|---|---|---|"
+    "| books | accounts | requests/s | Farebox CPU us/request | database CPU us/request | p50 ms | p99 ms"
+    " | RSS MB before |\n|---|---|---|---|---|---|---|---|"
 )
 
 
-@contextmanager
-def postgres() -> Iterator[Cluster | None]:
-    programs = find()
-    if programs is None:
-        print("PostgreSQL is not installed (Debian: postgresql): its rows are left out")
-        yield None
-        return
-    cluster = Cluster(programs)
-    cluster.stop()
-    cluster.start(is_durable=True)
-    try:
-        yield cluster
-    finally:
-        cluster.remove()
-
-
-def compare(folder: Path, cluster: Cluster | None, upstream_port: int, seconds: float) -> None:
+def compare(folder: Path, cluster: Cluster | None, upstream: Upstream, seconds: float) -> None:
     cores = CORES.count(",") + 1
     print(
         f"\nwhole answers, {CONNECTIONS} at a time, {seconds:g} s each, {cores} cores for all\n\n{HEADER}", flush=True
     )
-    on_file = new_books(f"sqlite:///{folder}/books.db", ACCOUNTS)
-    on_server = new_books(cluster.new_database(), ACCOUNTS) if cluster else None
+    on_file = new_books(folder, f"sqlite:///{folder}/books.db", ACCOUNTS)
+    on_server = new_books(folder, cluster.new_database(), ACCOUNTS) if cluster else None
     for workers in (1, 2):
-        with serving(folder, on_file, upstream_port, workers) as node:
+        with serving(folder, on_file, upstream, workers) as node:
             row(f"SQLite, {workers} worker{'s' * (workers > 1)}", [node], on_file.keys, seconds)
     if cluster is None or on_server is None:
         return
@@ -142,7 +105,7 @@ def compare(folder: Path, cluster: Cluster | None, upstream_port: int, seconds: 
     for workers, nodes in ((1, 1), (2, 1), (1, 2), (2, 2)):
         name = f"PostgreSQL, {nodes} node{'s' * (nodes > 1)} of {workers} worker{'s' * (workers > 1)}"
         with ExitStack() as stack:
-            running = [stack.enter_context(serving(folder, on_server, upstream_port, workers)) for _ in range(nodes)]
+            running = [stack.enter_context(serving(folder, on_server, upstream, workers)) for _ in range(nodes)]
             row(name, running, on_server.keys, seconds, pid)
             row(name, running, on_server.keys[:1], seconds, pid)
 
@@ -204,7 +167,7 @@ def timed(name: str, *arguments: str, url: str) -> None:
     command = [sys.executable, "-m", "farebox", *arguments, "--database-url", url]
     began = time.monotonic()
     running = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, env={**os.environ, **ENVIRONMENT}, stderr=subprocess.DEVNULL
+        command, stdout=subprocess.DEVNULL, env={**os.environ, **Farebox().environment}, stderr=subprocess.DEVNULL
     )
     _, status, used = os.wait4(running.pid, 0)
     assert status == 0, name
@@ -212,17 +175,17 @@ def timed(name: str, *arguments: str, url: str) -> None:
 
 
 def large(
-    url: str, name: str, folder: Path, upstream_port: int, seconds: float, transfers: int, pid: int | None
+    url: str, name: str, folder: Path, upstream: Upstream, seconds: float, transfers: int, pid: int | None
 ) -> None:
     """An order beside an empty ledger and beside a large one, and what reads the large one."""
-    books = new_books(url, 1)
+    books = new_books(folder, url, 1)
     print(f"\n{name}: an order beside an empty ledger and one of {transfers:,} transfers\n\n{HEADER}", flush=True)
-    with serving(folder, books, upstream_port, 1) as node:
+    with serving(folder, books, upstream, 1) as node:
         row(f"{name}, empty", [node], books.keys, seconds, pid)
     began = time.monotonic()
     fill(books, transfers)
     filled = time.monotonic() - began
-    with serving(folder, books, upstream_port, 1) as node:
+    with serving(folder, books, upstream, 1) as node:
         row(f"{name}, {transfers:,} transfers", [node], books.keys, seconds, pid)
     print(f"\n(filled in {filled:,.0f} s)\n\n| command | s | memory MB |\n|---|---|---|", flush=True)
     yesterday = time.strftime("%Y-%m-%dT00:00:00", time.gmtime(time.time() - 2 * 86_400))
@@ -235,17 +198,19 @@ def large(
 
 def main() -> None:
     seconds, transfers = float(sys.argv[1]), int(sys.argv[2])
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    with TemporaryDirectory(prefix="farebox-bench-", dir=Path.cwd()) as name, ExitStack() as stack:
-        folder = Path(name)
-        port = stack.enter_context(upstream(folder))
-        cluster = stack.enter_context(postgres())
-        compare(folder, cluster, port, seconds)
+    with scratch() as folder, ExitStack() as stack:
+        upstream, _ = stack.enter_context(upstreams(folder, CORES))
+        cluster: Cluster | None = None
+        try:
+            cluster = stack.enter_context(postgres())
+        except Missing as why:
+            print(f"\n{why}: its rows are left out")
+        compare(folder, cluster, upstream, seconds)
         if transfers:
-            large(f"sqlite:///{folder}/large.db", "SQLite", folder, port, seconds, transfers, None)
+            large(f"sqlite:///{folder}/large.db", "SQLite", folder, upstream, seconds, transfers, None)
             if cluster is not None:
                 url = cluster.new_database()
-                large(url, "PostgreSQL", folder, port, seconds, transfers, cluster.process.pid)
+                large(url, "PostgreSQL", folder, upstream, seconds, transfers, cluster.process.pid)
 
 
 if __name__ == "__main__":
