@@ -92,13 +92,14 @@ def audit(found: list[Server]) -> None:
 
 
 def everything(folder: Path, options: argparse.Namespace) -> None:
-    loads = [load for load in LOADS if options.only in (None, load[0])]
-    with upstreams(folder) as (plain, secured):
-        for upstream, starts in ((plain, OURS + OTHERS * options.peers), (secured, OURS)):
-            with standing(folder, upstream, starts) as found:
-                for kind, connections in loads:
-                    table(upstream, found, kind, connections, options.seconds)
-                audit(found)
+    if options.only != "slow":
+        with upstreams(folder) as (plain, secured):
+            for upstream, starts in ((plain, OURS + OTHERS * options.peers), (secured, OURS)):
+                with standing(folder, upstream, starts) as found:
+                    for kind, connections in LOADS:
+                        if options.only in (None, kind):
+                            table(upstream, found, kind, connections, options.seconds)
+                    audit(found)
     if options.only in (None, "slow"):
         streams.tables(folder, options.streams, options.seconds)
 

@@ -1,5 +1,6 @@
 """Gateways of others, in pinned versions, each installed once into a folder of its own, when asked for (`--peers`)."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -15,25 +16,31 @@ FOLDER = Path(".bench")
 LITELLM = "litellm[proxy]==1.108.7"
 """The newest whose extra `proxy` can be installed from PyPI: since then it names packages that are not there."""
 
-PORTKEY = "@portkey-ai/gateway@1.15.2"
+PORTKEY = "@portkey-ai/gateway"
+PORTKEY_PACKAGE = {
+    "dependencies": {PORTKEY: "1.15.2"},
+    # With a newer one it answers every stream with a 500 (Portkey-AI/gateway#1389).
+    "overrides": {"@hono/node-server": "1.14.2"},
+}
 
 
-def _installed(name: str, version: str, *commands: list[str]) -> Path:
-    """A folder of a peer's own, outside Farebox's environment, where the commands install it once."""
+def _installed(name: str, what: str, *commands: list[str], file: str = "requirements.txt") -> Path:
+    """A folder of a peer's own, outside Farebox's environment, where the commands install, once, what a file says."""
     folder = (FOLDER / name).absolute()
     done = folder / ".done"
-    if done.is_file() and done.read_text() == version:
+    if done.is_file() and done.read_text() == what:
         return folder
-    print(f"installing {version} into {FOLDER / name} (minutes) ...", file=sys.stderr, flush=True)
+    print(f"installing {name} into {FOLDER / name} (minutes) ...", file=sys.stderr, flush=True)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    (folder / file).write_text(what)
     for command in commands:
         try:
             subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
         except (FileNotFoundError, subprocess.CalledProcessError) as error:
             said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
             raise Missing(f"could not be installed: {said[-1]}") from error
-    done.write_text(version)
+    done.write_text(what)
     return folder
 
 
@@ -65,7 +72,7 @@ litellm_settings: {{telemetry: false}}
 @contextmanager
 def litellm(folder: Path, upstream: Upstream) -> Iterator[Server]:
     """LiteLLM's proxy, one worker, without a database."""
-    pip = ["bin/python", "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-compile", LITELLM]
+    pip = "bin/python -m pip install -q --disable-pip-version-check --no-compile -r requirements.txt".split()
     own = _installed("litellm", LITELLM, [sys.executable, "-m", "venv", "."], pip)
     target = Target(free_port(), ["sk-bench"], "/v1/chat/completions")
     config = folder / "litellm.yaml"
@@ -73,19 +80,21 @@ def litellm(folder: Path, upstream: Upstream) -> Iterator[Server]:
     command = [str(own / "bin/litellm"), "--config", str(config), "--host", "127.0.0.1", "--port", str(target.port)]
     # The second: no list of prices from the internet.
     quiet = {"PYTHONPATH": "", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
-    with _peer(LITELLM.replace("[proxy]==", " "), command, folder, target, **quiet) as server:
+    with _peer(f"LiteLLM {LITELLM.rpartition('=')[2]}", command, folder, target, **quiet) as server:
         yield server
 
 
 @contextmanager
 def portkey(folder: Path, upstream: Upstream) -> Iterator[Server]:
     """Portkey's gateway, which is told in each request where to go."""
-    own = _installed("portkey", PORTKEY, ["npm", "install", "--silent", "--prefix", ".", PORTKEY])
+    npm = ["npm", "install", "--no-audit", "--no-fund"]
+    own = _installed("portkey", json.dumps(PORTKEY_PACKAGE), npm, file="package.json")
     headers = {"x-portkey-provider": "openai", "x-portkey-custom-host": upstream.url}
     target = Target(free_port(), ["none"], "/v1/chat/completions", headers)
     program = own / "node_modules/@portkey-ai/gateway/build/start-server.js"
     command = ["node", str(program), "--headless", f"--port={target.port}"]
-    with _peer(PORTKEY.rpartition("@")[0], command, folder, target, NODE_ENV="production") as server:
+    name = f"Portkey {PORTKEY_PACKAGE['dependencies'][PORTKEY]}"
+    with _peer(name, command, folder, target, NODE_ENV="production") as server:
         yield server
 
 

@@ -18,8 +18,8 @@ EVENTS_PER_SECOND = 2_000
 AT_ONCE = 50
 """How many are opened together."""
 
-WARM_UP = 3
-"""How often a few streams are opened and closed before: what a server loads and allocates once is no stream's."""
+WARM_UP, WARM_UPS = 10, 5
+"""How many streams are opened and closed before, how often: what a server loads and allocates once is no stream's."""
 
 OPEN_SECONDS = 60
 
@@ -67,8 +67,8 @@ async def _close(streams: list[_Stream]) -> None:
 
 
 async def _measure(server: Server, number: int, seconds: float) -> str:
-    for _ in range(WARM_UP):
-        await _close(await _open(server.target, FEW))
+    for _ in range(WARM_UPS):
+        await _close(await _open(server.target, WARM_UP))
     before_mb = rss_mb(server.pid)
     streams = await _open(server.target, number)
     await asyncio.sleep(1)
