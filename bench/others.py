@@ -19,8 +19,8 @@ LITELLM = "litellm[proxy]==1.108.7"
 PORTKEY = "@portkey-ai/gateway"
 PORTKEY_PACKAGE = {
     "dependencies": {PORTKEY: "1.15.2"},
-    # With a newer one it answers every stream with a 500 (Portkey-AI/gateway#1389).
-    "overrides": {"@hono/node-server": "1.14.2"},
+    # With 1.14.2 and newer it answers every stream with a 500 (Portkey-AI/gateway#1389).
+    "overrides": {"@hono/node-server": "1.13.8"},
 }
 
 
@@ -72,7 +72,7 @@ litellm_settings: {{telemetry: false}}
 @contextmanager
 def litellm(folder: Path, upstream: Upstream) -> Iterator[Server]:
     """LiteLLM's proxy, one worker, without a database."""
-    pip = "bin/python -m pip install -q --disable-pip-version-check --no-compile -r requirements.txt".split()
+    pip = "bin/python -m pip install -q --disable-pip-version-check -r requirements.txt".split()
     own = _installed("litellm", LITELLM, [sys.executable, "-m", "venv", "."], pip)
     target = Target(free_port(), ["sk-bench"], "/v1/chat/completions")
     config = folder / "litellm.yaml"

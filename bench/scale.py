@@ -157,7 +157,7 @@ def fill(books: Books, transfers: int) -> None:
                 for columns, values in ((HOLD, hold), (TRANSFER, held), (TRANSFER, post)):
                     db.execute(f"INSERT INTO {columns} {rows} SELECT {values} FROM o")
                 done = (min(orders, first + PART) - first) * 20_000
-                db.execute("UPDATE balance SET debits_nanos = debits_nanos + ? WHERE account_id = ?", (done, account))
+                db.execute(f"UPDATE balance SET debits_nanos = debits_nanos + {done} WHERE account_id = {account}")
         if kind == "postgres":
             db.execute("ANALYZE")
 
