@@ -23,6 +23,9 @@ PORTKEY_PACKAGE = {
     "overrides": {"@hono/node-server": "1.13.8"},
 }
 
+WARM_UP_SECONDS = 5
+"""LiteLLM loads parts of itself at its first hundred requests."""
+
 
 def _installed(name: str, what: str, *commands: list[str], file: str = "requirements.txt") -> Path:
     """A folder of a peer's own, outside Farebox's environment, where the commands install, once, what a file says."""
@@ -51,7 +54,7 @@ def _peer(name: str, command: list[str], folder: Path, target: Target, **env: st
         with ExitStack() as stack:
             server = stack.enter_context(started(name, command, folder, target, **env))
             for kind in ("whole", "streamed"):
-                if load(target, kind, 1, 0.1).failures:
+                if load(target, kind, 8, WARM_UP_SECONDS).failures:
                     raise Missing(f"does not serve: a {kind} answer is none")
             running = stack.pop_all()
     except (RuntimeError, ConnectionError) as error:
@@ -78,9 +81,15 @@ def litellm(folder: Path, upstream: Upstream) -> Iterator[Server]:
     config = folder / "litellm.yaml"
     config.write_text(LITELLM_CONFIG.format(url=upstream.url))
     command = [str(own / "bin/litellm"), "--config", str(config), "--host", "127.0.0.1", "--port", str(target.port)]
-    # The second: no list of prices from the internet.
-    quiet = {"PYTHONPATH": "", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
-    with _peer(f"LiteLLM {LITELLM.rpartition('=')[2]}", command, folder, target, **quiet) as server:
+    settings = {
+        "PYTHONPATH": "",
+        # It tries an import at every request that fails here: without byte code it compiles that anew, 10 ms each time.
+        "PYTHONDONTWRITEBYTECODE": "",
+        # No list of prices from the internet.
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "LITELLM_LOG": "ERROR",
+    }
+    with _peer(f"LiteLLM {LITELLM.rpartition('=')[2]}", command, folder, target, **settings) as server:
         yield server
 
 
