@@ -72,7 +72,7 @@ class _Run:
 
     def connection_done(self) -> None:
         self.asking -= 1
-        if not self.asking:
+        if not self.asking and not self.done.done():
             self.done.set_result(None)
 
     def result(self, seconds: float) -> Result:
