@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from decimal import Decimal
 from time import monotonic
@@ -19,7 +19,7 @@ from farebox.core.meter import Meter
 from farebox.core.reading import before_json
 from farebox.core.usage import Cost, Nothing, Verdict
 from farebox.deadlines import Deadlines
-from farebox.ports import BooksUnavailable, Ledger, Reply, UpstreamBroke, Waiting
+from farebox.ports import BooksUnavailable, Ledger, Reply, Take, UpstreamBroke, Waiting
 
 EVENT_STREAM = "text/event-stream"
 
@@ -196,40 +196,45 @@ class Answer:
             body = self._whole if self._whole is not None and len(self._whole) <= bytes_max else None
         return None if body is None else KeptAnswer(hold_id, self.content_type, body)
 
-    def stream(self) -> AsyncIterator[bytes]:
-        """A stream as it comes, in whole server-sent events. Where the upstream breaks off, the last is an error."""
-        return self._stream() if self._copy is None else self._stream_and_copy(self._copy)
-
-    async def _stream_and_copy(self, copy: "_Copy") -> AsyncIterator[bytes]:
-        async for chunk in self._stream():
-            copy.add(chunk)
-            yield chunk
-        copy.is_whole = self._cut_short is None
-
-    async def _stream(self) -> AsyncIterator[bytes]:
-        for chunk in self._early:
-            yield chunk
+    async def stream_to(self, take: Take) -> None:
+        """Give a stream to `take` as it comes, in whole server-sent events. Where the upstream breaks off, the last is
+        an error."""
         meter = self._meter
-        seen, seen_at = meter.sse_events, monotonic()
+        if self._copy is not None:
+            take = self._copy.noting(take)
         try:
-            while data := await self._reply.chunk():
-                if chunk := meter.feed(data):
-                    yield chunk
-                if meter.sse_events != seen:
-                    seen, seen_at = meter.sse_events, monotonic()
-                elif monotonic() - seen_at > self._streaming.no_event_seconds:
-                    self._reply.close()
-                    raise UpstreamBroke(f"nothing but comments came for {self._streaming.no_event_seconds:g} s")
+            for chunk in self._early:
+                await _taken(take(chunk))
+            await self._reply.pour(self._metered(take))
         except (UpstreamBroke, Refusal) as error:
-            self._meter.finish()
+            meter.finish()
             if self._cut_short is None:
                 reason = error.message if isinstance(error, Refusal) else str(error)
                 self._cut_short = reason
-                yield self._meter.error_event(cost_unknown(f"The upstream broke off: {reason}"))
+                await _taken(take(meter.error_event(cost_unknown(f"The upstream broke off: {reason}"))))
         else:
-            if chunk := self._meter.finish():
-                yield chunk
+            if chunk := meter.finish():
+                await _taken(take(chunk))
+            if self._copy is not None:
+                self._copy.is_whole = self._cut_short is None
         self._is_over = True
+
+    def _metered(self, take: Take) -> Take:
+        """Passes a piece through the meter, and what that gives on to `take`."""
+        meter, no_event_seconds = self._meter, self._streaming.no_event_seconds
+        seen, seen_at = meter.sse_events, monotonic()
+
+        def pass_on(data: bytes) -> Awaitable[None] | None:
+            nonlocal seen, seen_at
+            chunk = meter.feed(data)
+            if meter.sse_events != seen:
+                seen, seen_at = meter.sse_events, monotonic()
+            elif monotonic() - seen_at > no_event_seconds:
+                self._reply.close()
+                raise UpstreamBroke(f"nothing but comments came for {no_event_seconds:g} s")
+            return take(chunk) if chunk else None
+
+        return pass_on
 
     def break_off(self, why: str) -> bytes:
         """Stop a stream before its end. Returns what to send as its last: an error that says why."""
@@ -278,6 +283,15 @@ class _Copy:
         if self._size > KEPT_BYTES_MAX:
             self._parts.clear()
 
+    def noting(self, take: Take) -> Take:
+        """`take`, with a copy of each piece."""
+
+        def take_and_note(chunk: bytes) -> Awaitable[None] | None:
+            self.add(chunk)
+            return take(chunk)
+
+        return take_and_note
+
     def body(self) -> bytes | None:
         """None where the answer was cut short, or is too long."""
         return b"".join(self._parts) if self.is_whole and self._size <= KEPT_BYTES_MAX else None
@@ -309,8 +323,13 @@ class RepeatedAnswer:
     async def read(self) -> bytes:
         return self._body
 
-    async def stream(self) -> AsyncIterator[bytes]:
-        yield self._body
+    async def stream_to(self, take: Take) -> None:
+        await _taken(take(self._body))
+
+
+async def _taken(waiting: Awaitable[None] | None) -> None:
+    if waiting is not None:
+        await waiting
 
 
 def cap_header(answer_cap: int | None) -> HeaderList:

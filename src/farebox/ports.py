@@ -1,7 +1,7 @@
 """Everything that Farebox needs from the world: Protocols, and the exceptions that they raise. What one room alone
 keeps (`platform.store`, `actor.outbox`) has no port."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -292,6 +292,10 @@ class Telemetry(Protocol):
         """A request for an order is over, however it ended."""
 
 
+Take = Callable[[bytes], Awaitable[None] | None]
+"""Takes a piece of a stream. Returns what to wait for before the next where whoever reads it is slow."""
+
+
 class Reply(Protocol):
     """An upstream's answer, its head read."""
 
@@ -320,8 +324,12 @@ class Reply(Protocol):
     async def read(self) -> bytes:
         """All that is left of the body. Raises UpstreamBroke."""
 
+    async def pour(self, take: Take) -> None:
+        """All that is left of the body, to `take`: each piece as it comes, if it can be in the very call that reads it
+        from the connection. Raises UpstreamBroke, and what `take` raises."""
+
     def close(self) -> None:
-        """Let the connection go; a `chunk` that waits raises UpstreamBroke. Does nothing after the body was read."""
+        """Let the connection go; who waits for more of the body gets UpstreamBroke. Does nothing after it was read."""
 
 
 class UpstreamUnreachable(Exception):  # noqa: N818

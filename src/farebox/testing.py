@@ -50,7 +50,7 @@ from farebox.core.upstream import Filters
 from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange, Request
 from farebox.identity.keys import KeyCallers, PlansInForce, new_key
-from farebox.ports import BillerUnreachable, NameTaken, NotCounted, UpstreamBroke, Waiting
+from farebox.ports import BillerUnreachable, NameTaken, NotCounted, Take, UpstreamBroke, Waiting
 from farebox.upstream.openrouter_pages import Fetched, OpenRouterPages
 
 T = TypeVar("T")
@@ -474,6 +474,12 @@ class ScriptedReply:
                     raise UpstreamBroke("closed")
         return b""
 
+    async def pour(self, take: Take) -> None:
+        while part := await self.chunk():
+            waiting = take(part)
+            if waiting is not None:
+                await waiting
+
     async def read(self) -> bytes:
         parts: list[bytes] = []
         while part := await self.chunk():
@@ -597,10 +603,12 @@ class Playbook:
         if not answer.is_stream:
             played.sent.append(await answer.read())
             return
-        async for chunk in answer.stream():
+
+        def take(chunk: bytes) -> Awaitable[None] | None:
             played.sent.append(chunk)
-            if self.during:
-                await self.during(answer, chunk, store)
+            return self.during(answer, chunk, store) if self.during else None
+
+        await answer.stream_to(take)
 
     async def _read_body(self) -> bytes:
         return json.dumps(self.order).encode()

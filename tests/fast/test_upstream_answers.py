@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import brotli
 import pytest
 
-from farebox.deadlines import Deadlines
+from farebox.deadlines import NEVER, Deadlines
 from farebox.outgoing import DIRECTLY
 from farebox.ports import UpstreamBroke, UpstreamUnreachable
 from farebox.upstream import Timeouts
 from farebox.upstream.connections import IDLE_SECONDS, INTERIM_MAX, UNREAD_BYTES_MAX
 from farebox.upstream.pool import Connections
-from farebox.upstream.replies import HEADERS_MAX
+from farebox.upstream.replies import HEADERS_MAX, HttpReply
 from farebox.upstream.unpacking import PIECE_BYTES
 from tests.wire import Wired
 
@@ -155,15 +155,45 @@ async def outcome(wired: Wired, pieces: tuple[bytes, ...]) -> Whole | str:
     return whole
 
 
+async def poured(wired: Wired, pieces: tuple[bytes, ...]) -> Whole | str:
+    """The same, of an answer that is poured out as it comes."""
+    order = wired.order()
+    await asyncio.sleep(0)
+
+    body: list[bytes] = []
+
+    async def pour() -> HttpReply:
+        reply = await order
+        await reply.pour(body.append)
+        return reply
+
+    pouring = asyncio.ensure_future(pour())
+    for piece in pieces:
+        wired.reads(piece)
+        for _ in range(4):
+            await asyncio.sleep(0)
+    if not wired.is_idle():
+        wired.ends()
+    try:
+        reply = await pouring
+    except UpstreamBroke as broke:
+        return str(broke)
+    assert reply.is_complete
+    return Whole(b"".join(body), reply.status, wired.is_idle(), reply.generation_id)
+
+
+@pytest.mark.parametrize("of", [outcome, poured])
 @pytest.mark.parametrize("name", ANSWERS)
-def test_an_answer_is_the_same_however_it_is_cut(name: str) -> None:
+def test_an_answer_is_the_same_however_it_is_cut(
+    name: str, of: Callable[[Wired, tuple[bytes, ...]], Awaitable[Whole | str]]
+) -> None:
     answer, expected = ANSWERS[name]
 
     async def main() -> None:
         for pieces in cuts(answer):
             wired = Wired()
             idle(wired)
-            got = await outcome(wired, pieces)
+            got = await of(wired, pieces)
             if isinstance(expected, str):
                 assert isinstance(got, str), (pieces, got)
                 assert expected in got, (pieces, got)
@@ -324,6 +354,120 @@ def test_who_reads_slowly_holds_the_upstream_up() -> None:
             assert not wired.wire.is_paused
         assert await reply.chunk() == b""
         assert wired.is_idle()
+
+    run(play)
+
+
+async def begun(wired: Wired) -> HttpReply:
+    """A stream whose head has come, and nothing else."""
+    idle(wired)
+    order = wired.order()
+    await asyncio.sleep(0)
+    wired.reads(OK + b"transfer-encoding: chunked\r\n\r\n")
+    return await order
+
+
+def piece(body: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(body), body)
+
+
+def test_a_stream_is_poured_in_the_moment_it_comes_and_held_up_by_who_takes_it_slowly() -> None:
+    async def play(wired: Wired) -> None:
+        reply = await begun(wired)
+        taken: list[bytes] = []
+        is_slow = False
+        going_on: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def take(data: bytes) -> Awaitable[None] | None:
+            taken.append(data)
+            return going_on if is_slow else None
+
+        pouring = asyncio.ensure_future(reply.pour(take))
+        await asyncio.sleep(0)
+        wired.reads(piece(b"1"))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        wired.reads(piece(b"2") + piece(b"3"))
+        assert taken == [b"1", b"23"]
+        is_slow = True
+        wired.reads(piece(b"4"))
+        size = 0
+        while not wired.wire.is_paused:
+            await asyncio.sleep(0)
+            wired.reads(piece(b"a" * 65536))
+            size += 65536
+        assert taken == [b"1", b"23", b"4"]
+        assert UNREAD_BYTES_MAX <= size <= UNREAD_BYTES_MAX + 65536
+        is_slow = False
+        going_on.set_result(None)
+        for _ in range(4):
+            await asyncio.sleep(0)
+        wired.reads(b"0\r\n\r\n")
+        await pouring
+        assert b"".join(taken) == b"1234" + b"a" * size
+        assert wired.is_idle()
+
+    run(play)
+
+
+@pytest.mark.parametrize("closes", [False, True])
+def test_what_fails_in_whoever_takes_a_stream_is_for_who_poured_it(closes: bool) -> None:
+    async def play(wired: Wired) -> None:
+        reply = await begun(wired)
+
+        def take(data: bytes) -> None:
+            if data == b"2":
+                if closes:
+                    reply.close()
+                raise UpstreamBroke("not one more")
+
+        pouring = asyncio.ensure_future(reply.pour(take))
+        for data in (b"1", b"2", b"3"):
+            await asyncio.sleep(0)
+            wired.reads(piece(data))
+        with pytest.raises(UpstreamBroke, match="not one more"):
+            await pouring
+        reply.close()
+        assert wired.wire.is_closed
+
+    run(play)
+
+
+def test_nothing_is_given_to_who_has_stopped_pouring() -> None:
+    async def play(wired: Wired) -> None:
+        reply = await begun(wired)
+        taken: list[bytes] = []
+        pouring = asyncio.ensure_future(reply.pour(taken.append))
+        for data in (b"1", b"2"):
+            await asyncio.sleep(0)
+            wired.reads(piece(data))
+            await asyncio.sleep(0)
+        pouring.cancel()
+        wired.reads(piece(b"3"))
+        with pytest.raises(asyncio.CancelledError):
+            await pouring
+        assert taken == [b"1", b"2"]
+        reply.close()
+        assert wired.wire.is_closed
+
+    run(play)
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_a_stream_that_is_closed_or_silent_wakes_who_pours_it(is_closed: bool) -> None:
+    async def play(wired: Wired) -> None:
+        reply = await begun(wired)
+        pouring = asyncio.ensure_future(reply.pour(lambda data: None))
+        for _ in range(2):
+            await asyncio.sleep(0)
+            wired.reads(piece(b"1"))
+        assert wired.connection.due < NEVER
+        if is_closed:
+            reply.close()
+        else:
+            wired.connection.expire()
+        with pytest.raises(UpstreamBroke):
+            await pouring
 
     run(play)
 

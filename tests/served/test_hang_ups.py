@@ -50,15 +50,14 @@ async def _hang_up_after(path: str, bytes_sent: int) -> tuple[str, Decimal | Non
     async def body() -> bytes:
         return msgspec.json.encode(order)
 
-    got = b""
+    got: list[bytes] = []
     async with exchange.open(Request(path, FORMATS[path], RequestHead((key,)), body)) as answer:
         asyncio.get_running_loop().call_soon(asyncio.get_running_loop().call_soon, answer.hang_up)
-        async for chunk in answer.stream():
-            got += chunk
+        await answer.stream_to(got.append)
     (hold,) = await store.holds(("pending", "open", "posted", "voided"))
     posts = [transfer for transfer in await store.transfers(account.id) if transfer.kind == "post"]
     # Whole events only, and nothing of our own after a hang-up.
-    assert stream.startswith(got)
+    assert stream.startswith(b"".join(got))
     return hold.state, posts[0].cost if posts else None, hold.generation_id
 
 

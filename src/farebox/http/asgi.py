@@ -110,7 +110,10 @@ class AsgiCall(AsgiBody):
         await send_start(self.pass_on, status, headers)
 
     async def send(self, piece: bytes) -> None:
-        await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+        await self.put(piece)
+
+    def put(self, piece: bytes) -> Awaitable[None]:
+        return self._send({"type": "http.response.body", "body": piece, "more_body": True})
 
     async def end(self, last: bytes = b"") -> None:
         await send_body(self._send, last)

@@ -51,6 +51,10 @@ class Call(Body, Protocol):
     async def send(self, piece: bytes) -> None:
         """Send a piece of the body; waits while the caller does not read."""
 
+    def put(self, piece: bytes) -> Awaitable[None] | None:
+        """Send a piece of the body at once. Returns what to wait for before the next, where the caller does not
+        read."""
+
     async def end(self, last: bytes = b"") -> None:
         """Send the last piece, and the body's end."""
 

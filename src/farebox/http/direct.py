@@ -6,7 +6,7 @@ stops are the same for both.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -152,6 +152,10 @@ class DirectCall:
         if self._flow.write_paused:
             await self._flow.drain()
         self._write(piece)
+
+    def put(self, piece: bytes) -> Awaitable[None] | None:
+        self._write(piece)
+        return self._flow.drain() if self._flow.write_paused else None
 
     def send_if_taken(self, piece: bytes) -> None:
         if not self._flow.write_paused:

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from itertools import chain
 
 from farebox.core.headers import HeaderList, response_headers
-from farebox.ports import UpstreamBroke, UpstreamUnreachable
+from farebox.ports import Take, UpstreamBroke, UpstreamUnreachable
 
 ANSWER_BYTES_MAX = 128 * 1024 * 1024
 """Longest whole answer read: several 4K images as base64."""
@@ -68,6 +68,12 @@ class HttpReply(ABC):
 
     @abstractmethod
     def close(self) -> None: ...
+
+    async def pour(self, take: Take) -> None:
+        while data := await self.chunk():
+            waiting = take(data)
+            if waiting is not None:
+                await waiting
 
     async def read(self) -> bytes:
         parts: list[bytes] = []

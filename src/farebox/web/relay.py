@@ -109,7 +109,7 @@ async def _send_stream(answer: Answer | RepeatedAnswer, call: Call, waiting: Wai
     booked."""
     call.when_gone(answer.hang_up)
     try:
-        await waiting.relay(answer.headers, answer.stream())
+        await waiting.relay(answer.headers, answer.stream_to)
     except asyncio.CancelledError:
         # The server stops, and this answer's grace is over.
         await call.send(answer.break_off("the gateway is stopping"))

@@ -9,7 +9,7 @@ a caller who has gone.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import monotonic
 
@@ -17,7 +17,7 @@ from farebox.core.headers import HeaderList
 from farebox.deadlines import NEVER, Deadlines
 from farebox.http.asgi import EVENT_STREAM, JSON
 from farebox.http.calls import Call
-from farebox.ports import CallerGone
+from farebox.ports import CallerGone, Take
 
 HEAD_AFTER_SECONDS = 1.0
 """How long after an order was sent the answer's head is held back, in the hope that the whole answer comes meanwhile. A
@@ -155,7 +155,7 @@ class WaitingCaller:
             lines, self._unsent = self._unsent, b""
             await self._call.send(lines)
 
-    async def relay(self, headers: HeaderList, stream: AsyncIterator[bytes]) -> None:
+    async def relay(self, headers: HeaderList, stream_to: Callable[[Take], Awaitable[None]]) -> None:
         """Send the upstream's stream on as it comes, but not the body's end. Each piece is of whole events, so that
         a keep-alive may stand after it."""
         self.is_relayed_to = True
@@ -167,16 +167,26 @@ class WaitingCaller:
             # What was sent before the upstream's stream came.
             await self._sending
         self._touch()
-        send, silence_seconds = self._call.send, self._silence_seconds
+        put, silence_seconds = self._call.put, self._silence_seconds
+
+        # Nothing here is a call that can be spared: there are hundreds of pieces.
+        def take(piece: bytes) -> Awaitable[None] | None:
+            waiting = put(piece)
+            if waiting is not None:
+                return self._until_taken(waiting)
+            self.due = monotonic() + silence_seconds
+            return None
+
         try:
-            async for piece in stream:
-                # Who reads slowly is not silent. (Nothing here is a call that can be spared: there are hundreds of
-                # pieces.)
-                self.due = NEVER
-                await send(piece)
-                self.due = monotonic() + silence_seconds
+            await stream_to(take)
         finally:
             self.due = NEVER
+
+    async def _until_taken(self, waiting: Awaitable[None]) -> None:
+        # Who reads slowly is not silent.
+        self.due = NEVER
+        await waiting
+        self.due = monotonic() + self._silence_seconds
 
     async def end(self, last: bytes) -> None:
         """Send the last bytes of an answer that has begun, and its end."""
