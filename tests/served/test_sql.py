@@ -27,7 +27,7 @@ OWN = ("shared.sql", "sqlite.sql", "postgres.sql")
 
 def test_the_statements_are_those_that_the_files_have_and_each_stands_in_one_place() -> None:
     texts = {name: files(sql).joinpath(name).read_text() for name in OWN}
-    stands = {name: re.findall(r"^-- (\w+)(?: \(row\))? --$", text, re.MULTILINE) for name, text in texts.items()}
+    stands = {name: re.findall(r"^-- (\w+)(?: \(rows?\))? --$", text, re.MULTILINE) for name, text in texts.items()}
     assert [*stands["shared.sql"], *stands["sqlite.sql"]] == list(NAMES)
     assert stands["sqlite.sql"] == stands["postgres.sql"]
 
@@ -58,7 +58,7 @@ def test_postgresql_can_carry_out_every_statement(postgres: Cluster) -> None:
     ("kind", "names"),
     [
         (HoldRow, ("hold", "holds_after", "holds_between", "generation", "holds_of", "lock_holds", "holds_in")),
-        (HoldRow, ("holds_not_ended", "open_orphans", "claim_questions", "insert_hold")),
+        (HoldRow, ("holds_not_ended", "open_orphans", "claim_questions", "insert_holds")),
         (Balance, ("balance", "all_balances", "lock_balances", "insert_balance")),
         (Allowance, ("allowance", "all_allowances", "lock_allowances", "insert_allowance")),
         (KeyUse, ("key_use", "put_key_use")),

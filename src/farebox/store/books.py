@@ -10,45 +10,29 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Self
 
-from msgspec.structs import astuple
-
 from farebox.core.books import (
     Balance,
     Command,
     First,
     HoldRow,
     KeptAnswer,
-    KeyUse,
     Outcome,
-    PlaceHold,
     Sought,
     TopUp,
-    Transfer,
     owners_of,
-    settlement_id,
 )
-from farebox.core.ledger import Page
 from farebox.core.questions import FURTHEST_US
 from farebox.core.repeats import LOST_US, REPEAT_LIFE_US, Found, Kept, first_of
-from farebox.crash import crash_points
 from farebox.ports import BooksUnavailable
 from farebox.store.directory import SqlDirectory
-from farebox.store.engine import Db, Engine, InDoubt
+from farebox.store.engine import Engine, InDoubt
+from farebox.store.pages import Pages
 from farebox.store.reading import Reading
 from farebox.store.rows import (
-    Row,
-    allowance_changes,
-    allowance_from,
-    balance_changes,
     each,
-    hold_changes,
     hold_from,
     json_text,
-    known_hold_changes,
-    transfer_from,
-    transfer_row,
 )
-from farebox.store.sql import Statements
 from farebox.store.writer import GroupWriter
 
 log = logging.getLogger("farebox")
@@ -68,7 +52,8 @@ class SqlStore(Reading, SqlDirectory):
         super().__init__(engine, "farebox-desk")
         self.worker = worker
         self._committed: Callable[[int, float], None] = lambda commands, seconds: None
-        self._writer_db = engine.connect()
+        self._writer_db = engine.connect_to_write()
+        self._pages = Pages(engine, self._writer_db, worker)
         self._life = engine.live(worker)
         self._writer = GroupWriter(self._commit, "farebox-writer", self._look, engine.answer_seconds)
 
@@ -201,7 +186,7 @@ class SqlStore(Reading, SqlDirectory):
     def _commit(self, batch: list[Command]) -> list[Outcome | Exception]:
         began = monotonic()
         try:
-            outcomes = self._commit_together(batch)
+            outcomes = self._pages.carry_out(batch)
             self._committed(len(batch), monotonic() - began)
             return list(outcomes)
         except self.engine.unavailable as error:
@@ -231,7 +216,7 @@ class SqlStore(Reading, SqlDirectory):
 
     def _again(self, command: Command) -> Outcome | Exception:
         try:
-            return self._commit_together([command])[0]
+            return self._pages.carry_out([command])[0]
         except Exception as error:  # noqa: BLE001 - as above
             return self._refused(error)
 
@@ -241,82 +226,3 @@ class SqlStore(Reading, SqlDirectory):
             return error
         is_in_doubt = isinstance(error, InDoubt)
         return BooksUnavailable(f"the books refused it: {self.engine.said(error)}", is_in_doubt=is_in_doubt)
-
-    def _commit_together(self, batch: list[Command]) -> list[Outcome]:
-        db, sql = self._writer_db, self._sql
-        with self.engine.transaction(db):
-            page = self._read_page(db, batch)
-            outcomes = [page.decide(command, self.worker) for command in batch]
-            db.executemany(sql.insert_hold, map(astuple, page.new_holds.values()))
-            db.executemany(sql.insert_transfer, map(transfer_row, page.new_transfers))
-            _change_holds(db, sql, page)
-            db.executemany(sql.update_balance, map(balance_changes, page.changed_balances.values()))
-            if page.changed_allowances:
-                db.executemany(sql.update_allowance, map(allowance_changes, page.changed_allowances.values()))
-            if page.new_uses:
-                db.executemany(sql.put_key_use, map(astuple, page.new_uses))
-            if page.kept_answers:
-                db.executemany(sql.put_answer, map(astuple, page.kept_answers))
-            if page.undelivered:
-                db.executemany(sql.put_undelivered, map(astuple, page.undelivered))
-            if page.charged_fares:
-                db.executemany(sql.insert_charged_fare, map(astuple, page.charged_fares))
-            crash_points(batch, "before")
-        crash_points(batch, "after")
-        return outcomes
-
-    def _read_page(self, db: Db, batch: list[Command]) -> Page:
-        """What the batch changes, so that nobody else changes it before this transaction ends: PostgreSQL locks each
-        row (FOR UPDATE) in this order, holds, balances, allowances; SQLite has one writer a file (BEGIN IMMEDIATE). So
-        two processes never overdraw one account; the CHECK `covered` of the table `balance` refuses it in any case. A
-        key's use is its account's, and safe under the balance's lock; the hold behind it is only looked at."""
-        sql = self._sql
-
-        def holds_of(statement: str, ids: list[str]) -> list[HoldRow]:
-            return [hold_from(row) for row in db.execute(statement, {"ids": json_text(ids)})] if ids else []
-
-        hold_ids = [command.hold_id for command in batch if not isinstance(command, TopUp | PlaceHold)]
-        holds = holds_of(sql.lock_holds, hold_ids)
-        account_ids = {hold.account_id for hold in holds}
-        account_ids.update(command.account_id for command in batch if isinstance(command, TopUp | PlaceHold))
-        rows = db.execute(sql.lock_balances, {"ids": json_text(account_ids)})
-        balances = [Balance(*row) for row in rows]
-        owners = {owner for hold in holds for owner in owners_of(hold.account_id, hold.key_id)}
-        for command in batch:
-            if isinstance(command, PlaceHold):
-                owners.update(owners_of(command.account_id, command.key_id))
-        rows = db.execute(sql.lock_allowances, {"owners": json_text(owners)})
-        allowances = [allowance_from(row) for row in rows]
-        uses = [
-            KeyUse(*row)
-            for command in batch
-            if isinstance(command, PlaceHold) and command.repeatable is not None
-            for row in db.execute(sql.key_use, {"account": command.account_id, "digest": command.repeatable.key_digest})
-        ]
-        for command in batch:
-            if isinstance(command, PlaceHold) and command.is_repeat:
-                same = {"key": command.key_id, "digest": command.order_digest}
-                since = {**same, "since": command.created_us - REPEAT_LIFE_US}
-                holds += [hold_from(row) for row in db.execute(sql.same_not_ended, since)]
-        holds += holds_of(sql.holds_of, [use.hold_id for use in uses if use.hold_id not in hold_ids])
-        repeated = [command.id for command in batch if isinstance(command, TopUp)]
-        repeated += [settlement_id(hold.id) for hold in holds if hold.state in ("posted", "voided")]
-        booked: list[Transfer] = []
-        if repeated:
-            booked = [transfer_from(row) for row in db.execute(sql.transfers_of, {"ids": json_text(repeated)})]
-        return Page(balances, holds, booked, uses, allowances)
-
-
-def _change_holds(db: Db, sql: Statements, page: Page) -> None:
-    """Write changed holds, naming as few columns as changed: SQLite writes each index that a statement names."""
-    changed: tuple[list[Row], list[Row], list[Row]] = [], [], []
-    for hold in page.changed_holds.values():
-        if hold.id in page.only_named:
-            changed[0].append((hold.generation_id, hold.id))
-        elif hold.id in page.named:
-            changed[1].append(hold_changes(hold))
-        else:
-            changed[2].append(known_hold_changes(hold))
-    for statement, rows in zip((sql.name_generation, sql.update_hold, sql.update_known_hold), changed, strict=True):
-        if rows:
-            db.executemany(statement, rows)

@@ -1,7 +1,7 @@
 """A database engine, as far as the stores must know which it is: its statements, how to connect, to write all or
 nothing, and to tell whether another process is alive."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -45,10 +45,24 @@ class Reader(Protocol):
     def execute(self, statement: str, given: Any = (), /) -> Rows: ...
 
 
+Question = tuple[str, Any]
+"""A statement that reads, and the values that it is given."""
+
+
 class Db(Reader, Protocol):
     """A connection: for one thread at a time. Each statement outside a transaction is one of its own."""
 
     def executemany(self, statement: str, given: Iterable[Any], /) -> object: ...
+
+    def read(self, questions: Sequence[Question], /) -> list[list[Any]]:
+        """Within a transaction: what each of them finds, in their order; on a server in one trip."""
+
+    def put_rows(self, statement: str, rows: Sequence[Any], /) -> None:
+        """Within a transaction: write rows by a statement marked `(rows)`. On a server all that is put goes with the
+        transaction's end, in one trip."""
+
+    def put_each(self, statement: str, rows: Sequence[Any], /) -> None:
+        """The same by a statement marked `(row)`."""
 
     def close(self) -> None: ...
 
@@ -94,8 +108,15 @@ class Engine(Protocol):
 
     def connect(self) -> Db: ...
 
+    def connect_to_write(self) -> Db:
+        """As `connect`, for the statements of a group commit: each finds its rows by their ids."""
+
     def transaction(self, db: Db) -> AbstractContextManager[Db]:
         """Write, all of it or nothing."""
+
+    def version(self, db: Db) -> int | None:
+        """Within a transaction: a number that is the same as in this connection's last one as long as no other
+        connection has written since. None where that cannot be told: what is changed must be read then."""
 
     def snapshot(self, db: Db) -> AbstractContextManager[Reader]:
         """Read rows of one moment."""

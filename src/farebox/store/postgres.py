@@ -1,18 +1,22 @@
 """The books in PostgreSQL: as many nodes as there are, on one database."""
 
+import re
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from hashlib import sha256
 from os import environ
 from secrets import randbits
 from typing import Any, TypeVar
 
+import msgspec
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
 
-from farebox.store.engine import ANSWER_SECONDS, BUSY_SECONDS, SILENT_PART, Db, InDoubt, Reader, Rows
+from farebox.store.engine import ANSWER_SECONDS, BUSY_SECONDS, SILENT_PART, Db, InDoubt, Question, Reader, Rows
 from farebox.store.sql import load
 
 T = TypeVar("T")
@@ -57,6 +61,10 @@ class _Connection(psycopg.Connection[Any]):
         # other connection has turns that into an error.
         self._prepared._prepared_idx = 1 << 62 | randbits(62)
 
+    def forget_prepared(self) -> None:
+        """In a pipeline that fails, the driver takes a statement for prepared that the server has left out."""
+        self._prepared.clear()
+
     def wait(self, gen: Generator[Any, Any, T], interval: float = WAKE_SECONDS, timeout: float | None = None) -> T:
         """As the driver's, through which all that a connection does goes. Raises _Silent, and is closed then."""
         if timeout is not None:
@@ -78,7 +86,13 @@ _SET = (
 )
 """What a server is too old to know is left out; what is more durable than asked for stays."""
 
-_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE"
+_BEGIN = b"BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE"
+
+_BY_IDS = dict.fromkeys(("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"), "off")
+"""For a session whose statements find few rows by their ids. A plan is kept: one that was made while the books were
+empty would read all of them at every commit, until the server looks at its tables again."""
+
+_Statement = tuple[bytes, Any]
 
 
 class Postgres:
@@ -114,7 +128,7 @@ class Postgres:
         connection.silent_seconds = SILENT_PART * self.answer_seconds
         return connection
 
-    def _begin_session(self, *, ends_what_waits: bool = True) -> _Connection:
+    def _begin_session(self, *, ends_what_waits: bool = True, finds_by_ids: bool = False) -> _Connection:
         """A session with all set that the books rest on, whatever its role, its database or its server has set; in one
         round trip. Whatever the URL's `options` set beside it stays."""
         milliseconds = int(self._busy_seconds * 1000) if ends_what_waits else 0
@@ -128,6 +142,7 @@ class Postgres:
             "transaction_timeout": "0",
             "idle_in_transaction_session_timeout": str(6 * milliseconds),
             "idle_session_timeout": "0",
+            **(_BY_IDS if finds_by_ids else {}),
         }
         connection = self.as_it_is()
         try:
@@ -139,6 +154,12 @@ class Postgres:
 
     def connect(self) -> "PostgresDb":
         return PostgresDb(self._begin_session)
+
+    def connect_to_write(self) -> "PostgresDb":
+        return PostgresDb(lambda: self._begin_session(finds_by_ids=True), saves_trips=True)
+
+    def version(self, db: Db) -> None:
+        """Other nodes write all the time; what is changed is locked, and read with that."""
 
     def to_migrate(self) -> psycopg.Connection[Any]:
         """A session that waits for as long as it takes, and begins its transactions by itself."""
@@ -152,29 +173,28 @@ class Postgres:
         """READ COMMITTED, and what a command changes is locked before it is read: holds, then balances, each in the
         order of their ids, so that no two nodes wait for each other."""
         assert isinstance(db, PostgresDb)
-        try:
-            db.begin(_BEGIN)
-        except psycopg.NotSupportedError as error:
-            # A standby. The next transaction connects anew, and may find the primary.
-            db.close()
-            raise _ReadOnly(f"the server may only be read: {self.said(error)}") from error
+        db.begin(_BEGIN)
         try:
             yield db
+            db.ensure_begun()
         except BaseException:
             with suppress(*self.errors):
-                db.end("ROLLBACK")
+                db.roll_back()
             raise
         try:
-            db.end("COMMIT")
+            db.commit()
         except self.errors as error:
             if not db.raw.closed:
-                raise  # the server's own words: it was undone
+                # The server's own words: it was undone.
+                with suppress(*self.errors):
+                    db.roll_back()
+                raise
             raise _CommitInDoubt(str(error)) from error
 
     @contextmanager
     def snapshot(self, db: Db) -> Iterator[Reader]:
         assert isinstance(db, PostgresDb)
-        db.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        db.begin(b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         streaming = _Streaming(db)
         try:
             yield streaming
@@ -198,42 +218,122 @@ class Postgres:
 class PostgresDb:
     """A connection that is made anew where it has broken, before the next statement or transaction."""
 
-    def __init__(self, connect: Connect) -> None:
+    def __init__(self, connect: Connect, *, saves_trips: bool = False) -> None:
+        """`saves_trips`: a transaction begins with the first that is asked in it."""
         self._connect = connect
+        self._saves_trips = saves_trips
         self.raw = connect()
         self._is_within = False
+        self._begin: bytes | None = None
+        self._put: list[tuple[bytes, Sequence[Any]]] = []
 
-    def begin(self, statement: str) -> None:
-        self._first(statement.encode(), None)
-        self._is_within = True
+    def begin(self, statement: bytes) -> None:
+        self._begin, self._is_within = statement, True
+        if not self._saves_trips:
+            self.ensure_begun()
 
-    def end(self, statement: str) -> None:
-        self._is_within = False
-        self.raw.execute(statement.encode())
+    def ensure_begun(self) -> None:
+        if self._begin is not None:
+            self._trip([])
+
+    def commit(self) -> None:
+        """Write what was put, and end the transaction, in one trip."""
+        statements = [(statement, row) for statement, rows in self._put for row in rows]
+        self._end()
+        _in_one_trip(self.raw, [*statements, (b"COMMIT", None)])
+
+    def roll_back(self) -> None:
+        has_begun = self._begin is None
+        self._end()
+        if has_begun and self.raw.info.transaction_status != TransactionStatus.IDLE:
+            self.raw.execute(b"ROLLBACK")
+
+    def _end(self) -> None:
+        self._begin, self._is_within, self._put = None, False, []
 
     def execute(self, statement: str, given: Any = (), /) -> Rows:
-        text = statement.encode()
         # Within a transaction a connection that broke has taken along what was written before.
-        return self.raw.execute(text, given or None) if self._is_within else self._first(text, given or None)
+        if self._is_within and self._begin is None:
+            return self.raw.execute(statement.encode(), given or None)
+        return self._trip([(statement.encode(), given or None)])[0]
 
-    def _first(self, statement: bytes, given: Any) -> Rows:
-        """What begins something: a connection that broke meanwhile shows it here, and nothing is lost yet."""
+    def read(self, questions: Sequence[Question], /) -> list[list[Any]]:
+        return [found.fetchall() for found in self._trip([(asked.encode(), given) for asked, given in questions])]
+
+    def put_rows(self, statement: str, rows: Sequence[Any], /) -> None:
+        if rows:
+            columns = _columns(statement)
+            objects = [dict(zip(columns, row, strict=True)) for row in rows]
+            self._put.append((statement.encode(), [(_encode(objects).decode(),)]))
+
+    def put_each(self, statement: str, rows: Sequence[Any], /) -> None:
+        self._put.append((statement.encode(), rows))
+
+    def _trip(self, statements: list[_Statement]) -> list[psycopg.Cursor[Any]]:
+        """Carry out statements. Where they begin something, a connection that broke meanwhile shows it here, and
+        nothing is lost yet: it is made anew."""
+        begin, self._begin = self._begin, None
+        if self._is_within and begin is None:
+            return _in_one_trip(self.raw, statements)
+        all_of_it = statements if begin is None else [(begin, None), *statements]
         try:
-            return self.raw.execute(statement, given)
+            found = _in_one_trip(self.raw, all_of_it)
         except Postgres.errors as error:
+            is_refused = self.raw.info.transaction_status == TransactionStatus.IDLE
+            if begin is not None and is_refused and isinstance(error, psycopg.NotSupportedError):
+                # A standby. The next transaction connects anew, and may find the primary.
+                self.raw.close()
+                raise _ReadOnly(f"the server may only be read: {' '.join(str(error).split())}") from error
             if not self.raw.closed or isinstance(error, _Silent):
                 raise
-        self.raw = self._connect()
-        return self.raw.execute(statement, given)
+            self.raw = self._connect()
+            found = _in_one_trip(self.raw, all_of_it)
+        return found if begin is None else found[1:]
 
     def executemany(self, statement: str, given: Iterable[Any], /) -> object:
         rows = list(given)
         if rows:
+            self.ensure_begun()
             self.raw.cursor().executemany(statement.encode(), rows)
         return None
 
     def close(self) -> None:
         self.raw.close()
+
+
+_encode = msgspec.json.Encoder().encode
+_COLUMNS = re.compile(r" AS \w+ \(([^)]*)\)")
+
+
+@cache
+def _columns(statement: str) -> tuple[str, ...]:
+    """The names that the members of a statement's JSON objects have, in the order of its rows' values."""
+    found = _COLUMNS.search(statement)
+    assert found, statement
+    return tuple(column.split()[0] for column in found[1].split(","))
+
+
+def _in_one_trip(raw: _Connection, statements: list[_Statement]) -> list[psycopg.Cursor[Any]]:
+    """Carry out statements; after one that fails, none. Raises what the first that failed says."""
+    if len(statements) == 1:
+        return [raw.execute(*statements[0])]
+    cursors: list[psycopg.Cursor[Any]] = []
+    failure: psycopg.Error | None = None
+    try:
+        with raw.pipeline():
+            try:
+                cursors += [raw.execute(statement, given) for statement, given in statements]
+            except psycopg.Error as error:
+                failure = error
+    except psycopg.Error as error:
+        failure = failure or error
+    while isinstance(failure, psycopg.errors.PipelineAborted) and isinstance(failure.__context__, psycopg.Error):
+        # Of one that was left out. What the first said was raised before.
+        failure = failure.__context__
+    if failure is not None:
+        raw.forget_prepared()
+        raise failure
+    return cursors
 
 
 class _Streaming:

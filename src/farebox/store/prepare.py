@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from farebox.store.books import SqlStore
-from farebox.store.engine import ANSWER_SECONDS, BUSY_SECONDS, Db, Engine
+from farebox.store.engine import ANSWER_SECONDS, BUSY_SECONDS, Engine, Reader
 from farebox.store.sqlite import Sqlite
 
 HEAD = "0010"
@@ -197,7 +197,7 @@ def _of_postgres(database_url: str, *, to_write: bool) -> str | None:
         raise UnusableBooks(f"{shown(database_url)} cannot be used as a database: {engine.said(error)}") from error
 
 
-def _version(db: Db, tables: frozenset[str], name: str) -> str | None:
+def _version(db: Reader, tables: frozenset[str], name: str) -> str | None:
     if not tables:
         return None
     if not tables >= {"alembic_version", "transfer"}:

@@ -80,6 +80,7 @@ def transfer_row(transfer: Transfer) -> Row:
 
 def hold_changes(h: HoldRow) -> Row:
     return (
+        h.id,
         h.state,
         h.generation_id,
         h.served_model,
@@ -89,13 +90,12 @@ def hold_changes(h: HoldRow) -> Row:
         h.ended_us,
         h.asks,
         h.ask_us,
-        h.id,
     )
 
 
 def known_hold_changes(h: HoldRow) -> Row:
     """The same without the generation's id, which stands there."""
-    return (h.state, h.served_model, h.prompt_tokens, h.answer_tokens, h.reason, h.ended_us, h.asks, h.ask_us, h.id)
+    return (h.id, h.state, h.served_model, h.prompt_tokens, h.answer_tokens, h.reason, h.ended_us, h.asks, h.ask_us)
 
 
 def balance_changes(b: Balance) -> Row:

@@ -4,12 +4,16 @@ A living worker keeps a lock on a file of its name in a folder beside the books,
 process dies however it dies.
 """
 
+import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
-from farebox.store.engine import ANSWER_SECONDS, BUSY_SECONDS, Db, Reader
+from farebox.store.engine import ANSWER_SECONDS, BUSY_SECONDS, Db, Question, Reader
 from farebox.store.locks import LockedFile, is_free
 from farebox.store.sql import load
 
@@ -28,8 +32,38 @@ PRAGMAS = (
 )
 
 
+ROWS_MAX = 64
+"""Rows in one statement. The driver keeps each statement that it has read, and one of so many holds is 100 KB."""
+
+_VALUES = re.compile(r"VALUES (\([^()]*\))")
+
+
+@cache
+def _repeated(statement: str, count: int) -> str:
+    """A statement of one row behind VALUES as one of so many."""
+    return _VALUES.sub(lambda found: "VALUES " + ", ".join([found[1]] * count), statement)
+
+
 class _Connection(sqlite3.Connection):
     checkpoints_on_commit = True
+
+    def read(self, questions: Sequence[Question]) -> list[list[Any]]:
+        return [self.execute(statement, given).fetchall() for statement, given in questions]
+
+    def put_each(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        self.executemany(statement, rows)
+
+    def put_rows(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        """In as few steps as there can be: in each the driver lets other threads run, and has to wait for its turn
+        again. Powers of two, so that few statements stand for any number of rows."""
+        before, written = self.total_changes, 0
+        while written < len(rows):
+            count = min(ROWS_MAX, 1 << (len(rows) - written).bit_length() - 1)
+            values = list(chain.from_iterable(rows[written : written + count]))
+            self.execute(_repeated(statement, count), values)
+            written += count
+        # A row that is not there as it was read would be left out in silence.
+        assert self.total_changes - before == written, (statement, self.total_changes - before, written)
 
 
 class Sqlite:
@@ -56,7 +90,7 @@ class Sqlite:
     def said(self, error: Exception) -> str:
         return str(error)
 
-    def connect(self) -> sqlite3.Connection:
+    def connect(self) -> _Connection:
         """With the settings that durability rests on. Autocommit: transactions are begun by hand."""
         # A store hands its connections from the thread that opens it to the one that uses it; never to two at a time.
         db = sqlite3.connect(
@@ -69,6 +103,9 @@ class Sqlite:
         for pragma in PRAGMAS:
             db.execute(pragma)
         return db
+
+    def connect_to_write(self) -> _Connection:
+        return self.connect()
 
     @contextmanager
     def transaction(self, db: Db) -> Iterator[Db]:
@@ -83,6 +120,10 @@ class Sqlite:
         finally:
             if db.in_transaction:
                 db.execute("ROLLBACK")
+
+    def version(self, db: Db) -> int:
+        (version,) = db.execute("PRAGMA data_version").fetchone()
+        return int(version)
 
     @contextmanager
     def snapshot(self, db: Db) -> Iterator[Reader]:

@@ -4,20 +4,23 @@ its own way. Each is the text that the engine's driver is given. A test holds th
 A file has each under its heading, `-- name --`, with comments that say why below it. A value stands as `:name`, as
 `sqlite3` and `psql` have it, so that a statement can be pasted into either. Each driver has its own mark for a value;
 it is put there once, when the engine's module is loaded, and nothing else is changed.
+
+Those marked `(rows)` write many rows at once, each engine in its own way. SQLite's stand there with one row behind
+VALUES, which is repeated for as many as there are; PostgreSQL's have one value, a JSON list of objects.
 """
 
 import re
 from collections.abc import Mapping
 from importlib.resources import files
 
-_STATEMENT = re.compile(r"^-- (\w+)( \(row\))? --\n(.*?);$", re.MULTILINE | re.DOTALL)
+_STATEMENT = re.compile(r"^-- (\w+)( \(rows?\))? --\n(.*?);$", re.MULTILINE | re.DOTALL)
 _VALUE = re.compile(r"(?<!:):([a-z_]+)")
 _COMMENT = re.compile(r"^--.*\n", re.MULTILINE)
 
 
 class Statements:
     """An engine's statements, each an attribute under its name. Values are given by their names; to those marked
-    `(row)` as a row, in the order in which they stand there."""
+    `(row)` as a row, in the order in which they stand there, and to those marked `(rows)` as many such rows."""
 
     def __init__(self, texts: Mapping[str, str]) -> None:
         vars(self).update(texts)
@@ -37,10 +40,10 @@ def load(own: str, value: str, value_of_row: str) -> Statements:
     """
     found: dict[str, str] = {}
     for file in ("shared.sql", own):
-        for name, is_of_row, body in _read(file):
+        for name, mark, body in _read(file):
             if name in found:
                 raise ValueError(f"the statement {name} stands twice")
-            found[name] = _VALUE.sub(value_of_row if is_of_row else value, _COMMENT.sub("", body))
+            found[name] = _VALUE.sub(value_of_row if mark else value, _COMMENT.sub("", body))
     if other := {name for name, *_ in _read(own)} ^ {name for name, *_ in _read("sqlite.sql")}:
         raise TypeError(f"each engine has the same statements; {own} differs in {', '.join(sorted(other))}")
     return Statements(found)

@@ -2,22 +2,74 @@
 -- they are read, holds before balances before allowances, and each in the order of their ids: so no two nodes wait for
 -- each other.
 
+-- insert_transfers (rows) --
+INSERT INTO transfer (
+    id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events, event_price_nanos,
+    over_hold_nanos, note
+) SELECT
+    id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events, event_price_nanos,
+    over_hold_nanos, note
+FROM json_to_recordset(:rows::json) AS row (
+    id text, kind text, debit_account_id bigint, credit_account_id bigint, amount_nanos bigint, created_us bigint,
+    hold_id text, cost text, events bigint, event_price_nanos bigint, over_hold_nanos bigint, note text
+);
+
+-- insert_holds (rows) --
+-- Bytes stand in JSON as base64.
+INSERT INTO hold (
+    id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
+    reserved_tokens, order_digest, delivery
+) SELECT
+    id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
+    reserved_tokens, decode(order_digest, 'base64'), delivery
+FROM json_to_recordset(:rows::json) AS row (
+    id text, account_id bigint, key_id bigint, worker text, state text, amount_nanos bigint, plan text,
+    event_price_nanos bigint, model text, streamed boolean, created_us bigint, generation_id text, served_model text,
+    prompt_tokens bigint, answer_tokens bigint, reason text, ended_us bigint, asks bigint, ask_us bigint, charge_to
+    text, charge_times bigint, reserved_tokens bigint, order_digest text, delivery text
+);
+
+-- update_holds (rows) --
+UPDATE hold SET state = moved.state, generation_id = moved.generation_id, served_model = moved.served_model,
+    prompt_tokens = moved.prompt_tokens, answer_tokens = moved.answer_tokens, reason = moved.reason, ended_us =
+    moved.ended_us, asks = moved.asks, ask_us = moved.ask_us
+FROM json_to_recordset(:rows::json) AS moved (
+    id text, state text, generation_id text, served_model text, prompt_tokens bigint, answer_tokens bigint, reason text,
+    ended_us bigint, asks bigint, ask_us bigint
+) WHERE hold.id = moved.id AND hold.ended_us IS NULL;
+
+-- update_known_holds (rows) --
+-- As before, where the generation is the one that stands there: an index that is not named is not written.
+UPDATE hold SET state = moved.state, served_model = moved.served_model, prompt_tokens = moved.prompt_tokens,
+    answer_tokens = moved.answer_tokens, reason = moved.reason, ended_us = moved.ended_us, asks = moved.asks, ask_us =
+    moved.ask_us
+FROM json_to_recordset(:rows::json) AS moved (
+    id text, state text, served_model text, prompt_tokens bigint, answer_tokens bigint, reason text, ended_us bigint,
+    asks bigint, ask_us bigint
+) WHERE hold.id = moved.id AND hold.ended_us IS NULL;
+
+-- name_generations (rows) --
+UPDATE hold SET generation_id = named.generation_id
+FROM json_to_recordset(:rows::json) AS named (id text, generation_id text) WHERE hold.id = named.id;
+
 -- transfers_of --
 SELECT id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events,
     event_price_nanos, over_hold_nanos, note
-FROM transfer WHERE id IN (SELECT jsonb_array_elements_text(:ids::jsonb));
+FROM transfer WHERE id = ANY(ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)));
 
 -- holds_of --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
     reserved_tokens, order_digest, delivery
-FROM hold WHERE id IN (SELECT jsonb_array_elements_text(:ids::jsonb));
+FROM hold WHERE id = ANY(ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)));
 
 -- lock_holds --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
     reserved_tokens, order_digest, delivery
-FROM hold WHERE id IN (SELECT jsonb_array_elements_text(:ids::jsonb))
+FROM hold WHERE id = ANY(ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)))
 ORDER BY id FOR UPDATE;
 
 -- lock_balances --
@@ -29,7 +81,7 @@ ORDER BY account_id FOR UPDATE;
 -- lock_allowances --
 SELECT owner, account_id, limits, pending_nanos, total_nanos, day_nanos, week_nanos, month_nanos, counted_us, at_once,
     minute
-FROM allowance WHERE owner IN (SELECT jsonb_array_elements_text(:owners::jsonb))
+FROM allowance WHERE owner = ANY(ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)))
 ORDER BY owner FOR UPDATE;
 
 -- holds_in --

@@ -1,5 +1,6 @@
 -- Statements that both engines read, each under its name. Values stand as :name, which `sqlite3` fills in after
--- `.parameter set :account 2` and `psql` after `\set account 2`. Those marked (row) take a row of values in this order.
+-- `.parameter set :account 2` and `psql` after `\set account 2`. Those marked (row) take a row of values in this order;
+-- how holds and transfers are written, many at once, stands in each engine's own file.
 --
 -- Account 0 is where top-ups come from and 1 is where fares go; callers' begin with 2. A day has 86,400,000,000
 -- microseconds. `core/books.py` and `core/allowances.py` name these numbers, and a test holds them to it.
@@ -8,15 +9,6 @@
 
 
 -- The transfers.
-
--- insert_transfer (row) --
-INSERT INTO transfer (
-    id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events, event_price_nanos,
-    over_hold_nanos, note
-) VALUES (
-    :id, :kind, :debit_account_id, :credit_account_id, :amount_nanos, :created_us, :hold_id, :cost, :events,
-    :event_price_nanos, :over_hold_nanos, :note
-);
 
 -- transfer --
 SELECT id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events,
@@ -90,32 +82,6 @@ GROUP BY 1, 2, 3 ORDER BY 1 DESC, 2, 3;
 
 -- Holds. `ended_us IS NULL` says no more than the state does, but it is what the index of holds that have not ended is
 -- made by.
-
--- insert_hold (row) --
-INSERT INTO hold (
-    id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
-    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery
-) VALUES (
-    :id, :account_id, :key_id, :worker, :state, :amount_nanos, :plan, :event_price_nanos, :model, :streamed,
-    :created_us, :generation_id, :served_model, :prompt_tokens, :answer_tokens, :reason, :ended_us, :asks, :ask_us,
-    :charge_to, :charge_times, :reserved_tokens, :order_digest, :delivery
-);
-
--- update_hold (row) --
-UPDATE hold SET state = :state, generation_id = :generation_id, served_model = :served_model,
-    prompt_tokens = :prompt_tokens, answer_tokens = :answer_tokens, reason = :reason, ended_us = :ended_us,
-    asks = :asks, ask_us = :ask_us
-WHERE id = :id;
-
--- update_known_hold (row) --
--- As before, where the generation is the one that stands there: an index that is not named is not written.
-UPDATE hold SET state = :state, served_model = :served_model, prompt_tokens = :prompt_tokens,
-    answer_tokens = :answer_tokens, reason = :reason, ended_us = :ended_us, asks = :asks, ask_us = :ask_us
-WHERE id = :id;
-
--- name_generation (row) --
-UPDATE hold SET generation_id = :generation_id WHERE id = :id;
 
 -- hold --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,

@@ -1,6 +1,54 @@
 -- What SQLite reads in its own way: lists come as JSON texts. There are no locks of rows: one transaction writes at a
 -- time, and it begins before it reads.
 
+-- insert_transfers (rows) --
+INSERT INTO transfer (
+    id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events, event_price_nanos,
+    over_hold_nanos, note
+) VALUES (
+    :id, :kind, :debit_account_id, :credit_account_id, :amount_nanos, :created_us, :hold_id, :cost, :events,
+    :event_price_nanos, :over_hold_nanos, :note
+);
+
+-- insert_holds (rows) --
+INSERT INTO hold (
+    id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
+    reserved_tokens, order_digest, delivery
+) VALUES (
+    :id, :account_id, :key_id, :worker, :state, :amount_nanos, :plan, :event_price_nanos, :model, :streamed,
+    :created_us, :generation_id, :served_model, :prompt_tokens, :answer_tokens, :reason, :ended_us, :asks, :ask_us,
+    :charge_to, :charge_times, :reserved_tokens, :order_digest, :delivery
+);
+
+-- update_holds (rows) --
+-- Only holds that have not ended move. Who writes looks whether as many rows were written as were given.
+WITH moved (
+    id, state, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us
+) AS (VALUES (
+    :id, :state, :generation_id, :served_model, :prompt_tokens, :answer_tokens, :reason, :ended_us, :asks, :ask_us
+))
+UPDATE hold SET state = moved.state, generation_id = moved.generation_id, served_model = moved.served_model,
+    prompt_tokens = moved.prompt_tokens, answer_tokens = moved.answer_tokens, reason = moved.reason,
+    ended_us = moved.ended_us, asks = moved.asks, ask_us = moved.ask_us
+FROM moved WHERE hold.id = moved.id AND hold.ended_us IS NULL;
+
+-- update_known_holds (rows) --
+-- As before, where the generation is the one that stands there: an index that is not named is not written.
+WITH moved (
+    id, state, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us
+) AS (VALUES (
+    :id, :state, :served_model, :prompt_tokens, :answer_tokens, :reason, :ended_us, :asks, :ask_us
+))
+UPDATE hold SET state = moved.state, served_model = moved.served_model, prompt_tokens = moved.prompt_tokens,
+    answer_tokens = moved.answer_tokens, reason = moved.reason, ended_us = moved.ended_us, asks = moved.asks,
+    ask_us = moved.ask_us
+FROM moved WHERE hold.id = moved.id AND hold.ended_us IS NULL;
+
+-- name_generations (rows) --
+WITH named (id, generation_id) AS (VALUES (:id, :generation_id))
+UPDATE hold SET generation_id = named.generation_id FROM named WHERE hold.id = named.id;
+
 -- transfers_of --
 SELECT id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events,
     event_price_nanos, over_hold_nanos, note
@@ -25,7 +73,7 @@ FROM balance WHERE account_id IN (SELECT value FROM json_each(:ids));
 -- lock_allowances --
 SELECT owner, account_id, limits, pending_nanos, total_nanos, day_nanos, week_nanos, month_nanos, counted_us, at_once,
     minute
-FROM allowance WHERE owner IN (SELECT value FROM json_each(:owners));
+FROM allowance WHERE owner IN (SELECT value FROM json_each(:ids));
 
 -- holds_in --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,

@@ -1,0 +1,228 @@
+"""The transactions of a group commit: what their commands touch is read, decided by a `Page`, and written.
+
+What this writer wrote itself it need not read back: its pending holds, and the balances and allowances that it saw
+last. They are as good as read as long as nobody else has written, which the engine tells (`Engine.version`). Otherwise
+one thing is used of them, which never changes: whose a hold is, so that all can be locked and read in one trip.
+"""
+
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, TypeVar
+
+from msgspec.structs import astuple
+
+from farebox.core.allowances import Allowance
+from farebox.core.books import (
+    Balance,
+    Command,
+    HoldRow,
+    KeyUse,
+    Outcome,
+    PlaceHold,
+    TopUp,
+    owners_of,
+    settlement_id,
+)
+from farebox.core.ledger import Page
+from farebox.core.repeats import REPEAT_LIFE_US
+from farebox.crash import crash_points
+from farebox.store.engine import Db, Engine, Question
+from farebox.store.rows import (
+    Row,
+    allowance_changes,
+    allowance_from,
+    balance_changes,
+    each,
+    hold_changes,
+    hold_from,
+    json_text,
+    known_hold_changes,
+    transfer_from,
+    transfer_row,
+)
+
+T = TypeVar("T")
+
+_Whose = tuple[int, int]
+"""The account and the key of an order."""
+
+KNOWN_MAX = 100_000
+"""Rows of a kind that are remembered. Where there are more, all are forgotten: they are read again when needed."""
+
+
+class Pages:
+    """On one connection, for one thread."""
+
+    def __init__(self, engine: Engine, db: Db, worker: str) -> None:
+        self._engine = engine
+        self._sql = engine.sql
+        self._db = db
+        self._worker = worker
+        self._version: int | None = None
+        self._whose: dict[str, _Whose] = {}
+        self._holds: dict[str, HoldRow] = {}
+        self._balances: dict[int, Balance] = {}
+        self._allowances: dict[str, Allowance | None] = {}
+
+    def carry_out(self, batch: list[Command]) -> list[Outcome]:
+        """Carry out commands in one transaction: all of them or, where this raises, none."""
+        try:
+            with self._engine.transaction(self._db) as db:
+                page = self._read(db, batch)
+                outcomes = [page.decide(command, self._worker) for command in batch]
+                self._write(db, page)
+                crash_points(batch, "before")
+        except BaseException:
+            self._forget()
+            raise
+        crash_points(batch, "after")
+        self._remember(page)
+        return outcomes
+
+    def _read(self, db: Db, batch: list[Command]) -> Page:
+        """What the batch changes, so that nobody else changes it before this transaction ends: PostgreSQL locks each
+        row (FOR UPDATE) in this order, holds, balances, allowances; SQLite has one writer a file (BEGIN IMMEDIATE). So
+        two processes never overdraw one account; the CHECK `covered` of the table `balance` refuses it in any case. A
+        key's use is its account's, and safe under the balance's lock; the hold behind it is only looked at."""
+        sql = self._sql
+        self._forget_what_may_have_changed(self._engine.version(db))
+        hold_ids = {command.hold_id for command in batch if not isinstance(command, TopUp | PlaceHold)}
+        trip = _Trip(db)
+        strange = trip.ask_for(hold_ids.difference(self._whose), hold_from, sql.holds_of)
+        trip.make()
+        whose = [self._whose[hold_id] for hold_id in hold_ids if hold_id in self._whose]
+        account_ids, owners = _touched(batch, [*whose, *((hold.account_id, hold.key_id) for hold in strange)])
+
+        holds = [self._holds[hold_id] for hold_id in hold_ids if hold_id in self._holds]
+        locked = trip.ask_for(hold_ids.difference(self._holds), hold_from, sql.lock_holds)
+        balances = trip.ask_for(account_ids.difference(self._balances), each(Balance), sql.lock_balances)
+        allowances = trip.ask_for(owners.difference(self._allowances), allowance_from, sql.lock_allowances)
+        uses: list[KeyUse] = []
+        under_way: list[HoldRow] = []
+        for command in batch:
+            if isinstance(command, PlaceHold) and command.repeatable is not None:
+                digest = command.repeatable.key_digest
+                trip.ask(uses, each(KeyUse), sql.key_use, {"account": command.account_id, "digest": digest})
+            if isinstance(command, PlaceHold) and command.is_repeat:
+                same = {"key": command.key_id, "digest": command.order_digest}
+                since = {**same, "since": command.created_us - REPEAT_LIFE_US}
+                trip.ask(under_way, hold_from, sql.same_not_ended, since)
+        trip.make()
+        holds += [*locked, *under_way]
+        self._balances.update((balance.account_id, balance) for balance in balances)
+        self._allowances.update(dict.fromkeys(owners.difference(self._allowances)))
+        self._allowances.update((allowance.owner, allowance) for allowance in allowances)
+
+        used = trip.ask_for({use.hold_id for use in uses} - hold_ids, hold_from, sql.holds_of)
+        trip.make()
+        holds += used
+        repeated = [command.id for command in batch if isinstance(command, TopUp)]
+        repeated += [settlement_id(hold.id) for hold in holds if hold.state in ("posted", "voided")]
+        booked = trip.ask_for(repeated, transfer_from, sql.transfers_of)
+        trip.make()
+        return Page(
+            [self._balances[account_id] for account_id in account_ids if account_id in self._balances],
+            holds,
+            booked,
+            uses,
+            [allowance for owner in owners if (allowance := self._allowances[owner]) is not None],
+        )
+
+    def _forget_what_may_have_changed(self, version: int | None) -> None:
+        if version is None or version != self._version:
+            self._version = version
+            self._holds.clear()
+            self._balances.clear()
+            self._allowances.clear()
+
+    def _write(self, db: Db, page: Page) -> None:
+        sql = self._sql
+        if page.new_holds:
+            db.put_rows(sql.insert_holds, [astuple(hold) for hold in page.new_holds.values()])
+        if page.new_transfers:
+            db.put_rows(sql.insert_transfers, [transfer_row(transfer) for transfer in page.new_transfers])
+        if page.changed_holds:
+            self._change_holds(db, page)
+        db.put_each(sql.update_balance, [balance_changes(balance) for balance in page.changed_balances.values()])
+        if page.changed_allowances:
+            db.put_each(sql.update_allowance, [allowance_changes(each) for each in page.changed_allowances.values()])
+        if page.new_uses:
+            db.put_each(sql.put_key_use, [astuple(use) for use in page.new_uses])
+        if page.kept_answers:
+            db.put_each(sql.put_answer, [astuple(answer) for answer in page.kept_answers])
+        if page.undelivered:
+            db.put_each(sql.put_undelivered, [astuple(answer) for answer in page.undelivered])
+        if page.charged_fares:
+            db.put_each(sql.insert_charged_fare, [astuple(fare) for fare in page.charged_fares])
+
+    def _change_holds(self, db: Db, page: Page) -> None:
+        """Write changed holds, naming as few columns as changed: SQLite writes each index that a statement names."""
+        only_named: list[Row] = []
+        named: list[Row] = []
+        others: list[Row] = []
+        for hold in page.changed_holds.values():
+            if hold.id in page.only_named:
+                only_named.append((hold.id, hold.generation_id))
+            elif hold.id in page.named:
+                named.append(hold_changes(hold))
+            else:
+                others.append(known_hold_changes(hold))
+        for statement, rows in (
+            (self._sql.name_generations, only_named),
+            (self._sql.update_holds, named),
+            (self._sql.update_known_holds, others),
+        ):
+            if rows:
+                db.put_rows(statement, rows)
+
+    def _remember(self, page: Page) -> None:
+        self._balances.update(page.changed_balances)
+        self._allowances.update(page.changed_allowances)
+        for hold in (*page.new_holds.values(), *page.changed_holds.values()):
+            if hold.state == "pending":
+                self._whose[hold.id] = hold.account_id, hold.key_id
+                self._holds[hold.id] = hold
+            else:
+                self._whose.pop(hold.id, None)
+                self._holds.pop(hold.id, None)
+        if max(len(self._whose), len(self._balances), len(self._allowances)) > KNOWN_MAX:
+            self._forget()
+
+    def _forget(self) -> None:
+        self._forget_what_may_have_changed(None)
+        self._whose.clear()
+
+
+def _touched(batch: Iterable[Command], whose: Iterable[_Whose]) -> tuple[set[int], set[str]]:
+    """The accounts that commands move money of, and the owners of the allowances that they count against."""
+    orders = set(whose)
+    orders.update((command.account_id, command.key_id) for command in batch if isinstance(command, PlaceHold))
+    account_ids = {account_id for account_id, _ in orders}
+    account_ids.update(command.account_id for command in batch if isinstance(command, TopUp))
+    return account_ids, {owner for order in orders for owner in owners_of(*order)}
+
+
+class _Trip:
+    """Questions that are asked together."""
+
+    def __init__(self, db: Db) -> None:
+        self._db = db
+        self._questions: list[Question] = []
+        self._turns: list[Callable[[list[Row]], None]] = []
+
+    def ask(self, found: list[T], turn: Callable[[Row], T], statement: str, given: Any) -> None:
+        """Add to a list what will be found, each row turned into a value."""
+        self._questions.append((statement, given))
+        self._turns.append(lambda rows: found.extend(map(turn, rows)))
+
+    def ask_for(self, names: Collection[object], turn: Callable[[Row], T], statement: str) -> list[T]:
+        """The list of what will be found under these names; it is not asked for where there are none."""
+        found: list[T] = []
+        if names:
+            self.ask(found, turn, statement, {"ids": json_text(names)})
+        return found
+
+    def make(self) -> None:
+        if self._questions:
+            for turn, rows in zip(self._turns, self._db.read(self._questions), strict=True):
+                turn(rows)
+            self._questions, self._turns = [], []
