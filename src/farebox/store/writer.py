@@ -1,6 +1,8 @@
-"""Group commit: one thread takes the commands that have queued, and one transaction makes them durable together.
+"""Group commit: the commands that have queued go to one thread, and one transaction makes them durable together.
 
-An order's two durable writes cost one fsync each only while nobody else is waiting; under load many share it.
+An order's two durable writes cost one fsync each only while nobody else is waiting; under load many share it. What a
+transaction costs, and waking the thread and the loop for it, is shared, too: so there is one at a time, and what comes
+meanwhile queues for the next.
 """
 
 import asyncio
@@ -8,7 +10,7 @@ import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from time import monotonic
 
 from farebox.core.books import Command, Outcome, PlaceHold
@@ -19,6 +21,12 @@ from farebox.store.threads import CLOSE_SECONDS
 
 BATCH_MAX = 512
 """Commands in one transaction: what a late one waits for is bounded."""
+
+MANY = 4
+"""Where the last transaction had so many commands, the next one waits for more of them. Who is alone never waits."""
+
+GATHER_SECONDS = 0.001
+"""And how long it waits: a fraction of what an answer takes under such a load."""
 
 QUEUED_MAX = 10_000
 """Commands that wait at once before no new hold is taken: some seconds of work."""
@@ -66,12 +74,13 @@ class GroupWriter:
         self._commit = commit
         self._look = look
         self._answer_seconds = answer_seconds
-        self._queue: SimpleQueue[_Waiting | _Question | None] = SimpleQueue()
+        self._queued: list[_Waiting] = []
+        self._work: SimpleQueue[list[_Waiting] | _Question | None] = SimpleQueue()
+        self._is_busy = False
+        self._last = 0
         self._loop = asyncio.get_running_loop()
         self._deadlines = Deadlines()
-        self._lock = threading.Lock()
         self._closed = False
-        self._has_withdrawn = False
         self._give_up_at = math.inf
         self._heard_at = -math.inf
         self._question: _Question | None = None
@@ -97,7 +106,9 @@ class GroupWriter:
         future: asyncio.Future[Outcome] = self._loop.create_future()
         waiting = _Waiting(self, command, future, monotonic() + seconds)
         self._deadlines.add(waiting)
-        self._queue.put(waiting)
+        self._queued.append(waiting)
+        if not self._is_busy:
+            self._begin_soon()
         return future
 
     async def ask(self) -> None:
@@ -108,7 +119,7 @@ class GroupWriter:
             return
         if self._question is None or self._question.done():
             self._question = self._loop.create_future()
-            self._queue.put(self._question)
+            self._work.put(self._question)
         # Whoever asks meanwhile waits for the same answer.
         await asyncio.wait({self._question}, timeout=ASK_SECONDS)
         if not self._question.done():
@@ -119,13 +130,11 @@ class GroupWriter:
     @property
     def queued(self) -> int:
         """Commands that wait."""
-        return self._queue.qsize()
+        return len(self._queued)
 
     def give_up(self, waiting: _Waiting) -> None:
         """A command has waited for too long. What was begun may still come to be; what ends an order will."""
-        with self._lock:
-            waiting.is_withdrawn = not waiting.is_begun and isinstance(waiting.command, PlaceHold)
-            self._has_withdrawn = self._has_withdrawn or waiting.is_withdrawn
+        waiting.is_withdrawn = not waiting.is_begun and isinstance(waiting.command, PlaceHold)
         if not waiting.future.done():
             waiting.future.set_exception(
                 BooksUnavailable("the books did not answer in time", is_in_doubt=not waiting.is_withdrawn)
@@ -137,45 +146,42 @@ class GroupWriter:
         if not self._closed:
             self._give_up_at = monotonic() + CLOSE_SECONDS
             self._closed = True
-            self._queue.put(None)
+            while self._queued:
+                self._begin()
+            self._work.put(None)
         await asyncio.to_thread(self._thread.join, 2 * CLOSE_SECONDS)
         return not self._thread.is_alive()
 
+    def _begin_soon(self) -> None:
+        """Begin what has queued when this turn of the loop is over, or later. Until then no other turn does."""
+        self._is_busy = True
+        if self._last >= MANY:
+            self._loop.call_later(GATHER_SECONDS, self._begin)
+        else:
+            self._loop.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        """Hand what has queued to the thread: one transaction's worth of it, without what was withdrawn."""
+        self._last = 0
+        while self._queued:
+            batch, self._queued = self._queued[:BATCH_MAX], self._queued[BATCH_MAX:]
+            for waiting in batch:
+                waiting.is_begun = not waiting.is_withdrawn
+            if batch := [waiting for waiting in batch if waiting.is_begun]:
+                self._work.put(batch)
+                return
+        self._is_busy = False
+
     def _run(self) -> None:
-        is_open = True
-        while is_open:
-            batch, question, is_open = self._take()
+        while (work := self._work.get()) is not None:
             try:
-                if batch:
-                    self._loop.call_soon_threadsafe(self._deliver, batch, self._carry_out(batch))
-                if question is not None:
-                    self._loop.call_soon_threadsafe(question.set_result, self._failure())
+                if isinstance(work, list):
+                    self._loop.call_soon_threadsafe(self._deliver, work, self._carry_out(work))
+                else:
+                    self._loop.call_soon_threadsafe(work.set_result, self._failure())
             except RuntimeError:
                 # The loop has closed: what was asked is in the books, and nobody is left to be told.
                 continue
-
-    def _take(self) -> tuple[list[_Waiting], _Question | None, bool]:
-        """All that has queued, waiting for the first; and whether more may come."""
-        batch: list[_Waiting] = []
-        question: _Question | None = None
-        queued = self._queue.get()
-        while queued is not None:
-            if isinstance(queued, _Waiting):
-                batch.append(queued)
-            else:
-                question = queued
-            if len(batch) == BATCH_MAX:
-                break
-            try:
-                queued = self._queue.get_nowait()
-            except Empty:
-                break
-        with self._lock:
-            for each in batch:
-                each.is_begun = True
-            if self._has_withdrawn:
-                batch = [each for each in batch if not each.is_withdrawn]
-        return batch, question, queued is not None
 
     def _carry_out(self, batch: list[_Waiting]) -> list[Outcome | Exception]:
         if self._closed and monotonic() > self._give_up_at:
@@ -203,3 +209,8 @@ class GroupWriter:
                 waiting.future.set_exception(outcome)
             else:
                 waiting.future.set_result(outcome)
+        self._last = len(batch)
+        if self._queued or self._last >= MANY:
+            self._begin_soon()
+        else:
+            self._is_busy = False
