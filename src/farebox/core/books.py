@@ -5,7 +5,6 @@ from decimal import Decimal
 from typing import Literal
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from farebox.core.allowances import Exceeded, Period, owner_of
 from farebox.core.usage import Verdict
@@ -86,15 +85,12 @@ class Balance(Struct, frozen=True):
         return None if self.limit_nanos is None else self.balance_nanos + self.limit_nanos - self.pending_nanos
 
     def moved(self, credits_nanos: int = 0, debits_nanos: int = 0, pending_nanos: int = 0) -> "Balance":
-        after = replace(
-            self,
-            credits_nanos=self.credits_nanos + credits_nanos,
-            debits_nanos=self.debits_nanos + debits_nanos,
-            pending_nanos=self.pending_nanos + pending_nanos,
-        )
-        available = after.available_nanos
-        overdrawn = 0 if available is None else max(0, -available)
-        return after if overdrawn == after.overdrawn_nanos else replace(after, overdrawn_nanos=overdrawn)
+        paid_in = self.credits_nanos + credits_nanos
+        spent = self.debits_nanos + debits_nanos
+        pending = self.pending_nanos + pending_nanos
+        limit = self.limit_nanos
+        overdrawn = 0 if limit is None else max(0, spent + pending - paid_in - limit)
+        return Balance(self.account_id, paid_in, spent, pending, limit, overdrawn)
 
 
 class HoldRow(Struct, frozen=True):

@@ -97,25 +97,24 @@ class Page:
         self.changed_allowances: dict[str, Allowance] = {}
 
     def decide(self, command: Command, worker: str) -> Outcome:
-        if isinstance(command, TopUp | PlaceHold):
-            if command.account_id not in self._balances:
-                return NoSuchRow(f"account {command.account_id}")
-        elif command.hold_id not in self._holds:
-            return NoSuchRow(f"hold {command.hold_id}")
         match command:
+            case PlaceHold() | TopUp() if command.account_id not in self._balances:
+                return NoSuchRow(f"account {command.account_id}")
             case PlaceHold():
                 return self._place_hold(command, worker)
-            case NameGeneration():
-                return self._name_generation(command)
+            case TopUp():
+                return self._top_up(command)
+            case _ if command.hold_id not in self._holds:
+                return NoSuchRow(f"hold {command.hold_id}")
             case Settle():
                 return self._settle(command)
+            case NameGeneration():
+                return self._name_generation(command)
             case KeepAnswer():
                 self._keep(self._holds[command.hold_id], command.body)
                 return Done()
             case AskLater():
                 return self._ask_later(command)
-            case TopUp():
-                return self._top_up(command)
 
     def _top_up(self, command: TopUp) -> Outcome:
         if (booked := self._booked.get(command.id)) is not None:

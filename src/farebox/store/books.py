@@ -103,11 +103,13 @@ class SqlStore(Reading, SqlDirectory):
         order = {"key": sought.key_id, "digest": sought.order_digest}
         since = {**order, "since": sought.now_us - REPEAT_LIFE_US}
         while True:
+            # Holds first: what is kept is written by the transaction that ends one. The other way round, one that ends
+            # between the two would be in neither.
+            holds = [hold_from(row) for row in db.execute(sql.same_not_ended, since)]
             kept = [
                 Kept(name, bool(body), given is not None)
                 for name, body, given in db.execute(sql.same_undelivered, since)
             ]
-            holds = [hold_from(row) for row in db.execute(sql.same_not_ended, since)]
             found = first_of(kept, holds, self._is_gone, is_marked=sought.is_marked)
             if found is None:
                 lately = {**order, "account": sought.account_id, "lately": sought.now_us - LOST_US}
