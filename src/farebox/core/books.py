@@ -2,6 +2,7 @@
 `core.ledger`."""
 
 from decimal import Decimal
+from functools import lru_cache
 from typing import Literal
 
 from msgspec import Struct
@@ -359,6 +360,7 @@ def charged_fare(hold: HoldRow, events: int) -> ChargedFare | None:
     return ChargedFare(settlement_id(hold.id), hold.charge_to, events * hold.charge_times)
 
 
+@lru_cache(10_000)
 def owners_of(account_id: int, key_id: int) -> tuple[str, str]:
     """Whose allowances an order counts against."""
     return owner_of("account", account_id), owner_of("key", key_id)

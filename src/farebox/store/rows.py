@@ -80,7 +80,6 @@ def transfer_row(transfer: Transfer) -> Row:
 
 def hold_changes(h: HoldRow) -> Row:
     return (
-        h.id,
         h.state,
         h.generation_id,
         h.served_model,
@@ -90,12 +89,13 @@ def hold_changes(h: HoldRow) -> Row:
         h.ended_us,
         h.asks,
         h.ask_us,
+        h.id,
     )
 
 
 def known_hold_changes(h: HoldRow) -> Row:
     """The same without the generation's id, which stands there."""
-    return (h.id, h.state, h.served_model, h.prompt_tokens, h.answer_tokens, h.reason, h.ended_us, h.asks, h.ask_us)
+    return (h.state, h.served_model, h.prompt_tokens, h.answer_tokens, h.reason, h.ended_us, h.asks, h.ask_us, h.id)
 
 
 def balance_changes(b: Balance) -> Row:

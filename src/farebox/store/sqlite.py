@@ -51,7 +51,9 @@ class _Connection(sqlite3.Connection):
         return [self.execute(statement, given).fetchall() for statement, given in questions]
 
     def put_each(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
-        self.executemany(statement, rows)
+        done = self.executemany(statement, rows)
+        # A row that is not there as it was read would be left out in silence.
+        assert done.rowcount == len(rows) or "ON CONFLICT" in statement, (statement, done.rowcount)
 
     def put_rows(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         """In as few steps as there can be: in each the driver lets other threads run, and has to wait for its turn
@@ -62,7 +64,6 @@ class _Connection(sqlite3.Connection):
             values = list(chain.from_iterable(rows[written : written + count]))
             self.execute(_repeated(statement, count), values)
             written += count
-        # A row that is not there as it was read would be left out in silence.
         assert self.total_changes - before == written, (statement, self.total_changes - before, written)
 
 

@@ -77,7 +77,6 @@ class GroupWriter:
         self._queued: list[_Waiting] = []
         self._work: SimpleQueue[list[_Waiting] | _Question | None] = SimpleQueue()
         self._is_busy = False
-        self._last = 0
         self._loop = asyncio.get_running_loop()
         self._deadlines = Deadlines()
         self._closed = False
@@ -108,7 +107,8 @@ class GroupWriter:
         self._deadlines.add(waiting)
         self._queued.append(waiting)
         if not self._is_busy:
-            self._begin_soon()
+            self._is_busy = True
+            self._begin()
         return future
 
     async def ask(self) -> None:
@@ -152,17 +152,8 @@ class GroupWriter:
         await asyncio.to_thread(self._thread.join, 2 * CLOSE_SECONDS)
         return not self._thread.is_alive()
 
-    def _begin_soon(self) -> None:
-        """Begin what has queued when this turn of the loop is over, or later. Until then no other turn does."""
-        self._is_busy = True
-        if self._last >= MANY:
-            self._loop.call_later(GATHER_SECONDS, self._begin)
-        else:
-            self._loop.call_soon(self._begin)
-
     def _begin(self) -> None:
         """Hand what has queued to the thread: one transaction's worth of it, without what was withdrawn."""
-        self._last = 0
         while self._queued:
             batch, self._queued = self._queued[:BATCH_MAX], self._queued[BATCH_MAX:]
             for waiting in batch:
@@ -201,6 +192,10 @@ class GroupWriter:
         return failure
 
     def _deliver(self, batch: list[_Waiting], outcomes: list[Outcome | Exception]) -> None:
+        if len(batch) >= MANY:
+            self._loop.call_later(GATHER_SECONDS, self._begin)
+        else:
+            self._begin()
         for waiting, outcome in zip(batch, outcomes, strict=True):
             self._deadlines.discard(waiting)
             if waiting.future.done():
@@ -209,8 +204,3 @@ class GroupWriter:
                 waiting.future.set_exception(outcome)
             else:
                 waiting.future.set_result(outcome)
-        self._last = len(batch)
-        if self._queued or self._last >= MANY:
-            self._begin_soon()
-        else:
-            self._is_busy = False

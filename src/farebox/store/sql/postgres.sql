@@ -32,27 +32,27 @@ FROM json_to_recordset(:rows::json) AS row (
 );
 
 -- update_holds (rows) --
+-- As `update_hold`, many at once.
 UPDATE hold SET state = moved.state, generation_id = moved.generation_id, served_model = moved.served_model,
-    prompt_tokens = moved.prompt_tokens, answer_tokens = moved.answer_tokens, reason = moved.reason, ended_us =
-    moved.ended_us, asks = moved.asks, ask_us = moved.ask_us
+    prompt_tokens = moved.prompt_tokens, answer_tokens = moved.answer_tokens, reason = moved.reason,
+    ended_us = moved.ended_us, asks = moved.asks, ask_us = moved.ask_us
 FROM json_to_recordset(:rows::json) AS moved (
-    id text, state text, generation_id text, served_model text, prompt_tokens bigint, answer_tokens bigint, reason text,
-    ended_us bigint, asks bigint, ask_us bigint
+    state text, generation_id text, served_model text, prompt_tokens bigint, answer_tokens bigint, reason text,
+    ended_us bigint, asks bigint, ask_us bigint, id text
 ) WHERE hold.id = moved.id AND hold.ended_us IS NULL;
 
 -- update_known_holds (rows) --
--- As before, where the generation is the one that stands there: an index that is not named is not written.
 UPDATE hold SET state = moved.state, served_model = moved.served_model, prompt_tokens = moved.prompt_tokens,
-    answer_tokens = moved.answer_tokens, reason = moved.reason, ended_us = moved.ended_us, asks = moved.asks, ask_us =
-    moved.ask_us
+    answer_tokens = moved.answer_tokens, reason = moved.reason, ended_us = moved.ended_us, asks = moved.asks,
+    ask_us = moved.ask_us
 FROM json_to_recordset(:rows::json) AS moved (
-    id text, state text, served_model text, prompt_tokens bigint, answer_tokens bigint, reason text, ended_us bigint,
-    asks bigint, ask_us bigint
+    state text, served_model text, prompt_tokens bigint, answer_tokens bigint, reason text, ended_us bigint,
+    asks bigint, ask_us bigint, id text
 ) WHERE hold.id = moved.id AND hold.ended_us IS NULL;
 
 -- name_generations (rows) --
 UPDATE hold SET generation_id = named.generation_id
-FROM json_to_recordset(:rows::json) AS named (id text, generation_id text) WHERE hold.id = named.id;
+FROM json_to_recordset(:rows::json) AS named (generation_id text, id text) WHERE hold.id = named.id;
 
 -- transfers_of --
 SELECT id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events,

@@ -83,6 +83,22 @@ GROUP BY 1, 2, 3 ORDER BY 1 DESC, 2, 3;
 -- Holds. `ended_us IS NULL` says no more than the state does, but it is what the index of holds that have not ended is
 -- made by.
 
+-- update_hold (row) --
+-- Only a hold that has not ended moves.
+UPDATE hold SET state = :state, generation_id = :generation_id, served_model = :served_model,
+    prompt_tokens = :prompt_tokens, answer_tokens = :answer_tokens, reason = :reason, ended_us = :ended_us,
+    asks = :asks, ask_us = :ask_us
+WHERE id = :id AND ended_us IS NULL;
+
+-- update_known_hold (row) --
+-- As before, where the generation is the one that stands there: an index that is not named is not written.
+UPDATE hold SET state = :state, served_model = :served_model, prompt_tokens = :prompt_tokens,
+    answer_tokens = :answer_tokens, reason = :reason, ended_us = :ended_us, asks = :asks, ask_us = :ask_us
+WHERE id = :id AND ended_us IS NULL;
+
+-- name_generation (row) --
+UPDATE hold SET generation_id = :generation_id WHERE id = :id;
+
 -- hold --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,

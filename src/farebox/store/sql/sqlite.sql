@@ -22,11 +22,11 @@ INSERT INTO hold (
 );
 
 -- update_holds (rows) --
--- Only holds that have not ended move. Who writes looks whether as many rows were written as were given.
+-- As `update_hold`, many at once.
 WITH moved (
-    id, state, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us
+    state, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, id
 ) AS (VALUES (
-    :id, :state, :generation_id, :served_model, :prompt_tokens, :answer_tokens, :reason, :ended_us, :asks, :ask_us
+    :state, :generation_id, :served_model, :prompt_tokens, :answer_tokens, :reason, :ended_us, :asks, :ask_us, :id
 ))
 UPDATE hold SET state = moved.state, generation_id = moved.generation_id, served_model = moved.served_model,
     prompt_tokens = moved.prompt_tokens, answer_tokens = moved.answer_tokens, reason = moved.reason,
@@ -34,11 +34,10 @@ UPDATE hold SET state = moved.state, generation_id = moved.generation_id, served
 FROM moved WHERE hold.id = moved.id AND hold.ended_us IS NULL;
 
 -- update_known_holds (rows) --
--- As before, where the generation is the one that stands there: an index that is not named is not written.
 WITH moved (
-    id, state, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us
+    state, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, id
 ) AS (VALUES (
-    :id, :state, :served_model, :prompt_tokens, :answer_tokens, :reason, :ended_us, :asks, :ask_us
+    :state, :served_model, :prompt_tokens, :answer_tokens, :reason, :ended_us, :asks, :ask_us, :id
 ))
 UPDATE hold SET state = moved.state, served_model = moved.served_model, prompt_tokens = moved.prompt_tokens,
     answer_tokens = moved.answer_tokens, reason = moved.reason, ended_us = moved.ended_us, asks = moved.asks,
@@ -46,7 +45,7 @@ UPDATE hold SET state = moved.state, served_model = moved.served_model, prompt_t
 FROM moved WHERE hold.id = moved.id AND hold.ended_us IS NULL;
 
 -- name_generations (rows) --
-WITH named (id, generation_id) AS (VALUES (:id, :generation_id))
+WITH named (generation_id, id) AS (VALUES (:generation_id, :id))
 UPDATE hold SET generation_id = named.generation_id FROM named WHERE hold.id = named.id;
 
 -- transfers_of --
