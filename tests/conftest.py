@@ -15,7 +15,7 @@ from hypothesis import settings
 
 from tests.apify_platform import Platform
 from tests.gateway import Gateway
-from tools.chaos import simulator
+from tests.programs import simulator
 from tools.postgres import Cluster
 from tools.postgres import find as find_postgres
 

@@ -4,10 +4,15 @@ hundred, and to load it takes each half a second of work. `test_readme` and `tes
 import importlib
 import multiprocessing
 import os
+import re
 import runpy
 import signal
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,6 +22,8 @@ _FORKSERVER = multiprocessing.get_context("forkserver")
 _FORKSERVER.set_forkserver_preload(
     [f"farebox.{name}" for name in ("cli.serve", "cli.accounts", "cli.books", "cli.batch", "actor.standby")]
 )
+
+START_SECONDS = 30.0
 
 
 class Program:
@@ -64,6 +71,31 @@ def run(arguments: list[str], folder: Path, environment: dict[str, str]) -> "sub
             if program.returncode is None:
                 program.terminate()
         return subprocess.CompletedProcess(arguments, code, out.read_text(), err.read_text())
+
+
+@contextmanager
+def simulator() -> Iterator[int]:
+    """The simulated upstream in a process of its own; its port."""
+    with TemporaryDirectory(prefix="farebox-simulator-") as folder:
+        said = Path(folder) / "said"
+        program = Program(
+            "farebox", ["simulate", "--port", "0"], Path(folder), {**os.environ, "PYTHONUNBUFFERED": "1"}, said, said
+        )
+        until = time.monotonic() + START_SECONDS
+        try:
+            while not (found := re.search(r":(\d+)/", said.read_text() if said.exists() else "")):
+                assert time.monotonic() < until, said.read_text()
+                assert program.poll() is None, said.read_text()
+                time.sleep(0.02)
+            while True:
+                with suppress(OSError), socket.create_connection(("127.0.0.1", int(found[1])), timeout=1):
+                    break
+                assert time.monotonic() < until, said.read_text()
+                time.sleep(0.02)
+            yield int(found[1])
+        finally:
+            program.terminate()
+            program.wait(START_SECONDS)
 
 
 def _run(module: str, arguments: list[str], folder: str, environment: dict[str, str], out: str, err: str) -> None:

@@ -18,8 +18,8 @@ from farebox.core.formats.table import FORMATS
 from farebox.platform.store import SqlRuns
 from farebox.store.sqlite import Sqlite
 from tests.gateway import Gateway, eventually
+from tests.programs import simulator
 from tests.served.test_crash_points import charged
-from tools.chaos import simulator
 
 HELLO = [{"role": "user", "content": "Hello"}]
 CHAT = {"model": "sim/echo", "messages": HELLO, "max_tokens": 20}

@@ -24,8 +24,8 @@ from farebox.ports import BooksUnavailable
 from farebox.simulator.server import _QuietServer
 from farebox.store.writer import QUEUED_MAX, GroupWriter
 from tests.gateway import Gateway, eventually
+from tests.programs import simulator
 from tests.served.test_formats import ORDERS, error_type, order, rss_kib
-from tools.chaos import simulator
 
 
 def slowly(gateway: Gateway, key: str, orders: int) -> list[threading.Thread]:

@@ -24,9 +24,9 @@ from farebox.store.books import SqlStore
 from farebox.store.sqlite import Sqlite
 from tests.books import new_books
 from tests.gateway import Gateway, Response, eventually
+from tests.programs import simulator
 from tests.served.test_batch import assert_paid_once
 from tests.served.test_crash_points import charged
-from tools.chaos import simulator
 
 CHAT = {"model": "sim/echo", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 20}
 SLOW = {**CHAT, "model": "sim/echo:token-ms=60"}

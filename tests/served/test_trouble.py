@@ -18,9 +18,9 @@ import pytest
 
 from tests.conftest import missing
 from tests.gateway import Gateway, Response, eventually
+from tests.programs import simulator
 from tests.served.test_crash_points import charged
 from tests.served.test_server import raw_order
-from tools.chaos import simulator
 
 
 @contextmanager

@@ -23,10 +23,10 @@ from farebox.ports import CallerGone
 from farebox.testing import MemoryStore, Pause, Script
 from tests.fast.test_exchange import ANSWER, DONE, LAST, TOKEN, USD, play
 from tests.gateway import Gateway, Response, eventually
+from tests.programs import simulator
 from tests.served.test_crash_points import charged
 from tests.served.test_formats import ORDERS, STREAMED
 from tests.served.test_trouble import locked
-from tools.chaos import simulator
 
 PLACES = [*((path, False) for path in ORDERS), *((path, True) for path in STREAMED)]
 """Every format, whole and streamed."""
