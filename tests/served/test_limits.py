@@ -158,6 +158,36 @@ def test_a_writer_with_too_much_to_do_takes_no_new_hold_and_ends_what_began() ->
     asyncio.run(main())
 
 
+def test_what_queues_during_a_transaction_is_the_next_one() -> None:
+    async def main() -> None:
+        go = threading.Event()
+        batches: list[int] = []
+
+        def commit(batch: list[Command]) -> list[Outcome | Exception]:
+            go.wait(10)
+            batches.append(len(batch))
+            return [Done() for _ in batch]
+
+        writer = GroupWriter(commit, "slow")
+        settle = Settle(hold_id="h", verdict=Nothing(), created_us=1)
+        waiting = [writer.submit(settle) for _ in range(6)]
+        go.set()
+        await asyncio.gather(*waiting)
+        # After many the next ones are waited for; these come in turns of the loop of their own.
+        waiting = []
+        for _ in range(3):
+            waiting.append(writer.submit(settle))
+            await asyncio.sleep(0)
+        await asyncio.gather(*waiting)
+        assert batches == [1, 5, 3]
+        # None is left behind by an end that comes while they are waited for.
+        waiting = [writer.submit(settle) for _ in range(5)]
+        assert await writer.close()
+        assert [await each for each in waiting] == [Done()] * 5
+
+    asyncio.run(main())
+
+
 # What stands before ASGI
 
 

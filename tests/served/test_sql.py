@@ -3,6 +3,7 @@
 import re
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,16 @@ def test_sqlite_can_carry_out_every_statement(tmp_path: Path) -> None:
         given: Any = by_name or [None] * statement.count("?")
         assert db.execute(f"EXPLAIN {statement}", given).fetchall(), name
     db.close()
+
+
+def test_a_row_that_is_not_there_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    prepare(f"sqlite:///{tmp_path}/books.db")
+    with closing(Sqlite(tmp_path / "books.db").connect_to_write()) as db:
+        for rows in ([("gen-1", "h1")], [("gen-1", "h1"), ("gen-2", "h2")]):
+            with pytest.raises(AssertionError):
+                db.put_each(Sqlite.sql.name_generation, rows)
+            with pytest.raises(AssertionError):
+                db.put_rows(Sqlite.sql.name_generations, rows)
 
 
 def test_postgresql_can_carry_out_every_statement(postgres: Cluster) -> None:
