@@ -86,6 +86,7 @@ class MemoryStore:
             self._transfers.values(),
             self._uses.values(),
             self._allowances.values(),
+            self._undelivered,
         )
         outcome = page.decide(command, self._worker)
         self._transfers.update({transfer.id: transfer for transfer in page.new_transfers})

@@ -392,19 +392,24 @@ def test_what_is_not_charged_yet_is_left_at_the_platform_when_it_asks(
         return answer.json if answer.status == 200 else None
 
     with standby(tmp_path, platform, shared_gateway, key, upstream) as started:
+        charge = ("POST", f"/v2/actor-runs/{started.run['id']}/charge")
         platform.tell("persistState", isMigrating=False)
+        # An order that is charged at once: until then the platform has been heard.
+        assert chat(started.actor, {"authorization": f"Bearer {key}"}).status == 200
+        eventually(lambda: started.counted == 1)
+        told = platform.calls.count(charge)
         platform.fault = lambda method, path, number: "500" if path.endswith("/charge") else None
         assert chat(started.actor, {"authorization": f"Bearer {key}"}).status == 200
-        eventually(lambda: bool(platform.calls.count(("POST", f"/v2/actor-runs/{started.run['id']}/charge"))))
+        eventually(lambda: platform.calls.count(charge) > told)
         assert left(started) is None, "there was nothing to leave before"
         platform.tell("persistState", isMigrating=False)
         eventually(lambda: left(started) is not None)
-        (order,) = started.actor.orders_of(started.run)
+        *_, order = started.actor.orders_of(started.run)
         assert [carried["cost"] for carried in left(started)["orders"]] == [order["cost_usd"]]
         assert key not in json.dumps(left(started))
         platform.fault = lambda method, path, number: None
-        eventually(lambda: started.counted == 1, 20)
-    assert left(started) == {"counted": 1, "orders": [], "charges": []}
+        eventually(lambda: started.counted == 2, 20)
+    assert left(started) == {"counted": 2, "orders": [], "charges": []}
 
 
 @pytest.mark.parametrize("fault", ["429", "500", "drop before", "drop after"])

@@ -486,6 +486,9 @@ def test_a_repeat_joins_an_order_under_way_and_its_answer_is_kept(engine: Engine
         assert (await store.first("h1")).body == b"{}"
         for is_marked in (True, False):
             assert await found(store, first, is_marked=is_marked) == "h1"
+        late = await store.carry_out(as_sent(hold(account, key, "h3", 100), is_repeat=True))
+        assert isinstance(late, Repeated), "it was looked for before the first was placed, which has ended since"
+        assert late.hold.id == "h1"
         # A repeat has got it: it is not given to one that does not ask for it.
         await store.give_undelivered("h1", 11)
         assert await found(store, first, is_marked=False) is None

@@ -65,7 +65,7 @@ class Page:
 
     `booked`: the transfers that exist already under an id that a command names. `uses`: what its idempotency keys
     stand for. `holds`: the holds that commands, transfers and uses name. `allowances`: those of their accounts and
-    keys. After `decide` for each command, write `new_transfers`, `new_uses` (in place of older ones of their keys),
+    keys. `answered`: those of the holds whose answers are kept for repeats. After `decide` for each command, write `new_transfers`, `new_uses` (in place of older ones of their keys),
     `kept_answers`, `undelivered` and `charged_fares`, and by id `new_holds`, `changed_holds`, `changed_balances` and
     `changed_allowances`. Of the changed holds, `named` are those that got the id of their generation, and `only_named`
     those that nothing else was changed of.
@@ -78,7 +78,9 @@ class Page:
         booked: Iterable[Transfer] = (),
         uses: Iterable[KeyUse] = (),
         allowances: Iterable[Allowance] = (),
+        answered: Iterable[str] = (),
     ) -> None:
+        self._answered = set(answered)
         self._allowances = {allowance.owner: allowance for allowance in allowances}
         self._balances = {balance.account_id: balance for balance in balances}
         self._holds = {hold.id: hold for hold in holds}
@@ -139,7 +141,7 @@ class Page:
             return Held(placed.amount_nanos, placed.reserved_tokens)
         if command.repeatable is not None and (repeated := self._find_use(command, command.repeatable)) is not None:
             return repeated
-        if command.is_repeat and (first := self._find_under_way(command)) is not None:
+        if command.is_repeat and (first := self._find_first(command)) is not None:
             return Repeated(first, is_same=True)
         allowances = self._allowances_of(command.account_id, command.key_id)
         available, owner, period = self._balances[command.account_id].available_nanos, None, None
@@ -194,13 +196,16 @@ class Page:
         hold = self._holds[use.hold_id]
         return None if hold.state == "voided" else Repeated(hold, use.order_digest == repeatable.order_digest)
 
-    def _find_under_way(self, command: PlaceHold) -> HoldRow | None:
-        """The order that this one repeats, where another repeat of it was placed a moment ago."""
+    def _find_first(self, command: PlaceHold) -> HoldRow | None:
+        """The order that this one repeats, where another repeat of it was placed since it was looked for, and has
+        perhaps ended since."""
+        answered = self._answered.union(each.hold_id for each in self.undelivered)
         sought = (command.key_id, command.order_digest)
-        same = [hold for hold in self._holds.values() if (hold.key_id, hold.order_digest) == sought]
-        return next(
-            (hold for hold in same if hold.state == "pending" and is_repeatable(hold, command.created_us)), None
-        )
+        for hold in self._holds.values():
+            is_same = (hold.key_id, hold.order_digest) == sought and is_repeatable(hold, command.created_us)
+            if is_same and (hold.state == "pending" or (hold.id in answered and hold.state != "voided")):
+                return hold
+        return None
 
     def _name_generation(self, command: NameGeneration) -> Outcome:
         hold = replace(self._holds[command.hold_id], generation_id=command.generation_id)

@@ -101,6 +101,7 @@ class Pages:
         allowances = trip.ask_for(new_owners, allowance_from, sql.lock_allowances)
         uses: list[KeyUse] = []
         under_way: list[HoldRow] = []
+        answered: list[HoldRow] = []
         for command in touched.repeats:
             if command.repeatable is not None:
                 digest = command.repeatable.key_digest
@@ -109,6 +110,7 @@ class Pages:
                 same = {"key": command.key_id, "digest": command.order_digest}
                 since = {**same, "since": command.created_us - REPEAT_LIFE_US}
                 trip.ask(under_way, hold_from, sql.same_not_ended, since)
+                trip.ask(answered, hold_from, sql.same_answered, since)
         trip.make()
         self._holds.update((hold.id, hold) for hold in locked)
         self._balances.update((balance.account_id, balance) for balance in balances)
@@ -116,6 +118,7 @@ class Pages:
         self._allowances.update((allowance.owner, allowance) for allowance in allowances)
         holds = [self._holds[hold_id] for hold_id in touched.hold_ids if hold_id in self._holds]
         holds += under_way
+        holds += answered
         holds += self._used(trip, touched, uses)
         return Page(
             [self._balances[account_id] for account_id in touched.account_ids if account_id in self._balances],
@@ -123,6 +126,7 @@ class Pages:
             self._booked(trip, touched, holds),
             uses,
             [allowance for owner in touched.owners if (allowance := self._allowances[owner]) is not None],
+            [hold.id for hold in answered],
         )
 
     def _used(self, trip: "_Trip", touched: "_Touched", uses: list[KeyUse]) -> list[HoldRow]:

@@ -185,6 +185,14 @@ WHERE ended_us IS NULL AND state IN ('pending', 'open') AND created_us > :since 
 AND order_digest = :digest
 ORDER BY created_us, id;
 
+-- same_answered --
+SELECT h.id, h.account_id, h.key_id, h.worker, h.state, h.amount_nanos, h.plan, h.event_price_nanos, h.model, h.streamed,
+    h.created_us, h.generation_id, h.served_model, h.prompt_tokens, h.answer_tokens, h.reason, h.ended_us, h.asks,
+    h.ask_us, h.charge_to, h.charge_times, h.reserved_tokens, h.order_digest, h.delivery
+FROM undelivered_answer u JOIN hold h ON h.id = u.hold_id
+WHERE u.order_digest = :digest AND u.key_id = :key AND u.created_us > :since
+ORDER BY u.created_us, u.hold_id;
+
 -- same_posted --
 SELECT h.id, h.worker FROM transfer t JOIN hold h ON h.id = t.hold_id
 WHERE t.debit_account_id = :account AND t.created_us > :lately AND t.cost IS NOT NULL AND h.key_id = :key
