@@ -65,10 +65,11 @@ class Page:
 
     `booked`: the transfers that exist already under an id that a command names. `uses`: what its idempotency keys
     stand for. `holds`: the holds that commands, transfers and uses name. `allowances`: those of their accounts and
-    keys. `answered`: those of the holds whose answers are kept for repeats. After `decide` for each command, write `new_transfers`, `new_uses` (in place of older ones of their keys),
-    `kept_answers`, `undelivered` and `charged_fares`, and by id `new_holds`, `changed_holds`, `changed_balances` and
-    `changed_allowances`. Of the changed holds, `named` are those that got the id of their generation, and `only_named`
-    those that nothing else was changed of.
+    keys. `answered`: the ids of those holds whose answers are kept for repeats. After `decide` for each command, write
+    `new_transfers`, `new_uses` (in place of older ones of their keys), `kept_answers`, `undelivered` and
+    `charged_fares`, and by id `new_holds`, `changed_holds`, `changed_balances` and `changed_allowances`. Of the changed
+    holds, `named` are those that got the id of their generation, and `only_named` those that nothing else was changed
+    of.
     """
 
     def __init__(
