@@ -112,7 +112,7 @@ async def outcome(client: Client) -> tuple[int, bytes, str | None] | None:
 def play(main: Callable[[], Awaitable[None]]) -> None:
     before = _open_files()
     asyncio.run(main())  # type: ignore[arg-type]
-    assert _open_files() == before, "something was left open"
+    assert _open_files() <= before, "something was left open"
 
 
 def _open_files() -> int:
@@ -224,7 +224,7 @@ def test_giving_up_at_any_moment_leaves_nothing_behind(run: Callable[[Coroutine[
     run(asyncio.sleep(0))  # uvloop keeps two files of its own from then on
     before = _open_files()
     run(main())
-    assert _open_files() == before, "something was left open"
+    assert _open_files() <= before, "something was left open"
 
 
 def test_an_upstream_that_closes_at_once_keeps_nobody_waiting() -> None:
