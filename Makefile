@@ -24,7 +24,7 @@ test-coverage: .venv/.dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/fast --cov=farebox --cov-report= --cov-fail-under=52
 
 # Most of a test's time is waiting, for servers and for deadlines: more at once than there are processors.
-TESTS_AT_ONCE ?= $(shell expr 5 \* $$(nproc 2>/dev/null || echo 2) / 2)
+TESTS_AT_ONCE ?= $(shell expr 3 \* $$(nproc 2>/dev/null || echo 2))
 
 # aider runs on no Python newer than 3.12. Where there is none, its tests say so.
 AIDER_PYTHON := $(shell tools/find-python 3.12 2>/dev/null)

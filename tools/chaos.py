@@ -340,7 +340,7 @@ class Chaos:
             )
             self.outcome.orders += count == 0
             self.outcome.repeats += count > 0
-            patience = chance.random() * 0.1 if chance.random() < 0.5 else ANSWER_SECONDS
+            patience = chance.random() * 0.4 if chance.random() < 0.5 else ANSWER_SECONDS
             answer = b""
             with suppress(OSError, TimeoutError):
                 answer = await _ask(chance.choice(self._ports), head.encode() + text, patience)

@@ -1,6 +1,5 @@
 """A short run of `make chaos`: hang-ups, faults and kills together leave books that agree with the upstream's."""
 
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,9 @@ from tools.chaos import MINUTE_CAP, MONEY_CAP_NANOS, Chaos
 from tools.crash_points import POINTS
 from tools.postgres import Cluster
 
+DEATHS = len(POINTS) // 2
+"""At points of an order's path; `test_crash_points` dies at each of them."""
+
 
 def forked(port: int, environment: dict[str, str], printed: Path) -> Program:
     return Program("farebox", ["serve", "--port", str(port)], printed.parent, environment, printed, printed)
@@ -17,14 +19,14 @@ def forked(port: int, environment: dict[str, str], printed: Path) -> Program:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_after_kills_hang_ups_and_faults_the_books_agree_with_the_upstreams(tmp_path: Path, workers: int) -> None:
-    outcome = Chaos(tmp_path, workers, seed=workers, start=forked).run(orders=400, kills=2, deaths=len(POINTS))
+    outcome = Chaos(tmp_path, workers, seed=workers, start=forked).run(orders=300, kills=2, deaths=DEATHS)
     assert outcome.differences == []
-    assert (outcome.kills, outcome.deaths) == (2, Counter(POINTS))
+    assert (outcome.kills, outcome.deaths.total()) == (2, DEATHS)
     assert outcome.answers > 100
     assert outcome.joined
     assert outcome.states["posted"] > 100
     assert outcome.states["pending"] == 0
-    assert MINUTE_CAP / 2 < outcome.peak_per_minute <= MINUTE_CAP
+    assert MINUTE_CAP / 4 < outcome.peak_per_minute <= MINUTE_CAP
     assert 0 < outcome.spent_nanos <= MONEY_CAP_NANOS
 
 
@@ -32,10 +34,10 @@ def test_so_they_do_on_several_nodes_whose_database_dies(tmp_path: Path, postgre
     postgres.stop()
     postgres.start(is_durable=True)
     chaos = Chaos(tmp_path, workers=1, seed=3, nodes=3, cluster=postgres, start=forked)
-    outcome = chaos.run(orders=350, kills=3, deaths=len(POINTS), database_kills=2)
+    outcome = chaos.run(orders=300, kills=3, deaths=DEATHS, database_kills=2)
     assert outcome.differences == []
-    assert (outcome.kills, outcome.database_kills, outcome.deaths) == (3, 2, Counter(POINTS))
+    assert (outcome.kills, outcome.database_kills, outcome.deaths.total()) == (3, 2, DEATHS)
     assert outcome.answers > 50
     assert outcome.states["posted"] > 50
     assert outcome.states["pending"] == 0
-    assert MINUTE_CAP / 2 < outcome.peak_per_minute <= MINUTE_CAP
+    assert MINUTE_CAP / 4 < outcome.peak_per_minute <= MINUTE_CAP

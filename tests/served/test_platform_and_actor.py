@@ -119,8 +119,10 @@ class Moving:
                 reboot = ("POST", f"/v2/actor-runs/{self.run['id']}/reboot")
                 eventually(lambda: reboot in self.platform.calls, 30)
                 first.kill()
-            with self.machine():
+            with self.machine() as second:
                 ordering.result(240)
+                # Behind a platform that fails now and then there may be more to tell than a stop waits for.
+                eventually(lambda: second.audit()["uncharged_events"] == 0, 60)
 
     @property
     def counted(self) -> int:
