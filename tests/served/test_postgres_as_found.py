@@ -69,7 +69,8 @@ def test_what_a_role_sets_changes_nothing(tmp_path: Path, postgres: Cluster) -> 
         "CREATE ROLE hostile LOGIN SUPERUSER",
         *(f"ALTER ROLE hostile SET {name} = '{value}'" for name, value in HOSTILE.items()),
     )
-    with psycopg.connect(url) as db:
+    # Not in a transaction: it would be ended for being idle within moments.
+    with psycopg.connect(url, autocommit=True) as db:
         assert db.execute("SHOW synchronous_commit").fetchone() == ("off",)
     with node(tmp_path, url, "--workers", "2") as gateway:
         for session in (Postgres(url).connect().raw, Postgres(url).live("a")._connection):
