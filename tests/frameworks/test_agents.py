@@ -18,7 +18,7 @@ from secrets import token_hex
 import pytest
 
 from tests.conftest import missing, npm_install
-from tests.gateway import Gateway
+from tests.gateway import Gateway, eventually
 from tests.pages import CLIENTS, PRINTED_HOST
 
 ROOT = Path(__file__).parents[2]
@@ -194,5 +194,11 @@ def test_what_cannot_be_paid_is_shown_and_not_asked_for_again(
     key = shared_gateway.new_key(account, "--plan", "paying", "--prepaid", "0.00001")
     printed = run(name, agent, PROMPT, shared_gateway, key, place, programs)
     assert "Insufficient credits" in printed
-    lines = [line for line in shared_gateway.log.read_text().splitlines() if account in line]
-    assert [json.loads(line)["status"] for line in lines] == [402] * agent.refused, printed
+
+    def refused() -> list[int]:
+        lines = [line for line in shared_gateway.log.read_text().splitlines() if account in line]
+        return [json.loads(line)["status"] for line in lines]
+
+    # An order's line comes a moment after its answer.
+    eventually(lambda: len(refused()) >= agent.refused)
+    assert refused() == [402] * agent.refused, printed
