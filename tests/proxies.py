@@ -129,7 +129,7 @@ _ADDRESSES = {
 }
 """Where each file says Farebox's address and the proxy's own, and what tests say there."""
 
-_NGINX = """
+NGINX = """
 daemon off; master_process off; pid {folder}/pid; user root;
 events {{ }}
 http {{
@@ -164,7 +164,7 @@ server.port = {own}
 """
 
 _FRAMES = {
-    "nginx": _NGINX + "FILE\n}}\n",
+    "nginx": NGINX + "FILE\n}}\n",
     "haproxy": "FILE",
     "caddy": _CADDY + "FILE",
     "apache2": _APACHE + "FILE",
@@ -174,7 +174,7 @@ _FRAMES = {
 """What Debian's own configuration has around the files, without what they do not need."""
 
 _CONFIGURATIONS = {
-    "nginx": _NGINX
+    "nginx": NGINX
     + """
   map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
   upstream farebox {{ server 127.0.0.1:{port}; keepalive 1; }}

@@ -33,6 +33,7 @@ from farebox.identity.keys import KeyCallers, PlansInForce, new_key
 from farebox.testing import MemoryStore, Pause, Script, ScriptedReply, ScriptedUpstream, Silence
 from farebox.web.relay import Relay
 from tests.fast.test_exchange import MODELS, USD, whole
+from tests.framed import chunked, counted
 from tests.served.test_formats import ORDERS, STREAMED, told
 
 WAYS = ["direct", "plain"]
@@ -215,16 +216,6 @@ class _Quiet:
 async def turns(number: int = TURNS) -> None:
     for _ in range(number):
         await asyncio.sleep(0)
-
-
-def counted(body: bytes) -> bytes:
-    return b"content-length: %d\r\n\r\n%b" % (len(body), body)
-
-
-def chunked(body: bytes) -> bytes:
-    middle = len(body) // 2
-    chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:middle], body[middle:]))
-    return b"transfer-encoding: chunked\r\n\r\n%b0\r\n\r\n" % chunks
 
 
 def order(

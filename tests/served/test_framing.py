@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import debian_install, missing
+from tests.framed import chunked, counted
 from tests.gateway import Gateway
 from tests.proxies import PROGRAMS, proxy
 from tests.served.test_server import raw
@@ -32,16 +33,6 @@ OFFERS = (H2C, WEBSOCKET, b"Upgrade: TLS/1.0, h2c\r\nConnection: upgrade\r\n")
 
 Frame = Callable[[bytes], bytes]
 """A body with the headers that say where it ends."""
-
-
-def counted(body: bytes) -> bytes:
-    return b"content-length: %d\r\n\r\n%b" % (len(body), body)
-
-
-def chunked(body: bytes) -> bytes:
-    middle = len(body) // 2
-    chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:middle], body[middle:]))
-    return b"transfer-encoding: chunked\r\n\r\n%b0\r\n\r\n" % chunks
 
 
 def order(gateway: Gateway, headers: bytes, framed: bytes) -> bytes:

@@ -20,6 +20,7 @@ from openai import OpenAI
 
 from tests.conftest import debian_install, missing
 from tests.gateway import Gateway, Response, eventually
+from tests.proxies import NGINX
 from tests.served.test_formats import ORDERS, error_type, order
 from tests.served.test_postgres import node
 from tools.postgres import Cluster
@@ -261,16 +262,13 @@ def test_a_repeat_finds_its_first_at_another_node(tmp_path: Path, postgres: Clus
         assert states(second, "x") == ["fare"] * 3
 
 
-NGINX = """
-daemon off; master_process off; pid {folder}/pid; user root;
-events {{ }}
-http {{
-  access_log off;
-  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/f;
-  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+IMPATIENT = (
+    NGINX
+    + """
   server {{ listen 127.0.0.1:{own}; location / {{ proxy_pass http://127.0.0.1:{port}; proxy_read_timeout 1s; }} }}
 }}
 """
+)
 """With its defaults, but for how long it waits: to a server it speaks HTTP/1.0."""
 
 
@@ -284,7 +282,7 @@ def impatient_nginx(folder: Path, port: int) -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         own = int(free.getsockname()[1])
     folder.mkdir()
-    (folder / "configuration").write_text(NGINX.format(folder=folder, own=own, port=port))
+    (folder / "configuration").write_text(IMPATIENT.format(folder=folder, own=own, port=port))
     command = ["nginx", "-e", "stderr", "-p", str(folder), "-c", str(folder / "configuration")]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
