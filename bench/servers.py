@@ -111,6 +111,7 @@ class Farebox:
     name: str = "Farebox"
     tree: Path = field(default_factory=Path.cwd)
     settings: Mapping[str, str] = field(default_factory=dict)
+    command: list[str] = field(default_factory=lambda: [sys.executable, "-m", "farebox", "serve"])
 
     @property
     def environment(self) -> dict[str, str]:
@@ -150,7 +151,7 @@ class Farebox:
             "FAREBOX_UPSTREAM_URL": upstream.url,
             "FAREBOX_PORT": str(port),
         }
-        with started(self.name, [sys.executable, "-m", "farebox", "serve"], folder, target, books, **told) as server:
+        with started(self.name, self.command, folder, target, books, **told) as server:
             yield server
 
 
