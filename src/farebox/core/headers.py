@@ -4,8 +4,6 @@ All others stay here: credentials, identities at other services (`OpenAI-Organiz
 what describes a client's machine or network (`X-Stainless-*`, `X-Forwarded-For`).
 """
 
-from collections.abc import Iterable
-
 from msgspec import Struct
 
 HeaderList = list[tuple[bytes, bytes]]
@@ -69,28 +67,35 @@ def read_request_head(headers: HeaderList) -> RequestHead:
             key, text = name.decode("latin-1"), value.decode("latin-1")
             # Several lines of one name are one list (RFC 9110, 5.3).
             forwarded[key] = f"{forwarded[key]}, {text}" if key in forwarded else text
-    scheme, _, bearer = read.get(b"authorization", b"").partition(b" ")
-    credentials = (bearer.strip() if scheme.lower() == b"bearer" else b"", read.get(b"x-api-key", b""))
+    first = read.get
+    scheme, _, bearer = first(b"authorization", b"").partition(b" ")
+    tokens: tuple[str, ...] = ()
+    if scheme.lower() == b"bearer" and (token := bearer.strip()):
+        tokens = (token.decode("latin-1"),)
+    if token := first(b"x-api-key", b""):
+        tokens = (*tokens, token.decode("latin-1"))
     return RequestHead(
-        tuple(each.decode("latin-1") for each in credentials if each),
+        tokens,
         forwarded,
-        read.get(b"user-agent", b"").decode("latin-1"),
-        read.get(b"idempotency-key", b""),
-        read.get(b"content-type", b"").partition(b";")[0].rstrip().lower(),
-        read.get(b"content-encoding", b"").lower(),
-        read.get(b"x-stainless-retry-count", b""),
+        first(b"user-agent", b"").decode("latin-1"),
+        first(b"idempotency-key", b""),
+        first(b"content-type", b"").partition(b";")[0].rstrip().lower(),
+        first(b"content-encoding", b"").lower(),
+        first(b"x-stainless-retry-count", b""),
         headers,
     )
 
 
-def response_headers(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:
+def response_headers(headers: HeaderList) -> HeaderList:
     """Those of an upstream's headers that pass to the caller, names in lower case, within the two bounds above."""
-    passed = [
-        (lower, value)
-        for name, value in headers
-        if (lower := name.lower()) in _RESPONSE or lower.startswith(_RESPONSE_PREFIXES)
-    ]
-    return passed if _size(passed) <= VALUE_BYTES_MAX else _shortened(passed)
+    passed: HeaderList = []
+    size = 0
+    for name, value in headers:
+        lower = name.lower()
+        if lower in _RESPONSE or lower.startswith(_RESPONSE_PREFIXES):
+            passed.append((lower, value))
+            size += len(name) + len(value)
+    return passed if size <= VALUE_BYTES_MAX else _shortened(passed)
 
 
 def _size(headers: HeaderList) -> int:

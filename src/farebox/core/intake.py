@@ -30,7 +30,7 @@ class Order(Struct, frozen=True):
 
 def read_asked(body: bytes, wire: Format) -> Asked:
     """What a request body asks. Raises Refusal 400 when it is not a request of this format."""
-    if stand_ins := not_utf_8(body):
+    if not body.isascii() and (stand_ins := not_utf_8(body)):
         asked = wire.read(legible(body))
         # Each becomes U+FFFD upstream, of three bytes.
         return replace(asked, prompt_bytes=asked.prompt_bytes + 2 * stand_ins)

@@ -3,7 +3,8 @@
 An event is $0.00001. A cost becomes events once, rounded up, at settlement; money in the books is whole nano-dollars.
 """
 
-from decimal import ROUND_CEILING, Context, Decimal, Inexact, InvalidOperation
+from decimal import Context, Decimal, Inexact, InvalidOperation
+from math import ceil
 
 EVENT_NANOS = 10_000
 """Nano-dollars in one event."""
@@ -40,8 +41,8 @@ def is_readable_cost(cost: Decimal) -> bool:
 
 def events_ceil(cost: Decimal) -> int:
     """Events that `cost` (USD, readable) becomes: rounded up, exactly. Zero is zero."""
-    assert is_readable_cost(cost), cost
-    return int(cost.scaleb(_EVENT_DIGITS, _EXACT).to_integral_value(ROUND_CEILING))
+    assert 0 <= cost <= COST_MAX_USD, cost
+    return ceil(cost.scaleb(_EVENT_DIGITS, _EXACT))
 
 
 def add_exact(one: Decimal, other: Decimal) -> Decimal:

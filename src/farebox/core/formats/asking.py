@@ -72,6 +72,10 @@ def asked(request: Request, body: bytes, models: tuple[str, ...], bounds: Bounds
 def decoded(decode: Callable[[bytes], T], body: bytes) -> T:
     """Decode a request body. Raises Refusal 400, which names the field that is wrong."""
     try:
+        return decode(body)
+    except UNREADABLE:
+        pass  # not valid JSON, perhaps, and legible all the same
+    try:
         return leniently(decode, body)
     except UNREADABLE as error:
         raise invalid(json_path_error(error)) from error
@@ -87,16 +91,16 @@ def decoded_part(decode: Callable[[bytes], T], part: bytes, place: str) -> T:
 
 def named_models(model: str | None, models: Iterable[str] | None) -> tuple[str, ...]:
     """The models in the order in which they are tried. Raises Refusal 400: there is none."""
+    if model and not models:
+        return (model,)
     named = (*([model] if model else []), *(models or []))
     if not named or not all(named):
         raise invalid("model: name a model such as `openai/gpt-4o-mini`, or give a list of them in `models`")
     return named
 
 
-def count(name: str, number: Number | None) -> int | None:
-    """An optional count, `name` in the request. Raises Refusal 400: it is below 1, or has a fraction."""
-    if number is None:
-        return None
+def count(name: str, number: Number) -> int:
+    """A count, `name` in the request. Raises Refusal 400: it is below 1, or has a fraction."""
     value = as_whole(number)
     if value is None or value < 1:
         raise invalid(f"{name}: {number} is not a whole number above zero")
@@ -110,14 +114,13 @@ def is_premium(models: Iterable[str], tier: str | None, provider: Raw | UnsetTyp
     OpenRouter's pages: `provider.sort` disables its balancing by price; `:nitro` is `sort: "throughput"` and admits
     priority tiers; `:floor` is `sort: "price"`.
     """
-    return (
-        tier in _PREMIUM_TIERS
-        or any(":" in model and not _NOT_BY_PRICE.isdisjoint(variants(model)) for model in models)
-        or _sorted_by(provider) not in (None, "price")
-    )
+    for model in models:
+        if ":" in model and not _NOT_BY_PRICE.isdisjoint(variants(model)):
+            return True
+    return tier in _PREMIUM_TIERS or (provider is not UNSET and _sorted_by(provider) not in (None, "price"))
 
 
-def _sorted_by(provider: Raw | UnsetType) -> str | None:
+def _sorted_by(provider: Raw) -> str | None:
     """What providers are sorted by; None where it cannot be read, which is the upstream's to refuse."""
     sort = decoded_or(_decode_provider, provider, _Provider()).sort
     return sort.by if isinstance(sort, _SortedBy) else sort

@@ -97,8 +97,8 @@ def read(body: bytes) -> Asked:
         raise invalid("messages: give a list of messages")
     if request.messages is not None and not request.messages:
         raise invalid("messages: the list is empty; give at least one message")
-    caps = [cap for name in CAPS if (cap := count(name, getattr(request, name))) is not None]
-    answers = count("n", request.n) or 1
+    caps = [count(name, cap) for name in CAPS if (cap := getattr(request, name)) is not None]
+    answers = 1 if request.n is None else count("n", request.n)
     if answers > ANSWERS_MAX:
         raise invalid(f"n: {request.n} answers are more than the {ANSWERS_MAX} that can be asked at once")
 
@@ -120,12 +120,14 @@ def _measure(messages: list[_Message], bounds: Bounds) -> None:
         if message.audio is not UNSET and not is_null(message.audio):
             bounds.is_open = True  # an earlier answer, by its id
         content = b"null" if message.content is UNSET else bytes(message.content)
+        if content.startswith(b'"'):
+            continue
         if content.startswith(b"["):
             for part in decoded_part(_decode_parts, content, "messages[...].content"):
                 kind = PARTS.get(part.type, OPEN)
                 if kind != BYTES:
                     bounds.add(kind, part.image_url)
-        elif not content.startswith(b'"') and content != b"null":
+        elif content != b"null":
             raise invalid("messages[...].content: expected text or a list of parts")
 
 

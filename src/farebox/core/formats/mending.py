@@ -192,8 +192,14 @@ def see_whole(
     `read` decodes what SDKs accept, raises those of UNREADABLE for all else, and puts its second argument into
     `Seen.repaired`. `mend` repairs the members in place. A body without its `essential` member is not a valid answer.
     """
-    text = skip_to_json(body)
-    repaired = None if body.endswith(text) and not body[: len(body) - len(text)].strip() else text
+    text, repaired = body, None
+    if not body.startswith(b"{"):
+        text = skip_to_json(body)
+        repaired = None if body.endswith(text) and not body[: len(body) - len(text)].strip() else text
+    try:
+        return read(text, repaired)
+    except UNREADABLE:
+        pass  # not valid JSON, perhaps, and legible all the same
     try:
         return leniently(lambda each: read(each, repaired), text)
     except UNREADABLE:

@@ -132,7 +132,7 @@ def read(body: bytes) -> Asked:
     models = named_models(request.model, request.models or [each.model for each in request.fallbacks or ()])
     if not request.messages:
         raise invalid("messages: the list is empty; give at least one message")
-    answer_tokens = count("max_tokens", request.max_tokens)
+    answer_tokens = None if request.max_tokens is None else count("max_tokens", request.max_tokens)
     bounds = Bounds(is_open=bool(request.mcp_servers))
     for message in request.messages:
         content = bytes(message.content)

@@ -144,7 +144,7 @@ def read(body: bytes) -> Asked:
     request = decoded(_decode_request, body)
     models = named_models(request.model, request.models)
     _check_stateless(request)
-    answer_tokens = count("max_output_tokens", request.max_output_tokens)
+    answer_tokens = None if request.max_output_tokens is None else count("max_output_tokens", request.max_output_tokens)
     has_template = request.prompt is not UNSET and not is_null(request.prompt)
     if (request.input is UNSET or is_null(request.input)) and not has_template:
         raise invalid("input: give a text or a list of items")
