@@ -26,8 +26,7 @@ class Admission:
     def aside(self, account_id: int) -> Iterator[None]:
         """Do not count an admitted order for as long as it only waits for another's answer: it is no work, and takes
         nobody's turn."""
-        task = asyncio.current_task()
-        assert task is not None
+        task = _current_task()
         self._orders.discard(task)
         self._aside.add(task)
         self._by_account[account_id] -= 1
@@ -43,12 +42,8 @@ class Admission:
         """How many orders are being served."""
         return len(self._orders) + len(self._aside)
 
-    def admit(self, account_id: int) -> "_Admitted":
-        """For `with`: counts an order for as long as the block runs, which must be in a task of its own. Raises Refusal
-        429."""
-        return _Admitted(self, account_id)
-
-    def enter(self, account_id: int, task: asyncio.Task[object]) -> None:
+    def enter(self, account_id: int) -> asyncio.Task[object]:
+        """Count the order that the current task serves, until `leave` is called with that task. Raises Refusal 429."""
         if self.is_closed:
             raise too_many("This gateway is stopping, and takes no more orders", RETRY_SECONDS)
         if len(self._orders) >= self._orders_max:
@@ -58,8 +53,10 @@ class Admission:
             raise too_many(
                 f"{self._account_orders_max} orders of this account are being served, the most at once", RETRY_SECONDS
             )
+        task = _current_task()
         self._orders.add(task)
         self._by_account[account_id] = of_account + 1
+        return task
 
     def leave(self, account_id: int, task: asyncio.Task[object]) -> None:
         self._orders.discard(task)
@@ -79,20 +76,7 @@ class Admission:
             task.cancel()
 
 
-class _Admitted:
-    """One order that is admitted. (A generator's context manager takes three times as long.)"""
-
-    __slots__ = ("_account_id", "_admission", "_task")
-
-    def __init__(self, admission: Admission, account_id: int) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._admission = admission
-        self._account_id = account_id
-        self._task = task
-
-    def __enter__(self) -> None:
-        self._admission.enter(self._account_id, self._task)
-
-    def __exit__(self, *_: object) -> None:
-        self._admission.leave(self._account_id, self._task)
+def _current_task() -> asyncio.Task[object]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task

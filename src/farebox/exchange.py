@@ -1,14 +1,15 @@
 """THE DATA PATH: one order, from its bytes to its place in the books. Start reading here.
 
 The hold belongs to the context manager in the endpoint's own frame: whatever happens inside the block, leaving it
-settles, and what was settled is durable when the block has been left.
+settles, and what was settled is durable when the block has been left. The path is `Opened.__aenter__`, from top to
+bottom, then `__aexit__`; what a step is made of stands below them, in the same order.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from functools import partial
-from os import urandom
+from collections.abc import Awaitable, Callable
+from random import Random
+from time import time_ns
+from types import TracebackType
 from typing import Protocol
 
 from msgspec import Struct
@@ -38,6 +39,7 @@ from farebox.core.headers import RequestHead
 from farebox.core.idempotency import not_kept, other_order, repeatable, still_answered
 from farebox.core.intake import Order, cap_within, capped, read_order
 from farebox.core.meter import Meter
+from farebox.core.passage import Passage
 from farebox.core.plans import Plan
 from farebox.core.pricing import Ceiling, PriceList, ceiling, listed_names
 from farebox.core.shortfall import exceeded_rate, not_covered
@@ -57,7 +59,7 @@ from farebox.ports import (
     UpstreamUnreachable,
     Waiting,
 )
-from farebox.watching import Unwatched, Watched
+from farebox.watching import Unwatched, note_end, note_settled
 
 
 class Request(Struct, frozen=True):
@@ -73,34 +75,6 @@ class Request(Struct, frozen=True):
     asked: Asked | None = None
     waiting: Waiting | None = None
     taker: Taker | None = None
-
-
-class _HeldOrder(Struct, frozen=True):
-    """An order whose money is set aside; its answer is capped where that is less than the order could cost. It is
-    `known_by` its idempotency key, or else by what it is, should it be sent again."""
-
-    hold_id: str
-    order: Order
-    outside: Outside | None = None
-    known_by: Repeatable | Sent | None = None
-
-
-class _Serving(Struct):
-    """A held order on its way: what it cost, as far as is known, and its answer, once there is one."""
-
-    held: _HeldOrder
-    meter: Meter
-    verdict: Verdict = Nothing()
-    answer: Answer | None = None
-
-
-class _Unanswered(Struct, frozen=True):
-    """An order that the upstream did not answer: what it cost, how its caller is refused, and the generation's id where
-    that is known."""
-
-    verdict: Verdict
-    refusal: Refusal
-    generation_id: str | None = None
 
 
 class Prices(Protocol):
@@ -135,147 +109,153 @@ class Exchange:
         telemetry: Telemetry | None = None,
         now_us: Callable[[], int] = clock.now_us,
     ) -> None:
-        self._callers = callers
-        self._prices = prices
-        self._ledger = ledger
-        self._upstream = upstream
-        self._streaming = streaming
-        self._admission = admission
-        self._charges = charges
-        self._now_us = now_us
-        self._late = late or LateSettlements(ledger)
-        self._joining = joining or Joining(ledger, admission)
-        self._telemetry = telemetry or Unwatched()
+        self.callers = callers
+        self.prices = prices
+        self.ledger = ledger
+        self.upstream = upstream
+        self.streaming = streaming
+        self.admission = admission
+        self.charges = charges
+        self.now_us = now_us
+        self.late = late or LateSettlements(ledger)
+        self.joining = joining or Joining(ledger, admission)
+        self.telemetry = telemetry or Unwatched()
+        # Ids need not be hard to guess, and each order's would be a call of the system.
+        self._random_bits = Random().getrandbits  # noqa: S311
 
-    @asynccontextmanager
-    async def open(self, request: Request) -> AsyncIterator[Answer | RepeatedAnswer]:
-        """Serve one order; the block sends the answer on.
+    def open(self, request: Request) -> "Opened":
+        """For `async with`: serve one order; the block gets its answer, and sends that on.
 
         Raises:
             Refusal: it was not served. Never one that a client retries once the upstream may have accepted it.
             CallerGone: it was not sent to the upstream.
         """
-        with Watched(self._telemetry, request.path, request.head) as watched:
-            caller = request.caller or await self._callers.identify(request.head)
-            watched.identified(caller)
-            with self._admission.admit(caller.account.id):
-                body = await request.read_body()
-                order = read_order(body, request.wire, caller.plan, self._names, request.asked)
-                most = ceiling(order.asked, order.answer_tokens, self._prices.current(), caller.plan)
-                watched.priced(order)
-                held = await self._hold_once(caller, order, most, request, body)
-                if isinstance(held, RepeatedAnswer):
-                    watched.repeated()
-                    yield held
-                    return
-                serving = _Serving(held, Meter(request.wire, self._progress(order, request)))
-                watched.held(held.hold_id)
-                try:
-                    yield await self._answer(request, serving, watched)
-                finally:
-                    await self._end(serving, watched)
+        return Opened(self, request)
 
-    def _names(self, model: str, plan: Plan) -> tuple[str, ...]:
-        return listed_names(self._prices.current(), model, plan)
+    def new_id(self, now_us: int) -> str:
+        """The id of a hold. Those that are placed later sort behind it."""
+        return f"{now_us:014x}{self._random_bits(48):012x}"
 
-    def _progress(self, order: Order, request: Request) -> Progress:
-        return Progress("", order.model, self._now_us() // 1_000_000, request.head.client)
+    def names(self, model: str, plan: Plan) -> tuple[str, ...]:
+        return listed_names(self.prices.current(), model, plan)
 
-    async def _answer(self, request: Request, serving: _Serving, watched: Watched) -> Answer:
-        """Forward an order whose money is set aside; its answer, which may go to the caller."""
-        held, meter = serving.held, serving.meter
-        order = held.order
-        if request.waiting is not None:
-            request.waiting.sending(cap_header(order.answer_cap), streamed=order.asked.streamed)
-        serving.verdict = Unknown("the order was sent and not answered")
-        reply = await self._forward(request, order)
-        if isinstance(reply, _Unanswered):
-            serving.verdict = reply.verdict
-            meter.identify(reply.generation_id)
-            raise reply.refusal
-        watched.answered()
-        meter.identify(reply.generation_id)
-        is_kept = isinstance(held.known_by, Repeatable)
-        answer = Answer(reply, meter, self._streaming, order.answer_cap, request.waiting, is_kept=is_kept)
-        serving.answer = answer
-        await self._name_generation(held.hold_id, reply, answer, meter)
-        watched.passed_on(is_stream=answer.is_stream)
+
+class Opened:
+    """One order on its way. What is known of it so far stands here: `_hold_id` from the moment that its money is set
+    aside, `_answer` from the moment that the upstream has answered."""
+
+    __slots__ = (
+        "_admitted",
+        "_answer",
+        "_caller",
+        "_exchange",
+        "_hold_id",
+        "_known_by",
+        "_meter",
+        "_most",
+        "_order",
+        "_passage",
+        "_request",
+        "_verdict",
+    )
+
+    _caller: Caller
+    _order: Order
+    _most: Ceiling
+    _meter: Meter
+    _known_by: Repeatable | Sent | None
+    """Its idempotency key, or else what it is: by that it is known should it be sent again."""
+
+    def __init__(self, exchange: Exchange, request: Request) -> None:
+        self._exchange = exchange
+        self._request = request
+        self._passage = Passage(path=request.path, head=request.head, began_ns=time_ns())
+        self._admitted: asyncio.Task[object] | None = None
+        self._hold_id: str | None = None
+        self._answer: Answer | None = None
+        self._verdict: Verdict = Nothing()
+
+    async def __aenter__(self) -> Answer | RepeatedAnswer:
+        exchange, request, passage = self._exchange, self._request, self._passage
+        try:
+            caller = request.caller or await exchange.callers.identify(request.head)
+            self._caller = passage.caller = caller
+            self._admitted = exchange.admission.enter(caller.account.id)
+            body = await request.read_body()
+            order = read_order(body, request.wire, caller.plan, exchange.names, request.asked)
+            self._most = ceiling(order.asked, order.answer_tokens, exchange.prices.current(), caller.plan)
+            self._order, passage.model, passage.streamed = order, order.model, order.asked.streamed
+            if (repeated := await self._hold_once(body)) is not None:
+                passage.is_replay = True
+                return repeated
+            passage.held_ns = time_ns()
+            reply = await self._forward()
+            passage.head_ns = time_ns()
+            answer = self._take(reply)
+            if answer.is_stream or not reply.is_complete:
+                await self._name_generation(reply, answer)
+            passage.given_ns = time_ns()
+            if answer.is_stream:
+                exchange.telemetry.began_stream()
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
         return answer
 
-    async def _end(self, serving: _Serving, watched: Watched) -> None:
-        """Settle, however the order's block was left: an order that got no answer, too, with Nothing if it was not
-        sent, with Unknown if it may have been."""
-        held, meter, answer = serving.held, serving.meter, serving.answer
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the order, however its block was left, or if it was not come to."""
         try:
-            if answer is not None:
-                # Before settling: read what the answer said of its cost, then let the upstream's connection go. Neither
-                # awaits, so no cancellation comes between; and no connection is held while the books are waited for.
-                serving.verdict = answer.verdict()
-                answer.close()
-        finally:
-            watched.ended()
-            settled = await self._settle(held, serving.verdict, meter, answer)
-            watched.settled(settled, meter, None if answer is None else answer.status)
-            if answer is not None:
-                answer.settled = settled
-            # Last, since only what is in the books is charged.
-            if self._charges is not None and _is_charged_by_request(settled, held.outside):
-                await self._charges.until_charged(settlement_id(held.hold_id))
+            if self._hold_id is not None:
+                await self._end(self._hold_id)
+        except BaseException as failure:
+            self._leave(failure)
+            raise
+        self._leave(error)
 
-    async def _forward(self, request: Request, order: Order) -> Reply | _Unanswered:
-        """Send the order. What went wrong decides what it cost, and what its caller is told."""
-        crash_point("forward:before")
-        try:
-            reply = await self._upstream.forward(
-                request.path, order.body, request.head.forwarded, streamed=order.asked.streamed
-            )
-        except UpstreamUnreachable as error:
-            refuse = connect_timeout if error.timed_out else unreachable
-            return _Unanswered(Nothing(), refuse(f"The upstream cannot be reached: {error}"))
-        except UpstreamBroke as error:
-            refusal = cost_unknown(f"The upstream did not answer: {error}")
-            return _Unanswered(Unknown(str(error)), refusal, error.generation_id)
-        crash_point("forward:after")
-        return reply
+    def _leave(self, error: BaseException | None) -> None:
+        exchange = self._exchange
+        if self._admitted is not None:
+            exchange.admission.leave(self._caller.account.id, self._admitted)
+        note_end(self._passage, error)
+        exchange.telemetry.saw(self._passage)
 
-    async def _hold_once(
-        self, caller: Caller, order: Order, most: Ceiling, request: Request, body: bytes
-    ) -> _HeldOrder | RepeatedAnswer:
-        """Set money aside for an order that was not placed before; else its answer, which is waited for."""
-        key = repeatable(request.head.idempotency_key, request.path, body)
-        if key is not None or request.caller is not None:
-            held = await self._hold(caller, order, most, request.wire, key)
-            return await self._answer_again(held) if isinstance(held, Repeated) else held
+    # Hold
+
+    async def _hold_once(self, body: bytes) -> RepeatedAnswer | None:
+        """Set money aside for an order that was not placed before; the answer of one that was, which is waited for."""
+        exchange, request = self._exchange, self._request
+        head, joining = request.head, exchange.joining
         sent: Sent | None = None
-        if not order.asked.streamed:
+        self._known_by = repeatable(head.idempotency_key, request.path, body)
+        if self._known_by is None and request.caller is None and not self._order.asked.streamed:
             # A stream is not joined: a part of it has reached its caller, and its hang-up stops it.
-            sent = self._joining.read(request.path, body, request.head.retry_count, request.waiting, request.taker)
-        place = partial(self._hold, caller, order, most, request.wire, sent)
-        if sent is None or not sent.may_join:
-            held = await place()
-            assert isinstance(held, _HeldOrder), held
-        else:
-            joined = await self._joining.join(caller, sent, place)
-            if not isinstance(joined, _HeldOrder):
+            sent = joining.read(request.path, body, head.retry_count, request.waiting, request.taker)
+            self._known_by = sent
+        if sent is not None and sent.may_join:
+            joined = await joining.join(self._caller, sent, self._hold)
+            if joined is not None:
                 return RepeatedAnswer(*joined)
-            held = joined
-        if sent is not None:
-            self._joining.placed(held.hold_id, sent)
-        return held
+        elif (repeated := await self._hold()) is not None:
+            return await self._answer_again(repeated)
+        if sent is not None and self._hold_id is not None:
+            joining.placed(self._hold_id, sent)
+        return None
 
-    async def _hold(
-        self, caller: Caller, order: Order, most: Ceiling, wire: Format, known_by: Repeatable | Sent | None
-    ) -> _HeldOrder | Repeated:
-        """Set the ceiling aside, or what the balance covers of it with the answer capped to that."""
-        now_us = self._now_us()
+    async def _hold(self) -> Repeated | None:
+        """Set the ceiling aside, or what the balance covers of it with the answer capped to that; or find that the
+        order repeats another."""
+        exchange, caller, order, most, known_by = self._exchange, self._caller, self._order, self._most, self._known_by
+        plan, now_us = caller.plan, exchange.now_us()
         place = PlaceHold(
-            id=f"{now_us:014x}{urandom(6).hex()}",
+            id=exchange.new_id(now_us),
             account_id=caller.account.id,
             key_id=caller.key.id,
-            wanted_nanos=most.fare_nanos(caller.plan),
-            least_nanos=most.least_nanos(caller.plan),
-            plan=caller.plan.name,
-            event_price_nanos=caller.plan.event_price_nanos,
+            wanted_nanos=most.fare_nanos(plan),
+            least_nanos=most.least_nanos(plan),
+            plan=plan.name,
+            event_price_nanos=plan.event_price_nanos,
             model=order.model,
             streamed=order.asked.streamed,
             created_us=now_us,
@@ -287,25 +267,28 @@ class Exchange:
             is_repeat=isinstance(known_by, Sent) and known_by.is_marked,
         )
         try:
-            outcome = await self._ledger.carry_out(place)
+            outcome = await exchange.ledger.carry_out(place)
         except asyncio.CancelledError:
             await self._give_back(place.id, now_us)
             raise
         except BooksUnavailable as error:
             if error.is_in_doubt:
-                await self._late.add(Settle(hold_id=place.id, verdict=Nothing(), created_us=now_us))
+                await exchange.late.add(Settle(hold_id=place.id, verdict=Nothing(), created_us=now_us))
             raise
         match outcome:
             case Held():
-                answer_cap = cap_within(outcome, place, most, caller.plan)
-                try:
-                    held = order if answer_cap is None else capped(order, wire, answer_cap)
-                    return _HeldOrder(place.id, held, caller.outside, known_by)
-                except Refusal:
-                    await self._give_back(place.id, now_us)
-                    raise
+                if (answer_cap := cap_within(outcome, place, most, plan)) is not None:
+                    try:
+                        self._order = capped(order, self._request.wire, answer_cap)
+                    except Refusal:
+                        await self._give_back(place.id, now_us)
+                        raise
+                self._hold_id = self._passage.hold_id = place.id
+                progress = Progress("", order.model, now_us // 1_000_000, self._request.head.client)
+                self._meter = Meter(self._request.wire, progress)
+                return None
             case NotCovered():
-                raise not_covered(outcome, place, most, caller.plan)
+                raise not_covered(outcome, place, most, plan)
             case Exceeded():
                 raise exceeded_rate(outcome, place)
             case Repeated():
@@ -317,9 +300,9 @@ class Exchange:
         """Void the hold of an order that is not sent; late, where the books cannot take that now."""
         settle = Settle(hold_id=hold_id, verdict=Nothing(), created_us=now_us)
         try:
-            await self._ledger.carry_out(settle)
+            await self._exchange.ledger.carry_out(settle)
         except BooksUnavailable:
-            await self._late.add(settle)
+            await self._exchange.late.add(settle)
 
     async def _answer_again(self, repeated: Repeated) -> RepeatedAnswer:
         """The kept answer of the order that the idempotency key stands for.
@@ -332,27 +315,98 @@ class Exchange:
             raise other_order()
         if hold.state == "pending":
             raise still_answered()
-        kept = await self._ledger.kept_answer(hold.id)
+        kept = await self._exchange.ledger.kept_answer(hold.id)
         if kept is None:
             raise not_kept(hold)
         return RepeatedAnswer(hold, kept)
 
-    async def _name_generation(self, hold_id: str, reply: Reply, answer: Answer, meter: Meter) -> None:
+    # Forward
+
+    async def _forward(self) -> Reply:
+        """Send the order. What goes wrong decides what it cost, and what its caller is told."""
+        request, order = self._request, self._order
+        streamed = order.asked.streamed
+        if request.waiting is not None:
+            request.waiting.sending(cap_header(order.answer_cap), streamed=streamed)
+        self._verdict = _NOT_ANSWERED
+        crash_point("forward:before")
+        try:
+            reply = await self._exchange.upstream.forward(
+                request.path, order.body, request.head.forwarded, streamed=streamed
+            )
+        except UpstreamUnreachable as error:
+            self._verdict = Nothing()
+            refuse = connect_timeout if error.timed_out else unreachable
+            raise refuse(f"The upstream cannot be reached: {error}") from error
+        except UpstreamBroke as error:
+            self._verdict = Unknown(str(error))
+            self._meter.identify(error.generation_id)
+            raise cost_unknown(f"The upstream did not answer: {error}") from error
+        crash_point("forward:after")
+        return reply
+
+    # Meter
+
+    def _take(self, reply: Reply) -> Answer:
+        """The answer to the order, which is metered as it is read."""
+        self._meter.identify(reply.generation_id)
+        is_kept = isinstance(self._known_by, Repeatable)
+        self._answer = answer = Answer(
+            reply,
+            self._meter,
+            self._exchange.streaming,
+            self._order.answer_cap,
+            self._request.waiting,
+            is_kept=is_kept,
+        )
+        return answer
+
+    async def _name_generation(self, reply: Reply, answer: Answer) -> None:
         """Write the generation's id before a byte of it goes to the caller, and before a wait for the rest."""
+        assert self._hold_id is not None
         if answer.is_stream and reply.generation_id is None:
             await answer.read_to_identity()
-        generation_id = meter.progress.generation_id
-        if generation_id and not answer.is_refusal and (answer.is_stream or not reply.is_complete):
-            await self._book(NameGeneration(hold_id, generation_id))
+        generation_id = self._meter.progress.generation_id
+        if generation_id and not answer.is_refusal:
+            await self._book(NameGeneration(self._hold_id, generation_id))
 
-    async def _settle(self, held: _HeldOrder, verdict: Verdict, meter: Meter, answer: Answer | None) -> Settled:
-        sent = held.known_by if isinstance(held.known_by, Sent) else None
-        kept = None if answer is None or held.known_by is None else answer.kept(held.hold_id)
+    # Settle
+
+    async def _end(self, hold_id: str) -> None:
+        """Settle an order whose money is set aside, also one that got no answer: with Nothing if it was not sent, with
+        Unknown if it may have been."""
+        exchange, passage, answer = self._exchange, self._passage, self._answer
+        try:
+            if answer is not None:
+                # Before settling: read what the answer said of its cost, then let the upstream's connection go. Neither
+                # awaits, so no cancellation comes between; and no connection is held while the books are waited for.
+                self._verdict = answer.verdict()
+                answer.close()
+        finally:
+            passage.read_ns = time_ns()
+            if passage.given_ns and answer is not None and answer.is_stream:
+                exchange.telemetry.ended_stream()
+            settled = await self._book(self._settlement(hold_id))
+            assert isinstance(settled, Settled), settled
+            note_settled(passage, settled, self._meter, None if answer is None else answer.status)
+            if answer is not None:
+                answer.settled = settled
+            # Last, since only what is in the books is charged.
+            if exchange.charges is not None and _is_charged_by_request(settled, self._caller.outside):
+                await exchange.charges.until_charged(settlement_id(hold_id))
+
+    def _settlement(self, hold_id: str) -> Settle:
+        meter, answer = self._meter, self._answer
+        sent = self._known_by if isinstance(self._known_by, Sent) else None
+        kept = None if answer is None or self._known_by is None else answer.kept(hold_id)
         is_unheard = sent is not None and sent.has_no_taker()
-        settle = Settle(
-            hold_id=held.hold_id,
-            verdict=verdict,
-            created_us=self._now_us(),
+        if sent is not None and not is_unheard and not isinstance(self._verdict, Nothing):
+            # Before it is booked: a caller who goes meanwhile, or is told that it could not be, may repeat the order.
+            self._exchange.joining.keep_if_lost(hold_id, kept, sent)
+        return Settle(
+            hold_id=hold_id,
+            verdict=self._verdict,
+            created_us=self._exchange.now_us(),
             generation_id=meter.progress.generation_id or None,
             served_model=meter.served_model,
             prompt_tokens=meter.prompt_tokens,
@@ -360,27 +414,24 @@ class Exchange:
             answer=kept,
             is_unheard=is_unheard,
         )
-        if sent is not None and not is_unheard and not isinstance(verdict, Nothing):
-            # Before it is booked: a caller who goes meanwhile, or is told that it could not be, may repeat the order.
-            self._joining.keep_if_lost(held.hold_id, kept, sent)
-        outcome = await self._book(settle)
-        assert isinstance(outcome, Settled), outcome
-        return outcome
 
     async def _book(self, command: NameGeneration | Settle) -> Outcome:
         """Carry out a command of an order that the upstream may have accepted: from here on no refusal is repeated."""
         try:
-            return await self._ledger.carry_out(command)
+            return await self._exchange.ledger.carry_out(command)
         except asyncio.CancelledError:
             # The server stops, and waits no longer: books that take nothing now may take this at the next start.
             if isinstance(command, Settle):
-                await self._late.add(replace(command, is_unheard=True))
+                await self._exchange.late.add(replace(command, is_unheard=True))
             raise
         except BooksUnavailable as error:
             if isinstance(command, Settle):
                 # Its caller is told so in place of the answer: that is a repeat's, from the moment it is booked.
-                await self._late.add(replace(command, is_unheard=True))
+                await self._exchange.late.add(replace(command, is_unheard=True))
             raise cost_unknown(f"The answer came and could not be booked: {error}") from error
+
+
+_NOT_ANSWERED = Unknown("the order was sent and not answered")
 
 
 def _is_charged_by_request(settled: Settled, outside: Outside | None) -> bool:
