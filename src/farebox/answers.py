@@ -222,14 +222,16 @@ class Answer:
     def _metered(self, take: Take) -> Take:
         """Passes a piece through the meter, and what that gives on to `take`."""
         meter, no_event_seconds = self._meter, self._streaming.no_event_seconds
-        seen, seen_at = meter.sse_events, monotonic()
+        seen, quiet_since = meter.sse_events, monotonic()
 
         def pass_on(data: bytes) -> Awaitable[None] | None:
-            nonlocal seen, seen_at
+            nonlocal seen, quiet_since
             chunk = meter.feed(data)
             if meter.sse_events != seen:
-                seen, seen_at = meter.sse_events, monotonic()
-            elif monotonic() - seen_at > no_event_seconds:
+                seen, quiet_since = meter.sse_events, 0.0
+            elif not quiet_since:
+                quiet_since = monotonic()
+            elif monotonic() - quiet_since > no_event_seconds:
                 self._reply.close()
                 raise UpstreamBroke(f"nothing but comments came for {no_event_seconds:g} s")
             return take(chunk) if chunk else None

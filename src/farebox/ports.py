@@ -45,7 +45,7 @@ class BooksUnavailable(Exception):  # noqa: N818
 class Ledger(Protocol):
     """The money side of the store: balances, holds and their settlement."""
 
-    async def carry_out(self, command: Command) -> Outcome:
+    def carry_out(self, command: Command) -> Awaitable[Outcome]:
         """Carry out one command. Its outcome is durable when this returns. Cancelling the wait does not undo it.
 
         Raises:
@@ -353,7 +353,7 @@ class Upstream(Protocol):
     """Serves orders. Speaks Farebox's words: each kind of upstream translates them into its own paths, statuses and
     documents. Every method that is awaited raises UpstreamUnreachable or UpstreamBroke."""
 
-    async def forward(self, path: str, body: bytes, headers: Mapping[str, str], *, streamed: bool) -> Reply:
+    def forward(self, path: str, body: bytes, headers: Mapping[str, str], *, streamed: bool) -> Awaitable[Reply]:
         """Send an order; `path` is that of its format, a key of FORMATS."""
 
     async def prices(self) -> tuple[bytes, ...]:

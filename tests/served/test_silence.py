@@ -70,10 +70,10 @@ def test_what_was_not_begun_is_withdrawn_and_what_was_is_in_doubt(tmp_path: Path
     async def work(store: SqlStore, engine: Hanging, account: Account, key: Key) -> None:
         assert await store.carry_out(hold(account, key, "before", 10_000)) == Held(10_000)
         engine.hangs.set()
-        begun = asyncio.create_task(store.carry_out(hold(account, key, "begun", 10_000)))
+        begun = asyncio.ensure_future(store.carry_out(hold(account, key, "begun", 10_000)))
         await asyncio.sleep(0.2)
-        queued = asyncio.create_task(store.carry_out(hold(account, key, "queued", 10_000)))
-        ending = asyncio.create_task(store.carry_out(Settle(hold_id="before", verdict=Nothing(), created_us=3)))
+        queued = asyncio.ensure_future(store.carry_out(hold(account, key, "queued", 10_000)))
+        ending = asyncio.ensure_future(store.carry_out(Settle(hold_id="before", verdict=Nothing(), created_us=3)))
         assert [(await refused(each)).is_in_doubt for each in (begun, queued, ending)] == [True, False, True]
         engine.hangs.clear()
         engine.goes_on.set()

@@ -6,7 +6,7 @@ does no I/O.
 
 from farebox.core.errors import Refusal
 from farebox.core.formats import PASS, Format, Progress, Seen
-from farebox.core.sse import EventSplitter, ended
+from farebox.core.sse import CR, EventSplitter, ended
 from farebox.core.usage import Cost, Unknown, Verdict
 
 
@@ -46,10 +46,15 @@ class Meter:
         Raises:
             Refusal: one has grown too long and does not end.
         """
-        events = self._splitter.feed(chunk)
-        if len(events) == 1:
-            return self._pass(events[0])
-        return b"".join([self._pass(event) for event in events])
+        # Nearly always one event comes, of one line.
+        if (
+            self._splitter.is_between
+            and chunk.find(b"\n") == len(chunk) - 2
+            and chunk.endswith(b"\n\n")
+            and CR not in chunk
+        ):
+            return self._pass(chunk)
+        return b"".join([self._pass(event) for event in self._splitter.feed(chunk)])
 
     def finish(self) -> bytes:
         """The bytes to send on after the upstream's last: a server-sent event whose closing empty line is missing,

@@ -18,18 +18,20 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 _PARTIAL_END_MAX = len(b"\r\n\r")
 
-_CR = ord("\r")
+CR = ord("\r")
 """A byte is found five times as fast as a text of one byte."""
 
 
 class EventSplitter:
     """Collects bytes and returns whole events, each with the empty line that ends it."""
 
-    __slots__ = ("_buffer", "_searched")
+    __slots__ = ("_buffer", "_searched", "is_between")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._searched = 0
+        self.is_between = True
+        """Whether all that came so far were whole events."""
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The events that `chunk` completes. All events and `rest`, joined, are the bytes that came in.
@@ -37,10 +39,7 @@ class EventSplitter:
         Raises:
             Refusal: an event grew over EVENT_BYTES_MAX.
         """
-        if not self._buffer and chunk.endswith(b"\n\n") and _CR not in chunk:
-            last = len(chunk) - 2
-            if chunk.find(b"\n") == last or chunk.find(b"\n\n") == last:
-                return [chunk]
+        if self.is_between and chunk.endswith(b"\n\n") and CR not in chunk:
             return [event + b"\n\n" for event in chunk[:-2].split(b"\n\n")]
         return self._feed_slowly(chunk)
 
@@ -55,6 +54,7 @@ class EventSplitter:
             events.append(bytes(buffer[start : end.end()]))
             start = end.end()
         del buffer[:start]
+        self.is_between = not buffer
         self._searched = max(0, len(buffer) - _PARTIAL_END_MAX)
         if len(buffer) > EVENT_BYTES_MAX:
             raise broken(f"the upstream sent an event without end (over {EVENT_BYTES_MAX} bytes)")
@@ -71,10 +71,10 @@ def event_data(event: bytes) -> bytes | None:
         event.startswith(b"data: ")
         and event.endswith(b"\n\n")
         and event.find(b"\n") == len(event) - 2
-        and _CR not in event
+        and CR not in event
     ):
         return event[6:-2]
-    if event.startswith(b"event: ") and event.endswith(b"\n\n") and _CR not in event:
+    if event.startswith(b"event: ") and event.endswith(b"\n\n") and CR not in event:
         start = event.find(b"\ndata: ") + 7
         if start > 6 and event.find(b"\n", start) == len(event) - 2 and event.count(b"\n") == 3:
             return event[start:-2]

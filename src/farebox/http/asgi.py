@@ -47,7 +47,7 @@ async def send_json(send: Send, body: bytes, headers: HeaderList | None = None) 
 class AsgiBody:
     """The body of a request that came through ASGI (`calls.Body`)."""
 
-    has_come = False
+    _has_come = False
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self._scope = scope
@@ -66,14 +66,17 @@ class AsgiBody:
     def is_read(self, _: bool) -> None:
         self._scope[BODY_IS_READ] = True
 
+    def came(self) -> None:
+        """ASGI does not say."""
+
     async def part(self) -> tuple[bytes, bool]:
-        if self.has_come:
+        if self._has_come:
             return b"", True
         message = await self._receive()
         if message["type"] == "http.disconnect":
             raise CallerGone
-        self.has_come = not message.get("more_body", False)
-        return message.get("body", b""), self.has_come
+        self._has_come = not message.get("more_body", False)
+        return message.get("body", b""), self._has_come
 
 
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})

@@ -20,9 +20,8 @@ class Body(Protocol):
     def headers(self) -> HeaderList:
         """The request's, names in lower case."""
 
-    @property
-    def has_come(self) -> bool:
-        """Whether all of the body is here, so that `part` does not wait. False where that is not known."""
+    def came(self) -> bytes | None:
+        """All of the body, where it is here already and nothing of it was read; None where it has to be waited for."""
 
     async def part(self) -> tuple[bytes, bool]:
         """The next bytes, and whether they are the last; b"" after those. Raises CallerGone."""

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from farebox.core.headers import HeaderList
@@ -24,7 +25,7 @@ _NOT_IN_VALUES = bytes({*range(32), 127} - {ord("\t")})
 
 class DirectCall:
     """A call (`calls.Call`) of one connection. What uvicorn's protocol sets and calls of its cycle is here under the
-    same names: `body`, `more_body`, `disconnected`, and `message_event.set()` after each change."""
+    same names: `disconnected`, and `message_event.set()` after that."""
 
     # Defaults stand on the class: one of these is made for every order.
     more_body = True
@@ -75,9 +76,25 @@ class DirectCall:
 
     # The request
 
-    @property
-    def has_come(self) -> bool:
-        return not self.more_body
+    def take(self, piece: bytes) -> None:
+        """A piece of the body has come."""
+        if self.response_complete:
+            return
+        self.body += piece
+        if len(self.body) > HIGH_WATER_LIMIT:
+            self._flow.pause_reading()
+        if self._change is not None:
+            self.set()
+
+    def take_end(self) -> None:
+        """The body has come to its end."""
+        if not self.response_complete:
+            self.more_body = False
+            if self._change is not None:
+                self.set()
+
+    def came(self) -> bytes | None:
+        return None if self.more_body or self.disconnected else bytes(self.body)
 
     async def part(self) -> tuple[bytes, bool]:
         if self.more_body and not self.body and not self.disconnected:
@@ -154,7 +171,10 @@ class DirectCall:
         self._write(piece)
 
     def put(self, piece: bytes) -> Awaitable[None] | None:
-        self._write(piece)
+        if self.chunked_encoding and piece and not self.disconnected:
+            self.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        else:
+            self._write(piece)
         return self._flow.drain() if self._flow.write_paused else None
 
     def send_if_taken(self, piece: bytes) -> None:

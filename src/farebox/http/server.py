@@ -77,6 +77,9 @@ class BoundedHttp(HttpToolsProtocol):
     _has_refused = False
     _has_closed_early = False
     url = b""
+    _version = ""
+    _host = b""
+    """The last request's `Host`, which nearly always is that of the next."""
     _is_one_too_many = False
     _has_ended = False
     _tell_if_lost: Callable[[], None] | None = None
@@ -317,7 +320,7 @@ class BoundedHttp(HttpToolsProtocol):
         """What serves this request without ASGI: an order, with nothing about it that only ASGI's way knows."""
         if self._find_serve is None or self.expect_100_continue or self.parser.get_method() != b"POST":
             return None
-        if self.parser.get_http_version() != "1.1":
+        if self._version != "1.1":
             return None
         return self._find_serve(self.url.partition(b"?")[0], self.headers)
 
@@ -355,25 +358,35 @@ class BoundedHttp(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app if cycle.scope["http_version"] != "1.0" else _unchunked(cycle, app))
 
     def on_body(self, body: bytes) -> None:
-        if not self._has_refused:
+        if self._has_refused:
+            return
+        if isinstance(self.cycle, DirectCall):
+            self.cycle.take(body)
+        else:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if not self._has_refused and not self._is_offer:
+        if self._has_refused or self._is_offer:
+            return
+        if isinstance(self.cycle, DirectCall):
+            self.cycle.take_end()
+        else:
             super().on_message_complete()
 
     def _wrong_in_head(self) -> str | None:
         """Why a head is refused that a proxy in front might read differently; None where it is not. The parser itself
         refuses two lengths, a length with chunks, bare line feeds, folded headers and NULs."""
-        version = self.parser.get_http_version()
+        # Asked once: the parser makes a text of two numbers each time.
+        self._version = version = self.parser.get_http_version()
         if version not in ("1.0", "1.1"):
             return f"HTTP/{version} is not spoken here; send HTTP/1.1"
         hosts = 0
         for name, value in self.headers:
             if name == b"host":
                 hosts += 1
-                if not _HOST.fullmatch(value):
+                if value != self._host and not _HOST.fullmatch(value):
                     return "host: it is not the name of a host, with or without a port"
+                self._host = value
             elif name == b"transfer-encoding":
                 if version == "1.0":
                     return "transfer-encoding: HTTP/1.0 has none; send content-length"

@@ -60,7 +60,10 @@ class KeyCallers:
 
     async def identify(self, head: RequestHead) -> Caller:
         for token in head.tokens:
-            caller = await self._find(token)
+            if not token.startswith(PREFIX) or token.startswith(MANAGEMENT_PREFIX) or len(token) > TOKEN_LENGTH_MAX:
+                continue
+            key_digest = digest(token)
+            caller = self._known.get(key_digest) or await self._look_up(key_digest)
             if caller is not None:
                 if caller.key.expires_us is not None and caller.key.expires_us <= self._now_us():
                     raise unauthenticated("This key has expired")
@@ -70,13 +73,6 @@ class KeyCallers:
         if head.tokens:
             raise unauthenticated("This key is not known here, or was revoked. Farebox keys look like `sk-fb-...`")
         raise unauthenticated("No key was sent. Send `Authorization: Bearer sk-fb-...`, or the same as `x-api-key`")
-
-    async def _find(self, token: str) -> Caller | None:
-        if not token.startswith(PREFIX) or token.startswith(MANAGEMENT_PREFIX) or len(token) > TOKEN_LENGTH_MAX:
-            return None
-        key_digest = digest(token)
-        caller = self._known.get(key_digest)
-        return caller if caller is not None else await self._look_up(key_digest)
 
     async def _look_up(self, key_digest: bytes) -> Caller | None:
         self._guesses.check()

@@ -73,8 +73,8 @@ class SqlStore(Reading, SqlDirectory):
         self._life.release()
         await self.stop_listening()
 
-    async def carry_out(self, command: Command) -> Outcome:
-        return await self._writer.submit(command)
+    def carry_out(self, command: Command) -> "asyncio.Future[Outcome]":
+        return self._writer.submit(command)
 
     async def balance(self, account_id: int) -> Balance:
         (balance,) = await self._desk.rows(each(Balance), self._sql.balance, {"account": account_id})

@@ -88,6 +88,13 @@ class PooledReply(HttpReply):
             self._connection.was_read()
         return data
 
+    async def read(self) -> bytes:
+        if not self._is_complete:
+            return await super().read()
+        # The connection bounds what comes before somebody reads.
+        parts, self._parts = self._parts, []
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
     async def pour(self, take: Take) -> None:
         while data := await self.chunk():
             waiting = take(data)
@@ -168,6 +175,7 @@ class Connection(asyncio.Protocol):
     _head_bytes = 0
     _interim = 0
     _unread_bytes = 0
+    _says_1_1 = False
     _is_over = False
     _is_reusable = False
     _is_until_close = False
@@ -260,6 +268,8 @@ class Connection(asyncio.Protocol):
             # It belongs to no order, and must not be taken for the next one's answer.
             self._transport.abort()
             return
+        if not self._head_bytes:
+            self._says_1_1 = data.startswith(b"HTTP/1.1 ")
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
@@ -321,7 +331,10 @@ class Connection(asyncio.Protocol):
             if self._interim > INTERIM_MAX:
                 raise ValueError("interim answers without end")
             return
-        self._is_reusable = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
+        self._is_reusable = self._parser.should_keep_alive() and (
+            # The parser makes a text of two numbers, which takes longer than all the rest of this.
+            (self._says_1_1 and not self._interim) or self._parser.get_http_version() == "1.1"
+        )
         self._is_until_close = not self._is_reusable and _ends_by_closing(status, headers)
         self._reply = reply = PooledReply(status, headers, self, self._parts)
         self._head = None

@@ -1,6 +1,6 @@
 """An upstream that speaks OpenRouter's API over HTTP: OpenRouter itself, the simulator, or a compatible one."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 
 from farebox import __version__
 from farebox.core.upstream import Filters
@@ -47,21 +47,13 @@ class OpenRouter(OpenRouterPages):
         await self._orders.close()
         await self._pages.close()
 
-    async def forward(self, path: str, body: bytes, headers: Mapping[str, str], *, streamed: bool) -> HttpReply:
+    def forward(self, path: str, body: bytes, headers: Mapping[str, str], *, streamed: bool) -> Awaitable[HttpReply]:
         """Send an order to `path` under the base URL. Raises UpstreamUnreachable, UpstreamBroke."""
-        return _taken(await self._orders.post(path, body, headers, streamed=streamed))
+        return self._orders.post(path, body, headers, streamed=streamed)
 
     async def fetch(self, path: str, query: Filters) -> Fetched:
-        reply = _taken(await self._pages.get(path, query, self._page_seconds))
+        reply = await self._pages.get(path, query, self._page_seconds)
         try:
             return Fetched(reply.status, await reply.read(), reply.retry_after_seconds)
         finally:
             reply.close()
-
-
-def _taken(reply: HttpReply) -> HttpReply:
-    """Raises UpstreamUnreachable, UpstreamBroke: an answer with such a head is not taken."""
-    if (fault := reply.fault()) is not None:
-        reply.close()
-        raise fault
-    return reply

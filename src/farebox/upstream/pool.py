@@ -49,7 +49,7 @@ class Connections(Pool):
         connection = self._idle() or await self._connected()
         coming = connection.send(head, body)
         try:
-            return unpacked(await coming)
+            return unpacked(await coming).accepted()
         except asyncio.CancelledError:
             if coming.cancelled():
                 connection.break_off("nobody waits for its answer")

@@ -1,7 +1,9 @@
 """An upstream's answer over HTTP: its head, read once and within bounds, and its body, however that comes."""
 
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from itertools import chain
+from typing import Self
 
 from farebox.core.headers import HeaderList, response_headers
 from farebox.ports import Take, UpstreamBroke, UpstreamUnreachable
@@ -34,7 +36,7 @@ class HttpReply(ABC):
         self.raw_headers = headers
         # Of several headers of one name the first counts.
         first = dict(reversed(headers)).get
-        self.content_type = first(b"content-type", NO_TYPE).partition(b";")[0].strip().lower().decode("latin-1")
+        self.content_type = _type_of(first(b"content-type", NO_TYPE))
         self.content_encoding = first(b"content-encoding", b"")
         self.retry_after = first(b"retry-after", b"")
         self.generation_id = first(b"x-generation-id", b"").decode("latin-1") or None
@@ -48,16 +50,18 @@ class HttpReply(ABC):
         text = self.retry_after
         return float(text) if text.isdigit() and len(text) < 6 else None
 
-    def fault(self) -> UpstreamUnreachable | UpstreamBroke | None:
-        """Why an answer with this head is not taken."""
-        if self.status < 300:
-            # A refusal is taken even so: it says that nothing was charged.
-            if not _is_too_long(self.raw_headers):
-                return None
-            return UpstreamBroke("the answer's head is longer than is read", self.generation_id)
-        if self.status < 400:
-            return UpstreamUnreachable(f"it redirects elsewhere (status {self.status}); check the upstream's URL")
-        return None
+    def accepted(self) -> Self:
+        """This reply. Raises UpstreamUnreachable, UpstreamBroke: one with such a head is not taken."""
+        if self.status >= 400:
+            # However long its head is: it says that nothing was charged.
+            return self
+        if self.status >= 300:
+            self.close()
+            raise UpstreamUnreachable(f"it redirects elsewhere (status {self.status}); check the upstream's URL")
+        if _is_too_long(self.raw_headers):
+            self.close()
+            raise UpstreamBroke("the answer's head is longer than is read", self.generation_id)
+        return self
 
     @property
     @abstractmethod
@@ -85,6 +89,12 @@ class HttpReply(ABC):
                 self.close()
                 raise UpstreamBroke(f"the answer is longer than {ANSWER_BYTES_MAX} bytes")
         return b"".join(parts) if len(parts) != 1 else parts[0]
+
+
+@lru_cache(maxsize=16)
+def _type_of(value: bytes) -> str:
+    """The type that a header names, without its parameters."""
+    return value.partition(b";")[0].strip().lower().decode("latin-1")
 
 
 def generation_id_in(headers: HeaderList) -> str | None:

@@ -79,7 +79,7 @@ class Session:
         if self._is_through_proxy and is_unauthenticated(response):
             response.close()
             raise UpstreamUnreachable(unauthenticated(response.status))
-        return SessionReply(response, self._timeouts.no_data, self._deadlines)
+        return SessionReply(response, self._timeouts.no_data, self._deadlines).accepted()
 
 
 class SessionReply(HttpReply):
