@@ -22,7 +22,7 @@ from farebox.core.errors import Refusal, headers_too_large, invalid, too_many, t
 from farebox.core.formats.table import format_at
 from farebox.http.asgi import BREAK_OFF, TAKER
 from farebox.http.calls import DIRECT, FindServe, Serve
-from farebox.http.direct import DirectCall
+from farebox.http.direct import DirectCall, Serving
 from farebox.http.proxies import EarlyCloses, silent_seconds
 
 log = logging.getLogger("farebox")
@@ -84,6 +84,7 @@ class BoundedHttp(HttpToolsProtocol):
     _has_ended = False
     _tell_if_lost: Callable[[], None] | None = None
     _answering: DirectCall | None = None
+    _serving: Serving | None = None
     cycle: RequestResponseCycle | DirectCall  # type: ignore[assignment]
 
     def __init__(self, config: Config, *arguments: Any, **named: Any) -> None:
@@ -115,6 +116,8 @@ class BoundedHttp(HttpToolsProtocol):
         if self._tell_if_lost is not None and (exc is not None or self._was_not_taken()):
             self._lose()
         super().connection_lost(exc)
+        if self._serving is not None:
+            self._serving.end()
         if self._answering is not None and self._answering is not self.cycle:
             # Another request stands behind it, and uvicorn tells that one.
             self._answering.lose()
@@ -347,7 +350,9 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _start_call(self, call: DirectCall, serve: Serve) -> None:
         self._answering = call
-        call.start(serve)
+        if self._serving is None:
+            self._serving = Serving(self.loop, self.tasks)
+        self._serving.begin(call, serve)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle | DirectCall, app: Any) -> None:
         """Called by uvicorn for what was in the pipeline, too."""
