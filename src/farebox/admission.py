@@ -20,13 +20,14 @@ class Admission:
         self._orders: set[asyncio.Task[object]] = set()
         self._aside: set[asyncio.Task[object]] = set()
         self._by_account: Counter[int] = Counter()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.is_closed = False
 
     @contextmanager
     def aside(self, account_id: int) -> Iterator[None]:
         """Do not count an admitted order for as long as it only waits for another's answer: it is no work, and takes
         nobody's turn."""
-        task = _current_task()
+        task = self._current_task()
         self._orders.discard(task)
         self._aside.add(task)
         self._by_account[account_id] -= 1
@@ -53,7 +54,7 @@ class Admission:
             raise too_many(
                 f"{self._account_orders_max} orders of this account are being served, the most at once", RETRY_SECONDS
             )
-        task = _current_task()
+        task = self._current_task()
         self._orders.add(task)
         self._by_account[account_id] = of_account + 1
         return task
@@ -66,6 +67,14 @@ class Admission:
         else:
             del self._by_account[account_id]
 
+    def _current_task(self) -> asyncio.Task[object]:
+        if self._loop is None:
+            # Not for each order: Python 3.11 asks the system for the process's number each time.
+            self._loop = asyncio.get_running_loop()
+        task = asyncio.current_task(self._loop)
+        assert task is not None
+        return task
+
     def close(self) -> None:
         """Admit no more orders."""
         self.is_closed = True
@@ -74,9 +83,3 @@ class Admission:
         """Cancel the orders that are still being served."""
         for task in self._orders | self._aside:
             task.cancel()
-
-
-def _current_task() -> asyncio.Task[object]:
-    task = asyncio.current_task()
-    assert task is not None
-    return task

@@ -9,6 +9,9 @@ from farebox.core.formats import PASS, Format, Progress, Seen
 from farebox.core.sse import CR, EventSplitter, ended
 from farebox.core.usage import Cost, Unknown, Verdict
 
+_COLON = ord(":")
+"""Begins a comment."""
+
 
 class Meter:
     """Reads one exchange, streamed or whole. The last cost seen is the one that counts."""
@@ -53,7 +56,10 @@ class Meter:
             and chunk.endswith(b"\n\n")
             and CR not in chunk
         ):
-            return self._pass(chunk)
+            if chunk[0] != _COLON:
+                self.sse_events += 1
+            seen = self._wire.see_event(chunk, self.progress)
+            return chunk if seen is PASS else self._sent_on(chunk, seen)
         return b"".join([self._pass(event) for event in self._splitter.feed(chunk)])
 
     def finish(self) -> bytes:
@@ -80,8 +86,9 @@ class Meter:
         if not event.startswith(b":"):
             self.sse_events += 1
         seen = self._wire.see_event(event, self.progress)
-        if seen is PASS:
-            return event
+        return event if seen is PASS else self._sent_on(event, seen)
+
+    def _sent_on(self, event: bytes, seen: Seen) -> bytes:
         self._note(seen)
         return event if seen.repaired is None else seen.repaired
 

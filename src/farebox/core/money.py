@@ -4,6 +4,7 @@ An event is $0.00001. A cost becomes events once, rounded up, at settlement; mon
 """
 
 from decimal import Context, Decimal, Inexact, InvalidOperation
+from functools import lru_cache
 from math import ceil
 
 EVENT_NANOS = 10_000
@@ -60,6 +61,7 @@ def floor_units(amount: Decimal, unit_price: Decimal) -> int:
     return max(0, int(amount // unit_price))
 
 
+@lru_cache(maxsize=1024)
 def format_usd(nanos: int) -> str:
     """Nano-dollars as plain decimal USD without trailing zeros: 20_000 -> "0.00002", 5_000_000_000 -> "5"."""
     sign = "-" if nanos < 0 else ""

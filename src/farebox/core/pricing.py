@@ -301,12 +301,12 @@ def ceiling(asked: Asked, answer_tokens: int | None, prices: PriceList, plan: Pl
     tokens = 1
     prompt_tokens = 0
     for model in asked.models:
-        rates = find_rates(prices, model, plan)
+        rates = prices.rates.get(model) or find_rates(prices, model, plan)
         context = rates.context_tokens * asked.prompts
         prompt = context if asked.prompt_is_open else min(context, asked.prompt_bytes + asked.images * IMAGE_TOKENS_MAX)
         prompt_tokens = max(prompt_tokens, prompt)
-        fixed = max(fixed, rates.request + rates.prompt * prompt + rates.image * asked.images)
-        token = max(token, rates.answer * asked.answers)
+        fixed = max(fixed, _before_the_answer(rates, prompt, asked.images))
+        token = max(token, rates.answer if asked.answers == 1 else rates.answer * asked.answers)
         tokens = max(tokens, min(answer_tokens or rates.answer_tokens_max, rates.answer_tokens_max))
         if asked.searches is not None:
             searches = max(searches, _searching(rates, asked.searches))
@@ -314,7 +314,16 @@ def ceiling(asked: Asked, answer_tokens: int | None, prices: PriceList, plan: Pl
         fixed, token = fixed * PREMIUM_FACTOR, token * PREMIUM_FACTOR
     if asked.prompt_is_open:
         fixed += EXTRAS_USD
-    return Ceiling(fixed + searches, token, tokens, prompt_tokens, asked.answers, searches)
+    if searches:
+        fixed += searches
+    return Ceiling(fixed, token, tokens, prompt_tokens, asked.answers, searches)
+
+
+def _before_the_answer(rates: Rates, prompt_tokens: int, images: int) -> Decimal:
+    cost = rates.prompt * prompt_tokens
+    if rates.request:
+        cost += rates.request
+    return cost + rates.image * images if images else cost
 
 
 def _searching(rates: Rates, searches: Searches) -> Decimal:

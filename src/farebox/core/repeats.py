@@ -39,9 +39,14 @@ def is_repeat(count: bytes) -> bool:
     return count != b"0" and count.isdigit() and len(count) <= COUNT_DIGITS_MAX and int(count) > 0
 
 
+_NOTHING = sha256()
+
+
 def order_digest(path: str, body: bytes) -> bytes:
     """By what an order is recognized when it is sent again."""
-    return sha256(b"%b\0%b" % (path.encode(), body)).digest()[:DIGEST_BYTES]
+    hashed = _NOTHING.copy()  # to make a new one, OpenSSL looks for the algorithm each time
+    hashed.update(b"%b\0%b" % (path.encode(), body))
+    return hashed.digest()[:DIGEST_BYTES]
 
 
 def is_repeatable(hold: HoldRow, now_us: int) -> bool:

@@ -114,8 +114,19 @@ class PooledReply(HttpReply):
         finally:
             self._take = None
 
-    def _give(self, take: Take) -> None:
-        """What has come, to `take`."""
+    def close(self) -> None:
+        if not self._is_complete and self._broken is None:
+            self._connection.break_off("the connection broke before the answer's end", ConnectionAbortedError())
+
+    def arrived(self) -> None:
+        """More has come, or nothing will: who waits for it is woken; where it is poured, it is given on now."""
+        if (take := self._take) is None:
+            if (waiter := self._waiter) is not None:
+                self._waiter = None
+                self._connection.due = NEVER
+                if not waiter.done():
+                    waiter.set_result(None)
+            return
         parts, poured, connection = self._parts, self._poured, self._connection
         if poured.done():  # nobody waits any more
             return
@@ -138,21 +149,6 @@ class PooledReply(HttpReply):
         connection.was_read()
         connection.due = monotonic() + connection.no_data_seconds
         self._take = take
-
-    def close(self) -> None:
-        if not self._is_complete and self._broken is None:
-            self._connection.break_off("the connection broke before the answer's end", ConnectionAbortedError())
-
-    def arrived(self) -> None:
-        """More has come, or nothing will."""
-        waiter, take = self._waiter, self._take
-        if take is not None:
-            self._give(take)
-        elif waiter is not None:
-            self._waiter = None
-            self._connection.due = NEVER
-            if not waiter.done():
-                waiter.set_result(None)
 
     def ended(self) -> None:
         """All has come. The parts so far are of a connection that goes on to its next order."""
