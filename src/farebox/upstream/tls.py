@@ -46,9 +46,24 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._shake_hands()
 
     def data_received(self, data: bytes) -> None:
-        self._in.write(data)
-        if self._is_ready or self._shake_hands():
-            self._read()
+        tls, received = self._tls, self._in
+        received.write(data)
+        if not self._is_ready and not self._shake_hands():
+            return
+        # Here and not in a method: a stream has hundreds of reads.
+        try:
+            while received.pending:
+                plain = tls.read(RECORD_BYTES)
+                if not plain:  # the other side has said that it sends no more
+                    self._plain.close()
+                    break
+                self._above.data_received(plain)
+        except ssl.SSLWantReadError:
+            pass
+        except OSError as error:
+            self._broke(error)
+        if self._out.pending:
+            self._flush()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._error = self._error or error
@@ -80,22 +95,6 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-    def _read(self) -> None:
-        tls, received = self._tls, self._in
-        try:
-            while received.pending:
-                data = tls.read(RECORD_BYTES)
-                if not data:  # the other side has said that it sends no more
-                    self._plain.close()
-                    break
-                self._above.data_received(data)
-        except ssl.SSLWantReadError:
-            pass
-        except OSError as error:
-            self._broke(error)
-        if self._out.pending:
-            self._flush()
 
     def _broke(self, error: OSError) -> None:
         self._error = error
