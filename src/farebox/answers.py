@@ -147,7 +147,8 @@ class Answer:
             Refusal: 424, what came is no answer.
         """
         try:
-            body = await self._body()
+            is_here = self.is_refusal or self._reply.is_complete
+            body = await (self._reply.read() if is_here else self._body())
         except UpstreamBroke as error:
             if self.is_refusal:
                 return b""
@@ -163,10 +164,8 @@ class Answer:
         return body
 
     async def _body(self) -> bytes:
-        """The whole body. Blank lines that come before its JSON go on to a waiting caller as they come."""
+        """A body that has yet to come. Blank lines that come before its JSON go on to a waiting caller as they come."""
         waiting = self._waiting
-        if self.is_refusal or self._reply.is_complete:
-            return await self._reply.read()
         if waiting is not None:
             waiting.head_came(lambda: self.headers)
         lines = rest = b""

@@ -29,7 +29,7 @@ class Meter:
 
     def __init__(self, wire: Format, progress: Progress) -> None:
         self._wire = wire
-        self._splitter = EventSplitter()
+        self._splitter: EventSplitter | None = None
         self._cost: Cost | Unknown | None = None
         self.progress = progress
         self.sse_events = 0
@@ -49,23 +49,20 @@ class Meter:
         Raises:
             Refusal: one has grown too long and does not end.
         """
+        if (splitter := self._splitter) is None:
+            splitter = self._splitter = EventSplitter()
         # Nearly always one event comes, of one line.
-        if (
-            self._splitter.is_between
-            and chunk.find(b"\n") == len(chunk) - 2
-            and chunk.endswith(b"\n\n")
-            and CR not in chunk
-        ):
+        if splitter.is_between and chunk.find(b"\n") == len(chunk) - 2 and chunk.endswith(b"\n\n") and CR not in chunk:
             if chunk[0] != _COLON:
                 self.sse_events += 1
             seen = self._wire.see_event(chunk, self.progress)
             return chunk if seen is PASS else self._sent_on(chunk, seen)
-        return b"".join([self._pass(event) for event in self._splitter.feed(chunk)])
+        return b"".join([self._pass(event) for event in splitter.feed(chunk)])
 
     def finish(self) -> bytes:
         """The bytes to send on after the upstream's last: a server-sent event whose closing empty line is missing,
         with that line."""
-        rest = self._splitter.rest()
+        rest = b"" if self._splitter is None else self._splitter.rest()
         return self._pass(ended(rest)) if rest.strip() else rest
 
     def read_answer(self, body: bytes) -> tuple[bytes, Refusal | None]:

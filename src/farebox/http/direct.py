@@ -242,10 +242,9 @@ class DirectCall:
         assert connection is not None
         self.response_started = True
         # One look at all of them together costs as much as one at each.
-        values = b"".join([value for _, value in headers])
-        if b"".join([name for name, _ in headers]).translate(None, _IN_NAMES) or values != values.translate(
-            None, _NOT_IN_VALUES
-        ):
+        names, each_value = zip(*headers, strict=True)
+        values = b"".join(each_value)
+        if b"".join(names).translate(None, _IN_NAMES) or values != values.translate(None, _NOT_IN_VALUES):
             raise ValueError("a header has characters that it may not have")
         lines = [STATUS_LINE[status]]
         for name, value in connection.server_state.default_headers:

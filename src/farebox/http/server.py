@@ -294,7 +294,8 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
-        self._stop_waiting()
+        if self._head_timer is not None:
+            self._stop_waiting()
         if self._has_refused:
             return
         if self.parser.get_method() == b"CONNECT":

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, replace
+from functools import partial
 
 from farebox import clock
 from farebox.answers import Answer, RepeatedAnswer, upstream_refusal
@@ -45,7 +46,7 @@ class Relay:
         async def serve(call: Call) -> None:
             head = read_request_head(call.headers)
             waiting = WaitingCaller(call, deadlines, silence)
-            request = Request(path, wire, head, lambda: read_json(call, head), waiting=waiting, taker=call.taker)
+            request = Request(path, wire, head, partial(read_json, call, head), waiting=waiting, taker=call.taker)
             try:
                 await _serve(exchange, request, waiting, call)
             except Exception as error:  # noqa: BLE001 - one that nobody foresaw is logged or raised again there

@@ -87,7 +87,8 @@ class WaitingCaller:
         self._own_headers = headers
         self.was_sent, self.is_streamed = True, streamed
         self._silence_seconds = self._silence.stream_seconds if streamed else self._silence.whole_seconds
-        self._touch()
+        if self._silence_seconds:
+            self._wait_until(now + self._silence_seconds)
 
     def head_came(self, headers: Callable[[], HeaderList]) -> None:
         self._headers = headers

@@ -56,7 +56,9 @@ def asked(request: Request, body: bytes, models: tuple[str, ...], bounds: Bounds
         bounds.add_tools(request.tools, body)
     if request.plugins:
         bounds.add_plugins(request.plugins)
-    bounds.add_variants(models)
+    varied = [model for model in models if ":" in model]
+    if varied:
+        bounds.add_variants(varied)
     return Asked(
         models=models,
         streamed=request.stream is True,
@@ -64,8 +66,8 @@ def asked(request: Request, body: bytes, models: tuple[str, ...], bounds: Bounds
         prompt_bytes=bounds.prompt_bytes(body) + (TOOL_PROMPT_TOKENS if request.tools else 0),
         images=bounds.images,
         prompt_is_open=bounds.is_open,
-        is_premium=is_premium(models, request.service_tier, request.provider),
-        searches=bounds.found_searches,
+        is_premium=is_premium(varied, request.service_tier, request.provider),
+        searches=bounds.found_searches if bounds.searches else None,
     )
 
 
