@@ -6,6 +6,7 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
+from time import monotonic
 
 import pytest
 from msgspec.structs import replace
@@ -209,6 +210,33 @@ def test_a_deadline_that_fails_stops_no_other() -> None:
         late = Wait(0)
         deadlines.add(late)
         await late.expired.wait()
+
+    play(main)
+
+
+def test_a_deadline_far_away_comes_in_its_time_and_may_be_put_off_and_brought_nearer() -> None:
+    class Wait:
+        def __init__(self, seconds: float) -> None:
+            self.due = monotonic() + seconds
+            self.expired_at = asyncio.get_running_loop().create_future()
+
+        def expire(self) -> None:
+            self.expired_at.set_result(monotonic())
+
+    async def main() -> None:
+        deadlines = Deadlines(0.001)
+        one, put_off, nearer, dropped = (Wait(seconds) for seconds in (0.05, 0.05, 60, 0.05))
+        for wait in (one, put_off, nearer, dropped):
+            deadlines.add(wait)
+        await asyncio.sleep(0.03)
+        put_off.due += 0.03
+        deadlines.discard(dropped)
+        nearer.due = monotonic()
+        deadlines.add(nearer)
+        for wait in (nearer, one, put_off):
+            assert await wait.expired_at >= wait.due
+        assert one.expired_at.result() < put_off.expired_at.result()
+        assert not dropped.expired_at.done()
 
     play(main)
 

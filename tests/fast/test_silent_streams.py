@@ -255,12 +255,18 @@ class Hasty(Deadlines):
     def __init__(self) -> None:
         super().__init__()
         self.pauses: list[float] = []
+        self._is_over_soon = False
 
     def add(self, wait: Wait) -> None:
         super().add(wait)
-        if isinstance(wait, WaitingCaller) and wait.is_relayed_to:
+        if isinstance(wait, WaitingCaller) and wait.is_relayed_to and not self._is_over_soon:
+            self._is_over_soon = True
             self.pauses.append(wait.due - monotonic())
-            asyncio.get_running_loop().call_later(SOON_SECONDS, wait.expire)
+            asyncio.get_running_loop().call_later(SOON_SECONDS, self._be_over, wait)
+
+    def _be_over(self, wait: Wait) -> None:
+        self._is_over_soon = False
+        wait.expire()
 
 
 def test_keep_alives_come_in_rows_of_three_for_proxies_that_notice_a_hang_up_at_the_third() -> None:

@@ -79,7 +79,7 @@ class PooledReply(HttpReply):
             connection = self._connection
             self._waiter = waiter = connection.loop.create_future()
             # Only waiting here counts as silence: a slow caller is not the upstream's fault.
-            connection.due = monotonic() + connection.no_data_seconds
+            connection.wait(connection.no_data_seconds)
             await waiter
         parts = self._parts
         data = parts[0] if len(parts) == 1 else b"".join(parts)
@@ -108,7 +108,7 @@ class PooledReply(HttpReply):
         without a task that is woken for each, a stream costs a tenth less."""
         connection = self._connection
         self._take, self._poured = take, connection.loop.create_future()
-        connection.due = monotonic() + connection.no_data_seconds
+        connection.wait(connection.no_data_seconds)
         try:
             return await self._poured
         finally:
@@ -200,12 +200,17 @@ class Connection(asyncio.Protocol):
         self._head = reply = self.loop.create_future()
         self._is_over = False
         self._head_bytes = self._interim = 0
-        self.due = monotonic() + self._pool.timeouts.first_byte
+        self.wait(self._pool.timeouts.first_byte)
         if len(body) <= JOINED_BYTES_MAX:
             self._transport.write(head + body)
         else:
             self._transport.writelines((head, body))
         return reply
+
+    def wait(self, seconds: float) -> None:
+        """Begin a wait: for the answer's head, for more of it, or for another order."""
+        self.due = monotonic() + seconds
+        self._pool.deadlines.add(self)
 
     def break_off(self, message: str, cause: BaseException | None = None) -> None:
         """Close the connection now; whoever waits for an answer on it gets UpstreamBroke."""
@@ -249,7 +254,7 @@ class Connection(asyncio.Protocol):
         if self._is_reusable and not transport.is_closing() and not transport.get_write_buffer_size():
             self._pool.idle[self] = None
             reply.arrived()
-            self.due = monotonic() + IDLE_SECONDS
+            self.wait(IDLE_SECONDS)
         else:
             reply.arrived()
             transport.close()

@@ -95,7 +95,6 @@ class SessionReply(HttpReply):
         self._deadlines = deadlines
         self._is_silent = False
         self.due = NEVER
-        deadlines.add(self)
 
     @property
     def is_complete(self) -> bool:
@@ -104,6 +103,7 @@ class SessionReply(HttpReply):
     async def chunk(self) -> bytes:
         # Only waiting here counts as silence: a slow caller is not the upstream's fault.
         self.due = monotonic() + self._no_data_seconds
+        self._deadlines.add(self)
         try:
             return await self._content.readany()
         except aiohttp.ClientError as error:

@@ -187,7 +187,7 @@ class WaitingCaller:
         # Who reads slowly is not silent.
         self.due = NEVER
         await waiting
-        self.due = monotonic() + self._silence_seconds
+        self._touch()
 
     async def end(self, last: bytes) -> None:
         """Send the last bytes of an answer that has begun, and its end."""
