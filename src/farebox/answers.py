@@ -19,7 +19,7 @@ from farebox.core.meter import Meter
 from farebox.core.reading import before_json
 from farebox.core.usage import Cost, Nothing, Verdict
 from farebox.deadlines import Deadlines
-from farebox.ports import BooksUnavailable, Ledger, Reply, Take, UpstreamBroke, Waiting
+from farebox.ports import BooksUnavailable, Ledger, Reply, Take, Taken, UpstreamBroke, Waiting
 
 EVENT_STREAM = "text/event-stream"
 
@@ -223,7 +223,7 @@ class Answer:
         meter, no_event_seconds = self._meter, self._streaming.no_event_seconds
         seen, quiet_since = meter.sse_events, monotonic()
 
-        def pass_on(data: bytes) -> Awaitable[None] | None:
+        def pass_on(data: bytes) -> Taken:
             nonlocal seen, quiet_since
             chunk = meter.feed(data)
             if meter.sse_events != seen:
@@ -287,7 +287,7 @@ class _Copy:
     def noting(self, take: Take) -> Take:
         """`take`, with a copy of each piece."""
 
-        def take_and_note(chunk: bytes) -> Awaitable[None] | None:
+        def take_and_note(chunk: bytes) -> Taken:
             self.add(chunk)
             return take(chunk)
 

@@ -13,8 +13,8 @@ from typing import Protocol
 TICK_SECONDS = 0.25
 
 SORTED_AFTER_TICKS = 8
-"""How many ticks lie between looks at all waits. Thousands of open streams have two each, hardly one of them due soon, and
-a look at each took an eighth of what their events cost."""
+"""How many ticks lie between looks at all waits. Thousands of open streams have two each, hardly one of them due soon,
+and a look at each took an eighth of what their events cost."""
 
 NEVER = math.inf
 

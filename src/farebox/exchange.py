@@ -37,7 +37,7 @@ from farebox.core.errors import Refusal, connect_timeout, cost_unknown, unreacha
 from farebox.core.formats import Asked, Format, Progress
 from farebox.core.headers import RequestHead
 from farebox.core.idempotency import not_kept, other_order, repeatable, still_answered
-from farebox.core.intake import Order, cap_within, capped, read_order
+from farebox.core.intake import Order, cap_within, capped, read_order, without_body
 from farebox.core.meter import Meter
 from farebox.core.passage import Passage
 from farebox.core.plans import Plan
@@ -197,6 +197,7 @@ class Opened:
             passage.given_ns = time_ns()
             if answer.is_stream:
                 exchange.telemetry.began_stream()
+                self._order = without_body(order)
         except BaseException as error:
             await self.__aexit__(type(error), error, error.__traceback__)
             raise

@@ -292,8 +292,12 @@ class Telemetry(Protocol):
         """A request for an order is over, however it ended."""
 
 
-Take = Callable[[bytes], Awaitable[None] | None]
-"""Takes a piece of a stream. Returns what to wait for before the next where whoever reads it is slow."""
+Taken = Awaitable[None] | None
+"""What to wait for before the next piece of a stream, where whoever reads it is slow. (Written out in a function within
+another, it would be made anew for every order.)"""
+
+Take = Callable[[bytes], Taken]
+"""Takes a piece of a stream."""
 
 
 class Reply(Protocol):

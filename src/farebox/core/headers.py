@@ -25,6 +25,9 @@ _RESPONSE_PREFIXES = (b"x-ratelimit-", b"x-openrouter-")
 PROXIED = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"})
 """What a request carries that a proxy passed on."""
 
+LASTING = PROXIED | {b"traceparent", b"tracestate"}
+"""What is asked for until the order's end: of the others, nothing is kept while a stream goes on."""
+
 VALUE_BYTES_MAX = 2048
 HEADERS_BYTES_MAX = 6144
 """How much of an upstream's headers passes: of one header's value, and of all together. Some clients refuse an answer
@@ -35,7 +38,7 @@ class RequestHead(Struct, frozen=True):
     """What Farebox reads of a request's headers, and what it forwards of them.
 
     `tokens` are the credentials sent, the likeliest first; `client` is the `User-Agent`; absent headers are empty.
-    `sent` has all headers as they came.
+    `sent` has all headers as they came; those of LASTING once a stream has begun.
     """
 
     tokens: tuple[str, ...] = ()

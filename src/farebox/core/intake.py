@@ -70,6 +70,11 @@ def capped(order: Order, wire: Format, answer_tokens: int) -> Order:
     return replace(order, body=body, answer_tokens=answer_tokens, answer_cap=answer_tokens)
 
 
+def without_body(order: Order) -> Order:
+    """An order that was sent. Its body may be long, and is not kept for as long as a stream goes on."""
+    return replace(order, body=b"")
+
+
 def cap_within(held: Held, place: PlaceHold, most: Ceiling, plan: Plan) -> int | None:
     """The answer cap under which the order costs no more than was set aside, and takes no more tokens than this minute
     has left; None where it needs no cap for that."""

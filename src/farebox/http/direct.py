@@ -12,7 +12,7 @@ from typing import Any
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from farebox.core.headers import HeaderList
+from farebox.core.headers import LASTING, HeaderList
 from farebox.http.calls import Serve
 from farebox.ports import CallerGone, Taker
 
@@ -199,6 +199,8 @@ class DirectCall:
             await self._flow.drain()
         if self.disconnected:
             return
+        # In place, for all who have them.
+        self.headers[:] = [header for header in self.headers if header[0] in LASTING]
         names = {name for name, _ in headers}
         self.chunked_encoding = b"content-length" not in names
         says_close = (b"connection", b"close") in headers

@@ -17,11 +17,13 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
 from farebox.core.errors import Refusal, headers_too_large, invalid, too_many, too_slow, wrong_method
 from farebox.core.formats.table import format_at
 from farebox.http.asgi import BREAK_OFF, TAKER
 from farebox.http.calls import DIRECT, FindServe, Serve
+from farebox.http.connection_state import OF_UVICORN, Flow, Pipeline
 from farebox.http.direct import DirectCall, Serving
 from farebox.http.proxies import EarlyCloses, silent_seconds
 
@@ -66,6 +68,8 @@ class BoundedHttp(HttpToolsProtocol):
     """Refuses connections beyond uvicorn's `limit_concurrency`, a request whose line and headers are longer than
     HEAD_BYTES_MAX or come slowly, and what is not HTTP. No timer outlives its connection."""
 
+    __slots__ = OF_UVICORN
+
     head_seconds = HEAD_SECONDS
     _head_timer: asyncio.TimerHandle | None = None
     _end_timer: asyncio.TimerHandle | None = None
@@ -89,6 +93,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def __init__(self, config: Config, *arguments: Any, **named: Any) -> None:
         super().__init__(config, *arguments, **named)
+        self.pipeline = Pipeline()  # type: ignore[assignment]
         self._find_serve: FindServe | None = self.app_state.get(DIRECT)
         # uvicorn's own answer would be a 503, which SDKs repeat for an hour, for an idle connection as for an order.
         self._connections_max = config.limit_concurrency
@@ -97,7 +102,11 @@ class BoundedHttp(HttpToolsProtocol):
         self._kept_open_line = b"%b: %b\r\n" % self._kept_open
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        # Not uvicorn's: it asks for addresses, which only ASGI needs.
+        self.connections.add(self)
+        self.transport = transport
+        self.flow = Flow(transport)
+        self.scheme = "http"
         if self._connections_max is not None:
             excess = len(self.connections) - self._connections_max
             if excess > SHED_CONNECTIONS_MAX:
@@ -330,6 +339,8 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _begin_cycle(self) -> None:
         """Have uvicorn begin a cycle, with a scope, which calls do without."""
+        if self.client is None:
+            self.server, self.client = get_local_addr(self.transport), get_remote_addr(self.transport)
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.headers, self.expect_100_continue = url, headers, expects

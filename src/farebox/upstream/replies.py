@@ -28,22 +28,27 @@ NO_TYPE = b"application/octet-stream"
 class HttpReply(ABC):
     """A `Reply` over HTTP, its head read. Subclasses give the body."""
 
-    __slots__ = ("content_encoding", "content_type", "generation_id", "raw_headers", "retry_after", "status")
+    __slots__ = (
+        "content_encoding",
+        "content_type",
+        "generation_id",
+        "headers",
+        "is_head_too_long",
+        "retry_after",
+        "status",
+    )
 
     def __init__(self, status: int, headers: HeaderList) -> None:
-        """`headers` have their names in lower case."""
+        """`headers` have their names in lower case. Kept are only those that pass: a stream may go on for long."""
         self.status = status
-        self.raw_headers = headers
+        self.headers = response_headers(headers)
+        self.is_head_too_long = _is_too_long(headers)
         # Of several headers of one name the first counts.
         first = dict(reversed(headers)).get
         self.content_type = _type_of(first(b"content-type", NO_TYPE))
         self.content_encoding = first(b"content-encoding", b"")
         self.retry_after = first(b"retry-after", b"")
         self.generation_id = first(b"x-generation-id", b"").decode("latin-1") or None
-
-    @property
-    def headers(self) -> HeaderList:
-        return response_headers(self.raw_headers)
 
     @property
     def retry_after_seconds(self) -> float | None:
@@ -58,7 +63,7 @@ class HttpReply(ABC):
         if self.status >= 300:
             self.close()
             raise UpstreamUnreachable(f"it redirects elsewhere (status {self.status}); check the upstream's URL")
-        if _is_too_long(self.raw_headers):
+        if self.is_head_too_long:
             self.close()
             raise UpstreamBroke("the answer's head is longer than is read", self.generation_id)
         return self

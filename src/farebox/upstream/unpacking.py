@@ -37,7 +37,9 @@ class UnpackedReply(HttpReply):
     __slots__ = ("_packed", "_unpacker")
 
     def __init__(self, packed: HttpReply, unpacker: Unpacker) -> None:
-        super().__init__(packed.status, packed.raw_headers)
+        # Its head is the packed one's.
+        for name in HttpReply.__slots__:
+            setattr(self, name, getattr(packed, name))
         self._packed = packed
         self._unpacker = unpacker
 

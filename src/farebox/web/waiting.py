@@ -17,7 +17,7 @@ from farebox.core.headers import HeaderList
 from farebox.deadlines import NEVER, Deadlines
 from farebox.http.asgi import EVENT_STREAM, JSON
 from farebox.http.calls import Call
-from farebox.ports import CallerGone, Take
+from farebox.ports import CallerGone, Take, Taken
 
 HEAD_AFTER_SECONDS = 1.0
 """How long after an order was sent the answer's head is held back, in the hope that the whole answer comes meanwhile. A
@@ -171,7 +171,7 @@ class WaitingCaller:
         put, silence_seconds = self._call.put, self._silence_seconds
 
         # Nothing here is a call that can be spared: there are hundreds of pieces.
-        def take(piece: bytes) -> Awaitable[None] | None:
+        def take(piece: bytes) -> Taken:
             waiting = put(piece)
             if waiting is not None:
                 return self._until_taken(waiting)
