@@ -13,9 +13,7 @@ import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-import aiohttp
 from yarl import URL
 
 CERTIFICATES_VARIABLE = "SSL_CERT_FILE"
@@ -28,10 +26,6 @@ _HOW = "write http://HOST:PORT, with USER:PASSWORD@ before the host where it wan
 
 class BadWay(Exception):  # noqa: N818 - the word of the house
     """A variable that names a proxy or certificates is wrong. The message names it, and quotes no password."""
-
-
-class NoWay(aiohttp.ClientConnectionError):
-    """The proxy made no connection: nothing has been sent to the address behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +44,6 @@ class WayOut:
 
     proxy: Proxy | None = None
     tls: ssl.SSLContext | None = None
-
-    def connector(self, **options: Any) -> aiohttp.TCPConnector:
-        """A connector for a session. Through a proxy, all that goes wrong before the request is sent is `NoWay`, or a
-        time-out."""
-        kind = aiohttp.TCPConnector if self.proxy is None else _ThroughProxy
-        return kind(ssl=self.tls or True, **options)
-
-    @property
-    def session(self) -> Mapping[str, Any]:
-        """What a session is made with beside the connector."""
-        # What else the environment names is not for here: a password in .netrc, above all.
-        if self.proxy is None:
-            return {"trust_env": False}
-        return {"trust_env": False, "proxy": self.proxy.secret_url}
 
     @property
     def described(self) -> str:
@@ -105,9 +85,11 @@ def _read_proxy(name: str, value: str) -> Proxy:
         url = URL(value if "://" in value else f"http://{value}")
         host, port = url.host, url.port
         user, password = url.user or "", url.password or ""
-        aiohttp.encode_basic_auth(user, password, "latin-1")
+        f"{user}:{password}".encode("latin-1")
     except ValueError:
         raise BadWay(f"{name}: this is no proxy's URL; {_HOW}") from None
+    if ":" in user:  # which nobody could tell from the one before the password
+        raise BadWay(f"{name}: this is no proxy's URL; {_HOW}")
     if url.scheme not in ("http", "https"):
         raise BadWay(
             f"{name}: proxies that speak {url.scheme!r} cannot be used; {_HOW}, or exempt the address in NO_PROXY"
@@ -154,42 +136,6 @@ def _is_exempt(host: str, port: int | None, no_proxy: str) -> bool:
         elif (name := name.removeprefix("*").strip(".")) and (host == name or host.endswith("." + name)):
             return True
     return False
-
-
-class _ThroughProxy(aiohttp.TCPConnector):
-    async def connect(self, *given: Any, **more: Any) -> Any:
-        try:
-            return await super().connect(*given, **more)
-        except TimeoutError:
-            raise
-        except (aiohttp.ClientError, OSError) as error:
-            raise NoWay(_worded(error)) from error
-
-
-def is_unauthenticated(response: aiohttp.ClientResponse) -> bool:
-    """Whether an answer that came through a proxy, without TLS, is the proxy's own: that it wants other credentials. It
-    is no answer to the order then. (tinyproxy 1.11.1 says 401 to wrong ones, which callers would take for theirs.)"""
-    return response.url.scheme == "http" and (
-        response.status == 407 or (response.status == 401 and response.content_type == "text/html")
-    )
-
-
-def unauthenticated(status: int) -> str:
-    return f"the proxy on the way to it wants other credentials (status {status})"
-
-
-def _worded(error: Exception) -> str:
-    match error:
-        case aiohttp.ClientHttpProxyError(status=401 | 407 as status):
-            return unauthenticated(status)
-        case aiohttp.ClientHttpProxyError(status=status):
-            return f"the proxy on the way to it refused to connect (status {status})"
-        case aiohttp.ClientProxyConnectionError():
-            return f"the proxy on the way to it cannot be reached: {why_not_connected(error.os_error)}"
-        case aiohttp.ClientConnectorError():
-            return why_not_connected(error.os_error)
-        case _:
-            return f"the proxy on the way to it broke off, or does not speak HTTP ({type(error).__name__})"
 
 
 def why_not_connected(reason: OSError) -> str:

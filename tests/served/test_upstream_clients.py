@@ -58,7 +58,7 @@ class Server:
         with suppress(OSError, asyncio.IncompleteReadError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+                length = int((head.lower() + b"content-length: 0").split(b"content-length: ")[1].split(b"\r\n")[0])
                 self.orders.append(head + await reader.readexactly(length))
                 answer = self.answers.pop(0)
                 writer.write(answer)
@@ -162,6 +162,33 @@ def test_an_idle_connection_that_the_upstream_closes_is_not_used_again(kind: typ
             assert len(server.orders) == 2, "what may have been heard is not sent again"
             assert await answered(client) == BODY
             assert server.connections == 2
+
+    play(main)
+
+
+@CLIENTS
+def test_a_page_is_asked_for_again_where_an_idle_connection_was_closed(kind: type[Client]) -> None:
+    async def main() -> None:
+        async with playing(kind, OK + COUNTED, b"", OK + COUNTED) as (client, server):
+            for number in (1, 2):
+                reply = await client.get("/models", (("order", "a b"),), 5)
+                assert (reply.status, await reply.read()) == (200, BODY)
+                reply.close()
+                assert len(server.orders) == 2 * number - 1
+            assert server.connections == 2
+            for each in server.orders:
+                assert each.startswith(b"GET /v1/models?order=a+b HTTP/1.1\r\n")
+                assert b"\r\nk: v\r\n" in each
+
+    play(main)
+
+
+@CLIENTS
+def test_a_page_that_does_not_come_in_its_time_is_given_up(kind: type[Client]) -> None:
+    async def main() -> None:
+        async with playing(kind, b"HTTP") as (client, _):
+            with pytest.raises(UpstreamBroke, match=r"no answer within 0\.1 s"):
+                await client.get("/models", (), 0.1)
 
     play(main)
 

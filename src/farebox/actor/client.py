@@ -12,10 +12,11 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from farebox import __version__
 from farebox.actor.event_prices import EventPrices, read_event_prices
+from farebox.connectors import NoWay, connector, session_options
 from farebox.core.callers import User
 from farebox.core.reading import UNREADABLE
 from farebox.core.runs import ItemOutcome, Record, read_outcome
-from farebox.outgoing import DIRECTLY, NoWay, WayOut
+from farebox.outgoing import DIRECTLY, WayOut
 from farebox.platform.priced_events import PRICED_EVENT
 from farebox.ports import ApifyUnreachable, BillerUnreachable, NotCounted
 
@@ -90,8 +91,8 @@ class ApifyApi:
         self._session = aiohttp.ClientSession(
             headers={"user-agent": f"farebox/{__version__}"},
             cookie_jar=aiohttp.DummyCookieJar(),
-            connector=way.connector(limit=100),
-            **way.session,
+            connector=connector(way, limit=100),
+            **session_options(way),
         )
 
     async def aclose(self) -> None:

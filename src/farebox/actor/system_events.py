@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from farebox.app import way_to
 from farebox.background import Supervisor, Task
+from farebox.connectors import connector, session_options
 from farebox.core.reading import UNREADABLE
 from farebox.outgoing import WayOut
 from farebox.settings import Settings
@@ -60,7 +61,7 @@ def listening(
 
 async def _listen(url: str, way: WayOut, heard: Callable[[SystemEvent], Awaitable[None]]) -> None:
     """Connects again whenever the connection ends; runs until cancelled."""
-    async with aiohttp.ClientSession(connector=way.connector(), **way.session) as session:
+    async with aiohttp.ClientSession(connector=connector(way), **session_options(way)) as session:
         while True:
             try:
                 async with session.ws_connect(url, max_msg_size=MESSAGE_BYTES_MAX, heartbeat=30) as socket:

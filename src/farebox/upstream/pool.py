@@ -1,17 +1,19 @@
-"""Orders on pooled connections of our own: which connection serves an order, and how a new one comes about."""
+"""Orders and pages on pooled connections of our own: which connection serves one, and how a new one comes about."""
 
 import asyncio
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from time import monotonic
 
 from aiohappyeyeballs import AddrInfoType, start_connection
 from yarl import URL
 
+from farebox.core.upstream import Filters
 from farebox.deadlines import Deadlines
 from farebox.outgoing import WayOut, why_not_connected
-from farebox.ports import UpstreamUnreachable
+from farebox.ports import UpstreamBroke, UpstreamUnreachable
 from farebox.upstream import Timeouts
 from farebox.upstream.connections import Connection, Pool
 from farebox.upstream.replies import HttpReply
@@ -35,6 +37,7 @@ class Connections(Pool):
         super().__init__(timeouts, deadlines)
         url = URL(base_url)
         assert url.raw_host is not None
+        self._base_url = url
         self._base = url.raw_path.rstrip("/")
         self._fields = _lines({"host": url.host_port_subcomponent or "", **fields})
         self._server = _Server(url.raw_host, url.port or 0)
@@ -46,7 +49,24 @@ class Connections(Pool):
         """Send an order to `path` under the base URL. Raises UpstreamUnreachable, UpstreamBroke."""
         own = _lines(headers) if headers else b""
         head = b"%b%bcontent-length: %d\r\n\r\n" % (self._head(path, streamed=streamed), own, len(body))
-        connection = self._idle() or await self._connected()
+        return await self._ask(self._idle() or await self._connected(), head, body)
+
+    async def get(self, path: str, query: Filters, head_seconds: float) -> HttpReply:
+        """Ask for a page at `path`; once more where an idle connection breaks, which may have been closed meanwhile.
+        Raises UpstreamUnreachable, UpstreamBroke."""
+        target = (self._base_url / path.lstrip("/")).with_query(query).raw_path_qs
+        head = b"GET %b HTTP/1.1\r\n%baccept: */*\r\n\r\n" % (target.encode(), self._fields)
+        try:
+            async with self.deadlines.within(head_seconds):
+                if (connection := self._idle()) is not None:
+                    with suppress(UpstreamBroke):
+                        return await self._ask(connection, head)
+                return await self._ask(await self._connected(), head)
+        except TimeoutError as error:
+            raise UpstreamBroke(f"no answer within {head_seconds:g} s") from error
+
+    async def _ask(self, connection: Connection, head: bytes, body: bytes = b"") -> HttpReply:
+        """Send a request on a connection. Raises UpstreamBroke."""
         coming = connection.send(head, body)
         try:
             return unpacked(await coming).accepted()

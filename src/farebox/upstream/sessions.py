@@ -1,5 +1,4 @@
-"""aiohttp's client behind the same face as `pool`: for lists and records, and for orders through a
-forward proxy."""
+"""aiohttp's client behind the same face as `pool`: for all that goes through a forward proxy."""
 
 from collections.abc import Mapping
 from time import monotonic
@@ -8,9 +7,10 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
+from farebox.connectors import NoWay, connector, is_unauthenticated, session_options, unauthenticated
 from farebox.core.upstream import Filters
 from farebox.deadlines import NEVER, Deadlines
-from farebox.outgoing import NoWay, WayOut, is_unauthenticated, unauthenticated, why_not_connected
+from farebox.outgoing import WayOut, why_not_connected
 from farebox.ports import UpstreamBroke, UpstreamUnreachable
 from farebox.upstream import Timeouts
 from farebox.upstream.connections import IDLE_SECONDS, UNREAD_BYTES_MAX
@@ -30,7 +30,7 @@ class Session:
         self._deadlines = deadlines
         self._session = aiohttp.ClientSession(
             # `Admission` bounds the number of orders.
-            connector=way.connector(limit=0, keepalive_timeout=IDLE_SECONDS),
+            connector=connector(way, limit=0, keepalive_timeout=IDLE_SECONDS),
             # Cookies would be shared between callers.
             cookie_jar=aiohttp.DummyCookieJar(),
             # `Deadlines` watches what comes after the connection.
@@ -41,7 +41,7 @@ class Session:
             max_headers=HEADERS_MAX,
             # No upstream is asked for compressed answers; one that compresses all the same is read.
             auto_decompress=True,
-            **way.session,
+            **session_options(way),
         )
 
     async def close(self) -> None:
