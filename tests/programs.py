@@ -20,7 +20,10 @@ from farebox import crash
 
 _FORKSERVER = multiprocessing.get_context("forkserver")
 _FORKSERVER.set_forkserver_preload(
-    [f"farebox.{name}" for name in ("cli.serve", "cli.accounts", "cli.books", "cli.batch", "actor.standby")]
+    [
+        f"farebox.{name}"
+        for name in ("cli.serve", "simulator.server", "cli.accounts", "cli.books", "cli.batch", "actor.standby")
+    ]
 )
 
 START_SECONDS = 30.0

@@ -16,8 +16,6 @@ from farebox.cli.session import DatabaseUrl, clear_errors, fail, moment
 from farebox.core.money import format_usd, parse_usd
 from farebox.serving import CannotListen, exit_cleanly_on_signals, listen, run
 from farebox.settings import OPENROUTER_KEY_VARIABLE, Settings, load
-from farebox.simulator import server as simulator
-from farebox.simulator.app import BASE_PATH
 from farebox.store.prepare import open_store, prepare, shown
 from farebox.telemetry.watch import what_is_missing
 
@@ -63,6 +61,9 @@ def serve(
             public_url = f"http://{_host(settings.host)}:{bound.getsockname()[1]}"
             settings = settings.model_copy(update={"public_url": public_url})
         if settings.is_simulated:
+            # Only here: a gateway before a real upstream need not carry the simulator.
+            from farebox.simulator import server as simulator
+
             os.environ[SIMULATOR_URL_VARIABLE] = stack.enter_context(simulator.embedded())
         app = App(settings)
         opening = asyncio.run(_open(settings))
@@ -75,6 +76,9 @@ def simulate(
     port: Annotated[int, typer.Option(help="Port to listen on; 0 for any free one.", min=0, max=65535)] = 8081,
 ) -> None:
     """Serve the simulated upstream alone."""
+    from farebox.simulator import server as simulator
+    from farebox.simulator.app import BASE_PATH
+
     with _listen(host, port) as bound:
         typer.echo(f"Simulated upstream on http://{_host(host)}:{bound.getsockname()[1]}{BASE_PATH}")
         exit_cleanly_on_signals()

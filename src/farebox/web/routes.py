@@ -3,6 +3,7 @@
 import re
 from collections.abc import Awaitable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import msgspec
 from starlette.convertors import PathConvertor, register_url_convertor
@@ -129,7 +130,7 @@ def _lists(services: Services) -> dict[str, Endpoint]:
 def every_route(services: Services) -> list[Route]:
     """Every path with its methods, as the OpenAPI document has them."""
     run_api = run_api_routes(services.run_api) if services.run_api is not None else []
-    document = openapi.document(services.formats, has_run_api=services.run_api is not None)
+    document = partial(openapi.document, services.formats, has_run_api=services.run_api is not None)
     pages: dict[str, Endpoint] = {
         **{base + path: page for path, page in _lists(services).items() for base in BASES},
         "/openapi.json": docs.for_machines(document),
