@@ -187,9 +187,11 @@ def test_who_has_ended_its_own_side_reads_its_stream_to_the_end(shared_gateway: 
     assert chunks == b""
 
 
-def test_who_has_gone_is_missed_in_a_stream_that_says_nothing(gateway: Gateway) -> None:
+@pytest.mark.parametrize("length", [9, 300_000])
+def test_who_has_gone_is_missed_in_a_stream_that_says_nothing(gateway: Gateway, length: int) -> None:
+    messages = [{"role": "user", "content": "x" * length}]
     with connect(gateway.port) as connection:
-        connection.sendall(order(gateway, simulate="stall-at-event=2", stream=True))
+        connection.sendall(order(gateway, simulate="stall-at-event=1", stream=True, messages=messages))
         while b"data: " not in connection.recv(65536):
             pass
     eventually(lambda: "open: the caller hung up" in gateway.orders()[0]["what"])

@@ -5,6 +5,7 @@ import json
 import re
 import resource
 import socket
+import struct
 import sys
 import threading
 import time
@@ -26,6 +27,12 @@ from farebox.store.writer import QUEUED_MAX, GroupWriter
 from tests.gateway import Gateway, eventually
 from tests.programs import simulator
 from tests.served.test_formats import ORDERS, error_type, order, rss_kib
+
+LONG = {"role": "user", "content": "x" * 300_000}
+
+CROWD = 10_000
+IDLE_KIB_MAX = 9
+"""How much memory an idle connection may cost; it costs 7."""
 
 
 def slowly(gateway: Gateway, key: str, orders: int) -> list[threading.Thread]:
@@ -85,6 +92,67 @@ def test_a_caller_who_does_not_read_does_not_fill_the_memory(tmp_path: Path) -> 
                 time.sleep(3)
                 assert rss_kib(gateway) - before < 5_000
             eventually(lambda: "hung up" in gateway.orders("a")[0]["what"])
+
+
+def test_an_open_stream_keeps_nothing_of_its_order(tmp_path: Path) -> None:
+    with simulator() as port:
+        url = f"http://127.0.0.1:{port}/api/v1"
+        with Gateway(tmp_path, "--upstream", url, OPENROUTER_API_KEY="sk-or-x") as gateway, ExitStack() as stack:
+            key = gateway.new_key("a", "--plan", "paying", "--prepaid", "1000")
+            text = json.dumps({"model": "sim/echo", "stream": True, "max_tokens": 9, "messages": [LONG]})
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\n"
+            simulate = "x-openrouter-simulate: stall-at-event=1\r\n"
+
+            def open_streams(number: int) -> None:
+                for _ in range(number):
+                    connection = stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port), timeout=10))
+                    connection.sendall(f"{head}{simulate}content-length: {len(text)}\r\n\r\n{text}".encode())
+                    assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+
+            open_streams(5)
+            before = rss_kib(gateway)
+            open_streams(24)
+            assert rss_kib(gateway) - before < 4_000
+
+
+def test_ten_thousand_connections_are_held_and_served_by_one_process(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted, hard = CROWD + 1_000, before[1]
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        pytest.skip(f"NOT TESTED: {CROWD} connections. {wanted} open files are needed, and {hard} allowed (ulimit -Hn)")
+    with Gateway(tmp_path, FAREBOX_CONNECTIONS_MAX=str(CROWD + 10)) as gateway, ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+        gateway.chat()
+        rss_before = rss_kib(gateway)
+        crowd: list[socket.socket] = []
+        while len(crowd) < CROWD:
+            several = [stack.enter_context(_connection_without_trace(gateway.port)) for _ in range(500)]
+            _asked_at_once(several)
+            crowd += several
+        assert (rss_kib(gateway) - rss_before) / CROWD < IDLE_KIB_MAX
+        assert gateway.chat().status == 200
+        assert gateway.chat(stream=True).body.endswith(b"data: [DONE]\n\n")
+        for first in range(0, CROWD, 500):
+            _asked_at_once(crowd[first : first + 500])
+
+
+def _connection_without_trace(port: int) -> socket.socket:
+    """Closed by a reset: ten thousand ports that wait for stragglers would be missed by other tests."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=20)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return connection
+
+
+def _asked_at_once(connections: list[socket.socket]) -> None:
+    for each in connections:
+        each.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+    for each in connections:
+        answer = each.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 200"), answer
+        while not answer.endswith(b'{"status":"ok"}'):
+            answer += (more := each.recv(65536))
+            assert more, answer
 
 
 def test_more_connections_than_are_open_at_once_are_told_to_come_back(tmp_path: Path) -> None:

@@ -113,6 +113,8 @@ class DirectCall:
         """The call has been served to its end, whatever that was."""
         # Else the two would keep each other until the garbage collector finds them.
         self._connection = self.taker = self._tell_gone = None
+        # The connection keeps its last call while it is idle, perhaps for long.
+        self.headers = []
         if not (self.response_complete or self.disconnected):
             self.transport.close()
 
@@ -146,6 +148,10 @@ class DirectCall:
         if self.disconnected:
             raise CallerGone
         part, self.body = bytes(self.body), bytearray()
+        connection = self._connection
+        if not self.more_body and connection is not None and not connection.pipeline:
+            # A long body may have stopped the reading, which is how a hang-up is heard of.
+            self._flow.resume_reading()
         return part, not self.more_body
 
     @property

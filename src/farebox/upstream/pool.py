@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
 
@@ -45,11 +45,11 @@ class Connections(Pool):
         self._heads: dict[tuple[str, bool], bytes] = {}
         self._is_closed = False
 
-    async def post(self, path: str, body: bytes, headers: Mapping[str, str], *, streamed: bool) -> HttpReply:
+    def post(self, path: str, body: bytes, headers: Mapping[str, str], *, streamed: bool) -> Awaitable[HttpReply]:
         """Send an order to `path` under the base URL. Raises UpstreamUnreachable, UpstreamBroke."""
         own = _lines(headers) if headers else b""
         head = b"%b%bcontent-length: %d\r\n\r\n" % (self._head(path, streamed=streamed), own, len(body))
-        return await self._ask(self._idle() or await self._connected(), head, body)
+        return self._ask(self._idle(), head, body)
 
     async def get(self, path: str, query: Filters, head_seconds: float) -> HttpReply:
         """Ask for a page at `path`; once more where an idle connection breaks, which may have been closed meanwhile.
@@ -61,12 +61,14 @@ class Connections(Pool):
                 if (connection := self._idle()) is not None:
                     with suppress(UpstreamBroke):
                         return await self._ask(connection, head)
-                return await self._ask(await self._connected(), head)
+                return await self._ask(None, head)
         except TimeoutError as error:
             raise UpstreamBroke(f"no answer within {head_seconds:g} s") from error
 
-    async def _ask(self, connection: Connection, head: bytes, body: bytes = b"") -> HttpReply:
-        """Send a request on a connection. Raises UpstreamBroke."""
+    async def _ask(self, connection: Connection | None, head: bytes, body: bytes = b"") -> HttpReply:
+        """Send a request on this connection, or on a new one. Raises UpstreamUnreachable, UpstreamBroke."""
+        if connection is None:
+            connection = await self._connected()
         coming = connection.send(head, body)
         try:
             return unpacked(await coming).accepted()
