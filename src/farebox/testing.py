@@ -81,18 +81,15 @@ class MemoryStore:
 
     async def carry_out(self, command: Command) -> Outcome:
         page = Page(
-            self._balances.values(),
-            self._holds.values(),
-            self._transfers.values(),
+            self._balances,
+            self._holds,
+            self._allowances,
+            self._transfers,
             self._uses.values(),
-            self._allowances.values(),
-            self._undelivered,
+            alike=list(self._holds),
+            answered=self._undelivered,
         )
         outcome = page.decide(command, self._worker)
-        self._transfers.update({transfer.id: transfer for transfer in page.new_transfers})
-        self._holds.update(page.new_holds | page.changed_holds)
-        self._balances.update(page.changed_balances)
-        self._allowances.update(page.changed_allowances)
         self._uses.update({(use.account_id, use.key_digest): use for use in page.new_uses})
         self._answers.update({answer.hold_id: answer for answer in page.kept_answers})
         for kept in page.undelivered:

@@ -26,7 +26,8 @@ COST, NOTHING, UNKNOWN = Cost(Decimal("0.0001")), Nothing(), Unknown("it broke o
 def test_a_hold_moves_by_the_verdict_until_it_has_ended(before: HoldState, verdict: Verdict, after: HoldState) -> None:
     hold = HoldRow("h", 2, 1, "w", before, 100_000, "paying", 10_000, "a/b", streamed=False, created_us=1)
     ending = Transfer(settlement_id("h"), "void", 2, 1, 100_000, 2, "h")
-    page = Page([Balance(2, 10**9, 0, 100_000, 0)], [hold], [ending] if before in ("posted", "voided") else [])
+    booked = {ending.id: ending} if before in ("posted", "voided") else {}
+    page = Page({2: Balance(2, 10**9, 0, 100_000, 0)}, {"h": hold}, {}, booked)
     settled = page.decide(Settle(hold_id="h", verdict=verdict, created_us=3), "w")
     assert isinstance(settled, Settled)
     assert settled.state == after

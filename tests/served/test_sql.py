@@ -13,10 +13,20 @@ import pytest
 from msgspec import Struct
 
 from farebox.core.allowances import DAY_US, Allowance
-from farebox.core.books import CASH, FARES, FIRST_CALLER_ACCOUNT, Balance, ChargedFare, HoldRow, KeptAnswer, KeyUse
+from farebox.core.books import (
+    CASH,
+    FARES,
+    FIRST_CALLER_ACCOUNT,
+    Balance,
+    ChargedFare,
+    HoldRow,
+    KeptAnswer,
+    KeyUse,
+    Transfer,
+)
 from farebox.core.charges import Charge
 from farebox.core.runs import BilledEvents, Run
-from farebox.store import sql
+from farebox.store import rows, sql
 from farebox.store.postgres import Postgres
 from farebox.store.prepare import prepare
 from farebox.store.sqlite import Sqlite
@@ -24,6 +34,7 @@ from tools.postgres import Cluster
 
 NAMES = tuple(vars(Sqlite.sql))
 OWN = ("shared.sql", "sqlite.sql", "postgres.sql")
+_VALUE = re.compile(r"(?<!:):([a-z_]+)")
 
 
 def test_the_statements_are_those_that_the_files_have_and_each_stands_in_one_place() -> None:
@@ -69,7 +80,7 @@ def test_postgresql_can_carry_out_every_statement(postgres: Cluster) -> None:
     ("kind", "names"),
     [
         (HoldRow, ("hold", "holds_after", "holds_between", "generation", "holds_of", "lock_holds", "holds_in")),
-        (HoldRow, ("holds_not_ended", "open_orphans", "claim_questions", "insert_holds")),
+        (HoldRow, ("holds_not_ended", "open_orphans", "claim_questions")),
         (Balance, ("balance", "all_balances", "lock_balances", "insert_balance")),
         (Allowance, ("allowance", "all_allowances", "lock_allowances", "insert_allowance")),
         (KeyUse, ("key_use", "put_key_use")),
@@ -85,6 +96,32 @@ def test_columns_stand_in_the_order_of_the_fields(kind: type[Struct], names: tup
     for engine in (Sqlite, Postgres):
         for name in names:
             assert columns in re.sub(r"\s+", " ", getattr(engine.sql, name)), name
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "names"),
+    [
+        (HoldRow, rows.hold_row, ("insert_holds",)),
+        (HoldRow, rows.hold_changes, ("update_hold",)),
+        (HoldRow, rows.hold_end, ("end_hold", "end_holds")),
+        (HoldRow, rows.named_hold_end, ("end_named_hold", "end_named_holds")),
+        (Transfer, rows.hold_transfer, ("insert_hold_transfers",)),
+        (Transfer, rows.end_transfer, ("insert_end_transfers",)),
+        (Transfer, rows.transfer_row, ("insert_transfer",)),
+    ],
+)
+def test_a_rows_values_stand_in_the_order_of_its_statement(
+    kind: type[Struct], row: Callable[[Any], tuple[object, ...]], names: tuple[str, ...]
+) -> None:
+    fields = [f"{name}_id" if name.endswith("_account") else name for name in kind.__struct_fields__]
+    stands = list(row(kind(*fields)))
+    for name in names:
+        for own in OWN[1:]:
+            text = "".join(files(sql).joinpath(file).read_text() for file in ("shared.sql", own))
+            statement = text.partition(f"-- {name} (row")[2].partition(";")[0]
+            as_json = re.search(r":rows::json\) AS \w+ \(([^)]*)\)", statement)
+            given = [column.split()[0] for column in as_json[1].split(",")] if as_json else _VALUE.findall(statement)
+            assert given == stands, (name, own)
 
 
 def test_the_numbers_in_the_statements_are_the_ledgers() -> None:

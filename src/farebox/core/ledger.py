@@ -6,7 +6,7 @@ ending twice is one ending. Balances are a projection of the transfers. A store 
 commands name, lets a `Page` decide, and writes the page's rows in one transaction.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from msgspec.structs import replace
 
@@ -63,39 +63,45 @@ more; to settle it again changes nothing. (A dead process's pending holds move a
 class Page:
     """The part of the books that the commands of one transaction touch, and the rows that they add.
 
-    `booked`: the transfers that exist already under an id that a command names. `uses`: what its idempotency keys
-    stand for. `holds`: the holds that commands, transfers and uses name. `allowances`: those of their accounts and
-    keys. `answered`: the ids of those holds whose answers are kept for repeats. After `decide` for each command, write
-    `new_transfers`, `new_uses` (in place of older ones of their keys), `kept_answers`, `undelivered` and
-    `charged_fares`, and by id `new_holds`, `changed_holds`, `changed_balances` and `changed_allowances`. Of the changed
-    holds, `named` are those that got the id of their generation, and `only_named` those that nothing else was changed
-    of.
+    `balances`, `holds` and `allowances` are those that commands, transfers and uses name, each under its id or owner,
+    and perhaps others: they are changed as the commands decide. `booked`: the transfers that exist already under an id
+    that a command names. `uses`: what its idempotency keys stand for. `alike`: the ids of the holds that a command may
+    repeat, `answered` of those whose answers are kept for that.
+
+    After `decide` for each command, write `new_holds` as they were placed, `new_transfers`, `new_uses` (in place of
+    older ones of their keys), `kept_answers`, `undelivered` and `charged_fares`, and by id `changed_holds`,
+    `changed_balances` and `changed_allowances`. Of the changed holds, `named` are those that got the id of their
+    generation, `only_named` those that nothing else was changed of, and `opened` those that were or became open. All
+    others have ended, and nothing but what `Settle` says of the generation was changed of them.
     """
 
     def __init__(
         self,
-        balances: Iterable[Balance],
-        holds: Iterable[HoldRow],
-        booked: Iterable[Transfer] = (),
+        balances: dict[int, Balance],
+        holds: dict[str, HoldRow],
+        allowances: dict[str, Allowance],
+        booked: dict[str, Transfer],
         uses: Iterable[KeyUse] = (),
-        allowances: Iterable[Allowance] = (),
-        answered: Iterable[str] = (),
+        alike: Collection[str] = (),
+        answered: Collection[str] = (),
     ) -> None:
-        self._answered = set(answered)
-        self._allowances = {allowance.owner: allowance for allowance in allowances}
-        self._balances = {balance.account_id: balance for balance in balances}
-        self._holds = {hold.id: hold for hold in holds}
-        self._booked = {transfer.id: transfer for transfer in booked}
+        self._balances = balances
+        self._holds = holds
+        self._allowances = allowances
+        self._booked = booked
         self._uses = {(use.account_id, use.key_digest): use for use in uses}
+        self._alike = alike
+        self._answered = answered
+        self.new_holds: list[HoldRow] = []
         self.new_transfers: list[Transfer] = []
         self.new_uses: list[KeyUse] = []
         self.kept_answers: list[KeptAnswer] = []
         self.undelivered: list[Undelivered] = []
         self.charged_fares: list[ChargedFare] = []
-        self.new_holds: dict[str, HoldRow] = {}
         self.changed_holds: dict[str, HoldRow] = {}
         self.named: set[str] = set()
         self.only_named: set[str] = set()
+        self.opened: set[str] = set()
         self.changed_balances: dict[int, Balance] = {}
         self.changed_allowances: dict[str, Allowance] = {}
 
@@ -162,7 +168,7 @@ class Page:
         for allowance in allowances:
             began = allowance.began(command.created_us, tokens or 0) if command.is_order else allowance
             self._allow(began.held(amount))
-        self._holds[command.id] = self.new_holds[command.id] = HoldRow(
+        hold = HoldRow(
             id=command.id,
             account_id=command.account_id,
             key_id=command.key_id,
@@ -179,6 +185,8 @@ class Page:
             reserved_tokens=tokens,
             order_digest=command.order_digest,
         )
+        self._holds[hold.id] = hold
+        self.new_holds.append(hold)
         self._book(
             Transfer(command.id, "hold", command.account_id, FARES, amount, command.created_us, hold_id=command.id)
         )
@@ -200,9 +208,10 @@ class Page:
     def _find_first(self, command: PlaceHold) -> HoldRow | None:
         """The order that this one repeats, where another repeat of it was placed since it was looked for, and has
         perhaps ended since."""
-        answered = self._answered.union(each.hold_id for each in self.undelivered)
+        answered = {*self._answered, *(each.hold_id for each in self.undelivered)}
         sought = (command.key_id, command.order_digest)
-        for hold in self._holds.values():
+        for hold_id in (*self._alike, *(placed.id for placed in self.new_holds)):
+            hold = self._holds[hold_id]
             is_same = (hold.key_id, hold.order_digest) == sought and is_repeatable(hold, command.created_us)
             if is_same and (hold.state == "pending" or (hold.id in answered and hold.state != "voided")):
                 return hold
@@ -295,8 +304,9 @@ class Page:
             self.named.add(hold.id)
         if not is_naming:
             self.only_named.discard(hold.id)
-        self._holds[hold.id] = hold
-        (self.new_holds if hold.id in self.new_holds else self.changed_holds)[hold.id] = hold
+        if "open" in (hold.state, before.state):
+            self.opened.add(hold.id)
+        self._holds[hold.id] = self.changed_holds[hold.id] = hold
 
     def _allowances_of(self, account_id: int, key_id: int) -> list[Allowance]:
         if not self._allowances:

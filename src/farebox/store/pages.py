@@ -33,10 +33,14 @@ from farebox.store.rows import (
     allowance_from,
     balance_changes,
     each,
+    end_transfer,
     hold_changes,
+    hold_end,
     hold_from,
+    hold_row,
+    hold_transfer,
     json_text,
-    known_hold_changes,
+    named_hold_end,
     transfer_from,
     transfer_row,
 )
@@ -62,7 +66,11 @@ class Pages:
         self._whose: dict[str, _Whose] = {}
         self._holds: dict[str, HoldRow] = {}
         self._balances: dict[int, Balance] = {}
-        self._allowances: dict[str, Allowance | None] = {}
+        self._allowances: dict[str, Allowance] = {}
+        self._owners: set[str] = set()
+        """Of allowances, as far as it is known whether they have one."""
+        self._met: set[str] = set()
+        """The holds that the last transaction named or looked at."""
 
     def carry_out(self, batch: list[Command]) -> list[Outcome]:
         """Carry out commands in one transaction: all of them or, where this raises, none."""
@@ -92,12 +100,15 @@ class Pages:
             found = trip.ask_for(strange, hold_from, sql.holds_of)
             trip.make()
             self._whose.update((hold.id, (hold.account_id, hold.key_id)) for hold in found)
-        for hold_id in touched.hold_ids.intersection(self._whose):
-            touched.add(*self._whose[hold_id])
+        for hold_id in touched.hold_ids:
+            if (whose := self._whose.get(hold_id)) is not None:
+                touched.whose.add(whose)
+        account_ids = {*touched.paid_in, *(account_id for account_id, _ in touched.whose)}
+        owners = {owner for whose in touched.whose for owner in owners_of(*whose)}
 
         locked = trip.ask_for(touched.hold_ids.difference(self._holds), hold_from, sql.lock_holds)
-        balances = trip.ask_for(touched.account_ids.difference(self._balances), each(Balance), sql.lock_balances)
-        new_owners = touched.owners.difference(self._allowances)
+        balances = trip.ask_for(account_ids.difference(self._balances), each(Balance), sql.lock_balances)
+        new_owners = owners.difference(self._owners)
         allowances = trip.ask_for(new_owners, allowance_from, sql.lock_allowances)
         uses: list[KeyUse] = []
         under_way: list[HoldRow] = []
@@ -114,18 +125,18 @@ class Pages:
         trip.make()
         self._holds.update((hold.id, hold) for hold in locked)
         self._balances.update((balance.account_id, balance) for balance in balances)
-        self._allowances.update(dict.fromkeys(new_owners))
+        self._owners |= new_owners
         self._allowances.update((allowance.owner, allowance) for allowance in allowances)
-        holds = [self._holds[hold_id] for hold_id in touched.hold_ids if hold_id in self._holds]
-        holds += under_way
-        holds += answered
-        holds += self._used(trip, touched, uses)
+        looked_at = under_way + answered + self._used(trip, touched, uses)
+        self._holds.update((hold.id, hold) for hold in looked_at)
+        self._met = touched.hold_ids.union(hold.id for hold in looked_at)
         return Page(
-            [self._balances[account_id] for account_id in touched.account_ids if account_id in self._balances],
-            holds,
-            self._booked(trip, touched, holds),
+            self._balances,
+            self._holds,
+            self._allowances,
+            self._booked(trip, touched),
             uses,
-            [allowance for owner in touched.owners if (allowance := self._allowances[owner]) is not None],
+            [hold.id for hold in under_way + answered],
             [hold.id for hold in answered],
         )
 
@@ -134,11 +145,15 @@ class Pages:
         trip.make()
         return used
 
-    def _booked(self, trip: "_Trip", touched: "_Touched", holds: list[HoldRow]) -> list[Transfer]:
-        names = touched.top_ups + [settlement_id(hold.id) for hold in holds if hold.ended_us is not None]
+    def _booked(self, trip: "_Trip", touched: "_Touched") -> dict[str, Transfer]:
+        names = list(touched.top_ups)
+        for hold_id in touched.hold_ids:
+            hold = self._holds.get(hold_id)
+            if hold is not None and hold.ended_us is not None:
+                names.append(settlement_id(hold_id))
         booked = trip.ask_for(names, transfer_from, self._sql.transfers_of)
         trip.make()
-        return booked
+        return {transfer.id: transfer for transfer in booked}
 
     def _forget_what_may_have_changed(self, version: int | None) -> None:
         if version is None or version != self._version:
@@ -146,13 +161,13 @@ class Pages:
             self._holds.clear()
             self._balances.clear()
             self._allowances.clear()
+            self._owners.clear()
 
     def _write(self, db: Db, page: Page) -> None:
         sql = self._sql
         if page.new_holds:
-            db.put_rows(sql.insert_holds, [astuple(hold) for hold in page.new_holds.values()])
-        if page.new_transfers:
-            db.put_rows(sql.insert_transfers, [transfer_row(transfer) for transfer in page.new_transfers])
+            db.put_rows(sql.insert_holds, [hold_row(hold) for hold in page.new_holds])
+        self._book(db, page.new_transfers)
         if page.changed_holds:
             self._change_holds(db, page)
         db.put_each(sql.update_balance, [balance_changes(balance) for balance in page.changed_balances.values()])
@@ -167,41 +182,65 @@ class Pages:
         if page.charged_fares:
             db.put_each(sql.insert_charged_fare, [astuple(fare) for fare in page.charged_fares])
 
+    def _book(self, db: Db, transfers: list[Transfer]) -> None:
+        """Write transfers; those of orders by statements that name no more than they have."""
+        placed: list[Row] = []
+        ended: list[Row] = []
+        others: list[Row] = []
+        for transfer in transfers:
+            match transfer.kind:
+                case "hold":
+                    placed.append(hold_transfer(transfer))
+                case "post" | "void":
+                    ended.append(end_transfer(transfer))
+                case "top-up" | "adjustment":
+                    others.append(transfer_row(transfer))
+        sql = self._sql
+        if placed:
+            db.put_rows(sql.insert_hold_transfers, placed)
+        if ended:
+            db.put_rows(sql.insert_end_transfers, ended)
+        if others:
+            db.put_each(sql.insert_transfer, others)
+
     def _change_holds(self, db: Db, page: Page) -> None:
         """Write changed holds, naming as few columns as changed: SQLite writes each index that a statement names."""
-        only_named: list[Row] = []
         named: list[Row] = []
-        others: list[Row] = []
+        ended: list[Row] = []
+        ended_named: list[Row] = []
+        opened: list[Row] = []
         for hold in page.changed_holds.values():
             if hold.id in page.only_named:
-                only_named.append((hold.generation_id, hold.id))
+                named.append((hold.generation_id, hold.id))
+            elif hold.id in page.opened:
+                opened.append(hold_changes(hold))
             elif hold.id in page.named:
-                named.append(hold_changes(hold))
+                ended.append(hold_end(hold))
             else:
-                others.append(known_hold_changes(hold))
+                ended_named.append(named_hold_end(hold))
         sql = self._sql
         for of_one, of_many, rows in (
-            (sql.name_generation, sql.name_generations, only_named),
-            (sql.update_hold, sql.update_holds, named),
-            (sql.update_known_hold, sql.update_known_holds, others),
+            (sql.name_generation, sql.name_generations, named),
+            (sql.end_hold, sql.end_holds, ended),
+            (sql.end_named_hold, sql.end_named_holds, ended_named),
         ):
             if len(rows) > 1:
                 db.put_rows(of_many, rows)
             elif rows:
                 # The plain statement is a third cheaper.
                 db.put_each(of_one, rows)
+        if opened:
+            db.put_each(sql.update_hold, opened)
 
     def _remember(self, page: Page) -> None:
-        self._balances.update(page.changed_balances)
-        self._allowances.update(page.changed_allowances)
-        for hold in (*page.new_holds.values(), *page.changed_holds.values()):
-            if hold.state == "pending":
-                self._whose[hold.id] = hold.account_id, hold.key_id
-                self._holds[hold.id] = hold
-            else:
-                self._whose.pop(hold.id, None)
-                self._holds.pop(hold.id, None)
-        if max(len(self._whose), len(self._balances), len(self._allowances)) > KNOWN_MAX:
+        """What the page changed stands here already. Of holds, only pending ones will be needed again."""
+        for hold in page.new_holds:
+            self._whose[hold.id] = hold.account_id, hold.key_id
+        for hold_id in self._met:
+            if (met := self._holds.get(hold_id)) is not None and met.state != "pending":
+                del self._holds[hold_id]
+                self._whose.pop(hold_id, None)
+        if max(len(self._whose), len(self._balances), len(self._owners)) > KNOWN_MAX:
             self._forget()
 
     def _forget(self) -> None:
@@ -210,30 +249,26 @@ class Pages:
 
 
 class _Touched:
-    """What commands touch: holds, the accounts that they move money of, the owners of the allowances that they count
-    against; and the ids of top-ups, and orders that may have been placed before."""
+    """What commands touch: holds; whose orders they place, and to whom they pay in; and the ids of top-ups, and orders
+    that may have been placed before."""
 
     def __init__(self, batch: list[Command]) -> None:
         self.hold_ids: set[str] = set()
-        self.account_ids: set[int] = set()
-        self.owners: set[str] = set()
+        self.whose: set[_Whose] = set()
+        self.paid_in: list[int] = []
         self.top_ups: list[str] = []
         self.repeats: list[PlaceHold] = []
         for command in batch:
             match command:
                 case PlaceHold():
-                    self.add(command.account_id, command.key_id)
+                    self.whose.add((command.account_id, command.key_id))
                     if command.is_repeat or command.repeatable is not None:
                         self.repeats.append(command)
                 case TopUp():
-                    self.account_ids.add(command.account_id)
+                    self.paid_in.append(command.account_id)
                     self.top_ups.append(command.id)
                 case _:
                     self.hold_ids.add(command.hold_id)
-
-    def add(self, account_id: int, key_id: int) -> None:
-        self.account_ids.add(account_id)
-        self.owners.update(owners_of(account_id, key_id))
 
 
 class _Trip:

@@ -68,14 +68,24 @@ def number_from(row: Row) -> int:
     return int(row[0])
 
 
-_COST = Transfer.__struct_fields__.index("cost")
-
-
-def transfer_row(transfer: Transfer) -> Row:
-    values = astuple(transfer)
-    if transfer.cost is None:
-        return values
-    return (*values[:_COST], str(transfer.cost), *values[_COST + 1 :])
+def hold_row(h: HoldRow) -> Row:
+    """As it is placed."""
+    return (
+        h.id,
+        h.account_id,
+        h.key_id,
+        h.worker,
+        h.amount_nanos,
+        h.plan,
+        h.event_price_nanos,
+        h.model,
+        h.streamed,
+        h.created_us,
+        h.charge_to,
+        h.charge_times,
+        h.reserved_tokens,
+        h.order_digest,
+    )
 
 
 def hold_changes(h: HoldRow) -> Row:
@@ -93,9 +103,42 @@ def hold_changes(h: HoldRow) -> Row:
     )
 
 
-def known_hold_changes(h: HoldRow) -> Row:
+def hold_end(h: HoldRow) -> Row:
+    return (h.state, h.generation_id, h.served_model, h.prompt_tokens, h.answer_tokens, h.ended_us, h.id)
+
+
+def named_hold_end(h: HoldRow) -> Row:
     """The same without the generation's id, which stands there."""
-    return (h.state, h.served_model, h.prompt_tokens, h.answer_tokens, h.reason, h.ended_us, h.asks, h.ask_us, h.id)
+    return (h.state, h.served_model, h.prompt_tokens, h.answer_tokens, h.ended_us, h.id)
+
+
+def hold_transfer(t: Transfer) -> Row:
+    return (t.id, t.debit_account, t.amount_nanos, t.created_us, t.hold_id)
+
+
+def end_transfer(t: Transfer) -> Row:
+    return (
+        t.id,
+        t.kind,
+        t.debit_account,
+        t.amount_nanos,
+        t.created_us,
+        t.hold_id,
+        None if t.cost is None else str(t.cost),
+        t.events,
+        t.event_price_nanos,
+        t.over_hold_nanos,
+    )
+
+
+_COST = Transfer.__struct_fields__.index("cost")
+
+
+def transfer_row(transfer: Transfer) -> Row:
+    values = astuple(transfer)
+    if transfer.cost is None:
+        return values
+    return (*values[:_COST], str(transfer.cost), *values[_COST + 1 :])
 
 
 def balance_changes(b: Balance) -> Row:

@@ -33,7 +33,13 @@ PRAGMAS = (
 
 
 ROWS_MAX = 64
-"""Rows in one statement. The driver keeps each statement that it has read, and one of so many holds is 100 KB."""
+"""Rows in one statement. The driver keeps each statement that it has read, and one of so many holds is 60 KB."""
+
+ANY_NUMBER_MAX = 16
+"""So few rows, whatever their number, are one statement."""
+
+STATEMENTS_KEPT = 256
+"""All that one connection reads again and again."""
 
 _VALUES = re.compile(r"VALUES (\([^()]*\))")
 
@@ -57,10 +63,11 @@ class _Connection(sqlite3.Connection):
 
     def put_rows(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         """In as few steps as there can be: in each the driver lets other threads run, and has to wait for its turn
-        again. Powers of two, so that few statements stand for any number of rows."""
+        again. Many go in powers of two, so that few statements stand for any number of rows."""
         before, written = self.total_changes, 0
         while written < len(rows):
-            count = min(ROWS_MAX, 1 << (len(rows) - written).bit_length() - 1)
+            left = len(rows) - written
+            count = left if left <= ANY_NUMBER_MAX else min(ROWS_MAX, 1 << left.bit_length() - 1)
             values = list(chain.from_iterable(rows[written : written + count]))
             self.execute(_repeated(statement, count), values)
             written += count
@@ -99,6 +106,7 @@ class Sqlite:
             timeout=self._busy_seconds,
             isolation_level=None,
             check_same_thread=False,
+            cached_statements=STATEMENTS_KEPT,
             factory=_Connection,
         )
         for pragma in PRAGMAS:

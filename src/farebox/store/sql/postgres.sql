@@ -2,53 +2,54 @@
 -- they are read, holds before balances before allowances, and each in the order of their ids: so no two nodes wait for
 -- each other.
 
--- insert_transfers (rows) --
-INSERT INTO transfer (
-    id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events, event_price_nanos,
-    over_hold_nanos, note
-) SELECT
-    id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events, event_price_nanos,
-    over_hold_nanos, note
-FROM json_to_recordset(:rows::json) AS row (
-    id text, kind text, debit_account_id bigint, credit_account_id bigint, amount_nanos bigint, created_us bigint,
-    hold_id text, cost text, events bigint, event_price_nanos bigint, over_hold_nanos bigint, note text
-);
-
 -- insert_holds (rows) --
--- Bytes stand in JSON as base64.
+-- As they are placed: what is not named here is null, and `asks` is 0. Bytes stand in JSON as base64.
 INSERT INTO hold (
     id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
-    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery
+    charge_to, charge_times, reserved_tokens, order_digest
 ) SELECT
-    id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
-    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, decode(order_digest, 'base64'), delivery
+    id, account_id, key_id, worker, 'pending', amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    charge_to, charge_times, reserved_tokens, decode(order_digest, 'base64')
 FROM json_to_recordset(:rows::json) AS row (
-    id text, account_id bigint, key_id bigint, worker text, state text, amount_nanos bigint, plan text,
-    event_price_nanos bigint, model text, streamed boolean, created_us bigint, generation_id text, served_model text,
-    prompt_tokens bigint, answer_tokens bigint, reason text, ended_us bigint, asks bigint, ask_us bigint, charge_to
-    text, charge_times bigint, reserved_tokens bigint, order_digest text, delivery text
+    id text, account_id bigint, key_id bigint, worker text, amount_nanos bigint, plan text, event_price_nanos bigint,
+    model text, streamed boolean, created_us bigint, charge_to text, charge_times bigint, reserved_tokens bigint,
+    order_digest text
 );
 
--- update_holds (rows) --
--- As `update_hold`, many at once.
-UPDATE hold SET state = moved.state, generation_id = moved.generation_id, served_model = moved.served_model,
-    prompt_tokens = moved.prompt_tokens, answer_tokens = moved.answer_tokens, reason = moved.reason,
-    ended_us = moved.ended_us, asks = moved.asks, ask_us = moved.ask_us
-FROM json_to_recordset(:rows::json) AS moved (
-    state text, generation_id text, served_model text, prompt_tokens bigint, answer_tokens bigint, reason text,
-    ended_us bigint, asks bigint, ask_us bigint, id text
-) WHERE hold.id = moved.id AND hold.ended_us IS NULL;
+-- insert_hold_transfers (rows) --
+INSERT INTO transfer (
+    id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, over_hold_nanos
+) SELECT id, 'hold', debit_account_id, 1, amount_nanos, created_us, hold_id, 0
+FROM json_to_recordset(:rows::json) AS row (
+    id text, debit_account_id bigint, amount_nanos bigint, created_us bigint, hold_id text
+);
 
--- update_known_holds (rows) --
-UPDATE hold SET state = moved.state, served_model = moved.served_model, prompt_tokens = moved.prompt_tokens,
-    answer_tokens = moved.answer_tokens, reason = moved.reason, ended_us = moved.ended_us, asks = moved.asks,
-    ask_us = moved.ask_us
-FROM json_to_recordset(:rows::json) AS moved (
-    state text, served_model text, prompt_tokens bigint, answer_tokens bigint, reason text, ended_us bigint,
-    asks bigint, ask_us bigint, id text
-) WHERE hold.id = moved.id AND hold.ended_us IS NULL;
+-- insert_end_transfers (rows) --
+INSERT INTO transfer (
+    id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events, event_price_nanos,
+    over_hold_nanos
+) SELECT
+    id, kind, debit_account_id, 1, amount_nanos, created_us, hold_id, cost, events, event_price_nanos, over_hold_nanos
+FROM json_to_recordset(:rows::json) AS row (
+    id text, kind text, debit_account_id bigint, amount_nanos bigint, created_us bigint, hold_id text, cost text,
+    events bigint, event_price_nanos bigint, over_hold_nanos bigint
+);
+
+-- end_holds (rows) --
+-- As `end_hold`, many at once.
+UPDATE hold SET state = ended.state, generation_id = ended.generation_id, served_model = ended.served_model,
+    prompt_tokens = ended.prompt_tokens, answer_tokens = ended.answer_tokens, ended_us = ended.ended_us
+FROM json_to_recordset(:rows::json) AS ended (
+    state text, generation_id text, served_model text, prompt_tokens bigint, answer_tokens bigint, ended_us bigint,
+    id text
+) WHERE hold.id = ended.id AND hold.ended_us IS NULL;
+
+-- end_named_holds (rows) --
+UPDATE hold SET state = ended.state, served_model = ended.served_model, prompt_tokens = ended.prompt_tokens,
+    answer_tokens = ended.answer_tokens, ended_us = ended.ended_us
+FROM json_to_recordset(:rows::json) AS ended (
+    state text, served_model text, prompt_tokens bigint, answer_tokens bigint, ended_us bigint, id text
+) WHERE hold.id = ended.id AND hold.ended_us IS NULL;
 
 -- name_generations (rows) --
 UPDATE hold SET generation_id = named.generation_id

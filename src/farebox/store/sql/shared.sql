@@ -10,6 +10,16 @@
 
 -- The transfers.
 
+-- insert_transfer (row) --
+-- Of money that no order moved.
+INSERT INTO transfer (
+    id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events, event_price_nanos,
+    over_hold_nanos, note
+) VALUES (
+    :id, :kind, :debit_account_id, :credit_account_id, :amount_nanos, :created_us, :hold_id, :cost, :events,
+    :event_price_nanos, :over_hold_nanos, :note
+);
+
 -- transfer --
 SELECT id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events,
     event_price_nanos, over_hold_nanos, note
@@ -90,10 +100,16 @@ UPDATE hold SET state = :state, generation_id = :generation_id, served_model = :
     asks = :asks, ask_us = :ask_us
 WHERE id = :id AND ended_us IS NULL;
 
--- update_known_hold (row) --
--- As before, where the generation is the one that stands there: an index that is not named is not written.
+-- end_hold (row) --
+-- The same, as far as the end of a hold changes what was placed: an index that is not named is not written.
+UPDATE hold SET state = :state, generation_id = :generation_id, served_model = :served_model,
+    prompt_tokens = :prompt_tokens, answer_tokens = :answer_tokens, ended_us = :ended_us
+WHERE id = :id AND ended_us IS NULL;
+
+-- end_named_hold (row) --
+-- And where the generation is the one that stands there.
 UPDATE hold SET state = :state, served_model = :served_model, prompt_tokens = :prompt_tokens,
-    answer_tokens = :answer_tokens, reason = :reason, ended_us = :ended_us, asks = :asks, ask_us = :ask_us
+    answer_tokens = :answer_tokens, ended_us = :ended_us
 WHERE id = :id AND ended_us IS NULL;
 
 -- name_generation (row) --

@@ -1,48 +1,50 @@
 -- What SQLite reads in its own way: lists come as JSON texts. There are no locks of rows: one transaction writes at a
 -- time, and it begins before it reads.
 
--- insert_transfers (rows) --
-INSERT INTO transfer (
-    id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events, event_price_nanos,
-    over_hold_nanos, note
-) VALUES (
-    :id, :kind, :debit_account_id, :credit_account_id, :amount_nanos, :created_us, :hold_id, :cost, :events,
-    :event_price_nanos, :over_hold_nanos, :note
-);
-
 -- insert_holds (rows) --
+-- As they are placed: what is not named here is null, and `asks` is 0.
 INSERT INTO hold (
     id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
-    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery
+    charge_to, charge_times, reserved_tokens, order_digest
 ) VALUES (
-    :id, :account_id, :key_id, :worker, :state, :amount_nanos, :plan, :event_price_nanos, :model, :streamed,
-    :created_us, :generation_id, :served_model, :prompt_tokens, :answer_tokens, :reason, :ended_us, :asks, :ask_us,
-    :charge_to, :charge_times, :reserved_tokens, :order_digest, :delivery
+    :id, :account_id, :key_id, :worker, 'pending', :amount_nanos, :plan, :event_price_nanos, :model, :streamed,
+    :created_us, :charge_to, :charge_times, :reserved_tokens, :order_digest
 );
 
--- update_holds (rows) --
--- As `update_hold`, many at once.
-WITH moved (
-    state, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, id
-) AS (VALUES (
-    :state, :generation_id, :served_model, :prompt_tokens, :answer_tokens, :reason, :ended_us, :asks, :ask_us, :id
-))
-UPDATE hold SET state = moved.state, generation_id = moved.generation_id, served_model = moved.served_model,
-    prompt_tokens = moved.prompt_tokens, answer_tokens = moved.answer_tokens, reason = moved.reason,
-    ended_us = moved.ended_us, asks = moved.asks, ask_us = moved.ask_us
-FROM moved WHERE hold.id = moved.id AND hold.ended_us IS NULL;
+-- insert_hold_transfers (rows) --
+INSERT INTO transfer (
+    id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, over_hold_nanos
+) VALUES (:id, 'hold', :debit_account_id, 1, :amount_nanos, :created_us, :hold_id, 0);
 
--- update_known_holds (rows) --
-WITH moved (
-    state, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, id
+-- insert_end_transfers (rows) --
+INSERT INTO transfer (
+    id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events, event_price_nanos,
+    over_hold_nanos
+) VALUES (
+    :id, :kind, :debit_account_id, 1, :amount_nanos, :created_us, :hold_id, :cost, :events, :event_price_nanos,
+    :over_hold_nanos
+);
+
+-- end_holds (rows) --
+-- As `end_hold`, many at once.
+WITH ended (
+    state, generation_id, served_model, prompt_tokens, answer_tokens, ended_us, id
 ) AS (VALUES (
-    :state, :served_model, :prompt_tokens, :answer_tokens, :reason, :ended_us, :asks, :ask_us, :id
+    :state, :generation_id, :served_model, :prompt_tokens, :answer_tokens, :ended_us, :id
 ))
-UPDATE hold SET state = moved.state, served_model = moved.served_model, prompt_tokens = moved.prompt_tokens,
-    answer_tokens = moved.answer_tokens, reason = moved.reason, ended_us = moved.ended_us, asks = moved.asks,
-    ask_us = moved.ask_us
-FROM moved WHERE hold.id = moved.id AND hold.ended_us IS NULL;
+UPDATE hold SET state = ended.state, generation_id = ended.generation_id, served_model = ended.served_model,
+    prompt_tokens = ended.prompt_tokens, answer_tokens = ended.answer_tokens, ended_us = ended.ended_us
+FROM ended WHERE hold.id = ended.id AND hold.ended_us IS NULL;
+
+-- end_named_holds (rows) --
+WITH ended (
+    state, served_model, prompt_tokens, answer_tokens, ended_us, id
+) AS (VALUES (
+    :state, :served_model, :prompt_tokens, :answer_tokens, :ended_us, :id
+))
+UPDATE hold SET state = ended.state, served_model = ended.served_model, prompt_tokens = ended.prompt_tokens,
+    answer_tokens = ended.answer_tokens, ended_us = ended.ended_us
+FROM ended WHERE hold.id = ended.id AND hold.ended_us IS NULL;
 
 -- name_generations (rows) --
 WITH named (generation_id, id) AS (VALUES (:generation_id, :id))
