@@ -769,8 +769,11 @@ def test_the_books_are_private_and_durable(tmp_path: Path) -> None:
         "INSERT INTO transfer VALUES ('x', 'adjustment', 2, 1, 1, 1, 'h1', NULL, NULL, NULL, 0, NULL)",
         "INSERT INTO transfer VALUES ('x', 'top-up', 2, 1, 1, 1, 'h1', NULL, NULL, NULL, 0, NULL)",
         "INSERT INTO transfer VALUES ('x', 'top-up', 2, 2, 1, 1, NULL, NULL, NULL, NULL, 0, NULL)",
+        "INSERT INTO transfer VALUES ('x', 'gift', 2, 1, 1, 1, NULL, NULL, NULL, NULL, 0, NULL)",
+        "INSERT INTO transfer VALUES ('x', 'void', 2, 1, 1, 1, NULL, NULL, NULL, NULL, 0, NULL)",
         "UPDATE hold SET state = 'lost'",
         "UPDATE hold SET state = 'posted'",
+        "UPDATE hold SET ended_us = 1",
     ],
 )
 def test_the_schema_guards_the_books_from_what_code_might_do(tmp_path: Path, statement: str) -> None:
