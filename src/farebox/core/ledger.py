@@ -107,25 +107,22 @@ class Page:
 
     def decide(self, command: Command, worker: str) -> Outcome:
         match command:
-            case PlaceHold() | TopUp() if command.account_id not in self._balances:
-                return NoSuchRow(f"account {command.account_id}")
             case PlaceHold():
                 return self._place_hold(command, worker)
-            case TopUp():
-                return self._top_up(command)
-            case _ if command.hold_id not in self._holds:
-                return NoSuchRow(f"hold {command.hold_id}")
             case Settle():
                 return self._settle(command)
+            case TopUp():
+                return self._top_up(command)
             case NameGeneration():
                 return self._name_generation(command)
             case KeepAnswer():
-                self._keep(self._holds[command.hold_id], command.body)
-                return Done()
+                return self._keep_after_all(command)
             case AskLater():
                 return self._ask_later(command)
 
     def _top_up(self, command: TopUp) -> Outcome:
+        if command.account_id not in self._balances:
+            return _no_account(command.account_id)
         if (booked := self._booked.get(command.id)) is not None:
             is_same = (booked.credit_account, booked.amount_nanos) == (command.account_id, command.amount_nanos)
             return Done(is_repeat=True) if is_same else OtherTopUp(booked)
@@ -146,12 +143,15 @@ class Page:
     def _place_hold(self, command: PlaceHold, worker: str) -> Outcome:
         if (placed := self._holds.get(command.id)) is not None:
             return Held(placed.amount_nanos, placed.reserved_tokens)
+        balance = self._balances.get(command.account_id)
+        if balance is None:
+            return _no_account(command.account_id)
         if command.repeatable is not None and (repeated := self._find_use(command, command.repeatable)) is not None:
             return repeated
         if command.is_repeat and (first := self._find_first(command)) is not None:
             return Repeated(first, is_same=True)
         allowances = self._allowances_of(command.account_id, command.key_id)
-        available, owner, period = self._balances[command.account_id].available_nanos, None, None
+        available, owner, period = balance.available_nanos, None, None
         tokens: int | None = None
         for allowance in allowances:
             if command.is_order and (exceeded := allowance.refuse(command.created_us, command.least_tokens)):
@@ -218,20 +218,33 @@ class Page:
         return None
 
     def _name_generation(self, command: NameGeneration) -> Outcome:
-        hold = replace(self._holds[command.hold_id], generation_id=command.generation_id)
+        hold = self._holds.get(command.hold_id)
+        if hold is None:
+            return _no_hold(command.hold_id)
         if hold.id not in self.changed_holds:
             self.only_named.add(hold.id)
-        self._change(hold, is_naming=True)
+        self._change(hold, replace(hold, generation_id=command.generation_id), is_naming=True)
+        return Done()
+
+    def _keep_after_all(self, command: KeepAnswer) -> Outcome:
+        hold = self._holds.get(command.hold_id)
+        if hold is None:
+            return _no_hold(command.hold_id)
+        self._keep(hold, command.body)
         return Done()
 
     def _ask_later(self, command: AskLater) -> Outcome:
-        hold = self._holds[command.hold_id]
+        hold = self._holds.get(command.hold_id)
+        if hold is None:
+            return _no_hold(command.hold_id)
         if hold.state == "open":
-            self._change(replace(hold, asks=hold.asks + 1, ask_us=command.ask_us, reason=command.reason))
+            self._change(hold, replace(hold, asks=hold.asks + 1, ask_us=command.ask_us, reason=command.reason))
         return Done()
 
     def _settle(self, command: Settle) -> Outcome:
-        hold = self._holds[command.hold_id]
+        hold = self._holds.get(command.hold_id)
+        if hold is None:
+            return _no_hold(command.hold_id)
         if not MOVES[hold.state]:
             if command.is_unheard and hold.state == "posted":
                 # By a try whose end nobody saw.
@@ -246,15 +259,6 @@ class Page:
         fare: Fare | None = None
         allowances = self._allowances_of(hold.account_id, hold.key_id)
         match command.verdict:
-            case Unknown():
-                if hold.state == "pending":
-                    for allowance in allowances:
-                        self._allow(allowance.left_open())
-            case Nothing():
-                self._end(hold, command, hold.amount_nanos if command.decision is None else 0)
-                self._move(hold.account_id, pending_nanos=-hold.amount_nanos)
-                for allowance in allowances:
-                    self._allow(_freed(allowance, hold, 0))
             case Cost(amount):
                 events = events_ceil(amount)
                 fare = Fare(amount, events, events * hold.event_price_nanos)
@@ -265,7 +269,16 @@ class Page:
                     self._allow(freed.charged(fare.nanos, command.created_us))
                 if (charged := charged_fare(hold, events)) is not None:
                     self.charged_fares.append(charged)
-        self._change(settled)
+            case Unknown():
+                if hold.state == "pending":
+                    for allowance in allowances:
+                        self._allow(allowance.left_open())
+            case Nothing():
+                self._end(hold, command, hold.amount_nanos if command.decision is None else 0)
+                self._move(hold.account_id, pending_nanos=-hold.amount_nanos)
+                for allowance in allowances:
+                    self._allow(_freed(allowance, hold, 0))
+        self._change(hold, settled)
         return Settled(settled.state, fare)
 
     def _keep(self, hold: HoldRow, body: bytes | None) -> None:
@@ -297,8 +310,7 @@ class Page:
         self._booked[transfer.id] = transfer
         self.new_transfers.append(transfer)
 
-    def _change(self, hold: HoldRow, *, is_naming: bool = False) -> None:
-        before = self._holds[hold.id]
+    def _change(self, before: HoldRow, hold: HoldRow, *, is_naming: bool = False) -> None:
         assert hold.state == before.state or hold.state in MOVES[before.state].values(), (before, hold)
         if hold.generation_id != before.generation_id:
             self.named.add(hold.id)
@@ -319,6 +331,14 @@ class Page:
     def _move(self, account_id: int, credits_nanos: int = 0, debits_nanos: int = 0, pending_nanos: int = 0) -> None:
         moved = self._balances[account_id].moved(credits_nanos, debits_nanos, pending_nanos)
         self._balances[account_id] = self.changed_balances[account_id] = moved
+
+
+def _no_account(account_id: int) -> NoSuchRow:
+    return NoSuchRow(f"account {account_id}")
+
+
+def _no_hold(hold_id: str) -> NoSuchRow:
+    return NoSuchRow(f"hold {hold_id}")
 
 
 def _freed(allowance: Allowance, hold: HoldRow, tokens: int | None) -> Allowance:

@@ -18,6 +18,7 @@ from farebox.core.books import (
     KeyUse,
     Outcome,
     PlaceHold,
+    Settle,
     TopUp,
     Transfer,
     owners_of,
@@ -67,10 +68,11 @@ class Pages:
         self._holds: dict[str, HoldRow] = {}
         self._balances: dict[int, Balance] = {}
         self._allowances: dict[str, Allowance] = {}
-        self._owners: set[str] = set()
-        """Of allowances, as far as it is known whether they have one."""
+        self._known: set[_Whose] = set()
+        """Whose balances and allowances stand here, as far as there are any."""
         self._met: set[str] = set()
-        """The holds that the last transaction named or looked at."""
+        self._looked_at: list[str] = []
+        """The holds that the last transaction named, and those that it only looked at."""
 
     def carry_out(self, batch: list[Command]) -> list[Outcome]:
         """Carry out commands in one transaction: all of them or, where this raises, none."""
@@ -92,24 +94,26 @@ class Pages:
         row (FOR UPDATE) in this order, holds, balances, allowances; SQLite has one writer a file (BEGIN IMMEDIATE). So
         two processes never overdraw one account; the CHECK `covered` of the table `balance` refuses it in any case. A
         key's use is its account's, and safe under the balance's lock; the hold behind it is only looked at."""
-        sql = self._sql
         self._forget_what_may_have_changed(self._engine.version(db))
         touched = _Touched(batch)
-        trip = _Trip(db)
+        self._met = touched.hold_ids
+        if touched.asks_nothing and touched.whose <= self._known and touched.hold_ids <= self._holds.keys():
+            return Page(self._balances, self._holds, self._allowances, {})
+        return self._read_anew(_Trip(db), touched)
+
+    def _read_anew(self, trip: "_Trip", touched: "_Touched") -> Page:
+        sql = self._sql
         if strange := touched.hold_ids.difference(self._whose):
             found = trip.ask_for(strange, hold_from, sql.holds_of)
             trip.make()
             self._whose.update((hold.id, (hold.account_id, hold.key_id)) for hold in found)
-        for hold_id in touched.hold_ids:
-            if (whose := self._whose.get(hold_id)) is not None:
-                touched.whose.add(whose)
-        account_ids = {*touched.paid_in, *(account_id for account_id, _ in touched.whose)}
-        owners = {owner for whose in touched.whose for owner in owners_of(*whose)}
+        whose = touched.whose.union(self._whose[hold_id] for hold_id in touched.hold_ids if hold_id in self._whose)
+        account_ids = {*touched.paid_in, *(account_id for account_id, _ in whose)}
+        owners = {owner for each_of in whose - self._known for owner in owners_of(*each_of)}
 
         locked = trip.ask_for(touched.hold_ids.difference(self._holds), hold_from, sql.lock_holds)
         balances = trip.ask_for(account_ids.difference(self._balances), each(Balance), sql.lock_balances)
-        new_owners = owners.difference(self._owners)
-        allowances = trip.ask_for(new_owners, allowance_from, sql.lock_allowances)
+        allowances = trip.ask_for(owners.difference(self._allowances), allowance_from, sql.lock_allowances)
         uses: list[KeyUse] = []
         under_way: list[HoldRow] = []
         answered: list[HoldRow] = []
@@ -125,11 +129,11 @@ class Pages:
         trip.make()
         self._holds.update((hold.id, hold) for hold in locked)
         self._balances.update((balance.account_id, balance) for balance in balances)
-        self._owners |= new_owners
         self._allowances.update((allowance.owner, allowance) for allowance in allowances)
+        self._known |= whose
         looked_at = under_way + answered + self._used(trip, touched, uses)
         self._holds.update((hold.id, hold) for hold in looked_at)
-        self._met = touched.hold_ids.union(hold.id for hold in looked_at)
+        self._looked_at = [hold.id for hold in looked_at]
         return Page(
             self._balances,
             self._holds,
@@ -161,7 +165,7 @@ class Pages:
             self._holds.clear()
             self._balances.clear()
             self._allowances.clear()
-            self._owners.clear()
+            self._known.clear()
 
     def _write(self, db: Db, page: Page) -> None:
         sql = self._sql
@@ -233,14 +237,19 @@ class Pages:
             db.put_each(sql.update_hold, opened)
 
     def _remember(self, page: Page) -> None:
-        """What the page changed stands here already. Of holds, only pending ones will be needed again."""
+        """What the page changed stands here already. Of holds, only pending ones will be needed again, of those whose
+        accounts were read, too."""
         for hold in page.new_holds:
             self._whose[hold.id] = hold.account_id, hold.key_id
         for hold_id in self._met:
-            if (met := self._holds.get(hold_id)) is not None and met.state != "pending":
+            met = self._holds.get(hold_id)
+            if met is not None and met.state != "pending":
                 del self._holds[hold_id]
                 self._whose.pop(hold_id, None)
-        if max(len(self._whose), len(self._balances), len(self._owners)) > KNOWN_MAX:
+        for hold_id in self._looked_at:
+            self._holds.pop(hold_id, None)
+        self._looked_at = []
+        if max(len(self._whose), len(self._balances), len(self._known)) > KNOWN_MAX:
             self._forget()
 
     def _forget(self) -> None:
@@ -260,6 +269,8 @@ class _Touched:
         self.repeats: list[PlaceHold] = []
         for command in batch:
             match command:
+                case Settle():
+                    self.hold_ids.add(command.hold_id)
                 case PlaceHold():
                     self.whose.add((command.account_id, command.key_id))
                     if command.is_repeat or command.repeatable is not None:
@@ -269,6 +280,8 @@ class _Touched:
                     self.top_ups.append(command.id)
                 case _:
                     self.hold_ids.add(command.hold_id)
+        self.asks_nothing = not self.top_ups and not self.repeats
+        """But for what a writer may remember."""
 
 
 class _Trip:

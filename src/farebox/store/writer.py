@@ -25,8 +25,8 @@ BATCH_MAX = 512
 MANY = 4
 """Where the last transaction had so many commands, the next one waits for more of them. Who is alone never waits."""
 
-GATHER_SECONDS = 0.001
-"""And how long it waits: a fraction of what an answer takes under such a load."""
+GATHER_SECONDS = 0.002
+"""And how long it waits: a fraction of what a model's answer takes."""
 
 QUEUED_MAX = 10_000
 """Commands that wait at once before no new hold is taken: some seconds of work."""
