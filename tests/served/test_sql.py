@@ -79,7 +79,7 @@ def test_postgresql_can_carry_out_every_statement(postgres: Cluster) -> None:
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        (HoldRow, ("hold", "holds_after", "holds_between", "generation", "holds_of", "lock_holds", "holds_in")),
+        (HoldRow, ("hold", "holds_after", "holds_between", "generation", "holds_of", "holds_in")),
         (HoldRow, ("holds_not_ended", "open_orphans", "claim_questions")),
         (Balance, ("balance", "all_balances", "lock_balances", "insert_balance")),
         (Allowance, ("allowance", "all_allowances", "lock_allowances", "insert_allowance")),

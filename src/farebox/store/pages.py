@@ -1,8 +1,8 @@
 """The transactions of a group commit: what their commands touch is read, decided by a `Page`, and written.
 
 What this writer wrote itself it need not read back: its pending holds, and the balances and allowances that it saw
-last. They are as good as read as long as nobody else has written, which the engine tells (`Engine.version`). Otherwise
-one thing is used of them, which never changes: whose a hold is, so that all can be locked and read in one trip.
+last. They are as good as read as long as nobody else has written, which the engine tells (`Engine.version`). Where it
+cannot tell, rows are locked and read, all in one trip; of the writer's own pending holds only what others change.
 """
 
 from collections.abc import Callable, Collection
@@ -14,7 +14,9 @@ from farebox.core.allowances import Allowance
 from farebox.core.books import (
     Balance,
     Command,
+    Delivery,
     HoldRow,
+    HoldState,
     KeyUse,
     Outcome,
     PlaceHold,
@@ -64,7 +66,6 @@ class Pages:
         self._db = db
         self._worker = worker
         self._version: int | None = None
-        self._whose: dict[str, _Whose] = {}
         self._holds: dict[str, HoldRow] = {}
         self._balances: dict[int, Balance] = {}
         self._allowances: dict[str, Allowance] = {}
@@ -86,7 +87,7 @@ class Pages:
             self._forget()
             raise
         crash_points(batch, "after")
-        self._remember(page)
+        self._remember()
         return outcomes
 
     def _read(self, db: Db, batch: list[Command]) -> Page:
@@ -94,24 +95,29 @@ class Pages:
         row (FOR UPDATE) in this order, holds, balances, allowances; SQLite has one writer a file (BEGIN IMMEDIATE). So
         two processes never overdraw one account; the CHECK `covered` of the table `balance` refuses it in any case. A
         key's use is its account's, and safe under the balance's lock; the hold behind it is only looked at."""
-        self._forget_what_may_have_changed(self._engine.version(db))
+        version = self._engine.version(db)
+        self._forget_what_may_have_changed(version)
         touched = _Touched(batch)
         self._met = touched.hold_ids
-        if touched.asks_nothing and touched.whose <= self._known and touched.hold_ids <= self._holds.keys():
+        if version is not None and self._knows(touched):
             return Page(self._balances, self._holds, self._allowances, {})
-        return self._read_anew(_Trip(db), touched)
+        return self._read_anew(_Trip(db), touched, must_lock=version is None)
 
-    def _read_anew(self, trip: "_Trip", touched: "_Touched") -> Page:
+    def _knows(self, touched: "_Touched") -> bool:
+        asks_nothing_else = not touched.top_ups and not touched.repeats
+        return asks_nothing_else and touched.whose <= self._known and touched.hold_ids <= self._holds.keys()
+
+    def _read_anew(self, trip: "_Trip", touched: "_Touched", *, must_lock: bool) -> Page:
         sql = self._sql
-        if strange := touched.hold_ids.difference(self._whose):
-            found = trip.ask_for(strange, hold_from, sql.holds_of)
-            trip.make()
-            self._whose.update((hold.id, (hold.account_id, hold.key_id)) for hold in found)
-        whose = touched.whose.union(self._whose[hold_id] for hold_id in touched.hold_ids if hold_id in self._whose)
+        strange = touched.hold_ids.difference(self._holds)
+        self._read_holds(trip, strange)
+        whose = touched.whose.union(
+            (hold.account_id, hold.key_id) for hold_id in touched.hold_ids if (hold := self._holds.get(hold_id))
+        )
         account_ids = {*touched.paid_in, *(account_id for account_id, _ in whose)}
         owners = {owner for each_of in whose - self._known for owner in owners_of(*each_of)}
 
-        locked = trip.ask_for(touched.hold_ids.difference(self._holds), hold_from, sql.lock_holds)
+        locked = trip.ask_for(touched.hold_ids if must_lock else (), tuple, sql.lock_holds)
         balances = trip.ask_for(account_ids.difference(self._balances), each(Balance), sql.lock_balances)
         allowances = trip.ask_for(owners.difference(self._allowances), allowance_from, sql.lock_allowances)
         uses: list[KeyUse] = []
@@ -127,7 +133,7 @@ class Pages:
                 trip.ask(under_way, hold_from, sql.same_not_ended, since)
                 trip.ask(answered, hold_from, sql.same_answered, since)
         trip.make()
-        self._holds.update((hold.id, hold) for hold in locked)
+        self._read_holds(trip, [row[0] for row in locked if row[0] in strange or not self._is_as_remembered(*row)])
         self._balances.update((balance.account_id, balance) for balance in balances)
         self._allowances.update((allowance.owner, allowance) for allowance in allowances)
         self._known |= whose
@@ -143,6 +149,16 @@ class Pages:
             [hold.id for hold in under_way + answered],
             [hold.id for hold in answered],
         )
+
+    def _read_holds(self, trip: "_Trip", hold_ids: Collection[str]) -> None:
+        found = trip.ask_for(hold_ids, hold_from, self._sql.holds_of)
+        trip.make()
+        self._holds.update((hold.id, hold) for hold in found)
+
+    def _is_as_remembered(self, hold_id: str, state: HoldState, delivery: Delivery | None) -> bool:
+        """Nothing else of a pending hold is changed by anybody but who serves its order."""
+        hold = self._holds[hold_id]
+        return (hold.state, hold.delivery) == (state, delivery)
 
     def _used(self, trip: "_Trip", touched: "_Touched", uses: list[KeyUse]) -> list[HoldRow]:
         used = trip.ask_for({use.hold_id for use in uses} - touched.hold_ids, hold_from, self._sql.holds_of)
@@ -162,10 +178,11 @@ class Pages:
     def _forget_what_may_have_changed(self, version: int | None) -> None:
         if version is None or version != self._version:
             self._version = version
-            self._holds.clear()
             self._balances.clear()
             self._allowances.clear()
             self._known.clear()
+            if version is not None:
+                self._holds.clear()
 
     def _write(self, db: Db, page: Page) -> None:
         sql = self._sql
@@ -236,25 +253,22 @@ class Pages:
         if opened:
             db.put_each(sql.update_hold, opened)
 
-    def _remember(self, page: Page) -> None:
+    def _remember(self) -> None:
         """What the page changed stands here already. Of holds, only pending ones will be needed again, of those whose
         accounts were read, too."""
-        for hold in page.new_holds:
-            self._whose[hold.id] = hold.account_id, hold.key_id
         for hold_id in self._met:
             met = self._holds.get(hold_id)
             if met is not None and met.state != "pending":
                 del self._holds[hold_id]
-                self._whose.pop(hold_id, None)
         for hold_id in self._looked_at:
             self._holds.pop(hold_id, None)
         self._looked_at = []
-        if max(len(self._whose), len(self._balances), len(self._known)) > KNOWN_MAX:
+        if max(len(self._holds), len(self._balances), len(self._known)) > KNOWN_MAX:
             self._forget()
 
     def _forget(self) -> None:
         self._forget_what_may_have_changed(None)
-        self._whose.clear()
+        self._holds.clear()
 
 
 class _Touched:
@@ -280,8 +294,6 @@ class _Touched:
                     self.top_ups.append(command.id)
                 case _:
                     self.hold_ids.add(command.hold_id)
-        self.asks_nothing = not self.top_ups and not self.repeats
-        """But for what a writer may remember."""
 
 
 class _Trip:

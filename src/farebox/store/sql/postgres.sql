@@ -67,10 +67,7 @@ SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_na
 FROM hold WHERE id = ANY(ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)));
 
 -- lock_holds --
-SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
-    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery
-FROM hold WHERE id = ANY(ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)))
+SELECT id, state, delivery FROM hold WHERE id = ANY(ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)))
 ORDER BY id FOR UPDATE;
 
 -- lock_balances --

@@ -62,10 +62,7 @@ SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_na
 FROM hold WHERE id IN (SELECT value FROM json_each(:ids));
 
 -- lock_holds --
-SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
-    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery
-FROM hold WHERE id IN (SELECT value FROM json_each(:ids));
+SELECT id, state, delivery FROM hold WHERE id IN (SELECT value FROM json_each(:ids));
 
 -- lock_balances --
 SELECT account_id, credits_nanos, debits_nanos, pending_nanos, limit_nanos, overdrawn_nanos
