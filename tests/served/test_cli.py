@@ -291,6 +291,11 @@ def test_the_audit_finds_what_was_tampered_with(gateway: Gateway) -> None:
             "UPDATE hold SET amount_nanos = amount_nanos - 1 WHERE id = ?",
             "its transfer",
         ),
+        (
+            "UPDATE transfer SET debit_account_id = 99 WHERE hold_id = ?",
+            "UPDATE transfer SET debit_account_id = (SELECT account_id FROM hold WHERE id = hold_id) WHERE hold_id = ?",
+            "account 99: has transfers and is not in the books",
+        ),
     ):
         parameters = (post[1],) if "?" in statement else ()
         db.execute(statement, parameters)
