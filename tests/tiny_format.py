@@ -6,6 +6,7 @@ from msgspec import Raw, Struct
 from farebox.core.errors import Refusal
 from farebox.core.formats import PASS, Asked, Progress, Seen
 from farebox.core.formats.asking import decoded, named_models
+from farebox.core.formats.chat_usage import counting
 from farebox.core.formats.describing import USAGE, Described
 from farebox.core.formats.envelope import ERROR, error_in_band, refusal_body, typed_refusal
 from farebox.core.formats.mending import see_whole
@@ -14,7 +15,7 @@ from farebox.core.schemas import NAME, TEXT, object_of
 from farebox.core.sse import KEEP_ALIVE, data_event
 from farebox.core.usage import read_cost
 
-__all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE", "capped", "end_event", "error_event", "read", "refusal_body"]
+__all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE", "capped", "counting", "end_event", "error_event", "read", "refusal_body"]
 __all__ += ["see_answer", "see_event", "typed_refusal"]
 
 CAPS: tuple[str, ...] = ()

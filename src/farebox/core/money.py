@@ -51,6 +51,11 @@ def add_exact(one: Decimal, other: Decimal) -> Decimal:
     return _EXACT.add(one, other)
 
 
+def times_exact(price: Decimal, count: int) -> Decimal:
+    """So many times a price, not rounded."""
+    return _EXACT.multiply(price, Decimal(count))
+
+
 def events_usd(events: int) -> Decimal:
     """What `events` are worth in USD, exactly."""
     return Decimal(events).scaleb(-_EVENT_DIGITS)

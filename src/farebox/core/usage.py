@@ -35,6 +35,47 @@ Verdict = Cost | Nothing | Unknown
 """What a finished exchange says about its cost. The tags stand in settlements on disk, so they must not change."""
 
 
+class Usage(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an answer used, where its upstream tells that and no cost: each token in one of these kinds and in no other.
+
+    Of the prompt: fresh text (`prompt`), what was read from a cache or written to one (for five minutes, or whatever is
+    usual; for an hour), pictures and audio. Of the answer: text (`answer`), `reasoning`, pictures and audio. `search`
+    counts web searches. `is_mixed`: some pictures or audio of the prompt may have come from the cache, and how much is
+    not told. `terms` are those that it was served on, where they are not the usual ones: `priority`, say.
+    Names stand in the books, so they must not change.
+    """
+
+    prompt: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    cache_write_1h: int = 0
+    picture_in: int = 0
+    audio_in: int = 0
+    answer: int = 0
+    reasoning: int = 0
+    picture_out: int = 0
+    audio_out: int = 0
+    search: int = 0
+    is_mixed: bool = False
+    terms: str = ""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """All tokens of the prompt."""
+        return sum(getattr(self, kind) for kind in PROMPT_KINDS)
+
+    @property
+    def answer_tokens(self) -> int:
+        """All tokens of the answer."""
+        return sum(getattr(self, kind) for kind in ANSWER_KINDS)
+
+
+PROMPT_KINDS = ("prompt", "cache_read", "cache_write", "cache_write_1h", "picture_in", "audio_in")
+ANSWER_KINDS = ("answer", "reasoning", "picture_out", "audio_out")
+KINDS = (*PROMPT_KINDS, *ANSWER_KINDS, "search")
+"""What can be counted in a Usage, and has a price of its own."""
+
+
 class _Usage(Struct):
     cost: Decimal | None = None
     is_byok: bool | None = None

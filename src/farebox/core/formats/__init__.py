@@ -5,6 +5,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from farebox.core.errors import Refusal
+from farebox.core.formats.counting import Counting
 from farebox.core.formats.describing import Described
 from farebox.core.usage import Cost, Unknown
 
@@ -120,6 +121,9 @@ class Format(Protocol):
 
     def see_answer(self, body: bytes) -> Seen:
         """Read a whole answer, and repair it where an SDK would choke on it."""
+
+    def counting(self) -> Counting:
+        """Counts what an answer in this format used, for upstreams that tell usage and no cost."""
 
     def error_event(self, refusal: Refusal, progress: Progress) -> bytes:
         """An error as the last event of a stream, after which no client retries."""

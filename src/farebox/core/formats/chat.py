@@ -14,6 +14,7 @@ from farebox.core.formats import PASS, Asked, Progress, Seen
 from farebox.core.formats.asking import Request, asked, count, decoded, decoded_part, named_models, with_caps
 from farebox.core.formats.bounds import BYTES, OPEN, PICTURE, Bounds, Kind
 from farebox.core.formats.chat_strict import Chunk, Result, StrictUsage, mend_answer, mend_chunk, remember_calls
+from farebox.core.formats.chat_usage import counting
 from farebox.core.formats.describing import CAP, COMMON, HELLO, SERVED, USAGE, Described
 from farebox.core.formats.envelope import ERROR, error_in_band, refusal_body, typed_refusal
 from farebox.core.formats.mending import BRACE, cost_before_the_break, cost_in, see_whole, seen, without_object
@@ -24,7 +25,7 @@ from farebox.core.schemas import NAME, OBJECT, TEXT, WHOLE, array_of, object_of,
 from farebox.core.sse import CR, KEEP_ALIVE, data_event, event_data
 
 __all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE"]
-__all__ += ["capped", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
+__all__ += ["capped", "counting", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
 
 CAPS: tuple[str, ...] = ("max_tokens", "max_completion_tokens")
 """The caps of an answer. Upstreams differ in which of them they read, so both are lowered."""

@@ -12,6 +12,7 @@ from farebox.core.errors import Refusal, invalid
 from farebox.core.formats import PASS, Asked, Progress, Seen
 from farebox.core.formats.asking import decoded, is_premium, named_models
 from farebox.core.formats.chat_strict import StrictCostDetails, mend_cost_details
+from farebox.core.formats.chat_usage import embeddings_counting as counting
 from farebox.core.formats.describing import USAGE, Described
 from farebox.core.formats.envelope import ERROR, error_in_band, refusal_body, typed_refusal
 from farebox.core.formats.mending import (
@@ -32,7 +33,7 @@ from farebox.core.schemas import NAME, OBJECT, TEXT, array_of, object_of, one_of
 from farebox.core.sse import KEEP_ALIVE, data_event
 
 __all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE"]
-__all__ += ["capped", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
+__all__ += ["capped", "counting", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
 
 CAPS: tuple[str, ...] = ()
 

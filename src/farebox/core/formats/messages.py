@@ -34,6 +34,7 @@ from farebox.core.formats.mending import (
     without_object,
 )
 from farebox.core.formats.messages_errors import ERROR, error_of, refusal_body, refusal_error, shown_once, typed_refusal
+from farebox.core.formats.messages_usage import counting
 from farebox.core.formats.thinking import lower_thinking
 from farebox.core.legible import Fields, decode_fields, leniently, written
 from farebox.core.reading import UNREADABLE, Number
@@ -41,7 +42,7 @@ from farebox.core.schemas import NAME, OBJECT, TEXT, array_of, object_of, or_nul
 from farebox.core.sse import data_event, event_data, event_name, named_event
 
 __all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE"]
-__all__ += ["capped", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
+__all__ += ["capped", "counting", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
 
 CAPS: tuple[str, ...] = ("max_tokens",)
 

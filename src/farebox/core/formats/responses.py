@@ -26,6 +26,7 @@ from farebox.core.formats.responses_strict import (
     mend_response,
     shown_once,
 )
+from farebox.core.formats.responses_usage import counting
 from farebox.core.formats.thinking import lower_reasoning
 from farebox.core.legible import Fields, decode_fields, decoded_or, legible_part, leniently, written
 from farebox.core.reading import UNREADABLE, Number, is_null
@@ -34,7 +35,7 @@ from farebox.core.sse import KEEP_ALIVE, comment_event, data_event, event_data, 
 from farebox.core.usage import Cost, Unknown, read_cost
 
 __all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE"]
-__all__ += ["capped", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
+__all__ += ["capped", "counting", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
 
 CAPS: tuple[str, ...] = ("max_output_tokens",)
 
