@@ -12,7 +12,7 @@ from hashlib import sha256
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from farebox.core.money import add_exact, is_readable_cost, times_exact
 from farebox.core.pricing import Prices
@@ -75,9 +75,38 @@ class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return any(each in self.model for each in "*?[")
 
     @property
-    def series(self) -> tuple[str, str, str, int]:
-        """What it has in common with the entries that it follows or that follow it."""
-        return self.upstream, self.model, self.terms, self.above_prompt_tokens
+    def series(self) -> tuple[str, str, str]:
+        """What it has in common with the entries that it follows or that follow it. Those of one moment hold together,
+        until the next."""
+        return self.upstream, self.model, self.terms
+
+
+class Offer(Struct, frozen=True):
+    """What another list has of a model: its prices, each for prompts of more than so many tokens; or the `reason` why
+    it has none that may be taken over."""
+
+    prices: tuple[tuple[int, TokenPrices], ...] = ()
+    reason: str = ""
+
+
+class Borrowed(Struct, frozen=True, kw_only=True):
+    """An entry whose prices are those of another list, where the model is called `listed`."""
+
+    upstream: str
+    model: str
+    listed: str
+    since_us: int = 0
+
+    def entries(self, offer: Offer) -> tuple[Entry, ...]:
+        """The same with the prices that the other list has now."""
+        entry = Entry(upstream=self.upstream, model=self.model, since_us=self.since_us, reason=offer.reason)
+        if offer.reason:
+            return (entry,)
+        return tuple(replace(entry, above_prompt_tokens=above, prices=prices) for above, prices in offer.prices)
+
+
+Declared = Entry | Borrowed
+"""An entry as it stands in a price file."""
 
 
 class Tariff(Struct, frozen=True):
@@ -111,8 +140,11 @@ class Tariff(Struct, frozen=True):
 
     def _entry_for(self, usage: Usage) -> Entry | None:
         tokens = usage.prompt_tokens
-        fitting = (e for e in self.entries if e.terms == usage.terms and (tokens > e.above_prompt_tokens or not tokens))
-        return next(fitting, None)
+        for entry in self.entries:
+            above = entry.above_prompt_tokens
+            if entry.terms == usage.terms and (tokens > above or not above):
+                return entry
+        return None
 
     def _sum(self, prices: TokenPrices, usage: Usage) -> Cost | Unknown:
         amount = prices.request
@@ -170,28 +202,31 @@ class Tariffs:
 
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
         listed = list(entries)
-        exact = sorted((e for e in listed if not e.is_pattern), key=lambda e: (e.series, e.since_us))
+        exact = sorted(
+            (e for e in listed if not e.is_pattern), key=lambda e: (e.series, e.since_us, e.above_prompt_tokens)
+        )
         self.entries = (*exact, *(entry for entry in listed if entry.is_pattern))
         self.content = _encode(self.entries).decode()
         self.version = version_of(self.content)
-        self._series: dict[tuple[str, str, str, int], list[Entry]] = {}
+        self._series: dict[tuple[str, str, str], list[Entry]] = {}
         for entry in self.entries:
             self._series.setdefault(entry.series, []).append(entry)
         for series in self._series.values():
-            series.sort(key=lambda entry: -entry.since_us)
+            series.sort(key=lambda entry: (-entry.since_us, -entry.above_prompt_tokens))
         self._found: dict[tuple[str, str], Sequence[Sequence[Entry]]] = {}
 
     def find(self, upstream: str, model: str, at_us: int) -> Tariff | None:
         """What a model costs at a moment; None where the list has no price of it."""
-        in_force: dict[tuple[str, int], Entry] = {}
+        in_force: dict[str, list[Entry]] = {}
         for series in self._matching(upstream, model):
-            entry = next((each for each in series if each.since_us <= at_us), None)
-            if entry is not None:
-                in_force.setdefault((entry.terms, entry.above_prompt_tokens), entry)
+            since_us = next((entry.since_us for entry in series if entry.since_us <= at_us), None)
+            if since_us is not None:
+                in_force.setdefault(series[0].terms, [e for e in series if e.since_us == since_us])
         if not in_force:
             return None
-        entries = sorted(in_force.values(), key=lambda entry: (entry.terms, -entry.above_prompt_tokens))
-        return Tariff(upstream, model, self.version, at_us, tuple(entries))
+        return Tariff(
+            upstream, model, self.version, at_us, tuple(e for terms in sorted(in_force) for e in in_force[terms])
+        )
 
     def _matching(self, upstream: str, model: str) -> Sequence[Sequence[Entry]]:
         """The series of entries that name a model, the nearest first."""
@@ -199,7 +234,7 @@ class Tariffs:
         if found is None:
             found = [
                 series
-                for (at, name, _, _), series in self._series.items()
+                for (at, name, _), series in self._series.items()
                 if at == upstream and (name == model or (series[0].is_pattern and fnmatchcase(model, name)))
             ]
             if len(self._found) >= FOUND_MAX:
