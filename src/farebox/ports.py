@@ -26,6 +26,7 @@ from farebox.core.callers import Account, Caller, Key, ManagementKey, PublishedP
 from farebox.core.headers import HeaderList, RequestHead
 from farebox.core.passage import Passage
 from farebox.core.pricing import KeptPrices, PriceList
+from farebox.core.tariffs import KeptTariffs
 from farebox.core.upstream import ListAnswer, ListQuery, RecordAnswer
 
 
@@ -160,6 +161,14 @@ class PriceShelf(Protocol):
         """Whether this process is to ask; no other gets True before `until_us`, unless prices are kept meanwhile."""
 
     async def keep_prices(self, source: str, kept: KeptPrices) -> None: ...
+
+
+class TariffShelf(Protocol):
+    """Keeps every price list by which the usage of orders was charged."""
+
+    async def keep_tariffs(self, kept: KeptTariffs) -> None:
+        """Keep a list, if its version is not kept already; it is durable when this returns. Raises
+        BooksUnavailable."""
 
 
 class Books(Protocol):

@@ -46,6 +46,7 @@ from farebox.core.plans import BUILT_IN
 from farebox.core.pricing import KeptPrices
 from farebox.core.questions import FURTHEST_US
 from farebox.core.repeats import LOST_US, REPEAT_LIFE_US, Kept, first_of
+from farebox.core.tariffs import KeptTariffs
 from farebox.core.upstream import Filters
 from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange, Request
@@ -78,6 +79,7 @@ class MemoryStore:
         self._plans: list[PublishedPlans] = []
         self._prices: dict[str, KeptPrices] = {}
         self._price_claims: dict[str, int] = {}
+        self._tariffs: dict[str, KeptTariffs] = {}
 
     async def carry_out(self, command: Command) -> Outcome:
         page = Page(
@@ -275,6 +277,9 @@ class MemoryStore:
         self._prices[source] = kept
         self._price_claims[source] = 0
 
+    async def keep_tariffs(self, kept: KeptTariffs) -> None:
+        self._tariffs.setdefault(kept.version, kept)
+
     async def wait_for_change(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
@@ -360,6 +365,7 @@ class _Rows:
         self.charged_fares = _all(list(store._charged))
         self.charges = _all(list[Charge]())
         self.allowances = _all(list(store._allowances.values()))
+        self.tariffs = _all(list(store._tariffs.values()))
 
 
 def _all(rows: list[T]) -> Callable[[], Iterator[T]]:

@@ -54,6 +54,7 @@ from farebox.core.plans import Plan
 from farebox.core.pricing import KeptPrices
 from farebox.core.questions import FIRST_US, FURTHEST_US
 from farebox.core.repeats import LOST_US, REPEAT_LIFE_US
+from farebox.core.tariffs import KeptTariffs
 from farebox.core.usage import Cost, Nothing, Unknown, Verdict
 from farebox.ports import BooksUnavailable, NameTaken
 from farebox.store import migrate
@@ -146,6 +147,7 @@ class Rows:
     fares: list[ChargedFare] = field(default_factory=list)
     told: list[Charge] = field(default_factory=list)
     allowed: list[Allowance] = field(default_factory=list)
+    lists: list[KeptTariffs] = field(default_factory=list)
 
     def transfers(self) -> list[Transfer]:
         return self.booked
@@ -164,6 +166,9 @@ class Rows:
 
     def allowances(self) -> list[Allowance]:
         return self.allowed
+
+    def tariffs(self) -> list[KeptTariffs]:
+        return self.lists
 
 
 def differences(store: Store) -> list[str]:

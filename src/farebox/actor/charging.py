@@ -217,6 +217,7 @@ async def _place(order: CarriedOrder, store: Store) -> PlaceHold:
         streamed=hold.streamed,
         created_us=hold.created_us,
         outside=Outside(hold.charge_to, hold.charge_times or 1),
+        upstream=hold.upstream,
     )
 
 

@@ -3,6 +3,7 @@ differs from what is stored."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Protocol
 
 from farebox.core.allowances import DAY_US, PERIODS, SECOND_US, Allowance, began_us
@@ -19,6 +20,8 @@ from farebox.core.books import (
 )
 from farebox.core.charges import Charge
 from farebox.core.money import events_ceil, format_usd, is_readable_cost
+from farebox.core.tariffs import KeptTariffs, Priced, Tariffs, read_kept
+from farebox.core.usage import Cost, Unknown
 
 
 @dataclass(slots=True)
@@ -63,6 +66,8 @@ class Snapshot(Protocol):
 
     def allowances(self) -> Iterable[Allowance]: ...
 
+    def tariffs(self) -> Iterable[KeptTariffs]: ...
+
 
 def audit(rows: Snapshot) -> Audit:
     """Audit the books in one pass over transfers and holds; what is in memory grows with accounts, not with orders."""
@@ -72,6 +77,7 @@ def audit(rows: Snapshot) -> Audit:
     sums: dict[int, _Sums] = {}
     held: dict[str, Transfer] = {}
     ended: dict[str, Transfer] = {}
+    recounting = _Recounting(rows)
     transfers = iter(rows.transfers())
     for hold in rows.holds():
         # Both come in the order of their ids, an order's transfers with its hold: few wait here for each other.
@@ -83,6 +89,8 @@ def audit(rows: Snapshot) -> Audit:
         found.unresolved += hold.is_unresolved
         ending = ended.pop(settlement_id(hold.id), None)
         found.differences += _hold_differences(hold, held.pop(hold.id, None), ending)
+        if hold.priced is not None:
+            found.differences += recounting.differences(hold, hold.priced, ending)
         if tallies:
             for owner in owners_of(hold.account_id, hold.key_id):
                 if owner in tallies:
@@ -92,6 +100,7 @@ def audit(rows: Snapshot) -> Audit:
             due[fare.transfer_id] = fare
     for transfer in transfers:
         _take(transfer, sums, held, ended, found)
+    found.differences += recounting.list_differences()
     found.differences += [f"transfer {t.id}: holds money for an order that is not in the books" for t in held.values()]
     found.differences += [f"transfer {t.id}: ends a hold that is not in the books" for t in ended.values()]
     outside = list(rows.charged_fares())
@@ -175,6 +184,62 @@ def _fare_differences(hold: HoldRow, post: Transfer) -> list[str]:
     if post.over_hold_nanos != max(0, post.amount_nanos - hold.amount_nanos):
         wrong.append(f"is flagged ${format_usd(post.over_hold_nanos)} above its hold, which is wrong")
     return wrong
+
+
+_PRICED_BEFORE_US = DAY_US
+"""How long before its hold the prices of an order are looked up at most: a repeat waits between the two."""
+
+
+class _Recounting:
+    """Computes costs again from what was used, by the price list that stood at the time."""
+
+    def __init__(self, rows: Snapshot) -> None:
+        self._rows = rows
+        self._read: dict[str, Tariffs | None] = {}
+
+    def _list(self, version: str) -> Tariffs | None:
+        """A list by its version; None where it is missing, or is not that of its version."""
+        if version not in self._read:
+            # One may have come since the last look.
+            self._read.update((kept.version, read_kept(kept)) for kept in self._rows.tariffs())
+        return self._read.setdefault(version, None)
+
+    def differences(self, hold: HoldRow, priced: Priced, ending: Transfer | None) -> list[str]:
+        """Where the cost that was posted is not that of its usage. What an operator decided is not recomputed."""
+        wrong: list[str] = []
+        if not -_CLOCKS_US <= hold.created_us - priced.at_us <= _PRICED_BEFORE_US:
+            wrong.append("was placed at another time than its prices are of")
+        if hold.upstream is None:
+            wrong.append("has prices, and does not say of which upstream")
+        elif (tariffs := self._list(priced.version)) is None:
+            wrong.append(f"is priced by the list {priced.version}, which is not in the books, or not as it was")
+        elif (tariff := tariffs.find(hold.upstream, priced.model, priced.at_us)) is None:
+            wrong.append(f"is priced by the list {priced.version}, which has no `{priced.model}` at `{hold.upstream}`")
+        elif ending is not None and ending.kind == "post":
+            due = tariff.cost(priced.usage or Unknown("its usage is not in the books"))
+            if isinstance(due, Unknown):
+                wrong.append(f"was posted at ${ending.cost}, and its cost cannot be computed: {due.reason}")
+            elif due != Cost(ending.cost or Decimal("NaN")):
+                wrong.append(
+                    f"used what costs ${due.amount:f} by the list {priced.version}; posted were ${ending.cost}"
+                )
+        if priced.usage is not None:
+            counted, stands = (
+                (priced.usage.prompt_tokens, priced.usage.answer_tokens),
+                (hold.prompt_tokens, hold.answer_tokens),
+            )
+            if counted != stands:
+                wrong.append(
+                    f"used {counted[0]} and {counted[1]} tokens by its usage; {stands[0]} and {stands[1]} are booked"
+                )
+        return [f"hold {hold.id} {each}" for each in wrong]
+
+    def list_differences(self) -> list[str]:
+        return [
+            f"the price list {kept.version} is not as it was when it was first used"
+            for kept in self._rows.tariffs()
+            if read_kept(kept) is None
+        ]
 
 
 def _outside_differences(due: dict[str, ChargedFare], outside: Iterable[ChargedFare]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Literal
 from msgspec import Struct
 
 from farebox.core.allowances import Exceeded, Period, owner_of
+from farebox.core.tariffs import Priced
 from farebox.core.usage import Verdict
 
 CASH = 0
@@ -101,7 +102,8 @@ class HoldRow(Struct, frozen=True):
     counts the questions. `charge_to` and `charge_times` as in `Outside`, None where nobody outside is told.
     `reserved_tokens` are those counted in advance, where tokens are limited. By the `order_digest` a repeat of an order
     without an idempotency key is recognized. `delivery`: `joined`, a repeat waits for its answer; `lost`, its caller or
-    its process has gone before that.
+    its process has gone before that. `upstream` is the name of the one that served it, None for the built-in one;
+    `priced` is by which prices it is charged, None where its upstream tells the cost.
     """
 
     id: str
@@ -128,6 +130,8 @@ class HoldRow(Struct, frozen=True):
     reserved_tokens: int | None = None
     order_digest: bytes | None = None
     delivery: Delivery | None = None
+    upstream: str | None = None
+    priced: Priced | None = None
 
     @property
     def is_unresolved(self) -> bool:
@@ -231,6 +235,8 @@ class PlaceHold(Struct, frozen=True, kw_only=True):
     Nothing is set aside where `repeatable` names an order that was placed before, or where it `is_repeat` and one with
     its `order_digest` is under way. Limits on orders and tokens a minute
     hold for orders only: without `is_order`, money alone is looked at.
+
+    `upstream` and `priced` as in HoldRow, of the upstream that is tried first.
     """
 
     id: str
@@ -250,20 +256,26 @@ class PlaceHold(Struct, frozen=True, kw_only=True):
     is_order: bool = True
     order_digest: bytes | None = None
     is_repeat: bool = False
+    upstream: str | None = None
+    priced: Priced | None = None
 
 
 class NameGeneration(Struct, frozen=True):
-    """Write down under which id the upstream knows the order."""
+    """Write down under which id the upstream knows the order; `upstream` and `priced` where another serves it than the
+    one that it was placed for."""
 
     hold_id: str
     generation_id: str
+    upstream: str | None = None
+    priced: Priced | None = None
 
 
 class Settle(Struct, frozen=True, kw_only=True):
     """End a hold as the verdict says, complete the generation's record, and keep the answer where one is to be kept:
     under an idempotency key always, else where nobody is there to take it (`is_unheard`), or a repeat waits for it.
 
-    `decision` is the reason of an operator whose verdict it is.
+    `decision` is the reason of an operator whose verdict it is. `upstream` and `priced`, with the usage, are of the
+    upstream that served it; None: as they stand in the hold.
     """
 
     hold_id: str
@@ -276,6 +288,8 @@ class Settle(Struct, frozen=True, kw_only=True):
     answer: KeptAnswer | None = None
     is_unheard: bool = False
     decision: str | None = None
+    upstream: str | None = None
+    priced: Priced | None = None
 
 
 class KeepAnswer(Struct, frozen=True):

@@ -7,6 +7,7 @@ commands name, lets a `Page` decide, and writes the page's rows in one transacti
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -70,7 +71,8 @@ class Page:
 
     After `decide` for each command, write `new_holds` as they were placed, `new_transfers`, `new_uses` (in place of
     older ones of their keys), `kept_answers`, `undelivered` and `charged_fares`, and by id `changed_holds`,
-    `changed_balances` and `changed_allowances`. Of the changed holds, `named` are those that got the id of their
+    `changed_balances` and `changed_allowances`. Before the changed holds, write by id what says of `priced` holds who
+    served them and by which prices. Of the changed holds, `named` are those that got the id of their
     generation, `only_named` those that nothing else was changed of, and `opened` those that were or became open. All
     others have ended, and nothing but what `Settle` says of the generation was changed of them.
     """
@@ -102,6 +104,7 @@ class Page:
         self.named: set[str] = set()
         self.only_named: set[str] = set()
         self.opened: set[str] = set()
+        self.priced: dict[str, HoldRow] = {}
         self.changed_balances: dict[int, Balance] = {}
         self.changed_allowances: dict[str, Allowance] = {}
 
@@ -184,9 +187,13 @@ class Page:
             charge_times=command.outside.times if command.outside else None,
             reserved_tokens=tokens,
             order_digest=command.order_digest,
+            upstream=command.upstream,
+            priced=command.priced,
         )
         self._holds[hold.id] = hold
         self.new_holds.append(hold)
+        if command.upstream is not None or command.priced is not None:
+            self.priced[command.id] = hold
         self._book(
             Transfer(command.id, "hold", command.account_id, FARES, amount, command.created_us, hold_id=command.id)
         )
@@ -223,7 +230,7 @@ class Page:
             return _no_hold(command.hold_id)
         if hold.id not in self.changed_holds:
             self.only_named.add(hold.id)
-        self._change(hold, replace(hold, generation_id=command.generation_id), is_naming=True)
+        self._change(hold, replace(hold, generation_id=command.generation_id, **_served(command)), is_naming=True)
         return Done()
 
     def _keep_after_all(self, command: KeepAnswer) -> Outcome:
@@ -314,6 +321,8 @@ class Page:
         assert hold.state == before.state or hold.state in MOVES[before.state].values(), (before, hold)
         if hold.generation_id != before.generation_id:
             self.named.add(hold.id)
+        if hold.upstream is not before.upstream or hold.priced is not before.priced:
+            self.priced[hold.id] = hold
         if not is_naming:
             self.only_named.discard(hold.id)
         if "open" in (hold.state, before.state):
@@ -372,4 +381,12 @@ def _moved(hold: HoldRow, command: Settle) -> HoldRow:
         reason=command.verdict.reason if isinstance(command.verdict, Unknown) else None,
         ended_us=None if state == "open" else command.created_us,
         ask_us=command.created_us + FIRST_US if state == "open" and generation_id else None,
+        **_served(command),
     )
+
+
+def _served(command: NameGeneration | Settle) -> dict[str, Any]:
+    """Who served the order and by which prices, as far as the command says so."""
+    if command.upstream is None and command.priced is None:
+        return {}
+    return {"upstream": command.upstream, "priced": command.priced}

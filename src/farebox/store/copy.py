@@ -22,7 +22,7 @@ from farebox.store.snapshots import SqlSnapshot
 from farebox.store.sqlite import Sqlite
 
 TABLES = (
-    "account api_key management_key balance allowance hold transfer key_use kept_answer undelivered_answer"
+    "account api_key management_key balance allowance tariffs hold transfer key_use kept_answer undelivered_answer"
     " charge charged_fare run run_item run_record run_line run_charge"
 ).split()
 """In an order in which each row finds those that it names. Plans are left out: a node publishes its own."""

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from farebox.core.allowances import NO_LIMITS, PERIODS, Allowance, Limits, began_us, owner_of
 from farebox.core.books import LAST_US
 from farebox.core.callers import Account, Key, ManagementKey, PublishedPlans
 from farebox.core.pricing import KeptPrices
+from farebox.core.tariffs import KeptTariffs
 from farebox.ports import NameTaken
 from farebox.store.desk import OnDesk
 from farebox.store.engine import Db, Engine
@@ -163,3 +164,6 @@ class SqlDirectory(OnDesk):
     async def keep_prices(self, source: str, kept: KeptPrices) -> None:
         given = (source, msgspec.msgpack.encode(kept.bodies), kept.read_us)
         await self._desk.write(self._sql.keep_prices, given)
+
+    async def keep_tariffs(self, kept: KeptTariffs) -> None:
+        await self._desk.write(self._sql.keep_tariffs, astuple(kept))

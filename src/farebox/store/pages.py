@@ -44,6 +44,7 @@ from farebox.store.rows import (
     hold_transfer,
     json_text,
     named_hold_end,
+    priced_row,
     transfer_from,
     transfer_row,
 )
@@ -189,6 +190,8 @@ class Pages:
         if page.new_holds:
             db.put_rows(sql.insert_holds, [hold_row(hold) for hold in page.new_holds])
         self._book(db, page.new_transfers)
+        if page.priced:
+            db.put_each(sql.note_priced, [priced_row(hold) for hold in page.priced.values()])
         if page.changed_holds:
             self._change_holds(db, page)
         db.put_each(sql.update_balance, [balance_changes(balance) for balance in page.changed_balances.values()])

@@ -12,6 +12,7 @@ from farebox.core.books import Balance, HoldRow, Transfer
 from farebox.core.callers import Account, Key, PublishedPlans
 from farebox.core.plans import Plan
 from farebox.core.pricing import KeptPrices
+from farebox.core.tariffs import Priced
 
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
@@ -37,11 +38,16 @@ def each_reading(kind: type[S], **readers: Callable[[Any], Any]) -> Callable[[Ro
 
 
 _encode = msgspec.json.Encoder().encode
+_decode_priced = msgspec.json.Decoder(Priced).decode
 _decode_limits = msgspec.json.Decoder(Limits).decode
 
 
 def _limits_from(text: str | None) -> Limits:
     return NO_LIMITS if text is None else _decode_limits(text)
+
+
+def _priced_from(text: str | None) -> Priced | None:
+    return None if text is None else _decode_priced(text)
 
 
 def _cost_from(text: str | None) -> Decimal | None:
@@ -50,7 +56,7 @@ def _cost_from(text: str | None) -> Decimal | None:
 
 account_from = each_reading(Account, limits=_limits_from)
 allowance_from = each_reading(Allowance, limits=_decode_limits, minute=msgspec.json.Decoder(tuple[Slot, ...]).decode)
-hold_from = each_reading(HoldRow, streamed=bool)
+hold_from = each_reading(HoldRow, streamed=bool, priced=_priced_from)
 key_from = each_reading(Key, disabled=bool, limits=_limits_from)
 prices_from = each_reading(KeptPrices, bodies=msgspec.msgpack.Decoder(tuple[bytes, ...]).decode)
 published_from = each_reading(PublishedPlans, plans=msgspec.json.Decoder(tuple[Plan, ...]).decode)
@@ -86,6 +92,10 @@ def hold_row(h: HoldRow) -> Row:
         h.reserved_tokens,
         h.order_digest,
     )
+
+
+def priced_row(h: HoldRow) -> Row:
+    return (h.upstream, None if h.priced is None else json_text(h.priced), h.id)
 
 
 def hold_changes(h: HoldRow) -> Row:

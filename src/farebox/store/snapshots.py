@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from farebox.core.allowances import Allowance
 from farebox.core.books import Balance, ChargedFare, HoldRow, Transfer, settlement_id
 from farebox.core.charges import Charge
+from farebox.core.tariffs import KeptTariffs
 from farebox.store.engine import Db, Engine, Reader
 from farebox.store.rows import allowance_from, each, hold_from, json_text, transfer_from
 from farebox.store.sql import Statements
@@ -43,6 +44,9 @@ class SqlSnapshot:
 
     def allowances(self) -> Iterator[Allowance]:
         return map(allowance_from, self._db.execute(self._sql.all_allowances))
+
+    def tariffs(self) -> Iterator[KeptTariffs]:
+        return map(each(KeptTariffs), self._db.execute(self._sql.all_tariffs))
 
 
 class Pieces(SqlSnapshot):

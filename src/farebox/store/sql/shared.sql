@@ -115,28 +115,32 @@ WHERE id = :id AND ended_us IS NULL;
 -- name_generation (row) --
 UPDATE hold SET generation_id = :generation_id WHERE id = :id;
 
+-- note_priced (row) --
+-- Only of orders at upstreams that have a name, or tell no cost: others are written without.
+UPDATE hold SET upstream = :upstream, priced = :priced WHERE id = :id AND ended_us IS NULL;
+
 -- hold --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery
+    reserved_tokens, order_digest, delivery, upstream, priced
 FROM hold WHERE id = :id;
 
 -- holds_after --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery
+    reserved_tokens, order_digest, delivery, upstream, priced
 FROM hold WHERE id > :after ORDER BY id;
 
 -- holds_between --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery
+    reserved_tokens, order_digest, delivery, upstream, priced
 FROM hold WHERE id > :after AND id <= :upto ORDER BY id LIMIT :most;
 
 -- generation --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery
+    reserved_tokens, order_digest, delivery, upstream, priced
 FROM hold WHERE generation_id = :generation AND account_id = :account ORDER BY id DESC LIMIT 1;
 
 -- pending_workers --
@@ -195,7 +199,7 @@ DELETE FROM kept_answer WHERE hold_id IN (
 -- By the index of holds that have not ended: an index of all digests would cost every order a page.
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery
+    reserved_tokens, order_digest, delivery, upstream, priced
 FROM hold
 WHERE ended_us IS NULL AND state IN ('pending', 'open') AND created_us > :since AND key_id = :key
 AND order_digest = :digest
@@ -204,7 +208,7 @@ ORDER BY created_us, id;
 -- same_answered --
 SELECT h.id, h.account_id, h.key_id, h.worker, h.state, h.amount_nanos, h.plan, h.event_price_nanos, h.model, h.streamed,
     h.created_us, h.generation_id, h.served_model, h.prompt_tokens, h.answer_tokens, h.reason, h.ended_us, h.asks,
-    h.ask_us, h.charge_to, h.charge_times, h.reserved_tokens, h.order_digest, h.delivery
+    h.ask_us, h.charge_to, h.charge_times, h.reserved_tokens, h.order_digest, h.delivery, h.upstream, h.priced
 FROM undelivered_answer u JOIN hold h ON h.id = u.hold_id
 WHERE u.order_digest = :digest AND u.key_id = :key AND u.created_us > :since
 ORDER BY u.created_us, u.hold_id;
@@ -383,6 +387,16 @@ INSERT INTO price_list (source, bodies, read_us, claimed_us) VALUES (:source, :b
 ON CONFLICT (source) DO UPDATE SET bodies = excluded.bodies, read_us = excluded.read_us, claimed_us = 0;
 
 
+-- Lists by which the usage of orders becomes their cost. None is ever changed or dropped.
+
+-- keep_tariffs (row) --
+INSERT INTO tariffs (version, content, first_used_us) VALUES (:version, :content, :first_used_us)
+ON CONFLICT (version) DO NOTHING;
+
+-- all_tariffs --
+SELECT version, content, first_used_us FROM tariffs ORDER BY first_used_us, version;
+
+
 -- Fares that an outside biller charges, and the charges that they become part of. Those of requests name the request
 -- in `charge_to`; those that are charged together, with the run, have '' there.
 
@@ -438,11 +452,11 @@ SELECT id, charge_to, count, window_us, done, state, said, ended_us FROM charge 
 SELECT CAST(coalesce(sum(done), 0) AS BIGINT) FROM charge WHERE state <> 'due';
 
 -- unfinished_orders --
--- The ledger names the transfer that ends a hold `HOLD-end`.
+-- The ledger names the transfer that ends a hold `HOLD-end`. What is null here stays behind with these books.
 SELECT a.name, t.cost, f.charge_id,
     h.id, h.account_id, h.key_id, h.worker, h.state, h.amount_nanos, h.plan, h.event_price_nanos, h.model, h.streamed,
     h.created_us, h.generation_id, h.served_model, h.prompt_tokens, h.answer_tokens, h.reason, h.ended_us, h.asks,
-    h.ask_us, h.charge_to, h.charge_times, h.reserved_tokens
+    h.ask_us, h.charge_to, h.charge_times, h.reserved_tokens, NULL, NULL, h.upstream, NULL
 FROM hold h JOIN account a ON a.id = h.account_id
 LEFT JOIN transfer t ON t.id = h.id || '-end'
 LEFT JOIN charged_fare f ON f.transfer_id = t.id

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 revision = "0012"
-down_revision = "0010"
+down_revision = "0011"
 
 _CHECKS = (
     ("transfer", "kind", ("top-up", "hold", "post", "void", "adjustment")),
