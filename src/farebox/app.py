@@ -18,6 +18,7 @@ from farebox.answers import Streaming, forget_old_answers
 from farebox.background import Supervisor, Task
 from farebox.catalog import Catalog, SharedPrices
 from farebox.core.formats.table import FORMATS, Formats
+from farebox.core.price_files import BadPrices
 from farebox.deadlines import Deadlines
 from farebox.exchange import Charges, Exchange
 from farebox.generations import Generations
@@ -33,6 +34,7 @@ from farebox.platform.priced_events import PricedEvents
 from farebox.platform.runs import Runner
 from farebox.platform.store import SqlRuns
 from farebox.ports import Callers, Upstream
+from farebox.price_lists import Ask, PriceLists, read_file
 from farebox.reconcile import Reconciler
 from farebox.settings import OPENROUTER_KEY_VARIABLE, OPENROUTER_KIND, OPENROUTER_URL, BadSettings, Settings, load
 from farebox.stopping import stopping_gracefully
@@ -45,6 +47,7 @@ from farebox.telemetry.metrics import count_task_failures
 from farebox.telemetry.traces import is_traced, traces_url
 from farebox.telemetry.watch import Watch
 from farebox.upstream import Kind, Timeouts
+from farebox.upstream.openrouter import OpenRouter
 from farebox.upstream.table import KINDS
 from farebox.web import routes
 from farebox.web.access import Access
@@ -118,6 +121,46 @@ def check_ways_out(settings: Settings) -> None:
         way_to(url, settings)
 
 
+def check_price_file(settings: Settings) -> None:
+    """Raises BadSettings: the price file is wrong."""
+    if settings.prices_file is not None:
+        try:
+            read_file(Path(settings.prices_file))
+        except BadPrices as error:
+            raise BadSettings(str(error)) from error
+
+
+def openrouters_lists(settings: Settings) -> Ask:
+    """Asks for the model lists that the price file takes prices from: of the upstream that the settings name where that
+    is OpenRouter, else of OpenRouter's public address. Raises BadSettings."""
+    url = settings.upstream_url if settings.upstream_kind == OPENROUTER_KIND else None
+    url = url or OPENROUTER_URL
+    way = way_to(url, settings)
+
+    async def ask() -> tuple[bytes, ...]:
+        timeouts = Timeouts(settings.connect_seconds, settings.first_byte_seconds, settings.no_data_seconds)
+        openrouter = OpenRouter(url, settings.openrouter_key, timeouts, Deadlines(), way)
+        try:
+            return await openrouter.prices()
+        finally:
+            await openrouter.close()
+
+    return ask
+
+
+async def _price_lists(settings: Settings, store: SqlStore) -> PriceLists:
+    """Raises BadPrices, BooksUnavailable."""
+    lists = PriceLists(
+        None if settings.prices_file is None else Path(settings.prices_file),
+        store,
+        openrouters_lists(settings),
+        settings.prices_refresh_seconds,
+        settings.prices_max_age_seconds,
+    )
+    await lists.refresh()
+    return lists
+
+
 def _shared_prices(settings: Settings, store: SqlStore) -> SharedPrices | None:
     """Where several processes share the price list; None for one alone."""
     if settings.workers == 1 and not is_postgres(settings.database_url):
@@ -162,6 +205,7 @@ async def running(
         plans = PlansInForce(settings.every_plan)
         shared = _shared_prices(settings, store)
         catalog = Catalog(upstream, settings.prices_refresh_seconds, settings.prices_max_age_seconds, shared=shared)
+        price_lists = await _price_lists(settings, store)
         hosted = await stack.enter_async_context(host(store, upstream, plans))
         watch = Watch(is_logged=settings.order_log, ca_file=settings.ca_file)
         stack.callback(watch.close)
@@ -203,6 +247,7 @@ async def running(
             supervisor.running(
                 Task("prices", catalog.keep_fresh),
                 Task("lists", catalog.keep_pages_fresh),
+                Task("price_file", price_lists.keep_fresh),
                 Task("kept_answers", partial(forget_old_answers, store)),
                 Task("reconcile", reconciler.run),
                 Task("late_settlements", late.run),
@@ -274,6 +319,7 @@ class App:
     ) -> None:
         kind_of(settings)
         check_ways_out(settings)
+        check_price_file(settings)
         self._settings = settings
         self._formats = formats
         self._host = host

@@ -414,6 +414,7 @@ class Opened:
             answer_tokens=meter.answer_tokens,
             answer=kept,
             is_unheard=is_unheard,
+            priced=meter.priced,
         )
 
     async def _book(self, command: NameGeneration | Settle) -> Outcome:

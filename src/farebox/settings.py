@@ -191,6 +191,11 @@ class Settings(BaseSettings):
     prices_max_age_seconds: float = Field(
         default=86_400, gt=0, description="How long an old price list serves while the upstream gives no new one."
     )
+    prices_file: str | None = Field(
+        default=None,
+        description="A file of prices (`prices.toml`) of upstreams that tell usage and no cost; docs/prices.md says"
+        " what stands in it. It is read again when it changes.",
+    )
     reconcile_seconds: float = Field(
         default=86_400,
         ge=0,

@@ -20,6 +20,7 @@ PLACES = {
     "account": "accounts.account_app",
     "key": "accounts.key_app",
     "management-key": "accounts.management_app",
+    "prices": "prices.prices_app",
     "db": "database.db_app",
 }
 """Where each command is: its module is loaded when it is run, or its help is shown."""

@@ -106,12 +106,7 @@ def audit(rows: Snapshot) -> Audit:
     outside = list(rows.charged_fares())
     found.differences += _charge_differences(rows.charges(), outside, found)
     found.differences += _outside_differences(due, outside)
-    unknown = sums.keys() - {CASH, FARES}
-    for balance in rows.balances():
-        found.accounts += 1
-        unknown.discard(balance.account_id)
-        found.differences += _balance_differences(balance, sums.get(balance.account_id, _Sums()))
-    found.differences += [f"account {number}: has transfers and is not in the books" for number in sorted(unknown)]
+    _compare_balances(rows.balances(), sums, found)
     for allowance in rows.allowances():
         # One that was set after the first order was read is left to the next audit.
         if (tally := tallies.get(allowance.owner)) is not None:
@@ -120,6 +115,15 @@ def audit(rows: Snapshot) -> Audit:
     if rest:
         found.differences.append(f"the books do not balance: credits exceed debits by ${format_usd(rest)}")
     return found
+
+
+def _compare_balances(balances: Iterable[Balance], sums: dict[int, _Sums], found: Audit) -> None:
+    unknown = sums.keys() - {CASH, FARES}
+    for balance in balances:
+        found.accounts += 1
+        unknown.discard(balance.account_id)
+        found.differences += _balance_differences(balance, sums.get(balance.account_id, _Sums()))
+    found.differences += [f"account {number}: has transfers and is not in the books" for number in sorted(unknown)]
 
 
 def _take(

@@ -275,7 +275,8 @@ class Settle(Struct, frozen=True, kw_only=True):
     under an idempotency key always, else where nobody is there to take it (`is_unheard`), or a repeat waits for it.
 
     `decision` is the reason of an operator whose verdict it is. `upstream` and `priced`, with the usage, are of the
-    upstream that served it; None: as they stand in the hold.
+    upstream that served it; None: as they stand in the hold. Where another served it than the hold says, its `priced`
+    is what is given here, or None.
     """
 
     hold_id: str

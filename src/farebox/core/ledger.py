@@ -230,7 +230,7 @@ class Page:
             return _no_hold(command.hold_id)
         if hold.id not in self.changed_holds:
             self.only_named.add(hold.id)
-        self._change(hold, replace(hold, generation_id=command.generation_id, **_served(command)), is_naming=True)
+        self._change(hold, replace(hold, generation_id=command.generation_id, **_served(hold, command)), is_naming=True)
         return Done()
 
     def _keep_after_all(self, command: KeepAnswer) -> Outcome:
@@ -381,12 +381,13 @@ def _moved(hold: HoldRow, command: Settle) -> HoldRow:
         reason=command.verdict.reason if isinstance(command.verdict, Unknown) else None,
         ended_us=None if state == "open" else command.created_us,
         ask_us=command.created_us + FIRST_US if state == "open" and generation_id else None,
-        **_served(command),
+        **_served(hold, command),
     )
 
 
-def _served(command: NameGeneration | Settle) -> dict[str, Any]:
-    """Who served the order and by which prices, as far as the command says so."""
-    if command.upstream is None and command.priced is None:
-        return {}
+def _served(hold: HoldRow, command: NameGeneration | Settle) -> dict[str, Any]:
+    """Who served the order and by which prices: as it was placed, unless the command says otherwise. The prices of one
+    upstream are none of another's."""
+    if command.upstream is None or command.upstream == hold.upstream:
+        return {} if command.priced is None else {"priced": command.priced}
     return {"upstream": command.upstream, "priced": command.priced}

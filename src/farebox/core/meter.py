@@ -1,24 +1,28 @@
 """The meter: a stream's bytes pass through it, and it reads what they say about the cost.
 
 It changes no server-sent event but those that strict SDKs choke on, keeps none back but one whose end has not come, and
-does no I/O.
+does no I/O. Of an upstream that tells no cost it counts what was used, and a tariff makes the cost of that.
 """
 
 from farebox.core.errors import Refusal
 from farebox.core.formats import PASS, Format, Progress, Seen
 from farebox.core.sse import CR, EventSplitter, ended
-from farebox.core.usage import Cost, Unknown, Verdict
+from farebox.core.tariffs import Priced, Tariff
+from farebox.core.usage import Cost, Unknown, Usage, Verdict
 
 _COLON = ord(":")
 """Begins a comment."""
 
 
 class Meter:
-    """Reads one exchange, streamed or whole. The last cost seen is the one that counts."""
+    """Reads one exchange, streamed or whole. The last cost seen is the one that counts; with a `tariff`, what its
+    prices make of the usage once the answer's end has come, and never what the upstream says of the cost."""
 
     __slots__ = (
         "_cost",
+        "_counting",
         "_splitter",
+        "_tariff",
         "_wire",
         "answer_tokens",
         "progress",
@@ -27,8 +31,10 @@ class Meter:
         "sse_events",
     )
 
-    def __init__(self, wire: Format, progress: Progress) -> None:
+    def __init__(self, wire: Format, progress: Progress, tariff: Tariff | None = None) -> None:
         self._wire = wire
+        self._tariff = tariff
+        self._counting = None if tariff is None else wire.counting()
         self._splitter: EventSplitter | None = None
         self._cost: Cost | Unknown | None = None
         self.progress = progress
@@ -55,6 +61,8 @@ class Meter:
         if splitter.is_between and chunk.find(b"\n") == len(chunk) - 2 and chunk.endswith(b"\n\n") and CR not in chunk:
             if chunk[0] != _COLON:
                 self.sse_events += 1
+            if self._counting is not None:
+                self._counting.see_event(chunk)
             seen = self._wire.see_event(chunk, self.progress)
             return chunk if seen is PASS else self._sent_on(chunk, seen)
         return b"".join([self._pass(event) for event in splitter.feed(chunk)])
@@ -67,13 +75,32 @@ class Meter:
 
     def read_answer(self, body: bytes) -> tuple[bytes, Refusal | None]:
         """The body to send on, and the Refusal if it is no valid answer."""
+        if self._counting is not None:
+            self._counting.see_answer(body)
         seen = self._wire.see_answer(body)
         self._note(seen)
         return (body if seen.repaired is None else seen.repaired), seen.failure
 
     def verdict(self, otherwise: str) -> Verdict:
-        """What an accepted order cost: what its answer reports, or Unknown with the reason that `otherwise` gives."""
-        return self._cost or Unknown(otherwise)
+        """What an accepted order cost: what its answer reports, or its usage comes to; or Unknown with the reason that
+        `otherwise` gives, where nothing of that came."""
+        if self._tariff is None:
+            return self._cost or Unknown(otherwise)
+        usage = self._usage()
+        if isinstance(usage, Usage):
+            self.prompt_tokens, self.answer_tokens = usage.prompt_tokens, usage.answer_tokens
+        return self._tariff.cost(usage or Unknown(otherwise))
+
+    @property
+    def priced(self) -> Priced | None:
+        """By which prices the order is charged, and for what; None where its upstream tells the cost."""
+        if self._tariff is None:
+            return None
+        usage = self._usage()
+        return self._tariff.priced(usage if isinstance(usage, Usage) else None)
+
+    def _usage(self) -> Usage | Unknown | None:
+        return None if self._counting is None else self._counting.usage()
 
     def error_event(self, refusal: Refusal) -> bytes:
         """A server-sent event that says to a stream's reader that the stream broke off."""
@@ -82,6 +109,8 @@ class Meter:
     def _pass(self, event: bytes) -> bytes:
         if not event.startswith(b":"):
             self.sse_events += 1
+        if self._counting is not None:
+            self._counting.see_event(event)
         seen = self._wire.see_event(event, self.progress)
         return event if seen is PASS else self._sent_on(event, seen)
 

@@ -163,6 +163,10 @@ class Tariff(Struct, frozen=True):
             return Unknown(f"its usage comes to ${amount:.0f}, which no answer costs")
         return Cost(amount)
 
+    def priced(self, usage: Usage | None = None) -> "Priced":
+        """What the books keep of it."""
+        return Priced(version=self.version, model=self.model, at_us=self.at_us, usage=usage)
+
     def bounds(self) -> tuple[Prices, ...]:
         """Its prices as those of a listed model, from which ceilings are made (`core.pricing`): one for each entry that
         may count. Empty where one of them has none: then the model cannot be served."""

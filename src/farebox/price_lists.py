@@ -1,0 +1,135 @@
+"""The price list in force, from the operator's price file: read, completed from OpenRouter's public list where the file
+says so, and kept in the books before the first order is charged by it.
+
+A file that is wrong is refused at a start; later it changes nothing, and the log says what is wrong. While OpenRouter's
+list cannot be read the last one counts, up to `max_age_seconds`; after that, and before the first, what was to come
+from it has no price.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from farebox import clock
+from farebox.core.price_files import BadPrices, read_price_file
+from farebox.core.tariffs import Borrowed, Declared, Entry, KeptTariffs, Offer, Tariffs
+from farebox.ports import BooksUnavailable, TariffShelf, UpstreamBroke, UpstreamUnreachable
+from farebox.upstream.openrouter_tariffs import read_offers
+
+log = logging.getLogger("farebox")
+
+LOOK_SECONDS = 2.0
+"""How often to look whether the file has changed."""
+
+Ask = Callable[[], Awaitable[tuple[bytes, ...]]]
+"""Asks OpenRouter for its model lists. Raises UpstreamUnreachable, UpstreamBroke."""
+
+
+def read_file(path: Path) -> tuple[Declared, ...]:
+    """The entries of the price file. Raises BadPrices."""
+    try:
+        return read_price_file(path.read_bytes(), str(path))
+    except OSError as error:
+        raise BadPrices(f"{path}: it cannot be read: {error.strerror or error}") from error
+
+
+class PriceLists:
+    """Use `refresh` once, then let `keep_fresh` run. `current` is the list in force; the books have it."""
+
+    def __init__(
+        self,
+        path: Path | None,
+        shelf: TariffShelf,
+        ask: Ask,
+        refresh_seconds: float = 300,
+        max_age_seconds: float = 86_400,
+        now: Callable[[], float] = time.monotonic,
+        now_us: Callable[[], int] = clock.now_us,
+    ) -> None:
+        self._path = path
+        self._shelf = shelf
+        self._ask = ask
+        self._refresh_seconds = refresh_seconds
+        self._max_age_seconds = max_age_seconds
+        self._now = now
+        self._now_us = now_us
+        self._seen: tuple[int, int] | None = None
+        self._offer: Callable[[str], Offer] | None = None
+        self._offered_at = 0.0
+        self._asked_at = float("-inf")
+        self._trouble = ""
+        self.current = Tariffs()
+
+    async def refresh(self) -> None:
+        """Read the file again, ask OpenRouter where that is due, and take what they say from now on.
+
+        Raises:
+            BadPrices: the file is wrong; the list in force stays.
+            BooksUnavailable: the books cannot keep the new list, so the one in force stays.
+        """
+        if self._path is None:
+            return
+        seen = _stamp(self._path)
+        declared = read_file(self._path)
+        if any(isinstance(each, Borrowed) for each in declared):
+            await self._look_for_offers()
+        tariffs = Tariffs(entry for each in declared for entry in self._entries(each))
+        if tariffs.version != self.current.version:
+            await self._shelf.keep_tariffs(KeptTariffs(tariffs.version, tariffs.content, self._now_us()))
+            log.info("price list %s is in force, of %d entries", tariffs.version, len(tariffs.entries))
+            for entry in tariffs.entries:
+                if entry.reason:
+                    log.warning("`%s` at `%s` has no price: %s", entry.model, entry.upstream, entry.reason)
+        self.current, self._seen = tariffs, seen
+
+    async def _look_for_offers(self) -> None:
+        now = self._now()
+        if now - self._asked_at < self._refresh_seconds:
+            return
+        self._asked_at = now
+        try:
+            self._offer = read_offers(*await self._ask())
+        except (UpstreamUnreachable, UpstreamBroke, ValueError) as error:
+            self._trouble = str(error)
+            log.warning("OpenRouter's list of prices could not be read: %s", error)
+        else:
+            self._offered_at, self._trouble = now, ""
+
+    def _entries(self, declared: Declared) -> tuple[Entry, ...]:
+        if isinstance(declared, Entry):
+            return (declared,)
+        if self._offer is None:
+            return declared.entries(Offer(reason=f"OpenRouter's list could not be read: {self._trouble}"))
+        if self._now() - self._offered_at > self._max_age_seconds:
+            return declared.entries(Offer(reason=f"OpenRouter's list is too old: {self._trouble}"))
+        return declared.entries(self._offer(declared.listed))
+
+    async def keep_fresh(self) -> None:
+        """Refresh when the file changes, and where it takes prices from OpenRouter. Runs until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if self._path is None or not self._is_due(self._path):
+                continue
+            try:
+                await self.refresh()
+            except BadPrices as error:
+                self._seen = _stamp(self._path)  # until it changes again
+                for line in str(error).splitlines():
+                    log.error("the price file changes nothing: %s", line)
+            except BooksUnavailable as error:
+                log.error("the new price list waits for the books: %s", error)
+
+    def _is_due(self, path: Path) -> bool:
+        is_borrowing = self._asked_at > float("-inf")
+        return _stamp(path) != self._seen or (is_borrowing and self._now() - self._asked_at >= self._refresh_seconds)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """By what a file is seen to have changed; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
