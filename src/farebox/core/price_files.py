@@ -167,12 +167,12 @@ def _contradictions(table: Mapping[str, Any], *, is_free: bool, is_borrowed: boo
 def _prices(members: _Members) -> TokenPrices:
     table = members.table
     per = table.get("per", "token")
-    if per not in _PER:
+    if not isinstance(per, str) or per not in _PER:
         members.wrong.append(f'per: write "token" (as where it is absent) or "million", not {str(per)[:40]!r}')
     found: dict[str, Decimal] = {}
     for name in PRICES:
         if name in table:
-            scale = 0 if name in _PER_REQUEST else _PER.get(per, 0)
+            scale = 0 if name in _PER_REQUEST else _PER.get(str(per), 0)
             found[name] = members.read(_price, name, table[name], scale, otherwise=Decimal(0))
         elif name in ("prompt", "answer"):
             members.wrong.append(
@@ -200,7 +200,7 @@ def _price(name: str, given: object, scale: int) -> Decimal:
         raise _Wrong(name, f"{shown} is below zero; a price is 0 or more")
     if not price:
         return Decimal(0)
-    if abs(price.adjusted()) > PRICE_DIGITS_MAX:
+    if abs(price.adjusted()) > 2 * PRICE_DIGITS_MAX:
         raise _Wrong(name, f"{shown} is no price that anybody asks; write USD")
     exact = canonical(price)
     if _digits(exact) <= PRICE_DIGITS_MAX:
