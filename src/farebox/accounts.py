@@ -27,7 +27,7 @@ from farebox.core.keys import MANAGEMENT_PREFIX, digest, hint
 from farebox.core.money import format_usd
 from farebox.core.plans import Plan, difference
 from farebox.identity.keys import new_key
-from farebox.ports import Books, Directory, Ledger, PriceShelf
+from farebox.ports import Books, Directory, Ledger, PriceShelf, TariffShelf
 
 DEFAULT_ACCOUNT = "default"
 
@@ -36,7 +36,7 @@ LABEL_LENGTH_MAX = 200
 TOP_UP_KEY_LENGTH_MAX = 255
 
 
-class Store(Ledger, Directory, Books, PriceShelf, Protocol):
+class Store(Ledger, Directory, Books, PriceShelf, TariffShelf, Protocol):
     """What the use cases need of the books."""
 
 

@@ -47,6 +47,7 @@ class PriceLists:
         max_age_seconds: float = 86_400,
         now: Callable[[], float] = time.monotonic,
         now_us: Callable[[], int] = clock.now_us,
+        look_seconds: float = LOOK_SECONDS,
     ) -> None:
         self._path = path
         self._shelf = shelf
@@ -55,6 +56,7 @@ class PriceLists:
         self._max_age_seconds = max_age_seconds
         self._now = now
         self._now_us = now_us
+        self._look_seconds = look_seconds
         self._seen: tuple[int, int] | None = None
         self._offer: Callable[[str], Offer] | None = None
         self._offered_at = 0.0
@@ -109,7 +111,7 @@ class PriceLists:
     async def keep_fresh(self) -> None:
         """Refresh when the file changes, and where it takes prices from OpenRouter. Runs until cancelled."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(self._look_seconds)
             if self._path is None or not self._is_due(self._path):
                 continue
             try:

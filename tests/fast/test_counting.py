@@ -303,7 +303,7 @@ TOKEN = {
 CHAT_USAGE = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
 DONE = b"data: [DONE]\n\n"
 SO_FAR = {**CHAT_USAGE, "completion_tokens": 2, "total_tokens": 11}
-CHAT_COST = Cost(9 * PRICES.price_of("prompt") + 4 * PRICES.price_of("answer"))  # type: ignore[operator]
+CHAT_COST = TARIFF.cost(Usage(prompt=9, answer=4))
 
 
 def chunk(usage: Any = None, choices: Any = None, **more: Any) -> bytes:

@@ -37,6 +37,11 @@ def entry(model: str = "m", since_us: int = 0, upstream: str = "u", **more: obje
     return Entry(**{"upstream": upstream, "model": model, "since_us": since_us, "prices": prices(), **more})  # type: ignore[arg-type]
 
 
+def usage(used: dict[str, int]) -> Usage:
+    """Of kinds that are counted."""
+    return Usage(**used)  # type: ignore[arg-type]
+
+
 def tariff(*entries: Entry, model: str = "m", at_us: int = YEAR_US) -> Tariff:
     found = Tariffs(entries).find("u", model, at_us)
     assert found is not None
@@ -54,7 +59,7 @@ def test_a_cost_is_the_sum_of_its_parts_to_the_last_digit(
     each: dict[str, Decimal], used: dict[str, int], request: Decimal
 ) -> None:
     due = sum((Fraction(each[kind]) * used[kind] for kind in KINDS), Fraction(request))
-    cost = tariff(entry(prices=TokenPrices(**each, request=request))).cost(Usage(**used))
+    cost = tariff(entry(prices=TokenPrices(**each, request=request))).cost(usage(used))
     if due <= 1_000_000:
         assert isinstance(cost, Cost)
         assert Fraction(cost.amount) == due
@@ -64,7 +69,7 @@ def test_a_cost_is_the_sum_of_its_parts_to_the_last_digit(
 
 @given(st.fixed_dictionaries({kind: st.integers(0, 2) for kind in KINDS}), st.sets(st.sampled_from(KINDS)))
 def test_what_has_no_price_is_never_charged_and_never_free(used: dict[str, int], priced: set[str]) -> None:
-    cost = tariff(entry(prices=TokenPrices(**dict.fromkeys(priced, Decimal(1))))).cost(Usage(**used))
+    cost = tariff(entry(prices=TokenPrices(**dict.fromkeys(priced, Decimal(1))))).cost(usage(used))
     wanted = {kind for kind in KINDS if used[kind]}
     if wanted <= priced | ({"reasoning"} if "answer" in priced else set()):
         assert cost == Cost(Decimal(sum(used.values())))
@@ -187,7 +192,7 @@ def test_what_is_borrowed_has_the_other_lists_prices_or_none() -> None:
     st.fixed_dictionaries(dict.fromkeys(KINDS, st.integers(0, 50))),
 )
 def test_a_ceiling_covers_every_usage_within_its_tokens(each: dict[str, Decimal], used: dict[str, int]) -> None:
-    usage = Usage(**{**used, "search": 0})
+    told = usage({**used, "search": 0})
     both = tariff(entry(prices=TokenPrices(**each, request=Decimal("0.5"))), entry(above_prompt_tokens=100))
     listed = price_list([PricedModel("a/m", both.bounds(), 1000, 1000)])
     most = ceiling(
@@ -195,7 +200,7 @@ def test_a_ceiling_covers_every_usage_within_its_tokens(each: dict[str, Decimal]
         sum(used[k] for k in ANSWER_KINDS) or 1,
         listed,
     )
-    cost = both.cost(usage)
+    cost = both.cost(told)
     if isinstance(cost, Cost):
         assert cost.amount <= most.cost(most.tokens)
 

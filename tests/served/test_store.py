@@ -54,8 +54,8 @@ from farebox.core.plans import Plan
 from farebox.core.pricing import KeptPrices
 from farebox.core.questions import FIRST_US, FURTHEST_US
 from farebox.core.repeats import LOST_US, REPEAT_LIFE_US
-from farebox.core.tariffs import KeptTariffs
-from farebox.core.usage import Cost, Nothing, Unknown, Verdict
+from farebox.core.tariffs import Entry, KeptTariffs, Priced, Tariffs, TokenPrices
+from farebox.core.usage import Cost, Nothing, Unknown, Usage, Verdict
 from farebox.ports import BooksUnavailable, NameTaken
 from farebox.store import migrate
 from farebox.store.books import SqlStore
@@ -1241,3 +1241,160 @@ def test_two_processes_that_book_one_top_up_book_it_once(engine: Engine) -> None
         assert differences(one) == []
 
     engine.run(work)
+
+
+# Orders at upstreams that tell usage and no cost
+
+MILLIONTHS = TokenPrices(prompt=Decimal("0.000003"), answer=Decimal("0.000015"))
+LISTED = Tariffs([Entry(upstream="u", model="m", prices=MILLIONTHS), Entry(upstream="free", model="*", is_free=True)])
+KEPT = KeptTariffs(LISTED.version, LISTED.content, 1)
+USED = Usage(prompt=100, answer=50)
+PRICED = Priced(version=LISTED.version, model="m", at_us=2)
+
+
+def at_other_upstream(place: PlaceHold, priced: Priced | None = PRICED, upstream: str = "u") -> PlaceHold:
+    return replace(place, upstream=upstream, priced=priced)
+
+
+def settled(name: str, usage: Usage | None = USED, cost: str = "0.00105", **more: object) -> Settle:
+    verdict: Verdict = Cost(Decimal(cost)) if usage is not None else Unknown("it broke off")
+    tokens = {} if usage is None else {"prompt_tokens": usage.prompt_tokens, "answer_tokens": usage.answer_tokens}
+    priced = replace(PRICED, usage=usage)
+    return Settle(**{"hold_id": name, "verdict": verdict, "created_us": 3, "priced": priced, **tokens, **more})  # type: ignore[arg-type]
+
+
+def test_who_served_an_order_and_by_which_prices_stands_in_the_books(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        await store.keep_tariffs(KEPT)
+        await store.keep_tariffs(replace(KEPT, first_used_us=5))
+        account, key = await account_with(store, "a", USD)
+        for name in ("h1", "h2", "h3", "h4", "h5"):
+            await store.carry_out(at_other_upstream(hold(account, key, name, 2_000_000)))
+        await store.carry_out(hold(account, key, "h6", 2_000_000))
+        assert {(each.upstream, each.priced) for each in await store.holds(("pending",))} == {
+            ("u", PRICED),
+            (None, None),
+        }
+        await store.carry_out(settled("h1"))
+        await store.carry_out(settled("h2", None))
+        # Another upstream served it than it was placed for: one that tells the cost.
+        await store.carry_out(NameGeneration("h3", "gen-3", upstream="v"))
+        await store.carry_out(Settle(hold_id="h3", verdict=Cost(Decimal("0.5")), created_us=3))
+        elsewhere = replace(PRICED, model="n", usage=Usage(prompt=7))
+        cost = Cost(Decimal(0))
+        await store.carry_out(
+            Settle(
+                hold_id="h4",
+                verdict=cost,
+                created_us=3,
+                upstream="free",
+                priced=elsewhere,
+                prompt_tokens=7,
+                answer_tokens=0,
+            )
+        )
+        await store.carry_out(Settle(hold_id="h5", verdict=Nothing(), created_us=3))
+        await store.carry_out(Settle(hold_id="h6", verdict=Cost(Decimal("0.5")), created_us=3))
+        found = {each.id: (each.upstream, each.priced) for each in await store.holds(("posted", "open", "voided"))}
+        assert found == {
+            "h1": ("u", replace(PRICED, usage=USED)),
+            "h2": ("u", PRICED),
+            "h3": ("v", None),
+            "h4": ("free", elsewhere),
+            "h5": ("u", PRICED),
+            "h6": (None, None),
+        }
+        # What has ended changes no more.
+        await store.carry_out(settled("h1", Usage(prompt=1), upstream="w"))
+        assert {each.upstream for each in await store.orders(["h1"])} == {"u"}
+        with store.snapshot() as rows:
+            assert list(rows.tariffs()) == [KEPT]
+        assert differences(store) == []
+
+    engine.run(work)
+
+
+def test_the_audit_computes_a_cost_again_and_names_what_differs(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        await store.keep_tariffs(KEPT)
+        account, key = await account_with(store, "a", USD)
+        await store.carry_out(at_other_upstream(hold(account, key, "h1", 2_000_000)))
+        await store.carry_out(settled("h1"))
+        await store.carry_out(at_other_upstream(hold(account, key, "h2", 2_000_000)))
+        await store.carry_out(settled("h2", None))
+        assert differences(store) == []
+        with store.snapshot() as rows:
+            booked, (posted, opened), balances = list(rows.transfers()), list(rows.holds()), list(rows.balances())
+
+        def said(wrong: HoldRow = posted, lists: list[KeptTariffs] | None = None, cost: str = "0.00105") -> list[str]:
+            transfers = [replace(t, cost=Decimal(cost)) if t.cost is not None else t for t in booked]
+            lists = [KEPT] if lists is None else lists
+            return audit(Rows(transfers, [wrong, opened], balances, lists=lists)).differences
+
+        def priced(**changes: object) -> HoldRow:
+            assert posted.priced is not None
+            return replace(posted, priced=replace(posted.priced, **changes))
+
+        other = Tariffs([Entry(upstream="u", model="x", prices=MILLIONTHS)])
+        dearer = Tariffs([Entry(upstream="u", model="m", prices=replace(MILLIONTHS, prompt=Decimal("0.000004")))])
+        kept = [KEPT, KeptTariffs(other.version, other.content, 1), KeptTariffs(dearer.version, dearer.content, 1)]
+        assert said() == []
+        for found, words in (
+            # Fares follow costs, so that a cost in the same events is not a difference of the fare.
+            (said(cost="0.001049"), ["hold h1 used what costs $0.00105 by the list", "posted were $0.001049"]),
+            (said(priced(usage=Usage(prompt=101, answer=49))), ["used what costs $0.001038", "used 101 and 49 tokens"]),
+            (said(priced(usage=Usage(prompt=99, cache_read=1, answer=50))), ["cannot be computed: 1 of `cache_read`"]),
+            (said(priced(usage=None)), ["cannot be computed: its usage is not in the books"]),
+            (said(priced(version="0" * 24)), [f"is priced by the list {'0' * 24}, which is not in the books"]),
+            (said(priced(version=other.version), kept), ["which has no `m` at `u`"]),
+            (said(priced(version=dearer.version), kept), ["used what costs $0.00115"]),
+            (said(priced(at_us=2 + 120 * SECOND_US)), ["was placed at another time than its prices are of"]),
+            (said(replace(posted, upstream=None)), ["does not say of which upstream"]),
+            (said(replace(posted, upstream="v")), ["which has no `m` at `v`"]),
+            (said(replace(posted, prompt_tokens=5)), ["used 100 and 50 tokens by its usage; 5 and 50 are booked"]),
+            (said(lists=[]), ["hold h1 is priced by the list", "hold h2 is priced by the list"]),
+            (
+                said(lists=[replace(KEPT, content=KEPT.content.replace("0.000003", "0.000004"))]),
+                ["or not as it was", "is not as it was when it was first used"],
+            ),
+        ):
+            assert all(any(word in each for each in found) for word in words), (words, found)
+
+    engine.run(work)
+
+
+def test_what_an_operator_decided_is_not_recomputed(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        await store.keep_tariffs(KEPT)
+        account, key = await account_with(store, "a", USD)
+        for name, verdict in (("h1", Cost(Decimal("0.002"))), ("h2", Nothing())):
+            await store.carry_out(at_other_upstream(hold(account, key, name, 2_000_000)))
+            await store.carry_out(settled(name, None))
+            await store.carry_out(Settle(hold_id=name, verdict=verdict, created_us=4, decision="the invoice"))
+        assert differences(store) == []
+
+    engine.run(work)
+
+
+def test_a_list_that_came_while_the_books_are_audited_is_found() -> None:
+    late = Tariffs([Entry(upstream="u", model="m", prices=replace(MILLIONTHS, prompt=Decimal("0.000004")))])
+
+    class Growing(Rows):
+        looks = 0
+
+        def tariffs(self) -> list[KeptTariffs]:
+            self.looks += 1
+            return [KEPT] if self.looks == 1 else [KEPT, KeptTariffs(late.version, late.content, 1)]
+
+    orders = [
+        replace(
+            HoldRow(name, 2, 1, "w", "posted", 2_000_000, "paying", 10_000, "a/b", False, 2, ended_us=3),
+            upstream="u",
+            priced=Priced(version=version, model="m", at_us=2, usage=USED),
+            prompt_tokens=100,
+            answer_tokens=50,
+        )
+        for name, version in (("h1", LISTED.version), ("h2", late.version))
+    ]
+    found = audit(Growing([], orders, [])).differences
+    assert not any("which is not in the books" in each for each in found)

@@ -3,7 +3,6 @@ differs from what is stored."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Protocol
 
 from farebox.core.allowances import DAY_US, PERIODS, SECOND_US, Allowance, began_us
@@ -21,7 +20,7 @@ from farebox.core.books import (
 from farebox.core.charges import Charge
 from farebox.core.money import events_ceil, format_usd, is_readable_cost
 from farebox.core.tariffs import KeptTariffs, Priced, Tariffs, read_kept
-from farebox.core.usage import Cost, Unknown
+from farebox.core.usage import Unknown
 
 
 @dataclass(slots=True)
@@ -223,7 +222,7 @@ class _Recounting:
             due = tariff.cost(priced.usage or Unknown("its usage is not in the books"))
             if isinstance(due, Unknown):
                 wrong.append(f"was posted at ${ending.cost}, and its cost cannot be computed: {due.reason}")
-            elif due != Cost(ending.cost or Decimal("NaN")):
+            elif due.amount != ending.cost:
                 wrong.append(
                     f"used what costs ${due.amount:f} by the list {priced.version}; posted were ${ending.cost}"
                 )

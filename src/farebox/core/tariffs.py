@@ -161,7 +161,7 @@ class Tariff(Struct, frozen=True):
             amount = add_exact(amount, times_exact(price, count))
         if not is_readable_cost(amount):
             return Unknown(f"its usage comes to ${amount:.0f}, which no answer costs")
-        return Cost(amount)
+        return Cost(canonical(amount))
 
     def priced(self, usage: Usage | None = None) -> "Priced":
         """What the books keep of it."""

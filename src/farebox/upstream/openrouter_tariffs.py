@@ -34,9 +34,14 @@ class _Prices(Struct, omit_defaults=True):
 
 class _Override(_Prices):
     min_prompt_tokens: int | None = None
-    utc_start: Raw | None = None
-    utc_end: Raw | None = None
-    utc_days: Raw | None = None
+    utc_start: object = None
+    utc_end: object = None
+    utc_days: object = None
+
+    @property
+    def is_by_length(self) -> bool:
+        """Whether it holds for longer prompts, and at all hours."""
+        return bool(self.min_prompt_tokens) and self.utc_start is self.utc_end is self.utc_days is None
 
 
 class _Pricing(_Prices):
@@ -93,7 +98,7 @@ def _offer(raw: Raw) -> Offer:
         return Offer(reason=f"its entry in OpenRouter's list cannot be read: {str(error)[:80]}")
     if pricing.discount:
         return Offer(reason="OpenRouter lists it with a discount of its own")
-    if any(each.utc_start or each.utc_end or each.utc_days or not each.min_prompt_tokens for each in pricing.overrides):
+    if not all(each.is_by_length for each in pricing.overrides):
         return Offer(reason="OpenRouter lists prices of it that hold at certain hours")
     offered: list[tuple[int, TokenPrices]] = []
     for above in sorted({0, *(each.min_prompt_tokens or 0 for each in pricing.overrides)}):
