@@ -193,7 +193,7 @@ class Settings(BaseSettings):
     )
     prices_file: str | None = Field(
         default=None,
-        description="A file of prices (`prices.toml`) of upstreams that tell usage and no cost; docs/prices.md says"
+        description="A file of prices of upstreams that tell usage and no cost; docs/prices.md says"
         " what stands in it. It is read again when it changes.",
     )
     reconcile_seconds: float = Field(

@@ -156,7 +156,7 @@ def test_only_serve_and_db_upgrade_make_books(tmp_path: Path) -> None:
 def test_no_command_is_left_out_of_that() -> None:
     page = (Path(__file__).parents[2] / "docs" / "reference" / "commands.md").read_text()
     named = re.findall(r"^## `farebox (.+)`$", page, re.MULTILINE)
-    others = {"serve", "simulate", "db current", "db upgrade", "db copy"}
+    others = {"serve", "simulate", "prices check", "db current", "db upgrade", "db copy"}
     assert set(named) > others
     for name in set(named) - others:
         assert any(f"{' '.join(words)} ".startswith(f"{name} ") for words in COMMANDS), name
@@ -324,3 +324,67 @@ def test_the_demo_is_for_this_machine_alone(tmp_path: Path) -> None:
     with Gateway(elsewhere, "--host", "0.0.0.0") as fresh:
         assert fresh.key == ""
         assert "There are no accounts yet" in fresh.banner
+
+
+PRICES = """
+[[prices]]
+upstream = "anthropic"
+model = "claude-*"
+per = "million"
+prompt = 3
+answer = "15"
+
+[[prices]]
+upstream = "anthropic"
+model = "claude-*"
+from = 2100-01-01
+per = "million"
+prompt = "2.50"
+answer = "15"
+request = "0.01"
+
+[[prices]]
+upstream = "local"
+model = "*"
+free = true
+"""
+
+
+def test_prices_are_looked_at_before_they_count(shell: Gateway, tmp_path: Path) -> None:
+    file = tmp_path / "my-prices.toml"
+    file.write_text(PRICES)
+    found = shell.cli("prices", "check", str(file))
+    assert [(each["model"], each["stands"], each["usd"].get("prompt")) for each in found["prices"]] == [
+        ("claude-*", "in force", "0.000003"),
+        ("claude-*", "to come", "0.0000025"),
+        ("*", "in force", "0"),
+    ]
+    table = [line.split() for line in shell.run("prices", "check", str(file)).stdout.splitlines()]
+    assert table[0] == "UPSTREAM MODEL TERMS PROMPTS OVER FROM STANDS PROMPT ANSWER REQUEST".split()
+    assert table[1] == "anthropic claude-* in force 3 15 0".split()
+    assert table[2] == "anthropic claude-* 2100-01-01T00:00:00.000Z to come 2.5 15 0.01".split()
+    assert table[3] == "local * in force, free 0 0 0".split()
+    assert table[-1][-1] == found["version"]
+    file.write_text(PRICES.replace("prompt = 3", "prompt = -3").replace("answer", "answr", 1))
+    done = shell.run("prices", "check", str(file))
+    assert done.returncode == 2
+    said = [line.partition("(")[2].removeprefix("anthropic, claude-*): ") for line in done.stderr.splitlines()]
+    assert said[0] == "answr: there is no such member; did you mean `answer`?"
+    assert said[1] == "prompt: -3 is below zero; a price is 0 or more"
+    assert said[2].startswith("answer: missing, and nothing is free by omission")
+    assert shell.run("prices", "check").stderr == "farebox: FILE: name the price file, or set FAREBOX_PRICES_FILE\n"
+
+
+def test_a_wrong_price_file_is_refused_at_a_start(shell: Gateway, tmp_path: Path) -> None:
+    (tmp_path / "farebox.toml").write_text('prices_file = "my-prices.toml"')
+    done = shell.run("serve", "--port", "0")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "farebox: my-prices.toml: it cannot be read: No such file or directory\n",
+    )
+    (tmp_path / "my-prices.toml").write_text(PRICES.replace("from = 2100-01-01", ""))
+    done = shell.run("serve", "--port", "0")
+    assert done.returncode == 2
+    assert (
+        "my-prices.toml: [[prices]] 2 (anthropic, claude-*): from: another entry has prices of the same" in done.stderr
+    )
