@@ -14,6 +14,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable
+from copy import deepcopy as copy
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -27,6 +28,8 @@ from farebox.core.money import is_readable_cost
 from farebox.core.plans import BUILT_IN
 from farebox.core.reading import skip_to_json
 from farebox.core.sse import EventSplitter, event_data
+from farebox.core.tariffs import Entry, Tariff, Tariffs, TokenPrices
+from farebox.core.usage import KINDS as COUNTED
 from farebox.core.usage import Cost
 from farebox.ports import UpstreamBroke
 from farebox.simulator import chat as sim_chat
@@ -198,6 +201,12 @@ def _order(wire: Format, body: bytes, chance: random.Random) -> Order | Refusal:
         return refusal
 
 
+_PRICED = Tariffs([Entry(upstream="u", model="m", prices=TokenPrices(**dict.fromkeys(COUNTED, Decimal("0.000001"))))])
+_FOUND = _PRICED.find("u", "m", 1)
+assert _FOUND is not None
+TARIFF: Tariff = _FOUND
+
+
 def without(members: dict[str, Any], names: set[str]) -> dict[str, Any]:
     return {name: value for name, value in members.items() if name not in names}
 
@@ -207,7 +216,8 @@ def fuzz_stream(chance: random.Random) -> None:
     stream = mutated(seed, chance)
     progress = Progress(chance.choice(("", "gen-1")), "a/b", 1, chance.choice(("", "OpenAI/JS 1")))
     meter, splitter, events = Meter(wire, progress), EventSplitter(), list[bytes]()
-    sent = b""
+    priced = Meter(wire, copy(progress), TARIFF)
+    sent = also_sent = b""
     at = 0
     while at < len(stream):
         size = chance.choice((1, 7, 100, 10_000))
@@ -215,13 +225,25 @@ def fuzz_stream(chance: random.Random) -> None:
         at += size
         events += splitter.feed(piece)
         sent += meter.feed(piece)
+        also_sent += priced.feed(piece)
     assert b"".join(events) + splitter.rest() == stream
     sent += meter.finish()
     meter.verdict("no cost")
+    assert also_sent + priced.finish() == sent, "a tariff changed what goes on"
+    assert_charged_for_what_was_used(priced)
     assert wire.error_event(Refusal(424, "server", "x"), meter.progress).endswith(b"\n\n")
     again = Progress("gen-1", "a/b", 1, progress.client)
     for event in events:
         assert_event_is_read(wire, event, again)
+
+
+def assert_charged_for_what_was_used(meter: Meter) -> None:
+    verdict, kept = meter.verdict("no cost"), meter.priced
+    assert kept is not None
+    if isinstance(verdict, Cost):
+        assert kept.usage is not None
+        assert verdict == TARIFF.cost(kept.usage)
+        assert is_readable_cost(verdict.amount)
 
 
 def assert_event_is_read(wire: Format, event: bytes, progress: Progress) -> None:
@@ -258,6 +280,9 @@ def fuzz_answer(chance: random.Random) -> None:
     wire, seed, essential = chance.choice(ANSWERS)
     body = mutated(seed, chance)
     seen = wire.see_answer(body)
+    priced = Meter(wire, Progress("", "a/b", 1), TARIFF)
+    assert priced.read_answer(body)[0] == (body if seen.repaired is None else seen.repaired)
+    assert_charged_for_what_was_used(priced)
     told = read_elsewhere(skip_to_json(body))
     if told is not None:
         assert (seen.failure is None) == (essential in told)

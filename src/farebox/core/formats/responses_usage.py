@@ -5,7 +5,6 @@ Tools that the upstream runs are billed apart from tokens: searches are counted 
 such item is Unknown.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,7 +28,6 @@ from farebox.core.legible import Fields, decoded_or
 from farebox.core.sse import event_data
 from farebox.core.usage import Unknown, Usage
 
-_LAST = re.compile(rb'"response\.(?:completed|incomplete|failed)"')
 _TERMINAL = frozenset(("response.completed", "response.incomplete", "response.failed"))
 
 NO_ITEMS = Raw(b"[]")
@@ -53,7 +51,7 @@ class _ResponsesCounting(Reading):
         self._usage: Usage | None = None
 
     def see_event(self, event: bytes) -> None:
-        if _LAST.search(event):
+        if b'"response.completed"' in event or b'"response.incomplete"' in event or b'"response.failed"' in event:
             self.attempt(self._see_last, event_data(event) or b"")
 
     def see_answer(self, body: bytes) -> None:
