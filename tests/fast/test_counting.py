@@ -380,6 +380,7 @@ BEGUN = event(
         (responses, [BEGUN, ended(name="response.incomplete")], Usage(prompt=9, answer=4)),
         (responses, [BEGUN, ended(), ended()], Usage(prompt=9, answer=4)),
         (responses, [BEGUN], None),
+        (responses, [BEGUN.replace(b'"resp-1"', b'"response.completed"')], None),
         (responses, [BEGUN, ended(None)], None),
     ],
 )
