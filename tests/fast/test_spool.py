@@ -5,7 +5,8 @@ from decimal import Decimal
 from pathlib import Path
 
 from farebox.core.books import KeptAnswer, Settle
-from farebox.core.usage import Cost, Nothing, Unknown
+from farebox.core.tariffs import Priced
+from farebox.core.usage import Cost, Nothing, Unknown, Usage
 from farebox.late_settlements import LateSettlements
 from farebox.store.spool import ROWS_MAX, Spool
 from farebox.testing import MemoryStore
@@ -49,6 +50,16 @@ def test_what_a_process_kept_is_there_for_the_next_once_it_has_gone(tmp_path: Pa
     keep(living, SETTLES[0])
     assert len((folder / "one").read_bytes().splitlines()) == 1
     assert (folder / "one").stat().st_mode & 0o777 == 0o600
+    living.clear()
+
+
+def test_by_which_prices_and_for_what_comes_back_too(tmp_path: Path) -> None:
+    used = Priced(version="1", model="m", at_us=4, usage=Usage(prompt=5, terms="flex", is_mixed=True))
+    kept = Settle(hold_id="h4", verdict=Unknown("no price"), created_us=4, upstream="u", priced=used)
+    living = Spool(tmp_path, "one")
+    keep(living, kept)
+    (tmp_path / "two").write_bytes((tmp_path / "one").read_bytes())
+    assert Spool(tmp_path, "three").left_behind() == [("two", [kept])]
     living.clear()
 
 

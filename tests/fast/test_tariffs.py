@@ -205,6 +205,13 @@ def test_a_ceiling_covers_every_usage_within_its_tokens(each: dict[str, Decimal]
         assert cost.amount <= most.cost(most.tokens)
 
 
+@pytest.mark.parametrize("kind", [*PROMPT_KINDS, *ANSWER_KINDS])
+def test_a_ceiling_counts_the_dearest_kind(kind: str) -> None:
+    dear = tariff(entry(prices=prices(**{kind: "0.005"})))
+    most = ceiling(Asked(("a/m",), prompt_bytes=10), 10, price_list([PricedModel("a/m", dear.bounds(), 1000, 1000)]))
+    assert most.cost(10) >= 10 * Decimal("0.005")
+
+
 def test_what_is_kept_of_an_order_says_by_which_prices() -> None:
     found = tariff(entry())
     assert found.priced() == Priced(version=found.version, model="m", at_us=YEAR_US)
