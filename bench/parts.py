@@ -57,24 +57,29 @@ def _no_upstream() -> None:
     from farebox.upstream.replies import HttpReply
 
     ask = Connections.post
-    kept: list[tuple[int, Any, bytes]] = []
+    kept: list[HttpReply] = []
 
     class Ready(HttpReply):
         is_complete = True
+
+        def __init__(self, reply: HttpReply, body: bytes) -> None:
+            for name in HttpReply.__slots__:
+                setattr(self, name, getattr(reply, name))
+            self._body = body
 
         async def chunk(self) -> bytes:
             raise AssertionError
 
         async def read(self) -> bytes:
-            return kept[0][2]
+            return self._body
 
         def close(self) -> None: ...
 
     async def post(self: Connections, path: str, body: bytes, headers: Any, *, streamed: bool) -> HttpReply:
         if not kept:
             reply = await ask(self, path, body, headers, streamed=streamed)
-            kept.append((reply.status, reply.raw_headers, await reply.read()))
-        return Ready(kept[0][0], kept[0][1])
+            kept.append(Ready(reply, await reply.read()))
+        return kept[0]
 
     _put(Connections, post=post)
 
