@@ -31,7 +31,7 @@ from farebox.core.sse import EventSplitter, event_data
 from farebox.core.tariffs import Entry, Tariff, Tariffs, TokenPrices
 from farebox.core.usage import KINDS as COUNTED
 from farebox.core.usage import Cost
-from farebox.ports import UpstreamBroke
+from farebox.ports import UpstreamBroke, UpstreamUnreachable
 from farebox.simulator import chat as sim_chat
 from farebox.simulator import embeddings as sim_embeddings
 from farebox.simulator import messages as sim_messages
@@ -381,7 +381,7 @@ async def read_on_wire(pieces: list[bytes]) -> tuple[tuple[object, ...] | None, 
     try:
         reply = await order
         read = reply.status, reply.content_type, reply.headers, reply.generation_id, await reply.read()
-    except UpstreamBroke:
+    except (UpstreamBroke, UpstreamUnreachable):
         return None, is_kept
     finally:
         await wired.pool.close()

@@ -138,7 +138,7 @@ class DirectCall:
                 self.set()
 
     def came(self) -> bytes | None:
-        return None if self.more_body or self.disconnected else bytes(self.body)
+        return None if self.more_body or self.disconnected else self._rest()
 
     async def part(self) -> tuple[bytes, bool]:
         if self.more_body and not self.body and not self.disconnected:
@@ -147,12 +147,16 @@ class DirectCall:
             await self._change
         if self.disconnected:
             raise CallerGone
+        return self._rest(), not self.more_body
+
+    def _rest(self) -> bytes:
+        """What has come of the body and was not taken yet."""
         part, self.body = bytes(self.body), bytearray()
         connection = self._connection
         if not self.more_body and connection is not None and not connection.pipeline:
             # A long body may have stopped the reading, which is how a hang-up is heard of.
             self._flow.resume_reading()
-        return part, not self.more_body
+        return part
 
     @property
     def message_event(self) -> "DirectCall":
