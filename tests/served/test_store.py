@@ -469,6 +469,45 @@ async def found(store: Store, place: PlaceHold, *, is_marked: bool = True, now_u
     return await store.find_first(Sought(place.account_id, place.key_id, place.order_digest, is_marked, now_us))
 
 
+def test_what_others_did_to_a_hold_since_it_was_placed_counts_when_it_ends(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        for name in ("h1", "h2", "h3"):
+            await store.carry_out(as_sent(hold(account, key, name, 100), digest=name.encode()))
+        joined = as_sent(hold(account, key, "h1", 100), digest=b"h1")
+        assert await found(store, joined) == "h1"
+        async with engine.open() as other:
+            await other.carry_out(Settle(hold_id="h2", verdict=Nothing(), created_us=3))
+            await other.carry_out(Settle(hold_id="h3", verdict=Unknown("who knows"), created_us=3))
+        answer = KeptAnswer("h1", "application/json", b"{}")
+        cost = Cost(Decimal("0.00001"))
+        await store.carry_out(Settle(hold_id="h1", verdict=cost, created_us=4, answer=answer))
+        assert (await store.first("h1")).body == b"{}"
+        assert await store.carry_out(Settle(hold_id="h2", verdict=cost, created_us=4)) == Settled("voided")
+        assert isinstance(await store.carry_out(Settle(hold_id="h3", verdict=cost, created_us=4)), Settled)
+        (third,) = [order for order in await store.holds(("posted",)) if order.id == "h3"]
+        assert (third.reason, third.ask_us) == (None, None)
+        assert differences(store) == []
+
+    engine.run(work)
+
+
+def test_a_hold_that_was_looked_at_for_another_key_ends_within_its_own_limits(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        second = await store.create_key(account.id, "", b"second", "hint", 1)
+        await store.set_limits(account.id, key.id, Limits(total_nanos=USD), 1)
+        first = replace(hold(account, key, "h1", 100), repeatable=Repeatable(b"k", b"asked"))
+        assert await store.carry_out(first) == Held(100)
+        # Somebody else writes: all is read anew.
+        await store.create_account("b", "paying", 0, 1)
+        assert isinstance(await store.carry_out(replace(first, id="h2", key_id=second.id)), Repeated)
+        await store.carry_out(Settle(hold_id="h1", verdict=Nothing(), created_us=3))
+        assert differences(store) == []
+
+    engine.run(work)
+
+
 def test_a_repeat_joins_an_order_under_way_and_its_answer_is_kept(engine: Engine) -> None:
     async def work(store: Store) -> None:
         account, key = await account_with(store, "a", USD)
