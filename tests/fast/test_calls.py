@@ -323,6 +323,12 @@ def test_a_body_that_is_too_long_is_read_to_its_end_before_the_connection_is_clo
     assert b"\r\nconnection: close\r\n" in both(scene)
 
 
+@pytest.mark.parametrize("frame", [counted, chunked])
+def test_a_body_that_comes_in_one_piece_is_held_to_the_bound_too(frame: Callable[[bytes], bytes]) -> None:
+    sent = both(lambda server: server.asked(order(server, frame=frame, user="u" * BODY_BYTES_MAX)))
+    assert sent.startswith(b"HTTP/1.1 413 ")
+
+
 def test_a_body_that_comes_too_slowly_is_refused() -> None:
     async def scene(server: Server) -> bytes:
         wire = server.connect()
