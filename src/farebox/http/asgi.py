@@ -66,7 +66,7 @@ class AsgiBody:
     def is_read(self, _: bool) -> None:
         self._scope[BODY_IS_READ] = True
 
-    def came(self) -> None:
+    def came(self, bytes_max: int) -> None:
         """ASGI does not say."""
 
     async def part(self) -> tuple[bytes, bool]:

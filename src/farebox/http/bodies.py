@@ -41,8 +41,8 @@ class BodyReader:
                 " (curl needs `-H 'Content-Type: application/json'`)"
             )
         # Nearly every order comes in one piece.
-        whole = None if head.encoding else body.came()
-        if whole is None or len(whole) > self._bytes_max:
+        whole = None if head.encoding else body.came(self._bytes_max)
+        if whole is None:
             whole = await self.read(body, head)
         body.is_read = True
         return without_bom(whole)

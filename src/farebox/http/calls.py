@@ -20,8 +20,8 @@ class Body(Protocol):
     def headers(self) -> HeaderList:
         """The request's, names in lower case."""
 
-    def came(self) -> bytes | None:
-        """All of the body, where it is here already and nothing of it was read; None where it has to be waited for."""
+    def came(self, bytes_max: int) -> bytes | None:
+        """All of the body, where it is here already, is no longer than that, and nothing of it was read; else None."""
 
     async def part(self) -> tuple[bytes, bool]:
         """The next bytes, and whether they are the last; b"" after those. Raises CallerGone."""

@@ -137,8 +137,8 @@ class DirectCall:
             if self._change is not None:
                 self.set()
 
-    def came(self) -> bytes | None:
-        return None if self.more_body or self.disconnected else self._rest()
+    def came(self, bytes_max: int) -> bytes | None:
+        return None if self.more_body or self.disconnected or len(self.body) > bytes_max else self._rest()
 
     async def part(self) -> tuple[bytes, bool]:
         if self.more_body and not self.body and not self.disconnected:
