@@ -82,7 +82,7 @@ class BoundedHttp(HttpToolsProtocol):
     _has_closed_early = False
     url = b""
     _version = ""
-    _host = b""
+    _host: bytes | None = None
     """The last request's `Host`, which nearly always is that of the next."""
     _is_one_too_many = False
     _has_ended = False
