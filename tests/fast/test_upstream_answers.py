@@ -5,6 +5,7 @@ import gzip
 import zlib
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from itertools import combinations
 
 import brotli
 import pytest
@@ -405,6 +406,30 @@ def test_a_stream_is_poured_in_the_moment_it_comes_and_held_up_by_who_takes_it_s
         wired.reads(b"0\r\n\r\n")
         await pouring
         assert b"".join(taken) == b"1234" + b"a" * size
+        assert wired.is_idle()
+
+    run(play)
+
+
+def test_what_looks_like_a_whole_chunk_is_none_within_another() -> None:
+    # The last is of 0x15 bytes: cut behind the 1, the rest begins as a chunk of 5.
+    bodies = [b"1", piece(b"abc"), b"hello\r\n" + piece(b"and more") + b"!"]
+    stream = b"".join(map(piece, bodies))
+    assert b"\r\n15\r\nhello\r\n" in stream
+
+    async def play(wired: Wired) -> None:
+        reply = await begun(wired)
+        taken: list[bytes] = []
+        pouring = asyncio.ensure_future(reply.pour(taken.append))
+        for one, other in combinations(range(1, len(stream)), 2):
+            taken.clear()
+            for each in (stream[:one], stream[one:other], stream[other:]):
+                wired.reads(each)
+                for _ in range(3 if one == 1 else 0):
+                    await asyncio.sleep(0)
+            assert b"".join(taken) == b"".join(bodies), (one, other)
+        wired.reads(b"0\r\n\r\n")
+        await pouring
         assert wired.is_idle()
 
     run(play)

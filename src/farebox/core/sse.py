@@ -18,7 +18,7 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 _PARTIAL_END_MAX = len(b"\r\n\r")
 
-CR = ord("\r")
+CR, LF = ord("\r"), ord("\n")
 """A byte is found five times as fast as a text of one byte."""
 
 
@@ -67,13 +67,10 @@ class EventSplitter:
 
 def event_data(event: bytes) -> bytes | None:
     """The data of one event, its lines joined by LF; None when it has no `data` field (comments, `retry:`)."""
-    if (
-        event.startswith(b"data: ")
-        and event.endswith(b"\n\n")
-        and event.find(b"\n") == len(event) - 2
-        and CR not in event
-    ):
-        return event[6:-2]
+    # Nearly always it is one line; of all looks at that, these are the cheapest.
+    line = event[6:-2]
+    if LF not in line and CR not in line and event[:6] == b"data: ":
+        return line
     if event.startswith(b"event: ") and event.endswith(b"\n\n") and CR not in event:
         start = event.find(b"\ndata: ") + 7
         if start > 6 and event.find(b"\n", start) == len(event) - 2 and event.count(b"\n") == 3:

@@ -29,6 +29,10 @@ INTERIM_MAX = 16
 JOINED_BYTES_MAX = 64 * 1024
 """Up to which length a body is copied behind its head: one write is cheaper than two, and a long copy is not."""
 
+_LF = ord("\n")
+_SIZE_LINES = {len(line) + size + 2: line for size in range(1, 2048) for line in [b"%x\r\n" % size]}
+"""What a chunk of a body begins with, by its length together with that and the line end behind it."""
+
 
 class Pool:
     """What the connections to one upstream share: which are open, and which of those are idle."""
@@ -120,35 +124,44 @@ class PooledReply(HttpReply):
 
     def arrived(self) -> None:
         """More has come, or nothing will: who waits for it is woken; where it is poured, it is given on now."""
-        if (take := self._take) is None:
+        if self._take is None:
             if (waiter := self._waiter) is not None:
                 self._waiter = None
                 self._connection.due = NEVER
                 if not waiter.done():
                     waiter.set_result(None)
             return
-        parts, poured, connection = self._parts, self._poured, self._connection
-        if poured.done():  # nobody waits any more
+        if self._poured.done():  # nobody waits any more
             return
-        # Not while it runs: it may close this reply, and is not to be called for that again.
-        self._take = None
-        waiting = None
-        if parts:
+        if parts := self._parts:
             data = parts[0] if len(parts) == 1 else b"".join(parts)
             parts.clear()
-            try:
-                waiting = take(data)
-            except Exception as error:  # noqa: BLE001 - it is for who poured, not for the connection
-                connection.due = NEVER
-                poured.set_exception(error)
-                return
+            self._connection.was_read()
+            self.give(data)
+        elif self._is_complete or self._broken:
+            self._connection.due = NEVER
+            self._poured.set_result(None)
+
+    def give(self, data: bytes) -> bool:
+        """Give what has come to who has it poured; False where nobody has."""
+        take, poured, connection = self._take, self._poured, self._connection
+        if take is None or poured.done():
+            return False
+        # Not while it runs: it may close this reply, and is not to be called for that again.
+        self._take = None
+        try:
+            waiting = take(data)
+        except Exception as error:  # noqa: BLE001 - it is for who poured, not for the connection
+            connection.due = NEVER
+            poured.set_exception(error)
+            return True
         if waiting is not None or self._is_complete or self._broken:
             connection.due = NEVER
             poured.set_result(waiting)
-            return
-        connection.was_read()
-        connection.due = monotonic() + connection.no_data_seconds
-        self._take = take
+        else:
+            connection.due = monotonic() + connection.no_data_seconds
+            self._take = take
+        return True
 
     def ended(self) -> None:
         """All has come. The parts so far are of a connection that goes on to its next order."""
@@ -176,6 +189,7 @@ class Connection(asyncio.Protocol):
     _is_reusable = False
     _is_until_close = False
     _is_paused = False
+    _is_between_chunks = False
     due = NEVER
 
     def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> None:
@@ -198,7 +212,7 @@ class Connection(asyncio.Protocol):
         assert self._head is None
         assert self._reply is None
         self._head = reply = self.loop.create_future()
-        self._is_over = False
+        self._is_over = self._is_between_chunks = False
         self._head_bytes = self._interim = 0
         self.wait(self._pool.timeouts.first_byte)
         if len(body) <= JOINED_BYTES_MAX:
@@ -265,7 +279,18 @@ class Connection(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        if self._head is None and self._reply is None:
+        reply = self._reply
+        # Nearly every event comes as one whole chunk, for which the parser is not needed.
+        if (
+            self._is_between_chunks
+            and reply is not None
+            and (line := _SIZE_LINES.get(len(data))) is not None
+            and data.startswith(line)
+            and data[-2:] == b"\r\n"
+            and reply.give(data[len(line) : -2])
+        ):
+            return
+        if self._head is None and reply is None:
             # It belongs to no order, and must not be taken for the next one's answer.
             self._transport.abort()
             return
@@ -281,6 +306,9 @@ class Connection(asyncio.Protocol):
         if self._is_over:
             self._let_go()
         elif (reply := self._reply) is not None:
+            if data[-1] != _LF:
+                # Of what stands behind a chunk the parser tells nothing before its line has come.
+                self._is_between_chunks = False
             self._unread_bytes += len(data)
             if self._unread_bytes > UNREAD_BYTES_MAX and not self._is_paused:
                 self._is_paused = True
@@ -341,6 +369,12 @@ class Connection(asyncio.Protocol):
         self._head = None
         self.due = NEVER
         head.set_result(reply)
+
+    def on_chunk_header(self) -> None:
+        self._is_between_chunks = False
+
+    def on_chunk_complete(self) -> None:
+        self._is_between_chunks = True
 
     def on_message_complete(self) -> None:
         if self._reply is not None:

@@ -28,20 +28,20 @@ from farebox.core.legible import Fields, decode_list, decoded_or
 from farebox.core.reading import is_null
 
 
-class PromptDetails(Struct):
+class PromptDetails(Struct, gc=False):
     audio_tokens: int | UnsetType = UNSET
     cache_write_tokens: int | UnsetType = UNSET
     cached_tokens: int | UnsetType = UNSET
     video_tokens: int | UnsetType = UNSET
 
 
-class StrictCostDetails(Struct):
+class StrictCostDetails(Struct, gc=False):
     upstream_inference_prompt_cost: Amount
     upstream_inference_completions_cost: Amount
     upstream_inference_cost: Amount | None | UnsetType = UNSET
 
 
-class StrictUsage(Struct):
+class StrictUsage(Struct, gc=False):
     prompt_tokens: int
     answer_tokens: int = field(name="completion_tokens")
     total_tokens: int
@@ -51,22 +51,22 @@ class StrictUsage(Struct):
     cost_details: StrictCostDetails | None | UnsetType = UNSET
 
 
-class ErrorMetadata(Struct):
+class ErrorMetadata(Struct, gc=False):
     error_type: str
 
 
-class ChunkError(Struct):
+class ChunkError(Struct, gc=False):
     code: int
     message: str
     metadata: ErrorMetadata | UnsetType = UNSET
 
 
-class ToolCallDelta(Struct):
+class ToolCallDelta(Struct, gc=False):
     index: int
     id: str | None = None
 
 
-class Delta(Struct):
+class Delta(Struct, gc=False):
     """Its texts are not checked: a wrong one could not be mended."""
 
     role: Literal["assistant"] | UnsetType = UNSET
@@ -74,13 +74,13 @@ class Delta(Struct):
     tool_calls: list[ToolCallDelta] | UnsetType = UNSET
 
 
-class ChunkChoice(Struct):
+class ChunkChoice(Struct, gc=False):
     index: int
     finish_reason: str | None
     delta: Delta
 
 
-class Chunk(Struct):
+class Chunk(Struct, gc=False):
     id: str
     object: Literal["chat.completion.chunk"]
     created: int
@@ -91,20 +91,20 @@ class Chunk(Struct):
     usage: Raw | UnsetType = UNSET
 
 
-class Message(Struct):
+class Message(Struct, gc=False):
     role: Literal["assistant"]
     reasoning_details: list[Raw] | UnsetType = UNSET
     tool_calls: list[Raw] | UnsetType = UNSET
     images: list[Raw] | UnsetType = UNSET
 
 
-class ResultChoice(Struct):
+class ResultChoice(Struct, gc=False):
     index: int
     finish_reason: str | None
     message: Message
 
 
-class Result(Struct):
+class Result(Struct, gc=False):
     id: str
     object: Literal["chat.completion"]
     created: int
