@@ -86,7 +86,6 @@ class DirectCall:
 
     # Defaults stand on the class: one of these is made for every order.
     more_body = True
-    disconnected = False
     response_started = False
     response_complete = False
     chunked_encoding: bool | None = None
@@ -108,6 +107,8 @@ class DirectCall:
         self.headers = headers
         self.keep_alive = keep_alive
         self.body = bytearray()
+        # Not on the class: it is read for every event, and Python finds it there slowly.
+        self.disconnected = False
 
     def leave(self) -> None:
         """The call has been served to its end, whatever that was."""

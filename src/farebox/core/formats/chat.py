@@ -22,7 +22,7 @@ from farebox.core.formats.thinking import lower_reasoning
 from farebox.core.legible import decode_fields, decoded_or, legible, leniently, written
 from farebox.core.reading import UNREADABLE, Number, is_null
 from farebox.core.schemas import NAME, OBJECT, TEXT, WHOLE, array_of, object_of, or_null
-from farebox.core.sse import KEEP_ALIVE, data_event, event_data
+from farebox.core.sse import CR, KEEP_ALIVE, LF, data_event, event_data
 
 __all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE"]
 __all__ += ["capped", "counting", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
@@ -140,11 +140,14 @@ def capped(body: bytes, answer_tokens: int) -> bytes:
 
 def see_event(event: bytes, progress: Progress) -> Seen:
     """Read one whole server-sent event, and repair it if a strict SDK would choke on it."""
-    data = event_data(event)
-    if not data or data[0] != BRACE:
-        plain = without_object(event, data)
-        if plain is not None or data is None:
-            return plain or PASS
+    data: bytes | None
+    data = line = event[6:-2]
+    if event[:7] != b"data: {" or LF in line or CR in line:  # nearly none is so
+        data = event_data(event)
+        if not data or data[0] != BRACE:
+            plain = without_object(event, data)
+            if plain is not None or data is None:
+                return plain or PASS
     try:
         return _seen(_decode_chunk(data), progress)
     except ValidationError:
