@@ -435,6 +435,23 @@ def test_what_looks_like_a_whole_chunk_is_none_within_another() -> None:
     run(play)
 
 
+def test_a_part_of_a_chunk_is_a_sign_of_life() -> None:
+    async def play(wired: Wired) -> None:
+        reply = await begun(wired)
+        pouring = asyncio.ensure_future(reply.pour(lambda data: None))
+        await asyncio.sleep(0)
+        dues = []
+        for each in (piece(b"1"), piece(b"2"), b"1", b"\r\n", b"3\r\n", b"0\r\n\r\n"):
+            wired.reads(each)
+            for _ in range(3):
+                await asyncio.sleep(0)
+            dues.append(wired.connection.due)
+        assert dues[:-1] == sorted(set(dues[:-1]))
+        await pouring
+
+    run(play)
+
+
 @pytest.mark.parametrize("closes", [False, True])
 def test_what_fails_in_whoever_takes_a_stream_is_for_who_poured_it(closes: bool) -> None:
     async def play(wired: Wired) -> None:

@@ -131,16 +131,20 @@ class PooledReply(HttpReply):
                 if not waiter.done():
                     waiter.set_result(None)
             return
+        parts, connection = self._parts, self._connection
         if self._poured.done():  # nobody waits any more
             return
-        if parts := self._parts:
+        if parts:
             data = parts[0] if len(parts) == 1 else b"".join(parts)
             parts.clear()
-            self._connection.was_read()
             self.give(data)
         elif self._is_complete or self._broken:
-            self._connection.due = NEVER
+            connection.due = NEVER
             self._poured.set_result(None)
+        else:  # half of a chunk's size is a sign of life, too
+            connection.due = monotonic() + connection.no_data_seconds
+        if self._take is not None:
+            connection.was_read()
 
     def give(self, data: bytes) -> bool:
         """Give what has come to who has it poured; False where nobody has."""
