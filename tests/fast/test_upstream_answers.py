@@ -435,6 +435,25 @@ def test_what_looks_like_a_whole_chunk_is_none_within_another() -> None:
     run(play)
 
 
+@pytest.mark.parametrize("is_poured", [False, True])
+def test_whole_chunks_that_come_before_anybody_reads_are_kept(is_poured: bool) -> None:
+    async def play(wired: Wired) -> None:
+        reply = await begun(wired)
+        for each in (b"1", b"2", b"3"):
+            wired.reads(piece(each))
+        taken: list[bytes] = []
+        reading = asyncio.ensure_future(reply.pour(taken.append) if is_poured else reply.read())
+        for each in (b"4", b"5"):
+            await asyncio.sleep(0)
+            wired.reads(piece(each))
+        wired.reads(b"0\r\n\r\n")
+        body = await reading
+        assert (b"".join(taken) if is_poured else body) == b"12345"
+        assert wired.is_idle()
+
+    run(play)
+
+
 def test_a_part_of_a_chunk_is_a_sign_of_life() -> None:
     async def play(wired: Wired) -> None:
         reply = await begun(wired)

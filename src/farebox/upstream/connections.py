@@ -148,9 +148,9 @@ class PooledReply(HttpReply):
 
     def give(self, data: bytes) -> bool:
         """Give what has come to who has it poured; False where nobody has."""
-        take, poured, connection = self._take, self._poured, self._connection
-        if take is None or poured.done():
+        if (take := self._take) is None or (poured := self._poured).done():
             return False
+        connection = self._connection
         # Not while it runs: it may close this reply, and is not to be called for that again.
         self._take = None
         try:
