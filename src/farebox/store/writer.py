@@ -8,13 +8,16 @@ meanwhile queues for the next.
 import asyncio
 import math
 import threading
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from itertools import chain
 from queue import SimpleQueue
 from time import monotonic
 
+from msgspec import Struct
+
 from farebox.core.books import Command, Outcome, PlaceHold
-from farebox.deadlines import Deadlines
+from farebox.deadlines import TICK_SECONDS
 from farebox.ports import BooksUnavailable
 from farebox.store.engine import ANSWER_SECONDS
 from farebox.store.threads import CLOSE_SECONDS
@@ -45,19 +48,14 @@ Commit = Callable[[list[Command]], list[Outcome | Exception]]
 Look = Callable[[], Exception | None]
 
 
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    """A command, and who waits for its outcome."""
+class _Waiting(Struct, eq=False):
+    """A command, and who waits for its outcome, until when."""
 
-    writer: "GroupWriter"
     command: Command
     future: asyncio.Future[Outcome]
     due: float
     is_begun: bool = False
     is_withdrawn: bool = False
-
-    def expire(self) -> None:
-        self.writer.give_up(self)
 
 
 _Question = asyncio.Future[Exception | None]
@@ -75,10 +73,11 @@ class GroupWriter:
         self._look = look
         self._answer_seconds = answer_seconds
         self._queued: list[_Waiting] = []
+        self._begun: deque[list[_Waiting]] = deque()
         self._work: SimpleQueue[list[_Waiting] | _Question | None] = SimpleQueue()
         self._is_busy = False
         self._loop = asyncio.get_running_loop()
-        self._deadlines = Deadlines()
+        self._is_watched = False
         self._closed = False
         self._give_up_at = math.inf
         self._heard_at = -math.inf
@@ -100,12 +99,12 @@ class GroupWriter:
         seconds = self._answer_seconds
         if not isinstance(command, PlaceHold):
             seconds *= ENDING_TIMES
-        elif self.queued >= QUEUED_MAX:
+        elif len(self._queued) >= QUEUED_MAX:
             raise BooksUnavailable(f"{QUEUED_MAX} commands wait for the books already")
         future: asyncio.Future[Outcome] = self._loop.create_future()
-        waiting = _Waiting(self, command, future, monotonic() + seconds)
-        self._deadlines.add(waiting)
-        self._queued.append(waiting)
+        self._queued.append(_Waiting(command, future, monotonic() + seconds))
+        if not self._is_watched:
+            self._watch()
         if not self._is_busy:
             self._is_busy = True
             self._begin()
@@ -132,13 +131,20 @@ class GroupWriter:
         """Commands that wait."""
         return len(self._queued)
 
-    def give_up(self, waiting: _Waiting) -> None:
-        """A command has waited for too long. What was begun may still come to be; what ends an order will."""
-        waiting.is_withdrawn = not waiting.is_begun and isinstance(waiting.command, PlaceHold)
-        if not waiting.future.done():
-            waiting.future.set_exception(
-                BooksUnavailable("the books did not answer in time", is_in_doubt=not waiting.is_withdrawn)
-            )
+    def _watch(self) -> None:
+        """Look now and then for what has waited for too long: a deadline for each command would cost it more than
+        that."""
+        self._is_watched = True
+        self._loop.call_later(TICK_SECONDS, self._look_for_late)
+
+    def _look_for_late(self) -> None:
+        now = monotonic()
+        for waiting in chain(self._queued, *self._begun):
+            if waiting.due <= now:
+                _give_up(waiting)
+        self._is_watched = False
+        if self._queued or self._begun:
+            self._watch()
 
     async def close(self) -> bool:
         """Carry out what has queued, as far as the books take it within CLOSE_SECONDS, then stop; whether the thread
@@ -159,6 +165,7 @@ class GroupWriter:
             for waiting in batch:
                 waiting.is_begun = not waiting.is_withdrawn
             if batch := [waiting for waiting in batch if waiting.is_begun]:
+                self._begun.append(batch)
                 self._work.put(batch)
                 return
         self._is_busy = False
@@ -192,15 +199,24 @@ class GroupWriter:
         return failure
 
     def _deliver(self, batch: list[_Waiting], outcomes: list[Outcome | Exception]) -> None:
+        self._begun.popleft()
         if len(batch) >= MANY:
             self._loop.call_later(GATHER_SECONDS, self._begin)
         else:
             self._begin()
         for waiting, outcome in zip(batch, outcomes, strict=True):
-            self._deadlines.discard(waiting)
             if waiting.future.done():
                 continue
             if isinstance(outcome, Exception):
                 waiting.future.set_exception(outcome)
             else:
                 waiting.future.set_result(outcome)
+
+
+def _give_up(waiting: _Waiting) -> None:
+    """A command has waited for too long. What was begun may still come to be; what ends an order will."""
+    waiting.is_withdrawn = not waiting.is_begun and isinstance(waiting.command, PlaceHold)
+    if not waiting.future.done():
+        waiting.future.set_exception(
+            BooksUnavailable("the books did not answer in time", is_in_doubt=not waiting.is_withdrawn)
+        )
