@@ -7,8 +7,6 @@ commands name, lets a `Page` decide, and writes the page's rows in one transacti
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
-
 from msgspec.structs import replace
 
 from farebox.core.allowances import Allowance
@@ -49,6 +47,7 @@ from farebox.core.books import (
 from farebox.core.money import events_ceil
 from farebox.core.questions import FIRST_US
 from farebox.core.repeats import is_repeatable
+from farebox.core.tariffs import Priced
 from farebox.core.usage import Cost, Nothing, Unknown, Verdict
 
 MOVES: Mapping[HoldState, Mapping[type[Verdict], HoldState]] = {
@@ -230,7 +229,9 @@ class Page:
             return _no_hold(command.hold_id)
         if hold.id not in self.changed_holds:
             self.only_named.add(hold.id)
-        self._change(hold, replace(hold, generation_id=command.generation_id, **_served(hold, command)), is_naming=True)
+        upstream, priced = _served(hold, command)
+        named = replace(hold, generation_id=command.generation_id, upstream=upstream, priced=priced)
+        self._change(hold, named, is_naming=True)
         return Done()
 
     def _keep_after_all(self, command: KeepAnswer) -> Outcome:
@@ -371,6 +372,7 @@ def _moved(hold: HoldRow, command: Settle) -> HoldRow:
     the upstream has a name for it."""
     state = MOVES[hold.state][type(command.verdict)]
     generation_id = command.generation_id or hold.generation_id
+    upstream, priced = _served(hold, command)
     return replace(
         hold,
         state=state,
@@ -381,13 +383,14 @@ def _moved(hold: HoldRow, command: Settle) -> HoldRow:
         reason=command.verdict.reason if isinstance(command.verdict, Unknown) else None,
         ended_us=None if state == "open" else command.created_us,
         ask_us=command.created_us + FIRST_US if state == "open" and generation_id else None,
-        **_served(hold, command),
+        upstream=upstream,
+        priced=priced,
     )
 
 
-def _served(hold: HoldRow, command: NameGeneration | Settle) -> dict[str, Any]:
+def _served(hold: HoldRow, command: NameGeneration | Settle) -> tuple[str | None, Priced | None]:
     """Who served the order and by which prices: as it was placed, unless the command says otherwise. The prices of one
     upstream are none of another's."""
     if command.upstream is None or command.upstream == hold.upstream:
-        return {} if command.priced is None else {"priced": command.priced}
-    return {"upstream": command.upstream, "priced": command.priced}
+        return hold.upstream, hold.priced if command.priced is None else command.priced
+    return command.upstream, command.priced

@@ -85,7 +85,7 @@ def hold_row(h: HoldRow) -> Row:
         h.plan,
         h.event_price_nanos,
         h.model,
-        h.streamed,
+        int(h.streamed),  # for a bool, SQLite's driver looks for an adapter
         h.created_us,
         h.charge_to,
         h.charge_times,
