@@ -489,6 +489,58 @@ def test_requests_that_stand_behind_one_another_are_answered_in_turn() -> None:
     assert statuses == [200, 200, 200, 404, 200, 200, 200, 404]
 
 
+def test_a_head_that_a_connection_knows_is_read_as_one_that_it_does_not() -> None:
+    async def main() -> None:
+        server = await Server("direct").start()
+        headers = b"Content-Type: application/json\r\nX-Title: a\r\nconnection: keep-alive\r\n"
+        known, other, streamed = (order(server, headers=headers, **asked) for asked in ({}, {"n": 2}, {"stream": True}))
+
+        async def answered(*before: bytes, last: bytes) -> bytes:
+            """What is answered to the last of several requests."""
+            wire = server.connect()
+            for request in before:
+                wire.protocol.data_received(request)
+                await server.ended()
+            wire.sent.clear()
+            wire.protocol.data_received(last)
+            await turns()
+            wire.lose(None)
+            await server.ended()
+            return bytes(wire.sent)
+
+        until, key = known.index(b"\r\n\r\n") + 4, known.index(server.key.encode())
+        # Of its key no character: who guesses many is made to wait.
+        places = [*range(key), *range(key + len(server.key), until)]
+        changed = [known[:at] + new + known[at + 1 :] for at in places for new in (b"", known[at : at + 1] * 2)]
+        whole_ones = [known, other, streamed, known + known, known + GET, GET, b"\r\n" + known]
+        for last in [*whole_ones, *changed, known[:-1], known + b"P", known[:until]]:
+            assert await answered(known, known, last=last) == await answered(last=last), last
+        for last in whole_ones:
+            assert await answered(known, known, known, last=last) == await answered(known, GET, known, last=last), last
+        assert set(await server.states()) == {"posted"}
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "last", [b"connection: close\r\n", b"expect: 100-continue\r\n", b"connection: upgrade\r\nupgrade: websocket\r\n"]
+)
+def test_a_head_that_is_not_plain_is_read_each_time(last: bytes) -> None:
+    async def scene(server: Server) -> bytes:
+        return await server.asked(*[order(server)] * 2, *[order(server, headers=last)] * 3)
+
+    both(scene)
+    both(lambda server: server.asked(*[order(server, headers=last)] * 4, order(server)))
+
+
+def test_a_head_that_a_connection_knows_has_the_length_of_each_body() -> None:
+    async def scene(server: Server) -> bytes:
+        short, long = order(server, model="no/such"), order(server, user="u" * 2 * BODY_BYTES_MAX)
+        return await server.asked(short, short, long, short)
+
+    assert b"has 10" in both(scene)
+
+
 def test_nothing_behind_a_last_answer_is_answered() -> None:
     async def scene(server: Server) -> bytes:
         last = order(server, headers=b"connection: close\r\n")

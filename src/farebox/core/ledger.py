@@ -7,6 +7,7 @@ commands name, lets a `Page` decide, and writes the page's rows in one transacti
 """
 
 from collections.abc import Collection, Iterable, Mapping
+
 from msgspec.structs import replace
 
 from farebox.core.allowances import Allowance

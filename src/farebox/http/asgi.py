@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from starlette.types import Message, Receive, Scope, Send
 
-from farebox.core.headers import HeaderList
+from farebox.core.headers import HeaderList, RequestHead, read_request_head
 from farebox.http.calls import Serve
 from farebox.ports import CallerGone, Taker
 
@@ -91,6 +91,9 @@ class AsgiCall(AsgiBody):
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(scope, receive)
         self._send = send
+
+    def head(self) -> RequestHead:
+        return read_request_head(self.headers)
 
     @property
     def taker(self) -> Taker | None:

@@ -7,7 +7,7 @@ their connection, `http.asgi` those of any other server.
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from farebox.core.headers import HeaderList
+from farebox.core.headers import HeaderList, RequestHead
 from farebox.ports import Taker
 
 
@@ -33,6 +33,9 @@ class Call(Body, Protocol):
 
     @property
     def taker(self) -> Taker | None: ...
+
+    def head(self) -> RequestHead:
+        """What its headers say."""
 
     @property
     def has_begun(self) -> bool:

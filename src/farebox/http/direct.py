@@ -12,7 +12,7 @@ from typing import Any
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from farebox.core.headers import LASTING, HeaderList
+from farebox.core.headers import LASTING, HeaderList, RequestHead, read_request_head
 from farebox.http.calls import Serve
 from farebox.ports import CallerGone, Taker
 
@@ -90,6 +90,7 @@ class DirectCall:
     response_complete = False
     chunked_encoding: bool | None = None
     is_read = False
+    _head_read: RequestHead | None = None
     can_break_off = True
     _change: asyncio.Future[None] | None = None
     _tell_gone: Callable[[], None] | None = None
@@ -106,7 +107,7 @@ class DirectCall:
         self.taker: Taker | None = taker
         self.headers = headers
         self.keep_alive = keep_alive
-        self.body = bytearray()
+        self.body: bytearray | bytes = bytearray()
         # Not on the class: it is read for every event, and Python finds it there slowly.
         self.disconnected = False
 
@@ -116,10 +117,18 @@ class DirectCall:
         self._connection = self.taker = self._tell_gone = None
         # The connection keeps its last call while it is idle, perhaps for long.
         self.headers = []
+        self._head_read = None
         if not (self.response_complete or self.disconnected):
             self.transport.close()
 
     # The request
+
+    def came_whole(self, head: RequestHead, body: bytes) -> None:
+        """All of the request is here, and its head was read."""
+        self._head_read, self.body, self.more_body = head, body, False
+
+    def head(self) -> RequestHead:
+        return self._head_read or read_request_head(self.headers)
 
     def take(self, piece: bytes) -> None:
         """A piece of the body has come."""

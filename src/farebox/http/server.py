@@ -25,6 +25,7 @@ from farebox.http.asgi import BREAK_OFF, TAKER
 from farebox.http.calls import DIRECT, FindServe, Serve
 from farebox.http.connection_state import OF_UVICORN, Flow, Pipeline
 from farebox.http.direct import DirectCall, Serving
+from farebox.http.known_heads import KnownHead, known_head
 from farebox.http.proxies import EarlyCloses, silent_seconds
 
 log = logging.getLogger("farebox")
@@ -77,6 +78,9 @@ class BoundedHttp(HttpToolsProtocol):
     _idle_until = 0.0
     _head_bytes = 0
     _is_in_head = True
+    _is_between = True
+    """Between two requests, or before the first."""
+    _known_head: KnownHead | None = None
     _is_offer = False
     _has_refused = False
     _has_closed_early = False
@@ -216,10 +220,18 @@ class BoundedHttp(HttpToolsProtocol):
         if self._has_refused or self.transport.is_closing():
             return
         self._idle_until = math.inf
+        before, was_between = self.cycle, self._is_between
+        is_next = was_between and before is not None and before.response_complete
+        known = self._known_head
+        if known is not None and is_next and (body := known.body_in(data)) is not None:
+            self._begin_known(known, body)
+            return
         try:
             self._parse(data)
         except HttpParserError as error:
             self.send_400_response(str(error))
+        if known is None and is_next:
+            self._know_head(data)
         if self._is_in_head and not self._has_refused:
             # Nearly every head comes in one piece, so only the others get a timer.
             if self._head_timer is None:
@@ -227,6 +239,26 @@ class BoundedHttp(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES_MAX:
                 self._refuse(headers_too_large(HEAD_BYTES_MAX))
+
+    def _know_head(self, data: bytes) -> None:
+        """Remember the head of a connection's second order: most that have two have many."""
+        call = self.cycle
+        if self._has_refused or not self._is_between or not isinstance(call, DirectCall) or not call.keep_alive:
+            return
+        assert self._find_serve is not None
+        serve = self._find_serve(self.url.partition(b"?")[0], call.headers)
+        if serve is not None:
+            self._known_head = known_head(data, self.url, call.headers, serve)
+
+    def _begin_known(self, known: KnownHead, body: bytes) -> None:
+        """Begin the call of an order that came whole under a head that was read before."""
+        # Who asks again has read the answer before.
+        self._tell_if_lost = None
+        self.url = known.url
+        head = known.sent_with(body)
+        self.cycle = call = DirectCall(self, self, head.sent, True, self._kept_open_line)
+        call.came_whole(head, body)
+        self._start_call(call, known.serve)
 
     def _parse(self, data: bytes) -> None:
         """Feed the parser. Raises HttpParserError."""
@@ -294,6 +326,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self.url = b""
+        self._is_between = False
         self.headers = []
         self.expect_100_continue = False
         self._is_in_head = True
@@ -385,6 +418,7 @@ class BoundedHttp(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self._has_refused or self._is_offer:
             return
+        self._is_between = True
         if isinstance(self.cycle, DirectCall):
             self.cycle.take_end()
         else:

@@ -9,7 +9,7 @@ from farebox.answers import Answer, RepeatedAnswer, upstream_refusal
 from farebox.core.books import Settled
 from farebox.core.errors import Refusal, broken, cost_unknown, error_type_of, too_many
 from farebox.core.formats import Format, Progress
-from farebox.core.headers import HeaderList, read_request_head
+from farebox.core.headers import HeaderList
 from farebox.core.money import format_usd
 from farebox.crash import crash_point
 from farebox.deadlines import Deadlines
@@ -44,7 +44,7 @@ class Relay:
         silence = Silence(self.silence_seconds, self.stream_silence_seconds, wire.KEEP_ALIVE)
 
         async def serve(call: Call) -> None:
-            head = read_request_head(call.headers)
+            head = call.head()
             waiting = WaitingCaller(call, deadlines, silence)
             request = Request(path, wire, head, partial(read_json, call, head), waiting=waiting, taker=call.taker)
             try:
