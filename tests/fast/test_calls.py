@@ -492,17 +492,25 @@ def test_requests_that_stand_behind_one_another_are_answered_in_turn() -> None:
 def test_a_head_that_a_connection_knows_is_read_as_one_that_it_does_not() -> None:
     async def main() -> None:
         server = await Server("direct").start()
-        headers = b"Content-Type: application/json\r\nX-Title: a\r\nconnection: keep-alive\r\n"
-        known, other, streamed = (order(server, headers=headers, **asked) for asked in ({}, {"n": 2}, {"stream": True}))
 
-        async def answered(*before: bytes, last: bytes) -> bytes:
-            """What is answered to the last of several requests."""
+        def sent(path: str = "/chat/completions", **asked: Any) -> bytes:
+            behind = b"\r\nContent-Type: application/json\r\nconnection: keep-alive\r\n\r\n"
+            request = order(server, path, lambda body: b"Content-Length: %d%b%b" % (len(body), behind, body), **asked)
+            return request.replace(b"HTTP/1.1\r\n", b"HTTP/1.1\r\nX-Title: a\r\n")
+
+        known, other, streamed = sent(), sent(temperature=0.123), sent(stream=True)
+        elsewhere = sent("/messages")
+
+        async def answered(*before: bytes, last: bytes, behind: bytes = b"") -> bytes:
+            """What is answered to the last of several requests, and to what stands behind it."""
             wire = server.connect()
             for request in before:
                 wire.protocol.data_received(request)
                 await server.ended()
             wire.sent.clear()
             wire.protocol.data_received(last)
+            if behind:
+                wire.protocol.data_received(behind)
             await turns()
             wire.lose(None)
             await server.ended()
@@ -511,26 +519,34 @@ def test_a_head_that_a_connection_knows_is_read_as_one_that_it_does_not() -> Non
         until, key = known.index(b"\r\n\r\n") + 4, known.index(server.key.encode())
         # Of its key no character: who guesses many is made to wait.
         places = [*range(key), *range(key + len(server.key), until)]
-        changed = [known[:at] + new + known[at + 1 :] for at in places for new in (b"", known[at : at + 1] * 2)]
+        changed = [
+            known[:at] + new + known[at + 1 :]
+            for at in places
+            for new in (b"", known[at : at + 1] * 2, bytes([known[at] ^ 1]))
+        ]
         whole_ones = [known, other, streamed, known + known, known + GET, GET, b"\r\n" + known]
         for last in [*whole_ones, *changed, known[:-1], known + b"P", known[:until]]:
             assert await answered(known, known, last=last) == await answered(last=last), last
         for last in whole_ones:
             assert await answered(known, known, known, last=last) == await answered(known, GET, known, last=last), last
+            assert await answered(known, known, last=last, behind=known) == await answered(last=last, behind=known)
+        assert await answered(GET, known + elsewhere, last=known) == await answered(last=known)
+        assert await answered(*[elsewhere] * 2, GET, elsewhere, last=b"\0") == await answered(elsewhere, last=b"\0")
         assert set(await server.states()) == {"posted"}
 
     asyncio.run(main())
 
 
 @pytest.mark.parametrize(
-    "last", [b"connection: close\r\n", b"expect: 100-continue\r\n", b"connection: upgrade\r\nupgrade: websocket\r\n"]
+    "odd", [b"connection: close\r\n", b"expect: 100-continue\r\n", b"connection: upgrade\r\nupgrade: websocket\r\n"]
 )
-def test_a_head_that_is_not_plain_is_read_each_time(last: bytes) -> None:
+def test_a_head_that_is_not_plain_is_read_each_time(odd: bytes, caplog: pytest.LogCaptureFixture) -> None:
     async def scene(server: Server) -> bytes:
-        return await server.asked(*[order(server)] * 2, *[order(server, headers=last)] * 3)
+        several = await server.asked(*[order(server, headers=odd)] * 4, order(server))
+        return await server.asked(*[order(server)] * 2, *[order(server, headers=odd)] * 3) + several
 
     both(scene)
-    both(lambda server: server.asked(*[order(server, headers=last)] * 4, order(server)))
+    assert len(caplog.records) == (2 * 7 if b"websocket" in odd else 0)
 
 
 def test_a_head_that_a_connection_knows_has_the_length_of_each_body() -> None:

@@ -243,7 +243,7 @@ class BoundedHttp(HttpToolsProtocol):
     def _know_head(self, data: bytes) -> None:
         """Remember the head of a connection's second order: most that have two have many."""
         call = self.cycle
-        if self._has_refused or not self._is_between or not isinstance(call, DirectCall) or not call.keep_alive:
+        if self._has_refused or not self._is_between or not isinstance(call, DirectCall):
             return
         assert self._find_serve is not None
         serve = self._find_serve(self.url.partition(b"?")[0], call.headers)
