@@ -413,9 +413,9 @@ def test_a_stream_is_poured_in_the_moment_it_comes_and_held_up_by_who_takes_it_s
 
 def test_what_looks_like_a_whole_chunk_is_none_within_another() -> None:
     # The last is of 0x15 bytes: cut behind the 1, the rest begins as a chunk of 5.
-    bodies = [b"1", piece(b"abc"), b"hello\r\n" + piece(b"and more") + b"!"]
+    bodies = [b"1\n\n", piece(b"a\n\n"), b"hel\n\n\r\n" + piece(b"a\n\n") + b"more!!"]
     stream = b"".join(map(piece, bodies))
-    assert b"\r\n15\r\nhello\r\n" in stream
+    assert b"\r\n15\r\nhel\n\n\r\n" in stream
 
     async def play(wired: Wired) -> None:
         reply = await begun(wired)
@@ -439,16 +439,16 @@ def test_what_looks_like_a_whole_chunk_is_none_within_another() -> None:
 def test_whole_chunks_that_come_before_anybody_reads_are_kept(is_poured: bool) -> None:
     async def play(wired: Wired) -> None:
         reply = await begun(wired)
-        for each in (b"1", b"2", b"3"):
+        for each in (b"1\n\n", b"2\n\n", b"3\n\n"):
             wired.reads(piece(each))
         taken: list[bytes] = []
         reading = asyncio.ensure_future(reply.pour(taken.append) if is_poured else reply.read())
-        for each in (b"4", b"5"):
+        for each in (b"4\n\n", b"5"):
             await asyncio.sleep(0)
             wired.reads(piece(each))
         wired.reads(b"0\r\n\r\n")
         body = await reading
-        assert (b"".join(taken) if is_poured else body) == b"12345"
+        assert (b"".join(taken) if is_poured else body) == b"1\n\n2\n\n3\n\n4\n\n5"
         assert wired.is_idle()
 
     run(play)
@@ -460,7 +460,7 @@ def test_a_part_of_a_chunk_is_a_sign_of_life() -> None:
         pouring = asyncio.ensure_future(reply.pour(lambda data: None))
         await asyncio.sleep(0)
         dues = []
-        for each in (piece(b"1"), piece(b"2"), b"1", b"\r\n", b"3\r\n", b"0\r\n\r\n"):
+        for each in (piece(b"1\n\n"), piece(b"2\n\n"), b"1", b"\r\n", b"3\r\n", b"0\r\n\r\n"):
             wired.reads(each)
             for _ in range(3):
                 await asyncio.sleep(0)

@@ -29,7 +29,6 @@ INTERIM_MAX = 16
 JOINED_BYTES_MAX = 64 * 1024
 """Up to which length a body is copied behind its head: one write is cheaper than two, and a long copy is not."""
 
-_LF = ord("\n")
 _SIZE_LINES = {len(line) + size + 2: line for size in range(1, 2048) for line in [b"%x\r\n" % size]}
 """What a chunk of a body begins with, by its length together with that and the line end behind it."""
 
@@ -310,9 +309,10 @@ class Connection(asyncio.Protocol):
         if self._is_over:
             self._let_go()
         elif (reply := self._reply) is not None:
-            if data[-1] != _LF:
-                # Of what stands behind a chunk the parser tells nothing before its line has come.
-                self._is_between_chunks = False
+            # So it is surely where an event ends its chunk: in no chunk's size is a line end, and within a chunk the
+            # part would end as the read does. To be told by the parser would cost two calls a chunk.
+            parts = self._parts
+            self._is_between_chunks = data[-4:] == b"\n\n\r\n" and bool(parts) and parts[-1][-2:] == b"\n\n"
             self._unread_bytes += len(data)
             if self._unread_bytes > UNREAD_BYTES_MAX and not self._is_paused:
                 self._is_paused = True
@@ -373,12 +373,6 @@ class Connection(asyncio.Protocol):
         self._head = None
         self.due = NEVER
         head.set_result(reply)
-
-    def on_chunk_header(self) -> None:
-        self._is_between_chunks = False
-
-    def on_chunk_complete(self) -> None:
-        self._is_between_chunks = True
 
     def on_message_complete(self) -> None:
         if self._reply is not None:
