@@ -435,6 +435,20 @@ def test_what_looks_like_a_whole_chunk_is_none_within_another() -> None:
     run(play)
 
 
+def test_a_chunk_that_does_not_end_where_it_says_breaks_a_stream() -> None:
+    async def play(wired: Wired) -> None:
+        reply = await begun(wired)
+        pouring = asyncio.ensure_future(reply.pour(lambda data: None))
+        for each in (piece(b"1\n\n"), piece(b"2\n\n"), b"3\r\n3\n\n\n\n"):
+            await asyncio.sleep(0)
+            wired.reads(each)
+        assert wired.wire.is_closed
+        with pytest.raises(UpstreamBroke, match=MIDWAY):
+            await pouring
+
+    run(play)
+
+
 @pytest.mark.parametrize("is_poured", [False, True])
 def test_whole_chunks_that_come_before_anybody_reads_are_kept(is_poured: bool) -> None:
     async def play(wired: Wired) -> None:

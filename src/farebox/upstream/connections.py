@@ -215,7 +215,7 @@ class Connection(asyncio.Protocol):
         assert self._head is None
         assert self._reply is None
         self._head = reply = self.loop.create_future()
-        self._is_over = self._is_between_chunks = False
+        self._is_over = False
         self._head_bytes = self._interim = 0
         self.wait(self._pool.timeouts.first_byte)
         if len(body) <= JOINED_BYTES_MAX:
