@@ -1,0 +1,141 @@
+"""How upstreams do: which of them fail, and for how long one that fails is left alone; and what was measured of them.
+
+One that cannot be reached, or refuses the operator's key, is left alone with all its models; one that refuses orders of
+one model, with that model. After a few failures in a row it is left alone for a while, twice as long each time. When
+that is over, one order tries it, and the others wait for how that goes. A `Retry-After` is honoured, up to a bound.
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from msgspec import Struct
+
+from farebox.core.attempts import MayBeCharged, NotReached, Refused, Went
+from farebox.core.wishes import PERCENTILES, Percentile
+
+FAILURES_MAX = 3
+"""After so many failures in a row it is left alone: one or two may be the order's own."""
+
+ALONE_FIRST_US = 2_000_000
+ALONE_LONGEST_US = 60_000_000
+"""For how long: twice as long with each further failure, but never longer than this. OpenRouter skips hosts that failed
+in the last 30 seconds."""
+
+RETRY_AFTER_LONGEST_US = 300_000_000
+"""A longer `Retry-After` is honoured up to here: it may be an hour, said by mistake."""
+
+WHOLE = ""
+"""In the place of a model: all of an upstream's."""
+
+ACCOUNT_STATUSES = frozenset({401, 402})
+"""Refusals of the operator's own account there, whatever was ordered."""
+
+
+class Standing(Struct, frozen=True):
+    """How an upstream stands with one of its models, or WHOLE: `failures` in a row, the last for this `reason`. It is
+    left alone until `until_us`; 0: it is not. `changed_us` is when that last changed."""
+
+    upstream: str
+    model: str = WHOLE
+    failures: int = 0
+    until_us: int = 0
+    reason: str = ""
+    changed_us: int = 0
+
+    def is_left_alone(self, now_us: int) -> bool:
+        """A time further away than any that is ever set was set by a clock that ran ahead: it counts no more."""
+        return now_us < self.until_us <= now_us + RETRY_AFTER_LONGEST_US
+
+
+def is_failure(went: Went | None) -> bool:
+    """Whether what became of an order speaks against its upstream: a refusal of what was ordered does not."""
+    match went:
+        case None:
+            return False
+        case Refused(status):
+            return status == 429 or status >= 500 or status in ACCOUNT_STATUSES
+        case NotReached() | MayBeCharged():
+            return True
+
+
+def concerns(went: Went, model: str) -> str:
+    """Whether a failure is that of one model, or of all (WHOLE)."""
+    is_of_model = isinstance(went, MayBeCharged) or (isinstance(went, Refused) and went.status not in ACCOUNT_STATUSES)
+    return model if is_of_model else WHOLE
+
+
+def failed(standing: Standing, went: Went, now_us: int) -> Standing:
+    """How it stands after one more failure."""
+    failures = standing.failures + 1
+    alone_us = 0
+    if failures >= FAILURES_MAX:
+        alone_us = min(ALONE_FIRST_US << min(failures - FAILURES_MAX, 16), ALONE_LONGEST_US)
+    if isinstance(went, Refused) and went.retry_after_seconds is not None:
+        alone_us = max(alone_us, min(int(went.retry_after_seconds * 1_000_000), RETRY_AFTER_LONGEST_US))
+    until_us = max(standing.until_us, now_us + alone_us) if alone_us else standing.until_us
+    return Standing(standing.upstream, standing.model, failures, until_us, went.reason, now_us)
+
+
+def well(standing: Standing, now_us: int) -> Standing:
+    """How it stands after an order was served."""
+    return Standing(standing.upstream, standing.model, changed_us=now_us)
+
+
+class Measured(Struct, frozen=True):
+    """What was measured of an upstream and a model over the last half hour: seconds to an answer's first byte, and
+    tokens a second after that, by percentile (empty where nothing was measured); the part of its orders that it
+    served, None where there were none."""
+
+    latency_seconds: Mapping[Percentile, float] = MappingProxyType({})
+    throughput: Mapping[Percentile, float] = MappingProxyType({})
+    uptime: float | None = None
+    orders: int = 0
+
+
+UNMEASURED = Measured()
+
+SAMPLES_MAX = 500
+SAMPLES_US = 30 * 60 * 1_000_000
+"""OpenRouter's lists tell of the last half hour, too."""
+
+
+class _Sample(Struct):
+    at_us: int
+    is_served: bool
+    latency_seconds: float | None
+    throughput: float | None
+
+
+class Samples:
+    """The last orders of one upstream and model."""
+
+    def __init__(self) -> None:
+        self._kept: deque[_Sample] = deque(maxlen=SAMPLES_MAX)
+
+    def add(
+        self, now_us: int, *, is_served: bool, latency_seconds: float | None = None, throughput: float | None = None
+    ) -> None:
+        self._kept.append(_Sample(now_us, is_served, latency_seconds, throughput))
+
+    def measured(self, now_us: int) -> Measured:
+        while self._kept and self._kept[0].at_us <= now_us - SAMPLES_US:
+            self._kept.popleft()
+        if not self._kept:
+            return UNMEASURED
+        return Measured(
+            _percentiles([each.latency_seconds for each in self._kept if each.latency_seconds is not None]),
+            _percentiles([each.throughput for each in self._kept if each.throughput is not None], is_more_better=True),
+            sum(each.is_served for each in self._kept) / len(self._kept),
+            len(self._kept),
+        )
+
+
+def _percentiles(values: Sequence[float], *, is_more_better: bool = False) -> Mapping[Percentile, float]:
+    """The nearest-rank percentiles: `p90` is what nine of ten are no worse than."""
+    if not values:
+        return MappingProxyType({})
+    ranked = sorted(values, reverse=is_more_better)
+    return MappingProxyType(
+        {name: ranked[min(len(ranked) - 1, int(part * len(ranked)))] for name, part in PERCENTILES.items()}
+    )

@@ -1,0 +1,324 @@
+"""Which upstreams are tried for an order, and in what order: what it wishes, what is declared, how they do.
+
+A name in an order's `provider` that is one of ours means ours; every other name is for an upstream that routes by
+itself (OpenRouter), which also sees to the other members of `provider` itself. Who is left alone is passed over, unless
+nobody else is left: then the one whose time ends first is tried, since its own answer says more than ours could.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
+from typing import Literal
+
+import msgspec
+from msgspec import Raw, Struct
+
+from farebox.core.attempts import Went, next_may_try
+from farebox.core.errors import Refusal, too_many, unknown
+from farebox.core.health import UNMEASURED, Measured
+from farebox.core.legible import Fields, decode_fields, decoded_or, written
+from farebox.core.pricing import Prices
+from farebox.core.wishes import CAPS, MILLION, SOFT, MaxPrice, Percentile, Sort, Wishes
+
+Policy = Literal["order", "weights", "cheapest"]
+"""Where an order does not say it: the upstreams of a model in the order in which they are declared; by chance, each as
+often as its weight says; the cheapest first, at the list's prices."""
+
+CANDIDATES_MAX = 8
+"""How many upstreams are tried for one order."""
+
+FULL_RETRY_SECONDS = 1
+
+
+class Candidate(Struct, frozen=True):
+    """A model at an upstream, as it is declared. Orders name it `model`, the upstream `model_there`.
+
+    `serves` are the paths of the formats in which its orders may come, be it translated. `prices` are the list's, None
+    where it tells costs itself and no list has them; the fewer `order`, the earlier. What is None of `parameters`,
+    `collects_data`, `zdr` and `distillable` is not known. One that `routes` sees to the members of `provider` itself.
+    """
+
+    upstream: str
+    model: str
+    model_there: str
+    serves: frozenset[str]
+    prices: Prices | None = None
+    order: int = 0
+    weight: int = 1
+    orders_max: int | None = None
+    parameters: frozenset[str] | None = None
+    quantization: str = "unknown"
+    collects_data: bool | None = None
+    zdr: bool | None = None
+    distillable: bool | None = None
+    routes: bool = False
+
+
+class Condition(Struct, frozen=True):
+    """How a candidate does now: until when it is left alone (0: it is not), whether that is over and an order is trying
+    it, how many orders it is serving, what was measured."""
+
+    alone_until_us: int = 0
+    is_being_tried: bool = False
+    orders: int = 0
+    measured: Measured = UNMEASURED
+
+
+WELL = Condition()
+
+
+class Route(Struct, frozen=True):
+    """The candidates of an order, the first first. `ours` are the names of our upstreams, in lower case. Where an order
+    `is_passed_on`, one upstream that routes itself serves all its models, and gets it as it came."""
+
+    candidates: tuple[Candidate, ...]
+    ours: frozenset[str]
+    is_passed_on: bool = False
+
+    def body_for(self, candidate: Candidate, body: bytes) -> bytes:
+        """An order's body as this candidate is sent it: under its own name for the model, for that model alone; without
+        our names in `provider`, and without OpenRouter's members where it is none. Byte for byte the same where there
+        is nothing to change."""
+        if candidate.model == candidate.model_there and not any(name in body for name in _MEMBERS):
+            return body
+        fields = decode_fields(body)
+        changed = dict(fields)
+        if candidate.routes:
+            _leave_out(changed, self.ours)
+        else:
+            changed.pop("provider", None)
+        if not self.is_passed_on:
+            for member in ("models", "route"):
+                changed.pop(member, None)
+            changed["model"] = Raw(msgspec.json.encode(candidate.model_there))
+            if _text(fields.get("model")) == candidate.model_there:
+                changed["model"] = fields["model"]
+        return body if changed == fields else bytes(written(changed))
+
+
+def choose(
+    wishes: Wishes,
+    candidates: Sequence[Candidate],
+    condition_of: Callable[[Candidate], Condition] = lambda _: WELL,
+    policy: Policy = "order",
+    chance: float = 0.0,
+) -> Route:
+    """The candidates to be tried. `candidates` are those of the order's models; `condition_of` tells
+    how one does now; `chance` is a random number from 0 to below 1, for `weights`.
+
+    Raises:
+        Refusal: 404, nobody serves the order as it is asked, with what excluded each; 429, all who do are busy.
+    """
+    ours = frozenset(each.upstream.lower() for each in candidates)
+    excluded = {each: _excluded(each, wishes, ours) for each in candidates}
+    left = [each for each in candidates if not excluded[each]]
+    if not left:
+        raise _nobody(wishes, excluded)
+    conditions = {each: condition_of(each) for each in left}
+    ranking = _Ranking(wishes, conditions, ours, policy, chance)
+    ranked: list[Candidate] = []
+    if wishes.sorts_all_models and wishes.sort is not None:
+        ranked = ranking.ranked(left, wishes.sort)
+    else:
+        for model in dict.fromkeys(wishes.models):
+            of_model = ranking.ranked([each for each in left if each.model == model], wishes.sort_of(model))
+            ranked += of_model if wishes.allow_fallbacks or wishes.order else of_model[:1]
+    if not (wishes.allow_fallbacks or wishes.order):
+        first = {each.model: each for each in reversed(ranked)}
+        ranked = [each for each in ranked if first[each.model] is each]
+    if all(each.routes and each.upstream == ranked[0].upstream for each in ranked):
+        return Route(_ready(ranked[:1], conditions), ours, is_passed_on=True)
+    return Route(_ready(ranked, conditions)[:CANDIDATES_MAX], ours)
+
+
+def still_to_try(went: Went, tried: Candidate, rest: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """Of the candidates that were not tried yet, those that may be, after an attempt that went wrong so."""
+    return tuple(each for each in rest if next_may_try(went, is_other_model=each.model != tried.model))
+
+
+_MEMBERS = (b'"models"', b'"provider"', b'"route"')
+_decode_names = msgspec.json.Decoder(list[str]).decode
+_decode_text = msgspec.json.Decoder(str).decode
+
+
+def _text(raw: Raw | None) -> str | None:
+    return decoded_or(_decode_text, raw, None)
+
+
+def _leave_out(fields: Fields, ours: frozenset[str]) -> None:
+    """Take our own upstreams' names out of a `provider` that goes to an upstream which routes itself."""
+    provider = decoded_or(decode_fields, fields.get("provider"), Fields())
+    left = dict(provider)
+    for member in ("order", "only", "ignore"):
+        names = decoded_or(_decode_names, provider.get(member), list[str]())
+        others = [name for name in names if not _names_one(name.lower(), ours)]
+        if len(others) == len(names):
+            continue
+        if others:
+            left[member] = Raw(msgspec.json.encode(others))
+        else:
+            del left[member]
+    if left == provider:
+        return
+    if left:
+        fields["provider"] = written(left)
+    else:
+        del fields["provider"]
+
+
+def _names_one(name: str, upstreams: Iterable[str]) -> bool:
+    """Whether a name in `provider` is that of one of these upstreams, or begins with it, as `NAME/fast` does."""
+    return name in upstreams or name.partition("/")[0] in upstreams
+
+
+def _is_named(candidate: Candidate, name: str, ours: frozenset[str]) -> bool:
+    """Whether a name in `provider` means this candidate: its own, or a stranger's, where it routes itself."""
+    return _names_one(name, (candidate.upstream.lower(),)) or (candidate.routes and not _names_one(name, ours))
+
+
+def _excluded(candidate: Candidate, wishes: Wishes, ours: frozenset[str]) -> str:
+    """Why a candidate does not serve the order as it is asked; empty where it does."""
+    if wishes.path not in candidate.serves:
+        return f"serves no {wishes.path.strip('/')}"
+    if wishes.only is not None and not any(_is_named(candidate, name, ours) for name in wishes.only):
+        return "not in provider.only"
+    if any(_names_one(name, (candidate.upstream.lower(),)) for name in wishes.ignore):
+        return "in provider.ignore"
+    if wishes.order and not wishes.allow_fallbacks and not any(_is_named(candidate, n, ours) for n in wishes.order):
+        return "not in provider.order, and provider.allow_fallbacks is false"
+    if candidate.routes:
+        return ""
+    if wishes.quantizations is not None and candidate.quantization not in wishes.quantizations:
+        return f"its quantization is {candidate.quantization}, which is not in provider.quantizations"
+    if wishes.denies_data_collection and candidate.collects_data is not False:
+        return "provider.data_collection is deny, and it is not declared to collect none"
+    if wishes.zdr and not candidate.zdr:
+        return "provider.zdr is true, and it is not declared to keep nothing"
+    if wishes.distillable and not candidate.distillable:
+        return "provider.enforce_distillable_text is true, and it is not declared to allow that"
+    if wishes.require_parameters and (missing := _unsupported(candidate, wishes.parameters)):
+        return f"provider.require_parameters is true, and it is not known to support {', '.join(sorted(missing))}"
+    return _too_dear(candidate.prices, wishes.max_price)
+
+
+def _unsupported(candidate: Candidate, parameters: Iterable[str]) -> set[str]:
+    known = candidate.parameters or frozenset()
+    if known & CAPS:
+        known |= CAPS
+    return {name for name in parameters if name not in known}
+
+
+def _too_dear(prices: Prices | None, most: MaxPrice) -> str:
+    for name in MaxPrice.__struct_fields__:
+        bound = getattr(most, name)
+        if bound is None:
+            continue
+        if prices is None:
+            return f"provider.max_price.{name} is set, and its prices are not known"
+        if (price := getattr(prices, name)) > bound:
+            per, times = (" a million tokens", MILLION) if name in ("prompt", "completion") else ("", 1)
+            return f"it costs ${_plain(price * times)}{per}, and provider.max_price.{name} is ${_plain(bound * times)}"
+    return ""
+
+
+def _plain(amount: Decimal) -> str:
+    return f"{amount.normalize():f}"
+
+
+class _Ranking(Struct, frozen=True):
+    """Puts candidates into the order in which they are tried."""
+
+    wishes: Wishes
+    conditions: dict[Candidate, Condition]
+    ours: frozenset[str]
+    policy: Policy
+    chance: float
+
+    def ranked(self, candidates: list[Candidate], sort: Sort | None) -> list[Candidate]:
+        found = sorted(candidates, key=lambda each: (each.order, each.upstream))
+        if sort == "price" or (sort is None and self.policy == "cheapest"):
+            found.sort(key=self._cost)
+        elif sort == "latency":
+            found.sort(key=lambda each: self._measured(each).latency_seconds.get("p50", float("inf")))
+        elif sort == "throughput":
+            found.sort(key=lambda each: -self._measured(each).throughput.get("p50", 0.0))
+        elif sort is None and self.policy == "weights" and not self.wishes.order:
+            found = by_weight(found, self.chance)
+        # Each sort leaves what is equal as it was, so the weightiest comes last.
+        found.sort(key=self._misses_preferences)
+        found.sort(key=self._misses_soft)
+        found.sort(key=self._place)
+        return found
+
+    def _measured(self, candidate: Candidate) -> Measured:
+        return self.conditions[candidate].measured
+
+    def _place(self, candidate: Candidate) -> int:
+        """In `provider.order`; those that are not named there come after it."""
+        order = self.wishes.order
+        places = (place for place, name in enumerate(order) if _is_named(candidate, name, self.ours))
+        return next(places, len(order))
+
+    def _cost(self, candidate: Candidate) -> tuple[bool, Decimal]:
+        """About what the order costs there; whose prices are not known comes last."""
+        prices = candidate.prices
+        if prices is None:
+            return True, Decimal(0)
+        wishes = self.wishes
+        of_tokens = prices.prompt * wishes.prompt_tokens + prices.completion * wishes.answer_tokens
+        return False, of_tokens + prices.request + prices.image * wishes.images
+
+    def _misses_soft(self, candidate: Candidate) -> bool:
+        wanted = self.wishes.parameters & SOFT
+        return bool(wanted) and not candidate.routes and bool(_unsupported(candidate, wanted))
+
+    def _misses_preferences(self, candidate: Candidate) -> bool:
+        measured = self._measured(candidate)
+
+        def misses(name: Percentile, bound: float, *, is_latency: bool) -> bool:
+            found = (measured.latency_seconds if is_latency else measured.throughput).get(name)
+            return found is not None and (found > bound if is_latency else found < bound)
+
+        return any(misses(n, v, is_latency=True) for n, v in self.wishes.preferred_max_latency.items()) or any(
+            misses(n, v, is_latency=False) for n, v in self.wishes.preferred_min_throughput.items()
+        )
+
+
+def by_weight(candidates: Sequence[Candidate], chance: float) -> list[Candidate]:
+    """All candidates in an order drawn by their weights, from one random number: what is left of it after each draw is
+    a random number again. Those of weight 0 come last, in the order that they had."""
+    left = [each for each in candidates if each.weight > 0]
+    drawn: list[Candidate] = []
+    while left:
+        point = chance * sum(each.weight for each in left)
+        for each in left:
+            if point < each.weight or each is left[-1]:
+                drawn.append(each)
+                left.remove(each)
+                chance = min(point / each.weight, 1.0)
+                break
+            point -= each.weight
+    return drawn + [each for each in candidates if each.weight <= 0]
+
+
+def _ready(ranked: list[Candidate], conditions: dict[Candidate, Condition]) -> tuple[Candidate, ...]:
+    """Those that are neither full nor left alone; where all are left alone, the one whose time ends first. Raises
+    Refusal 429."""
+    free = [each for each in ranked if not _is_full(each, conditions[each])]
+    if not free:
+        names = ", ".join(f"`{name}`" for name in dict.fromkeys(each.upstream for each in ranked))
+        raise too_many(f"{names} serves as many orders at once as it may; try again shortly", FULL_RETRY_SECONDS)
+    ready = [each for each in free if not conditions[each].alone_until_us and not conditions[each].is_being_tried]
+    return tuple(ready) or (min(free, key=lambda each: conditions[each].alone_until_us),)
+
+
+def _is_full(candidate: Candidate, condition: Condition) -> bool:
+    return candidate.orders_max is not None and condition.orders >= candidate.orders_max
+
+
+def _nobody(wishes: Wishes, excluded: dict[Candidate, str]) -> Refusal:
+    models = ", ".join(f"`{model}`" for model in dict.fromkeys(wishes.models))
+    if not excluded:
+        return unknown(f"no upstream here serves {models}")
+    why = {each.upstream: reason for each, reason in excluded.items()}
+    told = "; ".join(f"`{name}`: {reason}" for name, reason in why.items())
+    return unknown(f"no upstream serves {models} as it is asked. {told}", excluded_by=why)

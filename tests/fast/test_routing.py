@@ -1,0 +1,309 @@
+"""Which upstreams are tried for an order, in what order, and when the next one is."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from farebox.core.attempts import MayBeCharged, NotReached, Refused, Went
+from farebox.core.errors import Refusal
+from farebox.core.formats import Format, chat, messages, responses
+from farebox.core.health import Measured
+from farebox.core.pricing import Prices
+from farebox.core.routing import Candidate, Condition, Policy, Route, by_weight, choose, still_to_try
+from farebox.core.wishes import Wishes, read_wishes
+
+CHAT = "/chat/completions"
+WIRES: Mapping[str, Format] = {CHAT: chat, "/messages": messages, "/responses": responses}
+FORMATS = frozenset(WIRES)
+
+
+def price(prompt: str, completion: str, **more: str) -> Prices:
+    """In USD per million tokens."""
+    return Prices(
+        Decimal(prompt) / 10**6, Decimal(completion) / 10**6, **{name: Decimal(value) for name, value in more.items()}
+    )
+
+
+def at(upstream: str, model: str = "a/b", **declared: Any) -> Candidate:
+    return Candidate(upstream, model, declared.pop("there", model), declared.pop("serves", FORMATS), **declared)
+
+
+OPENROUTER = at("openrouter", order=9, routes=True)
+NEAR = at("near", order=1, prices=price("1", "2"))
+FAR = at("far", order=2, prices=price("2", "1"))
+LOCAL = at("local", order=3, prices=price("0", "0"), there="b.gguf", collects_data=False, zdr=True)
+ALL = (NEAR, FAR, LOCAL, OPENROUTER)
+
+
+def body_of(path: str = CHAT, **members: Any) -> bytes:
+    turn = [{"role": "user", "content": "hi"}]
+    said: dict[str, Any] = {"input": "hi"} if path == "/responses" else {"messages": turn}
+    return json.dumps({"model": "a/b", **said, **members}).encode()
+
+
+def wishes(path: str = CHAT, **members: Any) -> Wishes:
+    body = body_of(path, **members)
+    return read_wishes(path, body, WIRES[path].read(body))
+
+
+def chosen(
+    candidates: tuple[Candidate, ...] = ALL,
+    *,
+    policy: Policy = "order",
+    chance: float = 0.0,
+    now: Mapping[str, Condition] | None = None,
+    **members: Any,
+) -> list[str]:
+    found = choose(
+        wishes(**members), candidates, lambda each: (now or {}).get(each.upstream, Condition()), policy, chance
+    )
+    return [each.upstream for each in found.candidates]
+
+
+def refused(candidates: tuple[Candidate, ...] = ALL, **members: Any) -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        choose(wishes(**members), candidates)
+    return caught.value
+
+
+def test_without_wishes_they_are_tried_as_they_are_declared() -> None:
+    assert chosen() == ["near", "far", "local", "openrouter"]
+
+
+def test_the_cheapest_is_the_cheapest_for_this_order() -> None:
+    short: dict[str, Any] = {"max_tokens": 1}
+    long: dict[str, Any] = {"max_tokens": 100_000}
+    assert chosen(policy="cheapest", **long)[:3] == ["local", "far", "near"]
+    assert chosen((NEAR, FAR), policy="cheapest", messages=[{"role": "user", "content": "x" * 4000}], **short) == [
+        "near",
+        "far",
+    ]
+    # Whose price nobody knows is not the cheapest.
+    assert chosen(policy="cheapest")[-1] == "openrouter"
+
+
+def test_weights_are_how_often_one_comes_first() -> None:
+    candidates = (replace(NEAR, weight=3), replace(FAR, weight=1), replace(LOCAL, weight=0))
+    first = Counter(chosen(candidates, policy="weights", chance=each / 1000)[0] for each in range(1000))
+    assert first == {"near": 750, "far": 250}
+    assert chosen(candidates, policy="weights", chance=0.9) == ["far", "near", "local"]
+
+
+@given(st.lists(st.integers(0, 5), max_size=5), st.floats(0, 1, exclude_max=True))
+def test_every_candidate_is_drawn_once(weights: list[int], chance: float) -> None:
+    candidates = [at(str(number), weight=weight) for number, weight in enumerate(weights)]
+    drawn = by_weight(candidates, chance)
+    assert sorted(each.upstream for each in drawn) == [each.upstream for each in candidates]
+    positive = [each.weight > 0 for each in drawn]
+    assert positive == sorted(positive, reverse=True)
+
+
+def test_the_second_is_drawn_by_weight_too() -> None:
+    candidates = [at("a", weight=2), at("b", weight=1), at("c", weight=1)]
+    orders = Counter(tuple(each.upstream for each in by_weight(candidates, (n + 0.5) / 1200)) for n in range(1200))
+    assert orders["a", "b", "c"] == orders["a", "c", "b"] == 300
+    assert orders["b", "a", "c"] == 200
+    assert orders["b", "c", "a"] == 100
+
+
+@pytest.mark.parametrize(
+    ("provider", "found"),
+    [
+        ({"order": ["far"]}, ["far", "near", "local", "openrouter"]),
+        ({"order": ["Far/fast", "near"]}, ["far", "near", "local", "openrouter"]),
+        ({"order": ["far"], "allow_fallbacks": False}, ["far"]),
+        ({"allow_fallbacks": False}, ["near"]),
+        ({"only": ["local", "far"]}, ["far", "local"]),
+        ({"ignore": ["near", "local"]}, ["far", "openrouter"]),
+        ({"sort": "price"}, ["local", "near", "far", "openrouter"]),
+        ({"sort": {"by": "price"}, "order": ["far"]}, ["far", "local", "near", "openrouter"]),
+        ({"zdr": True}, ["local", "openrouter"]),
+        ({"data_collection": "deny"}, ["local", "openrouter"]),
+        ({"max_price": {"prompt": "1"}}, ["near", "local", "openrouter"]),
+        ({"max_price": {"prompt": 2, "completion": 1}}, ["far", "local", "openrouter"]),
+        # Names that are not ours are for the one that routes itself.
+        ({"order": ["deepinfra", "far"]}, ["openrouter", "far", "near", "local"]),
+        ({"only": ["deepinfra"]}, ["openrouter"]),
+        ({"ignore": ["deepinfra"]}, ["near", "far", "local", "openrouter"]),
+        (None, ["near", "far", "local", "openrouter"]),
+        ({"order": None, "only": None, "sort": None, "max_price": None}, ["near", "far", "local", "openrouter"]),
+    ],
+)
+def test_what_an_order_wishes(provider: Any, found: list[str]) -> None:
+    here = [each for each in ALL if "sort" not in (provider or {}) or each is not LOCAL or not provider["sort"]]
+    assert (
+        chosen(tuple(here), provider=provider, max_tokens=1, messages=[{"role": "user", "content": "x" * 9}]) == found
+    )
+
+
+def test_quantizations_and_parameters_leave_out_who_does_not_have_them() -> None:
+    rich = at("rich", quantization="fp8", parameters=frozenset({"tools", "max_completion_tokens", "stop"}))
+    poor = at("poor", quantization="int4", parameters=frozenset({"max_tokens"}))
+    some = (poor, rich, at("unsaid"))
+    assert chosen(some, provider={"quantizations": ["fp8", "unknown"]}) == ["rich", "unsaid"]
+    asked: Any = {"tools": [{"type": "function"}], "max_tokens": 5, "stop": ["x"]}
+    assert chosen(some, provider={"require_parameters": True}, **asked) == ["rich"]
+    # Not required, but who has them comes first.
+    assert chosen(some, **asked) == ["rich", "poor", "unsaid"]
+    assert chosen(some) == ["poor", "rich", "unsaid"]
+
+
+@pytest.mark.parametrize(
+    ("path", "members", "names"),
+    [
+        ("/messages", {"max_tokens": 5, "stop_sequences": ["x"], "thinking": {"type": "enabled"}}, "stop reasoning"),
+        ("/responses", {"max_output_tokens": 5, "top_p": 1, "temperature": None}, "top_p"),
+    ],
+)
+def test_parameters_have_one_name_in_all_formats(path: str, members: dict[str, Any], names: str) -> None:
+    assert wishes(path, **members).parameters == {"max_tokens", *names.split()}
+
+
+def test_measured_latency_and_throughput_sort() -> None:
+    fast = Condition(measured=Measured({"p50": 0.1, "p90": 9.0}, {"p50": 10.0}))
+    slow = Condition(measured=Measured({"p50": 0.5, "p90": 0.6}, {"p50": 90.0}))
+    now = {"far": fast, "near": slow}
+    assert chosen(now=now, provider={"sort": "latency"}) == ["far", "near", "local", "openrouter"]
+    assert chosen(now=now, provider={"sort": "throughput"}) == ["near", "far", "local", "openrouter"]
+    assert chosen(now=now, provider={"preferred_max_latency": 0.2}) == ["far", "local", "openrouter", "near"]
+    assert chosen(now=now, provider={"preferred_max_latency": {"p90": 1}}) == ["near", "local", "openrouter", "far"]
+    assert chosen(now=now, provider={"preferred_min_throughput": 50}) == ["near", "local", "openrouter", "far"]
+
+
+def test_variants_sort() -> None:
+    nitro = tuple(replace(each, model="a/b:nitro") for each in (NEAR, FAR))
+    now = {"far": Condition(measured=Measured(throughput={"p50": 9.0}))}
+    assert chosen(nitro, now=now, model="a/b:nitro") == ["far", "near"]
+    floor = tuple(replace(each, model="a/b:floor") for each in (NEAR, LOCAL))
+    assert chosen(floor, model="a/b:floor") == ["local", "near"]
+
+
+def test_several_models_are_tried_one_after_the_other_unless_all_are_sorted_together() -> None:
+    dear, cheap = at("far", "a/b", prices=price("9", "9")), at("near", "c/d", prices=price("1", "1"))
+    members: Any = {"models": ["c/d"]}
+    assert chosen((cheap, dear), **members) == ["far", "near"]
+    together: Any = {"sort": {"by": "price", "partition": "none"}}
+    assert chosen((cheap, dear), **members, provider=together) == ["near", "far"]
+    assert chosen((cheap, dear), **members, provider={"sort": "price"}, route="sort") == ["near", "far"]
+    # Without fallbacks each model has one upstream.
+    more = (cheap, dear, at("local", "a/b", order=5))
+    assert chosen(more, **members, provider={"allow_fallbacks": False}) == ["far", "near"]
+
+
+def test_one_that_is_left_alone_is_passed_over_unless_nobody_else_is_left() -> None:
+    alone = {"near": Condition(alone_until_us=7), "far": Condition(is_being_tried=True)}
+    assert chosen(now=alone) == ["local", "openrouter"]
+    assert chosen((NEAR, FAR), now={"near": Condition(9), "far": Condition(5)}) == ["far"]
+    assert chosen((NEAR,), now=alone) == ["near"]
+
+
+def test_one_that_is_full_is_passed_over_and_nobody_left_is_429() -> None:
+    few = replace(NEAR, orders_max=2)
+    assert chosen((few, FAR), now={"near": Condition(orders=2)}) == ["far"]
+    with pytest.raises(Refusal) as caught:
+        choose(wishes(), (few,), lambda _: Condition(orders=2))
+    assert caught.value.status == 429
+    assert caught.value.headers["retry-after"] == "1"
+
+
+def test_nobody_who_serves_is_a_404_that_names_what_excluded_each() -> None:
+    refusal = refused(
+        provider={"only": ["near", "local", "x"], "max_price": {"completion": "1.5"}, "zdr": True, "ignore": ["far"]},
+        candidates=(NEAR, FAR, replace(LOCAL, serves=frozenset()), at("plain")),
+    )
+    assert refusal.status == 404
+    assert refusal.metadata["excluded_by"] == {
+        "near": "provider.zdr is true, and it is not declared to keep nothing",
+        "far": "not in provider.only",
+        "local": "serves no chat/completions",
+        "plain": "not in provider.only",
+    }
+    dear = refused((NEAR,), provider={"max_price": {"completion": "1.5"}})
+    assert "it costs $2 a million tokens, and provider.max_price.completion is $1.5" in dear.message
+    assert "its prices are not known" in refused((at("x"),), provider={"max_price": {"request": 0}}).message
+    assert "`a/b`" in refused(()).message
+
+
+@pytest.mark.parametrize(
+    ("provider", "said"),
+    [
+        ("near", "provider: expected `object`"),
+        ({"order": "near"}, "provider.order"),
+        ({"sort": "quality"}, "provider.sort"),
+        ({"sort": {"by": 3}}, "provider.sort.by"),
+        ({"quantizations": ["fp9"]}, "provider.quantizations"),
+        ({"max_price": {"prompt": "-1"}}, "provider.max_price.prompt"),
+        ({"max_price": {"prompt": "1E+999999"}}, "provider.max_price.prompt"),
+        ({"max_price": {"request": "much"}}, "provider.max_price.request"),
+        ({"preferred_max_latency": -1}, "provider.preferred_max_latency"),
+        ({"allow_fallbacks": "no"}, "provider.allow_fallbacks"),
+        ({"only": ["x"] * 201}, "provider.only: at most 200 names"),
+    ],
+)
+def test_a_wish_that_is_none_is_a_400_that_names_its_member(provider: Any, said: str) -> None:
+    with pytest.raises(Refusal, match="400") as caught:
+        wishes(provider=provider)
+    assert caught.value.message.startswith(said)
+
+
+def sent(candidate: Candidate, members: dict[str, Any], candidates: tuple[Candidate, ...] = ALL) -> Any:
+    body = body_of(**members)
+    route = Route(candidates, frozenset(each.upstream for each in candidates))
+    out = route.body_for(candidate, body)
+    return "the same bytes" if out == body else json.loads(out)
+
+
+def test_an_order_goes_on_as_it_came_where_nothing_is_to_be_changed() -> None:
+    assert sent(NEAR, {}) == "the same bytes"
+    assert sent(OPENROUTER, {"provider": {"only": ["deepinfra"], "sort": "price"}}) == "the same bytes"
+    assert sent(NEAR, {"metadata": {"provider": "x"}}) == "the same bytes"
+
+
+def test_an_order_is_addressed_to_the_candidate() -> None:
+    plain = json.loads(body_of())
+    assert sent(LOCAL, {}) == {**plain, "model": "b.gguf"}
+    assert sent(NEAR, {"provider": {"order": ["near"]}, "models": ["c/d"], "route": "fallback"}) == plain
+    ours = {"order": ["near", "deepinfra"], "only": ["openrouter"], "sort": "price"}
+    assert sent(OPENROUTER, {"provider": ours})["provider"] == {"order": ["deepinfra"], "sort": "price"}
+    assert "provider" not in sent(OPENROUTER, {"provider": {"only": ["openrouter"]}})
+    second = replace(OPENROUTER, model="c/d", model_there="c/d")
+    assert sent(second, {"models": ["c/d"]}) == {**plain, "model": "c/d"}
+    # Numbers and what else stands there stay byte for byte.
+    body = b'{"model": "a/b", "messages": [{"role":"user","content":"\\ud83d"}], "temperature": 1.10}'
+    assert (
+        Route(ALL, frozenset())
+        .body_for(LOCAL, body)
+        .endswith(b'[{"role":"user","content":"\\ud83d"}],"temperature":1.10}')
+    )
+
+
+def test_one_that_routes_itself_gets_an_order_for_all_its_models_as_it_came() -> None:
+    other = replace(OPENROUTER, model="c/d", model_there="c/d")
+    body = body_of(models=["c/d"], provider={"sort": "price"})
+    route = choose(read_wishes(CHAT, body, chat.read(body)), (OPENROUTER, other))
+    assert route.candidates == (OPENROUTER,)
+    assert route.body_for(OPENROUTER, body) == body
+
+
+@pytest.mark.parametrize(
+    ("went", "found"),
+    [
+        (NotReached(), "far other"),
+        (NotReached(timed_out=True), "far other"),
+        *((Refused(status), "far other") for status in (401, 402, 404, 429, 500, 502, 503, 529)),
+        # About what was ordered: another model may take it.
+        *((Refused(status), "other") for status in (400, 403, 413, 422)),
+        # Somebody may have been at work on it.
+        *((went, "") for went in (MayBeCharged(), Refused(408), Refused(504), Refused(524))),
+    ],
+)
+def test_the_next_is_tried_where_nothing_was_accepted(went: Went, found: str) -> None:
+    other = at("other", "c/d")
+    assert [each.upstream for each in still_to_try(went, NEAR, (FAR, other))] == found.split()
