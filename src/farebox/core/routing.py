@@ -20,8 +20,8 @@ from farebox.core.pricing import Prices
 from farebox.core.wishes import CAPS, MILLION, SOFT, MaxPrice, Percentile, Sort, Wishes
 
 Policy = Literal["order", "weights", "cheapest"]
-"""Where an order does not say it: the upstreams of a model in the order in which they are declared; by chance, each as
-often as its weight says; the cheapest first, at the list's prices."""
+"""Where an order does not say it, the upstreams of a model are tried: by their `order`, those of one `order` by chance,
+each as often as its weight says; all by chance; the cheapest first, at the list's prices."""
 
 CANDIDATES_MAX = 8
 """How many upstreams are tried for one order."""
@@ -30,16 +30,15 @@ FULL_RETRY_SECONDS = 1
 
 
 class Candidate(Struct, frozen=True):
-    """A model at an upstream, as it is declared. Orders name it `model`, the upstream `model_there`.
+    """A model (by our name) at an upstream, as it is declared.
 
     `serves` are the paths of the formats in which its orders may come, be it translated. `prices` are the list's, None
-    where it tells costs itself and no list has them; the fewer `order`, the earlier. What is None of `parameters`,
-    `collects_data`, `zdr` and `distillable` is not known. One that `routes` sees to the members of `provider` itself.
+    where it has none; the lower `order`, the earlier. What is None of `parameters`, `collects_data`, `zdr` and
+    `distillable` is not known. One that `routes` (OpenRouter) sees to the members of `provider` itself.
     """
 
     upstream: str
     model: str
-    model_there: str
     serves: frozenset[str]
     prices: Prices | None = None
     order: int = 0
@@ -75,23 +74,18 @@ class Route(Struct, frozen=True):
     is_passed_on: bool = False
 
     def body_for(self, candidate: Candidate, body: bytes) -> bytes:
-        """An order's body as this candidate is sent it: under its own name for the model, for that model alone; without
-        our names in `provider`, and without OpenRouter's members where it is none. Byte for byte the same where there
-        is nothing to change."""
-        if candidate.model == candidate.model_there and not any(name in body for name in _MEMBERS):
+        """An order's body for this candidate: for its model alone, and without our own names in a `provider` that is
+        for somebody else. Byte for byte the same where there is nothing to change."""
+        if not any(name in body for name in _MEMBERS):
             return body
         fields = decode_fields(body)
         changed = dict(fields)
-        if candidate.routes:
-            _leave_out(changed, self.ours)
-        else:
-            changed.pop("provider", None)
+        _leave_out(changed, self.ours)
         if not self.is_passed_on:
             for member in ("models", "route"):
                 changed.pop(member, None)
-            changed["model"] = Raw(msgspec.json.encode(candidate.model_there))
-            if _text(fields.get("model")) == candidate.model_there:
-                changed["model"] = fields["model"]
+            if decoded_or(_decode_text, fields.get("model"), "") != candidate.model:
+                changed["model"] = Raw(msgspec.json.encode(candidate.model))
         return body if changed == fields else bytes(written(changed))
 
 
@@ -138,10 +132,6 @@ def still_to_try(went: Went, tried: Candidate, rest: Sequence[Candidate]) -> tup
 _MEMBERS = (b'"models"', b'"provider"', b'"route"')
 _decode_names = msgspec.json.Decoder(list[str]).decode
 _decode_text = msgspec.json.Decoder(str).decode
-
-
-def _text(raw: Raw | None) -> str | None:
-    return decoded_or(_decode_text, raw, None)
 
 
 def _leave_out(fields: Fields, ours: frozenset[str]) -> None:
@@ -234,15 +224,15 @@ class _Ranking(Struct, frozen=True):
     chance: float
 
     def ranked(self, candidates: list[Candidate], sort: Sort | None) -> list[Candidate]:
-        found = sorted(candidates, key=lambda each: (each.order, each.upstream))
+        found = by_weight(candidates, self.chance)
+        if self.policy != "weights" or sort is not None:
+            found.sort(key=lambda each: each.order)
         if sort == "price" or (sort is None and self.policy == "cheapest"):
             found.sort(key=self._cost)
         elif sort == "latency":
             found.sort(key=lambda each: self._measured(each).latency_seconds.get("p50", float("inf")))
         elif sort == "throughput":
             found.sort(key=lambda each: -self._measured(each).throughput.get("p50", 0.0))
-        elif sort is None and self.policy == "weights" and not self.wishes.order:
-            found = by_weight(found, self.chance)
         # Each sort leaves what is equal as it was, so the weightiest comes last.
         found.sort(key=self._misses_preferences)
         found.sort(key=self._misses_soft)
