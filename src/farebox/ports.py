@@ -24,6 +24,7 @@ from farebox.core.books import (
 )
 from farebox.core.callers import Account, Caller, Key, ManagementKey, PublishedPlans, User
 from farebox.core.headers import HeaderList, RequestHead
+from farebox.core.health import Standing
 from farebox.core.passage import Passage
 from farebox.core.pricing import KeptPrices, PriceList
 from farebox.core.tariffs import KeptTariffs
@@ -169,6 +170,18 @@ class TariffShelf(Protocol):
     async def keep_tariffs(self, kept: KeptTariffs) -> None:
         """Keep a list, if its version is not kept already; it is durable when this returns. Raises
         BooksUnavailable."""
+
+
+class Standings(Protocol):
+    """Shares among the processes of all nodes how upstreams stand. Each method raises BooksUnavailable."""
+
+    async def standings(self) -> list[Standing]: ...
+
+    async def put_standing(self, standing: Standing) -> None:
+        """Write one, unless a later one is there."""
+
+    async def forget_standings(self, before_us: int) -> None:
+        """Drop those that have not changed since a moment."""
 
 
 class Books(Protocol):

@@ -40,6 +40,7 @@ from farebox.core.charges import Charge
 from farebox.core.errors import Refusal
 from farebox.core.formats import Format, chat
 from farebox.core.headers import HeaderList, RequestHead
+from farebox.core.health import Standing
 from farebox.core.keys import digest
 from farebox.core.ledger import Page
 from farebox.core.plans import BUILT_IN
@@ -80,6 +81,7 @@ class MemoryStore:
         self._prices: dict[str, KeptPrices] = {}
         self._price_claims: dict[str, int] = {}
         self._tariffs: dict[str, KeptTariffs] = {}
+        self._standings: dict[tuple[str, str], Standing] = {}
 
     async def carry_out(self, command: Command) -> Outcome:
         page = Page(
@@ -279,6 +281,17 @@ class MemoryStore:
 
     async def keep_tariffs(self, kept: KeptTariffs) -> None:
         self._tariffs.setdefault(kept.version, kept)
+
+    async def standings(self) -> list[Standing]:
+        return list(self._standings.values())
+
+    async def put_standing(self, standing: Standing) -> None:
+        name = (standing.upstream, standing.model)
+        if name not in self._standings or self._standings[name].changed_us < standing.changed_us:
+            self._standings[name] = standing
+
+    async def forget_standings(self, before_us: int) -> None:
+        self._standings = {name: each for name, each in self._standings.items() if each.changed_us >= before_us}
 
     async def wait_for_change(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -50,6 +50,7 @@ from farebox.core.books import (
 )
 from farebox.core.callers import Account, Key, PublishedPlans
 from farebox.core.charges import Charge
+from farebox.core.health import Standing
 from farebox.core.plans import Plan
 from farebox.core.pricing import KeptPrices
 from farebox.core.questions import FIRST_US, FURTHEST_US
@@ -1256,6 +1257,22 @@ def test_one_process_at_a_time_asks_for_prices_and_all_find_them(engine: Engine)
         assert await store.kept_prices("b", 0) is None
         assert await store.claim_prices("a", 260, 360)
         assert await store.claim_prices("a", 10, 20), "a claim from a clock far ahead is none"
+
+    engine.run(work)
+
+
+def test_of_two_words_on_an_upstream_the_later_holds(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        assert await store.standings() == []
+        alone = Standing("u", "a/b", 3, 9_000, "status_503", 200)
+        await store.put_standing(alone)
+        await store.put_standing(Standing("u", "", 0, 0, "", 150))
+        await store.put_standing(Standing("u", "a/b", 0, 0, "", 100))
+        assert {each.model: each for each in await store.standings()}["a/b"] == alone
+        await store.put_standing(Standing("u", "a/b", 0, 0, "", 300))
+        assert {each.model: each.until_us for each in await store.standings()} == {"": 0, "a/b": 0}
+        await store.forget_standings(300)
+        assert [each.changed_us for each in await store.standings()] == [300]
 
     engine.run(work)
 

@@ -34,7 +34,8 @@ ACCOUNT_STATUSES = frozenset({401, 402})
 
 class Standing(Struct, frozen=True):
     """How an upstream stands with one of its models, or WHOLE: `failures` in a row, the last for this `reason`. It is
-    left alone until `until_us`; 0: it is not. `changed_us` is when that last changed."""
+    left alone until `until_us`; 0: it is not. `changed_us` is when that last changed: failures that change nothing are
+    counted by each process for itself."""
 
     upstream: str
     model: str = WHOLE
@@ -46,6 +47,10 @@ class Standing(Struct, frozen=True):
     def is_left_alone(self, now_us: int) -> bool:
         """A time further away than any that is ever set was set by a clock that ran ahead: it counts no more."""
         return now_us < self.until_us <= now_us + RETRY_AFTER_LONGEST_US
+
+    def wants_a_try(self, now_us: int) -> bool:
+        """Whether it was left alone for long enough, and has not served an order since."""
+        return self.until_us > 0 and not self.is_left_alone(now_us)
 
 
 def is_failure(went: Went | None) -> bool:
@@ -66,20 +71,28 @@ def concerns(went: Went, model: str) -> str:
 
 
 def failed(standing: Standing, went: Went, now_us: int) -> Standing:
-    """How it stands after one more failure."""
-    failures = standing.failures + 1
+    """How it stands after one more failure. While it is left alone, further failures are of orders that were under way:
+    only their `Retry-After` counts."""
+    is_alone = standing.is_left_alone(now_us)
+    failures = standing.failures if is_alone else standing.failures + 1
     alone_us = 0
-    if failures >= FAILURES_MAX:
+    if failures >= FAILURES_MAX and not is_alone:
         alone_us = min(ALONE_FIRST_US << min(failures - FAILURES_MAX, 16), ALONE_LONGEST_US)
     if isinstance(went, Refused) and went.retry_after_seconds is not None:
         alone_us = max(alone_us, min(int(went.retry_after_seconds * 1_000_000), RETRY_AFTER_LONGEST_US))
-    until_us = max(standing.until_us, now_us + alone_us) if alone_us else standing.until_us
-    return Standing(standing.upstream, standing.model, failures, until_us, went.reason, now_us)
+    until_us = max(standing.until_us if is_alone else 0, now_us + alone_us) if alone_us else standing.until_us
+    changed_us = standing.changed_us if until_us == standing.until_us else now_us
+    return Standing(standing.upstream, standing.model, failures, until_us, went.reason, changed_us)
 
 
 def well(standing: Standing, now_us: int) -> Standing:
     """How it stands after an order was served."""
-    return Standing(standing.upstream, standing.model, changed_us=now_us)
+    return Standing(standing.upstream, standing.model, changed_us=now_us if standing.until_us else standing.changed_us)
+
+
+def newer(mine: Standing, other: Standing, now_us: int) -> Standing:
+    """Which of two processes' words on one standing holds: the later. One from a clock that ran ahead does not."""
+    return other if mine.changed_us < other.changed_us <= now_us + RETRY_AFTER_LONGEST_US else mine
 
 
 class Measured(Struct, frozen=True):
@@ -99,6 +112,8 @@ SAMPLES_MAX = 500
 SAMPLES_US = 30 * 60 * 1_000_000
 """OpenRouter's lists tell of the last half hour, too."""
 
+MEASURED_US = 1_000_000
+
 
 class _Sample(Struct):
     at_us: int
@@ -112,6 +127,8 @@ class Samples:
 
     def __init__(self) -> None:
         self._kept: deque[_Sample] = deque(maxlen=SAMPLES_MAX)
+        self._measured = UNMEASURED
+        self._measured_us = 0
 
     def add(
         self, now_us: int, *, is_served: bool, latency_seconds: float | None = None, throughput: float | None = None
@@ -119,6 +136,12 @@ class Samples:
         self._kept.append(_Sample(now_us, is_served, latency_seconds, throughput))
 
     def measured(self, now_us: int) -> Measured:
+        """Measured at most a second ago: many orders may ask."""
+        if not 0 <= now_us - self._measured_us < MEASURED_US:
+            self._measured, self._measured_us = self._measure(now_us), now_us
+        return self._measured
+
+    def _measure(self, now_us: int) -> Measured:
         while self._kept and self._kept[0].at_us <= now_us - SAMPLES_US:
             self._kept.popleft()
         if not self._kept:

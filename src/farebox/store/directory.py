@@ -1,4 +1,5 @@
-"""Who is in the books: accounts, keys and their limits, the plans in force; and the price lists that nodes share."""
+"""Who is in the books: accounts, keys and their limits, the plans in force; and what nodes share: price lists, and how
+upstreams stand."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from msgspec.structs import astuple, replace
 from farebox.core.allowances import NO_LIMITS, PERIODS, Allowance, Limits, began_us, owner_of
 from farebox.core.books import LAST_US
 from farebox.core.callers import Account, Key, ManagementKey, PublishedPlans
+from farebox.core.health import Standing
 from farebox.core.pricing import KeptPrices
 from farebox.core.tariffs import KeptTariffs
 from farebox.ports import NameTaken
@@ -34,7 +36,7 @@ T = TypeVar("T")
 
 
 class SqlDirectory(OnDesk):
-    """The `Directory` and `PriceShelf` ports."""
+    """The `Directory`, `PriceShelf` and `Standings` ports."""
 
     def __init__(self, engine: Engine, name: str) -> None:
         super().__init__(engine, name)
@@ -167,3 +169,12 @@ class SqlDirectory(OnDesk):
 
     async def keep_tariffs(self, kept: KeptTariffs) -> None:
         await self._desk.write(self._sql.keep_tariffs, astuple(kept))
+
+    async def standings(self) -> list[Standing]:
+        return await self._desk.rows(each(Standing), self._sql.standings)
+
+    async def put_standing(self, standing: Standing) -> None:
+        await self._desk.write(self._sql.put_standing, astuple(standing))
+
+    async def forget_standings(self, before_us: int) -> None:
+        await self._desk.write(self._sql.forget_standings, {"before": before_us})

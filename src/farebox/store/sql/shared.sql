@@ -397,6 +397,25 @@ ON CONFLICT (version) DO NOTHING;
 SELECT version, content, first_used_us FROM tariffs ORDER BY first_used_us, version;
 
 
+-- How upstreams stand, as all nodes see it: written when that changes, and read once a second.
+
+-- standings --
+SELECT upstream, model, failures, until_us, reason, changed_us FROM upstream_state;
+
+-- put_standing (row) --
+-- The later word holds, unless it was said by a clock that ran ahead: five minutes are the longest that is ever set.
+INSERT INTO upstream_state (upstream, model, failures, until_us, reason, changed_us)
+VALUES (:upstream, :model, :failures, :until_us, :reason, :changed_us)
+ON CONFLICT (upstream, model) DO UPDATE
+SET failures = excluded.failures, until_us = excluded.until_us, reason = excluded.reason,
+    changed_us = excluded.changed_us
+WHERE excluded.changed_us > upstream_state.changed_us
+OR upstream_state.changed_us > excluded.changed_us + 300000000;
+
+-- forget_standings --
+DELETE FROM upstream_state WHERE changed_us < :before;
+
+
 -- Fares that an outside biller charges, and the charges that they become part of. Those of requests name the request
 -- in `charge_to`; those that are charged together, with the run, have '' there.
 
