@@ -22,12 +22,13 @@ from farebox.core.allowances import (
     with_changes,
 )
 from farebox.core.books import LAST_US, Activity, Balance, Done, HoldRow, NoSuchRow, OtherTopUp, TopUp, Transfer
+from farebox.core.caching import SECONDS_MAX
 from farebox.core.callers import Account, Key, ManagementKey, PublishedPlans
 from farebox.core.keys import MANAGEMENT_PREFIX, digest, hint
 from farebox.core.money import format_usd
 from farebox.core.plans import Plan, difference
 from farebox.identity.keys import new_key
-from farebox.ports import Books, Directory, Ledger, PriceShelf, TariffShelf
+from farebox.ports import AnswerShelf, Books, Directory, Ledger, PriceShelf, Standings, TariffShelf
 
 DEFAULT_ACCOUNT = "default"
 
@@ -36,7 +37,7 @@ LABEL_LENGTH_MAX = 200
 TOP_UP_KEY_LENGTH_MAX = 255
 
 
-class Store(Ledger, Directory, Books, PriceShelf, TariffShelf, Protocol):
+class Store(Ledger, Directory, Books, PriceShelf, TariffShelf, AnswerShelf, Standings, Protocol):
     """What the use cases need of the books."""
 
 
@@ -154,17 +155,20 @@ class Accounts:
 
     # Keys
 
-    async def create_key(self, name: str, label: str, expires_us: int | None = None) -> tuple[str, Account, Key]:
+    async def create_key(
+        self, name: str, label: str, expires_us: int | None = None, cache_seconds: int | None = None
+    ) -> tuple[str, Account, Key]:
         """Create a key. Returns the key itself, which is kept nowhere, its account and its row. Raises NotFound,
         BadTerms."""
         _check_label(label)
         if expires_us is not None and expires_us <= clock.now_us():
             raise BadTerms("a key's expiry must lie in the future")
+        _check_cache_seconds(cache_seconds)
         account = await self.find(name)
         key = new_key()
         row = await self._store.create_key(account.id, label, digest(key), hint(key), clock.now_us())
-        if expires_us is not None:
-            row = replace(row, expires_us=expires_us)
+        if expires_us is not None or cache_seconds is not None:
+            row = replace(row, expires_us=expires_us, cache_seconds=cache_seconds or None)
             await self._store.change_key(row)
         return key, account, row
 
@@ -192,9 +196,11 @@ class Accounts:
         return account, row
 
     async def change_key(
-        self, key: str, *, label: str | None = None, disabled: bool | None = None
+        self, key: str, *, label: str | None = None, disabled: bool | None = None, cache_seconds: int | None = None
     ) -> tuple[Account, Key]:
-        """Change a key's label, disable it, or enable it again. Raises NotFound (also for a revoked key), BadTerms."""
+        """Change a key's label, disable it or enable it again, or have answers to its orders kept for the same orders
+        again (0: no more). Raises NotFound (also for a revoked key), BadTerms."""
+        _check_cache_seconds(cache_seconds)
         account, row = await self.find_key(key)
         if row.revoked_us is not None and not row.disabled:
             raise NotFound(f"the key `{row.hint}` was revoked, which is for good")
@@ -203,6 +209,8 @@ class Accounts:
             row = replace(row, label=label)
         if disabled is not None:
             row = replace(row, disabled=disabled, revoked_us=(row.revoked_us or clock.now_us()) if disabled else None)
+        if cache_seconds is not None:
+            row = replace(row, cache_seconds=cache_seconds or None)
         row = replace(row, updated_us=clock.now_us())
         await self._store.change_key(row)
         return account, row
@@ -326,6 +334,11 @@ def _changed(limits: Limits, changes: LimitChanges) -> Limits:
 def _check_label(label: str) -> None:
     if len(label) > LABEL_LENGTH_MAX or not (label.isprintable() or not label):
         raise BadTerms(f"a key's name has at most {LABEL_LENGTH_MAX} printable characters")
+
+
+def _check_cache_seconds(seconds: int | None) -> None:
+    if seconds is not None and not 0 <= seconds <= SECONDS_MAX:
+        raise BadTerms(f"answers are kept for 0 (not at all) to {SECONDS_MAX} seconds, not {seconds}")
 
 
 def _digest_of(key: str) -> bytes:

@@ -22,6 +22,7 @@ from farebox.core.books import (
     Sought,
     Transfer,
 )
+from farebox.core.caching import CachedRow
 from farebox.core.callers import Account, Caller, Key, ManagementKey, PublishedPlans, User
 from farebox.core.headers import HeaderList, RequestHead
 from farebox.core.health import Standing
@@ -170,6 +171,19 @@ class TariffShelf(Protocol):
     async def keep_tariffs(self, kept: KeptTariffs) -> None:
         """Keep a list, if its version is not kept already; it is durable when this returns. Raises
         BooksUnavailable."""
+
+
+class AnswerShelf(Protocol):
+    """Keeps answers for the same orders again, for all nodes. Each method raises BooksUnavailable."""
+
+    async def cached_answer(self, digest: bytes, now_us: int) -> CachedRow | None:
+        """What is kept and still good."""
+
+    async def keep_cached(self, row: CachedRow) -> None: ...
+
+    async def sweep_cached(self, now_us: int, bytes_max: int) -> tuple[int, int]:
+        """Drop what is no longer good and, where their bodies are larger together, the oldest. How many are left, and
+        how large they are."""
 
 
 class Standings(Protocol):

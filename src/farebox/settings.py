@@ -20,8 +20,10 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from farebox.core.caching import SECONDS_MAX
 from farebox.core.plans import BUILT_IN, Plan, event_price_nanos
 from farebox.core.repeats import Joins
+from farebox.core.routing import Policy
 from farebox.crash import CRASH_VARIABLE
 
 OPENROUTER_URL = "https://openrouter.ai/api/v1"
@@ -136,6 +138,21 @@ class Settings(BaseSettings):
         " comments (in messages: `ping` events), a second apart, and again whenever it was silent so long. Proxies cut"
         " streams that are silent, and some tell of a caller's hang-up only when something is sent, or sent again. From"
         " the first on, what goes wrong is told in a stream of status 200. 0: none are sent.",
+    )
+    routing: Policy = Field(
+        default="order",
+        description="Which of several upstreams that serve a model is tried first, where an order does not say it:"
+        " `order`, by their `order`, those of one `order` by chance, each as often as its `weight` says; `weights`, all"
+        " by chance; `cheapest`, at the list's prices.",
+    )
+    cache_bytes_max: int = Field(
+        default=256 * 2**20,
+        ge=0,
+        description="How much is kept in the books of answers for the same orders again, for orders and keys that ask"
+        " for it; 0: nothing.",
+    )
+    cache_seconds_max: int = Field(
+        default=86_400, ge=1, le=SECONDS_MAX, description="The longest that such an answer is kept, whatever is asked."
     )
     join_repeats: Joins = Field(
         default="marked",

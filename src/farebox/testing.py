@@ -35,6 +35,7 @@ from farebox.core.books import (
     owners_of,
     settlement_id,
 )
+from farebox.core.caching import CachedRow
 from farebox.core.callers import Account, Key, ManagementKey, PublishedPlans
 from farebox.core.charges import Charge
 from farebox.core.errors import Refusal
@@ -82,6 +83,7 @@ class MemoryStore:
         self._price_claims: dict[str, int] = {}
         self._tariffs: dict[str, KeptTariffs] = {}
         self._standings: dict[tuple[str, str], Standing] = {}
+        self._cached: dict[bytes, CachedRow] = {}
 
     async def carry_out(self, command: Command) -> Outcome:
         page = Page(
@@ -281,6 +283,20 @@ class MemoryStore:
 
     async def keep_tariffs(self, kept: KeptTariffs) -> None:
         self._tariffs.setdefault(kept.version, kept)
+
+    async def cached_answer(self, digest: bytes, now_us: int) -> CachedRow | None:
+        row = self._cached.get(digest)
+        return row if row is not None and row.until_us > now_us else None
+
+    async def keep_cached(self, row: CachedRow) -> None:
+        self._cached[row.digest] = row
+
+    async def sweep_cached(self, now_us: int, bytes_max: int) -> tuple[int, int]:
+        good = sorted((each for each in self._cached.values() if each.until_us > now_us), key=lambda each: each.kept_us)
+        while sum(len(each.body) for each in good) > bytes_max:
+            del good[0]
+        self._cached = {each.digest: each for each in good}
+        return len(good), sum(len(each.body) for each in good)
 
     async def standings(self) -> list[Standing]:
         return list(self._standings.values())

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from farebox.answers import ANSWER_CAP_HEADER, RepeatedAnswer, upstream_refusal
+from farebox.answer_cache import CachedAnswer
+from farebox.answers import ANSWER_CAP_HEADER, NO_FARE, RepeatedAnswer, upstream_refusal
 from farebox.core.books import Fare
 from farebox.core.callers import Caller
 from farebox.core.errors import too_many
@@ -60,7 +61,9 @@ class WholeOrders(Struct, frozen=True):
         headers = dict(answer.headers)
         generation_id = headers.get(b"x-generation-id", b"").decode() or None
         cap = headers.get(ANSWER_CAP_HEADER)
-        if isinstance(answer, RepeatedAnswer):
+        if isinstance(answer, CachedAnswer):
+            fare: Fare | None = NO_FARE
+        elif isinstance(answer, RepeatedAnswer):
             fare = await self._first_fare(caller, generation_id)
         else:
             assert answer.settled is not None, answer

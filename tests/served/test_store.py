@@ -48,6 +48,7 @@ from farebox.core.books import (
     TopUp,
     Transfer,
 )
+from farebox.core.caching import CachedRow
 from farebox.core.callers import Account, Key, PublishedPlans
 from farebox.core.charges import Charge
 from farebox.core.health import Standing
@@ -723,7 +724,7 @@ def test_accounts_and_keys(engine: Engine) -> None:
         with pytest.raises(NameTaken):
             await store.create_account("a", "free", 0, 1)
         revision = await store.revision()
-        changed = replace(key, label="b", revoked_us=7, disabled=True, expires_us=9, updated_us=8)
+        changed = replace(key, label="b", revoked_us=7, disabled=True, expires_us=9, updated_us=8, cache_seconds=60)
         await store.change_key(changed)
         assert await store.find_key(b"a") == (account, changed)
         assert await store.keys(account.id) == [changed]
@@ -1257,6 +1258,28 @@ def test_one_process_at_a_time_asks_for_prices_and_all_find_them(engine: Engine)
         assert await store.kept_prices("b", 0) is None
         assert await store.claim_prices("a", 260, 360)
         assert await store.claim_prices("a", 10, 20), "a claim from a clock far ahead is none"
+
+    engine.run(work)
+
+
+def test_answers_are_kept_for_the_same_orders_while_they_are_good_and_within_a_bound(engine: Engine) -> None:
+    def row(name: bytes, kept_us: int, size: int = 10) -> CachedRow:
+        return CachedRow(name, f"gen-{kept_us}", "application/json", kept_us, kept_us + 100, b"x" * size)
+
+    async def work(store: Store) -> None:
+        assert await store.cached_answer(b"a", 0) is None
+        await store.keep_cached(row(b"a", 1))
+        await store.keep_cached(row(b"a", 3))
+        assert await store.cached_answer(b"a", 102) == row(b"a", 3)
+        assert await store.cached_answer(b"a", 103) is None
+        for name in (b"b", b"c", b"d"):
+            await store.keep_cached(row(name, 10 + name[0]))
+        assert await store.sweep_cached(102, 100) == (4, 40)
+        assert await store.sweep_cached(103, 100) == (3, 30), "those that are no longer good"
+        assert await store.sweep_cached(103, 30) == (3, 30)
+        assert await store.sweep_cached(103, 25) == (2, 20), "the oldest"
+        assert await store.cached_answer(b"b", 103) is None
+        assert await store.cached_answer(b"d", 103) is not None
 
     engine.run(work)
 

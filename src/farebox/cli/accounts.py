@@ -28,6 +28,9 @@ Given = Annotated[
 ]
 Name = Annotated[str, typer.Argument(help="The account's name.")]
 NameOrAll = Annotated[str | None, typer.Argument(help="The account's name; all where absent.")]
+CacheSeconds = Annotated[
+    int | None, typer.Option(help="For how long answers to its orders are kept for the same orders again.")
+]
 KeyNamed = Annotated[str, typer.Argument(help="The key, its number, or its hint as the list shows it.")]
 
 
@@ -115,12 +118,15 @@ def create_key(
     name: Name,
     label: Annotated[str, typer.Option(help="What the key is for.")] = "",
     expires: Annotated[datetime | None, typer.Option(help="When it stops being good, in UTC.")] = None,
+    cache_seconds: CacheSeconds = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key and show it, this once: only its hash is kept."""
     expires_us = None if expires is None else clock.us_of(expires)
-    key, account, row = with_books(database_url, lambda _, accounts: accounts.create_key(name, label, expires_us))
+    key, account, row = with_books(
+        database_url, lambda _, accounts: accounts.create_key(name, label, expires_us, cache_seconds)
+    )
     _show_new(key, _described_key(account, row), as_json=as_json)
 
 
@@ -155,6 +161,18 @@ def enable_key(key: KeyNamed, database_url: DatabaseUrl = None, as_json: AsJson 
     """Let a disabled key be good again."""
     found = with_books(database_url, lambda _, accounts: accounts.change_key(key, disabled=False))
     _show_changed("enabled", _described_key(*found), as_json=as_json)
+
+
+@key_app.command("cache")
+def cache_for_key(
+    key: KeyNamed,
+    seconds: Annotated[int, typer.Argument(help="For how long; 0: no more.")],
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Keep the answers to a key's orders for the same orders again."""
+    found = with_books(database_url, lambda _, accounts: accounts.change_key(key, cache_seconds=seconds))
+    _show_changed("cached for", _described_key(*found), as_json=as_json)
 
 
 @management_app.command("create")
@@ -218,6 +236,7 @@ def _described_key(account: Account, key: Key) -> dict[str, object]:
         "revoked": moment(key.revoked_us),
         "disabled": key.disabled,
         "expires": moment(key.expires_us),
+        "cache_seconds": key.cache_seconds,
     }
 
 

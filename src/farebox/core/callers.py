@@ -21,7 +21,8 @@ class Key(Struct, frozen=True):
     """A credential of an account. `digest` is the key's SHA-256, `hint` what lists show of it; the key itself is kept
     nowhere.
 
-    A key with `revoked_us` is refused: for good, or, where it is `disabled`, until it is enabled again.
+    A key with `revoked_us` is refused: for good, or, where it is `disabled`, until it is enabled again. Answers to its
+    orders are kept for `cache_seconds` for the same order again, where that is set.
     """
 
     id: int
@@ -34,6 +35,7 @@ class Key(Struct, frozen=True):
     disabled: bool = False
     expires_us: int | None = None
     updated_us: int | None = None
+    cache_seconds: int | None = None
     limits: Limits = NO_LIMITS
 
 

@@ -15,7 +15,7 @@ _REQUEST_PREFIX = b"x-openrouter-"
 
 _READ = frozenset(
     {b"authorization", b"x-api-key", b"user-agent", b"idempotency-key", b"content-type", b"content-encoding"}
-    | {b"x-stainless-retry-count"}
+    | {b"x-stainless-retry-count", b"x-farebox-cache"}
 )
 
 # An upstream's `Retry-After` passes unchanged, however long: clients treat it as if they had asked the upstream.
@@ -48,6 +48,7 @@ class RequestHead(Struct, frozen=True):
     media_type: bytes = b""
     encoding: bytes = b""
     retry_count: bytes = b""
+    cache: bytes = b""
     sent: HeaderList = []
 
     def first(self, name: bytes) -> bytes:
@@ -85,6 +86,7 @@ def read_request_head(headers: HeaderList) -> RequestHead:
         first(b"content-type", b"").partition(b";")[0].rstrip().lower(),
         first(b"content-encoding", b"").lower(),
         first(b"x-stainless-retry-count", b""),
+        first(b"x-farebox-cache", b""),
         headers,
     )
 

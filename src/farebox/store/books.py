@@ -10,6 +10,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Self
 
+from msgspec.structs import astuple
+
 from farebox.core.books import (
     Balance,
     Command,
@@ -21,11 +23,12 @@ from farebox.core.books import (
     TopUp,
     owners_of,
 )
+from farebox.core.caching import CachedRow
 from farebox.core.questions import FURTHEST_US
 from farebox.core.repeats import LOST_US, REPEAT_LIFE_US, Found, Kept, first_of
 from farebox.ports import BooksUnavailable
 from farebox.store.directory import SqlDirectory
-from farebox.store.engine import Engine, InDoubt
+from farebox.store.engine import Db, Engine, InDoubt
 from farebox.store.pages import Pages
 from farebox.store.reading import Reading
 from farebox.store.rows import (
@@ -39,6 +42,9 @@ log = logging.getLogger("farebox")
 
 FORGOTTEN_AT_ONCE = 10_000
 """Rows in one transaction: none takes as long as an answer of the books may."""
+
+SWEPT_TO = 0.9
+"""To what part of the bound kept answers are swept, so that there is room again for a while."""
 
 
 class SqlStore(Reading, SqlDirectory):
@@ -150,6 +156,23 @@ class SqlStore(Reading, SqlDirectory):
         for forget in (self._sql.forget_answers, self._sql.forget_key_uses):
             while await self._desk.write(forget, given) == FORGOTTEN_AT_ONCE:
                 pass
+
+    async def cached_answer(self, digest: bytes, now_us: int) -> CachedRow | None:
+        return await self._desk.row(each(CachedRow), self._sql.cached_answer, {"digest": digest, "now": now_us})
+
+    async def keep_cached(self, row: CachedRow) -> None:
+        await self._desk.write(self._sql.put_cached, (*astuple(row), len(row.body)))
+
+    async def sweep_cached(self, now_us: int, bytes_max: int) -> tuple[int, int]:
+        def sweep(db: Db) -> tuple[int, int]:
+            db.execute(self._sql.drop_expired, {"now": now_us})
+            answers, size = db.execute(self._sql.measure_cached).fetchone()
+            if size > bytes_max:
+                db.execute(self._sql.drop_oldest_cached, {"most": int(bytes_max * SWEPT_TO)})
+                answers, size = db.execute(self._sql.measure_cached).fetchone()
+            return answers, size
+
+        return await self._desk.change(sweep)
 
     async def open_orphans(self) -> list[HoldRow]:
         return await self._desk.do(self._open_orphans)

@@ -156,7 +156,7 @@ def balance_changes(b: Balance) -> Row:
 
 
 def key_changes(key: Key) -> Row:
-    return (key.label, key.revoked_us, key.disabled, key.expires_us, key.updated_us, key.id)
+    return (key.label, key.revoked_us, key.disabled, key.expires_us, key.updated_us, key.cache_seconds, key.id)
 
 
 def json_text(value: object) -> str:

@@ -8,7 +8,7 @@ import asyncio
 import os
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
+from farebox.core.attempts import Attempt
 from farebox.core.books import NotEnded
 from farebox.core.names import without_variants
 from farebox.core.passage import Passage
@@ -96,6 +97,37 @@ _commit = _histogram(
 )
 _commands = _counter("farebox_commands", "Commands that the writer carried out.")
 _reconciled = _counter("farebox_reconciled", "Open holds settled since, by what the upstream said.", ["verdict"])
+_attempts = _counter(
+    "farebox_upstream_attempts",
+    "Attempts at orders, by upstream and what became of them: served, or what went wrong.",
+    ["upstream", "outcome"],
+)
+_fallbacks = _counter(
+    "farebox_upstream_fallbacks",
+    "Orders that went on to another upstream, by the one that did not serve them and why.",
+    ["upstream", "reason"],
+)
+_left_alone = Gauge(
+    "farebox_upstream_left_alone",
+    "1 while an upstream is left alone, with all its models (model empty) or one of them, after it failed.",
+    ["upstream", "model"],
+    registry=_REGISTRY,
+    # Each worker knows what the others do, and all nodes agree within two seconds.
+    multiprocess_mode="livemax",
+)
+_lookups = _counter(
+    "farebox_cache_lookups",
+    "Orders that ask for a kept answer: hit, miss, or left_out for their tools.",
+    ["outcome"],
+)
+_cached = Gauge(
+    "farebox_cache_bytes", "Answers kept for the same orders again.", registry=_REGISTRY, multiprocess_mode="livemax"
+)
+_guards = _counter(
+    "farebox_guard_verdicts",
+    "What guards made of orders: pass, changed, refuse, failed, slow; and of answers, where they failed or were slow.",
+    ["guard", "verdict"],
+)
 _task_failures = _counter(
     "farebox_task_failures", "Failures of background tasks that nobody foresaw; each began again.", ["task"]
 )
@@ -129,6 +161,9 @@ class Metrics:
         self._fare = cache(lambda plan, model: (_events.labels(plan, model), _fares.labels(plan, model)))
         self._times = cache(lambda wire: (_added.labels(wire), _upstream.labels(wire)))
         self._live: tuple[tuple[Gauge, Callable[[], int]], ...] = ()
+        self._attempt = cache(_attempts.labels)
+        self._fallback = cache(_fallbacks.labels)
+        self._alone: Callable[[], Mapping[tuple[str, str], bool]] = dict
         self._commits: deque[tuple[int, float]] = deque()
 
     def count(self, passages: Iterable[Passage]) -> None:
@@ -169,6 +204,28 @@ class Metrics:
         """Called by the writer's thread; counted with the orders."""
         self._commits.append((commands, seconds))
 
+    def attempted(self, attempt: Attempt, is_fallback: bool) -> None:
+        """An attempt at an order is over; the order went on to another upstream where that `is_fallback`."""
+        reason = "served" if attempt.went is None else attempt.went.reason
+        self._attempt(attempt.upstream, reason).inc()
+        if is_fallback:
+            self._fallback(attempt.upstream, reason).inc()
+
+    def looked_up(self, outcome: str) -> None:
+        """An order asked for a kept answer."""
+        _lookups.labels(outcome).inc()
+
+    def guarded(self, guard: str, verdict: str) -> None:
+        _guards.labels(guard, verdict).inc()
+
+    def watch_upstreams(self, left_alone: Callable[[], Mapping[tuple[str, str], bool]]) -> None:
+        """Read from this function which upstreams (and models of theirs) are left alone."""
+        self._alone = left_alone
+
+    def watch_cache(self, size: Callable[[], int]) -> None:
+        """Read from this function how large the kept answers are."""
+        self._live = (*self._live, (_cached, size))
+
     def reconciled(self, verdict: str) -> None:
         _reconciled.labels(verdict).inc()
 
@@ -178,6 +235,7 @@ class Metrics:
         """Read the gauges' values from these functions: orders in progress, commands queued, late settlements, bytes of
         the write-ahead log."""
         self._live = (
+            *self._live,
             (_streams, lambda: self.streams),
             (_in_progress, orders),
             (_queue, queue),
@@ -190,6 +248,8 @@ class Metrics:
         self._tell()
         for gauge, value in self._live:
             gauge.set(value())
+        for (upstream, model), is_alone in self._alone().items():
+            _left_alone.labels(upstream, model).set(is_alone)
 
     async def keep_fresh(self) -> None:
         """Refresh again and again, because another worker may be asked. Runs until cancelled."""

@@ -16,11 +16,13 @@ from farebox import clock
 from farebox.accounts import Accounts, BadTerms, NotFound, OtherTopUpBefore, Spending
 from farebox.core.allowances import AMOUNTS, DAY_US, Limits, date_of, day_of, limits_by_name, usage_by_name
 from farebox.core.books import Activity, Balance
+from farebox.core.caching import SECONDS_MAX
 from farebox.core.callers import Account, Key, ManagementKey
 from farebox.core.errors import Refusal, conflict, forbidden, invalid, unknown
 from farebox.core.formats.table import BASES
 from farebox.core.headers import HeaderList, RequestHead, read_request_head
 from farebox.core.money import format_usd
+from farebox.core.reading import read_whole
 from farebox.http.asgi import JSON, AsgiBody, Endpoint, send_whole
 from farebox.http.bodies import BodyReader
 from farebox.http.queries import query_values, query_whole
@@ -130,7 +132,8 @@ class Management:
         given = _money(request.fields, Limits()) | request.fields.limits()
         expires_us = request.fields.moment("expires_at")
         self._accounts.check_limits(given)
-        key, _, row = await self._accounts.create_key(account.name, name, expires_us)
+        cache_seconds = _cache_seconds(request.fields)
+        key, _, row = await self._accounts.create_key(account.name, name, expires_us, cache_seconds)
         row = msgspec.structs.replace(row, limits=await self._accounts.limit(account, row, given))
         return 201, {"data": await self._key(row, Spending()), "key": key}
 
@@ -142,9 +145,12 @@ class Management:
         account, key = await self._find(request, request.path["hash"])
         given = _money(request.fields, key.limits) | request.fields.limits()
         label, disabled = request.fields.text("name"), request.fields.flag("disabled")
+        cache_seconds = _cache_seconds(request.fields)
         self._accounts.check_limits(given)
         limits = await self._accounts.limit(account, key, given)
-        _, key = await self._accounts.change_key(key.digest.hex(), label=label, disabled=disabled)
+        _, key = await self._accounts.change_key(
+            key.digest.hex(), label=label, disabled=disabled, cache_seconds=cache_seconds
+        )
         key = msgspec.structs.replace(key, limits=limits)
         return 200, {"data": await self._key(key, await self._spent(account, key))}
 
@@ -197,6 +203,7 @@ class Management:
             "last_used_at": iso_or_null(spent.latest_us),
             **dict.fromkeys(("creator_user_id", "external_user")),
             "workspace_id": workspace_of(key.account_id),
+            "farebox_cache_seconds": key.cache_seconds,
             "farebox_limits": _described(key.limits),
         }
 
@@ -340,6 +347,18 @@ def _described(limits: Limits) -> dict[str, object]:
 def _numbers(values: Mapping[str, object]) -> dict[str, object]:
     """The same values with amounts, which are exact text, as numbers in JSON."""
     return {name: Raw(str(value).encode()) if name in AMOUNTS else value for name, value in values.items()}
+
+
+def _cache_seconds(fields: Fields) -> int | None:
+    """For how long answers to a key's orders are kept, 0 where null says: no more; None where nothing is said. Raises
+    Refusal 400."""
+    name = "farebox_cache_seconds"
+    if name not in fields:
+        return None
+    seconds = read_whole(fields.number(name) or "0", 0, SECONDS_MAX)
+    if seconds is None:
+        raise invalid(f"{name}: write a whole number of seconds, from 0 (not at all) to {SECONDS_MAX}")
+    return seconds
 
 
 def _money(fields: Fields, before: Limits) -> dict[str, str | list[str] | None]:

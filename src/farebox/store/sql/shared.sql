@@ -242,6 +242,34 @@ UPDATE undelivered_answer SET given_us = :now WHERE hold_id = :hold AND given_us
 DELETE FROM undelivered_answer WHERE created_us < :before;
 
 
+-- Answers that are kept for the same order again, by choice.
+
+-- cached_answer --
+SELECT digest, generation_id, content_type, kept_us, until_us, body FROM cached_answer
+WHERE digest = :digest AND until_us > :now;
+
+-- put_cached (row) --
+INSERT INTO cached_answer (digest, generation_id, content_type, kept_us, until_us, body, size)
+VALUES (:digest, :generation_id, :content_type, :kept_us, :until_us, :body, :size)
+ON CONFLICT (digest) DO UPDATE
+SET generation_id = excluded.generation_id, content_type = excluded.content_type, kept_us = excluded.kept_us,
+    until_us = excluded.until_us, body = excluded.body, size = excluded.size;
+
+-- drop_expired --
+DELETE FROM cached_answer WHERE until_us <= :now;
+
+-- measure_cached --
+SELECT count(*), CAST(coalesce(sum(size), 0) AS BIGINT) FROM cached_answer;
+
+-- drop_oldest_cached --
+-- All but the latest that are so large together.
+DELETE FROM cached_answer WHERE digest IN (
+    SELECT digest FROM (
+        SELECT digest, sum(size) OVER (ORDER BY kept_us DESC, digest) AS upto FROM cached_answer
+    ) AS latest WHERE upto > :most
+);
+
+
 -- Balances and allowances.
 
 -- balance --
@@ -314,14 +342,14 @@ VALUES (:account_id, :label, :digest, :hint, :created_us) RETURNING id;
 
 -- keys --
 SELECT k.id, k.account_id, k.label, k.digest, k.hint, k.created_us, k.revoked_us, k.disabled, k.expires_us,
-    k.updated_us, kl.limits
+    k.updated_us, k.cache_seconds, kl.limits
 FROM api_key k LEFT JOIN allowance kl ON kl.owner = 'key ' || k.id
 WHERE k.account_id = :account ORDER BY k.id;
 
 -- key_of_digest --
 SELECT a.id, a.name, a.plan, a.created_us, al.limits,
     k.id, k.account_id, k.label, k.digest, k.hint, k.created_us, k.revoked_us, k.disabled, k.expires_us, k.updated_us,
-    kl.limits
+    k.cache_seconds, kl.limits
 FROM api_key k JOIN account a ON a.id = k.account_id
 LEFT JOIN allowance al ON al.owner = 'account ' || a.id
 LEFT JOIN allowance kl ON kl.owner = 'key ' || k.id
@@ -330,7 +358,7 @@ WHERE k.digest = :digest;
 -- key_of_id --
 SELECT a.id, a.name, a.plan, a.created_us, al.limits,
     k.id, k.account_id, k.label, k.digest, k.hint, k.created_us, k.revoked_us, k.disabled, k.expires_us, k.updated_us,
-    kl.limits
+    k.cache_seconds, kl.limits
 FROM api_key k JOIN account a ON a.id = k.account_id
 LEFT JOIN allowance al ON al.owner = 'account ' || a.id
 LEFT JOIN allowance kl ON kl.owner = 'key ' || k.id
@@ -338,7 +366,7 @@ WHERE k.id = :id;
 
 -- change_key (row) --
 UPDATE api_key SET label = :label, revoked_us = :revoked_us, disabled = :disabled, expires_us = :expires_us,
-    updated_us = :updated_us
+    updated_us = :updated_us, cache_seconds = :cache_seconds
 WHERE id = :id;
 
 -- insert_management_key (row) --

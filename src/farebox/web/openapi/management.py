@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from farebox.core.allowances import AMOUNTS, COUNTS, MODELS
+from farebox.core.caching import SECONDS_MAX
 from farebox.core.schemas import FLAG, NAME, NUMBER, TEXT, WHOLE, array_of, object_of, one_of, or_null, ref
 from farebox.web.account import RESETS
 from farebox.web.openapi.operations import AT_ROOT, Node, answer, body_of, data, header, in_path, operation, parameter
@@ -102,6 +103,7 @@ def schemas() -> Node:
         "created_at": _MOMENT,
         **dict.fromkeys(("updated_at", "expires_at", "last_used_at"), or_null(_MOMENT)),
         **{name: {} for name in ("creator_user_id", "external_user")},
+        "farebox_cache_seconds": or_null(WHOLE),
         "farebox_limits": ref("Limits"),
     }
     account = {
@@ -129,7 +131,11 @@ def schemas() -> Node:
 
 def _sent() -> Node:
     limits = {**{name: or_null(each) for name, each in _COUNTED.items()}, MODELS: or_null(array_of(TEXT))}
-    limits_of_key = {**_LIMIT, "farebox_limits": or_null(ref("Limits"))}
+    limits_of_key = {
+        **_LIMIT,
+        "farebox_limits": or_null(ref("Limits")),
+        "farebox_cache_seconds": or_null({**WHOLE, "minimum": 0, "maximum": SECONDS_MAX}),
+    }
     terms = {
         "postpaid": or_null(FLAG),
         **dict.fromkeys(("prepaid_usd", "limit_usd"), or_null({"type": "number", "minimum": 0})),
