@@ -15,7 +15,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from farebox.cli.commands import app
-from farebox.settings import PlanSettings, Settings
+from farebox.settings import GuardSettings, PlanSettings, Settings
 from farebox.simulator import faults, models, table, talk
 from farebox.web import openapi
 
@@ -27,7 +27,11 @@ def settings_page() -> str:
     rows = [
         f"| `FAREBOX_{name.upper()}` | `{name}` | {_default(field.default)} | {field.description} |"
         for name, field in Settings.model_fields.items()
-        if name != "plans"
+        if name not in ("plans", "guards")
+    ]
+    guard_rows = [
+        f"| `{name}` | {_default(field.default)} | {field.description} |"
+        for name, field in GuardSettings.model_fields.items()
     ]
     plan_rows = [
         f"| `{name}` | {_default(field.default)} | {field.description} |"
@@ -61,6 +65,14 @@ multiplier = "1.25"
 answer_tokens_max = 4096
 models = ["openai/*", "anthropic/claude-*"]
 ```
+
+## Guards
+
+[Guards](../guards.md) are declared under `[guards.NAME]`, and asked in the order in which they stand there:
+
+| member | default | |
+|---|---|---|
+{chr(10).join(guard_rows)}
 """
 
 

@@ -68,6 +68,23 @@ class PlanSettings(BaseModel):
         return Plan(name, event_price_nanos(self.multiplier), self.answer_tokens_max, models)
 
 
+class GuardSettings(BaseModel):
+    """A guard as `farebox.toml` declares it, under `[guards.NAME]`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: str | None = Field(
+        default=None,
+        description="`patterns`, `redaction`, or what an installed package brings (an entry point in the group"
+        " `farebox.guards`); the guard's own name where absent.",
+    )
+    seconds: float = Field(default=1.0, gt=0, le=30, description="How long it may take over an order.")
+    on_failure: Literal["refuse", "pass"] = Field(
+        default="refuse", description="What becomes of an order over which it fails, or takes longer."
+    )
+    settings: dict[str, Any] = Field(default_factory=dict, description="Its own settings, as a table.")
+
+
 class Settings(BaseSettings):
     """Each is set by `FAREBOX_` and its name in capitals in the environment, or by its name in `farebox.toml`.
 
@@ -231,6 +248,9 @@ class Settings(BaseSettings):
         description="As an Actor with `callers` = `actors`: the header by which the platform marks them, and its value,"
         " like `x-caller-type: APIFY_ACTOR`; unset, an Actor is known by its token, which is that of a run.",
     )
+    guards: dict[str, GuardSettings] = Field(
+        default_factory=dict, description="What looks at orders before they are sent, and at answers."
+    )
     plans: dict[str, PlanSettings] = Field(default_factory=dict, description="Plans beside `paying` and `free`.")
 
     @field_validator("allowed_hosts", "allowed_origins", mode="before")
@@ -351,8 +371,8 @@ def _worded(error: dict[str, Any], given: Mapping[str, object]) -> str:
         where = f"{config_file()}: {'.'.join(path)}"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        known = PlanSettings.model_fields if len(path) > 1 else Settings.model_fields
-        return _no_such(where, path[-1], known)
+        within = {"plans": PlanSettings.model_fields, "guards": GuardSettings.model_fields}
+        return _no_such(where, path[-1], within[name] if len(path) > 1 else Settings.model_fields)
     if name == "database_url":
         return f"{where}: {message}"  # it may have a password in it
     return f"{where}: {message} (it is {error['input']!r})"
