@@ -87,8 +87,8 @@ def _addresses(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _is_address(text: str) -> bool:
-    """Whether this is an address, in whatever network: below `example` none is refused for being one of a place that the
-    public name system does not have (`.local`)."""
+    """Whether this is an address, in whatever network: below `example` none is refused for being one of a place that
+    the public name system does not have (`.local`)."""
     try:
         validate_email(f"{text}.example", check_deliverability=False, globally_deliverable=False)
     except (EmailNotValidError, UnicodeError):
