@@ -2,7 +2,7 @@
 (which ones, in what order) and `core.attempts` (when the next is tried)."""
 
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from time import monotonic
 
 from farebox.core.attempts import Attempt, MayBeCharged, NotReached, Refused, Went
@@ -18,6 +18,13 @@ Send = Callable[[Candidate, bytes], Awaitable[Reply]]
 """Sends a body to a candidate. Raises UpstreamUnreachable, UpstreamBroke."""
 
 RETRY_AFTER_DIGITS_MAX = 5
+
+
+def only(upstream: str, paths: Iterable[str]) -> Callable[[str], Sequence[Candidate]]:
+    """The candidates where one upstream, which routes itself, serves every model in formats of these paths."""
+    serves = frozenset(paths)
+    return lambda model: (Candidate(upstream, model, serves, routes=True),)
+
 
 _NO_TRIES: frozenset[Name] = frozenset()
 

@@ -27,7 +27,7 @@ from farebox.core.health import (
 )
 from farebox.core.routing import Candidate
 from farebox.ports import BooksUnavailable, CallerGone, Reply, UpstreamBroke, UpstreamUnreachable
-from farebox.routing import Attempts, Routing
+from farebox.routing import Attempts, Routing, only
 from farebox.testing import MemoryStore, Script, ScriptedReply
 from farebox.upstream_health import Health
 
@@ -175,11 +175,12 @@ def test_another_model_is_tried_where_the_first_will_not_have_the_order() -> Non
 
 def test_nothing_is_read_of_an_order_that_one_serves_which_routes_itself() -> None:
     async def work() -> None:
-        node = Node(at("openrouter", routes=True))
+        node = Node()
+        node.routing = Routing(only("openrouter", [CHAT]), node.health)
         assert await node.served_by({}, provider="not such a thing") == "openrouter"
         assert json.loads(node.bodies[0])["provider"] == "not such a thing"
         with pytest.raises(Refusal, match="404"):
-            node.attempts(model="x/y")
+            Node(FIRST).attempts(model="x/y")
 
     run(work)
 

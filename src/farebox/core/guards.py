@@ -26,8 +26,8 @@ class OrderView(Struct, frozen=True):
 
 
 class AnswerView(Struct, frozen=True):
-    """A whole answer, or a whole stream (`content_type` says which), as its caller got it; and the order that the
-    upstream was sent. `fare_nanos` is what was charged, in nano-dollars; None while that is not known."""
+    """A whole answer, or a whole stream (`content_type` says which), as its caller got it; and the order as guards
+    let it pass. `fare_nanos` is what was charged, in nano-dollars; None while that is not known."""
 
     order: OrderView
     generation_id: str
