@@ -271,6 +271,7 @@ def test_guards_of_other_packages_are_found_by_their_entry_points(
         with pytest.raises(BadGuard) as caught:
             make_guard(kind, settings)
         assert said in str(caught.value)
+        assert str(caught.value).count("kind") == 1, "said once"
     sys.modules.pop("their_guard", None)
 
 

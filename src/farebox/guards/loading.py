@@ -24,6 +24,8 @@ def make_guard(kind: str, settings: Mapping[str, Any]) -> Guard:
     """Make a guard of a kind. Raises BadGuard."""
     try:
         guard: Guard = _find(kind)(**settings)
+    except BadGuard:
+        raise
     except ModuleNotFoundError as error:
         hint = ": pip install 'farebox[guards]'" if kind in SHIPPED else ""
         raise BadGuard(f"the kind `{kind}` needs the package {error.name}{hint}") from error
