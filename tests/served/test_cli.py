@@ -46,11 +46,13 @@ def test_keys_are_shown_once(shell: Gateway) -> None:
     assert made["hint"] in listed
     assert "laptop" in listed
     assert made["key"] not in listed
+    assert shell.cli("key", "cache", made["hint"], "60")["cache_seconds"] == 60
+    assert shell.cli("key", "cache", made["hint"], "0")["cache_seconds"] is None
     assert shell.cli("key", "revoke", made["hint"])["revoked"]
     assert shell.cli("key", "revoke", other)["revoked"]
     assert all(key["revoked"] for key in shell.cli("key", "list", "alice"))
     shell.cli("account", "create", "bob", "--plan", "paying")
-    shell.cli("key", "create", "bob")
+    assert shell.cli("key", "create", "bob", "--cache-seconds", "5")["cache_seconds"] == 5
     assert [key["account"] for key in shell.cli("key", "list")] == ["alice", "alice", "bob"]
 
 
@@ -116,6 +118,7 @@ COMMANDS = [
     ["key", "disable", "1"],
     ["key", "enable", "1"],
     ["key", "limit", "1"],
+    ["key", "cache", "1", "60"],
     ["management-key", "create"],
     ["management-key", "list"],
     ["management-key", "revoke", "1"],

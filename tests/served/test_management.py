@@ -144,6 +144,9 @@ def test_keys_are_listed_page_by_page_and_disabled_ones_only_when_asked(manager:
         ({"name": "a", "expires_at": "2020-01-01T00:00:00Z"}, "expiry must lie in the future"),
         ({"name": "a", "expires_at": "2099-01-01T00:00:00+02:00"}, "expires_at:"),
         ({"name": "a", "expires_at": "soon"}, "expires_at:"),
+        ({"name": "a", "farebox_cache_seconds": -1}, "farebox_cache_seconds:"),
+        ({"name": "a", "farebox_cache_seconds": 1.5}, "farebox_cache_seconds:"),
+        ({"name": "a", "farebox_cache_seconds": 10**9}, "farebox_cache_seconds:"),
         ({"name": "a", "workspace_id": "not-one"}, "workspace_id:"),
         ({"name": "a", "farebox_limits": {"requests_per_minute": 0}}, "requests_per_minute:"),
         ({"name": "a", "farebox_limits": {"requests": 1}}, "farebox_limits.requests:"),
@@ -159,6 +162,21 @@ def test_what_is_wrong_with_a_key_is_named_and_none_is_made(manager: Manager, bo
     assert answer.status == 400, answer.body
     assert said in answer.error["message"]
     assert manager.ask("GET", f"/api/v1/keys?workspace_id={account['id']}").json["data"] == []
+
+
+def test_answers_to_a_keys_orders_are_kept_as_its_manager_says(manager: Manager) -> None:
+    account = manager.account(prepaid_usd=1)
+    given = {"name": "a", "workspace_id": account["id"], "farebox_cache_seconds": 60}
+    made = manager.ask("POST", "/api/v1/keys", given).json["data"]
+    assert made["farebox_cache_seconds"] == 60
+    path = f"/api/v1/keys/{made['hash']}"
+    for change, found in (
+        ({"name": "b"}, 60),
+        ({"farebox_cache_seconds": 5}, 5),
+        ({"farebox_cache_seconds": None}, None),
+    ):
+        assert manager.ask("PATCH", path, change).json["data"]["farebox_cache_seconds"] == found
+        assert manager.ask("GET", path).json["data"]["farebox_cache_seconds"] == found
 
 
 def test_limits_beside_openrouters_one(manager: Manager) -> None:
