@@ -236,6 +236,18 @@ def test_a_try_that_fails_doubles_the_time_and_one_that_is_given_up_leaves_it_to
     run(work)
 
 
+def test_another_order_where_nobody_else_is_left_does_not_end_the_try() -> None:
+    node = Node(FIRST)
+    for _ in range(FAILURES_MAX):
+        node.health.ended(FIRST, node.health.began(FIRST), NotReached())
+    node.clock.us += ALONE_FIRST_US
+    trying, other = node.health.began(FIRST), node.health.began(FIRST)
+    node.health.let_go(FIRST, other)
+    assert node.health.condition(FIRST).is_being_tried
+    node.health.let_go(FIRST, trying)
+    assert not node.health.condition(FIRST).is_being_tried
+
+
 def test_a_retry_after_is_honoured_for_the_model_that_was_refused() -> None:
     async def work() -> None:
         node = Node(FIRST, SECOND, at("first", "c/d"), at("second", "c/d", order=9))

@@ -275,7 +275,7 @@ def test_an_order_is_made_one_for_the_candidate() -> None:
     second = replace(OPENROUTER, model="c/d")
     assert sent(second, {"models": ["c/d"]}) == {**plain, "model": "c/d"}
     # What else stands there stays byte for byte.
-    body = b'{"model":"a/b","models":["a/b"],"messages":[{"role":"user","content":"\\ud83d"}],"temperature": 1.10}'
+    body = rb'{"model":"a\/b","models":["a/b"],"messages":[{"role":"user","content":"\ud83d"}],"temperature": 1.10}'
     out = Route(ALL, frozenset()).body_for(LOCAL, body)
     assert out == body.replace(b'"models":["a/b"],', b"").replace(b": 1.10", b":1.10")
 

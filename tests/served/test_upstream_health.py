@@ -35,7 +35,7 @@ def test_what_one_node_finds_out_the_other_knows_soon(
 
     async def until(is_so: Callable[[], bool]) -> None:
         async with asyncio.timeout(20):
-            while not is_so():
+            while not is_so():  # noqa: ASYNC110 - what changes is in the database
                 await asyncio.sleep(0.02)
 
     async def main() -> None:
