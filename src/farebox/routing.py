@@ -3,6 +3,7 @@
 
 import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import lru_cache
 from time import monotonic
 
 from farebox.core.attempts import Attempt, MayBeCharged, NotReached, Refused, Went
@@ -19,11 +20,24 @@ Send = Callable[[Candidate, bytes], Awaitable[Reply]]
 
 RETRY_AFTER_DIGITS_MAX = 5
 
+MODELS_KEPT = 1024
+"""Models whose one candidate is kept from order to order."""
+
 
 def only(upstream: str, paths: Iterable[str]) -> Callable[[str], Sequence[Candidate]]:
     """The candidates where one upstream, which routes itself, serves every model in formats of these paths."""
     serves = frozenset(paths)
-    return lambda model: (Candidate(upstream, model, serves, routes=True),)
+
+    @lru_cache(MODELS_KEPT)
+    def serving(model: str) -> Sequence[Candidate]:
+        return (Candidate(upstream, model, serves, routes=True),)
+
+    return serving
+
+
+@lru_cache(MODELS_KEPT)
+def _sole(candidate: Candidate) -> Route:
+    return Route((candidate,), frozenset((candidate.upstream.lower(),)), is_passed_on=True)
 
 
 _NO_TRIES: frozenset[Name] = frozenset()
@@ -53,12 +67,15 @@ class Routing:
         Raises:
             Refusal: 400, `provider` is no such; 404, nobody serves it as it is asked; 429, all who do are busy.
         """
-        candidates = [each for model in dict.fromkeys(asked.models) for each in self._serving(model)]
+        models = asked.models
+        candidates: Sequence[Candidate] = self._serving(models[0])
+        if len(models) > 1:
+            candidates = [each for model in dict.fromkeys(models) for each in self._serving(model)]
         if len(candidates) == 1 and candidates[0].routes and path in candidates[0].serves:
             # Nothing to choose, and what it wishes is read there.
-            route = Route((candidates[0],), frozenset((candidates[0].upstream.lower(),)), is_passed_on=True)
+            route = _sole(candidates[0])
         elif not candidates:
-            raise unknown(f"no upstream here serves `{asked.models[0]}`")
+            raise unknown(f"no upstream here serves `{models[0]}`")
         else:
             wishes = read_wishes(path, body, asked)
             route = choose(wishes, candidates, self._health.condition, self._policy, self._chance())

@@ -26,6 +26,8 @@ FORGET_US = 24 * 3600 * 1_000_000
 Name = tuple[str, str]
 """An upstream, and a model of it or WHOLE."""
 
+_NOTHING: frozenset[Name] = frozenset()
+
 
 class Health:
     """How upstreams do now. Where `is_shared`, other processes' words are read, too."""
@@ -71,6 +73,8 @@ class Health:
     def began(self, candidate: Candidate) -> "frozenset[Name]":
         """An order goes to a candidate. Returns what it is the one to try, for `ended`."""
         self._orders[candidate.upstream] += 1
+        if not self._standings:
+            return _NOTHING
         now_us = self._now_us()
         tried = frozenset(
             name
@@ -92,13 +96,18 @@ class Health:
         self.let_go(candidate, tried)
         now_us = self._now_us()
         is_served = not is_failure(went)
-        samples = self._samples.setdefault((candidate.upstream, candidate.model), Samples())
+        name = (candidate.upstream, candidate.model)
+        if (samples := self._samples.get(name)) is None:
+            samples = self._samples[name] = Samples()
         samples.add(now_us, is_served=is_served, latency_seconds=latency_seconds, throughput=throughput)
-        if went is None or not is_failure(went):
+        if is_served:
+            if not self._standings:
+                return
             # One that refuses what was ordered can be reached; whether it serves the model is not known from that.
             for name in _names(candidate) if went is None else ((candidate.upstream, WHOLE),):
                 self._well(name, now_us)
             return
+        assert went is not None
         of = concerns(went, candidate.model)
         if of != WHOLE and isinstance(went, Refused):
             self._well((candidate.upstream, WHOLE), now_us)
