@@ -8,10 +8,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 from typing import Any
 
+from farebox.core.declared import Declared, Timeouts
+
 ENTRIES: list[dict[str, Any]] = [
     {"id": "a/b", "pricing": {"prompt": "0.000001", "completion": "0.00001"}, "context_length": 1000},
     {"id": "a/e", "pricing": {"prompt": "0.000001", "completion": "0"}, "context_length": 1000},
 ]
+
+
+SECONDS = Timeouts(5, 5, 5)
+
+
+def declared(url: str, timeouts: Timeouts = SECONDS, kind: str = "openrouter", **more: Any) -> Declared:
+    """An upstream of this URL, as it would be declared."""
+    return Declared("there", kind, url, timeouts, **more)
 
 
 @dataclass
@@ -30,6 +40,7 @@ class HttpUpstream:
     silent: str = ""
     asked: list[str] = field(default_factory=list)
     orders: list[bytes] = field(default_factory=list)
+    heads: list[dict[str, str]] = field(default_factory=list)
     url: str = ""
 
     def models(self, *entries: dict[str, Any]) -> None:
@@ -60,7 +71,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.upstream.asked.append(path)
         if self.upstream.silent and path.startswith(self.upstream.silent):
             Event().wait(30)
-        page = None if self.upstream.is_down else self.upstream.pages.get(path.partition("?")[0])
+        pages = self.upstream.pages
+        page = None if self.upstream.is_down else pages.get(path, pages.get(path.partition("?")[0]))
         status = 503 if self.upstream.is_down else 404 if page is None else 200
         body = json.dumps(page if page is not None else {"error": {"code": status, "message": "no"}}).encode()
         self.send_response(status)
@@ -71,6 +83,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         upstream = self.upstream
+        names = {name.lower() for name in self.headers}
+        upstream.heads.append({name: ", ".join(self.headers.get_all(name) or []) for name in names})
         upstream.orders.append(self.rfile.read(int(self.headers["content-length"])))
         self.send_response(upstream.status)
         self.send_header("content-type", upstream.content_type)

@@ -3,7 +3,7 @@
 import ast
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from inspect import getsource
 from itertools import pairwise
 from pathlib import Path
@@ -15,8 +15,10 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from farebox.cli.commands import app
-from farebox.settings import GuardSettings, PlanSettings, Settings
+from farebox.settings import GuardSettings, PlanSettings, Settings, UpstreamSettings
 from farebox.simulator import faults, models, table, talk
+from farebox.simulator.anthropic import MODELS as ANTHROPIC_MODELS
+from farebox.simulator.openai import MODELS as OPENAI_MODELS
 from farebox.web import openapi
 
 ROOT = Path(__file__).parent.parent
@@ -27,7 +29,7 @@ def settings_page() -> str:
     rows = [
         f"| `FAREBOX_{name.upper()}` | `{name}` | {_default(field.default)} | {field.description} |"
         for name, field in Settings.model_fields.items()
-        if name not in ("plans", "guards")
+        if name not in ("plans", "guards", "upstreams")
     ]
     guard_rows = [
         f"| `{name}` | {_default(field.default)} | {field.description} |"
@@ -36,6 +38,10 @@ def settings_page() -> str:
     plan_rows = [
         f"| `{name}` | {_default(field.default)} | {field.description} |"
         for name, field in PlanSettings.model_fields.items()
+    ]
+    upstream_rows = [
+        f"| `{name}` | {_default(None if field.is_required() else field.default)} | {field.description} |"
+        for name, field in UpstreamSettings.model_fields.items()
     ]
     return f"""{MADE}
 # Settings
@@ -73,6 +79,15 @@ models = ["openai/*", "anthropic/claude-*"]
 | member | default | |
 |---|---|---|
 {chr(10).join(guard_rows)}
+
+## Upstreams
+
+Several, or one of which there is more to say than `upstream_url` does, are declared in `farebox.toml`, under
+`[upstreams.NAME]`. Changes to them are taken up while orders run. [A block to paste for each](../upstreams.md).
+
+| member | default | |
+|---|---|---|
+{chr(10).join(upstream_rows)}
 """
 
 
@@ -105,7 +120,8 @@ def simulator_page() -> str:
     return f"""{MADE}
 # The simulated upstream
 
-It stands in for OpenRouter: inside `farebox serve` where no upstream is configured, or alone with `farebox simulate`. It
+It stands in for OpenRouter: inside `farebox serve` where no upstream is configured, or alone with `farebox simulate`.
+[It stands in for others, too](#openai-and-anthropic). It
 answers `POST` of {" ".join(f"`{path}`" for path in table.AT)} under `/api/v1`, and OpenRouter's lists with their
 filters, in OpenRouter's shapes, deterministically. Orders demand a key (any). What an order cost is told by
 `GET /api/v1/generation?id=`, a while after its end and only to the key that asked; `GET /books`, a page of its own, tells
@@ -135,7 +151,25 @@ from 0.
 | fault | |
 |---|---|
 {chr(10).join(fault_rows)}
+
+## OpenAI and Anthropic
+
+The same program stands in for OpenAI at `/openai/v1` and for Anthropic at `/anthropic` (which SDKs are given as their base
+URLs); with `farebox simulate --as openai` and `--as anthropic` also at its root. As they do, it tells no costs, and a stream's
+usage as OpenAI only when that was asked for; it refuses members that it does not know, in their words; it names generations
+`chatcmpl-...`, `resp_...`, `msg_...`, and OpenAI's models answer under a dated name. As Anthropic it demands `anthropic-version`,
+`max_tokens`, and each tool's result right behind its call; thinks only where `thinking` asks for it, and checks the signatures of
+what it thought before; sends pings; and counts what is marked by `cache_control` as written to its cache once, and read from it
+later. What was charged, and for which tokens, is told by `GET /books/usage`.
+
+| OpenAI's models | Anthropic's models |
+|---|---|
+| {_listed(OPENAI_MODELS)} | {_listed(ANTHROPIC_MODELS)} |
 """
+
+
+def _listed(named: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in named)
 
 
 def _extra(model: models.Model) -> str:

@@ -35,9 +35,9 @@ NO_FARE = Fare(Decimal(0), 0, 0)
 class Streaming:
     """What is done with a stream whose caller hung up, and with one that has died.
 
-    A caller's hang-up stops its stream; or the stream is drained, that is read on without its caller for at most
-    `drain_seconds`, while fewer than `drains_max` others are. A stream that sends nothing but comments (a whole answer:
-    blank lines) for `no_event_seconds` is dead.
+    A caller's hang-up stops its stream; or the stream is drained, as was declared for its upstream: that is read on
+    without its caller for at most `drain_seconds`, while fewer than `drains_max` others are. A stream that sends
+    nothing but comments (a whole answer: blank lines) for `no_event_seconds` is dead.
     """
 
     def __init__(
@@ -94,8 +94,10 @@ class Answer:
         waiting: Waiting | None = None,
         *,
         is_kept: bool = False,
+        is_drained: bool = False,
     ) -> None:
         self._is_kept = is_kept
+        self._is_drained = is_drained
         self._reply = reply
         self._waiting = waiting
         self._streaming = streaming
@@ -125,7 +127,7 @@ class Answer:
         """The caller has gone: `stream` ends soon, or goes on to the stream's end for the sake of its cost."""
         if self._is_over or self._drain is not None:
             return
-        self._drain = self._streaming.drain(self._stop)
+        self._drain = self._streaming.drain(self._stop) if self._is_drained else None
         if self._drain is None:
             self._stop("the caller hung up before the answer's end")
 

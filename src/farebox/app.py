@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from farebox.admission import Admission
 from farebox.answers import Streaming, forget_old_answers
 from farebox.background import Supervisor, Task
 from farebox.catalog import Catalog, SharedPrices
+from farebox.core.declared import Declared, Timeouts, prices_source
 from farebox.core.formats.table import FORMATS, Formats
 from farebox.core.price_files import BadPrices
 from farebox.deadlines import Deadlines
@@ -33,10 +35,19 @@ from farebox.platform.calls import RunApi
 from farebox.platform.priced_events import PricedEvents
 from farebox.platform.runs import Runner
 from farebox.platform.store import SqlRuns
-from farebox.ports import Callers, Upstream
+from farebox.ports import Callers, Upstream, Upstreams
 from farebox.price_lists import Ask, PriceLists, read_file
 from farebox.reconcile import Reconciler
-from farebox.settings import OPENROUTER_KEY_VARIABLE, OPENROUTER_KIND, OPENROUTER_URL, BadSettings, Settings, load
+from farebox.reloading import Reloading
+from farebox.settings import (
+    OPENROUTER_KEY_VARIABLE,
+    OPENROUTER_KIND,
+    OPENROUTER_URL,
+    BadSettings,
+    Settings,
+    config_file,
+    load,
+)
 from farebox.stopping import stopping_gracefully
 from farebox.store.books import SqlStore
 from farebox.store.prepare import is_postgres, open_store
@@ -46,8 +57,8 @@ from farebox.telemetry.logs import start as start_log
 from farebox.telemetry.metrics import count_task_failures
 from farebox.telemetry.traces import is_traced, traces_url
 from farebox.telemetry.watch import Watch
-from farebox.upstream import Kind, Timeouts
-from farebox.upstream.openrouter import OpenRouter
+from farebox.upstream import Kind
+from farebox.upstream.running import RunningUpstreams
 from farebox.upstream.table import KINDS
 from farebox.web import routes
 from farebox.web.access import Access
@@ -69,25 +80,16 @@ SIMULATOR_URL_VARIABLE = "FAREBOX_SIMULATOR_URL"
 
 def create() -> ASGIApp:
     """The app for a worker process that uvicorn starts; its settings are in the environment."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it is heard
     start_log()
     return App(load())
 
 
-def kind_of(settings: Settings) -> Kind:
-    """The kind of upstream that the settings name.
-
-    Raises:
-        BadSettings: there is no such kind, or the settings have no URL for it.
-    """
-    kind = KINDS.get(settings.upstream_kind)
+def kind_of(declared: Declared, setting: str) -> Kind:
+    """The kind of upstream that a declaration names. Raises BadSettings: there is no such kind."""
+    kind = KINDS.get(declared.kind)
     if kind is None:
-        raise BadSettings(
-            f"FAREBOX_UPSTREAM_KIND: there is no kind `{settings.upstream_kind}`, only {', '.join(map(repr, KINDS))}"
-        )
-    if settings.upstream_kind != OPENROUTER_KIND and settings.upstream_url is None:
-        raise BadSettings(
-            f"FAREBOX_UPSTREAM_URL: not set, and the kind `{settings.upstream_kind}` has no URL of its own"
-        )
+        raise BadSettings(f"{setting}: there is no kind `{declared.kind}`, only {', '.join(map(repr, KINDS))}")
     return kind
 
 
@@ -99,25 +101,80 @@ def way_to(url: str, settings: Settings) -> WayOut:
         raise BadSettings(str(error)) from error
 
 
-def upstream_url(settings: Settings) -> str:
-    """Raises BadSettings."""
+def declared_upstreams(settings: Settings) -> list[Declared]:
+    """The upstreams that the settings name: those under `[upstreams]`, or the one that there is without them.
+
+    Raises:
+        BadSettings: one cannot be made, or is this gateway itself.
+    """
+    if not settings.upstreams:
+        return [_only_upstream(settings)]
+    for declared in settings.declared:
+        where = f"{config_file()}: upstreams.{declared.name}"
+        kind_of(declared, f"{where}.kind")
+        if not declared.base_url:
+            raise BadSettings(f"{where}.base_url: not set, and the kind `{declared.kind}` has no URL of its own")
+        if declared.key_variable is not None and not os.environ.get(declared.key_variable):
+            raise BadSettings(f"{where}.key_variable: the environment variable {declared.key_variable} is not set")
+        if _is_this_gateway(declared.base_url, settings):
+            raise BadSettings(
+                f"{where}.base_url: {declared.base_url} is this gateway itself; orders would go in circles"
+            )
+    return settings.declared
+
+
+def _only_upstream(settings: Settings) -> Declared:
     url = settings.upstream_url or (os.environ.get(SIMULATOR_URL_VARIABLE) if settings.is_simulated else OPENROUTER_URL)
+    timeouts = Timeouts(settings.connect_seconds, settings.first_byte_seconds, settings.no_data_seconds)
+    name = "simulator" if settings.is_simulated else settings.upstream_kind
+    declared = Declared(
+        name, settings.upstream_kind, url or "", timeouts, OPENROUTER_KEY_VARIABLE, at_hang_up=settings.hang_up
+    )
+    kind_of(declared, "FAREBOX_UPSTREAM_KIND")
+    if settings.upstream_kind != OPENROUTER_KIND and settings.upstream_url is None:
+        raise BadSettings(
+            f"FAREBOX_UPSTREAM_URL: not set, and the kind `{settings.upstream_kind}` has no URL of its own"
+        )
+    if not declared.tells_cost:
+        raise BadSettings(
+            f"FAREBOX_UPSTREAM_KIND: `{settings.upstream_kind}` tells no prices; declare it under [upstreams.NAME] in"
+            f" {config_file()}, with `prices`"
+        )
     if url is None:
         raise BadSettings(f"{OPENROUTER_KEY_VARIABLE}: not set, and only `farebox serve` brings a simulator along")
-    return url
+    return declared
 
 
-def upstream_of(settings: Settings, deadlines: Deadlines) -> Upstream:
-    """The upstream that the settings name. Raises BadSettings."""
-    url = upstream_url(settings)
-    key = settings.openrouter_key or ("sk-or-simulated" if settings.is_simulated else None)
-    timeouts = Timeouts(settings.connect_seconds, settings.first_byte_seconds, settings.no_data_seconds)
-    return kind_of(settings)(url, key, timeouts, deadlines, way_to(url, settings))
+def _is_this_gateway(url: str, settings: Settings) -> bool:
+    """Whether a URL leads back here, as far as that is known before anything is asked."""
+    there = _place(url)
+    own = {(settings.host, settings.port), *([_place(settings.public_url)] if settings.public_url else [])}
+    return there in {(_LOCAL if host in LOCAL_HOSTS else host, port) for host, port in own if port}
+
+
+def _place(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return _LOCAL if host in LOCAL_HOSTS else host, parts.port or (443 if parts.scheme == "https" else 80)
+
+
+LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0", "::"})  # noqa: S104 - nothing is bound here
+_LOCAL = "localhost"
+
+
+def upstream_of(declared: Declared, settings: Settings, deadlines: Deadlines) -> Upstream:
+    """An upstream that is declared. Raises BadSettings."""
+    key = os.environ.get(declared.key_variable) if declared.key_variable is not None else None
+    if settings.is_simulated and not key:
+        key = "sk-or-simulated"
+    way = way_to(declared.base_url, settings)
+    return kind_of(declared, declared.name)(declared, key or None, deadlines, way)
 
 
 def check_ways_out(settings: Settings) -> None:
     """Raises BadSettings: a proxy or certificates that an address outside needs are not named well."""
-    for url in (upstream_url(settings), *([traces_url()] if is_traced() else [])):
+    urls = [each.base_url for each in declared_upstreams(settings)]
+    for url in (*urls, *([traces_url()] if is_traced() else [])):
         way_to(url, settings)
 
 
@@ -133,13 +190,13 @@ def check_price_file(settings: Settings) -> None:
 def openrouters_lists(settings: Settings) -> Ask:
     """Asks for the model lists that the price file takes prices from: of the upstream that the settings name where that
     is OpenRouter, else of OpenRouter's public address. Raises BadSettings."""
-    url = settings.upstream_url if settings.upstream_kind == OPENROUTER_KIND else None
-    url = url or OPENROUTER_URL
-    way = way_to(url, settings)
+    timeouts = Timeouts(settings.connect_seconds, settings.first_byte_seconds, settings.no_data_seconds)
+    public = Declared("openrouter", OPENROUTER_KIND, OPENROUTER_URL, timeouts, OPENROUTER_KEY_VARIABLE)
+    declared = next((each for each in declared_upstreams(settings) if each.kind == OPENROUTER_KIND), public)
+    way_to(declared.base_url, settings)
 
     async def ask() -> tuple[bytes, ...]:
-        timeouts = Timeouts(settings.connect_seconds, settings.first_byte_seconds, settings.no_data_seconds)
-        openrouter = OpenRouter(url, settings.openrouter_key, timeouts, Deadlines(), way)
+        openrouter = upstream_of(declared, settings, Deadlines())
         try:
             return await openrouter.prices()
         finally:
@@ -165,6 +222,8 @@ def _shared_prices(settings: Settings, store: SqlStore) -> SharedPrices | None:
     """Where several processes share the price list; None for one alone."""
     if settings.workers == 1 and not is_postgres(settings.database_url):
         return None
+    if settings.upstreams:
+        return SharedPrices(store, prices_source(settings.declared))
     return SharedPrices(store, settings.upstream_url or ("simulator" if settings.is_simulated else OPENROUTER_URL))
 
 
@@ -179,12 +238,12 @@ class Hosted:
     has_run_api: bool = True
 
 
-Host = Callable[[SqlStore, Upstream, PlansInForce], AbstractAsyncContextManager[Hosted]]
+Host = Callable[[SqlStore, Upstreams, PlansInForce], AbstractAsyncContextManager[Hosted]]
 """Opens what the place where the gateway runs needs. Its block ends after the last order, with the books still open."""
 
 
 @asynccontextmanager
-async def stand_alone(store: SqlStore, _: Upstream, plans: PlansInForce) -> AsyncIterator[Hosted]:
+async def stand_alone(store: SqlStore, _: Upstreams, plans: PlansInForce) -> AsyncIterator[Hosted]:
     """The host of a stand-alone gateway: callers have Farebox's keys, and nobody charges them outside."""
     callers = KeyCallers(store, plans)
     harm = "orders may be charged by plans that no longer hold"
@@ -200,13 +259,13 @@ async def running(
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings.database_url))
         deadlines = Deadlines()
-        upstream = upstream_of(settings, deadlines)
-        stack.push_async_callback(upstream.close)
+        upstreams = RunningUpstreams(declared_upstreams(settings), lambda each: upstream_of(each, settings, deadlines))
+        stack.push_async_callback(upstreams.close)
         plans = PlansInForce(settings.every_plan)
         shared = _shared_prices(settings, store)
-        catalog = Catalog(upstream, settings.prices_refresh_seconds, settings.prices_max_age_seconds, shared=shared)
+        catalog = Catalog(upstreams, settings.prices_refresh_seconds, settings.prices_max_age_seconds, shared=shared)
         price_lists = await _price_lists(settings, store)
-        hosted = await stack.enter_async_context(host(store, upstream, plans))
+        hosted = await stack.enter_async_context(host(store, upstreams, plans))
         watch = Watch(is_logged=settings.order_log, ca_file=settings.ca_file)
         stack.callback(watch.close)
         store.watch_commits(watch.metrics.committed)
@@ -217,7 +276,7 @@ async def running(
         joining = Joining(store, admission, settings.join_repeats, settings.first_byte_seconds)
         reconciler = Reconciler(
             store,
-            upstream,
+            upstreams,
             settings.reconcile_seconds,
             settled=watch.metrics.reconciled,
             catch_up=joining.write_down,
@@ -226,10 +285,10 @@ async def running(
             callers=hosted.callers,
             prices=catalog,
             ledger=store,
-            upstream=upstream,
+            upstreams=upstreams,
             streaming=Streaming(
                 deadlines,
-                drains_max=settings.drains_max if settings.hang_up == "drain" else 0,
+                drains_max=settings.drains_max,
                 drain_seconds=settings.drain_seconds,
                 no_event_seconds=settings.no_event_seconds,
             ),
@@ -239,6 +298,7 @@ async def running(
             joining=joining,
             telemetry=watch,
         )
+        reloading = Reloading(upstreams, catalog, _declared_anew)
         wal = WalKeeper(store.engine, settings.wal_warn_bytes)
         watch.metrics.watch(
             lambda: admission.orders, lambda: store.queued, lambda: late.waiting, lambda: wal.size_bytes
@@ -254,6 +314,7 @@ async def running(
                 Task("repeats", joining.run, "a call that is sent again may be charged again"),
                 Task("metrics", watch.metrics.keep_fresh),
                 Task("wal", wal.run),
+                Task("upstreams", reloading.run, "what farebox.toml says of upstreams now is not what holds"),
                 *hosted.background,
             )
         )
@@ -278,7 +339,7 @@ async def running(
             callers=hosted.callers,
             catalog=catalog,
             accounts=accounts,
-            generations=Generations(store, upstream),
+            generations=Generations(store, upstreams),
             books=store,
             metrics=watch.metrics,
             supervisor=supervisor,
@@ -294,6 +355,13 @@ async def running(
             ),
             formats=formats,
         )
+
+
+def _declared_anew() -> list[Declared]:
+    """The upstreams that the settings name now. Raises BadSettings."""
+    settings = load()
+    check_ways_out(settings)
+    return declared_upstreams(settings)
 
 
 async def _get_first_prices(catalog: Catalog) -> None:
@@ -317,7 +385,6 @@ class App:
         formats: Formats = FORMATS,
         supervisor: Supervisor | None = None,
     ) -> None:
-        kind_of(settings)
         check_ways_out(settings)
         check_price_file(settings)
         self._settings = settings

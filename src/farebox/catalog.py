@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from farebox import clock
 from farebox.core.errors import Refusal, invalid, unknown, unreachable
@@ -20,7 +21,7 @@ from farebox.core.listing import Listed, read_listed
 from farebox.core.plans import Plan
 from farebox.core.pricing import KeptPrices, PriceList
 from farebox.core.upstream import ALL_MODELS, Failed, Listing, ListKind, ListQuery, NoSuchList, QueryRefused, Unreadable
-from farebox.ports import BooksUnavailable, PriceShelf, Upstream, UpstreamBroke, UpstreamUnreachable
+from farebox.ports import BooksUnavailable, Lists, PriceShelf, UpstreamBroke, UpstreamUnreachable
 
 RETRY_FIRST_SECONDS = 1.0
 RETRY_LONGEST_SECONDS = 60.0
@@ -69,7 +70,7 @@ class Catalog:
 
     def __init__(
         self,
-        upstream: Upstream,
+        upstream: Lists,
         refresh_seconds: float,
         max_age_seconds: float,
         now: Callable[[], float] = time.monotonic,
@@ -111,6 +112,14 @@ class Catalog:
     def is_stale(self) -> bool:
         """Whether the price list should have been renewed by now, and was not."""
         return self._now() - self._read_at > 2 * self._refresh_seconds
+
+    async def change(self, source: str) -> None:
+        """The upstreams are others now, together called `source`: ask for their prices, and forget their lists."""
+        if self._shared is not None:
+            self._shared = replace(self._shared, source=source)
+        self._pages.clear()
+        self._next_ask.clear()
+        await self.refresh()
 
     async def refresh(self) -> bool:
         """Ask the upstream for its prices. Returns False where that failed: the old ones stay."""

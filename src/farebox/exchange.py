@@ -17,7 +17,8 @@ from msgspec.structs import replace
 
 from farebox import clock
 from farebox.admission import Admission
-from farebox.answers import Answer, RepeatedAnswer, Streaming, cap_header
+from farebox.answer_cache import AnswerCache, CachedAnswer, Missed
+from farebox.answers import Answer, RepeatedAnswer, Streaming, Translated, cap_header
 from farebox.core.allowances import Exceeded
 from farebox.core.books import (
     Held,
@@ -33,32 +34,40 @@ from farebox.core.books import (
     settlement_id,
 )
 from farebox.core.callers import Caller
-from farebox.core.errors import Refusal, connect_timeout, cost_unknown, unreachable
+from farebox.core.errors import Refusal, connect_timeout, cost_unknown, in_a_circle, unreachable
 from farebox.core.formats import Asked, Format, Progress
-from farebox.core.headers import RequestHead
+from farebox.core.formats.table import FORMATS
+from farebox.core.guards import OrderView
+from farebox.core.headers import HOPS_MAX, LEFT_OUT, HeaderList, RequestHead
 from farebox.core.idempotency import not_kept, other_order, repeatable, still_answered
 from farebox.core.intake import Order, cap_within, capped, read_order, without_body
 from farebox.core.meter import Meter
 from farebox.core.passage import Passage
 from farebox.core.plans import Plan
 from farebox.core.pricing import Ceiling, PriceList, ceiling, listed_names
+from farebox.core.routing import Candidate
 from farebox.core.shortfall import exceeded_rate, not_covered
+from farebox.core.tariffs import Tariff, Tariffs
+from farebox.core.translate import Translation, translation
 from farebox.core.usage import Nothing, Unknown, Verdict
 from farebox.crash import crash_point
+from farebox.guards.running import Guards
 from farebox.joining import Joining, Sent
 from farebox.late_settlements import LateSettlements
 from farebox.ports import (
     BooksUnavailable,
     Callers,
+    Engaged,
     Ledger,
     Reply,
     Taker,
     Telemetry,
-    Upstream,
     UpstreamBroke,
+    Upstreams,
     UpstreamUnreachable,
     Waiting,
 )
+from farebox.routing import Attempts, Routing, Sole
 from farebox.watching import Unwatched, note_end, note_settled
 
 
@@ -84,6 +93,19 @@ class Prices(Protocol):
         """Raises Refusal 502 while there is none that may be used."""
 
 
+class Lists(Protocol):
+    """What orders cost at upstreams that tell usage and no cost."""
+
+    @property
+    def current(self) -> Tariffs: ...
+
+
+class NoLists:
+    """Every upstream tells what its orders cost."""
+
+    current = Tariffs()
+
+
 class Charges(Protocol):
     """Tells fares to an outside biller, from an outbox."""
 
@@ -100,9 +122,13 @@ class Exchange:
         callers: Callers,
         prices: Prices,
         ledger: Ledger,
-        upstream: Upstream,
+        upstreams: Upstreams,
+        routing: Routing,
         streaming: Streaming,
         admission: Admission,
+        tariffs: Lists | None = None,
+        cache: AnswerCache | None = None,
+        guards: Guards | None = None,
         charges: Charges | None = None,
         late: LateSettlements | None = None,
         joining: Joining | None = None,
@@ -112,7 +138,11 @@ class Exchange:
         self.callers = callers
         self.prices = prices
         self.ledger = ledger
-        self.upstream = upstream
+        self.upstreams = upstreams
+        self.routing = routing
+        self.tariffs = tariffs or NoLists()
+        self.cache = cache
+        self.guards = guards
         self.streaming = streaming
         self.admission = admission
         self.charges = charges
@@ -147,24 +177,42 @@ class Opened:
     __slots__ = (
         "_admitted",
         "_answer",
+        "_at",
+        "_attempts",
         "_caller",
+        "_engaged",
         "_exchange",
         "_hold_id",
         "_known_by",
+        "_left_out",
         "_meter",
+        "_missed",
         "_most",
         "_order",
         "_passage",
+        "_placed_us",
         "_request",
+        "_tariff",
+        "_tariffs",
+        "_translation",
         "_verdict",
+        "_view",
     )
 
     _caller: Caller
     _order: Order
     _most: Ceiling
-    _meter: Meter
     _known_by: Repeatable | Sent | None
     """Its idempotency key, or else what it is: by that it is known should it be sent again."""
+
+    _attempts: Attempts | Sole
+    _tariffs: Tariffs
+    """The price list that was in force when it was placed."""
+
+    _at: Candidate
+    """The upstream that it is made ready for, by `_aim`: with `_meter`, and `_tariff` and `_translation` if need be."""
+
+    _meter: Meter
 
     def __init__(self, exchange: Exchange, request: Request) -> None:
         self._exchange = exchange
@@ -174,6 +222,12 @@ class Opened:
         self._hold_id: str | None = None
         self._answer: Answer | None = None
         self._verdict: Verdict = Nothing()
+        self._engaged: Engaged | None = None
+        self._tariff: Tariff | None = None
+        self._translation: Translation | None = None
+        self._left_out: tuple[str, ...] = ()
+        self._missed: Missed | None = None
+        self._view: OrderView | None = None
 
     async def __aenter__(self) -> Answer | RepeatedAnswer:
         exchange, request, passage = self._exchange, self._request, self._passage
@@ -181,10 +235,20 @@ class Opened:
             caller = request.caller or await exchange.callers.identify(request.head)
             self._caller = passage.caller = caller
             self._admitted = exchange.admission.enter(caller.account.id)
+            if request.head.hops >= HOPS_MAX:
+                raise in_a_circle(request.head.hops)
             body = await request.read_body()
-            order = read_order(body, request.wire, caller.plan, exchange.names, request.asked)
+            ordered, asked = body, request.asked
+            if exchange.guards is not None:
+                ordered, asked = await self._guard(exchange.guards, body)
+            order = read_order(ordered, request.wire, caller.plan, exchange.names, asked)
             self._most = ceiling(order.asked, order.answer_tokens, exchange.prices.current(), caller.plan)
             self._order, passage.model, passage.streamed = order, order.model, order.asked.streamed
+            self._attempts = exchange.routing.attempts(request.path, order.body, order.asked)
+            if exchange.cache is not None and (request.head.cache or caller.key.cache_seconds):
+                if (cached := await self._look_up(exchange.cache)) is not None:
+                    passage.is_replay = True
+                    return cached
             if (repeated := await self._hold_once(body)) is not None:
                 passage.is_replay = True
                 return repeated
@@ -222,6 +286,24 @@ class Opened:
         note_end(self._passage, error)
         exchange.telemetry.saw(self._passage)
 
+    # Guard, and look for a kept answer
+
+    async def _guard(self, guards: Guards, body: bytes) -> tuple[bytes, Asked]:
+        """The body that guards let through, and what it asks. Raises Refusal 403: one refuses it."""
+        request = self._request
+        guarded = await guards.before(self._caller, request.path, request.wire, body, request.asked)
+        self._view = guarded.view
+        return guarded.body, guarded.asked
+
+    async def _look_up(self, cache: AnswerCache) -> CachedAnswer | None:
+        """The answer that is kept for this very order, where the caller wants that."""
+        request, at = self._request, self._attempts.at
+        found = await cache.look(self._caller, request.head, request.path, self._order, at.upstream)
+        if isinstance(found, CachedAnswer):
+            return found
+        self._missed = found
+        return None
+
     # Hold
 
     async def _hold_once(self, body: bytes) -> RepeatedAnswer | None:
@@ -249,6 +331,8 @@ class Opened:
         order repeats another."""
         exchange, caller, order, most, known_by = self._exchange, self._caller, self._order, self._most, self._known_by
         plan, now_us = caller.plan, exchange.now_us()
+        self._placed_us, self._tariffs = now_us, exchange.tariffs.current
+        self._aim(self._attempts.at)
         place = PlaceHold(
             id=exchange.new_id(now_us),
             account_id=caller.account.id,
@@ -266,6 +350,8 @@ class Opened:
             least_tokens=most.least_tokens,
             order_digest=known_by.digest if isinstance(known_by, Sent) else None,
             is_repeat=isinstance(known_by, Sent) and known_by.is_marked,
+            upstream=self._at.booked_as,
+            priced=None if self._tariff is None else self._tariff.priced(),
         )
         try:
             outcome = await exchange.ledger.carry_out(place)
@@ -285,8 +371,6 @@ class Opened:
                         await self._give_back(place.id, now_us)
                         raise
                 self._hold_id = self._passage.hold_id = place.id
-                progress = Progress("", order.model, now_us // 1_000_000, self._request.head.client)
-                self._meter = Meter(self._request.wire, progress)
                 return None
             case NotCovered():
                 raise not_covered(outcome, place, most, plan)
@@ -323,18 +407,29 @@ class Opened:
 
     # Forward
 
+    def _aim(self, candidate: Candidate) -> None:
+        """Make ready for an upstream: how its answer is metered, by which prices, and from which format."""
+        request, wire = self._request, self._request.wire
+        self._at, self._tariff, self._translation = candidate, None, None
+        if candidate.priced_as is not None:
+            self._tariff = self._tariffs.find(candidate.upstream, candidate.priced_as, self._placed_us)
+        if (native := candidate.native(request.path)) is not None:
+            wire = FORMATS[native]
+            self._translation = translation(request.wire, wire)
+        self._meter = Meter(wire, self._progress(), self._tariff)
+
+    def _progress(self) -> Progress:
+        return Progress("", self._order.model, self._placed_us // 1_000_000, self._request.head.client)
+
     async def _forward(self) -> Reply:
-        """Send the order. What goes wrong decides what it cost, and what its caller is told."""
+        """Send the order to one upstream after the other, until one takes it. What goes wrong decides what it cost, and
+        what its caller is told."""
         request, order = self._request, self._order
-        streamed = order.asked.streamed
         if request.waiting is not None:
-            request.waiting.sending(cap_header(order.answer_cap), streamed=streamed)
-        self._verdict = _NOT_ANSWERED
+            request.waiting.sending(self._own_headers(), streamed=order.asked.streamed)
         crash_point("forward:before")
         try:
-            reply = await self._exchange.upstream.forward(
-                request.path, order.body, request.head.forwarded, streamed=streamed
-            )
+            reply = await self._attempts.answer(order.body, self._send)
         except UpstreamUnreachable as error:
             self._verdict = Nothing()
             refuse = connect_timeout if error.timed_out else unreachable
@@ -346,21 +441,65 @@ class Opened:
         crash_point("forward:after")
         return reply
 
+    def _send(self, candidate: Candidate, body: bytes) -> Awaitable[Reply]:
+        """Send the order to one upstream, in a format that it speaks. Raises Refusal 400: it cannot be said in that."""
+        exchange, request = self._exchange, self._request
+        if self._engaged is not None:
+            self._engaged.let_go()
+            self._engaged = None
+        # What an upstream before this one refused cost nothing.
+        self._verdict = Nothing()
+        if candidate is not self._at:
+            return self._send_to_next(candidate, body)
+        path = request.path
+        if self._translation is not None:
+            body, self._left_out = self._translation.order(body, answer_tokens=self._most.answer_tokens_max)
+            path = candidate.native(path) or path
+        self._engaged = engaged = exchange.upstreams.engage(candidate.upstream)
+        self._verdict = _NOT_ANSWERED
+        streamed = self._order.asked.streamed
+        return engaged.upstream.forward(path, body, request.head.forwarded, streamed=streamed)
+
+    async def _send_to_next(self, candidate: Candidate, body: bytes) -> Reply:
+        """Send it to another upstream than the one before. The books know first: should this process die, it is that
+        one which may have charged for it."""
+        self._aim(candidate)
+        assert self._hold_id is not None
+        priced = None if self._tariff is None else self._tariff.priced()
+        await self._book(NameGeneration(self._hold_id, None, candidate.booked_as, priced))
+        return await self._send(candidate, body)
+
+    def _own_headers(self) -> HeaderList:
+        """Ours, of the answer's."""
+        own = cap_header(self._order.answer_cap)
+        return own if self._missed is None else own + self._missed.headers
+
     # Meter
 
     def _take(self, reply: Reply) -> Answer:
-        """The answer to the order, which is metered as it is read."""
-        self._meter.identify(reply.generation_id)
-        is_kept = isinstance(self._known_by, Repeatable)
+        """The answer to the order, which is metered as it is read, and translated if need be."""
+        meter, translated = self._meter, self._translation
+        meter.identify(reply.generation_id)
+        meter.progress.withholds_usage = translated is None and reply.adds_usage
+        if self._left_out:
+            reply.headers.append((LEFT_OUT, ", ".join(self._left_out).encode()))
         self._answer = answer = Answer(
             reply,
-            self._meter,
+            meter,
             self._exchange.streaming,
-            self._order.answer_cap,
+            self._own_headers(),
             self._request.waiting,
-            is_kept=is_kept,
+            is_kept=isinstance(self._known_by, Repeatable) or self._is_copied,
+            is_drained=self._engaged is not None and self._engaged.is_drained,
+            translated=None if translated is None else Translated(translated, self._progress()),
         )
         return answer
+
+    @property
+    def _is_copied(self) -> bool:
+        """Whether its answer is kept for the same order again, or shown to guards."""
+        guards = self._exchange.guards
+        return self._missed is not None or (guards is not None and guards.want_answers)
 
     async def _name_generation(self, reply: Reply, answer: Answer) -> None:
         """Write the generation's id before a byte of it goes to the caller, and before a wait for the rest."""
@@ -382,8 +521,14 @@ class Opened:
                 # Before settling: read what the answer said of its cost, then let the upstream's connection go. Neither
                 # awaits, so no cancellation comes between; and no connection is held while the books are waited for.
                 self._verdict = answer.verdict()
+                self._attempts.end(broke_off=answer.is_broken, answer_tokens=self._meter.answer_tokens)
                 answer.close()
         finally:
+            self._attempts.give_up()
+            if self._engaged is not None:
+                self._engaged.let_go()
+            if self._tariff is not None and isinstance(self._verdict, Unknown):
+                self._verdict = self._tariff.cost(self._verdict)  # what is free is, whatever came of it
             passage.read_ns = time_ns()
             if passage.given_ns and answer is not None and answer.is_stream:
                 exchange.telemetry.ended_stream()
@@ -392,9 +537,20 @@ class Opened:
             note_settled(passage, settled, self._meter, None if answer is None else answer.status)
             if answer is not None:
                 answer.settled = settled
+                if self._is_copied:
+                    self._show(answer, hold_id, settled)
             # Last, since only what is in the books is charged.
             if exchange.charges is not None and _is_charged_by_request(settled, self._caller.outside):
                 await exchange.charges.until_charged(settlement_id(hold_id))
+
+    def _show(self, answer: Answer, hold_id: str, settled: Settled) -> None:
+        """Give a booked answer to those who keep it, and to guards."""
+        exchange, generation_id = self._exchange, self._meter.progress.generation_id
+        kept = answer.kept(hold_id)
+        if exchange.cache is not None and self._missed is not None:
+            exchange.cache.keep(self._missed, self._at.upstream, self._order.body, kept, settled, generation_id)
+        if exchange.guards is not None and self._view is not None:
+            exchange.guards.after(self._view, kept, generation_id, settled.fare)
 
     def _settlement(self, hold_id: str) -> Settle:
         meter, answer = self._meter, self._answer
@@ -414,6 +570,7 @@ class Opened:
             answer_tokens=meter.answer_tokens,
             answer=kept,
             is_unheard=is_unheard,
+            upstream=self._at.booked_as,
             priced=meter.priced,
         )
 

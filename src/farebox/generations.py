@@ -12,8 +12,8 @@ from farebox.core.callers import Account
 from farebox.core.errors import Refusal, broken, unknown, unreachable
 from farebox.core.money import format_usd
 from farebox.core.reading import is_null
-from farebox.core.upstream import AskedTooOften, Failed, NotYet, Recorded, Unreadable
-from farebox.ports import Books, Upstream, UpstreamBroke, UpstreamUnreachable
+from farebox.core.upstream import AskedTooOften, Failed, NoRecords, NotYet, Recorded, Unreadable
+from farebox.ports import Books, UpstreamBroke, Upstreams, UpstreamUnreachable
 
 NULLABLE = (
     "api_type app_id cache_discount cancelled external_user finish_reason generation_time http_referer latency"
@@ -44,9 +44,9 @@ _Booked = tuple[HoldRow, Transfer | None]
 class Generations:
     """Records of the orders served, each for the account that placed it."""
 
-    def __init__(self, books: Books, upstream: Upstream) -> None:
+    def __init__(self, books: Books, upstreams: Upstreams) -> None:
         self._books = books
-        self._upstream = upstream
+        self._upstreams = upstreams
 
     async def find(self, account: Account, generation_id: str) -> dict[str, object]:
         """An account's own generation as the `data` of `GET /generation`: what the books know, the upstream's record if
@@ -67,12 +67,12 @@ class Generations:
         record: Mapping[str, Raw] = {}
         no_record: Refusal | None = None
         try:
-            record = await self._record(generation_id)
+            record = await self._record(booked[0])
         except Refusal as refusal:
             no_record = refusal
         hold, end = await self._settled(account, generation_id, booked)
-        if no_record is not None and end is None:
-            raise _not_known(hold) if no_record.status == 404 else no_record
+        if end is None and (no_record is not None or not record):
+            raise _not_known(hold) if no_record is None or no_record.status == 404 else no_record
         return _joined(hold, end, record)
 
     async def _settled(self, account: Account, generation_id: str, booked: _Booked) -> _Booked:
@@ -84,12 +84,12 @@ class Generations:
             booked = await self._books.generation(account.id, generation_id) or booked
         return booked
 
-    async def _record(self, generation_id: str) -> Mapping[str, Raw]:
-        """The members of the upstream's record. Raises Refusal: 404, there is none yet; 502, the upstream cannot be
-        asked now; 424, it cannot be read."""
+    async def _record(self, hold: HoldRow) -> Mapping[str, Raw]:
+        """The members of the upstream's record; none where it keeps no records. Raises Refusal: 404, there is none yet;
+        502, the upstream cannot be asked now; 424, it cannot be read."""
         try:
             async with asyncio.timeout(RECORD_SECONDS):
-                answer = await self._upstream.record(generation_id)
+                answer = await self._upstreams.record(hold)
         except TimeoutError as error:
             raise unreachable(f"The upstream does not answer within {RECORD_SECONDS:g} s") from error
         except (UpstreamUnreachable, UpstreamBroke) as error:
@@ -99,6 +99,8 @@ class Generations:
                 if isinstance(members, Unreadable):
                     raise broken(f"The upstream's record cannot be read: {members.reason}")
                 return members
+            case NoRecords():
+                return {}
             case NotYet():
                 raise unknown("The upstream has no record of it yet")
             case AskedTooOften() | Failed():

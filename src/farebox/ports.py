@@ -24,6 +24,7 @@ from farebox.core.books import (
 )
 from farebox.core.caching import CachedRow
 from farebox.core.callers import Account, Caller, Key, ManagementKey, PublishedPlans, User
+from farebox.core.declared import Declared
 from farebox.core.headers import HeaderList, RequestHead
 from farebox.core.health import Standing
 from farebox.core.passage import Passage
@@ -355,6 +356,10 @@ class Reply(Protocol):
         """From the head; None where it does not say."""
 
     @property
+    def adds_usage(self) -> bool:
+        """Whether a stream tells its usage in a chunk of its own that its caller did not ask for, and is not to get."""
+
+    @property
     def is_complete(self) -> bool:
         """Whether the whole body has come, so that `read` does not wait."""
 
@@ -393,6 +398,10 @@ class Upstream(Protocol):
     """Serves orders. Speaks Farebox's words: each kind of upstream translates them into its own paths, statuses and
     documents. Every method that is awaited raises UpstreamUnreachable or UpstreamBroke."""
 
+    @property
+    def declared(self) -> Declared:
+        """Its name, what it serves and speaks, whether it tells costs and keeps records, and what else was declared."""
+
     def forward(self, path: str, body: bytes, headers: Mapping[str, str], *, streamed: bool) -> Awaitable[Reply]:
         """Send an order; `path` is that of its format, a key of FORMATS."""
 
@@ -410,3 +419,28 @@ class Upstream(Protocol):
 
     async def close(self) -> None:
         """Close its connections; nothing is called afterwards."""
+
+
+class Lists(Protocol):
+    """The prices and lists of one upstream, or of several together; each method as in `Upstream`."""
+
+    async def prices(self) -> tuple[bytes, ...]: ...
+
+    def read_prices(self, documents: tuple[bytes, ...]) -> PriceList: ...
+
+    async def page(self, query: ListQuery) -> ListAnswer: ...
+
+
+class Upstreams(Lists, Protocol):
+    """All upstreams that are declared."""
+
+    def pick(self, model: str, path: str) -> Upstream:
+        """The upstream for an order of a model (by our name) in a format. Raises Refusal: 404, none serves the model;
+        400, none that does speaks the format."""
+
+    def engaged(self, upstream: Upstream) -> AbstractContextManager[object]:
+        """Counts an order among those of its upstream for as long as the block runs. Raises Refusal 429: it has as
+        many as it may have."""
+
+    async def record(self, hold: HoldRow) -> RecordAnswer:
+        """The record of an order's generation, of the upstream that had the order. Raises as `Upstream.record`."""

@@ -14,10 +14,10 @@ from collections.abc import Awaitable, Callable
 from farebox import clock
 from farebox.core.books import AskLater, HoldRow, NoSuchRow, Outcome, Settle
 from farebox.core.questions import ASKS_MIN, next_ask_us
-from farebox.core.upstream import AskedTooOften, Failed, NotYet, Recorded
+from farebox.core.upstream import AskedTooOften, Failed, NoRecords, NotYet, Recorded
 from farebox.core.usage import Cost, Nothing, Unknown
 from farebox.crash import crash_point
-from farebox.ports import Books, BooksUnavailable, Ledger, Upstream, UpstreamBroke, UpstreamUnreachable
+from farebox.ports import Books, BooksUnavailable, Ledger, UpstreamBroke, Upstreams, UpstreamUnreachable
 
 log = logging.getLogger("farebox")
 
@@ -46,14 +46,14 @@ class Reconciler:
     def __init__(
         self,
         ledger: Ledger,
-        upstream: Upstream,
+        upstreams: Upstreams,
         give_up_seconds: float,
         now_us: Callable[[], int] = clock.now_us,
         settled: Callable[[str], None] = lambda _: None,
         catch_up: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._ledger = ledger
-        self._upstream = upstream
+        self._upstreams = upstreams
         self._catch_up = catch_up
         self._give_up_us = int(give_up_seconds * 1_000_000)
         self._settled = settled
@@ -93,9 +93,11 @@ class Reconciler:
     async def _ask(self, hold: HoldRow) -> None:
         assert hold.generation_id is not None, hold
         crash_point("ask:before")
-        record = await self._look_up(hold.generation_id)
+        record = await self._look_up(hold)
         crash_point("ask:after")
-        if isinstance(record, Unknown):
+        if isinstance(record, NoRecords):
+            await self._ledger.carry_out(AskLater(hold.id, None, hold.reason or "the upstream keeps no records"))
+        elif isinstance(record, Unknown):
             await self._ask_later(hold, record.reason)
         elif isinstance(record.cost, Unknown):
             await self._ask_later(hold, record.cost.reason)
@@ -118,13 +120,13 @@ class Reconciler:
         next_us = None if is_given_up else now_us + next_ask_us(hold.asks + 1, age_us)
         await self._ledger.carry_out(AskLater(hold.id, next_us, reason))
 
-    async def _look_up(self, generation_id: str) -> Recorded | Unknown:
+    async def _look_up(self, hold: HoldRow) -> Recorded | NoRecords | Unknown:
         try:
-            answer = await self._upstream.record(generation_id)
+            answer = await self._upstreams.record(hold)
         except (UpstreamUnreachable, UpstreamBroke) as error:
             return Unknown(f"the upstream could not be asked: {error}")
         match answer:
-            case Recorded():
+            case Recorded() | NoRecords():
                 return answer
             case NotYet():
                 return Unknown("the upstream has no record of it yet")

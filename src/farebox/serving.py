@@ -47,6 +47,8 @@ def listen(host: str, port: int) -> socket.socket:
 
 def run(settings: Settings, app: ASGIApp, bound: socket.socket) -> None:
     """Serve until a signal. With several workers `app` is not used: each makes its own from the settings."""
+    # Until it is heard: on it the file of settings is read again (reloading.py).
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     _allow_files(2 * settings.connections_max + OTHER_FILES)
     start_log()
     # Workers are new processes that read the settings themselves: the command line's go along in the environment.
@@ -90,7 +92,12 @@ def _allow_files(wanted: int) -> None:
 
 
 class _Workers(Multiprocess):
-    """Passes a second signal on to its workers, too."""
+    """Passes a second signal on to its workers, too, and SIGHUP, on which they read the file of settings again."""
+
+    def handle_hup(self) -> None:
+        for each in self.processes:
+            if each.process.is_alive() and each.pid is not None:
+                os.kill(each.pid, signal.SIGHUP)
 
     def join_all(self) -> None:
         self.signal_queue.clear()

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -21,14 +22,15 @@ from pydantic_settings import (
 )
 
 from farebox.core.caching import SECONDS_MAX
+from farebox.core.declared import KIND_FACTS, AtHangUp, Declared, KindFacts, Timeouts, facts_of, format_paths, names_of
 from farebox.core.plans import BUILT_IN, Plan, event_price_nanos
 from farebox.core.repeats import Joins
 from farebox.core.routing import Policy
 from farebox.crash import CRASH_VARIABLE
 
-OPENROUTER_URL = "https://openrouter.ai/api/v1"
 OPENROUTER_KIND = "openrouter"
-OPENROUTER_KEY_VARIABLE = "OPENROUTER_API_KEY"
+OPENROUTER_URL = str(facts_of(OPENROUTER_KIND).base_url)
+OPENROUTER_KEY_VARIABLE = str(facts_of(OPENROUTER_KIND).key_variable)
 
 CONFIG_FILE_VARIABLE = "FAREBOX_CONFIG"
 CONFIG_FILE = "farebox.toml"
@@ -39,6 +41,8 @@ OTHER_VARIABLES = (CONFIG_FILE_VARIABLE, CRASH_VARIABLE, "FAREBOX_SIMULATOR_URL"
 
 _SERVICE = re.compile(r"FAREBOX_SERVICE_(HOST|PORT(_\w+)?)|FAREBOX_PORT_\d+_(TCP|UDP)(_\w+)?")
 """What Kubernetes tells every container about a service that is called `farebox`."""
+
+_UPSTREAM_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*?#]+")
 """An origin (RFC 6454, 6.2). Browser extensions have schemes of their own."""
@@ -83,6 +87,142 @@ class GuardSettings(BaseModel):
         default="refuse", description="What becomes of an order over which it fails, or takes longer."
     )
     settings: dict[str, Any] = Field(default_factory=dict, description="Its own settings, as a table.")
+
+
+class UpstreamSettings(BaseModel):
+    """An upstream as `farebox.toml` declares it, under `[upstreams.NAME]`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: str = Field(description="What it speaks: `openrouter`, `openai` or `anthropic`; others can be added.")
+    base_url: str | None = Field(
+        default=None,
+        description="Its base, up to and including `/v1` (of `openrouter`: `/api/v1`; of `anthropic`: what stands"
+        " before that). Unset: the kind's own host.",
+    )
+    key_variable: str | None = Field(
+        default=None,
+        description="The environment variable with the key for it. Unset: the kind's usual one (`OPENROUTER_API_KEY`,"
+        " `OPENAI_API_KEY`, `ANTHROPIC_API_KEY`) where `base_url` is unset, too; else it is asked without a key.",
+    )
+    models: list[str] | None = Field(
+        default=None,
+        description="What it serves: ids by which callers order, or shell patterns over them. Unset: all that it"
+        " lists.",
+    )
+    names: dict[str, str] = Field(
+        default_factory=dict,
+        description="Ids by which callers order, and what it calls these models itself; a `*` in both stands for the"
+        ' same: `{"openai/*" = "*"}`.',
+    )
+    formats: list[str] | None = Field(
+        default=None,
+        description="The formats that it speaks: `chat`, `messages`, `responses`, `embeddings`. Unset: what the kind's"
+        " own host speaks. Many local servers speak only `chat`.",
+    )
+    connect_seconds: float | None = Field(default=None, gt=0, description="As the setting, for this upstream.")
+    first_byte_seconds: float | None = Field(default=None, gt=0, description="As the setting, for this upstream.")
+    no_data_seconds: float | None = Field(default=None, gt=0, description="As the setting, for this upstream.")
+    at_hang_up: AtHangUp | None = Field(
+        default=None,
+        description="A stream whose caller hung up: `cancel`, where its cost can be asked for afterwards or is nothing;"
+        " `drain`. Unset: as `hang_up` says of `openrouter`, `cancel` where it is free, else `drain`.",
+    )
+    orders_max: int | None = Field(
+        default=None,
+        ge=1,
+        description="Orders that one process sends to it at once; others get 429. Unset: any number.",
+    )
+    order: int = Field(default=0, ge=0, description="Of several that serve a model, the lowest order is first.")
+    weight: int = Field(default=1, ge=1, le=1000, description="Its share among those of the same order.")
+    prices: Literal["file", "openrouter", "free"] | None = Field(
+        default=None,
+        description="What its orders cost, where its answers do not say it (`openai` and `anthropic`, which must say"
+        " which): by the operator's `file`, by OpenRouter's public list for the same id (`openrouter`), or nothing"
+        " (`free`).",
+    )
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_base(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("write a URL like https://api.example/v1")
+        if parts.username is not None:
+            raise ValueError("write the key into an environment variable, and name that in key_variable")
+        return url.rstrip("/")
+
+    @field_validator("formats")
+    @classmethod
+    def _are_formats(cls, names: list[str] | None) -> list[str] | None:
+        known = format_paths()
+        for name in names or ():
+            if name not in known:
+                raise ValueError(f"nobody speaks the format {name!r}; there are {', '.join(known)}")
+        if names == []:
+            raise ValueError("name at least one format")
+        return names
+
+    @field_validator("names")
+    @classmethod
+    def _stars_in_both(cls, names: dict[str, str]) -> dict[str, str]:
+        for ours, own in names.items():
+            if ours.count("*") > 1 or ours.count("*") != own.count("*") or not ours or not own:
+                raise ValueError(f"write one `*` or none into both names; {ours!r} = {own!r} cannot be followed")
+        return names
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        if self.kind not in KIND_FACTS:
+            return self  # one that was added, or none
+        facts = facts_of(self.kind)
+        if facts.tells_cost and self.prices is not None:
+            raise ValueError(f"prices: not for the kind `{self.kind}`, whose answers say what they cost")
+        if not facts.tells_cost and self.prices is None:
+            raise ValueError(
+                f'prices: not set, and the kind `{self.kind}` tells none; write "file", "openrouter" or "free"'
+            )
+        wrong = [name for name in self.formats or () if not _can_speak(facts, name)]
+        if wrong:
+            raise ValueError(
+                f"formats: the kind `{self.kind}` cannot speak {wrong[0]}, only {', '.join(names_of(facts.can_speak))}"
+            )
+        if self.at_hang_up == "cancel" and not facts.has_generations and self.prices != "free":
+            raise ValueError(
+                'at_hang_up: "cancel" would leave the cost unknown: this kind cannot be asked for it; write "drain"'
+            )
+        return self
+
+    def declared(self, name: str, settings: "Settings") -> Declared:
+        facts = facts_of(self.kind)
+        cancels = settings.hang_up if facts.has_generations else "cancel" if self.prices == "free" else "drain"
+        is_own_host = self.base_url is None
+        formats = facts.formats if self.formats is None else frozenset(format_paths()[each] for each in self.formats)
+        return Declared(
+            name,
+            self.kind,
+            self.base_url or facts.base_url or "",
+            Timeouts(
+                self.connect_seconds or settings.connect_seconds,
+                self.first_byte_seconds or settings.first_byte_seconds,
+                self.no_data_seconds or settings.no_data_seconds,
+            ),
+            key_variable=self.key_variable or (facts.key_variable if is_own_host else None),
+            models=None if self.models is None else tuple(self.models),
+            names=tuple(self.names.items()),
+            formats=formats,
+            at_hang_up=self.at_hang_up or cancels,
+            orders_max=self.orders_max,
+            order=self.order,
+            weight=self.weight,
+            prices=self.prices or "itself",
+        )
+
+
+def _can_speak(facts: KindFacts, name: str) -> bool:
+    return facts.can_speak is None or format_paths()[name] in facts.can_speak
 
 
 class Settings(BaseSettings):
@@ -252,6 +392,22 @@ class Settings(BaseSettings):
         default_factory=dict, description="What looks at orders before they are sent, and at answers."
     )
     plans: dict[str, PlanSettings] = Field(default_factory=dict, description="Plans beside `paying` and `free`.")
+    upstreams: dict[str, UpstreamSettings] = Field(
+        default_factory=dict, description="The upstreams, where there is more to say than `upstream_url` does."
+    )
+
+    @field_validator("upstreams")
+    @classmethod
+    def _are_named(cls, upstreams: dict[str, UpstreamSettings]) -> dict[str, UpstreamSettings]:
+        if wrong := [name for name in upstreams if not _UPSTREAM_NAME.fullmatch(name)]:
+            raise ValueError(f"name upstreams in lower case, digits, `-` and `_`; {wrong[0]!r} is no such name")
+        return upstreams
+
+    @model_validator(mode="after")
+    def _one_way_to_say_it(self) -> Self:
+        if self.upstreams and self.upstream_url is not None:
+            raise ValueError("upstream_url: not together with [upstreams]; declare it there, or leave those out")
+        return self
 
     @field_validator("allowed_hosts", "allowed_origins", mode="before")
     @classmethod
@@ -313,7 +469,12 @@ class Settings(BaseSettings):
     @property
     def is_simulated(self) -> bool:
         """Whether the built-in simulator is the upstream."""
-        return self.upstream_url is None and self.openrouter_key is None
+        return not self.upstreams and self.upstream_url is None and self.openrouter_key is None
+
+    @property
+    def declared(self) -> list[Declared]:
+        """The upstreams that are declared under `[upstreams.NAME]`."""
+        return [each.declared(name, self) for name, each in self.upstreams.items()]
 
     @property
     def every_plan(self) -> Mapping[str, Plan]:
@@ -371,8 +532,15 @@ def _worded(error: dict[str, Any], given: Mapping[str, object]) -> str:
         where = f"{config_file()}: {'.'.join(path)}"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        within = {"plans": PlanSettings.model_fields, "guards": GuardSettings.model_fields}
-        return _no_such(where, path[-1], within[name] if len(path) > 1 else Settings.model_fields)
+        within: dict[str, type[BaseModel]] = {
+            "plans": PlanSettings,
+            "guards": GuardSettings,
+            "upstreams": UpstreamSettings,
+        }
+        known = within[name].model_fields if len(path) > 1 else Settings.model_fields
+        return _no_such(where, path[-1], known)
     if name == "database_url":
         return f"{where}: {message}"  # it may have a password in it
+    if error["type"] == "missing" or not isinstance(error["input"], str | int | float | bool | None):
+        return f"{where}: {message}" if path else f"{config_file()}: {message}"
     return f"{where}: {message} (it is {error['input']!r})"

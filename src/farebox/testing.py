@@ -38,6 +38,7 @@ from farebox.core.books import (
 from farebox.core.caching import CachedRow
 from farebox.core.callers import Account, Key, ManagementKey, PublishedPlans
 from farebox.core.charges import Charge
+from farebox.core.declared import Declared, Timeouts
 from farebox.core.errors import Refusal
 from farebox.core.formats import Format, chat
 from farebox.core.headers import HeaderList, RequestHead
@@ -55,6 +56,7 @@ from farebox.exchange import Exchange, Request
 from farebox.identity.keys import KeyCallers, PlansInForce, new_key
 from farebox.ports import BillerUnreachable, NameTaken, NotCounted, Take, UpstreamBroke, Waiting
 from farebox.upstream.openrouter_pages import Fetched, OpenRouterPages
+from farebox.upstream.running import Alone
 
 T = TypeVar("T")
 Owner = TypeVar("Owner", Account, Key)
@@ -430,6 +432,7 @@ class Script:
     content_type: str = "text/event-stream"
     generation_id: str | None = "gen-1"
     headers: HeaderList = field(default_factory=list)
+    adds_usage: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -451,6 +454,8 @@ class ScriptedUpstream(OpenRouterPages):
 
     def __init__(self, *scripts: Script | Exception, pages: Mapping[str, bytes | Exception] | None = None) -> None:
         self._scripts = list(scripts)
+        # It drains what `Streaming` lets it.
+        self.declared = Declared("scripted", "openrouter", "http://scripted", Timeouts(1, 1, 1), at_hang_up="drain")
         self.pages = dict(pages or {})
         self.received: list[Forwarded] = []
         self.fetched: list[tuple[str, Filters]] = []
@@ -482,6 +487,7 @@ class ScriptedReply:
         self.status = script.status
         self.content_type = script.content_type
         self.generation_id = script.generation_id
+        self.adds_usage = script.adds_usage
         self.headers = list(script.headers)
         if script.generation_id:
             self.headers.append((b"x-generation-id", script.generation_id.encode()))
@@ -610,7 +616,7 @@ class Playbook:
             callers=callers,
             prices=catalog,
             ledger=store,
-            upstream=upstream,
+            upstreams=Alone(upstream),
             streaming=streaming,
             admission=Admission(9, 9),
         )

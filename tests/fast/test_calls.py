@@ -31,6 +31,7 @@ from farebox.http.refusals import refuse
 from farebox.http.server import BoundedHttp
 from farebox.identity.keys import KeyCallers, PlansInForce, new_key
 from farebox.testing import MemoryStore, Pause, Script, ScriptedReply, ScriptedUpstream, Silence
+from farebox.upstream.running import Alone
 from farebox.web.relay import Relay
 from tests.fast.test_exchange import MODELS, USD, whole
 from tests.framed import chunked, counted
@@ -86,7 +87,7 @@ class Server:
             callers=KeyCallers(self.store, PlansInForce(BUILT_IN)),
             prices=catalog,
             ledger=self.store,
-            upstream=self._upstream,
+            upstreams=Alone(self._upstream),
             streaming=Streaming(deadlines),
             admission=Admission(9, 9),
         )

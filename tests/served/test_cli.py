@@ -145,6 +145,8 @@ def test_only_serve_and_db_upgrade_make_books(tmp_path: Path) -> None:
     assert (current.returncode, current.stdout.startswith(f"{tmp_path}/data/farebox.db: schema none yet")) == (0, True)
     copied = Gateway(tmp_path).run("db", "copy", "sqlite:///data/farebox.db", "postgresql://127.0.0.1:1/books")
     assert (copied.returncode, f"no books at {tmp_path}/data/farebox.db" in copied.stderr) == (1, True)
+    for asked in (["upstream", "list"], ["upstream", "check", "simulator"]):
+        assert Gateway(tmp_path).run(*asked).returncode == 0
     assert list(tmp_path.iterdir()) == [orders]
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "farebox.db").write_bytes(b"")
@@ -159,7 +161,7 @@ def test_only_serve_and_db_upgrade_make_books(tmp_path: Path) -> None:
 def test_no_command_is_left_out_of_that() -> None:
     page = (Path(__file__).parents[2] / "docs" / "reference" / "commands.md").read_text()
     named = re.findall(r"^## `farebox (.+)`$", page, re.MULTILINE)
-    others = {"serve", "simulate", "prices check", "db current", "db upgrade", "db copy"}
+    others = {"serve", "simulate", "prices check", "db current", "db upgrade", "db copy", "upstream list", "upstream check"}
     assert set(named) > others
     for name in set(named) - others:
         assert any(f"{' '.join(words)} ".startswith(f"{name} ") for words in COMMANDS), name

@@ -99,5 +99,5 @@ def test_a_kind_that_cannot_be_made_is_refused_at_the_start(
     assert said in done.stderr
 
 
-def test_the_package_itself_has_one_kind() -> None:
-    assert list(KINDS) == ["openrouter"]
+def test_the_package_itself_has_three_kinds() -> None:
+    assert list(KINDS) == ["openrouter", "openai", "anthropic"]

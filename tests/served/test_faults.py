@@ -28,11 +28,12 @@ from farebox.identity.keys import KeyCallers, PlansInForce, new_key
 from farebox.testing import MemoryStore, ScriptedUpstream
 from farebox.upstream import Timeouts
 from farebox.upstream.openrouter import OpenRouter
+from farebox.upstream.running import Alone
 from tests.fast.test_exchange import ANSWER
 from tests.gateway import Gateway
 from tests.served.test_formats import STREAMED, error_type, order, told
 from tests.served.test_server import HELLO
-from tests.upstreams import ENTRIES
+from tests.upstreams import ENTRIES, declared
 
 PAGE = (Path(__file__).parents[2] / "docs" / "explain" / "faults.md").read_text()
 
@@ -179,12 +180,12 @@ async def _order_at(url: str, *, streamed: bool) -> tuple[int, str]:
     catalog = Catalog(ScriptedUpstream(pages={"/models": MODELS}), 300, 3600)
     await catalog.refresh()
     deadlines = Deadlines()
-    upstream = OpenRouter(f"{url}/api/v1", "sk-or-x", Timeouts(3, 3, 3), deadlines)
+    upstream = OpenRouter(declared(f"{url}/api/v1", Timeouts(3, 3, 3)), "sk-or-x", deadlines)
     exchange = Exchange(
         callers=KeyCallers(store, PlansInForce(BUILT_IN)),
         prices=catalog,
         ledger=store,
-        upstream=upstream,
+        upstreams=Alone(upstream),
         streaming=Streaming(deadlines),
         admission=Admission(9, 9),
     )

@@ -23,7 +23,7 @@ from starlette.routing import Route
 from farebox.app import Host, Hosted, stand_alone
 from farebox.identity.keys import PlansInForce
 from farebox.platform.priced_events import PRICED_EVENT
-from farebox.ports import Upstream
+from farebox.ports import Upstreams
 from farebox.store.books import SqlStore
 from farebox.web import routes
 from farebox.web.openapi import document
@@ -90,9 +90,9 @@ def test_the_document_is_valid(shared_gateway: Gateway) -> None:
 
 
 @asynccontextmanager
-async def as_an_actor(store: SqlStore, upstream: Upstream, plans: PlansInForce) -> AsyncIterator[Hosted]:
+async def as_an_actor(store: SqlStore, upstreams: Upstreams, plans: PlansInForce) -> AsyncIterator[Hosted]:
     """As where the platform is another."""
-    async with stand_alone(store, upstream, plans) as hosted:
+    async with stand_alone(store, upstreams, plans) as hosted:
         yield replace(hosted, has_run_api=False)
 
 

@@ -14,7 +14,6 @@ from farebox.actor.client import ApifyApi
 from farebox.deadlines import Deadlines
 from farebox.outgoing import way_to
 from farebox.ports import ApifyUnreachable, UpstreamUnreachable
-from farebox.upstream import Timeouts
 from farebox.upstream.openrouter import OpenRouter
 from tests.forward_proxies import (
     CREDENTIALS,
@@ -27,6 +26,7 @@ from tests.forward_proxies import (
 )
 from tests.gateway import Gateway, eventually
 from tests.programs import run
+from tests.upstreams import declared
 
 DEAD = "http://127.0.0.1:9"
 NAMES = ("DNS:upstream.test", "DNS:collector.test", "DNS:api.test", "IP:0.0.0.0")
@@ -130,7 +130,7 @@ def ask(url: str, authority: Authority | None, **variables: str) -> bytes:
 
     async def main() -> bytes:
         way = way_to(url, None if authority is None else str(authority.file), variables)
-        upstream = OpenRouter(url, "key", Timeouts(5, 5, 5), Deadlines(), way)
+        upstream = OpenRouter(declared(url), "key", Deadlines(), way)
         try:
             order = {"model": "sim/echo", "messages": [{"role": "user", "content": "Hello"}]}
             reply = await upstream.forward("/chat/completions", json.dumps(order).encode(), {}, streamed=False)

@@ -15,16 +15,17 @@ import pytest
 from farebox.core.audit import audit
 from farebox.core.books import HoldRow, PlaceHold, Settle, TopUp
 from farebox.core.questions import next_ask_us
-from farebox.core.upstream import Filters
+from farebox.core.upstream import Filters, NoRecords, RecordAnswer
 from farebox.core.usage import Cost, Unknown
 from farebox.ports import UpstreamBroke, UpstreamUnreachable
 from farebox.reconcile import Reconciler
 from farebox.testing import MemoryStore
 from farebox.upstream.openrouter import HEADER_BYTES_MAX
 from farebox.upstream.openrouter_pages import Fetched, OpenRouterPages, read_record
+from farebox.upstream.running import Alone
 from tests.gateway import Gateway, eventually
 from tests.served.test_formats import ORDERS, STREAMED, order
-from tests.upstreams import HttpUpstream
+from tests.upstreams import HttpUpstream, declared
 
 SECOND_US = 1_000_000
 
@@ -75,6 +76,7 @@ class Asked(OpenRouterPages):
 
     def __init__(self, *answers: Fetched | Exception) -> None:
         self._answers = list(answers)
+        self.declared = declared("http://there")
         self.queries: list[Filters] = []
 
     async def fetch(self, path: str, query: Filters) -> Fetched:
@@ -119,13 +121,33 @@ def reconciling(upstream: Asked, work: Work, give_up_seconds: float = 86_400) ->
             )
         )
         await store.carry_out(Settle(hold_id="h", verdict=Unknown("hung up"), created_us=0, generation_id="gen-1"))
-        await work(store, Reconciler(store, upstream, give_up_seconds, lambda: clock[0]), clock)
+        await work(store, Reconciler(store, Alone(upstream), give_up_seconds, lambda: clock[0]), clock)
         found.extend(await store.holds(("pending", "open", "posted", "voided")))
         with store.snapshot() as rows:
             assert audit(rows).differences == []
 
     asyncio.run(main())
     return found[0]
+
+
+class Recordless(Asked):
+    """An upstream that keeps no records."""
+
+    async def record(self, generation_id: str) -> RecordAnswer:
+        self.queries.append((("id", generation_id),))
+        return NoRecords()
+
+
+def test_an_upstream_without_records_is_asked_once_and_an_operator_decides() -> None:
+    async def work(store: MemoryStore, reconciler: Reconciler, clock: list[int]) -> None:
+        for _ in range(3):
+            await reconciler.round()
+            clock[0] += 60_000_000
+
+    upstream = Recordless()
+    hold = reconciling(upstream, work)
+    assert (hold.state, hold.ask_us, hold.reason) == ("open", None, "hung up")
+    assert len(upstream.queries) == 1
 
 
 async def until_settled(store: MemoryStore, reconciler: Reconciler, clock: list[int]) -> None:

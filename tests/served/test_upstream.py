@@ -5,11 +5,14 @@ import contextlib
 import gzip
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Protocol
 
 import pytest
 
 from farebox.deadlines import Deadlines
 from farebox.http.refusals import guarded
+from farebox.outgoing import DIRECTLY
 from farebox.ports import BooksUnavailable, UpstreamBroke, UpstreamUnreachable
 from farebox.upstream import Timeouts
 from farebox.upstream.openrouter import (
@@ -19,12 +22,31 @@ from farebox.upstream.openrouter import (
     HttpReply,
     OpenRouter,
 )
+from farebox.upstream.table import KINDS
+from tests.upstreams import declared
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-def forward(serve: Serve | None, timeouts: Timeouts | None = None, port: int | None = None) -> tuple[HttpReply, bytes]:
+class Forward(Protocol):
     """One order to a server that does as it likes; the reply and its body."""
+
+    def __call__(
+        self, serve: Serve | None, timeouts: Timeouts | None = None, port: int | None = None
+    ) -> tuple[HttpReply, bytes]: ...
+
+
+@pytest.fixture(
+    params=[("openrouter", "/chat/completions"), ("openai", "/chat/completions"), ("anthropic", "/messages")]
+)
+def forward(request: pytest.FixtureRequest) -> Forward:
+    """By an upstream of each kind: they promise the same."""
+    return partial(forwarded, *request.param)
+
+
+def forwarded(
+    kind: str, path: str, serve: Serve | None, timeouts: Timeouts | None = None, port: int | None = None
+) -> tuple[HttpReply, bytes]:
 
     async def main() -> tuple[HttpReply, bytes]:
         serving: list[asyncio.Task[None] | None] = []
@@ -37,9 +59,11 @@ def forward(serve: Serve | None, timeouts: Timeouts | None = None, port: int | N
 
         server = await asyncio.start_server(answer, "127.0.0.1", 0) if serve else None
         at = server.sockets[0].getsockname()[1] if server else port
-        upstream = OpenRouter(f"http://127.0.0.1:{at}/api/v1", "key", timeouts or Timeouts(5, 5, 5), Deadlines(0.05))
+        there = declared(f"http://127.0.0.1:{at}/api/v1", timeouts or Timeouts(5, 5, 5), kind)
+        upstream = KINDS[kind](there, "key", Deadlines(0.05), DIRECTLY)
         try:
-            reply = await upstream.forward("/chat/completions", b"{}", {}, streamed=False)
+            reply = await upstream.forward(path, b"{}", {}, streamed=False)
+            assert isinstance(reply, HttpReply)
             try:
                 return reply, await reply.read()
             finally:
@@ -63,7 +87,7 @@ def answering(answer: bytes, *, pause: float = 0.0) -> Serve:
     return serve
 
 
-def test_an_answer_is_read_to_its_end() -> None:
+def test_an_answer_is_read_to_its_end(forward: Forward) -> None:
     reply, body = forward(
         answering(b"HTTP/1.1 200 OK\r\nX-Generation-Id: gen-1\r\nX-Secret: s\r\ncontent-length: 2\r\n\r\n{}")
     )
@@ -83,14 +107,14 @@ def filler(size: int, name: bytes = b"x-secret") -> bytes:
 
 
 @pytest.mark.parametrize("size", [8_190, 8_191, 20_000, HEADER_BYTES_MAX])
-def test_a_long_header_is_read(size: int) -> None:
+def test_a_long_header_is_read(forward: Forward, size: int) -> None:
     reply, body = forward(with_head(filler(size), b"x-generation-id: gen-1"))
     assert (reply.status, body, reply.generation_id) == (200, b"{}", "gen-1")
     assert reply.headers == [(b"x-generation-id", b"gen-1")]
 
 
 @pytest.mark.parametrize("size", [20_000, HEADER_BYTES_MAX])
-def test_so_are_a_long_reason_and_many_headers(size: int) -> None:
+def test_so_are_a_long_reason_and_many_headers(forward: Forward, size: int) -> None:
     reply, _ = forward(with_head(b"x-generation-id: gen-1", status=b"200 " + b"a" * size))
     assert reply.generation_id == "gen-1"
     reply, _ = forward(with_head(*(filler(1, b"x-%d" % number) for number in range(100)), b"x-generation-id: gen-1"))
@@ -106,7 +130,9 @@ def test_so_are_a_long_reason_and_many_headers(size: int) -> None:
         (*[filler(60_000)] * (HEAD_BYTES_MAX // 60_000 + 1), b"x-generation-id: gen-1"),
     ],
 )
-def test_a_head_that_is_too_long_is_not_taken_and_names_its_generation(lines: tuple[bytes, ...]) -> None:
+def test_a_head_that_is_too_long_is_not_taken_and_names_its_generation(
+    forward: Forward, lines: tuple[bytes, ...]
+) -> None:
     with pytest.raises(UpstreamBroke, match="the answer's head is longer than is read") as broke:
         forward(with_head(*lines))
     assert broke.value.generation_id == "gen-1"
@@ -115,19 +141,19 @@ def test_a_head_that_is_too_long_is_not_taken_and_names_its_generation(lines: tu
     assert broke.value.generation_id is None
 
 
-def test_a_refusal_is_taken_however_long_its_head_is() -> None:
+def test_a_refusal_is_taken_however_long_its_head_is(forward: Forward) -> None:
     """It says that nothing was charged."""
     reply, body = forward(with_head(filler(HEADER_BYTES_MAX + 1), status=b"500 No"))
     assert (reply.status, body) == (500, b"{}")
 
 
-def test_a_head_without_end_is_given_up() -> None:
+def test_a_head_without_end_is_given_up(forward: Forward) -> None:
     for endless in (filler(3 * READ_BYTES_MAX), b"\r\n".join([filler(1)] * 1000)):
         with pytest.raises(UpstreamBroke, match="the connection broke before the answer"):
             forward(with_head(endless))
 
 
-def test_a_refused_connection_is_unreachable() -> None:
+def test_a_refused_connection_is_unreachable(forward: Forward) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     with pytest.raises(UpstreamUnreachable) as refused:
@@ -135,7 +161,7 @@ def test_a_refused_connection_is_unreachable() -> None:
     assert not refused.value.timed_out
 
 
-def test_a_connection_that_does_not_come_about_is_unreachable_in_time() -> None:
+def test_a_connection_that_does_not_come_about_is_unreachable_in_time(forward: Forward) -> None:
     # A listener whose queue is full answers no more connections.
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         address = full.getsockname()
@@ -161,22 +187,22 @@ def test_a_connection_that_does_not_come_about_is_unreachable_in_time() -> None:
         b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n{}",
     ],
 )
-def test_an_answer_that_breaks_off_is_not_taken_for_whole(answer: bytes) -> None:
+def test_an_answer_that_breaks_off_is_not_taken_for_whole(forward: Forward, answer: bytes) -> None:
     with pytest.raises(UpstreamBroke):
         forward(answering(answer))
 
 
-def test_a_head_that_does_not_come_in_time_is_given_up() -> None:
+def test_a_head_that_does_not_come_in_time_is_given_up(forward: Forward) -> None:
     with pytest.raises(UpstreamBroke, match=r"no answer within 0.2 s"):
         forward(answering(b"", pause=0.6), Timeouts(5, 0.2, 5))
 
 
-def test_a_body_that_falls_silent_is_given_up() -> None:
+def test_a_body_that_falls_silent_is_given_up(forward: Forward) -> None:
     with pytest.raises(UpstreamBroke, match=r"nothing came for 0.2 s"):
         forward(answering(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{}", pause=0.6), Timeouts(5, 5, 0.2))
 
 
-def test_a_reply_that_is_closed_while_it_is_waited_for_keeps_nothing_alive() -> None:
+def test_a_reply_that_is_closed_while_it_is_waited_for_keeps_nothing_alive(forward: Forward) -> None:
     async def main() -> UpstreamBroke:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{")
@@ -185,7 +211,7 @@ def test_a_reply_that_is_closed_while_it_is_waited_for_keeps_nothing_alive() -> 
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        upstream = OpenRouter(url, None, Timeouts(5, 5, 5), Deadlines())
+        upstream = OpenRouter(declared(url), None, Deadlines())
         reply = await upstream.forward("/x", b"{}", {}, streamed=True)
         assert await reply.chunk() == b"{"
         waiting = asyncio.create_task(reply.chunk())
@@ -202,12 +228,12 @@ def test_a_reply_that_is_closed_while_it_is_waited_for_keeps_nothing_alive() -> 
     assert cause.__traceback__ is None
 
 
-def test_a_redirect_is_not_followed() -> None:
+def test_a_redirect_is_not_followed(forward: Forward) -> None:
     with pytest.raises(UpstreamUnreachable, match="redirects"):
         forward(answering(b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n"))
 
 
-def test_an_answer_in_gzip_although_none_was_asked_is_read() -> None:
+def test_an_answer_in_gzip_although_none_was_asked_is_read(forward: Forward) -> None:
     packed = gzip.compress(b'{"a":1}')
     head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(packed)
     assert forward(answering(head + packed))[1] == b'{"a":1}'

@@ -25,7 +25,7 @@ from farebox.core.charges import Carried, read_carried, write_carried
 from farebox.core.money import format_usd
 from farebox.core.runs import Record
 from farebox.identity.keys import PlansInForce
-from farebox.ports import ApifyUnreachable, Biller, Upstream
+from farebox.ports import ApifyUnreachable, Biller, Upstreams
 from farebox.reconcile import Reconciler
 from farebox.settings import Settings
 from farebox.store.books import SqlStore
@@ -79,7 +79,7 @@ class Hosting:
             await self.apify.aclose()
 
     @asynccontextmanager
-    async def host(self, store: SqlStore, upstream: Upstream, _: PlansInForce) -> AsyncIterator[Hosted]:
+    async def host(self, store: SqlStore, upstreams: Upstreams, _: PlansInForce) -> AsyncIterator[Hosted]:
         """What serves with the gateway, for as long as the block runs. Raises ApifyUnreachable: what another machine
         left cannot be read."""
         await self._name_run()
@@ -105,7 +105,7 @@ class Hosting:
                 yield Hosted(self.callers, charging, (task,), has_run_api=False)
             finally:
                 try:
-                    await self._ask_once_more(store, upstream)
+                    await self._ask_once_more(store, upstreams)
                     if not await charging.flush(FLUSH_SECONDS):
                         log.error("not all fares were charged before the end")
                 except ChargesRefused as error:
@@ -198,9 +198,9 @@ class Hosting:
         beside.write_bytes(msgspec.json.encode(known))
         return known.counted_before
 
-    async def _ask_once_more(self, store: SqlStore, upstream: Upstream) -> None:
+    async def _ask_once_more(self, store: SqlStore, upstreams: Upstreams) -> None:
         """Ask for open holds' costs once more: the upstream knows most of them within a second of an answer's end."""
-        reconciler = Reconciler(store, upstream, self._settings.reconcile_seconds)
+        reconciler = Reconciler(store, upstreams, self._settings.reconcile_seconds)
         until = time.monotonic() + LAST_ASKS_SECONDS
         while time.monotonic() < until and (await store.not_ended()).open:
             await reconciler.round()

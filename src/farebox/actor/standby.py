@@ -22,7 +22,7 @@ from farebox.background import Supervisor
 from farebox.http.asgi import send_whole
 from farebox.http.queries import query_pairs
 from farebox.identity.keys import PlansInForce
-from farebox.ports import Upstream
+from farebox.ports import Upstreams
 from farebox.serving import listen, run
 from farebox.settings import Settings
 from farebox.store.books import SqlStore
@@ -67,13 +67,13 @@ class _Server:
         self.is_migrating = False
 
     @asynccontextmanager
-    async def host(self, store: SqlStore, upstream: Upstream, plans: PlansInForce) -> AsyncIterator[Hosted]:
+    async def host(self, store: SqlStore, upstreams: Upstreams, plans: PlansInForce) -> AsyncIterator[Hosted]:
         async with (
             aclosing(Hosting(self._environment, self._settings)) as hosting,
             listening(
                 self._environment.system_events_url, self._settings, partial(self._hear, hosting), self.supervisor
             ),
-            hosting.host(store, upstream, plans) as hosted,
+            hosting.host(store, upstreams, plans) as hosted,
         ):
             yield hosted
 

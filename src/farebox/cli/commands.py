@@ -21,6 +21,7 @@ PLACES = {
     "key": "accounts.key_app",
     "management-key": "accounts.management_app",
     "prices": "prices.prices_app",
+    "upstream": "upstreams.upstream_app",
     "db": "database.db_app",
 }
 """Where each command is: its module is loaded when it is run, or its help is shown."""

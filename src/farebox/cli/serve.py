@@ -11,7 +11,7 @@ import typer
 
 from farebox import __version__
 from farebox.accounts import Accounts, NotFound
-from farebox.app import SIMULATOR_URL_VARIABLE, App, upstream_url, way_to
+from farebox.app import SIMULATOR_URL_VARIABLE, App, declared_upstreams, way_to
 from farebox.cli.session import DatabaseUrl, clear_errors, fail, moment
 from farebox.core.money import format_usd, parse_usd
 from farebox.serving import CannotListen, exit_cleanly_on_signals, listen, run
@@ -74,15 +74,19 @@ def serve(
 def simulate(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 for any free one.", min=0, max=65535)] = 8081,
+    as_: Annotated[
+        As, typer.Option("--as", help="Whom it stands in for: at its root, where that is not OpenRouter.")
+    ] = ("openrouter"),
 ) -> None:
-    """Serve the simulated upstream alone."""
+    """Serve the simulated upstream alone: OpenRouter at /api/v1, OpenAI at /openai/v1, Anthropic at /anthropic/v1."""
     from farebox.simulator import server as simulator
     from farebox.simulator.app import BASE_PATH
 
+    below = {"openrouter": BASE_PATH, "openai": "/v1", "anthropic": ""}[as_]
     with _listen(host, port) as bound:
-        typer.echo(f"Simulated upstream on http://{_host(host)}:{bound.getsockname()[1]}{BASE_PATH}")
+        typer.echo(f"Simulated upstream on http://{_host(host)}:{bound.getsockname()[1]}{below}")
         exit_cleanly_on_signals()
-        simulator.serve(bound)
+        simulator.serve(bound, as_)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -141,10 +145,7 @@ def _banner(settings: Settings, port: int, opening: _Opening) -> str:
             f"  For real models, set {OPENROUTER_KEY_VARIABLE} to an OpenRouter key and start again.",
         ]
     else:
-        url = upstream_url(settings)
-        lines.append(f"Upstream: {url}{way_to(url, settings).described}")
-        if settings.openrouter_key is None:
-            lines.append(f"  {OPENROUTER_KEY_VARIABLE} is not set: the upstream is asked without a key.")
+        lines += _upstream_lines(settings)
     if opening.demo_key:
         lines += [
             "",
@@ -179,6 +180,18 @@ def _banner(settings: Settings, port: int, opening: _Opening) -> str:
             "  farebox reconcile --list shows them.",
         ]
     return "\n".join([*lines, ""])
+
+
+def _upstream_lines(settings: Settings) -> list[str]:
+    every = declared_upstreams(settings)
+    if settings.upstreams:
+        places = [f"{each.base_url}{way_to(each.base_url, settings).described}" for each in every]
+        return ["Upstreams:", *(f"  {e.name} ({e.kind}): {place}" for e, place in zip(every, places, strict=True))]
+    url = every[0].base_url
+    lines = [f"Upstream: {url}{way_to(url, settings).described}"]
+    if settings.openrouter_key is None:
+        lines.append(f"  {OPENROUTER_KEY_VARIABLE} is not set: the upstream is asked without a key.")
+    return lines
 
 
 def _host(host: str) -> str:

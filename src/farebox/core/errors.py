@@ -33,6 +33,14 @@ def invalid(message: str) -> Refusal:
     return Refusal(400, "invalid_request", message)
 
 
+def in_a_circle(hops: int) -> Refusal:
+    """400, since nothing else would end it: no client repeats it, and each gateway on the way passes it back."""
+    return invalid(
+        f"the order came through {hops} gateways like this one: the upstream of one of them seems to be one that it"
+        " came through before (see `base_url` in their settings)"
+    )
+
+
 def unauthenticated(message: str) -> Refusal:
     return Refusal(401, "authentication", message)
 

@@ -22,6 +22,12 @@ _READ = frozenset(
 _RESPONSE = frozenset({b"x-generation-id", b"retry-after", b"retry-after-ms"})
 _RESPONSE_PREFIXES = (b"x-ratelimit-", b"x-openrouter-")
 
+HOPS = b"x-farebox-hops"
+"""Through how many gateways of this kind an order came: each says 1 for itself, and one more than it was told."""
+
+HOPS_MAX = 4
+"""An order that came through so many goes in a circle."""
+
 PROXIED = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"})
 """What a request carries that a proxy passed on."""
 
@@ -49,6 +55,7 @@ class RequestHead(Struct, frozen=True):
     encoding: bytes = b""
     retry_count: bytes = b""
     cache: bytes = b""
+    hops: int = 0
     sent: HeaderList = []
 
     def first(self, name: bytes) -> bytes:
@@ -64,6 +71,7 @@ def read_request_head(headers: HeaderList) -> RequestHead:
     """
     read: dict[bytes, bytes] = {}
     forwarded: dict[str, str] = {}
+    hops = 0
     for name, value in headers:
         if name in _READ:
             read[name] = value.strip()
@@ -71,6 +79,9 @@ def read_request_head(headers: HeaderList) -> RequestHead:
             key, text = name.decode("latin-1"), value.decode("latin-1")
             # Several lines of one name are one list (RFC 9110, 5.3).
             forwarded[key] = f"{forwarded[key]}, {text}" if key in forwarded else text
+        elif name == HOPS:
+            hops = max(hops, int(value) if value.isdigit() and len(value) < 6 else 1)
+            forwarded[HOPS.decode()] = str(hops + 1)
     first = read.get
     scheme, _, bearer = first(b"authorization", b"").partition(b" ")
     tokens: tuple[str, ...] = ()
@@ -87,6 +98,7 @@ def read_request_head(headers: HeaderList) -> RequestHead:
         first(b"content-encoding", b"").lower(),
         first(b"x-stainless-retry-count", b""),
         first(b"x-farebox-cache", b""),
+        hops,
         headers,
     )
 

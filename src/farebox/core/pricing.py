@@ -5,12 +5,13 @@ most IMAGE_TOKENS_MAX, a prompt at most the model's context, an answer at most i
 at the highest price listed for it. Prices are USD per token or unit, exact decimals.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 
 from msgspec import Struct
 from msgspec.structs import astuple
 
+from farebox.core.declared import Declared
 from farebox.core.errors import Refusal, unknown
 from farebox.core.formats import Asked, Searches
 from farebox.core.money import COST_MAX_USD, events_usd, floor_units
@@ -170,6 +171,41 @@ def price_list(
     dearest = _highest(rates.values())
     rates.update(dict.fromkeys(dynamic, dearest))
     return PriceList(rates, _aliases(listed, rates), dearest, frozenset(unpriced - rates.keys()), routers)
+
+
+def served_of(prices: PriceList, declared: Declared) -> PriceList:
+    """The price list of what is declared of an upstream, under our names."""
+    rates = {
+        ours: rates
+        for own, rates in prices.rates.items()
+        for ours in declared.our_names(own)
+        if declared.may_serve(ours)
+    }
+    return PriceList(
+        rates,
+        {name: model for name, model in prices.aliases.items() if model in rates and declared.may_serve(name)},
+        prices.unlisted,
+        frozenset(ours for own in prices.left_out for ours in declared.our_names(own) if declared.may_serve(ours)),
+        frozenset(each for each in prices.routers if declared.may_serve(each)),
+    )
+
+
+def joined(lists: Sequence[PriceList]) -> PriceList:
+    """The price list of several upstreams together: of a model that several have, the highest of each price."""
+    if len(lists) == 1:
+        return lists[0]
+    every: dict[str, list[Rates]] = {}
+    for each in lists:
+        for model, rates in each.rates.items():
+            every.setdefault(model, []).append(rates)
+    unlisted = [each.unlisted for each in lists if each.unlisted is not None]
+    return PriceList(
+        {model: rates[0] if len(rates) == 1 else _highest(rates) for model, rates in every.items()},
+        {name: model for each in reversed(lists) for name, model in each.aliases.items()},
+        _highest(unlisted) if unlisted else None,
+        frozenset().union(*(each.left_out for each in lists)) - every.keys(),
+        frozenset().union(*(each.routers for each in lists)),
+    )
 
 
 def _aliases(models: Iterable[PricedModel], rates: Mapping[str, Rates]) -> dict[str, str]:

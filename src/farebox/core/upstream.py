@@ -91,6 +91,10 @@ class NotYet(Struct, frozen=True):
     """The upstream has no record of the generation; there may be one later."""
 
 
+class NoRecords(Struct, frozen=True):
+    """The upstream keeps no records of generations: what its answer said is all that will ever be known."""
+
+
 class AskedTooOften(Struct, frozen=True):
     """Ask nothing for a while: for `retry_after_seconds`, where the upstream says how long. `answer` as in `Failed`."""
 
@@ -98,4 +102,4 @@ class AskedTooOften(Struct, frozen=True):
     retry_after_seconds: float | None = None
 
 
-RecordAnswer = Recorded | NotYet | AskedTooOften | Failed
+RecordAnswer = Recorded | NotYet | NoRecords | AskedTooOften | Failed

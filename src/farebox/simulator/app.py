@@ -1,23 +1,29 @@
-"""The simulator as an ASGI app. Without faults it sends nothing that OpenRouter would not, and it refuses what
-OpenRouter refuses."""
+"""The simulator as an ASGI app. Without faults it sends nothing that those would not whom it stands in for, and it
+refuses what they refuse."""
 
 import asyncio
 import itertools
 import secrets
-from collections.abc import AsyncIterator
-from types import ModuleType
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType, ModuleType
+from typing import Literal
 from urllib.parse import parse_qsl
 
 import msgspec
+from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from farebox.core.errors import Refusal, invalid, unauthenticated, unknown, wrong_method
+from farebox.core.errors import Refusal, invalid, unknown, wrong_method
 from farebox.core.legible import leniently
 from farebox.core.reading import UNREADABLE
-from farebox.simulator import catalog, chat, embeddings, faults, models, table, talk
+from farebox.simulator import embeddings, faults, models, talk
+from farebox.simulator.anthropic import AnthropicFace
+from farebox.simulator.faces import REFUSALS, Face, Headers, OpenRouterFace
 from farebox.simulator.faults import BadFaults, Faults
 from farebox.simulator.generations import Generations
+from farebox.simulator.openai import OpenAiFace
 
 TRANSPORT = "farebox.transport"
 """Where the server puts the connection's transport into the scope, for faults that break the connection."""
@@ -31,68 +37,81 @@ STALL_SECONDS = 3600
 KEEP_ALIVE_SECONDS = 0.1
 ENDLESS_BYTES = 1024 * 1024
 
-_REFUSALS = {
-    402: ("payment_required", "Insufficient credits. Add more using https://openrouter.ai/credits"),
-    403: ("permission_denied", "Simulated: this key may not do that"),
-    408: ("timeout", "Simulated: the request timed out"),
-    429: ("rate_limit_exceeded", "Rate limit exceeded: simulated"),
-    500: ("server", "Internal Server Error"),
-    502: ("provider_unavailable", "Provider returned error"),
-    503: ("provider_overloaded", "No instances available (simulated)"),
-}
+USAGE_PATH = "/books/usage"
+"""The same with the tokens that were charged, and for which model."""
 
-Headers = list[tuple[bytes, bytes]]
+As = Literal["openrouter", "openai", "anthropic"]
+"""Whom the simulator stands in for at its root; for all of them below paths of their own."""
+
+MOUNTS: Mapping[As, str] = MappingProxyType({"openrouter": BASE_PATH, "openai": "/openai", "anthropic": "/anthropic"})
 
 
 class Simulator:
     """Answers orders in every format, the lists, and what it charged for a generation."""
 
-    def __init__(self) -> None:
+    def __init__(self, as_: As = "openrouter") -> None:
         self._numbers = itertools.count()
         self._run = secrets.token_hex(4)
         self._generations = Generations()
+        faces: dict[As, Face] = {"openrouter": OpenRouterFace(), "openai": OpenAiFace(), "anthropic": AnthropicFace()}
+        self._mounted = [(MOUNTS[name], face) for name, face in faces.items()]
+        if as_ != "openrouter":
+            self._mounted.append(("", faces[as_]))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] == BOOKS_PATH:
-            await _send_whole(send, 200, [], self._generations.books())
+        if scope["path"] in (BOOKS_PATH, USAGE_PATH):
+            books = self._generations.books() if scope["path"] == BOOKS_PATH else self._generations.usage_books()
+            await _send_whole(send, 200, [], books)
             return
-        path = scope["path"].removeprefix(BASE_PATH) if scope["path"].startswith(BASE_PATH) else "?"
-        wire = table.AT.get(path)
+        face, path = self._find(scope["path"])
+        wire = face.formats.get(path)
+        number = f"{talk.CREATED}-{self._run}{next(self._numbers):012d}"
         try:
             if wire is None:
-                await _send_whole(send, 200, [], self._page(scope, path))
+                await _send_whole(send, 200, face.head("", number), self._page(scope, face, path))
             else:
-                await self._serve(wire, scope, receive, send)
+                await self._serve(face, wire, number, scope, receive, send)
         except Refusal as refusal:
             headers = [(name.encode(), value.encode()) for name, value in refusal.headers.items()]
-            await _send_whole(send, refusal.status, headers, (wire or chat).refused(refusal))
+            body = face.refused(refusal, wire, number)
+            await _send_whole(send, refusal.status, [*face.head("", number), *headers], body)
         except _Broken:
             scope[TRANSPORT].abort()
             await _until_gone(receive)
 
-    def _page(self, scope: Scope, path: str) -> bytes:
+    def _find(self, path: str) -> tuple[Face, str]:
+        """The face that a path belongs to, and the path below it."""
+        for mount, face in self._mounted:
+            if path.startswith(f"{mount}/"):
+                return face, path.removeprefix(mount)
+        return self._mounted[0][1], "?"
+
+    def _page(self, scope: Scope, face: Face, path: str) -> bytes:
         if scope["method"] != "GET":
             raise unknown("Not Found")
         query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
-        if path == "/generation":
+        headers = dict(scope["headers"])
+        if path == "/generation" and isinstance(face, OpenRouterFace):
             if not query.get("id"):
                 raise invalid("id: Required")
-            return self._generations.find(query["id"], _key(dict(scope["headers"])))
-        if path == "/models/user":
-            _key(dict(scope["headers"]))
-        return catalog.page(path, query)
+            return self._generations.find(query["id"], face.key(headers))
+        return face.page(path, query, headers)
 
-    async def _serve(self, wire: ModuleType, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(
+        self, face: Face, wire: ModuleType, number: str, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         if scope["method"] != "POST":
             raise wrong_method(scope["method"], "POST")
         headers = dict(scope["headers"])
-        key = _key(headers)
+        key = face.key(headers)
         request = _read(wire, await Request(scope, receive).body())
-        wanted = _models(request)
+        wanted = _models(request, face)
         asked = _faults(headers, wanted[0])
-        model = models.find(wanted[0])
-        if model is None or ("embeddings" in model.outputs) is not (wire is embeddings):
-            raise invalid(f"{wanted[0]} is not a valid model ID")
+        if not face.keeps_alive:
+            asked = replace(asked, silent=True)
+        model = face.find(wanted[0])
+        if model is None or ("embeddings" in model.outputs) is not isinstance(request, embeddings.Request):
+            raise face.no_such_model(wanted[0])
         await asyncio.sleep(asked.head_ms / 1000)
         if asked.html:
             page = b"<!DOCTYPE html><title>Bad gateway</title>"
@@ -104,26 +123,19 @@ class Simulator:
             error = {"code": 502, "message": "Simulated provider failure", "metadata": {}}
             await _send_whole(send, 200, [], msgspec.json.encode({"error": error, "user_id": "user_sim"}))
             return
-        await self._answer(wire, request, model, asked, key, receive, send)
+        await self._answer(_Order(face, wire, number, key, request, model, asked), receive, send)
 
-    async def _answer(
-        self,
-        wire: ModuleType,
-        request: talk.Talk | embeddings.Request,
-        model: models.Model,
-        asked: Faults,
-        key: bytes,
-        receive: Receive,
-        send: Send,
-    ) -> None:
-        generation_id = f"gen-{talk.CREATED}-{self._run}{next(self._numbers):012d}"
-        head: Headers = [] if asked.no_generation_header else [(b"x-generation-id", generation_id.encode())]
+    async def _answer(self, order: "_Order", receive: Receive, send: Send) -> None:
+        wire, request, asked = order.wire, order.request, order.asked
+        generation_id = order.face.generation_id(wire, order.number)
+        head = order.face.head("" if asked.no_generation_header else generation_id, order.number)
         if isinstance(request, embeddings.Request):
-            said = embeddings.embed(request, model)
-            streamed, body = False, embeddings.whole(request, said, generation_id, asked)
+            said = embeddings.embed(request, order.model)
+            streamed, body = False, wire.whole(request, said, generation_id, asked)
         else:
-            said = talk.answer(request, model, asked)
-            streamed, body = request.streamed, b"" if request.streamed else wire.whole(said, generation_id, asked)
+            said = talk.answer(request, order.model, asked)
+            streamed = request.streamed or asked.streams
+            body = b"" if streamed else wire.whole(said, generation_id, asked)
         sent_tokens: int | None = None
         try:
             if streamed:
@@ -134,20 +146,24 @@ class Simulator:
                 before = b": OPENROUTER PROCESSING\n" * asked.comments + b"\n" * asked.blank_lines
                 await _send_slow_whole(send, head, before, body, pause, asked)
         finally:
-            self._generations.add(generation_id, key, said, asked, streamed=streamed, sent_tokens=sent_tokens)
+            self._generations.add(generation_id, order.key, said, asked, streamed=streamed, sent_tokens=sent_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """An order that is answered: to whom, in which format, what it asks, and the model that answers."""
+
+    face: Face
+    wire: ModuleType
+    number: str
+    key: bytes
+    request: talk.Talk | embeddings.Request
+    model: models.Model
+    asked: Faults
 
 
 class _Broken(Exception):  # noqa: N818
     """A fault: break the connection off."""
-
-
-def _key(headers: dict[bytes, bytes]) -> bytes:
-    scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
-    if scheme.lower() == b"bearer" and key.strip():
-        return key.strip()
-    if api_key := headers.get(b"x-api-key", b"").strip():
-        return api_key
-    raise unauthenticated("No auth credentials found")
 
 
 def _read(wire: ModuleType, body: bytes) -> talk.Talk | embeddings.Request:
@@ -158,12 +174,12 @@ def _read(wire: ModuleType, body: bytes) -> talk.Talk | embeddings.Request:
     return request
 
 
-def _models(request: talk.Talk | embeddings.Request) -> list[str]:
+def _models(request: talk.Talk | embeddings.Request, face: Face) -> list[str]:
     """The models asked for, in order, without unknown ones; all of them where every one is unknown."""
     wanted = [request.model] if isinstance(request, embeddings.Request) else list(request.models)
     if not wanted:
         raise invalid("No models provided")
-    served = [model for model in wanted if models.find(model)]
+    served = [model for model in wanted if face.find(model)]
     return served or wanted
 
 
@@ -179,7 +195,7 @@ def _faults(headers: dict[bytes, bytes], model: str) -> Faults:
 
 
 def _refusal(status: int) -> Refusal:
-    error_type, message = _REFUSALS.get(status, ("server", "Simulated refusal"))
+    error_type, message = REFUSALS.get(status, ("server", "Simulated refusal"))
     headers: dict[str, str] = {"retry-after": "2"} if status in (429, 503) else {}
     if status == 429:
         headers |= {"x-ratelimit-limit": "20", "x-ratelimit-remaining": "0", "x-ratelimit-reset": "1767225660000"}
@@ -259,7 +275,7 @@ async def _send_events(send: Send, parts: AsyncIterator[bytes], asked: Faults) -
 async def _parts(stream: list[bytes], comment: bytes, asked: Faults, progress: _Sent) -> AsyncIterator[bytes]:
     """The stream's bytes, one server-sent event after the other, each when it is due."""
     end = b"\r\n" if asked.crlf else b"\r" if asked.cr else b"\n"
-    comment += 2 * end
+    comment += 2 * end if comment else b""
     yield comment * asked.comments
     async for _ in _keep_alives(asked.first_token_ms / 1000):
         yield b"" if asked.silent else comment

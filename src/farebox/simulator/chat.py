@@ -33,7 +33,7 @@ class _Tool(Struct):
     function: _Function | None = None
 
 
-class _Request(talk.Request):
+class Request(talk.Request):
     messages: list[_Message] | None = None
     prompt: str | None = None
     max_tokens: Number | None = None
@@ -41,7 +41,7 @@ class _Request(talk.Request):
     tools: list[_Tool] | None = None
 
 
-_decode = msgspec.json.Decoder(_Request).decode
+_decode = msgspec.json.Decoder(Request).decode
 
 
 def read(body: bytes) -> Talk:
@@ -50,6 +50,11 @@ def read(body: bytes) -> Talk:
         raise invalid('Input required: specify "prompt" or "messages"')
     if request.messages is not None and not request.messages:
         raise invalid("messages: Array must contain at least 1 element(s)")
+    return talk_in(request)
+
+
+def talk_in(request: Request) -> Talk:
+    """What a request asks for. Raises Refusal 400."""
     messages = request.messages or [_Message("user", request.prompt)]
     functions = [(each.function.name, each.function.parameters) for each in request.tools or () if each.function]
     turns = [talk.turn_of(message.role, message.content, "image_url") for message in messages]
@@ -116,8 +121,9 @@ def events(said: Said, generation_id: str, faults: Faults) -> list[bytes]:
             chunks[-1]["usage"] = reported
         case "delta":
             chunks.append({**_chunk(said, generation_id, {"role": "assistant", "content": ""}), "usage": reported})
-        case "separate":
-            chunks.append({**_chunk(said, generation_id, {}), "choices": [], "usage": reported})
+        case "separate" | "twice" | "negative":
+            last = {**_chunk(said, generation_id, {}), "choices": [], "usage": reported}
+            chunks += [last, last] if shape == "twice" else [last]
         case "is-null":
             chunks.append({**_chunk(said, generation_id, {}), "choices": [], "usage": None})
         case _:

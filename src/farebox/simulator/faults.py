@@ -32,8 +32,17 @@ class Faults(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=
     failed: bool = False
     """A whole answer that failed after it had begun, and was charged: in chat its choice has an error and the finish
     reason `error`, in responses its status is `failed`."""
-    usage: Literal["separate", "delta", "merged", "missing", "is-null"] | None = None
-    """The usage's shape: in an event without choices, with an empty delta, in the finishing chunk, not at all, null."""
+    usage: Literal["separate", "delta", "merged", "missing", "is-null", "twice", "negative"] | None = None
+    """The usage's shape: in an event without choices, with an empty delta, in the finishing chunk, not at all, null; as
+    OpenAI or Anthropic also twice, or with numbers below zero."""
+    cached_tokens: int = 0
+    """Count so many tokens of the prompt as read from a cache, as OpenAI or Anthropic."""
+    cache_write_tokens: int = 0
+    """Count so many as written to a cache, as Anthropic."""
+    broken_arguments: bool = False
+    """Call a tool with arguments that are no JSON."""
+    streams: bool = False
+    """Answer with a stream where none was ordered."""
     cost: str | None = None
     """Report this number as the cost, digit by digit as written here; `is-null` for none."""
     byok: str | None = None

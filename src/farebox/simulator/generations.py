@@ -27,6 +27,7 @@ class Generations:
     def __init__(self) -> None:
         self._kept: OrderedDict[str, tuple[float, bytes, bytes]] = OrderedDict()
         self._charged: dict[str, str] = {}
+        self._usage: dict[str, dict[str, object]] = {}
 
     def add(
         self, generation_id: str, key: bytes, said: Said, faults: Faults, *, streamed: bool, sent_tokens: int | None
@@ -37,13 +38,18 @@ class Generations:
         body = _record(generation_id, said, faults, cost, streamed=streamed, sent_tokens=sent_tokens)
         self._kept[generation_id] = (time.monotonic() + faults.generation_ms / 1000, key, body)
         self._charged[generation_id] = cost
+        self._usage[generation_id] = _usage(said, cost, sent_tokens)
         while len(self._kept) > KEPT_MAX:
             dropped, _ = self._kept.popitem(last=False)
-            del self._charged[dropped]
+            del self._charged[dropped], self._usage[dropped]
 
     def books(self) -> bytes:
         """What was charged for every generation: a JSON object of costs as text by generation id."""
         return msgspec.json.encode(self._charged)
+
+    def usage_books(self) -> bytes:
+        """For every generation: its model, what was charged, and for how many tokens."""
+        return msgspec.json.encode(self._usage)
 
     def find(self, generation_id: str, key: bytes) -> bytes:
         """The body of `GET /generation`. Raises Refusal 404: not there, not yet, or another key's."""
@@ -51,6 +57,21 @@ class Generations:
         if owner != key or not body or time.monotonic() < ready_at:
             raise unknown(f"Generation {generation_id} not found")
         return body
+
+
+def _usage(said: Said, cost: str, sent_tokens: int | None) -> dict[str, object]:
+    """`prompt_tokens` are all of the prompt, with those of a cache; `answer_tokens` are all that were made."""
+    answer_tokens = said.answer_tokens if sent_tokens is None else min(sent_tokens, said.answer_tokens)
+    return {
+        "model": said.model.id,
+        "prompt_tokens": said.prompt_tokens,
+        "cached_tokens": said.cached_tokens,
+        "cache_write_tokens": said.cache_write_tokens,
+        "answer_tokens": answer_tokens,
+        "reasoning_tokens": min(len(said.reasoning), answer_tokens),
+        "cost": cost,
+        "is_cancelled": sent_tokens is not None,
+    }
 
 
 def _record(

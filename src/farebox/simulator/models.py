@@ -28,6 +28,12 @@ class Model:
     in_eu: bool = False
     created: int = 1_767_225_600
 
+    def cache_cost(self, cached_tokens: int, cache_write_tokens: int) -> Decimal:
+        """What tokens of the prompt cost beyond their usual price, that were read from a cache (a tenth of it) or
+        written to one (a quarter more)."""
+        prompt = Decimal(self.prompt)
+        return prompt * cache_write_tokens / 4 - prompt * cached_tokens * 9 / 10
+
     def cost(self, prompt_tokens: int, answer_tokens: int, image_tokens: int = 0) -> Decimal:
         """What an answer costs."""
         return (

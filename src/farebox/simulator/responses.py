@@ -32,7 +32,7 @@ class _Tool(Struct):
     parameters: Any = None
 
 
-class _Request(talk.Request):
+class Request(talk.Request):
     input: str | list[_Item] = ""
     instructions: str | None = None
     max_output_tokens: Number | None = None
@@ -41,7 +41,7 @@ class _Request(talk.Request):
     previous_response_id: str | None = None
 
 
-_decode = msgspec.json.Decoder(_Request).decode
+_decode = msgspec.json.Decoder(Request).decode
 
 _UNSAID = frozenset({"function_call", "reasoning"})
 """Items of earlier answers that say nothing to be answered."""
@@ -51,6 +51,11 @@ def read(body: bytes) -> Talk:
     request = _decode(body)
     if request.store or request.previous_response_id is not None:
         raise invalid("This API is stateless: store must be false, and previous_response_id null")
+    return talk_in(request)
+
+
+def talk_in(request: Request) -> Talk:
+    """What a request asks for. Raises Refusal 400."""
     items = [_Item(content=request.input)] if isinstance(request.input, str) else request.input
     system = [Turn("system", (request.instructions,))] if request.instructions else []
     functions = [(each.name, each.parameters) for each in request.tools or () if each.type == "function"]
@@ -128,7 +133,7 @@ def _response(said: Said, generation_id: str, status: str, items: list[dict[str,
     }
 
 
-def _finished(said: Said, generation_id: str, faults: Faults) -> dict[str, Any]:
+def finished(said: Said, generation_id: str, faults: Faults) -> dict[str, Any]:
     status = "incomplete" if said.finish_reason == "length" else "completed"
     body = _response(said, generation_id, status, _items(said, generation_id))
     body |= talk.usage_member(_usage(said, faults), faults)
@@ -139,7 +144,7 @@ def _finished(said: Said, generation_id: str, faults: Faults) -> dict[str, Any]:
 
 
 def whole(said: Said, generation_id: str, faults: Faults) -> bytes:
-    body = _finished(said, generation_id, faults)
+    body = finished(said, generation_id, faults)
     if faults.choices == "empty":
         body["output"] = []
     if faults.failed:
@@ -148,6 +153,11 @@ def whole(said: Said, generation_id: str, faults: Faults) -> bytes:
 
 
 def events(said: Said, generation_id: str, faults: Faults) -> list[bytes]:
+    return talk.written(stream_of(said, generation_id, faults), faults)
+
+
+def stream_of(said: Said, generation_id: str, faults: Faults) -> list[dict[str, Any]]:
+    """The events of a stream, numbered."""
     begun = {**_response(said, generation_id, "in_progress", []), "usage": None}
     stream: list[dict[str, Any]] = [
         {"type": "response.created", "response": begun},
@@ -159,15 +169,15 @@ def events(said: Said, generation_id: str, faults: Faults) -> list[bytes]:
         stream += _item_events(index, item, said)
     if faults.defect == "fusion":
         stream.insert(2, {"type": "response.fusion_call.in_progress", "item_id": "fu_1", "output_index": 0})
-    finished = _finished(said, generation_id, faults)
-    stream.append({"type": f"response.{finished['status']}", "response": finished})
+    last = finished(said, generation_id, faults)
+    stream.append({"type": f"response.{last['status']}", "response": last})
     flat = {"type": "error", "code": "server_error", "message": "Simulated provider failure", "param": None}
     stream = talk.broken_off(stream, faults, flat)
     for number, event in enumerate(stream):
         if "type" in event:
             event["sequence_number"] = number
             _spoil(event, faults.defect)
-    return talk.written(stream, faults)
+    return stream
 
 
 def _spoil(event: dict[str, Any], defect: str | None) -> None:

@@ -10,7 +10,7 @@ from typing import cast
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from farebox.simulator.app import BASE_PATH, TRANSPORT, Simulator
+from farebox.simulator.app import BASE_PATH, TRANSPORT, As, Simulator
 
 
 class _BreakableHttp(HttpToolsProtocol):
@@ -44,9 +44,9 @@ def _config(app: Simulator) -> uvicorn.Config:
     )
 
 
-def serve(bound: socket.socket) -> None:
+def serve(bound: socket.socket, as_: As = "openrouter") -> None:
     """Serve until the process is told to stop."""
-    uvicorn.Server(_config(Simulator())).run(sockets=[bound])
+    uvicorn.Server(_config(Simulator(as_))).run(sockets=[bound])
 
 
 @contextmanager

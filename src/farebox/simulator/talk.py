@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -70,6 +70,13 @@ class Talk:
     cap: int | None = None
     tools: tuple[Tool, ...] = ()
     wants_picture: bool = False
+    wants_usage: bool = False
+    """Whether a stream is to tell its usage, where it does not by itself."""
+    thinks: bool | None = None
+    """Whether to think before the answer; None: as the model does."""
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    """How many tokens of the prompt are read from a cache, or written to one."""
 
     @property
     def prompt_tokens(self) -> int:
@@ -88,6 +95,9 @@ class Said:
     image: str | None = None
     tool_call: tuple[str, str] | None = None
     finish_reason: str = "stop"
+    wants_usage: bool = False
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
     vectors: tuple[list[float], ...] = field(default=())
 
     @property
@@ -107,7 +117,10 @@ class Said:
         """What the answer costs in USD, whole or broken off after so many tokens."""
         tokens = self.answer_tokens if answer_tokens is None else min(answer_tokens, self.answer_tokens)
         pictures = min(self.image_tokens, tokens)
-        return self.model.cost(self.prompt_tokens, tokens - pictures, pictures)
+        answer = self.model.cost(self.prompt_tokens, tokens - pictures, pictures)
+        if not (self.cached_tokens or self.cache_write_tokens):
+            return answer
+        return answer + self.model.cache_cost(self.cached_tokens, self.cache_write_tokens)
 
 
 def tokens_of(text: str) -> int:
@@ -116,13 +129,24 @@ def tokens_of(text: str) -> int:
 
 def answer(talk: Talk, model: Model, faults: Faults) -> Said:
     """What the model answers."""
+    said = _said(talk, model, faults)
+    call = said.tool_call
+    if call is not None and faults.broken_arguments:
+        call = (call[0], call[1][: max(1, len(call[1]) // 2)])
+    cached = min(faults.cached_tokens or talk.cached_tokens, talk.prompt_tokens)
+    written = min(faults.cache_write_tokens or talk.cache_write_tokens, talk.prompt_tokens - cached)
+    return replace(said, wants_usage=talk.wants_usage, tool_call=call, cached_tokens=cached, cache_write_tokens=written)
+
+
+def _said(talk: Talk, model: Model, faults: Faults) -> Said:
     asked = next((turn.parts[-1] for turn in reversed(talk.turns) if turn.role == "user" and turn.parts), "")
     image = PNG if talk.wants_picture and "image" in model.outputs else None
     if (tool := _due(talk, asked)) is not None:
         call = (tool.name, msgspec.json.encode(fill(tool.schema, asked)).decode())
         return Said(model, talk.prompt_tokens, image=image, tool_call=call, finish_reason="tool_calls")
+    thinks = model.reasons if talk.thinks is None else talk.thinks
     words = [f"word{i} " for i in range(faults.tokens)] if faults.tokens is not None else _words(f"You said: {asked}")
-    reasoning = _words(f"The last message has {len(asked)} characters. I shall say it back.") if model.reasons else []
+    reasoning = _words(f"The last message has {len(asked)} characters. I shall say it back.") if thinks else []
     caps = [cap for cap in (talk.cap, model.answer_tokens_max) if cap]
     room = min(caps) if caps else len(words)
     thought, said = reasoning[:room], words[: max(0, room - len(reasoning))]

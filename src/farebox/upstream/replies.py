@@ -29,11 +29,13 @@ class HttpReply(ABC):
     """A `Reply` over HTTP, its head read. Subclasses give the body."""
 
     __slots__ = (
+        "adds_usage",
         "content_encoding",
         "content_type",
         "generation_id",
         "headers",
         "is_head_too_long",
+        "request_id",
         "retry_after",
         "status",
     )
@@ -49,6 +51,8 @@ class HttpReply(ABC):
         self.content_encoding = first(b"content-encoding", b"")
         self.retry_after = first(b"retry-after", b"")
         self.generation_id = first(b"x-generation-id", b"").decode("latin-1") or None
+        self.request_id = first(b"x-request-id", b"")
+        self.adds_usage = False
 
     @property
     def retry_after_seconds(self) -> float | None:

@@ -82,7 +82,8 @@ class Calls(Struct):
 
 class Progress(Struct):
     """What to remember of a stream so far, for repairs and for events of our own that must fit in. `created` is in
-    seconds since 1970.
+    seconds since 1970. `withholds_usage`: a chunk that has a usage and no choices is not for the caller, who did not
+    ask for it.
 
     `client` is the caller's User-Agent; `calls` are a chat's tool calls, by choice. The rest is for streams of the
     responses format: the `response_id` and the sequence number (`next_number`) of their events, the names of function
@@ -98,6 +99,7 @@ class Progress(Struct):
     next_number: int = 0
     call_names: dict[str, str] = {}
     is_named: bool = False
+    withholds_usage: bool = False
 
 
 class Format(Protocol):

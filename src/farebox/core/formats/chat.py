@@ -151,7 +151,7 @@ def see_event(event: bytes, progress: Progress) -> Seen:
     try:
         return _seen(_decode_chunk(data), progress)
     except ValidationError:
-        return _see_mended(data, progress)
+        return _see_without_null(data, progress) if _NULL_USAGE in data else _see_mended(data, progress)
     except UNREADABLE:
         return _see_in_copy(data, progress)
 
@@ -162,7 +162,22 @@ def _seen(chunk: Chunk, progress: Progress, repaired: bytes | None = None) -> Se
             remember_calls(choice, progress)
     if chunk.usage is UNSET and repaired is None and chunk.id == progress.generation_id:
         return PASS
+    if progress.withholds_usage and chunk.usage is not UNSET and not chunk.choices:
+        repaired = b""
     return seen(chunk.id, chunk.model, chunk.usage, _decode_usage, repaired)
+
+
+_NULL_USAGE = b',"usage":null'
+"""What OpenAI puts into each chunk of a stream whose usage was asked for, but the one that has it. Within a text its
+quotes would be escaped: it is nothing but a member."""
+
+
+def _see_without_null(data: bytes, progress: Progress) -> Seen:
+    data = data.replace(_NULL_USAGE, b"", 1)
+    try:
+        return _seen(_decode_chunk(data), progress, data_event(data))
+    except UNREADABLE:
+        return _see_mended(data, progress)
 
 
 def _see_in_copy(data: bytes, progress: Progress) -> Seen:

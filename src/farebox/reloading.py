@@ -1,0 +1,95 @@
+"""Taking up a changed `farebox.toml` without a restart: on a SIGHUP, and within a few seconds of its being written.
+
+Only what it says of upstreams is taken up. A file that is wrong changes nothing, and is told in the log.
+"""
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from farebox.catalog import Catalog
+from farebox.core.declared import Declared, prices_source
+from farebox.settings import BadSettings, config_file
+from farebox.upstream.running import RunningUpstreams
+
+log = logging.getLogger("farebox")
+
+LOOK_SECONDS = 1.0
+"""How often the file is looked at. It is read once it has not changed from one look to the next: an editor may write it
+bit by bit."""
+
+Declare = Callable[[], Sequence[Declared]]
+
+
+class Reloading:
+    """Watches the file for as long as it `run`s. `declare` reads the settings anew, and raises BadSettings."""
+
+    def __init__(self, upstreams: RunningUpstreams, catalog: Catalog, declare: Declare) -> None:
+        self._upstreams = upstreams
+        self._catalog = catalog
+        self._declare = declare
+        self._read = self._seen = _stamp()
+        self._wanted = asyncio.Event()
+
+    async def run(self) -> None:
+        """Look at the file, and close upstreams that are left, until cancelled."""
+        with _on_hang_up(self._wanted.set):
+            while True:
+                await self._until_looked_at()
+                before, self._seen = self._seen, _stamp()
+                if self._wanted.is_set() or self._read != self._seen == before:
+                    self._read = self._seen
+                    self._wanted.clear()
+                    await self.take_up()
+                await self._upstreams.close_left()
+
+    async def _until_looked_at(self) -> None:
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                await self._wanted.wait()
+        except TimeoutError:
+            pass
+
+    async def take_up(self) -> None:
+        """Read the settings, and change the upstreams to what they say."""
+        try:
+            declared = self._declare()
+        except BadSettings as error:
+            log.error("%s is wrong, and nothing is changed: %s", config_file(), " / ".join(str(error).splitlines()))
+            return
+        changes = str(self._upstreams.change(declared))
+        if not changes:
+            log.info("the upstreams were read again: nothing has changed")
+            return
+        await self._catalog.change(prices_source(declared))
+        log.warning("the upstreams have changed: %s", changes)
+
+
+def _stamp() -> tuple[int, int, int] | None:
+    """What changes with the file; None where there is none."""
+    try:
+        found = config_file().stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+@contextmanager
+def _on_hang_up(act: Callable[[], None]) -> Iterator[None]:
+    """Call `act` on each SIGHUP, in a server: it ignored them until now. Other programs end on it."""
+    loop = asyncio.get_running_loop()
+    if (
+        signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+        or threading.current_thread() is not threading.main_thread()
+    ):
+        yield
+        return
+    loop.add_signal_handler(signal.SIGHUP, act)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -1,0 +1,223 @@
+"""What upstreams of the kinds `openai` and `anthropic` have in common: they list their models, and tell neither prices
+nor what an order cost, nor keep records of it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from decimal import Decimal
+from types import MappingProxyType
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Raw, Struct
+
+from farebox.core.declared import Declared
+from farebox.core.fitting import Fitted, fitted
+from farebox.core.headers import HOPS
+from farebox.core.pricing import PricedModel, PriceList, Prices, price_list
+from farebox.core.reading import UNREADABLE
+from farebox.core.upstream import (
+    ListAnswer,
+    Listing,
+    ListKind,
+    ListQuery,
+    NoRecords,
+    NoSuchList,
+    RecordAnswer,
+    Recorded,
+)
+from farebox.core.usage import Cost
+from farebox.deadlines import Deadlines
+from farebox.outgoing import DIRECTLY, WayOut
+from farebox.ports import UpstreamBroke
+from farebox.upstream.clients import PAGE_SECONDS, clients, own_headers
+from farebox.upstream.replies import HttpReply
+
+LEFT_OUT = b"x-farebox-left-out"
+"""Names the members of an order that only OpenRouter knows, and that its upstream therefore did not get."""
+
+SIMULATE = "x-openrouter-simulate"
+"""The one header of OpenRouter's that goes along: real hosts ignore it, and the simulated ones take their faults from
+it."""
+
+PAGES_MAX = 50
+"""The most pages of a list of models that are read."""
+
+LIST_BYTES_MAX = 8 * 1024 * 1024
+
+
+class OwnModel(Struct, frozen=True):
+    """A model as its upstream lists it, under its own name; `created` in seconds since 1970."""
+
+    id: str
+    title: str = ""
+    created: int = 0
+    context_tokens: int | None = None
+    answer_tokens_max: int | None = None
+
+
+_decode_own = msgspec.json.Decoder(tuple[OwnModel, ...]).decode
+
+_ONLY_EMBEDDINGS = frozenset({"/embeddings"})
+
+_TEXT_FILTERS = frozenset({(), (("output_modalities", "all"),), (("output_modalities", "text"),)})
+"""Filters of a list of models through which these pass: what they take in and put out is not known."""
+
+
+class Host(ABC):
+    """Of a caller's request only the body goes upstream, and those headers that `headers` lets through."""
+
+    def __init__(
+        self,
+        declared: Declared,
+        credentials: Mapping[str, str],
+        deadlines: Deadlines,
+        way: WayOut = DIRECTLY,
+        *,
+        base_url: str | None = None,
+        page_fields: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self.declared = declared
+        self._page_seconds = min(PAGE_SECONDS, declared.timeouts.first_byte)
+        fields = own_headers(credentials)
+        self._orders, self._pages = clients(
+            declared, fields, deadlines, way, base_url=base_url, page_fields=page_fields
+        )
+
+    def target(self, path: str) -> str:
+        """Where orders of a format go, under the base URL."""
+        return path
+
+    def headers(self, given: Mapping[str, str]) -> dict[str, str]:
+        """What of an order's headers goes along."""
+        return {name: value for name, value in given.items() if name in (HOPS.decode(), SIMULATE)}
+
+    @abstractmethod
+    async def models(self) -> tuple[OwnModel, ...]:
+        """All models that it lists. Raises UpstreamUnreachable, UpstreamBroke."""
+
+    def generation_id(self, path: str, reply: HttpReply) -> str | None:
+        """The generation's id, where it does not stand in the answer's body."""
+        return None
+
+    async def forward(self, path: str, body: bytes, headers: Mapping[str, str], *, streamed: bool) -> HttpReply:
+        """Send an order. Raises UpstreamUnreachable, UpstreamBroke."""
+        sent: Fitted = fitted(path, body, self.declared.own_name, streamed=streamed)
+        along = self.headers(headers)
+        reply = await self._orders.post(self.target(path), sent.body, along, streamed=streamed)
+        reply.adds_usage = sent.adds_usage
+        if sent.left_out:
+            reply.headers.append((LEFT_OUT, ", ".join(sent.left_out).encode()))
+        if reply.status < 400:
+            self._name(reply, self.generation_id(path, reply))
+        return reply
+
+    def _name(self, reply: HttpReply, generation_id: str | None) -> None:
+        if generation_id is not None and reply.generation_id is None:
+            reply.generation_id = generation_id
+            reply.headers.append((b"x-generation-id", generation_id.encode()))
+
+    async def fetch(self, path: str, query: tuple[tuple[str, str], ...] = ()) -> bytes:
+        """The body of a page. Raises UpstreamUnreachable, UpstreamBroke."""
+        reply = await self._pages.get(path, query, self._page_seconds)
+        try:
+            body = await reply.read()
+        finally:
+            reply.close()
+        if reply.status != 200:
+            raise UpstreamBroke(f"The upstream answered GET {path} with status {reply.status}")
+        if len(body) > LIST_BYTES_MAX:
+            raise UpstreamBroke(f"The upstream's {path} is longer than {LIST_BYTES_MAX} bytes")
+        return body
+
+    async def prices(self) -> tuple[bytes, ...]:
+        """Its models: what they cost, it does not say. A server without a list serves what is declared by name."""
+        try:
+            models = await self.models()
+        except UpstreamBroke:
+            if not self.declared.served(()):
+                raise
+            models = ()
+        return (msgspec.json.encode(models),)
+
+    def read_prices(self, documents: tuple[bytes, ...]) -> PriceList:
+        """Where it is free, each of its models at no cost; else none has a price. Raises ValueError: they cannot be
+        read."""
+        models = self.ours(documents)
+        if not (self.declared.is_free and models):
+            return PriceList({}, left_out=frozenset(models))
+        return price_list(
+            [
+                PricedModel(name, (Prices(),), each.context_tokens, each.answer_tokens_max)
+                for name, each in models.items()
+            ]
+        )
+
+    def ours(self, documents: tuple[bytes, ...]) -> dict[str, OwnModel]:
+        """What it serves, by our names and under them, from what `prices` gave. Raises ValueError."""
+        own = {model.id: model for model in _read_own(documents)}
+        served = self.declared.served(own)
+        return {
+            ours: msgspec.structs.replace(own.get(self.declared.own_name(ours), OwnModel(ours)), id=ours)
+            for ours in served
+        }
+
+    async def page(self, query: ListQuery) -> ListAnswer:
+        wanted = ListKind.EMBEDDING_MODELS if self.declared.formats == _ONLY_EMBEDDINGS else ListKind.MODELS
+        is_listed = query.kind is wanted or query.kind is ListKind.OWN_MODELS
+        if query.kind not in (ListKind.MODELS, ListKind.OWN_MODELS, ListKind.EMBEDDING_MODELS):
+            return NoSuchList()
+        if not is_listed or query.filters not in _TEXT_FILTERS:
+            return Listing()
+        models = self.ours(await self.prices())
+        return Listing(entries=tuple(Raw(msgspec.json.encode(self._entry(model))) for model in models.values()))
+
+    def _entry(self, model: OwnModel) -> dict[str, object]:
+        """An entry of a list of models, as OpenRouter's SDKs demand it."""
+        cost = str(Decimal(0)) if self.declared.is_free else "-1"
+        outputs = ["embeddings"] if self.declared.formats == _ONLY_EMBEDDINGS else ["text"]
+        architecture = {
+            "modality": f"text->{outputs[0]}",
+            "input_modalities": ["text"],
+            "output_modalities": outputs,
+            "tokenizer": "Other",
+            "instruct_type": None,
+        }
+        return {
+            "id": model.id,
+            "canonical_slug": model.id,
+            "name": model.title or model.id,
+            "created": model.created,
+            "description": f"Served by `{self.declared.name}`",
+            "pricing": {"prompt": cost, "completion": cost},
+            "context_length": model.context_tokens,
+            "architecture": architecture,
+            "top_provider": {
+                "context_length": model.context_tokens,
+                "max_completion_tokens": model.answer_tokens_max,
+                "is_moderated": False,
+            },
+            "per_request_limits": None,
+            "supported_parameters": [],
+            "default_parameters": None,
+            "supported_voices": None,
+            "links": {"details": f"/api/v1/models/{model.id}/endpoints"},
+        }
+
+    async def record(self, generation_id: str) -> RecordAnswer:
+        return Recorded(Cost(Decimal(0)), members={}) if self.declared.is_free else NoRecords()
+
+    async def close(self) -> None:
+        await self._orders.close()
+        await self._pages.close()
+
+
+def _read_own(documents: tuple[bytes, ...]) -> tuple[OwnModel, ...]:
+    try:
+        return tuple(model for each in documents for model in _decode_own(each))
+    except UNREADABLE as error:
+        raise ValueError(f"the list of models could not be read: {error}") from error
+
+
+def without_version(base_url: str) -> str:
+    """A base URL without the `/v1` at its end."""
+    return base_url.rstrip("/").removesuffix("/v1") if urlsplit(base_url).path else base_url

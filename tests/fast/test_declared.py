@@ -1,0 +1,259 @@
+"""Upstreams as they are declared: the blocks of their page, what is wrong in a sentence, names and patterns, and what
+of an order goes to one."""
+
+import re
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from farebox.app import declared_upstreams
+from farebox.core.declared import Declared, Timeouts
+from farebox.core.errors import Refusal
+from farebox.core.fitting import Fitted, fitted, renamed
+from farebox.core.pricing import PricedModel, PriceList, Prices, joined, price_list, served_of
+from farebox.settings import BadSettings, load
+from farebox.testing import ScriptedUpstream
+from farebox.upstream.running import RunningUpstreams
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "upstreams.md").read_text()
+BLOCKS = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+KEYS = {"OPENROUTER_API_KEY": "sk-or-x", "OPENAI_API_KEY": "sk-x", "ANTHROPIC_API_KEY": "sk-ant-x"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name, key in KEYS.items():
+        monkeypatch.setenv(name, key)
+    return tmp_path
+
+
+def declared(folder: Path, text: str) -> list[Declared]:
+    (folder / "farebox.toml").write_text(text)
+    return declared_upstreams(load())
+
+
+def refused(folder: Path, text: str) -> str:
+    with pytest.raises(BadSettings) as wrong:
+        declared(folder, text)
+    return str(wrong.value)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_each_block_of_the_page_is_an_upstream(folder: Path, block: str) -> None:
+    (one,) = declared(folder, block)
+    assert one.base_url.startswith("http")
+
+
+def test_all_blocks_of_the_page_stand_together(folder: Path) -> None:
+    every = {each.name: each for each in declared(folder, "\n".join(BLOCKS))}
+    assert list(every) == ["openrouter", "openai", "anthropic", "ollama", "vllm", "llama", "lmstudio"]
+    assert every["openai"].own_name("openai/gpt-4o") == "gpt-4o"
+    assert every["openai"].key_variable == "OPENAI_API_KEY"
+    assert every["vllm"].key_variable is None
+    assert every["llama"].own_name("local/llama") == "default"
+    assert every["anthropic"].at_hang_up == "drain"
+    assert (every["openrouter"].at_hang_up, every["ollama"].at_hang_up) == ("cancel", "cancel")
+    assert every["lmstudio"].timeouts == Timeouts(10, 900, 120)
+
+
+def test_without_blocks_there_is_the_one_upstream_as_ever(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (one,) = declared(folder, 'hang_up = "drain"\nno_data_seconds = 7\n')
+    assert (one.name, one.base_url, one.key_variable) == (
+        "openrouter",
+        "https://openrouter.ai/api/v1",
+        "OPENROUTER_API_KEY",
+    )
+    assert (one.at_hang_up, one.timeouts.no_data, one.formats, one.prices) == ("drain", 7, None, "itself")
+    monkeypatch.delenv("OPENROUTER_API_KEY")
+    monkeypatch.setenv("FAREBOX_SIMULATOR_URL", "http://127.0.0.1:1/api/v1")
+    assert [(each.name, each.base_url) for each in declared(folder, "")] == [("simulator", "http://127.0.0.1:1/api/v1")]
+
+
+OPENAI = '[upstreams.a]\nkind = "openai"\nprices = "free"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (OPENAI + OPENAI, "farebox.toml: Cannot declare ('upstreams', 'a') twice"),
+        ('[upstreams.A]\nkind = "openrouter"\n', "name upstreams in lower case, digits, `-` and `_`; 'A' is no such"),
+        (
+            '[upstreams.a]\nkind = "opneai"\n',
+            "upstreams.a.kind: there is no kind `opneai`, only 'openrouter', 'openai'",
+        ),
+        (
+            '[upstreams.a]\nkind = "openai"\n',
+            'upstreams.a: prices: not set, and the kind `openai` tells none; write "fil',
+        ),
+        ('[upstreams.a]\nprices = "free"\n', "upstreams.a.kind: Field required"),
+        ('[upstreams.a]\nkind = "openrouter"\nprices = "free"\n', "prices: not for the kind `openrouter`"),
+        (OPENAI + 'key_variable = "NO_SUCH_KEY"\n', "key_variable: the environment variable NO_SUCH_KEY is not set"),
+        (
+            OPENAI + 'formats = ["chats"]\n',
+            "upstreams.a.formats: nobody speaks the format 'chats'; there are chat, mess",
+        ),
+        (OPENAI + 'formats = ["messages"]\n', "formats: the kind `openai` cannot speak messages, only chat, responses"),
+        (OPENAI + "formats = []\n", "upstreams.a.formats: name at least one format"),
+        (OPENAI + 'base_url = "localhost:1"\n', "upstreams.a.base_url: write a URL like https://api.example/v1"),
+        (OPENAI + 'base_url = "http://k:s@a/v1"\n', "write the key into an environment variable"),
+        (OPENAI + 'base_url = "http://localhost:8080/v1"\n', "is this gateway itself; orders would go in circles"),
+        (OPENAI + 'names = { "a/*" = "b" }\n', "write one `*` or none into both names; 'a/*' = 'b'"),
+        (OPENAI + "orders_max = 0\n", "upstreams.a.orders_max: Input should be greater than or equal to 1"),
+        (OPENAI + 'at_hangup = "drain"\n', "upstreams.a.at_hangup: there is no such setting; did you mean at_hang_up?"),
+        (OPENAI.replace("free", "file") + 'at_hang_up = "cancel"\n', '"cancel" would leave the cost unknown'),
+        ('upstream_url = "http://a/api/v1"\n' + OPENAI, "upstream_url: not together with [upstreams]"),
+        (
+            'upstream_kind = "openai"\nupstream_url = "http://a/v1"\n',
+            "tells no prices; declare it under [upstreams.NAME]",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(folder: Path, text: str, said: str) -> None:
+    assert said in refused(folder, text)
+
+
+# Names and patterns
+
+
+def at(**more: object) -> Declared:
+    return Declared("a", "openai", "http://a", Timeouts(1, 1, 1), **more)  # type: ignore[arg-type]
+
+
+def test_a_star_stands_for_the_same_in_both_names() -> None:
+    one = at(names=(("my/best", "big-7b"), ("my/*", "*")), models=("my/*", "bare", "no/*"))
+    assert [one.own_name(each) for each in ("my/best", "my/small", "my/small:nitro", "other")] == [
+        "big-7b",
+        "small",
+        "small:nitro",
+        "other",
+    ]
+    assert one.our_names("big-7b") == ("my/best", "my/big-7b")
+    assert one.served(["big-7b", "small"]) == ("bare", "my/best", "my/big-7b", "my/small")
+    assert one.unmatched(one.served(["small"])) == ("no/*",)
+    assert one.may_serve("my/small:nitro")
+    assert not one.may_serve("other")
+
+
+def listed(prompt: str, *names: str) -> PriceList:
+    return price_list([PricedModel(name, (Prices(prompt=Decimal(prompt)),)) for name in names])
+
+
+def test_of_a_model_that_several_have_the_highest_price_counts() -> None:
+    both = joined([listed("0.1", "a", "b"), listed("0.2", "b", "c")])
+    assert {name: str(rates.prompt) for name, rates in both.rates.items()} == {"a": "0.1", "b": "0.2", "c": "0.2"}
+
+
+def test_what_is_declared_of_an_upstream_is_priced_under_our_names() -> None:
+    part = served_of(listed("0.1", "x/a", "x/b", "y/c"), at(names=(("mine/*", "x/*"),), models=("mine/a", "y/*")))
+    assert list(part.rates) == ["mine/a", "y/c"]
+
+
+# Bodies
+
+
+def own(model: str) -> str:
+    return model.removeprefix("my/")
+
+
+def test_only_the_models_name_is_changed_and_nothing_where_it_is_the_same() -> None:
+    body = b'{"model": "gpt",  "messages": [ {"role":"user"} ], "x": 1.50}'
+    assert fitted("/chat/completions", body, own, streamed=False) == Fitted(body)
+    assert renamed(b'{"model":"my/gpt","x": [1.50 , "\\u00e9"]}', own) == b'{"model":"gpt","x":[1.50 , "\\u00e9"]}'
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "sent", "left_out"),
+    [
+        ("/chat/completions", b'{"models":["my/a","b"]}', b'{"model":"a"}', ("models",)),
+        ("/chat/completions", b'{"model":"a","provider":null,"top_k":1}', b'{"model":"a","top_k":1}', ()),
+        (
+            "/chat/completions",
+            b'{"model":"a","reasoning":{"effort":"low"}}',
+            b'{"model":"a","reasoning_effort":"low"}',
+            (),
+        ),
+        (
+            "/chat/completions",
+            b'{"model":"a","reasoning":{"effort":"low","exclude":true}}',
+            b'{"model":"a","reasoning_effort":"low"}',
+            ("reasoning",),
+        ),
+        ("/responses", b'{"model":"a","reasoning":{}}', b'{"model":"a","reasoning":{},"store":false}', ()),
+        ("/messages", b'{"model":"a","cache_control":{},"user":"u"}', b'{"model":"a","cache_control":{}}', ("user",)),
+    ],
+)
+def test_what_only_openrouter_knows_is_left_out(path: str, body: bytes, sent: bytes, left_out: tuple[str, ...]) -> None:
+    assert fitted(path, body, own, streamed=False) == Fitted(sent, left_out)
+
+
+@pytest.mark.parametrize(
+    ("options", "sent", "adds"),
+    [
+        (b"", b',"stream_options":{"include_usage":true}', True),
+        (b',"stream_options":null', b',"stream_options":{"include_usage":true}', True),
+        (
+            b',"stream_options":{"include_obfuscation":false}',
+            b',"stream_options":{"include_obfuscation":false,"include_usage":true}',
+            True,
+        ),
+        (b',"stream_options":{"include_usage":true}', b',"stream_options":{"include_usage":true}', False),
+    ],
+)
+def test_the_usage_of_a_stream_is_asked_for(options: bytes, sent: bytes, adds: bool) -> None:
+    found = fitted("/chat/completions", b'{"model":"a","stream":true%b}' % options, own, streamed=True)
+    assert found == Fitted(b'{"model":"a","stream":true%b}' % sent, (), adds)
+
+
+# Which upstream an order goes to
+
+
+def made(declared: Declared) -> ScriptedUpstream:
+    upstream = ScriptedUpstream()
+    upstream.declared = declared
+    return upstream
+
+
+def named(name: str, **more: object) -> Declared:
+    return Declared(name, "openrouter", f"http://{name}", Timeouts(1, 1, 1), **more)  # type: ignore[arg-type]
+
+
+def test_the_first_in_order_that_serves_speaks_and_has_room_is_picked() -> None:
+    second, first = named("second", order=2), named("first", order=1, orders_max=1, models=("m",))
+    embedder = named("embedder", order=0, formats=frozenset({"/embeddings"}))
+    upstreams = RunningUpstreams([second, first, embedder], made)
+
+    def picked(model: str, path: str = "/chat/completions") -> str:
+        return upstreams.pick(model, path).declared.name
+
+    assert (picked("m"), picked("other"), picked("m", "/embeddings")) == ("first", "second", "embedder")
+    with upstreams.engaged(upstreams.pick("m", "/chat/completions")):
+        assert picked("m") == "second"
+    assert picked("m") == "first"
+
+
+def test_one_that_is_full_or_does_not_speak_refuses_in_words() -> None:
+    upstreams = RunningUpstreams([named("a", orders_max=1, formats=frozenset({"/messages"}))], made)
+    with pytest.raises(Refusal, match=r"400 .*`m` is not served in the format chat, only in messages"):
+        upstreams.pick("m", "/chat/completions")
+    one = upstreams.pick("m", "/messages")
+    with (
+        upstreams.engaged(one),
+        pytest.raises(Refusal, match=r"429 .*The upstream `a` has 1 orders of this gateway, the most at once"),
+        upstreams.engaged(one),
+    ):
+        raise AssertionError("it has no room")
+
+
+def test_a_change_keeps_what_is_declared_as_before_and_lets_what_is_not_run_out() -> None:
+    upstreams = RunningUpstreams([named("a"), named("b"), named("c")], made)
+    a, b, _ = (each.upstream for each in upstreams.every)
+    with upstreams.engaged(b):
+        changes = upstreams.change([named("a"), named("b", order=1), named("d")])
+        assert str(changes) == "added d; changed b; removed c"
+        assert [each.declared.name for each in upstreams.every] == ["a", "d", "b"]
+        assert upstreams.every[0].upstream is a
+        assert upstreams.every[2].upstream is not b
+    assert str(upstreams.change([named("b", order=1), named("d"), named("a")])) == ""
