@@ -1,0 +1,1 @@
+"""Whole answers: to and from the neutral form, a module a format."""

@@ -1,0 +1,231 @@
+"""Whole responses, to and from the neutral form."""
+
+from decimal import Decimal
+
+from msgspec import Raw, Struct
+from msgspec.json import Decoder
+
+from farebox.core.errors import broken
+from farebox.core.formats.envelope import failure
+from farebox.core.legible import decoded_or
+from farebox.core.translate import usage
+from farebox.core.translate.answers.chat import quote
+from farebox.core.translate.neutral import Answer, Call, Citation, Part, Refused, Text, Thinking
+from farebox.core.translate.raw import NULL, in_paragraphs, is_text, said, word
+from farebox.core.translate.thoughts import OPENAI, sealed_for, unpacked
+
+
+class Piece(Struct):
+    """A part of an item."""
+
+    type: str = ""
+    text: Raw = NULL
+    refusal: Raw = NULL
+    annotations: Raw = NULL
+    logprobs: Raw = NULL
+
+
+class Item(Struct):
+    """An item of an answer, by the members of all kinds that can be said elsewhere."""
+
+    type: str
+    id: Raw = NULL
+    content: list[Piece] | None = None
+    summary: list[Piece] | None = None
+    encrypted_content: Raw = NULL
+    call_id: Raw = NULL
+    name: Raw = NULL
+    arguments: Raw = NULL
+
+
+class _Incomplete(Struct):
+    reason: str | None = None
+
+
+class Response(Struct):
+    id: str = ""
+    model: str = ""
+    created_at: Decimal = Decimal(0)
+    status: str | None = None
+    output: list[Item] | None = None
+    error: Raw = NULL
+    incomplete_details: _Incomplete | None = None
+    usage: Raw = NULL
+    service_tier: str | None = None
+
+
+class Annotation(Struct):
+    type: str = ""
+    url: Raw = NULL
+    title: Raw = Raw(b'""')
+    start_index: int = 0
+    end_index: int = 0
+
+
+decode = Decoder(Response).decode
+_decode_annotations = Decoder(list[Annotation]).decode
+
+
+def read(response: Response) -> Answer:
+    """Raises Refusal 424: it failed, or has no output."""
+    if response.status == "failed" or said(response.error) is not None:
+        raise failure(said(response.error), "the upstream accepted the order and then failed")
+    if response.output is None:
+        raise broken("the upstream's answer has no output")
+    parts: list[Part] = []
+    for item in response.output:
+        match item.type:
+            case "message":
+                parts += [_said(piece) for piece in item.content or ()]
+            case "reasoning":
+                parts += [thought] if (thought := thought_in(item)) is not None else []
+            case "function_call":
+                parts.append(Call(item.call_id, item.name, said(item.arguments) or Raw(b'""')))
+            case _:
+                pass  # of a tool that the host ran
+    told, tier = usage.read(response.usage), response.service_tier
+    created = int(response.created_at)
+    has_calls = any(isinstance(part, Call) for part in parts)
+    stop = stop_of(response, has_calls=has_calls)
+    return Answer(response.id, response.model, created, parts, stop, None, told, tier)
+
+
+def _said(piece: Piece) -> Part:
+    if piece.type == "refusal":
+        return Refused(piece.refusal)
+    odds = said(piece.logprobs)
+    annotations = decoded_or(_decode_annotations, said(piece.annotations), list[Annotation]())
+    citations = tuple(cited(each, piece.text) for each in annotations if each.type == "url_citation")
+    return Text(piece.text, citations=citations, logprobs=None if odds is None or bytes(odds) == b"[]" else odds)
+
+
+def cited(annotation: Annotation, text: bytes | Raw) -> Citation:
+    start, end = annotation.start_index, annotation.end_index
+    return Citation(annotation.url, annotation.title, start, end, quote(word(Raw(text)), start, end))
+
+
+def thought_in(item: Item) -> Thinking | None:
+    """What an item of reasoning says; None for one that is empty."""
+    text = in_paragraphs([piece.text for piece in item.summary or item.content or ()])
+    thought = unpacked(text, item.encrypted_content, OPENAI)
+    if thought.origin == OPENAI:
+        thought.id = said(item.id)
+    return None if text is None and thought.seal is None else thought
+
+
+_STOPS = {"max_output_tokens": "length", "content_filter": "filter"}
+
+
+def stop_of(response: Response, *, has_calls: bool) -> str:
+    if response.status == "incomplete":
+        details = response.incomplete_details
+        return _STOPS.get((details and details.reason) or "", "length")
+    return "tools" if has_calls else "stop"
+
+
+# Writing
+
+_UNSET: dict[str, object] = {
+    "completed_at": None,
+    "error": None,
+    "incomplete_details": None,
+    "instructions": None,
+    "metadata": None,
+    "temperature": None,
+    "top_p": None,
+    "presence_penalty": None,
+    "frequency_penalty": None,
+    "parallel_tool_calls": True,
+    "tool_choice": "auto",
+    "tools": [],
+}
+"""Members that strict SDKs want there (`responses_strict.py`)."""
+
+
+def response_of(id_: str, model: str, created: int, status: str, output: list[dict[str, object]]) -> dict[str, object]:
+    """A response with what it has said so far."""
+    body = {"id": id_, "object": "response", "created_at": created, "model": model, "status": status}
+    return {**body, **_UNSET, "output": output}
+
+
+def ended(stop: str, *, is_refused: bool) -> tuple[str, dict[str, object]]:
+    """The status of an answer, and its `incomplete_details`."""
+    if stop == "length":
+        return "incomplete", {"incomplete_details": {"reason": "max_output_tokens"}}
+    if stop == "filter" and not is_refused:
+        return "incomplete", {"incomplete_details": {"reason": "content_filter"}}
+    return "completed", {}
+
+
+def write(answer: Answer) -> dict[str, object]:
+    is_refused = any(isinstance(part, Refused) for part in answer.parts)
+    status, more = ended(answer.stop, is_refused=is_refused)
+    output: list[dict[str, object]] = []
+    words: dict[str, object] | None = None
+    for part in answer.parts:
+        if isinstance(part, Text | Refused):
+            if words is None:
+                words = message_item(item_id("msg", answer.id, len(output)), [])
+                output.append(words)
+            content = words["content"]
+            assert isinstance(content, list)
+            content.append(_piece(part))
+            continue
+        words = None
+        output.append(_item(part, answer.id, len(output)))
+    if status == "incomplete" and output:
+        output[-1]["status"] = "incomplete"
+    body = {**response_of(answer.id, answer.model, answer.created, status, output), **more}
+    if answer.tier is not None:
+        body["service_tier"] = answer.tier
+    body["usage"] = None if answer.usage is None else usage.in_responses(answer.usage)
+    return body
+
+
+def item_id(kind: str, answer_id: str, number: int) -> str:
+    return f"{kind}_{answer_id}_{number}"
+
+
+def message_item(id_: str, content: list[dict[str, object]], status: str = "completed") -> dict[str, object]:
+    return {"id": id_, "type": "message", "role": "assistant", "status": status, "content": content}
+
+
+def call_item(id_: str, call: Call, status: str = "completed") -> dict[str, object]:
+    named = {"call_id": call.id, "name": call.name, "arguments": call.arguments}
+    return {"id": id_, "type": "function_call", "status": status, **named}
+
+
+def reasoning_item(id_: str, thinking: Thinking) -> dict[str, object]:
+    summary = [] if thinking.text is None else [{"type": "summary_text", "text": thinking.text}]
+    sealed = sealed_for_responses(thinking)
+    return {"id": id_, "type": "reasoning", "summary": summary, "encrypted_content": sealed}
+
+
+def sealed_for_responses(thinking: Thinking) -> Raw | None:
+    seal = sealed_for(OPENAI, thinking)
+    return seal if is_text(seal) else None
+
+
+def _piece(part: Text | Refused) -> dict[str, object]:
+    if isinstance(part, Refused):
+        return {"type": "refusal", "refusal": part.text}
+    return text_piece(part.text, [annotation(each) for each in part.citations], part.logprobs)
+
+
+def text_piece(text: Raw, annotations: list[dict[str, object]], logprobs: object = None) -> dict[str, object]:
+    return {"type": "output_text", "text": text, "annotations": annotations, "logprobs": logprobs or []}
+
+
+def annotation(citation: Citation) -> dict[str, object]:
+    page = {"url": citation.url, "title": citation.title}
+    return {"type": "url_citation", **page, "start_index": citation.start, "end_index": citation.end}
+
+
+def _item(part: Part, answer_id: str, number: int) -> dict[str, object]:
+    match part:
+        case Call():
+            return call_item(item_id("fc", answer_id, number), part)
+        case Thinking():
+            return reasoning_item(item_id("rs", answer_id, number), part)
+        case _:
+            raise AssertionError(part)

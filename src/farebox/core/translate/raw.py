@@ -1,0 +1,96 @@
+"""Raw JSON as it stands in bytes: joining, quoting and cutting strings without reading them where that can be."""
+
+from collections.abc import Iterable
+
+import msgspec
+from msgspec import DecodeError, Raw
+
+from farebox.core.legible import text_of
+
+NULL = Raw(b"null")
+TRUE = Raw(b"true")
+FALSE = Raw(b"false")
+
+Rawish = Raw | bytes
+
+_decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+def quoted(text: str) -> Raw:
+    """A text as a JSON string."""
+    return Raw(msgspec.json.encode(text))
+
+
+def joined(pieces: Iterable[Rawish]) -> bytes:
+    """The JSON string of several, one after the other."""
+    return b'"' + b"".join([bytes(each)[1:-1] for each in pieces]) + b'"'
+
+
+NO_ARGUMENTS = b'"{}"'
+"""What a call without arguments has in their place."""
+
+BREAK = b'"\\n\\n"'
+"""An empty line, as a text: what stands between the paragraphs of one thought."""
+
+
+def in_paragraphs(pieces: Iterable[Rawish]) -> Raw | None:
+    """The text of several paragraphs; None without any."""
+    told: list[Rawish] = []
+    for each in pieces:
+        told += [BREAK, each] if told else [each]
+    return Raw(joined(told)) if told else None
+
+
+def is_text(raw: Rawish | None) -> bool:
+    """Whether it is a JSON string that is not empty."""
+    return raw is not None and (told := bytes(raw)).startswith(b'"') and len(told) > 2
+
+
+def said(raw: Raw | None) -> Raw | None:
+    """The value, or None where it is absent or null."""
+    return None if raw is None or bytes(raw) == b"null" else raw
+
+
+def word(raw: Raw | None) -> str:
+    """The value of a JSON string; empty for anything else."""
+    told = b"" if raw is None else bytes(raw)
+    if not told.startswith(b'"'):
+        return ""
+    if b"\\" not in told:
+        return told[1:-1].decode("utf-8", "replace")
+    try:
+        return text_of(told)
+    except DecodeError:
+        return ""
+
+
+def object_in(text: Raw) -> Raw | None:
+    """The object whose JSON stands in a string; an empty string means an empty one; None where it holds none."""
+    inner = word(text).strip()
+    if not inner:
+        return Raw(b"{}")
+    told = inner.encode("utf-8", "replace")
+    try:
+        _decode_object(told)
+    except (DecodeError, RecursionError):
+        return None
+    return Raw(told)
+
+
+def data_of(url: Raw) -> tuple[str, Raw] | None:
+    """The media type and the base64 of a `data:` URL; None for any other. Pictures are long: it is cut, not read."""
+    told = bytes(url)
+    if told[:6].lower() != b'"data:':
+        return None
+    if b"\\" in told:
+        told = bytes(quoted(word(url)))
+    head, comma, data = told[6:].partition(b",")
+    media, _, encoding = head.rpartition(b";")
+    if not comma or encoding.strip().lower() != b"base64":
+        return None
+    return media.partition(b";")[0].decode("ascii", "replace"), Raw(b'"' + data)
+
+
+def data_url(media: str, data: Raw) -> Raw:
+    """A `data:` URL of a media type and base64."""
+    return Raw(b'"data:' + bytes(quoted(media))[1:-1] + b";base64," + bytes(data)[1:])

@@ -1,0 +1,1 @@
+"""Streams: read from each format, event by event, and written."""

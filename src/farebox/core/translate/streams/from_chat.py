@@ -1,0 +1,231 @@
+"""Streams of chat completions: read, event by event."""
+
+from msgspec import Raw, Struct
+from msgspec.json import Decoder
+
+from farebox.core.errors import broken
+from farebox.core.legible import Fields, decode_each, decoded_or, leniently
+from farebox.core.reading import UNREADABLE
+from farebox.core.translate import usage
+from farebox.core.translate.answers.chat import (
+    STOPS,
+    citations_in,
+)
+from farebox.core.translate.errors import failed
+from farebox.core.translate.neutral import EMPTY, Thinking, Usage, Writer
+from farebox.core.translate.raw import NO_ARGUMENTS, NULL, is_text, joined, object_in, quoted, said, word
+from farebox.core.translate.thoughts import CHAT
+
+
+class _Function(Struct, frozen=True):
+    name: Raw = NULL
+    arguments: Raw = NULL
+
+
+class _Call(Struct):
+    index: int | None = None
+    id: Raw = NULL
+    function: _Function = _Function()
+
+
+class _Delta(Struct, frozen=True):
+    content: Raw = NULL
+    refusal: Raw = NULL
+    reasoning: Raw = NULL
+    reasoning_content: Raw = NULL
+    reasoning_details: Raw = NULL
+    tool_calls: list[_Call] | None = None
+    annotations: Raw = NULL
+
+
+class _Odds(Struct):
+    content: Raw = NULL
+
+
+class _Choice(Struct):
+    index: int = 0
+    delta: _Delta = _Delta()
+    finish_reason: str | None = None
+    logprobs: _Odds | None = None
+
+
+class _Chunk(Struct):
+    id: str = ""
+    model: str = ""
+    created: int = 0
+    choices: list[_Choice] | None = None
+    usage: Raw = NULL
+    error: Raw = NULL
+
+
+_decode = Decoder(_Chunk).decode
+
+
+class ChatReader:
+    """Reads chunks. A chat completion does not say where a part ends, and its calls may come in turns."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._calls = _Calls(writer)
+        self._thought: Thinking | None = None
+        self._texts: list[bytes] = []
+        self._stop: str | None = None
+        self._usage: Usage | None = None
+
+    def see(self, data: bytes) -> bool:
+        """Read an event's data. Returns whether the answer has ended."""
+        if data == b"[DONE]":
+            self.finish()
+            return True
+        try:
+            chunk = leniently(_decode, data)
+        except UNREADABLE:
+            self._writer.fail(broken("the upstream sent an event that is not a chat completion's"))
+            return True
+        if said(chunk.error) is not None:
+            self._writer.fail(failed(chunk.error))
+            return True
+        self._writer.start(chunk.id, chunk.model, chunk.created)
+        for choice in chunk.choices or ():
+            if choice.index == 0:
+                self._see_choice(choice)
+        if (told := usage.read(chunk.usage)) is not None:
+            self._usage = told
+        return False
+
+    def _see_choice(self, choice: _Choice) -> None:
+        delta = choice.delta
+        if bytes(delta.reasoning_details) != b"null" or is_text(delta.reasoning) or is_text(delta.reasoning_content):
+            self._think(delta)
+        if is_text(delta.content):
+            self._leave_thought()
+            self._calls.flush()
+            odds = None if choice.logprobs is None else said(choice.logprobs.content)
+            text = bytes(delta.content)
+            self._texts.append(text)
+            self._writer.text(text, odds)
+        if is_text(delta.refusal):
+            self._leave_thought()
+            self._writer.refuse(bytes(delta.refusal))
+        if delta.tool_calls:
+            self._leave_thought()
+            for call in delta.tool_calls:
+                self._calls.see(call.index or 0, call.id, call.function)
+        if bytes(delta.annotations) != b"null":
+            for citation in citations_in(delta.annotations, joined(self._texts)):
+                self._writer.cite(citation)
+        if choice.finish_reason:
+            self._stop = STOPS.get(choice.finish_reason, "stop")
+
+    def _think(self, delta: _Delta) -> None:
+        details = decoded_or(decode_each, said(delta.reasoning_details), list[Fields]())
+        if not details:
+            name, told = (
+                ("reasoning", delta.reasoning)
+                if is_text(delta.reasoning)
+                else ("reasoning_content", delta.reasoning_content)
+            )
+            if is_text(told):
+                self._say_thought(f"{CHAT}:{name}", told, None, None)
+        for detail in details:
+            text = said(detail.get("text")) or said(detail.get("summary"))
+            seal = said(detail.get("signature")) or said(detail.get("data"))
+            origin = f"{CHAT}:{word(detail.get('format'))}"
+            self._say_thought(origin, text, seal, said(detail.get("id")))
+
+    def _say_thought(self, origin: str, text: Raw | None, seal: Raw | None, id_: Raw | None) -> None:
+        self._calls.flush()
+        thought = self._thought
+        if thought is not None and (thought.seal is not None or (text is None and thought.id != id_)):
+            self._leave_thought()
+            thought = None
+        if thought is None:
+            if text is None or not is_text(text):
+                if seal is not None:
+                    self._writer.seal(Thinking(origin, None, seal, id_))
+                return
+            thought = self._thought = Thinking(origin, EMPTY, None, id_)
+        if is_text(text):
+            assert text is not None
+            self._writer.think(thought.origin, bytes(text))
+        if thought.origin == f"{CHAT}:" and origin != thought.origin:
+            thought.origin = origin
+        thought.id = thought.id or id_
+        thought.seal = seal
+
+    def _leave_thought(self) -> None:
+        if self._thought is not None:
+            self._writer.seal(self._thought)
+            self._thought = None
+
+    def finish(self) -> None:
+        """The stream has ended. An answer that gave no reason for its end was cut off."""
+        self._leave_thought()
+        self._calls.flush()
+        if self._stop is None and self._usage is None:
+            self._writer.fail(broken("the upstream's stream ended before its answer did"))
+            return
+        if self._usage is not None:
+            self._writer.count(self._usage)
+        stop = self._stop or "stop"
+        self._writer.end("tools" if stop == "stop" and self._calls.were else stop, None)
+
+
+class _Calls:
+    """Brings calls into a row that come in turns: others wait until the first one's arguments are whole."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._open: int | None = None
+        self._pieces: list[bytes] = []
+        self._waiting: dict[int, tuple[Raw, Raw, list[bytes]]] = {}
+        self._over: set[int] = set()
+
+    @property
+    def were(self) -> bool:
+        """Whether there was any."""
+        return bool(self._over) or self._open is not None
+
+    def see(self, index: int, id_: Raw, function: _Function) -> None:
+        pieces = [bytes(function.arguments)] if is_text(function.arguments) else []
+        if index == self._open:
+            self._argue(pieces)
+            return
+        if index in self._over:
+            raise broken("the upstream went back to a call after its end")
+        waiting = self._waiting.setdefault(index, (id_ if is_text(id_) else quoted(f"call_{index}"), function.name, []))
+        waiting[2].extend(pieces)
+        self._advance()
+
+    def _argue(self, pieces: list[bytes]) -> None:
+        for piece in pieces:
+            self._pieces.append(piece)
+            self._writer.argue(piece)
+
+    def _advance(self) -> None:
+        while self._waiting and (self._open is None or self._is_whole()):
+            self._next()
+
+    def _is_whole(self) -> bool:
+        return bool(self._pieces) and object_in(Raw(joined(self._pieces))) is not None
+
+    def _next(self) -> None:
+        self._leave()
+        index, (id_, name, pieces) = next(iter(self._waiting.items()))
+        del self._waiting[index]
+        self._open = index
+        self._writer.call(id_, name)
+        self._argue(pieces)
+
+    def _leave(self) -> None:
+        if self._open is not None:
+            if not self._pieces:
+                self._writer.argue(NO_ARGUMENTS)
+            self._over.add(self._open)
+            self._open, self._pieces = None, []
+
+    def flush(self) -> None:
+        """End all calls: something else was said."""
+        while self._waiting:
+            self._next()
+        self._leave()

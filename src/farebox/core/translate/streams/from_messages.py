@@ -1,0 +1,174 @@
+"""Streams of messages: read, event by event."""
+
+from msgspec import Raw, Struct
+from msgspec.json import Decoder
+
+from farebox.core.errors import broken
+from farebox.core.legible import leniently
+from farebox.core.reading import UNREADABLE
+from farebox.core.translate import usage
+from farebox.core.translate.answers.messages import (
+    STOPS,
+    Block,
+    StopDetails,
+    WebCitation,
+    explanation,
+)
+from farebox.core.translate.errors import failed
+from farebox.core.translate.neutral import EMPTY, Citation, Usage, Writer
+from farebox.core.translate.raw import NO_ARGUMENTS, NULL, is_text, joined, quoted, said, word
+from farebox.core.translate.thoughts import ANTHROPIC, unpacked
+
+
+class _Started(Struct):
+    id: str = ""
+    model: str = ""
+    usage: Raw = NULL
+
+
+class _Delta(Struct):
+    type: str = ""
+    text: Raw = NULL
+    thinking: Raw = NULL
+    signature: Raw = NULL
+    partial_json: Raw = NULL
+    citation: WebCitation | None = None
+    stop_reason: str | None = None
+    stop_sequence: Raw = NULL
+    stop_details: StopDetails | None = None
+
+
+class _Event(Struct):
+    type: str = ""
+    message: _Started | None = None
+    content_block: Block | None = None
+    delta: _Delta | None = None
+    usage: Raw = NULL
+    error: Raw = NULL
+
+
+_decode = Decoder(_Event).decode
+_NO_DELTA = _Delta()
+
+
+class MessagesReader:
+    """Reads events; blocks come one after the other."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._block = ""
+        self._input: Raw | None = None
+        self._seal: list[Raw] = []
+        self._is_said = False
+        self._texts: list[bytes] = []
+        self._text_start = 0
+        self._cited: list[WebCitation] = []
+        self._stop: _Delta | None = None
+        self._usage: Usage | None = None
+
+    def see(self, data: bytes) -> bool:
+        """Read an event's data. Returns whether the answer has ended."""
+        try:
+            event = leniently(_decode, data)
+        except UNREADABLE:
+            if data == b"[DONE]":
+                return False
+            self._writer.fail(broken("the upstream sent an event that is not a message's"))
+            return True
+        match event.type:
+            case "content_block_delta":
+                self._see_delta(event.delta or _NO_DELTA)
+            case "content_block_start" if event.content_block is not None:
+                self._begin(event.content_block)
+            case "content_block_stop":
+                self._leave()
+            case "message_start":
+                started = event.message or _Started()
+                self._writer.start(started.id, started.model, 0)
+                self._usage = usage.read(started.usage, is_messages=True)
+            case "message_delta":
+                self._stop = event.delta
+                if (told := usage.read(event.usage, is_messages=True)) is not None:
+                    self._usage = told if self._usage is None else usage.later(self._usage, told)
+            case "message_stop":
+                self.finish()
+                return True
+            case "ping":
+                self._writer.keep_alive()
+            case "error":
+                self._writer.fail(failed(event.error))
+                return True
+            case _:
+                pass
+        return False
+
+    def _begin(self, block: Block) -> None:
+        self._block, self._is_said = block.type, False
+        match block.type:
+            case "text":
+                self._text_start = len(self._texts)
+                if is_text(block.text):
+                    self._say(bytes(block.text))
+            case "tool_use":
+                self._writer.call(block.id, block.name)
+                self._input = said(block.input)
+            case "thinking":
+                self._seal = [block.signature] if is_text(block.signature) else []
+                if is_text(block.thinking):
+                    self._think(block.thinking)
+            case "redacted_thinking":
+                self._writer.seal(unpacked(None, block.data, ANTHROPIC))
+            case _:
+                pass  # of a tool that the host runs
+
+    def _say(self, text: bytes) -> None:
+        self._texts.append(text)
+        self._writer.text(text)
+
+    def _think(self, text: Raw) -> None:
+        self._is_said = True
+        self._writer.think(ANTHROPIC, bytes(text))
+
+    def _see_delta(self, delta: _Delta) -> None:
+        match delta.type:
+            case "text_delta" if is_text(delta.text):
+                self._say(bytes(delta.text))
+            case "input_json_delta" if is_text(delta.partial_json) and self._block == "tool_use":
+                self._is_said = True
+                self._writer.argue(bytes(delta.partial_json))
+            case "thinking_delta" if is_text(delta.thinking):
+                self._think(delta.thinking)
+            case "signature_delta":
+                self._seal.append(delta.signature)
+            case "citations_delta" if delta.citation is not None and is_text(delta.citation.url):
+                self._cited.append(delta.citation)
+
+    def _leave(self) -> None:
+        match self._block:
+            case "tool_use" if not self._is_said:
+                given = self._input
+                told = NO_ARGUMENTS if given is None else bytes(quoted(bytes(given).decode("utf-8", "replace")))
+                self._writer.argue(told)
+            case "thinking":
+                seal = Raw(joined(self._seal)) if self._seal else NULL
+                if self._is_said or is_text(seal):
+                    self._writer.seal(unpacked(EMPTY if self._is_said else None, seal, ANTHROPIC))
+            case "text" if self._cited:
+                start = len(word(Raw(joined(self._texts[: self._text_start]))))
+                end = start + len(word(Raw(joined(self._texts[self._text_start :]))))
+                for page in self._cited:
+                    self._writer.cite(Citation(page.url, page.title, start, end, page.cited_text))
+                self._cited = []
+        self._block = ""
+
+    def finish(self) -> None:
+        """The stream has ended. An answer that gave no reason for its end was cut off."""
+        stop = self._stop
+        if stop is None:
+            self._writer.fail(broken("the upstream's stream ended before its answer did"))
+            return
+        if stop.stop_reason == "refusal":
+            self._writer.refuse(bytes(explanation(stop.stop_details)))
+        if self._usage is not None:
+            self._writer.count(self._usage)
+        self._writer.end(STOPS.get(stop.stop_reason or "", "stop"), said(stop.stop_sequence))

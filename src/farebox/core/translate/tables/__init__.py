@@ -1,0 +1,1 @@
+"""What becomes of each member of an order, a module a format."""
