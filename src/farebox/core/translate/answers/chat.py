@@ -179,7 +179,8 @@ def write(answer: Answer) -> dict[str, object]:
         message["annotations"] = [annotation(each) for each in cited]
     odds = [each.logprobs for each in words if each.logprobs is not None]
     logprobs = {"content": odds[0], "refusal": None} if odds else None
-    choice = {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": finish_reason(answer.stop)}
+    finished = finish_reason(answer.stop, is_refused=bool(refusals))
+    choice = {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": finished}
     body: dict[str, object] = {
         "id": answer.id,
         "object": "chat.completion",
@@ -195,8 +196,9 @@ def write(answer: Answer) -> dict[str, object]:
     return body
 
 
-def finish_reason(stop: str) -> str:
-    return _FINISHED[stop]
+def finish_reason(stop: str, *, is_refused: bool) -> str:
+    """A refusal of the model's is an answer to OpenAI; its helpers throw on `content_filter`."""
+    return "stop" if stop == "filter" and is_refused else _FINISHED[stop]
 
 
 def form_of(origin: str) -> str | None:

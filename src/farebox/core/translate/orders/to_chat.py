@@ -181,7 +181,8 @@ def details_of(thinking: Thinking, form: str | None, index: int) -> list[dict[st
     if form is not None and form.endswith("responses-v1"):
         details = [] if thinking.text is None else [{"type": "reasoning.summary", "summary": thinking.text, **common}]
         if thinking.seal is not None:
-            details.append({"type": "reasoning.encrypted", "data": thinking.seal, **common})
+            sealed = {**common, "index": index + len(details)}
+            details.append({"type": "reasoning.encrypted", "data": thinking.seal, **sealed})
         return details
     if thinking.text is None:
         return [{"type": "reasoning.encrypted", "data": thinking.seal, **common}]

@@ -25,7 +25,7 @@ class ChatWriter:
         self._progress = progress
         self._head = b""
         self._call = self._detail = self._page = -1
-        self._is_thinking = False
+        self._is_thinking = self._is_refused = False
         self._usage: Usage | None = None
 
     def start(self, id_: str, model: str, created: int) -> None:
@@ -58,6 +58,7 @@ class ChatWriter:
         self._say(msgspec.json.encode({"annotations": annotations}))
 
     def refuse(self, delta: bytes) -> None:
+        self._is_refused = True
         self._say(b'{"refusal":%b}' % delta)
 
     def think(self, origin: str, delta: bytes) -> None:
@@ -72,18 +73,17 @@ class ChatWriter:
 
     def seal(self, thinking: Thinking) -> None:
         was_said, self._is_thinking = self._is_thinking, False
-        if thinking.seal is None:
-            return
-        if not was_said:
+        details: list[dict[str, object]] = []
+        if was_said and thinking.origin == OPENAI:
+            details.append({"type": "reasoning.summary", "id": thinking.id, "index": self._detail})
+        elif was_said and thinking.seal is not None:
+            details.append({"type": "reasoning.text", "signature": thinking.seal, "index": self._detail})
+        if thinking.seal is not None and (not was_said or thinking.origin == OPENAI):
             self._detail += 1
-        form = form_of(thinking.origin)
-        detail = details_of(Thinking(thinking.origin, None, thinking.seal, thinking.id), form, self._detail)[0]
-        if was_said and thinking.origin != OPENAI:
-            detail = {"type": "reasoning.text", "signature": thinking.seal, "index": self._detail}
-        elif was_said:
-            self._detail += 1
-            detail["index"] = self._detail
-        self._say(msgspec.json.encode({"reasoning_details": [detail]}))
+            sealed = Thinking(thinking.origin, None, thinking.seal, thinking.id)
+            details += details_of(sealed, form_of(thinking.origin), self._detail)
+        if details:
+            self._say(msgspec.json.encode({"reasoning_details": details}))
 
     def call(self, id_: Raw, name: Raw) -> None:
         self._call += 1
@@ -101,7 +101,7 @@ class ChatWriter:
     def end(self, stop: str, stop_sequence: Raw | None) -> None:
         self.sent.append(
             b'%b,"choices":[{"index":0,"delta":{},"finish_reason":"%b"}]}\n\n'
-            % (self._head, finish_reason(stop).encode())
+            % (self._head, finish_reason(stop, is_refused=self._is_refused).encode())
         )
         if self._usage is not None:
             told = msgspec.json.encode(usage.in_chat(self._usage))
