@@ -42,6 +42,7 @@ MODEL = "maker/model-1"
 CREATED = 1_767_225_600
 PROMPT, CACHED, WRITTEN, ANSWER, REASONING = 40, 10, 5, 20, 7
 COST = "0.000123400"
+DONE = b"data: [DONE]\n\n"
 
 
 def pieces(text: str) -> list[str]:
@@ -128,7 +129,7 @@ def chat_stream(said: Said) -> Iterator[bytes]:
         yield data({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}], "usage": None})
     yield data({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": chat_finish(said)}], "usage": None})
     yield data({**head, "choices": [], "usage": CHAT_USAGE})
-    yield b"data: [DONE]\n\n"
+    yield DONE
 
 
 # Messages

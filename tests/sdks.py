@@ -7,6 +7,7 @@ import anthropic
 import httpx2
 import openai
 from openrouter.components import ChatResult, ChatStreamChunk
+from pydantic import BaseModel
 
 from farebox.core.formats import Format, chat, messages, responses
 from farebox.core.sse import EventSplitter, event_data
@@ -33,31 +34,50 @@ def _anthropic(body: bytes, kind: str) -> anthropic.Anthropic:
     )
 
 
-def whole(wire: Format, body: bytes, **order: Any) -> Any:
+def whole(wire: Format, body: bytes) -> Any:
     """What the format's SDK makes of a whole answer, validated strictly."""
     kind = "application/json"
     if wire is chat:
         ChatResult.model_validate_json(body)
-        return _openai(body, kind).chat.completions.create(model="m", messages=HELLO, **order).to_dict()
+        return _openai(body, kind).chat.completions.create(model="m", messages=HELLO).to_dict(warnings=False)
     if wire is messages:
-        return _anthropic(body, kind).messages.create(model="m", max_tokens=9, messages=HELLO, **order).to_dict()
-    return _openai(body, kind).responses.create(model="m", input="Hello", **order).to_dict()
+        return _anthropic(body, kind).messages.create(model="m", max_tokens=9, messages=HELLO).to_dict(warnings=False)
+    return _openai(body, kind).responses.create(model="m", input="Hello").to_dict(warnings=False)
 
 
-def streamed(wire: Format, body: bytes, **order: Any) -> Any:
+def streamed(wire: Format, body: bytes) -> Any:
     """What the helper of the format's SDK has put together at a stream's end, validated strictly."""
     kind = "text/event-stream"
     if wire is chat:
         for each in datas(body):
             ChatStreamChunk.model_validate_json(each)
-        with _openai(body, kind).chat.completions.stream(model="m", messages=HELLO, **order) as chunks:
-            return chunks.get_final_completion().to_dict()
+        with _openai(body, kind).chat.completions.stream(model="m", messages=HELLO) as chunks:
+            return chunks.get_final_completion().to_dict(warnings=False)
     if wire is messages:
         client = _anthropic(body, kind)
-        with client.messages.stream(model="m", max_tokens=9, messages=HELLO, **order) as events:
-            return events.get_final_message().to_dict()
-    with _openai(body, kind).responses.stream(model="m", input="Hello", **order) as events_:
-        return events_.get_final_response().to_dict()
+        with client.messages.stream(model="m", max_tokens=9, messages=HELLO) as events:
+            return events.get_final_message().to_dict(warnings=False)
+    with _openai(body, kind).responses.stream(model="m", input="Hello") as events_:
+        return events_.get_final_response().to_dict(warnings=False)
+
+
+def parsed(wire: Format, body: bytes, form: type[BaseModel]) -> BaseModel:
+    """A structured answer, as the helper of the format's SDK parses it at a stream's end."""
+    kind = "text/event-stream"
+    found: Any
+    if wire is chat:
+        create = _openai(body, kind).chat.completions
+        with create.stream(model="m", messages=HELLO, response_format=form) as chunks:
+            found = chunks.get_final_completion().choices[0].message.parsed
+    elif wire is messages:
+        client = _anthropic(body, kind)
+        with client.messages.stream(model="m", max_tokens=9, messages=HELLO, output_format=form) as events:
+            found = events.get_final_message().parsed_output
+    else:
+        with _openai(body, kind).responses.stream(model="m", input="Hello", text_format=form) as events_:
+            found = events_.get_final_response().output_parsed
+    assert isinstance(found, form)
+    return found
 
 
 def datas(body: bytes) -> Iterable[bytes]:

@@ -1,0 +1,584 @@
+"""Answers in another format than their upstream speaks, whole and streamed: the strict SDKs take them, each event as it
+comes, and both ways say the same."""
+
+import json
+from collections.abc import Iterable
+from itertools import permutations
+from typing import Any
+
+import anthropic
+import openai
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from farebox.core.errors import Refusal, broken
+from farebox.core.formats import Format, Progress, chat, messages, responses
+from farebox.core.meter import Meter
+from farebox.core.translate import Stream, Translation, translation
+from tests import hosts, sdks
+from tests.hosts import CREATED, Called, No, Said, Thought, Words
+
+WAYS = list(permutations(sdks.FORMATS, 2))
+"""The caller's format, and its upstream's."""
+
+
+def name(way: Any) -> str:
+    return "-".join(each.__name__.rpartition(".")[2] for each in way) if isinstance(way, tuple) else str(way)
+
+
+def between(way: tuple[Format, Format]) -> Translation:
+    found = translation(*way)
+    assert found is not None
+    return found
+
+
+def stream_of(way: tuple[Format, Format]) -> Stream:
+    return between(way).stream(Progress("", "asked/model", CREATED))
+
+
+def translated(way: tuple[Format, Format], events: Iterable[bytes]) -> bytes:
+    """A stream as the exchange sends it on: through the native format's meter, then in the caller's format."""
+    meter, stream = Meter(way[1], Progress("", "asked/model", CREATED)), stream_of(way)
+    told = b"".join([stream.feed(meter.feed(event)) for event in events])
+    return told + stream.feed(meter.finish()) + stream.finish()
+
+
+def plain(told: Any) -> Any:
+    """What an SDK read, without what is null or empty, and what only streams or only whole answers have."""
+    if isinstance(told, dict):
+        kept = {key: plain(value) for key, value in told.items() if key not in ("service_tier", "system_fingerprint")}
+        return {key: value for key, value in kept.items() if value not in (None, [], "", {}) and key != "index"}
+    return [plain(each) for each in told] if isinstance(told, list) else told
+
+
+def told_in(wire: Format, answer: Any) -> Said:
+    """What an answer says, as the caller's SDK has it."""
+    said: Said = []
+    if wire is chat:
+        message = answer["choices"][0]["message"]
+        said += [Thought(message["reasoning"])] if message.get("reasoning") else []
+        said += [Words(message["content"])] if message.get("content") else []
+        said += [No(message["refusal"])] if message.get("refusal") else []
+        for call in message.get("tool_calls") or ():
+            arguments = json.loads(call["function"]["arguments"])
+            said.append(Called(call["id"], call["function"]["name"], arguments))
+    elif wire is messages:
+        for block in answer["content"]:
+            match block:
+                case {"type": "thinking", "thinking": text}:
+                    said.append(Thought(text))
+                case {"type": "text", "text": text}:
+                    said.append(Words(text))
+                case {"type": "tool_use", "id": id_, "name": called, "input": given_}:
+                    said.append(Called(id_, called, given_))
+    else:
+        for item in answer["output"]:
+            match item:
+                case {"type": "reasoning", "summary": [{"text": text}]}:
+                    said.append(Thought(text))
+                case {"type": "message", "content": parts}:
+                    said += [No(each["refusal"]) if "refusal" in each else Words(each["text"]) for each in parts]
+                case {"type": "function_call", "call_id": id_, "name": called, "arguments": arguments}:
+                    said.append(Called(id_, called, json.loads(arguments)))
+    return said
+
+
+SAID: dict[str, Said] = {
+    "text": [Words("Hello, you there.")],
+    "odd text": [Words('a "b" \\ \n\r\t \x00 é 漢 \U0001f600 </data>')],
+    "tools": [Words("Wait."), Called("call_1", "f", {"a": [1, 2.5]}), Called("call_2", "g", {})],
+    "thinking": [Thought("I think so, and so."), Words("Hello")],
+    "thinking and tools": [Thought("First."), Called("call_1", "f", {"city": "Praha"})],
+    "refusal": [No("I will not do that.")],
+    "nothing": [],
+}
+
+
+@pytest.mark.parametrize("way", WAYS, ids=name)
+@pytest.mark.parametrize("kind", SAID)
+def test_the_callers_sdk_takes_it_whole_and_streamed_and_both_are_the_same(
+    way: tuple[Format, Format], kind: str
+) -> None:
+    source, native = way
+    said = SAID[kind]
+    whole = sdks.whole(source, between(way).answer(hosts.whole(native, said), created=CREATED))
+    events = translated(way, hosts.stream(native, said))
+    streamed = sdks.streamed(source, events)
+    expected = [Words(each.text) if isinstance(each, No) and source is messages else each for each in said]
+    assert told_in(source, whole) == [Thought(e.text) if isinstance(e, Thought) else e for e in expected]
+    usage, streamed_usage = whole.pop("usage"), streamed.pop("usage")
+    assert plain(streamed) == plain(whole)
+    assert usage["cost"] == float(hosts.COST)
+    assert b'"cost":' + hosts.COST.encode() in events
+    if source is not messages:
+        # Anthropic's helper keeps of a usage what it knows itself.
+        assert streamed_usage == usage
+        assert (usage["total_tokens"], usage.get("prompt_tokens", usage.get("input_tokens"))) == (60, 40)
+    else:
+        counts = [streamed_usage[f"{each}_tokens"] for each in ("input", "cache_creation_input", "cache_read_input")]
+        assert counts == [25, 5, 10]
+        assert streamed_usage["output_tokens_details"]["thinking_tokens"] == hosts.REASONING
+
+
+class Weather(BaseModel):
+    city: str
+    degrees: float
+
+
+@pytest.mark.parametrize("way", WAYS, ids=name)
+def test_a_structured_answer_is_parsed_by_the_callers_helper(way: tuple[Format, Format]) -> None:
+    source, native = way
+    told = translated(way, hosts.stream(native, [Words('{"city": "Praha", "degrees": 21.50}')]))
+    assert sdks.parsed(source, told, Weather) == Weather(city="Praha", degrees=21.5)
+
+
+words = st.text(min_size=1, max_size=40)
+calls = st.builds(
+    Called,
+    st.uuids().map(lambda each: f"call_{each.hex}"),
+    st.sampled_from(["f", "weather"]),
+    st.dictionaries(st.text(max_size=5), st.none() | st.integers(-9, 9) | st.text(max_size=9), max_size=3),
+)
+saids = st.builds(
+    lambda thought, text, called: [*thought, *text, *called],
+    st.lists(st.builds(Thought, words), max_size=1),
+    st.lists(st.builds(Words, words), max_size=1),
+    st.lists(calls, max_size=3),
+)
+"""What each format can say: thoughts, then words, then calls."""
+
+
+@settings(max_examples=30)
+@given(way=st.sampled_from(WAYS), said=saids, data=st.data())
+def test_any_split_of_a_stream_gives_the_same_events(way: tuple[Format, Format], said: Said, data: Any) -> None:
+    events = list(hosts.stream(way[1], said))
+    whole = stream_of(way)
+    at_once = [whole.feed(event) for event in events]
+    assert whole.finish() == b""
+    told = b"".join(events)
+    for event, written in zip(events, at_once, strict=True):
+        assert event.count(b"\n\n") == 1
+        assert written == b"" or written.endswith(b"\n\n")
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(told)), max_size=12)) | {0, len(told)})
+    cut = stream_of(way)
+    assert b"".join([cut.feed(told[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]) == b"".join(at_once)
+    again = stream_of(way)
+    assert again.feed(told.replace(b"\n", b"\r\n")) == b"".join(at_once)
+
+
+@settings(max_examples=30)
+@given(way=st.sampled_from(WAYS), said=saids)
+def test_whatever_is_said_is_said_in_the_callers_format(way: tuple[Format, Format], said: Said) -> None:
+    source, native = way
+    whole = json.loads(between(way).answer(hosts.whole(native, said), created=CREATED))
+    streamed = sdks.streamed(source, translated(way, hosts.stream(native, said)))
+    expected = [Thought(each.text) if isinstance(each, Thought) else each for each in said]
+    assert told_in(source, whole) == told_in(source, streamed) == expected
+
+
+@settings(max_examples=30)
+@given(way=st.sampled_from(WAYS), said=saids)
+def test_an_answer_there_and_back_says_the_same(way: tuple[Format, Format], said: Said) -> None:
+    """A stream translated twice is, to its reader, what it was."""
+    source, native = way
+    back = between((native, source)).stream(Progress("", "m", CREATED))
+    once = translated(way, hosts.stream(native, said))
+    twice = sdks.streamed(native, back.feed(once) + back.finish())
+    direct = sdks.streamed(native, b"".join(hosts.stream(native, said)))
+    assert told_in(native, twice) == [Thought(e.text) if isinstance(e, Thought) else e for e in said]
+    if native is not messages:
+        assert twice["usage"]["total_tokens"] == direct["usage"]["total_tokens"]
+
+
+# Thoughts on the next turn
+
+
+def next_turn(source: Format, answer: Any) -> bytes:
+    """The order that follows an answer, as a caller writes it: what was said, and a further question."""
+    more: dict[str, Any] = {"role": "user", "content": "And then?"}
+    if source is chat:
+        body: dict[str, Any] = {"messages": [*sdks.HELLO, answer["choices"][0]["message"], more]}
+    elif source is messages:
+        said = {"role": "assistant", "content": answer["content"]}
+        body = {"max_tokens": 9, "messages": [*sdks.HELLO, said, more]}
+    else:
+        body = {"input": [*sdks.HELLO, *answer["output"], more]}
+    return json.dumps({"model": "m", **body}).encode()
+
+
+SEALED: dict[str, Said] = {"thought": [Thought("So."), Words("Yes")], "all sealed": [Thought("", "YWxs"), Words("Yes")]}
+"""A plain chat completion seals nothing."""
+
+
+@pytest.mark.parametrize(
+    ("way", "kind"), [(way, kind) for way in WAYS for kind in SEALED if kind == "thought" or way[1] is not chat], ids=name
+)
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_a_host_gets_its_thoughts_back_under_its_own_seal(
+    way: tuple[Format, Format], kind: str, is_streamed: bool
+) -> None:
+    source, native = way
+    said = SEALED[kind]
+    if is_streamed:
+        answer = sdks.streamed(source, translated(way, hosts.stream(native, said)))
+    else:
+        answer = json.loads(between(way).answer(hosts.whole(native, said), created=CREATED))
+    body, left_out = between(way).order(next_turn(source, answer))
+    order = json.loads(body)
+    assert "reason" not in " ".join(left_out)
+    if native is messages:
+        thought = order["messages"][1]["content"][0]
+        direct = next(iter(hosts.messages_blocks(said)))
+        assert thought == direct
+    elif native is responses:
+        thought = order["input"][1]
+        direct = next(iter(hosts.responses_items(said)))
+        assert thought == direct
+    else:
+        assert order["messages"][1]["reasoning_content"] == "So."
+
+
+@pytest.mark.parametrize(("source", "other", "native"), list(permutations(sdks.FORMATS)), ids=name)
+def test_another_hosts_thoughts_are_left_out_and_named(source: Format, other: Format, native: Format) -> None:
+    """Anthropic refuses a signature that is not its own, OpenAI content that it did not encrypt."""
+    answer = json.loads(between((source, other)).answer(hosts.whole(other, SEALED["thought"]), created=1))
+    body, left_out = between((source, native)).order(next_turn(source, answer))
+    assert b"So." not in body
+    assert any("reasoning" in each or "thinking" in each for each in left_out)
+
+
+# Ends
+
+
+STOPS = [("stop", "end_turn", "completed"), ("length", "max_tokens", "incomplete")]
+
+
+@pytest.mark.parametrize(("finish", "reason", "status"), STOPS)
+@pytest.mark.parametrize("way", WAYS, ids=name)
+def test_why_an_answer_ended(way: tuple[Format, Format], finish: str, reason: str, status: str) -> None:
+    source, native = way
+    told = {
+        id(chat): hosts.chat_whole([Words("x")]).replace(b'"stop"', f'"{finish}"'.encode()),
+        id(messages): hosts.messages_whole([Words("x")]).replace(b'"end_turn"', f'"{reason}"'.encode()),
+        id(responses): hosts.whole_bytes(
+            {
+                **hosts.response(status, list(hosts.responses_items([Words("x")])), hosts.RESPONSES_USAGE),
+                "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
+            }
+        ),
+    }[id(native)]
+    answer = json.loads(between(way).answer(told, created=1))
+    if source is chat:
+        assert answer["choices"][0]["finish_reason"] == finish
+    elif source is messages:
+        assert answer["stop_reason"] == reason
+    else:
+        assert answer["status"] == status
+        assert (answer["incomplete_details"] or {}).get("reason") == (
+            "max_output_tokens" if status == "incomplete" else None
+        )
+
+
+def test_a_stop_sequence_is_an_end_and_a_call_is_one_whatever_its_host_says() -> None:
+    body = json.loads(hosts.messages_whole([Words("x")]))
+    body |= {"stop_reason": "stop_sequence", "stop_sequence": "END"}
+    assert b'"finish_reason":"stop"' in between((chat, messages)).answer(json.dumps(body).encode(), created=1)
+    called = hosts.chat_whole([Called("c", "f", {})]).replace(b'"finish_reason": "tool_calls"', b'"finish_reason":"stop"')
+    assert json.loads(between((messages, chat)).answer(called, created=1))["stop_reason"] == "tool_use"
+
+
+def test_a_filter_is_a_refusal_to_anthropics_clients_and_an_incomplete_response() -> None:
+    body = hosts.chat_whole([Words("x")]).replace(b'"stop"', b'"content_filter"')
+    assert json.loads(between((messages, chat)).answer(body, created=1))["stop_reason"] == "refusal"
+    answer = json.loads(between((responses, chat)).answer(body, created=1))
+    assert (answer["status"], answer["incomplete_details"]) == ("incomplete", {"reason": "content_filter"})
+
+
+@pytest.mark.parametrize("way", WAYS, ids=name)
+def test_a_stream_that_is_cut_off_ends_in_an_error(way: tuple[Format, Format]) -> None:
+    source, native = way
+    events = list(hosts.stream(native, [Words("Hello, you there.")]))
+    half = stream_of(way)
+    told = b"".join([half.feed(event) for event in events[: len(events) // 2]]) + half.finish()
+    assert_ends_in(source, told, "ended before its answer did")
+    assert half.feed(events[-1]) == half.finish() == half.error(broken("x")) == b""
+
+
+def assert_ends_in(source: Format, told: bytes, words_: str) -> None:
+    """The helper of the caller's SDK gets what came before, and then raises these words."""
+    raised = (openai.APIError, anthropic.APIError, RuntimeError)
+    with pytest.raises(raised) as error:
+        sdks.streamed(source, told)
+    assert words_ in str(error.value) or words_.encode() in told
+    assert told.count(words_.encode()) >= 1
+
+
+ERRORS = {
+    id(chat): hosts.data({"error": {"message": "boom", "type": "server_error", "code": "overloaded"}}),
+    id(messages): hosts.data({"type": "error", "error": {"type": "overloaded_error", "message": "boom"}}, "error"),
+    id(responses): hosts.data(
+        {"type": "error", "code": "server_error", "message": "boom", "param": None, "sequence_number": 9}, "error"
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS, ids=name)
+@pytest.mark.parametrize("through_meter", [True, False])
+def test_an_error_in_a_stream_is_one_in_the_callers_format(way: tuple[Format, Format], through_meter: bool) -> None:
+    source, native = way
+    events = [*list(hosts.stream(native, [Words("Hello, you there.")]))[:5], ERRORS[id(native)]]
+    if through_meter:
+        told = translated(way, events)
+    else:
+        stream = stream_of(way)
+        told = b"".join([stream.feed(event) for event in events]) + stream.finish()
+    assert_ends_in(source, told, "boom")
+
+
+@pytest.mark.parametrize("way", WAYS, ids=name)
+def test_what_is_no_event_of_the_upstreams_format_is_an_error(way: tuple[Format, Format]) -> None:
+    stream = stream_of(way)
+    told = stream.feed(b"data: {nonsense\n\n")
+    assert b"the upstream sent an event that is not" in told
+    assert stream.feed(b"data: {}\n\n") == b""
+
+
+@pytest.mark.parametrize("way", WAYS, ids=name)
+def test_our_own_error_ends_the_stream_in_the_callers_format(way: tuple[Format, Format]) -> None:
+    source, native = way
+    stream = stream_of(way)
+    told = b"".join([stream.feed(event) for event in list(hosts.stream(native, [Words("Hello")]))[:4]])
+    assert_ends_in(source, told + stream.error(broken("it broke")), "it broke")
+    assert stream.finish() == b""
+
+
+@pytest.mark.parametrize("way", WAYS, ids=name)
+def test_a_keep_alive_is_the_callers_own(way: tuple[Format, Format]) -> None:
+    source, native = way
+    beat = b'event: ping\ndata: {"type": "ping"}\n\n' if native is messages else b": OPENROUTER PROCESSING\n\n"
+    assert stream_of(way).feed(beat) == source.KEEP_ALIVE
+    assert stream_of(way).feed(b"data: \n\n") == b""
+
+
+# Whole answers that are none
+
+
+@pytest.mark.parametrize("way", WAYS, ids=name)
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"error":{"message":"boom"}}', b'{"id":"x","model":"m"}'])
+def test_what_is_no_answer_is_an_error_that_nobody_repeats(way: tuple[Format, Format], body: bytes) -> None:
+    with pytest.raises(Refusal) as refused:
+        between(way).answer(body, created=1)
+    assert refused.value.status == 424
+    assert "boom" in refused.value.message or b"boom" not in body
+
+
+def test_an_answer_that_failed_after_all_is_an_error() -> None:
+    failed = json.loads(hosts.chat_whole([Words("x")]))
+    failed["choices"][0] |= {"finish_reason": "error", "error": {"code": 502, "message": "boom"}}
+    no_choices = {**failed, "choices": []}
+    response = json.dumps({**hosts.response("failed", [], None), "error": {"code": "server_error", "message": "boom"}})
+    for native, body in ((chat, json.dumps(failed)), (chat, json.dumps(no_choices)), (responses, response)):
+        with pytest.raises(Refusal) as refused:
+            between((messages, native)).answer(body.encode(), created=1)
+        assert refused.value.status == 424
+
+
+def test_blank_lines_and_comments_before_an_answer_are_skipped() -> None:
+    body = b"\n\n: PROCESSING\n" + hosts.chat_whole([Words("x")])
+    assert json.loads(between((messages, chat)).answer(body, created=1))["content"][0]["text"] == "x"
+
+
+# Refusals of the upstream
+
+
+NATIVE_ERRORS = {
+    id(chat): {"error": {"message": "too many", "type": "requests", "param": None, "code": "rate_limit_exceeded"}},
+    id(messages): {"type": "error", "error": {"type": "rate_limit_error", "message": "too many"}, "request_id": "r"},
+    id(responses): {"error": {"message": "too many", "type": "requests", "code": "rate_limit_exceeded"}},
+}
+
+
+@pytest.mark.parametrize("way", WAYS, ids=name)
+def test_a_refusal_of_the_upstreams_is_worded_in_the_callers_format(way: tuple[Format, Format]) -> None:
+    source, native = way
+    told = json.loads(between(way).refusal(429, json.dumps(NATIVE_ERRORS[id(native)]).encode()))
+    assert told["error"]["message"] == "too many"
+    if source is messages:
+        assert (told["type"], told["error"]["type"]) == ("error", "rate_limit_error")
+    else:
+        assert told["error"]["code"] == 429
+        assert told["error"]["metadata"]["error_type"] == "rate_limit_exceeded"
+    assert b"refused the order" in between(way).refusal(502, b"<html>")
+
+
+def test_an_upstreams_own_code_is_kept() -> None:
+    body = b'{"error":{"message":"no","type":"invalid_request_error","code":"unknown_model"}}'
+    told = json.loads(between((responses, chat)).refusal(404, body))
+    assert told["error"]["metadata"] == {"error_type": "invalid_request", "provider_code": "unknown_model"}
+    long = json.loads(between((messages, chat)).refusal(400, body.replace(b"unknown_model", b"context_length_exceeded")))
+    assert long["error"]["error_type"] == "context_length_exceeded"
+
+
+# Hosts that are odd
+
+
+def chat_chunks(*deltas: dict[str, Any], finish: str = "tool_calls") -> list[bytes]:
+    head = {"id": "c", "object": "chat.completion.chunk", "created": CREATED, "model": "m"}
+    told = [hosts.data({**head, "choices": [{"index": 0, "delta": delta}]}) for delta in deltas]
+    return [*told, hosts.data({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": finish}]}), hosts.DONE]
+
+
+def call(index: int, arguments: str, id_: str | None = None) -> dict[str, Any]:
+    function = {"arguments": arguments, **({"name": f"f{index}"} if id_ else {})}
+    return {"tool_calls": [{"index": index, "function": function, **({"id": id_} if id_ else {})}]}
+
+
+@pytest.mark.parametrize("source", [messages, responses])
+def test_calls_that_come_in_turns_are_brought_into_a_row(source: Format) -> None:
+    told = chat_chunks(
+        call(0, "", "a"), call(1, '{"x"', "b"), call(0, '{"y":'), call(1, ":1}"), call(0, "2}"), call(2, "", "c")
+    )
+    answer = sdks.streamed(source, translated((source, chat), told))
+    assert told_in(source, answer) == [Called("a", "f0", {"y": 2}), Called("b", "f1", {"x": 1}), Called("c", "f2", {})]
+
+
+def test_a_call_goes_on_at_once_where_calls_come_one_after_the_other() -> None:
+    stream = stream_of((messages, chat))
+    told = [stream.feed(each) for each in chat_chunks(call(0, '{"a":1}', "a"), call(1, '{"b":', "b"), call(1, "2}"))]
+    assert b'"partial_json":"{\\"b\\":"' in told[1]
+    assert b'"partial_json":"2}"' in told[2]
+
+
+def test_a_call_that_goes_on_after_its_end_is_an_error() -> None:
+    told = chat_chunks(call(0, "{", "a"), {"content": "x"}, call(0, "}"))
+    assert b"went back to a call" in translated((messages, chat), told)
+
+
+def test_arguments_that_are_no_json_reach_the_caller() -> None:
+    body = hosts.chat_whole([Called("c", "f", {})]).replace(b'"{}"', b'"{nonsense"')
+    answer = json.loads(between((messages, chat)).answer(body, created=1))
+    assert answer["content"][0]["input"] == {"INVALID_JSON": "{nonsense"}
+    assert b'"arguments":"{nonsense"' in between((responses, chat)).answer(body, created=1)
+
+
+@pytest.mark.parametrize("source", [messages, responses])
+@pytest.mark.parametrize("member", ["reasoning", "reasoning_content"])
+def test_thoughts_by_either_name_that_hosts_have_for_them(source: Format, member: str) -> None:
+    told = chat_chunks({member: "I "}, {member: "see", "content": ""}, {"content": "Yes"}, finish="stop")
+    answer = sdks.streamed(source, translated((source, chat), told))
+    assert told_in(source, answer) == [Thought("I see"), Words("Yes")]
+    body, _ = between((source, chat)).order(next_turn(source, answer))
+    assert json.loads(body)["messages"][1][member] == "I see"
+
+
+def test_details_of_a_chat_completions_reasoning_come_back_as_they_were() -> None:
+    details = [
+        {"type": "reasoning.text", "text": "I see", "signature": "c2ln", "format": "google-gemini-v1", "index": 0},
+        {"type": "reasoning.encrypted", "data": "ZW5j", "format": "google-gemini-v1", "index": 1},
+    ]
+    told = chat_chunks(
+        {"reasoning": "I ", "reasoning_details": [{**details[0], "text": "I ", "signature": None}]},
+        {"reasoning": "see", "reasoning_details": [{**details[0], "text": "see"}]},
+        {"reasoning_details": [details[1]]},
+        {"content": "Yes"},
+        finish="stop",
+    )
+    answer = sdks.streamed(messages, translated((messages, chat), told))
+    body, _ = between((messages, chat)).order(next_turn(messages, answer))
+    assert json.loads(body)["messages"][1]["reasoning_details"] == details
+
+
+def test_a_page_that_is_cited() -> None:
+    page = {"url": "https://a.test", "title": "A", "start_index": 0, "end_index": 5}
+    annotations = [{"type": "url_citation", "url_citation": page}]
+    body = json.loads(hosts.chat_whole([Words("Hello you")]))
+    body["choices"][0]["message"]["annotations"] = annotations
+    chunks = chat_chunks({"content": "Hello you"}, {"annotations": annotations}, finish="stop")
+    for source in (messages, responses):
+        whole = sdks.whole(source, between((source, chat)).answer(json.dumps(body).encode(), created=1))
+        streamed = sdks.streamed(source, translated((source, chat), chunks))
+        for answer in (whole, streamed):
+            if source is messages:
+                (cited,) = answer["content"][0]["citations"]
+                assert (cited["url"], cited["cited_text"]) == ("https://a.test", "Hello")
+            else:
+                assert answer["output"][0]["content"][0]["annotations"] == [{"type": "url_citation", **page}]
+
+
+def test_what_a_message_cites_is_its_whole_text_block() -> None:
+    location = {
+        "type": "web_search_result_location",
+        "url": "https://a.test",
+        "title": "A",
+        "cited_text": "q",
+        "encrypted_index": "e",
+    }
+    document = {"type": "char_location", "cited_text": "q", "document_index": 0, "document_title": None}
+    blocks = [{"type": "text", "text": "é1 "}, {"type": "text", "text": "two", "citations": [location, document]}]
+    body = {**json.loads(hosts.messages_whole([])), "content": blocks}
+    answer = sdks.whole(chat, between((chat, messages)).answer(json.dumps(body).encode(), created=1))
+    expected = {"url": "https://a.test", "title": "A", "start_index": 3, "end_index": 6}
+    assert answer["choices"][0]["message"]["content"] == "é1 two"
+    assert answer["choices"][0]["message"]["annotations"] == [{"type": "url_citation", "url_citation": expected}]
+    events = list(hosts.messages_stream([Words("é1 "), Words("two")]))
+    at = next(at for at, event in enumerate(events) if b'"two"' in event)
+    delta = {"type": "content_block_delta", "index": 1, "delta": {"type": "citations_delta", "citation": location}}
+    events.insert(at + 1, hosts.data(delta, "content_block_delta"))
+    streamed = sdks.streamed(responses, translated((responses, messages), events))
+    (part,) = streamed["output"][0]["content"]
+    assert (part["text"], part["annotations"]) == ("é1 two", [{"type": "url_citation", **expected}])
+
+
+def test_the_odds_of_tokens_between_chat_completions_and_responses() -> None:
+    odds = [{"token": "x", "bytes": [120], "logprob": -0.10, "top_logprobs": []}]
+    body = json.loads(hosts.chat_whole([Words("x")]))
+    body["choices"][0]["logprobs"] = {"content": odds, "refusal": None}
+    told = between((responses, chat)).answer(json.dumps(body).encode(), created=1)
+    assert sdks.whole(responses, told)["output"][0]["content"][0]["logprobs"] == odds
+    back = between((chat, responses)).answer(told, created=1)
+    assert sdks.whole(chat, back)["choices"][0]["logprobs"]["content"] == odds
+    head = {"id": "c", "object": "chat.completion.chunk", "created": CREATED, "model": "m"}
+    choice = {"index": 0, "delta": {"content": "x"}, "logprobs": {"content": odds}, "finish_reason": None}
+    events = [hosts.data({**head, "choices": [choice]}), *chat_chunks(finish="stop")]
+    once = translated((responses, chat), events)
+    assert sdks.streamed(responses, once)["output"][0]["content"][0]["logprobs"] == odds
+    twice = sdks.streamed(chat, translated((chat, responses), [once]))
+    assert twice["choices"][0]["logprobs"]["content"] == odds
+
+
+def test_what_the_operators_own_key_cost_is_told_by_each_formats_names() -> None:
+    usage = {
+        **hosts.CHAT_USAGE,
+        "cost": 0.10,
+        "is_byok": True,
+        "cost_details": {
+            "upstream_inference_cost": 1e-05,
+            "upstream_inference_prompt_cost": 4e-06,
+            "upstream_inference_completions_cost": 6e-06,
+        },
+    }
+    body = {**json.loads(hosts.chat_whole([Words("x")])), "usage": usage}
+    told = between((responses, chat)).answer(json.dumps(body).encode(), created=1)
+    assert b'"cost":0.1,"is_byok":true' in told
+    assert json.loads(told)["usage"]["cost_details"] == {
+        "upstream_inference_cost": 1e-05,
+        "upstream_inference_input_cost": 4e-06,
+        "upstream_inference_output_cost": 6e-06,
+    }
+    assert b"1e-05" in told
+    assert json.loads(between((chat, responses)).answer(told, created=1))["usage"]["cost_details"] == usage["cost_details"]
+
+
+def test_a_usage_that_is_missing_is_not_made_up() -> None:
+    body = json.loads(hosts.chat_whole([Words("x")]))
+    del body["usage"]
+    told = json.loads(between((responses, chat)).answer(json.dumps(body).encode(), created=1))
+    assert told["usage"] is None
+    streamed = translated((responses, chat), chat_chunks({"content": "x"}, finish="stop"))
+    assert sdks.streamed(responses, streamed).get("usage") is None
+
+
+def test_there_is_no_translation_within_a_format() -> None:
+    assert all(translation(each, each) is None for each in sdks.FORMATS)
