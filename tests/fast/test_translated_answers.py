@@ -3,7 +3,7 @@ comes, and both ways say the same."""
 
 import json
 from collections.abc import Iterable
-from itertools import permutations
+from itertools import pairwise, permutations
 from typing import Any
 
 import anthropic
@@ -25,7 +25,8 @@ WAYS = list(permutations(sdks.FORMATS, 2))
 
 
 def name(way: Any) -> str:
-    return "-".join(each.__name__.rpartition(".")[2] for each in way) if isinstance(way, tuple) else str(way)
+    formats = way if isinstance(way, tuple) else (way,)
+    return "-".join(getattr(each, "__name__", str(each)).rpartition(".")[2] for each in formats)
 
 
 def between(way: tuple[Format, Format]) -> Translation:
@@ -163,7 +164,7 @@ def test_any_split_of_a_stream_gives_the_same_events(way: tuple[Format, Format],
         assert written == b"" or written.endswith(b"\n\n")
     cuts = sorted(data.draw(st.sets(st.integers(0, len(told)), max_size=12)) | {0, len(told)})
     cut = stream_of(way)
-    assert b"".join([cut.feed(told[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]) == b"".join(at_once)
+    assert b"".join([cut.feed(told[a:b]) for a, b in pairwise(cuts)]) == b"".join(at_once)
     again = stream_of(way)
     assert again.feed(told.replace(b"\n", b"\r\n")) == b"".join(at_once)
 
@@ -213,7 +214,9 @@ SEALED: dict[str, Said] = {"thought": [Thought("So."), Words("Yes")], "all seale
 
 
 @pytest.mark.parametrize(
-    ("way", "kind"), [(way, kind) for way in WAYS for kind in SEALED if kind == "thought" or way[1] is not chat], ids=name
+    ("way", "kind"),
+    [(way, kind) for way in WAYS for kind in SEALED if kind == "thought" or way[1] is not chat],
+    ids=name,
 )
 @pytest.mark.parametrize("is_streamed", [False, True])
 def test_a_host_gets_its_thoughts_back_under_its_own_seal(
@@ -285,7 +288,9 @@ def test_a_stop_sequence_is_an_end_and_a_call_is_one_whatever_its_host_says() ->
     body = json.loads(hosts.messages_whole([Words("x")]))
     body |= {"stop_reason": "stop_sequence", "stop_sequence": "END"}
     assert b'"finish_reason":"stop"' in between((chat, messages)).answer(json.dumps(body).encode(), created=1)
-    called = hosts.chat_whole([Called("c", "f", {})]).replace(b'"finish_reason": "tool_calls"', b'"finish_reason":"stop"')
+    called = hosts.chat_whole([Called("c", "f", {})]).replace(
+        b'"finish_reason": "tool_calls"', b'"finish_reason":"stop"'
+    )
     assert json.loads(between((messages, chat)).answer(called, created=1))["stop_reason"] == "tool_use"
 
 
@@ -417,7 +422,9 @@ def test_an_upstreams_own_code_is_kept() -> None:
     body = b'{"error":{"message":"no","type":"invalid_request_error","code":"unknown_model"}}'
     told = json.loads(between((responses, chat)).refusal(404, body))
     assert told["error"]["metadata"] == {"error_type": "invalid_request", "provider_code": "unknown_model"}
-    long = json.loads(between((messages, chat)).refusal(400, body.replace(b"unknown_model", b"context_length_exceeded")))
+    long = json.loads(
+        between((messages, chat)).refusal(400, body.replace(b"unknown_model", b"context_length_exceeded"))
+    )
     assert long["error"]["error_type"] == "context_length_exceeded"
 
 
@@ -568,7 +575,9 @@ def test_what_the_operators_own_key_cost_is_told_by_each_formats_names() -> None
         "upstream_inference_output_cost": 6e-06,
     }
     assert b"1e-05" in told
-    assert json.loads(between((chat, responses)).answer(told, created=1))["usage"]["cost_details"] == usage["cost_details"]
+    assert (
+        json.loads(between((chat, responses)).answer(told, created=1))["usage"]["cost_details"] == usage["cost_details"]
+    )
 
 
 def test_a_usage_that_is_missing_is_not_made_up() -> None:

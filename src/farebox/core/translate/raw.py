@@ -94,3 +94,8 @@ def data_of(url: Raw) -> tuple[str, Raw] | None:
 def data_url(media: str, data: Raw) -> Raw:
     """A `data:` URL of a media type and base64."""
     return Raw(b'"data:' + bytes(quoted(media))[1:-1] + b";base64," + bytes(data)[1:])
+
+
+def shown_as(detail: Raw | None) -> Raw | None:
+    """In which detail a picture is to be seen; `auto` is the same as nothing."""
+    return None if detail is None or bytes(detail) == b'"auto"' else said(detail)

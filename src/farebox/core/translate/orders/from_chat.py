@@ -28,7 +28,7 @@ from farebox.core.translate.neutral import (
     Turn,
     ends_in_result,
 )
-from farebox.core.translate.raw import FALSE, NULL, TRUE, data_of, is_text, said, word
+from farebox.core.translate.raw import FALSE, NULL, TRUE, data_of, is_text, said, shown_as, word
 from farebox.core.translate.thoughts import ANTHROPIC, CHAT, OPENAI
 
 _decode_number = msgspec.json.Decoder(Number).decode
@@ -39,9 +39,7 @@ def read(fields: Fields, plain: dict[str, Raw], sifter: Sifter) -> Order:
     order = Order(plain, _turns(fields.get("messages", NULL), sifter), said(fields.get("stream")) == TRUE)
     for name in ("max_tokens", "max_completion_tokens"):
         order.answer_tokens = said(fields.get(name)) or order.answer_tokens
-    if stop := said(fields.get("stop")):
-        stops = decoded_part(decode_list, stop, "stop") if bytes(stop).startswith(b"[") else [stop]
-        order.stop = [each for each in stops if is_text(each)] or None
+    order.stop = stops_in(said(fields.get("stop")))
     if tools := said(fields.get("tools")):
         order.tools = [_tool(each, sifter) for each in decoded_part(decode_each, tools, "tools")] or None
     if choice := said(fields.get("tool_choice")):
@@ -58,6 +56,14 @@ def read(fields: Fields, plain: dict[str, Raw], sifter: Sifter) -> Order:
         if (value := said(fields.get(name))) is not None:
             plain[name] = value
     return order
+
+
+def stops_in(stop: Raw | None) -> list[Raw] | None:
+    """The stop sequences of a `stop`, which is one or a list of them."""
+    if stop is None:
+        return None
+    stops = decoded_part(decode_list, stop, "stop") if bytes(stop).startswith(b"[") else [stop]
+    return [each for each in stops if is_text(each)] or None
 
 
 def _turns(raw: Raw, sifter: Sifter) -> list[Turn]:
@@ -147,7 +153,7 @@ def _part(part: Fields, path: str, sifter: Sifter) -> Part:
             inner = sifter.members("part[image_url].image_url", decoded_part(decode_fields, image, place))
             url = needed(inner, "url", place)
             media, data = data_of(url) or ("", None)
-            return Picture(None if data else url, media, data, detail=said(inner.get("detail")), cache=cache)
+            return Picture(None if data else url, media, data, detail=shown_as(inner.get("detail")), cache=cache)
         case _:
             place = f"{path}.content[file].file"
             inner = sifter.members("part[file].file", decoded_part(decode_fields, part.get("file", NULL), place))

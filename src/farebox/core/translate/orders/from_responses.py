@@ -26,9 +26,9 @@ from farebox.core.translate.neutral import (
     Turn,
     ends_in_result,
 )
-from farebox.core.translate.orders.from_chat import effort_of
+from farebox.core.translate.orders.from_chat import effort_of, stops_in
 from farebox.core.translate.orders.to_responses import ODDS, SEALED
-from farebox.core.translate.raw import NULL, TRUE, data_of, in_paragraphs, said, word
+from farebox.core.translate.raw import NULL, TRUE, data_of, in_paragraphs, said, shown_as, word
 from farebox.core.translate.thoughts import OPENAI, unpacked
 
 
@@ -44,6 +44,7 @@ def read(fields: Fields, plain: dict[str, Raw], sifter: Sifter) -> Order:
         for item in decoded_part(decode_each, given, "input"):
             _read_item(item, turns, sifter)
     order = Order(plain, turns, said(fields.get("stream")) == TRUE, said(fields.get("max_output_tokens")))
+    order.stop = stops_in(said(fields.get("stop")))
     if tools := said(fields.get("tools")):
         order.tools = [_tool(each, sifter) for each in decoded_part(decode_each, tools, "tools")] or None
     if choice := said(fields.get("tool_choice")):
@@ -131,10 +132,10 @@ def _part(part: Fields, path: str, sifter: Sifter) -> Part:
     match kind:
         case "input_image":
             if (file_id := said(part.get("file_id"))) is not None:
-                return Picture(file_id=file_id, detail=said(part.get("detail")))
+                return Picture(file_id=file_id, detail=shown_as(part.get("detail")))
             url = needed(part, "image_url", place)
             media, data = data_of(url) or ("", None)
-            return Picture(None if data else url, media, data, detail=said(part.get("detail")))
+            return Picture(None if data else url, media, data, detail=shown_as(part.get("detail")))
         case "input_file":
             return _file(part, place)
         case "refusal":

@@ -72,6 +72,7 @@ TABLE: tuple[Member, ...] = (
     _row("provider", _ROUTED),
     _row("route", _ROUTED),
     _row("plugins", refused("plugins are OpenRouter's own; leave them out", "[]")),
+    _row("deferred_tools", refused("only OpenRouter defers tools; leave it out")),
     _row("transforms", left("[]")),
     _row("stop_server_tools_when", left("[]")),
     _row("session_id", left()),

@@ -36,6 +36,7 @@ TABLE: tuple[Member, ...] = (
     _row("temperature", as_("temperature"), made("the same, 0 to 1")),
     _row("top_p", as_("top_p")),
     _row("top_k", left(), as_("top_k")),
+    _row("stop", _SAME, made("`stop_sequences`")),
     _row("frequency_penalty", as_("frequency_penalty"), left("0", "0.0")),
     _row("presence_penalty", as_("presence_penalty"), left("0", "0.0")),
     _row(
@@ -75,6 +76,7 @@ TABLE: tuple[Member, ...] = (
     _row("provider", _ROUTED),
     _row("route", _ROUTED),
     _row("plugins", refused("plugins are OpenRouter's own; leave them out", "[]")),
+    _row("deferred_tools", refused("only OpenRouter defers tools; leave it out")),
     _row("stop_server_tools_when", left("[]")),
     _row("session_id", left()),
     _row("trace", left("{}")),
