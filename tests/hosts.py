@@ -283,12 +283,12 @@ def responses_stream(said: Said) -> Iterator[bytes]:
 
 def _item_events(index: int, item: dict[str, Any]) -> Iterator[dict[str, Any]]:
     place = {"item_id": item["id"], "output_index": index}
-    empty = {
+    empty: dict[str, dict[str, Any]] = {
         "reasoning": {"summary": [], "encrypted_content": "cGFydA=="},
         "message": {"content": [], "status": "in_progress"},
         "function_call": {"arguments": "", "status": "in_progress"},
-    }[item["type"]]
-    yield {"type": "response.output_item.added", "output_index": index, "item": {**item, **empty}}
+    }
+    yield {"type": "response.output_item.added", "output_index": index, "item": {**item, **empty[item["type"]]}}
     match item:
         case {"type": "reasoning", "summary": [{"text": text}]}:
             place["summary_index"] = 0

@@ -74,6 +74,8 @@ def told_in(wire: Format, answer: Any) -> Said:
                     said.append(Words(text))
                 case {"type": "tool_use", "id": id_, "name": called, "input": given_}:
                     said.append(Called(id_, called, given_))
+                case _:
+                    assert block["type"] == "redacted_thinking"
     else:
         for item in answer["output"]:
             match item:
@@ -83,6 +85,8 @@ def told_in(wire: Format, answer: Any) -> Said:
                     said += [No(each["refusal"]) if "refusal" in each else Words(each["text"]) for each in parts]
                 case {"type": "function_call", "call_id": id_, "name": called, "arguments": arguments}:
                     said.append(Called(id_, called, json.loads(arguments)))
+                case _:
+                    assert item["type"] == "reasoning"
     return said
 
 

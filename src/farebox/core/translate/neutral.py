@@ -120,7 +120,7 @@ class Effort(Struct):
 
     level: str | None = None
     budget: int | None = None
-    is_shown: bool = False
+    is_shown: bool | None = None
     summary: Raw | None = None
 
 

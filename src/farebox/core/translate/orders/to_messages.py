@@ -180,7 +180,9 @@ def _thinking(effort: Effort | None, body: dict[str, object]) -> dict[str, objec
         return {"type": "disabled"}
     if effort.level is not None:
         body["output_config"] = {"effort": _LEVELS.get(effort.level, effort.level)}
-    shown: dict[str, object] = {"display": "summarized"} if effort.is_shown else {}
+    shown: dict[str, object] = {}
+    if effort.is_shown is not None:
+        shown["display"] = "summarized" if effort.is_shown else "omitted"
     if effort.budget is not None:
         return {"type": "enabled", "budget_tokens": budget_of(effort), **shown}
     return {"type": "adaptive", **shown}
