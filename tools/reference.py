@@ -15,6 +15,9 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from farebox.cli.commands import app
+from farebox.core.translate import ANSWER_TOKENS, TABLES
+from farebox.core.translate.answers import chat, messages
+from farebox.core.translate.members import LEFT_OUT_MAX, Cell
 from farebox.settings import GuardSettings, PlanSettings, Settings, UpstreamSettings
 from farebox.simulator import faults, models, table, talk
 from farebox.simulator.anthropic import MODELS as ANTHROPIC_MODELS
@@ -195,6 +198,120 @@ def _documented_members(kind: type) -> Iterator[tuple[str, str]]:
             yield name, " ".join(str(text.value.value).split()) + values
 
 
+TITLES = {"chat": "chat completions", "messages": "messages", "responses": "responses"}
+
+
+def formats_page() -> str:
+    tables = "\n\n".join(
+        f"### Orders in {TITLES[source]}\n\n" + _member_table(source, [each for each in TABLES if each != source])
+        for source in TABLES
+    )
+    stops = "\n".join(
+        f"| {meaning} | {_words(chat.STOPS, stop)} | {_words(messages.STOPS, stop)} | {status} |"
+        for stop, (meaning, status) in STOPS.items()
+    )
+    return f"""{MADE}
+# Formats, and what becomes of them in another
+
+Farebox takes orders as chat completions (OpenAI's), messages (Anthropic's) and responses (OpenAI's newer ones). Where an order's
+upstream speaks its format, its bytes pass, and so do the answer's. Where it does not, the order is translated into a format
+that the upstream speaks, and the answer, whole or streamed, back. The fare is that of the upstream's own usage, so it is the
+same through every format.
+
+- What the upstream's format cannot say, and the answer would be another without, is refused: 400, with the member's name and what
+  would be right. Nothing was ordered then.
+- What can be left out without harm is left out, and named in the answer's header `X-Farebox-Left-Out` (the first {LEFT_OUT_MAX} of
+  them; a name that fits no header is `?`). So are members that nobody knows.
+- `null` says nothing. Neither does a value that is the default anyway, such as `n: 1`.
+- Texts, schemas, arguments and numbers are copied byte for byte: `1.50` stays `1.50`.
+
+## Orders
+
+A path names a member: in brackets stands the kind of an element, its role or its `type`. `part[text]` and `block[text]` are such an
+element wherever it stands. "The same" is the member of that name, in the other format's shape.
+
+{tables}
+
+Thinking is asked for by a word (`effort`), which OpenAI's formats and Anthropic's share, or by a budget in tokens, which is
+Anthropic's and OpenRouter's: to OpenAI it becomes the nearest word. `minimal` is `low` to Anthropic, and `none` turns thinking off.
+Messages demand a cap: an order without one gets {ANSWER_TOKENS:,} tokens, and its thinking budget on top.
+
+## Thoughts on the next turn
+
+A host takes back what its model thought under its own seal only: Anthropic's `signature`, OpenAI's `encrypted_content`. In another
+format's place for a seal Farebox puts whose it is, what it is called there, and the seal itself, with `|` between them
+(`openai-responses-v1|rs_1|gAAA...`). A caller who sends its answers back as they came, as every SDK does, so gives each host its own
+again. Thoughts of another host, from before a fallback for instance, are left out and named.
+
+| | chat completions | messages | responses |
+|---|---|---|---|
+| a thought | `reasoning`, `reasoning_details[]` of type `reasoning.text` or `reasoning.summary` | `thinking` | `reasoning`, in its `summary` |
+| all sealed | `reasoning.encrypted` | `redacted_thinking` | `reasoning` with an empty `summary` |
+
+From hosts that speak chat completions, `reasoning` and `reasoning_content` are read, and sent back under the name that they came under.
+
+## Answers
+
+| it ended because | chat completions | messages | responses |
+|---|---|---|---|
+{stops}
+
+- A refusal in the model's words is `refusal` in chat completions and a part `refusal` in responses, both of them answers that ended
+  well; in messages it is text, and `stop_reason` is `refusal`.
+- Usage: chat completions and responses count what was read from a cache, or written to it, within the prompt; messages beside it.
+  What OpenRouter adds (`cost`, `is_byok`, `cost_details`) is kept under each format's names, digit by digit. Usage that the
+  upstream does not tell is not made up; messages have zeros then.
+- A citation of a web page is an annotation `url_citation` in OpenAI's formats, and a `web_search_result_location` in messages;
+  citations of documents stay with Anthropic. The odds of tokens (`logprobs`) go between chat completions and responses.
+- Arguments of a call that are no JSON object stand in a message as `{{"INVALID_JSON": "..."}}`; in a stream they pass as they come.
+- Other members of answers are dropped.
+
+In a stream each event becomes one at least, at once, but for calls of chat completions that come in turns: the second waits until the
+first one's arguments are whole, since messages and responses have one after the other. Keep-alives become the format's own. An error
+within a stream becomes the one on which that format's readers stop and order nothing again; a stream that is cut off ends in one,
+so that half an answer does not look like a whole.
+"""
+
+
+STOPS = {
+    "stop": ("all was said", "`completed`"),
+    "sequence": ("of a stop sequence", "`completed`"),
+    "length": ("of its cap, or the context", "`incomplete`: `max_output_tokens`"),
+    "tools": ("a tool is called", "`completed`"),
+    "filter": ("of a refusal or a filter", "`incomplete`: `content_filter`"),
+    "pause": ("the host's own tools pause", "`completed`"),
+}
+
+
+def _words(stops: dict[str, str], stop: str) -> str:
+    return ", ".join(f"`{word}`" for word, found in stops.items() if found == stop) or "as if all was said"
+
+
+def _member_table(source: str, targets: list[str]) -> str:
+    heads = " | ".join(f"in {TITLES[target]}" for target in targets)
+    rows = [
+        f"| `{row.path}` | " + " | ".join(_fate(row.cells[target]) for target in targets) + " |"
+        for row in TABLES[source]
+    ]
+    return "\n".join([f"| member | {heads} |", "|---|---|---|", *rows])
+
+
+def _fate(cell: Cell) -> str:
+    but = [f"`{each.decode()}`" for each in cell.unless if each != b"null"]
+    unless = f" (but for {', '.join(but)})" if but else ""
+    match cell.fate:
+        case "as":
+            return f"`{cell.text}`"
+        case "made":
+            return cell.text
+        case "left":
+            return f"left out{unless}"
+        case "refused":
+            return f"refused{unless}: {cell.text}"
+        case "taken":
+            return f"not sent: {cell.text}"
+
+
 def actor_openapi() -> str:
     """What the Actor's server answers, for the platform's own pages."""
     return json.dumps(openapi.document(has_run_api=False), indent=1)
@@ -204,6 +321,7 @@ PAGES = {
     "docs/reference/settings.md": settings_page,
     "docs/reference/commands.md": cli_page,
     "docs/reference/simulator.md": simulator_page,
+    "docs/formats.md": formats_page,
     ".actor/openapi.json": actor_openapi,
 }
 
