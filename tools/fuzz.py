@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable
 from copy import deepcopy as copy
 from decimal import Decimal, InvalidOperation
+from itertools import permutations
 from typing import Any
 
 from farebox.core.errors import Refusal
@@ -29,6 +30,7 @@ from farebox.core.plans import BUILT_IN
 from farebox.core.reading import skip_to_json
 from farebox.core.sse import EventSplitter, event_data
 from farebox.core.tariffs import Entry, Tariff, Tariffs, TokenPrices
+from farebox.core.translate import translation
 from farebox.core.usage import KINDS as COUNTED
 from farebox.core.usage import Cost
 from farebox.ports import UpstreamBroke, UpstreamUnreachable
@@ -41,6 +43,7 @@ from farebox.simulator.faults import Faults
 from farebox.simulator.models import MODELS
 from farebox.simulator.talk import Talk, Turn, answer
 from farebox.upstream.openrouter_pages import read_price_list, read_record
+from tests import hosts
 from tests.wire import Wired
 
 _HELLO = [{"role": "user", "content": "Hello"}]
@@ -296,6 +299,58 @@ def fuzz_answer(chance: random.Random) -> None:
     read_record(body)
 
 
+_PAIRS = [
+    (source, native, translation(source, native)) for source, native in permutations((chat, messages, responses), 2)
+]
+_CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a":1.50}'}}
+_TALK = {
+    "model": "a/b",
+    "messages": [
+        {"role": "system", "content": "S"},
+        {"role": "user", "content": _PARTS},
+        {"role": "assistant", "content": None, "tool_calls": [_CALL]},
+        {"role": "tool", "tool_call_id": "c", "content": "x"},
+    ],
+    "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}, "strict": True}}],
+    "tool_choice": "auto",
+    "reasoning_effort": "low",
+    "max_tokens": 9,
+}
+_SAID_BY_HOSTS: hosts.Said = [hosts.Thought("So."), hosts.Words("Hello"), hosts.Called("c", "f", {"a": [1, {}]})]
+
+
+def fuzz_translation(chance: random.Random) -> None:
+    """Orders, answers and streams between formats: what a format reads is translated or refused, a stream is the same
+    however it is cut, and what comes out is JSON."""
+    source, native, found = chance.choice(_PAIRS)
+    assert found is not None
+    body = json.dumps(_TALK).encode()
+    if source is not chat:
+        made = translation(chat, source)
+        assert made is not None
+        body, _ = made.order(body)
+    try:
+        order = read_order(mutated(body, chance), source, BUILT_IN["paying"])
+        native.read(legible_if_needed(found.order(order.body)[0]))
+    except Refusal as refusal:
+        if refusal.status != 400:
+            raise
+    try:
+        source.see_answer(found.answer(mutated(hosts.whole(native, _SAID_BY_HOSTS), chance), created=1))
+    except Refusal as refusal:
+        if refusal.status != 424:
+            raise
+    found.refusal(400, mutated(hosts.whole(native, _SAID_BY_HOSTS), chance))
+    told = mutated(b"".join(hosts.stream(native, _SAID_BY_HOSTS)), chance)
+    whole, cut = found.stream(Progress("", "a/b", 1)), found.stream(Progress("", "a/b", 1))
+    at_once = whole.feed(told) + whole.finish()
+    size = chance.choice((1, 7, 100))
+    assert b"".join([cut.feed(told[at : at + size]) for at in range(0, len(told), size)]) + cut.finish() == at_once
+    for event in EventSplitter().feed(at_once):
+        data = event_data(event)
+        assert data is None or data == b"[DONE]" or read_elsewhere(data) is not None, event
+
+
 _HEAD = [
     (b"authorization", b"Bearer sk-fb-x"), (b"x-api-key", b"sk-fb-y"), (b"user-agent", b"OpenAI/JS 7"),
     (b"idempotency-key", b"k"), (b"content-type", b"application/json; charset=utf-8"), (b"content-encoding", b"gzip"),
@@ -390,10 +445,11 @@ async def read_on_wire(pieces: list[bytes]) -> tuple[tuple[object, ...] | None, 
 
 
 KINDS: dict[str, tuple[Callable[[random.Random], None], int]] = {
-    "requests": (fuzz_request, 45),
+    "requests": (fuzz_request, 35),
     "streams": (fuzz_stream, 22),
     "answers": (fuzz_answer, 20),
     "heads": (fuzz_head, 7),
+    "translations": (fuzz_translation, 10),
     "upstreams": (fuzz_upstream, 5),
     "price lists": (fuzz_prices, 1),
 }

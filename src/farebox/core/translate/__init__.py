@@ -57,7 +57,7 @@ class _Way(Struct, frozen=True):
     read_order: Callable[[Fields, dict[str, Raw], Sifter], Order]
     write_order: Callable[[Order, Sifter, int], dict[str, object]]
     decode_answer: Callable[[bytes], Any]
-    read_answer: Callable[[Any, int], Answer]
+    read_answer: Callable[[Any], Answer]
     write_answer: Callable[[Answer], dict[str, object]]
     reader: Callable[[Writer], Reader]
     writer: Callable[[Progress], Writer]
@@ -72,7 +72,7 @@ _WAYS: tuple[tuple[Format, _Way], ...] = (
             from_chat.read,
             lambda order, sifter, _: to_chat.write(order, sifter),
             chat_answers.decode,
-            lambda body, _: chat_answers.read(body),
+            chat_answers.read,
             chat_answers.write,
             ChatReader,
             ChatWriter,
@@ -100,7 +100,7 @@ _WAYS: tuple[tuple[Format, _Way], ...] = (
             from_responses.read,
             lambda order, sifter, _: to_responses.write(order, sifter),
             responses_answers.decode,
-            lambda body, _: responses_answers.read(body),
+            responses_answers.read,
             responses_answers.write,
             ResponsesReader,
             ResponsesWriter,
@@ -135,9 +135,9 @@ class Translation:
         written = self._native.write_order(order, sifter, answer_tokens)
         return msgspec.json.encode(written), sifter.left_out
 
-    def answer(self, body: bytes, *, created: int) -> bytes:
-        """A whole answer in the caller's format. `created`, in seconds since 1970, stands in it where the native format
-        tells no time.
+    def answer(self, body: bytes, *, created: int, generation_id: str = "") -> bytes:
+        """A whole answer in the caller's format. `created`, in seconds since 1970, and the id stand in it where the
+        native one has none.
 
         Raises:
             Refusal: 424, it is no valid answer, or failed after it was accepted.
@@ -148,7 +148,9 @@ class Translation:
         except UNREADABLE as error:
             fields = decoded_or(decode_fields, text, Fields())
             raise failure(fields.get("error"), "the upstream's answer is not as its format has it") from error
-        return msgspec.json.encode(self._source.write_answer(self._native.read_answer(read, created)))
+        answer = self._native.read_answer(read)
+        answer.id, answer.created = answer.id or generation_id, answer.created or created
+        return msgspec.json.encode(self._source.write_answer(answer))
 
     def stream(self, progress: Progress) -> "Stream":
         """What translates one stream. `progress` is the caller's side of it: what its events say of model and time

@@ -52,14 +52,14 @@ def said(raw: Raw | None) -> Raw | None:
 
 
 def word(raw: Raw | None) -> str:
-    """The value of a JSON string; empty for anything else."""
+    """The value of a JSON string, a question mark for half a character; empty for anything else."""
     told = b"" if raw is None else bytes(raw)
     if not told.startswith(b'"'):
         return ""
     if b"\\" not in told:
         return told[1:-1].decode("utf-8", "replace")
     try:
-        return text_of(told)
+        return text_of(told).encode("utf-8", "replace").decode()
     except DecodeError:
         return ""
 

@@ -6,6 +6,7 @@ from msgspec.json import Decoder
 from farebox.core.errors import broken
 from farebox.core.formats.envelope import failure
 from farebox.core.legible import Fields, decode_each, decoded_or
+from farebox.core.reading import Number
 from farebox.core.translate import usage
 from farebox.core.translate.neutral import Answer, Call, Citation, Part, Refused, Text, Thinking
 from farebox.core.translate.orders.from_chat import thoughts_of
@@ -42,10 +43,10 @@ class _Choice(Struct):
 
 
 class _Result(Struct):
-    id: str
-    model: str
     choices: list[_Choice]
-    created: int = 0
+    id: str | None = None
+    model: str | None = None
+    created: Number | None = None
     usage: Raw = NULL
     service_tier: str | None = None
     system_fingerprint: str | None = None
@@ -104,14 +105,14 @@ def read(result: _Result) -> Answer:
     if is_text(message.refusal):
         parts.append(Refused(message.refusal))
     for number, call in enumerate(message.tool_calls or ()):
-        id_ = call.id if is_text(call.id) else quoted(f"call_{result.id}_{number}")
+        id_ = call.id if is_text(call.id) else quoted(f"call_{number}")
         parts.append(Call(id_, call.function.name, said(call.function.arguments) or Raw(b'""')))
     stop = STOPS.get(choice.finish_reason or "", "stop")
     if stop == "stop" and message.tool_calls:
         stop = "tools"
     told = usage.read(result.usage)
     tier, mark = result.service_tier, result.system_fingerprint
-    return Answer(result.id, result.model, result.created, parts, stop, None, told, tier, mark)
+    return Answer(result.id or "", result.model or "", int(result.created or 0), parts, stop, None, told, tier, mark)
 
 
 def thoughts_in(details: Raw, *members: Raw) -> list[Thinking]:

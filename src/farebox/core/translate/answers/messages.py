@@ -28,9 +28,9 @@ class StopDetails(Struct):
 
 
 class _Whole(Struct):
-    id: str
-    model: str
     content: list[Block]
+    id: str | None = None
+    model: str | None = None
     usage: Raw = NULL
     stop_reason: str | None = None
     stop_sequence: Raw = NULL
@@ -71,7 +71,7 @@ NOT_ANSWERED = quoted("The model refused to answer.")
 """What a refusal says that has no words of its own."""
 
 
-def read(whole: _Whole, created: int) -> Answer:
+def read(whole: _Whole) -> Answer:
     parts: list[Part] = []
     for block in whole.content:
         match block.type:
@@ -91,7 +91,7 @@ def read(whole: _Whole, created: int) -> Answer:
     if whole.stop_reason == "refusal":
         parts.append(Refused(explanation(whole.stop_details)))
     told = usage.read(whole.usage, is_messages=True)
-    return Answer(whole.id, whole.model, created, parts, stop, said(whole.stop_sequence), told)
+    return Answer(whole.id or "", whole.model or "", 0, parts, stop, said(whole.stop_sequence), told)
 
 
 def _cite(blocks: list[Block], parts: list[Part]) -> None:

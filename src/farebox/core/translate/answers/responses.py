@@ -1,13 +1,12 @@
 """Whole responses, to and from the neutral form."""
 
-from decimal import Decimal
-
 from msgspec import Raw, Struct
 from msgspec.json import Decoder
 
 from farebox.core.errors import broken
 from farebox.core.formats.envelope import failure
 from farebox.core.legible import decoded_or
+from farebox.core.reading import Number
 from farebox.core.translate import usage
 from farebox.core.translate.answers.chat import quote
 from farebox.core.translate.neutral import Answer, Call, Citation, Part, Refused, Text, Thinking
@@ -43,9 +42,9 @@ class _Incomplete(Struct):
 
 
 class Response(Struct):
-    id: str = ""
-    model: str = ""
-    created_at: Decimal = Decimal(0)
+    id: str | None = None
+    model: str | None = None
+    created_at: Number | None = None
     status: str | None = None
     output: list[Item] | None = None
     error: Raw = NULL
@@ -84,10 +83,9 @@ def read(response: Response) -> Answer:
             case _:
                 pass  # of a tool that the host ran
     told, tier = usage.read(response.usage), response.service_tier
-    created = int(response.created_at)
     has_calls = any(isinstance(part, Call) for part in parts)
     stop = stop_of(response, has_calls=has_calls)
-    return Answer(response.id, response.model, created, parts, stop, None, told, tier)
+    return Answer(response.id or "", response.model or "", int(response.created_at or 0), parts, stop, None, told, tier)
 
 
 def _said(piece: Piece) -> Part:

@@ -5,7 +5,7 @@ from msgspec.json import Decoder
 
 from farebox.core.errors import broken
 from farebox.core.legible import Fields, decode_each, decoded_or, leniently
-from farebox.core.reading import UNREADABLE
+from farebox.core.reading import UNREADABLE, Number
 from farebox.core.translate import usage
 from farebox.core.translate.answers.chat import (
     STOPS,
@@ -50,9 +50,9 @@ class _Choice(Struct):
 
 
 class _Chunk(Struct):
-    id: str = ""
-    model: str = ""
-    created: int = 0
+    id: str | None = None
+    model: str | None = None
+    created: Number | None = None
     choices: list[_Choice] | None = None
     usage: Raw = NULL
     error: Raw = NULL
@@ -85,7 +85,7 @@ class ChatReader:
         if said(chunk.error) is not None:
             self._writer.fail(failed(chunk.error))
             return True
-        self._writer.start(chunk.id, chunk.model, chunk.created)
+        self._writer.start(chunk.id or "", chunk.model or "", int(chunk.created or 0))
         for choice in chunk.choices or ():
             if choice.index == 0:
                 self._see_choice(choice)

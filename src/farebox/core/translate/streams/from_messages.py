@@ -21,8 +21,8 @@ from farebox.core.translate.thoughts import ANTHROPIC, unpacked
 
 
 class _Started(Struct):
-    id: str = ""
-    model: str = ""
+    id: str | None = None
+    model: str | None = None
     usage: Raw = NULL
 
 
@@ -56,6 +56,7 @@ class MessagesReader:
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
+        self._is_started = False
         self._block = ""
         self._input: Raw | None = None
         self._seal: list[Raw] = []
@@ -75,6 +76,8 @@ class MessagesReader:
                 return False
             self._writer.fail(broken("the upstream sent an event that is not a message's"))
             return True
+        if not self._is_started and event.type.startswith("content_block"):
+            self._start(_Started())
         match event.type:
             case "content_block_delta":
                 self._see_delta(event.delta or _NO_DELTA)
@@ -83,9 +86,7 @@ class MessagesReader:
             case "content_block_stop":
                 self._leave()
             case "message_start":
-                started = event.message or _Started()
-                self._writer.start(started.id, started.model, 0)
-                self._usage = usage.read(started.usage, is_messages=True)
+                self._start(event.message or _Started())
             case "message_delta":
                 self._stop = event.delta
                 if (told := usage.read(event.usage, is_messages=True)) is not None:
@@ -101,6 +102,11 @@ class MessagesReader:
             case _:
                 pass
         return False
+
+    def _start(self, message: _Started) -> None:
+        self._is_started = True
+        self._writer.start(message.id or "", message.model or "", 0)
+        self._usage = usage.read(message.usage, is_messages=True) or self._usage
 
     def _begin(self, block: Block) -> None:
         self._block, self._is_said = block.type, False
@@ -167,6 +173,7 @@ class MessagesReader:
         if stop is None:
             self._writer.fail(broken("the upstream's stream ended before its answer did"))
             return
+        self._writer.start("", "", 0)
         if stop.stop_reason == "refusal":
             self._writer.refuse(bytes(explanation(stop.stop_details)))
         if self._usage is not None:

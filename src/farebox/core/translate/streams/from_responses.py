@@ -1,7 +1,5 @@
 """Streams of responses: read, event by event."""
 
-from decimal import Decimal
-
 from msgspec import Raw, Struct
 from msgspec.json import Decoder
 
@@ -38,6 +36,9 @@ class _Event(Struct):
 
 _decode = Decoder(_Event).decode
 
+_CONTENT = ("response.output", "response.function", "response.reasoning", "response.refusal")
+"""How the names of events begin that belong to an item."""
+
 
 class ResponsesReader:
     """Reads events; items come one after the other."""
@@ -46,6 +47,7 @@ class ResponsesReader:
         self._writer = writer
         self._texts: list[bytes] = []
         self._thought: Thinking | None = None
+        self._is_started = False
         self._is_argued = self._has_calls = False
         self._last: Response | None = None
 
@@ -58,6 +60,8 @@ class ResponsesReader:
                 return False
             self._writer.fail(broken("the upstream sent an event that is not a response's"))
             return True
+        if not self._is_started and event.type.startswith(_CONTENT):
+            self._start(Response())
         match event.type:
             case "response.output_text.delta" if is_text(event.delta):
                 self._texts.append(bytes(event.delta))
@@ -80,7 +84,7 @@ class ResponsesReader:
                 if event.annotation.type == "url_citation":
                     self._writer.cite(cited(event.annotation, joined(self._texts)))
             case "response.created" | "response.in_progress" | "response.queued" if event.response is not None:
-                self._writer.start(event.response.id, event.response.model, int(event.response.created_at))
+                self._start(event.response)
             case "response.completed" | "response.incomplete" if event.response is not None:
                 self._last = event.response
                 self.finish()
@@ -91,6 +95,10 @@ class ResponsesReader:
             case _:
                 pass  # the end of a part, which the next one tells, too; or of a tool that the host runs
         return False
+
+    def _start(self, response: Response) -> None:
+        self._is_started = True
+        self._writer.start(response.id or "", response.model or "", int(response.created_at or 0))
 
     def _begin(self, item: Item) -> None:
         if item.type == "function_call":
@@ -120,7 +128,7 @@ class ResponsesReader:
         if last is None:
             self._writer.fail(broken("the upstream's stream ended before its answer did"))
             return
-        self._writer.start(last.id, last.model, int(last.created_at or Decimal(0)))
+        self._start(last)
         if (told := usage.read(last.usage)) is not None:
             self._writer.count(told)
         self._writer.end(stop_of(last, has_calls=self._has_calls), None)
