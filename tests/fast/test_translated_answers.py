@@ -595,3 +595,39 @@ def test_a_usage_that_is_missing_is_not_made_up() -> None:
 
 def test_there_is_no_translation_within_a_format() -> None:
     assert all(translation(each, each) is None for each in sdks.FORMATS)
+
+
+def test_hosts_that_leave_members_out_or_say_null_are_read_all_the_same() -> None:
+    bare = b'{"choices":[{"message":{"content":null,"tool_calls":[{"id":null,"function":{"name":"f"}}]}}],"usage":null}'
+    told = json.loads(between((messages, chat)).answer(bare, created=7, generation_id="gen-1"))
+    assert told["content"] == [{"type": "tool_use", "id": "call_0", "name": "f", "input": {}}]
+    assert (told["id"], told["stop_reason"], told["usage"]["output_tokens"]) == ("gen-1", "tool_use", 0)
+    events = [
+        b'data: {"choices":[{"index":null,"delta":{"content":"Hi","tool_calls":null},"finish_reason":null}]}\n\n',
+        b'data: {"choices":[{"delta":null,"finish_reason":"stop"}],"created":null,"id":null}\n\n',
+    ]
+    for source in (messages, responses):
+        stream = between((source, chat)).stream(Progress("gen-1", "a/b", 7))
+        answer = sdks.streamed(source, b"".join([stream.feed(each) for each in events]) + stream.finish())
+        assert (told_in(source, answer), answer["id"], answer["model"]) == ([Words("Hi")], "gen-1", "a/b")
+
+
+def test_what_the_hosts_own_tools_did_is_dropped() -> None:
+    blocks = [
+        {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "x"}},
+        {"type": "web_search_tool_result", "tool_use_id": "s", "content": []},
+        {"type": "text", "text": "Found."},
+    ]
+    body = {**json.loads(hosts.messages_whole([])), "content": blocks, "stop_reason": "pause_turn"}
+    answer = sdks.whole(chat, between((chat, messages)).answer(json.dumps(body).encode(), created=1))
+    assert (told_in(chat, answer), answer["choices"][0]["finish_reason"]) == ([Words("Found.")], "stop")
+    item = {"type": "web_search_call", "id": "ws", "status": "completed", "content": "odd", "summary": 1}
+    response = hosts.response("completed", [item, *hosts.responses_items([Words("Found.")])], hosts.RESPONSES_USAGE)
+    answer = sdks.whole(messages, between((messages, responses)).answer(json.dumps(response).encode(), created=1))
+    assert told_in(messages, answer) == [Words("Found.")]
+
+
+def test_a_chat_completion_that_failed_within_its_stream_is_an_error() -> None:
+    told = chat_chunks({"content": "x"}, finish="error")
+    stream = stream_of((messages, chat))
+    assert b"then failed" in b"".join([stream.feed(each) for each in told])

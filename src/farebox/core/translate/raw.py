@@ -51,9 +51,21 @@ def said(raw: Raw | None) -> Raw | None:
     return None if raw is None or bytes(raw) == b"null" else raw
 
 
+_KNOWN = {
+    f'"{each}"'.encode(): each
+    for each in (
+        "system developer user assistant tool text image image_url file document tool_use tool_result thinking function"
+        " custom auto none required any message input_text output_text function_call function_call_output reasoning"
+    ).split()
+}
+"""Words that nearly every order has, so that they need not be decoded."""
+
+
 def word(raw: Raw | None) -> str:
     """The value of a JSON string, a question mark for half a character; empty for anything else."""
     told = b"" if raw is None else bytes(raw)
+    if (known := _KNOWN.get(told)) is not None:
+        return known
     if not told.startswith(b'"'):
         return ""
     if b"\\" not in told:

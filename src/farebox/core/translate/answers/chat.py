@@ -8,7 +8,7 @@ from farebox.core.formats.envelope import failure
 from farebox.core.legible import Fields, decode_each, decoded_or
 from farebox.core.reading import Number
 from farebox.core.translate import usage
-from farebox.core.translate.neutral import Answer, Call, Citation, Part, Refused, Text, Thinking
+from farebox.core.translate.neutral import EMPTY, Answer, Call, Citation, Part, Refused, Text, Thinking
 from farebox.core.translate.orders.from_chat import thoughts_of
 from farebox.core.translate.orders.to_chat import details_of
 from farebox.core.translate.raw import NULL, in_paragraphs, is_text, joined, quoted, said, word
@@ -22,7 +22,7 @@ class _Function(Struct, frozen=True):
 
 class _Call(Struct):
     id: Raw = NULL
-    function: _Function = _Function()
+    function: _Function | None = None
 
 
 class _Message(Struct):
@@ -68,6 +68,7 @@ class _Annotation(Struct):
 
 
 decode = Decoder(_Result).decode
+_NO_FUNCTION = _Function()
 _decode_odds = Decoder(_Odds).decode
 _decode_annotations = Decoder(list[_Annotation]).decode
 
@@ -105,8 +106,9 @@ def read(result: _Result) -> Answer:
     if is_text(message.refusal):
         parts.append(Refused(message.refusal))
     for number, call in enumerate(message.tool_calls or ()):
+        function = call.function or _NO_FUNCTION
         id_ = call.id if is_text(call.id) else quoted(f"call_{number}")
-        parts.append(Call(id_, call.function.name, said(call.function.arguments) or Raw(b'""')))
+        parts.append(Call(id_, function.name, said(function.arguments) or EMPTY))
     stop = STOPS.get(choice.finish_reason or "", "stop")
     if stop == "stop" and message.tool_calls:
         stop = "tools"

@@ -9,7 +9,7 @@ from farebox.core.legible import decoded_or
 from farebox.core.reading import Number
 from farebox.core.translate import usage
 from farebox.core.translate.answers.chat import quote
-from farebox.core.translate.neutral import Answer, Call, Citation, Part, Refused, Text, Thinking
+from farebox.core.translate.neutral import EMPTY, Answer, Call, Citation, Part, Refused, Text, Thinking
 from farebox.core.translate.raw import NULL, in_paragraphs, is_text, said, word
 from farebox.core.translate.thoughts import OPENAI, sealed_for, unpacked
 
@@ -29,8 +29,8 @@ class Item(Struct):
 
     type: str
     id: Raw = NULL
-    content: list[Piece] | None = None
-    summary: list[Piece] | None = None
+    content: Raw = NULL
+    summary: Raw = NULL
     encrypted_content: Raw = NULL
     call_id: Raw = NULL
     name: Raw = NULL
@@ -53,7 +53,7 @@ class Response(Struct):
     service_tier: str | None = None
 
 
-class Annotation(Struct):
+class _Annotation(Struct):
     type: str = ""
     url: Raw = NULL
     title: Raw = Raw(b'""')
@@ -62,7 +62,9 @@ class Annotation(Struct):
 
 
 decode = Decoder(Response).decode
-_decode_annotations = Decoder(list[Annotation]).decode
+_decode_pieces = Decoder(list[Piece]).decode
+_decode_annotation = Decoder(_Annotation).decode
+_decode_annotations = Decoder(list[_Annotation]).decode
 
 
 def read(response: Response) -> Answer:
@@ -75,11 +77,11 @@ def read(response: Response) -> Answer:
     for item in response.output:
         match item.type:
             case "message":
-                parts += [_said(piece) for piece in item.content or ()]
+                parts += [_said(piece) for piece in _pieces(item.content)]
             case "reasoning":
                 parts += [thought] if (thought := thought_in(item)) is not None else []
             case "function_call":
-                parts.append(Call(item.call_id, item.name, said(item.arguments) or Raw(b'""')))
+                parts.append(Call(item.call_id, item.name, said(item.arguments) or EMPTY))
             case _:
                 pass  # of a tool that the host ran
     told, tier = usage.read(response.usage), response.service_tier
@@ -88,23 +90,33 @@ def read(response: Response) -> Answer:
     return Answer(response.id or "", response.model or "", int(response.created_at or 0), parts, stop, None, told, tier)
 
 
+def _pieces(raw: Raw) -> list[Piece]:
+    return decoded_or(_decode_pieces, said(raw), [])
+
+
 def _said(piece: Piece) -> Part:
     if piece.type == "refusal":
         return Refused(piece.refusal)
     odds = said(piece.logprobs)
-    annotations = decoded_or(_decode_annotations, said(piece.annotations), list[Annotation]())
-    citations = tuple(cited(each, piece.text) for each in annotations if each.type == "url_citation")
+    annotations = decoded_or(_decode_annotations, said(piece.annotations), list[_Annotation]())
+    citations = tuple(_cited(each, piece.text) for each in annotations if each.type == "url_citation")
     return Text(piece.text, citations=citations, logprobs=None if odds is None or bytes(odds) == b"[]" else odds)
 
 
-def cited(annotation: Annotation, text: bytes | Raw) -> Citation:
+def cited(raw: Raw, text: bytes) -> Citation | None:
+    """The page that an annotation names; None for one of another kind."""
+    found = decoded_or(_decode_annotation, raw, _Annotation())
+    return _cited(found, text) if found.type == "url_citation" else None
+
+
+def _cited(annotation: _Annotation, text: bytes | Raw) -> Citation:
     start, end = annotation.start_index, annotation.end_index
     return Citation(annotation.url, annotation.title, start, end, quote(word(Raw(text)), start, end))
 
 
 def thought_in(item: Item) -> Thinking | None:
     """What an item of reasoning says; None for one that is empty."""
-    text = in_paragraphs([piece.text for piece in item.summary or item.content or ()])
+    text = in_paragraphs([piece.text for piece in _pieces(item.summary) or _pieces(item.content)])
     thought = unpacked(text, item.encrypted_content, OPENAI)
     if thought.origin == OPENAI:
         thought.id = said(item.id)

@@ -25,7 +25,7 @@ class _Function(Struct, frozen=True):
 class _Call(Struct):
     index: int | None = None
     id: Raw = NULL
-    function: _Function = _Function()
+    function: _Function | None = None
 
 
 class _Delta(Struct, frozen=True):
@@ -43,8 +43,8 @@ class _Odds(Struct):
 
 
 class _Choice(Struct):
-    index: int = 0
-    delta: _Delta = _Delta()
+    index: int | None = None
+    delta: _Delta | None = None
     finish_reason: str | None = None
     logprobs: _Odds | None = None
 
@@ -59,6 +59,7 @@ class _Chunk(Struct):
 
 
 _decode = Decoder(_Chunk).decode
+_NO_DELTA, _NO_FUNCTION = _Delta(), _Function()
 
 
 class ChatReader:
@@ -87,14 +88,15 @@ class ChatReader:
             return True
         self._writer.start(chunk.id or "", chunk.model or "", int(chunk.created or 0))
         for choice in chunk.choices or ():
-            if choice.index == 0:
-                self._see_choice(choice)
+            if choice.finish_reason == "error":
+                raise broken("the upstream accepted the order and then failed")
+            if not choice.index:
+                self._see_choice(choice.delta or _NO_DELTA, choice)
         if (told := usage.read(chunk.usage)) is not None:
             self._usage = told
         return False
 
-    def _see_choice(self, choice: _Choice) -> None:
-        delta = choice.delta
+    def _see_choice(self, delta: _Delta, choice: _Choice) -> None:
         if bytes(delta.reasoning_details) != b"null" or is_text(delta.reasoning) or is_text(delta.reasoning_content):
             self._think(delta)
         if is_text(delta.content):
@@ -110,7 +112,7 @@ class ChatReader:
         if delta.tool_calls:
             self._leave_thought()
             for call in delta.tool_calls:
-                self._calls.see(call.index or 0, call.id, call.function)
+                self._calls.see(call.index or 0, call.id, call.function or _NO_FUNCTION)
         if bytes(delta.annotations) != b"null":
             for citation in citations_in(delta.annotations, joined(self._texts)):
                 self._writer.cite(citation)

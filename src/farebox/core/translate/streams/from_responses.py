@@ -8,7 +8,6 @@ from farebox.core.legible import leniently
 from farebox.core.reading import UNREADABLE
 from farebox.core.translate import usage
 from farebox.core.translate.answers.responses import (
-    Annotation,
     Item,
     Response,
     cited,
@@ -27,7 +26,7 @@ class _Event(Struct):
     item: Item | None = None
     delta: Raw = NULL
     logprobs: Raw = NULL
-    annotation: Annotation | None = None
+    annotation: Raw = NULL
     summary_index: int = 0
     error: Raw = NULL
     code: Raw = NULL
@@ -80,9 +79,9 @@ class ResponsesReader:
                 self._begin(event.item)
             case "response.output_item.done" if event.item is not None:
                 self._leave(event.item)
-            case "response.output_text.annotation.added" if event.annotation is not None:
-                if event.annotation.type == "url_citation":
-                    self._writer.cite(cited(event.annotation, joined(self._texts)))
+            case "response.output_text.annotation.added":
+                if (citation := cited(event.annotation, joined(self._texts))) is not None:
+                    self._writer.cite(citation)
             case "response.created" | "response.in_progress" | "response.queued" if event.response is not None:
                 self._start(event.response)
             case "response.completed" | "response.incomplete" if event.response is not None:
