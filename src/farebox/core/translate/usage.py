@@ -56,7 +56,7 @@ _decode = msgspec.json.Decoder(_Told).decode
 _NONE = _Details()
 
 
-def read(raw: bytes | Raw | None, *, is_messages: bool = False) -> Usage | None:
+def read_usage(raw: bytes | Raw | None, *, is_messages: bool = False) -> Usage | None:
     """A usage; None where there is none that can be read."""
     if raw is None or bytes(raw) == b"null":
         return None
@@ -85,7 +85,7 @@ def read(raw: bytes | Raw | None, *, is_messages: bool = False) -> Usage | None:
     return usage
 
 
-def later(first: Usage, then: Usage) -> Usage:
+def later_usage(first: Usage, then: Usage) -> Usage:
     """A usage that is told in two pieces, as messages do: what the later one leaves out is the earlier one's."""
     if not then.prompt:
         then.prompt, then.cached, then.cache_written = first.prompt, first.cached, first.cache_written
@@ -111,7 +111,7 @@ def _costs(usage: Usage, prompt: str, answer: str) -> dict[str, object]:
     return costs
 
 
-def in_chat(usage: Usage) -> dict[str, object]:
+def usage_in_chat(usage: Usage) -> dict[str, object]:
     return {
         "prompt_tokens": usage.prompt,
         "completion_tokens": usage.answer,
@@ -122,7 +122,7 @@ def in_chat(usage: Usage) -> dict[str, object]:
     }
 
 
-def in_messages(usage: Usage) -> dict[str, object]:
+def usage_in_messages(usage: Usage) -> dict[str, object]:
     creation = {
         "ephemeral_5m_input_tokens": max(0, usage.cache_written - usage.cache_written_1h),
         "ephemeral_1h_input_tokens": usage.cache_written_1h,
@@ -139,7 +139,7 @@ def in_messages(usage: Usage) -> dict[str, object]:
     }
 
 
-def in_responses(usage: Usage) -> dict[str, object]:
+def usage_in_responses(usage: Usage) -> dict[str, object]:
     return {
         "input_tokens": usage.prompt,
         "input_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": usage.cache_written},

@@ -7,12 +7,12 @@ from farebox.core.errors import broken
 from farebox.core.formats.envelope import failure
 from farebox.core.legible import Fields, decode_each, decoded_or
 from farebox.core.reading import Number
-from farebox.core.translate import usage
 from farebox.core.translate.neutral import EMPTY, Answer, Call, Citation, Part, Refused, Text, Thinking
 from farebox.core.translate.orders.from_chat import thoughts_of
 from farebox.core.translate.orders.to_chat import details_of
 from farebox.core.translate.raw import NULL, in_paragraphs, is_text, joined, quoted, said, word
 from farebox.core.translate.thoughts import CHAT
+from farebox.core.translate.usage import read_usage, usage_in_chat
 
 
 class _Function(Struct, frozen=True):
@@ -112,7 +112,7 @@ def read(result: _Result) -> Answer:
     stop = STOPS.get(choice.finish_reason or "", "stop")
     if stop == "stop" and message.tool_calls:
         stop = "tools"
-    told = usage.read(result.usage)
+    told = read_usage(result.usage)
     tier, mark = result.service_tier, result.system_fingerprint
     return Answer(result.id or "", result.model or "", int(result.created or 0), parts, stop, None, told, tier, mark)
 
@@ -195,7 +195,7 @@ def write(answer: Answer) -> dict[str, object]:
     if answer.tier is not None:
         body["service_tier"] = answer.tier
     if answer.usage is not None:
-        body["usage"] = usage.in_chat(answer.usage)
+        body["usage"] = usage_in_chat(answer.usage)
     return body
 
 

@@ -3,10 +3,10 @@
 from msgspec import Raw, Struct
 from msgspec.json import Decoder
 
-from farebox.core.translate import usage
 from farebox.core.translate.neutral import Answer, Call, Citation, Part, Refused, Text, Thinking, Usage
 from farebox.core.translate.raw import NULL, is_text, object_in, quoted, said, word
 from farebox.core.translate.thoughts import ANTHROPIC, sealed_for, unpacked
+from farebox.core.translate.usage import read_usage, usage_in_messages
 
 
 class Block(Struct):
@@ -90,7 +90,7 @@ def read(whole: _Whole) -> Answer:
     _cite(whole.content, parts)
     if whole.stop_reason == "refusal":
         parts.append(Refused(explanation(whole.stop_details)))
-    told = usage.read(whole.usage, is_messages=True)
+    told = read_usage(whole.usage, is_messages=True)
     return Answer(whole.id or "", whole.model or "", 0, parts, stop, said(whole.stop_sequence), told)
 
 
@@ -134,7 +134,7 @@ def write(answer: Answer) -> dict[str, object]:
         "content": [_block(part) for part in answer.parts],
         **stopped("filter" if is_refused else answer.stop, answer.stop_sequence),
         "container": None,
-        "usage": {**usage.in_messages(told), "inference_geo": None, "service_tier": _TIERS.get(answer.tier or "")},
+        "usage": {**usage_in_messages(told), "inference_geo": None, "service_tier": _TIERS.get(answer.tier or "")},
     }
 
 

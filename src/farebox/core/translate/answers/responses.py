@@ -7,11 +7,11 @@ from farebox.core.errors import broken
 from farebox.core.formats.envelope import failure
 from farebox.core.legible import decoded_or
 from farebox.core.reading import Number
-from farebox.core.translate import usage
 from farebox.core.translate.answers.chat import quote
 from farebox.core.translate.neutral import EMPTY, Answer, Call, Citation, Part, Refused, Text, Thinking
 from farebox.core.translate.raw import NULL, in_paragraphs, is_text, said, word
 from farebox.core.translate.thoughts import OPENAI, sealed_for, unpacked
+from farebox.core.translate.usage import read_usage, usage_in_responses
 
 
 class Piece(Struct):
@@ -84,7 +84,7 @@ def read(response: Response) -> Answer:
                 parts.append(Call(item.call_id, item.name, said(item.arguments) or EMPTY))
             case _:
                 pass  # of a tool that the host ran
-    told, tier = usage.read(response.usage), response.service_tier
+    told, tier = read_usage(response.usage), response.service_tier
     has_calls = any(isinstance(part, Call) for part in parts)
     stop = stop_of(response, has_calls=has_calls)
     return Answer(response.id or "", response.model or "", int(response.created_at or 0), parts, stop, None, told, tier)
@@ -188,7 +188,7 @@ def write(answer: Answer) -> dict[str, object]:
     body = {**response_of(answer.id, answer.model, answer.created, status, output), **more}
     if answer.tier is not None:
         body["service_tier"] = answer.tier
-    body["usage"] = None if answer.usage is None else usage.in_responses(answer.usage)
+    body["usage"] = None if answer.usage is None else usage_in_responses(answer.usage)
     return body
 
 

@@ -6,7 +6,6 @@ from msgspec.json import Decoder
 from farebox.core.errors import broken
 from farebox.core.legible import Fields, decode_each, decoded_or, leniently
 from farebox.core.reading import UNREADABLE, Number
-from farebox.core.translate import usage
 from farebox.core.translate.answers.chat import (
     STOPS,
     citations_in,
@@ -15,6 +14,7 @@ from farebox.core.translate.errors import failed
 from farebox.core.translate.neutral import EMPTY, Thinking, Usage, Writer
 from farebox.core.translate.raw import NO_ARGUMENTS, NULL, is_text, joined, object_in, quoted, said, word
 from farebox.core.translate.thoughts import CHAT
+from farebox.core.translate.usage import read_usage
 
 
 class _Function(Struct, frozen=True):
@@ -92,7 +92,7 @@ class ChatReader:
                 raise broken("the upstream accepted the order and then failed")
             if not choice.index:
                 self._see_choice(choice.delta or _NO_DELTA, choice)
-        if (told := usage.read(chunk.usage)) is not None:
+        if (told := read_usage(chunk.usage)) is not None:
             self._usage = told
         return False
 

@@ -6,7 +6,6 @@ from msgspec.json import Decoder
 from farebox.core.errors import broken
 from farebox.core.legible import leniently
 from farebox.core.reading import UNREADABLE
-from farebox.core.translate import usage
 from farebox.core.translate.answers.messages import (
     STOPS,
     Block,
@@ -18,6 +17,7 @@ from farebox.core.translate.errors import failed
 from farebox.core.translate.neutral import EMPTY, Citation, Usage, Writer
 from farebox.core.translate.raw import NO_ARGUMENTS, NULL, is_text, joined, quoted, said, word
 from farebox.core.translate.thoughts import ANTHROPIC, unpacked
+from farebox.core.translate.usage import later_usage, read_usage
 
 
 class _Started(Struct):
@@ -89,8 +89,8 @@ class MessagesReader:
                 self._start(event.message or _Started())
             case "message_delta":
                 self._stop = event.delta
-                if (told := usage.read(event.usage, is_messages=True)) is not None:
-                    self._usage = told if self._usage is None else usage.later(self._usage, told)
+                if (told := read_usage(event.usage, is_messages=True)) is not None:
+                    self._usage = told if self._usage is None else later_usage(self._usage, told)
             case "message_stop":
                 self.finish()
                 return True
@@ -106,7 +106,7 @@ class MessagesReader:
     def _start(self, message: _Started) -> None:
         self._is_started = True
         self._writer.start(message.id or "", message.model or "", 0)
-        self._usage = usage.read(message.usage, is_messages=True) or self._usage
+        self._usage = read_usage(message.usage, is_messages=True) or self._usage
 
     def _begin(self, block: Block) -> None:
         self._block, self._is_said = block.type, False

@@ -6,7 +6,6 @@ from msgspec.json import Decoder
 from farebox.core.errors import broken
 from farebox.core.legible import leniently
 from farebox.core.reading import UNREADABLE
-from farebox.core.translate import usage
 from farebox.core.translate.answers.responses import (
     Item,
     Response,
@@ -18,6 +17,7 @@ from farebox.core.translate.errors import failed
 from farebox.core.translate.neutral import EMPTY, Thinking, Writer
 from farebox.core.translate.raw import BREAK, NO_ARGUMENTS, NULL, is_text, joined, said
 from farebox.core.translate.thoughts import OPENAI
+from farebox.core.translate.usage import read_usage
 
 
 class _Event(Struct):
@@ -128,7 +128,7 @@ class ResponsesReader:
             self._writer.fail(broken("the upstream's stream ended before its answer did"))
             return
         self._start(last)
-        if (told := usage.read(last.usage)) is not None:
+        if (told := read_usage(last.usage)) is not None:
             self._writer.count(told)
         self._writer.end(stop_of(last, has_calls=self._has_calls), None)
 

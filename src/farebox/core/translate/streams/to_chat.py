@@ -6,7 +6,6 @@ from msgspec import Raw
 from farebox.core.errors import Refusal
 from farebox.core.formats import Progress, chat
 from farebox.core.sse import data_event
-from farebox.core.translate import usage
 from farebox.core.translate.answers.chat import (
     annotation,
     finish_reason,
@@ -15,6 +14,7 @@ from farebox.core.translate.answers.chat import (
 from farebox.core.translate.neutral import Citation, Thinking, Usage
 from farebox.core.translate.orders.to_chat import details_of
 from farebox.core.translate.thoughts import OPENAI
+from farebox.core.translate.usage import usage_in_chat
 
 
 class ChatWriter:
@@ -104,7 +104,7 @@ class ChatWriter:
             % (self._head, finish_reason(stop, is_refused=self._is_refused).encode())
         )
         if self._usage is not None:
-            told = msgspec.json.encode(usage.in_chat(self._usage))
+            told = msgspec.json.encode(usage_in_chat(self._usage))
             self.sent.append(data_event(self._head.removeprefix(b"data: ") + b',"choices":[],"usage":%b}' % told))
         self.sent.append(b"data: [DONE]\n\n")
 

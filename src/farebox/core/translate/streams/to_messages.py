@@ -6,7 +6,6 @@ from msgspec import Raw
 from farebox.core.errors import Refusal
 from farebox.core.formats import Progress, messages
 from farebox.core.sse import named_event
-from farebox.core.translate import usage
 from farebox.core.translate.answers.messages import (
     stopped,
     written_citation,
@@ -14,6 +13,7 @@ from farebox.core.translate.answers.messages import (
 from farebox.core.translate.neutral import Citation, Thinking, Usage
 from farebox.core.translate.raw import is_text
 from farebox.core.translate.thoughts import ANTHROPIC, sealed_for
+from farebox.core.translate.usage import usage_in_messages
 
 
 class MessagesWriter:
@@ -45,7 +45,7 @@ class MessagesWriter:
             "stop_sequence": None,
             "stop_details": None,
             "container": None,
-            "usage": {**usage.in_messages(Usage()), "inference_geo": None, "service_tier": None},
+            "usage": {**usage_in_messages(Usage()), "inference_geo": None, "service_tier": None},
         }
         self._say("message_start", {"message": message})
 
@@ -107,7 +107,7 @@ class MessagesWriter:
     def end(self, stop: str, stop_sequence: Raw | None) -> None:
         self._close()
         delta = stopped("filter" if self._is_refused else stop, stop_sequence)
-        self._say("message_delta", {"delta": delta, "usage": usage.in_messages(self._usage)})
+        self._say("message_delta", {"delta": delta, "usage": usage_in_messages(self._usage)})
         self._say("message_stop", {})
 
     def keep_alive(self) -> None:

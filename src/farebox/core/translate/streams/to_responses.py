@@ -6,7 +6,6 @@ from msgspec import Raw
 from farebox.core.errors import Refusal
 from farebox.core.formats import Progress, responses
 from farebox.core.sse import data_event
-from farebox.core.translate import usage
 from farebox.core.translate.answers.responses import (
     annotation,
     call_item,
@@ -19,6 +18,7 @@ from farebox.core.translate.answers.responses import (
 )
 from farebox.core.translate.neutral import EMPTY, Call, Citation, Thinking, Usage
 from farebox.core.translate.raw import joined
+from farebox.core.translate.usage import usage_in_responses
 
 
 class ResponsesWriter:
@@ -191,7 +191,7 @@ class ResponsesWriter:
         status, more = ended(stop, is_refused=self._is_refused)
         self._close(status)
         response = {**self._response(status, self._output), **more}
-        response["usage"] = None if self._usage is None else usage.in_responses(self._usage)
+        response["usage"] = None if self._usage is None else usage_in_responses(self._usage)
         self._say(f"response.{status}", {"response": response})
 
     def keep_alive(self) -> None:
