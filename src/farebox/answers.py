@@ -13,10 +13,12 @@ from msgspec import Struct
 from farebox import clock
 from farebox.core.books import KEY_LIFE_US, Fare, HoldRow, KeptAnswer, Settled
 from farebox.core.errors import Refusal, cost_unknown, error_type_of
+from farebox.core.formats import Progress
 from farebox.core.headers import HeaderList
 from farebox.core.idempotency import KEPT_BYTES_MAX, UNDELIVERED_BYTES_MAX
 from farebox.core.meter import Meter
 from farebox.core.reading import before_json
+from farebox.core.translate import Stream, Translation
 from farebox.core.usage import Cost, Nothing, Verdict
 from farebox.deadlines import Deadlines
 from farebox.ports import BooksUnavailable, Ledger, Reply, Take, Taken, UpstreamBroke, Waiting
@@ -79,6 +81,35 @@ class _Drain:
         self._streaming.end(self)
 
 
+class Translated:
+    """An answer's way from its upstream's format to its caller's."""
+
+    def __init__(self, way: Translation, progress: Progress) -> None:
+        self.way = way
+        self._progress = progress
+        self._stream: Stream | None = None
+
+    @property
+    def stream(self) -> Stream:
+        if self._stream is None:
+            self._stream = self.way.stream(self._progress)
+        return self._stream
+
+    def answer(self, body: bytes, generation_id: str) -> bytes:
+        """A whole answer. Raises Refusal 424: it is none."""
+        return self.way.answer(body, created=self._progress.created, generation_id=generation_id)
+
+    def giving_to(self, take: Take) -> Take:
+        """What takes native pieces, and gives them on translated."""
+        feed = self.stream.feed
+
+        def translate(data: bytes) -> Taken:
+            chunk = feed(data)
+            return take(chunk) if chunk else None
+
+        return translate
+
+
 class Answer:
     """An order that the upstream has answered: its head, and its body as it comes, metered.
 
@@ -90,11 +121,12 @@ class Answer:
         reply: Reply,
         meter: Meter,
         streaming: Streaming,
-        answer_cap: int | None,
+        own_headers: HeaderList,
         waiting: Waiting | None = None,
         *,
         is_kept: bool = False,
         is_drained: bool = False,
+        translated: Translated | None = None,
     ) -> None:
         self._is_kept = is_kept
         self._is_drained = is_drained
@@ -104,7 +136,8 @@ class Answer:
         self._drain: _Drain | None = None
         self._is_over = False
         self._meter = meter
-        self._answer_cap = answer_cap
+        self._own_headers = own_headers
+        self._translated = translated
         self._early: list[bytes] = []
         self.is_stream = reply.content_type == EVENT_STREAM and reply.status < 400
         self._copy = _Copy() if is_kept and self.is_stream else None
@@ -114,6 +147,8 @@ class Answer:
         self.status = reply.status
         self.content_type = reply.content_type
         self.is_refusal = reply.status >= 400
+        self.is_broken = False
+        """Whether the upstream broke it off. (A caller who hangs up says nothing of the upstream.)"""
 
     @property
     def headers(self) -> HeaderList:
@@ -121,7 +156,7 @@ class Answer:
         headers = list(self._reply.headers)
         if self._reply.generation_id is None:
             headers += _generation_header(self._meter.progress.generation_id)
-        return headers + cap_header(self._answer_cap)
+        return headers + self._own_headers
 
     def hang_up(self) -> None:
         """The caller has gone: `stream` ends soon, or goes on to the stream's end for the sake of its cost."""
@@ -154,14 +189,16 @@ class Answer:
         except UpstreamBroke as error:
             if self.is_refusal:
                 return b""
-            self._cut_short = str(error)
+            self._cut_short, self.is_broken = str(error), True
             raise cost_unknown(f"The upstream broke off: {error}") from error
         if self.is_refusal:
-            return body
+            return body if self._translated is None else self._translated.way.refusal(self.status, body)
         body, failure = self._meter.read_answer(body)
         if failure is not None:
             self._cut_short = failure.message
             raise failure if isinstance(self.verdict(), Cost) else cost_unknown(failure.message)
+        if self._translated is not None:
+            body = self._translated.answer(body, self._meter.progress.generation_id)
         self._whole = body
         return body
 
@@ -203,18 +240,21 @@ class Answer:
         meter = self._meter
         if self._copy is not None:
             take = self._copy.noting(take)
+        take_native = take if self._translated is None else self._translated.giving_to(take)
         try:
             for chunk in self._early:
-                await _taken(take(chunk))
-            await self._reply.pour(self._metered(take))
+                await _taken(take_native(chunk))
+            await self._reply.pour(self._metered(take_native))
         except (UpstreamBroke, Refusal) as error:
             meter.finish()
             if self._cut_short is None:
                 reason = error.message if isinstance(error, Refusal) else str(error)
-                self._cut_short = reason
-                await _taken(take(meter.error_event(cost_unknown(f"The upstream broke off: {reason}"))))
+                self._cut_short, self.is_broken = reason, True
+                await _taken(take(self._error_event(cost_unknown(f"The upstream broke off: {reason}"))))
         else:
             if chunk := meter.finish():
+                await _taken(take_native(chunk))
+            if self._translated is not None and (chunk := self._translated.stream.finish()):
                 await _taken(take(chunk))
             if self._copy is not None:
                 self._copy.is_whole = self._cut_short is None
@@ -242,7 +282,10 @@ class Answer:
     def break_off(self, why: str) -> bytes:
         """Stop a stream before its end. Returns what to send as its last: an error that says why."""
         self._stop(why)
-        return self._meter.error_event(cost_unknown(f"{why[:1].upper()}{why[1:]}"))
+        return self._error_event(cost_unknown(f"{why[:1].upper()}{why[1:]}"))
+
+    def _error_event(self, refusal: Refusal) -> bytes:
+        return (self._meter.error_event if self._translated is None else self._translated.stream.error)(refusal)
 
     async def read_to_identity(self) -> None:
         """Read a stream up to the first server-sent event that names its generation: the upstream's head did not.

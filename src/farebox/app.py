@@ -2,52 +2,52 @@
 
 import asyncio
 import gc
-import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from farebox.accounts import Accounts
 from farebox.admission import Admission
+from farebox.answer_cache import AnswerCache
 from farebox.answers import Streaming, forget_old_answers
 from farebox.background import Supervisor, Task
 from farebox.catalog import Catalog, SharedPrices
-from farebox.core.declared import Declared, Timeouts, prices_source
+from farebox.core.declared import Declared, prices_source
 from farebox.core.formats.table import FORMATS, Formats
-from farebox.core.price_files import BadPrices
 from farebox.deadlines import Deadlines
 from farebox.exchange import Charges, Exchange
+from farebox.from_settings import (
+    check_price_file,
+    check_ways_out,
+    declared_upstreams,
+    guards_of,
+    openrouters_lists,
+    upstream_of,
+)
 from farebox.generations import Generations
+from farebox.guards.running import Guards
 from farebox.http.bodies import BodyReader
 from farebox.http.calls import DIRECT
 from farebox.identity.keys import KeyCallers, Managers, PlansInForce
 from farebox.joining import Joining
 from farebox.late_settlements import LateSettlements
-from farebox.outgoing import BadWay, WayOut
-from farebox.outgoing import way_to as find_way_to
 from farebox.platform.calls import RunApi
 from farebox.platform.priced_events import PricedEvents
 from farebox.platform.runs import Runner
 from farebox.platform.store import SqlRuns
-from farebox.ports import Callers, Upstream, Upstreams
-from farebox.price_lists import Ask, PriceLists, read_file
+from farebox.ports import Callers, Upstreams
+from farebox.price_lists import PriceLists
 from farebox.reconcile import Reconciler
 from farebox.reloading import Reloading
-from farebox.settings import (
-    OPENROUTER_KEY_VARIABLE,
-    OPENROUTER_KIND,
-    OPENROUTER_URL,
-    BadSettings,
-    Settings,
-    config_file,
-    load,
-)
+from farebox.routing import Routing
+from farebox.settings import OPENROUTER_URL, Settings, load
 from farebox.stopping import stopping_gracefully
 from farebox.store.books import SqlStore
 from farebox.store.prepare import is_postgres, open_store
@@ -55,11 +55,9 @@ from farebox.store.spool import Spool
 from farebox.store.wal import WalKeeper
 from farebox.telemetry.logs import start as start_log
 from farebox.telemetry.metrics import count_task_failures
-from farebox.telemetry.traces import is_traced, traces_url
 from farebox.telemetry.watch import Watch
-from farebox.upstream import Kind
 from farebox.upstream.running import RunningUpstreams
-from farebox.upstream.table import KINDS
+from farebox.upstream_health import Health
 from farebox.web import routes
 from farebox.web.access import Access
 from farebox.web.management import Management
@@ -71,11 +69,10 @@ COLLECT_AFTER = 20_000
 """New objects after which the garbage collector looks for reference cycles. Orders leave hardly any, and at Python's
 default of 700 it would run every few orders."""
 
+NOT_TAKEN_UP = "what farebox.toml says of upstreams now is not what holds"
+
 FIRST_PRICES_SECONDS = 3
 """How long a start waits for the price list. After that it serves, goes on asking, and `/readyz` says so."""
-
-SIMULATOR_URL_VARIABLE = "FAREBOX_SIMULATOR_URL"
-"""Where `farebox serve` tells its workers the URL of the embedded simulator."""
 
 
 def create() -> ASGIApp:
@@ -85,136 +82,18 @@ def create() -> ASGIApp:
     return App(load())
 
 
-def kind_of(declared: Declared, setting: str) -> Kind:
-    """The kind of upstream that a declaration names. Raises BadSettings: there is no such kind."""
-    kind = KINDS.get(declared.kind)
-    if kind is None:
-        raise BadSettings(f"{setting}: there is no kind `{declared.kind}`, only {', '.join(map(repr, KINDS))}")
-    return kind
-
-
-def way_to(url: str, settings: Settings) -> WayOut:
-    """How an address outside is reached, as the settings and the environment say. Raises BadSettings."""
-    try:
-        return find_way_to(url, settings.ca_file)
-    except BadWay as error:
-        raise BadSettings(str(error)) from error
-
-
-def declared_upstreams(settings: Settings) -> list[Declared]:
-    """The upstreams that the settings name: those under `[upstreams]`, or the one that there is without them.
-
-    Raises:
-        BadSettings: one cannot be made, or is this gateway itself.
-    """
-    if not settings.upstreams:
-        return [_only_upstream(settings)]
-    for declared in settings.declared:
-        where = f"{config_file()}: upstreams.{declared.name}"
-        kind_of(declared, f"{where}.kind")
-        if not declared.base_url:
-            raise BadSettings(f"{where}.base_url: not set, and the kind `{declared.kind}` has no URL of its own")
-        if declared.key_variable is not None and not os.environ.get(declared.key_variable):
-            raise BadSettings(f"{where}.key_variable: the environment variable {declared.key_variable} is not set")
-        if _is_this_gateway(declared.base_url, settings):
-            raise BadSettings(
-                f"{where}.base_url: {declared.base_url} is this gateway itself; orders would go in circles"
-            )
-    return settings.declared
-
-
-def _only_upstream(settings: Settings) -> Declared:
-    url = settings.upstream_url or (os.environ.get(SIMULATOR_URL_VARIABLE) if settings.is_simulated else OPENROUTER_URL)
-    timeouts = Timeouts(settings.connect_seconds, settings.first_byte_seconds, settings.no_data_seconds)
-    name = "simulator" if settings.is_simulated else settings.upstream_kind
-    declared = Declared(
-        name, settings.upstream_kind, url or "", timeouts, OPENROUTER_KEY_VARIABLE, at_hang_up=settings.hang_up
-    )
-    kind_of(declared, "FAREBOX_UPSTREAM_KIND")
-    if settings.upstream_kind != OPENROUTER_KIND and settings.upstream_url is None:
-        raise BadSettings(
-            f"FAREBOX_UPSTREAM_URL: not set, and the kind `{settings.upstream_kind}` has no URL of its own"
-        )
-    if not declared.tells_cost:
-        raise BadSettings(
-            f"FAREBOX_UPSTREAM_KIND: `{settings.upstream_kind}` tells no prices; declare it under [upstreams.NAME] in"
-            f" {config_file()}, with `prices`"
-        )
-    if url is None:
-        raise BadSettings(f"{OPENROUTER_KEY_VARIABLE}: not set, and only `farebox serve` brings a simulator along")
-    return declared
-
-
-def _is_this_gateway(url: str, settings: Settings) -> bool:
-    """Whether a URL leads back here, as far as that is known before anything is asked."""
-    there = _place(url)
-    own = {(settings.host, settings.port), *([_place(settings.public_url)] if settings.public_url else [])}
-    return there in {(_LOCAL if host in LOCAL_HOSTS else host, port) for host, port in own if port}
-
-
-def _place(url: str) -> tuple[str, int]:
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    return _LOCAL if host in LOCAL_HOSTS else host, parts.port or (443 if parts.scheme == "https" else 80)
-
-
-LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0", "::"})  # noqa: S104 - nothing is bound here
-_LOCAL = "localhost"
-
-
-def upstream_of(declared: Declared, settings: Settings, deadlines: Deadlines) -> Upstream:
-    """An upstream that is declared. Raises BadSettings."""
-    key = os.environ.get(declared.key_variable) if declared.key_variable is not None else None
-    if settings.is_simulated and not key:
-        key = "sk-or-simulated"
-    way = way_to(declared.base_url, settings)
-    return kind_of(declared, declared.name)(declared, key or None, deadlines, way)
-
-
-def check_ways_out(settings: Settings) -> None:
-    """Raises BadSettings: a proxy or certificates that an address outside needs are not named well."""
-    urls = [each.base_url for each in declared_upstreams(settings)]
-    for url in (*urls, *([traces_url()] if is_traced() else [])):
-        way_to(url, settings)
-
-
-def check_price_file(settings: Settings) -> None:
-    """Raises BadSettings: the price file is wrong."""
-    if settings.prices_file is not None:
-        try:
-            read_file(Path(settings.prices_file))
-        except BadPrices as error:
-            raise BadSettings(str(error)) from error
-
-
-def openrouters_lists(settings: Settings) -> Ask:
-    """Asks for the model lists that the price file takes prices from: of the upstream that the settings name where that
-    is OpenRouter, else of OpenRouter's public address. Raises BadSettings."""
-    timeouts = Timeouts(settings.connect_seconds, settings.first_byte_seconds, settings.no_data_seconds)
-    public = Declared("openrouter", OPENROUTER_KIND, OPENROUTER_URL, timeouts, OPENROUTER_KEY_VARIABLE)
-    declared = next((each for each in declared_upstreams(settings) if each.kind == OPENROUTER_KIND), public)
-    way_to(declared.base_url, settings)
-
-    async def ask() -> tuple[bytes, ...]:
-        openrouter = upstream_of(declared, settings, Deadlines())
-        try:
-            return await openrouter.prices()
-        finally:
-            await openrouter.close()
-
-    return ask
-
-
-async def _price_lists(settings: Settings, store: SqlStore) -> PriceLists:
-    """Raises BadPrices, BooksUnavailable."""
+def _price_lists(settings: Settings, store: SqlStore, upstreams: RunningUpstreams, catalog: Catalog) -> PriceLists:
+    """What orders cost at upstreams that do not say it; `catalog` follows."""
     lists = PriceLists(
         None if settings.prices_file is None else Path(settings.prices_file),
         store,
         openrouters_lists(settings),
         settings.prices_refresh_seconds,
         settings.prices_max_age_seconds,
+        declared=upstreams.price_entries,
+        changed=catalog.read_again,
     )
-    await lists.refresh()
+    upstreams.price_by(lambda: lists.current)
     return lists
 
 
@@ -250,6 +129,22 @@ async def stand_alone(store: SqlStore, _: Upstreams, plans: PlansInForce) -> Asy
     yield Hosted(callers, background=(Task("callers", callers.watch, harm),))
 
 
+class _Beside(NamedTuple):
+    """What an order may meet on its way."""
+
+    health: Health
+    cache: AnswerCache
+    guards: Guards
+
+
+def _beside(settings: Settings, store: SqlStore, watch: Watch) -> _Beside:
+    health = Health(store, is_shared=settings.workers > 1 or is_postgres(settings.database_url))
+    cache = AnswerCache(store, settings.cache_bytes_max, settings.cache_seconds_max, watch.metrics.looked_up)
+    watch.metrics.watch_upstreams(health.left_alone)
+    watch.metrics.watch_cache(lambda: cache.bytes)
+    return _Beside(health, cache, Guards(guards_of(settings), watch.metrics.guarded))
+
+
 @asynccontextmanager
 async def running(
     settings: Settings, host: Host = stand_alone, formats: Formats = FORMATS, supervisor: Supervisor | None = None
@@ -262,15 +157,19 @@ async def running(
         upstreams = RunningUpstreams(declared_upstreams(settings), lambda each: upstream_of(each, settings, deadlines))
         stack.push_async_callback(upstreams.close)
         plans = PlansInForce(settings.every_plan)
-        shared = _shared_prices(settings, store)
-        catalog = Catalog(upstreams, settings.prices_refresh_seconds, settings.prices_max_age_seconds, shared=shared)
-        price_lists = await _price_lists(settings, store)
+        catalog = Catalog(
+            upstreams,
+            settings.prices_refresh_seconds,
+            settings.prices_max_age_seconds,
+            shared=_shared_prices(settings, store),
+        )
+        price_lists = _price_lists(settings, store, upstreams, catalog)
         hosted = await stack.enter_async_context(host(store, upstreams, plans))
         watch = Watch(is_logged=settings.order_log, ca_file=settings.ca_file)
         stack.callback(watch.close)
         store.watch_commits(watch.metrics.committed)
         await store.open_orphans()
-        await _get_first_prices(catalog)
+        await _get_first_prices(catalog, price_lists)
         admission = Admission(settings.orders_max, settings.account_orders_max)
         late = LateSettlements(store, Spool(Path(settings.spool), store.worker))
         joining = Joining(store, admission, settings.join_repeats, settings.first_byte_seconds)
@@ -281,11 +180,13 @@ async def running(
             settled=watch.metrics.reconciled,
             catch_up=joining.write_down,
         )
+        beside = _beside(settings, store, watch)
         exchange = Exchange(
             callers=hosted.callers,
             prices=catalog,
             ledger=store,
             upstreams=upstreams,
+            routing=Routing(upstreams.candidates, beside.health, settings.routing, watch.metrics.attempted),
             streaming=Streaming(
                 deadlines,
                 drains_max=settings.drains_max,
@@ -293,12 +194,14 @@ async def running(
                 no_event_seconds=settings.no_event_seconds,
             ),
             admission=admission,
+            tariffs=price_lists,
+            cache=beside.cache if settings.cache_bytes_max else None,
+            guards=beside.guards if settings.guards else None,
             charges=hosted.charges,
             late=late,
             joining=joining,
             telemetry=watch,
         )
-        reloading = Reloading(upstreams, catalog, _declared_anew)
         wal = WalKeeper(store.engine, settings.wal_warn_bytes)
         watch.metrics.watch(
             lambda: admission.orders, lambda: store.queued, lambda: late.waiting, lambda: wal.size_bytes
@@ -314,21 +217,22 @@ async def running(
                 Task("repeats", joining.run, "a call that is sent again may be charged again"),
                 Task("metrics", watch.metrics.keep_fresh),
                 Task("wal", wal.run),
-                Task("upstreams", reloading.run, "what farebox.toml says of upstreams now is not what holds"),
+                Task("upstreams", Reloading(upstreams, catalog, _declared_anew).run, NOT_TAKEN_UP),
+                Task("upstream_health", beside.health.run),
+                Task("answer_cache", beside.cache.run),
+                Task("guards", beside.guards.run),
                 *hosted.background,
             )
         )
         accounts = Accounts(store, plans)
         orders = WholeOrders(exchange, hosted.callers, catalog, store, formats)
         bodies = BodyReader(settings.body_bytes_max, settings.body_seconds, deadlines)
-        run_api: RunApi | None = None
-        actor: ActorTools | None = None
+        run_api, actor = None, None
         if hosted.has_run_api:
             runs = SqlRuns(store.engine, store.worker)
             stack.push_async_callback(runs.close)
-            runner = Runner(
-                runs, orders, admission, plans, store.worker, (settings.public_url or "").rstrip("/"), supervisor
-            )
+            url = (settings.public_url or "").rstrip("/")
+            runner = Runner(runs, orders, admission, plans, store.worker, url, supervisor)
             run_api = RunApi(hosted.callers, runs, runner, PricedEvents(runs, store), bodies)
             actor = ActorTools(runner, runs)
         agents = Agents(orders, catalog, accounts, supervisor, actor)
@@ -364,10 +268,14 @@ def _declared_anew() -> list[Declared]:
     return declared_upstreams(settings)
 
 
-async def _get_first_prices(catalog: Catalog) -> None:
+async def _get_first_prices(catalog: Catalog, price_lists: PriceLists) -> None:
+    """Raises BadPrices, BooksUnavailable: the price file cannot be in force."""
+    await price_lists.refresh()
     with suppress(TimeoutError):
         async with asyncio.timeout(FIRST_PRICES_SECONDS):
             await catalog.refresh()
+            # Once more, now that the upstreams have said which models they have.
+            await price_lists.refresh()
 
 
 Around = Callable[[ASGIApp], ASGIApp]
@@ -387,6 +295,7 @@ class App:
     ) -> None:
         check_ways_out(settings)
         check_price_file(settings)
+        guards_of(settings)
         self._settings = settings
         self._formats = formats
         self._host = host

@@ -80,6 +80,7 @@ class Catalog:
         self._shared = shared
         self._now_us = now_us
         self._read_us = 0
+        self._documents: tuple[bytes, ...] = ()
         self._upstream = upstream
         self._refresh_seconds = refresh_seconds
         self._max_age_seconds = max_age_seconds
@@ -125,7 +126,7 @@ class Catalog:
         """Ask the upstream for its prices. Returns False where that failed: the old ones stay."""
         try:
             documents = await self._upstream.prices()
-            self._take(self._upstream.read_prices(documents))
+            self._read(documents)
         except (UpstreamUnreachable, UpstreamBroke, ValueError) as error:
             self.trouble = str(error)
             return False
@@ -146,7 +147,7 @@ class Catalog:
                 kept = await shared.shelf.kept_prices(shared.source, max(self._read_us, fresh_since_us))
                 if kept is not None:
                     try:
-                        self._take(self._upstream.read_prices(kept.bodies))
+                        self._read(kept.bodies)
                     except ValueError:
                         # Another version of Farebox kept what this one cannot read.
                         break
@@ -159,7 +160,18 @@ class Catalog:
                 await asyncio.sleep(SHELF_SECONDS)
         return await self.refresh()
 
-    def _take(self, prices: PriceList) -> None:
+    def read_again(self) -> None:
+        """Read what came last once more: what models cost at upstreams that do not say it has changed."""
+        if self._documents:
+            try:
+                self._read(self._documents)
+            except ValueError as error:
+                self.trouble = str(error)
+
+    def _read(self, documents: tuple[bytes, ...]) -> None:
+        """Raises ValueError."""
+        self._documents = documents
+        prices = self._upstream.read_prices(documents)
         left_out = prices.left_out
         if left_out and left_out != (self._prices.left_out if self._prices else None):
             some = ", ".join(sorted(left_out)[:LEFT_OUT_LOGGED])

@@ -48,7 +48,7 @@ from farebox.core.pricing import Ceiling, PriceList, ceiling, listed_names
 from farebox.core.routing import Candidate
 from farebox.core.shortfall import exceeded_rate, not_covered
 from farebox.core.tariffs import Tariff, Tariffs
-from farebox.core.translate import Translation, translation
+from farebox.core.translate import ANSWER_TOKENS, Translation, translation
 from farebox.core.usage import Nothing, Unknown, Verdict
 from farebox.crash import crash_point
 from farebox.guards.running import Guards
@@ -68,6 +68,7 @@ from farebox.ports import (
     Waiting,
 )
 from farebox.routing import Attempts, Routing, Sole
+from farebox.upstream_health import Health
 from farebox.watching import Unwatched, note_end, note_settled
 
 
@@ -123,9 +124,9 @@ class Exchange:
         prices: Prices,
         ledger: Ledger,
         upstreams: Upstreams,
-        routing: Routing,
         streaming: Streaming,
         admission: Admission,
+        routing: Routing | None = None,
         tariffs: Lists | None = None,
         cache: AnswerCache | None = None,
         guards: Guards | None = None,
@@ -139,7 +140,7 @@ class Exchange:
         self.prices = prices
         self.ledger = ledger
         self.upstreams = upstreams
-        self.routing = routing
+        self.routing = routing or Routing(upstreams.candidates, Health())
         self.tariffs = tariffs or NoLists()
         self.cache = cache
         self.guards = guards
@@ -245,10 +246,9 @@ class Opened:
             self._most = ceiling(order.asked, order.answer_tokens, exchange.prices.current(), caller.plan)
             self._order, passage.model, passage.streamed = order, order.model, order.asked.streamed
             self._attempts = exchange.routing.attempts(request.path, order.body, order.asked)
-            if exchange.cache is not None and (request.head.cache or caller.key.cache_seconds):
-                if (cached := await self._look_up(exchange.cache)) is not None:
-                    passage.is_replay = True
-                    return cached
+            if exchange.cache is not None and (cached := await self._look_up(exchange.cache)) is not None:
+                passage.is_replay = True
+                return cached
             if (repeated := await self._hold_once(body)) is not None:
                 passage.is_replay = True
                 return repeated
@@ -408,11 +408,14 @@ class Opened:
     # Forward
 
     def _aim(self, candidate: Candidate) -> None:
-        """Make ready for an upstream: how its answer is metered, by which prices, and from which format."""
+        """Make ready for an upstream: how its answer is metered, by which prices, and from which format. Raises Refusal
+        502: it has no price."""
         request, wire = self._request, self._request.wire
         self._at, self._tariff, self._translation = candidate, None, None
         if candidate.priced_as is not None:
             self._tariff = self._tariffs.find(candidate.upstream, candidate.priced_as, self._placed_us)
+            if self._tariff is None:
+                raise unreachable(f"`{candidate.model}` has no price at `{candidate.upstream}` now")
         if (native := candidate.native(request.path)) is not None:
             wire = FORMATS[native]
             self._translation = translation(request.wire, wire)
@@ -453,7 +456,7 @@ class Opened:
             return self._send_to_next(candidate, body)
         path = request.path
         if self._translation is not None:
-            body, self._left_out = self._translation.order(body, answer_tokens=self._most.answer_tokens_max)
+            body, self._left_out = self._translation.order(body, answer_tokens=min(self._most.tokens, ANSWER_TOKENS))
             path = candidate.native(path) or path
         self._engaged = engaged = exchange.upstreams.engage(candidate.upstream)
         self._verdict = _NOT_ANSWERED

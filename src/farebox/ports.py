@@ -29,6 +29,7 @@ from farebox.core.headers import HeaderList, RequestHead
 from farebox.core.health import Standing
 from farebox.core.passage import Passage
 from farebox.core.pricing import KeptPrices, PriceList
+from farebox.core.routing import Candidate
 from farebox.core.tariffs import KeptTariffs
 from farebox.core.upstream import ListAnswer, ListQuery, RecordAnswer
 
@@ -421,6 +422,16 @@ class Upstream(Protocol):
         """Close its connections; nothing is called afterwards."""
 
 
+class Engaged(Protocol):
+    """An upstream that has an order. `is_drained`: a stream whose caller hung up is read to its end."""
+
+    upstream: Upstream
+    is_drained: bool
+
+    def let_go(self) -> None:
+        """The order has ended there."""
+
+
 class Lists(Protocol):
     """The prices and lists of one upstream, or of several together; each method as in `Upstream`."""
 
@@ -434,13 +445,12 @@ class Lists(Protocol):
 class Upstreams(Lists, Protocol):
     """All upstreams that are declared."""
 
-    def pick(self, model: str, path: str) -> Upstream:
-        """The upstream for an order of a model (by our name) in a format. Raises Refusal: 404, none serves the model;
-        400, none that does speaks the format."""
+    def candidates(self, model: str) -> Sequence[Candidate]:
+        """Those that serve a model, by our name."""
 
-    def engaged(self, upstream: Upstream) -> AbstractContextManager[object]:
-        """Counts an order among those of its upstream for as long as the block runs. Raises Refusal 429: it has as
-        many as it may have."""
+    def engage(self, name: str) -> Engaged:
+        """An upstream by its name, for an order: it stays open until the order lets it go. Raises UpstreamUnreachable:
+        it is not declared any more."""
 
     async def record(self, hold: HoldRow) -> RecordAnswer:
         """The record of an order's generation, of the upstream that had the order. Raises as `Upstream.record`."""

@@ -9,7 +9,7 @@ from it has no price.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from farebox import clock
@@ -48,7 +48,11 @@ class PriceLists:
         now: Callable[[], float] = time.monotonic,
         now_us: Callable[[], int] = clock.now_us,
         look_seconds: float = LOOK_SECONDS,
+        declared: Callable[[], Sequence[Declared]] = tuple,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
+        """`declared` gives the entries that follow from how upstreams are declared, behind those of the file; `changed`
+        is called when another list is in force."""
         self._path = path
         self._shelf = shelf
         self._ask = ask
@@ -57,7 +61,10 @@ class PriceLists:
         self._now = now
         self._now_us = now_us
         self._look_seconds = look_seconds
+        self._declared = declared
+        self._changed = changed
         self._seen: tuple[int, int] | None = None
+        self._taken: Sequence[Declared] = ()
         self._offer: Callable[[str], Offer] | None = None
         self._offered_at = 0.0
         self._asked_at = float("-inf")
@@ -71,10 +78,9 @@ class PriceLists:
             BadPrices: the file is wrong; the list in force stays.
             BooksUnavailable: the books cannot keep the new list, so the one in force stays.
         """
-        if self._path is None:
-            return
-        seen = _stamp(self._path)
-        declared = read_file(self._path)
+        seen = self._stamp()
+        follows = self._declared()
+        declared = (*(() if self._path is None else read_file(self._path)), *follows)
         if any(isinstance(each, Borrowed) for each in declared):
             await self._look_for_offers()
         tariffs = Tariffs(entry for each in declared for entry in self._entries(each))
@@ -84,7 +90,10 @@ class PriceLists:
             for entry in tariffs.entries:
                 if entry.reason:
                     log.warning("`%s` at `%s` has no price: %s", entry.model, entry.upstream, entry.reason)
-        self.current, self._seen = tariffs, seen
+        is_other = tariffs.version != self.current.version
+        self.current, self._seen, self._taken = tariffs, seen, follows
+        if is_other:
+            self._changed()
 
     async def _look_for_offers(self) -> None:
         now = self._now()
@@ -112,20 +121,25 @@ class PriceLists:
         """Refresh when the file changes, and where it takes prices from OpenRouter. Runs until cancelled."""
         while True:
             await asyncio.sleep(self._look_seconds)
-            if self._path is None or not self._is_due(self._path):
+            if not self._is_due():
                 continue
             try:
                 await self.refresh()
             except BadPrices as error:
-                self._seen = _stamp(self._path)  # until it changes again
+                self._seen = self._stamp()  # until it changes again
                 for line in str(error).splitlines():
                     log.error("the price file changes nothing: %s", line)
             except BooksUnavailable as error:
                 log.error("the new price list waits for the books: %s", error)
 
-    def _is_due(self, path: Path) -> bool:
+    def _is_due(self) -> bool:
+        if self._stamp() != self._seen or self._declared() != self._taken:
+            return True
         is_borrowing = self._asked_at > float("-inf")
-        return _stamp(path) != self._seen or (is_borrowing and self._now() - self._asked_at >= self._refresh_seconds)
+        return is_borrowing and self._now() - self._asked_at >= self._refresh_seconds
+
+    def _stamp(self) -> tuple[int, int] | None:
+        return None if self._path is None else _stamp(self._path)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from time import monotonic
 
 from farebox.core.attempts import Attempt, MayBeCharged, NotReached, Refused, Went
-from farebox.core.errors import unknown
+from farebox.core.errors import Refusal, unknown
 from farebox.core.formats import Asked
 from farebox.core.headers import HeaderList
 from farebox.core.routing import Candidate, Policy, Route, choose, still_to_try
@@ -30,14 +30,27 @@ def only(upstream: str, paths: Iterable[str]) -> Callable[[str], Sequence[Candid
 
     @lru_cache(MODELS_KEPT)
     def serving(model: str) -> Sequence[Candidate]:
-        return (Candidate(upstream, model, serves, routes=True),)
+        return (Candidate(upstream, model, serves, routes=True, is_alone=True),)
 
     return serving
 
 
-@lru_cache(MODELS_KEPT)
-def _sole(candidate: Candidate) -> Route:
-    return Route((candidate,), frozenset((candidate.upstream.lower(),)), is_passed_on=True)
+class Sole:
+    """The attempt at an order where one upstream serves all: nothing to choose from, and nothing to note."""
+
+    __slots__ = ("at",)
+
+    made: tuple[Attempt, ...] = ()
+
+    def __init__(self, candidate: Candidate) -> None:
+        self.at = candidate
+
+    def answer(self, body: bytes, send: Send) -> Awaitable[Reply]:
+        return send(self.at, body)
+
+    def end(self, *, broke_off: bool = False, answer_tokens: int | None = None) -> None: ...
+
+    def give_up(self) -> None: ...
 
 
 _NO_TRIES: frozenset[Name] = frozenset()
@@ -61,7 +74,7 @@ class Routing:
         self._told = told
         self._chance = chance
 
-    def attempts(self, path: str, body: bytes, asked: Asked) -> "Attempts":
+    def attempts(self, path: str, body: bytes, asked: Asked) -> "Attempts | Sole":
         """The attempts at an order, none of them made yet.
 
         Raises:
@@ -69,16 +82,15 @@ class Routing:
         """
         models = asked.models
         candidates: Sequence[Candidate] = self._serving(models[0])
+        if len(candidates) == 1 and candidates[0].is_alone:
+            # What the order wishes is read there.
+            return Sole(candidates[0])
         if len(models) > 1:
             candidates = [each for model in dict.fromkeys(models) for each in self._serving(model)]
-        if len(candidates) == 1 and candidates[0].routes and path in candidates[0].serves:
-            # Nothing to choose, and what it wishes is read there.
-            route = _sole(candidates[0])
-        elif not candidates:
+        if not candidates:
             raise unknown(f"no upstream here serves `{models[0]}`")
-        else:
-            wishes = read_wishes(path, body, asked)
-            route = choose(wishes, candidates, self._health.condition, self._policy, self._chance())
+        wishes = read_wishes(path, body, asked)
+        route = choose(wishes, candidates, self._health.condition, self._policy, self._chance())
         return Attempts(route, self._health, self._told)
 
 
@@ -101,6 +113,7 @@ class Attempts:
         """The first answer that accepts the order; or else the last one that refuses it.
 
         Raises:
+            Refusal: what `send` raised for the last one: the order cannot be said there.
             UpstreamUnreachable: the last one tried was not reached.
             UpstreamBroke: one may have accepted the order: nobody else is tried.
         """
@@ -117,6 +130,12 @@ class Attempts:
                 failure, went = error, NotReached(error.timed_out)
             except UpstreamBroke as error:
                 failure, went = error, MayBeCharged()
+            except Refusal:
+                # It was not sent: it cannot be said there.
+                self.give_up()
+                if not rest:
+                    raise
+                continue
             except BaseException:
                 self.give_up()
                 raise

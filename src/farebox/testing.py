@@ -56,7 +56,7 @@ from farebox.exchange import Exchange, Request
 from farebox.identity.keys import KeyCallers, PlansInForce, new_key
 from farebox.ports import BillerUnreachable, NameTaken, NotCounted, Take, UpstreamBroke, Waiting
 from farebox.upstream.openrouter_pages import Fetched, OpenRouterPages
-from farebox.upstream.running import Alone
+from farebox.upstream.running import alone
 
 T = TypeVar("T")
 Owner = TypeVar("Owner", Account, Key)
@@ -616,7 +616,7 @@ class Playbook:
             callers=callers,
             prices=catalog,
             ledger=store,
-            upstreams=Alone(upstream),
+            upstreams=alone(upstream),
             streaming=streaming,
             admission=Admission(9, 9),
         )

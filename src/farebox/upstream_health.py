@@ -30,10 +30,11 @@ _NOTHING: frozenset[Name] = frozenset()
 
 
 class Health:
-    """How upstreams do now. Where `is_shared`, other processes' words are read, too."""
+    """How upstreams do now. Where `is_shared`, other processes' words are read, too; without `standings` nothing is
+    kept."""
 
     def __init__(
-        self, standings: Standings, *, is_shared: bool = True, now_us: Callable[[], int] = clock.now_us
+        self, standings: Standings | None = None, *, is_shared: bool = True, now_us: Callable[[], int] = clock.now_us
     ) -> None:
         self._kept = standings
         self._is_shared = is_shared
@@ -133,6 +134,7 @@ class Health:
 
     async def agree(self) -> None:
         """Write what changed here, and read what changed elsewhere. Raises BooksUnavailable."""
+        assert self._kept is not None
         while self._to_write:
             name, standing = next(iter(self._to_write.items()))
             await self._kept.put_standing(standing)
@@ -147,6 +149,7 @@ class Health:
 
     async def run(self) -> None:
         """Agree with the other processes, once a second and when something changes. Runs until cancelled."""
+        assert self._kept is not None
         with suppress(BooksUnavailable):
             await self._kept.forget_standings(self._now_us() - FORGET_US)
         while True:

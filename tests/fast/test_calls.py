@@ -31,7 +31,7 @@ from farebox.http.refusals import refuse
 from farebox.http.server import BoundedHttp
 from farebox.identity.keys import KeyCallers, PlansInForce, new_key
 from farebox.testing import MemoryStore, Pause, Script, ScriptedReply, ScriptedUpstream, Silence
-from farebox.upstream.running import Alone
+from farebox.upstream.running import alone
 from farebox.web.relay import Relay
 from tests.fast.test_exchange import MODELS, USD, whole
 from tests.framed import chunked, counted
@@ -87,7 +87,7 @@ class Server:
             callers=KeyCallers(self.store, PlansInForce(BUILT_IN)),
             prices=catalog,
             ledger=self.store,
-            upstreams=Alone(self._upstream),
+            upstreams=alone(self._upstream),
             streaming=Streaming(deadlines),
             admission=Admission(9, 9),
         )

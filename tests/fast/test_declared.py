@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from farebox.app import declared_upstreams
 from farebox.core.declared import Declared, Timeouts
-from farebox.core.errors import Refusal
 from farebox.core.fitting import Fitted, fitted, renamed
 from farebox.core.pricing import PricedModel, PriceList, Prices, joined, price_list, served_of
+from farebox.from_settings import declared_upstreams
 from farebox.settings import BadSettings, load
 from farebox.testing import ScriptedUpstream
 from farebox.upstream.running import RunningUpstreams
@@ -220,40 +219,42 @@ def named(name: str, **more: object) -> Declared:
     return Declared(name, "openrouter", f"http://{name}", Timeouts(1, 1, 1), **more)  # type: ignore[arg-type]
 
 
-def test_the_first_in_order_that_serves_speaks_and_has_room_is_picked() -> None:
+def test_who_serves_a_model_is_known_with_the_formats_in_which_it_takes_orders() -> None:
     second, first = named("second", order=2), named("first", order=1, orders_max=1, models=("m",))
     embedder = named("embedder", order=0, formats=frozenset({"/embeddings"}))
-    upstreams = RunningUpstreams([second, first, embedder], made)
-
-    def picked(model: str, path: str = "/chat/completions") -> str:
-        return upstreams.pick(model, path).declared.name
-
-    assert (picked("m"), picked("other"), picked("m", "/embeddings")) == ("first", "second", "embedder")
-    with upstreams.engaged(upstreams.pick("m", "/chat/completions")):
-        assert picked("m") == "second"
-    assert picked("m") == "first"
-
-
-def test_one_that_is_full_or_does_not_speak_refuses_in_words() -> None:
-    upstreams = RunningUpstreams([named("a", orders_max=1, formats=frozenset({"/messages"}))], made)
-    with pytest.raises(Refusal, match=r"400 .*`m` is not served in the format chat, only in messages"):
-        upstreams.pick("m", "/chat/completions")
-    one = upstreams.pick("m", "/messages")
-    with (
-        upstreams.engaged(one),
-        pytest.raises(Refusal, match=r"429 .*The upstream `a` has 1 orders of this gateway, the most at once"),
-        upstreams.engaged(one),
-    ):
-        raise AssertionError("it has no room")
+    local = Declared(
+        "local",
+        "openai",
+        "http://local",
+        Timeouts(1, 1, 1),
+        models=("m",),
+        names=(("m", "own-m"),),
+        formats=frozenset({"/chat/completions"}),
+        prices="free",
+    )
+    upstreams = RunningUpstreams([second, first, embedder, local], made)
+    found = {each.upstream: each for each in upstreams.candidates("m")}
+    assert list(found) == ["embedder", "local", "first", "second"]
+    assert [each.upstream for each in upstreams.candidates("other")] == ["embedder", "second"]
+    assert found["embedder"].serves == {"/embeddings"}
+    assert found["local"].serves == {"/chat/completions", "/messages", "/responses"}
+    assert (found["local"].native("/messages"), found["local"].native("/chat/completions")) == (
+        "/chat/completions",
+        None,
+    )
+    assert (found["local"].priced_as, found["second"].priced_as) == ("own-m", None)
+    assert (found["first"].orders_max, found["first"].booked_as) == (1, "first")
 
 
 def test_a_change_keeps_what_is_declared_as_before_and_lets_what_is_not_run_out() -> None:
     upstreams = RunningUpstreams([named("a"), named("b"), named("c")], made)
     a, b, _ = (each.upstream for each in upstreams.every)
-    with upstreams.engaged(b):
-        changes = upstreams.change([named("a"), named("b", order=1), named("d")])
-        assert str(changes) == "added d; changed b; removed c"
-        assert [each.declared.name for each in upstreams.every] == ["a", "d", "b"]
-        assert upstreams.every[0].upstream is a
-        assert upstreams.every[2].upstream is not b
+    engaged = upstreams.engage("b")
+    assert engaged.upstream is b
+    changes = upstreams.change([named("a"), named("b", order=1), named("d")])
+    assert str(changes) == "added d; changed b; removed c"
+    assert [each.declared.name for each in upstreams.every] == ["a", "d", "b"]
+    assert upstreams.every[0].upstream is a
+    assert upstreams.every[2].upstream is not b
+    engaged.let_go()
     assert str(upstreams.change([named("b", order=1), named("d"), named("a")])) == ""

@@ -27,7 +27,7 @@ from farebox.core.health import (
 )
 from farebox.core.routing import Candidate
 from farebox.ports import BooksUnavailable, CallerGone, Reply, UpstreamBroke, UpstreamUnreachable
-from farebox.routing import Attempts, Routing, only
+from farebox.routing import Attempts, Routing, Sole, only
 from farebox.testing import MemoryStore, Script, ScriptedReply
 from farebox.upstream_health import Health
 
@@ -74,7 +74,9 @@ class Node:
     def attempts(self, **members: Any) -> tuple[bytes, Attempts]:
         order = {"model": "a/b", "messages": [{"role": "user", "content": "hi"}], **members}
         body = json.dumps(order).encode()
-        return body, self.routing.attempts(CHAT, body, chat.read(body))
+        attempts = self.routing.attempts(CHAT, body, chat.read(body))
+        assert isinstance(attempts, Attempts)
+        return body, attempts
 
     async def order(self, says: Mapping[str, Said], **members: Any) -> tuple[Reply, Attempts]:
         body, attempts = self.attempts(**members)
@@ -176,9 +178,11 @@ def test_another_model_is_tried_where_the_first_will_not_have_the_order() -> Non
 def test_nothing_is_read_of_an_order_that_one_serves_which_routes_itself() -> None:
     async def work() -> None:
         node = Node()
-        node.routing = Routing(only("openrouter", [CHAT]), node.health)
-        assert await node.served_by({}, provider="not such a thing") == "openrouter"
-        assert json.loads(node.bodies[0])["provider"] == "not such a thing"
+        routing = Routing(only("openrouter", [CHAT]), node.health)
+        body = b'{"model":"a/b","messages":[{"role":"user","content":"hi"}],"provider":"not such a thing"}'
+        sole = routing.attempts(CHAT, body, chat.read(body))
+        assert isinstance(sole, Sole)
+        assert sole.at.upstream == "openrouter"
         with pytest.raises(Refusal, match="404"):
             Node(FIRST).attempts(model="x/y")
 

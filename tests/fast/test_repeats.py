@@ -26,7 +26,7 @@ from farebox.joining import Joining
 from farebox.late_settlements import LateSettlements
 from farebox.ports import BooksUnavailable
 from farebox.testing import PRICES, MemoryStore, Pause, Script, ScriptedUpstream
-from farebox.upstream.running import Alone
+from farebox.upstream.running import alone
 from tests.fast.test_exchange import whole
 
 
@@ -133,7 +133,7 @@ class House:
             callers=KeyCallers(self.store, PlansInForce(BUILT_IN)),
             prices=catalog,
             ledger=self.store,
-            upstreams=Alone(self.upstream),
+            upstreams=alone(self.upstream),
             streaming=Streaming(Deadlines()),
             admission=admission,
             joining=self.joining,

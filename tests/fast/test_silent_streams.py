@@ -23,7 +23,7 @@ from farebox.http.bodies import BodyReader
 from farebox.identity.keys import KeyCallers, PlansInForce, new_key
 from farebox.ports import UpstreamUnreachable
 from farebox.testing import MemoryStore, Script, ScriptedReply, ScriptedUpstream, Silence
-from farebox.upstream.running import Alone
+from farebox.upstream.running import alone
 from farebox.web.relay import Relay
 from farebox.web.waiting import WaitingCaller
 from tests.fast.test_exchange import MODELS
@@ -90,7 +90,7 @@ class Gateway:
             callers=KeyCallers(self.store, PlansInForce(BUILT_IN)),
             prices=catalog,
             ledger=self.store,
-            upstreams=Alone(self.upstream),
+            upstreams=alone(self.upstream),
             streaming=Streaming(deadlines),
             admission=Admission(9, 9),
         )

@@ -161,7 +161,16 @@ def test_only_serve_and_db_upgrade_make_books(tmp_path: Path) -> None:
 def test_no_command_is_left_out_of_that() -> None:
     page = (Path(__file__).parents[2] / "docs" / "reference" / "commands.md").read_text()
     named = re.findall(r"^## `farebox (.+)`$", page, re.MULTILINE)
-    others = {"serve", "simulate", "prices check", "db current", "db upgrade", "db copy", "upstream list", "upstream check"}
+    others = {
+        "serve",
+        "simulate",
+        "prices check",
+        "db current",
+        "db upgrade",
+        "db copy",
+        "upstream list",
+        "upstream check",
+    }
     assert set(named) > others
     for name in set(named) - others:
         assert any(f"{' '.join(words)} ".startswith(f"{name} ") for words in COMMANDS), name

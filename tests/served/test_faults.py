@@ -28,7 +28,7 @@ from farebox.identity.keys import KeyCallers, PlansInForce, new_key
 from farebox.testing import MemoryStore, ScriptedUpstream
 from farebox.upstream import Timeouts
 from farebox.upstream.openrouter import OpenRouter
-from farebox.upstream.running import Alone
+from farebox.upstream.running import alone
 from tests.fast.test_exchange import ANSWER
 from tests.gateway import Gateway
 from tests.served.test_formats import STREAMED, error_type, order, told
@@ -185,7 +185,7 @@ async def _order_at(url: str, *, streamed: bool) -> tuple[int, str]:
         callers=KeyCallers(store, PlansInForce(BUILT_IN)),
         prices=catalog,
         ledger=store,
-        upstreams=Alone(upstream),
+        upstreams=alone(upstream),
         streaming=Streaming(deadlines),
         admission=Admission(9, 9),
     )

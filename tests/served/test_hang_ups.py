@@ -21,7 +21,7 @@ from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange, Request
 from farebox.identity.keys import KeyCallers, PlansInForce, new_key
 from farebox.testing import MemoryStore, Script, ScriptedUpstream, Silence
-from farebox.upstream.running import Alone
+from farebox.upstream.running import alone
 from tests.fast.test_exchange import MODELS
 from tests.gateway import Gateway, eventually
 from tests.served.test_formats import ORDERS, STREAMED, told
@@ -42,7 +42,7 @@ async def _hang_up_after(path: str, bytes_sent: int) -> tuple[str, Decimal | Non
         callers=KeyCallers(store, PlansInForce(BUILT_IN)),
         prices=catalog,
         ledger=store,
-        upstreams=Alone(upstream),
+        upstreams=alone(upstream),
         streaming=Streaming(Deadlines()),
         admission=Admission(9, 9),
     )

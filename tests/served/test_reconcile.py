@@ -22,7 +22,7 @@ from farebox.reconcile import Reconciler
 from farebox.testing import MemoryStore
 from farebox.upstream.openrouter import HEADER_BYTES_MAX
 from farebox.upstream.openrouter_pages import Fetched, OpenRouterPages, read_record
-from farebox.upstream.running import Alone
+from farebox.upstream.running import alone
 from tests.gateway import Gateway, eventually
 from tests.served.test_formats import ORDERS, STREAMED, order
 from tests.upstreams import HttpUpstream, declared
@@ -121,7 +121,7 @@ def reconciling(upstream: Asked, work: Work, give_up_seconds: float = 86_400) ->
             )
         )
         await store.carry_out(Settle(hold_id="h", verdict=Unknown("hung up"), created_us=0, generation_id="gen-1"))
-        await work(store, Reconciler(store, Alone(upstream), give_up_seconds, lambda: clock[0]), clock)
+        await work(store, Reconciler(store, alone(upstream), give_up_seconds, lambda: clock[0]), clock)
         found.extend(await store.holds(("pending", "open", "posted", "voided")))
         with store.snapshot() as rows:
             assert audit(rows).differences == []

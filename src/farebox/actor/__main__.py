@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from farebox.actor import batch, standby
 from farebox.actor.environment import ActorEnvironment, BadEnvironment, read_environment
 from farebox.actor.hosting import Hosting, apify_of
-from farebox.app import SIMULATOR_URL_VARIABLE, way_to
+from farebox.from_settings import SIMULATOR_URL_VARIABLE, way_to
 from farebox.ports import ApifyUnreachable, BillerUnreachable, BooksUnavailable
 from farebox.serving import CannotListen
 from farebox.settings import OPENROUTER_KEY_VARIABLE, BadSettings, Settings, load

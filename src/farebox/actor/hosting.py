@@ -18,12 +18,13 @@ from farebox.actor.environment import ActorEnvironment
 from farebox.actor.event_prices import OWN_PRICES
 from farebox.actor.local_storage import ChargingLog, LocalStorage
 from farebox.actor.outbox import SqlOutbox
-from farebox.app import Hosted, way_to
+from farebox.app import Hosted
 from farebox.background import Task
 from farebox.core.callers import User
 from farebox.core.charges import Carried, read_carried, write_carried
 from farebox.core.money import format_usd
 from farebox.core.runs import Record
+from farebox.from_settings import way_to
 from farebox.identity.keys import PlansInForce
 from farebox.ports import ApifyUnreachable, Biller, Upstreams
 from farebox.reconcile import Reconciler

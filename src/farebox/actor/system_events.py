@@ -14,10 +14,10 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from farebox.app import way_to
 from farebox.background import Supervisor, Task
 from farebox.connectors import connector, session_options
 from farebox.core.reading import UNREADABLE
+from farebox.from_settings import way_to
 from farebox.outgoing import WayOut
 from farebox.settings import Settings
 

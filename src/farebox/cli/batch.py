@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from farebox.app import SIMULATOR_URL_VARIABLE, running
+from farebox.app import running
 from farebox.batch.entries import ORDERS_MAX, BatchOrder, BatchResult, read_entry, split_lines
 from farebox.batch.placing import REPEATED, Batch, Totals
 from farebox.batch.result_forms import ResultForm, fitted, written
@@ -24,6 +24,7 @@ from farebox.core.formats.table import FORMATS
 from farebox.core.headers import RequestHead
 from farebox.core.money import format_usd
 from farebox.core.runs import ItemOutcome, read_outcome
+from farebox.from_settings import SIMULATOR_URL_VARIABLE
 from farebox.settings import Settings, load
 from farebox.simulator import server as simulator
 from farebox.stopping import on_stop

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from farebox import clock
-from farebox.app import openrouters_lists
 from farebox.cli.session import AsJson, clear_errors, fail, moment, print_json, print_table
 from farebox.core.price_files import BadPrices
 from farebox.core.tariffs import Entry, KeptTariffs, Tariffs, as_text, prices_by_name
 from farebox.core.usage import KINDS
+from farebox.from_settings import openrouters_lists
 from farebox.price_lists import PriceLists
 from farebox.settings import load
 

@@ -11,11 +11,13 @@ import typer
 
 from farebox import __version__
 from farebox.accounts import Accounts, NotFound
-from farebox.app import SIMULATOR_URL_VARIABLE, App, declared_upstreams, way_to
+from farebox.app import App
 from farebox.cli.session import DatabaseUrl, clear_errors, fail, moment
 from farebox.core.money import format_usd, parse_usd
+from farebox.from_settings import SIMULATOR_URL_VARIABLE, declared_upstreams, way_to
 from farebox.serving import CannotListen, exit_cleanly_on_signals, listen, run
 from farebox.settings import OPENROUTER_KEY_VARIABLE, Settings, load
+from farebox.simulator import As
 from farebox.store.prepare import open_store, prepare, shown
 from farebox.telemetry.watch import what_is_missing
 

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from farebox.app import SIMULATOR_URL_VARIABLE, declared_upstreams, upstream_of
 from farebox.cli.session import AsJson, clear_errors, fail, print_json, print_table
 from farebox.core.declared import Declared, format_name, names_of
 from farebox.core.formats.table import FORMATS
@@ -19,6 +18,7 @@ from farebox.core.reading import UNREADABLE
 from farebox.core.upstream import ALL_MODELS, Listing
 from farebox.core.usage import Cost
 from farebox.deadlines import Deadlines
+from farebox.from_settings import SIMULATOR_URL_VARIABLE, declared_upstreams, upstream_of
 from farebox.ports import Upstream, UpstreamBroke, UpstreamUnreachable
 from farebox.settings import Settings, load
 from farebox.simulator.server import embedded

@@ -261,11 +261,11 @@ class PlaceHold(Struct, frozen=True, kw_only=True):
 
 
 class NameGeneration(Struct, frozen=True):
-    """Write down under which id the upstream knows the order; `upstream` and `priced` where another serves it than the
-    one that it was placed for."""
+    """Write down under which id the upstream knows the order, once that is known; `upstream` and `priced` where another
+    serves it than the one that it was placed for."""
 
     hold_id: str
-    generation_id: str
+    generation_id: str | None
     upstream: str | None = None
     priced: Priced | None = None
 

@@ -103,6 +103,8 @@ class Declared(Struct, frozen=True):
     order: int = 0
     weight: int = 1
     prices: PricedBy = "itself"
+    is_built_in: bool = False
+    """None is declared, and this is the one that there is then."""
 
     @property
     def tells_cost(self) -> bool:
@@ -119,6 +121,11 @@ class Declared(Struct, frozen=True):
 
     def speaks(self, path: str) -> bool:
         return self.formats is None or path in self.formats
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether every order can go there as it is: it has all formats and models, and tells what each cost."""
+        return self.formats is None and self.models is None and self.tells_cost
 
     def may_serve(self, model: str) -> bool:
         """Whether its patterns let a model of ours through, or one that this is a variant of."""

@@ -28,6 +28,9 @@ HOPS = b"x-farebox-hops"
 HOPS_MAX = 4
 """An order that came through so many goes in a circle."""
 
+LEFT_OUT = b"x-farebox-left-out"
+"""Names the members of an order that its upstream did not get, since they cannot be said there."""
+
 PROXIED = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"})
 """What a request carries that a proxy passed on."""
 

@@ -231,7 +231,8 @@ class Page:
         if hold.id not in self.changed_holds:
             self.only_named.add(hold.id)
         upstream, priced = _served(hold, command)
-        named = replace(hold, generation_id=command.generation_id, upstream=upstream, priced=priced)
+        generation_id = command.generation_id or hold.generation_id
+        named = replace(hold, generation_id=generation_id, upstream=upstream, priced=priced)
         self._change(hold, named, is_naming=True)
         return Done()
 

@@ -32,8 +32,10 @@ FULL_RETRY_SECONDS = 1
 class Candidate(Struct, frozen=True):
     """A model (by our name) at an upstream, as it is declared.
 
-    `serves` are the paths of the formats in which its orders may come, be it translated. `prices` are the list's, None
-    where it has none; the lower `order`, the earlier. What is None of `parameters`, `collects_data`, `zdr` and
+    `serves` are the paths of the formats in which its orders may come; of those that are translated for it, `natives`
+    has the path of the format that they become. `booked_as` is the upstream's name in the books, None for the built-in
+    one; `priced_as` the model's in the price list, None where answers tell what they cost. `prices` are the list's,
+    None where it has none; the lower `order`, the earlier. What is None of `parameters`, `collects_data`, `zdr` and
     `distillable` is not known. One that `routes` (OpenRouter) sees to the members of `provider` itself.
     """
 
@@ -50,6 +52,15 @@ class Candidate(Struct, frozen=True):
     zdr: bool | None = None
     distillable: bool | None = None
     routes: bool = False
+    natives: tuple[tuple[str, str], ...] = ()
+    booked_as: str | None = None
+    priced_as: str | None = None
+    is_alone: bool = False
+    """No other upstream is declared, and it routes itself."""
+
+    def native(self, path: str) -> str | None:
+        """The path of the format that an order must become for it; None where it can stay as it is."""
+        return dict(self.natives).get(path) if self.natives else None
 
 
 class Condition(Struct, frozen=True):

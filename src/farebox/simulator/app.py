@@ -7,7 +7,6 @@ import secrets
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType, ModuleType
-from typing import Literal
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -18,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from farebox.core.errors import Refusal, invalid, unknown, wrong_method
 from farebox.core.legible import leniently
 from farebox.core.reading import UNREADABLE
-from farebox.simulator import embeddings, faults, models, talk
+from farebox.simulator import As, embeddings, faults, models, talk
 from farebox.simulator.anthropic import AnthropicFace
 from farebox.simulator.faces import REFUSALS, Face, Headers, OpenRouterFace
 from farebox.simulator.faults import BadFaults, Faults
@@ -39,9 +38,6 @@ ENDLESS_BYTES = 1024 * 1024
 
 USAGE_PATH = "/books/usage"
 """The same with the tokens that were charged, and for which model."""
-
-As = Literal["openrouter", "openai", "anthropic"]
-"""Whom the simulator stands in for at its root; for all of them below paths of their own."""
 
 MOUNTS: Mapping[As, str] = MappingProxyType({"openrouter": BASE_PATH, "openai": "/openai", "anthropic": "/anthropic"})
 

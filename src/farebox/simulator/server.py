@@ -10,7 +10,8 @@ from typing import cast
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from farebox.simulator.app import BASE_PATH, TRANSPORT, As, Simulator
+from farebox.simulator import As
+from farebox.simulator.app import BASE_PATH, TRANSPORT, Simulator
 
 
 class _BreakableHttp(HttpToolsProtocol):

@@ -2,7 +2,7 @@
 nor what an order cost, nor keep records of it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from types import MappingProxyType
 from urllib.parse import urlsplit
@@ -12,9 +12,10 @@ from msgspec import Raw, Struct
 
 from farebox.core.declared import Declared
 from farebox.core.fitting import Fitted, fitted
-from farebox.core.headers import HOPS
+from farebox.core.headers import HOPS, LEFT_OUT
 from farebox.core.pricing import PricedModel, PriceList, Prices, price_list
 from farebox.core.reading import UNREADABLE
+from farebox.core.tariffs import Borrowed, as_text
 from farebox.core.upstream import (
     ListAnswer,
     Listing,
@@ -31,9 +32,6 @@ from farebox.outgoing import DIRECTLY, WayOut
 from farebox.ports import UpstreamBroke
 from farebox.upstream.clients import PAGE_SECONDS, clients, own_headers
 from farebox.upstream.replies import HttpReply
-
-LEFT_OUT = b"x-farebox-left-out"
-"""Names the members of an order that only OpenRouter knows, and that its upstream therefore did not get."""
 
 SIMULATE = "x-openrouter-simulate"
 """The one header of OpenRouter's that goes along: real hosts ignore it, and the simulated ones take their faults from
@@ -78,6 +76,8 @@ class Host(ABC):
     ) -> None:
         self.declared = declared
         self._page_seconds = min(PAGE_SECONDS, declared.timeouts.first_byte)
+        self.bounds_of: Callable[[str], tuple[Prices, ...]] = lambda own_name: ()
+        """Gives the prices that may count for a model, by its own name; none where it has none."""
         fields = own_headers(credentials)
         self._orders, self._pages = clients(
             declared, fields, deadlines, way, base_url=base_url, page_fields=page_fields
@@ -140,17 +140,30 @@ class Host(ABC):
         return (msgspec.json.encode(models),)
 
     def read_prices(self, documents: tuple[bytes, ...]) -> PriceList:
-        """Where it is free, each of its models at no cost; else none has a price. Raises ValueError: they cannot be
-        read."""
+        """Its models at the bounds of the price list in force; those that it has no price of are left out. Raises
+        ValueError: they cannot be read."""
         models = self.ours(documents)
-        if not (self.declared.is_free and models):
-            return PriceList({}, left_out=frozenset(models))
-        return price_list(
-            [
-                PricedModel(name, (Prices(),), each.context_tokens, each.answer_tokens_max)
-                for name, each in models.items()
-            ]
-        )
+        priced = [
+            PricedModel(name, bounds, each.context_tokens, each.answer_tokens_max)
+            for name, each in models.items()
+            if (bounds := self._bounds(name))
+        ]
+        left_out = models.keys() - {each.id for each in priced}
+        return price_list(priced, left_out) if priced else PriceList({}, left_out=frozenset(left_out))
+
+    def _bounds(self, model: str) -> tuple[Prices, ...]:
+        """The prices that may count for a model of ours; none where it has none."""
+        return (Prices(),) if self.declared.is_free else self.bounds_of(self.declared.own_name(model))
+
+    def borrowed(self, documents: tuple[bytes, ...]) -> list[Borrowed]:
+        """Entries of a price list that takes the prices of its models from OpenRouter's list, under our names for
+        them."""
+        try:
+            models = self.ours(documents)
+        except ValueError:
+            return []
+        own_name, upstream = self.declared.own_name, self.declared.name
+        return [Borrowed(upstream=upstream, model=own_name(model), listed=model) for model in models]
 
     def ours(self, documents: tuple[bytes, ...]) -> dict[str, OwnModel]:
         """What it serves, by our names and under them, from what `prices` gave. Raises ValueError."""
@@ -173,7 +186,8 @@ class Host(ABC):
 
     def _entry(self, model: OwnModel) -> dict[str, object]:
         """An entry of a list of models, as OpenRouter's SDKs demand it."""
-        cost = str(Decimal(0)) if self.declared.is_free else "-1"
+        bounds = self._bounds(model.id)
+        prompt, answer = (as_text(bounds[0].prompt), as_text(bounds[0].completion)) if bounds else ("-1", "-1")
         outputs = ["embeddings"] if self.declared.formats == _ONLY_EMBEDDINGS else ["text"]
         architecture = {
             "modality": f"text->{outputs[0]}",
@@ -188,7 +202,7 @@ class Host(ABC):
             "name": model.title or model.id,
             "created": model.created,
             "description": f"Served by `{self.declared.name}`",
-            "pricing": {"prompt": cost, "completion": cost},
+            "pricing": {"prompt": prompt, "completion": answer},
             "context_length": model.context_tokens,
             "architecture": architecture,
             "top_provider": {

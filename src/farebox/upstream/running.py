@@ -6,26 +6,29 @@ its last order.
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from time import monotonic
-from typing import NoReturn
 
 import msgspec
 from msgspec import Struct
 
+from farebox import clock
 from farebox.core.books import HoldRow
-from farebox.core.declared import Declared, format_name, names_of
-from farebox.core.errors import invalid, too_many, unknown
-from farebox.core.pricing import PriceList, joined
+from farebox.core.declared import Declared
+from farebox.core.formats.table import FORMATS
+from farebox.core.pricing import PriceList, Prices, joined
 from farebox.core.reading import UNREADABLE
+from farebox.core.routing import Candidate
+from farebox.core.tariffs import FREE, Borrowed, Entry, Tariff, Tariffs
+from farebox.core.translate import native_path
 from farebox.core.upstream import Failed, ListAnswer, Listing, ListKind, ListQuery, NoSuchList, RecordAnswer, Unreadable
 from farebox.ports import Upstream, UpstreamBroke, UpstreamUnreachable
 from farebox.upstream.clients import PAGE_SECONDS
+from farebox.upstream.hosts import Host
 
 log = logging.getLogger("farebox")
 
-FULL_SECONDS = 2
-"""When to come back to an upstream that has as many orders as it may have."""
+MODELS_KEPT = 4096
+"""Models whose candidates are kept from order to order."""
 
 LEAVING_SECONDS = PAGE_SECONDS + 1
 """How long an upstream that is no longer declared is kept after its last order: what is asked of it beside orders takes
@@ -37,25 +40,6 @@ JOINED = frozenset((ListKind.MODELS, ListKind.OWN_MODELS, ListKind.EMBEDDING_MOD
 """Lists that have the entries of all upstreams; of others the first upstream's counts that has them."""
 
 
-class _Engaged:
-    """For `with`, by many at a time: counts an order among those of its upstream."""
-
-    __slots__ = ("_running",)
-
-    def __init__(self, running: "Running") -> None:
-        self._running = running
-
-    def __enter__(self) -> None:
-        running = self._running
-        if not running.has_room:
-            name, most = running.declared.name, running.declared.orders_max
-            raise too_many(f"The upstream `{name}` has {most} orders of this gateway, the most at once", FULL_SECONDS)
-        running.orders += 1
-
-    def __exit__(self, *_: object) -> None:
-        self._running.orders -= 1
-
-
 class Running:
     """One upstream, its `orders` now, and what is known of its models: None, nothing yet."""
 
@@ -63,22 +47,41 @@ class Running:
         self.upstream = upstream
         self.declared = upstream.declared
         self.orders = 0
-        self.engaged = _Engaged(self)
+        self.is_drained = self.declared.at_hang_up == "drain"
         self.prices: PriceList | None = None
         self.documents: tuple[bytes, ...] | None = None
         self.told_unmatched: tuple[str, ...] = ()
         self.left_at = 0.0
 
-    @property
-    def has_room(self) -> bool:
-        most = self.declared.orders_max
-        return most is None or self.orders < most
+    def let_go(self) -> None:
+        """An order has ended here."""
+        self.orders -= 1
 
     def serves(self, model: str) -> bool:
         """Whether an order of this model may go there. Where its list is not known yet, its patterns alone count."""
         if not self.declared.may_serve(model):
             return False
         return self.prices is None or self.prices.find(model) is not None or model in self.prices.left_out
+
+    def candidate(self, model: str, *, is_alone: bool) -> Candidate:
+        """A model (by our name) here, as the rules of routing see it."""
+        declared = self.declared
+        rates = None if self.prices is None else self.prices.find(model)
+        natives = {path: native for path in FORMATS if (native := native_path(path, declared.formats)) is not None}
+        return Candidate(
+            declared.name,
+            model,
+            frozenset(natives),
+            None if rates is None else Prices(rates.prompt, rates.answer, rates.request, rates.image),
+            declared.order,
+            declared.weight,
+            declared.orders_max,
+            routes=declared.tells_cost,
+            natives=tuple((path, native) for path, native in natives.items() if path != native),
+            booked_as=None if declared.is_built_in else declared.name,
+            priced_as=None if declared.tells_cost else declared.own_name(model),
+            is_alone=is_alone,
+        )
 
     def take_prices(self, prices: PriceList) -> None:
         self.prices = prices
@@ -108,26 +111,25 @@ class RunningUpstreams:
     def __init__(self, declared: Sequence[Declared], make: Make) -> None:
         self._make = make
         self._leaving: list[Running] = []
-        self._of: dict[Upstream, Running] = {}
-        self._running = {each.name: self._begun(each) for each in _in_order(declared)}
+        self._tariffs: Callable[[], Tariffs] = Tariffs
+        self._candidates: dict[str, Sequence[Candidate]] = {}
+        self._running = {each.name: Running(self._make(each)) for each in _in_order(declared)}
         self.every = tuple(self._running.values())
-
-    def _begun(self, declared: Declared) -> Running:
-        upstream = self._make(declared)
-        running = self._of[upstream] = Running(upstream)
-        return running
 
     def change(self, declared: Sequence[Declared]) -> Changes:
         """Take up a new declaration: for orders that come from now on."""
         before = {name: each.declared for name, each in self._running.items()}
         after = {each.name: each for each in _in_order(declared)}
         kept = {name for name, each in after.items() if before.get(name) == each}
-        made = {name: self._begun(each) for name, each in after.items() if name not in kept}
+        made = {name: Running(self._make(each)) for name, each in after.items() if name not in kept}
         for name, running in self._running.items():
             if name not in kept:
                 running.left_at = monotonic()
                 self._leaving.append(running)
+        for each in made.values():
+            self._price(each)
         self._running = {name: made.get(name) or self._running[name] for name in after}
+        self._candidates.clear()
         self.every = tuple(self._running.values())
         return Changes(
             tuple(name for name in after if name not in before),
@@ -142,7 +144,6 @@ class RunningUpstreams:
                 each.left_at = monotonic()
             elif monotonic() - each.left_at > LEAVING_SECONDS:
                 self._leaving.remove(each)
-                del self._of[each.upstream]
                 await each.upstream.close()
 
     async def close(self) -> None:
@@ -151,29 +152,62 @@ class RunningUpstreams:
 
     # Orders
 
-    def pick(self, model: str, path: str) -> Upstream:
-        """As `Upstreams.pick`: the first that serves the model and speaks the format; of several, one that has room."""
-        every = self.every
-        if len(every) == 1 and every[0].declared.speaks(path):
-            return every[0].upstream
-        able = [each for each in every if each.serves(model)] if len(every) > 1 else list(every)
-        speaking = [each for each in able if each.declared.speaks(path)]
-        if not speaking:
-            _refuse(model, path, able)
-        return next((each for each in speaking if each.has_room), speaking[0]).upstream
+    def candidates(self, model: str) -> Sequence[Candidate]:
+        """As `Upstreams.candidates`."""
+        found = self._candidates.get(model)
+        if found is None:
+            if len(self.every) == 1 and self.every[0].declared.takes_all:
+                found = (self.every[0].candidate(model, is_alone=True),)
+            else:
+                found = tuple(each.candidate(model, is_alone=False) for each in self.every if each.serves(model))
+            if len(self._candidates) >= MODELS_KEPT:
+                self._candidates.clear()
+            self._candidates[model] = found
+        return found
 
-    def engaged(self, upstream: Upstream) -> _Engaged:
-        """As `Upstreams.engaged`."""
-        return self._of[upstream].engaged
+    def engage(self, name: str) -> Running:
+        """As `Upstreams.engage`."""
+        running = self._running.get(name)
+        if running is None:
+            raise UpstreamUnreachable(f"the upstream `{name}` is not declared any more")
+        running.orders += 1
+        return running
 
     async def record(self, hold: HoldRow) -> RecordAnswer:
         """As `Upstreams.record`."""
         assert hold.generation_id is not None, hold
-        every = self.every
-        of_model = next((each for each in every if each.serves(hold.model)), every[0])
-        return await of_model.upstream.record(hold.generation_id)
+        if hold.upstream is None:
+            # The one that there was when there was one.
+            keeping = (each for each in self.every if each.declared.has_generations)
+            running: Running | None = next(keeping, self.every[0])
+        else:
+            running = self._running.get(hold.upstream)
+        if running is None:
+            return Failed(f"nothing: the upstream `{hold.upstream}` is not declared any more")
+        return await running.upstream.record(hold.generation_id)
 
     # Prices and lists
+
+    def price_by(self, tariffs: Callable[[], Tariffs]) -> None:
+        """What orders cost at upstreams that do not say it themselves: by the list that this gives."""
+        self._tariffs = tariffs
+        for each in self.every:
+            self._price(each)
+
+    def _price(self, running: Running) -> None:
+        if isinstance(running.upstream, Host):
+            name = running.declared.name
+            running.upstream.bounds_of = lambda own: _bounds(self._tariffs().find(name, own, clock.now_us()))
+
+    def price_entries(self) -> list[Entry | Borrowed]:
+        """The entries of a price list that follow from how upstreams are declared."""
+        found: list[Entry | Borrowed] = []
+        for each in self.every:
+            if each.declared.is_free:
+                found.append(Entry(upstream=each.declared.name, model="*", prices=FREE, is_free=True))
+            elif each.declared.prices == "openrouter" and isinstance(each.upstream, Host):
+                found += each.upstream.borrowed(each.documents or ())
+        return found
 
     async def prices(self) -> tuple[bytes, ...]:
         """The documents of all that answer, each upstream's behind its name and their number; of one that does not
@@ -218,6 +252,7 @@ class RunningUpstreams:
         return joined(lists)
 
     def _read(self, running: Running, documents: tuple[bytes, ...]) -> list[PriceList]:
+        running.documents = documents
         try:
             prices = running.upstream.read_prices(documents)
         except ValueError as error:
@@ -226,6 +261,7 @@ class RunningUpstreams:
             log.warning("upstream `%s` has no price list: %s", running.declared.name, error)
             return []
         running.take_prices(prices)
+        self._candidates.clear()
         return [prices]
 
     async def page(self, query: ListQuery) -> ListAnswer:
@@ -242,38 +278,17 @@ class RunningUpstreams:
         return next((each for each in answers if not isinstance(each, NoSuchList)), NoSuchList())
 
 
-class Alone:
-    """One upstream that is all there is, and has no declaration to change."""
-
-    def __init__(self, upstream: Upstream) -> None:
-        self._upstream = upstream
-        self.prices = upstream.prices
-        self.read_prices = upstream.read_prices
-        self.page = upstream.page
-
-    def pick(self, model: str, path: str) -> Upstream:
-        return self._upstream
-
-    def engaged(self, upstream: Upstream) -> AbstractContextManager[object]:
-        return nullcontext()
-
-    async def record(self, hold: HoldRow) -> RecordAnswer:
-        assert hold.generation_id is not None, hold
-        return await self._upstream.record(hold.generation_id)
+def alone(upstream: Upstream) -> RunningUpstreams:
+    """One upstream that is all there is."""
+    return RunningUpstreams([upstream.declared], lambda _: upstream)
 
 
 def _in_order(declared: Sequence[Declared]) -> list[Declared]:
     return sorted(declared, key=lambda each: each.order)
 
 
-def _refuse(model: str, path: str, able: Sequence[Running]) -> NoReturn:
-    """Raises Refusal."""
-    if not able:
-        raise unknown(f"No upstream serves the model `{model[:200]}`")
-    spoken = sorted({name for each in able for name in names_of(each.declared.formats)})
-    raise invalid(
-        f"The model `{model[:200]}` is not served in the format {format_name(path)}, only in {', '.join(spoken)}"
-    )
+def _bounds(tariff: Tariff | None) -> tuple[Prices, ...]:
+    return () if tariff is None else tariff.bounds()
 
 
 async def _page(running: Running, query: ListQuery) -> ListAnswer:
