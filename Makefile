@@ -74,8 +74,8 @@ docs: .venv/.dev
 
 # After a change to the dependencies in pyproject.toml; needs `uv`.
 lock:
-	uv pip compile -q pyproject.toml --extra mcp --extra postgres --extra otel --extra guards --group build -o requirements/run.txt $(LOCK)
-	uv pip compile -q pyproject.toml --extra mcp --extra postgres --extra otel --extra guards --group dev -o requirements/dev.txt $(LOCK)
+	uv pip compile -q pyproject.toml --extra import --extra mcp --extra postgres --extra otel --extra guards --group build -o requirements/run.txt $(LOCK)
+	uv pip compile -q pyproject.toml --extra import --extra mcp --extra postgres --extra otel --extra guards --group dev -o requirements/dev.txt $(LOCK)
 	for group in frameworks apify1 apify2 aider llm; do \
 		uv pip compile -q --group pyproject.toml:$$group -o requirements/$$group.txt $(LOCK); \
 	done

@@ -30,11 +30,12 @@ NOT_HERE = {
     "docs/clients/llm.md": {"extra-openai-models.yaml"},
     "docs/clients/opencode.md": {"~/.config/opencode/opencode.json"},
     "docs/extending.md": {"src/farebox/core/formats/completions.py", "src/farebox/upstream/echo.py"},
+    "docs/moving-from-litellm.md": {"config.yaml", "model_prices_and_context_window.json"},
     "findings/README.md": {"what-is-odd.sh"},
 }
 """Files that pages speak of and that are not this repository's: they are made by a reader, or by what runs."""
 
-READERS_OWN = {"farebox.toml", "orders.results.jsonl"}
+READERS_OWN = {"farebox.toml", "prices.toml", "orders.results.jsonl"}
 
 FILE = re.compile(r"`([~\w.][\w./-]*\w\.(?:py|sql|sh|ya?ml|toml|json|md|txt|service|jsonl|db))`|`([\w.]+/[\w./-]+)`")
 FOLDERS = "bench core deploy docs findings requirements src tests tools .actor .ci .github".split()

@@ -23,6 +23,7 @@ PLACES = {
     "prices": "prices.prices_app",
     "upstream": "upstreams.upstream_app",
     "db": "database.db_app",
+    "import": "importing.import_app",
 }
 """Where each command is: its module is loaded when it is run, or its help is shown."""
 

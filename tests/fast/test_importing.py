@@ -1,0 +1,581 @@
+"""`farebox import litellm`: a LiteLLM configuration becomes Farebox's, and nothing of it is lost without a word."""
+
+import json
+import re
+import sys
+import tomllib
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from farebox.cli.commands import app
+from farebox.core.declared import Declared
+from farebox.core.moving import litellm_providers
+from farebox.core.moving.litellm import BadConfig, import_config
+from farebox.core.moving.litellm_members import SECTIONS, member_of, rows
+from farebox.settings import PREFIX, Settings, load
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "moving-from-litellm.md"
+
+
+class Folder:
+    """A folder with a configuration in it, and what the command makes of it there."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.path = path
+        self._monkeypatch = monkeypatch
+        for name in ("OPENAI_API_KEY", "OPENROUTER_API_KEY", "ANTHROPIC_API_KEY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.chdir(path)
+        self.said = ""
+
+    def run(self, config: str, *options: str, code: int = 0) -> dict[str, Any]:
+        """Import it; gives farebox.toml as it is read."""
+        (self.path / "config.yaml").write_text(config)
+        done = CliRunner().invoke(app, ["import", "litellm", "config.yaml", *options])
+        self.said = done.output
+        assert done.exit_code == code, done.output
+        return tomllib.loads(self.settings_text) if code == 0 else {}
+
+    @property
+    def settings_text(self) -> str:
+        return (self.path / "farebox.toml").read_text()
+
+    @property
+    def prices(self) -> list[dict[str, Any]]:
+        entries: list[dict[str, Any]] = tomllib.loads((self.path / "prices.toml").read_text()).get("prices", [])
+        return entries
+
+    def declared(self) -> dict[str, Declared]:
+        """The upstreams as Farebox's own settings read them."""
+        return {each.name: each for each in load().declared}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
+    return Folder(tmp_path, monkeypatch)
+
+
+SMALL = """
+model_list:
+  - model_name: fast
+    litellm_params: {model: hosted_vllm/qwen, api_base: "http://gpu:8000/v1"}
+"""
+
+
+def deployment(model: str, **params: object) -> dict[str, Any]:
+    return {"model_name": "m", "litellm_params": {"model": model, **params}}
+
+
+def one(*deployments: dict[str, Any], environment: Mapping[str, str] | None = None, **sections: object) -> Any:
+    return import_config({"model_list": list(deployments), **sections}, environment or {}, "prices.toml")
+
+
+def upstreams(found: Any) -> dict[str, Any]:
+    tables: dict[str, Any] = tomllib.loads(found.settings)["upstreams"]
+    return tables
+
+
+def test_the_smallest_configuration_becomes_an_upstream_that_farebox_reads(folder: Folder) -> None:
+    assert folder.run(SMALL)["upstreams"] == {
+        "hosted-vllm-gpu-8000": {
+            "kind": "openai",
+            "base_url": "http://gpu:8000/v1",
+            "models": ["fast"],
+            "names": {"fast": "qwen"},
+            "formats": ["chat", "embeddings"],
+            "prices": "free",
+        }
+    }
+    upstream = folder.declared()["hosted-vllm-gpu-8000"]
+    assert (upstream.own_name("fast"), upstream.is_free, upstream.key_variable) == ("qwen", True, None)
+    assert "Written: farebox.toml\n" in folder.said
+
+
+def test_deployments_of_one_name_are_upstreams_that_serve_one_model(folder: Folder) -> None:
+    folder.run("""
+model_list:
+  - model_name: gpt
+    litellm_params: {model: openrouter/openai/gpt-5, api_key: os.environ/ONE, weight: 0.75, order: 1}
+  - model_name: gpt
+    litellm_params: {model: openrouter/openai/gpt-5, api_key: os.environ/TWO, weight: 0.25, order: 1}
+  - model_name: gpt
+    litellm_params: {model: openrouter/openai/gpt-5-mini, api_key: os.environ/TWO, order: 2}
+  - model_name: other
+    litellm_params: {model: openrouter/x-ai/grok, api_key: os.environ/TWO, order: 2}
+""")
+    found = folder.declared()
+    assert {name: (each.key_variable, each.order, each.weight) for name, each in found.items()} == {
+        "openrouter": ("ONE", 0, 3),
+        "openrouter-2": ("TWO", 0, 1),
+        "openrouter-3": ("TWO", 1, 1),
+    }
+    assert found["openrouter-3"].models == ("gpt", "other")
+    assert found["openrouter-3"].own_name("gpt") == "openai/gpt-5-mini"
+    assert not (folder.path / "prices.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("shares", "weights"),
+    [
+        ([{"rpm": 900}, {"rpm": 100}], [9, 1]),
+        ([{"tpm": 100_000}, {"tpm": 50_000}], [2, 1]),
+        ([{"weight": 1, "rpm": 1}, {"weight": 2, "rpm": 100}], [1, 2]),
+        ([{"weight": "0.001"}, {"weight": 7}], [1, 1000]),
+        ([{}, {}], [1, 1]),
+    ],
+)
+def test_weights_are_those_of_the_shuffle(shares: list[dict[str, Any]], weights: list[int]) -> None:
+    several = [deployment("ollama/a", api_base=f"http://h{at}", **each) for at, each in enumerate(shares)]
+    found = upstreams(one(*several)).values()
+    assert [each.get("weight", 1) for each in found] == weights
+    assert not any("order" in each for each in found)
+
+
+def test_who_has_no_weight_beside_one_that_has_comes_behind_it() -> None:
+    found = upstreams(
+        one(
+            deployment("ollama/a", api_base="http://h0", weight=0),
+            deployment("ollama/a", api_base="http://h1", weight=5),
+        )
+    )
+    assert [each.get("order", 0) for each in found.values()] == [1, 0]
+
+
+def test_a_pattern_comes_behind_exact_names() -> None:
+    every = {"model_name": "*", "litellm_params": {"model": "ollama/*", "api_base": "http://h0"}}
+    found = upstreams(one(every, deployment("ollama/m", api_base="http://h1")))
+    assert found["ollama-h0"] == {
+        "kind": "openai",
+        "base_url": "http://h0/v1",
+        "formats": ["chat", "embeddings"],
+        "order": 1,
+        "prices": "free",
+    }
+    assert "order" not in found["ollama-h1"]
+
+
+def test_fallbacks_are_upstreams_behind_the_models_own() -> None:
+    other = {"model_name": "other", "litellm_params": {"model": "ollama/b", "api_base": "http://h1"}}
+    found = one(
+        deployment("ollama/a", api_base="http://h0"),
+        other,
+        router_settings={"fallbacks": [{"m": ["other", "unknown"]}]},
+        litellm_settings={"default_fallbacks": ["m"]},
+    )
+    tables = upstreams(found)
+    assert tables["ollama-h1-fallback"]["names"] == {"m": "b"}
+    assert tables["ollama-h0-fallback"]["names"] == {"other": "a"}
+    assert [tables[name].get("order", 0) for name in ("ollama-h0", "ollama-h1", "ollama-h1-fallback")] == [0, 0, 1]
+    assert "router_settings.fallbacks.m[1]: not carried over: nothing that is carried over is called unknown" in map(
+        str, found.notes
+    )
+
+
+def test_an_alias_is_another_name() -> None:
+    found = one(
+        deployment("ollama/a", api_base="http://h0"),
+        router_settings={"model_group_alias": {"n": "m", "o": {"model": "m", "hidden": True}, "p": "q"}},
+    )
+    assert upstreams(found)["ollama-h0"]["names"] == {"m": "a", "n": "a", "o": "a"}
+    assert [str(note) for note in found.notes if "alias" in note.where] == [
+        "router_settings.model_group_alias.o.hidden: not carried over: every model that is served is listed",
+        "router_settings.model_group_alias.p: not carried over: nothing that is carried over is called q",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("model", "params", "base_url", "own"),
+    [
+        ("azure/mine", {"api_base": "https://a.openai.azure.com/"}, "https://a.openai.azure.com/openai/v1", "mine"),
+        (
+            "azure/gpt5_series/mine",
+            {"api_base": "https://a.openai.azure.com/openai/deployments/mine"},
+            "https://a.openai.azure.com/openai/v1",
+            "mine",
+        ),
+        ("anthropic/claude", {"api_base": "http://h/v1/messages"}, "http://h", "claude"),
+        ("anthropic/claude", {"api_base": "http://h/"}, "http://h", "claude"),
+        ("ollama_chat/llama3", {}, "http://localhost:11434/v1", "llama3"),
+        ("openai/some/model", {"api_base": "http://h/v1/"}, "http://h/v1", "some/model"),
+        ("openai/responses/gpt-5", {}, None, "gpt-5"),
+        ("gpt-5", {}, None, "gpt-5"),
+        ("x", {"custom_llm_provider": "groq"}, "https://api.groq.com/openai/v1", "x"),
+        ("lm_studio/x", {"base_url": "http://h:1234/v1"}, "http://h:1234/v1", "x"),
+        ("openai/x", {"api_base": "os.environ/BASE"}, "http://env/v1", "x"),
+        ("hosted_vllm/x", {}, "http://vllm/v1", "x"),
+    ],
+)
+def test_a_deployment_is_found_where_litellm_finds_it(
+    model: str, params: dict[str, Any], base_url: str | None, own: str
+) -> None:
+    environment = {"BASE": "http://env/v1", "HOSTED_VLLM_API_BASE": "http://vllm/v1"}
+    (found,) = upstreams(one(deployment(model, **params), environment=environment)).values()
+    assert (found.get("base_url"), found["names"]["m"]) == (base_url, own)
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        (deployment("bedrock/nova"), "no kind of upstream speaks `bedrock`'s API"),
+        (deployment("my-model"), "nothing says whose model it is"),
+        (deployment("lm_studio/x"), "where it is served is not known"),
+        (deployment("openai/x", api_base="os.environ/NOWHERE"), "where it is served is not known"),
+        (deployment("openai/x", api_base="https://user:secret@h/v1"), "where it is served is not known"),
+        (deployment("openai/x", api_base="https://h/v1?key=secret"), "where it is served is not known"),
+        ({**deployment("openai/*"), "model_name": "all-*-of-*"}, "write one `*` or none into both names"),
+        ({**deployment("openai/dall-e-3"), "model_info": {"mode": "image_generation"}}, "only text and embeddings"),
+        ({**deployment("ollama/x"), "model_name": "what?"}, "signs that are no part of one here"),
+    ],
+)
+def test_what_cannot_be_served_is_said_and_the_rest_is_carried_over(entry: dict[str, Any], words: str) -> None:
+    found = one(entry, deployment("ollama/a"))
+    assert list(upstreams(found)) == ["ollama"]
+    assert words in str(found.notes[-1])
+    assert words in " ".join(found.settings.replace("\n#", "").split())
+    assert "secret" not in found.settings + str(found.notes)
+    with pytest.raises(BadConfig, match=re.escape(words)):
+        one(entry)
+
+
+SECRETS = ["sk-proj-very-secret", "hunter2", "sk-lf-secret", "postgresql://u:pw@h/db", "Bearer secret", "4711"]
+
+
+def test_no_key_is_written_and_the_report_names_the_variable(folder: Folder) -> None:
+    folder.run(
+        """
+model_list:
+  - model_name: a
+    litellm_params: {model: anthropic/claude-opus-4-5, api_key: sk-proj-very-secret, aws_secret_access_key: hunter2}
+  - model_name: b
+    litellm_params: {model: anthropic/claude-opus-4-5, api_key: os.environ/ANTHROPIC_API_KEY}
+  - model_name: c
+    litellm_params:
+      model: anthropic/claude-opus-4-5
+      litellm_credential_name: mine
+      extra_headers: {Authorization: Bearer secret}
+  - model_name: d
+    litellm_params: {model: ollama/x, api_key: none}
+credential_list:
+  - {credential_name: mine, credential_values: {api_key: hunter2}}
+general_settings: {master_key: sk-proj-very-secret, database_url: "postgresql://u:pw@h/db"}
+router_settings: {redis_password: 4711}
+environment_variables: {LANGFUSE_SECRET_KEY: sk-lf-secret}
+"""
+    )
+    text = folder.said + folder.settings_text + (folder.path / "prices.toml").read_text()
+    assert not [each for each in SECRETS if each in text]
+    tables = tomllib.loads(folder.settings_text)["upstreams"]
+    assert {name: each.get("key_variable") for name, each in tables.items()} == {
+        "anthropic": "ANTHROPIC_API_KEY_2",
+        "anthropic-2": "ANTHROPIC_API_KEY",
+        "anthropic-3": "ANTHROPIC_API_KEY_3",
+        "ollama": None,
+    }
+    assert "ANTHROPIC_API_KEY_2: the key that stands at model_list[0].litellm_params.api_key" in folder.said
+
+
+PRICED = """
+model_list:
+  - model_name: m
+    litellm_params:
+      model: groq/llama
+      input_cost_per_token: 0.0000025
+      output_cost_per_token: 1e-5
+      cache_read_input_token_cost: 1.25E-6
+      input_cost_per_token_above_200k_tokens: 0.000005
+      output_cost_per_token_priority: "0.00002"
+      cost_per_second: 0.1
+      input_cost_per_image_above_128k_tokens: 0.1
+"""
+
+
+def test_prices_are_carried_over_digit_by_digit(folder: Folder) -> None:
+    assert folder.run(PRICED)["prices_file"] == "prices.toml"
+    usual = {"prompt": "0.0000025", "answer": "0.00001", "cache_read": "0.00000125"}
+    usual |= {"cache_write": "0.0000025", "cache_write_1h": "0.0000025"}
+    longer = usual | {"prompt": "0.000005", "cache_write": "0.000005", "cache_write_1h": "0.000005"}
+    at = {"upstream": "groq", "model": "m"}
+    assert folder.prices == [
+        at | usual,
+        at | {"above_prompt_tokens": 200_000} | longer,
+        at | {"terms": "priority"} | usual | {"answer": "0.00002"},
+        at | {"terms": "priority", "above_prompt_tokens": 200_000} | longer | {"answer": "0.00002"},
+    ]
+    assert "litellm_params.cost_per_second = 0.1: not carried over" in folder.said
+    assert "litellm_params.input_cost_per_image_above_128k_tokens = 0.1: not carried over" in folder.said
+
+
+@pytest.mark.parametrize(
+    ("prices", "words"),
+    [
+        ({"input_cost_per_token": Decimal("0.001")}, "no output_cost_per_token"),
+        ({"output_cost_per_token": 0}, "no input_cost_per_token"),
+        ({"input_cost_per_token": Decimal("-0.1"), "output_cost_per_token": 0}, "input_cost_per_token is below zero"),
+        ({"input_cost_per_token": 1, "output_cost_per_token": 0}, "more than $0.01 for one token"),
+        ({"input_cost_per_token": Decimal("1.5000000000000002E-7"), "output_cost_per_token": 0}, "more than 20 digits"),
+        ({"input_cost_per_token": "free", "output_cost_per_token": 0}, "input_cost_per_token is no number"),
+        ({}, "no price is set"),
+    ],
+)
+def test_what_has_no_price_is_not_free(prices: dict[str, Any], words: str) -> None:
+    found = one(deployment("groq/llama", **prices))
+    assert "[[prices]]" in found.prices
+    assert tomllib.loads(found.prices) == {}
+    assert words in " ".join(found.prices.replace("\n#", "").split())
+    assert upstreams(found)["groq"]["prices"] == "file"
+    assert "without a price, `m` is not served" in str(found.notes[-1])
+
+
+def test_zero_prices_are_free_and_are_said_so() -> None:
+    found = one(deployment("groq/llama", input_cost_per_token=0, output_cost_per_token=Decimal("0.0")))
+    assert tomllib.loads(found.prices)["prices"] == [{"upstream": "groq", "model": "m", "free": True}]
+
+
+def test_the_makers_own_models_cost_what_openrouters_list_says() -> None:
+    found = one(deployment("anthropic/claude-3-5-haiku-20241022"), {**deployment("gpt-5"), "model_name": "n"})
+    assert [each["openrouter"] for each in tomllib.loads(found.prices)["prices"]] == [
+        "anthropic/claude-3.5-haiku",
+        "openai/gpt-5",
+    ]
+
+
+LIST = {
+    "groq/llama": {"litellm_provider": "groq", "mode": "chat", "input_cost_per_token": 1e-7},
+    "groq/qwen": {
+        "litellm_provider": "groq",
+        "mode": "chat",
+        "input_cost_per_token": 1e-7,
+        "output_cost_per_token": 2.5e-7,
+    },
+    "groq/whisper": {"litellm_provider": "groq", "mode": "audio_transcription", "input_cost_per_second": 1e-5},
+    "gpt-4o": {"litellm_provider": "openai", "input_cost_per_token": 3e-6, "output_cost_per_token": 1e-5},
+}
+
+
+def test_litellms_own_list_prices_what_the_configuration_does_not(folder: Folder) -> None:
+    (folder.path / "list.json").write_text(json.dumps(LIST))
+    folder.run(
+        """
+model_list:
+  - {model_name: q, litellm_params: {model: groq/qwen}}
+  - model_name: g
+    litellm_params: {model: azure/mine, api_base: "https://a.example"}
+    model_info: {base_model: gpt-4o}
+  - {model_name: "groq/*", litellm_params: {model: "groq/*"}}
+""",
+        "--model-prices",
+        "list.json",
+    )
+    found = {(each["upstream"], each["model"]): (each["prompt"], each["answer"]) for each in folder.prices}
+    assert found == {
+        ("groq", "q"): ("0.0000001", "0.00000025"),
+        ("azure-a", "g"): ("0.000003", "0.00001"),
+        ("groq-2", "groq/qwen"): ("0.0000001", "0.00000025"),
+    }
+
+
+def test_settings_of_the_whole_gateway_are_carried_over(folder: Folder) -> None:
+    found = folder.run(
+        SMALL
+        + """
+router_settings: {timeout: 12.5, routing_strategy: simple-shuffle}
+litellm_settings: {request_timeout: 600}
+general_settings: {global_max_parallel_requests: 100, max_request_size_mb: 1.5}
+"""
+    )
+    assert {name: value for name, value in found.items() if name != "upstreams"} == {
+        "orders_max": 100,
+        "body_bytes_max": 1_572_864,
+        "first_byte_seconds": 12.5,
+    }
+    assert load().orders_max == 100
+    assert "litellm_settings.request_timeout: not carried over: router_settings.timeout counts before it" in folder.said
+
+
+def test_the_cheapest_may_be_first() -> None:
+    found = one(deployment("ollama/a"), router_settings={"routing_strategy": "cost-based-routing"})
+    assert tomllib.loads(found.settings)["routing"] == "cheapest"
+
+
+def test_included_files_are_read_as_litellm_reads_them(folder: Folder) -> None:
+    (folder.path / "more").mkdir()
+    (folder.path / "more" / "models.yaml").write_text(
+        "include: [again.yaml]\nmodel_list:\n  - {model_name: b, litellm_params: {model: ollama/b}}\n"
+    )
+    (folder.path / "more" / "again.yaml").write_text("include: [models.yaml]\nlitellm_settings: {request_timeout: 5}\n")
+    found = folder.run(SMALL + "include: [more/models.yaml]\nlitellm_settings: {request_timeout: 600}\n")
+    assert set(found["upstreams"]) == {"hosted-vllm-gpu-8000", "ollama"}
+    assert found["first_byte_seconds"] == 5
+
+
+def test_files_that_are_there_are_kept(folder: Folder) -> None:
+    folder.run(SMALL)
+    (folder.path / "farebox.toml").write_text("# mine\n")
+    folder.run(SMALL, code=2)
+    assert folder.said == (
+        "farebox: farebox.toml is there already; name another with --output, or replace it with --force\n"
+    )
+    assert folder.settings_text == "# mine\n"
+    folder.run(SMALL, "--output", "other.toml")
+    folder.run(SMALL, "--force")
+    assert folder.settings_text == (folder.path / "other.toml").read_text()
+
+
+def test_a_program_is_told_in_json(folder: Folder) -> None:
+    folder.run(PRICED, "--json")
+    told = json.loads(folder.said)
+    assert told["files"] == ["farebox.toml", "prices.toml"]
+    assert told["upstreams"] == ["groq"]
+    assert told["variables"] == {"GROQ_API_KEY": "named at model_list[0].api_key"}
+    assert {note["where"] for note in told["notes"]} == {
+        "model_list[0].litellm_params.cost_per_second = 0.1",
+        "model_list[0].litellm_params.input_cost_per_image_above_128k_tokens = 0.1",
+    }
+
+
+BAD = {
+    "model_list: [": "it is no YAML: ",
+    "- a": "it should be a table with model_list in it",
+    "": "it should be a table with model_list in it",
+    "litellm_settings: {}": "model_list: missing; without it there is no model to serve",
+    "model_list: {}": "model_list: it should be a list, and is a table",
+    "model_list: [a]": "model_list[0]: it should be a table with model_name and litellm_params, and is a text",
+    "model_list: [{model_name: a}]": "model_list[0].litellm_params: it should be a table of members, and is missing",
+    "model_list: [{litellm_params: {}}]": "model_list[0].litellm_params.model: it should be a name, and is missing",
+    "model_list: [{model_name: 7, litellm_params: {model: ollama/x}}]": "it should be a name, and is a number",
+    "model_list: [{model_name: a, litellm_params: {model: ollama/x, weight: heavy}}]": "a number, and is a text",
+    "model_list: [{model_name: a, litellm_params: {model: ollama/x, weight: -1}}]": "a number, and is below zero",
+    "model_list: [{model_name: a, litellm_params: {model: ollama/x, timeout: 0}}]": "number of seconds above 0",
+    "model_list: [{model_name: a, litellm_params: {model: ollama/x, timeout: .nan}}]": "it should be a number",
+    "model_list: [{model_name: a, litellm_params: {model: ollama/x, max_parallel_requests: 1.5}}]": "a whole number",
+    "model_list: [{model_name: a, litellm_params: {model: ollama/x, api_key: 7}}]": "a key or os.environ/NAME",
+    "model_list: [{model_name: a, litellm_params: {model: ollama/x, api_key: os.environ/A B}}]": "no name of a",
+    "model_list: [{model_name: a, litellm_params: {model: ollama/x, litellm_credential_name: b}}]": "none of that name",
+    "model_list: [{model_name: a, model_name: b}]": "`model_name` is written twice (line 1, column 30)",
+    "include: [no.yaml]": "include: no.yaml: it cannot be read: No such file or directory",
+    "include: no.yaml": "include: it should be a list of files",
+    "model_list: []\ncredential_list: [a]": "credential_list[0]: it should have a credential_name",
+    "model_list: []\nrouter_settings: []": "router_settings: it should be a table of members, and is a list",
+    SMALL + "router_settings: {fallbacks: [a]}": "fallbacks[0]: it should be a model's name with a list of others",
+    SMALL
+    + "router_settings: {model_group_alias: [a]}": "model_group_alias: it should be a table of names, and is a list",
+    SMALL + "router_settings: {timeout: soon}": "router_settings.timeout: it should be a number, and is a text",
+    SMALL + "general_settings: {max_request_size_mb: 0}": "max_request_size_mb: it should be a whole number above 0",
+    "a: !!python/object:os.system {}": "it is no YAML: could not determine a constructor",
+    "a: &a [*a]\n": "model_list: missing",
+    "a: \x00": "it is no YAML: ",
+    "a: 2026-99-99": "it is no YAML: ",
+    "[" * 1000: "it is no YAML: ",
+}
+
+
+@pytest.mark.parametrize("config", BAD)
+def test_a_wrong_configuration_is_a_sentence(folder: Folder, config: str) -> None:
+    folder.run(config, code=2)
+    assert BAD[config] in folder.said
+    assert all(line.startswith("farebox: config.yaml: ") for line in folder.said.splitlines())
+    assert not (folder.path / "farebox.toml").exists()
+
+
+def test_a_file_that_is_not_there_is_a_sentence(folder: Folder) -> None:
+    done = CliRunner().invoke(app, ["import", "litellm", "no.yaml"])
+    assert (done.exit_code, done.output) == (2, "farebox: no.yaml: it cannot be read: No such file or directory\n")
+    for text, words in {"{": "it is no JSON: ", "[]": "it should have a member for each model"}.items():
+        (folder.path / "list.json").write_text(text)
+        folder.run(SMALL, "--model-prices", "list.json", code=2)
+        assert words in folder.said
+
+
+def test_without_a_reader_of_yaml_it_says_what_to_install(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    folder.run(SMALL, code=1)
+    assert folder.said == 'farebox: reading YAML takes another package: pip install "farebox[import]"\n'
+
+
+MEMBERS = [(section, each) for section in SECTIONS for each in SECTIONS[section]]
+NAMES = {
+    name: "".join(each for each in name if each not in "*?[]") or "anything"
+    for name in [each.name for _, each in MEMBERS]
+}
+
+
+@pytest.mark.parametrize("section", [name for name in SECTIONS if name not in ("top", "model_list")])
+def test_every_member_is_carried_over_or_told(section: str) -> None:
+    """One that the table does not carry over is told, with what it says; one that it does carry over is not."""
+    for each in SECTIONS[section]:
+        name = NAMES[each.name]
+        member = member_of(section, name)
+        params: dict[str, Any] = {"model": "ollama/x", "input_cost_per_token": 0, "output_cost_per_token": 0}
+        info: dict[str, Any] = {}
+        config: dict[str, Any] = {"model_list": [{"model_name": "m", "litellm_params": params, "model_info": info}]}
+        if member.is_carried:
+            continue
+        {"litellm_params": params, "model_info": info}.get(section, config.setdefault(section, {}))[name] = True
+        told = [note for note in import_config(config, {}, "p").notes if name in note.where]
+        assert [note.words.removeprefix("not carried over: ") for note in told] == [member.words], name
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text() | st.decimals(allow_nan=True),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+        max_leaves=8,
+    ),
+    st.sampled_from([(section, each.name) for section, each in MEMBERS if section not in ("top", "model_list")]),
+)
+def test_no_value_breaks_it_or_the_file(value: Any, at: tuple[str, str]) -> None:
+    section, name = at
+    params: dict[str, Any] = {"model": "ollama/x"}
+    entry: dict[str, Any] = {"model_name": "m", "litellm_params": params, "model_info": {}}
+    config: dict[str, Any] = {"model_list": [entry]}
+    ({"litellm_params": params, "model_info": entry["model_info"]}.get(section) or config.setdefault(section, {}))[
+        NAMES[name]
+    ] = value
+    try:
+        found = import_config(config, {}, "prices.toml")
+    except BadConfig:
+        return
+    tomllib.loads(found.settings)
+    tomllib.loads(found.prices)
+
+
+@given(st.text(min_size=1), st.text(min_size=1))
+def test_any_names_are_written_so_that_they_are_read_again(ours: str, own: str) -> None:
+    entry = {"model_name": ours, "litellm_params": {"model": f"ollama/{own}"}}
+    try:
+        found = import_config({"model_list": [entry]}, {}, "prices.toml")
+    except BadConfig:
+        return
+    (table,) = upstreams(found).values()
+    assert table.get("models", ["*"]) == [ours.strip()]
+
+
+def test_the_page_has_the_table_that_the_code_goes_by() -> None:
+    page = PAGE.read_text()
+    sections = dict(re.findall(r"<!-- (\w+) -->\n(.*?)<!-- end -->", page, re.DOTALL))
+    expected = {name: rows(name) for name in SECTIONS} | {"providers": litellm_providers.rows()}
+    assert {name: text.strip().splitlines()[2:] for name, text in sections.items()} == expected
+
+
+def test_what_the_table_names_of_farebox_is_there() -> None:
+    fields = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    said = {name for _, each in MEMBERS for name in re.findall(rf"{PREFIX}\w+", each.becomes + each.words)}
+    assert said <= fields
+
+
+def test_the_example_of_the_page_is_what_the_command_makes(folder: Folder) -> None:
+    blocks = re.findall(r"```(yaml|toml)\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    config = next(text for language, text in blocks if language == "yaml")
+    assert yaml.safe_load(config)
+    folder.run(config)
+    shown = [text for language, text in blocks if language == "toml"][:2]
+    assert shown == [folder.settings_text, (folder.path / "prices.toml").read_text()]
