@@ -303,7 +303,7 @@ def test_prices_are_carried_over_digit_by_digit(folder: Folder) -> None:
     usual = {"prompt": "0.0000025", "answer": "0.00001", "cache_read": "0.00000125"}
     usual |= {"cache_write": "0.0000025", "cache_write_1h": "0.0000025"}
     longer = usual | {"prompt": "0.000005", "cache_write": "0.000005", "cache_write_1h": "0.000005"}
-    at = {"upstream": "groq", "model": "m"}
+    at = {"upstream": "groq", "model": "llama"}
     assert folder.prices == [
         at | usual,
         at | {"above_prompt_tokens": 200_000} | longer,
@@ -335,9 +335,29 @@ def test_what_has_no_price_is_not_free(prices: dict[str, Any], words: str) -> No
     assert "without a price, `m` is not served" in str(found.notes[-1])
 
 
+def test_many_names_are_a_table_of_their_own(folder: Folder) -> None:
+    many = "".join(f"  - {{model_name: our.{at}, litellm_params: {{model: ollama/own-{at}}}}}\n" for at in range(9))
+    folder.run(f"model_list:\n{many}")
+    assert "\n\n[upstreams.ollama.names]\n" in folder.settings_text
+    assert folder.declared()["ollama"].own_name("our.7") == "own-7"
+
+
+def test_one_model_at_two_prices_is_two_upstreams() -> None:
+    """The price file knows models by their upstream's own names."""
+    cheap = deployment("groq/llama", input_cost_per_token=Decimal("1E-6"), output_cost_per_token=Decimal("2E-6"))
+    dear = deployment("groq/llama", input_cost_per_token=Decimal("3E-6"), output_cost_per_token=Decimal("4E-6"))
+    found = one(cheap, {**cheap, "model_name": "n"}, {**dear, "model_name": "o"})
+    assert {name: each["models"] for name, each in upstreams(found).items()} == {"groq": ["m", "n"], "groq-2": ["o"]}
+    entries = tomllib.loads(found.prices)["prices"]
+    assert [(each["upstream"], each["model"], each["prompt"]) for each in entries] == [
+        ("groq", "llama", "0.000001"),
+        ("groq-2", "llama", "0.000003"),
+    ]
+
+
 def test_zero_prices_are_free_and_are_said_so() -> None:
     found = one(deployment("groq/llama", input_cost_per_token=0, output_cost_per_token=Decimal("0.0")))
-    assert tomllib.loads(found.prices)["prices"] == [{"upstream": "groq", "model": "m", "free": True}]
+    assert tomllib.loads(found.prices)["prices"] == [{"upstream": "groq", "model": "llama", "free": True}]
 
 
 def test_the_makers_own_models_cost_what_openrouters_list_says() -> None:
@@ -377,9 +397,9 @@ model_list:
     )
     found = {(each["upstream"], each["model"]): (each["prompt"], each["answer"]) for each in folder.prices}
     assert found == {
-        ("groq", "q"): ("0.0000001", "0.00000025"),
-        ("azure-a", "g"): ("0.000003", "0.00001"),
-        ("groq-2", "groq/qwen"): ("0.0000001", "0.00000025"),
+        ("groq", "qwen"): ("0.0000001", "0.00000025"),
+        ("azure-a", "mine"): ("0.000003", "0.00001"),
+        ("groq-2", "qwen"): ("0.0000001", "0.00000025"),
     }
 
 

@@ -49,7 +49,7 @@ class Told(Struct, frozen=True):
 
 
 class Listed(Struct, frozen=True):
-    """A pattern's models, by our names, as LiteLLM's own list prices them."""
+    """A pattern's models, by their provider's own names, as LiteLLM's own list prices them."""
 
     models: tuple[tuple[str, Priced], ...]
 
@@ -389,13 +389,12 @@ class Entry:
             is_fit = model.startswith(before) and model.endswith(after) and len(model) >= len(before) + len(after)
             mode = listed.get("mode")
             if is_fit and model.isprintable() and (mode in TEXT_MODES or mode == "embedding"):
-                ours = self._ours.replace("*", model[len(before) : len(model) - len(after)])
                 given = {n: v for n, v in listed.items() if is_price(n) and v is not None}
                 try:
                     priced = read_prices(given, has_answers=mode != "embedding")
                 except BadPrice:
                     continue
-                models += [(ours, priced)] if priced is not None else []
+                models += [(model, priced)] if priced is not None else []
         unique = dict(reversed(models))
         if not unique:
             return Unpriced("no price is set, and LiteLLM's list has no such models")

@@ -11,10 +11,14 @@ from msgspec.structs import replace
 from farebox.core.moving.litellm_deployments import Borrowed, Deployment, Free, Listed, Place, Rank, Told, Unpriced
 from farebox.core.moving.litellm_notes import Note, plain
 from farebox.core.moving.litellm_prices import Priced
-from farebox.core.moving.toml_text import Value, comment, commented_out, table
+from farebox.core.moving.toml_text import Value, comment, commented_out, table, text
+from farebox.core.moving.toml_text import member as line_of
 
 WEIGHT_MAX = 1000
 """The most that an upstream's weight may be."""
+
+NAMES_IN_A_LINE = 3
+"""More names than that are a table of their own."""
 
 
 class Upstream(Struct, frozen=True):
@@ -70,12 +74,12 @@ def _whole(shares: list[Fraction]) -> list[int]:
 
 
 def upstreams_of(deployments: Iterable[Deployment]) -> list[Upstream]:
-    """Deployments at one place are one upstream, but for those of the same model."""
+    """Deployments at one place are one upstream, but for those of the same model, or of one model at two prices."""
     by_place: dict[Place, list[dict[str, Deployment]]] = {}
     for each in deployments:
         groups = by_place.setdefault(each.place, [])
         may_join = groups if each.place.orders_max is None else []
-        group = next((group for group in may_join if each.ours not in group), None)
+        group = next((group for group in may_join if _may_join(group, each)), None)
         if group is None:
             groups.append({each.ours: each})
         else:
@@ -83,6 +87,12 @@ def upstreams_of(deployments: Iterable[Deployment]) -> list[Upstream]:
     found = [(place, tuple(group.values())) for place, groups in by_place.items() for group in groups]
     names = _names([(place, group[0].label) for place, group in found])
     return [Upstream(name, place, group) for name, (place, group) in zip(names, found, strict=True)]
+
+
+def _may_join(group: Mapping[str, Deployment], joining: Deployment) -> bool:
+    return joining.ours not in group and not any(
+        each.own == joining.own and each.prices != joining.prices for each in group.values()
+    )
 
 
 def _names(places: Iterable[tuple[Place, str]]) -> list[str]:
@@ -108,7 +118,9 @@ def write(upstream: Upstream, order: int) -> Written:
         members["key_variable"] = place.key_variable
     if [each.ours for each in deployments] != ["*"]:
         members["models"] = [each.ours for each in deployments]
-    if names := {each.ours: each.own for each in deployments if each.ours != each.own}:
+    names = {each.ours: each.own for each in deployments if each.ours != each.own}
+    are_many = len(names) > NAMES_IN_A_LINE
+    if names and not are_many:
         members["names"] = names
     if place.formats is not None:
         members["formats"] = list(place.formats)
@@ -125,7 +137,10 @@ def write(upstream: Upstream, order: int) -> Written:
         members["prices"] = by
     prices, unpriced = _prices(upstream) if by == "file" else ((), ())
     notes = (*(note for each in deployments for note in each.notes), *unpriced)
-    return Written(table(f"[upstreams.{upstream.name}]", members, map(str, notes)), prices, notes)
+    block = table(f"[upstreams.{upstream.name}]", members, map(str, notes))
+    if are_many:
+        block += f"\n\n[upstreams.{upstream.name}.names]\n" + "\n".join(map(line_of, map(text, names), names.values()))
+    return Written(block, prices, notes)
 
 
 def _priced_by(deployments: Sequence[Deployment]) -> str | None:
@@ -135,25 +150,29 @@ def _priced_by(deployments: Sequence[Deployment]) -> str | None:
 
 
 def _prices(upstream: Upstream) -> tuple[tuple[str, ...], tuple[Note, ...]]:
-    entries: list[str] = []
+    """The entries of the price file, where models have their upstream's own names; exact names first."""
+    entries: dict[str, list[str]] = {}
     notes: list[Note] = []
-    for each in upstream.deployments:
-        head: dict[str, Value] = {"upstream": upstream.name, "model": each.ours}
+    for each in sorted(upstream.deployments, key=lambda deployment: "*" in deployment.own):
+        if each.own in entries:
+            continue
+        head: dict[str, Value] = {"upstream": upstream.name, "model": each.own}
+        found = entries.setdefault(each.own, [])
         match each.prices:
             case Priced() as priced:
-                entries += priced.tables(upstream.name, each.ours)
+                found += priced.tables(upstream.name, each.own)
             case Listed(models):
-                for model, priced in models:
-                    entries += priced.tables(upstream.name, model)
+                for own, priced in models:
+                    entries.setdefault(own, list(priced.tables(upstream.name, own)))
             case Borrowed(listed):
-                entries.append(table("[[prices]]", {**head, "openrouter": listed}))
+                found.append(table("[[prices]]", {**head, "openrouter": listed}))
             case Free():
-                entries.append(table("[[prices]]", {**head, "free": True}))
+                found.append(table("[[prices]]", {**head, "free": True}))
             case Unpriced(reason):
                 note = Note(each.where, f"without a price, `{plain(each.ours)}` is not served: {reason}")
                 notes.append(note)
                 missing = table("[[prices]]", {**head, "prompt": "", "answer": ""})
-                entries.append("\n".join((*comment(str(note)), commented_out(missing))))
+                found.append("\n".join((*comment(str(note)), commented_out(missing))))
             case Told():
                 raise AssertionError(each)
-    return tuple(entries), tuple(notes)
+    return tuple(entry for each in entries.values() for entry in each), tuple(notes)
