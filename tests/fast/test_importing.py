@@ -20,6 +20,9 @@ from farebox.core.declared import Declared
 from farebox.core.moving import litellm_providers
 from farebox.core.moving.litellm import BadConfig, import_config
 from farebox.core.moving.litellm_members import SECTIONS, member_of, rows
+from farebox.core.price_files import read_price_file
+from farebox.core.tariffs import Entry, Tariffs
+from farebox.core.usage import Cost, Usage
 from farebox.settings import PREFIX, Settings, load
 
 ROOT = Path(__file__).parents[2]
@@ -599,3 +602,32 @@ def test_the_example_of_the_page_is_what_the_command_makes(folder: Folder) -> No
     folder.run(config)
     shown = [text for language, text in blocks if language == "toml"][:2]
     assert shown == [folder.settings_text, (folder.path / "prices.toml").read_text()]
+
+
+def test_what_it_makes_is_read_by_the_readers_of_both_files(folder: Folder) -> None:
+    (config,) = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    folder.run(config)
+    settings = load()
+    assert settings.prices_file == "prices.toml"
+    entries = read_price_file((folder.path / settings.prices_file).read_bytes(), settings.prices_file)
+    by_file = {each.name for each in settings.declared if each.prices == "file"}
+    assert {entry.upstream for entry in entries} == by_file
+    for each in settings.declared:
+        owns = {each.own_name(model) for model in each.models or ()}
+        assert each.prices != "file" or {entry.model for entry in entries if entry.upstream == each.name} == owns
+
+
+def test_prices_are_read_as_they_were_written(folder: Folder) -> None:
+    folder.run(PRICED)
+    entries = read_price_file((folder.path / "prices.toml").read_bytes(), "prices.toml")
+    tariffs = Tariffs(entry for entry in entries if isinstance(entry, Entry))
+    found = tariffs.find("groq", "llama", 0)
+    assert found is not None
+    assert found.cost(Usage(prompt=10, cache_read=4, answer=3)) == Cost(Decimal("0.00006"))
+    assert found.cost(Usage(prompt=200_001, answer=1)) == Cost(Decimal("1.000015"))
+    assert found.cost(Usage(prompt=1, answer=1, terms="priority")) == Cost(Decimal("0.0000225"))
+
+
+def test_the_cheapest_first_is_a_setting(folder: Folder) -> None:
+    folder.run(SMALL + "router_settings: {routing_strategy: cost-based-routing}\n")
+    assert load().routing == "cheapest"
