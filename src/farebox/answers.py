@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from decimal import Decimal
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
@@ -18,10 +19,12 @@ from farebox.core.headers import HeaderList
 from farebox.core.idempotency import KEPT_BYTES_MAX, UNDELIVERED_BYTES_MAX
 from farebox.core.meter import Meter
 from farebox.core.reading import before_json
-from farebox.core.translate import Stream, Translation
 from farebox.core.usage import Cost, Nothing, Verdict
 from farebox.deadlines import Deadlines
 from farebox.ports import BooksUnavailable, Ledger, Reply, Take, Taken, UpstreamBroke, Waiting
+
+if TYPE_CHECKING:  # who translates nothing need not carry it
+    from farebox.core.translate import Stream, Translation
 
 EVENT_STREAM = "text/event-stream"
 
@@ -84,13 +87,13 @@ class _Drain:
 class Translated:
     """An answer's way from its upstream's format to its caller's."""
 
-    def __init__(self, way: Translation, progress: Progress) -> None:
+    def __init__(self, way: "Translation", progress: Progress) -> None:
         self.way = way
         self._progress = progress
         self._stream: Stream | None = None
 
     @property
-    def stream(self) -> Stream:
+    def stream(self) -> "Stream":
         if self._stream is None:
             self._stream = self.way.stream(self._progress)
         return self._stream

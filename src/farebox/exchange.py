@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from random import Random
 from time import time_ns
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -48,7 +48,6 @@ from farebox.core.pricing import Ceiling, PriceList, ceiling, listed_names
 from farebox.core.routing import Candidate
 from farebox.core.shortfall import exceeded_rate, not_covered
 from farebox.core.tariffs import Tariff, Tariffs
-from farebox.core.translate import ANSWER_TOKENS, Translation, translation
 from farebox.core.usage import Nothing, Unknown, Verdict
 from farebox.crash import crash_point
 from farebox.guards.running import Guards
@@ -70,6 +69,9 @@ from farebox.ports import (
 from farebox.routing import Attempts, Routing, Sole
 from farebox.upstream_health import Health
 from farebox.watching import Unwatched, note_end, note_settled
+
+if TYPE_CHECKING:
+    from farebox.core.translate import Translation
 
 
 class Request(Struct, frozen=True):
@@ -417,6 +419,9 @@ class Opened:
             if self._tariff is None:
                 raise unreachable(f"`{candidate.model}` has no price at `{candidate.upstream}` now")
         if (native := candidate.native(request.path)) is not None:
+            # Only here: who translates nothing need not carry it.
+            from farebox.core.translate import translation
+
             wire = FORMATS[native]
             self._translation = translation(request.wire, wire)
         self._meter = Meter(wire, self._progress(), self._tariff)
@@ -456,7 +461,9 @@ class Opened:
             return self._send_to_next(candidate, body)
         path = request.path
         if self._translation is not None:
-            body, self._left_out = self._translation.order(body, answer_tokens=min(self._most.tokens, ANSWER_TOKENS))
+            body, self._left_out = self._translation.order(
+                body, answer_tokens=min(self._most.tokens, self._translation.answer_tokens)
+            )
             path = candidate.native(path) or path
         self._engaged = engaged = exchange.upstreams.engage(candidate.upstream)
         self._verdict = _NOT_ANSWERED

@@ -16,7 +16,6 @@ from farebox import clock
 from farebox.core.price_files import BadPrices, read_price_file
 from farebox.core.tariffs import Borrowed, Declared, Entry, KeptTariffs, Offer, Tariffs
 from farebox.ports import BooksUnavailable, TariffShelf, UpstreamBroke, UpstreamUnreachable
-from farebox.upstream.openrouter_tariffs import read_offers
 
 log = logging.getLogger("farebox")
 
@@ -99,6 +98,9 @@ class PriceLists:
         now = self._now()
         if now - self._asked_at < self._refresh_seconds:
             return
+        # Only here: who takes no prices from there need not carry it.
+        from farebox.upstream.openrouter_tariffs import read_offers
+
         self._asked_at = now
         try:
             self._offer = read_offers(*await self._ask())

@@ -122,6 +122,13 @@ class Declared(Struct, frozen=True):
     def speaks(self, path: str) -> bool:
         return self.formats is None or path in self.formats
 
+    def native(self, path: str) -> str | None:
+        """The path of the format in which an order of this one goes there, be it translated; None where there is
+        none."""
+        if self.formats is None or path in self.formats:
+            return path
+        return next((each for each in _NATIVES if each in self.formats), None) if path in _NATIVES else None
+
     @property
     def takes_all(self) -> bool:
         """Whether every order can go there as it is: it has all formats and models, and tells what each cost."""
@@ -154,6 +161,10 @@ class Declared(Struct, frozen=True):
         """Those of its patterns that match nothing of what it serves."""
         names = tuple(served)
         return tuple(each for each in self.models or () if not any(fnmatchcase(name, each) for name in names))
+
+
+_NATIVES = ("/chat/completions", "/responses", "/messages")
+"""Into which format an order becomes, where its upstream does not speak its own: the first that it does speak."""
 
 
 def is_pattern(text: str) -> bool:

@@ -19,7 +19,6 @@ from farebox.core.pricing import PriceList, Prices, joined
 from farebox.core.reading import UNREADABLE
 from farebox.core.routing import Candidate
 from farebox.core.tariffs import FREE, Borrowed, Entry, Tariff, Tariffs
-from farebox.core.translate import native_path
 from farebox.core.upstream import Failed, ListAnswer, Listing, ListKind, ListQuery, NoSuchList, RecordAnswer, Unreadable
 from farebox.ports import Upstream, UpstreamBroke, UpstreamUnreachable
 from farebox.upstream.clients import PAGE_SECONDS
@@ -67,7 +66,7 @@ class Running:
         """A model (by our name) here, as the rules of routing see it."""
         declared = self.declared
         rates = None if self.prices is None else self.prices.find(model)
-        natives = {path: native for path in FORMATS if (native := native_path(path, declared.formats)) is not None}
+        natives = {path: native for path in FORMATS if (native := declared.native(path)) is not None}
         return Candidate(
             declared.name,
             model,

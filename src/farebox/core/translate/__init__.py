@@ -112,20 +112,10 @@ TABLES: Mapping[str, tuple[Member, ...]] = {way.name: way.table for _, way in _W
 """By a format's name, what becomes of each of its orders' members in the others."""
 
 
-_NATIVES = ("/chat/completions", "/responses", "/messages")
-"""Into which format an order becomes, where its upstream does not speak its own: the first that it does speak."""
-
-
-def native_path(path: str, spoken: frozenset[str] | None) -> str | None:
-    """The path of the format in which an order goes to an upstream that speaks these (None: all); None where there is
-    none."""
-    if spoken is None or path in spoken:
-        return path
-    return next((each for each in _NATIVES if each in spoken), None) if path in _NATIVES else None
-
-
 class Translation:
     """From one format to another, and back."""
+
+    answer_tokens = ANSWER_TOKENS
 
     __slots__ = ("_native", "_rules", "_source", "_source_format")
 
