@@ -248,7 +248,8 @@ class Opened:
             self._most = ceiling(order.asked, order.answer_tokens, exchange.prices.current(), caller.plan)
             self._order, passage.model, passage.streamed = order, order.model, order.asked.streamed
             self._attempts = exchange.routing.attempts(request.path, order.body, order.asked)
-            if exchange.cache is not None and (cached := await self._look_up(exchange.cache)) is not None:
+            cache = exchange.cache if request.head.cache or caller.key.cache_seconds else None
+            if cache is not None and (cached := await self._look_up(cache)) is not None:
                 passage.is_replay = True
                 return cached
             if (repeated := await self._hold_once(body)) is not None:
