@@ -1,0 +1,96 @@
+"""Kept answers and guards in a real server."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.gateway import Gateway, Response, eventually
+
+GUARDS = """
+[guards.codenames]
+kind = "patterns"
+settings.patterns = { "a code name" = "project falcon" }
+
+[guards.redaction]
+"""
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    folder = tmp_path_factory.mktemp("guarded")
+    (folder / "farebox.toml").write_text(GUARDS)
+    with Gateway(folder) as running:
+        yield running
+        running.audit()
+
+
+def ask(
+    gateway: Gateway, cache: str = "", key: str = "", simulate: str = "", said: str = "hi", **body: Any
+) -> Response:
+    body |= {"model": "sim/echo", "messages": [{"role": "user", "content": said}]}
+    headers = {"authorization": f"Bearer {key or gateway.key}", "content-type": "application/json"}
+    headers |= {"x-farebox-cache": cache} if cache else {}
+    headers |= {"x-openrouter-simulate": simulate} if simulate else {}
+    return gateway.request("POST", "/api/v1/chat/completions", body, headers)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_second_of_two_same_orders_costs_nothing(guarded: Gateway, streamed: bool) -> None:
+    before = len(guarded.orders())
+    first = ask(guarded, "60", said=f"the same {streamed}", stream=streamed)
+    assert first.headers["x-farebox-cache"] == "miss"
+    again = ask(guarded, "60", said=f"the same {streamed}", stream=streamed)
+    assert again.headers["x-farebox-cache"] == "hit"
+    assert again.headers["age"] in ("0", "1")
+    assert again.body == first.body
+    assert again.headers["x-generation-id"] == first.headers["x-generation-id"]
+    if not streamed:
+        assert again.headers["x-farebox-fare-events"] == "0"
+    assert len(guarded.orders()) == before + 1
+    assert "x-farebox-cache" not in ask(guarded, said=f"the same {streamed}", stream=streamed).headers
+    assert len(guarded.orders()) == before + 2
+
+
+@pytest.mark.parametrize("simulate", ["status=503", "cut-at-event=2", "usage=missing", "bare-error-at-event=2", "no-done"])
+def test_what_is_no_whole_success_is_not_kept(guarded: Gateway, simulate: str) -> None:
+    for _ in range(2):
+        answer = ask(guarded, "60", said=simulate, simulate=simulate, stream=True)
+        assert answer.headers.get("x-farebox-cache", "miss") == "miss"
+
+
+def test_a_key_can_be_set_and_a_restart_keeps_answers(tmp_path: Path) -> None:
+    with Gateway(tmp_path) as gateway:
+        assert gateway.cli("key", "cache", "1", "600")["cache_seconds"] == 600
+        eventually(lambda: ask(gateway, said="kept").headers.get("x-farebox-cache") == "hit")
+        assert ask(gateway, "0", said="kept").headers.get("x-farebox-cache") is None
+        assert ask(gateway, "soon", said="kept").status == 400
+        # What waits to be written is, in a moment.
+        eventually(lambda: b"farebox_cache_bytes" in gateway.request("GET", "/metrics").body)
+        gateway.stop()
+        with gateway:
+            assert ask(gateway, said="kept").headers["x-farebox-cache"] == "hit"
+            metrics = gateway.request("GET", "/metrics").body.decode()
+            assert 'farebox_cache_lookups_total{outcome="hit"} 1.0' in metrics
+
+
+def test_a_guard_refuses_an_order_and_another_changes_it(guarded: Gateway) -> None:
+    before = len(guarded.orders())
+    refused = ask(guarded, said="what of project falcon?")
+    assert refused.status == 403
+    assert refused.error["metadata"]["guard"] == "codenames"
+    assert len(guarded.orders()) == before
+    changed = ask(guarded, said="I am max@example.com")
+    assert "[e-mail address]" in json.dumps(changed.json)
+    assert "max@example.com" not in json.dumps(changed.json)
+    metrics = guarded.request("GET", "/metrics").body.decode()
+    assert 'farebox_guard_verdicts_total{guard="codenames",verdict="refuse"} 1.0' in metrics
+
+
+def test_a_wrong_guard_is_a_sentence_at_start(tmp_path: Path) -> None:
+    (tmp_path / "farebox.toml").write_text('[guards.x]\nkind = "patern"\n')
+    done = Gateway(tmp_path).run("serve", "--port", "0")
+    assert done.returncode == 2
+    assert "guards.x: there is no kind of guard `patern`" in done.stderr
