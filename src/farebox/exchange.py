@@ -264,7 +264,8 @@ class Opened:
             passage.given_ns = time_ns()
             if answer.is_stream:
                 exchange.telemetry.began_stream()
-                self._order = without_body(order)
+                if self._missed is None:  # what is kept for it is kept for these bytes
+                    self._order = without_body(self._order)
         except BaseException as error:
             await self.__aexit__(type(error), error, error.__traceback__)
             raise

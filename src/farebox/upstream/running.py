@@ -57,10 +57,11 @@ class Running:
         self.orders -= 1
 
     def serves(self, model: str) -> bool:
-        """Whether an order of this model may go there. Where its list is not known yet, its patterns alone count."""
+        """Whether an order of this model may go there: it has the model, and a price of it. Where its list is not known
+        yet, its patterns count, if it tells what orders cost."""
         if not self.declared.may_serve(model):
             return False
-        return self.prices is None or self.prices.find(model) is not None or model in self.prices.left_out
+        return self.declared.tells_cost if self.prices is None else self.prices.find(model) is not None
 
     def candidate(self, model: str, *, is_alone: bool) -> Candidate:
         """A model (by our name) here, as the rules of routing see it."""
