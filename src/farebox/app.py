@@ -38,6 +38,7 @@ from farebox.http.calls import DIRECT
 from farebox.identity.keys import KeyCallers, Managers, PlansInForce
 from farebox.joining import Joining
 from farebox.late_settlements import LateSettlements
+from farebox.own_endpoints import OwnEndpoints
 from farebox.platform.calls import RunApi
 from farebox.platform.priced_events import PricedEvents
 from farebox.platform.runs import Runner
@@ -154,7 +155,9 @@ async def running(
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings.database_url))
         deadlines = Deadlines()
-        upstreams = RunningUpstreams(declared_upstreams(settings), lambda each: upstream_of(each, settings, deadlines))
+        upstreams = RunningUpstreams(
+            declared_upstreams(settings), lambda each: upstream_of(each, settings, deadlines), settings.routing
+        )
         stack.push_async_callback(upstreams.close)
         plans = PlansInForce(settings.every_plan)
         catalog = Catalog(
@@ -217,7 +220,7 @@ async def running(
                 Task("repeats", joining.run, "a call that is sent again may be charged again"),
                 Task("metrics", watch.metrics.keep_fresh),
                 Task("wal", wal.run),
-                Task("upstreams", Reloading(upstreams, catalog, _declared_anew).run, NOT_TAKEN_UP),
+                Task("upstreams", Reloading(upstreams, catalog, price_lists, _declared_anew).run, NOT_TAKEN_UP),
                 Task("upstream_health", beside.health.run),
                 Task("answer_cache", beside.cache.run),
                 Task("guards", beside.guards.run),
@@ -242,6 +245,7 @@ async def running(
             admission=admission,
             callers=hosted.callers,
             catalog=catalog,
+            own_endpoints=OwnEndpoints(upstreams, beside.health),
             accounts=accounts,
             generations=Generations(store, upstreams),
             books=store,

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from msgspec import Raw, Struct
@@ -46,6 +46,10 @@ CLAIM_SECONDS = 45
 
 SHELF_SECONDS = 1.0
 """How often the others look whether it has got them."""
+
+
+Ask = Callable[[], Awaitable[tuple[bytes, ...]]]
+"""As `Lists.prices`."""
 
 
 class SharedPrices(Struct, frozen=True):
@@ -114,18 +118,18 @@ class Catalog:
         """Whether the price list should have been renewed by now, and was not."""
         return self._now() - self._read_at > 2 * self._refresh_seconds
 
-    async def change(self, source: str) -> None:
-        """The upstreams are others now, together called `source`: ask for their prices, and forget their lists."""
+    async def change(self, source: str, ask: Ask) -> None:
+        """The upstreams are others now, together called `source`: `ask` for their prices, and forget their lists."""
         if self._shared is not None:
             self._shared = replace(self._shared, source=source)
         self._pages.clear()
         self._next_ask.clear()
-        await self.refresh()
+        await self.refresh(ask)
 
-    async def refresh(self) -> bool:
+    async def refresh(self, ask: Ask | None = None) -> bool:
         """Ask the upstream for its prices. Returns False where that failed: the old ones stay."""
         try:
-            documents = await self._upstream.prices()
+            documents = await (ask or self._upstream.prices)()
             self._read(documents)
         except (UpstreamUnreachable, UpstreamBroke, ValueError) as error:
             self.trouble = str(error)

@@ -22,6 +22,8 @@ log = logging.getLogger("farebox")
 LOOK_SECONDS = 2.0
 """How often to look whether the file has changed."""
 
+_NEVER = (-1, -1)
+
 Ask = Callable[[], Awaitable[tuple[bytes, ...]]]
 """Asks OpenRouter for its model lists. Raises UpstreamUnreachable, UpstreamBroke."""
 
@@ -62,24 +64,35 @@ class PriceLists:
         self._look_seconds = look_seconds
         self._declared = declared
         self._changed = changed
-        self._seen: tuple[int, int] | None = None
+        self._seen: tuple[int, int] | None = _NEVER
+        self._file: tuple[Declared, ...] = ()
         self._taken: Sequence[Declared] = ()
         self._offer: Callable[[str], Offer] | None = None
         self._offered_at = 0.0
         self._asked_at = float("-inf")
         self._trouble = ""
+        self._turn = asyncio.Lock()
         self.current = Tariffs()
 
     async def refresh(self) -> None:
         """Read the file again, ask OpenRouter where that is due, and take what they say from now on.
 
         Raises:
-            BadPrices: the file is wrong; the list in force stays.
+            BadPrices: the file is wrong; what it said before stays in force.
             BooksUnavailable: the books cannot keep the new list, so the one in force stays.
         """
-        seen = self._stamp()
+        async with self._turn:
+            await self._refresh()
+
+    async def _refresh(self) -> None:
+        seen, wrong, file = self._stamp(), None, self._file
+        if self._path is not None and seen != self._seen:
+            try:
+                file = read_file(self._path)
+            except BadPrices as error:
+                wrong = error  # what follows from how upstreams are declared is taken all the same
         follows = self._declared()
-        declared = (*(() if self._path is None else read_file(self._path)), *follows)
+        declared = (*file, *follows)
         if any(isinstance(each, Borrowed) for each in declared):
             await self._look_for_offers()
         tariffs = Tariffs(entry for each in declared for entry in self._entries(each))
@@ -90,9 +103,11 @@ class PriceLists:
                 if entry.reason:
                     log.warning("`%s` at `%s` has no price: %s", entry.model, entry.upstream, entry.reason)
         is_other = tariffs.version != self.current.version
-        self.current, self._seen, self._taken = tariffs, seen, follows
+        self.current, self._seen, self._taken, self._file = tariffs, seen, follows, file
         if is_other:
             self._changed()
+        if wrong is not None:
+            raise wrong
 
     async def _look_for_offers(self) -> None:
         now = self._now()
@@ -123,16 +138,18 @@ class PriceLists:
         """Refresh when the file changes, and where it takes prices from OpenRouter. Runs until cancelled."""
         while True:
             await asyncio.sleep(self._look_seconds)
-            if not self._is_due():
-                continue
-            try:
-                await self.refresh()
-            except BadPrices as error:
-                self._seen = self._stamp()  # until it changes again
-                for line in str(error).splitlines():
-                    log.error("the price file changes nothing: %s", line)
-            except BooksUnavailable as error:
-                log.error("the new price list waits for the books: %s", error)
+            if self._is_due():
+                await self.renew()
+
+    async def renew(self) -> None:
+        """As `refresh`; what hinders it is told in the log."""
+        try:
+            await self.refresh()
+        except BadPrices as error:
+            for line in str(error).splitlines():
+                log.error("the price file changes nothing: %s", line)
+        except BooksUnavailable as error:
+            log.error("the new price list waits for the books: %s", error)
 
     def _is_due(self) -> bool:
         if self._stamp() != self._seen or self._declared() != self._taken:

@@ -1,4 +1,4 @@
-"""Taking up a changed `farebox.toml` without a restart: on a SIGHUP, and within a few seconds of its being written.
+"""Taking up a changed `farebox.toml` without a restart: on a SIGHUP, and within two seconds of its being written.
 
 Only what it says of upstreams is taken up. A file that is wrong changes nothing, and is told in the log.
 """
@@ -9,15 +9,17 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from farebox.catalog import Catalog
 from farebox.core.declared import Declared, prices_source
+from farebox.price_lists import PriceLists
 from farebox.settings import BadSettings, config_file
 from farebox.upstream.running import RunningUpstreams
 
 log = logging.getLogger("farebox")
 
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 0.5
 """How often the file is looked at. It is read once it has not changed from one look to the next: an editor may write it
 bit by bit."""
 
@@ -27,8 +29,11 @@ Declare = Callable[[], Sequence[Declared]]
 class Reloading:
     """Watches the file for as long as it `run`s. `declare` reads the settings anew, and raises BadSettings."""
 
-    def __init__(self, upstreams: RunningUpstreams, catalog: Catalog, declare: Declare) -> None:
+    def __init__(
+        self, upstreams: RunningUpstreams, catalog: Catalog, price_lists: PriceLists, declare: Declare
+    ) -> None:
         self._upstreams = upstreams
+        self._price_lists = price_lists
         self._catalog = catalog
         self._declare = declare
         self._read = self._seen = _stamp()
@@ -64,7 +69,10 @@ class Reloading:
         if not changes:
             log.info("the upstreams were read again: nothing has changed")
             return
-        await self._catalog.change(prices_source(declared))
+        # What is free is, before anybody is asked for models; prices from OpenRouter's list need to know them.
+        await self._price_lists.renew()
+        await self._catalog.change(prices_source(declared), partial(self._upstreams.prices, only_new=True))
+        await self._price_lists.renew()
         log.warning("the upstreams have changed: %s", changes)
 
 

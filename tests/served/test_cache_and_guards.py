@@ -54,7 +54,9 @@ def test_the_second_of_two_same_orders_costs_nothing(guarded: Gateway, streamed:
     assert len(guarded.orders()) == before + 2
 
 
-@pytest.mark.parametrize("simulate", ["status=503", "cut-at-event=2", "usage=missing", "bare-error-at-event=2", "no-done"])
+@pytest.mark.parametrize(
+    "simulate", ["status=503", "cut-at-event=2", "usage=missing", "bare-error-at-event=2", "no-done"]
+)
 def test_what_is_no_whole_success_is_not_kept(guarded: Gateway, simulate: str) -> None:
     for _ in range(2):
         answer = ask(guarded, "60", said=simulate, simulate=simulate, stream=True)

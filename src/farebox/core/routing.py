@@ -135,6 +135,19 @@ def choose(
     return Route(_ready(ranked, conditions)[:CANDIDATES_MAX], ours)
 
 
+def listed_first(candidates: Sequence[Candidate], policy: Policy) -> Candidate:
+    """Of the candidates of one model the one whose entry stands in a list: which an order without wishes is most often
+    tried at, while all are well."""
+    first = min(candidates, key=lambda each: (0 if policy == "weights" else each.order, -each.weight))
+    return min(candidates, key=lambda each: (*_about(each), each is not first)) if policy == "cheapest" else first
+
+
+def _about(candidate: Candidate) -> tuple[bool, Decimal]:
+    """What an order of as many tokens of prompt as of answer costs there; whose prices are not known comes last."""
+    prices = candidate.prices
+    return (True, Decimal(0)) if prices is None else (False, prices.prompt + prices.completion)
+
+
 def still_to_try(went: Went, tried: Candidate, rest: Sequence[Candidate]) -> tuple[Candidate, ...]:
     """Of the candidates that were not tried yet, those that may be, after an attempt that went wrong so."""
     return tuple(each for each in rest if next_may_try(went, is_other_model=each.model != tried.model))

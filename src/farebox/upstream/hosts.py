@@ -13,9 +13,10 @@ from msgspec import Raw, Struct
 from farebox.core.declared import Declared
 from farebox.core.fitting import Fitted, fitted
 from farebox.core.headers import HOPS, LEFT_OUT
+from farebox.core.listed_prices import pricing
 from farebox.core.pricing import PricedModel, PriceList, Prices, price_list
 from farebox.core.reading import UNREADABLE
-from farebox.core.tariffs import Borrowed, as_text
+from farebox.core.tariffs import Borrowed, Tariff
 from farebox.core.upstream import (
     ListAnswer,
     Listing,
@@ -76,8 +77,10 @@ class Host(ABC):
     ) -> None:
         self.declared = declared
         self._page_seconds = min(PAGE_SECONDS, declared.timeouts.first_byte)
-        self.bounds_of: Callable[[str], tuple[Prices, ...]] = lambda own_name: ()
-        """Gives the prices that may count for a model, by its own name; none where it has none."""
+        self.tariff_of: Callable[[str], Tariff | None] = lambda own_name: None
+        """Gives the prices of a model by its own name; None where it has none."""
+        self._told: tuple[bytes, ...] | None = None
+        self._is_asked = False
         fields = own_headers(credentials)
         self._orders, self._pages = clients(
             declared, fields, deadlines, way, base_url=base_url, page_fields=page_fields
@@ -131,18 +134,23 @@ class Host(ABC):
 
     async def prices(self) -> tuple[bytes, ...]:
         """Its models: what they cost, it does not say. A server without a list serves what is declared by name."""
+        self._is_asked = True
         try:
             models = await self.models()
         except UpstreamBroke:
             if not self.declared.served(()):
                 raise
             models = ()
-        return (msgspec.json.encode(models),)
+        finally:
+            self._is_asked = False
+        self._told = (msgspec.json.encode(models),)
+        return self._told
 
     def read_prices(self, documents: tuple[bytes, ...]) -> PriceList:
         """Its models at the bounds of the price list in force; those that it has no price of are left out. Raises
         ValueError: they cannot be read."""
         models = self.ours(documents)
+        self._told = documents
         priced = [
             PricedModel(name, bounds, each.context_tokens, each.answer_tokens_max)
             for name, each in models.items()
@@ -153,7 +161,13 @@ class Host(ABC):
 
     def _bounds(self, model: str) -> tuple[Prices, ...]:
         """The prices that may count for a model of ours; none where it has none."""
-        return (Prices(),) if self.declared.is_free else self.bounds_of(self.declared.own_name(model))
+        if self.declared.is_free:
+            return (Prices(),)
+        tariff = self._tariff(model)
+        return () if tariff is None else tariff.bounds()
+
+    def _tariff(self, model: str) -> Tariff | None:
+        return self.tariff_of(self.declared.own_name(model))
 
     def borrowed(self, documents: tuple[bytes, ...]) -> list[Borrowed]:
         """Entries of a price list that takes the prices of its models from OpenRouter's list, under our names for
@@ -179,15 +193,24 @@ class Host(ABC):
         is_listed = query.kind is wanted or query.kind is ListKind.OWN_MODELS
         if query.kind not in (ListKind.MODELS, ListKind.OWN_MODELS, ListKind.EMBEDDING_MODELS):
             return NoSuchList()
-        if not is_listed or query.filters not in _TEXT_FILTERS:
+        # Which order of a list is asked for says nothing of what is in it.
+        filters = tuple(each for each in query.filters if each[0] != "sort")
+        if not is_listed or filters not in _TEXT_FILTERS:
             return Listing()
-        models = self.ours(await self.prices())
+        told = self._told
+        if told is None and self._is_asked:
+            # Nor does it wait for that: should this gateway be its own upstream, it would wait for itself.
+            raise UpstreamBroke("it has not said yet which models it has")
+        models = self.ours(told or await self.prices())
         return Listing(entries=tuple(Raw(msgspec.json.encode(self._entry(model))) for model in models.values()))
+
+    def entry(self, model: str) -> Raw | None:
+        """What a list has of a model of ours, by what the upstream said last."""
+        found = self.ours(self._told or ()).get(model)
+        return None if found is None else Raw(msgspec.json.encode(self._entry(found)))
 
     def _entry(self, model: OwnModel) -> dict[str, object]:
         """An entry of a list of models, as OpenRouter's SDKs demand it."""
-        bounds = self._bounds(model.id)
-        prompt, answer = (as_text(bounds[0].prompt), as_text(bounds[0].completion)) if bounds else ("-1", "-1")
         outputs = ["embeddings"] if self.declared.formats == _ONLY_EMBEDDINGS else ["text"]
         architecture = {
             "modality": f"text->{outputs[0]}",
@@ -202,7 +225,7 @@ class Host(ABC):
             "name": model.title or model.id,
             "created": model.created,
             "description": f"Served by `{self.declared.name}`",
-            "pricing": {"prompt": prompt, "completion": answer},
+            "pricing": {"prompt": "0", "completion": "0"} if self.declared.is_free else pricing(self._tariff(model.id)),
             "context_length": model.context_tokens,
             "architecture": architecture,
             "top_provider": {

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Iterator, Mapping
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
 from farebox.core.declared import Declared
 from farebox.core.fitting import renamed
@@ -20,9 +21,16 @@ from farebox.upstream.replies import HEAD_BYTES_MAX, HEADER_BYTES_MAX, READ_BYTE
 __all__ = ["HEADER_BYTES_MAX", "HEAD_BYTES_MAX", "READ_BYTES_MAX", "HttpReply", "OpenRouter"]
 
 
-MODEL_LISTS = frozenset((ListKind.MODELS, ListKind.OWN_MODELS, ListKind.EMBEDDING_MODELS))
+NAMING = {
+    ListKind.MODELS: "id",
+    ListKind.OWN_MODELS: "id",
+    ListKind.EMBEDDING_MODELS: "id",
+    ListKind.ZDR_ENDPOINTS: "model_id",
+}
+"""Lists whose entries name a model, and the member in which they do."""
 
 _decode_text = msgspec.json.Decoder(str).decode
+_decode_entries = msgspec.json.Decoder(list[Fields]).decode
 
 
 class OpenRouter(OpenRouterPages):
@@ -49,23 +57,26 @@ class OpenRouter(OpenRouterPages):
         return served_of(prices, self.declared) if self._is_part else prices
 
     async def page(self, query: ListQuery) -> ListAnswer:
+        if query.kind is ListKind.MODEL_ENDPOINTS and self.declared.names:
+            return _renamed(await super().page(replace(query, model=self.declared.own_name(query.model))), query.model)
         answer = await super().page(query)
-        if not self._is_part or query.kind not in MODEL_LISTS or not isinstance(answer, Listing):
+        member = NAMING.get(query.kind)
+        if not self._is_part or member is None or not isinstance(answer, Listing):
             return answer
-        return Listing(entries=tuple(ours for each in answer.entries for ours in self._ours(each)))
+        return Listing(entries=tuple(ours for each in answer.entries for ours in self._ours(each, member)))
 
     @property
     def _is_part(self) -> bool:
         """Whether it is declared to serve less than it lists, or under other names."""
         return self.declared.models is not None or bool(self.declared.names)
 
-    def _ours(self, entry: Raw) -> Iterator[Raw]:
-        """An entry of a list of models under our names for it, those of them that are served."""
+    def _ours(self, entry: Raw, member: str) -> Iterator[Raw]:
+        """An entry of a list that names a model under our names for it, those of them that are served."""
         fields = decoded_or(decode_fields, entry, Fields())
-        own = decoded_or(_decode_text, fields.get("id"), "")
+        own = decoded_or(_decode_text, fields.get(member), "")
         for ours in self.declared.our_names(own):
             if self.declared.may_serve(ours):
-                yield entry if ours == own else written({**fields, "id": encode(ours)})
+                yield entry if ours == own else written({**fields, member: encode(ours)})
 
     async def fetch(self, path: str, query: Filters) -> Fetched:
         reply = await self._pages.get(path, query, self._page_seconds)
@@ -73,3 +84,13 @@ class OpenRouter(OpenRouterPages):
             return Fetched(reply.status, await reply.read(), reply.retry_after_seconds)
         finally:
             reply.close()
+
+
+def _renamed(answer: ListAnswer, model: str) -> ListAnswer:
+    """The endpoints of a model under our name for it."""
+    if not isinstance(answer, Listing):
+        return answer
+    fields = decoded_or(decode_fields, answer.data, Fields())
+    endpoints = decoded_or(_decode_entries, fields.get("endpoints"), list[Fields]())
+    ours = {"endpoints": Raw(msgspec.json.encode([{**each, "model_id": model} for each in endpoints]))}
+    return Listing(data=written({**fields, "id": encode(model), **ours}))

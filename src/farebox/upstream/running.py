@@ -4,21 +4,23 @@ An order keeps its upstream to its end: one that is no longer declared, or is de
 its last order.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from time import monotonic
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from farebox import clock
 from farebox.core.books import HoldRow
 from farebox.core.declared import Declared
 from farebox.core.formats.table import FORMATS
+from farebox.core.joined_lists import by_id, joined_endpoints, joined_models, joined_providers
 from farebox.core.pricing import PriceList, Prices, joined
 from farebox.core.reading import UNREADABLE
-from farebox.core.routing import Candidate
-from farebox.core.tariffs import FREE, Borrowed, Entry, Tariff, Tariffs
+from farebox.core.routing import Candidate, Policy, listed_first
+from farebox.core.tariffs import FREE, Borrowed, Entry, Tariffs
 from farebox.core.upstream import Failed, ListAnswer, Listing, ListKind, ListQuery, NoSuchList, RecordAnswer, Unreadable
 from farebox.ports import Upstream, UpstreamBroke, UpstreamUnreachable
 from farebox.upstream.clients import PAGE_SECONDS
@@ -35,8 +37,10 @@ no longer."""
 
 Make = Callable[[Declared], Upstream]
 
-JOINED = frozenset((ListKind.MODELS, ListKind.OWN_MODELS, ListKind.EMBEDDING_MODELS, ListKind.PROVIDERS))
-"""Lists that have the entries of all upstreams; of others the first upstream's counts that has them."""
+MODEL_LISTS = frozenset((ListKind.MODELS, ListKind.OWN_MODELS, ListKind.EMBEDDING_MODELS))
+
+LISTS_KEPT = 16
+"""Lists of one upstream that are kept for when it does not answer."""
 
 
 class Running:
@@ -51,6 +55,8 @@ class Running:
         self.documents: tuple[bytes, ...] | None = None
         self.told_unmatched: tuple[str, ...] = ()
         self.left_at = 0.0
+        self._lists: dict[ListQuery, Listing] = {}
+        self._entries: dict[str, Raw] = {}
 
     def let_go(self) -> None:
         """An order has ended here."""
@@ -83,6 +89,23 @@ class Running:
             is_alone=is_alone,
         )
 
+    async def page(self, query: ListQuery) -> ListAnswer:
+        """A list of its own; where it does not answer, the last that it gave."""
+        answer = await _answer(self.upstream, query)
+        if isinstance(answer, Listing):
+            if len(self._lists) >= LISTS_KEPT:
+                self._lists.clear()
+            self._lists[query] = answer
+            if query.kind in MODEL_LISTS:
+                self._entries.update(by_id(answer.entries))
+        elif isinstance(answer, Failed | Unreadable):
+            return self._lists.get(query, answer)
+        return answer
+
+    def entry(self, model: str) -> Raw | None:
+        """What it lists of a model, by our name; None where that is not known."""
+        return self.upstream.entry(model) if isinstance(self.upstream, Host) else self._entries.get(model)
+
     def take_prices(self, prices: PriceList) -> None:
         self.prices = prices
         unmatched = self.declared.unmatched([*prices.rates, *prices.aliases, *prices.left_out])
@@ -105,11 +128,12 @@ class Changes(Struct, frozen=True):
 
 
 class RunningUpstreams:
-    """The upstreams by their names, in the order in which they are picked. `make` opens one; it is called where an
-    event loop runs."""
+    """The upstreams by their names, in the order that is declared. `make` opens one; it is called where an event loop
+    runs."""
 
-    def __init__(self, declared: Sequence[Declared], make: Make) -> None:
+    def __init__(self, declared: Sequence[Declared], make: Make, policy: Policy = "order") -> None:
         self._make = make
+        self._policy = policy
         self._leaving: list[Running] = []
         self._tariffs: Callable[[], Tariffs] = Tariffs
         self._candidates: dict[str, Sequence[Candidate]] = {}
@@ -150,13 +174,18 @@ class RunningUpstreams:
         for each in (*self._leaving, *self._running.values()):
             await each.upstream.close()
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is one upstream, which takes every order as it is."""
+        return len(self.every) == 1 and self.every[0].declared.takes_all
+
     # Orders
 
     def candidates(self, model: str) -> Sequence[Candidate]:
         """As `Upstreams.candidates`."""
         found = self._candidates.get(model)
         if found is None:
-            if len(self.every) == 1 and self.every[0].declared.takes_all:
+            if self.is_alone:
                 found = (self.every[0].candidate(model, is_alone=True),)
             else:
                 found = tuple(each.candidate(model, is_alone=False) for each in self.every if each.serves(model))
@@ -197,7 +226,7 @@ class RunningUpstreams:
     def _price(self, running: Running) -> None:
         if isinstance(running.upstream, Host):
             name = running.declared.name
-            running.upstream.bounds_of = lambda own: _bounds(self._tariffs().find(name, own, clock.now_us()))
+            running.upstream.tariff_of = lambda own: self._tariffs().find(name, own, clock.now_us())
 
     def price_entries(self) -> list[Entry | Borrowed]:
         """The entries of a price list that follow from how upstreams are declared."""
@@ -209,28 +238,23 @@ class RunningUpstreams:
                 found += each.upstream.borrowed(each.documents or ())
         return found
 
-    async def prices(self) -> tuple[bytes, ...]:
+    async def prices(self, *, only_new: bool = False) -> tuple[bytes, ...]:
         """The documents of all that answer, each upstream's behind its name and their number; of one that does not
-        answer now, its last ones. Raises UpstreamUnreachable, UpstreamBroke: none has any."""
+        answer now, its last ones. With `only_new`, those are asked that have not told any yet. Raises
+        UpstreamUnreachable, UpstreamBroke: none has any."""
         every = self.every
         if len(every) == 1:
-            return await every[0].upstream.prices()
-        heads: list[tuple[str, int]] = []
-        documents: list[bytes] = []
-        failed: list[str] = []
-        for each in every:
-            try:
-                each.documents = await each.upstream.prices()
-            except (UpstreamUnreachable, UpstreamBroke) as error:
-                failed.append(f"{each.declared.name}: {error}")
-            if each.documents is not None:
-                heads.append((each.declared.name, len(each.documents)))
-                documents += each.documents
-        if not heads:
+            told = every[0].documents if only_new else None
+            return told or await every[0].upstream.prices()
+        asked = [each for each in every if not (only_new and each.documents)]
+        failed = [each for each in await asyncio.gather(*map(_ask_prices, asked)) if each]
+        told_any = [each for each in every if each.documents is not None]
+        if not told_any:
             raise UpstreamBroke("; ".join(failed))
         for one in failed:
             log.warning("an upstream's models cannot be asked for: %s", one)
-        return msgspec.json.encode(heads), *documents
+        heads = [(each.declared.name, len(each.documents or ())) for each in told_any]
+        return msgspec.json.encode(heads), *(document for each in told_any for document in each.documents or ())
 
     def read_prices(self, documents: tuple[bytes, ...]) -> PriceList:
         """Raises ValueError: no upstream has a model with a price."""
@@ -265,17 +289,34 @@ class RunningUpstreams:
         return [prices]
 
     async def page(self, query: ListQuery) -> ListAnswer:
-        """As `Upstream.page`: the entries of all upstreams, or the first answer that is a list."""
-        every = self.every
-        if len(every) == 1:
+        """As `Upstream.page`: the lists of all upstreams as one."""
+        every, kind = self.every, query.kind
+        if self.is_alone:
             return await every[0].upstream.page(query)
-        answers = [await _page(each, query) for each in every]
-        lists = [each for each in answers if isinstance(each, Listing)]
-        if lists and query.kind in JOINED:
-            return Listing(entries=tuple(entry for each in lists for entry in each.entries))
-        if lists:
-            return lists[0]
-        return next((each for each in answers if not isinstance(each, NoSuchList)), NoSuchList())
+        if kind is ListKind.MODEL_ENDPOINTS:
+            every = tuple(each for each in every if each.serves(query.model) and not isinstance(each.upstream, Host))
+        answers = await asyncio.gather(*(each.page(query) for each in every))
+        lists = [(each.declared.name, a) for each, a in zip(every, answers, strict=True) if isinstance(a, Listing)]
+        listings = [listing for _, listing in lists]
+        if kind is ListKind.PROVIDERS:
+            return joined_providers(map(_provider, self.every), listings)
+        if not lists:
+            return next((each for each in answers if not isinstance(each, NoSuchList)), NoSuchList())
+        if kind in MODEL_LISTS:
+            return joined_models(lists, self._listed_first)
+        if kind is ListKind.MODEL_ENDPOINTS:
+            return joined_endpoints(listings)
+        return Listing(entries=tuple(entry for each in listings for entry in each.entries))
+
+    def entry(self, candidate: Candidate) -> Raw | None:
+        """What an upstream lists of a model; None where that is not known."""
+        running = self._running.get(candidate.upstream)
+        return None if running is None else running.entry(candidate.model)
+
+    def _listed_first(self, model: str, names: Sequence[str]) -> str:
+        """Whose entry of a model stands in a list, of several that have one."""
+        found = [each for each in self.candidates(model) if each.upstream in names]
+        return listed_first(found, self._policy).upstream if found else names[0]
 
 
 def alone(upstream: Upstream) -> RunningUpstreams:
@@ -287,13 +328,25 @@ def _in_order(declared: Sequence[Declared]) -> list[Declared]:
     return sorted(declared, key=lambda each: each.order)
 
 
-def _bounds(tariff: Tariff | None) -> tuple[Prices, ...]:
-    return () if tariff is None else tariff.bounds()
+def _provider(running: Running) -> Raw:
+    """An upstream of ours in the list of providers. Where it stands, and under which terms, is not declared."""
+    name = running.declared.name
+    unsaid = ("privacy_policy_url", "terms_of_service_url", "status_page_url", "headquarters", "datacenters")
+    return Raw(msgspec.json.encode({"name": name, "slug": name.lower(), **dict.fromkeys(unsaid)}))
 
 
-async def _page(running: Running, query: ListQuery) -> ListAnswer:
+async def _ask_prices(running: Running) -> str:
+    """Ask for the documents that its prices are read from. Returns why it did not give any."""
     try:
-        return await running.upstream.page(query)
+        running.documents = await running.upstream.prices()
+    except (UpstreamUnreachable, UpstreamBroke) as error:
+        return f"{running.declared.name}: {error}"
+    return ""
+
+
+async def _answer(upstream: Upstream, query: ListQuery) -> ListAnswer:
+    try:
+        return await upstream.page(query)
     except (UpstreamUnreachable, UpstreamBroke) as error:
         return Failed(f"nothing ({error})")
     except ValueError as error:

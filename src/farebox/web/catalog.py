@@ -1,4 +1,4 @@
-"""The upstream's lists, from the cache, as a caller may see them: without the models that its plan leaves out."""
+"""The upstreams' lists, from the cache, as a caller may see them: without the models that its plan leaves out."""
 
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from functools import partial
@@ -12,6 +12,7 @@ from farebox.catalog import Catalog
 from farebox.core.errors import Refusal, invalid, unknown
 from farebox.core.formats import messages
 from farebox.core.headers import read_request_head
+from farebox.core.joined_lists import with_endpoints
 from farebox.core.listing import Listed
 from farebox.core.nearest import look_there
 from farebox.core.plans import Plan
@@ -84,6 +85,9 @@ MODEL_FILTERS: Mapping[str, tuple[Schema, str]] = {
 """OpenRouter's filters. The upstream applies them: it alone knows providers, benchmarks and regions."""
 
 
+OwnEndpoints = Callable[[str], list[dict[str, object]]]
+"""Our own upstreams that serve a model, as endpoints; none where the upstream's list says it all."""
+
 Shown = tuple[dict[str, object] | Raw, bool]
 Show = Callable[[Scope, Plan | None], Awaitable[Shown]]
 
@@ -96,9 +100,10 @@ class Lists:
     """The endpoints for lists. Each is one of the methods below, which return a body and whether it is stale; `plan` is
     the caller's, None for whoever sends no key."""
 
-    def __init__(self, callers: Callers, catalog: Catalog) -> None:
+    def __init__(self, callers: Callers, catalog: Catalog, own_endpoints: OwnEndpoints) -> None:
         self._callers = callers
         self._catalog = catalog
+        self._own_endpoints = own_endpoints
 
     def routes(self) -> dict[str, Endpoint]:
         """By their path below a base."""
@@ -110,6 +115,7 @@ class Lists:
             "/models/count": self._serve(self._count),
             "/models/user": self._serve(own_models, needs_key=True, is_anthropics_too=True),
             "/models/{author}/{slug}/endpoints": self._serve(self._model_endpoints),
+            "/models/{slug}/endpoints": self._serve(self._model_endpoints),
             "/models/{model:model}": self._serve(self._model, is_anthropics_too=True),
             "/model/{model:model}": self._serve(self._model_data),
             "/embeddings/models": self._serve(embedding_models, is_anthropics_too=True),
@@ -183,13 +189,26 @@ class Lists:
 
     async def _model_endpoints(self, scope: Scope, plan: Plan | None) -> Shown:
         """Where one model is served. Only a listed model's name goes upstream."""
-        model = "{author}/{slug}".format_map(scope["path_params"])
+        names: dict[str, str] = scope["path_params"]
+        model = "/".join(names[part] for part in ("author", "slug") if part in names)
         prices = self._catalog.current()
         if model not in prices.rates and model not in prices.aliases:
             raise self._not_listed(model, plan)
         self._check_plan(plan, model)
-        page, is_stale = await self._catalog.page(ListQuery(ListKind.MODEL_ENDPOINTS, model=model))
-        return {"data": page.data}, is_stale
+        query = ListQuery(ListKind.MODEL_ENDPOINTS, model=model)
+        own = self._own_endpoints(self._catalog.names(model)[0])
+        if not own:
+            page, is_stale = await self._catalog.page(query)
+            return {"data": page.data}, is_stale
+        listed, is_stale = await self._catalog.model(model)
+        others, entry = Raw(b"null"), Raw(b"null") if listed is None else listed.entry
+        try:
+            page, is_old = await self._catalog.page(query)
+        except Refusal as refusal:
+            is_stale = is_stale or refusal.status != 404
+        else:
+            others, is_stale = page.data, is_stale or is_old
+        return {"data": with_endpoints(entry, own, others)}, is_stale
 
     async def _providers(self, scope: Scope, plan: Plan | None) -> Shown:
         page, is_stale = await self._catalog.page(ListQuery(ListKind.PROVIDERS))

@@ -31,7 +31,7 @@ from farebox.web import docs, openapi
 from farebox.web.access import Access, host_in, host_of, of_no_foreign_page
 from farebox.web.account import OwnPages
 from farebox.web.anthropic_models import is_anthropics
-from farebox.web.catalog import Lists
+from farebox.web.catalog import Lists, OwnEndpoints
 from farebox.web.lost_paths import LostPaths
 from farebox.web.management import Management
 from farebox.web.mcp.endpoint import Agents
@@ -48,6 +48,7 @@ class Services:
     admission: Admission
     callers: Callers
     catalog: Catalog
+    own_endpoints: OwnEndpoints
     accounts: Accounts
     generations: Generations
     books: Books
@@ -124,7 +125,7 @@ def _orders(services: Services) -> dict[str, Endpoint]:
 def _lists(services: Services) -> dict[str, Endpoint]:
     """Lists and the caller's own pages, by their path under a base."""
     own = OwnPages(services.callers, services.accounts, services.generations)
-    return {**Lists(services.callers, services.catalog).routes(), **own.routes()}
+    return {**Lists(services.callers, services.catalog, services.own_endpoints).routes(), **own.routes()}
 
 
 def every_route(services: Services) -> list[Route]:
