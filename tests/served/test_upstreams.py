@@ -187,9 +187,11 @@ def test_each_model_goes_to_the_upstream_that_has_it(three: Gateway) -> None:
     assert "openrouter/auto" not in listed
     assert three.chat(model="sim/echo").headers["x-generation-id"].startswith("gen-")
     assert three.chat(model="gpt-sim").error["code"] == 404
-    refused = order(three, "/messages", {"model": "my/gpt-sim", "messages": HELLO, "max_tokens": 99})
-    assert refused.status == 400
-    assert "not served in the format messages, only in chat, embeddings, responses" in refused.json["error"]["message"]
+    translated = order(three, "/messages", {"model": "my/gpt-sim", "messages": HELLO, "max_tokens": 99})
+    assert (translated.status, translated.json["content"][0]["text"]) == (200, "You said: Hello there")
+    refused = order(three, "/embeddings", {"model": "claude-sim", "input": "Hello there"})
+    assert refused.status == 404
+    assert "serves no embeddings" in refused.json["error"]["message"]
 
 
 def test_a_pattern_that_matches_nothing_is_told(three: Gateway) -> None:
@@ -305,7 +307,7 @@ def test_an_upstream_gets_no_more_orders_at_once_than_declared(root: str, tmp_pa
         answer = slowly(gateway, "tokens=9,token-ms=100")
         refused = gateway.chat(model="gpt-sim")
         assert refused.status == 429
-        assert "has 1 orders of this gateway, the most at once" in refused.error["message"]
+        assert "`one` serves as many orders at once as it may" in refused.error["message"]
         answer.read()
         eventually(lambda: gateway.chat(model="gpt-sim").status == 200)
         assert sorted(line["what"] for line in gateway.orders()[:2]) == ["fare", "not served"]

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import monotonic
 from typing import Annotated, Any
@@ -11,17 +11,21 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from farebox.cli.session import AsJson, clear_errors, fail, print_json, print_table
+from farebox import clock
+from farebox.cli.session import AsJson, DatabaseUrl, clear_errors, fail, moment, print_json, print_table
 from farebox.core.declared import Declared, format_name, names_of
 from farebox.core.formats.table import FORMATS
+from farebox.core.health import Standing
 from farebox.core.reading import UNREADABLE
 from farebox.core.upstream import ALL_MODELS, Listing
 from farebox.core.usage import Cost
 from farebox.deadlines import Deadlines
 from farebox.from_settings import SIMULATOR_URL_VARIABLE, declared_upstreams, upstream_of
-from farebox.ports import Upstream, UpstreamBroke, UpstreamUnreachable
+from farebox.ports import BooksUnavailable, Upstream, UpstreamBroke, UpstreamUnreachable
 from farebox.settings import Settings, load
 from farebox.simulator.server import embedded
+from farebox.store.engine import COMMAND_SECONDS
+from farebox.store.prepare import HEAD, UnusableBooks, open_store, schema_of
 
 upstream_app = typer.Typer(no_args_is_help=True, help="The upstreams that are declared.", rich_markup_mode=None)
 
@@ -33,23 +37,28 @@ ANSWER_TOKENS = 64
 SHOWN_MAX = 60
 """How much of an answer is shown."""
 
-_HEADS = ("NAME", "KIND", "URL", "FORMATS", "MODELS", "PRICES", "AT HANG-UP", "KEY")
+_HEADS = ("NAME", "KIND", "URL", "FORMATS", "MODELS", "PRICES", "AT ONCE", "AT HANG-UP", "KEY", "STATE")
 
 
 @upstream_app.command("list")
-def list_upstreams(as_json: AsJson = False) -> None:
-    """List the upstreams, in the order in which they are picked, and what is declared of each."""
-    with clear_errors(), _settings() as settings:
-        rows = [_row(each) for each in sorted(declared_upstreams(settings), key=lambda each: each.order)]
+def list_upstreams(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """List the upstreams by their order: what is declared of each, and which are left alone now because they fail."""
+    with clear_errors(), _settings(database_url) as settings:
+        standings, now_us = _standings(settings.database_url), clock.now_us()
+        every = sorted(declared_upstreams(settings), key=lambda each: each.order)
+        rows = [_row(each, standings, now_us) for each in every]
         if as_json:
             print_json({"upstreams": rows})
             return
-        joined = [{name: " ".join(v) if isinstance(v, list) else v for name, v in row.items()} for row in rows]
-        names = ("name", "kind", "base_url", "formats", "models", "prices", "at_hang_up", "key")
+        shown = [
+            {**row, "at_once": row["orders_max"] or "no bound", "state": _state(row["left_alone"])} for row in rows
+        ]
+        joined = [{name: " ".join(v) if isinstance(v, list) else v for name, v in row.items()} for row in shown]
+        names = ("name", "kind", "base_url", "formats", "models", "prices", "at_once", "at_hang_up", "key", "state")
         print_table(_HEADS, joined, names, missing="all it lists")
 
 
-def _row(declared: Declared) -> dict[str, object]:
+def _row(declared: Declared, standings: Sequence[Standing] | None, now_us: int) -> dict[str, Any]:
     key = "none" if declared.key_variable is None else declared.key_variable
     is_missing = declared.key_variable is not None and not os.environ.get(declared.key_variable)
     return {
@@ -65,7 +74,35 @@ def _row(declared: Declared) -> dict[str, object]:
         "order": declared.order,
         "weight": declared.weight,
         "key": f"{key} (not set)" if is_missing else key,
+        "left_alone": None
+        if standings is None
+        else [
+            {"model": each.model or None, "until": moment(each.until_us), "reason": each.reason}
+            for each in standings
+            if each.upstream == declared.name and each.is_left_alone(now_us)
+        ],
     }
+
+
+def _state(left_alone: list[dict[str, Any]] | None) -> str:
+    if left_alone is None:
+        return "not known"
+    parts = [f"{each['model'] or 'all'} until {each['until']}: {each['reason']}" for each in left_alone]
+    return f"left alone: {'; '.join(parts)}" if parts else "well"
+
+
+def _standings(database_url: str) -> Sequence[Standing] | None:
+    """How upstreams stand, as the processes that serve have written it; None where there are no books of this version
+    yet, or they do not answer."""
+
+    async def read() -> Sequence[Standing]:
+        async with open_store(database_url, COMMAND_SECONDS) as store:
+            return await store.standings()
+
+    try:
+        return asyncio.run(read()) if schema_of(database_url) == HEAD else None
+    except (UnusableBooks, BooksUnavailable):
+        return None
 
 
 @upstream_app.command()
@@ -99,9 +136,9 @@ _COLUMNS = ("asked_for", "came", "seconds", "model", "prompt_tokens", "answer_to
 
 
 @contextmanager
-def _settings() -> Iterator[Settings]:
+def _settings(database_url: str | None = None) -> Iterator[Settings]:
     """The settings; where the built-in simulator is the upstream, it runs for as long as the block does."""
-    settings = load()
+    settings = load(database_url=database_url)
     if not settings.is_simulated or SIMULATOR_URL_VARIABLE in os.environ:
         yield settings
         return
