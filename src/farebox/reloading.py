@@ -23,6 +23,11 @@ LOOK_SECONDS = 0.5
 """How often the file is looked at. It is read once it has not changed from one look to the next: an editor may write it
 bit by bit."""
 
+Stamp = tuple[int, int, int]
+"""What changes with a file."""
+
+NO_FILE: Stamp | None = None
+
 Declare = Callable[[], Sequence[Declared]]
 
 
@@ -36,7 +41,8 @@ class Reloading:
         self._price_lists = price_lists
         self._catalog = catalog
         self._declare = declare
-        self._read = self._seen = _stamp()
+        # Not how it is now: it may have changed since the settings were read for this start.
+        self._read = self._seen = NO_FILE
         self._wanted = asyncio.Event()
 
     async def run(self) -> None:
@@ -67,7 +73,6 @@ class Reloading:
             return
         changes = str(self._upstreams.change(declared))
         if not changes:
-            log.info("the upstreams were read again: nothing has changed")
             return
         # What is free is, before anybody is asked for models; prices from OpenRouter's list need to know them.
         await self._price_lists.renew()
@@ -76,12 +81,12 @@ class Reloading:
         log.warning("the upstreams have changed: %s", changes)
 
 
-def _stamp() -> tuple[int, int, int] | None:
-    """What changes with the file; None where there is none."""
+def _stamp() -> Stamp | None:
+    """The file's; NO_FILE where there is none."""
     try:
         found = config_file().stat()
     except OSError:
-        return None
+        return NO_FILE
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 

@@ -50,12 +50,12 @@ def list_upstreams(database_url: DatabaseUrl = None, as_json: AsJson = False) ->
         if as_json:
             print_json({"upstreams": rows})
             return
-        shown = [
-            {**row, "at_once": row["orders_max"] or "no bound", "state": _state(row["left_alone"])} for row in rows
-        ]
-        joined = [{name: " ".join(v) if isinstance(v, list) else v for name, v in row.items()} for row in shown]
+        for row in rows:
+            row["formats"] = " ".join(row["formats"])
+            row["models"] = None if row["models"] is None else " ".join(row["models"])
+            row |= {"at_once": row["orders_max"] or "no bound", "state": _state(row["left_alone"])}
         names = ("name", "kind", "base_url", "formats", "models", "prices", "at_once", "at_hang_up", "key", "state")
-        print_table(_HEADS, joined, names, missing="all it lists")
+        print_table(_HEADS, rows, names, missing="all it lists")
 
 
 def _row(declared: Declared, standings: Sequence[Standing] | None, now_us: int) -> dict[str, Any]:

@@ -244,9 +244,6 @@ class RunningUpstreams:
         answer now, its last ones. With `only_new`, those are asked that have not told any yet. Raises
         UpstreamUnreachable, UpstreamBroke: none has any."""
         every = self.every
-        if len(every) == 1:
-            told = every[0].documents if only_new else None
-            return told or await every[0].upstream.prices()
         asked = [each for each in every if not (only_new and each.documents)]
         failed = [each for each in await asyncio.gather(*map(_ask_prices, asked)) if each]
         told_any = [each for each in every if each.documents is not None]
@@ -259,19 +256,15 @@ class RunningUpstreams:
 
     def read_prices(self, documents: tuple[bytes, ...]) -> PriceList:
         """Raises ValueError: no upstream has a model with a price."""
-        every = self.every
-        if len(every) == 1:
-            lists = self._read(every[0], documents)
-        else:
-            try:
-                heads = msgspec.json.decode(documents[0], type=list[tuple[str, int]])
-            except UNREADABLE as error:
-                raise ValueError(f"the price lists are of other upstreams: {error}") from error
-            lists, at = [], 1
-            for name, number in heads:
-                if name in self._running:
-                    lists += self._read(self._running[name], documents[at : at + number])
-                at += number
+        try:
+            heads = msgspec.json.decode(documents[0], type=list[tuple[str, int]])
+        except UNREADABLE as error:
+            raise ValueError(f"the price lists are of other upstreams: {error}") from error
+        lists, at = list[PriceList](), 1
+        for name, number in heads:
+            if name in self._running:
+                lists += self._read(self._running[name], documents[at : at + number])
+            at += number
         if not any(each.rates for each in lists):
             raise ValueError("no upstream has a model with a price")
         return joined(lists)
