@@ -478,7 +478,7 @@ class Opened:
         self._aim(candidate)
         assert self._hold_id is not None
         priced = None if self._tariff is None else self._tariff.priced()
-        await self._book(NameGeneration(self._hold_id, None, candidate.booked_as, priced))
+        await self._exchange.ledger.carry_out(NameGeneration(self._hold_id, None, candidate.booked_as, priced))
         return await self._send(candidate, body)
 
     def _own_headers(self) -> HeaderList:
@@ -541,6 +541,7 @@ class Opened:
                 self._engaged.let_go()
             if self._tariff is not None and isinstance(self._verdict, Unknown):
                 self._verdict = self._tariff.cost(self._verdict)  # what is free is, whatever came of it
+            passage.upstream, passage.attempts = self._at.booked_as or "", self._attempts.made
             passage.read_ns = time_ns()
             if passage.given_ns and answer is not None and answer.is_stream:
                 exchange.telemetry.ended_stream()

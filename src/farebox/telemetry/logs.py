@@ -65,6 +65,15 @@ class _JsonLines(logging.Formatter):
         return _encode(line).decode()
 
 
+class _AttemptLine(Struct, omit_defaults=True):
+    """One attempt: `error` is what went wrong, left out where it was served."""
+
+    upstream: str
+    model: str
+    error: str | None
+    ms: float
+
+
 class _OrderLine(Struct, kw_only=True, omit_defaults=True):
     """An order's line: what is not known is None, and left out."""
 
@@ -79,6 +88,8 @@ class _OrderLine(Struct, kw_only=True, omit_defaults=True):
     key: int | None = None
     model: str
     served_model: str | None = None
+    upstream: str | None = None
+    attempts: list[_AttemptLine] | None = None
     streamed: bool
     generation: str | None = None
     hold: str | None = None
@@ -99,7 +110,8 @@ def log_orders(passages: Sequence[Passage]) -> None:
 
 
 def line_of(passage: Passage) -> _OrderLine:
-    """Durations in milliseconds, amounts as exact decimals. The time is that of the order's begin."""
+    """Durations in milliseconds, amounts as exact decimals. The time is that of the order's begin. Attempts stand there
+    where one went wrong."""
     caller = passage.caller
     return _OrderLine(
         time=_moment(passage.began_ns),
@@ -113,6 +125,8 @@ def line_of(passage: Passage) -> _OrderLine:
         key=caller.key.id if caller is not None else None,
         model=passage.model,
         served_model=passage.served_model,
+        upstream=passage.upstream or None,
+        attempts=_attempts(passage),
         streamed=passage.streamed,
         generation=passage.generation_id or None,
         hold=passage.hold_id or None,
@@ -124,6 +138,17 @@ def line_of(passage: Passage) -> _OrderLine:
         upstream_ms=_milliseconds(passage.held_ns, passage.head_ns),
         total_ms=_milliseconds(passage.began_ns, passage.ended_ns),
     )
+
+
+def _attempts(passage: Passage) -> list[_AttemptLine] | None:
+    """None where the first upstream served the order."""
+    made = passage.attempts
+    if not made or (len(made) == 1 and made[0].went is None):
+        return None
+    return [
+        _AttemptLine(each.upstream, each.model, each.went.reason if each.went else None, round(each.seconds * 1000, 3))
+        for each in made
+    ]
 
 
 def _pieces(lines: bytes) -> Iterator[bytes]:

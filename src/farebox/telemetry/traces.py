@@ -110,7 +110,7 @@ def _steps(passage: Passage) -> list[tuple[str, int, int]]:
 def _attributes(passage: Passage, operation: str) -> dict[str, str | int | bool]:
     named: dict[str, str | int | bool | None] = {
         "gen_ai.operation.name": operation,
-        "gen_ai.provider.name": "openrouter",
+        "gen_ai.provider.name": passage.upstream or "openrouter",
         "gen_ai.request.model": passage.model or None,
         "gen_ai.response.model": passage.served_model,
         "gen_ai.response.id": passage.generation_id or None,
@@ -121,6 +121,7 @@ def _attributes(passage: Passage, operation: str) -> dict[str, str | int | bool]
         "url.path": passage.path,
         "error.type": passage.error_type or None,
         "farebox.outcome": outcome_of(passage),
+        "farebox.attempts": len(passage.attempts) or None,
         "farebox.streamed": passage.streamed,
         "farebox.fare.events": passage.events,
         "farebox.account": passage.caller.account.name if passage.caller is not None else None,
