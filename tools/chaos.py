@@ -8,11 +8,9 @@ it does not know, and compares its books with those of the simulated upstream, g
 
 import argparse
 import asyncio
-import http.client
 import json
 import os
 import random
-import re
 import signal
 import socket
 import subprocess
@@ -21,8 +19,8 @@ import tempfile
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -36,6 +34,7 @@ from farebox.core.repeats import order_digest
 from farebox.crash import CRASH_VARIABLE
 from farebox.store.books import SqlStore
 from farebox.store.prepare import engine_of
+from tools.chaos_upstreams import Charged, OneSimulator, SeveralUpstreams, World, get
 from tools.crash_points import POINTS, arm
 from tools.postgres import Cluster, find, free_port
 
@@ -63,32 +62,6 @@ SLOW = ("head-ms=300",) * 20
 REPEATED_STATUSES = (408, 409, 429, 500, 502, 503, 504)
 """What OpenAI's and Anthropic's SDKs repeat."""
 
-FAULTS = (
-    "",
-    "",
-    "token-ms=3",
-    "token-ms=3,tokens=30",
-    "usage=missing",
-    "usage=is-null",
-    "cost=is-null",
-    "cost=0.00001212",
-    "byok=0.0002",
-    "cut-at-event=2",
-    "cut-at-byte=200",
-    "error-at-event=2",
-    "bare-error-at-event=2",
-    "no-generation-header",
-    "no-done,no-final-blank",
-    "status=429",
-    "status=500",
-    "html",
-    "choices=empty",
-    "head-ms=30",
-    "comments=3,first-token-ms=40",
-    "crlf,split=7",
-)
-"""What may go wrong upstream with one order, and what goes right."""
-
 
 @dataclass(slots=True)
 class Outcome:
@@ -101,6 +74,8 @@ class Outcome:
     answers: int = 0
     repeats: int = 0
     joined: int = 0
+    fallbacks: int = 0
+    served: Counter[str] = field(default_factory=Counter)
     states: Counter[str] = field(default_factory=Counter)
     unresolved: Counter[str] = field(default_factory=Counter)
     peak_per_minute: int = 0
@@ -112,12 +87,16 @@ class Outcome:
         return (
             f"orders {self.orders}, kills {self.kills}, of the database {self.database_kills}, deaths at points of the"
             f" path {self.deaths.total()}, answered to their end {self.answers}, repeats {self.repeats}, of which"
-            f" {self.joined} were handed the first's answer; holds posted {self.states['posted']}, voided"
+            f" {self.joined} were handed the first's answer; served by another upstream than the first tried"
+            f" {self.fallbacks}{self._by_upstream()}; holds posted {self.states['posted']}, voided"
             f" {self.states['voided']}, open {self.states['open']}, unresolved {self.unresolved.total()}; most in a"
             f" minute {self.peak_per_minute} of {MINUTE_CAP}, spent and held ${format_usd(self.spent_nanos)} of"
             f" ${format_usd(MONEY_CAP_NANOS)}, of that ${format_usd(self.above_nanos)} above holds; differences to the"
             f" upstream's books: {len(self.differences)}"
         )
+
+    def _by_upstream(self) -> str:
+        return "".join(f", {count} by {upstream}" for upstream, count in sorted(self.served.items()))
 
 
 class Server(Protocol):
@@ -151,8 +130,10 @@ class Chaos:
         nodes: int = 1,
         cluster: Cluster | None = None,
         start: Start = serve,
+        world: World | None = None,
     ) -> None:
         self._folder = folder
+        self._world = world or OneSimulator()
         self._serve = start
         self._cluster = cluster
         self._database_url = cluster.new_books() if cluster else f"sqlite:///{folder / 'books.db'}"
@@ -174,12 +155,11 @@ class Chaos:
 
     def under(self, load: Coroutine[None, None, None]) -> Outcome:
         """Serve a load, then compare the books."""
-        with simulator() as upstream_port:
+        with self._world.running(self._folder) as settings:
             self._environment = {
                 **{name: value for name, value in os.environ.items() if not name.startswith("FAREBOX_")},
                 "FAREBOX_DATABASE_URL": self._database_url,
-                "FAREBOX_UPSTREAM_URL": f"http://127.0.0.1:{upstream_port}/api/v1",
-                "OPENROUTER_API_KEY": "sk-or-chaos",
+                **settings,
                 "FAREBOX_WORKERS": str(self._workers),
                 CRASH_VARIABLE: str(self._armed),
                 "FAREBOX_FIRST_BYTE_SECONDS": "5",
@@ -202,7 +182,8 @@ class Chaos:
                 self._await_answers()
             finally:
                 self._kill_all()
-            self._compare(json.loads(get(upstream_port, "/books")))
+            self._compare(self._world.charged())
+            self._count_fallbacks()
         return self.outcome
 
     # The server
@@ -330,14 +311,14 @@ class Chaos:
         """One call, sent again with the same bytes until it is answered: after a broken connection, a status that SDKs
         repeat, and where it takes too long. It must not be two orders."""
         chance = self._random
-        path, body = chance.choice(BODIES)
+        path, body = chance.choice(self._world.bodies)
         text = json.dumps({**body, "user": f"call {len(self._calls)}"}).encode()
         self._calls.add(order_digest(path, text))
         key = self._keys[0][0]
         for count in range(TRIES):
             head = (
                 f"POST /v1{path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\nconnection: close\r\n"
-                f"x-openrouter-simulate: generation-ms={chance.choice((0, 300, 900))},{chance.choice(SLOW + FAULTS)}\r\n"
+                f"x-openrouter-simulate: generation-ms={chance.choice((0, 300, 900))},{chance.choice((*SLOW, *self._world.faults))}\r\n"
                 f"x-stainless-retry-count: {count}\r\ncontent-length: {len(text)}\r\n\r\n"
             )
             self.outcome.orders += count == 0
@@ -355,14 +336,14 @@ class Chaos:
     async def _order(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """One order, left at a random byte one time in three; whether its answer came to its end."""
         chance = self._random
-        path, body = chance.choice(BODIES)
+        path, body = chance.choice(self._world.bodies)
         if FORMATS[path].DESCRIBED.is_streamed:
             body = {**body, "stream": chance.random() < 0.6}
         text = json.dumps(body).encode()
         ((key, _),) = chance.choices(self._keys, (8, 1, 1))
         head = (
             f"POST /v1{path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\nconnection: close\r\n"
-            f"x-openrouter-simulate: generation-ms={chance.choice((0, 300, 900))},{chance.choice(FAULTS)}\r\n"
+            f"x-openrouter-simulate: generation-ms={chance.choice((0, 300, 900))},{chance.choice(self._world.faults)}\r\n"
             + (f"idempotency-key: {chance.randrange(50)}\r\n" if chance.random() < 0.05 else "")
             + f"content-length: {len(text)}\r\n\r\n"
         )
@@ -407,7 +388,7 @@ class Chaos:
 
         return asyncio.run(read())
 
-    def _compare(self, charged: dict[str, str]) -> None:
+    def _compare(self, charged: dict[str, Charged]) -> None:
         holds, transfers = self._rows()
         found = self.outcome
         known: dict[str, HoldRow] = {}
@@ -422,20 +403,34 @@ class Chaos:
                     found.differences.append(f"{hold.generation_id} is in the books twice")
                 known[hold.generation_id] = hold
         for generation_id, hold in known.items():
-            cost = charged.get(generation_id)
+            there = charged.get(generation_id)
+            if there is not None and there.upstream != hold.upstream:
+                found.differences.append(f"{generation_id}: by {there.upstream}, in the books by {hold.upstream}")
             if hold.state == "posted":
                 posted = transfers[settlement_id(hold.id)].cost
-                if cost is None or posted is None or Decimal(cost) + _bill(hold, posted, cost) != posted:
-                    found.differences.append(f"{generation_id}: posted {posted}, charged {cost}")
-            elif hold.state == "voided" and cost is not None:
-                found.differences.append(f"{generation_id}: voided, charged {cost}")
+                if there is None or posted is None or there.cost + _bill(posted, there.cost) != posted:
+                    found.differences.append(f"{generation_id}: posted {posted}, charged {there}")
+            elif hold.state == "voided" and there is not None:
+                found.differences.append(f"{generation_id}: voided, charged {there}")
         self._compare_calls(holds)
         self._compare_caps(holds, transfers)
-        # What the upstream charged and we have no name for must be among the holds that are open and have none.
-        nameless = sum(hold.state == "open" and hold.generation_id is None for hold in holds)
-        unknown = [generation_id for generation_id in charged if generation_id not in known]
-        if len(unknown) > nameless:
-            found.differences.append(f"{len(unknown)} generations are not in the books, {nameless} holds have no name")
+        # What an upstream charged and we have no name for must be among its holds that are open and have none.
+        nameless = Counter(hold.upstream for hold in holds if hold.state == "open" and hold.generation_id is None)
+        unknown = Counter(there.upstream for generation_id, there in charged.items() if generation_id not in known)
+        for upstream, count in unknown.items():
+            if count > nameless[upstream]:
+                found.differences.append(
+                    f"{count} generations of {upstream} are not in the books, {nameless[upstream]} holds have no name"
+                )
+        found.served.update(there.upstream for there in charged.values() if there.upstream is not None)
+
+    def _count_fallbacks(self) -> None:
+        """From the log: orders that another upstream served than the first that was tried."""
+        with (self._folder / "serve.log").open("rb") as log:
+            for line in log:
+                if b'"attempts":[' in line and b'"farebox.orders"' in line:
+                    attempts = json.loads(line[line.index(b"{") :])["attempts"]
+                    self.outcome.fallbacks += len(attempts) > 1 and "error" not in attempts[-1]
 
     def _compare_calls(self, holds: list[HoldRow]) -> None:
         """Each call is one order, however often it was sent: what was not taken up may be ordered again, nothing
@@ -485,52 +480,9 @@ async def _ask(port: int, request: bytes, patience_seconds: float) -> bytes:
 BYOK_BILL = Decimal("0.0002")
 
 
-def _bill(hold: HoldRow, posted: Decimal, cost: str) -> Decimal:
+def _bill(posted: Decimal, cost: Decimal) -> Decimal:
     """What the host charged beside, for an order on the operator's own key (the simulator's books have the fee)."""
-    return BYOK_BILL if hold.state == "posted" and posted - Decimal(cost) == BYOK_BILL else Decimal(0)
-
-
-_HELLO = [{"role": "user", "content": "Hello, and tell me about the weather"}]
-BODIES: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("/chat/completions", {"model": "sim/echo", "messages": _HELLO}),
-    ("/chat/completions", {"model": "sim/reasoner", "messages": _HELLO}),
-    ("/messages", {"model": "sim/echo-pro", "messages": _HELLO, "max_tokens": 500}),
-    ("/responses", {"model": "sim/echo", "input": "Hello, and tell me about the weather"}),
-    ("/embeddings", {"model": "sim/embedder", "input": ["Hello", "there"]}),
-)
-
-
-@contextmanager
-def simulator() -> Iterator[int]:
-    """The simulated upstream in a process of its own; its port."""
-    command = [sys.executable, "-m", "farebox", "simulate", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
-        try:
-            assert process.stdout is not None
-            said = process.stdout.readline()
-            found = re.search(r":(\d+)/", said)
-            assert found, said
-            port = int(found[1])
-            until = time.monotonic() + START_SECONDS
-            while time.monotonic() < until:
-                with suppress(OSError):
-                    get(port, "/books")
-                    break
-                time.sleep(0.05)
-            yield port
-        finally:
-            process.terminate()
-
-
-def get(port: int, path: str) -> bytes:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().read()
-    except http.client.HTTPException as error:
-        raise OSError(str(error)) from error
-    finally:
-        connection.close()
+    return BYOK_BILL if posted - cost == BYOK_BILL else Decimal(0)
 
 
 def _cluster() -> Cluster:
@@ -550,13 +502,15 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--nodes", type=int, default=0, help="Servers on one PostgreSQL; 0: one on a file.")
     parser.add_argument("--database-kills", type=int, default=0)
+    parser.add_argument("--upstreams", action="store_true", help="Four upstreams of three kinds, some of which fail.")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 100_000)
     asked = parser.parse_args()
     print(f"seed {asked.seed}, {asked.workers} workers", flush=True)
     with tempfile.TemporaryDirectory(prefix="farebox-chaos-") as folder:
         cluster = _cluster() if asked.nodes else None
         try:
-            chaos = Chaos(Path(folder), asked.workers, asked.seed, asked.nodes or 1, cluster)
+            world = SeveralUpstreams() if asked.upstreams else OneSimulator()
+            chaos = Chaos(Path(folder), asked.workers, asked.seed, asked.nodes or 1, cluster, world=world)
             outcome = chaos.run(asked.orders, asked.kills, asked.deaths, asked.database_kills)
         finally:
             if cluster is not None:

@@ -19,7 +19,7 @@ from tests.in_process import ask, services
 from tests.served.test_formats import EVENTS, STREAMED
 from tests.served.test_odd_texts import WHOLE
 from tests.upstreams import HttpUpstream
-from tools import chaos, fuzz
+from tools import fuzz
 
 ROOT = Path(__file__).parents[2]
 WITH_TINY = {**FORMATS, "/tiny": tiny_format}
@@ -91,7 +91,7 @@ def test_what_a_format_says_of_itself_is_so(path: str) -> None:
 def test_every_place_that_has_something_for_each_format_has_it_for_all() -> None:
     """What only a format's own authors can write: its counterpart in the simulator, streams and answers to try, and
     orders for the tests of strength."""
-    for place in (AT, WHOLE, {path: None for path, _ in chaos.BODIES}):
+    for place in (AT, WHOLE, {path: None for path, _ in OneSimulator.bodies}):
         assert set(place) == set(FORMATS)
     assert list(EVENTS) == STREAMED
     assert {wire for wire, _ in fuzz.REQUESTS} == set(FORMATS.values())

@@ -14,7 +14,7 @@ from farebox.crash import CRASH_VARIABLE
 from tests.gateway import Gateway, eventually
 from tests.programs import simulator
 from tests.served.test_formats import order
-from tools.chaos import get
+from tools.chaos_upstreams import get
 from tools.crash_points import POINTS, arm
 
 SLOW = {"x-openrouter-simulate": "first-token-ms=50,token-ms=5,generation-ms=0"}

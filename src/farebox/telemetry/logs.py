@@ -70,8 +70,8 @@ class _AttemptLine(Struct, omit_defaults=True):
 
     upstream: str
     model: str
-    error: str | None
     ms: float
+    error: str | None = None
 
 
 class _OrderLine(Struct, kw_only=True, omit_defaults=True):
@@ -146,7 +146,7 @@ def _attempts(passage: Passage) -> list[_AttemptLine] | None:
     if not made or (len(made) == 1 and made[0].went is None):
         return None
     return [
-        _AttemptLine(each.upstream, each.model, each.went.reason if each.went else None, round(each.seconds * 1000, 3))
+        _AttemptLine(each.upstream, each.model, round(each.seconds * 1000, 3), each.went.reason if each.went else None)
         for each in made
     ]
 

@@ -1,7 +1,8 @@
 """What a message used. Sources: `Usage`, `MessageDeltaUsage` and their beta forms in Anthropic's SDK.
 
 `input_tokens` leaves out those read from a cache or written to it, which stand beside it. A stream begins to count in
-`message_start`, and each `message_delta` tells the counts so far: the last of each member counts. Its end is
+`message_start`, and each `message_delta` tells the counts so far: the last of each member counts, and that of the
+answer only from a `message_delta`, since nothing was made at the start. Its end is
 `message_stop`, or the `message_delta` that says why it stopped. Thinking is part of the answer: how much of it that was
 is told for information only, and may be off by some tokens.
 """
@@ -36,6 +37,7 @@ class _MessagesCounting(Reading):
         super().__init__()
         self._told: dict[str, Any] = {}
         self._has_ended = False
+        self._is_answer_told = False
 
     def see_event(self, event: bytes) -> None:
         if b'"message_' in event or b'"error"' in event:
@@ -47,6 +49,8 @@ class _MessagesCounting(Reading):
     def usage(self) -> Usage | Unknown | None:
         if self.wrong is None and self._has_ended and self._told:
             try:
+                if not self._is_answer_told:
+                    raise Wrong("`output_tokens` was told at the start only")
                 return read_messages_usage(self._told)
             except Wrong as error:
                 return Unknown(f"the usage told cannot be charged: {error}")
@@ -58,7 +62,9 @@ class _MessagesCounting(Reading):
             case "message_start" if "message" in event:
                 self._take(usage_in(members(event["message"])))
             case "message_delta":
-                self._take(usage_in(event))
+                usage = usage_in(event)
+                self._take(usage)
+                self._is_answer_told |= usage is not None and usage.get("output_tokens") is not None
                 delta = member({"delta": value_of(event, "delta")}, "delta")
                 self._has_ended = self._has_ended or delta.get("stop_reason") is not None
             case "message_stop":
@@ -80,7 +86,7 @@ class _MessagesCounting(Reading):
 
     def _see_body(self, body: bytes) -> None:
         self._told = dict(usage_in(members(body)) or {})
-        self._has_ended = True
+        self._has_ended = self._is_answer_told = True
 
 
 def counting() -> _MessagesCounting:
