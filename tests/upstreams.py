@@ -27,7 +27,8 @@ def declared(url: str, timeouts: Timeouts = SECONDS, kind: str = "openrouter", *
 @dataclass
 class HttpUpstream:
     """`pages` by path, none of them at the path that is `silent`; `answer` to every order, sent piece by piece. Where
-    `waits` is set, the pieces after the first wait for it."""
+    `waits` is set, the pieces after the first wait for it. Where it `breaks` (`before` the head, or `after` the last
+    piece), the connection ends there; where it `hangs`, no head comes for so many seconds."""
 
     pages: dict[str, Any] = field(default_factory=dict)
     answer: list[bytes] = field(default_factory=list)
@@ -37,6 +38,8 @@ class HttpUpstream:
     headers: dict[str, str] = field(default_factory=dict)
     waits: Event | None = None
     is_down: bool = False
+    breaks: str = ""
+    hangs: float = 0
     silent: str = ""
     asked: list[str] = field(default_factory=list)
     orders: list[bytes] = field(default_factory=list)
@@ -86,6 +89,11 @@ class _Handler(BaseHTTPRequestHandler):
         names = {name.lower() for name in self.headers}
         upstream.heads.append({name: ", ".join(self.headers.get_all(name) or []) for name in names})
         upstream.orders.append(self.rfile.read(int(self.headers["content-length"])))
+        hangs = upstream.hangs
+        Event().wait(hangs)
+        if hangs or upstream.breaks == "before":
+            self.close_connection = True
+            return
         self.send_response(upstream.status)
         self.send_header("content-type", upstream.content_type)
         self.send_header("transfer-encoding", "chunked")
@@ -99,6 +107,9 @@ class _Handler(BaseHTTPRequestHandler):
                 upstream.waits.wait(10)
             self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
             self.wfile.flush()
+        if upstream.breaks == "after":
+            self.close_connection = True
+            return
         self.wfile.write(b"0\r\n\r\n")
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name

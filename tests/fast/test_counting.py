@@ -415,6 +415,8 @@ def test_a_stream_is_counted_once_its_end_has_come(wire: Format, events: list[by
         (chat, [event('{"choices":[],"usage":{"prompt_tokens":1'), DONE], "no JSON object"),
         (messages, [start(), delta({"output_tokens": 0}), STOP], "`output_tokens` was 1, and then 0"),
         (messages, [start(), delta({"output_tokens": 4}), delta({"output_tokens": 5}), STOP], "was 4, and then 5"),
+        (messages, [start(), SAID, delta(None), STOP], "`output_tokens` was told at the start only"),
+        (messages, [start(), SAID, STOP], "`output_tokens` was told at the start only"),
         (messages, [start(), event({"type": "error", "error": {}}, "error"), STOP], "an error came in the stream"),
         (
             messages,

@@ -1,20 +1,24 @@
 """What orders leave for an operator is told some at a time: the same as one by one, in time, and once."""
 
 import asyncio
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from select import PIPE_BUF
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
+from farebox.core.attempts import Attempt, NotReached, Refused
 from farebox.core.callers import Account, Caller, Key
 from farebox.core.headers import RequestHead
 from farebox.core.passage import Passage
 from farebox.core.plans import BUILT_IN
+from farebox.telemetry.logs import line_of
 from farebox.telemetry.metrics import exposition
 from farebox.telemetry.watch import TOGETHER_MAX, Watch
 
@@ -43,6 +47,15 @@ POSTED = Passage(
 )
 REFUSED = Passage(
     path="/messages", head=RequestHead(), began_ns=BEGAN_NS, ended_ns=BEGAN_NS, status=401, error_type="authentication"
+)
+FALLEN_BACK = replace(
+    REFUSED,
+    upstream="b",
+    attempts=(
+        Attempt("a", "m", NotReached(timed_out=True), 0.3),
+        Attempt("a", "n", Refused(529), 0.0123456),
+        Attempt("b", "m", None, 1.5),
+    ),
 )
 REPLAYED = replace(POSTED, is_replay=True, state=None, events=None, fare_nanos=None, streamed=False, given_ns=0)
 ORDERS = [POSTED, REFUSED, replace(POSTED, given_ns=BEGAN_NS + 9_000_000_000), REPLAYED, POSTED]
@@ -217,3 +230,20 @@ def test_a_log_that_cannot_be_written_ends_neither_orders_nor_counting(broken: s
         writer = os.open("/dev/full", os.O_WRONLY)
     with standard_error(writer):
         asyncio.run(tell())
+
+
+def test_an_orders_line_says_who_served_it_and_what_went_wrong_before() -> None:
+    def of(passage: Passage) -> dict[str, object]:
+        line: dict[str, object] = json.loads(msgspec.json.encode(line_of(passage)))
+        return {name: line[name] for name in ("upstream", "attempts") if name in line}
+
+    assert of(FALLEN_BACK) == {
+        "upstream": "b",
+        "attempts": [
+            {"upstream": "a", "model": "m", "ms": 300.0, "error": "connect_timeout"},
+            {"upstream": "a", "model": "n", "ms": 12.346, "error": "status_529"},
+            {"upstream": "b", "model": "m", "ms": 1500.0},
+        ],
+    }
+    assert of(replace(FALLEN_BACK, attempts=FALLEN_BACK.attempts[2:])) == {"upstream": "b"}
+    assert of(REFUSED) == {}

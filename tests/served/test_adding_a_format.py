@@ -20,6 +20,7 @@ from tests.served.test_formats import EVENTS, STREAMED
 from tests.served.test_odd_texts import WHOLE
 from tests.upstreams import HttpUpstream
 from tools import fuzz
+from tools.chaos_upstreams import OneSimulator
 
 ROOT = Path(__file__).parents[2]
 WITH_TINY = {**FORMATS, "/tiny": tiny_format}

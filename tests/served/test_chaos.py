@@ -6,6 +6,7 @@ import pytest
 
 from tests.programs import Program
 from tools.chaos import MINUTE_CAP, MONEY_CAP_NANOS, Chaos
+from tools.chaos_upstreams import SeveralUpstreams
 from tools.crash_points import POINTS
 from tools.postgres import Cluster
 
@@ -28,6 +29,18 @@ def test_after_kills_hang_ups_and_faults_the_books_agree_with_the_upstreams(tmp_
     assert outcome.states["pending"] == 0
     assert MINUTE_CAP / 4 < outcome.peak_per_minute <= MINUTE_CAP
     assert 0 < outcome.spent_nanos <= MONEY_CAP_NANOS
+
+
+def test_so_they_do_with_each_of_several_upstreams_of_three_kinds(tmp_path: Path) -> None:
+    chaos = Chaos(tmp_path, workers=2, seed=4, start=forked, world=SeveralUpstreams())
+    outcome = chaos.run(orders=300, kills=2, deaths=3)
+    assert outcome.differences == []
+    assert (outcome.kills, outcome.deaths.total()) == (2, 3)
+    assert set(outcome.served) == {"router-one", "router-two", "gpt", "claude"}
+    assert outcome.fallbacks
+    assert outcome.answers > 50
+    assert outcome.states["posted"] > 50
+    assert outcome.states["pending"] == 0
 
 
 def test_so_they_do_on_several_nodes_whose_database_dies(tmp_path: Path, postgres: Cluster) -> None:
