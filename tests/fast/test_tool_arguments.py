@@ -177,7 +177,7 @@ TWO = {**ONE, "required": ["what", "why"]}
 def called(body: dict[str, Any], wire: Any = chat) -> str | None:
     """The name of the tool that is called."""
     said = talk.answer(wire.read(json.dumps({"model": "sim/echo", **body}).encode()), ECHO, Faults())
-    return said.tool_call[0] if said.tool_call else None
+    return said.tool_calls[0][0] if said.tool_calls else None
 
 
 def functions(**schemas: Any) -> list[dict[str, Any]]:
@@ -207,7 +207,7 @@ def test_what_an_agent_puts_before_the_prompt_is_no_argument() -> None:
     tools = [{"name": "shell", "input_schema": ONE}, {"name": "read", "input_schema": ONE}]
     body = {"model": "sim/echo", "messages": [{"role": "user", "content": parts}], "tools": tools}
     said = talk.answer(messages.read(json.dumps(body).encode()), ECHO, Faults())
-    assert said.tool_call == ("shell", '{"what":"ls"}')
+    assert said.tool_calls == (("shell", '{"what":"ls"}'),)
 
 
 def test_a_talk_with_tools_comes_to_an_end() -> None:
@@ -219,3 +219,29 @@ def test_a_talk_with_tools_comes_to_an_end() -> None:
     assert called({"messages": [asked, *result, {"role": "system", "content": "Note"}], "tools": tools}) is None
     assert called({"messages": [asked, *result, asked], "tools": tools}) == "shell"
     assert called({"messages": [asked, *result * talk.CALLS_MAX, asked], "tools": tools}) is None
+
+
+def test_several_tools_are_called_at_once_where_that_is_asked_for_and_allowed() -> None:
+    tools = functions(agent=TWO, shell=ONE, read=ONE)
+    ask: dict[str, Any] = {"model": "sim/echo", "messages": [{"role": "user", "content": "ls # read"}], "tools": tools}
+
+    def names(calls: int, **more: Any) -> list[str]:
+        asked = chat.read(json.dumps({**ask, **more}).encode())
+        return [name for name, _ in talk.answer(asked, ECHO, Faults(calls=calls)).tool_calls]
+
+    assert names(2) == ["read", "shell"]
+    assert names(4) == ["read", "shell", "agent", "read"]
+    assert names(2, parallel_tool_calls=False) == ["read"]
+    assert names(2, tool_choice={"type": "function", "function": {"name": "agent"}}) == ["agent", "agent"]
+
+
+def test_an_answer_is_valid_under_the_schema_that_it_is_asked_for() -> None:
+    said = {"messages": [{"role": "user", "content": "so"}]}
+    asked: list[tuple[Any, dict[str, Any]]] = [
+        (chat, {**said, "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": ONE}}}),
+        (messages, {**said, "output_config": {"format": {"type": "json_schema", "schema": ONE}}}),
+        (responses, {"input": "so", "text": {"format": {"type": "json_schema", "name": "n", "schema": ONE}}}),
+    ]
+    for wire, body in asked:
+        read = wire.read(json.dumps({"model": "sim/echo", **body}).encode())
+        assert talk.answer(read, ECHO, Faults()).text == '{"what":"so"}'

@@ -12,7 +12,8 @@ from farebox.core.legible import decode_fields
 from farebox.core.reading import UNREADABLE, Number
 from farebox.simulator import talk
 from farebox.simulator.faults import Faults
-from farebox.simulator.talk import Said, Talk, Turn, tokens_of
+from farebox.simulator.messages import is_one_call, turns_of
+from farebox.simulator.talk import Said, Talk, tokens_of
 
 __all__ = ["COMMENT", "error_body", "events", "read", "request_id", "whole"]
 
@@ -96,6 +97,7 @@ class _Request(Struct):
     tools: list[_Tool] | None = None
     tool_choice: Raw = Raw(b"null")
     thinking: _Thinking | None = None
+    output_config: Any = None
 
 
 _decode = msgspec.json.Decoder(_Request).decode
@@ -118,13 +120,15 @@ def read(body: bytes) -> Talk:
     cached, written = _caching([*system, *request.messages])
     return Talk(
         (request.model,),
-        tuple(_turn(message) for message in [*system, *request.messages]),
+        tuple(turn for message in [*system, *request.messages] for turn in turns_of(message.role, message.content)),
         streamed=request.stream is True,
         cap=cap,
         tools=talk.callable_tools(functions, request.tool_choice),
         thinks=request.thinking is not None and request.thinking.type != "disabled",
         cached_tokens=cached,
         cache_write_tokens=written,
+        one_call=is_one_call(request.tool_choice),
+        form=talk.member(request.output_config, "format", "schema"),
     )
 
 
@@ -186,7 +190,7 @@ def _check_results(number: int, blocks: Sequence[_Block], called: Sequence[str])
 
 def _check_signatures(number: int, blocks: Sequence[_Block]) -> None:
     for position, block in enumerate(blocks):
-        if block.type == "thinking" and block.signature != _signature(block.thinking):
+        if block.type == "thinking" and block.signature != talk.seal(block.thinking):
             raise invalid(f"messages.{number}.content.{position}: Invalid `signature` in `thinking` block")
 
 
@@ -204,10 +208,6 @@ def _check_thinking(request: _Request, cap: int) -> None:
         raise invalid("`temperature` may only be set to 1 when thinking is enabled.")
 
 
-def _signature(thinking: str) -> str:
-    return hashlib.sha256(f"simulated {thinking}".encode()).hexdigest()
-
-
 def _caching(messages: Sequence[_Message]) -> tuple[int, int]:
     """How many tokens of the prompt are read from the cache, and written to it: all up to the last block that says so,
     the first time written, later read."""
@@ -215,7 +215,7 @@ def _caching(messages: Sequence[_Message]) -> tuple[int, int]:
     until = 0
     for message in messages:
         for block in message.blocks:
-            texts.append(block.text or str(block.content or ""))
+            texts.append(block.text or talk.text_in(block.content))
             if block.cache_control is not None:
                 until = len(texts)
     if not until:
@@ -229,13 +229,6 @@ def _caching(messages: Sequence[_Message]) -> tuple[int, int]:
         _written_prefixes.clear()
     _written_prefixes.add(digest)
     return 0, tokens
-
-
-def _turn(message: _Message) -> Turn:
-    blocks = message.blocks
-    texts = (block.text or str(block.content or "") for block in blocks)
-    role = "tool" if any(block.type == "tool_result" for block in blocks) else message.role
-    return Turn(role, tuple(text for text in texts if text), sum(block.type == "image" for block in blocks))
 
 
 # Answers
@@ -261,15 +254,14 @@ def _blocks(said: Said, generation_id: str) -> list[dict[str, Any]]:
     blocks: list[dict[str, Any]] = []
     if said.reasoning:
         thought = "".join(said.reasoning)
-        blocks.append({"type": "thinking", "thinking": thought, "signature": _signature(thought)})
-    if said.tool_call:
-        name, arguments = said.tool_call
-        called = {"type": "tool_use", "id": f"toolu_01{generation_id[-8:]}", "name": name}
+        blocks.append({"type": "thinking", "thinking": thought, "signature": talk.seal(thought)})
+    for index, (name, arguments) in enumerate(said.tool_calls):
+        called = {"type": "tool_use", "id": f"toolu_01{talk.numbered(generation_id, index)}", "name": name}
         try:
             blocks.append({**called, "input": msgspec.json.decode(arguments)})
         except UNREADABLE:
             blocks.append({**called, "input": {}})
-    elif said.pieces:
+    if said.pieces:
         blocks.append({"type": "text", "text": said.text})
     return blocks
 
@@ -323,8 +315,7 @@ def _block_events(index: int, block: dict[str, Any], said: Said) -> list[dict[st
             deltas = [{"type": "thinking_delta", "thinking": piece} for piece in said.reasoning]
             deltas.append({"type": "signature_delta", "signature": block["signature"]})
         case "tool_use":
-            assert said.tool_call is not None
-            arguments = said.tool_call[1]
+            arguments = next(arguments for name, arguments in said.tool_calls if name == block["name"])
             half = len(arguments) // 2
             empty = {**block, "input": {}}
             parts = ("", arguments[:half], arguments[half:])

@@ -39,6 +39,7 @@ class Request(talk.Request):
     max_tokens: Number | None = None
     max_completion_tokens: Number | None = None
     tools: list[_Tool] | None = None
+    response_format: Any = None
 
 
 _decode = msgspec.json.Decoder(Request).decode
@@ -59,7 +60,8 @@ def talk_in(request: Request) -> Talk:
     functions = [(each.function.name, each.function.parameters) for each in request.tools or () if each.function]
     turns = [talk.turn_of(message.role, message.content, "image_url") for message in messages]
     caps = {"max_tokens": request.max_tokens, "max_completion_tokens": request.max_completion_tokens}
-    return talk.talk_of(request, turns, functions, **caps)
+    form = talk.member(request.response_format, "json_schema", "schema")
+    return talk.talk_of(request, turns, functions, form, **caps)
 
 
 def _usage(said: Said, faults: Faults) -> dict[str, object]:
@@ -83,10 +85,11 @@ def whole(said: Said, generation_id: str, faults: Faults) -> bytes:
         message["reasoning"] = "".join(said.reasoning)
     if said.image:
         message["images"] = [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{said.image}"}}]
-    if said.tool_call:
-        name, arguments = said.tool_call
-        call = {"index": 0, "id": f"call_{generation_id[-8:]}", "type": "function"}
-        message["tool_calls"] = [{**call, "function": {"name": name, "arguments": arguments}}]
+    if said.tool_calls:
+        message["tool_calls"] = [
+            {**each, "function": {"name": name, "arguments": arguments}}
+            for each, (name, arguments) in zip(call_heads(said, generation_id), said.tool_calls, strict=True)
+        ]
     choice: dict[str, object] = {
         "index": 0,
         "logprobs": None,
@@ -141,16 +144,22 @@ def _deltas(said: Said, generation_id: str) -> list[dict[str, object]]:
         {"role": "assistant", "content": "", "reasoning": word} for word in said.reasoning
     ]
     deltas += [{"role": "assistant", "content": word} for word in said.pieces]
-    if said.tool_call:
-        name, arguments = said.tool_call
-        call = {"index": 0, "id": f"call_{generation_id[-8:]}", "type": "function"}
-        deltas.append(_tool_delta({**call, "function": {"name": name, "arguments": ""}}))
-        deltas.append(_tool_delta({"index": 0, "function": {"arguments": arguments}}))
+    for head, (name, arguments) in zip(call_heads(said, generation_id), said.tool_calls, strict=True):
+        deltas.append(_tool_delta({**head, "function": {"name": name, "arguments": ""}}))
+        deltas.append(_tool_delta({"index": head["index"], "function": {"arguments": arguments}}))
     if said.image:
         image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{said.image}"}, "index": 0}
         deltas.append({"role": "assistant", "content": "", "images": [image]})
     deltas.append({"role": "assistant", "content": ""})
     return deltas
+
+
+def call_heads(said: Said, generation_id: str) -> list[dict[str, object]]:
+    """What stands in each call beside its function."""
+    return [
+        {"index": index, "id": f"call_{talk.numbered(generation_id, index)}", "type": "function"}
+        for index in range(len(said.tool_calls))
+    ]
 
 
 def _tool_delta(call: dict[str, object]) -> dict[str, object]:

@@ -39,6 +39,8 @@ class Faults(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=
     """Count so many tokens of the prompt as read from a cache, as OpenAI or Anthropic."""
     cache_write_tokens: int = 0
     """Count so many as written to a cache, as Anthropic."""
+    calls: int = 1
+    """Call so many tools at once, the same again where there are not as many; one where the order wants no more."""
     broken_arguments: bool = False
     """Call a tool with arguments that are no JSON."""
     streams: bool = False

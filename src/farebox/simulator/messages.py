@@ -1,6 +1,7 @@
 """Simulated messages in Anthropic's format; a stream has its cost in the event `message_delta`."""
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import Raw, Struct
@@ -67,6 +68,7 @@ class _Request(Struct):
     tools: list[_Tool] | None = None
     tool_choice: Raw = Raw(b"null")
     thinking: _Thinking | None = None
+    output_config: Any = None
     context_management: _ContextManagement | None = None
 
 
@@ -85,10 +87,12 @@ def read(body: bytes) -> Talk:
     _check_thinking(request, cap)
     return Talk(
         (request.model, *(request.models or []), *(each.model for each in request.fallbacks or ())),
-        tuple(_turn(message) for message in [*system, *request.messages]),
+        tuple(turn for message in [*system, *request.messages] for turn in turns_of(message.role, message.content)),
         streamed=request.stream is True,
         cap=cap,
         tools=talk.callable_tools(functions, request.tool_choice),
+        one_call=is_one_call(request.tool_choice),
+        form=talk.member(request.output_config, "format", "schema"),
     )
 
 
@@ -106,12 +110,31 @@ def _check_thinking(request: _Request, cap: int | None) -> None:
             raise invalid(f"`{edit.type}` strategy requires `thinking` to be enabled or adaptive")
 
 
-def _turn(message: _Message) -> Turn:
-    if isinstance(message.content, str):
-        return Turn(message.role, (message.content,))
-    texts = (block.text or str(block.content or "") for block in message.content)
-    role = "tool" if any(block.type == "tool_result" for block in message.content) else message.role
-    return Turn(role, tuple(text for text in texts if text), sum(block.type == "image" for block in message.content))
+class Block(Protocol):
+    """A part of a message."""
+
+    type: str
+    text: str
+    content: Any
+
+
+def turns_of(role: str, content: str | Sequence[Block]) -> Iterator[Turn]:
+    """A message as turns: each result of a tool is one, as it is in other formats."""
+    if isinstance(content, str):
+        yield Turn(role, (content,))
+        return
+    results = [block for block in content if block.type == "tool_result"]
+    rest = [block for block in content if block.type != "tool_result"]
+    yield from (Turn("tool", (talk.text_in(block.content),)) for block in results)
+    if rest or not results:
+        texts = (block.text or talk.text_in(block.content) for block in rest)
+        images = sum(block.type == "image" for block in rest)
+        yield Turn("tool" if results else role, tuple(text for text in texts if text), images)
+
+
+def is_one_call(choice: Raw) -> bool:
+    """Whether a `tool_choice` allows no two calls at once."""
+    return talk.member(msgspec.json.decode(choice), "disable_parallel_tool_use") is True
 
 
 def _usage(said: Said, faults: Faults) -> dict[str, object]:
@@ -130,12 +153,11 @@ def _blocks(said: Said, generation_id: str) -> list[dict[str, Any]]:
     blocks: list[dict[str, Any]] = []
     if said.reasoning:
         blocks.append({"type": "thinking", "thinking": "".join(said.reasoning), "signature": "simulated"})
-    if said.tool_call:
-        name, arguments = said.tool_call
-        call_id = f"toolu_{generation_id[-8:]}"
+    for index, (name, arguments) in enumerate(said.tool_calls):
+        call_id = f"toolu_{talk.numbered(generation_id, index)}"
         call = {"type": "tool_use", "id": call_id, "name": name, "caller": {"type": "direct"}}
         blocks.append({**call, "input": msgspec.json.decode(arguments)})
-    elif said.pieces:
+    if said.pieces:
         blocks.append({"type": "text", "text": said.text, "citations": None})
     return blocks
 
@@ -198,9 +220,9 @@ def _block_events(index: int, block: dict[str, Any], said: Said) -> list[dict[st
             deltas = [{"type": "thinking_delta", "thinking": piece} for piece in said.reasoning]
             deltas.append({"type": "signature_delta", "signature": block["signature"]})
         case "tool_use":
-            assert said.tool_call is not None
             empty = {**block, "input": {}}
-            deltas = [{"type": "input_json_delta", "partial_json": part} for part in ("", said.tool_call[1])]
+            told = next(arguments for name, arguments in said.tool_calls if name == block["name"])
+            deltas = [{"type": "input_json_delta", "partial_json": part} for part in ("", told)]
         case _:
             empty = {**block, "text": ""}
             deltas = [{"type": "text_delta", "text": piece} for piece in said.pieces]

@@ -1,5 +1,6 @@
 """OpenAI's chat completions, simulated."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -108,10 +109,11 @@ _TAIL = {"service_tier": "default", "system_fingerprint": FINGERPRINT}
 
 def whole(said: Said, generation_id: str, faults: Faults) -> bytes:
     message: dict[str, object] = {"role": "assistant", "content": said.text or None}
-    if said.tool_call:
-        name, arguments = said.tool_call
-        function = {"name": name, "arguments": arguments}
-        message["tool_calls"] = [{"id": f"call_{generation_id[-8:]}", "type": "function", "function": function}]
+    if said.tool_calls:
+        message["tool_calls"] = [
+            {"id": head["id"], "type": "function", "function": {"name": name, "arguments": arguments}}
+            for head, (name, arguments) in zip(chat.call_heads(said, generation_id), said.tool_calls, strict=True)
+        ]
     message |= {"refusal": None, "annotations": []}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": said.finish_reason}
     body = {
@@ -128,9 +130,9 @@ def events(said: Said, generation_id: str, faults: Faults) -> list[bytes]:
     not_yet: dict[str, object] = {"usage": None} if said.wants_usage else {}
     deltas: list[tuple[dict[str, object], str | None]] = [({"role": "assistant", "content": "", "refusal": None}, None)]
     deltas += [({"content": piece}, None) for piece in said.pieces]
-    if said.tool_call:
+    if said.tool_calls:
         deltas[0][0]["content"] = None
-        deltas += [({"tool_calls": [call]}, None) for call in _calls(said.tool_call, generation_id)]
+        deltas += [({"tool_calls": [call]}, None) for call in _calls(said, generation_id)]
     deltas.append(({}, said.finish_reason))
     chunks: list[dict[str, Any]] = []
     for number, (delta, finish) in enumerate(deltas):
@@ -142,13 +144,10 @@ def events(said: Said, generation_id: str, faults: Faults) -> list[bytes]:
     return talk.written(talk.broken_off(chunks, faults, {"error": {**error, "param": None, "code": None}}), faults)
 
 
-def _calls(call: tuple[str, str], generation_id: str) -> list[dict[str, object]]:
-    """A call's deltas: its name, then its arguments in pieces."""
-    name, arguments = call
-    half = len(arguments) // 2
-    named = {"index": 0, "id": f"call_{generation_id[-8:]}", "type": "function"}
-    pieces = [part for part in (arguments[:half], arguments[half:]) if part]
-    return [
-        {**named, "function": {"name": name, "arguments": ""}},
-        *({"index": 0, "function": {"arguments": piece}} for piece in pieces),
-    ]
+def _calls(said: Said, generation_id: str) -> Iterator[dict[str, object]]:
+    """The calls' deltas: of each its name, then its arguments in pieces."""
+    for head, (name, arguments) in zip(chat.call_heads(said, generation_id), said.tool_calls, strict=True):
+        half = len(arguments) // 2
+        yield {**head, "function": {"name": name, "arguments": ""}}
+        for piece in filter(None, (arguments[:half], arguments[half:])):
+            yield {"index": head["index"], "function": {"arguments": piece}}

@@ -44,7 +44,24 @@ def read(body: bytes) -> Talk:
         raise wrong(
             f"Previous response with id '{name}' not found.", "previous_response_id", "previous_response_not_found"
         )
+    _check_thoughts(request)
     return responses.talk_in(request)
+
+
+def _check_thoughts(request: _Request) -> None:
+    """An earlier thought comes back under its seal: without one it would be looked for in what is stored."""
+    for item in request.input if isinstance(request.input, list) else ():
+        if item.type != "reasoning":
+            continue
+        if item.encrypted_content is None:
+            message = (
+                f"Item with id '{item.id}' not found. Items are not persisted when `store` is set to false. Try again"
+                " with `store` set to true, or remove this item from your input."
+            )
+            raise wrong(message, "input", status=404)
+        if item.encrypted_content != talk.seal(item.thought):
+            message = f"The encrypted content for item {item.id} could not be verified."
+            raise wrong(message, code="invalid_encrypted_content")
 
 
 def _own(body: dict[str, Any], said: Said, faults: Faults) -> dict[str, Any]:

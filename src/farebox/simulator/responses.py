@@ -1,6 +1,7 @@
 """Simulated responses: server-sent events without names, the generation's id as the response's, and the cost in the
 last event."""
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -22,8 +23,16 @@ _STRING_CODES = {400: "invalid_prompt", 429: "rate_limit_exceeded", 500: "server
 class _Item(Struct):
     type: str = "message"
     role: str = "user"
-    content: str | list[talk.Part] = ""
+    content: str | list[talk.Part] | None = ""
     output: Any = ""
+    id: Any = None
+    summary: Any = None
+    encrypted_content: Any = None
+
+    @property
+    def thought(self) -> str:
+        """What an item of reasoning says."""
+        return talk.text_in(self.summary)
 
 
 class _Tool(Struct):
@@ -37,6 +46,8 @@ class Request(talk.Request):
     instructions: str | None = None
     max_output_tokens: Number | None = None
     tools: list[_Tool] | None = None
+    text: Any = None
+    include: Any = None
     store: bool | None = None
     previous_response_id: str | None = None
 
@@ -60,12 +71,14 @@ def talk_in(request: Request) -> Talk:
     system = [Turn("system", (request.instructions,))] if request.instructions else []
     functions = [(each.name, each.parameters) for each in request.tools or () if each.type == "function"]
     turns = [*system, *(_turn(item) for item in items if item.type not in _UNSAID)]
-    return talk.talk_of(request, turns, functions, max_output_tokens=request.max_output_tokens)
+    form = talk.member(request.text, "format", "schema")
+    asked = talk.talk_of(request, turns, functions, form, max_output_tokens=request.max_output_tokens)
+    return replace(asked, wants_seal="reasoning.encrypted_content" in (request.include or ()))
 
 
 def _turn(item: _Item) -> Turn:
     if item.type == "function_call_output":
-        return Turn("tool", (str(item.output),))
+        return Turn("tool", (talk.text_in(item.output),))
     return talk.turn_of(item.role, item.content, "input_image")
 
 
@@ -93,11 +106,13 @@ def _items(said: Said, generation_id: str) -> list[dict[str, Any]]:
     tail = generation_id[-8:]
     items: list[dict[str, Any]] = []
     if said.reasoning:
-        summary = [{"type": "summary_text", "text": "".join(said.reasoning)}]
-        items.append({"type": "reasoning", "id": f"rs_{tail}", "summary": summary})
-    if said.tool_call:
-        name, arguments = said.tool_call
-        call = {"type": "function_call", "id": f"fc_{tail}", "call_id": f"call_{tail}", "name": name}
+        thought = "".join(said.reasoning)
+        summary = [{"type": "summary_text", "text": thought}]
+        sealed = {"encrypted_content": talk.seal(thought)} if said.wants_seal else {}
+        items.append({"type": "reasoning", "id": f"rs_{tail}", "summary": summary, **sealed})
+    for index, (name, arguments) in enumerate(said.tool_calls):
+        number = talk.numbered(generation_id, index)
+        call = {"type": "function_call", "id": f"fc_{number}", "call_id": f"call_{number}", "name": name}
         items.append({**call, "arguments": arguments, "status": "completed"})
     if said.image:
         picture = {"type": "image_generation_call", "id": f"ig_{tail}", "result": said.image}

@@ -1,5 +1,7 @@
 """What a simulated model answers, before it is put into a format: always the same, in pieces that stand for tokens."""
 
+import hashlib
+import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -41,6 +43,12 @@ class Turn:
     def text(self) -> str:
         return " ".join(self.parts)
 
+    @property
+    def tokens(self) -> int:
+        """None where nothing is said: some formats have no turn there."""
+        text = self.text
+        return 3 + tokens_of(text) + 258 * self.images if text or self.images else 0
+
 
 @dataclass(frozen=True, slots=True)
 class Tool:
@@ -77,15 +85,21 @@ class Talk:
     cached_tokens: int = 0
     cache_write_tokens: int = 0
     """How many tokens of the prompt are read from a cache, or written to one."""
+    wants_seal: bool = False
+    """Whether its thoughts are to be sealed, so that they can be sent back."""
+    one_call: bool = False
+    """Whether no two tools may be called at once."""
+    form: object = None
+    """The JSON schema that the answer is to be valid under."""
 
     @property
     def prompt_tokens(self) -> int:
-        return sum(3 + tokens_of(turn.text) + 258 * turn.images for turn in self.turns)
+        return sum(turn.tokens for turn in self.turns)
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A model's answer. Each piece is a token; `image` is a PNG in base64; `tool_call` is a function's name and its
+    """A model's answer. Each piece is a token; `image` is a PNG in base64; `tool_calls` are functions' names and their
     arguments as JSON."""
 
     model: Model
@@ -93,17 +107,18 @@ class Said:
     reasoning: tuple[str, ...] = ()
     pieces: tuple[str, ...] = ()
     image: str | None = None
-    tool_call: tuple[str, str] | None = None
+    tool_calls: tuple[tuple[str, str], ...] = ()
     finish_reason: str = "stop"
     wants_usage: bool = False
+    wants_seal: bool = False
     cached_tokens: int = 0
     cache_write_tokens: int = 0
     vectors: tuple[list[float], ...] = field(default=())
 
     @property
     def answer_tokens(self) -> int:
-        call = TOOL_CALL_TOKENS if self.tool_call else 0
-        return len(self.reasoning) + len(self.pieces) + self.image_tokens + call
+        calls = TOOL_CALL_TOKENS * len(self.tool_calls)
+        return len(self.reasoning) + len(self.pieces) + self.image_tokens + calls
 
     @property
     def image_tokens(self) -> int:
@@ -130,23 +145,29 @@ def tokens_of(text: str) -> int:
 def answer(talk: Talk, model: Model, faults: Faults) -> Said:
     """What the model answers."""
     said = _said(talk, model, faults)
-    call = said.tool_call
-    if call is not None and faults.broken_arguments:
-        call = (call[0], call[1][: max(1, len(call[1]) // 2)])
+    calls = said.tool_calls
+    if faults.broken_arguments:
+        calls = tuple((name, arguments[: max(1, len(arguments) // 2)]) for name, arguments in calls)
     cached = min(faults.cached_tokens or talk.cached_tokens, talk.prompt_tokens)
     written = min(faults.cache_write_tokens or talk.cache_write_tokens, talk.prompt_tokens - cached)
-    return replace(said, wants_usage=talk.wants_usage, tool_call=call, cached_tokens=cached, cache_write_tokens=written)
+    told = replace(said, wants_usage=talk.wants_usage, wants_seal=talk.wants_seal, tool_calls=calls)
+    return replace(told, cached_tokens=cached, cache_write_tokens=written)
 
 
 def _said(talk: Talk, model: Model, faults: Faults) -> Said:
     asked = next((turn.parts[-1] for turn in reversed(talk.turns) if turn.role == "user" and turn.parts), "")
     image = PNG if talk.wants_picture and "image" in model.outputs else None
-    if (tool := _due(talk, asked)) is not None:
-        call = (tool.name, msgspec.json.encode(fill(tool.schema, asked)).decode())
-        return Said(model, talk.prompt_tokens, image=image, tool_call=call, finish_reason="tool_calls")
     thinks = model.reasons if talk.thinks is None else talk.thinks
-    words = [f"word{i} " for i in range(faults.tokens)] if faults.tokens is not None else _words(f"You said: {asked}")
     reasoning = _words(f"The last message has {len(asked)} characters. I shall say it back.") if thinks else []
+    if due := _due(talk, asked):
+        called = itertools.islice(itertools.cycle(due), 1 if talk.one_call else max(1, faults.calls))
+        calls = tuple((tool.name, _filled(tool.schema, asked)) for tool in called)
+        told = Said(model, talk.prompt_tokens, tuple(reasoning), image=image, finish_reason="tool_calls")
+        return replace(told, tool_calls=calls)
+    if faults.tokens is not None:
+        words = [f"word{i} " for i in range(faults.tokens)]
+    else:
+        words = _words(f"You said: {asked}" if talk.form is None else _filled(talk.form, asked))
     caps = [cap for cap in (talk.cap, model.answer_tokens_max) if cap]
     room = min(caps) if caps else len(words)
     thought, said = reasoning[:room], words[: max(0, room - len(reasoning))]
@@ -154,16 +175,19 @@ def _said(talk: Talk, model: Model, faults: Faults) -> Said:
     return Said(model, talk.prompt_tokens, tuple(thought), tuple(said), image, finish_reason=finish)
 
 
-def _due(talk: Talk, asked: str) -> Tool | None:
-    """The tool that is called, None where what was asked has its result already: the first whose name stands in what
-    was asked, else the first that needs one argument, else the first. What needs more is likely to start another agent,
-    which would ask here again, and so on."""
+def _filled(schema: object, asked: str) -> str:
+    return msgspec.json.encode(fill(schema, asked)).decode()
+
+
+def _due(talk: Talk, asked: str) -> list[Tool]:
+    """The tools, the one that is called first; none where what was asked has its result already. It is the first whose
+    name stands in what was asked, else the first that needs one argument, else the first. What needs more is likely to
+    start another agent, which would ask here again, and so on."""
     said = [turn.role for turn in talk.turns if turn.role in ("user", "tool")]
     if not talk.tools or said[-1:] == ["tool"] or said.count("tool") >= CALLS_MAX:
-        return None
+        return []
     words = set(re.findall(r"[\w-]+", asked))
-    named = [tool for tool in talk.tools if tool.name in words]
-    return [*named, *(tool for tool in talk.tools if tool.takes_one), *talk.tools][0]
+    return sorted(talk.tools, key=lambda tool: (tool.name not in words, not tool.takes_one))
 
 
 def _words(text: str) -> list[str]:
@@ -205,10 +229,11 @@ class Request(Struct):
     stream: bool | None = None
     modalities: list[str] | None = None
     tool_choice: Raw = Raw(b"null")
+    parallel_tool_calls: Any = None
     reasoning: Reasoning | None = None
 
 
-def talk_of(request: Request, turns: Iterable[Turn], functions: Functions, **caps: Number | None) -> Talk:
+def talk_of(request: Request, turns: Iterable[Turn], functions: Functions, form: object, **caps: Number | None) -> Talk:
     """What an order in one of OpenAI's formats asks for. Raises Refusal 400."""
     cap = least_cap(**caps)
     if request.reasoning is not None and request.reasoning.max_tokens is not None:
@@ -220,7 +245,23 @@ def talk_of(request: Request, turns: Iterable[Turn], functions: Functions, **cap
         cap=cap,
         tools=callable_tools(functions, request.tool_choice),
         wants_picture="image" in (request.modalities or ()),
+        one_call=request.parallel_tool_calls is False,
+        form=form,
     )
+
+
+def member(value: object, *path: str) -> Any:
+    """What stands in an object at the end of a path; None where it is not there."""
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def text_in(content: object) -> str:
+    """The text of a tool's result, which is one or has parts."""
+    if isinstance(content, list):
+        return " ".join(str(member(part, "text") or "") for part in content)
+    return str(content or "")
 
 
 def turn_of(role: str, content: str | list[Part] | None, picture: str) -> Turn:
@@ -275,6 +316,16 @@ def callable_tools(functions: Functions, choice: Raw) -> tuple[Tool, ...]:
     kind = wanted if isinstance(wanted, str) else wanted.type if wanted else "auto"
     name = (wanted.name or wanted.function.name) if isinstance(wanted, _Choice) else ""
     return () if kind == "none" else tuple(Tool(*each) for each in functions if name in ("", each[0]))
+
+
+def seal(thought: str) -> str:
+    """What proves that a thought is the model's own."""
+    return hashlib.sha256(f"simulated {thought}".encode()).hexdigest()
+
+
+def numbered(generation_id: str, index: int) -> str:
+    """What ends the id of one of an answer's calls."""
+    return generation_id[-8:] + (f"{index}" if index else "")
 
 
 def usage_member(usage: dict[str, object], faults: Faults) -> dict[str, object]:
