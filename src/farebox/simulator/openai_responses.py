@@ -90,7 +90,8 @@ def _own(body: dict[str, Any], said: Said, faults: Faults) -> dict[str, Any]:
         prompt, answer = counted(said, faults)
         usage = unpriced(found["usage"])
         told = {"input_tokens": prompt, "output_tokens": answer, "total_tokens": prompt + answer}
-        found["usage"] = {**usage, **told, "input_tokens_details": {"cached_tokens": said.cached_tokens}}
+        details = {"cached_tokens": said.cached_tokens, "cache_write_tokens": 0}
+        found["usage"] = {**usage, **told, "input_tokens_details": details}
     return found
 
 

@@ -94,7 +94,7 @@ def _usage(said: Said, faults: Faults) -> dict[str, object]:
     names = ("prompt", "completions") if faults.defect == "chat-costs" else ("input", "output")
     return {
         "input_tokens": said.prompt_tokens,
-        "input_tokens_details": {"cached_tokens": 0},
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
         "output_tokens": said.answer_tokens,
         "output_tokens_details": {"reasoning_tokens": len(said.reasoning)},
         "total_tokens": said.prompt_tokens + said.answer_tokens,

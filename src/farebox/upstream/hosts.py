@@ -154,12 +154,12 @@ class Host(ABC):
         priced = [
             PricedModel(name, bounds, each.context_tokens, each.answer_tokens_max)
             for name, each in models.items()
-            if (bounds := self._bounds(name))
+            if (bounds := self.bounds(name))
         ]
         left_out = models.keys() - {each.id for each in priced}
         return price_list(priced, left_out) if priced else PriceList({}, left_out=frozenset(left_out))
 
-    def _bounds(self, model: str) -> tuple[Prices, ...]:
+    def bounds(self, model: str) -> tuple[Prices, ...]:
         """The prices that may count for a model of ours; none where it has none."""
         if self.declared.is_free:
             return (Prices(),)

@@ -64,11 +64,12 @@ class Running:
 
     def serves(self, model: str) -> bool:
         """Whether an order of this model may go there: it has the model, and a price of it. Where its list is not known
-        yet, its patterns count, if it tells what orders cost, or is free."""
+        yet, its patterns count."""
         if not self.declared.may_serve(model):
             return False
-        has_price = self.declared.tells_cost or self.declared.is_free
-        return has_price if self.prices is None else self.prices.find(model) is not None
+        if self.prices is None:
+            return not isinstance(self.upstream, Host) or bool(self.upstream.bounds(model))
+        return self.prices.find(model) is not None
 
     def candidate(self, model: str, *, is_alone: bool) -> Candidate:
         """A model (by our name) here, as the rules of routing see it."""
