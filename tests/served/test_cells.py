@@ -12,14 +12,16 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import anthropic
+import openai
 import pytest
 
 from farebox.core.money import events_ceil
 from farebox.simulator import anthropic as claude
 from farebox.simulator import openai as gpt
-from farebox.simulator.server import embedded
-from tests.asking import PNG, Answered, Asking, Got, Result, Said, Talk, Tool, asking
-from tests.gateway import Gateway, eventually
+from tests.asking import PNG, Answered, Asking, Got, Result, Said, Talk, Tool, asking, simulating
+from tests.gateway import Gateway, Response, eventually
+from tests.programs import simulator
 
 SETTINGS = """
 [upstreams.openrouter]
@@ -123,8 +125,8 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with embedded() as url:
-        world = World(url.removesuffix("/api/v1"), tmp_path_factory.mktemp("cells"))
+    with simulator() as port:
+        world = World(f"http://127.0.0.1:{port}", tmp_path_factory.mktemp("cells"))
         with world.gateway as gateway:
             gateway.key = gateway.new_key("demo", "--plan", "paying", "--prepaid", "5")
             yield world
@@ -196,9 +198,10 @@ class Cell:
     def _check(self, got: Got) -> None:
         """The order costs the same through every format, and what its upstream says; whole answers tell it at once."""
         world = self._world
-        generation_id = got.headers.get("x-generation-id", got.id)
-        assert got.id == generation_id
-        told = world.books()[generation_id]
+        if got.headers:
+            assert got.headers["x-generation-id"] == got.id
+            assert "x-farebox-left-out" not in got.headers, got.headers["x-farebox-left-out"]
+        told = world.books()[got.id]
         assert got.tokens == (told["prompt_tokens"], told["answer_tokens"])
         fare = (Decimal(told["cost"]), events_ceil(Decimal(told["cost"])))
         assert fare[1] > 0
@@ -268,3 +271,66 @@ def test_cell(
     world: World, formats: Mapping[str, Asking], feature: str, upstream: str, wire: str, streamed: bool
 ) -> None:
     DO[feature](Cell(world, formats[wire], wire, upstream, feature, streamed=streamed))
+
+
+# What goes wrong, and what is beside the answer
+
+GOES_AS = {cell: cells["goes as"] for cell, cells in TABLE.items()}
+TRANSLATED = [cell for cell, native in GOES_AS.items() if native != "it is"]
+PATHS = {"chat": "/chat/completions", "messages": "/messages", "responses": "/responses"}
+HELLO: Any = [{"role": "user", "content": ASKED}]
+
+
+def raw(world: World, wire: str, upstream: str, simulate: str = "", **more: Any) -> Response:
+    """An order without an SDK."""
+    body: dict[str, Any] = {"model": world.model(upstream, "text"), "messages": HELLO, **more}
+    if wire == "responses":
+        body["input"] = body.pop("messages")
+    if wire == "messages":
+        body.setdefault("max_tokens", 999)
+    headers = {"authorization": f"Bearer {world.gateway.key}", "content-type": "application/json"}
+    return world.gateway.request("POST", f"/api/v1{PATHS[wire]}", body, {**headers, **simulating(simulate)})
+
+
+REFUSALS = {
+    400: ("invalid_request_error", "Simulated refusal"),
+    401: ("authentication_error", "Simulated refusal"),
+    402: ("billing_error", "Insufficient credits"),
+    429: ("rate_limit_error", "Rate limit exceeded"),
+    500: ("api_error", "Internal Server Error"),
+    529: ("overloaded_error", "Overloaded"),
+}
+"""What the simulator is asked to refuse with, by status: the type that messages have for it, and its words."""
+
+
+@pytest.mark.parametrize("upstream", ["openrouter", "openai", "anthropic"])
+@pytest.mark.parametrize("wire", FORMATS)
+def test_an_upstreams_refusal_is_one_in_the_callers_format(
+    world: World, formats: Mapping[str, Asking], wire: str, upstream: str
+) -> None:
+    before = world.books()
+    for status, (kind, words) in REFUSALS.items():
+        for ask in (formats[wire].whole, formats[wire].streamed):
+            with pytest.raises((openai.APIStatusError, anthropic.APIStatusError), match=words) as refused:
+                ask(world.model(upstream, "text"), Talk((Said(ASKED),)), f"status={status}")
+            assert refused.value.status_code == status
+            told: Any = refused.value.body
+            if wire == "messages":
+                assert told["error"]["type"] == kind
+            elif GOES_AS[wire, upstream] != "it is":
+                assert told["code"] == status
+    assert world.books() == before
+
+
+@pytest.mark.parametrize(("wire", "upstream"), TABLE)
+@pytest.mark.parametrize("fault", ["error-at-event=4", "cut-at-event=4", "no-done,usage=missing"])
+def test_a_stream_that_goes_wrong_says_so_in_the_callers_format(
+    world: World, formats: Mapping[str, Asking], wire: str, upstream: str, fault: str
+) -> None:
+    if fault.startswith("no-done"):
+        raw_answer = raw(world, wire, upstream, fault, stream=True)
+        print(raw_answer.body[-600:])
+        return
+    with pytest.raises((openai.OpenAIError, anthropic.AnthropicError, RuntimeError, AssertionError)) as refused:
+        print(formats[wire].streamed(world.model(upstream, "text"), Talk((Said(ASKED),)), fault))
+    print(repr(refused.value))

@@ -54,4 +54,7 @@ def _refusal(status: int, raw: Raw, otherwise: str) -> Refusal:
     kind = next((each for each in (code, error.type) if each in _TYPES), _OF_ANTHROPIC.get(error.type or ""))
     if code is not None and code != kind:
         metadata["provider_code"] = code
+    if kind == "invalid_request":
+        # OpenAI says so of a key that is none, too: its status says more.
+        kind = None
     return Refusal(status, kind or error_type_of(status), error.message or otherwise, metadata=metadata)
