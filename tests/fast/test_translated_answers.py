@@ -344,6 +344,7 @@ def test_an_error_in_a_stream_is_one_in_the_callers_format(way: tuple[Format, Fo
         stream = stream_of(way)
         told = b"".join([stream.feed(event) for event in events]) + stream.finish()
     assert_ends_in(source, told, "boom")
+    assert b'invalid_request"' not in told, "what the upstream failed at is not the order's fault"
 
 
 @pytest.mark.parametrize("way", WAYS, ids=name)
@@ -425,7 +426,7 @@ def test_a_refusal_of_the_upstreams_is_worded_in_the_callers_format(way: tuple[F
 def test_an_upstreams_own_code_is_kept() -> None:
     body = b'{"error":{"message":"no","type":"invalid_request_error","code":"unknown_model"}}'
     told = json.loads(between((responses, chat)).refusal(404, body))
-    assert told["error"]["metadata"] == {"error_type": "invalid_request", "provider_code": "unknown_model"}
+    assert told["error"]["metadata"] == {"error_type": "not_found", "provider_code": "unknown_model"}
     long = json.loads(
         between((messages, chat)).refusal(400, body.replace(b"unknown_model", b"context_length_exceeded"))
     )

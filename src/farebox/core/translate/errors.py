@@ -39,12 +39,16 @@ _decode = Decoder(_Body).decode
 def refusal_of(status: int, body: bytes) -> Refusal:
     """An upstream's refusal, from the body that it has in any format."""
     told = decoded_or(_decode, body, _Body()).error
-    return _refusal(status, told, UNTOLD if said(told) is not None else "the upstream refused the order")
+    refusal = _refusal(status, told, UNTOLD if said(told) is not None else "the upstream refused the order")
+    # OpenAI calls a key that is none an invalid request, too: the status says more.
+    return _of_type(refusal, error_type_of(status)) if refusal.error_type == "invalid_request" else refusal
 
 
 def failed(error: Raw) -> Refusal:
-    """An error within a stream, whose order was accepted."""
-    return _refusal(BROKEN_STATUS, error, UNTOLD)
+    """An error within a stream, whose order was accepted: whatever it says, the order is not what is wrong."""
+    refusal = _refusal(BROKEN_STATUS, error, UNTOLD)
+    is_ours = refusal.error_type in ("invalid_request", "invalid_prompt")
+    return _of_type(refusal, "provider_unavailable") if is_ours else refusal
 
 
 def _refusal(status: int, raw: Raw, otherwise: str) -> Refusal:
@@ -54,7 +58,8 @@ def _refusal(status: int, raw: Raw, otherwise: str) -> Refusal:
     kind = next((each for each in (code, error.type) if each in _TYPES), _OF_ANTHROPIC.get(error.type or ""))
     if code is not None and code != kind:
         metadata["provider_code"] = code
-    if kind == "invalid_request":
-        # OpenAI says so of a key that is none, too: its status says more.
-        kind = None
-    return Refusal(status, kind or error_type_of(status), error.message or otherwise, metadata=metadata)
+    return Refusal(status, kind or "invalid_request", error.message or otherwise, metadata=metadata)
+
+
+def _of_type(refusal: Refusal, error_type: str) -> Refusal:
+    return Refusal(refusal.status, error_type, refusal.message, refusal.headers, refusal.metadata)
