@@ -47,24 +47,23 @@ EVENTS = [b"data: " + data + b"\n\n" for data in [_CHUNK] * (STREAM_EVENTS - 2) 
 """Tokens, the usage event and `[DONE]`."""
 
 
-def _whole(content_type: bytes, body: bytes) -> bytes:
-    return (
-        b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\nx-generation-id: gen-1767225600-bench\r\ncontent-length: %d\r\n\r\n"
-        % (content_type, len(body))
-        + body
-    )
+def whole_reply(content_type: bytes, body: bytes, generation: bytes = b"") -> bytes:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\n%bcontent-length: %d\r\n\r\n"
+    return head % (content_type, generation, len(body)) + body
 
 
-_WHOLE = _whole(b"application/json", _ANSWER)
-_MODELS = _whole(b"application/json", catalog.page("/models", {"output_modalities": "all"}))
+_GENERATION = b"x-generation-id: gen-1767225600-bench\r\n"
+_WHOLE = whole_reply(b"application/json", _ANSWER, _GENERATION)
+_MODELS = whole_reply(b"application/json", catalog.page("/models", {"output_modalities": "all"}))
 _STREAM_HEAD = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-generation-id: gen-1767225600-bench\r\n"
-    b"transfer-encoding: chunked\r\n\r\n"
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n" + _GENERATION + b"transfer-encoding: chunked\r\n\r\n"
 )
 
 
 class FixedUpstream(asyncio.Protocol):
     """Answers every POST at once: whole, or as a stream where the body asks for one."""
+
+    models, whole, stream_head, events = _MODELS, _WHOLE, _STREAM_HEAD, EVENTS
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -82,12 +81,12 @@ class FixedUpstream(asyncio.Protocol):
             body = self._buffer[end + 4 : end + 4 + length]
             self._buffer = self._buffer[end + 4 + length :]
             if head.startswith(b"get"):
-                self._transport.write(_MODELS)
+                self._transport.write(self.models)
             elif b'"stream":true' in body:
-                self._transport.write(_STREAM_HEAD)
+                self._transport.write(self.stream_head)
                 self._stream()
             else:
-                self._transport.write(_WHOLE)
+                self._transport.write(self.whole)
 
     def _stream(self) -> None:
         self._later(EVENT_SECONDS, 0)
@@ -98,10 +97,10 @@ class FixedUpstream(asyncio.Protocol):
     def _event(self, number: int) -> None:
         if self._transport.is_closing():
             return
-        if number == len(EVENTS):
+        if number == len(self.events):
             self._transport.write(b"0\r\n\r\n")
             return
-        self._write_event(EVENTS[number])
+        self._write_event(self.events[number])
         self._later(EVENT_SECONDS, number + 1)
 
     def _write_event(self, event: bytes) -> None:
