@@ -160,6 +160,7 @@ async def _compare(pid: int, orders: tuple[Order, Order], pairs: int, *, streame
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.translation", description=__doc__)
     parser.add_argument("--pairs", type=int, default=30)
+    parser.add_argument("--loads", nargs="*", choices=["whole", "streamed"], default=["whole", "streamed"])
     parser.add_argument("--hosts", nargs="*", type=int, default=[], help=argparse.SUPPRESS)
     told = parser.parse_args()
     if told.hosts:
@@ -170,9 +171,9 @@ def main() -> None:
         for native in NATIVES:
             for wire in NATIVES:
                 if wire != native:
-                    for streamed in (False, True):
+                    for load in told.loads:
                         pair = order(native, native), order(wire, native)
-                        uvloop.run(_compare(pid, pair, told.pairs, streamed=streamed))
+                        uvloop.run(_compare(pid, pair, told.pairs, streamed=load == "streamed"))
 
 
 if __name__ == "__main__":

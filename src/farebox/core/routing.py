@@ -60,7 +60,10 @@ class Candidate(Struct, frozen=True):
 
     def native(self, path: str) -> str | None:
         """The path of the format that an order must become for it; None where it can stay as it is."""
-        return dict(self.natives).get(path) if self.natives else None
+        for one, native in self.natives:
+            if one == path:
+                return native
+        return None
 
 
 class Condition(Struct, frozen=True):

@@ -8,6 +8,7 @@ say. Where both are one format nothing is translated, and bytes stay as they are
 
 from collections.abc import Callable, Mapping
 from itertools import permutations
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import msgspec
@@ -230,15 +231,15 @@ class Stream:
         return taken
 
 
-_TRANSLATIONS = tuple(
-    (source, native, Translation(source, way, other)) for (source, way), (native, other) in permutations(_WAYS, 2)
+_TRANSLATIONS: Mapping[tuple[Format, Format], Translation] = MappingProxyType(
+    {(source, native): Translation(source, way, other) for (source, way), (native, other) in permutations(_WAYS, 2)}
 )
 
 
 def translation(source: Format, native: Format) -> Translation | None:
     """How an order in `source` is served by an upstream that speaks `native`; None where it cannot be, or where the two
     are one."""
-    return next((found for one, other, found in _TRANSLATIONS if one is source and other is native), None)
+    return _TRANSLATIONS.get((source, native))
 
 
 __all__ = ["ANSWER_TOKENS", "TABLES", "Stream", "Translation", "translation"]

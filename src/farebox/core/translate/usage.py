@@ -93,8 +93,10 @@ def later_usage(first: Usage, then: Usage) -> Usage:
     return then
 
 
-def _first(*counts: Count) -> int:
-    return next((int(each) for each in counts if each is not None), 0)
+def _first(count: Count, otherwise: Count = None) -> int:
+    if count is None:
+        count = otherwise
+    return 0 if count is None else int(count)
 
 
 def _costs(usage: Usage, prompt: str, answer: str) -> dict[str, object]:
