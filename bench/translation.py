@@ -137,9 +137,9 @@ async def _compare(pid: int, orders: tuple[Order, Order], pairs: int, *, streame
     sides = []
     for order in orders:
         told = replace(order, stream_events=await _events(order)) if streamed else order
-        sides.append(await Callers.connect(told, connections, streamed=streamed))
-    for side in sides:
+        side = await Callers.connect(told, connections, streamed=streamed)
         await side.run(requests=2 * requests)
+        sides.append(side)
     taken: tuple[list[float], list[float]] = ([], [])
     for number in range(pairs):
         for which in (0, 1) if number % 2 else (1, 0):

@@ -143,7 +143,10 @@ Prices are USD a token.
 A model that is offered tools calls one before it answers: the one that the order's `tool_choice` names, else the first whose
 name stands in the prompt, else the first that needs one argument, else the first. The arguments are valid under the tool's JSON
 schema, with the prompt wherever a text is wanted: an agent that is asked `touch made.txt` does that in its shell. After the
-tool's result it says back what was asked; after {talk.CALLS_MAX} results in one talk it calls none any more.
+tool's result it says back what was asked; after {talk.CALLS_MAX} results in one talk it calls none any more. With the fault `calls=2`
+it calls two at once.
+
+An order that asks for an answer under a JSON schema gets one, with the prompt wherever a text is wanted.
 
 ## Faults
 
@@ -160,7 +163,8 @@ from 0.
 The same program stands in for OpenAI at `/openai/v1` and for Anthropic at `/anthropic` (which SDKs are given as their base
 URLs); with `farebox simulate --as openai` and `--as anthropic` also at its root. As they do, it tells no costs, and a stream's
 usage as OpenAI only when that was asked for; it refuses members that it does not know, in their words; it names generations
-`chatcmpl-...`, `resp_...`, `msg_...`, and OpenAI's models answer under a dated name. As Anthropic it demands `anthropic-version`,
+`chatcmpl-...`, `resp_...`, `msg_...`, and OpenAI's models answer under a dated name; its responses seal thoughts where `include` asks
+for `reasoning.encrypted_content`, and take none back without. As Anthropic it demands `anthropic-version`,
 `max_tokens`, and each tool's result right behind its call; thinks only where `thinking` asks for it, and checks the signatures of
 what it thought before; sends pings; and counts what is marked by `cache_control` as written to its cache once, and read from it
 later. What was charged, and for which tokens, is told by `GET /books/usage`.
