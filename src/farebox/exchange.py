@@ -415,7 +415,7 @@ class Opened:
         """Make ready for an upstream: how its answer is metered, by which prices, and from which format. Raises Refusal
         502: it has no price."""
         request, wire = self._request, self._request.wire
-        self._at, self._tariff, self._translation = candidate, None, None
+        self._at, self._tariff, self._translation, self._left_out = candidate, None, None, ()
         if candidate.priced_as is not None:
             self._tariff = self._tariffs.find(candidate.upstream, candidate.priced_as, self._placed_us)
             if self._tariff is None:

@@ -2,8 +2,7 @@
 (which ones, in what order) and `core.attempts` (when the next is tried)."""
 
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 
 from farebox.core.attempts import Attempt, MayBeCharged, NotReached, Refused, Went
@@ -19,20 +18,6 @@ Send = Callable[[Candidate, bytes], Awaitable[Reply]]
 """Sends a body to a candidate. Raises UpstreamUnreachable, UpstreamBroke."""
 
 RETRY_AFTER_DIGITS_MAX = 5
-
-MODELS_KEPT = 1024
-"""Models whose one candidate is kept from order to order."""
-
-
-def only(upstream: str, paths: Iterable[str]) -> Callable[[str], Sequence[Candidate]]:
-    """The candidates where one upstream, which routes itself, serves every model in formats of these paths."""
-    serves = frozenset(paths)
-
-    @lru_cache(MODELS_KEPT)
-    def serving(model: str) -> Sequence[Candidate]:
-        return (Candidate(upstream, model, serves, routes=True, is_alone=True),)
-
-    return serving
 
 
 class Sole:

@@ -27,7 +27,7 @@ from farebox.core.health import (
 )
 from farebox.core.routing import Candidate
 from farebox.ports import BooksUnavailable, CallerGone, Reply, UpstreamBroke, UpstreamUnreachable
-from farebox.routing import Attempts, Routing, Sole, only
+from farebox.routing import Attempts, Routing, Sole
 from farebox.testing import MemoryStore, Script, ScriptedReply
 from farebox.upstream_health import Health
 
@@ -178,7 +178,7 @@ def test_another_model_is_tried_where_the_first_will_not_have_the_order() -> Non
 def test_nothing_is_read_of_an_order_that_one_serves_which_routes_itself() -> None:
     async def work() -> None:
         node = Node()
-        routing = Routing(only("openrouter", [CHAT]), node.health)
+        routing = Routing(lambda model: [Candidate("openrouter", model, frozenset([CHAT]), is_alone=True)], node.health)
         body = b'{"model":"a/b","messages":[{"role":"user","content":"hi"}],"provider":"not such a thing"}'
         sole = routing.attempts(CHAT, body, chat.read(body))
         assert isinstance(sole, Sole)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from farebox.simulator.server import embedded
 from tests.gateway import Gateway, Response, eventually
 
 GUARDS = """
@@ -96,3 +97,92 @@ def test_a_wrong_guard_is_a_sentence_at_start(tmp_path: Path) -> None:
     done = Gateway(tmp_path).run("serve", "--port", "0")
     assert done.returncode == 2
     assert "guards.x: there is no kind of guard `patern`" in done.stderr
+
+
+# Over other formats, accounts and nodes
+
+CLAUDE = """
+[upstreams.claude]
+kind = "anthropic"
+base_url = "{root}/anthropic"
+prices = "file"
+names = {{ "sim/echo" = "claude-sim" }}
+models = ["sim/echo"]
+key_variable = "LOCAL_KEY"
+"""
+
+PRICES = """
+[[prices]]
+upstream = "claude"
+model = "*"
+per = "million"
+prompt = "3"
+answer = "15"
+"""
+
+
+@pytest.fixture(scope="module")
+def translating(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """One upstream, which speaks messages alone, and charges by the price file."""
+    folder = tmp_path_factory.mktemp("translating")
+    with embedded() as url:
+        (folder / "farebox.toml").write_text(CLAUDE.format(root=url.removesuffix("/api/v1")) + GUARDS)
+        (folder / "prices.toml").write_text(PRICES)
+        with Gateway(folder, LOCAL_KEY="k", FAREBOX_PRICES_FILE="prices.toml") as running:
+            running.key = running.new_key("demo", "--plan", "paying", "--prepaid", "5")
+            yield running
+            running.audit()
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_translated_answer_is_kept_as_its_caller_got_it(translating: Gateway, streamed: bool) -> None:
+    before = len(translating.orders())
+    first = ask(translating, "60", said=f"translated {streamed}", stream=streamed)
+    assert (first.status, first.headers["x-farebox-cache"]) == (200, "miss"), first.body
+    again = ask(translating, "60", said=f"translated {streamed}", stream=streamed)
+    assert (again.headers["x-farebox-cache"], again.body) == ("hit", first.body)
+    assert b"chat.completion" in again.body
+    (line,) = translating.orders()[before:]
+    assert line["events"] > 0
+    metrics = translating.request("GET", "/metrics").body.decode()
+    assert 'farebox_cache_lookups_total{outcome="hit"}' in metrics
+
+
+def test_another_account_gets_no_answer_that_is_kept_for_this_one(translating: Gateway) -> None:
+    other = translating.new_key("other", "--plan", "paying", "--prepaid", "5")
+    assert ask(translating, "60", said="mine").headers["x-farebox-cache"] == "miss"
+    assert ask(translating, "60", said="mine").headers["x-farebox-cache"] == "hit"
+    assert ask(translating, "60", key=other, said="mine").headers["x-farebox-cache"] == "miss"
+    assert len(translating.orders("other")) == 1
+
+
+def test_what_one_node_kept_the_other_gives(translating: Gateway, tmp_path: Path) -> None:
+    assert ask(translating, "60", said="on one node").headers["x-farebox-cache"] == "miss"
+    for name in ("farebox.toml", "prices.toml"):
+        (tmp_path / name).write_text((translating.folder / name).read_text())
+    books = f"sqlite:///{translating.folder / 'data' / 'farebox.db'}"
+    more = {"LOCAL_KEY": "k", "FAREBOX_PRICES_FILE": "prices.toml", "FAREBOX_DATABASE_URL": books}
+    with Gateway(tmp_path, **more) as node:
+        node.key = translating.key
+        again = ask(node, "60", said="on one node")
+        assert (again.status, again.headers["x-farebox-cache"]) == (200, "hit")
+        assert int(again.headers["age"]) >= 0
+
+
+def test_guards_see_translated_orders_and_those_of_tools_and_batches(translating: Gateway) -> None:
+    said = "what of project falcon, then?"
+    assert ask(translating, said=said).status == 403
+    before = len(translating.orders())
+    headers = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+    call = {"name": "chat", "arguments": {"model": "sim/echo", "prompt": said}}
+    tool = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
+    answer = translating.request("POST", "/mcp", tool, {**headers, "x-api-key": translating.key})
+    assert answer.status == 200
+    assert b"guard `codenames`" in answer.body
+    order = {"model": "sim/echo", "messages": [{"role": "user", "content": said}]}
+    (translating.folder / "orders.jsonl").write_text(json.dumps(order) + "\n")
+    translating.environment["FAREBOX_KEY"] = translating.key
+    done = translating.run("batch", "orders.jsonl", "--json", "--results", "openai")
+    (line,) = (translating.folder / "orders.results.jsonl").read_text().splitlines()
+    assert json.loads(line)["response"]["status_code"] == 403, done.stderr
+    assert len(translating.orders()) == before
