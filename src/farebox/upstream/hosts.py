@@ -44,6 +44,13 @@ PAGES_MAX = 50
 LIST_BYTES_MAX = 8 * 1024 * 1024
 
 
+_HINTS = {
+    401: "; no key is sent, since `key_variable` names none",
+    404: "; a server without such a list serves what `models` names in full",
+}
+"""What may be wrong, by the status of a list that is not given."""
+
+
 class OwnModel(Struct, frozen=True):
     """A model as its upstream lists it, under its own name; `created` in seconds since 1970."""
 
@@ -81,6 +88,7 @@ class Host(ABC):
         """Gives the prices of a model by its own name; None where it has none."""
         self._told: tuple[bytes, ...] | None = None
         self._is_asked = False
+        self._has_key = bool(credentials)
         fields = own_headers(credentials)
         self._orders, self._pages = clients(
             declared, fields, deadlines, way, base_url=base_url, page_fields=page_fields
@@ -127,7 +135,8 @@ class Host(ABC):
         finally:
             reply.close()
         if reply.status != 200:
-            raise UpstreamBroke(f"The upstream answered GET {path} with status {reply.status}")
+            hint = _HINTS.get(reply.status, "") if reply.status != 401 or not self._has_key else ""
+            raise UpstreamBroke(f"The upstream answered GET {path} with status {reply.status}{hint}")
         if len(body) > LIST_BYTES_MAX:
             raise UpstreamBroke(f"The upstream's {path} is longer than {LIST_BYTES_MAX} bytes")
         return body
