@@ -70,6 +70,7 @@ class ChatReader:
         self._calls = _Calls(writer)
         self._thought: Thinking | None = None
         self._texts: list[bytes] = []
+        self._has_choices = False
         self._stop: str | None = None
         self._usage: Usage | None = None
 
@@ -90,6 +91,7 @@ class ChatReader:
         for choice in chunk.choices or ():
             if choice.finish_reason == "error":
                 raise broken("the upstream accepted the order and then failed")
+            self._has_choices = True
             if not choice.index:
                 self._see_choice(choice.delta or _NO_DELTA, choice)
         if (told := read_usage(chunk.usage)) is not None:
@@ -164,7 +166,7 @@ class ChatReader:
         """The stream has ended. An answer that gave no reason for its end was cut off."""
         self._leave_thought()
         self._calls.flush()
-        if self._stop is None and self._usage is None:
+        if self._stop is None and (self._usage is None or not self._has_choices):
             self._writer.fail(broken("the upstream's stream ended before its answer did"))
             return
         if self._usage is not None:

@@ -1,0 +1,252 @@
+"""What hosts may answer that no host should: each has the verdict that is right, which is never an estimate, and the
+caller gets a clear word in its own format, whether or not the answer is translated."""
+
+import json
+import re
+import sqlite3
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from decimal import Decimal
+from pathlib import Path
+from threading import Event
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests import hosts
+from tests.gateway import Gateway, eventually
+from tests.upstreams import HttpUpstream
+
+FILE = """
+[upstreams.gpt]
+kind = "openai"
+base_url = "{gpt}"
+models = ["gpt"]
+formats = ["chat"]
+prices = "file"
+
+[upstreams.claude]
+kind = "anthropic"
+base_url = "{claude}"
+models = ["claude"]
+prices = "file"
+"""
+
+PRICES = """
+[[prices]]
+upstream = "{}"
+model = "*"
+prompt = "{}"
+answer = "0.00007"
+cache_read = "0.000002"
+"""
+
+FINE: hosts.Said = [hosts.Words("Fine")]
+CALLED: hosts.Said = [hosts.Called("call_1", "look", {"a": 1})]
+
+
+def plain(answer: bytes) -> bytes:
+    """As a host tells it: without a cost, and nothing was written to a cache."""
+    return re.sub(
+        rb'("cache_(?:creation_input|write)_tokens"): 5', rb"\1: 0", answer.replace(b', "cost": 0.0', b', "x": 0.0')
+    )
+
+
+def chat(said: hosts.Said = FINE) -> Any:
+    return json.loads(plain(hosts.chat_whole(said)))
+
+
+def message(said: hosts.Said = FINE) -> Any:
+    return json.loads(plain(hosts.messages_whole(said)))
+
+
+def counting(body: Any, **counts: Any) -> Any:
+    return {**body, "usage": {**body["usage"], **counts}}
+
+
+def broken_call() -> Any:
+    body = chat(CALLED)
+    body["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"] = '{"a": 1'
+    return body
+
+
+def misplaced() -> Any:
+    body = chat()
+    body["choices"][0]["usage"] = body.pop("usage")
+    return body
+
+
+def without(events: list[bytes], *words: bytes) -> list[bytes]:
+    return [event for event in events if not any(word in event for word in words)]
+
+
+def cut_call(events: list[bytes], word: bytes) -> list[bytes]:
+    """Without the last piece of a call's arguments."""
+    last = max(number for number, event in enumerate(events) if word in event)
+    return events[:last] + events[last + 1 :]
+
+
+CHATS = [plain(event) for event in hosts.chat_stream(FINE)]
+MESSAGES = [plain(event) for event in hosts.messages_stream(FINE)]
+CHAT_CALLS = cut_call([plain(event) for event in hosts.chat_stream(CALLED)], b'"arguments"')
+MESSAGE_CALLS = cut_call([plain(event) for event in hosts.messages_stream(CALLED)], b"partial_json")
+MORE = CHATS[-2].replace(b'"completion_tokens": 20, "total_tokens": 60', b'"completion_tokens": 21, "total_tokens": 61')
+DEARER = MESSAGES[-2].replace(b'"output_tokens": 20', b'"output_tokens": 25')
+
+POSTED = "posted"
+NOT_SAID = "the answer ended without saying what it cost"
+
+
+class Odd(NamedTuple):
+    """`why` is the reason for which the order is open, or POSTED; `said` what its caller is told (`native`: only where
+    nothing is translated)."""
+
+    name: str
+    model: str
+    streamed: bool
+    answer: Any
+    why: str
+    said: str = ""
+    native: str = ""
+
+
+ODD = (
+    Odd("another format", "gpt", False, message(), "it counts `input_tokens`", "has no choices"),
+    Odd("another format", "claude", False, chat(), "it counts `prompt_tokens`", "has no content"),
+    Odd("another format, streamed", "gpt", True, MESSAGES, "it counts `output_tokens`", "ended before", native=" "),
+    Odd("another format, streamed", "claude", True, CHATS, NOT_SAID, "ended before", native=" "),
+    Odd("a stream where none was asked", "gpt", False, CHATS, POSTED, "Fine"),
+    Odd("a stream where none was asked", "claude", False, MESSAGES, POSTED, "Fine"),
+    Odd("none where one was asked", "gpt", True, chat(), POSTED, "Fine"),
+    Odd("none where one was asked", "claude", True, message(), POSTED, "Fine"),
+    Odd("usage below zero", "gpt", False, counting(chat(), prompt_tokens=-1), "`prompt_tokens` is negative", "Fine"),
+    Odd("usage below zero", "claude", False, counting(message(), output_tokens=-1), "`output_tokens` is negative"),
+    Odd("usage that is text", "gpt", False, counting(chat(), prompt_tokens="40"), "is no whole number", "Fine"),
+    Odd("usage in the wrong place", "gpt", False, misplaced(), NOT_SAID, "Fine"),
+    Odd("no usage", "gpt", False, {**chat(), "usage": None}, NOT_SAID, "Fine"),
+    Odd("no usage", "claude", False, {**message(), "usage": None}, NOT_SAID, "Fine"),
+    Odd("no usage, streamed", "gpt", True, [*CHATS[:-2], CHATS[-1]], NOT_SAID, "Fine"),
+    Odd("no usage, streamed", "claude", True, without(MESSAGES, b"message_delta"), "told at the start only", "Fine"),
+    Odd("usage twice", "gpt", True, [*CHATS[:-1], *CHATS[-2:]], POSTED, "Fine"),
+    Odd("usage twice, and it differs", "gpt", True, [*CHATS[:-1], MORE, CHATS[-1]], "told twice, and differs", "Fine"),
+    Odd("usage twice, and it differs", "claude", True, [*MESSAGES[:-1], DEARER], "was 20, and then 25", "Fine"),
+    Odd("no [DONE]", "gpt", True, CHATS[:-1], POSTED, "Fine"),
+    Odd("no message_stop", "claude", True, MESSAGES[:-1], POSTED, "Fine"),
+    Odd("arguments that are no JSON", "gpt", False, broken_call(), POSTED, "look"),
+    Odd("arguments that are no JSON, streamed", "gpt", True, CHAT_CALLS, POSTED, "look"),
+    Odd("arguments that are no JSON, streamed", "claude", True, MESSAGE_CALLS, POSTED, "look"),
+    Odd("nothing", "gpt", False, b"", "no JSON object", "not JSON"),
+    Odd("a web page", "claude", False, b"<p>Hello", "no JSON object", "not JSON"),
+)
+
+
+@pytest.fixture(scope="module")
+def upstreams() -> Iterator[dict[str, HttpUpstream]]:
+    made = {
+        name: HttpUpstream(pages={"/models": {"data": [{"id": name}]}}, generation_id=None)
+        for name in ("gpt", "claude")
+    }
+    with made["gpt"].serving(), made["claude"].serving():
+        yield made
+
+
+@pytest.fixture(scope="module")
+def gateway(upstreams: dict[str, HttpUpstream], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    folder = tmp_path_factory.mktemp("odd")
+    (folder / "farebox.toml").write_text(FILE.format(**{name: each.url for name, each in upstreams.items()}))
+    (folder / "prices.toml").write_text("".join(PRICES.format(name, "0.00002") for name in upstreams))
+    with Gateway(folder, FAREBOX_PRICES_FILE="prices.toml") as running:
+        running.key = running.new_key("demo", "--plan", "paying", "--prepaid", "100000")
+        yield running
+        running.audit()
+
+
+TOOLS: dict[str, Any] = {
+    "/chat/completions": {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}},
+    "/messages": {"name": "look", "input_schema": {"type": "object"}},
+}
+NATIVE = {"gpt": "/chat/completions", "claude": "/messages"}
+
+
+def last_hold(gateway: Gateway) -> dict[str, Any]:
+    with closing(sqlite3.connect(gateway.folder / "data" / "farebox.db")) as db:
+        db.row_factory = sqlite3.Row
+        return dict(db.execute("SELECT * FROM hold ORDER BY id DESC LIMIT 1").fetchone() or {"state": ""})
+
+
+@pytest.mark.parametrize("path", TOOLS)
+def test_each_has_its_verdict_and_a_clear_word(gateway: Gateway, upstreams: dict[str, HttpUpstream], path: str) -> None:
+    for odd in ODD:
+        upstream = upstreams[odd.model]
+        if isinstance(odd.answer, list):
+            upstream.answer, upstream.content_type = odd.answer, "text/event-stream"
+        else:
+            text = odd.answer if isinstance(odd.answer, bytes) else json.dumps(odd.answer).encode()
+            upstream.answer, upstream.content_type = [text], "application/json"
+        body = {"model": odd.model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 99}
+        body |= {"stream": odd.streamed, "tools": [TOOLS[path]]}
+        headers = {"authorization": f"Bearer {gateway.key}", "content-type": "application/json"}
+        answer = gateway.request("POST", f"/api/v1{path}", body, headers)
+        told = answer.body.decode()
+        eventually(lambda: last_hold(gateway)["state"] != "pending")
+        hold = last_hold(gateway)
+        assert (hold["upstream"], hold["state"]) == (odd.model, "posted" if odd.why == POSTED else "open"), odd
+        assert odd.why == POSTED or odd.why in hold["reason"], (odd.name, hold["reason"])
+        expected = odd.native if odd.native and path == NATIVE[odd.model] else odd.said
+        assert expected in told, (odd.name, told)
+        if not odd.streamed and odd.said and odd.why != POSTED and "Fine" not in odd.said:
+            assert answer.status == 424, (odd.name, told)
+
+
+def test_the_list_in_force_when_an_order_was_placed_counts_to_its_end(
+    gateway: Gateway, upstreams: dict[str, HttpUpstream]
+) -> None:
+    """And what is no list changes nothing: one with a price below zero, of thirty digits, or without one."""
+    upstream, file = upstreams["claude"], gateway.folder / "prices.toml"
+    whole = json.dumps(message()).encode()
+    body = {"model": "claude", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 99}
+    headers = {"authorization": f"Bearer {gateway.key}", "content-type": "application/json"}
+
+    def order() -> Decimal:
+        assert gateway.request("POST", "/api/v1/messages", body, headers).status == 200
+        return Decimal(gateway.orders()[-1]["cost_usd"])
+
+    upstream.answer, upstream.content_type, upstream.waits = [whole[:9], whole[9:]], "application/json", Event()
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(order)
+        eventually(lambda: last_hold(gateway)["state"] == "pending")
+        for wrong, word in (("-0.1", "below"), (f"0.{2:030}", "digits"), (None, "missing")):
+            text = "".join(PRICES.format(name, wrong) for name in upstreams).replace('prompt = "None"\n', "")
+            file.write_text(text)
+            eventually(lambda word=word: tells(gateway, word))  # type: ignore[misc]
+        file.write_text("".join(PRICES.format(name, DEAR) for name in upstreams))
+        eventually(lambda: lists(gateway) == 2)
+        upstream.waits.set()
+        before = running.result(timeout=20)
+    assert before == Decimal("0.00002") * 25 + REST
+    eventually(lambda: order() == Decimal(DEAR) * 25 + REST)
+
+
+DEAR = "0.00003"
+REST = Decimal("0.000002") * 10 + Decimal("0.00007") * 20
+
+
+def lists(gateway: Gateway) -> int:
+    with closing(sqlite3.connect(gateway.folder / "data" / "farebox.db")) as db:
+        return int(db.execute("SELECT count(*) FROM tariffs").fetchone()[0])
+
+
+def tells(gateway: Gateway, word: str) -> bool:
+    lines = [line for line in gateway.log.read_text().splitlines() if "the price file changes nothing" in line]
+    return any(word in line for line in lines)
+
+
+def test_two_upstreams_of_one_name_are_a_sentence_at_start(tmp_path: Path) -> None:
+    one = FILE.format(gpt="http://127.0.0.1:1/v1", claude="http://127.0.0.1:2")
+    (tmp_path / "farebox.toml").write_text(one + one)
+    done = Gateway(tmp_path).run("upstream", "list")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "farebox.toml" in done.stderr
+    assert "gpt" in done.stderr
