@@ -137,7 +137,8 @@ def cost_of(model: str, told: dict[str, Any]) -> Decimal:
     if model == "router":
         return Decimal(told["cost"])
     prompt, answer = LISTED[model]
-    return prompt * told["prompt_tokens"] + answer * told["answer_tokens"]
+    prompts, answers = int(told["prompt_tokens"]), int(told["answer_tokens"])
+    return prompt * prompts + answer * answers
 
 
 @pytest.mark.parametrize("streamed", [True, False])
