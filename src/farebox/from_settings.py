@@ -143,7 +143,8 @@ def openrouters_lists(settings: Settings) -> Ask:
     is OpenRouter, else of OpenRouter's public address. Raises BadSettings."""
     timeouts = Timeouts(settings.connect_seconds, settings.first_byte_seconds, settings.no_data_seconds)
     public = Declared("openrouter", OPENROUTER_KIND, OPENROUTER_URL, timeouts, OPENROUTER_KEY_VARIABLE)
-    declared = next((each for each in declared_upstreams(settings) if each.kind == OPENROUTER_KIND), public)
+    named = [] if settings.is_simulated else declared_upstreams(settings)
+    declared = next((each for each in named if each.kind == OPENROUTER_KIND), public)
     way_to(declared.base_url, settings)
 
     async def ask() -> tuple[bytes, ...]:

@@ -39,6 +39,7 @@ def paths() -> Node:
         "/models/count": _list("Model count", ref("Count"), *modalities),
         "/models/user": _list("Models of the caller", models, *_PAGE, is_public=False),
         "/models/{author}/{slug}/endpoints": _list("Endpoints of a model", served, author, slug),
+        "/models/{slug}/endpoints": _list("Endpoints of a model whose name is one word", served, slug),
         "/embeddings/models": _list("Embedding models", models, *_PAGE),
         "/providers": _list("Providers", ref("Providers")),
         "/endpoints/zdr": _list("Endpoints without data retention", object_of({"data": entries})),
