@@ -207,3 +207,23 @@ def test_who_is_left_alone_is_listed_with_the_reason(root: str, tmp_path: Path) 
             assert "farebox_upstream_left_alone{" in gateway.request("GET", "/metrics").body.decode()
             status = get(gateway, "/models/own/endpoints").json["data"]["endpoints"][0]
             assert (status["status"], status["uptime_last_30m"]) == (-1, 0)
+
+
+FIRST = """
+[upstreams.first]
+kind = "anthropic"
+base_url = "{url}"
+key_variable = "LOCAL_KEY"
+prices = "free"
+models = ["gpt-sim"]
+"""
+
+
+def test_what_one_upstream_would_not_have_got_is_not_left_out_by_the_next(root: str, tmp_path: Path) -> None:
+    with HttpUpstream(status=503, answer=[b"{}"]).serving() as bad:
+        text = ALONE.format(root=root) + "order = 1\n" + FIRST.format(url=bad.url.removesuffix("/api/v1"))
+        with serve(tmp_path, text) as gateway:
+            gateway.key = gateway.new_key("demo", "--plan", "paying", "--prepaid", "5")
+            answer = gateway.chat(model="gpt-sim", seed=7)
+            assert (answer.status, b"seed" in bad.orders[0]) == (200, False)
+            assert "x-farebox-left-out" not in answer.headers
