@@ -38,8 +38,8 @@ def test_so_they_do_with_each_of_several_upstreams_of_three_kinds(tmp_path: Path
     assert (outcome.kills, outcome.deaths.total()) == (2, 3)
     assert set(outcome.served) == {"router-one", "router-two", "gpt", "claude"}
     assert outcome.fallbacks
-    assert outcome.answers > 50
-    assert outcome.states["posted"] > 50
+    assert outcome.answers > 20
+    assert outcome.states["posted"] > 20
     assert outcome.states["pending"] == 0
 
 
