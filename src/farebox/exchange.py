@@ -570,10 +570,7 @@ class Opened:
         sent = self._known_by if isinstance(self._known_by, Sent) else None
         kept = None if answer is None or self._known_by is None else answer.kept(hold_id)
         is_unheard = sent is not None and sent.has_no_taker()
-        if sent is not None and not is_unheard and not isinstance(self._verdict, Nothing):
-            # Before it is booked: a caller who goes meanwhile, or is told that it could not be, may repeat the order.
-            self._exchange.joining.keep_if_lost(hold_id, kept, sent)
-        return Settle(
+        settle = Settle(
             hold_id=hold_id,
             verdict=self._verdict,
             created_us=self._exchange.now_us(),
@@ -586,6 +583,10 @@ class Opened:
             upstream=self._at.booked_as,
             priced=meter.priced,
         )
+        if sent is not None and not is_unheard and not isinstance(self._verdict, Nothing):
+            # Before it is booked: a caller who goes meanwhile, or is told that it could not be, may repeat the order.
+            self._exchange.joining.keep_if_lost(settle, sent)
+        return settle
 
     async def _book(self, command: NameGeneration | Settle) -> Outcome:
         """Carry out a command of an order that the upstream may have accepted: from here on no refusal is repeated."""

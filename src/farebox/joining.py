@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from farebox import clock
 from farebox.admission import Admission
-from farebox.core.books import First, HoldRow, KeepAnswer, KeptAnswer, Repeated, Sought
+from farebox.core.books import First, HoldRow, KeepAnswer, KeptAnswer, Repeated, Settle, Sought
 from farebox.core.callers import Caller
 from farebox.core.errors import Refusal
 from farebox.core.repeats import REPEAT_LIFE_US, Joins, becomes, is_repeat, order_digest, still_under_way
@@ -171,14 +171,16 @@ class Joining:
         if self._joins == "unmarked" and sent.taker is not None:
             sent.taker.tell_if_lost(lambda: self._write(lambda: self._ledger.mark_lost(hold_id)))
 
-    def keep_if_lost(self, hold_id: str, kept: KeptAnswer | None, sent: Sent) -> None:
-        """What is about to be sent is kept where its caller turns out not to have taken it."""
+    def keep_if_lost(self, settle: Settle, sent: Sent) -> None:
+        """What is about to be booked and sent is kept where its caller turns out not to have taken it."""
         if sent.taker is None:
             return
-        body = None if kept is None else kept.body
+        body = None if settle.answer is None else settle.answer.body
 
         def keep() -> None:
-            self._write(lambda: self._ledger.carry_out(KeepAnswer(hold_id, body)))
+            # Where it is not booked yet, the two are one: no repeat at another node looks in between.
+            settle.is_unheard = True
+            self._write(lambda: self._ledger.carry_out(KeepAnswer(settle.hold_id, body)))
 
         sent.taker.tell_if_lost(keep, 0 if body is None else len(body))
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from farebox.admission import Admission
 from farebox.answers import RepeatedAnswer, Streaming
 from farebox.catalog import Catalog
-from farebox.core.books import Command, First, HoldRow, Outcome, Settle, TopUp
+from farebox.core.books import Command, Done, First, HoldRow, KeepAnswer, Outcome, Settle, TopUp
 from farebox.core.errors import Refusal
 from farebox.core.formats import chat
 from farebox.core.headers import read_request_head
@@ -110,6 +110,21 @@ class Falling(MemoryStore):
         raise BooksUnavailable("the connection broke", is_in_doubt=True)
 
 
+class Slow(MemoryStore):
+    """Books that let somebody go before they take an order's end; what is to be kept after all has not come yet."""
+
+    def __init__(self, meanwhile: Callable[[], None]) -> None:
+        super().__init__()
+        self._meanwhile = meanwhile
+
+    async def carry_out(self, command: Command) -> Outcome:
+        if isinstance(command, KeepAnswer):
+            return Done()
+        if isinstance(command, Settle):
+            self._meanwhile()
+        return await super().carry_out(command)
+
+
 class House:
     """An exchange with books in memory, and one key."""
 
@@ -168,6 +183,19 @@ def slow(**head: int) -> Script:
     script = whole(**head)
     script.steps.insert(0, Pause(400))
     return script
+
+
+def test_who_leaves_while_the_end_waits_for_the_books_has_left_when_it_is_booked() -> None:
+    async def play() -> None:
+        caller = Caller()
+        house = House(whole(), whole())
+        house.store = Slow(caller.go)
+        await house.open()
+        first, _ = await house.order(0, caller)
+        assert await house.order(1, Caller()) == (first, True)
+        assert await house.states() == ["posted"]
+
+    asyncio.run(play())
 
 
 def test_a_repeat_is_handed_what_nobody_took() -> None:

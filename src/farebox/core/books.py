@@ -270,9 +270,10 @@ class NameGeneration(Struct, frozen=True):
     priced: Priced | None = None
 
 
-class Settle(Struct, frozen=True, kw_only=True):
+class Settle(Struct, kw_only=True):
     """End a hold as the verdict says, complete the generation's record, and keep the answer where one is to be kept:
-    under an idempotency key always, else where nobody is there to take it (`is_unheard`), or a repeat waits for it.
+    under an idempotency key always, else where nobody is there to take it (`is_unheard`, which may be said until it is
+    carried out), or a repeat waits for it.
 
     `decision` is the reason of an operator whose verdict it is. `upstream` and `priced`, with the usage, are of the
     upstream that served it; None: as they stand in the hold. Where another served it than the hold says, its `priced`
