@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import socket
@@ -28,9 +29,12 @@ def find() -> Path | None:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port: int = found.getsockname()[1]
-        return port
+    """A port that a server may leave and come back to: one that the system gives to no connection meanwhile (Linux
+    gives them those from 32768 on)."""
+    while True:
+        port = 12_000 + secrets.randbelow(20_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 class Cluster:
