@@ -362,6 +362,16 @@ def told(gateway: Gateway, words: str) -> bool:
     return words in gateway.log.read_text()
 
 
+def workers_that_hear(gateway: Gateway) -> int:
+    """How many of a server's workers listen to SIGHUP by now."""
+    found = 0
+    for task in Path(f"/proc/{gateway.process.pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            caught = re.search(r"^SigCgt:\s*(\w+)", Path(f"/proc/{child}/status").read_text(), re.MULTILINE)
+            found += caught is not None and int(caught[1], 16) >> (signal.SIGHUP - 1) & 1
+    return found
+
+
 @pytest.mark.parametrize("how", ["written", "SIGHUP"])
 def test_a_changed_file_is_taken_up_by_every_worker_and_a_broken_one_changes_nothing(
     root: str, tmp_path: Path, how: str
@@ -380,6 +390,7 @@ def test_a_changed_file_is_taken_up_by_every_worker_and_a_broken_one_changes_not
         with_account(gateway)
         running = slowly(gateway, "tokens=60,token-ms=100")
         assert gateway.chat(model="gpt-sim").status == 200
+        eventually(lambda: workers_that_hear(gateway) == 2, 20)
 
         write(first.replace('"openai"', '"opneai"'))
         eventually(lambda: gateway.log.read_text().count("is wrong, and nothing is changed") >= 2, 20)
