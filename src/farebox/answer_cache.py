@@ -47,7 +47,8 @@ class CachedAnswer(RepeatedAnswer):
         self.status = 200
         self.content_type = row.content_type
         self.is_refusal = False
-        self.is_stream = row.content_type == EVENT_STREAM
+        self.is_stream = self.is_poured = row.content_type == EVENT_STREAM
+        self.media_type = row.content_type
 
     @property
     def headers(self) -> HeaderList:

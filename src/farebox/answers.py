@@ -27,6 +27,12 @@ if TYPE_CHECKING:  # who translates nothing need not carry it
     from farebox.core.translate import Stream, Translation
 
 EVENT_STREAM = "text/event-stream"
+JSON = "application/json"
+
+_READ = frozenset({JSON, EVENT_STREAM})
+
+MEDIA = ("audio/", "video/", "image/")
+"""What an answer is that is kept as bytes."""
 
 ANSWER_CAP_HEADER = b"x-farebox-answer-cap"
 """The answer cap in tokens, where the plan, the balance or a limit allows no longer an answer than that."""
@@ -129,6 +135,7 @@ class Answer:
         *,
         is_kept: bool = False,
         is_drained: bool = False,
+        gives_bytes: bool = False,
         translated: Translated | None = None,
     ) -> None:
         self._is_kept = is_kept
@@ -143,7 +150,14 @@ class Answer:
         self._translated = translated
         self._early: list[bytes] = []
         self.is_stream = reply.content_type == EVENT_STREAM and reply.status < 400
-        self._copy = _Copy() if is_kept and self.is_stream else None
+        self.is_poured = self.is_stream
+        """Whether it goes to the caller as it comes: a stream, or bytes that are neither that nor JSON."""
+        self.media_type = reply.content_type
+        """What bytes are, as the upstream said it."""
+        if reply.content_type not in _READ and reply.status < 400:
+            self.media_type = _type_out_of(reply.headers) or reply.content_type
+            self.is_poured = gives_bytes
+        self._copy = _Copy() if is_kept and self.is_poured else None
         self._whole: bytes | None = None
         self._cut_short: str | None = None
         self.settled: Settled | None = None
@@ -231,18 +245,26 @@ class Answer:
     def kept(self, hold_id: str) -> KeptAnswer | None:
         """The answer as it is kept for repeats of its order; None where it broke off, or is longer than is kept."""
         if self._copy is not None:
-            body = self._copy.body()
+            is_media = self.is_stream or self.content_type.startswith(MEDIA)
+            body = self._copy.body() if is_media else None
         else:
             bytes_max = KEPT_BYTES_MAX if self._is_kept else UNDELIVERED_BYTES_MAX
             body = self._whole if self._whole is not None and len(self._whole) <= bytes_max else None
         return None if body is None else KeptAnswer(hold_id, self.content_type, body)
 
     async def stream_to(self, take: Take) -> None:
-        """Give a stream to `take` as it comes, in whole server-sent events. Where the upstream breaks off, the last is
-        an error."""
+        """Give an answer that `is_poured` to `take` as it comes: a stream in whole server-sent events. Where the
+        upstream breaks off, the last is an error; within bytes there is no place for one.
+
+        Raises:
+            Refusal: 424, bytes have no end.
+        """
         meter = self._meter
         if self._copy is not None:
             take = self._copy.noting(take)
+        if not self.is_stream:
+            await self._bytes_to(take)
+            return
         take_native = take if self._translated is None else self._translated.giving_to(take)
         try:
             for chunk in self._early:
@@ -262,6 +284,19 @@ class Answer:
             if self._copy is not None:
                 self._copy.is_whole = self._cut_short is None
         self._is_over = True
+
+    async def _bytes_to(self, take: Take) -> None:
+        try:
+            await self._reply.pour(take)
+        except UpstreamBroke as error:
+            if self._cut_short is None:
+                self._cut_short, self.is_broken = str(error), True
+                raise cost_unknown(f"The upstream broke off: {error}") from error
+        else:
+            if self._copy is not None:
+                self._copy.is_whole = self._cut_short is None
+        finally:
+            self._is_over = True
 
     def _metered(self, take: Take) -> Take:
         """Passes a piece through the meter, and what that gives on to `take`."""
@@ -283,8 +318,11 @@ class Answer:
         return pass_on
 
     def break_off(self, why: str) -> bytes:
-        """Stop a stream before its end. Returns what to send as its last: an error that says why."""
+        """Stop an answer that is poured before its end. Returns what to send as a stream's last: an error that says
+        why."""
         self._stop(why)
+        if not self.is_stream:
+            return b""
         return self._error_event(cost_unknown(f"{why[:1].upper()}{why[1:]}"))
 
     def _error_event(self, refusal: Refusal) -> bytes:
@@ -357,6 +395,8 @@ class RepeatedAnswer:
         self.content_type = kept.content_type
         self.is_refusal = False
         self.is_stream = kept.content_type == EVENT_STREAM
+        self.is_poured = kept.content_type.startswith((EVENT_STREAM, *MEDIA))
+        self.media_type = kept.content_type
 
     @property
     def headers(self) -> HeaderList:
@@ -374,6 +414,15 @@ class RepeatedAnswer:
 
     async def stream_to(self, take: Take) -> None:
         await _taken(take(self._body))
+
+
+def _type_out_of(headers: HeaderList) -> str:
+    """Take out of an upstream's headers what says its answer's type in full, which stands there for bytes alone."""
+    for place, (name, value) in enumerate(headers):
+        if name == b"content-type":
+            del headers[place]
+            return value.decode("latin-1")
+    return ""
 
 
 async def _taken(waiting: Awaitable[None] | None) -> None:

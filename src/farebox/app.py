@@ -165,6 +165,7 @@ async def running(
             settings.prices_refresh_seconds,
             settings.prices_max_age_seconds,
             shared=_shared_prices(settings, store),
+            assumed=settings.assumed,
         )
         price_lists = _price_lists(settings, store, upstreams, catalog)
         hosted = await stack.enter_async_context(host(store, upstreams, plans))

@@ -19,7 +19,7 @@ from farebox import clock
 from farebox.core.errors import Refusal, invalid, unknown, unreachable
 from farebox.core.listing import Listed, read_listed
 from farebox.core.plans import Plan
-from farebox.core.pricing import KeptPrices, PriceList
+from farebox.core.pricing import ASSUMED, KeptPrices, PriceList, UnitPrices
 from farebox.core.upstream import ALL_MODELS, Failed, Listing, ListKind, ListQuery, NoSuchList, QueryRefused, Unreadable
 from farebox.ports import BooksUnavailable, Lists, PriceShelf, UpstreamBroke, UpstreamUnreachable
 
@@ -80,7 +80,9 @@ class Catalog:
         now: Callable[[], float] = time.monotonic,
         shared: SharedPrices | None = None,
         now_us: Callable[[], int] = clock.now_us,
+        assumed: UnitPrices = ASSUMED,
     ) -> None:
+        self._assumed = assumed
         self._shared = shared
         self._now_us = now_us
         self._read_us = 0
@@ -175,7 +177,7 @@ class Catalog:
     def _read(self, documents: tuple[bytes, ...]) -> None:
         """Raises ValueError."""
         self._documents = documents
-        prices = self._upstream.read_prices(documents)
+        prices = replace(self._upstream.read_prices(documents), assumed=self._assumed)
         left_out = prices.left_out
         if left_out and left_out != (self._prices.left_out if self._prices else None):
             some = ", ".join(sorted(left_out)[:LEFT_OUT_LOGGED])

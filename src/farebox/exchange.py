@@ -259,10 +259,10 @@ class Opened:
             reply = await self._forward()
             passage.head_ns = time_ns()
             answer = self._take(reply)
-            if answer.is_stream or not reply.is_complete:
+            if answer.is_poured or not reply.is_complete:
                 await self._name_generation(reply, answer)
             passage.given_ns = time_ns()
-            if answer.is_stream:
+            if answer.is_poured:
                 exchange.telemetry.began_stream()
                 if self._missed is None:  # what is kept for it is kept for these bytes
                     self._order = without_body(self._order)
@@ -503,6 +503,7 @@ class Opened:
             self._request.waiting,
             is_kept=isinstance(self._known_by, Repeatable) or self._is_copied,
             is_drained=self._engaged is not None and self._engaged.is_drained,
+            gives_bytes=self._request.wire.DESCRIBED.gives_bytes,
             translated=None if translated is None else Translated(translated, self._progress()),
         )
         return answer
@@ -516,7 +517,7 @@ class Opened:
     async def _name_generation(self, reply: Reply, answer: Answer) -> None:
         """Write the generation's id before a byte of it goes to the caller, and before a wait for the rest."""
         assert self._hold_id is not None
-        if answer.is_stream and reply.generation_id is None:
+        if answer.is_stream and reply.generation_id is None and self._request.wire.DESCRIBED.names_generation:
             await answer.read_to_identity()
         generation_id = self._meter.progress.generation_id
         if generation_id and not answer.is_refusal:
@@ -543,7 +544,7 @@ class Opened:
                 self._verdict = self._tariff.cost(self._verdict)  # what is free is, whatever came of it
             passage.upstream, passage.attempts = self._at.booked_as or "", self._attempts.made
             passage.read_ns = time_ns()
-            if passage.given_ns and answer is not None and answer.is_stream:
+            if passage.given_ns and answer is not None and answer.is_poured:
                 exchange.telemetry.ended_stream()
             settled = await self._book(self._settlement(hold_id))
             assert isinstance(settled, Settled), settled

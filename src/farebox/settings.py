@@ -24,6 +24,7 @@ from pydantic_settings import (
 from farebox.core.caching import SECONDS_MAX
 from farebox.core.declared import KIND_FACTS, AtHangUp, Declared, KindFacts, Timeouts, facts_of, format_paths, names_of
 from farebox.core.plans import BUILT_IN, Plan, event_price_nanos
+from farebox.core.pricing import ASSUMED, PRICE_MAX_USD, UnitPrices
 from farebox.core.repeats import Joins
 from farebox.core.routing import Policy
 from farebox.crash import CRASH_VARIABLE
@@ -225,6 +226,16 @@ def _can_speak(facts: KindFacts, name: str) -> bool:
     return facts.can_speak is None or format_paths()[name] in facts.can_speak
 
 
+def _assumed(name: str, what: str) -> Any:
+    return Field(
+        default=getattr(ASSUMED, name),
+        gt=0,
+        le=PRICE_MAX_USD,
+        description=f"USD that are set aside for {what}, where the price list has no price for it. What is charged is"
+        " what the upstream says.",
+    )
+
+
 class Settings(BaseSettings):
     """Each is set by `FAREBOX_` and its name in capitals in the environment, or by its name in `farebox.toml`.
 
@@ -370,6 +381,11 @@ class Settings(BaseSettings):
         description="A file of prices of upstreams that tell usage and no cost; docs/prices.md says"
         " what stands in it. It is read again when it changes.",
     )
+    assumed_picture_usd: Decimal = _assumed("picture", "a picture that is made")
+    assumed_character_usd: Decimal = _assumed("character", "a character that is spoken (a byte of its UTF-8)")
+    assumed_audio_second_usd: Decimal = _assumed("audio_second", "a second of audio that is written down")
+    assumed_video_second_usd: Decimal = _assumed("video_second", "a second of video that is made")
+    assumed_search_unit_usd: Decimal = _assumed("search_unit", "a search unit of a reranker (a hundred documents)")
     reconcile_seconds: float = Field(
         default=86_400,
         ge=0,
@@ -395,6 +411,12 @@ class Settings(BaseSettings):
     upstreams: dict[str, UpstreamSettings] = Field(
         default_factory=dict, description="The upstreams, where there is more to say than `upstream_url` does."
     )
+
+    @property
+    def assumed(self) -> UnitPrices:
+        """What units cost that the price list has no price of."""
+        names = UnitPrices.__struct_fields__
+        return UnitPrices(*(getattr(self, f"assumed_{name}_usd") for name in names))
 
     @field_validator("upstreams")
     @classmethod

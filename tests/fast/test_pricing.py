@@ -8,19 +8,26 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from farebox.core.errors import Refusal
-from farebox.core.formats import Asked, Searches, chat
+from farebox.core.formats import Asked, Searches, Units, chat
 from farebox.core.intake import read_order
 from farebox.core.plans import BUILT_IN, Plan
 from farebox.core.pricing import (
+    ASSUMED,
+    AUDIO_TOKENS_PER_SECOND,
     EXTRAS_USD,
     IMAGE_TOKENS_MAX,
     LEAST_ANSWER_TOKENS,
+    PICTURE_TOKENS_MAX,
     RESULT_USD,
     SEARCH_USD,
+    SPEECH_TOKENS_PER_CHARACTER,
+    TRANSCRIPT_TOKENS_PER_SECOND,
     Ceiling,
     PriceList,
+    UnitPrices,
     ceiling,
     find_rates,
     listed_names,
@@ -46,6 +53,51 @@ def model(name: str = "a/b", context: int | None = 1000, longest: int | None = 5
 
 def asked(*names: str, prompt_bytes: int = 100, **more: Any) -> Asked:
     return Asked(models=names or ("a/b",), prompt_bytes=prompt_bytes, **more)
+
+
+UNLISTED: dict[str, Any] = {"prompt": "0", "completion": "0"}
+
+
+@pytest.mark.parametrize(
+    ("units", "pricing", "cost"),
+    [
+        # What has no price is taken to have the assumed one: never nothing.
+        (Units(pictures=2), UNLISTED, 2 * ASSUMED.picture),
+        (Units(characters=2), UNLISTED, 2 * ASSUMED.character),
+        (Units(audio_seconds=2), UNLISTED, 2 * ASSUMED.audio_second),
+        (Units(video_seconds=2), {}, 2 * ASSUMED.video_second),
+        (Units(search_units=2), UNLISTED, 2 * ASSUMED.search_unit),
+        # The list's own price of a unit holds, however low.
+        (Units(pictures=2), {"picture": "0.001"}, "0.002"),
+        (Units(characters=2), {"character": "0.000001", **UNLISTED}, "0.000002"),
+        (Units(audio_seconds=2), {"audio_second": "0.000001"}, "0.000002"),
+        (Units(video_seconds=2), {"video_second": "0.1"}, "0.2"),
+        (Units(search_units=2), {"search_unit": "0.001", **UNLISTED}, "0.002"),
+        # Else that of the tokens that a unit becomes.
+        (Units(pictures=2), {"image_output": "0.00001"}, Decimal("0.00002") * PICTURE_TOKENS_MAX),
+        (Units(pictures=2), {"image_output": "0.04"}, "0.08"),
+        (Units(pictures=1), {"completion": "0.01"}, Decimal("0.01") * PICTURE_TOKENS_MAX),
+        (Units(characters=2), {"prompt": "0"}, Decimal("0.004") * SPEECH_TOKENS_PER_CHARACTER),
+        (Units(characters=3000), {"completion": "0"}, "2"),
+        (
+            Units(audio_seconds=2),
+            {"prompt": "0.00001", "completion": "0"},
+            Decimal("0.00002") * AUDIO_TOKENS_PER_SECOND,
+        ),
+        (Units(audio_seconds=2), {"prompt": "0.0001", "completion": "0"}, "0.0002"),
+        (Units(audio_seconds=2), {"prompt": "0"}, Decimal("0.004") * TRANSCRIPT_TOKENS_PER_SECOND),
+        (Units(search_units=3), {"request": "0.002"}, "0.006"),
+        (Units(search_units=3), {}, "0"),
+    ],
+)
+def test_the_ceiling_of_what_is_not_counted_in_tokens(units: Units, pricing: dict[str, Any], cost: Decimal) -> None:
+    listed = prices(model(**pricing))
+    assert ceiling(asked(prompt_bytes=0, answers=0, units=units), None, listed).cost(0) == Decimal(cost)
+
+
+def test_what_is_assumed_of_units_can_be_set() -> None:
+    listed = replace(prices(model(**UNLISTED)), assumed=UnitPrices(picture=Decimal(1)))
+    assert ceiling(asked(prompt_bytes=0, answers=0, units=Units(pictures=3)), None, listed).cost(0) == 3
 
 
 @pytest.mark.parametrize(

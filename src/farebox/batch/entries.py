@@ -13,7 +13,7 @@ from farebox.core.books import Fare
 from farebox.core.errors import Refusal, invalid
 from farebox.core.formats import Asked
 from farebox.core.formats.envelope import error_of
-from farebox.core.formats.table import BASES, Formats
+from farebox.core.formats.table import ALIASES, BASES, Formats
 from farebox.core.intake import read_asked
 from farebox.core.legible import decode_fields, legible_if_needed, leniently
 from farebox.core.money import format_usd
@@ -141,7 +141,9 @@ def _path(read: _Entry, wires: Formats) -> str:
             return "/messages"
         return "/chat/completions" if read.messages is not UNSET or read.input is UNSET else "/responses"
     for base in (*BASES, ""):
-        if (path := read.url.removeprefix(base)) in wires:
+        if (path := ALIASES.get(name := read.url.removeprefix(base), name)) in wires:
+            if wires[path].DESCRIBED.gives_bytes:
+                raise invalid(f"url: what {path} answers is no JSON, so that no line of a batch can hold it")
             return path
     raise invalid(f"url: there is nothing at {read.url[:100]!r}; there are {_paths(wires)}")
 

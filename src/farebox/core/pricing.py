@@ -13,7 +13,7 @@ from msgspec.structs import astuple
 
 from farebox.core.declared import Declared
 from farebox.core.errors import Refusal, unknown
-from farebox.core.formats import Asked, Searches
+from farebox.core.formats import Asked, Searches, Units
 from farebox.core.money import COST_MAX_USD, events_usd, floor_units
 from farebox.core.names import PRESET, with_fewer_variants
 from farebox.core.nearest import look_there, nearest
@@ -42,6 +42,26 @@ PREMIUM_FACTOR = 3
 """How many times the listed price a premium service tier costs, or a provider that was not picked by its price. No list
 says it: an assumption, meant to be too high."""
 
+PICTURE_TOKENS_MAX = 8_192
+"""Most tokens that one picture is made of, where a list has a price for a token of it. An assumption: OpenRouter's
+document shows 4,175."""
+
+PICTURE_USD_MIN = Decimal("0.001")
+"""A listed `image_output` that is as high is the price of a picture: no token of one costs so much. (OpenRouter's
+document says "per output image", its list has prices of tokens.)"""
+
+SPEECH_TOKENS_PER_CHARACTER = 16
+"""Most audio tokens that a byte of text is spoken in. An assumption: hosts make about 25 a second, in which a slow
+speaker says five letters."""
+
+AUDIO_TOKENS_PER_SECOND = 32
+TRANSCRIPT_TOKENS_PER_SECOND = 10
+"""Most tokens that a second of audio is heard as, and is written down in. Assumptions: Gemini counts 32, OpenRouter's
+document shows 9; nobody says more than five words a second."""
+
+AUDIO_TOKEN_USD_MAX = Decimal("0.00001")
+"""A listed price of a model that hears which is higher is one of a second: no token of such a model costs so much."""
+
 PRICE_MAX_USD = 1_000
 """A higher listed price is an error of the list, such as a price per million tokens instead of per token."""
 
@@ -51,8 +71,24 @@ LEAST_ANSWER_TOKENS = 16
 _ZERO = Decimal(0)
 
 
+class UnitPrices(Struct, frozen=True):
+    """USD for a picture made, a character spoken, a second of audio heard and of video made, a reranker's search
+    unit."""
+
+    picture: Decimal = _ZERO
+    character: Decimal = _ZERO
+    audio_second: Decimal = _ZERO
+    video_second: Decimal = _ZERO
+    search_unit: Decimal = _ZERO
+
+
+ASSUMED = UnitPrices(Decimal("0.25"), Decimal("0.0003"), Decimal("0.0005"), Decimal("0.75"), Decimal("0.0025"))
+"""What is set aside for a unit that the list has no price of, where nothing else is set: about what the dearest hosts
+asked in 2026."""
+
+
 class Prices(Struct, frozen=True):
-    """What a model costs, in USD per token, request, image or search; what is not listed is free."""
+    """What a model costs, in USD per token, request, image, search or unit; what is not listed is free."""
 
     prompt: Decimal = _ZERO
     completion: Decimal = _ZERO
@@ -66,6 +102,11 @@ class Prices(Struct, frozen=True):
     input_cache_write: Decimal = _ZERO
     input_cache_write_1h: Decimal = _ZERO
     web_search: Decimal = _ZERO
+    picture: Decimal = _ZERO
+    character: Decimal = _ZERO
+    audio_second: Decimal = _ZERO
+    video_second: Decimal = _ZERO
+    search_unit: Decimal = _ZERO
 
     @property
     def are_possible(self) -> bool:
@@ -92,8 +133,8 @@ class PricedModel(Struct, frozen=True):
 
 
 class Rates(Struct, frozen=True):
-    """The highest prices listed for a model, whatever the conditions, in USD per token, request, image and search (0:
-    no search price is listed); and how many tokens its context and an answer can have."""
+    """The highest prices listed for a model, whatever the conditions, in USD per token, request, image, search and unit
+    (0 for the last two: none is listed); and how many tokens its context and an answer can have."""
 
     prompt: Decimal
     answer: Decimal
@@ -102,13 +143,19 @@ class Rates(Struct, frozen=True):
     search: Decimal
     context_tokens: int
     answer_tokens_max: int
+    picture: Decimal = _ZERO
+    character: Decimal = _ZERO
+    audio_second: Decimal = _ZERO
+    video_second: Decimal = _ZERO
+    search_unit: Decimal = _ZERO
 
 
 class PriceList(Struct, frozen=True):
     """Every model's rates, by its id.
 
     `aliases` maps other names of models (canonical slugs, names of "the latest") to ids. `unlisted` are the rates of
-    `routers` that the list does not have. `left_out` are ids of models that have no readable price.
+    `routers` that the list does not have. `left_out` are ids of models that have no readable price. A unit that a model
+    has no price of is taken to cost what is `assumed`.
     """
 
     rates: Mapping[str, Rates]
@@ -116,6 +163,7 @@ class PriceList(Struct, frozen=True):
     unlisted: Rates | None = None
     left_out: frozenset[str] = frozenset()
     routers: frozenset[str] = frozenset()
+    assumed: UnitPrices = ASSUMED
 
     def find(self, model: str) -> Rates | None:
         """The rates of a model, an alias or a router; None where it is unknown. A variant (`:nitro`, `:nitro:online`)
@@ -240,7 +288,16 @@ def _rates(model: PricedModel, prices: Prices) -> Rates:
         search=prices.web_search,
         context_tokens=model.context_tokens or CONTEXT_TOKENS_MAX,
         answer_tokens_max=model.answer_tokens_max or model.context_tokens or ANSWER_TOKENS_MAX,
+        picture=prices.picture or _of_a_picture(prices.image_output),
+        character=prices.character,
+        audio_second=prices.audio_second,
+        video_second=prices.video_second,
+        search_unit=prices.search_unit,
     )
+
+
+def _of_a_picture(image_output: Decimal) -> Decimal:
+    return image_output if image_output >= PICTURE_USD_MIN else image_output * PICTURE_TOKENS_MAX
 
 
 def _highest(many: Iterable[Rates]) -> Rates:
@@ -341,7 +398,10 @@ def ceiling(asked: Asked, answer_tokens: int | None, prices: PriceList, plan: Pl
         context = rates.context_tokens * asked.prompts
         prompt = context if asked.prompt_is_open else min(context, asked.prompt_bytes + asked.images * IMAGE_TOKENS_MAX)
         prompt_tokens = max(prompt_tokens, prompt)
-        fixed = max(fixed, _before_the_answer(rates, prompt, asked.images))
+        before = _before_the_answer(rates, prompt, asked.images)
+        if asked.units is not None:
+            before += _in_units(rates, asked.units, prices.assumed)
+        fixed = max(fixed, before)
         token = max(token, rates.answer if asked.answers == 1 else rates.answer * asked.answers)
         tokens = max(tokens, min(answer_tokens or rates.answer_tokens_max, rates.answer_tokens_max))
         if asked.searches is not None:
@@ -360,6 +420,32 @@ def _before_the_answer(rates: Rates, prompt_tokens: int, images: int) -> Decimal
     if rates.request:
         cost += rates.request
     return cost + rates.image * images if images else cost
+
+
+def _in_units(rates: Rates, units: Units, assumed: UnitPrices) -> Decimal:
+    """What units cost beside the request's own bytes: by the list's price of a unit, or else of the tokens that it
+    becomes, or else as is assumed: never nothing."""
+    cost = _ZERO
+    if units.pictures:
+        cost += units.pictures * (rates.picture or max(assumed.picture, rates.answer * PICTURE_TOKENS_MAX))
+    if units.characters:
+        spoken = rates.answer * SPEECH_TOKENS_PER_CHARACTER * units.characters
+        # Where a list has a price of characters, it stands in the place of a token's, and the context is no bound.
+        spoken += rates.prompt * max(0, units.characters - rates.context_tokens)
+        is_listed = bool(rates.prompt or rates.answer or rates.character)
+        cost += spoken + units.characters * (rates.character if is_listed else assumed.character)
+    if units.audio_seconds:
+        tokens = 1 if rates.prompt > AUDIO_TOKEN_USD_MAX else AUDIO_TOKENS_PER_SECOND
+        heard = rates.prompt * tokens + rates.answer * TRANSCRIPT_TOKENS_PER_SECOND
+        cost += units.audio_seconds * (rates.audio_second or heard or assumed.audio_second)
+    if units.video_seconds:
+        cost += units.video_seconds * (rates.video_second or assumed.video_second)
+    if units.search_units:
+        # One of them is paid by the price of a request, where that is listed; and tokens, where those are.
+        more = rates.request * (units.search_units - 1)
+        is_listed = bool(rates.prompt or rates.request or rates.search_unit)
+        cost += more + units.search_units * (rates.search_unit if is_listed else assumed.search_unit)
+    return cost
 
 
 def _searching(rates: Rates, searches: Searches) -> Decimal:

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 import brotli
 
 from farebox.core.errors import invalid, too_large, too_slow, wrong_type
+from farebox.core.formats.describing import FromForm
 from farebox.core.headers import RequestHead
 from farebox.core.reading import without_bom
 from farebox.deadlines import Deadlines
 from farebox.http.calls import Body
 
 _JSON = b"application/json"
+_FORM = b"multipart/form-data"
 _ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
 _RAW_DEFLATE = -zlib.MAX_WBITS
 
@@ -46,6 +48,12 @@ class BodyReader:
             whole = await self.read(body, head)
         body.is_read = True
         return without_bom(whole)
+
+    async def read_json_or_form(self, body: Body, head: RequestHead, *, from_form: FromForm) -> bytes:
+        """As `read_json`; of a form, the JSON that `from_form` makes of it. Raises Refusal, CallerGone as both."""
+        if head.media_type != _FORM:
+            return await self.read_json(body, head)
+        return from_form(await self.read(body, head), head.first(b"content-type"))
 
     async def read(self, body: Body, head: RequestHead) -> bytes:
         """A body of any type, unpacked.

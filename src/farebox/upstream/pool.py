@@ -10,6 +10,7 @@ from time import monotonic
 from aiohappyeyeballs import AddrInfoType, start_connection
 from yarl import URL
 
+from farebox.core.formats.table import accepted
 from farebox.core.upstream import Filters
 from farebox.deadlines import Deadlines
 from farebox.outgoing import WayOut, why_not_connected
@@ -91,7 +92,7 @@ class Connections(Pool):
         head = self._heads.get((path, streamed))
         if head is None:
             target = URL(self._base + path).raw_path_qs
-            accept = _lines({"accept": "text/event-stream" if streamed else "application/json"})
+            accept = _lines({"accept": accepted(path, streamed=streamed)})
             head = b"POST %b HTTP/1.1\r\n%b%b" % (target.encode(), self._fields, accept)
             self._heads[path, streamed] = head
         return head

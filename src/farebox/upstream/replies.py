@@ -21,6 +21,8 @@ HEADERS_MAX = 128
 """How much of a head is read, and how many headers. That is more than is accepted, to find the generation's id in a
 head that is too long: the order's cost is asked for under it."""
 
+_MEDIA = ("audio/", "video/", "image/")
+
 NO_TYPE = b"application/octet-stream"
 """What an answer is that does not say what it is (RFC 9110, 8.3)."""
 
@@ -47,7 +49,11 @@ class HttpReply(ABC):
         self.is_head_too_long = _is_too_long(headers)
         # Of several headers of one name the first counts.
         first = dict(reversed(headers)).get
-        self.content_type = _type_of(first(b"content-type", NO_TYPE))
+        content_type = first(b"content-type", NO_TYPE)
+        self.content_type = _type_of(content_type)
+        if self.content_type.startswith(_MEDIA):
+            # Its parameters say how it is to be played.
+            self.headers.append((b"content-type", content_type))
         self.content_encoding = first(b"content-encoding", b"")
         self.retry_after = first(b"retry-after", b"")
         self.generation_id = first(b"x-generation-id", b"").decode("latin-1") or None

@@ -8,6 +8,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from farebox.connectors import NoWay, connector, is_unauthenticated, session_options, unauthenticated
+from farebox.core.formats.table import accepted
 from farebox.core.upstream import Filters
 from farebox.deadlines import NEVER, Deadlines
 from farebox.outgoing import WayOut, why_not_connected
@@ -50,7 +51,7 @@ class Session:
     async def post(self, path: str, body: bytes, headers: Mapping[str, str], *, streamed: bool) -> HttpReply:
         """As `Connections.post`."""
         sent = self._fields.copy()
-        sent["accept"] = "text/event-stream" if streamed else "application/json"
+        sent["accept"] = accepted(path, streamed=streamed)
         for name, value in headers.items():
             sent.add(name, value)
         return await self._request("POST", URL(self._base_url + path), sent, body, self._timeouts.first_byte)

@@ -14,7 +14,7 @@ from farebox.core.money import format_usd
 from farebox.crash import crash_point
 from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange, Request
-from farebox.http.asgi import JSON, Endpoint, through_asgi
+from farebox.http.asgi import EVENT_STREAM, JSON, Endpoint, through_asgi
 from farebox.http.bodies import BodyReader
 from farebox.http.calls import Call, Serve
 from farebox.http.refusals import answer_failure, refusal_of
@@ -40,8 +40,12 @@ class Relay:
     def serving(self, path: str, wire: Format) -> Serve:
         """What serves orders in one format; `path` is the upstream's."""
         exchange, read_json = self.exchange, self.bodies.read_json
-        deadlines = self.deadlines
+        deadlines, described = self.deadlines, wire.DESCRIBED
         silence = Silence(self.silence_seconds, self.stream_silence_seconds, wire.KEEP_ALIVE)
+        if described.gives_bytes:
+            silence = Silence(0, 0, b"")  # within bytes, whatever breaks the silence would be heard
+        if described.from_form is not None:
+            read_json = partial(self.bodies.read_json_or_form, from_form=described.from_form)
 
         async def serve(call: Call) -> None:
             head = call.head()
@@ -70,8 +74,8 @@ async def _serve(exchange: Exchange, request: Request, waiting: WaitingCaller, c
     try:
         async with exchange.open(request) as answer:
             given = answer
-            is_stream = answer.is_stream and (waiting.is_streamed or not waiting.has_begun)
-            if is_stream:
+            is_poured = answer.is_poured and (waiting.is_streamed or not waiting.has_begun)
+            if is_poured:
                 crash_point("send:before")
                 await _send_stream(answer, call, waiting)
             else:
@@ -85,7 +89,7 @@ async def _serve(exchange: Exchange, request: Request, waiting: WaitingCaller, c
         if given is None:
             raise
         raise _charged(refusal, given) from refusal
-    if is_stream:
+    if is_poured:
         await waiting.end(b"")
         return
     crash_point("send:before")
@@ -100,17 +104,21 @@ async def _serve(exchange: Exchange, request: Request, waiting: WaitingCaller, c
         headers = [JSON, *answer.headers, *_fare_headers(answer.settled)]
         await call.whole(answer.status, headers, whole)
     elif waiting.is_streamed:
+        if (as_stream := request.wire.DESCRIBED.as_stream) is not None:
+            await waiting.end(as_stream(whole))
+            return
         raise broken("The upstream answered with something that is not the stream that was ordered")
     else:
         await waiting.end(whole)
 
 
 async def _send_stream(answer: Answer | RepeatedAnswer, call: Call, waiting: WaitingCaller) -> None:
-    """Send the stream on until it ends or the caller hangs up. The body's end is left for `_serve` to send once all is
-    booked."""
+    """Send what is poured on until it ends or the caller hangs up. The body's end is left for `_serve` to send once all
+    is booked."""
     call.when_gone(answer.hang_up)
     try:
-        await waiting.relay(answer.headers, answer.stream_to)
+        kind = EVENT_STREAM if answer.is_stream else [(b"content-type", answer.media_type.encode("latin-1"))]
+        await waiting.relay([*kind, *answer.headers], answer.stream_to)
     except asyncio.CancelledError:
         # The server stops, and this answer's grace is over.
         await call.send(answer.break_off("the gateway is stopping"))

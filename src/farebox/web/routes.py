@@ -16,7 +16,7 @@ from farebox.admission import Admission
 from farebox.background import Supervisor
 from farebox.catalog import Catalog
 from farebox.core.errors import Refusal, forbidden, invalid, wrong_method
-from farebox.core.formats.table import BASES, Formats, format_at
+from farebox.core.formats.table import BASES, Formats, format_at, with_aliases
 from farebox.core.headers import HeaderList
 from farebox.generations import Generations
 from farebox.http.asgi import Endpoint, send_json
@@ -98,8 +98,8 @@ def find_order(services: Services) -> FindServe:
     """What serves an order that needs nothing of what `app` does for others: it asks at a path as it stands in the
     table, under a name of this gateway's, and is not of a page."""
     relay, formats, hosts = services.relay, services.formats, services.access.hosts
-    served = {path: relay.serving(path, wire) for path, wire in formats.items()}
-    orders = {(base + path).encode(): serve for path, serve in served.items() for base in BASES}
+    served = {name: relay.serving(path, formats[path]) for name, path in with_aliases(formats)}
+    orders = {(base + name).encode(): serve for name, serve in served.items() for base in BASES}
     has_pages = bool(services.access.origins)
 
     def find(path: bytes, headers: HeaderList) -> Serve | None:
@@ -118,8 +118,9 @@ def find_order(services: Services) -> FindServe:
 
 def _orders(services: Services) -> dict[str, Endpoint]:
     """The billable endpoints, by their whole path."""
-    endpoints = {path: services.relay.endpoint(path, wire) for path, wire in services.formats.items()}
-    return {base + path: endpoint for path, endpoint in endpoints.items() for base in BASES}
+    relay, formats = services.relay, services.formats
+    endpoints = {name: relay.endpoint(path, formats[path]) for name, path in with_aliases(formats)}
+    return {base + name: endpoint for name, endpoint in endpoints.items() for base in BASES}
 
 
 def _lists(services: Services) -> dict[str, Endpoint]:

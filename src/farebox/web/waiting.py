@@ -156,14 +156,14 @@ class WaitingCaller:
             lines, self._unsent = self._unsent, b""
             await self._call.send(lines)
 
-    async def relay(self, headers: HeaderList, stream_to: Callable[[Take], Awaitable[None]]) -> None:
-        """Send the upstream's stream on as it comes, but not the body's end. Each piece is of whole events, so that
-        a keep-alive may stand after it."""
+    async def relay(self, head: HeaderList, stream_to: Callable[[Take], Awaitable[None]]) -> None:
+        """Send what the upstream streams on as it comes, but not the body's end. Each piece is of whole events where
+        there are keep-alives, which may stand after it."""
         self.is_relayed_to = True
         self.due = NEVER
         if not self.has_begun:
             self.has_begun = True
-            await self._call.begin(200, [*EVENT_STREAM, *headers])
+            await self._call.begin(200, head)
         elif self._sending is not None:
             # What was sent before the upstream's stream came.
             await self._sending

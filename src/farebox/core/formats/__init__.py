@@ -19,6 +19,17 @@ class Searches(Struct, frozen=True):
     is_engine_named: bool = False
 
 
+class Units(Struct, frozen=True):
+    """The most that an order can come to of what is not counted in tokens: `pictures` made, `characters` spoken,
+    seconds of audio heard and of video made, search units of a reranker."""
+
+    pictures: int = 0
+    characters: int = 0
+    audio_seconds: int = 0
+    video_seconds: int = 0
+    search_units: int = 0
+
+
 class Asked(Struct, frozen=True):
     """What a request asks, as far as Farebox reads it; the rest of the body is the upstream's business.
 
@@ -26,7 +37,8 @@ class Asked(Struct, frozen=True):
     `answers` is how many answers are asked for, 0 where answers have no tokens (embeddings). `prompt_bytes` (without
     images, with what searches may bring in) and `images` bound the tokens of all `prompts` together, unless
     `prompt_is_open`: something may fill the whole context, such as a file given by reference. `is_premium`: a service
-    tier that costs more than the listed price may serve, or a provider that was not picked by its price.
+    tier that costs more than the listed price may serve, or a provider that was not picked by its price. `units` are
+    what it asks that is not counted in tokens.
     """
 
     models: tuple[str, ...]
@@ -39,6 +51,7 @@ class Asked(Struct, frozen=True):
     prompt_is_open: bool = False
     is_premium: bool = False
     searches: Searches | None = None
+    units: Units | None = None
 
 
 class Seen(Struct, frozen=True):

@@ -1,10 +1,14 @@
 """A format's description of itself, for the OpenAPI document, telemetry and tests."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
 from farebox.core.schemas import FLAG, NAME, NUMBER, TEXT, Schema, array_of, object_of, or_null
+
+FromForm = Callable[[bytes, bytes], bytes]
+"""Makes the JSON body of an order that came as a form, of the form's bytes and its `Content-Type`. Raises Refusal
+400."""
 
 NamedSchema = tuple[str, Schema]
 """A schema's name in the OpenAPI document, and the schema."""
@@ -16,6 +20,11 @@ class Described(Struct, frozen=True):
     `request` has the members that Farebox checks, `answer` those that every whole answer has, `refusal` is the body of
     an error answer. `example` is a minimal valid order, of a model that the simulator has. `operation` is the format's
     name in OpenTelemetry's GenAI conventions.
+
+    What few formats have: `from_form`, where orders may come as `multipart/form-data`, makes the JSON of those. An
+    answer of a format that `gives_bytes` goes on as it comes, unread, where it is not JSON; `media` is its type. Where
+    no event `names_generation`, the answer's head does, or nothing. `as_stream` makes a stream of a whole answer, where
+    upstreams may give that in its place.
     """
 
     summary: str
@@ -25,6 +34,11 @@ class Described(Struct, frozen=True):
     example: Mapping[str, object]
     is_streamed: bool = True
     operation: str = "chat"
+    from_form: FromForm | None = None
+    gives_bytes: bool = False
+    media: str = "application/json"
+    names_generation: bool = True
+    as_stream: Callable[[bytes], bytes] | None = None
 
 
 CAP: Schema = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1, "nullable": True}

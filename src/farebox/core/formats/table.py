@@ -21,11 +21,28 @@ FORMATS: Formats = MappingProxyType(
     }
 )
 
+ALIASES: Mapping[str, str] = MappingProxyType({})
+"""Other names of paths in FORMATS: of the same orders in another API. They go upstream under their first name."""
+
+
+def with_aliases(formats: Formats) -> list[tuple[str, str]]:
+    """Every path of these formats under a base, and the one of its format."""
+    return [*((path, path) for path in formats), *((name, path) for name, path in ALIASES.items() if path in formats)]
+
+
 ENVELOPE: Format = chat
 """For paths that have no format: errors are in OpenRouter's envelope."""
+
+
+def accepted(path: str, *, streamed: bool) -> str:
+    """What an order at a path of FORMATS accepts as its answer, as `Accept` says it."""
+    if streamed:
+        return "text/event-stream"
+    return "*/*" if path in FORMATS and FORMATS[path].DESCRIBED.gives_bytes else "application/json"
 
 
 def format_at(path: str, formats: Formats = FORMATS) -> Format:
     """The format of a whole path, its base included; ENVELOPE where it has none."""
     below = (path.removeprefix(base) for base in BASES if path.startswith(f"{base}/"))
-    return next((formats[each] for each in below if each in formats), ENVELOPE)
+    found = (ALIASES.get(each, each) for each in below)
+    return next((formats[each] for each in found if each in formats), ENVELOPE)
