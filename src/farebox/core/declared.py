@@ -59,7 +59,7 @@ KIND_FACTS: Mapping[str, KindFacts] = MappingProxyType(
             "https://api.openai.com/v1",
             "OPENAI_API_KEY",
             formats=_OPENAIS,
-            can_speak=_OPENAIS,
+            can_speak=_OPENAIS | {"/rerank"},
             tells_cost=False,
             has_generations=False,
         ),

@@ -23,6 +23,7 @@ OPENROUTERS_OWN: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "/chat/completions": (*_OPENROUTERS, "reasoning", "include_reasoning", "image_config"),
         "/responses": (*_OPENROUTERS, "image_config"),
         "/embeddings": (*_OPENROUTERS, "input_type"),
+        "/rerank": ("provider", "session_id", "trace"),
         "/messages": (*(each for each in _OPENROUTERS if each != "cache_control"), "fallbacks", "user"),
     }
 )

@@ -4,8 +4,9 @@ refuses what they refuse."""
 import asyncio
 import itertools
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType, ModuleType
 from urllib.parse import parse_qsl
 
@@ -17,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from farebox.core.errors import Refusal, invalid, unknown, wrong_method
 from farebox.core.legible import leniently
 from farebox.core.reading import UNREADABLE
-from farebox.simulator import As, embeddings, faults, models, talk
+from farebox.simulator import As, embeddings, faults, made, models, speech, talk
 from farebox.simulator.anthropic import AnthropicFace
 from farebox.simulator.faces import REFUSALS, Face, Headers, OpenRouterFace
 from farebox.simulator.faults import BadFaults, Faults
@@ -100,13 +101,13 @@ class Simulator:
             raise wrong_method(scope["method"], "POST")
         headers = dict(scope["headers"])
         key = face.key(headers)
-        request = _read(wire, await Request(scope, receive).body())
+        request = _read(wire, await Request(scope, receive).body(), headers)
         wanted = _models(request, face)
         asked = _faults(headers, wanted[0])
         if not face.keeps_alive:
             asked = replace(asked, silent=True)
         model = face.find(wanted[0])
-        if model is None or ("embeddings" in model.outputs) is not isinstance(request, embeddings.Request):
+        if model is None or _makes(wire) not in model.outputs:
             raise face.no_such_model(wanted[0])
         await asyncio.sleep(asked.head_ms / 1000)
         if asked.html:
@@ -125,24 +126,36 @@ class Simulator:
         wire, request, asked = order.wire, order.request, order.asked
         generation_id = order.face.generation_id(wire, order.number)
         head = order.face.head("" if asked.no_generation_header else generation_id, order.number)
+        streamed, body = False, b""
         if isinstance(request, embeddings.Request):
             said = embeddings.embed(request, order.model)
-            streamed, body = False, wire.whole(request, said, generation_id, asked)
-        else:
+            body = wire.whole(request, said, generation_id, asked)
+        elif isinstance(request, talk.Talk):
             said = talk.answer(request, order.model, asked)
             streamed = request.streamed or asked.streams
             body = b"" if streamed else wire.whole(said, generation_id, asked)
+        else:
+            said = wire.make(request, order.model, asked)
+            streamed = (request.streamed or asked.streams) and not asked.whole
+            body = b"" if streamed else wire.whole(request, said, generation_id, asked)
         sent_tokens: int | None = None
         try:
-            if streamed:
+            if isinstance(said, speech.Spoken):
+                kind = [(b"content-type", said.media_type)]
+                sent_tokens = await _send_stream(receive, send, [*head, *kind], _pieces(said.pieces_of, asked), asked)
+            elif streamed:
                 stream = wire.events(said, generation_id, asked)
-                sent_tokens = await _send_stream(receive, send, head, stream, wire.COMMENT, asked)
+                events = partial(_parts, stream, wire.COMMENT, asked)
+                sent_tokens = await _send_stream(receive, send, [*head, *_EVENT_STREAM], events, asked)
             else:
                 pause = (asked.first_token_ms + asked.token_ms * said.answer_tokens) / 1000
                 before = b": OPENROUTER PROCESSING\n" * asked.comments + b"\n" * asked.blank_lines
                 await _send_slow_whole(send, head, before, body, pause, asked)
         finally:
             self._generations.add(generation_id, order.key, said, asked, streamed=streamed, sent_tokens=sent_tokens)
+
+
+Asked = talk.Talk | embeddings.Request | made.Order
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +166,7 @@ class _Order:
     wire: ModuleType
     number: str
     key: bytes
-    request: talk.Talk | embeddings.Request
+    request: Asked
     model: models.Model
     asked: Faults
 
@@ -162,17 +175,26 @@ class _Broken(Exception):  # noqa: N818
     """A fault: break the connection off."""
 
 
-def _read(wire: ModuleType, body: bytes) -> talk.Talk | embeddings.Request:
+def _makes(wire: ModuleType) -> str:
+    """What a model must have among its outputs to be ordered in a format."""
+    makes: str = getattr(wire, "MAKES", "text")
+    return makes
+
+
+def _read(wire: ModuleType, body: bytes, headers: dict[bytes, bytes]) -> Asked:
+    content_type = headers.get(b"content-type", b"")
+    if content_type.startswith(b"multipart/") and hasattr(wire, "from_form"):
+        body = wire.from_form(body, content_type)
     try:
-        request: talk.Talk | embeddings.Request = leniently(wire.read, body)
+        request: Asked = leniently(wire.read, body)
     except UNREADABLE as error:
         raise invalid(str(error)) from error
     return request
 
 
-def _models(request: talk.Talk | embeddings.Request, face: Face) -> list[str]:
+def _models(request: Asked, face: Face) -> list[str]:
     """The models asked for, in order, without unknown ones; all of them where every one is unknown."""
-    wanted = [request.model] if isinstance(request, embeddings.Request) else list(request.models)
+    wanted = list(request.models) if isinstance(request, talk.Talk) else [request.model]
     if not wanted:
         raise invalid("No models provided")
     served = [model for model in wanted if face.find(model)]
@@ -227,16 +249,18 @@ async def _send_slow_whole(
     await send({"type": "http.response.body", "body": body})
 
 
-async def _send_stream(
-    receive: Receive, send: Send, head: Headers, stream: list[bytes], comment: bytes, asked: Faults
-) -> int | None:
-    """Send a stream; how many of its server-sent events were sent if the other side hung up before the end, else
-    None."""
-    head = [*head, (b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
+_EVENT_STREAM = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
+
+Parts = Callable[["_Sent"], AsyncIterator[bytes]]
+
+
+async def _send_stream(receive: Receive, send: Send, head: Headers, parts: Parts, asked: Faults) -> int | None:
+    """Send a stream; how many of its server-sent events (or pieces) were sent if the other side hung up before the end,
+    else None."""
     await send({"type": "http.response.start", "status": 200, "headers": head})
     gone = asyncio.create_task(_until_gone(receive))
     progress = _Sent()
-    sending = asyncio.create_task(_send_events(send, _parts(stream, comment, asked, progress), asked))
+    sending = asyncio.create_task(_send_events(send, parts(progress), asked))
     try:
         await asyncio.wait({gone, sending}, return_when=asyncio.FIRST_COMPLETED)
         if not sending.done():
@@ -294,6 +318,24 @@ async def _parts(stream: list[bytes], comment: bytes, asked: Faults, progress: _
         is_last = number == len(stream) - 1
         yield each.replace(b"\n", end) + (b"" if is_last and asked.no_final_blank else 2 * end)
         progress.events += 1
+
+
+def _pieces(pieces: Sequence[bytes], asked: Faults) -> Parts:
+    async def paced(progress: _Sent) -> AsyncIterator[bytes]:
+        """Bytes that are no events, each piece when it is due."""
+        await asyncio.sleep(asked.first_token_ms / 1000)
+        for number, each in enumerate(pieces):
+            if number == asked.stall_at_event:
+                await asyncio.sleep(STALL_SECONDS)
+            if number == asked.cut_at_event:
+                await asyncio.sleep(0.05)
+                raise _Broken
+            if asked.token_ms and number:
+                await asyncio.sleep(asked.token_ms / 1000)
+            yield each
+            progress.events += 1
+
+    return paced
 
 
 async def _keep_alives(seconds: float) -> AsyncIterator[None]:

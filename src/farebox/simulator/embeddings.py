@@ -15,7 +15,9 @@ from farebox.simulator.faults import Faults
 from farebox.simulator.models import Model
 from farebox.simulator.talk import Said, cost_members, tokens_of
 
-__all__ = ["Request", "embed", "read", "refused", "whole"]
+__all__ = ["MAKES", "Request", "embed", "read", "refused", "whole"]
+
+MAKES = "embeddings"
 
 DIMENSIONS = 8
 DIMENSIONS_MAX = 4096

@@ -43,6 +43,8 @@ class Faults(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=
     """Call so many tools at once, the same again where there are not as many; one where the order wants no more."""
     broken_arguments: bool = False
     """Call a tool with arguments that are no JSON."""
+    whole: bool = False
+    """Answer whole where a stream of pictures was ordered, as hosts do that have none."""
     streams: bool = False
     """Answer with a stream where none was ordered."""
     cost: str | None = None

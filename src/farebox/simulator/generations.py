@@ -9,6 +9,7 @@ from msgspec import Raw
 from farebox import clock
 from farebox.core.errors import unknown
 from farebox.simulator.faults import Faults
+from farebox.simulator.made import Made
 from farebox.simulator.models import PROVIDER
 from farebox.simulator.talk import Said, number_of
 
@@ -74,6 +75,12 @@ def _usage(said: Said, cost: str, sent_tokens: int | None) -> dict[str, object]:
     }
 
 
+def _api_type(said: Said) -> str:
+    if isinstance(said, Made):
+        return said.api_type
+    return "embeddings" if said.vectors else "completions"
+
+
 def _record(
     generation_id: str, said: Said, faults: Faults, cost: str, *, streamed: bool, sent_tokens: int | None
 ) -> bytes:
@@ -82,7 +89,7 @@ def _record(
     data = {
         **dict.fromkeys(_ALWAYS_NULL),
         "id": generation_id,
-        "api_type": "embeddings" if said.vectors else "completions",
+        "api_type": _api_type(said),
         "cancelled": sent_tokens is not None,
         "created_at": clock.iso(clock.now_us(), "microseconds"),
         "data_region": "global",

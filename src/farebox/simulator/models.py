@@ -6,7 +6,8 @@ from decimal import Decimal
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One model. Prices are USD per token (`request`: per order), as decimal strings like OpenRouter's."""
+    """One model. Prices are USD per token (`request`: per order), as decimal strings like OpenRouter's; that of a
+    `unit` stands in no list."""
 
     id: str
     name: str
@@ -15,6 +16,7 @@ class Model:
     description: str
     request: str = "0"
     image_output: str = "0"
+    unit: str = "0"
     context_tokens: int = 32_768
     answer_tokens_max: int | None = 8_192
     inputs: tuple[str, ...] = ("text",)
@@ -131,6 +133,61 @@ MODELS: dict[str, Model] = {
             "0",
             "Vectors.",
             outputs=("embeddings",),
+            answer_tokens_max=None,
+            parameters=(),
+        ),
+        Model(
+            "sim/reranker",
+            "Reranker",
+            "0",
+            "0",
+            "Puts documents in order. A search unit is up to a hundred of them.",
+            request="0.002",
+            outputs=("rerank",),
+            answer_tokens_max=None,
+            parameters=(),
+        ),
+        Model(
+            "sim/illustrator",
+            "Illustrator",
+            "0.000005",
+            "0",
+            "Pictures, at a price for each of their tokens: $0.04175 a picture.",
+            image_output="0.00001",
+            inputs=("text", "image"),
+            outputs=("image",),
+            answer_tokens_max=None,
+            parameters=(),
+        ),
+        Model(
+            "sim/poster",
+            "Poster",
+            "0",
+            "0",
+            "Pictures at $0.04, which no list tells.",
+            unit="0.04",
+            outputs=("image",),
+            answer_tokens_max=None,
+            parameters=(),
+        ),
+        Model(
+            "sim/voice",
+            "Voice",
+            "0.000015",
+            "0",
+            "Speaks, at a price for each character.",
+            outputs=("speech",),
+            answer_tokens_max=None,
+            parameters=(),
+        ),
+        Model(
+            "sim/scribe",
+            "Scribe",
+            "0.0001",
+            "0",
+            "Writes speech down, at a price for each second.",
+            inputs=("audio",),
+            outputs=("transcription",),
             answer_tokens_max=None,
             parameters=(),
         ),

@@ -4,12 +4,12 @@ import msgspec
 
 from farebox.core.errors import Refusal
 from farebox.simulator import embeddings
-from farebox.simulator.embeddings import Request
+from farebox.simulator.embeddings import MAKES, Request
 from farebox.simulator.faults import Faults
 from farebox.simulator.openai_words import DATED, read_known, wrong
 from farebox.simulator.talk import Said
 
-__all__ = ["read", "whole"]
+__all__ = ["MAKES", "read", "whole"]
 
 _KNOWN = frozenset(("dimensions", "encoding_format", "input", "model", "user"))
 

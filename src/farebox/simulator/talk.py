@@ -197,7 +197,7 @@ def _words(text: str) -> list[str]:
 def cost_members(said: Said, faults: Faults, prompt: str, completions: str) -> dict[str, object]:
     """The members of a usage that hold the cost. Without BYOK the cost is repeated as the upstream's. `prompt` and
     `completions` are the format's names for the cost's two parts."""
-    number = Raw(b"null" if faults.cost == "is-null" else (faults.cost or number_of(said.cost())).encode())
+    number = Raw(cost_number(said, faults))
     prompt_cost = said.cost(0)
     return {
         "cost": number,
@@ -208,6 +208,11 @@ def cost_members(said: Said, faults: Faults, prompt: str, completions: str) -> d
             f"upstream_inference_{completions}_cost": Raw(number_of(said.cost() - prompt_cost).encode()),
         },
     }
+
+
+def cost_number(said: Said, faults: Faults) -> bytes:
+    """The cost as it is told: a JSON number, or null."""
+    return b"null" if faults.cost == "is-null" else (faults.cost or number_of(said.cost())).encode()
 
 
 class Part(Struct):

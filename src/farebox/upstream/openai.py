@@ -18,6 +18,9 @@ from farebox.ports import UpstreamBroke
 from farebox.upstream.hosts import Host, OwnModel
 from farebox.upstream.replies import HttpReply
 
+_WITHOUT_ID = frozenset({"/embeddings", "/rerank"})
+"""Formats whose answers name no generation, or do at some servers alone."""
+
 
 class _Meta(Struct):
     n_ctx_train: int | None = None
@@ -42,8 +45,8 @@ _decode_model = msgspec.json.Decoder(_Model).decode
 
 
 class OpenAi(Host):
-    """Its base URL is up to and including `/v1`. Its answers name the generation in their bodies, but for embeddings,
-    which have the request's id."""
+    """Its base URL is up to and including `/v1`. Its answers name the generation in their bodies, but for those of
+    _WITHOUT_ID, which have the request's id."""
 
     def __init__(self, declared: Declared, api_key: str | None, deadlines: Deadlines, way: WayOut = DIRECTLY) -> None:
         credentials = {"authorization": f"Bearer {api_key}"} if api_key else {}
@@ -58,7 +61,7 @@ class OpenAi(Host):
         return tuple(_own(model) for model in read if model is not None and model.id)
 
     def generation_id(self, path: str, reply: HttpReply) -> str | None:
-        if path != "/embeddings":
+        if path not in _WITHOUT_ID:
             return None
         head = reply.request_id.decode("latin-1").strip()
         return head if head and head.isascii() and head.isprintable() else f"req_{token_hex(12)}"

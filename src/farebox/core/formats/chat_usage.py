@@ -95,6 +95,13 @@ class _EmbeddingsCounting(_ChatCounting):
         return read_chat_usage({"completion_tokens": 0, **usage}, terms)
 
 
+class _RerankCounting(_ChatCounting):
+    def _read_whole(self, usage: Mapping[str, Any], terms: str) -> Usage:
+        if usage.get("search_units"):
+            raise Wrong("it counts `search_units`, which have no price here")
+        return read_chat_usage({"completion_tokens": 0, "prompt_tokens": needed(usage, "total_tokens"), **usage}, terms)
+
+
 def counting() -> _ChatCounting:
     """Counts a chat completion."""
     return _ChatCounting()
@@ -103,6 +110,11 @@ def counting() -> _ChatCounting:
 def embeddings_counting() -> _EmbeddingsCounting:
     """Counts embeddings, which have no answer's tokens."""
     return _EmbeddingsCounting()
+
+
+def rerank_counting() -> _RerankCounting:
+    """Counts a rerank: most servers tell no more than `total_tokens`, all of which they read."""
+    return _RerankCounting()
 
 
 def read_chat_usage(fields: Mapping[str, Any], terms: str) -> Usage:

@@ -4,7 +4,17 @@ docs/extending.md shows how."""
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from farebox.core.formats import Format, chat, embeddings, messages, responses
+from farebox.core.formats import (
+    Format,
+    chat,
+    embeddings,
+    images,
+    messages,
+    rerank,
+    responses,
+    speech,
+    transcriptions,
+)
 
 BASES = ("/api/v1", "/v1")
 """OpenRouter's base, and the one OpenAI's and Anthropic's clients expect."""
@@ -18,10 +28,14 @@ FORMATS: Formats = MappingProxyType(
         "/messages": messages,
         "/responses": responses,
         "/embeddings": embeddings,
+        "/rerank": rerank,
+        "/images": images,
+        "/audio/speech": speech,
+        "/audio/transcriptions": transcriptions,
     }
 )
 
-ALIASES: Mapping[str, str] = MappingProxyType({})
+ALIASES: Mapping[str, str] = MappingProxyType({"/images/generations": "/images"})
 """Other names of paths in FORMATS: of the same orders in another API. They go upstream under their first name."""
 
 
