@@ -8,7 +8,6 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -83,30 +82,6 @@ def create() -> ASGIApp:
     return App(load())
 
 
-def _price_lists(settings: Settings, store: SqlStore, upstreams: RunningUpstreams, catalog: Catalog) -> PriceLists:
-    """What orders cost at upstreams that do not say it; `catalog` follows."""
-    lists = PriceLists(
-        None if settings.prices_file is None else Path(settings.prices_file),
-        store,
-        openrouters_lists(settings),
-        settings.prices_refresh_seconds,
-        settings.prices_max_age_seconds,
-        declared=upstreams.price_entries,
-        changed=catalog.read_again,
-    )
-    upstreams.price_by(lambda: lists.current)
-    return lists
-
-
-def _shared_prices(settings: Settings, store: SqlStore) -> SharedPrices | None:
-    """Where several processes share the price list; None for one alone."""
-    if settings.workers == 1 and not is_postgres(settings.database_url):
-        return None
-    if settings.upstreams:
-        return SharedPrices(store, prices_source(settings.declared))
-    return SharedPrices(store, settings.upstream_url or ("simulator" if settings.is_simulated else OPENROUTER_URL))
-
-
 @dataclass(frozen=True, slots=True)
 class Hosted:
     """What depends on the host: how callers are identified, how fares are charged outside, what `background` tasks run
@@ -130,20 +105,35 @@ async def stand_alone(store: SqlStore, _: Upstreams, plans: PlansInForce) -> Asy
     yield Hosted(callers, background=(Task("callers", callers.watch, harm),))
 
 
-class _Beside(NamedTuple):
-    """What an order may meet on its way."""
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """What all else stands on: the books, the upstreams with what their orders cost, who may order, and what is noted
+    of it."""
 
+    settings: Settings
+    store: SqlStore
+    deadlines: Deadlines
+    upstreams: RunningUpstreams
+    plans: PlansInForce
+    catalog: Catalog
+    price_lists: PriceLists
+    hosted: Hosted
+    watch: Watch
+
+
+@dataclass(frozen=True, slots=True)
+class _Orders:
+    """What an order goes through, and what is still to be done when it has ended."""
+
+    exchange: Exchange
+    admission: Admission
+    joining: Joining
+    late: LateSettlements
+    reconciler: Reconciler
     health: Health
     cache: AnswerCache
     guards: Guards
-
-
-def _beside(settings: Settings, store: SqlStore, watch: Watch) -> _Beside:
-    health = Health(store, is_shared=settings.workers > 1 or is_postgres(settings.database_url))
-    cache = AnswerCache(store, settings.cache_bytes_max, settings.cache_seconds_max, watch.metrics.looked_up)
-    watch.metrics.watch_upstreams(health.left_alone)
-    watch.metrics.watch_cache(lambda: cache.bytes)
-    return _Beside(health, cache, Guards(guards_of(settings), watch.metrics.guarded))
+    wal: WalKeeper
 
 
 @asynccontextmanager
@@ -153,117 +143,173 @@ async def running(
     """Everything that serves, for as long as the block runs. Owns the background tasks."""
     supervisor = supervisor or Supervisor(count_task_failures)
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(open_store(settings.database_url))
-        deadlines = Deadlines()
-        upstreams = RunningUpstreams(
-            declared_upstreams(settings), lambda each: upstream_of(each, settings, deadlines), settings.routing
-        )
-        stack.push_async_callback(upstreams.close)
-        plans = PlansInForce(settings.every_plan)
-        catalog = Catalog(
-            upstreams,
-            settings.prices_refresh_seconds,
-            settings.prices_max_age_seconds,
-            shared=_shared_prices(settings, store),
-            assumed=settings.assumed,
-        )
-        price_lists = _price_lists(settings, store, upstreams, catalog)
-        hosted = await stack.enter_async_context(host(store, upstreams, plans))
-        watch = Watch(is_logged=settings.order_log, ca_file=settings.ca_file)
-        stack.callback(watch.close)
-        store.watch_commits(watch.metrics.committed)
-        await store.open_orphans()
-        await _get_first_prices(catalog, price_lists)
-        admission = Admission(settings.orders_max, settings.account_orders_max)
-        late = LateSettlements(store, Spool(Path(settings.spool), store.worker))
-        joining = Joining(store, admission, settings.join_repeats, settings.first_byte_seconds)
-        reconciler = Reconciler(
-            store,
-            upstreams,
-            settings.reconcile_seconds,
-            settled=watch.metrics.reconciled,
-            catch_up=joining.write_down,
-        )
-        beside = _beside(settings, store, watch)
-        exchange = Exchange(
-            callers=hosted.callers,
-            prices=catalog,
-            ledger=store,
-            upstreams=upstreams,
-            routing=Routing(upstreams.candidates, beside.health, settings.routing, watch.metrics.attempted),
-            streaming=Streaming(
-                deadlines,
-                drains_max=settings.drains_max,
-                drain_seconds=settings.drain_seconds,
-                no_event_seconds=settings.no_event_seconds,
-            ),
-            admission=admission,
-            tariffs=price_lists,
-            cache=beside.cache if settings.cache_bytes_max else None,
-            guards=beside.guards if settings.guards else None,
-            charges=hosted.charges,
-            late=late,
-            joining=joining,
-            telemetry=watch,
-        )
-        wal = WalKeeper(store.engine, settings.wal_warn_bytes)
-        watch.metrics.watch(
-            lambda: admission.orders, lambda: store.queued, lambda: late.waiting, lambda: wal.size_bytes
-        )
-        await stack.enter_async_context(
-            supervisor.running(
-                Task("prices", catalog.keep_fresh),
-                Task("lists", catalog.keep_pages_fresh),
-                Task("price_file", price_lists.keep_fresh),
-                Task("kept_answers", partial(forget_old_answers, store)),
-                Task("reconcile", reconciler.run),
-                Task("late_settlements", late.run),
-                Task("repeats", joining.run, "a call that is sent again may be charged again"),
-                Task("metrics", watch.metrics.keep_fresh),
-                Task("wal", wal.run),
-                Task("upstreams", Reloading(upstreams, catalog, price_lists, _declared_anew).run, NOT_TAKEN_UP),
-                Task("upstream_health", beside.health.run),
-                Task("answer_cache", beside.cache.run),
-                Task("guards", beside.guards.run),
-                *hosted.background,
-            )
-        )
-        accounts = Accounts(store, plans)
-        orders = WholeOrders(exchange, hosted.callers, catalog, store, formats)
-        bodies = BodyReader(settings.body_bytes_max, settings.body_seconds, deadlines)
-        run_api, actor = None, None
-        if hosted.has_run_api:
-            runs = SqlRuns(store.engine, store.worker)
-            stack.push_async_callback(runs.close)
-            url = (settings.public_url or "").rstrip("/")
-            runner = Runner(runs, orders, admission, plans, store.worker, url, supervisor)
-            run_api = RunApi(hosted.callers, runs, runner, PricedEvents(runs, store), bodies)
-            actor = ActorTools(runner, runs)
-        agents = Agents(orders, catalog, accounts, supervisor, actor)
-        stack.push_async_callback(agents.close)
-        yield routes.Services(
-            relay=Relay(exchange, bodies, deadlines, settings.silence_seconds, settings.stream_silence_seconds),
-            admission=admission,
-            callers=hosted.callers,
-            catalog=catalog,
-            own_endpoints=OwnEndpoints(upstreams, beside.health),
-            accounts=accounts,
-            generations=Generations(store, upstreams),
-            books=store,
-            metrics=watch.metrics,
-            supervisor=supervisor,
-            agents=agents,
-            management=Management(Managers(store), accounts, bodies),
-            run_api=run_api,
-            access=Access(
-                hosts=frozenset(host.lower().encode() for host in settings.allowed_hosts),
-                origins=tuple(settings.allowed_origins),
-                metrics_token=settings.metrics_token.get_secret_value() if settings.metrics_token else None,
-                address=settings.host,
-                public_host=urlsplit(settings.public_url).hostname if settings.public_url else None,
-            ),
-            formats=formats,
-        )
+        ground = await _ground(settings, host, stack)
+        await ground.store.open_orphans()
+        await _get_first_prices(ground.catalog, ground.price_lists)
+        orders = _orders(ground)
+        await stack.enter_async_context(supervisor.running(*_tasks(ground, orders)))
+        yield _services(ground, orders, formats, supervisor, stack)
+
+
+async def _ground(settings: Settings, host: Host, stack: AsyncExitStack) -> _Ground:
+    """`stack` closes what it opens."""
+    store = await stack.enter_async_context(open_store(settings.database_url))
+    deadlines = Deadlines()
+    upstreams = RunningUpstreams(
+        declared_upstreams(settings), lambda each: upstream_of(each, settings, deadlines), settings.routing
+    )
+    stack.push_async_callback(upstreams.close)
+    plans = PlansInForce(settings.every_plan)
+    catalog = Catalog(
+        upstreams,
+        settings.prices_refresh_seconds,
+        settings.prices_max_age_seconds,
+        shared=_shared_prices(settings, store),
+        assumed=settings.assumed,
+    )
+    price_lists = _price_lists(settings, store, upstreams, catalog)
+    hosted = await stack.enter_async_context(host(store, upstreams, plans))
+    watch = Watch(is_logged=settings.order_log, ca_file=settings.ca_file)
+    stack.callback(watch.close)
+    store.watch_commits(watch.metrics.committed)
+    return _Ground(settings, store, deadlines, upstreams, plans, catalog, price_lists, hosted, watch)
+
+
+def _orders(ground: _Ground) -> _Orders:
+    settings, store, metrics = ground.settings, ground.store, ground.watch.metrics
+    admission = Admission(settings.orders_max, settings.account_orders_max)
+    late = LateSettlements(store, Spool(Path(settings.spool), store.worker))
+    joining = Joining(store, admission, settings.join_repeats, settings.first_byte_seconds)
+    health = Health(store, is_shared=settings.workers > 1 or is_postgres(settings.database_url))
+    cache = AnswerCache(store, settings.cache_bytes_max, settings.cache_seconds_max, metrics.looked_up)
+    guards = Guards(guards_of(settings), metrics.guarded)
+    wal = WalKeeper(store.engine, settings.wal_warn_bytes)
+    metrics.watch(lambda: admission.orders, lambda: store.queued, lambda: late.waiting, lambda: wal.size_bytes)
+    metrics.watch_upstreams(health.left_alone)
+    metrics.watch_cache(lambda: cache.bytes)
+    reconciler = Reconciler(
+        store,
+        ground.upstreams,
+        settings.reconcile_seconds,
+        settled=metrics.reconciled,
+        catch_up=joining.write_down,
+    )
+    exchange = Exchange(
+        callers=ground.hosted.callers,
+        prices=ground.catalog,
+        ledger=store,
+        upstreams=ground.upstreams,
+        routing=Routing(ground.upstreams.candidates, health, settings.routing, metrics.attempted),
+        streaming=Streaming(
+            ground.deadlines,
+            drains_max=settings.drains_max,
+            drain_seconds=settings.drain_seconds,
+            no_event_seconds=settings.no_event_seconds,
+        ),
+        admission=admission,
+        tariffs=ground.price_lists,
+        cache=cache if settings.cache_bytes_max else None,
+        guards=guards if settings.guards else None,
+        charges=ground.hosted.charges,
+        late=late,
+        joining=joining,
+        telemetry=ground.watch,
+    )
+    return _Orders(exchange, admission, joining, late, reconciler, health, cache, guards, wal)
+
+
+def _tasks(ground: _Ground, orders: _Orders) -> tuple[Task, ...]:
+    """What runs beside orders, for as long as the server does."""
+    reloading = Reloading(ground.upstreams, ground.catalog, ground.price_lists, _declared_anew)
+    return (
+        Task("prices", ground.catalog.keep_fresh),
+        Task("lists", ground.catalog.keep_pages_fresh),
+        Task("price_file", ground.price_lists.keep_fresh),
+        Task("kept_answers", partial(forget_old_answers, ground.store)),
+        Task("reconcile", orders.reconciler.run),
+        Task("late_settlements", orders.late.run),
+        Task("repeats", orders.joining.run, "a call that is sent again may be charged again"),
+        Task("metrics", ground.watch.metrics.keep_fresh),
+        Task("wal", orders.wal.run),
+        Task("upstreams", reloading.run, NOT_TAKEN_UP),
+        Task("upstream_health", orders.health.run),
+        Task("answer_cache", orders.cache.run),
+        Task("guards", orders.guards.run),
+        *ground.hosted.background,
+    )
+
+
+def _services(
+    ground: _Ground, orders: _Orders, formats: Formats, supervisor: Supervisor, stack: AsyncExitStack
+) -> routes.Services:
+    """What the HTTP face serves. `stack` closes what it opens."""
+    settings, store, callers = ground.settings, ground.store, ground.hosted.callers
+    accounts = Accounts(store, ground.plans)
+    bodies = BodyReader(settings.body_bytes_max, settings.body_seconds, ground.deadlines)
+    whole_orders = WholeOrders(orders.exchange, callers, ground.catalog, store, formats)
+    run_api, actor = None, None
+    if ground.hosted.has_run_api:
+        runs = SqlRuns(store.engine, store.worker)
+        stack.push_async_callback(runs.close)
+        url = (settings.public_url or "").rstrip("/")
+        runner = Runner(runs, whole_orders, orders.admission, ground.plans, store.worker, url, supervisor)
+        run_api = RunApi(callers, runs, runner, PricedEvents(runs, store), bodies)
+        actor = ActorTools(runner, runs)
+    agents = Agents(whole_orders, ground.catalog, accounts, supervisor, actor)
+    stack.push_async_callback(agents.close)
+    return routes.Services(
+        relay=Relay(
+            orders.exchange, bodies, ground.deadlines, settings.silence_seconds, settings.stream_silence_seconds
+        ),
+        admission=orders.admission,
+        callers=callers,
+        catalog=ground.catalog,
+        own_endpoints=OwnEndpoints(ground.upstreams, orders.health),
+        accounts=accounts,
+        generations=Generations(store, ground.upstreams),
+        books=store,
+        metrics=ground.watch.metrics,
+        supervisor=supervisor,
+        agents=agents,
+        management=Management(Managers(store), accounts, bodies),
+        run_api=run_api,
+        access=_access(settings),
+        formats=formats,
+    )
+
+
+def _access(settings: Settings) -> Access:
+    return Access(
+        hosts=frozenset(host.lower().encode() for host in settings.allowed_hosts),
+        origins=tuple(settings.allowed_origins),
+        metrics_token=settings.metrics_token.get_secret_value() if settings.metrics_token else None,
+        address=settings.host,
+        public_host=urlsplit(settings.public_url).hostname if settings.public_url else None,
+    )
+
+
+def _price_lists(settings: Settings, store: SqlStore, upstreams: RunningUpstreams, catalog: Catalog) -> PriceLists:
+    """What orders cost at upstreams that do not say it; `catalog` follows."""
+    lists = PriceLists(
+        None if settings.prices_file is None else Path(settings.prices_file),
+        store,
+        openrouters_lists(settings),
+        settings.prices_refresh_seconds,
+        settings.prices_max_age_seconds,
+        declared=upstreams.price_entries,
+        changed=catalog.read_again,
+    )
+    upstreams.price_by(lambda: lists.current)
+    return lists
+
+
+def _shared_prices(settings: Settings, store: SqlStore) -> SharedPrices | None:
+    """Where several processes share the price list; None for one alone."""
+    if settings.workers == 1 and not is_postgres(settings.database_url):
+        return None
+    if settings.upstreams:
+        return SharedPrices(store, prices_source(settings.declared))
+    return SharedPrices(store, settings.upstream_url or ("simulator" if settings.is_simulated else OPENROUTER_URL))
 
 
 def _declared_anew() -> list[Declared]:
