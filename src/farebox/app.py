@@ -21,6 +21,7 @@ from farebox.catalog import Catalog, SharedPrices
 from farebox.core.declared import Declared, prices_source
 from farebox.core.formats.table import FORMATS, Formats
 from farebox.deadlines import Deadlines
+from farebox.denials import Denials
 from farebox.exchange import Charges, Exchange
 from farebox.from_settings import (
     check_price_file,
@@ -199,7 +200,13 @@ def _orders(ground: _Ground) -> _Orders:
         prices=ground.catalog,
         ledger=store,
         upstreams=ground.upstreams,
-        routing=Routing(ground.upstreams.candidates, health, settings.routing, metrics.attempted),
+        routing=Routing(
+            ground.upstreams.candidates,
+            health,
+            settings.routing,
+            metrics.attempted,
+            denials=Denials(metrics.denied),
+        ),
         streaming=Streaming(
             ground.deadlines,
             drains_max=settings.drains_max,

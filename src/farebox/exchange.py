@@ -34,7 +34,7 @@ from farebox.core.books import (
     settlement_id,
 )
 from farebox.core.callers import Caller
-from farebox.core.errors import Refusal, connect_timeout, cost_unknown, in_a_circle, unreachable
+from farebox.core.errors import Refusal, connect_timeout, cost_unknown, denied, in_a_circle, unreachable
 from farebox.core.formats import Asked, Format, Progress
 from farebox.core.formats.table import FORMATS
 from farebox.core.guards import OrderView
@@ -62,6 +62,7 @@ from farebox.ports import (
     Taker,
     Telemetry,
     UpstreamBroke,
+    UpstreamDenied,
     Upstreams,
     UpstreamUnreachable,
     Waiting,
@@ -444,6 +445,9 @@ class Opened:
             self._verdict = Nothing()
             refuse = connect_timeout if error.timed_out else unreachable
             raise refuse(f"The upstream cannot be reached: {error}") from error
+        except UpstreamDenied as error:
+            self._verdict = Nothing()
+            raise denied() from error
         except UpstreamBroke as error:
             self._verdict = Unknown(str(error))
             self._meter.identify(error.generation_id)

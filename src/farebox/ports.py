@@ -386,6 +386,11 @@ class UpstreamUnreachable(Exception):  # noqa: N818
         self.timed_out = timed_out
 
 
+class UpstreamDenied(Exception):  # noqa: N818
+    """The upstream refused the operator's own account there, so nothing was charged. The message is for logs: no
+    caller's key is wrong."""
+
+
 class UpstreamBroke(Exception):  # noqa: N818
     """The upstream broke off or fell silent after it may have accepted the order. `generation_id` is from its head, if
     that came."""

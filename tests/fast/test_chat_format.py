@@ -232,10 +232,29 @@ def test_a_repair_keeps_every_number_to_the_letter() -> None:
 
 
 def test_a_bare_error_keeps_its_code_and_message() -> None:
-    seen = chat.see_event(event({"error": {"code": 402, "message": "no credits"}}), PROGRESS)
+    seen = chat.see_event(event({"error": {"code": 429, "message": "too many"}}), PROGRESS)
     repaired = data(seen.repaired)
-    assert (repaired["id"], repaired["error"]["code"], repaired["error"]["message"]) == ("gen-1", 402, "no credits")
+    assert (repaired["id"], repaired["error"]["code"], repaired["error"]["message"]) == ("gen-1", 429, "too many")
     assert repaired["choices"][0]["finish_reason"] == "error"
+
+
+TYPED = {"code": 402, "message": "no credits", "metadata": {"error_type": "payment_required"}}
+FLAGGED = {"code": 403, "message": "flagged", "metadata": {"error_type": "permission_denied", "reasons": ["violence"]}}
+
+
+def test_an_error_about_the_operators_account_is_not_told_as_one_of_the_callers() -> None:
+    for error in (TYPED, {"code": "insufficient_quota", "message": "no credits"}):
+        for told in ({"error": error}, {**CHUNK, "error": error}):
+            repaired = data(chat.see_event(event(told), PROGRESS).repaired)
+            assert_accepted("ChatStreamChunk", repaired)
+            assert repaired["error"]["code"] == 502
+            assert "nothing is wrong with your key" in repaired["error"]["message"]
+            assert b"credits" not in json.dumps(repaired).encode()
+    # What is about the order is the caller's to mend.
+    assert chat.see_event(event({**CHUNK, "error": FLAGGED}), PROGRESS).repaired is None
+    failure = chat.see_answer(json.dumps({"error": TYPED}).encode()).failure
+    assert failure is not None
+    assert "credits" not in failure.message
 
 
 @pytest.mark.parametrize("text", [b"data:\n\n", b"data: : OPENROUTER PROCESSING\n\n", b"retry: 3000\n\n", b"id: 7\n\n"])

@@ -141,7 +141,7 @@ def test_a_zero_is_posted_as_a_zero() -> None:
     assert result.available == USD
 
 
-@pytest.mark.parametrize("status", [400, 402, 404, 408, 429, 500, 503, 524, 529])
+@pytest.mark.parametrize("status", [400, 404, 408, 429, 500, 503, 524, 529])
 def test_an_upstreams_refusal_passes_as_it_came_and_costs_nothing(status: int) -> None:
     result = play(whole(b'{"error": {"code": 1, "message": "no"}}', status=status, headers=[(b"retry-after", b"2")]))
     assert result.body == b'{"error": {"code": 1, "message": "no"}}'
@@ -149,6 +149,44 @@ def test_an_upstreams_refusal_passes_as_it_came_and_costs_nothing(status: int) -
     assert result.answer.status == status
     assert (b"retry-after", b"2") in result.answer.headers
     assert (result.hold.state, result.fares, result.available) == ("voided", [], USD)
+
+
+FLAGGED = b'{"error": {"code": 403, "message": "flagged", "metadata": {"reasons": ["violence"]}}}'
+CREDIT = "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing"
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (401, b'{"error": {"message": "Incorrect API key provided: sk-proj-abc***xyz", "code": "invalid_api_key"}}'),
+        (402, b'{"error": {"code": 402, "message": "Insufficient credits"}}'),
+        (403, b'{"type": "error", "error": {"type": "permission_error", "message": "not for your key"}}'),
+        (403, b"<html>no</html>"),
+        (429, b'{"error": {"code": "insufficient_quota", "type": "insufficient_quota", "message": "your plan"}}'),
+        (400, b'{"type": "error", "error": {"type": "invalid_request_error", "message": "%b"}}' % CREDIT.encode()),
+    ],
+)
+def test_a_refusal_of_the_operators_account_is_none_of_the_callers_and_is_told_in_the_log(
+    status: int, body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = play(whole(body, status=status))
+    assert result.refusal
+    assert (result.refusal.status, result.refusal.error_type) == (502, "provider_unavailable")
+    assert "nothing is wrong with your key" in result.refusal.message
+    assert (result.hold.state, result.fares, result.available) == ("voided", [], USD)
+    (told,) = caplog.messages
+    assert f"upstream `scripted` refuses this gateway's own account there, with status {status}" in told
+
+
+@pytest.mark.parametrize(("status", "body"), [(403, FLAGGED), (429, b'{"error": {"message": "slow down"}}')])
+def test_a_refusal_of_what_was_ordered_is_told_as_it_came_in_pieces_too(
+    status: int, body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = play(Script([body[:9], Pause(), body[9:]], status=status, content_type="application/json"))
+    assert result.answer
+    assert (result.answer.status, result.body, caplog.messages) == (status, body, [])
+    cut = play(Script([b'{"err', Break()], status=status, content_type="application/json"))
+    assert (cut.answer.status if cut.answer else cut.refusal and cut.refusal.status) == (502 if status == 403 else 429)
 
 
 @pytest.mark.parametrize(("timed_out", "status"), [(False, 502), (True, 504)])

@@ -26,7 +26,8 @@ from farebox.core.health import (
     well,
 )
 from farebox.core.routing import Candidate
-from farebox.ports import BooksUnavailable, CallerGone, Reply, UpstreamBroke, UpstreamUnreachable
+from farebox.denials import Denials
+from farebox.ports import BooksUnavailable, CallerGone, Reply, UpstreamBroke, UpstreamDenied, UpstreamUnreachable
 from farebox.routing import Attempts, Routing, Sole
 from farebox.testing import MemoryStore, Script, ScriptedReply
 from farebox.upstream_health import Health
@@ -63,7 +64,9 @@ class Node:
         self.told: list[tuple[str, str, bool]] = []
         self.asked: list[str] = []
         self.bodies: list[bytes] = []
-        self.routing = Routing(self._serving, self.health, told=self._tell, chance=lambda: 0.0)
+        self.denied: list[tuple[str, int]] = []
+        denials = Denials(lambda upstream, status: self.denied.append((upstream, status)))
+        self.routing = Routing(self._serving, self.health, told=self._tell, chance=lambda: 0.0, denials=denials)
 
     def _serving(self, model: str) -> Sequence[Candidate]:
         return [each for each in self.candidates if each.model == model]
@@ -265,13 +268,19 @@ def test_a_retry_after_is_honoured_for_the_model_that_was_refused() -> None:
     run(work)
 
 
-@pytest.mark.parametrize("status", [401, 402])
-def test_the_operators_own_trouble_there_is_that_of_all_models(status: int) -> None:
+@pytest.mark.parametrize(("status", "model"), [(401, WHOLE), (402, WHOLE), (403, "a/b")])
+def test_the_operators_own_trouble_there_is_that_of_all_models_or_of_one_that_is_not_for_him(
+    status: int, model: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async def work() -> None:
         node = Node(FIRST, SECOND)
         for _ in range(FAILURES_MAX):
-            await node.served_by({"first": script(status)})
-        assert node.alone() == {("first", WHOLE): True}
+            assert await node.served_by({"first": script(status)}) == "second"
+        assert node.alone() == {("first", model): True}
+        assert node.denied == [("first", status)] * FAILURES_MAX
+        assert len(caplog.messages) == 1, "once a minute"
+        with pytest.raises(UpstreamDenied):
+            await node.order({"first": UpstreamUnreachable("no"), "second": script(status)})
 
     run(work)
 

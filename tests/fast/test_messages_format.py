@@ -195,12 +195,23 @@ def test_a_missing_usage_is_no_cost_and_an_unreadable_one_unknown() -> None:
 
 
 def test_a_bare_error_becomes_an_event() -> None:
-    bare = b'data: {"error":{"code":402,"message":"no credits","metadata":{"error_type":"payment_required"}}}\n\n'
+    bare = b'data: {"error":{"code":404,"message":"no model","metadata":{"error_type":"not_found"}}}\n\n'
     name, body = repaired(bare)
     assert name == body["type"] == "error"
-    assert body["error"] == {"type": "billing_error", "message": "no credits", "error_type": "payment_required"}
+    assert body["error"] == {"type": "not_found_error", "message": "no model", "error_type": "not_found"}
     assert body["request_id"] == "gen-1"
     assert repaired(b"data: {nonsense\n\n")[0] == "error"
+
+
+@pytest.mark.parametrize("said", [{"type": "authentication_error"}, {"type": "billing_error"}, {"code": 402}])
+def test_an_error_about_the_operators_account_is_not_told_as_one_of_the_callers(said: Any) -> None:
+    body = {"error": {"message": "no credits", **said}, "usage": USAGE}
+    told = event("error", **body) if "type" in said else b"data: %b\n\n" % json.dumps(body).encode()
+    name, body = repaired(told)
+    assert name == body["type"] == "error"
+    assert (body["error"]["type"], body["error"]["provider_type"]) == ("invalid_request_error", "api_error")
+    assert "nothing is wrong with your key" in body["error"]["message"]
+    assert messages.see_event(told, progress()).cost == Cost(Decimal("0.0001"))
 
 
 def test_our_own_error_event_ends_a_stream_in_words() -> None:
@@ -220,7 +231,7 @@ def test_a_name_that_is_no_utf_8_breaks_no_stream() -> None:
 
 @pytest.mark.parametrize("kind", ["error", "message_stop", "ping"])
 def test_an_event_that_also_tells_the_cost_is_charged_and_passes(kind: str) -> None:
-    told = event(kind, error={"type": "billing_error", "message": "boom"}, usage=USAGE)
+    told = event(kind, error={"type": "not_found_error", "message": "boom"}, usage=USAGE)
     seen = messages.see_event(told, progress())
     assert (seen.cost, seen.repaired) == (Cost(Decimal("0.0001")), None)
 

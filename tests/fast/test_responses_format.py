@@ -223,7 +223,7 @@ def test_events_that_openais_helpers_throw_on_reach_only_others() -> None:
 @pytest.mark.parametrize(
     ("told", "code"),
     [
-        (b'data: {"error":{"code":402,"message":"boom"},"user_id":"u"}\n\n', 402),
+        (b'data: {"error":{"code":429,"message":"boom"},"user_id":"u"}\n\n', 429),
         (event("error", 4, error={"code": "server_error", "message": "boom"}), 502),
         (event("response.error", 4, error={"message": "boom"}), 502),
         (event("response.output_text.delta", 4, error={"message": "boom"}), 502),
@@ -290,10 +290,21 @@ def test_a_response_that_failed_says_no_code_that_readers_repeat(code: str | Non
 BESIDE = {"code": 502, "message": "it is beside"}
 
 
-@pytest.mark.parametrize("code", ["invalid_prompt", "context_length_exceeded", "insufficient_quota"])
+@pytest.mark.parametrize("code", ["invalid_prompt", "context_length_exceeded"])
 def test_a_response_that_failed_with_a_code_that_nobody_repeats_passes_as_it_came(code: str) -> None:
     response = {**RESPONSE, "status": "failed", "error": {"code": code, "message": "boom"}}
     assert responses.see_event(event("response.failed", response=response), progress()).repaired is None
+
+
+@pytest.mark.parametrize("code", [401, 402, "insufficient_quota"])
+def test_an_error_about_the_operators_account_is_not_told_as_one_of_the_callers(code: str | int) -> None:
+    error = {"code": code, "message": "boom"}
+    failed = event("response.failed", response={**RESPONSE, "status": "failed", "error": error})
+    for told in (failed, event("error", 1, error=error)):
+        end = repaired(told)
+        assert end["response"]["error"]["code"] == "invalid_prompt"
+        assert "nothing is wrong with your key" in end["response"]["error"]["message"]
+        assert "boom" not in json.dumps(end)
 
 
 def test_a_mended_event_keeps_its_name() -> None:

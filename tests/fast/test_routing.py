@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from farebox.core.attempts import MayBeCharged, NotReached, Refused, Went
+from farebox.core.attempts import Denied, MayBeCharged, NotReached, Refused, Went
 from farebox.core.errors import Refusal
 from farebox.core.formats import Format, chat, messages, responses
 from farebox.core.health import Measured
@@ -293,7 +293,8 @@ def test_one_that_routes_itself_gets_an_order_for_all_its_models_as_it_came() ->
     [
         (NotReached(), "far other"),
         (NotReached(timed_out=True), "far other"),
-        *((Refused(status), "far other") for status in (401, 402, 404, 429, 500, 502, 503, 529)),
+        *((Refused(status), "far other") for status in (404, 429, 500, 502, 503, 529)),
+        *((Denied(status), "far other") for status in (400, 401, 402, 403, 429)),
         # About what was ordered: another model may take it.
         *((Refused(status), "other") for status in (400, 403, 413, 422)),
         # Somebody may have been at work on it.

@@ -140,7 +140,7 @@ for (const [type, request, sdk] of [
   [errors.BadRequestResponseError, { model: "sim/echo:status=400" }],
   [errors.PaymentRequiredResponseError, { model: "sim/echo" }, poor],
   [errors.UnauthorizedResponseError, { model: "sim/echo" }, stranger],
-  [errors.ForbiddenResponseError, { model: "sim/echo:status=403" }],
+  [errors.ForbiddenResponseError, { model: "sim/echo:flagged" }],
   [errors.RequestTimeoutResponseError, { model: "sim/echo:status=408" }],
   [errors.PayloadTooLargeResponseError, { model: "sim/echo:status=413" }],
   [errors.UnprocessableEntityResponseError, { model: "sim/echo:status=422" }],

@@ -23,6 +23,9 @@ from tests.served.test_crash_points import charged
 
 HELLO = [{"role": "user", "content": "Hello"}]
 CHAT = {"model": "sim/echo", "messages": HELLO, "max_tokens": 20}
+FILE = {"type": "file", "file": {"file_id": "f"}}
+"""What may fill the whole context: of a dear model, more than the account has."""
+
 LINES: list[Any] = [
     CHAT,
     {"custom_id": "m", "url": "/v1/messages", "body": CHAT},
@@ -33,7 +36,7 @@ LINES: list[Any] = [
     {"custom_id": "u", "url": "/v1/keys", "body": CHAT},
     {"custom_id": "b", "body": CHAT},
     {"custom_id": "d", "method": "DELETE", "url": "/v1/messages", "body": CHAT},
-    {"model": "sim/echo:status=402", "messages": HELLO},
+    {**CHAT, "model": "sim/echo-pro:nitro", "messages": [{"role": "user", "content": [FILE]}]},
     "no order",
 ]
 STATUSES = [200, 200, 200, 200, 404, 400, 400, 400, 400, 402, 400]

@@ -143,12 +143,16 @@ def test_what_is_no_json_keeps_its_mark(shared_gateway: Gateway, key: str) -> No
 # Results
 
 
+DOCUMENT = {"type": "document", "source": {"type": "file", "file_id": "f"}}
+UNAFFORDABLE = [{"role": "user", "content": [DOCUMENT]}]
+"""What may fill the whole context: of a dear model, more than the account has."""
+
 LINES = [
     {"custom_id": "m", "params": PARAMS},
     {"custom_id": "c", "url": "/v1/chat/completions", "body": CHAT},
     {"url": "/v1/messages", "body": PARAMS},
     {"custom_id": "n", "params": {**PARAMS, "model": "sim/nobody"}},
-    {"custom_id": "r", "params": {**PARAMS, "model": "sim/echo:status=402"}},
+    {"custom_id": "r", "params": {**PARAMS, "model": "sim/echo-pro:nitro", "messages": UNAFFORDABLE}},
     {"custom_id": "z", "params": {**PARAMS, "max_tokens": 20.5}},
 ]
 

@@ -156,7 +156,7 @@ def test_what_was_spent_is_told(shared_gateway: Gateway, key: str) -> None:
     ("tool", "arguments", "said"),
     [
         ("chat", {"model": "sim/nobody", "prompt": "Hi"}, "not in the upstream's list"),
-        ("chat", {"model": "sim/echo:status=402", "prompt": "Hi"}, "credits"),
+        ("chat", {"model": "sim/echo:status=402", "prompt": "Hi"}, "nothing is wrong with your key"),
         ("chat", {"model": "sim/echo"}, "prompt"),
         ("chat", {"model": "sim/echo", "prompt": 5}, "prompt"),
         ("chat", {"model": "sim/echo", "prompt": "Hi", "max_tokens": "many"}, "max_tokens"),

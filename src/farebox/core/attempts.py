@@ -2,8 +2,8 @@
 pays for two attempts where one answered.
 
 - It was not reached (no connection, or none in time): the next is tried.
-- It refused with 429, 5xx, or because of the operator's own account or list there (401, 402, 404): a refusal costs
-  nothing, so the next is tried. Any other refusal is about what was ordered: only another model is tried then.
+- It refused with 429, 5xx, or because of the operator's own account or list there (404): a refusal costs nothing, so
+  the next is tried. Any other refusal is about what was ordered: only another model is tried then.
 - It may have taken the order (the connection broke after it was sent, or the head did not come in time; 408, 504 and
   524 say the same of a host further on): what it cost is not known, so it is not repeated elsewhere.
 - A head of status below 400 came: the order is accepted, and is not sent anywhere else, whatever comes after it.
@@ -14,7 +14,7 @@ from msgspec import Struct
 TOO_LATE = frozenset({408, 504, 524})
 """Refusals that say that time ran out while somebody further on may have been at work."""
 
-NEXT_STATUSES = frozenset({401, 402, 404, 429})
+NEXT_STATUSES = frozenset({404, 429})
 """Refusals below 500 after which the next upstream is tried."""
 
 
@@ -39,6 +39,18 @@ class Refused(Struct, frozen=True):
         return f"status_{self.status}"
 
 
+class Denied(Struct, frozen=True):
+    """It refused the operator's own account with this status (see `core.denials`): the order cost nothing. `words` are
+    its own, for the operator."""
+
+    status: int
+    words: str = ""
+
+    @property
+    def reason(self) -> str:
+        return f"status_{self.status}"
+
+
 class MayBeCharged(Struct, frozen=True):
     """It may have taken the order, and nobody has said what that cost."""
 
@@ -47,14 +59,14 @@ class MayBeCharged(Struct, frozen=True):
         return "broke_off"
 
 
-Went = NotReached | Refused | MayBeCharged
+Went = NotReached | Refused | Denied | MayBeCharged
 """What went wrong with an attempt. `reason` is a word for metrics, logs and lists."""
 
 
 def next_may_try(went: Went, *, is_other_model: bool) -> bool:
     """Whether an order that went wrong so is sent to another upstream, or there for another of its models."""
     match went:
-        case NotReached():
+        case NotReached() | Denied():
             return True
         case MayBeCharged():
             return False

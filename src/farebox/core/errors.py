@@ -130,6 +130,17 @@ def unreachable(message: str) -> Refusal:
     return Refusal(502, "provider_unavailable", message)
 
 
+def denied() -> Refusal:
+    """The upstream refused the operator's own account there: its key is wrong, say, or out of money. No caller's key
+    is, so none of 401, 402 and 403. A retry costs nothing, and is served once the operator has mended it."""
+    return Refusal(
+        502,
+        "provider_unavailable",
+        "The upstream refuses this gateway's own account there, which its operator has to mend; nothing is wrong with"
+        " your key",
+    )
+
+
 def connect_timeout(message: str) -> Refusal:
     """The upstream could not be reached in time and has not heard of the order: a retry is safe."""
     return Refusal(504, "timeout", message)

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from msgspec import Struct
 
-from farebox.core.attempts import MayBeCharged, NotReached, Refused, Went
+from farebox.core.attempts import Denied, MayBeCharged, NotReached, Refused, Went
 from farebox.core.wishes import PERCENTILES, Percentile
 
 FAILURES_MAX = 3
@@ -27,9 +27,6 @@ RETRY_AFTER_LONGEST_US = 300_000_000
 
 WHOLE = ""
 """In the place of a model: all of an upstream's."""
-
-ACCOUNT_STATUSES = frozenset({401, 402})
-"""Refusals of the operator's own account there, whatever was ordered."""
 
 
 class Standing(Struct, frozen=True):
@@ -59,15 +56,18 @@ def is_failure(went: Went | None) -> bool:
         case None:
             return False
         case Refused(status):
-            return status == 429 or status >= 500 or status in ACCOUNT_STATUSES
-        case NotReached() | MayBeCharged():
+            return status == 429 or status >= 500
+        case NotReached() | Denied() | MayBeCharged():
             return True
 
 
 def concerns(went: Went, model: str) -> str:
-    """Whether a failure is that of one model, or of all (WHOLE)."""
-    is_of_model = isinstance(went, MayBeCharged) or (isinstance(went, Refused) and went.status not in ACCOUNT_STATUSES)
-    return model if is_of_model else WHOLE
+    """Whether a failure is that of one model, or of all (WHOLE). What an account may not use (403) may be one model."""
+    match went:
+        case MayBeCharged() | Refused() | Denied(403):
+            return model
+        case NotReached() | Denied():
+            return WHOLE
 
 
 def failed(standing: Standing, went: Went, now_us: int) -> Standing:

@@ -114,6 +114,8 @@ class Simulator:
             page = b"<!DOCTYPE html><title>Bad gateway</title>"
             await _send_whole(send, asked.status or 200, [(b"content-type", b"text/html")], page)
             return
+        if asked.flagged:
+            raise Refusal(403, "permission_denied", "Simulated: your input was flagged", metadata=_FLAGGED)
         if asked.status is not None:
             raise _refusal(asked.status)
         if asked.error_body:
@@ -210,6 +212,9 @@ def _faults(headers: dict[bytes, bytes], model: str) -> Faults:
         return faults.parse(*texts)
     except BadFaults as error:
         raise invalid(str(error)) from error
+
+
+_FLAGGED = {"reasons": ["violence"], "flagged_input": "...", "provider_name": models.PROVIDER, "model_slug": "sim"}
 
 
 def _refusal(status: int) -> Refusal:

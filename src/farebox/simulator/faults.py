@@ -25,6 +25,8 @@ class Faults(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=
     """Answer with this many words instead of an echo."""
     status: int | None = None
     """Refuse with this status (402, 429, 503, ...)."""
+    flagged: bool = False
+    """Refuse with 403, since what was said is not allowed there."""
     html: bool = False
     """Answer with a web page."""
     error_body: bool = False

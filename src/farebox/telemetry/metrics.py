@@ -107,6 +107,12 @@ _fallbacks = _counter(
     "Orders that went on to another upstream, by the one that did not serve them and why.",
     ["upstream", "reason"],
 )
+_denials = _counter(
+    "farebox_upstream_denials",
+    "Orders that an upstream refused for the operator's own account there: a wrong key, or no money. Callers are told"
+    " 502, where nobody else serves them.",
+    ["upstream", "status"],
+)
 _left_alone = Gauge(
     "farebox_upstream_left_alone",
     "1 while an upstream is left alone, with all its models (model empty) or one of them, after it failed.",
@@ -210,6 +216,10 @@ class Metrics:
         self._attempt(attempt.upstream, reason).inc()
         if is_fallback:
             self._fallback(attempt.upstream, reason).inc()
+
+    def denied(self, upstream: str, status: int) -> None:
+        """An upstream refused the operator's own account."""
+        _denials.labels(upstream, status).inc()
 
     def looked_up(self, outcome: str) -> None:
         """An order asked for a kept answer."""

@@ -16,7 +16,7 @@ from farebox.core.formats.bounds import BYTES, OPEN, PICTURE, Bounds, Kind
 from farebox.core.formats.chat_strict import Chunk, Result, StrictUsage, mend_answer, mend_chunk, remember_calls
 from farebox.core.formats.chat_usage import counting
 from farebox.core.formats.describing import CAP, COMMON, HELLO, SERVED, USAGE, Described
-from farebox.core.formats.envelope import ERROR, error_in_band, refusal_body, typed_refusal
+from farebox.core.formats.envelope import ERROR, blames_account, error_in_band, read_error, refusal_body, typed_refusal
 from farebox.core.formats.mending import BRACE, cost_before_the_break, cost_in, see_whole, seen, without_object
 from farebox.core.formats.thinking import lower_reasoning
 from farebox.core.legible import decode_fields, decoded_or, legible, leniently, written
@@ -149,11 +149,19 @@ def see_event(event: bytes, progress: Progress) -> Seen:
             if plain is not None or data is None:
                 return plain or PASS
     try:
-        return _seen(_decode_chunk(data), progress)
+        chunk = _decode_chunk(data)
+        if chunk.error is UNSET or not _blames_account(data):
+            return _seen(chunk, progress)
     except ValidationError:
         return _see_without_null(data, progress) if _NULL_USAGE in data else _see_mended(data, progress)
     except UNREADABLE:
         return _see_in_copy(data, progress)
+    return _see_mended(data, progress)
+
+
+def _blames_account(data: bytes) -> bool:
+    error = read_error(decode_fields(data)["error"])
+    return blames_account(error, error.code)
 
 
 def _seen(chunk: Chunk, progress: Progress, repaired: bytes | None = None) -> Seen:

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 from farebox.core.formats import Calls, Progress
-from farebox.core.formats.envelope import read_error, typed_error
+from farebox.core.formats.envelope import read_error, typed_error, unblaming
 from farebox.core.formats.mending import (
     NULL,
     Amount,
@@ -136,7 +136,7 @@ def mend_chunk(fields: Fields, progress: Progress) -> Fields:
     )
     mend_member(fields, "usage", _mend_usage)
     if "error" in fields:
-        fields["error"] = encode(typed_error(read_error(fields["error"]), 502))
+        fields["error"] = encode(typed_error(unblaming(read_error(fields["error"])), 502))
     return fields
 
 

@@ -5,9 +5,9 @@ Without an integer `code` and `metadata.error_type` OpenRouter's SDKs lose the e
 import msgspec
 from msgspec import Raw, Struct
 
-from farebox.core.errors import BROKEN_STATUS, Refusal, broken, error_type_of
+from farebox.core.errors import BROKEN_STATUS, Refusal, broken, denied, error_type_of
 from farebox.core.formats.describing import NamedSchema
-from farebox.core.legible import decode_fields, leniently, written
+from farebox.core.legible import decode_fields, decoded_or, leniently, written
 from farebox.core.reading import UNREADABLE
 from farebox.core.schemas import TEXT, WHOLE, object_of
 
@@ -69,6 +69,7 @@ class _LooseEnvelope(Struct):
     error: LooseError
 
 
+_decode_text = msgspec.json.Decoder(str).decode
 _decode_strictly = msgspec.json.Decoder(_Envelope).decode
 _decode_loosely = msgspec.json.Decoder(_LooseEnvelope).decode
 _decode_error = msgspec.json.Decoder(LooseError).decode
@@ -109,7 +110,42 @@ def read_error(raw: Raw | bytes | None) -> LooseError:
         return LooseError(message=bytes(raw or b"").decode(errors="replace"))
 
 
+_OF_CONTENT = frozenset({"content_policy_violation", "content_filter", "refusal"})
+_OF_ACCOUNT = frozenset(
+    "authentication authentication_error invalid_api_key payment_required billing_error insufficient_quota"
+    " billing_hard_limit_reached billing_not_active permission_denied permission_error".split()
+)
+"""Codes and types of errors that are about what was ordered, and of those about the account that ordered it."""
+
+_NO_CREDIT = "credit balance is too low"
+
+
+def blames_account(error: LooseError, code: int | str | None) -> bool:
+    """Whether an error is about the account that Farebox orders from: the operator's. `code` is its status, or its own
+    code within a stream.
+
+    Sources: OpenRouter's list of `error_type`, and its page on errors (403 also says that a text was flagged, with
+    `reasons`); OpenAI's list of error codes (429 `insufficient_quota`); Anthropic's API (without credit it refuses with
+    400 and a sentence).
+    """
+    if str(code) in ("401", "402"):
+        return True
+    metadata = error.metadata or {}
+    words = {str(error.code), error.type or "", decoded_or(_decode_text, metadata.get("error_type"), "")}
+    if "reasons" in metadata or words & _OF_CONTENT:
+        return False
+    return str(code) == "403" or bool(words & _OF_ACCOUNT) or _NO_CREDIT in (error.message or "").lower()
+
+
+def unblaming(error: LooseError) -> LooseError:
+    """An error within an answer as its caller is told it: none that is about an account is about his."""
+    if not blames_account(error, error.code):
+        return error
+    told = denied()
+    return LooseError(told.status, told.message, {"error_type": Raw(msgspec.json.encode(told.error_type))})
+
+
 def failure(error: Raw | None, otherwise: str) -> Refusal:
     """424 for a whole answer that holds an `error` instead: with its message, or `otherwise` if it has none."""
-    said = read_error(error).message
+    said = unblaming(read_error(error)).message
     return broken(f"the upstream accepted the order and then failed: {said}" if said else otherwise)

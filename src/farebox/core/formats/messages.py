@@ -15,7 +15,7 @@ from farebox.core.formats import PASS, Asked, Progress, Seen
 from farebox.core.formats.asking import Request, asked, count, decoded, decoded_part, named_models, with_caps
 from farebox.core.formats.bounds import BYTES, NESTED, OPEN, PICTURE, Bounds, Kind
 from farebox.core.formats.describing import CAP, COMMON, HELLO, SERVED, USAGE, Described
-from farebox.core.formats.envelope import UNTOLD, read_error
+from farebox.core.formats.envelope import UNTOLD, read_error, unblaming
 from farebox.core.formats.mending import (
     BRACE,
     NULL,
@@ -246,7 +246,7 @@ def see_event(event: bytes, progress: Progress) -> Seen:
         case "message_delta":
             seen = _see_delta(data, read.usage)
         case "error":
-            seen = _see_error(data)
+            seen = _see_error(data, progress)
         case _:
             seen = PASS if read.usage is UNSET else Seen(cost=cost_in({"usage": read.usage}))
     name = read.type.encode()
@@ -290,10 +290,14 @@ def _see_delta(data: bytes, usage: Raw | UnsetType) -> Seen:
     return Seen(cost=cost, prompt_tokens=counted.prompt_tokens, answer_tokens=answer_tokens, repaired=repaired)
 
 
-def _see_error(data: bytes) -> Seen:
+def _see_error(data: bytes, progress: Progress) -> Seen:
     """Read an error event: it may report what was charged, too."""
     fields = decode_fields(data)
-    told = read_error(fields.get("error"))
+    said = read_error(fields.get("error"))
+    told = unblaming(said)
+    if told is not said:
+        refusal = error_of(told, 502)
+        return Seen(cost=cost_in(fields), repaired=_error_event(shown_once(refusal), progress))
     try:
         error: dict[str, object] = dict(decode_fields(fields.get("error", NULL)))
     except UNREADABLE:
@@ -316,7 +320,7 @@ def _see_without_type(data: bytes, progress: Progress) -> Seen:
     cost = cost_in(fields)
     if "error" not in fields:
         return PASS if cost is None else Seen(cost=cost)
-    error = read_error(fields["error"])
+    error = unblaming(read_error(fields["error"]))
     status = error.code if isinstance(error.code, int) else 502
     return Seen(cost=cost, repaired=_error_event(shown_once(error_of(error, status)), progress))
 

@@ -16,7 +16,15 @@ from farebox.core.formats import PASS, Asked, Progress, Seen
 from farebox.core.formats.asking import Request, asked, count, decoded, decoded_part, named_models, with_caps
 from farebox.core.formats.bounds import BYTES, NESTED, OPEN, PICTURE, Bounds, Kind, decode_listed_tools
 from farebox.core.formats.describing import CAP, COMMON, SERVED, USAGE, Described
-from farebox.core.formats.envelope import ERROR, error_in_band, read_error, refusal_body, typed_error, typed_refusal
+from farebox.core.formats.envelope import (
+    ERROR,
+    error_in_band,
+    read_error,
+    refusal_body,
+    typed_error,
+    typed_refusal,
+    unblaming,
+)
 from farebox.core.formats.mending import BRACE, NULL, cost_in, encode, see_whole, seen, without_object
 from farebox.core.formats.responses_strict import (
     StrictResponse,
@@ -330,7 +338,7 @@ def _see_mended(data: bytes, progress: Progress) -> Seen:
     cost = _cost_of(fields, name)
     told = fields.get("error", NULL)
     if name not in _LIFE and (name in _ERRORS or not is_null(told)):
-        error = read_error(data if is_null(told) else told)
+        error = unblaming(read_error(data if is_null(told) else told))
         number = decoded_or(_decode_int, fields.get("sequence_number"), progress.next_number)
         return Seen(cost=cost, repaired=_failed_event(typed_error(error, 502), number, progress))
     if _is_foreign(name, progress):

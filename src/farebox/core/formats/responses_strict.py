@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 from farebox.core.formats import Progress
-from farebox.core.formats.envelope import UNTOLD, read_error
+from farebox.core.formats.envelope import UNTOLD, read_error, unblaming
 from farebox.core.formats.mending import NULL, Amount, add_nulls, drop_nulls, encode, fill, mend_amounts, mend_member
 from farebox.core.legible import Fields, decoded_or
 from farebox.core.reading import is_null
@@ -70,8 +70,9 @@ _NULLABLE = (
 
 _NOT_REPEATED = "invalid_prompt"
 
-_SHOWN_ONCE = frozenset({_NOT_REPEATED, "context_length_exceeded", "insufficient_quota"})
-"""The codes of a failed response that readers show, and order nothing again. Codex (0.171) repeats others five times;
+_SHOWN_ONCE = frozenset({_NOT_REPEATED, "context_length_exceeded"})
+"""The codes of a failed response that readers show, and order nothing again. (`insufficient_quota` is another, and is
+about an account that is not the caller's.) Codex (0.171) repeats others five times;
 Vercel's AI SDK (7, its OpenAI provider 4.0) repeats those that are no refusal, and one without an error, twice."""
 
 
@@ -123,7 +124,7 @@ def mend_event(fields: Fields, name: str, progress: Progress) -> Fields:
 
 def _told_once(within: Raw, beside: Raw) -> dict[str, object]:
     """The error of a response that failed, or the one beside it, with a code that nobody repeats."""
-    error = read_error(beside if is_null(within) else within)
+    error = unblaming(read_error(beside if is_null(within) else within))
     return shown_once(error.message or UNTOLD, error.code)
 
 

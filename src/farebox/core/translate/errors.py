@@ -4,7 +4,7 @@ from msgspec import Raw, Struct
 from msgspec.json import Decoder
 
 from farebox.core.errors import BROKEN_STATUS, Refusal, error_type_of
-from farebox.core.formats.envelope import UNTOLD, read_error
+from farebox.core.formats.envelope import UNTOLD, LooseError, read_error, unblaming
 from farebox.core.legible import decoded_or
 from farebox.core.translate.raw import said
 
@@ -39,20 +39,20 @@ _decode = Decoder(_Body).decode
 def refusal_of(status: int, body: bytes) -> Refusal:
     """An upstream's refusal, from the body that it has in any format."""
     told = decoded_or(_decode, body, _Body()).error
-    refusal = _refusal(status, told, UNTOLD if said(told) is not None else "the upstream refused the order")
+    otherwise = UNTOLD if said(told) is not None else "the upstream refused the order"
+    refusal = _refusal(status, read_error(said(told)), otherwise)
     # OpenAI calls a key that is none an invalid request, too: the status says more.
     return _of_type(refusal, error_type_of(status)) if refusal.error_type == "invalid_request" else refusal
 
 
 def failed(error: Raw) -> Refusal:
     """An error within a stream, whose order was accepted: whatever it says, the order is not what is wrong."""
-    refusal = _refusal(BROKEN_STATUS, error, UNTOLD)
+    refusal = _refusal(BROKEN_STATUS, unblaming(read_error(said(error))), UNTOLD)
     is_ours = refusal.error_type in ("invalid_request", "invalid_prompt")
     return _of_type(refusal, "provider_unavailable") if is_ours else refusal
 
 
-def _refusal(status: int, raw: Raw, otherwise: str) -> Refusal:
-    error = read_error(said(raw))
+def _refusal(status: int, error: LooseError, otherwise: str) -> Refusal:
     metadata: dict[str, object] = {n: value for n, value in (error.metadata or {}).items() if n != "error_type"}
     code = error.code if isinstance(error.code, str) else None
     kind = next((each for each in (code, error.type) if each in _TYPES), _OF_ANTHROPIC.get(error.type or ""))
