@@ -247,6 +247,22 @@ def test_a_host_gets_its_thoughts_back_under_its_own_seal(
         assert order["messages"][1]["reasoning_content"] == "So."
 
 
+@pytest.mark.parametrize("source", [chat, responses], ids=name)
+def test_a_thought_that_anthropic_does_not_show_comes_back_as_one(source: Format) -> None:
+    """By `display: omitted`: no text, and a signature. A redacted one is something else to its host."""
+    block = {"type": "thinking", "thinking": "", "signature": "c2VhbA=="}
+    whole = json.loads(hosts.messages_whole([Thought("So."), Words("Yes")]))
+    whole["content"][0] = block
+    events = [each for each in hosts.messages_stream([Thought("So."), Words("Yes")]) if b"thinking_delta" not in each]
+    way = (source, messages)
+    for answer in (
+        json.loads(between(way).answer(json.dumps(whole).encode(), created=CREATED)),
+        sdks.streamed(source, translated(way, events)),
+    ):
+        body, _ = between(way).order(next_turn(source, answer))
+        assert json.loads(body)["messages"][1]["content"] == [block, {"type": "text", "text": "Yes"}]
+
+
 @pytest.mark.parametrize(("source", "other", "native"), list(permutations(sdks.FORMATS)), ids=name)
 def test_another_hosts_thoughts_are_left_out_and_named(source: Format, other: Format, native: Format) -> None:
     """Anthropic refuses a signature that is not its own, OpenAI content that it did not encrypt."""

@@ -157,8 +157,11 @@ class MessagesReader:
                 self._writer.argue(told)
             case "thinking":
                 seal = Raw(joined(self._seal)) if self._seal else NULL
-                if self._is_said or is_text(seal):
-                    self._writer.seal(unpacked(EMPTY if self._is_said else None, seal, ANTHROPIC))
+                if is_text(seal) and not self._is_said:
+                    # Not shown (`display`), and yet no redacted one: its host wants it back as a thought.
+                    self._think(EMPTY)
+                if self._is_said:
+                    self._writer.seal(unpacked(EMPTY, seal, ANTHROPIC))
             case "text" if self._cited:
                 start = len(word(Raw(joined(self._texts[: self._text_start]))))
                 end = start + len(word(Raw(joined(self._texts[self._text_start :]))))
