@@ -629,6 +629,23 @@ def test_hosts_that_leave_members_out_or_say_null_are_read_all_the_same() -> Non
         assert (told_in(source, answer), answer["id"], answer["model"]) == ([Words("Hi")], "gen-1", "a/b")
 
 
+@pytest.mark.parametrize("odd", [None, {"a": 1}])
+def test_what_is_no_text_where_one_should_be_says_nothing(odd: Any) -> None:
+    """It is no part of a text, be it `null`, cut as if it were one."""
+    blocks = [{"type": "thinking", "thinking": odd}, {"type": "text", "text": odd}, {"type": "text", "text": "Hi"}]
+    message = {**json.loads(hosts.messages_whole([])), "content": blocks}
+    parts = [{"type": "output_text", "text": odd}, {"type": "refusal", "refusal": odd}]
+    items = [{"type": "message", "content": parts}, {"type": "reasoning", "summary": [{"text": odd}]}]
+    response = hosts.response("completed", [*items, *hosts.responses_items([Words("Hi")])], hosts.RESPONSES_USAGE)
+    for native, answer in ((messages, message), (responses, response)):
+        for source in sdks.FORMATS:
+            if source is not native:
+                told = json.loads(between((source, native)).answer(json.dumps(answer).encode(), created=1))
+                assert [each for each in told_in(source, told) if each not in (Words(""), Thought(""), No(""))] == [
+                    Words("Hi")
+                ]
+
+
 def test_what_the_hosts_own_tools_did_is_dropped() -> None:
     blocks = [
         {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "x"}},

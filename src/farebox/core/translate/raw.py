@@ -6,6 +6,7 @@ import msgspec
 from msgspec import DecodeError, Raw
 
 from farebox.core.legible import text_of
+from farebox.core.translate.neutral import EMPTY
 
 NULL = Raw(b"null")
 TRUE = Raw(b"true")
@@ -22,8 +23,13 @@ def quoted(text: str) -> Raw:
 
 
 def joined(pieces: Iterable[Rawish]) -> bytes:
-    """The JSON string of several, one after the other."""
-    return b'"' + b"".join([bytes(each)[1:-1] for each in pieces]) + b'"'
+    """The JSON string of several, one after the other. What is no string adds nothing."""
+    return b'"' + b"".join([told[1:-1] for each in pieces if (told := bytes(each)).startswith(b'"')]) + b'"'
+
+
+def text_or_empty(raw: Raw) -> Raw:
+    """A JSON string, empty where something else stands in its place."""
+    return raw if bytes(raw).startswith(b'"') else EMPTY
 
 
 NO_ARGUMENTS = b'"{}"'

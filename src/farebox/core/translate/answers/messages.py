@@ -4,7 +4,7 @@ from msgspec import Raw, Struct
 from msgspec.json import Decoder
 
 from farebox.core.translate.neutral import Answer, Call, Citation, Part, Refused, Text, Thinking, Usage
-from farebox.core.translate.raw import NULL, is_text, object_in, quoted, said, word
+from farebox.core.translate.raw import NULL, is_text, object_in, quoted, said, text_or_empty, word
 from farebox.core.translate.thoughts import ANTHROPIC, sealed_for, unpacked
 from farebox.core.translate.usage import read_usage, usage_in_messages
 
@@ -76,9 +76,9 @@ def read(whole: _Whole) -> Answer:
     for block in whole.content:
         match block.type:
             case "text":
-                parts.append(Text(block.text))
+                parts.append(Text(text_or_empty(block.text)))
             case "thinking":
-                parts.append(unpacked(said(block.thinking), block.signature, ANTHROPIC))
+                parts.append(unpacked(text_or_empty(block.thinking), block.signature, ANTHROPIC))
             case "redacted_thinking":
                 parts.append(unpacked(None, block.data, ANTHROPIC))
             case "tool_use":

@@ -9,7 +9,7 @@ from farebox.core.legible import decoded_or
 from farebox.core.reading import Number
 from farebox.core.translate.answers.chat import quote
 from farebox.core.translate.neutral import EMPTY, Answer, Call, Citation, Part, Refused, Text, Thinking
-from farebox.core.translate.raw import NULL, in_paragraphs, is_text, said, word
+from farebox.core.translate.raw import NULL, in_paragraphs, is_text, said, text_or_empty, word
 from farebox.core.translate.thoughts import OPENAI, sealed_for, unpacked
 from farebox.core.translate.usage import read_usage, usage_in_responses
 
@@ -96,11 +96,13 @@ def _pieces(raw: Raw) -> list[Piece]:
 
 def _said(piece: Piece) -> Part:
     if piece.type == "refusal":
-        return Refused(piece.refusal)
+        return Refused(text_or_empty(piece.refusal))
     odds = said(piece.logprobs)
     annotations = decoded_or(_decode_annotations, said(piece.annotations), list[_Annotation]())
     citations = tuple(_cited(each, piece.text) for each in annotations if each.type == "url_citation")
-    return Text(piece.text, citations=citations, logprobs=None if odds is None or bytes(odds) == b"[]" else odds)
+    return Text(
+        text_or_empty(piece.text), citations=citations, logprobs=None if odds is None or bytes(odds) == b"[]" else odds
+    )
 
 
 def cited(raw: Raw, text: bytes) -> Citation | None:
