@@ -15,9 +15,10 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from farebox.cli.commands import app
-from farebox.core.translate import ANSWER_TOKENS, TABLES
+from farebox.core.translate import TABLES
 from farebox.core.translate.answers import chat, messages
 from farebox.core.translate.members import LEFT_OUT_MAX, Cell
+from farebox.core.translate.orders.to_messages import ANSWER_TOKENS
 from farebox.settings import GuardSettings, PlanSettings, Settings, UpstreamSettings
 from farebox.simulator import faults, models, table, talk
 from farebox.simulator.anthropic import MODELS as ANTHROPIC_MODELS
@@ -238,7 +239,8 @@ element wherever it stands. "The same" is the member of that name, in the other 
 
 Thinking is asked for by a word (`effort`), which OpenAI's formats and Anthropic's share, or by a budget in tokens, which is
 Anthropic's and OpenRouter's: to OpenAI it becomes the nearest word. `minimal` is `low` to Anthropic, and `none` turns thinking off.
-Messages demand a cap: an order without one gets {ANSWER_TOKENS:,} tokens, and its thinking budget on top.
+Messages demand a cap: an order without one gets {ANSWER_TOKENS:,} tokens, and its thinking budget on top, but
+no more than the model is listed with.
 
 ## Thoughts on the next turn
 

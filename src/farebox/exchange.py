@@ -467,9 +467,7 @@ class Opened:
             return self._send_to_next(candidate, body)
         path = request.path
         if self._translation is not None:
-            body, self._left_out = self._translation.order(
-                body, answer_tokens=min(self._most.tokens, self._translation.answer_tokens)
-            )
+            body, self._left_out = self._translation.order(body, answer_tokens_max=self._most.tokens)
             path = candidate.native(path) or path
         self._engaged = engaged = exchange.upstreams.engage(candidate.upstream)
         self._verdict = _NOT_ANSWERED

@@ -16,8 +16,9 @@ from openrouter.components import ChatRequest, MessagesRequest, ResponsesRequest
 
 from farebox.core.errors import Refusal
 from farebox.core.formats import Format, chat, messages, responses
-from farebox.core.translate import ANSWER_TOKENS, TABLES, Translation, translation
+from farebox.core.translate import TABLES, Translation, translation
 from farebox.core.translate.members import LEFT_OUT_MAX
+from farebox.core.translate.orders.to_messages import ANSWER_TOKENS
 
 WAYS = list(permutations((chat, messages, responses), 2))
 NAMES = {id(chat): "chat", id(messages): "messages", id(responses): "responses"}
@@ -245,8 +246,11 @@ def test_a_prompts_cache_marks_reach_anthropic() -> None:
 
 def test_messages_demand_a_cap() -> None:
     assert ordered(chat, messages)[0]["max_tokens"] == ANSWER_TOKENS
-    body, _ = between(chat, messages).order(asked(chat, reasoning={"max_tokens": 2000}), answer_tokens=100)
-    assert json.loads(body)["max_tokens"] == 2100
+    assert ordered(chat, messages, reasoning={"max_tokens": 2000})[0]["max_tokens"] == ANSWER_TOKENS + 2000
+    # Its hold covers no more than the model's own maximum.
+    for most, reasoning in ((4096, None), (9000, {"max_tokens": 2000})):
+        body, _ = between(chat, messages).order(asked(chat, reasoning=reasoning), answer_tokens_max=most)
+        assert json.loads(body)["max_tokens"] == most
     assert ordered(chat, messages, max_tokens=7)[0]["max_tokens"] == 7
     assert ordered(chat, messages, max_tokens=7, max_completion_tokens=5)[0]["max_tokens"] == 5
     assert ordered(messages, chat)[0]["max_completion_tokens"] == 9
@@ -501,6 +505,8 @@ REFUSED: list[tuple[Format, Format, dict[str, Any], str]] = [
     ),
     (chat, messages, {"messages": [{"role": "tool", "content": "x"}]}, "tool_call_id: give a text"),
     (chat, messages, {"reasoning": {"max_tokens": "x"}}, "reasoning.max_tokens"),
+    (chat, responses, {"reasoning": {"max_tokens": -1}}, "reasoning.max_tokens: -1 is not a whole number above zero"),
+    (messages, chat, {"thinking": {"type": "enabled", "budget_tokens": 0.5}}, "thinking.budget_tokens: 0.5 is not"),
     (chat, messages, {"tools": 1}, "tools: "),
 ]
 

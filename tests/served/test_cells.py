@@ -19,6 +19,7 @@ from openrouter import OpenRouter
 
 from farebox.core.formats import Format, chat, messages, responses
 from farebox.core.money import events_ceil
+from farebox.core.pricing import ANSWER_TOKENS_MAX
 from farebox.simulator import anthropic as claude
 from farebox.simulator import openai as gpt
 from tests import hosts
@@ -502,3 +503,13 @@ def test_what_a_host_says_in_the_callers_format_comes_byte_for_byte(
         answer = gateway.request("POST", f"/api/v1{PATHS[wire]}", body, headers)
         # Farebox asked for the usage: the chunk that tells it is not the caller's.
         assert answer.body == b"".join(upstream.answer[:-2]) + upstream.answer[-1]
+
+
+def test_a_cap_that_messages_demand_is_no_more_than_the_hold_covers(recorded: tuple[Gateway, HttpUpstream]) -> None:
+    gateway, upstream = recorded
+    upstream.answer, upstream.content_type = [hosts.messages_whole([hosts.Words("Hi")])], "application/json"
+    headers = {"authorization": f"Bearer {gateway.key}", "content-type": "application/json"}
+    body = {"model": "claude/a/b", "messages": HELLO, "reasoning": {"max_tokens": 1_000_000}}
+    assert gateway.request("POST", "/api/v1/chat/completions", body, headers).status == 200
+    sent = json.loads(upstream.orders[-1])
+    assert (sent["max_tokens"], sent["thinking"]["budget_tokens"]) == (ANSWER_TOKENS_MAX, 1_000_000)

@@ -19,6 +19,7 @@ from farebox.core.formats import Format, Progress, chat, messages, responses
 from farebox.core.formats.asking import decoded
 from farebox.core.formats.envelope import failure
 from farebox.core.legible import Fields, decode_fields, decoded_or, leniently
+from farebox.core.pricing import ANSWER_TOKENS_MAX
 from farebox.core.reading import UNREADABLE, skip_to_json
 from farebox.core.sse import EventSplitter, ended, event_data
 from farebox.core.translate.answers import chat as chat_answers
@@ -37,10 +38,6 @@ from farebox.core.translate.streams.to_responses import ResponsesWriter
 from farebox.core.translate.tables import chat as chat_table
 from farebox.core.translate.tables import messages as messages_table
 from farebox.core.translate.tables import responses as responses_table
-
-ANSWER_TOKENS = 8_192
-"""The cap of an order that has none, where its upstream demands one and nobody knows a better: each model of
-Anthropic's today can say as much."""
 
 
 class Reader(Protocol):
@@ -116,8 +113,6 @@ TABLES: Mapping[str, tuple[Member, ...]] = {way.name: way.table for _, way in _W
 class Translation:
     """From one format to another, and back."""
 
-    answer_tokens = ANSWER_TOKENS
-
     __slots__ = ("_native", "_rules", "_source", "_source_format")
 
     def __init__(self, source_format: Format, source: _Way, native: _Way) -> None:
@@ -125,9 +120,9 @@ class Translation:
         self._source, self._native = source, native
         self._rules: Rules = rules_of(source.table, native.name)
 
-    def order(self, body: bytes, *, answer_tokens: int = ANSWER_TOKENS) -> tuple[bytes, tuple[str, ...]]:
+    def order(self, body: bytes, *, answer_tokens_max: int = ANSWER_TOKENS_MAX) -> tuple[bytes, tuple[str, ...]]:
         """The order's body in the native format, and the names of the members that were left out. `body` was read by
-        its format. `answer_tokens` is the cap of an order without one, where the native format demands one.
+        its format. Where the native format demands a cap, an order without one gets one of at most `answer_tokens_max`.
 
         Raises:
             Refusal: 400, a member cannot be said there, or is not as it should be.
@@ -135,7 +130,7 @@ class Translation:
         sifter = Sifter(self._rules)
         plain, rest = sifter.top(decoded(decode_fields, body))
         order = self._source.read_order(rest, plain, sifter)
-        written = self._native.write_order(order, sifter, answer_tokens)
+        written = self._native.write_order(order, sifter, answer_tokens_max)
         return msgspec.json.encode(written), sifter.left_out
 
     def answer(self, body: bytes, *, created: int, generation_id: str = "") -> bytes:
@@ -242,4 +237,4 @@ def translation(source: Format, native: Format) -> Translation | None:
     return _TRANSLATIONS.get((source, native))
 
 
-__all__ = ["ANSWER_TOKENS", "TABLES", "Stream", "Translation", "translation"]
+__all__ = ["TABLES", "Stream", "Translation", "translation"]

@@ -5,10 +5,14 @@ In another format's place for a seal they are packed with whose they are, and un
 """
 
 from msgspec import Raw
+from msgspec.json import Decoder
 
+from farebox.core.formats.asking import count, decoded_part
 from farebox.core.formats.thinking import BUDGET_MIN
+from farebox.core.legible import Fields
+from farebox.core.reading import Number
 from farebox.core.translate.neutral import EMPTY, Effort, Thinking
-from farebox.core.translate.raw import is_text, quoted, word
+from farebox.core.translate.raw import is_text, quoted, said, word
 
 ANTHROPIC = "anthropic-claude-v1"
 OPENAI = "openai-responses-v1"
@@ -47,6 +51,8 @@ def sealed_for(host: str, thinking: Thinking) -> Raw:
 
 # How much
 
+_decode_number = Decoder(Number).decode
+
 _LEAST = (("low", 0), ("medium", 4_096), ("high", 16_384))
 """From how many tokens a budget counts as an effort."""
 
@@ -58,6 +64,14 @@ def level_of(effort: Effort) -> str | None:
     if effort.level is not None or effort.budget is None:
         return effort.level
     return [name for name, least in _LEAST if effort.budget >= least][-1]
+
+
+def budget_in(fields: Fields, name: str, path: str) -> int | None:
+    """The budget in an order's object at this path, in tokens; None where it has none. Raises Refusal 400: it is no
+    whole number above zero."""
+    told = said(fields.get(name))
+    place = f"{path}.{name}"
+    return None if told is None else count(place, decoded_part(_decode_number, told, place))
 
 
 def budget_of(effort: Effort) -> int | None:

@@ -3,13 +3,11 @@
 Source: the types of OpenAI's SDK (`chat.completion_create_params`) and OpenRouter's OpenAPI document (ChatRequest).
 """
 
-import msgspec
 from msgspec import Raw
 
 from farebox.core.errors import invalid
 from farebox.core.formats.asking import decoded_part
 from farebox.core.legible import Fields, decode_each, decode_fields, decode_list
-from farebox.core.reading import Number
 from farebox.core.translate.members import Sifter, needed
 from farebox.core.translate.neutral import (
     Call,
@@ -29,9 +27,7 @@ from farebox.core.translate.neutral import (
     ends_in_result,
 )
 from farebox.core.translate.raw import FALSE, NULL, TRUE, data_of, is_text, said, shown_as, word
-from farebox.core.translate.thoughts import ANTHROPIC, CHAT, OPENAI
-
-_decode_number = msgspec.json.Decoder(Number).decode
+from farebox.core.translate.thoughts import ANTHROPIC, CHAT, OPENAI, budget_in
 
 
 def read(fields: Fields, plain: dict[str, Raw], sifter: Sifter) -> Order:
@@ -222,8 +218,7 @@ def _effort(fields: Fields, sifter: Sifter) -> Effort | None:
 def effort_of(reasoning: Fields, level: str | None = None) -> Effort | None:
     """How much is asked for by a `reasoning`, as OpenRouter and OpenAI's responses have it."""
     level = word(reasoning.get("effort")) or level
-    budget = said(reasoning.get("max_tokens"))
-    tokens = None if budget is None else int(decoded_part(_decode_number, budget, "reasoning.max_tokens"))
+    tokens = budget_in(reasoning, "max_tokens", "reasoning")
     if said(reasoning.get("enabled")) == FALSE:
         level = "none"
     summary = said(reasoning.get("summary")) or said(reasoning.get("generate_summary"))

@@ -5,13 +5,11 @@ Source: the types of Anthropic's SDK (`message_create_params`) and OpenRouter's 
 
 import binascii
 
-import msgspec
 from msgspec import Raw
 
 from farebox.core.errors import invalid
 from farebox.core.formats.asking import decoded_part
 from farebox.core.legible import Fields, decode_each, decode_fields, decode_list
-from farebox.core.reading import Number
 from farebox.core.translate.members import Sifter, needed
 from farebox.core.translate.neutral import (
     EMPTY,
@@ -29,9 +27,7 @@ from farebox.core.translate.neutral import (
     Turn,
 )
 from farebox.core.translate.raw import NULL, TRUE, is_text, quoted, said, word
-from farebox.core.translate.thoughts import ANTHROPIC, unpacked
-
-_decode_number = msgspec.json.Decoder(Number).decode
+from farebox.core.translate.thoughts import ANTHROPIC, budget_in, unpacked
 
 
 def read(fields: Fields, plain: dict[str, Raw], sifter: Sifter) -> Order:
@@ -161,6 +157,5 @@ def _effort(thinking: Raw | None, level: Raw | None, sifter: Sifter) -> Effort |
     fields = sifter.members("thinking", decoded_part(decode_fields, thinking, "thinking"))
     if word(fields.get("type")) == "disabled":
         return Effort("none")
-    budget = said(fields.get("budget_tokens"))
-    tokens = None if budget is None else int(decoded_part(_decode_number, budget, "thinking.budget_tokens"))
+    tokens = budget_in(fields, "budget_tokens", "thinking")
     return Effort(word_of, tokens, word(fields.get("display")) != "omitted")

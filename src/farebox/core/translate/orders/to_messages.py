@@ -32,9 +32,12 @@ from farebox.core.translate.thoughts import ANTHROPIC, budget_of, sealed_for
 
 _decode_number = Decoder(Number).decode
 
+ANSWER_TOKENS = 8_192
+"""The cap of an order that has none, since messages demand one: each model of Anthropic's today can say as much."""
 
-def write(order: Order, sifter: Sifter, answer_tokens: int) -> dict[str, object]:
-    """The body. Messages demand a cap: `answer_tokens` is that of an order without one."""
+
+def write(order: Order, sifter: Sifter, answer_tokens_max: int) -> dict[str, object]:
+    """The body. An order without a cap gets one of at most `answer_tokens_max`: so much is what its hold covers."""
     system, turns = _system(order.turns)
     body: dict[str, object] = {**order.plain}
     if order.is_streamed:
@@ -42,8 +45,8 @@ def write(order: Order, sifter: Sifter, answer_tokens: int) -> dict[str, object]
     if "temperature" in order.plain and decoded_part(_decode_number, order.plain["temperature"], "temperature") > 1:
         raise invalid("temperature: messages take 0 to 1; send 1 at most")
     thinking = _thinking(order.effort, body)
-    budget = 0 if order.effort is None or order.effort.budget is None else order.effort.budget
-    body["max_tokens"] = order.answer_tokens or answer_tokens + budget
+    budget = 0 if order.effort is None else budget_of(order.effort) or 0
+    body["max_tokens"] = order.answer_tokens or min(ANSWER_TOKENS + budget, answer_tokens_max)
     if system is not None:
         body["system"] = system
     body["messages"] = [{"role": turn.role, "content": _content(turn, sifter)} for turn in turns]
