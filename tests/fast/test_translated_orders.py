@@ -429,6 +429,10 @@ def test_structured_answers() -> None:
 def test_whose_order_it_is_and_how_fast() -> None:
     assert ordered(chat, messages, user="u")[0]["metadata"] == {"user_id": "u"}
     assert ordered(messages, responses, metadata={"user_id": "u"})[0]["user"] == "u"
+    for native in (chat, responses):
+        assert ordered(messages, native, metadata={"user_id": "é" * 64})[0]["user"] == "é" * 64
+        body, left_out = ordered(messages, native, metadata={"user_id": "u" * 65})
+        assert ("user" in body, left_out) == (False, ("metadata.user_id",))
     body, left_out = ordered(messages, chat, metadata={"user_id": "u", "more": "x"}, service_tier="standard_only")
     assert (body["user"], body["service_tier"], left_out) == ("u", "default", ("metadata.more",))
     body, left_out = ordered(chat, messages, metadata={"a": "b"}, service_tier="priority")
@@ -529,7 +533,7 @@ def test_arguments_that_are_no_object_are_refused() -> None:
 def test_unknown_members_are_left_out_and_named_and_null_is_nothing(way: tuple[Format, Format]) -> None:
     source, native = way
     members = {row.path: None for row in TABLES[NAMES[id(source)]] if not re.search(r"[.\[]", row.path)}
-    body, left_out = ordered(source, native, nobody_knows=1, **{"odd\r\nname: x": 2}, **{"a b": 3})
+    body, left_out = ordered(source, native, nobody_knows=1, nor_this=None, **{"odd\r\nname: x": 2}, **{"a b": 3})
     assert left_out == ("nobody_knows", "?", "?")
     assert "nobody_knows" not in body
     for required in ("model", "messages", "input", "max_tokens"):

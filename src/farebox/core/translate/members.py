@@ -133,7 +133,8 @@ class Sifter:
     def _is_made(self, path: str, name: str, cell: Cell | None, raw: Raw) -> bool:
         whole = f"{path}.{name}" if path else name
         if cell is None:
-            self.leave(whole)
+            if bytes(raw) != b"null":
+                self.leave(whole)
             return False
         if cell.fate == "made":
             return True

@@ -27,6 +27,9 @@ from farebox.core.translate.thoughts import CHAT, level_of
 
 _TIERS = frozenset({"auto", "default", "flex", "priority", "scale", "fast"})
 
+USER_CHARS_MAX = 64
+"""A longer `user` is refused by OpenAI."""
+
 
 def write(order: Order, sifter: Sifter) -> dict[str, object]:
     body: dict[str, object] = {**order.plain, "messages": _messages(order.turns, sifter)}
@@ -46,8 +49,8 @@ def write(order: Order, sifter: Sifter) -> dict[str, object]:
         body["response_format"] = _written_schema(order.schema)
     if order.effort is not None and (level := level_of(order.effort)):
         body["reasoning_effort"] = level
-    if order.user is not None:
-        body["user"] = order.user
+    if (user := user_of(order, sifter)) is not None:
+        body["user"] = user
     if order.tier in _TIERS:
         body["service_tier"] = order.tier
     elif order.tier:
@@ -55,6 +58,14 @@ def write(order: Order, sifter: Sifter) -> dict[str, object]:
     if order.odds is not None:
         body |= {"logprobs": True, "top_logprobs": order.odds}
     return body
+
+
+def user_of(order: Order, sifter: Sifter) -> Raw | None:
+    """Whose order it is, as OpenAI takes it. (Claude Code's `user_id` is longer.)"""
+    if order.user is not None and len(word(order.user)) > USER_CHARS_MAX:
+        sifter.leave("metadata.user_id")
+        return None
+    return order.user
 
 
 def _function(tool: Tool) -> dict[str, Raw]:

@@ -20,7 +20,7 @@ from farebox.core.translate.neutral import (
     Tool,
     Turn,
 )
-from farebox.core.translate.orders.to_chat import UNNAMED
+from farebox.core.translate.orders.to_chat import UNNAMED, user_of
 from farebox.core.translate.raw import FALSE, data_url, quoted
 from farebox.core.translate.thoughts import OPENAI, level_of
 
@@ -53,8 +53,8 @@ def write(order: Order, sifter: Sifter) -> dict[str, object]:
         text["format"] = _format(order.schema)
     if text:
         body["text"] = text
-    if order.user is not None:
-        body["user"] = order.user
+    if (user := user_of(order, sifter)) is not None:
+        body["user"] = user
     if order.tier in _TIERS:
         body["service_tier"] = order.tier
     elif order.tier:

@@ -164,5 +164,5 @@ TABLE: tuple[Member, ...] = (
     _row("output_config.task_budget", left()),
     _row("output_config.format.type", _SAME),
     _row("output_config.format.schema", _SAME),
-    _row("metadata.user_id", made("`user`")),
+    _row("metadata.user_id", made("`user`; one of over 64 characters is left out")),
 )
