@@ -472,6 +472,22 @@ def test_calls_that_come_in_turns_are_brought_into_a_row(source: Format) -> None
     assert told_in(source, answer) == [Called("a", "f0", {"y": 2}), Called("b", "f1", {"x": 1}), Called("c", "f2", {})]
 
 
+@pytest.mark.parametrize("source", [messages, responses])
+def test_another_id_at_the_same_index_is_another_call(source: Format) -> None:
+    """As Ollama tells calls that it makes at once."""
+    first, second = call(0, '{"x":1}', "a"), call(0, '{"y"', "b")
+    told = chat_chunks(first, second, call(0, ":2}"), call(0, "", "c"))
+    answer = sdks.streamed(source, translated((source, chat), told))
+    assert told_in(source, answer) == [Called("a", "f0", {"x": 1}), Called("b", "f0", {"y": 2}), Called("c", "f0", {})]
+
+
+@pytest.mark.parametrize("source", [messages, responses])
+def test_an_id_that_is_told_with_every_piece_is_one_call(source: Format) -> None:
+    told = chat_chunks(call(0, '{"x"', "a"), call(0, ":1}", "a"), call(0, "", "a"))
+    answer = sdks.streamed(source, translated((source, chat), told))
+    assert told_in(source, answer) == [Called("a", "f0", {"x": 1})]
+
+
 def test_a_call_goes_on_at_once_where_calls_come_one_after_the_other() -> None:
     stream = stream_of((messages, chat))
     told = [stream.feed(each) for each in chat_chunks(call(0, '{"a":1}', "a"), call(1, '{"b":', "b"), call(1, "2}"))]
@@ -479,8 +495,9 @@ def test_a_call_goes_on_at_once_where_calls_come_one_after_the_other() -> None:
     assert b'"partial_json":"2}"' in told[2]
 
 
-def test_a_call_that_goes_on_after_its_end_is_an_error() -> None:
-    told = chat_chunks(call(0, "{", "a"), {"content": "x"}, call(0, "}"))
+@pytest.mark.parametrize("other", [{"content": "x"}, {"refusal": "x"}, {"reasoning": "x"}])
+def test_a_call_that_goes_on_after_its_end_is_an_error(other: dict[str, str]) -> None:
+    told = chat_chunks(call(0, "{", "a"), other, call(0, "}"))
     assert b"went back to a call" in translated((messages, chat), told)
 
 

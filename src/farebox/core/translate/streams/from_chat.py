@@ -110,6 +110,7 @@ class ChatReader:
             self._writer.text(text, odds)
         if is_text(delta.refusal):
             self._leave_thought()
+            self._calls.flush()
             self._writer.refuse(bytes(delta.refusal))
         if delta.tool_calls:
             self._leave_thought()
@@ -175,61 +176,71 @@ class ChatReader:
         self._writer.end("tools" if stop == "stop" and self._calls.were else stop, None)
 
 
+class _Told(Struct):
+    """What was told of a call so far."""
+
+    id: Raw
+    name: Raw
+    pieces: list[bytes]
+    is_over: bool = False
+
+
 class _Calls:
     """Brings calls into a row that come in turns: others wait until the first one's arguments are whole."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
-        self._open: int | None = None
-        self._pieces: list[bytes] = []
-        self._waiting: dict[int, tuple[Raw, Raw, list[bytes]]] = {}
-        self._over: set[int] = set()
+        self._at: dict[int, _Told] = {}
+        self._open: _Told | None = None
+        self._waiting: list[_Told] = []
 
     @property
     def were(self) -> bool:
         """Whether there was any."""
-        return bool(self._over) or self._open is not None
+        return bool(self._at)
 
     def see(self, index: int, id_: Raw, function: _Function) -> None:
         pieces = [bytes(function.arguments)] if is_text(function.arguments) else []
-        if index == self._open:
-            self._argue(pieces)
-            return
-        if index in self._over:
+        call = self._at.get(index)
+        # Ollama (0.20) has all its calls at the index 0.
+        if call is None or (is_text(id_) and is_text(function.name) and bytes(id_) != bytes(call.id)):
+            call = self._at[index] = _Told(id_ if is_text(id_) else quoted(f"call_{index}"), function.name, [])
+            self._waiting.append(call)
+        if call.is_over and pieces:
             raise broken("the upstream went back to a call after its end")
-        waiting = self._waiting.setdefault(index, (id_ if is_text(id_) else quoted(f"call_{index}"), function.name, []))
-        waiting[2].extend(pieces)
-        self._advance()
+        call.pieces += pieces
+        if call is self._open:
+            self._argue(pieces)
+        else:
+            self._advance()
 
     def _argue(self, pieces: list[bytes]) -> None:
         for piece in pieces:
-            self._pieces.append(piece)
             self._writer.argue(piece)
 
     def _advance(self) -> None:
-        while self._waiting and (self._open is None or self._is_whole()):
+        while self._waiting and (self._open is None or _is_whole(self._open)):
             self._next()
-
-    def _is_whole(self) -> bool:
-        return bool(self._pieces) and object_in(Raw(joined(self._pieces))) is not None
 
     def _next(self) -> None:
         self._leave()
-        index, (id_, name, pieces) = next(iter(self._waiting.items()))
-        del self._waiting[index]
-        self._open = index
-        self._writer.call(id_, name)
-        self._argue(pieces)
+        call = self._open = self._waiting.pop(0)
+        self._writer.call(call.id, call.name)
+        self._argue(call.pieces)
 
     def _leave(self) -> None:
         if self._open is not None:
-            if not self._pieces:
+            if not self._open.pieces:
                 self._writer.argue(NO_ARGUMENTS)
-            self._over.add(self._open)
-            self._open, self._pieces = None, []
+            self._open.is_over = True
+            self._open = None
 
     def flush(self) -> None:
         """End all calls: something else was said."""
         while self._waiting:
             self._next()
         self._leave()
+
+
+def _is_whole(call: _Told) -> bool:
+    return bool(call.pieces) and object_in(Raw(joined(call.pieces))) is not None
