@@ -77,6 +77,8 @@ def repaired(event: bytes) -> tuple[str, Any]:
         (request(models=["c/d"], fallbacks=[{"model": "e/f"}]), "fallbacks: give either"),
         (request(fallbacks=[{"model": "e/f"}] * 4), "fallbacks: at most 3"),
         (request(fallbacks=[{"model": "e/f", "max_tokens": 9}]), "fallbacks"),
+        (request(thread={"type": "create"}), "thread: nothing is stored here"),
+        (request(thread={"type": "continue", "previous_message_id": "msg_1"}), "thread: nothing is stored here"),
         (b'{"model":"a/b","messages":' + b"[" * 2000 + b"]" * 2000 + b"}", ""),
     ],
 )
@@ -303,6 +305,15 @@ def test_refusals_are_in_anthropics_shape() -> None:
     assert body["type"] == "error"
     assert body["error"]["type"] == "billing_error"
     assert body["error"]["metadata"] == {"answer_tokens_covered": 3}
+
+
+def test_a_threads_refusal_has_the_code_on_which_anthropics_sdk_goes_on_without_one() -> None:
+    assert messages.read(request(thread=None)).models == ("a/b",)
+    with pytest.raises(Refusal) as refused:
+        messages.read(request(thread={"type": "create"}))
+    error = json.loads(messages.refusal_body(refused.value))["error"]
+    assert error["details"] == {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+    assert "metadata" not in error
 
 
 def test_an_upstreams_refusal_is_put_in_anthropics_shape() -> None:

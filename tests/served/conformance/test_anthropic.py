@@ -97,6 +97,30 @@ def test_tools_whole_and_streamed(client: anthropic.Anthropic) -> None:
     assert ask(client, messages=result, tools=TOOLS).content[0].type == "text"
 
 
+@anthropic.beta_tool
+def weather(city: str) -> str:
+    """What the weather is like.
+
+    Args:
+        city: Where.
+    """
+    return f"It rains in {city}."
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_tool_runner_goes_on_without_the_thread_that_it_asks_for(
+    shared_gateway: Gateway, client: anthropic.Anthropic, streamed: bool
+) -> None:
+    before = len(shared_gateway.orders())
+    run: Any = client.beta.messages.tool_runner(
+        model="sim/echo", max_tokens=100, messages=HELLO, tools=[weather], stream=streamed
+    )
+    said = [turn.get_final_message() if streamed else turn for turn in run]
+    assert [message.stop_reason for message in said] == ["tool_use", "end_turn"]
+    assert said[-1].content[0].text == "You said: Hello"
+    assert len(shared_gateway.orders()) == before + 2
+
+
 def test_pictures(client: anthropic.Anthropic) -> None:
     source = {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}
     content = [{"type": "image", "source": source}, {"type": "text", "text": "What?"}]

@@ -33,11 +33,19 @@ from farebox.core.formats.mending import (
     seen,
     without_object,
 )
-from farebox.core.formats.messages_errors import ERROR, error_of, refusal_body, refusal_error, shown_once, typed_refusal
+from farebox.core.formats.messages_errors import (
+    ERROR,
+    error_of,
+    refusal_body,
+    refusal_error,
+    shown_once,
+    typed_refusal,
+    unthreaded,
+)
 from farebox.core.formats.messages_usage import counting
 from farebox.core.formats.thinking import lower_thinking
 from farebox.core.legible import Fields, decode_fields, leniently, written
-from farebox.core.reading import UNREADABLE, Number
+from farebox.core.reading import UNREADABLE, Number, is_null
 from farebox.core.schemas import NAME, OBJECT, TEXT, array_of, object_of, or_null
 from farebox.core.sse import data_event, event_data, event_name, named_event
 
@@ -115,6 +123,7 @@ class _Request(Request):
     max_tokens: Number | None = None
     mcp_servers: list[Raw] | None = None
     speed: str | None = None
+    thread: Raw | UnsetType = UNSET
 
 
 _CONTENT = "messages[...].content"
@@ -130,6 +139,8 @@ def read(body: bytes) -> Asked:
         raise invalid("fallbacks: give either `fallbacks` or `models`, not both")
     if len(request.fallbacks or ()) > FALLBACKS_MAX:
         raise invalid(f"fallbacks: at most {FALLBACKS_MAX} can be given")
+    if request.thread is not UNSET and not is_null(request.thread):
+        raise unthreaded()
     models = named_models(request.model, request.models or [each.model for each in request.fallbacks or ()])
     if not request.messages:
         raise invalid("messages: the list is empty; give at least one message")

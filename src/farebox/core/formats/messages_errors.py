@@ -71,6 +71,18 @@ def error_of(error: LooseError, status: int) -> dict[str, object]:
     }
 
 
+_UNTHREADED = "thread_unsupported_request"
+
+
+def unthreaded() -> Refusal:
+    """400 for an order that goes on from what its host keeps (`thread`): that would be in the operator's account, for
+    whoever knows the id, and of no known length. On this code Anthropic's tool runner, which asks for a thread by
+    itself, sends the whole conversation instead, at once and from then on."""
+    details = {"error_code": _UNTHREADED, "unsupported": ["thread"]}
+    message = "thread: nothing is stored here; send the earlier messages in `messages`"
+    return Refusal(400, "invalid_request", message, metadata=details)
+
+
 def refusal_body(refusal: Refusal) -> bytes:
 
     return msgspec.json.encode({"type": "error", "error": refusal_error(refusal), "request_id": None})
@@ -78,11 +90,12 @@ def refusal_body(refusal: Refusal) -> bytes:
 
 def refusal_error(refusal: Refusal) -> dict[str, object]:
     """The error object of a refusal."""
+    more = "details" if refusal.metadata.get("error_code") == _UNTHREADED else "metadata"
     return {
         "type": _type(refusal.status),
         "message": refusal.message,
         "error_type": refusal.error_type,
-        **({"metadata": refusal.metadata} if refusal.metadata else {}),
+        **({more: refusal.metadata} if refusal.metadata else {}),
     }
 
 
