@@ -35,6 +35,7 @@ from farebox.core.books import (
 )
 from farebox.core.callers import Caller
 from farebox.core.errors import Refusal, connect_timeout, cost_unknown, denied, in_a_circle, unreachable
+from farebox.core.fitting import may_have_others_thoughts
 from farebox.core.formats import Asked, Format, Progress
 from farebox.core.formats.table import FORMATS
 from farebox.core.guards import OrderView
@@ -469,6 +470,10 @@ class Opened:
         if self._translation is not None:
             body, self._left_out = self._translation.order(body, answer_tokens_max=self._most.tokens)
             path = candidate.native(path) or path
+        elif not candidate.is_alone and may_have_others_thoughts(body):
+            from farebox.core.translate.thoughts import without_others
+
+            body, self._left_out = without_others(path, body)
         self._engaged = engaged = exchange.upstreams.engage(candidate.upstream)
         self._verdict = _NOT_ANSWERED
         streamed = self._order.asked.streamed

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from farebox.core.errors import Refusal, broken
+from farebox.core.fitting import may_have_others_thoughts
 from farebox.core.formats import Format, Progress, chat, messages, responses
 from farebox.core.meter import Meter
 from farebox.core.translate import Stream, Translation, translation
+from farebox.core.translate.thoughts import without_others
 from tests import hosts, sdks
 from tests.hosts import CREATED, Called, No, Said, Thought, Words
 
@@ -270,6 +272,27 @@ def test_another_hosts_thoughts_are_left_out_and_named(source: Format, other: Fo
     body, left_out = between((source, native)).order(next_turn(source, answer))
     assert b"So." not in body
     assert any("reasoning" in each or "thinking" in each for each in left_out)
+
+
+@pytest.mark.parametrize(("wire", "path"), [(messages, "/messages"), (responses, "/responses")], ids=name)
+def test_another_hosts_thoughts_do_not_reach_one_that_speaks_the_callers_format(wire: Format, path: str) -> None:
+    """The conversation was served by another upstream before, in another format."""
+    own = hosts.whole(wire, SEALED["thought"])
+    body = next_turn(wire, json.loads(own))
+    assert not may_have_others_thoughts(body)
+    assert without_others(path, body) == (body, ())
+    for other in sdks.FORMATS:
+        if other is not wire:
+            answer = json.loads(between((wire, other)).answer(hosts.whole(other, SEALED["thought"]), created=1))
+            told = next_turn(wire, answer)
+            assert may_have_others_thoughts(told)
+            kept, left_out = without_others(path, told)
+            assert b"So." not in kept
+            assert (b"Yes" in kept, b"And then?" in kept, len(left_out)) == (True, True, 1)
+    nothing_else = json.loads(between((wire, chat)).answer(hosts.whole(chat, SEALED["thought"][:1]), created=1))
+    kept, _ = without_others(path, next_turn(wire, nothing_else))
+    turns = json.loads(kept)["messages" if wire is messages else "input"]
+    assert [turn["content"] for turn in turns] == [sdks.HELLO[0]["content"], "And then?"]
 
 
 # Ends

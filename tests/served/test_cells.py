@@ -513,3 +513,16 @@ def test_a_cap_that_messages_demand_is_no_more_than_the_hold_covers(recorded: tu
     assert gateway.request("POST", "/api/v1/chat/completions", body, headers).status == 200
     sent = json.loads(upstream.orders[-1])
     assert (sent["max_tokens"], sent["thinking"]["budget_tokens"]) == (ANSWER_TOKENS_MAX, 1_000_000)
+
+
+def test_a_thought_that_another_upstream_sealed_is_left_out_and_named(recorded: tuple[Gateway, HttpUpstream]) -> None:
+    gateway, upstream = recorded
+    upstream.answer, upstream.content_type = [hosts.messages_whole([hosts.Words("Hi")])], "application/json"
+    headers = {"authorization": f"Bearer {gateway.key}", "content-type": "application/json"}
+    thought = {"type": "thinking", "thinking": "So.", "signature": "openai-responses-v1|rs_1|c2VhbA=="}
+    said = {"role": "assistant", "content": [thought, {"type": "text", "text": "Yes"}]}
+    body: dict[str, Any] = {"model": "claude/a/b", "max_tokens": 50, "messages": [*HELLO, said, *HELLO]}
+    answer = gateway.request("POST", "/api/v1/messages", body, headers)
+    assert answer.headers["x-farebox-left-out"] == "messages[assistant].reasoning"
+    del said["content"][0]
+    assert json.loads(upstream.orders[-1]) == {**body, "model": "a/b"}

@@ -36,6 +36,12 @@ _decode_text = msgspec.json.Decoder(str).decode
 _decode_texts = msgspec.json.Decoder(list[str]).decode
 
 
+def may_have_others_thoughts(body: bytes) -> bool:
+    """Whether thoughts may be in it that another upstream sealed, and that were packed for this format (see
+    `core.translate.thoughts`)."""
+    return b"-v1|" in body or b'"chat:' in body
+
+
 class Fitted(Struct, frozen=True):
     """The body to send; the members that were `left_out`; and whether it asks for a stream's usage where the caller did
     not (`adds_usage`)."""

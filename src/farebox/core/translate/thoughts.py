@@ -4,12 +4,14 @@ A host takes thoughts back on the next turn under its own seal only: Anthropic's
 In another format's place for a seal they are packed with whose they are, and unpacked on their way back.
 """
 
+from collections.abc import Callable
+
 from msgspec import Raw
 from msgspec.json import Decoder
 
 from farebox.core.formats.asking import count, decoded_part
 from farebox.core.formats.thinking import BUDGET_MIN
-from farebox.core.legible import Fields
+from farebox.core.legible import Fields, decode_each, decode_fields, decoded_or, written
 from farebox.core.reading import Number
 from farebox.core.translate.neutral import EMPTY, Effort, Thinking
 from farebox.core.translate.raw import is_text, quoted, said, word
@@ -47,6 +49,46 @@ def sealed_for(host: str, thinking: Thinking) -> Raw:
     if thinking.origin == host and thinking.id is None:
         return thinking.seal or EMPTY
     return packed(thinking)
+
+
+def without_others(path: str, body: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """An order for a host that speaks its format, without thoughts under the seals of others, which it refuses; and the
+    names of the members that were left out. They are in a conversation that another upstream served before."""
+    if path == "/messages":
+        return _without(body, "messages", lambda turns: [kept for turn in turns if (kept := _own_turn(turn))])
+    if path == "/responses":
+        return _without(body, "input", lambda items: [item for item in items if not _is_others(item)])
+    return body, ()
+
+
+def _without(body: bytes, member: str, keep: Callable[[list[Fields]], list[Fields]]) -> tuple[bytes, tuple[str, ...]]:
+    fields = decode_fields(body)
+    given = decoded_or(decode_each, fields.get(member), None)
+    if given is None or (kept := keep(given)) == given:
+        return body, ()
+    left_out = "messages[assistant].reasoning" if member == "messages" else "input[reasoning]"
+    return bytes(written({**fields, member: written(kept)})), (left_out,)
+
+
+def _own_turn(turn: Fields) -> Fields | None:
+    """A message without others' thoughts; None where that is all it has."""
+    blocks = decoded_or(decode_each, turn.get("content"), None)
+    if blocks is None:
+        return turn
+    kept = [block for block in blocks if not _is_others(block)]
+    if len(kept) == len(blocks):
+        return turn
+    return {**turn, "content": written(kept)} if kept else None
+
+
+_SEALED = {"thinking": "signature", "redacted_thinking": "data", "reasoning": "encrypted_content"}
+"""Where the seal of a thought stands, by its type."""
+
+
+def _is_others(thought: Fields) -> bool:
+    name = _SEALED.get(word(thought.get("type")))
+    origin, mark, _ = word(thought.get(name or "")).partition(_MARK)
+    return bool(mark) and (origin in (ANTHROPIC, OPENAI) or origin.startswith(f"{CHAT}:"))
 
 
 # How much
