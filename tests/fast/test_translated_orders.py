@@ -513,6 +513,15 @@ REFUSED: list[tuple[Format, Format, dict[str, Any], str]] = [
     (chat, responses, {"reasoning": {"max_tokens": -1}}, "reasoning.max_tokens: -1 is not a whole number above zero"),
     (messages, chat, {"thinking": {"type": "enabled", "budget_tokens": 0.5}}, "thinking.budget_tokens: 0.5 is not"),
     (chat, messages, {"tools": 1}, "tools: "),
+    (chat, messages, {"stop": 5}, "stop: give a text"),
+    (responses, chat, {"stop": ["x", 1]}, "stop: give a text"),
+    (responses, chat, {"instructions": ["Be brief."]}, "instructions: give a text"),
+    (
+        chat,
+        responses,
+        {"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_data": "JVBERg=="}}]}]},
+        "file.file_data: give a `data:` URL",
+    ),
 ]
 
 

@@ -159,9 +159,9 @@ class Sifter:
             raise invalid(f"{path}[{kind}]: {cell.text}")
 
 
-def needed(fields: Fields, name: str, path: str) -> Raw:
+def needed(fields: Fields, name: str, path: str = "") -> Raw:
     """A text that an object must have. Raises Refusal 400."""
     value = fields.get(name)
     if value is None or not bytes(value).startswith(b'"'):
-        raise invalid(f"{path}.{name}: give a text")
+        raise invalid(f"{path}.{name}: give a text" if path else f"{name}: give a text")
     return value

@@ -55,10 +55,12 @@ def read(fields: Fields, plain: dict[str, Raw], sifter: Sifter) -> Order:
 
 
 def stops_in(stop: Raw | None) -> list[Raw] | None:
-    """The stop sequences of a `stop`, which is one or a list of them."""
+    """The stop sequences of a `stop`, which is one or a list of them; empty ones stop nothing. Raises Refusal 400."""
     if stop is None:
         return None
     stops = decoded_part(decode_list, stop, "stop") if bytes(stop).startswith(b"[") else [stop]
+    if not all(bytes(each).startswith(b'"') for each in stops):
+        raise invalid("stop: give a text, or a list of texts")
     return [each for each in stops if is_text(each)] or None
 
 
@@ -158,6 +160,8 @@ def _part(part: Fields, path: str, sifter: Sifter) -> Part:
                 return Document(file_id=file_id, name=name, cache=cache)
             url = needed(inner, "file_data", place)
             media, data = data_of(url) or ("", None)
+            if data is None and "://" not in word(url):
+                raise invalid(f"{place}.file_data: give a `data:` URL with base64, or the file's URL")
             return Document(None if data else url, media, data, name=name, cache=cache)
 
 

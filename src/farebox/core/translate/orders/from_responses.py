@@ -35,8 +35,8 @@ from farebox.core.translate.thoughts import OPENAI, unpacked
 def read(fields: Fields, plain: dict[str, Raw], sifter: Sifter) -> Order:
     """Raises Refusal 400."""
     turns: list[Turn] = []
-    if instructions := said(fields.get("instructions")):
-        turns.append(Turn("system", [Text(instructions)]))
+    if said(fields.get("instructions")) is not None:
+        turns.append(Turn("system", [Text(needed(fields, "instructions"))]))
     given = fields.get("input", NULL)
     if bytes(given).startswith(b'"'):
         turns.append(Turn("user", [Text(given)]))
