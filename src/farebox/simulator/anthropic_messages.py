@@ -157,7 +157,7 @@ def _check_turns(messages: Sequence[_Message]) -> None:
         raise invalid('messages: first message must use the "user" role')
     called: list[str] = []
     for number, message in enumerate(messages):
-        if message.role not in ("user", "assistant"):
+        if message.role not in ("user", "assistant") and not (message.role == "system" and number):
             raise invalid(
                 f'messages: Unexpected role "{message.role}". The Messages API accepts a top-level `system` parameter,'
                 ' not "system" as an input message role.'

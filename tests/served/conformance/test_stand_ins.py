@@ -271,6 +271,12 @@ def test_what_anthropic_refuses_is_refused_in_its_words(
     assert told["request_id"].startswith("req_01")
 
 
+def test_anthropic_takes_instructions_that_come_later(claude: anthropic.Anthropic) -> None:
+    turns: Any = [*HELLO, {"role": "system", "content": "Be brief."}, {"role": "user", "content": "And?"}]
+    answer = claude.messages.create(model="claude-sim", max_tokens=99, messages=turns)
+    assert answer.content[0].to_dict()["text"] == "You said: And?"
+
+
 def test_anthropic_wants_a_key_and_a_version(root: str) -> None:
     def ask(headers: dict[str, str]) -> tuple[int, str]:
         request = urllib.request.Request(f"{root}/anthropic/v1/models", headers=headers)
