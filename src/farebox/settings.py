@@ -22,7 +22,18 @@ from pydantic_settings import (
 )
 
 from farebox.core.caching import SECONDS_MAX
-from farebox.core.declared import KIND_FACTS, AtHangUp, Declared, KindFacts, Timeouts, facts_of, format_paths, names_of
+from farebox.core.declared import (
+    KIND_FACTS,
+    AtHangUp,
+    CappedBy,
+    Declared,
+    KindFacts,
+    Timeouts,
+    facts_of,
+    format_paths,
+    names_of,
+    usual_cap,
+)
 from farebox.core.plans import BUILT_IN, Plan, event_price_nanos
 from farebox.core.pricing import ASSUMED, PRICE_MAX_USD, UnitPrices
 from farebox.core.repeats import Joins
@@ -142,6 +153,13 @@ class UpstreamSettings(BaseModel):
         " which): by the operator's `file`, by OpenRouter's public list for the same id (`openrouter`), or nothing"
         " (`free`).",
     )
+    capped_by: CappedBy | None = Field(
+        default=None,
+        description="For `openai` alone: the member that caps an answer in its chat completions, `max_tokens` or"
+        " `max_completion_tokens`; an order with the other gets this one. Unset: `max_completion_tokens` at OpenAI's"
+        " own addresses and Azure's; elsewhere a caller's own goes along as it came, and where Farebox itself sets one"
+        " it is `max_tokens`.",
+    )
 
     @field_validator("base_url")
     @classmethod
@@ -190,6 +208,8 @@ class UpstreamSettings(BaseModel):
             raise ValueError(
                 f"formats: the kind `{self.kind}` cannot speak {wrong[0]}, only {', '.join(names_of(facts.can_speak))}"
             )
+        if self.capped_by is not None and self.kind != "openai":
+            raise ValueError(f"capped_by: not for the kind `{self.kind}`, whose orders have one name for it")
         if self.at_hang_up == "cancel" and not facts.has_generations and self.prices != "free":
             raise ValueError(
                 'at_hang_up: "cancel" would leave the cost unknown: this kind cannot be asked for it; write "drain"'
@@ -201,10 +221,11 @@ class UpstreamSettings(BaseModel):
         cancels = settings.hang_up if facts.has_generations else "cancel" if self.prices == "free" else "drain"
         is_own_host = self.base_url is None
         formats = facts.formats if self.formats is None else frozenset(format_paths()[each] for each in self.formats)
+        base_url = self.base_url or facts.base_url or ""
         return Declared(
             name,
             self.kind,
-            self.base_url or facts.base_url or "",
+            base_url,
             Timeouts(
                 self.connect_seconds or settings.connect_seconds,
                 self.first_byte_seconds or settings.first_byte_seconds,
@@ -219,6 +240,7 @@ class UpstreamSettings(BaseModel):
             order=self.order,
             weight=self.weight,
             prices=self.prices or "itself",
+            capped_by=self.capped_by or usual_cap(self.kind, base_url),
         )
 
 

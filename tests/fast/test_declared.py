@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from farebox.core.declared import Declared, Timeouts
+from farebox.core.declared import CappedBy, Declared, Timeouts, usual_cap
 from farebox.core.fitting import Fitted, fitted, renamed
 from farebox.core.pricing import PricedModel, PriceList, Prices, joined, price_list, served_of
 from farebox.from_settings import declared_upstreams
@@ -55,6 +55,8 @@ def test_all_blocks_of_the_page_stand_together(folder: Path) -> None:
     assert every["llama"].own_name("local/llama") == "default"
     assert every["anthropic"].at_hang_up == "drain"
     assert (every["openrouter"].at_hang_up, every["ollama"].at_hang_up) == ("cancel", "cancel")
+    caps = [every[name].capped_by for name in ("openai", "ollama", "vllm", "llama", "lmstudio")]
+    assert caps == ["max_completion_tokens", "max_tokens", None, "max_tokens", "max_tokens"]
     assert every["lmstudio"].timeouts == Timeouts(10, 900, 120)
 
 
@@ -102,6 +104,14 @@ OPENAI = '[upstreams.a]\nkind = "openai"\nprices = "free"\n'
         (OPENAI + 'names = { "a/*" = "b" }\n', "write one `*` or none into both names; 'a/*' = 'b'"),
         (OPENAI + "orders_max = 0\n", "upstreams.a.orders_max: Input should be greater than or equal to 1"),
         (OPENAI + 'at_hangup = "drain"\n', "upstreams.a.at_hangup: there is no such setting; did you mean at_hang_up?"),
+        (
+            OPENAI + 'capped_by = "n_predict"\n',
+            "upstreams.a.capped_by: Input should be 'max_tokens' or",
+        ),
+        (
+            '[upstreams.a]\nkind = "anthropic"\nprices = "free"\ncapped_by = "max_tokens"\n',
+            "upstreams.a: capped_by: not for the kind `anthropic`",
+        ),
         (OPENAI.replace("free", "file") + 'at_hang_up = "cancel"\n', '"cancel" would leave the cost unknown'),
         ('upstream_url = "http://a/api/v1"\n' + OPENAI, "upstream_url: not together with [upstreams]"),
         (
@@ -186,6 +196,44 @@ def test_only_the_models_name_is_changed_and_nothing_where_it_is_the_same() -> N
 )
 def test_what_only_openrouter_knows_is_left_out(path: str, body: bytes, sent: bytes, left_out: tuple[str, ...]) -> None:
     assert fitted(path, body, own, streamed=False) == Fitted(sent, left_out)
+
+
+CAP, OLDER = b'"max_completion_tokens":9', b'"max_tokens":9'
+
+
+@pytest.mark.parametrize(
+    ("capped_by", "given", "sent"),
+    [
+        ("max_tokens", CAP, OLDER),
+        ("max_tokens", OLDER, OLDER),
+        ("max_tokens", b'"max_tokens":5,' + CAP, b'"max_tokens":5'),
+        ("max_tokens", b'"max_tokens":10,' + CAP, OLDER),
+        ("max_tokens", b'"max_tokens":null,' + CAP, OLDER),
+        ("max_tokens", OLDER + b',"max_completion_tokens":null', OLDER + b',"max_completion_tokens":null'),
+        ("max_completion_tokens", OLDER, CAP),
+        ("max_completion_tokens", b'"x":1', b'"x":1'),
+        (None, CAP, CAP),
+        (None, OLDER, OLDER),
+    ],
+)
+def test_an_answers_cap_goes_under_the_name_that_the_host_reads(
+    capped_by: CappedBy | None, given: bytes, sent: bytes
+) -> None:
+    body, expected = (b'{"model":"a",%b}' % each for each in (given, sent))
+    found = fitted("/chat/completions", body, own, streamed=False, capped_by=capped_by)
+    assert found == Fitted(expected)
+    assert fitted("/messages", body, own, streamed=False, capped_by=capped_by) == Fitted(body)
+
+
+def test_openais_own_addresses_read_the_newer_cap(folder: Path) -> None:
+    newer = "max_completion_tokens"
+    assert declared(folder, OPENAI)[0].capped_by == newer
+    assert declared(folder, OPENAI + 'capped_by = "max_tokens"\n')[0].capped_by == "max_tokens"
+    azures = ("https://acme.openai.azure.com/openai/v1", "https://eu.api.openai.com/v1")
+    assert [usual_cap("openai", each) for each in azures] == [newer, newer]
+    others = ("http://127.0.0.1:11434/v1", "https://api.openai.com.evil.test/v1", "https://notapi.openai.com/v1")
+    assert [usual_cap("openai", each) for each in others] == [None, None, None]
+    assert usual_cap("openrouter", "https://api.openai.com/v1") is None
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,7 @@ def test_a_pattern_comes_behind_exact_names() -> None:
         "kind": "openai",
         "base_url": "http://h0/v1",
         "formats": ["chat", "embeddings"],
+        "capped_by": "max_tokens",
         "order": 1,
         "prices": "free",
     }

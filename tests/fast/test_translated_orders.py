@@ -112,7 +112,7 @@ def orders(draw: st.DrawFn) -> dict[str, Any]:
     order: dict[str, Any] = {
         "model": draw(texts),
         "messages": draw(turns()),
-        "max_completion_tokens": draw(st.integers(1, 10**6)),
+        "max_tokens": draw(st.integers(1, 10**6)),
     }
     options: dict[str, st.SearchStrategy[Any]] = {
         "temperature": st.decimals(0, 1, places=3),
@@ -253,7 +253,7 @@ def test_messages_demand_a_cap() -> None:
         assert json.loads(body)["max_tokens"] == most
     assert ordered(chat, messages, max_tokens=7)[0]["max_tokens"] == 7
     assert ordered(chat, messages, max_tokens=7, max_completion_tokens=5)[0]["max_tokens"] == 5
-    assert ordered(messages, chat)[0]["max_completion_tokens"] == 9
+    assert ordered(messages, chat)[0]["max_tokens"] == 9, "the name that most hosts read"
     assert "max_output_tokens" not in ordered(chat, responses)[0]
 
 

@@ -41,6 +41,7 @@ base_url = "{root}/openai/v1"
 prices = "file"
 key_variable = "HOST_KEY"
 names = {{ "openai/*" = "*" }}
+capped_by = "max_completion_tokens"
 
 [upstreams.anthropic]
 kind = "anthropic"
@@ -56,6 +57,7 @@ formats = ["chat"]
 prices = "file"
 key_variable = "HOST_KEY"
 names = {{ "vllm/*" = "*" }}
+capped_by = "max_completion_tokens"
 
 [upstreams.azure]
 kind = "openai"
@@ -64,6 +66,23 @@ formats = ["responses"]
 prices = "file"
 key_variable = "HOST_KEY"
 names = {{ "azure/*" = "*" }}
+
+[upstreams.ollama]
+kind = "openai"
+base_url = "{root}/openai/v1"
+formats = ["chat"]
+prices = "file"
+key_variable = "HOST_KEY"
+names = {{ "ollama/*" = "*" }}
+capped_by = "max_tokens"
+
+[upstreams.undeclared]
+kind = "openai"
+base_url = "{root}/openai/v1"
+formats = ["chat"]
+prices = "file"
+key_variable = "HOST_KEY"
+names = {{ "undeclared/*" = "*" }}
 """
 PRICE = """
 [[prices]]
@@ -98,7 +117,8 @@ FEATURES = ("text", "tools", "pictures", "thinking", "structured")
 
 
 def price_file() -> str:
-    models = {"openai": gpt.MODELS, "vllm": gpt.MODELS, "azure": gpt.MODELS, "anthropic": claude.MODELS}
+    gpts = ("openai", "vllm", "azure", "ollama", "undeclared")
+    models = {**dict.fromkeys(gpts, gpt.MODELS), "anthropic": claude.MODELS}
     return "".join(
         PRICE.format(upstream=upstream, model=model.id, prompt=model.prompt, answer=model.completion)
         for upstream, sold in models.items()
@@ -400,6 +420,25 @@ def test_what_cannot_be_said_there_is_refused_by_its_name_and_costs_nothing(
     assert member in refused.json["error"]["message"]
     assert world.books() == before
     assert world.others()[-1]["what"] == "not served"
+
+
+CAPS = {"chat": "max_completion_tokens", "messages": "max_tokens", "responses": "max_output_tokens"}
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    ("wire", "upstream"),
+    [*((wire, "ollama") for wire in FORMATS), ("messages", "undeclared"), ("responses", "undeclared")],
+)
+def test_the_cap_holds_at_a_host_that_reads_only_the_older_one(
+    world: World, wire: str, upstream: str, streamed: bool
+) -> None:
+    """Its fare is within what was set aside, through every format."""
+    more = {"model": f"{upstream}/gpt-sim", CAPS[wire]: 9, "stream": streamed}
+    answer = raw(world, wire, "vllm", "older-cap,tokens=60", **more)
+    assert answer.status == 200, answer.body
+    line = world.others()[-1]
+    assert (line["what"], line["answer_tokens"]) == ("fare", 9)
 
 
 def test_openrouters_own_sdk_reads_what_was_translated(world: World) -> None:

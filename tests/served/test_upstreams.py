@@ -272,11 +272,18 @@ def test_check_and_list_say_what_came(three: Gateway) -> None:
     assert [(each["asked_for"], each["is_well"]) for each in checks] == [
         ("models", True),
         ("chat", True),
+        ("answer cap", True),
         ("responses", True),
         ("embeddings", True),
     ]
     assert checks[1]["said"] == "You said: Say ok."
     assert checks[1]["answer_tokens"] == 4
+    older = three.cli("upstream", "check", "local", "--model", "my/gpt-sim:older-cap,tokens=99", code=1)["checks"]
+    assert [each["asked_for"] for each in older if not each["is_well"]] == ["answer cap"]
+    said = "99 tokens came, and at most 64 were asked for by `max_completion_tokens`"
+    assert older[2]["said"] == f'{said}; try capped_by = "max_tokens" for it'
+    newer = three.cli("upstream", "check", "local", "--model", "my/o-sim", code=1)["checks"]
+    assert newer[1]["said"].endswith('try capped_by = "max_completion_tokens" for it')
     failed = three.cli("upstream", "check", "claude", "--model", "claude-5150", code=1)["checks"]
     assert (failed[1]["came"], failed[1]["is_well"]) == ("404", False)
     assert "there is no upstream `x`" in three.run("upstream", "check", "x").stderr

@@ -34,6 +34,9 @@ PROMPT = "Say ok."
 ANSWER_TOKENS = 64
 """The cap of an answer that is asked for: a reasoning model thinks within it, too."""
 
+LONG_PROMPT = "Write the numbers from 1 to 200 in words, one in a line."
+"""Asks for an answer that is longer than the cap."""
+
 SHOWN_MAX = 60
 """How much of an answer is shown."""
 
@@ -70,6 +73,7 @@ def _row(declared: Declared, standings: Sequence[Standing] | None, now_us: int) 
         "names": dict(declared.names),
         "prices": declared.prices,
         "at_hang_up": declared.at_hang_up,
+        "capped_by": declared.capped_by,
         "orders_max": declared.orders_max,
         "order": declared.order,
         "weight": declared.weight,
@@ -118,7 +122,8 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Ask an upstream for its models, and for one short answer in each format that it speaks, which it may charge for;
-    say what came. Ends with code 1 where anything failed."""
+    for one more of `openai`, to see whether it reads the answer's cap; say what came. Ends with code 1 where anything
+    failed."""
     with clear_errors(), _settings() as settings:
         every = {each.name: each for each in declared_upstreams(settings)}
         if name not in every:
@@ -164,6 +169,8 @@ async def _check(
                 models = embedders if is_embedding else [each for each in listed if each not in embedders]
                 asked = (embedding_model if is_embedding else model) or next(iter(models), None)
                 rows.append(await _ask(upstream, path, asked))
+                if path == "/chat/completions" and declared.kind == "openai" and rows[-1]["came"] == "200":
+                    rows.append(await _ask_for_more(upstream, path, asked))
         return rows
     finally:
         await upstream.close()
@@ -186,21 +193,39 @@ async def _models(upstream: Upstream) -> tuple[list[str], dict[str, object]]:
     return ids, _told("models", began, came="a list", is_well=not unmatched, said=said)
 
 
-async def _ask(upstream: Upstream, path: str, model: str | None) -> dict[str, object]:
+async def _ask_for_more(upstream: Upstream, path: str, model: str | None) -> dict[str, object]:
+    """Ask for a longer answer than its cap, under the name that OpenAI's clients give it, and see whether that
+    holds."""
+    long = {"messages": [{"role": "user", "content": LONG_PROMPT}], "max_completion_tokens": ANSWER_TOKENS}
+    row = {**await _ask(upstream, path, model, long), "asked_for": "answer cap"}
+    tokens = row["answer_tokens"]
+    if not row["is_well"]:
+        return {**row, "said": f"{row['said']}; {_TRY_OTHER % 'max_tokens'}"}
+    if not isinstance(tokens, int):
+        return {**row, "said": "it tells no usage, so whether the cap holds is not known"}
+    if tokens > ANSWER_TOKENS:
+        said = f"{tokens} tokens came, and at most {ANSWER_TOKENS} were asked for by `max_completion_tokens`"
+        return {**row, "is_well": False, "said": f"{said}; {_TRY_OTHER % 'max_tokens'}"}
+    return row
+
+
+_TRY_OTHER = 'try capped_by = "%s" for it'
+
+
+async def _ask(
+    upstream: Upstream, path: str, model: str | None, order: Mapping[str, object] | None = None
+) -> dict[str, object]:
     word, began = format_name(path), monotonic()
     if model is None:
         option = "--embedding-model" if path == "/embeddings" else "--model"
         return _told(
             word, began, came="not asked", is_well=True, said=f"no model is known for that; name one: {option}"
         )
-    order = ORDERS.get(path)
+    order = order or ORDERS.get(path)
     if order is None:
         return _told(word, began, came="not asked", is_well=True, said="no order is known here in this format")
-    capped = {**order, "model": model}
-    if path == "/chat/completions":
-        capped["max_completion_tokens" if upstream.declared.kind == "openai" else "max_tokens"] = ANSWER_TOKENS
     try:
-        reply = await upstream.forward(path, json.dumps(capped).encode(), {}, streamed=False)
+        reply = await upstream.forward(path, json.dumps({**order, "model": model}).encode(), {}, streamed=False)
         try:
             body = await reply.read()
         finally:
@@ -208,7 +233,10 @@ async def _ask(upstream: Upstream, path: str, model: str | None) -> dict[str, ob
     except (UpstreamUnreachable, UpstreamBroke) as error:
         return _told(word, began, said=str(error), model=model)
     if reply.status >= 400:
-        return _told(word, began, came=str(reply.status), said=_shortened(body.decode("utf-8", "replace")), model=model)
+        said = _shortened(text := body.decode("utf-8", "replace"))
+        if "'max_completion_tokens' instead" in text:
+            said = f"{said}; {_TRY_OTHER % 'max_completion_tokens'}"
+        return _told(word, began, came=str(reply.status), said=said, model=model)
     seen = FORMATS[path].see_answer(body)
     cost = f"{seen.cost.amount:f}" if isinstance(seen.cost, Cost) else None
     return _told(
@@ -226,7 +254,7 @@ async def _ask(upstream: Upstream, path: str, model: str | None) -> dict[str, ob
 
 
 ORDERS: Mapping[str, Mapping[str, object]] = {
-    "/chat/completions": {"messages": [{"role": "user", "content": PROMPT}]},
+    "/chat/completions": {"messages": [{"role": "user", "content": PROMPT}], "max_tokens": ANSWER_TOKENS},
     "/messages": {"messages": [{"role": "user", "content": PROMPT}], "max_tokens": ANSWER_TOKENS},
     "/responses": {"input": PROMPT, "max_output_tokens": ANSWER_TOKENS},
     "/embeddings": {"input": PROMPT},

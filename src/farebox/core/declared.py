@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Literal
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
@@ -19,6 +20,10 @@ AtHangUp = Literal["cancel", "drain"]
 PricedBy = Literal["itself", "file", "openrouter", "free"]
 """Whose prices an upstream's orders cost: those that it tells with each answer, those of the operator's file, those of
 OpenRouter's public list for the same model, or none."""
+
+CappedBy = Literal["max_tokens", "max_completion_tokens"]
+"""The member of a chat completion that caps its answer. Ollama, LM Studio and older servers read only the former and
+skip the latter, OpenAI's models that reason refuse the former, and both together are refused by OpenAI."""
 
 FORMAT_NAMES: Mapping[str, str] = MappingProxyType({"chat": "/chat/completions"})
 """Formats whose name is not that of their path."""
@@ -80,6 +85,16 @@ def facts_of(kind: str) -> KindFacts:
     return KIND_FACTS.get(kind, KindFacts())
 
 
+_OPENAIS_HOSTS = ("api.openai.com", "openai.azure.com")
+
+
+def usual_cap(kind: str, base_url: str) -> CappedBy | None:
+    """The cap that an upstream is known to read: OpenAI's own, at its own addresses and Azure's."""
+    host = urlsplit(base_url).hostname or ""
+    is_openais = any(host == each or host.endswith(f".{each}") for each in _OPENAIS_HOSTS)
+    return "max_completion_tokens" if kind == "openai" and is_openais else None
+
+
 class Declared(Struct, frozen=True):
     """One upstream as it is declared; `name` is the operator's for it.
 
@@ -87,7 +102,9 @@ class Declared(Struct, frozen=True):
     over our names of what it serves, None for all that it lists itself. `names` are pairs of our name and its own, each
     with one `*` at most, which stands for the same in both. `formats` are those that it speaks, by their paths, None
     for every one. `orders_max`: how many orders it gets at once, None without a bound. `order` and `weight` are for
-    picking one of several: the lowest order first, those of one order by their weights.
+    picking one of several: the lowest order first, those of one order by their weights. `capped_by` is the only cap
+    that its chat completions get; None where an order's own goes along as it came, and `max_tokens` with what is made
+    here.
     """
 
     name: str
@@ -103,6 +120,7 @@ class Declared(Struct, frozen=True):
     order: int = 0
     weight: int = 1
     prices: PricedBy = "itself"
+    capped_by: CappedBy | None = None
     is_built_in: bool = False
     """None is declared, and this is the one that there is then."""
 

@@ -12,6 +12,7 @@ from types import MappingProxyType
 import msgspec
 from msgspec import Raw, Struct
 
+from farebox.core.declared import CappedBy
 from farebox.core.legible import Fields, decode_fields, decoded_or, written
 from farebox.core.reading import is_null
 
@@ -69,12 +70,17 @@ def renamed(body: bytes, own_name: Callable[[str], str]) -> bytes:
     return bytes(written(fields)) if _rename(fields, own_name) else body
 
 
-def fitted(path: str, body: bytes, own_name: Callable[[str], str], *, streamed: bool) -> Fitted:
-    """The body for an upstream that speaks the format as OpenAI or Anthropic do."""
+def fitted(
+    path: str, body: bytes, own_name: Callable[[str], str], *, streamed: bool, capped_by: CappedBy | None = None
+) -> Fitted:
+    """The body for an upstream that speaks the format as OpenAI or Anthropic do; with its cap under the name
+    `capped_by`, where one is given."""
     fields = decode_fields(body)
     is_changed = _rename(fields, own_name)
     if path == "/chat/completions":
         is_changed |= _tell_effort(fields)
+        if capped_by is not None:
+            is_changed |= _name_cap(fields, capped_by)
     left_out: list[str] = []
     for name in OPENROUTERS_OWN.get(path, ()):
         if (value := fields.pop(name, None)) is not None:
@@ -115,6 +121,22 @@ def _tell_effort(fields: Fields) -> bool:
     fields["reasoning_effort"] = Raw(msgspec.json.encode(effort))
     if len(decode_fields(fields["reasoning"])) == 1:
         del fields["reasoning"]  # all of it is told
+    return True
+
+
+_OTHER_CAP: Mapping[CappedBy, CappedBy] = MappingProxyType(
+    {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
+)
+
+
+def _name_cap(fields: Fields, name: CappedBy) -> bool:
+    """Put the answer's cap under this name, the lower one where there are two. Whether that changed anything."""
+    other = _OTHER_CAP[name]
+    if is_null(fields.get(other, _NULL)):
+        return False
+    cap = fields.pop(other)
+    if is_null(fields.get(name, _NULL)) or float(bytes(cap)) < float(bytes(fields[name])):
+        fields[name] = cap
     return True
 
 

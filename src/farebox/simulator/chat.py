@@ -1,5 +1,6 @@
 """Simulated chat completions."""
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -61,7 +62,8 @@ def talk_in(request: Request) -> Talk:
     turns = [talk.turn_of(message.role, message.content, "image_url") for message in messages]
     caps = {"max_tokens": request.max_tokens, "max_completion_tokens": request.max_completion_tokens}
     form = talk.member(request.response_format, "json_schema", "schema")
-    return talk.talk_of(request, turns, functions, form, **caps)
+    asked = talk.talk_of(request, turns, functions, form, **caps)
+    return replace(asked, older_cap=talk.least_cap(max_tokens=request.max_tokens))
 
 
 def _usage(said: Said, faults: Faults) -> dict[str, object]:

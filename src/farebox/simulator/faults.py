@@ -47,6 +47,8 @@ class Faults(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=
     """Call a tool with arguments that are no JSON."""
     whole: bool = False
     """Answer whole where a stream of pictures was ordered, as hosts do that have none."""
+    older_cap: bool = False
+    """Read no cap of a chat completion's answer but `max_tokens`, as Ollama does."""
     streams: bool = False
     """Answer with a stream where none was ordered."""
     cost: str | None = None

@@ -76,6 +76,8 @@ class Talk:
     turns: tuple[Turn, ...]
     streamed: bool = False
     cap: int | None = None
+    older_cap: int | None = None
+    """The cap that is called `max_tokens` in chat completions."""
     tools: tuple[Tool, ...] = ()
     wants_picture: bool = False
     wants_usage: bool = False
@@ -168,7 +170,8 @@ def _said(talk: Talk, model: Model, faults: Faults) -> Said:
         words = [f"word{i} " for i in range(faults.tokens)]
     else:
         words = _words(f"You said: {asked}" if talk.form is None else _filled(talk.form, asked))
-    caps = [cap for cap in (talk.cap, model.answer_tokens_max) if cap]
+    asked_cap = talk.older_cap if faults.older_cap else talk.cap
+    caps = [cap for cap in (asked_cap, model.answer_tokens_max) if cap]
     room = min(caps) if caps else len(words)
     thought, said = reasoning[:room], words[: max(0, room - len(reasoning))]
     finish = "stop" if len(thought) + len(said) == len(reasoning) + len(words) else "length"

@@ -112,7 +112,8 @@ class Host(ABC):
 
     async def forward(self, path: str, body: bytes, headers: Mapping[str, str], *, streamed: bool) -> HttpReply:
         """Send an order. Raises UpstreamUnreachable, UpstreamBroke."""
-        sent: Fitted = fitted(path, body, self.declared.own_name, streamed=streamed)
+        declared = self.declared
+        sent: Fitted = fitted(path, body, declared.own_name, streamed=streamed, capped_by=declared.capped_by)
         along = self.headers(headers)
         reply = await self._orders.post(self.target(path), sent.body, along, streamed=streamed)
         reply.adds_usage = sent.adds_usage

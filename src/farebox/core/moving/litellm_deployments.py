@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from farebox.core.declared import CappedBy
 from farebox.core.moving.litellm_members import member_of, unread_price
 from farebox.core.moving.litellm_notes import ENVIRONMENT, Note, left, not_carried, number_of, plain, what
 from farebox.core.moving.litellm_prices import BadPrice, Priced, is_price, read_prices
@@ -77,6 +78,7 @@ class Place(Struct, frozen=True):
     first_byte_seconds: Decimal | None = None
     orders_max: int | None = None
     by_list: bool = False
+    capped_by: CappedBy | None = None
     rank: Rank = Rank()
     weight: int = 1
 
@@ -188,6 +190,7 @@ class Entry:
             self._seconds("timeout"),
             self._whole("max_parallel_requests"),
             by_list=isinstance(prices, Told) and prices.by_list,
+            capped_by=provider.capped_by,
         )
         shares = (self._number("weight"), self._number("rpm"), self._number("tpm"))
         for each in ("rpm", "tpm"):

@@ -9,13 +9,16 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from farebox.core.declared import CappedBy
+
 
 class Provider(Struct, frozen=True):
     """`base_url` is used where the configuration has none, `base_variable` names LiteLLM's variable for it, and
     `key_variable` the one for the key. `formats`: None for those of the kind's own host. One that `is_local` runs on
     the operator's own machines: it wants a key only where one is configured, and costs nothing. `tail` is added to a
     configured address, where Farebox's kind and LiteLLM mean different bases by it. `lists_at_openrouter`: OpenRouter's
-    public list has its models at its own prices, under this author's name.
+    public list has its models at its own prices, under this author's name. `capped_by` is the only cap that it reads,
+    where it is known to read one alone.
     """
 
     kind: str = "openai"
@@ -27,6 +30,7 @@ class Provider(Struct, frozen=True):
     tail: str = ""
     lists_at_openrouter: str = ""
     words: str = ""
+    capped_by: CappedBy | None = None
 
 
 _BOTH = ("chat", "embeddings")
@@ -46,6 +50,7 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
             ("chat", "responses", "embeddings"),
             tail="/openai/v1",
             words="through Azure's API without versions (`/openai/v1`), where a deployment's name is the model's",
+            capped_by="max_completion_tokens",
         ),
         "gemini": Provider(
             "openai",
@@ -65,6 +70,7 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
             is_local=True,
             tail="/v1",
             words="through Ollama's OpenAI-compatible API",
+            capped_by="max_tokens",
         ),
         "ollama_chat": Provider(
             "openai",
@@ -74,11 +80,25 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
             is_local=True,
             tail="/v1",
             words="through Ollama's OpenAI-compatible API",
+            capped_by="max_tokens",
         ),
         "hosted_vllm": Provider("openai", None, "HOSTED_VLLM_API_KEY", "HOSTED_VLLM_API_BASE", _BOTH, is_local=True),
-        "lm_studio": Provider("openai", None, "LM_STUDIO_API_KEY", "LM_STUDIO_API_BASE", _BOTH, is_local=True),
+        "lm_studio": Provider(
+            "openai",
+            None,
+            "LM_STUDIO_API_KEY",
+            "LM_STUDIO_API_BASE",
+            _BOTH,
+            is_local=True,
+            capped_by="max_tokens",
+        ),
         "llamafile": Provider(
-            "openai", "http://127.0.0.1:8080/v1", "LLAMAFILE_API_KEY", "LLAMAFILE_API_BASE", is_local=True
+            "openai",
+            "http://127.0.0.1:8080/v1",
+            "LLAMAFILE_API_KEY",
+            "LLAMAFILE_API_BASE",
+            is_local=True,
+            capped_by="max_tokens",
         ),
         "docker_model_runner": Provider(
             "openai",
@@ -91,7 +111,14 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
         "lemonade": Provider(
             "openai", "http://localhost:8000/api/v1", "LEMONADE_API_KEY", "LEMONADE_API_BASE", is_local=True
         ),
-        "mistral": Provider("openai", "https://api.mistral.ai/v1", "MISTRAL_API_KEY", "MISTRAL_API_BASE", _BOTH),
+        "mistral": Provider(
+            "openai",
+            "https://api.mistral.ai/v1",
+            "MISTRAL_API_KEY",
+            "MISTRAL_API_BASE",
+            _BOTH,
+            capped_by="max_tokens",
+        ),
         "groq": Provider("openai", "https://api.groq.com/openai/v1", "GROQ_API_KEY", "GROQ_API_BASE"),
         "deepseek": Provider("openai", "https://api.deepseek.com/beta", "DEEPSEEK_API_KEY", "DEEPSEEK_API_BASE"),
         "xai": Provider("openai", "https://api.x.ai/v1", "XAI_API_KEY", "XAI_API_BASE"),

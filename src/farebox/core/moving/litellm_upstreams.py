@@ -124,6 +124,8 @@ def write(upstream: Upstream, order: int) -> Written:
         members["names"] = names
     if place.formats is not None:
         members["formats"] = list(place.formats)
+    if place.capped_by is not None:
+        members["capped_by"] = place.capped_by
     if place.first_byte_seconds is not None:
         members["first_byte_seconds"] = place.first_byte_seconds
     if place.orders_max is not None:

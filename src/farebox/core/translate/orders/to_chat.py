@@ -36,7 +36,8 @@ def write(order: Order, sifter: Sifter) -> dict[str, object]:
     if order.is_streamed:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     if order.answer_tokens is not None:
-        body["max_completion_tokens"] = order.answer_tokens
+        # All hosts read this one but OpenAI's own: there it gets the other name (`core/fitting.py`).
+        body["max_tokens"] = order.answer_tokens
     if order.stop:
         body["stop"] = order.stop
     if order.tools:

@@ -29,7 +29,7 @@ TABLE: tuple[Member, ...] = (
     _row("messages", _SAME, made("`input`")),
     _row("system", made("`messages`"), made("`input`")),
     _row("stream", _SAME),
-    _row("max_tokens", made("`max_completion_tokens`"), made("`max_output_tokens`")),
+    _row("max_tokens", made("`max_tokens`, or what the upstream's `capped_by` says"), made("`max_output_tokens`")),
     _row("temperature", as_("temperature")),
     _row("top_p", as_("top_p")),
     _row("top_k", left()),

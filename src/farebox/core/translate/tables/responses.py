@@ -32,7 +32,7 @@ TABLE: tuple[Member, ...] = (
     _row("instructions", made("`messages`"), made("`system`")),
     _row("stream", _SAME),
     _row("stream_options", taken("it only asks for padding")),
-    _row("max_output_tokens", made("`max_completion_tokens`"), made("`max_tokens`")),
+    _row("max_output_tokens", made("`max_tokens`, or what the upstream's `capped_by` says"), made("`max_tokens`")),
     _row("temperature", as_("temperature"), made("the same, 0 to 1")),
     _row("top_p", as_("top_p")),
     _row("top_k", left(), as_("top_k")),
