@@ -265,8 +265,12 @@ From hosts that speak chat completions, `reasoning` and `reasoning_content` are 
 - A refusal in the model's words is `refusal` in chat completions and a part `refusal` in responses, both of them answers that ended
   well; in messages it is text, and `stop_reason` is `refusal`.
 - Usage: chat completions and responses count what was read from a cache, or written to it, within the prompt; messages beside it.
-  What OpenRouter adds (`cost`, `is_byok`, `cost_details`) is kept under each format's names, digit by digit. Usage that the
-  upstream does not tell is not made up; messages have zeros then.
+  What OpenRouter adds (`cost`, `is_byok`, `cost_details`) is kept under each format's names, digit by digit. Parts that the
+  host leaves out (tokens written to a cache, of reasoning) are 0, since strict SDKs want them.
+- Usage that the upstream does not tell, or that cannot be right, is not made up: chat completions and responses leave it out. Messages
+  must have `input_tokens` and `output_tokens`: they are 0, all else in it is null, and `"is_unknown": true` stands beside them. The
+  order's cost is not known then, and it stays open. (What a message's stream begins with is never its usage: that comes in
+  `message_delta`.)
 - A citation of a web page is an annotation `url_citation` in OpenAI's formats, and a `web_search_result_location` in messages;
   citations of documents stay with Anthropic. The odds of tokens (`logprobs`) go between chat completions and responses.
 - Arguments of a call that are no JSON object stand in a message as `{{"INVALID_JSON": "..."}}`; in a stream they pass as they come.

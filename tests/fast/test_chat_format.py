@@ -412,6 +412,23 @@ def test_a_whole_answer_without_a_cost_is_unknown(usage: Any) -> None:
     assert cost is None or isinstance(cost, Unknown)
 
 
+@pytest.mark.parametrize(
+    ("usage", "mended"),
+    [
+        ({"prompt_tokens": 1, "completion_tokens": 2}, {"total_tokens": 3}),
+        ({"prompt_tokens": 1}, {"completion_tokens": 0, "is_unknown": True, "total_tokens": 1}),
+        ({"cost": 0.0001}, {"prompt_tokens": 0, "completion_tokens": 0, "is_unknown": True, "total_tokens": 0}),
+    ],
+)
+def test_counts_that_only_sdks_want_are_marked_as_not_known(usage: Any, mended: Any) -> None:
+    """Nor do the books take them for counts."""
+    whole = chat.see_answer(json.dumps({**ANSWER, "usage": usage}).encode())
+    streamed = chat.see_event(event({**CHUNK, "usage": usage}), PROGRESS)
+    assert json.loads(whole.repaired or b"")["usage"] == data(streamed.repaired)["usage"] == {**usage, **mended}
+    told = (None, None) if "is_unknown" in mended else (1, 2)
+    assert (whole.prompt_tokens, whole.answer_tokens) == (streamed.prompt_tokens, streamed.answer_tokens) == told
+
+
 @pytest.mark.parametrize("name", ["system_fingerprint", "object", "usage"])
 def test_a_whole_answer_gets_the_keys_that_sdks_demand(name: str) -> None:
     answer = without(name, ANSWER) if name != "usage" else {**ANSWER, "usage": None}

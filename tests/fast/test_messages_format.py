@@ -184,10 +184,12 @@ def test_done_loses_the_name_under_which_it_would_be_parsed() -> None:
 def test_what_the_helpers_read_without_asking_is_there() -> None:
     name, start = repaired(event("message_start", message={"id": "gen-1", "model": "a/b"}))
     assert (name, start["message"]["content"], start["message"]["usage"]["output_tokens"]) == ("message_start", [], 0)
+    assert "is_unknown" not in start["message"]["usage"], "nothing was made yet"
     usages: list[dict[str, Any]] = [{}, {"usage": None}, {"usage": {}}]
     for usage in usages:
         name, delta = repaired(event("message_delta", delta={}, **usage))
         assert (name, delta["usage"]["output_tokens"]) == ("message_delta", 0)
+        assert delta["usage"]["is_unknown"] is True, "nobody told that zero"
 
 
 def test_a_missing_usage_is_no_cost_and_an_unreadable_one_unknown() -> None:
@@ -289,8 +291,9 @@ def test_a_whole_answer_is_read_and_left_alone() -> None:
 def test_a_whole_answer_with_members_missing_is_completed() -> None:
     seen = messages.see_answer(json.dumps({"id": "gen-1", "model": "a/b", "content": []}).encode())
     assert seen.repaired is not None
-    assert json.loads(seen.repaired)["usage"]["output_tokens"] == 0
-    assert seen.cost is None
+    usage = json.loads(seen.repaired)["usage"]
+    assert (usage["output_tokens"], usage["is_unknown"]) == (0, True)
+    assert (seen.cost, seen.answer_tokens) == (None, None)
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"type":"error","error":{"message":"boom"}}', b"{}"])

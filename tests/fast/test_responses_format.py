@@ -387,6 +387,15 @@ def test_a_whole_answer_is_read_and_left_alone() -> None:
     assert responses.see_answer(json.dumps({**RESPONSE, "usage": None}).encode()).cost is None
 
 
+def test_counts_that_only_sdks_want_are_marked_as_not_known() -> None:
+    response = {**RESPONSE, "usage": {"input_tokens": 3}}
+    whole = responses.see_answer(json.dumps(response).encode())
+    usage = repaired(event("response.completed", response=response))["response"]["usage"]
+    assert json.loads(whole.repaired or b"")["usage"] == usage
+    assert (usage["output_tokens"], usage["total_tokens"], usage["is_unknown"]) == (0, 3, True)
+    assert (whole.prompt_tokens, whole.answer_tokens) == (None, None)
+
+
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"error":{"message":"boom"}}', b"{}"])
 def test_what_is_no_answer_fails(body: bytes) -> None:
     failure = responses.see_answer(body).failure

@@ -21,6 +21,7 @@ from farebox.core.translate import Stream, Translation, translation
 from farebox.core.translate.thoughts import without_others
 from tests import hosts, sdks
 from tests.hosts import CREATED, Called, No, Said, Thought, Words
+from tests.schemas import assert_documented
 
 WAYS = list(permutations(sdks.FORMATS, 2))
 """The caller's format, and its upstream's."""
@@ -641,13 +642,158 @@ def test_what_the_operators_own_key_cost_is_told_by_each_formats_names() -> None
     )
 
 
-def test_a_usage_that_is_missing_is_not_made_up() -> None:
-    body = json.loads(hosts.chat_whole([Words("x")]))
-    del body["usage"]
-    told = json.loads(between((responses, chat)).answer(json.dumps(body).encode(), created=1))
-    assert told["usage"] is None
-    streamed = translated((responses, chat), chat_chunks({"content": "x"}, finish="stop"))
-    assert sdks.streamed(responses, streamed).get("usage") is None
+# Usage
+
+
+LEAST = {
+    id(chat): {"prompt_tokens": 40, "completion_tokens": 20, "total_tokens": 60},
+    id(messages): {"input_tokens": 40, "output_tokens": 20},
+    id(responses): {"input_tokens": 40, "output_tokens": 20, "total_tokens": 60},
+}
+"""What every host tells, and many no more."""
+
+WRONG: list[dict[str, Any]] = [
+    {},
+    {"prompt_tokens": 40, "input_tokens": 40},
+    {"completion_tokens": 20, "output_tokens": 20},
+    {"prompt_tokens": -1, "input_tokens": -1, "completion_tokens": 20, "output_tokens": 20},
+    {"prompt_tokens": "40", "input_tokens": "40", "completion_tokens": 20, "output_tokens": 20},
+    {"prompt_tokens": 40, "input_tokens": 40, "completion_tokens": 20.5, "output_tokens": 20.5},
+]
+"""None of these says what was used, by the names of any format."""
+
+
+def told_with(native: Format, usage: Any) -> tuple[bytes, list[bytes]]:
+    """What a host says that tells this usage, whole and streamed; with None it tells none."""
+    whole = {**json.loads(hosts.whole(native, [Words("Hello")])), "usage": usage}
+    events = []
+    for event in hosts.stream(native, [Words("Hello")]):
+        body = None if event == hosts.DONE else json.loads(event.partition(b"data: ")[2])
+        if native is chat and body and body["usage"]:
+            if usage is None:
+                continue
+            body["usage"] = usage
+        elif native is messages and body and body["type"] == "message_start":
+            body["message"]["usage"] = {"output_tokens": 1}
+        elif native is messages and body and body["type"] == "message_delta":
+            body["usage"] = usage
+        elif native is responses and body and body["type"] == "response.completed":
+            body["response"]["usage"] = usage
+        events.append(event if body is None else hosts.data(body, body.get("type", "")))
+    return json.dumps(whole).encode(), events
+
+
+def at_its_end(way: tuple[Format, Format], events: Iterable[bytes], *, is_metered: bool) -> bytes:
+    """A whole stream, also as it comes where no meter has mended it."""
+    if is_metered:
+        return translated(way, events)
+    stream = stream_of(way)
+    return b"".join([stream.feed(event) for event in events]) + stream.finish()
+
+
+@pytest.mark.parametrize("way", WAYS, ids=name)
+def test_the_callers_strict_sdk_takes_a_usage_that_tells_the_least(way: tuple[Format, Format]) -> None:
+    """OpenAI's demands `cache_write_tokens`, which nearly no host tells."""
+    source, native = way
+    whole, events = told_with(native, LEAST[id(native)])
+    answers = sdks.whole(source, between(way).answer(whole, created=1)), sdks.streamed(source, translated(way, events))
+    for usage in (answer["usage"] for answer in answers):
+        assert usage.get("prompt_tokens", usage.get("input_tokens")) == 40
+        assert usage.get("completion_tokens", usage.get("output_tokens")) == 20
+        if source is responses:
+            assert usage["input_tokens_details"] == {"cached_tokens": 0, "cache_write_tokens": 0}
+            assert usage["output_tokens_details"] == {"reasoning_tokens": 0}
+
+
+@pytest.mark.parametrize("is_metered", [True, False])
+@pytest.mark.parametrize("way", WAYS, ids=name)
+def test_a_usage_that_is_missing_or_wrong_is_not_made_up(way: tuple[Format, Format], is_metered: bool) -> None:
+    """Where the format has room for that it is left out; messages must have two numbers, and say that they are none."""
+    source, native = way
+    for usage in (None, *WRONG):
+        whole, events = told_with(native, usage)
+        if is_metered:
+            repaired, failure = Meter(native, Progress("", "m", 1)).read_answer(whole)
+            assert failure is None
+            whole = repaired
+        written = between(way).answer(whole, created=1)
+        sdks.whole(source, written)
+        told = at_its_end(way, events, is_metered=is_metered)
+        streamed = sdks.streamed(source, told)
+        assert told_in(source, streamed) == [Words("Hello")]
+        if source is messages:
+            deltas = [each for each in map(json.loads, sdks.datas(told)) if each["type"] == "message_delta"]
+            assert [each["usage"] for each in deltas] == [NOT_KNOWN]
+            assert json.loads(written)["usage"] == {**NOT_KNOWN, "inference_geo": None, "service_tier": "standard"}
+            assert "is_unknown" not in streamed["usage"], "that of the start would stay where an end tells more"
+        else:
+            assert b'"prompt_tokens"' not in written + told, usage
+            assert b'"input_tokens"' not in written + told, usage
+
+
+NOT_KNOWN = {
+    "input_tokens": 0,
+    "output_tokens": 0,
+    "is_unknown": True,
+    "output_tokens_details": None,
+    "cache_creation_input_tokens": None,
+    "cache_read_input_tokens": None,
+    "cache_creation": None,
+    "server_tool_use": None,
+}
+
+
+def test_parts_that_are_larger_than_their_whole_are_no_usage() -> None:
+    usage = {**hosts.CHAT_USAGE, "prompt_tokens_details": {"cached_tokens": 41}}
+    whole, _ = told_with(chat, usage)
+    assert json.loads(between((messages, chat)).answer(whole, created=1))["usage"]["is_unknown"] is True
+
+
+def test_what_a_message_counts_at_its_start_is_no_usage_of_its_own() -> None:
+    """It begins with the prompt's, and a token or so of the answer's, long before there is any."""
+    events = list(hosts.messages_stream([Words("x")]))
+    told = sdks.streamed(chat, translated((chat, messages), events))["usage"]
+    assert (told["prompt_tokens"], told["completion_tokens"]) == (40, 20)
+    untold = [each.replace(b'"usage": {"output_tokens": 20', b'"x": {"y": 1') for each in events]
+    assert b'"usage"' not in translated((chat, messages), untold)
+
+
+def test_the_counts_so_far_of_a_stream_that_is_cut_off_are_not_told_as_the_last() -> None:
+    """Some hosts tell them in every chunk. Without a reason for its end, or the last usage, it has none."""
+    chunk = json.loads(chat_chunks({"content": "x"})[0].removeprefix(b"data: "))
+    so_far = hosts.data({**chunk, "usage": LEAST[id(chat)]})
+    told = translated((responses, chat), [so_far])
+    assert b"ended before its answer did" in told
+    assert b"input_tokens" not in told
+    last = hosts.data({**chunk, "choices": [], "usage": LEAST[id(chat)]})
+    assert sdks.streamed(responses, translated((responses, chat), [so_far, last]))["usage"]["total_tokens"] == 60
+    assert sdks.streamed(responses, translated((responses, chat), [so_far, hosts.DONE]))["usage"]["total_tokens"] == 60
+
+
+# What is published of each format
+
+
+PUBLISHED = {
+    id(chat): ("ChatResult", "ChatStreamChunk"),
+    id(messages): ("MessagesResult", "MessagesStreamEvents"),
+    id(responses): ("OpenResponsesResult", "StreamEvents"),
+}
+RICH: Said = [Thought("So."), Words("Hello"), Called("call_1", "f", {"a": 1}), Called("call_2", "g", {})]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=name)
+@pytest.mark.parametrize("said", [RICH, [Thought("", "YWxs"), No("No.")]], ids=["much", "a refusal"])
+def test_what_is_translated_has_every_member_that_openrouter_publishes(way: tuple[Format, Format], said: Said) -> None:
+    source, native = way
+    whole, event = PUBLISHED[id(source)]
+    assert_documented(whole, json.loads(between(way).answer(hosts.whole(native, said), created=CREATED)))
+    events = list(hosts.stream(native, said))
+    cut = [*events[: len(events) // 2], ERRORS[id(native)]]
+    for data in [*sdks.datas(translated(way, events)), *sdks.datas(translated(way, cut))]:
+        assert_documented(event, json.loads(data))
+    untold, untold_events = told_with(native, None)
+    assert_documented(whole, json.loads(between(way).answer(untold, created=CREATED)))
+    assert_documented(event, json.loads(list(sdks.datas(translated(way, untold_events)))[-1]))
 
 
 def test_there_is_no_translation_within_a_format() -> None:
@@ -657,7 +803,8 @@ def test_there_is_no_translation_within_a_format() -> None:
 def test_hosts_that_leave_members_out_or_say_null_are_read_all_the_same() -> None:
     bare = b'{"choices":[{"message":{"content":null,"tool_calls":[{"id":null,"function":{"name":"f"}}]}}],"usage":null}'
     told = json.loads(between((messages, chat)).answer(bare, created=7, generation_id="gen-1"))
-    assert told["content"] == [{"type": "tool_use", "id": "call_0", "name": "f", "input": {}}]
+    (block,) = told["content"]
+    assert block == {"type": "tool_use", "id": "call_0", "name": "f", "input": {}, "caller": {"type": "direct"}}
     assert (told["id"], told["stop_reason"], told["usage"]["output_tokens"]) == ("gen-1", "tool_use", 0)
     events = [
         b'data: {"choices":[{"index":null,"delta":{"content":"Hi","tool_calls":null},"finish_reason":null}]}\n\n',

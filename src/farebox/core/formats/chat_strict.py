@@ -18,6 +18,7 @@ from farebox.core.formats.mending import (
     drop_nulls,
     encode,
     fill,
+    fill_counts,
     mend_amounts,
     mend_each,
     mend_member,
@@ -202,7 +203,7 @@ def _mend_message(message: Fields) -> None:
 def _mend_usage(usage: Fields) -> None:
     drop_nulls(usage, "is_byok")
     mend_amounts(usage)
-    fill(usage, prompt_tokens=0, completion_tokens=0, total_tokens=0)
+    fill_counts(usage, "prompt_tokens", "completion_tokens")
     names = PromptDetails.__struct_fields__
     mend_member(usage, "prompt_tokens_details", lambda details: drop_nulls(details, *names))
     mend_member(usage, "cost_details", mend_cost_details)

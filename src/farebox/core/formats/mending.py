@@ -39,6 +39,7 @@ _DIGITS_MAX = 18
 
 _NOT_A_NUMBER = Decimal("NaN")
 
+_decode_int = msgspec.json.Decoder(int).decode
 _decode_decimal = msgspec.json.Decoder(Decimal).decode
 
 
@@ -59,6 +60,21 @@ def fill(fields: Fields, **values: object) -> None:
     for name, value in values.items():
         if is_null(fields.get(name, NULL)):
             fields[name] = encode(value)
+
+
+IS_UNKNOWN = "is_unknown"
+"""A member of ours in a usage: counts in it that are zero were not told, and only stand there for strict SDKs."""
+
+_MARKED = b'"is_unknown":true'
+
+
+def fill_counts(usage: Fields, prompt: str, answer: str) -> None:
+    """Set the counts that OpenAI's formats demand and nobody told: to zero, and mark the usage so; a total to the sum
+    of its parts."""
+    missing = [name for name in (prompt, answer) if is_null(usage.get(name, NULL))]
+    if missing:
+        fill(usage, **dict.fromkeys(missing, 0), **{IS_UNKNOWN: True})
+    fill(usage, total_tokens=sum(decoded_or(_decode_int, usage[name], 0) for name in (prompt, answer)))
 
 
 def add_nulls(fields: Fields, *names: str) -> None:
@@ -178,10 +194,10 @@ def seen(
     not as SDKs demand."""
     if usage is None or usage is UNSET:
         return Seen(generation_id or None, model or None, repaired=repaired)
-    counted = decode_usage(usage)
-    return Seen(
-        generation_id or None, model or None, read_cost(usage), counted.prompt_tokens, counted.answer_tokens, repaired
-    )
+    counted, cost = decode_usage(usage), read_cost(usage)
+    if repaired is not None and _MARKED in bytes(usage):
+        return Seen(generation_id or None, model or None, cost, repaired=repaired)
+    return Seen(generation_id or None, model or None, cost, counted.prompt_tokens, counted.answer_tokens, repaired)
 
 
 def see_whole(

@@ -18,6 +18,7 @@ from farebox.core.formats.describing import CAP, COMMON, HELLO, SERVED, USAGE, D
 from farebox.core.formats.envelope import UNTOLD, read_error, unblaming
 from farebox.core.formats.mending import (
     BRACE,
+    IS_UNKNOWN,
     NULL,
     Amount,
     CostDetails,
@@ -273,7 +274,7 @@ def _see_start(data: bytes, message: Raw | UnsetType, progress: Progress) -> See
         return Seen(generation_id=started.id, model=started.model)
     except UNREADABLE:
         fields = decode_fields(data)
-        fields["message"] = mend_object(fields.get("message", Raw(b"{}")), lambda each: _mend_message(each, progress))
+        fields["message"] = mend_object(fields.get("message", Raw(b"{}")), lambda each: _mend_start(each, progress))
     try:
         started = leniently(_decode_started, fields["message"])
     except UNREADABLE:
@@ -336,6 +337,13 @@ def _see_without_type(data: bytes, progress: Progress) -> Seen:
     return Seen(cost=cost, repaired=_error_event(shown_once(error_of(error, status)), progress))
 
 
+def _mend_start(message: Fields, progress: Progress) -> None:
+    """Nothing has been made yet, so there is a true zero of it."""
+    fill(message, usage={})
+    mend_member(message, "usage", lambda usage: fill(usage, output_tokens=0))
+    _mend_message(message, progress)
+
+
 def _mend_message(message: Fields, progress: Progress) -> None:
     fill(message, id=progress.generation_id, model=progress.model, content=[], usage={}, type="message")
     message["role"] = encode("assistant")
@@ -345,7 +353,8 @@ def _mend_message(message: Fields, progress: Progress) -> None:
 
 def _mend_usage(usage: Fields) -> None:
     mend_amounts(usage)
-    fill(usage, output_tokens=0)
+    if is_null(usage.get("output_tokens", NULL)):
+        fill(usage, **{"output_tokens": 0, IS_UNKNOWN: True})
     add_nulls(
         usage,
         "input_tokens",

@@ -383,7 +383,7 @@ def _failed_event(error: dict[str, object], number: int, progress: Progress) -> 
     """The event on which every reader stops with the error's words, and orders nothing again. Codex ends a stream at no
     other, and reads the response's error, as Vercel's AI SDK does; OpenAI's SDKs raise on one beside the response, and
     their helpers only on that."""
-    fields = {"error": encode(shown_once(str(error["message"]))), "status": encode("failed"), "usage": NULL}
+    fields = {"error": encode(shown_once(str(error["message"]))), "status": encode("failed")}
     if progress.response_id:
         fields["id"] = encode(progress.response_id)
     response = mend_response(fields, progress)

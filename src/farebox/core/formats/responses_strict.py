@@ -12,7 +12,17 @@ from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 from farebox.core.formats import Progress
 from farebox.core.formats.envelope import UNTOLD, read_error, unblaming
-from farebox.core.formats.mending import NULL, Amount, add_nulls, drop_nulls, encode, fill, mend_amounts, mend_member
+from farebox.core.formats.mending import (
+    NULL,
+    Amount,
+    add_nulls,
+    drop_nulls,
+    encode,
+    fill,
+    fill_counts,
+    mend_amounts,
+    mend_member,
+)
 from farebox.core.legible import Fields, decoded_or
 from farebox.core.reading import is_null
 
@@ -150,7 +160,8 @@ def mend_response(fields: Fields, progress: Progress) -> Fields:
 def _mend_usage(usage: Fields) -> None:
     drop_nulls(usage, "is_byok", "cost_details")
     mend_amounts(usage)
-    fill(usage, input_tokens=0, output_tokens=0, total_tokens=0, input_tokens_details={}, output_tokens_details={})
+    fill_counts(usage, "input_tokens", "output_tokens")
+    fill(usage, input_tokens_details={}, output_tokens_details={})
     mend_member(usage, "input_tokens_details", lambda details: fill(details, cached_tokens=0))
     mend_member(usage, "output_tokens_details", lambda details: fill(details, reasoning_tokens=0))
     mend_member(usage, "cost_details", _mend_cost_details)

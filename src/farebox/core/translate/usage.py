@@ -1,17 +1,20 @@
 """An answer's usage in each format, to and from the neutral form. Costs are OpenRouter's members and stay as they are
 written; each format has its own names for their parts.
 
-Chat completions and responses count tokens of a cache within the prompt, messages beside it.
+Chat completions and responses count tokens of a cache within the prompt, messages beside it. A usage that cannot be
+right is none: who cannot be charged by it is not to be told it, either.
 """
 
 import msgspec
 from msgspec import Raw, Struct
 
+from farebox.core.formats.mending import IS_UNKNOWN
 from farebox.core.legible import decoded_or
+from farebox.core.reading import Number, as_whole
 from farebox.core.translate.neutral import Usage
 from farebox.core.translate.raw import said
 
-Count = int | float | None
+Count = Number | None
 
 
 class _Details(Struct):
@@ -50,6 +53,7 @@ class _Told(Struct):
     cost: Raw = Raw(b"null")
     is_byok: Raw = Raw(b"null")
     cost_details: _Costs | None = None
+    is_unknown: bool | None = None
 
 
 _decode = msgspec.json.Decoder(_Told).decode
@@ -57,26 +61,34 @@ _NONE = _Details()
 
 
 def read_usage(raw: bytes | Raw | None, *, is_messages: bool = False) -> Usage | None:
-    """A usage; None where there is none that can be read."""
+    """A usage; None where there is none that can be read, or where a count of it is missing that every usage has, is
+    below zero, or larger than the whole that it is a part of."""
     if raw is None or bytes(raw) == b"null":
         return None
     told = decoded_or(_decode, raw, None)
-    if told is None:
+    if told is None or told.is_unknown:
         return None
+    prompt, answer = _first(told.prompt_tokens, told.input_tokens), _first(told.completion_tokens, told.output_tokens)
     ins = told.prompt_tokens_details or told.input_tokens_details or _NONE
     outs = told.completion_tokens_details or told.output_tokens_details or _NONE
-    usage = Usage(
-        prompt=_first(told.prompt_tokens, told.input_tokens),
-        answer=_first(told.completion_tokens, told.output_tokens),
-        cached=_first(ins.cached_tokens, told.cache_read_input_tokens),
-        cache_written=_first(ins.cache_write_tokens, told.cache_creation_input_tokens),
-        cache_written_1h=_first(told.cache_creation.ephemeral_1h_input_tokens) if told.cache_creation else 0,
-        reasoning=_first(outs.reasoning_tokens, outs.thinking_tokens),
-        cost=said(told.cost),
-        is_byok=said(told.is_byok),
+    parts = (
+        _first(ins.cached_tokens, told.cache_read_input_tokens, 0),
+        _first(ins.cache_write_tokens, told.cache_creation_input_tokens, 0),
+        _first(told.cache_creation.ephemeral_1h_input_tokens if told.cache_creation else None, 0),
+        _first(outs.reasoning_tokens, outs.thinking_tokens, 0),
     )
+    if prompt is None or answer is None or None in parts:
+        return None
+    cached, written, written_1h, reasoning = (each or 0 for each in parts)
     if is_messages:
-        usage.prompt += usage.cached + usage.cache_written
+        prompt += cached + written
+    if prompt < cached + written:
+        return None
+    return _with_costs(Usage(prompt, answer, cached, written, written_1h, reasoning), told)
+
+
+def _with_costs(usage: Usage, told: _Told) -> Usage:
+    usage.cost, usage.is_byok = said(told.cost), said(told.is_byok)
     if (costs := told.cost_details) is not None:
         usage.upstream_cost = said(costs.upstream_inference_cost)
         prompt, answer = costs.upstream_inference_prompt_cost, costs.upstream_inference_completions_cost
@@ -85,18 +97,10 @@ def read_usage(raw: bytes | Raw | None, *, is_messages: bool = False) -> Usage |
     return usage
 
 
-def later_usage(first: Usage, then: Usage) -> Usage:
-    """A usage that is told in two pieces, as messages do: what the later one leaves out is the earlier one's."""
-    if not then.prompt:
-        then.prompt, then.cached, then.cache_written = first.prompt, first.cached, first.cache_written
-        then.cache_written_1h = first.cache_written_1h
-    return then
-
-
-def _first(count: Count, otherwise: Count = None) -> int:
-    if count is None:
-        count = otherwise
-    return 0 if count is None else int(count)
+def _first(*counts: Count) -> int | None:
+    """The first of these that is told, as a whole number; None where none is, or it can be no count."""
+    told = next((count for count in counts if count is not None), None)
+    return None if told is None or told < 0 else as_whole(told)
 
 
 def _costs(usage: Usage, prompt: str, answer: str) -> dict[str, object]:
@@ -124,7 +128,10 @@ def usage_in_chat(usage: Usage) -> dict[str, object]:
     }
 
 
-def usage_in_messages(usage: Usage) -> dict[str, object]:
+def usage_in_messages(usage: Usage | None) -> dict[str, object]:
+    """Where there is none, what Anthropic's SDKs demand is zero, and marked as not known; the rest is null."""
+    if usage is None:
+        return {"input_tokens": 0, "output_tokens": 0, IS_UNKNOWN: True, **_NOT_TOLD}
     creation = {
         "ephemeral_5m_input_tokens": max(0, usage.cache_written - usage.cache_written_1h),
         "ephemeral_1h_input_tokens": usage.cache_written_1h,
@@ -139,6 +146,18 @@ def usage_in_messages(usage: Usage) -> dict[str, object]:
         "server_tool_use": None,
         **_costs(usage, "prompt", "completions"),
     }
+
+
+_NOT_TOLD: dict[str, object] = {
+    "output_tokens_details": None,
+    "cache_creation_input_tokens": None,
+    "cache_read_input_tokens": None,
+    "cache_creation": None,
+    "server_tool_use": None,
+}
+
+USAGE_AT_START: dict[str, object] = {"input_tokens": 0, "output_tokens": 0, **_NOT_TOLD}
+"""What a message's stream begins with: its usage is told with its end."""
 
 
 def usage_in_responses(usage: Usage) -> dict[str, object]:

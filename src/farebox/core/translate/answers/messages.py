@@ -3,7 +3,7 @@
 from msgspec import Raw, Struct
 from msgspec.json import Decoder
 
-from farebox.core.translate.neutral import Answer, Call, Citation, Part, Refused, Text, Thinking, Usage
+from farebox.core.translate.neutral import Answer, Call, Citation, Part, Refused, Text, Thinking
 from farebox.core.translate.raw import NULL, is_text, object_in, quoted, said, text_or_empty, word
 from farebox.core.translate.thoughts import ANTHROPIC, sealed_for, unpacked
 from farebox.core.translate.usage import read_usage, usage_in_messages
@@ -124,7 +124,6 @@ def explanation(details: StopDetails | None) -> Raw:
 
 
 def write(answer: Answer) -> dict[str, object]:
-    told = Usage() if answer.usage is None else answer.usage
     is_refused = any(isinstance(part, Refused) for part in answer.parts)
     return {
         "id": answer.id,
@@ -134,7 +133,11 @@ def write(answer: Answer) -> dict[str, object]:
         "content": [_block(part) for part in answer.parts],
         **stopped("filter" if is_refused else answer.stop, answer.stop_sequence),
         "container": None,
-        "usage": {**usage_in_messages(told), "inference_geo": None, "service_tier": _TIERS.get(answer.tier or "")},
+        "usage": {
+            **usage_in_messages(answer.usage),
+            "inference_geo": None,
+            "service_tier": _TIERS.get(answer.tier or ""),
+        },
     }
 
 
@@ -146,6 +149,9 @@ def stopped(stop: str, sequence: Raw | None) -> dict[str, object]:
     details = {"type": "refusal", "category": None, "explanation": None} if stop == "filter" else None
     return {"stop_reason": _REASONS[stop], "stop_sequence": sequence, "stop_details": details}
 
+
+CALLER = {"type": "direct"}
+"""Who calls a tool: the model itself."""
 
 _UNREADABLE = "INVALID_JSON"
 """The name under which arguments stand that are no JSON object: Anthropic's page on streamed tool input has it."""
@@ -164,7 +170,7 @@ def _block(part: Part) -> dict[str, object]:
             return {"type": "thinking", "thinking": text, "signature": sealed_for(ANTHROPIC, part)}
         case Call(id_, name, arguments):
             given: object = object_in(arguments) or {_UNREADABLE: arguments}
-            return {"type": "tool_use", "id": id_, "name": name, "input": given}
+            return {"type": "tool_use", "id": id_, "name": name, "input": given, "caller": CALLER}
         case _:
             raise AssertionError(part)
 

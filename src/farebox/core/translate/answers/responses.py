@@ -190,7 +190,8 @@ def write(answer: Answer) -> dict[str, object]:
     body = {**response_of(answer.id, answer.model, answer.created, status, output), **more}
     if answer.tier is not None:
         body["service_tier"] = answer.tier
-    body["usage"] = None if answer.usage is None else usage_in_responses(answer.usage)
+    if answer.usage is not None:
+        body["usage"] = usage_in_responses(answer.usage)
     return body
 
 

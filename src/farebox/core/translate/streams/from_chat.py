@@ -70,13 +70,14 @@ class ChatReader:
         self._calls = _Calls(writer)
         self._thought: Thinking | None = None
         self._texts: list[bytes] = []
-        self._has_choices = False
+        self._has_choices = self._has_usage = self._is_over = False
         self._stop: str | None = None
         self._usage: Usage | None = None
 
     def see(self, data: bytes) -> bool:
         """Read an event's data. Returns whether the answer has ended."""
         if data == b"[DONE]":
+            self._is_over = True
             self.finish()
             return True
         try:
@@ -94,8 +95,10 @@ class ChatReader:
             self._has_choices = True
             if not choice.index:
                 self._see_choice(choice.delta or _NO_DELTA, choice)
-        if (told := read_usage(chunk.usage)) is not None:
-            self._usage = told
+        if said(chunk.usage) is not None:
+            # Some hosts tell the counts so far in every chunk.
+            self._usage, self._has_usage = read_usage(chunk.usage), True
+            self._is_over = self._is_over or not chunk.choices
         return False
 
     def _see_choice(self, delta: _Delta, choice: _Choice) -> None:
@@ -167,7 +170,7 @@ class ChatReader:
         """The stream has ended. An answer that gave no reason for its end was cut off."""
         self._leave_thought()
         self._calls.flush()
-        if self._stop is None and (self._usage is None or not self._has_choices):
+        if self._stop is None and not (self._is_over and self._has_usage and self._has_choices):
             self._writer.fail(broken("the upstream's stream ended before its answer did"))
             return
         if self._usage is not None:

@@ -4,7 +4,7 @@ from msgspec import Raw, Struct
 from msgspec.json import Decoder
 
 from farebox.core.errors import broken
-from farebox.core.legible import leniently
+from farebox.core.legible import Fields, decode_fields, decoded_or, leniently, written
 from farebox.core.reading import UNREADABLE
 from farebox.core.translate.answers.messages import (
     STOPS,
@@ -14,10 +14,10 @@ from farebox.core.translate.answers.messages import (
     explanation,
 )
 from farebox.core.translate.errors import failed
-from farebox.core.translate.neutral import EMPTY, Citation, Usage, Writer
+from farebox.core.translate.neutral import EMPTY, Citation, Writer
 from farebox.core.translate.raw import NO_ARGUMENTS, NULL, is_text, joined, quoted, said, word
 from farebox.core.translate.thoughts import ANTHROPIC, unpacked
-from farebox.core.translate.usage import later_usage, read_usage
+from farebox.core.translate.usage import read_usage
 
 
 class _Started(Struct):
@@ -65,7 +65,8 @@ class MessagesReader:
         self._text_start = 0
         self._cited: list[WebCitation] = []
         self._stop: _Delta | None = None
-        self._usage: Usage | None = None
+        self._usage = Fields()
+        self._is_counted = False
 
     def see(self, data: bytes) -> bool:
         """Read an event's data. Returns whether the answer has ended."""
@@ -89,8 +90,8 @@ class MessagesReader:
                 self._start(event.message or _Started())
             case "message_delta":
                 self._stop = event.delta
-                if (told := read_usage(event.usage, is_messages=True)) is not None:
-                    self._usage = told if self._usage is None else later_usage(self._usage, told)
+                told = self._count(event.usage)
+                self._is_counted = self._is_counted or said(told.get("output_tokens")) is not None
             case "message_stop":
                 self.finish()
                 return True
@@ -106,7 +107,13 @@ class MessagesReader:
     def _start(self, message: _Started) -> None:
         self._is_started = True
         self._writer.start(message.id or "", message.model or "", 0)
-        self._usage = read_usage(message.usage, is_messages=True) or self._usage
+        self._count(message.usage)
+
+    def _count(self, usage: Raw) -> Fields:
+        """Take note of a usage: the last of each member counts. At the start nothing was made, whatever it says."""
+        told = decoded_or(decode_fields, said(usage), Fields())
+        self._usage.update((name, count) for name, count in told.items() if said(count) is not None)
+        return told
 
     def _begin(self, block: Block) -> None:
         self._block, self._is_said = block.type, False
@@ -179,6 +186,7 @@ class MessagesReader:
         self._writer.start("", "", 0)
         if stop.stop_reason == "refusal":
             self._writer.refuse(bytes(explanation(stop.stop_details)))
-        if self._usage is not None:
-            self._writer.count(self._usage)
+        told = read_usage(written(self._usage), is_messages=True) if self._is_counted else None
+        if told is not None:
+            self._writer.count(told)
         self._writer.end(STOPS.get(stop.stop_reason or "", "stop"), said(stop.stop_sequence))

@@ -75,7 +75,7 @@ class ChatWriter:
         was_said, self._is_thinking = self._is_thinking, False
         details: list[dict[str, object]] = []
         if was_said and thinking.origin == OPENAI:
-            details.append({"type": "reasoning.summary", "id": thinking.id, "index": self._detail})
+            details.append({"type": "reasoning.summary", "summary": "", "id": thinking.id, "index": self._detail})
         elif was_said and thinking.seal is not None:
             details.append({"type": "reasoning.text", "signature": thinking.seal, "index": self._detail})
         if thinking.seal is not None and (not was_said or thinking.origin == OPENAI):

@@ -7,13 +7,14 @@ from farebox.core.errors import Refusal
 from farebox.core.formats import Progress, messages
 from farebox.core.sse import named_event
 from farebox.core.translate.answers.messages import (
+    CALLER,
     stopped,
     written_citation,
 )
 from farebox.core.translate.neutral import Citation, Thinking, Usage
 from farebox.core.translate.raw import is_text
 from farebox.core.translate.thoughts import ANTHROPIC, sealed_for
-from farebox.core.translate.usage import usage_in_messages
+from farebox.core.translate.usage import USAGE_AT_START, usage_in_messages
 
 
 class MessagesWriter:
@@ -27,7 +28,7 @@ class MessagesWriter:
         self._open = ""
         self._texts: list[bytes] = []
         self._is_refused = False
-        self._usage = Usage()
+        self._usage: Usage | None = None
 
     def start(self, id_: str, model: str, created: int) -> None:
         if self._is_started:
@@ -45,7 +46,7 @@ class MessagesWriter:
             "stop_sequence": None,
             "stop_details": None,
             "container": None,
-            "usage": {**usage_in_messages(Usage()), "inference_geo": None, "service_tier": None},
+            "usage": {**USAGE_AT_START, "inference_geo": None, "service_tier": None},
         }
         self._say("message_start", {"message": message})
 
@@ -96,7 +97,7 @@ class MessagesWriter:
         self._close()
 
     def call(self, id_: Raw, name: Raw) -> None:
-        self._begin("tool_use", {"id": id_, "name": name, "input": {}})
+        self._begin("tool_use", {"id": id_, "name": name, "input": {}, "caller": CALLER})
 
     def argue(self, delta: bytes) -> None:
         self._delta(b'"type":"input_json_delta","partial_json":', delta)
@@ -106,7 +107,7 @@ class MessagesWriter:
 
     def end(self, stop: str, stop_sequence: Raw | None) -> None:
         self._close()
-        delta = stopped("filter" if self._is_refused else stop, stop_sequence)
+        delta = {**stopped("filter" if self._is_refused else stop, stop_sequence), "container": None}
         self._say("message_delta", {"delta": delta, "usage": usage_in_messages(self._usage)})
         self._say("message_stop", {})
 

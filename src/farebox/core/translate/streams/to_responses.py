@@ -191,7 +191,8 @@ class ResponsesWriter:
         status, more = ended(stop, is_refused=self._is_refused)
         self._close(status)
         response = {**self._response(status, self._output), **more}
-        response["usage"] = None if self._usage is None else usage_in_responses(self._usage)
+        if self._usage is not None:
+            response["usage"] = usage_in_responses(self._usage)
         self._say(f"response.{status}", {"response": response})
 
     def keep_alive(self) -> None:

@@ -126,7 +126,7 @@ TABLE: tuple[Member, ...] = (
     _row("block[document].context", left()),
     _row("block[document].citations", left('{"enabled":false}', '{"enabled": false}')),
     _row("block[tool_use].input", made("`arguments`, a text")),
-    _row("block[tool_use].caller", left()),
+    _row("block[tool_use].caller", left('{"type":"direct"}', '{"type": "direct"}')),
     _row("block[tool_use].toolset_name", left()),
     _row("block[tool_result].is_error", left("false")),
     _row("block[tool_result].toolset_name", left()),
