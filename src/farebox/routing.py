@@ -10,7 +10,7 @@ from farebox.core.attempts import Attempt, Denied, MayBeCharged, NotReached, Ref
 from farebox.core.errors import Refusal, unknown
 from farebox.core.formats import Asked
 from farebox.core.headers import HeaderList
-from farebox.core.routing import Candidate, Policy, Route, choose, still_to_try
+from farebox.core.routing import Candidate, Policy, Route, choose, still_to_try, without_choice
 from farebox.core.wishes import read_wishes
 from farebox.denials import Denials, read_refusal
 from farebox.ports import Reply, UpstreamBroke, UpstreamDenied, UpstreamUnreachable
@@ -81,9 +81,12 @@ class Routing:
         """
         models = asked.models
         candidates: Sequence[Candidate] = self._serving(models[0])
-        if len(candidates) == 1 and candidates[0].is_alone:
-            # What the order wishes is read there.
-            return Sole(candidates[0], self._denials)
+        if len(candidates) == 1:
+            if candidates[0].is_alone:
+                # What the order wishes is read there.
+                return Sole(candidates[0], self._denials)
+            if (route := without_choice(candidates[0], asked, path, self._health.condition)) is not None:
+                return Attempts(route, self._health, self._told, self._denials)
         if len(models) > 1:
             candidates = [each for model in dict.fromkeys(models) for each in self._serving(model)]
         if not candidates:
@@ -104,6 +107,19 @@ class _WentWrong(NamedTuple):
 class Attempts:
     """The attempts at one order. `made` are those that are over, for its record; `at` is the candidate that is tried
     now, or that answered."""
+
+    __slots__ = (
+        "_began",
+        "_denials",
+        "_head_seconds",
+        "_health",
+        "_is_under_way",
+        "_told",
+        "_tried",
+        "at",
+        "made",
+        "route",
+    )
 
     def __init__(self, route: Route, health: Health, told: Callable[[Attempt, bool], None], denials: Denials) -> None:
         self.route = route

@@ -11,7 +11,18 @@ from contextlib import suppress
 
 from farebox import clock
 from farebox.core.attempts import Refused, Went
-from farebox.core.health import WHOLE, Measured, Samples, Standing, concerns, failed, is_failure, newer, well
+from farebox.core.health import (
+    UNMEASURED,
+    WHOLE,
+    Measured,
+    Samples,
+    Standing,
+    concerns,
+    failed,
+    is_failure,
+    newer,
+    well,
+)
 from farebox.core.routing import Candidate, Condition
 from farebox.ports import BooksUnavailable, Standings
 
@@ -48,19 +59,22 @@ class Health:
 
     def condition(self, candidate: Candidate) -> Condition:
         """How a candidate does."""
+        orders, measured = self._orders[candidate.upstream], self.measured(candidate.upstream, candidate.model)
+        if not self._standings:
+            return Condition(orders=orders, measured=measured)
         now_us = self._now_us()
         found = [self._standings[name] for name in _names(candidate) if name in self._standings]
         return Condition(
             max((each.until_us for each in found if each.is_left_alone(now_us)), default=0),
             any(_name(each) in self._trying for each in found if each.wants_a_try(now_us)),
-            self._orders[candidate.upstream],
-            self.measured(candidate.upstream, candidate.model),
+            orders,
+            measured,
         )
 
     def measured(self, upstream: str, model: str) -> Measured:
         """What was measured by this process."""
         samples = self._samples.get((upstream, model))
-        return Measured() if samples is None else samples.measured(self._now_us())
+        return UNMEASURED if samples is None else samples.measured(self._now_us())
 
     def standings(self) -> list[Standing]:
         """All that were ever left alone, or fail now."""

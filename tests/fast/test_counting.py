@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farebox.core.formats import Format, Progress, chat, embeddings, messages, responses
+from farebox.core.formats.counting import Wrong, strictly
 from farebox.core.meter import Meter
 from farebox.core.tariffs import FREE, Entry, Tariff, Tariffs, TokenPrices
-from farebox.core.usage import KINDS, Cost, Unknown, Usage
+from farebox.core.usage import ANSWER_KINDS, KINDS, PROMPT_KINDS, Cost, Unknown, Usage
 
 PRICES = TokenPrices(**{kind: Decimal(place + 1).scaleb(-6) for place, kind in enumerate(KINDS)})
 
@@ -28,6 +29,25 @@ TARIFF = tariff()
 
 def meter(wire: Format = chat, priced: Tariff | None = TARIFF) -> Meter:
     return Meter(wire, Progress("", "m", 1), priced)
+
+
+class Pairs(list[tuple[str, Any]]):
+    """An object whose names may stand in it twice."""
+
+
+def written(value: Any) -> str:
+    if isinstance(value, Pairs):
+        return "{" + ",".join(f"{json.dumps(name)}: {written(each)}" for name, each in value) + "}"
+    return "[" + ",".join(map(written, value)) + "]" if isinstance(value, list) else json.dumps(value)
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found and repr(found[name]) != repr(value):
+            raise ValueError(name)
+        found[name] = value
+    return found
 
 
 def event(data: object, name: str = "") -> bytes:
@@ -269,9 +289,37 @@ def test_what_is_told_twice_or_is_no_json_is_unknown(text: str, said: str) -> No
     assert said in reason(counted_body(chat, text.encode()))
 
 
+_PLAIN = st.none() | st.booleans() | st.integers(-3, 10**18) | st.floats(allow_nan=False, allow_infinity=False)
+_VALUES = st.recursive(
+    _PLAIN | st.text('":,a', max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.lists(st.tuples(st.sampled_from("ab:"), inner), max_size=3).map(Pairs)
+    ),
+    max_leaves=6,
+)
+
+
+@given(_VALUES)
+def test_a_name_that_stands_twice_is_seen_wherever_it_stands(value: Any) -> None:
+    text = written(value)
+    try:
+        expected = json.loads(text, object_pairs_hook=once)
+    except ValueError:
+        with pytest.raises(Wrong, match="stands in it twice"):
+            strictly(text.encode())
+    else:
+        assert repr(strictly(text.encode())) == repr(expected)
+
+
 def test_what_is_told_twice_and_the_same_is_told() -> None:
     usage = '{"prompt_tokens":1,"completion_tokens":2,"completion_tokens":2}'
     assert counted_body(chat, f' \n{{"usage":{usage},"usage":{usage}}}'.encode()) == Usage(prompt=1, answer=2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_a_token_of_the_prompt_or_of_the_answer(kind: str) -> None:
+    used = Usage(**{kind: 5})  # type: ignore[arg-type]
+    assert (used.prompt_tokens, used.answer_tokens) == (5 * (kind in PROMPT_KINDS), 5 * (kind in ANSWER_KINDS))
 
 
 @pytest.mark.parametrize("wire", [chat, messages, responses, embeddings])

@@ -13,10 +13,19 @@ from msgspec.structs import replace
 
 from farebox.core.attempts import Denied, MayBeCharged, NotReached, Refused, Went
 from farebox.core.errors import Refusal
-from farebox.core.formats import Format, chat, messages, responses
+from farebox.core.formats import Format, chat, embeddings, messages, responses
 from farebox.core.health import Measured
 from farebox.core.pricing import Prices
-from farebox.core.routing import Candidate, Condition, Policy, Route, by_weight, choose, still_to_try
+from farebox.core.routing import (
+    Candidate,
+    Condition,
+    Policy,
+    Route,
+    by_weight,
+    choose,
+    still_to_try,
+    without_choice,
+)
 from farebox.core.wishes import Wishes, read_wishes
 
 CHAT = "/chat/completions"
@@ -75,6 +84,37 @@ def refused(candidates: tuple[Candidate, ...] = ALL, **members: Any) -> Refusal:
 
 def test_without_wishes_they_are_tried_as_they_are_declared() -> None:
     assert chosen() == ["near", "far", "local", "openrouter"]
+
+
+@pytest.mark.parametrize("policy", ["order", "weights", "cheapest"])
+@pytest.mark.parametrize("condition", [Condition(), Condition(orders=2), Condition(9), Condition(is_being_tried=True)])
+@pytest.mark.parametrize(
+    "only", [NEAR, OPENROUTER, at("few", orders_max=2), at("many", orders_max=3), at("x", serves=frozenset())]
+)
+def test_where_there_is_nothing_to_choose_from_the_route_is_the_one_that_would_be_chosen(
+    only: Candidate, condition: Condition, policy: Policy
+) -> None:
+    body = body_of(tools=[{"type": "function", "function": {"name": "f"}}], max_tokens=5)
+    asked = chat.read(body)
+    route = without_choice(only, asked, CHAT, lambda _: condition)
+    try:
+        chosen = choose(read_wishes(CHAT, body, asked), [only], lambda _: condition, policy)
+    except Refusal:
+        assert route is None  # and is told by the choice
+    else:
+        assert route is not None
+        assert route.candidates == chosen.candidates
+        assert route.body_for(only, body) == chosen.body_for(only, body)
+
+
+@pytest.mark.parametrize("wire", [chat, messages, responses, embeddings])
+def test_an_order_that_may_wish_something_says_so(wire: Format) -> None:
+    order = {"model": "a/b", "messages": [{"role": "user", "content": "hi"}], "input": "hi", "max_tokens": 9}
+    members: list[dict[str, Any]] = [{}, {"provider": {"only": ["x"]}}, {"provider": 7}, {"route": "sort"}]
+    if wire is not messages:  # which has none of its own
+        members.append({"models": ["c/d"]})
+    wished = [wire.read(json.dumps({**order, **more}).encode()).has_wishes for more in members]
+    assert wished == [False] + [True] * (len(members) - 1)
 
 
 def test_the_cheapest_is_the_cheapest_for_this_order() -> None:

@@ -106,6 +106,15 @@ def test_the_entry_in_force_when_the_order_was_placed_counts() -> None:
     assert Tariffs([second]).find("u", "m", YEAR_US - 1) is None
 
 
+@given(st.lists(st.integers(-9, 9), max_size=5), st.lists(st.integers(-9, 9)))
+def test_a_list_that_is_asked_again_says_the_same(since: list[int], moments: list[int]) -> None:
+    names, terms = ("m", "*", "m?"), ("", "priority")
+    entries = [entry(names[at % 3], each, terms=terms[each % 2]) for at, each in enumerate(since)]
+    listed = Tariffs(entries)
+    for at_us in moments:
+        assert listed.find("u", "m", at_us) == Tariffs(entries).find("u", "m", at_us)
+
+
 def test_an_exact_name_comes_before_patterns_and_of_patterns_the_first() -> None:
     listed = Tariffs(
         [

@@ -30,6 +30,9 @@ OPENROUTERS_OWN: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """The members of a request that only OpenRouter knows, by the format's path."""
 
+_NONE: frozenset[str] = frozenset()
+_OWN = {path: frozenset(names) for path, names in OPENROUTERS_OWN.items()}
+
 _NULL = Raw(b"null")
 _FORCED = Raw(b'{"include_usage":true}')
 
@@ -82,11 +85,10 @@ def fitted(
         if capped_by is not None:
             is_changed |= _name_cap(fields, capped_by)
     left_out: list[str] = []
-    for name in OPENROUTERS_OWN.get(path, ()):
-        if (value := fields.pop(name, None)) is not None:
-            is_changed = True
-            if not is_null(value):
-                left_out.append(name)
+    if not _OWN.get(path, _NONE).isdisjoint(fields):
+        is_changed = True
+        taken = [(name, fields.pop(name)) for name in OPENROUTERS_OWN[path] if name in fields]
+        left_out = [name for name, value in taken if not is_null(value)]
     if path == "/responses" and is_null(fields.get("store", _NULL)):
         # Nothing is stored here, and OpenAI stores what does not say otherwise.
         fields["store"] = Raw(b"false")

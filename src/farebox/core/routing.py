@@ -14,6 +14,7 @@ from msgspec import Raw, Struct
 
 from farebox.core.attempts import Went, next_may_try
 from farebox.core.errors import Refusal, too_many, unknown
+from farebox.core.formats import Asked
 from farebox.core.health import UNMEASURED, Measured
 from farebox.core.legible import Fields, decode_fields, decoded_or, written
 from farebox.core.pricing import Prices
@@ -29,8 +30,8 @@ CANDIDATES_MAX = 8
 FULL_RETRY_SECONDS = 1
 
 
-class Candidate(Struct, frozen=True):
-    """A model (by our name) at an upstream, as it is declared.
+class Candidate(Struct, frozen=True, eq=False):
+    """A model (by our name) at an upstream, as it is declared: the same object for each order, and equal to no other.
 
     `serves` are the paths of the formats in which its orders may come; of those that are translated for it, `natives`
     has the path of the format that they become. `booked_as` is the upstream's name in the books, None for the built-in
@@ -80,8 +81,8 @@ WELL = Condition()
 
 
 class Route(Struct, frozen=True):
-    """The candidates of an order, the first first. `ours` are the names of our upstreams, in lower case. Where an order
-    `is_passed_on`, one upstream that routes itself serves all its models, and gets it as it came."""
+    """The candidates of an order, the first first. `ours` are the names of our upstreams, in lower case; none where the
+    order names nobody. Where it `is_passed_on`, one upstream serves all its models, and gets it as it came."""
 
     candidates: tuple[Candidate, ...]
     ours: frozenset[str]
@@ -90,7 +91,7 @@ class Route(Struct, frozen=True):
     def body_for(self, candidate: Candidate, body: bytes) -> bytes:
         """An order's body for this candidate: for its model alone, and without our own names in a `provider` that is
         for somebody else. Byte for byte the same where there is nothing to change."""
-        if not any(name in body for name in _MEMBERS):
+        if (self.is_passed_on and not self.ours) or not any(name in body for name in _MEMBERS):
             return body
         fields = decode_fields(body)
         changed = dict(fields)
@@ -101,6 +102,21 @@ class Route(Struct, frozen=True):
             if decoded_or(_decode_text, fields.get("model"), "") != candidate.model:
                 changed["model"] = Raw(msgspec.json.encode(candidate.model))
         return body if changed == fields else bytes(written(changed))
+
+
+def without_choice(
+    candidate: Candidate, asked: Asked, path: str, condition_of: Callable[[Candidate], Condition] = lambda _: WELL
+) -> Route | None:
+    """The route of an order that wishes nothing where one candidate is all there is, as `choose` finds it; None where
+    something may speak against it, which is left to `choose` to say."""
+    if asked.has_wishes or path not in candidate.serves:
+        return None
+    if candidate.orders_max is not None and _is_full(candidate, condition_of(candidate)):
+        return None
+    return Route((candidate,), _NOBODY, is_passed_on=True)
+
+
+_NOBODY: frozenset[str] = frozenset()
 
 
 def choose(
@@ -118,7 +134,7 @@ def choose(
     """
     ours = frozenset(each.upstream.lower() for each in candidates)
     excluded = {each: _excluded(each, wishes, ours) for each in candidates}
-    left = [each for each in candidates if not excluded[each]]
+    left = [each for each, why in excluded.items() if not why]
     if not left:
         raise _nobody(wishes, excluded)
     conditions = {each: condition_of(each) for each in left}
@@ -261,9 +277,13 @@ class _Ranking(Struct, frozen=True):
         elif sort == "throughput":
             found.sort(key=lambda each: -self._measured(each).throughput.get("p50", 0.0))
         # Each sort leaves what is equal as it was, so the weightiest comes last.
-        found.sort(key=self._misses_preferences)
-        found.sort(key=self._misses_soft)
-        found.sort(key=self._place)
+        wishes = self.wishes
+        if wishes.preferred_max_latency or wishes.preferred_min_throughput:
+            found.sort(key=self._misses_preferences)
+        if not SOFT.isdisjoint(wishes.parameters):
+            found.sort(key=self._misses_soft)
+        if wishes.order:
+            found.sort(key=self._place)
         return found
 
     def _measured(self, candidate: Candidate) -> Measured:
@@ -285,8 +305,7 @@ class _Ranking(Struct, frozen=True):
         return False, of_tokens + prices.request + prices.image * wishes.images
 
     def _misses_soft(self, candidate: Candidate) -> bool:
-        wanted = self.wishes.parameters & SOFT
-        return bool(wanted) and not candidate.routes and bool(_unsupported(candidate, wanted))
+        return not candidate.routes and bool(_unsupported(candidate, self.wishes.parameters & SOFT))
 
     def _misses_preferences(self, candidate: Candidate) -> bool:
         measured = self._measured(candidate)
@@ -303,6 +322,8 @@ class _Ranking(Struct, frozen=True):
 def by_weight(candidates: Sequence[Candidate], chance: float) -> list[Candidate]:
     """All candidates in an order drawn by their weights, from one random number: what is left of it after each draw is
     a random number again. Those of weight 0 come last, in the order that they had."""
+    if len(candidates) == 1:
+        return list(candidates)
     left = [each for each in candidates if each.weight > 0]
     drawn: list[Candidate] = []
     while left:

@@ -25,7 +25,9 @@ VERSION_CHARS = 24
 """Hexadecimal digits of a version: enough that no two lists ever share one."""
 
 FOUND_MAX = 10_000
-"""Series of entries that are remembered by upstream and model; more are found anew."""
+"""Upstreams and models whose entries are remembered; more are found anew."""
+
+EVER_US = 1 << 63
 
 
 class TokenPrices(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -217,34 +219,44 @@ class Tariffs:
             self._series.setdefault(entry.series, []).append(entry)
         for series in self._series.values():
             series.sort(key=lambda entry: (-entry.since_us, -entry.above_prompt_tokens))
-        self._found: dict[tuple[str, str], Sequence[Sequence[Entry]]] = {}
+        self._found: dict[tuple[str, str], _Found] = {}
 
     def find(self, upstream: str, model: str, at_us: int) -> Tariff | None:
         """What a model costs at a moment; None where the list has no price of it."""
+        found = self._found.get((upstream, model))
+        if found is None or not found.from_us <= at_us < found.until_us:
+            found = self._find(upstream, model, at_us)
+            if len(self._found) >= FOUND_MAX:
+                self._found.clear()
+            self._found[upstream, model] = found
+        return Tariff(upstream, model, self.version, at_us, found.entries) if found.entries else None
+
+    def _find(self, upstream: str, model: str, at_us: int) -> "_Found":
         in_force: dict[str, list[Entry]] = {}
+        from_us, until_us = -EVER_US, EVER_US
         for series in self._matching(upstream, model):
             since_us = next((entry.since_us for entry in series if entry.since_us <= at_us), None)
             if since_us is not None:
                 in_force.setdefault(series[0].terms, [e for e in series if e.since_us == since_us])
-        if not in_force:
-            return None
-        return Tariff(
-            upstream, model, self.version, at_us, tuple(e for terms in sorted(in_force) for e in in_force[terms])
-        )
+                from_us = max(from_us, since_us)
+            until_us = min([until_us, *(entry.since_us for entry in series if entry.since_us > at_us)])
+        return _Found(tuple(e for terms in sorted(in_force) for e in in_force[terms]), from_us, until_us)
 
     def _matching(self, upstream: str, model: str) -> Sequence[Sequence[Entry]]:
         """The series of entries that name a model, the nearest first."""
-        found = self._found.get((upstream, model))
-        if found is None:
-            found = [
-                series
-                for (at, name, _), series in self._series.items()
-                if at == upstream and (name == model or (series[0].is_pattern and fnmatchcase(model, name)))
-            ]
-            if len(self._found) >= FOUND_MAX:
-                self._found.clear()
-            self._found[upstream, model] = found
-        return found
+        return [
+            series
+            for (at, name, _), series in self._series.items()
+            if at == upstream and (name == model or (series[0].is_pattern and fnmatchcase(model, name)))
+        ]
+
+
+class _Found(Struct, frozen=True):
+    """The entries that are in force for a model from one moment to before another, when further ones begin."""
+
+    entries: tuple[Entry, ...]
+    from_us: int
+    until_us: int
 
 
 _encode = msgspec.json.Encoder(order="deterministic").encode

@@ -62,12 +62,13 @@ class Usage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def prompt_tokens(self) -> int:
         """All tokens of the prompt."""
-        return sum(getattr(self, kind) for kind in PROMPT_KINDS)
+        of_text = self.prompt + self.cache_read + self.cache_write + self.cache_write_1h
+        return of_text + self.picture_in + self.audio_in
 
     @property
     def answer_tokens(self) -> int:
         """All tokens of the answer."""
-        return sum(getattr(self, kind) for kind in ANSWER_KINDS)
+        return self.answer + self.reasoning + self.picture_out + self.audio_out
 
 
 PROMPT_KINDS = ("prompt", "cache_read", "cache_write", "cache_write_1h", "picture_in", "audio_in")

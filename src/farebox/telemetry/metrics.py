@@ -7,6 +7,7 @@ them can answer for all.
 import asyncio
 import os
 from bisect import bisect_left
+from collections import Counter as Tally
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
@@ -171,12 +172,17 @@ class Metrics:
         self._fallback = cache(_fallbacks.labels)
         self._alone: Callable[[], Mapping[tuple[str, str], bool]] = dict
         self._commits: deque[tuple[int, float]] = deque()
+        self._attempts: Tally[tuple[str, str]] = Tally()
 
     def count(self, passages: Iterable[Passage]) -> None:
-        """Count orders that are over, and commits: summed first, since a metric takes a sum for the price of one."""
+        """Count orders that are over, attempts and commits: summed first, since a metric takes a sum for the price of
+        one."""
         commits = [self._commits.popleft() for _ in range(len(self._commits))]
         _commands.inc(sum(commands for commands, _ in commits))
         _commit.observe_all([seconds for _, seconds in commits])
+        for (name, reason), number in self._attempts.items():
+            self._attempt(name, reason).inc(number)
+        self._attempts.clear()
         seen: dict[tuple[str, str, str, str], _Seen] = {}
         for passage in passages:
             plan = passage.caller.plan.name if passage.caller is not None else ""
@@ -213,7 +219,7 @@ class Metrics:
     def attempted(self, attempt: Attempt, is_fallback: bool) -> None:
         """An attempt at an order is over; the order went on to another upstream where that `is_fallback`."""
         reason = "served" if attempt.went is None else attempt.went.reason
-        self._attempt(attempt.upstream, reason).inc()
+        self._attempts[attempt.upstream, reason] += 1
         if is_fallback:
             self._fallback(attempt.upstream, reason).inc()
 

@@ -4,6 +4,7 @@ nor what an order cost, nor keep records of it."""
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from functools import lru_cache
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
@@ -42,6 +43,9 @@ PAGES_MAX = 50
 """The most pages of a list of models that are read."""
 
 LIST_BYTES_MAX = 8 * 1024 * 1024
+
+NAMES_KEPT = 4096
+"""Names of models that are remembered under the upstream's own."""
 
 
 _HINTS = {
@@ -84,6 +88,7 @@ class Host(ABC):
     ) -> None:
         self.declared = declared
         self._page_seconds = min(PAGE_SECONDS, declared.timeouts.first_byte)
+        self._own_name = lru_cache(NAMES_KEPT)(declared.own_name)
         self.tariff_of: Callable[[str], Tariff | None] = lambda own_name: None
         """Gives the prices of a model by its own name; None where it has none."""
         self._told: tuple[bytes, ...] | None = None
@@ -112,8 +117,7 @@ class Host(ABC):
 
     async def forward(self, path: str, body: bytes, headers: Mapping[str, str], *, streamed: bool) -> HttpReply:
         """Send an order. Raises UpstreamUnreachable, UpstreamBroke."""
-        declared = self.declared
-        sent: Fitted = fitted(path, body, declared.own_name, streamed=streamed, capped_by=declared.capped_by)
+        sent: Fitted = fitted(path, body, self._own_name, streamed=streamed, capped_by=self.declared.capped_by)
         along = self.headers(headers)
         reply = await self._orders.post(self.target(path), sent.body, along, streamed=streamed)
         reply.adds_usage = sent.adds_usage

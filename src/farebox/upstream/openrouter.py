@@ -1,6 +1,7 @@
 """An upstream that speaks OpenRouter's API over HTTP: OpenRouter itself, the simulator, or a compatible one."""
 
 from collections.abc import Awaitable, Iterator, Mapping
+from functools import lru_cache
 
 import msgspec
 from msgspec import Raw
@@ -21,6 +22,9 @@ from farebox.upstream.replies import HEAD_BYTES_MAX, HEADER_BYTES_MAX, READ_BYTE
 __all__ = ["HEADER_BYTES_MAX", "HEAD_BYTES_MAX", "READ_BYTES_MAX", "HttpReply", "OpenRouter"]
 
 
+NAMES_KEPT = 4096
+"""Names of models that are remembered under the upstream's own."""
+
 NAMING = {
     ListKind.MODELS: "id",
     ListKind.OWN_MODELS: "id",
@@ -39,6 +43,7 @@ class OpenRouter(OpenRouterPages):
     def __init__(self, declared: Declared, api_key: str | None, deadlines: Deadlines, way: WayOut = DIRECTLY) -> None:
         fields = own_headers({"authorization": f"Bearer {api_key}"} if api_key else {})
         self.declared = declared
+        self._own_name = lru_cache(NAMES_KEPT)(declared.own_name)
         self._page_seconds = min(PAGE_SECONDS, declared.timeouts.first_byte)
         self._orders, self._pages = clients(declared, fields, deadlines, way)
 
@@ -49,7 +54,7 @@ class OpenRouter(OpenRouterPages):
     def forward(self, path: str, body: bytes, headers: Mapping[str, str], *, streamed: bool) -> Awaitable[HttpReply]:
         """Send an order to `path` under the base URL. Raises UpstreamUnreachable, UpstreamBroke."""
         if self.declared.names:
-            body = renamed(body, self.declared.own_name)
+            body = renamed(body, self._own_name)
         return self._orders.post(path, body, headers, streamed=streamed)
 
     def read_prices(self, documents: tuple[bytes, ...]) -> PriceList:

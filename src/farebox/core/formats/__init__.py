@@ -37,8 +37,9 @@ class Asked(Struct, frozen=True):
     `answers` is how many answers are asked for, 0 where answers have no tokens (embeddings). `prompt_bytes` (without
     images, with what searches may bring in) and `images` bound the tokens of all `prompts` together, unless
     `prompt_is_open`: something may fill the whole context, such as a file given by reference. `is_premium`: a service
-    tier that costs more than the listed price may serve, or a provider that was not picked by its price. `units` are
-    what it asks that is not counted in tokens.
+    tier that costs more than the listed price may serve, or a provider that was not picked by its price. `has_wishes`:
+    its body may say by which upstreams it would be served (`core.wishes`). `units` are what
+    it asks that is not counted in tokens.
     """
 
     models: tuple[str, ...]
@@ -52,6 +53,7 @@ class Asked(Struct, frozen=True):
     is_premium: bool = False
     searches: Searches | None = None
     units: Units | None = None
+    has_wishes: bool = True
 
 
 class Seen(Struct, frozen=True):

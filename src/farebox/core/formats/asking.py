@@ -46,6 +46,7 @@ class Request(Struct, kw_only=True):
     tools: list[Tool] | None = None
     plugins: list[Raw] | None = None
     provider: Raw | UnsetType = UNSET
+    route: Raw | UnsetType = UNSET
     service_tier: str | None = None
 
 
@@ -68,6 +69,7 @@ def asked(request: Request, body: bytes, models: tuple[str, ...], bounds: Bounds
         prompt_is_open=bounds.is_open,
         is_premium=is_premium(varied, request.service_tier, request.provider),
         searches=bounds.found_searches if bounds.searches else None,
+        has_wishes=request.provider is not UNSET or request.models is not None or request.route is not UNSET,
     )
 
 

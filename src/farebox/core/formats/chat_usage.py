@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from farebox.core.formats.counting import (
+    Counts,
     Reading,
     Wrong,
     agreed,
-    counted,
-    member,
+    counts_in,
+    details,
     members,
     needed,
-    refuse_others,
     rest,
     terms_of,
     usage_in,
@@ -119,34 +119,33 @@ def rerank_counting() -> _RerankCounting:
 
 def read_chat_usage(fields: Mapping[str, Any], terms: str) -> Usage:
     """Raises Wrong."""
-    refuse_others(fields, _KNOWN)
-    prompt, answer = needed(fields, "prompt_tokens"), needed(fields, "completion_tokens")
-    total = counted(fields, "total_tokens")
+    told = counts_in(fields, _KNOWN)
+    prompt, answer = needed(told, "prompt_tokens"), needed(told, "completion_tokens")
+    total = told.get("total_tokens")
     if total is not None and total != prompt + answer:
         raise Wrong(f"`total_tokens` is {total}, prompt and answer are {prompt} and {answer}")
-    within = member(fields, "prompt_tokens_details")
-    refuse_others(within, _IN, "prompt_tokens_details")
-    cache_read = agreed(counted(within, "cached_tokens"), *(counted(fields, name) for name in _CACHED))
-    missed = counted(fields, "prompt_cache_miss_tokens")
+    within, made = details(fields, "prompt_tokens_details", _IN), details(fields, "completion_tokens_details", _OUT)
+    cache_read = agreed(within.get("cached_tokens"), *[told.get(name) for name in _CACHED])
+    missed = told.get("prompt_cache_miss_tokens")
     if missed is not None and missed != prompt - cache_read:
         raise Wrong(f"`prompt_cache_miss_tokens` is {missed}, the prompt {prompt} with {cache_read} of them cached")
-    return _split(prompt, cache_read, within, answer, member(fields, "completion_tokens_details"), terms)
+    return _split(prompt, cache_read, within, answer, made, terms)
 
 
-def _split(
-    prompt: int, cache_read: int, within: Mapping[str, Any], answer: int, made: Mapping[str, Any], terms: str
-) -> Usage:
-    refuse_others(made, _OUT, "completion_tokens_details")
-    cache_write = counted(within, "cache_write_tokens") or 0
-    picture_in, audio_in = counted(within, "image_tokens") or 0, counted(within, "audio_tokens") or 0
-    rest(prompt, "prompt_tokens", text=counted(within, "text_tokens") or 0, picture=picture_in, audio=audio_in)
-    reasoning = counted(made, "reasoning_tokens") or 0
-    picture_out, audio_out = counted(made, "image_tokens") or 0, counted(made, "audio_tokens") or 0
+def _split(prompt: int, cache_read: int, within: Counts, answer: int, made: Counts, terms: str) -> Usage:
+    cache_write = within.get("cache_write_tokens", 0)
+    picture_in, audio_in = within.get("image_tokens", 0), within.get("audio_tokens", 0)
+    if text := within.get("text_tokens"):
+        rest(prompt, "prompt_tokens", text=text, picture=picture_in, audio=audio_in)
+    reasoning = made.get("reasoning_tokens", 0)
+    picture_out, audio_out = made.get("image_tokens", 0), made.get("audio_tokens", 0)
     for name in ("text_tokens", *_PREDICTED):
-        rest(answer, "completion_tokens", **{name: counted(made, name) or 0})
-    parts = {"cached": cache_read, "written": cache_write, "picture": picture_in, "audio": audio_in}
+        if part := made.get(name):
+            rest(answer, "completion_tokens", **{name: part})
     return Usage(
-        prompt=rest(prompt, "prompt_tokens", **parts),
+        prompt=rest(
+            prompt, "prompt_tokens", cached=cache_read, written=cache_write, picture=picture_in, audio=audio_in
+        ),
         cache_read=cache_read,
         cache_write=cache_write,
         picture_in=picture_in,

@@ -7,9 +7,10 @@ counts something that is not known here.
 
 import json
 import re
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, NoReturn, Protocol
 
+import msgspec
 from msgspec import Raw
 
 from farebox.core.legible import Fields, decode_fields, legible_if_needed
@@ -87,9 +88,33 @@ def strictly(text: bytes) -> Any:
         Wrong: it is no JSON, or an object in it says one thing twice, and differently.
     """
     try:
+        value = _decode(text)
+        if text.count(b":") == _members_in(value):
+            return value  # no name stands in it twice, of which the last would have counted
+    except UNREADABLE:
+        pass  # not valid JSON, perhaps, and legible all the same
+    try:
         return json.loads(legible_if_needed(text), object_pairs_hook=_once, parse_int=_whole, parse_constant=_whole)
     except (ValueError, RecursionError) as error:
         raise Wrong(f"it is not JSON ({str(error)[:80]})") from error
+
+
+_decode = msgspec.json.Decoder().decode
+
+
+def _members_in(value: Any) -> int:
+    """How many members the objects in a value have: as many as its text has colons, where no text in it has one."""
+    within: Iterable[Any]
+    if type(value) is dict:
+        number, within = len(value), value.values()
+    elif type(value) is list:
+        number, within = 0, value
+    else:
+        return 0
+    for each in within:
+        if type(each) is dict or type(each) is list:
+            number += _members_in(each)
+    return number
 
 
 def _whole(digits: str) -> int | float:
@@ -116,26 +141,44 @@ def member(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return value
 
 
-def counted(fields: Mapping[str, Any], name: str) -> int | None:
-    """A count; None where it is absent or null. Raises Wrong."""
-    value = fields.get(name)
-    if value is None:
-        return None
-    if type(value) is not int:
+Counts = Mapping[str, int]
+
+
+def counts_in(fields: Mapping[str, Any], known: Collection[str], within: str = "") -> Counts:
+    """The counts of these known names in an object, without those that are null. Refuses what is counted under other
+    names: nobody knows what it costs. In a usage itself only members that are called `..._tokens` are counts; `within`
+    one of its details each number is. Raises Wrong."""
+    found: dict[str, int] = {}
+    for name, value in fields.items():
+        if name in known:
+            if value is not None:
+                found[name] = value if type(value) is int and 0 <= value <= TOKENS_MAX else _no_count(name, value)
+        elif isinstance(value, (int, float)) and value != 0 and (within or name.endswith("_tokens")):
+            raise Wrong(f"it counts `{f'{within}.{name}' if within else name}`, which is not known here")
+    return found
+
+
+def _no_count(name: str, value: object) -> NoReturn:
+    if type(value) is not int or abs(value) >= 10**_DIGITS_MAX:
         raise Wrong(f"`{name}` is no whole number")
-    if value < 0:
-        raise Wrong(f"`{name}` is negative")
-    if value > TOKENS_MAX:
-        raise Wrong(f"`{name}` is more than any answer uses")
-    return value
+    raise Wrong(f"`{name}` is {'negative' if value < 0 else 'more than any answer uses'}")
 
 
-def needed(fields: Mapping[str, Any], name: str) -> int:
+def counted(fields: Mapping[str, Any], name: str) -> int | None:
+    """One count; None where it is absent or null. Raises Wrong."""
+    return counts_in({name: fields.get(name)}, (name,)).get(name)
+
+
+def details(fields: Mapping[str, Any], name: str, known: Collection[str]) -> Counts:
+    """The counts in one of a usage's details, as `counts_in`; none where it is absent or null. Raises Wrong."""
+    return counts_in(member(fields, name), known, name)
+
+
+def needed(counts: Counts, name: str) -> int:
     """A count that must be there. Raises Wrong."""
-    value = counted(fields, name)
-    if value is None:
+    if name not in counts:
         raise Wrong(f"`{name}` is missing")
-    return value
+    return counts[name]
 
 
 def agreed(*values: int | None) -> int:
@@ -153,15 +196,6 @@ def rest(whole: int, name: str, **parts: int) -> int:
         shown = ", ".join(f"{part} {count}" for part, count in parts.items() if count)
         raise Wrong(f"the parts of `{name}` are larger than it: {whole}, {shown}")
     return left
-
-
-def refuse_others(fields: Mapping[str, Any], known: Collection[str], within: str = "") -> None:
-    """Refuse what is counted under names that are not known here: nobody knows what it costs. In a usage itself only
-    members that are called `..._tokens` are counts; `within` one of its details each number is. Raises Wrong."""
-    for name, value in fields.items():
-        is_count = isinstance(value, (int, float)) and value != 0 and (within or name.endswith("_tokens"))
-        if is_count and name not in known:
-            raise Wrong(f"it counts `{f'{within}.{name}' if within else name}`, which is not known here")
 
 
 def terms_of(*told: object) -> str:

@@ -61,6 +61,8 @@ class _Request(Struct):
     model: str | None = None
     service_tier: str | None = None
     provider: Raw | UnsetType = UNSET
+    models: Raw | UnsetType = UNSET
+    route: Raw | UnsetType = UNSET
 
 
 class _Part(Struct):
@@ -103,6 +105,7 @@ def read(body: bytes) -> Asked:
         prompts=1 if is_one else len(inputs),
         prompt_is_open=any(part.type not in ("text", "image_url") for part in parts),
         is_premium=is_premium(models, request.service_tier, request.provider),
+        has_wishes=any(each is not UNSET for each in (request.provider, request.models, request.route)),
     )
 
 

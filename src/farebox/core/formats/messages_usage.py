@@ -11,13 +11,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from farebox.core.formats.counting import (
+    Counts,
     Reading,
     Wrong,
     counted,
+    counts_in,
+    details,
     member,
     members,
     needed,
-    refuse_others,
     rest,
     terms_of,
     usage_in,
@@ -28,6 +30,7 @@ from farebox.core.usage import Unknown, Usage
 
 _COUNTS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 _WRITTEN = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
+_OUT = ("thinking_tokens",)
 _TOOLS = ("web_search_requests", "web_fetch_requests")
 _APART = "iterations"
 
@@ -36,6 +39,8 @@ class _MessagesCounting(Reading):
     def __init__(self) -> None:
         super().__init__()
         self._told: dict[str, Any] = {}
+        self._read: Usage | None = None
+        """What all that was told so far comes to."""
         self._has_ended = False
         self._is_answer_told = False
 
@@ -51,7 +56,8 @@ class _MessagesCounting(Reading):
             try:
                 if not self._is_answer_told:
                     raise Wrong("`output_tokens` was told at the start only")
-                return read_messages_usage(self._told)
+                self._read = self._read or read_messages_usage(self._told)
+                return self._read
             except Wrong as error:
                 return Unknown(f"the usage told cannot be charged: {error}")
         return self.wrong
@@ -82,6 +88,7 @@ class _MessagesCounting(Reading):
             before, now = counted(self._told, name), counted(usage, name)
             if before is not None and now is not None and (now < before or (now != before and self._has_ended)):
                 raise Wrong(f"`{name}` was {before}, and then {now}")
+        self._read = None
         self._told.update((name, value) for name, value in usage.items() if value is not None)
 
     def _see_body(self, body: bytes) -> None:
@@ -96,37 +103,33 @@ def counting() -> _MessagesCounting:
 
 def read_messages_usage(fields: Mapping[str, Any]) -> Usage:
     """Raises Wrong."""
-    refuse_others(fields, _COUNTS)
+    told = counts_in(fields, _COUNTS)
     _refuse_what_is_apart(fields)
-    tools = member(fields, "server_tool_use")
-    refuse_others(tools, _TOOLS, "server_tool_use")
-    made = member(fields, "output_tokens_details")
-    refuse_others(made, ("thinking_tokens",), "output_tokens_details")
-    answer = needed(fields, "output_tokens")
-    rest(answer, "output_tokens", thinking=counted(made, "thinking_tokens") or 0)
-    cache_write, cache_write_1h = _written(fields)
+    tools, made = details(fields, "server_tool_use", _TOOLS), details(fields, "output_tokens_details", _OUT)
+    answer = needed(told, "output_tokens")
+    if thinking := made.get("thinking_tokens"):
+        rest(answer, "output_tokens", thinking=thinking)
+    cache_write, cache_write_1h = _written(
+        told.get("cache_creation_input_tokens"), details(fields, "cache_creation", _WRITTEN)
+    )
     return Usage(
-        prompt=needed(fields, "input_tokens"),
-        cache_read=counted(fields, "cache_read_input_tokens") or 0,
+        prompt=needed(told, "input_tokens"),
+        cache_read=told.get("cache_read_input_tokens", 0),
         cache_write=cache_write,
         cache_write_1h=cache_write_1h,
         answer=answer,
-        search=counted(tools, "web_search_requests") or 0,
+        search=tools.get("web_search_requests", 0),
         terms=terms_of(fields.get("service_tier"), fields.get("speed"), fields.get("inference_geo")),
     )
 
 
-def _written(fields: Mapping[str, Any]) -> tuple[int, int]:
+def _written(written: int | None, split: Counts) -> tuple[int, int]:
     """The tokens written to a cache, for five minutes and for an hour. Raises Wrong."""
-    written = counted(fields, "cache_creation_input_tokens")
-    split = member(fields, "cache_creation")
-    refuse_others(split, _WRITTEN, "cache_creation")
-    short, long = (counted(split, name) for name in _WRITTEN)
-    if short is None and long is None:
+    if not split:
         if written:
             raise Wrong(f"{written} tokens were written to a cache, and `cache_creation` does not say for how long")
         return 0, 0
-    parts = short or 0, long or 0
+    parts = split.get(_WRITTEN[0], 0), split.get(_WRITTEN[1], 0)
     if written is not None and written != sum(parts):
         raise Wrong(f"`cache_creation_input_tokens` is {written}, its parts are {parts[0]} and {parts[1]}")
     return parts

@@ -15,10 +15,11 @@ from farebox.core.formats.counting import (
     Reading,
     Wrong,
     counted,
+    counts_in,
+    details,
     member,
     members,
     needed,
-    refuse_others,
     rest,
     terms_of,
     usage_in,
@@ -34,6 +35,7 @@ NO_ITEMS = Raw(b"[]")
 
 _KNOWN = ("input_tokens", "output_tokens", "total_tokens")
 _IN = ("cached_tokens", "cache_write_tokens", "text_tokens")
+_OUT = ("reasoning_tokens", "text_tokens")
 
 SEARCH = "web_search_call"
 WITHOUT_PRICE = frozenset(
@@ -82,18 +84,17 @@ def counting() -> _ResponsesCounting:
 
 def read_responses_usage(fields: Mapping[str, Any], terms: str, searches: int) -> Usage:
     """Raises Wrong."""
-    refuse_others(fields, _KNOWN)
-    prompt, answer = needed(fields, "input_tokens"), needed(fields, "output_tokens")
-    total = counted(fields, "total_tokens")
+    told = counts_in(fields, _KNOWN)
+    prompt, answer = needed(told, "input_tokens"), needed(told, "output_tokens")
+    total = told.get("total_tokens")
     if total is not None and total != prompt + answer:
         raise Wrong(f"`total_tokens` is {total}, input and output are {prompt} and {answer}")
-    within, made = member(fields, "input_tokens_details"), member(fields, "output_tokens_details")
-    refuse_others(within, _IN, "input_tokens_details")
-    refuse_others(made, ("reasoning_tokens", "text_tokens"), "output_tokens_details")
-    cache_read, cache_write = counted(within, "cached_tokens") or 0, counted(within, "cache_write_tokens") or 0
-    if counted(member(within, "cache_write_tokens_details"), "ttl_12h_tokens"):
+    within, made = details(fields, "input_tokens_details", _IN), details(fields, "output_tokens_details", _OUT)
+    cache_read, cache_write = within.get("cached_tokens", 0), within.get("cache_write_tokens", 0)
+    split = member(member(fields, "input_tokens_details"), "cache_write_tokens_details")
+    if counted(split, "ttl_12h_tokens"):
         raise Wrong("it counts tokens written to a cache for 12 hours, which no price is for")
-    reasoning = counted(made, "reasoning_tokens") or 0
+    reasoning = made.get("reasoning_tokens", 0)
     return Usage(
         prompt=rest(prompt, "input_tokens", cached=cache_read, written=cache_write),
         cache_read=cache_read,
