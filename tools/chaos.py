@@ -26,6 +26,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
 
+from farebox.clock import now_us
 from farebox.core.audit import audit
 from farebox.core.books import HoldRow, Transfer, settlement_id
 from farebox.core.formats.table import FORMATS
@@ -146,7 +147,7 @@ class Chaos:
         self._due = 0
         self._has_killed = False
         self._armed = folder / "crash"
-        self._calls: set[bytes] = set()
+        self._calls: dict[bytes, list[str]] = {}
         self.outcome = Outcome()
 
     def run(self, orders: int, kills: int, deaths: int, database_kills: int = 0) -> Outcome:
@@ -313,7 +314,7 @@ class Chaos:
         chance = self._random
         path, body = chance.choice(self._world.bodies)
         text = json.dumps({**body, "user": f"call {len(self._calls)}"}).encode()
-        self._calls.add(order_digest(path, text))
+        tries = self._calls[order_digest(path, text)] = []
         key = self._keys[0][0]
         for count in range(TRIES):
             head = (
@@ -324,9 +325,10 @@ class Chaos:
             self.outcome.orders += count == 0
             self.outcome.repeats += count > 0
             patience = chance.random() * 0.4 if chance.random() < 0.5 else ANSWER_SECONDS
-            answer = b""
+            answer, port, sent_us = b"", chance.choice(self._ports), now_us()
             with suppress(OSError, TimeoutError):
-                answer = await _ask(chance.choice(self._ports), head.encode() + text, patience)
+                answer = await _ask(port, head.encode() + text, patience)
+            tries.append(f"at {port} from {_moment(sent_us)} to {_moment(now_us())}: {answer[9:12].decode() or 'left'}")
             if len(answer) > 12 and int(answer[9:12]) not in REPEATED_STATUSES:
                 self.outcome.answers += 1
                 self.outcome.joined += b"\r\nidempotency-replayed: true" in answer
@@ -436,10 +438,18 @@ class Chaos:
         """Each call is one order, however often it was sent: what was not taken up may be ordered again, nothing
         else."""
         orders = Counter(hold.order_digest for hold in holds if hold.state != "voided")
-        for call in self._calls:
+        for call, tries in self._calls.items():
             if orders[call] > 1:
-                states = [(hold.id, hold.state, hold.reason) for hold in holds if hold.order_digest == call]
-                self.outcome.differences.append(f"one call was ordered {orders[call]} times: {states}")
+                held = [
+                    f"{hold.id} by {hold.worker} from {_moment(hold.created_us)}"
+                    f" to {'-' if hold.ended_us is None else _moment(hold.ended_us)}: {hold.state},"
+                    f" delivery {hold.delivery}, {hold.reason}"
+                    for hold in holds
+                    if hold.order_digest == call
+                ]
+                self.outcome.differences.append(
+                    "\n  ".join((f"one call was ordered {orders[call]} times:", *tries, *held))
+                )
 
     def _compare_caps(self, holds: list[HoldRow], transfers: dict[str, Transfer]) -> None:
         found = self.outcome
@@ -475,6 +485,11 @@ async def _ask(port: int, request: bytes, patience_seconds: float) -> bytes:
         while part := await loop.sock_recv(connection, 65536):
             answer += part
     return answer
+
+
+def _moment(at_us: int) -> str:
+    """Seconds within the hour: enough to tell what came first."""
+    return f"{at_us % 3_600_000_000 / 1_000_000:.3f} s"
 
 
 BYOK_BILL = Decimal("0.0002")
