@@ -41,7 +41,7 @@ from tools.postgres import Cluster, find, free_port
 
 CALLERS = 32
 ANSWER_SECONDS = 20.0
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 DEATH_SECONDS = 60.0
 SETTLED_SECONDS = 120.0
 

@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from farebox import clock
 from farebox.admission import Admission
@@ -52,7 +51,7 @@ from farebox.core.tariffs import Tariff, Tariffs
 from farebox.core.usage import Nothing, Unknown, Verdict
 from farebox.crash import crash_point
 from farebox.guards.running import Guards
-from farebox.joining import Joining, Sent
+from farebox.joining import LEFT_SECONDS, Joining, Sent
 from farebox.late_settlements import LateSettlements
 from farebox.ports import (
     BooksUnavailable,
@@ -330,6 +329,8 @@ class Opened:
             return await self._answer_again(repeated)
         if sent is not None and self._hold_id is not None:
             joining.placed(self._hold_id, sent)
+            if sent.may_come_late():
+                await asyncio.sleep(LEFT_SECONDS)
         return None
 
     async def _hold(self) -> Repeated | None:
@@ -603,12 +604,15 @@ class Opened:
         except asyncio.CancelledError:
             # The server stops, and waits no longer: books that take nothing now may take this at the next start.
             if isinstance(command, Settle):
-                await self._exchange.late.add(replace(command, is_unheard=True))
+                command.is_unheard = True
+                await self._exchange.late.add(command)
             raise
         except BooksUnavailable as error:
             if isinstance(command, Settle):
-                # Its caller is told so in place of the answer: that is a repeat's, from the moment it is booked.
-                await self._exchange.late.add(replace(command, is_unheard=True))
+                # Its caller is told so in place of the answer: that is a repeat's, from the moment it is booked, which
+                # may be by the try that nobody waits for any more.
+                command.is_unheard = True
+                await self._exchange.late.add(command)
             raise cost_unknown(f"The answer came and could not be booked: {error}") from error
 
 

@@ -8,7 +8,7 @@ are in `core.repeats`.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import TypeVar
@@ -35,10 +35,19 @@ WAIT_SECONDS = 300.0
 POLL_SECONDS = 0.1
 """How often the books are looked into for all repeats together that wait for one order here."""
 
+LOOK_AGAIN_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6)
+"""The pauses between the looks for an order that has ended at another process, which may be about to note that nobody
+took its answer. Who repeats it has left before, so a commit is all that is missing, but of a machine that may be
+overloaded."""
+
+LEFT_SECONDS = 0.15
+"""How long an order is held back whose caller may have gone already: who has gone has told it by then, and it is not
+sent."""
+
 FORGET_SECONDS = 60
 LATE_SECONDS = 0.1
-"""How long to wait before books that could not be written are tried again. Short, since until then a repeat at another
-node may find an order that has ended, and nothing that says that its answer is lost."""
+"""How long to wait before books that could not be written are tried again. Short, since a repeat at another node waits
+no longer for what is to be written than LOOK_AGAIN_SECONDS."""
 
 WHOLE = "application/json"
 """What a whole answer is."""
@@ -46,11 +55,12 @@ WHOLE = "application/json"
 
 class Sent(Struct):
     """An order as it may be sent again: its digest, whether it says that it is a repeat (`is_marked`) or may be one
-    (`may_join`), and its caller."""
+    (`may_join`), whether its caller counts its tries (`is_counted`), and its caller."""
 
     digest: bytes
     is_marked: bool
     may_join: bool
+    is_counted: bool
     waiting: Waiting | None = None
     taker: Taker | None = None
     is_waiting: bool = False
@@ -65,6 +75,26 @@ class Sent(Struct):
         """Whether its caller has gone, or may have."""
         return self.taker is not None and self.taker.may_have_gone()
 
+    def may_come_late(self) -> bool:
+        """Whether its caller, who sends it again, may have gone before it is served: its repeat may have been served
+        already."""
+        return self.is_counted and self.has_no_taker()
+
+
+class _Note(Struct, eq=False):
+    """What is to be written of an order, by whose `digest` its repeats look for it."""
+
+    digest: bytes
+    write: Callable[[], Awaitable[object]]
+
+    async def try_to_write(self) -> Exception | None:
+        """Why it could not be written, if it could not."""
+        try:
+            await self.write()
+        except Exception as error:  # noqa: BLE001 - it is raised where all have been tried
+            return error
+        return None
+
 
 class Joining:
     """Finds the orders that others repeat, and waits for them. One of the repeats of one order looks into the books,
@@ -78,14 +108,16 @@ class Joining:
         joins: Joins = "marked",
         wait_seconds: float = WAIT_SECONDS,
         now_us: Callable[[], int] = clock.now_us,
+        look_again_seconds: Sequence[float] = LOOK_AGAIN_SECONDS,
     ) -> None:
         self._ledger = ledger
         self._admission = admission
         self._joins = joins
         self._wait_seconds = wait_seconds
         self._now_us = now_us
+        self._look_again_seconds = look_again_seconds
         self._leading: dict[tuple[int, bytes, bool], asyncio.Future[_Found]] = {}
-        self._to_write: deque[Callable[[], Awaitable[object]]] = deque()
+        self._to_write: deque[_Note] = deque()
         self._has_to_write = asyncio.Event()
         self._writing = asyncio.Lock()
 
@@ -97,7 +129,7 @@ class Joining:
             return None
         is_marked = retry_count != b"" and is_repeat(retry_count)
         may_join = is_marked or self._joins == "unmarked"
-        return Sent(order_digest(path, body), is_marked, may_join, waiting, taker)
+        return Sent(order_digest(path, body), is_marked, may_join, retry_count != b"", waiting, taker)
 
     async def join(
         self, caller: Caller, sent: Sent, place: Callable[[], Awaitable[T | Repeated]]
@@ -146,13 +178,12 @@ class Joining:
         assert first.body is not None, first.hold
         if self._joins == "unmarked" and not sent.has_no_taker():
             # Undelivered no more: it is not given to one that does not ask for it.
-            self._write(lambda: self._ledger.give_undelivered(first.hold.id, self._now_us()))
+            self._write(sent, lambda: self._ledger.give_undelivered(first.hold.id, self._now_us()))
         return first.hold, KeptAnswer(first.hold.id, WHOLE, first.body)
 
     async def _look_for(self, caller: Caller, sent: Sent, due: float) -> First | None:
         sought = Sought(caller.account.id, caller.key.id, sent.digest, sent.is_marked, self._now_us())
-        await self.write_down()
-        hold_id = await self._ledger.find_first(sought)
+        hold_id = await self._find(sought)
         if hold_id is None:
             return None
         while True:
@@ -165,11 +196,24 @@ class Joining:
                 raise still_under_way()
             await asyncio.sleep(POLL_SECONDS)
 
+    async def _find(self, sought: Sought) -> str | None:
+        """The hold of the order that is joined. What is not there yet, and may come to be known, is waited for."""
+        pauses = iter(self._look_again_seconds)
+        while True:
+            await self.write_down()
+            seen = await self._ledger.find_first(sought)
+            # Who has left here may have come to be known as such meanwhile.
+            may_follow = seen.may_follow or any(note.digest == sought.order_digest for note in self._to_write)
+            pause = next(pauses, None)
+            if seen.hold_id is not None or not may_follow or pause is None:
+                return seen.hold_id
+            await asyncio.sleep(pause)
+
     def placed(self, hold_id: str, sent: Sent) -> None:
         """An order is under way. Where repeats need not say that they are some, it is written down for them if its
         caller goes."""
         if self._joins == "unmarked" and sent.taker is not None:
-            sent.taker.tell_if_lost(lambda: self._write(lambda: self._ledger.mark_lost(hold_id)))
+            sent.taker.tell_if_lost(lambda: self._write(sent, lambda: self._ledger.mark_lost(hold_id)))
 
     def keep_if_lost(self, settle: Settle, sent: Sent) -> None:
         """What is about to be booked and sent is kept where its caller turns out not to have taken it."""
@@ -180,25 +224,27 @@ class Joining:
         def keep() -> None:
             # Where it is not booked yet, the two are one: no repeat at another node looks in between.
             settle.is_unheard = True
-            self._write(lambda: self._ledger.carry_out(KeepAnswer(settle.hold_id, body)))
+            self._write(sent, lambda: self._ledger.carry_out(KeepAnswer(settle.hold_id, body)))
 
         sent.taker.tell_if_lost(keep, 0 if body is None else len(body))
 
-    def _write(self, write: Callable[[], Awaitable[object]]) -> None:
-        self._to_write.append(write)
+    def _write(self, sent: Sent, write: Callable[[], Awaitable[object]]) -> None:
+        self._to_write.append(_Note(sent.digest, write))
         self._has_to_write.set()
 
     async def write_down(self) -> None:
-        """Write down what is to be. Raises BooksUnavailable. What fails in a way that nobody foresaw goes behind the
-        rest, so that it does not hold that up when this is called again."""
+        """Write down what is to be, all of it at once: each for itself would wait for a commit of its own. Raises
+        BooksUnavailable. What fails stays, and holds up nothing else."""
         async with self._writing:
             while self._to_write:
-                try:
-                    await self._to_write[0]()
-                except BaseException:
-                    self._to_write.rotate(-1)
-                    raise
-                self._to_write.popleft()
+                notes = list(self._to_write)
+                failures = await asyncio.gather(*(note.try_to_write() for note in notes))
+                for note, failure in zip(notes, failures, strict=True):
+                    self._to_write.popleft()
+                    if failure is not None:
+                        self._to_write.append(note)
+                if failed := [failure for failure in failures if failure is not None]:
+                    raise failed[0]
 
     async def run(self) -> None:
         """Write down what is to be, as soon as the books take it, and drop what was kept for long enough. Runs until

@@ -18,6 +18,7 @@ from farebox.core.books import (
     KeptAnswer,
     NotEnded,
     Outcome,
+    Seen,
     Settle,
     Sought,
     Transfer,
@@ -69,8 +70,8 @@ class Ledger(Protocol):
     async def forget_answers(self, before_us: int) -> None:
         """Drop idempotency keys, and answers kept under them, of orders placed before a moment."""
 
-    async def find_first(self, sought: Sought) -> str | None:
-        """The hold of the order that another repeats. Its answer is kept from now on, whoever else takes it."""
+    async def find_first(self, sought: Sought) -> Seen:
+        """The order that another repeats. Its answer is kept from now on, whoever else takes it."""
 
     async def first(self, hold_id: str) -> First:
         """How that order stands."""

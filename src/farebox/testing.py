@@ -5,8 +5,9 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from msgspec.structs import replace
 
@@ -28,6 +29,7 @@ from farebox.core.books import (
     KeyUse,
     NotEnded,
     Outcome,
+    Seen,
     Sought,
     TopUp,
     Transfer,
@@ -48,7 +50,7 @@ from farebox.core.ledger import Page
 from farebox.core.plans import BUILT_IN
 from farebox.core.pricing import KeptPrices
 from farebox.core.questions import FURTHEST_US
-from farebox.core.repeats import LOST_US, REPEAT_LIFE_US, Kept, first_of
+from farebox.core.repeats import LOST_US, REPEAT_LIFE_US, Kept, first_of, seen_ended
 from farebox.core.tariffs import KeptTariffs
 from farebox.core.upstream import Filters
 from farebox.deadlines import Deadlines
@@ -67,6 +69,7 @@ class MemoryStore:
 
     def __init__(self, worker: str = "memory") -> None:
         self._worker = worker
+        self._living = {worker}
         self._accounts: dict[int, Account] = {}
         self._keys: dict[int, Key] = {}
         self._balances: dict[int, Balance] = {}
@@ -119,7 +122,7 @@ class MemoryStore:
     async def kept_answer(self, hold_id: str) -> KeptAnswer | None:
         return self._answers.get(hold_id)
 
-    async def find_first(self, sought: Sought) -> str | None:
+    async def find_first(self, sought: Sought) -> Seen:
         def is_same(order: HoldRow | Undelivered) -> bool:
             name = (order.key_id, order.order_digest)
             return name == (sought.key_id, sought.order_digest) and order.created_us > sought.now_us - REPEAT_LIFE_US
@@ -131,13 +134,17 @@ class MemoryStore:
         ]
         same = sorted(filter(is_same, self._holds.values()), key=lambda hold: hold.created_us)
         not_ended = [hold for hold in same if hold.ended_us is None]
-        found = first_of(kept[::-1], not_ended, lambda worker: worker != self._worker, is_marked=sought.is_marked)
+        found = first_of(kept[::-1], not_ended, self._is_gone, is_marked=sought.is_marked)
         if found is None:
-            lost = [h for h in same if h.state == "posted" and h.worker != self._worker and sought.is_marked]
-            return next((hold.id for hold in lost if (hold.ended_us or 0) > sought.now_us - LOST_US), None)
+            posted = [h for h in same if h.state == "posted" and (h.ended_us or 0) > sought.now_us - LOST_US]
+            ended = [(hold.id, hold.worker) for hold in (*posted, *not_ended)]
+            return seen_ended(ended, self._worker, self._is_gone) if sought.is_marked else Seen()
         if found.marked is not None:
             self._holds[found.hold_id] = replace(self._holds[found.hold_id], delivery=found.marked)
-        return found.hold_id
+        return Seen(found.hold_id)
+
+    def _is_gone(self, worker: str) -> bool:
+        return worker not in self._living
 
     async def first(self, hold_id: str) -> First:
         kept = self._undelivered.get(hold_id)
@@ -165,7 +172,7 @@ class MemoryStore:
         return self._balances[account_id]
 
     async def open_orphans(self) -> list[HoldRow]:
-        orphans = [h for h in self._holds.values() if h.state == "pending" and h.worker != self._worker]
+        orphans = [h for h in self._holds.values() if h.state == "pending" and self._is_gone(h.worker)]
         why = "the process that served it has gone"
         opened = [
             replace(h, state="open", reason=why, ask_us=0 if h.generation_id else None, delivery="lost")
@@ -177,12 +184,16 @@ class MemoryStore:
                 self._allowances[owner] = self._allowances[owner].left_open()
         return opened
 
-    def successor(self, worker: str) -> "MemoryStore":
-        """The same books, taken up by another process after this one died."""
-        after = MemoryStore(worker)
-        after.__dict__.update(self.__dict__)
-        after._worker = worker
-        return after
+    def beside(self, worker: str) -> Self:
+        """The same books, as another process has them."""
+        other = copy(self)
+        other._worker = worker
+        self._living.add(worker)
+        return other
+
+    def die(self) -> None:
+        """The process ends."""
+        self._living.discard(self._worker)
 
     async def create_account(self, name: str, plan: str, limit_nanos: int | None, created_us: int) -> Account:
         if any(account.name == name for account in self._accounts.values()):

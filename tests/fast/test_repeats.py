@@ -4,6 +4,7 @@ books in memory."""
 import asyncio
 import json
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 
 import pytest
@@ -12,7 +13,7 @@ from msgspec.structs import replace
 from farebox.admission import Admission
 from farebox.answers import RepeatedAnswer, Streaming
 from farebox.catalog import Catalog
-from farebox.core.books import Command, Done, First, HoldRow, KeepAnswer, Outcome, Settle, TopUp
+from farebox.core.books import Command, Done, First, HoldRow, KeepAnswer, Outcome, Seen, Settle, Sought, TopUp
 from farebox.core.errors import Refusal
 from farebox.core.formats import chat
 from farebox.core.headers import read_request_head
@@ -74,6 +75,10 @@ def test_what_becomes_of_a_repeat() -> None:
         assert refused.value.status == 410
 
 
+LOOKS = 5
+"""How often a repeat here looks again."""
+
+
 @dataclass
 class Caller:
     """Takes an answer, unless it has gone."""
@@ -125,6 +130,27 @@ class Slow(MemoryStore):
         return await super().carry_out(command)
 
 
+class Late(MemoryStore):
+    """Books that take what is to be kept after all only when they may; `look` is called at each look for a first."""
+
+    def __init__(self, look: Callable[[], None]) -> None:
+        super().__init__()
+        self._look = look
+        self.may_keep = asyncio.Event()
+        self.to_keep = 0
+
+    async def carry_out(self, command: Command) -> Outcome:
+        if isinstance(command, KeepAnswer):
+            self.to_keep += 1
+            await self.may_keep.wait()
+        return await super().carry_out(command)
+
+    async def find_first(self, sought: Sought) -> Seen:
+        seen = await super().find_first(sought)
+        self._look()
+        return seen
+
+
 class House:
     """An exchange with books in memory, and one key."""
 
@@ -139,10 +165,23 @@ class House:
         account = await self.store.create_account("a", "paying", 0, 1)
         await self.store.create_key(account.id, "", digest(self._key), "hint", 1)
         await self.store.carry_out(TopUp("t", account.id, 10**9, 1))
+        await self._start()
+        return self
+
+    async def beside(self, worker: str) -> "House":
+        """Another process on the same books."""
+        other = copy(self)
+        other.store = self.store.beside(worker)
+        await other._start()
+        return other
+
+    async def _start(self) -> None:
         catalog = Catalog(self.upstream, 300, 3600)
         await catalog.refresh()
         admission = Admission(99, 3)
-        self.joining = Joining(self.store, admission, self._joins, self._wait_seconds)
+        self.joining = Joining(
+            self.store, admission, self._joins, self._wait_seconds, look_again_seconds=(0.001,) * LOOKS
+        )
         self.late = LateSettlements(self.store)
         self.exchange = Exchange(
             callers=KeyCallers(self.store, PlansInForce(BUILT_IN)),
@@ -154,7 +193,6 @@ class House:
             joining=self.joining,
             late=self.late,
         )
-        return self
 
     async def order(self, count: int | None = None, taker: Caller | None = None) -> tuple[bytes, bool]:
         """An answer's body, and whether it is the first's. Raises Refusal."""
@@ -190,6 +228,89 @@ def test_who_leaves_while_the_end_waits_for_the_books_has_left_when_it_is_booked
         caller = Caller()
         house = House(whole(), whole())
         house.store = Slow(caller.go)
+        await house.open()
+        first, _ = await house.order(0, caller)
+        assert await house.order(1, Caller()) == (first, True)
+        assert await house.states() == ["posted"]
+
+    asyncio.run(play())
+
+
+def test_a_repeat_looks_again_for_what_another_process_is_about_to_note() -> None:
+    async def play() -> None:
+        looks = 0
+
+        def look() -> None:
+            nonlocal looks
+            looks += 1
+            if looks == LOOKS - 1:
+                late.may_keep.set()
+
+        caller, late = Caller(), Late(look)
+        house = House(whole(), whole())
+        house.store = late
+        await house.open()
+        writing = asyncio.create_task(house.joining.run())
+        first, _ = await house.order(0, caller)
+        caller.go()
+        other = await house.beside("other")
+        assert await other.order(1, Caller()) == (first, True)
+        assert looks > 1
+        assert await house.states() == ["posted"]
+        writing.cancel()
+
+    asyncio.run(play())
+
+
+def test_a_repeat_of_what_was_taken_at_another_process_is_an_order_and_so_is_at_once_what_is_no_repeat() -> None:
+    async def play() -> None:
+        looks = 0
+
+        def look() -> None:
+            nonlocal looks
+            looks += 1
+
+        house = House(whole(), whole(), whole())
+        house.store = Late(look)
+        await house.open()
+        await house.order(0, Caller())
+        other = await house.beside("other")
+        assert (await other.order(0, Caller()))[1] is False
+        assert looks == 0
+        assert (await other.order(1, Caller()))[1] is False
+        assert looks == LOOKS + 1
+        assert await house.states() == ["posted"] * 3
+
+    asyncio.run(play())
+
+
+def test_what_is_noted_of_several_orders_waits_for_one_commit() -> None:
+    async def play() -> None:
+        late = Late(lambda: None)
+        house = House(whole(), whole(), whole())
+        house.store = late
+        await house.open()
+        callers = [Caller() for _ in range(3)]
+        for caller in callers:
+            await house.order(0, caller)
+        for caller in callers:
+            caller.go()
+        writing = asyncio.create_task(house.joining.write_down())
+        while late.to_keep < len(callers):  # noqa: ASYNC110 - tells nobody
+            await asyncio.sleep(0)
+        late.may_keep.set()
+        await writing
+
+    asyncio.run(play())
+
+
+def test_a_repeat_looks_again_where_its_first_was_just_seen_to_leave() -> None:
+    async def play() -> None:
+        caller = Caller()
+        late = Late(lambda: None if caller.has_gone else caller.go())
+        late.may_keep.set()
+        house = House(whole(), whole())
+        house.store = late
         await house.open()
         first, _ = await house.order(0, caller)
         assert await house.order(1, Caller()) == (first, True)

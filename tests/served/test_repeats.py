@@ -4,12 +4,16 @@ pays nothing more."""
 import asyncio
 import http.client
 import json
+import os
 import shutil
+import signal
 import socket
 import struct
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent import futures
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -165,6 +169,26 @@ def test_an_answer_that_was_sent_and_not_taken_is_kept(
     assert states(shared_gateway, name) == ["fare"]
 
 
+def test_an_order_that_is_read_when_its_caller_has_left_is_not_sent(
+    shared_gateway: Gateway, name: str, key: str
+) -> None:
+    """As of a server that was starting, or had too much to do: its repeat may have been served meanwhile."""
+    assert not is_replayed(order(shared_gateway, CHAT, key))  # so that its key is known
+    os.kill(shared_gateway.process.pid, signal.SIGSTOP)
+    try:
+        with socket.create_connection(("127.0.0.1", shared_gateway.port), timeout=10) as connection:
+            connection.sendall(request(CHAT, key))
+    finally:
+        os.kill(shared_gateway.process.pid, signal.SIGCONT)
+    eventually(lambda: f'"{name}"' in shared_gateway.log.read_text().rpartition("caller_gone")[0].rpartition("\n")[2])
+    assert states(shared_gateway, name).count("fare") == 1
+    # Who has only closed its own side is served.
+    with socket.create_connection(("127.0.0.1", shared_gateway.port), timeout=10) as connection:
+        connection.sendall(request(CHAT, key))
+        connection.shutdown(socket.SHUT_WR)
+        assert b" 200 OK" in connection.makefile("rb").read()
+
+
 @contextmanager
 def own(folder: Path, **environment: str) -> Iterator[tuple[Gateway, str]]:
     with Gateway(folder, **environment) as gateway:
@@ -255,11 +279,21 @@ def test_a_repeat_finds_its_first_at_another_node(tmp_path: Path, postgres: Clus
         eventually(lambda: len(states(first, "x")) == 2)
         assert is_replayed(repeat(second, key, "/messages"))
         asking.join()
+        # Its caller has not taken it, which a slow node notes after the repeat has come.
+        with socket.create_connection(("127.0.0.1", first.port), timeout=10) as connection:
+            connection.sendall(request("/responses", key))
+            assert connection.recv(1)
+            os.kill(first.process.pid, signal.SIGSTOP)
+        with ThreadPoolExecutor() as pool:
+            repeated = pool.submit(repeat, second, key, "/responses")
+            futures.wait([repeated], timeout=0.5)
+            os.kill(first.process.pid, signal.SIGCONT)
+            assert is_replayed(repeated.result())
         leave(first, "x", key, "/embeddings", "head-ms=100")
-        eventually(lambda: states(first, "x") == ["fare"] * 3)
+        eventually(lambda: states(first, "x") == ["fare"] * 4)
         first.kill()
         assert is_replayed(repeat(second, key, "/embeddings"))
-        assert states(second, "x") == ["fare"] * 3
+        assert states(second, "x") == ["fare"] * 4
 
 
 IMPATIENT = (

@@ -86,8 +86,10 @@ class Engine:
         self._opened += 1
         worker = f"worker-{self._opened}"
         if self.kind == "memory":
-            self._memory = self._memory.successor(worker) if self._memory else MemoryStore(worker)
-            yield self._memory
+            memory = self._memory.beside(worker) if self._memory else MemoryStore(worker)
+            self._memory = memory
+            yield memory
+            memory.die()
             return
         if self._opened == 1 and self.kind == "sqlite":
             new_books(self.path)
@@ -466,9 +468,13 @@ def as_sent(place: PlaceHold, digest: bytes = b"digest", *, is_repeat: bool = Fa
     return replace(place, order_digest=digest, is_repeat=is_repeat)
 
 
-async def found(store: Store, place: PlaceHold, *, is_marked: bool = True, now_us: int = 10) -> str | None:
+async def found(
+    store: Store, place: PlaceHold, *, is_marked: bool = True, now_us: int = 10, may_follow: bool = False
+) -> str | None:
     assert place.order_digest is not None
-    return await store.find_first(Sought(place.account_id, place.key_id, place.order_digest, is_marked, now_us))
+    seen = await store.find_first(Sought(place.account_id, place.key_id, place.order_digest, is_marked, now_us))
+    assert seen.may_follow is may_follow
+    return seen.hold_id
 
 
 def test_what_others_did_to_a_hold_since_it_was_placed_counts_when_it_ends(engine: Engine) -> None:
@@ -609,6 +615,35 @@ def test_what_a_dead_process_may_not_have_sent_is_not_ordered_again(engine: Engi
 
     engine.run(die)
     engine.run(take_over)
+
+
+def test_what_has_just_ended_at_another_process_that_lives_may_come_to_be_known_as_lost(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        posted, opened, voided = (as_sent(hold(account, key, name, 100), name.encode()) for name in ("h1", "h2", "h3"))
+        ends: list[tuple[PlaceHold, Verdict]] = [
+            (posted, Cost(Decimal("0.00001"))),
+            (opened, Unknown("why")),
+            (voided, Nothing()),
+        ]
+        for place, verdict in ends:
+            await store.carry_out(place)
+            await store.carry_out(Settle(hold_id=place.id, verdict=verdict, created_us=3))
+            # What it has to note itself, this process knows.
+            assert await found(store, place) is None
+        async with engine.open() as other:
+            for place in (posted, opened):
+                assert await found(other, place, may_follow=True) is None
+                # One that does not say that it is a repeat is not held up.
+                assert await found(other, place, is_marked=False) is None
+            assert await found(other, voided) is None
+            assert await found(other, replace(posted, order_digest=b"other")) is None
+            assert await found(other, posted, now_us=3 + LOST_US) is None
+            await store.carry_out(KeepAnswer("h1", b"1"))
+            await store.carry_out(KeepAnswer("h2", None))
+            assert [await found(other, place) for place in (posted, opened)] == ["h1", "h2"]
+
+    engine.run(work)
 
 
 def test_an_order_that_was_not_taken_up_leaves_its_key_free(engine: Engine) -> None:

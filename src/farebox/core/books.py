@@ -205,6 +205,15 @@ class Sought(Struct, frozen=True):
     now_us: int
 
 
+class Seen(Struct, frozen=True):
+    """What the books say of that order: its hold's id, None where there is none to join. Then `may_follow` says whether
+    one may be found in a moment: it has ended, and the process that served it may be about to note that nobody took its
+    answer."""
+
+    hold_id: str | None = None
+    may_follow: bool = False
+
+
 class First(Struct, frozen=True):
     """The order that was found, as it stands now; `body` is the answer that was kept for its repeats, if there is
     one."""

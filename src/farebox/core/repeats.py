@@ -11,7 +11,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from farebox.core.books import Delivery, First, HoldRow, HoldState
+from farebox.core.books import Delivery, First, HoldRow, HoldState, Seen
 from farebox.core.errors import Refusal, conflict, gone
 
 Joins = Literal["marked", "unmarked", "off"]
@@ -90,6 +90,18 @@ def first_of(
             if is_gone(hold.worker):
                 return Found(hold.id, "lost", "open")
     return Found(answers[0].hold_id) if answers else None
+
+
+def seen_ended(ended: Iterable[tuple[str, str]], own: str, is_gone: Callable[[str], bool]) -> Seen:
+    """What a repeat finds where the same orders have ended (their holds and workers are given), and nothing was kept of
+    them: one whose answer is lost, since its worker has died. What the `own` worker knows of its callers is noted."""
+    may_follow = False
+    for hold_id, worker in ended:
+        if worker != own:
+            if is_gone(worker):
+                return Seen(hold_id)
+            may_follow = True
+    return Seen(may_follow=may_follow)
 
 
 def becomes(first: First) -> Literal["answered", "ordered", "waiting"]:

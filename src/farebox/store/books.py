@@ -19,13 +19,14 @@ from farebox.core.books import (
     HoldRow,
     KeptAnswer,
     Outcome,
+    Seen,
     Sought,
     TopUp,
     owners_of,
 )
 from farebox.core.caching import CachedRow
 from farebox.core.questions import FURTHEST_US
-from farebox.core.repeats import LOST_US, REPEAT_LIFE_US, Found, Kept, first_of
+from farebox.core.repeats import LOST_US, REPEAT_LIFE_US, Found, Kept, first_of, seen_ended
 from farebox.ports import BooksUnavailable
 from farebox.store.directory import SqlDirectory
 from farebox.store.engine import Db, Engine, InDoubt
@@ -101,10 +102,10 @@ class SqlStore(Reading, SqlDirectory):
     async def kept_answer(self, hold_id: str) -> KeptAnswer | None:
         return await self._desk.row(each(KeptAnswer), self._sql.kept_answer, {"hold": hold_id})
 
-    async def find_first(self, sought: Sought) -> str | None:
+    async def find_first(self, sought: Sought) -> Seen:
         return await self._desk.do(lambda: self._find_first(sought))
 
-    def _find_first(self, sought: Sought) -> str | None:
+    def _find_first(self, sought: Sought) -> Seen:
         db, sql = self._desk.db, self._sql
         order = {"key": sought.key_id, "digest": sought.order_digest}
         since = {**order, "since": sought.now_us - REPEAT_LIFE_US}
@@ -120,9 +121,10 @@ class SqlStore(Reading, SqlDirectory):
             if found is None:
                 lately = {**order, "account": sought.account_id, "lately": sought.now_us - LOST_US}
                 posted = db.execute(sql.same_posted, lately).fetchall() if sought.is_marked else []
-                return next((name for name, worker in posted if self._is_gone(worker)), None)
+                ended = [*posted, *((hold.id, hold.worker) for hold in holds)]
+                return seen_ended(ended, self.worker, self._is_gone) if sought.is_marked else Seen()
             if found.marked is None or self._mark_delivery(found):
-                return found.hold_id
+                return Seen(found.hold_id)
             # It has just ended, or another repeat was quicker.
 
     def _is_gone(self, worker: str) -> bool:
