@@ -559,7 +559,7 @@ def test_a_thought_that_another_upstream_sealed_is_left_out_and_named(recorded: 
     upstream.answer, upstream.content_type = [hosts.messages_whole([hosts.Words("Hi")])], "application/json"
     headers = {"authorization": f"Bearer {gateway.key}", "content-type": "application/json"}
     thought = {"type": "thinking", "thinking": "So.", "signature": "openai-responses-v1|rs_1|c2VhbA=="}
-    said = {"role": "assistant", "content": [thought, {"type": "text", "text": "Yes"}]}
+    said: dict[str, Any] = {"role": "assistant", "content": [thought, {"type": "text", "text": "Yes"}]}
     body: dict[str, Any] = {"model": "claude/a/b", "max_tokens": 50, "messages": [*HELLO, said, *HELLO]}
     answer = gateway.request("POST", "/api/v1/messages", body, headers)
     assert answer.headers["x-farebox-left-out"] == "messages[assistant].reasoning"
