@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from pydantic_core import PydanticUndefined
 from typer.core import TyperGroup
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -19,7 +20,7 @@ from farebox.core.translate import TABLES
 from farebox.core.translate.answers import chat, messages
 from farebox.core.translate.members import LEFT_OUT_MAX, Cell
 from farebox.core.translate.orders.to_messages import ANSWER_TOKENS
-from farebox.settings import GuardSettings, PlanSettings, Settings, UpstreamSettings
+from farebox.settings import GuardSettings, PlanSettings, Settings, TraitSettings, UpstreamSettings
 from farebox.simulator import faults, models, table, talk
 from farebox.simulator.anthropic import MODELS as ANTHROPIC_MODELS
 from farebox.simulator.openai import MODELS as OPENAI_MODELS
@@ -46,7 +47,9 @@ def settings_page() -> str:
     upstream_rows = [
         f"| `{name}` | {_default(None if field.is_required() else field.default)} | {field.description} |"
         for name, field in UpstreamSettings.model_fields.items()
+        if name not in TraitSettings.model_fields
     ]
+    trait_rows = [f"| `{name}` | {field.description} |" for name, field in TraitSettings.model_fields.items()]
     return f"""{MADE}
 # Settings
 
@@ -92,11 +95,18 @@ Several, or one of which there is more to say than `upstream_url` does, are decl
 | member | default | |
 |---|---|---|
 {chr(10).join(upstream_rows)}
+
+Of all models of an upstream, or of some of them in `per_model`, may be declared [what orders ask for](../routing.md#what-is-declared-of-a-model);
+none has a default, since what is not declared is not known:
+
+| member | |
+|---|---|
+{chr(10).join(trait_rows)}
 """
 
 
 def _default(value: object) -> str:
-    return "" if value is None or callable(value) else f"`{value}`"
+    return "" if value in (None, PydanticUndefined) or callable(value) else f"`{value}`"
 
 
 def cli_page() -> str:

@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from msgspec.structs import asdict
+
 from farebox.core.declared import Declared, Timeouts
 from farebox.core.price_files import BadPrices
 from farebox.deadlines import Deadlines
@@ -59,6 +61,7 @@ def declared_upstreams(settings: Settings) -> list[Declared]:
         kind_of(declared, f"{where}.kind")
         if not declared.base_url:
             raise BadSettings(f"{where}.base_url: not set, and the kind `{declared.kind}` has no URL of its own")
+        _check_traits(declared, where)
         if declared.key_variable is not None and not os.environ.get(declared.key_variable):
             raise BadSettings(f"{where}.key_variable: the environment variable {declared.key_variable} is not set")
         if _is_this_gateway(declared.base_url, settings):
@@ -66,6 +69,18 @@ def declared_upstreams(settings: Settings) -> list[Declared]:
                 f"{where}.base_url: {declared.base_url} is this gateway itself; orders would go in circles"
             )
     return settings.declared
+
+
+def _check_traits(declared: Declared, where: str) -> None:
+    """Raises BadSettings: traits are declared of an upstream that sees to them itself."""
+    if not declared.tells_cost:
+        return
+    for place, traits in ((where, declared.traits), *((f"{where}.per_model", each) for _, each in declared.per_model)):
+        said = [name for name, value in asdict(traits).items() if value is not None]
+        if said:
+            raise BadSettings(
+                f"{place}.{said[0]}: not for the kind `{declared.kind}`, which knows its own hosts and picks among them"
+            )
 
 
 def _only_upstream(settings: Settings) -> Declared:

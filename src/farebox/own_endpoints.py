@@ -21,6 +21,9 @@ STATUS_WELL, STATUS_LEFT_ALONE = 0, -1
 
 MS = 1000
 
+_CHOICES = ("auto", "function", "none", "required")
+"""OpenRouter's words for what an order's `tool_choice` can ask."""
+
 
 class _Top(Struct):
     max_completion_tokens: float | None = None
@@ -53,11 +56,16 @@ class OwnEndpoints:
             return []
         return [self._endpoint(each) for each in self._upstreams.candidates(model)]
 
+    def zdr(self) -> list[dict[str, object]]:
+        """Those that are declared to keep nothing of an order."""
+        return [self._endpoint(each) for each in self._upstreams.keeping_nothing()]
+
     def _endpoint(self, candidate: Candidate) -> dict[str, object]:
         entry = decoded_or(_decode_entry, self._upstreams.entry(candidate), _Entry())
         top = decoded_or(_decode_top, entry.top_provider, _Top())
         condition = self._health.condition(candidate)
-        measured = condition.measured
+        measured, traits = condition.measured, candidate.traits
+        parameters = decoded_or(_decode_names, entry.supported_parameters, list[str]())
         return {
             "name": f"{candidate.upstream} | {candidate.model}",
             "model_id": candidate.model,
@@ -66,22 +74,26 @@ class OwnEndpoints:
             "pricing": entry.pricing,
             "provider_name": candidate.upstream,
             "tag": candidate.upstream.lower(),
-            "quantization": None if candidate.quantization == "unknown" else candidate.quantization,
+            "quantization": traits.quantization,
             "max_completion_tokens": as_whole(top.max_completion_tokens or 0) or None,
             "max_prompt_tokens": None,
-            "supported_parameters": decoded_or(_decode_names, entry.supported_parameters, list[str]()),
+            "supported_parameters": parameters,
             "status": STATUS_LEFT_ALONE if condition.alone_until_us else STATUS_WELL,
             "uptime_last_30m": None if measured.uptime is None else round(measured.uptime * 100, 2),
             "uptime_last_5m": None,
             "uptime_last_1d": None,
             "supports_implicit_caching": False,
-            "supports_tool_choice": dict.fromkeys(("auto", "function", "none", "required"), True),
+            "supports_tool_choice": dict.fromkeys(_CHOICES, candidate.routes or "tool_choice" in parameters),
             "latency_last_30m": _percentiles(measured.latency_seconds, MS),
             "throughput_last_30m": _percentiles(measured.throughput, 1),
             "native_tools": {},
             "service_tier": None,
             "supports_diarization": False,
             "supports_voice_cloning": False,
+            # These OpenRouter has no names for; null is what is not declared.
+            "collects_data": traits.collects,
+            "zdr": traits.zdr,
+            "distillable": traits.distillable,
         }
 
 

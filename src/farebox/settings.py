@@ -38,6 +38,7 @@ from farebox.core.plans import BUILT_IN, Plan, event_price_nanos
 from farebox.core.pricing import ASSUMED, PRICE_MAX_USD, UnitPrices
 from farebox.core.repeats import Joins
 from farebox.core.routing import Policy
+from farebox.core.traits import PARAMETERS, USUAL, InputModality, OutputModality, Quantization, Traits
 from farebox.crash import CRASH_VARIABLE
 
 OPENROUTER_KIND = "openrouter"
@@ -101,10 +102,84 @@ class GuardSettings(BaseModel):
     settings: dict[str, Any] = Field(default_factory=dict, description="Its own settings, as a table.")
 
 
-class UpstreamSettings(BaseModel):
-    """An upstream as `farebox.toml` declares it, under `[upstreams.NAME]`."""
+class TraitSettings(BaseModel):
+    """What may be declared of all models of an upstream, and of some of them, under `[upstreams.NAME.per_model.MODEL]`:
+    None is not declared."""
 
     model_config = ConfigDict(extra="forbid")
+
+    context_tokens: int | None = Field(
+        default=None, ge=1, description="How long prompt and answer together may be. Unset: what it lists."
+    )
+    answer_tokens_max: int | None = Field(
+        default=None,
+        ge=1,
+        description="The longest answer that it gives; orders whose cap is higher go elsewhere. Unset: what it lists,"
+        " and any cap goes there.",
+    )
+    supported_parameters: list[str] | None = Field(
+        default=None,
+        description="Parameters of orders that it heeds, by OpenRouter's names; `usual` stands for those that its"
+        " formats can say. Unset: those.",
+    )
+    quantization: Quantization | None = Field(
+        default=None, description="How its weights are stored: `int4`, `int8`, `fp4`, `fp6`, `fp8`, `fp16`, `bf16`, ..."
+    )
+    collects_data: bool | None = Field(
+        default=None, description="Whether it keeps for longer, or trains on, what it is sent."
+    )
+    zdr: bool | None = Field(default=None, description="Whether it keeps nothing at all of what it is sent.")
+    distillable: bool | None = Field(default=None, description="Whether its answers may train other models.")
+    input_modalities: list[InputModality] | None = Field(
+        default=None,
+        description="What an order may bring along: `text`, `image`, `file`, `audio`, `video`. Unset: anything goes"
+        " there, and lists say `text`.",
+    )
+    output_modalities: list[OutputModality] | None = Field(
+        default=None,
+        description="What it answers with: `text`, `image`, `audio`, `embeddings`. Unset: anything is asked of it, and"
+        " lists say `text`, or `embeddings` where it speaks no other format.",
+    )
+
+    @field_validator("supported_parameters")
+    @classmethod
+    def _are_parameters(cls, names: list[str] | None) -> list[str] | None:
+        for name in names or ():
+            if name != USUAL and name not in PARAMETERS:
+                nearest = get_close_matches(name, PARAMETERS, n=1)
+                hint = f"; did you mean {nearest[0]}?" if nearest else f"; there are {', '.join(PARAMETERS)}"
+                raise ValueError(f"OpenRouter has no parameter {name!r}{hint}")
+        return names
+
+    @field_validator("input_modalities", "output_modalities")
+    @classmethod
+    def _are_some(cls, names: list[str] | None) -> list[str] | None:
+        if names == []:
+            raise ValueError("name at least one modality")
+        return names
+
+    @model_validator(mode="after")
+    def _keeps_nothing_or_something(self) -> Self:
+        if self.zdr and self.collects_data:
+            raise ValueError("zdr: what keeps nothing collects no data; set collects_data to false, or leave it out")
+        return self
+
+    def traits(self) -> Traits:
+        return Traits(
+            supported_parameters=None if self.supported_parameters is None else frozenset(self.supported_parameters),
+            quantization=self.quantization,
+            collects_data=self.collects_data,
+            zdr=self.zdr,
+            distillable=self.distillable,
+            context_tokens=self.context_tokens,
+            answer_tokens_max=self.answer_tokens_max,
+            input_modalities=None if self.input_modalities is None else tuple(self.input_modalities),
+            output_modalities=None if self.output_modalities is None else tuple(self.output_modalities),
+        )
+
+
+class UpstreamSettings(TraitSettings):
+    """An upstream as `farebox.toml` declares it, under `[upstreams.NAME]`."""
 
     kind: str = Field(description="What it speaks: `openrouter`, `openai` or `anthropic`; others can be added.")
     base_url: str | None = Field(
@@ -159,6 +234,12 @@ class UpstreamSettings(BaseModel):
         " `max_completion_tokens`; an order with the other gets this one. Unset: `max_completion_tokens` at OpenAI's"
         " own addresses and Azure's; elsewhere a caller's own goes along as it came, and where Farebox itself sets one"
         " it is `max_tokens`.",
+    )
+    per_model: dict[str, TraitSettings] = Field(
+        default_factory=dict,
+        description="For some of its models what may be declared of all (below): by ids under which callers order, or"
+        " shell patterns over them. An id counts before patterns, an earlier pattern before a later one, either before"
+        " what is said of all.",
     )
 
     @field_validator("base_url")
@@ -241,6 +322,8 @@ class UpstreamSettings(BaseModel):
             weight=self.weight,
             prices=self.prices or "itself",
             capped_by=self.capped_by or usual_cap(self.kind, base_url),
+            traits=self.traits(),
+            per_model=tuple((model, each.traits()) for model, each in self.per_model.items()),
         )
 
 
@@ -582,7 +665,7 @@ def _worded(error: dict[str, Any], given: Mapping[str, object]) -> str:
             "upstreams": UpstreamSettings,
         }
         known = within[name].model_fields if len(path) > 1 else Settings.model_fields
-        return _no_such(where, path[-1], known)
+        return _no_such(where, path[-1], TraitSettings.model_fields if "per_model" in path[2:3] else known)
     if name == "database_url":
         return f"{where}: {message}"  # it may have a password in it
     if error["type"] == "missing" or not isinstance(error["input"], str | int | float | bool | None):

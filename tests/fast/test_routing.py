@@ -7,9 +7,12 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from anthropic.types.message_create_params import MessageCreateParamsNonStreaming as MessageParams
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming as ChatParams
+from openai.types.responses.response_create_params import ResponseCreateParamsNonStreaming as ResponseParams
 
 from farebox.core.attempts import Denied, MayBeCharged, NotReached, Refused, Went
 from farebox.core.errors import Refusal
@@ -26,7 +29,8 @@ from farebox.core.routing import (
     still_to_try,
     without_choice,
 )
-from farebox.core.wishes import Wishes, read_wishes
+from farebox.core.traits import SAYABLE, Traits
+from farebox.core.wishes import NAMED, Wishes, read_wishes
 
 CHAT = "/chat/completions"
 WIRES: Mapping[str, Format] = {CHAT: chat, "/messages": messages, "/responses": responses}
@@ -47,7 +51,7 @@ def at(upstream: str, model: str = "a/b", **declared: Any) -> Candidate:
 OPENROUTER = at("openrouter", order=9, routes=True)
 NEAR = at("near", order=1, prices=price("1", "2"))
 FAR = at("far", order=2, prices=price("2", "1"))
-LOCAL = at("local", order=3, prices=price("0", "0"), collects_data=False, zdr=True)
+LOCAL = at("local", order=3, prices=price("0", "0"), traits=Traits(zdr=True))
 ALL = (NEAR, FAR, LOCAL, OPENROUTER)
 
 
@@ -89,7 +93,15 @@ def test_without_wishes_they_are_tried_as_they_are_declared() -> None:
 @pytest.mark.parametrize("policy", ["order", "weights", "cheapest"])
 @pytest.mark.parametrize("condition", [Condition(), Condition(orders=2), Condition(9), Condition(is_being_tried=True)])
 @pytest.mark.parametrize(
-    "only", [NEAR, OPENROUTER, at("few", orders_max=2), at("many", orders_max=3), at("x", serves=frozenset())]
+    "only",
+    [
+        NEAR,
+        OPENROUTER,
+        at("few", orders_max=2),
+        at("many", orders_max=3),
+        at("x", serves=frozenset()),
+        at("short", traits=Traits(answer_tokens_max=4)),
+    ],
 )
 def test_where_there_is_nothing_to_choose_from_the_route_is_the_one_that_would_be_chosen(
     only: Candidate, condition: Condition, policy: Policy
@@ -185,15 +197,65 @@ def test_what_an_order_wishes(provider: Any, found: list[str]) -> None:
 
 
 def test_quantizations_and_parameters_leave_out_who_does_not_have_them() -> None:
-    rich = at("rich", quantization="fp8", parameters=frozenset({"tools", "max_completion_tokens", "stop"}))
-    poor = at("poor", quantization="int4", parameters=frozenset({"max_tokens"}))
+    rich = at("rich", traits=Traits(frozenset({"tools", "max_completion_tokens", "stop", "min_p"}), "fp8"))
+    poor = at("poor", traits=Traits(frozenset({"max_tokens"}), "int4"))
     some = (poor, rich, at("unsaid"))
     assert chosen(some, provider={"quantizations": ["fp8", "unknown"]}) == ["rich", "unsaid"]
     asked: Any = {"tools": [{"type": "function"}], "max_tokens": 5, "stop": ["x"]}
-    assert chosen(some, provider={"require_parameters": True}, **asked) == ["rich"]
+    # Of whom nothing is said, what the format can say is known.
+    assert chosen(some, provider={"require_parameters": True}, **asked) == ["rich", "unsaid"]
+    assert chosen(some, provider={"require_parameters": True}, min_p=0.1, **asked) == ["rich"]
     # Not required, but who has them comes first.
-    assert chosen(some, **asked) == ["rich", "poor", "unsaid"]
+    assert chosen(some, **asked) == ["rich", "unsaid", "poor"]
     assert chosen(some) == ["poor", "rich", "unsaid"]
+
+
+def test_what_is_not_declared_is_not_promised_and_the_refusal_says_what_to_declare() -> None:
+    """OpenRouter's members `data_collection`, `zdr`, `enforce_distillable_text` and `quantizations`."""
+    loose = at("loose", traits=Traits(collects_data=True, zdr=False, distillable=False, quantization="int4"))
+    some = (at("unsaid"), loose)
+    wished: dict[str, tuple[Any, str]] = {
+        "data_collection": ("deny", "`collects_data = false`"),
+        "zdr": (True, "`zdr = true`"),
+        "enforce_distillable_text": (True, "`distillable = true`"),
+    }
+    for member, (value, declaration) in wished.items():
+        refusal = refused(some, provider={member: value})
+        assert refusal.status == 404
+        assert declaration in refusal.metadata["excluded_by"]["unsaid"]  # type: ignore[index]
+        assert declaration in refusal.metadata["excluded_by"]["loose"]  # type: ignore[index]
+    told: Any = refused(some, provider={"quantizations": ["fp8"]}).metadata["excluded_by"]
+    assert "declared without a `quantization`" in told["unsaid"]
+    assert told["loose"] == "its quantization is int4, which is not in provider.quantizations"
+    told = refused(some, provider={"require_parameters": True}, top_a=1, min_p=1).metadata["excluded_by"]
+    assert told["unsaid"].endswith("it is not declared to support min_p, top_a (`supported_parameters`)")
+    # What may be is no wish.
+    assert chosen(some, provider={"data_collection": "allow", "zdr": False}) == ["unsaid", "loose"]
+
+
+def test_an_order_that_needs_more_than_is_declared_goes_elsewhere() -> None:
+    small = at("small", traits=Traits(context_tokens=8000, answer_tokens_max=100))
+    blind = at("blind", order=1, traits=Traits(input_modalities=("text",), output_modalities=("text",)))
+    some = (small, blind, at("unsaid", order=2))
+    assert chosen(some, max_tokens=100) == ["small", "blind", "unsaid"]
+    assert chosen(some, max_tokens=101) == ["blind", "unsaid"]
+    picture = {"type": "image_url", "image_url": {"url": "data:,"}}
+    for part, modality in ((picture, "image"), ({"type": "file"}, "file"), ({"type": "input_audio"}, "audio")):
+        seen: Any = [{"role": "user", "content": [part]}]
+        assert chosen(some, messages=seen) == ["small", "unsaid"]
+        told: Any = refused((blind,), messages=seen).metadata["excluded_by"]
+        assert told["blind"] == f"it is not declared to take {modality} (`input_modalities`)"
+    assert chosen(some, modalities=["text", "image"]) == ["small", "unsaid"]
+    document = {"type": "document", "source": {"type": "url", "url": "u"}}
+    assert chosen(some, path="/messages", messages=[{"role": "user", "content": [document]}]) == ["small", "unsaid"]
+    embedder = at("embedder", serves=FORMATS | {"/embeddings"}, traits=Traits(output_modalities=("embeddings",)))
+    assert chosen((embedder, at("unsaid"))) == ["unsaid"]
+
+
+def test_a_translated_order_is_known_by_the_format_that_it_becomes() -> None:
+    claude = at("claude", natives=((CHAT, "/messages"),))
+    assert chosen((claude, at("gpt")), provider={"require_parameters": True}, seed=1) == ["gpt"]
+    assert chosen((claude, at("gpt")), provider={"require_parameters": True}, stop=["x"]) == ["claude", "gpt"]
 
 
 @pytest.mark.parametrize(
@@ -201,10 +263,44 @@ def test_quantizations_and_parameters_leave_out_who_does_not_have_them() -> None
     [
         ("/messages", {"max_tokens": 5, "stop_sequences": ["x"], "thinking": {"type": "enabled"}}, "stop reasoning"),
         ("/responses", {"max_output_tokens": 5, "top_p": 1, "temperature": None}, "top_p"),
+        ("/responses", {"max_output_tokens": 5, "text": {"verbosity": "low"}}, "verbosity"),
+        (
+            "/responses",
+            {"max_output_tokens": 5, "text": {"format": {"type": "json_schema"}}},
+            "response_format structured_outputs",
+        ),
+        (
+            "/messages",
+            {"max_tokens": 5, "output_config": {"format": {"type": "json_schema"}, "effort": "low"}},
+            "response_format structured_outputs reasoning_effort",
+        ),
+        (CHAT, {"max_tokens": 5, "response_format": {"type": "json_object"}}, "response_format"),
+        (CHAT, {"max_tokens": 5, "response_format": {"type": "text"}}, ""),
     ],
 )
 def test_parameters_have_one_name_in_all_formats(path: str, members: dict[str, Any], names: str) -> None:
     assert wishes(path, **members).parameters == {"max_tokens", *names.split()}
+
+
+@pytest.mark.parametrize(
+    ("path", "sdks", "nested"),
+    [
+        (CHAT, ChatParams, "reasoning response_format structured_outputs"),
+        (
+            "/responses",
+            ResponseParams,
+            "logprobs max_completion_tokens reasoning_effort response_format structured_outputs verbosity",
+        ),
+        (
+            "/messages",
+            MessageParams,
+            "max_completion_tokens parallel_tool_calls reasoning_effort response_format structured_outputs",
+        ),
+    ],
+)
+def test_what_an_order_can_say_in_a_format_is_what_its_sdk_can(path: str, sdks: type, nested: str) -> None:
+    members = {name for base in sdks.__mro__ for name in getattr(base, "__annotations__", {})}
+    assert SAYABLE[path] == {NAMED[name] for name in members if name in NAMED} | set(nested.split())
 
 
 def test_measured_latency_and_throughput_sort() -> None:
@@ -261,7 +357,7 @@ def test_nobody_who_serves_is_a_404_that_names_what_excluded_each() -> None:
     )
     assert refusal.status == 404
     assert refusal.metadata["excluded_by"] == {
-        "near": "provider.zdr is true, and it is not declared to keep nothing",
+        "near": "provider.zdr is true, and it is not declared with `zdr = true`",
         "far": "not in provider.only",
         "local": "serves no chat/completions",
         "plain": "not in provider.only",

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
+from msgspec.structs import asdict
 
 from farebox import clock
 from farebox.cli.session import AsJson, DatabaseUrl, clear_errors, fail, moment, print_json, print_table
@@ -17,6 +18,7 @@ from farebox.core.declared import Declared, format_name, names_of
 from farebox.core.formats.table import FORMATS
 from farebox.core.health import Standing
 from farebox.core.reading import UNREADABLE
+from farebox.core.traits import Traits
 from farebox.core.upstream import ALL_MODELS, Listing
 from farebox.core.usage import Cost
 from farebox.deadlines import Deadlines
@@ -77,6 +79,8 @@ def _row(declared: Declared, standings: Sequence[Standing] | None, now_us: int) 
         "orders_max": declared.orders_max,
         "order": declared.order,
         "weight": declared.weight,
+        **_told_traits(declared.traits),
+        "per_model": {model: _told_traits(traits) for model, traits in declared.per_model},
         "key": f"{key} (not set)" if is_missing else key,
         "left_alone": None
         if standings is None
@@ -86,6 +90,12 @@ def _row(declared: Declared, standings: Sequence[Standing] | None, now_us: int) 
             if each.upstream == declared.name and each.is_left_alone(now_us)
         ],
     }
+
+
+def _told_traits(traits: Traits) -> dict[str, Any]:
+    """What is declared of models; what is not has no member."""
+    said = {name: value for name, value in asdict(traits).items() if value is not None}
+    return {name: sorted(value) if isinstance(value, frozenset) else value for name, value in said.items()}
 
 
 def _state(left_alone: list[dict[str, Any]] | None) -> str:

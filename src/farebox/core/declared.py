@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from farebox.core.formats.table import FORMATS
 from farebox.core.names import with_fewer_variants
+from farebox.core.traits import UNSAID, Traits, over
 
 AtHangUp = Literal["cancel", "drain"]
 """What becomes of a stream whose caller hung up: it is stopped and its cost asked for, or read to its end."""
@@ -104,7 +105,7 @@ class Declared(Struct, frozen=True):
     for every one. `orders_max`: how many orders it gets at once, None without a bound. `order` and `weight` are for
     picking one of several: the lowest order first, those of one order by their weights. `capped_by` is the only cap
     that its chat completions get; None where an order's own goes along as it came, and `max_tokens` with what is made
-    here.
+    here. `traits` are of all its models; `per_model` are those of some, by names or patterns over our names.
     """
 
     name: str
@@ -121,6 +122,8 @@ class Declared(Struct, frozen=True):
     weight: int = 1
     prices: PricedBy = "itself"
     capped_by: CappedBy | None = None
+    traits: Traits = UNSAID
+    per_model: tuple[tuple[str, Traits], ...] = ()
     is_built_in: bool = False
     """None is declared, and this is the one that there is then."""
 
@@ -156,7 +159,18 @@ class Declared(Struct, frozen=True):
         """Whether its patterns let a model of ours through, or one that this is a variant of."""
         if self.models is None:
             return True
-        return any(fnmatchcase(name, pattern) for name in with_fewer_variants(model) for pattern in self.models)
+        return any(_is_meant(model, pattern) for pattern in self.models)
+
+    def traits_of(self, model: str) -> Traits:
+        """What is declared of a model of ours: by its full name, else by the first pattern that says it, else of the
+        whole upstream."""
+        patterns = [(name, traits) for name, traits in self.per_model if is_pattern(name)]
+        named = [(name, traits) for name, traits in self.per_model if not is_pattern(name)]
+        found = self.traits
+        for name, traits in (*reversed(patterns), *named):
+            if _is_meant(model, name):
+                found = over(found, traits)
+        return found
 
     def own_name(self, model: str) -> str:
         """What the upstream itself calls a model of ours; a variant (`:nitro`) goes along."""
@@ -176,13 +190,20 @@ class Declared(Struct, frozen=True):
         return tuple(each for each in every if self.may_serve(each))
 
     def unmatched(self, served: Iterable[str]) -> tuple[str, ...]:
-        """Those of its patterns that match nothing of what it serves."""
+        """Those of its patterns, and of the names under which traits are declared, that match nothing of what it
+        serves."""
         names = tuple(served)
-        return tuple(each for each in self.models or () if not any(fnmatchcase(name, each) for name in names))
+        every = dict.fromkeys((*(self.models or ()), *(name for name, _ in self.per_model)))
+        return tuple(each for each in every if not any(fnmatchcase(name, each) for name in names))
 
 
 _NATIVES = ("/chat/completions", "/responses", "/messages")
 """Into which format an order becomes, where its upstream does not speak its own: the first that it does speak."""
+
+
+def _is_meant(model: str, pattern: str) -> bool:
+    """Whether a pattern matches a model, or one that this is a variant of."""
+    return any(fnmatchcase(name, pattern) for name in with_fewer_variants(model))
 
 
 def is_pattern(text: str) -> bool:

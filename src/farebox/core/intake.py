@@ -15,7 +15,7 @@ from farebox.core.pricing import Ceiling
 
 class Order(Struct, frozen=True):
     """A validated request. `body` is what the upstream gets: the caller's own bytes, unless `answer_cap` had to be set
-    in them."""
+    in them, which is then what is `asked`, too."""
 
     asked: Asked
     body: bytes
@@ -67,7 +67,8 @@ def capped(order: Order, wire: Format, answer_tokens: int) -> Order:
     if not order.asked.answers or (order.answer_tokens is not None and order.answer_tokens <= answer_tokens):
         return order
     body = wire.capped(order.body, answer_tokens)
-    return replace(order, body=body, answer_tokens=answer_tokens, answer_cap=answer_tokens)
+    asked = replace(order.asked, answer_tokens=answer_tokens)
+    return replace(order, asked=asked, body=body, answer_tokens=answer_tokens, answer_cap=answer_tokens)
 
 
 def without_body(order: Order) -> Order:

@@ -18,7 +18,8 @@ from farebox.core.formats import Asked
 from farebox.core.health import UNMEASURED, Measured
 from farebox.core.legible import Fields, decode_fields, decoded_or, written
 from farebox.core.pricing import Prices
-from farebox.core.wishes import CAPS, MILLION, SOFT, MaxPrice, Percentile, Sort, Wishes
+from farebox.core.traits import UNSAID, Traits
+from farebox.core.wishes import MILLION, SOFT, MaxPrice, Percentile, Sort, Wishes
 
 Policy = Literal["order", "weights", "cheapest"]
 """Where an order does not say it, the upstreams of a model are tried: by their `order`, those of one `order` by chance,
@@ -36,8 +37,8 @@ class Candidate(Struct, frozen=True, eq=False):
     `serves` are the paths of the formats in which its orders may come; of those that are translated for it, `natives`
     has the path of the format that they become. `booked_as` is the upstream's name in the books, None for the built-in
     one; `priced_as` the model's in the price list, None where answers tell what they cost. `prices` are the list's,
-    None where it has none; the lower `order`, the earlier. What is None of `parameters`, `collects_data`, `zdr` and
-    `distillable` is not known. One that `routes` (OpenRouter) sees to the members of `provider` itself.
+    None where it has none; the lower `order`, the earlier. `traits` are what else is declared of the model there. One
+    that `routes` (OpenRouter) sees to the members of `provider` itself.
     """
 
     upstream: str
@@ -47,11 +48,7 @@ class Candidate(Struct, frozen=True, eq=False):
     order: int = 0
     weight: int = 1
     orders_max: int | None = None
-    parameters: frozenset[str] | None = None
-    quantization: str = "unknown"
-    collects_data: bool | None = None
-    zdr: bool | None = None
-    distillable: bool | None = None
+    traits: Traits = UNSAID
     routes: bool = False
     natives: tuple[tuple[str, str], ...] = ()
     booked_as: str | None = None
@@ -65,6 +62,10 @@ class Candidate(Struct, frozen=True, eq=False):
             if one == path:
                 return native
         return None
+
+    def supports(self, path: str) -> frozenset[str]:
+        """The parameters that it takes of an order in this format."""
+        return self.traits.supports(self.native(path) or path)
 
 
 class Condition(Struct, frozen=True):
@@ -109,7 +110,7 @@ def without_choice(
 ) -> Route | None:
     """The route of an order that wishes nothing where one candidate is all there is, as `choose` finds it; None where
     something may speak against it, which is left to `choose` to say."""
-    if asked.has_wishes or path not in candidate.serves:
+    if asked.has_wishes or path not in candidate.serves or not candidate.traits.take_any_order:
         return None
     if candidate.orders_max is not None and _is_full(candidate, condition_of(candidate)):
         return None
@@ -220,24 +221,53 @@ def _excluded(candidate: Candidate, wishes: Wishes, ours: frozenset[str]) -> str
         return "not in provider.order, and provider.allow_fallbacks is false"
     if candidate.routes:
         return ""
-    if wishes.quantizations is not None and candidate.quantization not in wishes.quantizations:
-        return f"its quantization is {candidate.quantization}, which is not in provider.quantizations"
-    if wishes.denies_data_collection and candidate.collects_data is not False:
-        return "provider.data_collection is deny, and it is not declared to collect none"
-    if wishes.zdr and not candidate.zdr:
-        return "provider.zdr is true, and it is not declared to keep nothing"
-    if wishes.distillable and not candidate.distillable:
-        return "provider.enforce_distillable_text is true, and it is not declared to allow that"
-    if wishes.require_parameters and (missing := _unsupported(candidate, wishes.parameters)):
-        return f"provider.require_parameters is true, and it is not known to support {', '.join(sorted(missing))}"
-    return _too_dear(candidate.prices, wishes.max_price)
+    return (
+        _not_promised(candidate, wishes)
+        or _too_much(candidate.traits, wishes)
+        or _too_dear(candidate.prices, wishes.max_price)
+    )
 
 
-def _unsupported(candidate: Candidate, parameters: Iterable[str]) -> set[str]:
-    known = candidate.parameters or frozenset()
-    if known & CAPS:
-        known |= CAPS
-    return {name for name in parameters if name not in known}
+_PROMISES = (
+    ("denies_data_collection", "data_collection is deny", "collects", False, "collects_data = false"),
+    ("zdr", "zdr is true", "zdr", True, "zdr = true"),
+    ("distillable", "enforce_distillable_text is true", "distillable", True, "distillable = true"),
+)
+"""A wish, how an order says it, the trait that it is about and how that must be, and how it is declared."""
+
+
+def _not_promised(candidate: Candidate, wishes: Wishes) -> str:
+    """Which member of `provider` asks for what is not declared of it. Nobody knows what is not declared."""
+    traits = candidate.traits
+    if wishes.quantizations is not None and (traits.quantization or "unknown") not in wishes.quantizations:
+        if traits.quantization is None:
+            return "provider.quantizations has no `unknown`, and it is declared without a `quantization`"
+        return f"its quantization is {traits.quantization}, which is not in provider.quantizations"
+    if wishes.denies_data_collection or wishes.zdr or wishes.distillable:
+        for wish, asked, trait, wanted, declaration in _PROMISES:
+            if getattr(wishes, wish) and getattr(traits, trait) is not wanted:
+                return f"provider.{asked}, and it is not declared with `{declaration}`"
+    if wishes.require_parameters and (missing := wishes.parameters - candidate.supports(wishes.path)):
+        names = ", ".join(sorted(missing))
+        return (
+            f"provider.require_parameters is true, and it is not declared to support {names} (`supported_parameters`)"
+        )
+    return ""
+
+
+def _too_much(traits: Traits, wishes: Wishes) -> str:
+    """What the order itself needs and is declared not to be there. What is not declared may be enough."""
+    cap, longest = wishes.answer_cap, traits.longest_answer
+    if cap is not None and longest is not None and cap > longest:
+        return f"its answers are declared to have at most {longest} tokens, and the order's may have {cap}"
+    if traits.input_modalities is not None and (more := wishes.inputs.difference(traits.input_modalities)):
+        return f"it is not declared to take {', '.join(sorted(more))} (`input_modalities`)"
+    outputs = traits.output_modalities
+    if outputs is not None and (more := wishes.outputs.difference(outputs)):
+        return f"it is not declared to answer with {', '.join(sorted(more))} (`output_modalities`)"
+    if outputs == ("embeddings",) and wishes.path != "/embeddings":
+        return "it is declared to answer with embeddings alone (`output_modalities`)"
+    return ""
 
 
 def _too_dear(prices: Prices | None, most: MaxPrice) -> str:
@@ -305,7 +335,8 @@ class _Ranking(Struct, frozen=True):
         return False, of_tokens + prices.request + prices.image * wishes.images
 
     def _misses_soft(self, candidate: Candidate) -> bool:
-        return not candidate.routes and bool(_unsupported(candidate, self.wishes.parameters & SOFT))
+        wanted = self.wishes.parameters & SOFT
+        return bool(wanted) and not candidate.routes and not wanted <= candidate.supports(self.wishes.path)
 
     def _misses_preferences(self, candidate: Candidate) -> bool:
         measured = self._measured(candidate)

@@ -18,14 +18,11 @@ from farebox.core.formats import Asked
 from farebox.core.legible import Fields, decode_fields, decoded_or
 from farebox.core.names import variants
 from farebox.core.reading import UNREADABLE, is_null, json_path_error
+from farebox.core.traits import PARAMETERS, Quantization
 
 Sort = Literal["price", "throughput", "latency", "exacto"]
 Percentile = Literal["p50", "p75", "p90", "p99"]
 PERCENTILES: Mapping[Percentile, float] = MappingProxyType({"p50": 0.5, "p75": 0.75, "p90": 0.9, "p99": 0.99})
-
-Quantization = Literal[
-    "int4", "int8", "fp4", "mxfp4", "nvfp4", "fp6", "fp8", "mxfp8", "fp16", "bf16", "fp32", "unknown"
-]
 
 NAMES_MAX = 200
 """How many providers a list may name: OpenRouter has some 100."""
@@ -41,26 +38,16 @@ ANSWER_TOKENS_GUESSED = 1_000
 PROMPT_BYTES_A_TOKEN = 4
 """The same for a prompt. Nothing is charged by it."""
 
-PARAMETERS: Mapping[str, str] = MappingProxyType(
+NAMED: Mapping[str, str] = MappingProxyType(
     {
-        **{
-            name: name
-            for name in (
-                "frequency_penalty include_reasoning logit_bias logprobs max_completion_tokens max_tokens min_p"
-                " parallel_tool_calls prediction presence_penalty reasoning reasoning_effort repetition_penalty"
-                " response_format seed stop structured_outputs temperature tool_choice tools top_a top_k top_logprobs"
-                " top_p verbosity web_search_options"
-            ).split()
-        },
+        **{name: name for name in PARAMETERS if name != "response_format"},
         "max_output_tokens": "max_tokens",
         "stop_sequences": "stop",
         "thinking": "reasoning",
     }
 )
-"""The members of orders, in all formats, that not every host supports; each with its name in `supported_parameters`."""
-
-CAPS = frozenset({"max_tokens", "max_completion_tokens"})
-"""Two names of one parameter: who supports either supports both."""
+"""The members of orders, in all formats, that not every host supports; each with its name in `supported_parameters`.
+What is nested within a member is read by itself."""
 
 SOFT = frozenset({"tools", "response_format", "structured_outputs", "verbosity"})
 """Who supports these comes first, where an order has them, even if it does not require that."""
@@ -84,8 +71,9 @@ class Wishes(Struct, frozen=True):
     """What an order wishes. `models` stand in the order in which they are tried; `sort_of` says by what the
     upstreams of one of them are sorted. Names of upstreams are in lower case.
 
-    `prompt_tokens`, `answer_tokens` and `images` are about what the order comes to, to compare prices by. Preferred
-    latencies are in seconds, throughputs in tokens a second.
+    `prompt_tokens`, `answer_tokens` and `images` are about what the order comes to, to compare prices by. `answer_cap`
+    is its own, in tokens; `inputs` and `outputs` are the modalities, beside text, of what it brings along and of what
+    it wants. Preferred latencies are in seconds, throughputs in tokens a second.
     """
 
     path: str
@@ -108,6 +96,9 @@ class Wishes(Struct, frozen=True):
     prompt_tokens: int = 0
     answer_tokens: int = 0
     images: int = 0
+    answer_cap: int | None = None
+    inputs: frozenset[str] = frozenset()
+    outputs: frozenset[str] = frozenset()
 
     def sort_of(self, model: str) -> Sort | None:
         """A variant's way to sort holds where the order names none."""
@@ -180,6 +171,9 @@ def read_wishes(path: str, body: bytes, asked: Asked) -> Wishes:
         allow_fallbacks=provider.allow_fallbacks is not False,
         require_parameters=provider.require_parameters is True,
         parameters=_parameters(fields),
+        answer_cap=asked.answer_tokens,
+        inputs=asked.inputs,
+        outputs=_outputs(path, fields),
         quantizations=None if provider.quantizations is None else frozenset(provider.quantizations),
         denies_data_collection=provider.data_collection == "deny",
         zdr=provider.zdr is True,
@@ -214,8 +208,42 @@ def _names(member: str, names: list[str] | None) -> tuple[str, ...]:
     return tuple(name.strip().lower() for name in names or ())
 
 
+class _Form(Struct):
+    type: str = "text"
+
+
+class _Said(Struct):
+    """`text` of responses, `output_config` of messages."""
+
+    format: _Form | None = None
+    verbosity: str | None = None
+    effort: str | None = None
+
+
+_decode_form = msgspec.json.Decoder(_Form).decode
+_decode_said = msgspec.json.Decoder(_Said).decode
+_decode_modalities = msgspec.json.Decoder(list[str]).decode
+
+_FORMS = {"text": (), "json_schema": ("response_format", "structured_outputs")}
+
+
 def _parameters(fields: Mapping[str, Raw]) -> frozenset[str]:
-    return frozenset(PARAMETERS[name] for name, value in fields.items() if name in PARAMETERS and not is_null(value))
+    found = {NAMED[name] for name, value in fields.items() if name in NAMED and not is_null(value)}
+    form = decoded_or(_decode_form, fields.get("response_format"), _Form())
+    for member in ("text", "output_config"):
+        if member in fields:
+            said = decoded_or(_decode_said, fields[member], _Said())
+            form = said.format or form
+            found.update(["verbosity"] if said.verbosity else [], ["reasoning_effort"] if said.effort else [])
+    found.update(_FORMS.get(form.type, ("response_format",)))
+    return frozenset(found)
+
+
+def _outputs(path: str, fields: Mapping[str, Raw]) -> frozenset[str]:
+    if path == "/embeddings":
+        return frozenset(("embeddings",))
+    wanted = decoded_or(_decode_modalities, fields.get("modalities"), list[str]())
+    return frozenset(wanted) - {"text"}
 
 
 def _max_price(given: _MaxPrice | None) -> MaxPrice:

@@ -12,7 +12,9 @@ import msgspec
 from msgspec import Raw, Struct
 
 from farebox.core.declared import Declared
+from farebox.core.filters import Filtered, NoSuchFilter, test_of
 from farebox.core.fitting import Fitted, fitted
+from farebox.core.formats.table import FORMATS
 from farebox.core.headers import HOPS, LEFT_OUT
 from farebox.core.listed_prices import pricing
 from farebox.core.pricing import PricedModel, PriceList, Prices, price_list
@@ -25,6 +27,7 @@ from farebox.core.upstream import (
     ListQuery,
     NoRecords,
     NoSuchList,
+    QueryRefused,
     RecordAnswer,
     Recorded,
 )
@@ -68,9 +71,7 @@ class OwnModel(Struct, frozen=True):
 _decode_own = msgspec.json.Decoder(tuple[OwnModel, ...]).decode
 
 _ONLY_EMBEDDINGS = frozenset({"/embeddings"})
-
-_TEXT_FILTERS = frozenset({(), (("output_modalities", "all"),), (("output_modalities", "text"),)})
-"""Filters of a list of models through which these pass: what they take in and put out is not known."""
+_ONLY_EMBEDDINGS_FILTER = (("output_modalities", "embeddings"),)
 
 
 class Host(ABC):
@@ -196,40 +197,60 @@ class Host(ABC):
     def ours(self, documents: tuple[bytes, ...]) -> dict[str, OwnModel]:
         """What it serves, by our names and under them, from what `prices` gave. Raises ValueError."""
         own = {model.id: model for model in _read_own(documents)}
-        served = self.declared.served(own)
-        return {
-            ours: msgspec.structs.replace(own.get(self.declared.own_name(ours), OwnModel(ours)), id=ours)
-            for ours in served
-        }
+        return {ours: self._ours(ours, own) for ours in self.declared.served(own)}
+
+    def _ours(self, ours: str, own: Mapping[str, OwnModel]) -> OwnModel:
+        """A model under our name; what is declared of it counts, whatever its upstream lists."""
+        listed, traits = own.get(self.declared.own_name(ours), OwnModel(ours)), self.declared.traits_of(ours)
+        return msgspec.structs.replace(
+            listed,
+            id=ours,
+            context_tokens=traits.context_tokens or listed.context_tokens,
+            answer_tokens_max=traits.answer_tokens_max or listed.answer_tokens_max,
+        )
 
     async def page(self, query: ListQuery) -> ListAnswer:
-        wanted = ListKind.EMBEDDING_MODELS if self.declared.formats == _ONLY_EMBEDDINGS else ListKind.MODELS
-        is_listed = query.kind is wanted or query.kind is ListKind.OWN_MODELS
         if query.kind not in (ListKind.MODELS, ListKind.OWN_MODELS, ListKind.EMBEDDING_MODELS):
             return NoSuchList()
-        # Which order of a list is asked for says nothing of what is in it.
-        filters = tuple(each for each in query.filters if each[0] != "sort")
-        if not is_listed or filters not in _TEXT_FILTERS:
-            return Listing()
+        filters = query.filters if query.kind is not ListKind.EMBEDDING_MODELS else _ONLY_EMBEDDINGS_FILTER
+        try:
+            is_listed = test_of(filters, lists_texts=query.kind is ListKind.MODELS)
+        except NoSuchFilter as error:
+            return QueryRefused(str(error))
         told = self._told
         if told is None and self._is_asked:
             # Nor does it wait for that: should this gateway be its own upstream, it would wait for itself.
             raise UpstreamBroke("it has not said yet which models it has")
-        models = self.ours(told or await self.prices())
-        return Listing(entries=tuple(Raw(msgspec.json.encode(self._entry(model))) for model in models.values()))
+        models = self.ours(told or await self.prices()).values()
+        shown = [each for each in models if is_listed(self._filtered(each))]
+        return Listing(entries=tuple(Raw(msgspec.json.encode(self._entry(each))) for each in shown))
 
     def entry(self, model: str) -> Raw | None:
         """What a list has of a model of ours, by what the upstream said last."""
         found = self.ours(self._told or ()).get(model)
         return None if found is None else Raw(msgspec.json.encode(self._entry(found)))
 
+    def _filtered(self, model: OwnModel) -> Filtered:
+        """What lists tell of a model: texts in and out, where nothing else is declared."""
+        traits = self.declared.traits_of(model.id)
+        formats = frozenset(FORMATS) if self.declared.formats is None else self.declared.formats
+        outputs = traits.output_modalities or (("embeddings",) if formats == _ONLY_EMBEDDINGS else ("text",))
+        return Filtered(
+            traits.input_modalities or ("text",),
+            outputs,
+            tuple(traits.listed_parameters(_ONLY_EMBEDDINGS if outputs == ("embeddings",) else formats)),
+            model.context_tokens,
+            traits.zdr,
+            traits.distillable,
+        )
+
     def _entry(self, model: OwnModel) -> dict[str, object]:
         """An entry of a list of models, as OpenRouter's SDKs demand it."""
-        outputs = ["embeddings"] if self.declared.formats == _ONLY_EMBEDDINGS else ["text"]
+        told = self._filtered(model)
         architecture = {
-            "modality": f"text->{outputs[0]}",
-            "input_modalities": ["text"],
-            "output_modalities": outputs,
+            "modality": f"{'+'.join(told.inputs)}->{'+'.join(told.outputs)}",
+            "input_modalities": told.inputs,
+            "output_modalities": told.outputs,
             "tokenizer": "Other",
             "instruct_type": None,
         }
@@ -248,7 +269,7 @@ class Host(ABC):
                 "is_moderated": False,
             },
             "per_request_limits": None,
-            "supported_parameters": [],
+            "supported_parameters": told.parameters,
             "default_parameters": None,
             "supported_voices": None,
             "links": {"details": f"/api/v1/models/{model.id}/endpoints"},

@@ -6,7 +6,7 @@ its last order.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
 
 import msgspec
@@ -84,6 +84,7 @@ class Running:
             declared.order,
             declared.weight,
             declared.orders_max,
+            declared.traits_of(model),
             routes=declared.tells_cost,
             natives=tuple((path, native) for path, native in natives.items() if path != native),
             booked_as=None if declared.is_built_in else declared.name,
@@ -195,6 +196,13 @@ class RunningUpstreams:
                 self._candidates.clear()
             self._candidates[model] = found
         return found
+
+    def keeping_nothing(self) -> Iterator[Candidate]:
+        """Our own models that are declared to keep nothing of an order."""
+        for each in self.every:
+            for model in each.prices.rates if each.prices is not None and isinstance(each.upstream, Host) else ():
+                if each.declared.traits_of(model).zdr:
+                    yield each.candidate(model, is_alone=False)
 
     def engage(self, name: str) -> Running:
         """As `Upstreams.engage`."""

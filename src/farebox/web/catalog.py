@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from functools import partial
+from typing import Protocol
 from urllib.parse import urlencode
 
 import msgspec
@@ -85,8 +86,15 @@ MODEL_FILTERS: Mapping[str, tuple[Schema, str]] = {
 """OpenRouter's filters. The upstream applies them: it alone knows providers, benchmarks and regions."""
 
 
-OwnEndpoints = Callable[[str], list[dict[str, object]]]
-"""Our own upstreams that serve a model, as endpoints; none where the upstream's list says it all."""
+class OwnEndpoints(Protocol):
+    """Our own upstreams as endpoints."""
+
+    def __call__(self, model: str) -> list[dict[str, object]]:
+        """Those that serve a model; none where the upstream's list says it all."""
+
+    def zdr(self) -> list[dict[str, object]]:
+        """Those that are declared to keep nothing of an order."""
+
 
 Shown = tuple[dict[str, object] | Raw, bool]
 Show = Callable[[Scope, Plan | None], Awaitable[Shown]]
@@ -215,9 +223,19 @@ class Lists:
         return {"data": page.entries}, is_stale
 
     async def _zdr_endpoints(self, scope: Scope, plan: Plan | None) -> Shown:
-        """The upstream's endpoints that keep nothing of an order (zero data retention)."""
-        page, is_stale = await self._catalog.page(ListQuery(ListKind.ZDR_ENDPOINTS))
-        return {"data": [each for each in page.entries if self._is_included(plan, _endpoint_model(each))]}, is_stale
+        """The endpoints that keep nothing of an order (zero data retention): ours, then the upstream's."""
+        own = [Raw(msgspec.json.encode(each)) for each in self._own_endpoints.zdr()]
+        listed: tuple[Raw, ...] = ()
+        is_stale = False
+        try:
+            page, is_stale = await self._catalog.page(ListQuery(ListKind.ZDR_ENDPOINTS))
+            listed = page.entries
+        except Refusal as refusal:
+            if not own:
+                raise
+            is_stale = refusal.status != 404
+        every = (*own, *listed)
+        return {"data": [each for each in every if self._is_included(plan, _endpoint_model(each))]}, is_stale
 
     async def _listed(self, query: ListQuery, plan: Plan | None) -> tuple[Sequence[Listed], bool]:
         """The models of a list that the plan includes, and whether it is stale."""

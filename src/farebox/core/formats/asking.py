@@ -8,7 +8,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from farebox.core.errors import invalid
 from farebox.core.formats import Asked
-from farebox.core.formats.bounds import Bounds, Tool
+from farebox.core.formats.bounds import NOTHING_ELSE, Bounds, Tool
 from farebox.core.formats.thinking import Lower
 from farebox.core.legible import decode_fields, decoded_or, leniently, written
 from farebox.core.names import variants
@@ -70,6 +70,7 @@ def asked(request: Request, body: bytes, models: tuple[str, ...], bounds: Bounds
         is_premium=is_premium(varied, request.service_tier, request.provider),
         searches=bounds.found_searches if bounds.searches else None,
         has_wishes=request.provider is not UNSET or request.models is not None or request.route is not UNSET,
+        inputs=bounds.inputs if bounds.images or bounds.is_open else NOTHING_ELSE,
     )
 
 

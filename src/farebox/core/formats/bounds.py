@@ -115,8 +115,19 @@ _ONLINE = "online"
 """The variant that turns on the plugin `web`."""
 
 
+_MODALITIES = {
+    **dict.fromkeys(("file", "input_file", "document", "container_upload"), "file"),
+    "input_audio": "audio",
+    **dict.fromkeys(("input_video", "video_url"), "video"),
+}
+"""What a part that may bring in more than it shows is, by its type."""
+
+NOTHING_ELSE: frozenset[str] = frozenset()
+
+
 class Bounds(Struct):
-    """The bounds of what was read so far. `result_bytes` is the length of all search results together."""
+    """The bounds of what was read so far. `result_bytes` is the length of all search results together; `opened` are the
+    modalities of the parts that are open."""
 
     picture_bytes: int = 0
     images: int = 0
@@ -125,13 +136,21 @@ class Bounds(Struct):
     results: int = 0
     result_bytes: int = 0
     is_engine_named: bool = False
+    opened: frozenset[str] = NOTHING_ELSE
 
-    def add(self, kind: Kind, *pictures: Raw | UnsetType | None) -> None:
-        """Count a part: a picture, whose data may stand in any of `pictures`, or an open one. Others are bytes."""
+    def add(self, kind: Kind, name: str, *pictures: Raw | UnsetType | None) -> None:
+        """Count a part of the type `name`: a picture, whose data may stand in any of `pictures`, or an open one. Others
+        are bytes."""
         if kind == PICTURE:
             self.add_picture(*pictures)
         elif kind == OPEN:
-            self.is_open = True
+            self.add_open(name)
+
+    def add_open(self, name: str) -> None:
+        """Count a part of the type `name` that may bring in more than it shows."""
+        self.is_open = True
+        if (modality := _MODALITIES.get(name)) is not None:
+            self.opened |= {modality}
 
     def add_picture(self, *pictures: Raw | UnsetType | None) -> None:
         """Count one image; each of `pictures` is a place where its data may stand."""
@@ -183,6 +202,11 @@ class Bounds(Struct):
     def prompt_bytes(self, body: bytes) -> int:
         """The bytes of the body without its images, plus those that searches may bring in."""
         return len(body) - self.picture_bytes + self.result_bytes
+
+    @property
+    def inputs(self) -> frozenset[str]:
+        """The modalities of what was read, beside text."""
+        return self.opened | {"image"} if self.images else self.opened
 
     @property
     def found_searches(self) -> Searches | None:

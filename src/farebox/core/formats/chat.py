@@ -127,7 +127,7 @@ def _measure(messages: list[_Message], bounds: Bounds) -> None:
             for part in decoded_part(_decode_parts, content, "messages[...].content"):
                 kind = PARTS.get(part.type, OPEN)
                 if kind != BYTES:
-                    bounds.add(kind, part.image_url)
+                    bounds.add(kind, part.type, part.image_url)
         elif content != b"null":
             raise invalid("messages[...].content: expected text or a list of parts")
 

@@ -11,6 +11,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from farebox.core.errors import Refusal, invalid
 from farebox.core.formats import PASS, Asked, Progress, Seen
 from farebox.core.formats.asking import decoded, is_premium, named_models
+from farebox.core.formats.bounds import NOTHING_ELSE
 from farebox.core.formats.chat_strict import StrictCostDetails, mend_cost_details
 from farebox.core.formats.chat_usage import embeddings_counting as counting
 from farebox.core.formats.describing import USAGE, Described
@@ -106,6 +107,7 @@ def read(body: bytes) -> Asked:
         prompt_is_open=any(part.type not in ("text", "image_url") for part in parts),
         is_premium=is_premium(models, request.service_tier, request.provider),
         has_wishes=any(each is not UNSET for each in (request.provider, request.models, request.route)),
+        inputs=frozenset(("image",)) if pictures else NOTHING_ELSE,
     )
 
 

@@ -163,7 +163,7 @@ def _measure(blocks: list[_Block], bounds: Bounds, depth: int = 1) -> None:
         if kind == PICTURE:
             bounds.add_picture(block.source)
         elif kind == OPEN or depth == DEPTH_MAX:
-            bounds.is_open = True
+            bounds.add_open(block.type)
         elif block.type == "document":
             _measure_document(block.source, bounds, depth)
         else:
@@ -176,7 +176,7 @@ def _measure_document(source: Raw | UnsetType, bounds: Bounds, depth: int) -> No
     if kind == NESTED:
         _measure_content(read.content, bounds, depth)
     elif kind == OPEN:
-        bounds.is_open = True
+        bounds.add_open("document")
 
 
 def _measure_content(content: Raw | UnsetType, bounds: Bounds, depth: int) -> None:

@@ -215,7 +215,7 @@ def _measure_parts(content: Raw | UnsetType, bounds: Bounds) -> None:
     for part in [decoded_part(_decode_part, text, place)] if is_one else decoded_part(_decode_parts, text, place):
         kind = PARTS.get(part.type, OPEN)
         if kind != BYTES:
-            bounds.add(kind, part.image_url, part.url)
+            bounds.add(kind, part.type, part.image_url, part.url)
 
 
 def capped(body: bytes, answer_tokens: int) -> bytes:
