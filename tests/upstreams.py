@@ -1,6 +1,7 @@
 """An upstream over HTTP that answers to the letter what a test puts there."""
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ class HttpUpstream:
     hangs: float = 0
     silent: str = ""
     asked: list[str] = field(default_factory=list)
+    asked_at: list[float] = field(default_factory=list)
     orders: list[bytes] = field(default_factory=list)
     heads: list[dict[str, str]] = field(default_factory=list)
     url: str = ""
@@ -71,6 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.removeprefix("/api/v1")
+        self.upstream.asked_at.append(time.monotonic())
         self.upstream.asked.append(path)
         if self.upstream.silent and path.startswith(self.upstream.silent):
             Event().wait(30)

@@ -56,6 +56,10 @@ MONEY_CAP_NANOS = 50_000_000
 REPEATED_PART = 0.2
 """How many of the orders are whole ones whose callers repeat them as SDKs do."""
 
+MORE = 30
+MORE_MAX = 40
+"""How many more orders are sent at a time where those so far are too few to show anything, and how often."""
+
 TRIES = 8
 SLOW = ("head-ms=300",) * 20
 """What else may happen to them: most are slow enough to be left."""
@@ -150,9 +154,13 @@ class Chaos:
         self._calls: dict[bytes, list[str]] = {}
         self.outcome = Outcome()
 
-    def run(self, orders: int, kills: int, deaths: int, database_kills: int = 0) -> Outcome:
-        """So many orders; meanwhile a server is killed, and processes come to their deaths at one point after another."""
-        return self.under(self._load(orders, kills, deaths, database_kills))
+    def run(
+        self, orders: int, kills: int, deaths: int, database_kills: int = 0, *, posted: int = 0, joined: int = 0
+    ) -> Outcome:
+        """So many orders; meanwhile a server is killed, and processes come to their deaths at one point after another.
+        Then as many more as it takes, within reason, until so many are posted, and so many repeats were handed the
+        first's answer: on a slow machine most may be cut off by the deaths."""
+        return self.under(self._load(orders, kills, deaths, database_kills, posted, joined))
 
     def under(self, load: Coroutine[None, None, None]) -> Outcome:
         """Serve a load, then compare the books."""
@@ -239,7 +247,7 @@ class Chaos:
 
     # The load
 
-    async def _load(self, orders: int, kills: int, deaths: int, database_kills: int) -> None:
+    async def _load(self, orders: int, kills: int, deaths: int, database_kills: int, posted: int, joined: int) -> None:
         self._until = orders
         callers = [asyncio.create_task(self._call()) for _ in range(CALLERS)]
         ends = [_KILL] * kills + [_DATABASE] * database_kills
@@ -247,9 +255,7 @@ class Chaos:
         self._random.shuffle(ends)
         for number, point in enumerate(ends):
             # Between two of them a part of the orders, however long they take.
-            self._due = orders * (number + 1) // (len(ends) + 1)
-            while self.outcome.orders < self._due:  # noqa: ASYNC110 - a count
-                await asyncio.sleep(0.005)
+            await self._until_due(orders * (number + 1) // (len(ends) + 1))
             print(f"{self.outcome.orders} orders; {number + 1} of {len(ends)}: {point}", flush=True)
             if point == _KILL:
                 await asyncio.sleep(self._random.random() * 0.05)
@@ -261,9 +267,19 @@ class Chaos:
                 await asyncio.to_thread(self._crash_database)
             else:
                 await self._die_at(point)
-        self._due = orders
+        await self._until_due(orders)
+        for _ in range(MORE_MAX):
+            if self.outcome.joined >= joined and (not posted or await asyncio.to_thread(self._posted) >= posted):
+                break
+            await self._until_due(self.outcome.orders + MORE)
         self._has_killed = True
         await asyncio.gather(*callers)
+
+    async def _until_due(self, orders: int) -> None:
+        """Let callers go on until so many orders were sent."""
+        self._due = orders
+        while self.outcome.orders < self._due:  # noqa: ASYNC110 - a count
+            await asyncio.sleep(0.005)
 
     async def _die_at(self, point: str) -> None:
         """Let a process die at a point. One of several is replaced, and the others take over what it leaves; a single
@@ -389,6 +405,9 @@ class Chaos:
                 await store.close()
 
         return asyncio.run(read())
+
+    def _posted(self) -> int:
+        return sum(hold.state == "posted" for hold in self._rows()[0])
 
     def _compare(self, charged: dict[str, Charged]) -> None:
         holds, transfers = self._rows()

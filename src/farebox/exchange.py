@@ -23,6 +23,7 @@ from farebox.core.books import (
     Held,
     NameGeneration,
     NotCovered,
+    NotWanted,
     Outcome,
     Outside,
     PlaceHold,
@@ -55,6 +56,7 @@ from farebox.joining import LEFT_SECONDS, Joining, Sent
 from farebox.late_settlements import LateSettlements
 from farebox.ports import (
     BooksUnavailable,
+    CallerGone,
     Callers,
     Engaged,
     Ledger,
@@ -357,6 +359,7 @@ class Opened:
             least_tokens=most.least_tokens,
             order_digest=known_by.digest if isinstance(known_by, Sent) else None,
             is_repeat=isinstance(known_by, Sent) and known_by.is_marked,
+            is_wanted=known_by.is_wanted if isinstance(known_by, Sent) else None,
             upstream=self._at.booked_as,
             priced=None if self._tariff is None else self._tariff.priced(),
         )
@@ -383,6 +386,8 @@ class Opened:
                 raise not_covered(outcome, place, most, plan)
             case Exceeded():
                 raise exceeded_rate(outcome, place)
+            case NotWanted():
+                raise CallerGone
             case Repeated():
                 return outcome
             case _:

@@ -21,7 +21,7 @@ from farebox.core.books import First, HoldRow, KeepAnswer, KeptAnswer, Repeated,
 from farebox.core.callers import Caller
 from farebox.core.errors import Refusal
 from farebox.core.repeats import REPEAT_LIFE_US, Joins, becomes, is_repeat, order_digest, still_under_way
-from farebox.ports import BooksUnavailable, Ledger, Taker, Waiting
+from farebox.ports import BooksUnavailable, CallerGone, Ledger, Taker, Waiting
 
 T = TypeVar("T")
 
@@ -74,6 +74,10 @@ class Sent(Struct):
     def has_no_taker(self) -> bool:
         """Whether its caller has gone, or may have."""
         return self.taker is not None and self.taker.may_have_gone()
+
+    def is_wanted(self) -> bool:
+        """Whether its caller may still be there: where it has gone, a repeat may have been placed in its place."""
+        return self.taker is None or not self.taker.has_gone()
 
     def may_come_late(self) -> bool:
         """Whether its caller, who sends it again, may have gone before it is served: its repeat may have been served
@@ -183,7 +187,7 @@ class Joining:
 
     async def _look_for(self, caller: Caller, sent: Sent, due: float) -> First | None:
         sought = Sought(caller.account.id, caller.key.id, sent.digest, sent.is_marked, self._now_us())
-        hold_id = await self._find(sought)
+        hold_id = await self._find(sought, sent)
         if hold_id is None:
             return None
         while True:
@@ -196,7 +200,7 @@ class Joining:
                 raise still_under_way()
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _find(self, sought: Sought) -> str | None:
+    async def _find(self, sought: Sought, sent: Sent) -> str | None:
         """The hold of the order that is joined. What is not there yet, and may come to be known, is waited for."""
         pauses = iter(self._look_again_seconds)
         while True:
@@ -208,6 +212,8 @@ class Joining:
             if seen.hold_id is not None or not may_follow or pause is None:
                 return seen.hold_id
             await asyncio.sleep(pause)
+            if not sent.is_wanted():
+                raise CallerGone
 
     def placed(self, hold_id: str, sent: Sent) -> None:
         """An order is under way. Where repeats need not say that they are some, it is written down for them if its

@@ -311,6 +311,9 @@ class Waiting(Protocol):
 class Taker(Protocol):
     """The connection that an answer goes to."""
 
+    def has_gone(self) -> bool:
+        """Whether the caller has closed it. Any thread may ask."""
+
     def may_have_gone(self) -> bool:
         """Whether the caller has closed its side of it, or all of it."""
 

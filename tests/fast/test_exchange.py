@@ -4,6 +4,8 @@ import asyncio
 import json
 import time
 from decimal import Decimal
+from functools import partial
+from itertools import count
 from typing import Any
 
 import pytest
@@ -537,19 +539,26 @@ def test_of_two_processes_one_asks_for_the_prices_and_both_have_them() -> None:
     async def main() -> None:
         class Slow(ScriptedUpstream):
             async def fetch(self, path: str, query: Filters) -> Fetched:
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.01)
                 return await super().fetch(path, query)
 
-        store, upstream = MemoryStore(), Slow(pages={"/models": MODELS})
-        catalogs = [Catalog(upstream, 1, 3600, shared=SharedPrices(store, "a")) for _ in range(2)]
+        # Time that passes by a microsecond a look: nothing becomes too old, however slow this machine is.
+        now_us = partial(next, count(time.time_ns() // 1000))
+        store, upstreams = MemoryStore(), [Slow(pages={"/models": MODELS}) for _ in range(2)]
+        catalogs = [
+            Catalog(upstream, 0.01, 3600, lambda: 0.0, SharedPrices(store, "a"), now_us) for upstream in upstreams
+        ]
         for catalog in catalogs:
             assert await catalog.refresh()
-        upstream.fetched.clear()
+        before = [catalog.current() for catalog in catalogs]
+        for upstream in upstreams:
+            upstream.fetched.clear()
         keeping = [asyncio.create_task(catalog.keep_fresh()) for catalog in catalogs]
-        await asyncio.sleep(1.5)
-        assert [path for path, _ in upstream.fetched] == ["/models", "/embeddings/models"]
-        upstream.fetched.clear()
-        await asyncio.sleep(0.7)
+        while any(each.current() is prices for each, prices in zip(catalogs, before, strict=True)):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        asked, *others = sorted((each.fetched for each in upstreams), key=len, reverse=True)
+        assert [path for path, _ in asked][:2] == ["/models", "/embeddings/models"]
+        assert others == [[]]
         assert all(not catalog.is_stale and catalog.trouble is None for catalog in catalogs)
         for task in keeping:
             task.cancel()

@@ -25,7 +25,7 @@ from farebox.exchange import Exchange, Request
 from farebox.identity.keys import KeyCallers, PlansInForce, new_key
 from farebox.joining import Joining
 from farebox.late_settlements import LateSettlements
-from farebox.ports import BooksUnavailable
+from farebox.ports import BooksUnavailable, CallerGone
 from farebox.testing import PRICES, MemoryStore, Pause, Script, ScriptedUpstream
 from farebox.upstream.running import alone
 from tests.fast.test_exchange import whole
@@ -83,18 +83,22 @@ LOOKS = 5
 class Caller:
     """Takes an answer, unless it has gone."""
 
-    has_gone: bool = False
+    is_gone: bool = False
+    is_half_closed: bool = False
     tell: Callable[[], None] | None = None
 
+    def has_gone(self) -> bool:
+        return self.is_gone
+
     def may_have_gone(self) -> bool:
-        return self.has_gone
+        return self.is_gone or self.is_half_closed
 
     def tell_if_lost(self, tell: Callable[[], None], size: int = 0) -> None:
         self.tell = tell
 
     def go(self) -> None:
         assert self.tell is not None
-        self.has_gone = True
+        self.is_gone = True
         self.tell()
 
 
@@ -284,6 +288,31 @@ def test_a_repeat_of_what_was_taken_at_another_process_is_an_order_and_so_is_at_
     asyncio.run(play())
 
 
+def test_a_repeat_whose_caller_leaves_while_it_looks_again_is_not_placed() -> None:
+    async def play() -> None:
+        impatient = Caller()
+        house = House(whole(), whole())
+        house.store = Late(lambda: setattr(impatient, "is_gone", True))
+        await house.open()
+        await house.order(0, Caller())
+        other = await house.beside("other")
+        with pytest.raises(CallerGone):
+            await other.order(1, impatient)
+        assert await house.states() == ["posted"]
+
+    asyncio.run(play())
+
+
+def test_an_order_whose_caller_leaves_while_it_waits_for_the_books_is_not_placed() -> None:
+    async def play() -> None:
+        house = await House(whole()).open()
+        with pytest.raises(CallerGone):
+            await house.order(0, Caller(is_gone=True))
+        assert await house.states() == []
+
+    asyncio.run(play())
+
+
 def test_what_is_noted_of_several_orders_waits_for_one_commit() -> None:
     async def play() -> None:
         late = Late(lambda: None)
@@ -307,7 +336,7 @@ def test_what_is_noted_of_several_orders_waits_for_one_commit() -> None:
 def test_a_repeat_looks_again_where_its_first_was_just_seen_to_leave() -> None:
     async def play() -> None:
         caller = Caller()
-        late = Late(lambda: None if caller.has_gone else caller.go())
+        late = Late(lambda: None if caller.is_gone else caller.go())
         late.may_keep.set()
         house = House(whole(), whole())
         house.store = late
@@ -322,7 +351,7 @@ def test_a_repeat_looks_again_where_its_first_was_just_seen_to_leave() -> None:
 def test_a_repeat_is_handed_what_nobody_took() -> None:
     async def play() -> None:
         house = await House(whole(), whole()).open()
-        first, _ = await house.order(0, Caller(has_gone=True))
+        first, _ = await house.order(0, Caller(is_half_closed=True))
         assert await house.order(1, Caller()) == await house.order(2, Caller()) == (first, True)
         assert await house.order(0, Caller()) == (first, False)
         assert await house.states() == ["posted", "posted"]
@@ -416,7 +445,7 @@ def test_a_repeat_waits_no_longer_than_it_may() -> None:
 def test_nothing_is_joined_where_it_is_off() -> None:
     async def play() -> None:
         house = await House(whole(), whole(), joins="off").open()
-        await house.order(0, Caller(has_gone=True))
+        await house.order(0, Caller(is_gone=True))
         assert (await house.order(1, Caller()))[1] is False
         assert await house.states() == ["posted"] * 2
 

@@ -37,6 +37,7 @@ from farebox.core.books import (
     NameGeneration,
     NoSuchRow,
     NotCovered,
+    NotWanted,
     NotEnded,
     OtherTopUp,
     PlaceHold,
@@ -642,6 +643,19 @@ def test_what_has_just_ended_at_another_process_that_lives_may_come_to_be_known_
             await store.carry_out(KeepAnswer("h1", b"1"))
             await store.carry_out(KeepAnswer("h2", None))
             assert [await found(other, place) for place in (posted, opened)] == ["h1", "h2"]
+
+    engine.run(work)
+
+
+def test_nothing_is_set_aside_for_who_has_gone_while_it_waited(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        answers = iter((False, True))
+        place = replace(hold(account, key, "h1", 100), is_wanted=lambda: next(answers))
+        assert await store.carry_out(place) == NotWanted()
+        assert (await store.balance(account.id)).pending_nanos == 0
+        assert await store.carry_out(place) == Held(100)
+        assert differences(store) == []
 
     engine.run(work)
 

@@ -1,6 +1,7 @@
 """What stands in the books: rows, the commands that change them, and the outcomes of commands. The rules are in
 `core.ledger`."""
 
+from collections.abc import Callable
 from decimal import Decimal
 from functools import lru_cache
 from typing import Literal
@@ -242,8 +243,8 @@ class PlaceHold(Struct, frozen=True, kw_only=True):
     is, if that is at least `least_nanos`. The same for the tokens that the order may become, where they are limited.
 
     Nothing is set aside where `repeatable` names an order that was placed before, or where it `is_repeat` and one with
-    its `order_digest` is under way. Limits on orders and tokens a minute
-    hold for orders only: without `is_order`, money alone is looked at.
+    its `order_digest` is under way; nor where it is not wanted any more when it is carried out, which is asked last of
+    all. Limits on orders and tokens a minute hold for orders only: without `is_order`, money alone is looked at.
 
     `upstream` and `priced` as in HoldRow, of the upstream that is tried first.
     """
@@ -265,6 +266,7 @@ class PlaceHold(Struct, frozen=True, kw_only=True):
     is_order: bool = True
     order_digest: bytes | None = None
     is_repeat: bool = False
+    is_wanted: Callable[[], bool] | None = None
     upstream: str | None = None
     priced: Priced | None = None
 
@@ -348,6 +350,10 @@ class Repeated(Struct, frozen=True):
     is_same: bool
 
 
+class NotWanted(Struct, frozen=True):
+    """Nothing was set aside: nobody wanted it any more."""
+
+
 class NotCovered(Struct, frozen=True):
     """Nothing was set aside: the account cannot cover the least that was asked, or `owner`'s limit for a `period` does
     not allow it."""
@@ -370,7 +376,7 @@ class NoSuchRow(Struct, frozen=True):
     name: str
 
 
-Outcome = Done | OtherTopUp | Held | Repeated | NotCovered | Exceeded | Settled | NoSuchRow
+Outcome = Done | OtherTopUp | Held | Repeated | NotWanted | NotCovered | Exceeded | Settled | NoSuchRow
 
 
 def settlement_id(hold_id: str) -> str:

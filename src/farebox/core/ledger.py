@@ -30,6 +30,7 @@ from farebox.core.books import (
     NameGeneration,
     NoSuchRow,
     NotCovered,
+    NotWanted,
     OtherTopUp,
     Outcome,
     PlaceHold,
@@ -153,6 +154,8 @@ class Page:
             return repeated
         if command.is_repeat and (first := self._find_first(command)) is not None:
             return Repeated(first, is_same=True)
+        if command.is_wanted is not None and not command.is_wanted():
+            return NotWanted()
         allowances = self._allowances_of(command.account_id, command.key_id)
         available, owner, period = balance.available_nanos, None, None
         tokens: int | None = None

@@ -167,6 +167,9 @@ class BoundedHttp(HttpToolsProtocol):
         elif not self.cycle.response_started and self.cycle.scope["http_version"] != "1.0":
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # any number of these is allowed (RFC 9110, 15.2)
 
+    def has_gone(self) -> bool:
+        return self.transport.is_closing()
+
     def may_have_gone(self) -> bool:
         """Whether the caller has closed its side, which is all that a proxy that gives up may show, or all of it."""
         return self._has_ended or self.transport.is_closing()
