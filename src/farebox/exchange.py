@@ -7,6 +7,7 @@ bottom, then `__aexit__`; what a step is made of stands below them, in the same 
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import cache
 from random import Random
 from time import time_ns
 from types import TracebackType
@@ -196,6 +197,7 @@ class Opened:
         "_most",
         "_order",
         "_passage",
+        "_path",
         "_placed_us",
         "_request",
         "_tariff",
@@ -216,7 +218,11 @@ class Opened:
     """The price list that was in force when it was placed."""
 
     _at: Candidate
-    """The upstream that it is made ready for, by `_aim`: with `_meter`, and `_tariff` and `_translation` if need be."""
+    """The upstream that it is made ready for, by `_aim`: with `_path` and `_meter`, and `_tariff` and `_translation` if
+    need be."""
+
+    _path: str
+    """That of the format in which it goes there."""
 
     _meter: Meter
 
@@ -422,18 +428,15 @@ class Opened:
     def _aim(self, candidate: Candidate) -> None:
         """Make ready for an upstream: how its answer is metered, by which prices, and from which format. Raises Refusal
         502: it has no price."""
-        request, wire = self._request, self._request.wire
+        wire, self._path = self._request.wire, self._request.path
         self._at, self._tariff, self._translation, self._left_out = candidate, None, None, ()
         if candidate.priced_as is not None:
             self._tariff = self._tariffs.find(candidate.upstream, candidate.priced_as, self._placed_us)
             if self._tariff is None:
                 raise unreachable(f"`{candidate.model}` has no price at `{candidate.upstream}` now")
-        if (native := candidate.native(request.path)) is not None:
-            # Only here: who translates nothing need not carry it.
-            from farebox.core.translate import translation
-
-            wire = FORMATS[native]
-            self._translation = translation(request.wire, wire)
+        if (native := candidate.native(self._path)) is not None:
+            self._path, wire = native, FORMATS[native]
+            self._translation = _translations()(self._request.wire, wire)
         self._meter = Meter(wire, self._progress(), self._tariff)
 
     def _progress(self) -> Progress:
@@ -472,18 +475,16 @@ class Opened:
         self._verdict = Nothing()
         if candidate is not self._at:
             return self._send_to_next(candidate, body)
-        path = request.path
         if self._translation is not None:
             body, self._left_out = self._translation.order(body, answer_tokens_max=self._most.tokens)
-            path = candidate.native(path) or path
         elif not candidate.is_alone and may_have_others_thoughts(body):
             from farebox.core.translate.thoughts import without_others
 
-            body, self._left_out = without_others(path, body)
+            body, self._left_out = without_others(self._path, body)
         self._engaged = engaged = exchange.upstreams.engage(candidate.upstream)
         self._verdict = _NOT_ANSWERED
         streamed = self._order.asked.streamed
-        return engaged.upstream.forward(path, body, request.head.forwarded, streamed=streamed)
+        return engaged.upstream.forward(self._path, body, request.head.forwarded, streamed=streamed)
 
     async def _send_to_next(self, candidate: Candidate, body: bytes) -> Reply:
         """Send it to another upstream than the one before. The books know first: should this process die, it is that
@@ -619,6 +620,14 @@ class Opened:
                 command.is_unheard = True
                 await self._exchange.late.add(command)
             raise cost_unknown(f"The answer came and could not be booked: {error}") from error
+
+
+@cache
+def _translations() -> "Callable[[Format, Format], Translation | None]":
+    # Only here: who translates nothing need not carry it.
+    from farebox.core.translate import translation
+
+    return translation
 
 
 _NOT_ANSWERED = Unknown("the order was sent and not answered")

@@ -64,7 +64,7 @@ class OwnEndpoints:
         entry = decoded_or(_decode_entry, self._upstreams.entry(candidate), _Entry())
         top = decoded_or(_decode_top, entry.top_provider, _Top())
         condition = self._health.condition(candidate)
-        measured, traits = condition.measured, candidate.traits
+        measured, traits = self._health.measured_of(candidate), candidate.traits
         parameters = decoded_or(_decode_names, entry.supported_parameters, list[str]())
         return {
             "name": f"{candidate.upstream} | {candidate.model}",

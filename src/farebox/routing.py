@@ -10,7 +10,7 @@ from farebox.core.attempts import Attempt, Denied, MayBeCharged, NotReached, Ref
 from farebox.core.errors import Refusal, unknown
 from farebox.core.formats import Asked
 from farebox.core.headers import HeaderList
-from farebox.core.routing import Candidate, Policy, Route, choose, still_to_try, without_choice
+from farebox.core.routing import Candidate, Policy, Route, choose, still_to_try, without_wishes
 from farebox.core.wishes import read_wishes
 from farebox.denials import Denials, read_refusal
 from farebox.ports import Reply, UpstreamBroke, UpstreamDenied, UpstreamUnreachable
@@ -79,21 +79,21 @@ class Routing:
         Raises:
             Refusal: 400, `provider` is no such; 404, nobody serves it as it is asked; 429, all who do are busy.
         """
-        models = asked.models
+        models, health = asked.models, self._health
         candidates: Sequence[Candidate] = self._serving(models[0])
-        if len(candidates) == 1:
-            if candidates[0].is_alone:
-                # What the order wishes is read there.
-                return Sole(candidates[0], self._denials)
-            if (route := without_choice(candidates[0], asked, path, self._health.condition)) is not None:
-                return Attempts(route, self._health, self._told, self._denials)
+        if len(candidates) == 1 and candidates[0].is_alone:
+            # What the order wishes is read there.
+            return Sole(candidates[0], self._denials)
         if len(models) > 1:
             candidates = [each for model in dict.fromkeys(models) for each in self._serving(model)]
         if not candidates:
             raise unknown(f"no upstream here serves `{models[0]}`")
-        wishes = read_wishes(path, body, asked)
-        route = choose(wishes, candidates, self._health.condition, self._policy, self._chance())
-        return Attempts(route, self._health, self._told, self._denials)
+        chance = self._chance() if len(candidates) > 1 else 0.0
+        route = without_wishes(candidates, asked, path, health.condition, self._policy, chance)
+        if route is None:
+            wishes = read_wishes(path, body, asked)
+            route = choose(wishes, candidates, health.condition, self._policy, chance, health.measured_of)
+        return Attempts(route, health, self._told, self._denials)
 
 
 class _WentWrong(NamedTuple):

@@ -59,17 +59,19 @@ class Health:
 
     def condition(self, candidate: Candidate) -> Condition:
         """How a candidate does."""
-        orders, measured = self._orders[candidate.upstream], self.measured(candidate.upstream, candidate.model)
+        orders = self._orders[candidate.upstream]
         if not self._standings:
-            return Condition(orders=orders, measured=measured)
+            return Condition(orders=orders)
         now_us = self._now_us()
         found = [self._standings[name] for name in _names(candidate) if name in self._standings]
         return Condition(
             max((each.until_us for each in found if each.is_left_alone(now_us)), default=0),
             any(_name(each) in self._trying for each in found if each.wants_a_try(now_us)),
             orders,
-            measured,
         )
+
+    def measured_of(self, candidate: Candidate) -> Measured:
+        return self.measured(candidate.upstream, candidate.model)
 
     def measured(self, upstream: str, model: str) -> Measured:
         """What was measured by this process."""

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -17,7 +17,7 @@ from openai.types.responses.response_create_params import ResponseCreateParamsNo
 from farebox.core.attempts import Denied, MayBeCharged, NotReached, Refused, Went
 from farebox.core.errors import Refusal
 from farebox.core.formats import Format, chat, embeddings, messages, responses
-from farebox.core.health import Measured
+from farebox.core.health import UNMEASURED, Measured
 from farebox.core.pricing import Prices
 from farebox.core.routing import (
     Candidate,
@@ -27,10 +27,10 @@ from farebox.core.routing import (
     by_weight,
     choose,
     still_to_try,
-    without_choice,
+    without_wishes,
 )
 from farebox.core.traits import SAYABLE, Traits
-from farebox.core.wishes import NAMED, Wishes, read_wishes
+from farebox.core.wishes import NAMED, SOFT, Wishes, read_wishes
 
 CHAT = "/chat/completions"
 WIRES: Mapping[str, Format] = {CHAT: chat, "/messages": messages, "/responses": responses}
@@ -72,10 +72,16 @@ def chosen(
     policy: Policy = "order",
     chance: float = 0.0,
     now: Mapping[str, Condition] | None = None,
+    measured: Mapping[str, Measured] | None = None,
     **members: Any,
 ) -> list[str]:
     found = choose(
-        wishes(**members), candidates, lambda each: (now or {}).get(each.upstream, Condition()), policy, chance
+        wishes(**members),
+        candidates,
+        lambda each: (now or {}).get(each.upstream, Condition()),
+        policy,
+        chance,
+        lambda each: (measured or {}).get(each.upstream, UNMEASURED),
     )
     return [each.upstream for each in found.candidates]
 
@@ -90,33 +96,65 @@ def test_without_wishes_they_are_tried_as_they_are_declared() -> None:
     assert chosen() == ["near", "far", "local", "openrouter"]
 
 
-@pytest.mark.parametrize("policy", ["order", "weights", "cheapest"])
-@pytest.mark.parametrize("condition", [Condition(), Condition(orders=2), Condition(9), Condition(is_being_tried=True)])
-@pytest.mark.parametrize(
-    "only",
-    [
-        NEAR,
-        OPENROUTER,
-        at("few", orders_max=2),
-        at("many", orders_max=3),
-        at("x", serves=frozenset()),
-        at("short", traits=Traits(answer_tokens_max=4)),
-    ],
+@given(
+    st.lists(
+        st.builds(
+            replace,
+            st.sampled_from(
+                [
+                    *ALL,
+                    at("few", orders_max=2),
+                    at("many", orders_max=3),
+                    at("x", serves=frozenset()),
+                    at("short", traits=Traits(answer_tokens_max=4)),
+                ]
+            ),
+            order=st.integers(0, 1),
+            weight=st.integers(0, 2),
+        ),
+        min_size=1,
+        max_size=4,
+        unique_by=lambda each: each.upstream,
+    ),
+    st.lists(st.sampled_from([Condition(), Condition(orders=2), Condition(9), Condition(is_being_tried=True)])),
+    st.sampled_from(["order", "weights", "cheapest"]),
+    st.floats(0, 1, exclude_max=True),
+    st.sampled_from([{}, {"tools": [{"type": "function", "function": {"name": "f"}}]}, {"verbosity": "low"}]),
+    st.sampled_from(["a/b", "a/b:nitro", "a/b:floor"]),
 )
-def test_where_there_is_nothing_to_choose_from_the_route_is_the_one_that_would_be_chosen(
-    only: Candidate, condition: Condition, policy: Policy
+def test_an_order_that_wishes_nothing_goes_where_its_choice_would_send_it(
+    candidates: list[Candidate],
+    now: list[Condition],
+    policy: Policy,
+    chance: float,
+    members: dict[str, Any],
+    model: str,
 ) -> None:
-    body = body_of(tools=[{"type": "function", "function": {"name": "f"}}], max_tokens=5)
-    asked = chat.read(body)
-    route = without_choice(only, asked, CHAT, lambda _: condition)
-    try:
-        chosen = choose(read_wishes(CHAT, body, asked), [only], lambda _: condition, policy)
-    except Refusal:
-        assert route is None  # and is told by the choice
-    else:
-        assert route is not None
-        assert route.candidates == chosen.candidates
-        assert route.body_for(only, body) == chosen.body_for(only, body)
+    body = body_of(model=model, **members)
+    asked, candidates = chat.read(body), [replace(each, model=model) for each in candidates]
+    conditions = dict(zip(candidates, now, strict=False))
+
+    def condition_of(candidate: Candidate) -> Condition:
+        return conditions.get(candidate, Condition())
+
+    def found(route: Callable[[], Route | None]) -> Any:
+        try:
+            taken = route()
+        except Refusal as refusal:
+            return refusal.status, refusal.message
+        return None if taken is None else (taken.candidates, [taken.body_for(each, body) for each in taken.candidates])
+
+    short = found(lambda: without_wishes(candidates, asked, CHAT, condition_of, policy, chance))
+    if short is None:
+        assert (
+            any(CHAT not in each.serves or each.traits != Traits() for each in candidates)
+            or policy == "cheapest"
+            or members
+            or ":" in model
+        )
+        return
+    wishes = read_wishes(CHAT, body, asked)
+    assert short == found(lambda: choose(wishes, candidates, condition_of, policy, chance))
 
 
 @pytest.mark.parametrize("wire", [chat, messages, responses, embeddings])
@@ -127,6 +165,14 @@ def test_an_order_that_may_wish_something_says_so(wire: Format) -> None:
         members.append({"models": ["c/d"]})
     wished = [wire.read(json.dumps({**order, **more}).encode()).has_wishes for more in members]
     assert wished == [False] + [True] * (len(members) - 1)
+
+
+@pytest.mark.parametrize("wire", [chat, messages, responses])
+@pytest.mark.parametrize("name", sorted(SOFT))
+def test_an_order_with_a_parameter_that_decides_who_comes_first_says_so(wire: Format, name: str) -> None:
+    order = {"model": "a/b", "messages": [{"role": "user", "content": "hi"}], "input": "hi", "max_tokens": 9}
+    assert not wire.read(json.dumps(order).encode()).has_soft
+    assert wire.read(json.dumps({**order, name: []}).encode()).has_soft
 
 
 def test_the_cheapest_is_the_cheapest_for_this_order() -> None:
@@ -253,7 +299,7 @@ def test_an_order_that_needs_more_than_is_declared_goes_elsewhere() -> None:
 
 
 def test_a_translated_order_is_known_by_the_format_that_it_becomes() -> None:
-    claude = at("claude", natives=((CHAT, "/messages"),))
+    claude = at("claude", natives={CHAT: "/messages"})
     assert chosen((claude, at("gpt")), provider={"require_parameters": True}, seed=1) == ["gpt"]
     assert chosen((claude, at("gpt")), provider={"require_parameters": True}, stop=["x"]) == ["claude", "gpt"]
 
@@ -304,20 +350,30 @@ def test_what_an_order_can_say_in_a_format_is_what_its_sdk_can(path: str, sdks: 
 
 
 def test_measured_latency_and_throughput_sort() -> None:
-    fast = Condition(measured=Measured({"p50": 0.1, "p90": 9.0}, {"p50": 10.0}))
-    slow = Condition(measured=Measured({"p50": 0.5, "p90": 0.6}, {"p50": 90.0}))
-    now = {"far": fast, "near": slow}
-    assert chosen(now=now, provider={"sort": "latency"}) == ["far", "near", "local", "openrouter"]
-    assert chosen(now=now, provider={"sort": "throughput"}) == ["near", "far", "local", "openrouter"]
-    assert chosen(now=now, provider={"preferred_max_latency": 0.2}) == ["far", "local", "openrouter", "near"]
-    assert chosen(now=now, provider={"preferred_max_latency": {"p90": 1}}) == ["near", "local", "openrouter", "far"]
-    assert chosen(now=now, provider={"preferred_min_throughput": 50}) == ["near", "local", "openrouter", "far"]
+    fast = Measured({"p50": 0.1, "p90": 9.0}, {"p50": 10.0})
+    slow = Measured({"p50": 0.5, "p90": 0.6}, {"p50": 90.0})
+    measured = {"far": fast, "near": slow}
+    assert chosen(measured=measured, provider={"sort": "latency"}) == ["far", "near", "local", "openrouter"]
+    assert chosen(measured=measured, provider={"sort": "throughput"}) == ["near", "far", "local", "openrouter"]
+    assert chosen(measured=measured, provider={"preferred_max_latency": 0.2}) == ["far", "local", "openrouter", "near"]
+    assert chosen(measured=measured, provider={"preferred_max_latency": {"p90": 1}}) == [
+        "near",
+        "local",
+        "openrouter",
+        "far",
+    ]
+    assert chosen(measured=measured, provider={"preferred_min_throughput": 50}) == [
+        "near",
+        "local",
+        "openrouter",
+        "far",
+    ]
 
 
 def test_variants_sort() -> None:
     nitro = tuple(replace(each, model="a/b:nitro") for each in (NEAR, FAR))
-    now = {"far": Condition(measured=Measured(throughput={"p50": 9.0}))}
-    assert chosen(nitro, now=now, model="a/b:nitro") == ["far", "near"]
+    measured = {"far": Measured(throughput={"p50": 9.0})}
+    assert chosen(nitro, measured=measured, model="a/b:nitro") == ["far", "near"]
     floor = tuple(replace(each, model="a/b:floor") for each in (NEAR, LOCAL))
     assert chosen(floor, model="a/b:floor") == ["local", "near"]
 

@@ -5,8 +5,10 @@ itself (OpenRouter), which also sees to the other members of `provider` itself. 
 nobody else is left: then the one whose time ends first is tried, since its own answer says more than ours could.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
+from operator import attrgetter
+from types import MappingProxyType
 from typing import Literal
 
 import msgspec
@@ -17,9 +19,10 @@ from farebox.core.errors import Refusal, too_many, unknown
 from farebox.core.formats import Asked
 from farebox.core.health import UNMEASURED, Measured
 from farebox.core.legible import Fields, decode_fields, decoded_or, written
+from farebox.core.names import variants
 from farebox.core.pricing import Prices
 from farebox.core.traits import UNSAID, Traits
-from farebox.core.wishes import MILLION, SOFT, MaxPrice, Percentile, Sort, Wishes
+from farebox.core.wishes import MILLION, NO_MAX, SOFT, MaxPrice, Percentile, Sort, Wishes
 
 Policy = Literal["order", "weights", "cheapest"]
 """Where an order does not say it, the upstreams of a model are tried: by their `order`, those of one `order` by chance,
@@ -50,7 +53,7 @@ class Candidate(Struct, frozen=True, eq=False):
     orders_max: int | None = None
     traits: Traits = UNSAID
     routes: bool = False
-    natives: tuple[tuple[str, str], ...] = ()
+    natives: Mapping[str, str] = MappingProxyType({})
     booked_as: str | None = None
     priced_as: str | None = None
     is_alone: bool = False
@@ -58,10 +61,7 @@ class Candidate(Struct, frozen=True, eq=False):
 
     def native(self, path: str) -> str | None:
         """The path of the format that an order must become for it; None where it can stay as it is."""
-        for one, native in self.natives:
-            if one == path:
-                return native
-        return None
+        return self.natives.get(path)
 
     def supports(self, path: str) -> frozenset[str]:
         """The parameters that it takes of an order in this format."""
@@ -70,12 +70,11 @@ class Candidate(Struct, frozen=True, eq=False):
 
 class Condition(Struct, frozen=True):
     """How a candidate does now: until when it is left alone (0: it is not), whether that is over and an order is trying
-    it, how many orders it is serving, what was measured."""
+    it, how many orders it is serving."""
 
     alone_until_us: int = 0
     is_being_tried: bool = False
     orders: int = 0
-    measured: Measured = UNMEASURED
 
 
 WELL = Condition()
@@ -83,7 +82,8 @@ WELL = Condition()
 
 class Route(Struct, frozen=True):
     """The candidates of an order, the first first. `ours` are the names of our upstreams, in lower case; none where the
-    order names nobody. Where it `is_passed_on`, one upstream serves all its models, and gets it as it came."""
+    order names nobody. Where it `is_passed_on`, it goes as it came: one upstream serves all its models, or it wishes
+    nothing."""
 
     candidates: tuple[Candidate, ...]
     ours: frozenset[str]
@@ -105,16 +105,30 @@ class Route(Struct, frozen=True):
         return body if changed == fields else bytes(written(changed))
 
 
-def without_choice(
-    candidate: Candidate, asked: Asked, path: str, condition_of: Callable[[Candidate], Condition] = lambda _: WELL
+def without_wishes(
+    candidates: Sequence[Candidate],
+    asked: Asked,
+    path: str,
+    condition_of: Callable[[Candidate], Condition] = lambda _: WELL,
+    policy: Policy = "order",
+    chance: float = 0.0,
 ) -> Route | None:
-    """The route of an order that wishes nothing where one candidate is all there is, as `choose` finds it; None where
-    something may speak against it, which is left to `choose` to say."""
-    if asked.has_wishes or path not in candidate.serves or not candidate.traits.take_any_order:
+    """As `choose` finds it, the route of an order that wishes nothing, to these candidates of one model: most orders
+    are so. None where more of it must be read.
+
+    Raises:
+        Refusal: 429, all who serve it are busy.
+    """
+    is_ranked = len(candidates) > 1 and (asked.has_soft or policy == "cheapest" or variants(asked.models[0]))
+    if asked.has_wishes or is_ranked:
         return None
-    if candidate.orders_max is not None and _is_full(candidate, condition_of(candidate)):
-        return None
-    return Route((candidate,), _NOBODY, is_passed_on=True)
+    conditions: dict[Candidate, Condition] = {}
+    for each in candidates:
+        if path not in each.serves or not each.traits.take_any_order:
+            return None
+        conditions[each] = condition_of(each)
+    ready = _ready(_as_declared(candidates, policy, chance), conditions)
+    return Route(ready[:CANDIDATES_MAX], _NOBODY, is_passed_on=True)
 
 
 _NOBODY: frozenset[str] = frozenset()
@@ -126,20 +140,22 @@ def choose(
     condition_of: Callable[[Candidate], Condition] = lambda _: WELL,
     policy: Policy = "order",
     chance: float = 0.0,
+    measured_of: Callable[[Candidate], Measured] = lambda _: UNMEASURED,
 ) -> Route:
     """The candidates to be tried. `candidates` are those of the order's models; `condition_of` tells
-    how one does now; `chance` is a random number from 0 to below 1, for `weights`.
+    how one does now, `measured_of` what was measured of it; `chance` is a random number from 0 to below 1, for
+    `weights`.
 
     Raises:
         Refusal: 404, nobody serves the order as it is asked, with what excluded each; 429, all who do are busy.
     """
-    ours = frozenset(each.upstream.lower() for each in candidates)
+    ours = frozenset([each.upstream.lower() for each in candidates])
     excluded = {each: _excluded(each, wishes, ours) for each in candidates}
     left = [each for each, why in excluded.items() if not why]
     if not left:
         raise _nobody(wishes, excluded)
     conditions = {each: condition_of(each) for each in left}
-    ranking = _Ranking(wishes, conditions, ours, policy, chance)
+    ranking = _Ranking(wishes, measured_of, ours, policy, chance)
     ranked: list[Candidate] = []
     if wishes.sorts_all_models and wishes.sort is not None:
         ranked = ranking.ranked(left, wishes.sort)
@@ -215,7 +231,7 @@ def _excluded(candidate: Candidate, wishes: Wishes, ours: frozenset[str]) -> str
         return f"serves no {wishes.path.strip('/')}"
     if wishes.only is not None and not any(_is_named(candidate, name, ours) for name in wishes.only):
         return "not in provider.only"
-    if any(_names_one(name, (candidate.upstream.lower(),)) for name in wishes.ignore):
+    if wishes.ignore and any(_names_one(name, (candidate.upstream.lower(),)) for name in wishes.ignore):
         return "in provider.ignore"
     if wishes.order and not wishes.allow_fallbacks and not any(_is_named(candidate, n, ours) for n in wishes.order):
         return "not in provider.order, and provider.allow_fallbacks is false"
@@ -224,7 +240,7 @@ def _excluded(candidate: Candidate, wishes: Wishes, ours: frozenset[str]) -> str
     return (
         _not_promised(candidate, wishes)
         or _too_much(candidate.traits, wishes)
-        or _too_dear(candidate.prices, wishes.max_price)
+        or ("" if wishes.max_price is NO_MAX else _too_dear(candidate.prices, wishes.max_price))
     )
 
 
@@ -291,21 +307,19 @@ class _Ranking(Struct, frozen=True):
     """Puts candidates into the order in which they are tried."""
 
     wishes: Wishes
-    conditions: dict[Candidate, Condition]
+    measured_of: Callable[[Candidate], Measured]
     ours: frozenset[str]
     policy: Policy
     chance: float
 
     def ranked(self, candidates: list[Candidate], sort: Sort | None) -> list[Candidate]:
-        found = by_weight(candidates, self.chance)
-        if self.policy != "weights" or sort is not None:
-            found.sort(key=lambda each: each.order)
+        found = _as_declared(candidates, self.policy if sort is None else "order", self.chance)
         if sort == "price" or (sort is None and self.policy == "cheapest"):
             found.sort(key=self._cost)
         elif sort == "latency":
-            found.sort(key=lambda each: self._measured(each).latency_seconds.get("p50", float("inf")))
+            found.sort(key=lambda each: self.measured_of(each).latency_seconds.get("p50", float("inf")))
         elif sort == "throughput":
-            found.sort(key=lambda each: -self._measured(each).throughput.get("p50", 0.0))
+            found.sort(key=lambda each: -self.measured_of(each).throughput.get("p50", 0.0))
         # Each sort leaves what is equal as it was, so the weightiest comes last.
         wishes = self.wishes
         if wishes.preferred_max_latency or wishes.preferred_min_throughput:
@@ -315,9 +329,6 @@ class _Ranking(Struct, frozen=True):
         if wishes.order:
             found.sort(key=self._place)
         return found
-
-    def _measured(self, candidate: Candidate) -> Measured:
-        return self.conditions[candidate].measured
 
     def _place(self, candidate: Candidate) -> int:
         """In `provider.order`; those that are not named there come after it."""
@@ -339,7 +350,7 @@ class _Ranking(Struct, frozen=True):
         return bool(wanted) and not candidate.routes and not wanted <= candidate.supports(self.wishes.path)
 
     def _misses_preferences(self, candidate: Candidate) -> bool:
-        measured = self._measured(candidate)
+        measured = self.measured_of(candidate)
 
         def misses(name: Percentile, bound: float, *, is_latency: bool) -> bool:
             found = (measured.latency_seconds if is_latency else measured.throughput).get(name)
@@ -350,19 +361,31 @@ class _Ranking(Struct, frozen=True):
         )
 
 
+def _as_declared(candidates: Sequence[Candidate], policy: Policy, chance: float) -> list[Candidate]:
+    """All candidates as they are tried where prices say nothing."""
+    if len(candidates) == 1:
+        return list(candidates)
+    found = by_weight(candidates, chance)
+    if policy != "weights":
+        found.sort(key=_order_of)
+    return found
+
+
+_order_of = attrgetter("order")
+
+
 def by_weight(candidates: Sequence[Candidate], chance: float) -> list[Candidate]:
     """All candidates in an order drawn by their weights, from one random number: what is left of it after each draw is
     a random number again. Those of weight 0 come last, in the order that they had."""
-    if len(candidates) == 1:
-        return list(candidates)
     left = [each for each in candidates if each.weight > 0]
+    total = sum([each.weight for each in left])
     drawn: list[Candidate] = []
     while left:
-        point = chance * sum(each.weight for each in left)
-        for each in left:
-            if point < each.weight or each is left[-1]:
-                drawn.append(each)
-                left.remove(each)
+        point = chance * total
+        for place, each in enumerate(left):
+            if point < each.weight or place == len(left) - 1:
+                drawn.append(left.pop(place))
+                total -= each.weight
                 chance = min(point / each.weight, 1.0)
                 break
             point -= each.weight

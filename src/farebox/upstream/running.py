@@ -86,7 +86,7 @@ class Running:
             declared.orders_max,
             declared.traits_of(model),
             routes=declared.tells_cost,
-            natives=tuple((path, native) for path, native in natives.items() if path != native),
+            natives={path: native for path, native in natives.items() if path != native},
             booked_as=None if declared.is_built_in else declared.name,
             priced_as=None if declared.tells_cost else declared.own_name(model),
             is_alone=is_alone,

@@ -38,9 +38,9 @@ class Asked(Struct, frozen=True):
     images, with what searches may bring in) and `images` bound the tokens of all `prompts` together, unless
     `prompt_is_open`: something may fill the whole context, such as a file given by reference. `is_premium`: a service
     tier that costs more than the listed price may serve, or a provider that was not picked by its price. `has_wishes`:
-    its body may say by which upstreams it would be served (`core.wishes`). `units` are what it asks that is not
-    counted in tokens. `inputs` are the modalities of what it brings along beside text, by OpenRouter's names: image,
-    file, audio, video.
+    its body may say by which upstreams it would be served; `has_soft`: it may have one of the parameters whose support
+    decides who comes first (both `core.wishes`). `units` are what it asks that is not counted in tokens. `inputs` are
+    the modalities of what it brings along beside text, by OpenRouter's names: image, file, audio, video.
     """
 
     models: tuple[str, ...]
@@ -55,6 +55,7 @@ class Asked(Struct, frozen=True):
     searches: Searches | None = None
     units: Units | None = None
     has_wishes: bool = True
+    has_soft: bool = True
     inputs: frozenset[str] = frozenset()
 
 

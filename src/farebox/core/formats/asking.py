@@ -47,6 +47,9 @@ class Request(Struct, kw_only=True):
     plugins: list[Raw] | None = None
     provider: Raw | UnsetType = UNSET
     route: Raw | UnsetType = UNSET
+    response_format: Raw | UnsetType = UNSET
+    structured_outputs: Raw | UnsetType = UNSET
+    verbosity: Raw | UnsetType = UNSET
     service_tier: str | None = None
 
 
@@ -71,6 +74,12 @@ def asked(request: Request, body: bytes, models: tuple[str, ...], bounds: Bounds
         searches=bounds.found_searches if bounds.searches else None,
         has_wishes=request.provider is not UNSET or request.models is not None or request.route is not UNSET,
         inputs=bounds.inputs if bounds.images or bounds.is_open else NOTHING_ELSE,
+        has_soft=not (
+            request.tools is None
+            and request.response_format is UNSET
+            and request.structured_outputs is UNSET
+            and request.verbosity is UNSET
+        ),
     )
 
 

@@ -58,10 +58,11 @@ def taken(text: str) -> Cell:
 
 class Rules(Struct, frozen=True):
     """The cells for one target, by the path of what they are in, and then by name. `passing` are the names that nothing
-    is to be done about."""
+    is to be done about; `copied` are an order's own members that are, with their names there."""
 
     members: Mapping[str, Mapping[str, Cell]]
     passing: Mapping[str, frozenset[str]]
+    copied: Mapping[str, str]
     kinds: Mapping[str, Mapping[str, Cell]]
 
 
@@ -79,7 +80,8 @@ def rules_of(table: Iterable[Member], target: str) -> Rules:
     passing = {
         path: frozenset(name for name, cell in cells.items() if cell.fate == "made") for path, cells in members.items()
     }
-    return Rules(members, passing, kinds)
+    copied = {name: cell.text for name, cell in members[""].items() if cell.fate == "as"}
+    return Rules(members, passing, copied, kinds)
 
 
 _NAME = re.compile(r"[\w.:\[\]-]{1,100}", re.ASCII)
@@ -100,6 +102,8 @@ class Sifter:
     @property
     def left_out(self) -> tuple[str, ...]:
         """What was left out, each once, in the order in which it was met; fit for a header."""
+        if not self._left:
+            return ()
         return tuple(name if _NAME.fullmatch(name) else "?" for name in self._left)[:LEFT_OUT_MAX]
 
     def leave(self, name: str) -> None:
@@ -111,39 +115,39 @@ class Sifter:
         Raises:
             Refusal: 400, the target cannot say one of them.
         """
-        if fields.keys() <= self._rules.passing[path]:
+        passing = self._rules.passing[path]
+        if fields.keys() <= passing:
             return fields
-        cells = self._rules.members[path]
-        return {name: raw for name, raw in fields.items() if self._is_made(path, name, cells.get(name), raw)}
+        for name, raw in fields.items():
+            if name not in passing:
+                self._drop(path, name, raw)
+        return {name: raw for name, raw in fields.items() if name in passing}
 
     def top(self, fields: Fields) -> tuple[dict[str, Raw], Fields]:
         """The members of an order that are copied, by the target's names, and those that code translates."""
-        cells = self._rules.members[""]
+        passing, copied = self._rules.passing[""], self._rules.copied
         plain: dict[str, Raw] = {}
         rest: Fields = {}
         for name, raw in fields.items():
-            cell = cells.get(name)
-            if cell is not None and cell.fate == "as":
-                if bytes(raw) != b"null":
-                    plain[cell.text] = raw
-            elif self._is_made("", name, cell, raw):
+            if name in passing:
                 rest[name] = raw
+            elif name not in copied:
+                self._drop("", name, raw)
+            elif bytes(raw) != b"null":
+                plain[copied[name]] = raw
         return plain, rest
 
-    def _is_made(self, path: str, name: str, cell: Cell | None, raw: Raw) -> bool:
+    def _drop(self, path: str, name: str, raw: Raw) -> None:
+        """See to a member that does not go on: refuse it, or note that it is left out where it says something."""
+        cell = self._rules.members[path].get(name)
         whole = f"{path}.{name}" if path else name
         if cell is None:
             if bytes(raw) != b"null":
                 self.leave(whole)
-            return False
-        if cell.fate == "made":
-            return True
-        if cell.fate == "taken" or bytes(raw) in cell.unless:
-            return False
-        if cell.fate == "refused":
-            raise invalid(f"{whole}: {cell.text}")
-        self.leave(whole)
-        return False
+        elif cell.fate != "taken" and bytes(raw) not in cell.unless:
+            if cell.fate == "refused":
+                raise invalid(f"{whole}: {cell.text}")
+            self.leave(whole)
 
     def kind(self, path: str, kind: str) -> None:
         """Check that the target has a kind of element.

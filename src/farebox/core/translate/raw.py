@@ -49,12 +49,17 @@ def in_paragraphs(pieces: Iterable[Rawish]) -> Raw | None:
 
 def is_text(raw: Rawish | None) -> bool:
     """Whether it is a JSON string that is not empty."""
-    return raw is not None and (told := bytes(raw)).startswith(b'"') and len(told) > 2
+    return raw is not None and raw is not NULL and (told := bytes(raw))[:1] == b'"' and len(told) > 2
 
 
 def said(raw: Raw | None) -> Raw | None:
     """The value, or None where it is absent or null."""
-    return None if raw is None or bytes(raw) == b"null" else raw
+    return None if raw is None or raw is NULL or bytes(raw) == b"null" else raw
+
+
+def said_any(raw: Raw) -> bool:
+    """Whether a list has anything in it."""
+    return raw is not NULL and bytes(raw) not in (b"null", b"[]")
 
 
 _KNOWN = {
@@ -69,7 +74,9 @@ _KNOWN = {
 
 def word(raw: Raw | None) -> str:
     """The value of a JSON string, a question mark for half a character; empty for anything else."""
-    told = b"" if raw is None else bytes(raw)
+    if raw is None:
+        return ""
+    told = bytes(raw)
     if (known := _KNOWN.get(told)) is not None:
         return known
     if not told.startswith(b'"'):

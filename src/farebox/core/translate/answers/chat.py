@@ -10,7 +10,7 @@ from farebox.core.reading import Number
 from farebox.core.translate.neutral import EMPTY, Answer, Call, Citation, Part, Refused, Text, Thinking
 from farebox.core.translate.orders.from_chat import thoughts_of
 from farebox.core.translate.orders.to_chat import details_of
-from farebox.core.translate.raw import NULL, in_paragraphs, is_text, joined, quoted, said, word
+from farebox.core.translate.raw import NULL, in_paragraphs, is_text, joined, quoted, said, said_any, word
 from farebox.core.translate.thoughts import CHAT
 from farebox.core.translate.usage import read_usage, usage_in_chat
 
@@ -99,9 +99,11 @@ def read(result: _Result) -> Answer:
     message = choice.message
     parts: list[Part] = [*thoughts_in(message.reasoning_details, message.reasoning, message.reasoning_content)]
     if is_text(message.content):
-        odds = decoded_or(_decode_odds, said(choice.logprobs), _Odds()).content
-        text = Text(message.content, citations=tuple(citations_in(message.annotations, message.content)))
-        text.logprobs = said(odds)
+        text = Text(message.content)
+        if said_any(message.annotations):
+            text.citations = tuple(citations_in(message.annotations, message.content))
+        if (odds := said(choice.logprobs)) is not None:
+            text.logprobs = said(decoded_or(_decode_odds, odds, _Odds()).content)
         parts.append(text)
     if is_text(message.refusal):
         parts.append(Refused(message.refusal))
@@ -117,8 +119,13 @@ def read(result: _Result) -> Answer:
     return Answer(result.id or "", result.model or "", int(result.created or 0), parts, stop, None, told, tier, mark)
 
 
+_NOTHING = (NULL, NULL)
+
+
 def thoughts_in(details: Raw, *members: Raw) -> list[Thinking]:
     """The thoughts of a message or a delta: its details, else one of the two members that hosts have for them."""
+    if details is NULL and members == _NOTHING:
+        return []
     if said(details) is not None:
         found = decoded_or(decode_each, details, list[Fields]())
         thoughts = [thought for each in found for thought in thoughts_of([each], f"{CHAT}:{word(each.get('format'))}")]
@@ -145,7 +152,7 @@ def _as_one(thoughts: list[Thinking]) -> list[Thinking]:
 
 def citations_in(annotations: Raw, text: bytes | Raw) -> list[Citation]:
     """The pages that annotations name, with the words that cite them."""
-    found = decoded_or(_decode_annotations, said(annotations), list[_Annotation]())
+    found = decoded_or(_decode_annotations, annotations, list[_Annotation]())
     pages = [each.url_citation for each in found if each.url_citation is not None]
     words = word(Raw(text)) if pages else ""
     return [

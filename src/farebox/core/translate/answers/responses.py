@@ -9,7 +9,7 @@ from farebox.core.legible import decoded_or
 from farebox.core.reading import Number
 from farebox.core.translate.answers.chat import quote
 from farebox.core.translate.neutral import EMPTY, Answer, Call, Citation, Part, Refused, Text, Thinking
-from farebox.core.translate.raw import NULL, in_paragraphs, is_text, said, text_or_empty, word
+from farebox.core.translate.raw import NULL, in_paragraphs, is_text, said, said_any, text_or_empty, word
 from farebox.core.translate.thoughts import OPENAI, sealed_for, unpacked
 from farebox.core.translate.usage import read_usage, usage_in_responses
 
@@ -97,12 +97,16 @@ def _pieces(raw: Raw) -> list[Piece]:
 def _said(piece: Piece) -> Part:
     if piece.type == "refusal":
         return Refused(text_or_empty(piece.refusal))
-    odds = said(piece.logprobs)
-    annotations = decoded_or(_decode_annotations, said(piece.annotations), list[_Annotation]())
-    citations = tuple(_cited(each, piece.text) for each in annotations if each.type == "url_citation")
     return Text(
-        text_or_empty(piece.text), citations=citations, logprobs=None if odds is None or bytes(odds) == b"[]" else odds
+        text_or_empty(piece.text),
+        citations=_citations(piece) if said_any(piece.annotations) else (),
+        logprobs=piece.logprobs if said_any(piece.logprobs) else None,
     )
+
+
+def _citations(piece: Piece) -> tuple[Citation, ...]:
+    annotations = decoded_or(_decode_annotations, piece.annotations, list[_Annotation]())
+    return tuple(_cited(each, piece.text) for each in annotations if each.type == "url_citation")
 
 
 def cited(raw: Raw, text: bytes) -> Citation | None:

@@ -29,12 +29,17 @@ from farebox.core.translate.neutral import (
 from farebox.core.translate.raw import FALSE, NULL, TRUE, data_of, is_text, said, shown_as, word
 from farebox.core.translate.thoughts import ANTHROPIC, CHAT, OPENAI, budget_in
 
+_PLAIN = frozenset({"messages", "stream", "max_tokens", "max_completion_tokens"})
+"""Most orders have no other members that need translation."""
+
 
 def read(fields: Fields, plain: dict[str, Raw], sifter: Sifter) -> Order:
     """Raises Refusal 400."""
     order = Order(plain, _turns(fields.get("messages", NULL), sifter), said(fields.get("stream")) == TRUE)
     for name in ("max_tokens", "max_completion_tokens"):
         order.answer_tokens = said(fields.get(name)) or order.answer_tokens
+    if fields.keys() <= _PLAIN:
+        return order
     order.stop = stops_in(said(fields.get("stop")))
     if tools := said(fields.get("tools")):
         order.tools = [_tool(each, sifter) for each in decoded_part(decode_each, tools, "tools")] or None

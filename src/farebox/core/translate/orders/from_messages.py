@@ -29,6 +29,9 @@ from farebox.core.translate.neutral import (
 from farebox.core.translate.raw import NULL, TRUE, is_text, quoted, said, word
 from farebox.core.translate.thoughts import ANTHROPIC, budget_in, unpacked
 
+_PLAIN = frozenset({"system", "messages", "stream", "max_tokens"})
+"""Most orders have no other members that need translation."""
+
 
 def read(fields: Fields, plain: dict[str, Raw], sifter: Sifter) -> Order:
     """Raises Refusal 400."""
@@ -41,6 +44,8 @@ def read(fields: Fields, plain: dict[str, Raw], sifter: Sifter) -> Order:
         content = sifter.members(f"messages[{role}]", message).get("content", NULL)
         turns.append(Turn(role, _parts(content, f"messages[{role}].content", sifter)))
     order = Order(plain, turns, said(fields.get("stream")) == TRUE, said(fields.get("max_tokens")))
+    if fields.keys() <= _PLAIN:
+        return order
     if stop := said(fields.get("stop_sequences")):
         order.stop = decoded_part(decode_list, stop, "stop_sequences") or None
     if tools := said(fields.get("tools")):

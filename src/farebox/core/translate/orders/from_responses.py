@@ -31,6 +31,9 @@ from farebox.core.translate.orders.to_responses import ODDS, SEALED
 from farebox.core.translate.raw import NULL, TRUE, data_of, in_paragraphs, said, shown_as, word
 from farebox.core.translate.thoughts import OPENAI, unpacked
 
+_PLAIN = frozenset({"instructions", "input", "stream", "max_output_tokens"})
+"""Most orders have no other members that need translation."""
+
 
 def read(fields: Fields, plain: dict[str, Raw], sifter: Sifter) -> Order:
     """Raises Refusal 400."""
@@ -44,6 +47,8 @@ def read(fields: Fields, plain: dict[str, Raw], sifter: Sifter) -> Order:
         for item in decoded_part(decode_each, given, "input"):
             _read_item(item, turns, sifter)
     order = Order(plain, turns, said(fields.get("stream")) == TRUE, said(fields.get("max_output_tokens")))
+    if fields.keys() <= _PLAIN:
+        return order
     order.stop = stops_in(said(fields.get("stop")))
     if tools := said(fields.get("tools")):
         order.tools = [_tool(each, sifter) for each in decoded_part(decode_each, tools, "tools")] or None

@@ -73,9 +73,15 @@ def write(order: Order, sifter: Sifter, answer_tokens_max: int) -> dict[str, obj
 
 def _system(turns: list[Turn]) -> tuple[object, list[Turn]]:
     """The `system` that the first turns make, and the rest. A later one stays in its place."""
-    first = next((at for at, turn in enumerate(turns) if turn.role not in ("system", "developer")), len(turns))
-    parts: list[Part] = [part for turn in turns[:first] for part in turn.parts]
-    rest = [Turn("system", turn.parts) if turn.role == "developer" else turn for turn in turns[first:]]
+    parts: list[Part] = []
+    rest: list[Turn] = []
+    for turn in turns:
+        if turn.role in ("user", "assistant"):
+            rest.append(turn)
+        elif rest:
+            rest.append(Turn("system", turn.parts))
+        else:
+            parts += turn.parts
     return (_texts(parts) if parts else None), rest
 
 
@@ -87,7 +93,7 @@ def _texts(parts: list[Part]) -> object:
 
 def _content(turn: Turn, sifter: Sifter) -> object:
     parts = turn.parts
-    if any(isinstance(part, Thinking) for part in parts):
+    if turn.role == "assistant":
         kept = [part for part in parts if not isinstance(part, Thinking) or _is_sealed_here(part)]
         if len(kept) < len(parts):
             sifter.leave("messages[assistant].reasoning")
