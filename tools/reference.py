@@ -283,7 +283,9 @@ From hosts that speak chat completions, `reasoning` and `reasoning_content` are 
   `message_delta`.)
 - A citation of a web page is an annotation `url_citation` in OpenAI's formats, and a `web_search_result_location` in messages;
   citations of documents stay with Anthropic. The odds of tokens (`logprobs`) go between chat completions and responses.
-- Arguments of a call that are no JSON object stand in a message as `{{"INVALID_JSON": "..."}}`; in a stream they pass as they come.
+- Arguments of a call that a host sends as an object become its text. Those that are no JSON object stand in a message as
+  `{{"INVALID_JSON": "..."}}`; in a stream they pass as they come.
+- A caller who asked for a stream gets one, and a caller who did not gets none, whichever the host sends.
 - Other members of answers are dropped.
 
 In a stream each event becomes one at least, at once, but for calls of chat completions that come in turns: the second waits until the

@@ -91,10 +91,12 @@ class _Drain:
 
 
 class Translated:
-    """An answer's way from its upstream's format to its caller's."""
+    """An answer's way from its upstream's format to its caller's, who asked for a stream or (not `is_streamed`) for a
+    whole answer, and gets that whichever the upstream sends."""
 
-    def __init__(self, way: "Translation", progress: Progress) -> None:
+    def __init__(self, way: "Translation", progress: Progress, *, is_streamed: bool) -> None:
         self.way = way
+        self.is_streamed = is_streamed
         self._progress = progress
         self._stream: Stream | None = None
 
@@ -107,6 +109,14 @@ class Translated:
     def answer(self, body: bytes, generation_id: str) -> bytes:
         """A whole answer. Raises Refusal 424: it is none."""
         return self.way.answer(body, created=self._progress.created, generation_id=generation_id)
+
+    def gathered(self, events: bytes, generation_id: str) -> bytes:
+        """A stream as the whole answer that was asked for. Raises Refusal 424: it is none."""
+        return self.way.gathered(events, created=self._progress.created, generation_id=generation_id)
+
+    def retold(self, body: bytes) -> bytes:
+        """A whole answer as the stream that was asked for. Raises Refusal 424: it is none."""
+        return self.way.retold(body, self._progress)
 
     def giving_to(self, take: Take) -> Take:
         """What takes native pieces, and gives them on translated."""
@@ -149,20 +159,27 @@ class Answer:
         self._own_headers = own_headers
         self._translated = translated
         self._early: list[bytes] = []
-        self.is_stream = reply.content_type == EVENT_STREAM and reply.status < 400
+        self._retold: bytes | None = None
+        self._failure: Refusal | None = None
+        self._came_as_stream = reply.content_type == EVENT_STREAM and reply.status < 400
+        self.is_stream = self._came_as_stream
+        content_type = reply.content_type
+        if translated is not None and reply.status < 400:
+            self.is_stream = translated.is_streamed
+            content_type = EVENT_STREAM if self.is_stream else JSON
         self.is_poured = self.is_stream
         """Whether it goes to the caller as it comes: a stream, or bytes that are neither that nor JSON."""
-        self.media_type = reply.content_type
+        self.media_type = content_type
         """What bytes are, as the upstream said it."""
-        if reply.content_type not in _READ and reply.status < 400:
-            self.media_type = _type_out_of(reply.headers) or reply.content_type
+        if content_type not in _READ and reply.status < 400:
+            self.media_type = _type_out_of(reply.headers) or content_type
             self.is_poured = gives_bytes
         self._copy = _Copy() if is_kept and self.is_poured else None
         self._whole: bytes | None = None
         self._cut_short: str | None = None
         self.settled: Settled | None = None
         self.status = reply.status
-        self.content_type = reply.content_type
+        self.content_type = content_type
         self.is_refusal = reply.status >= 400
         self.is_broken = False
         """Whether the upstream broke it off. (A caller who hangs up says nothing of the upstream.)"""
@@ -200,6 +217,8 @@ class Answer:
         Raises:
             Refusal: 424, what came is no answer.
         """
+        if self._failure is not None:
+            raise self._failure
         try:
             is_here = self.is_refusal or self._reply.is_complete
             body = await (self._reply.read() if is_here else self._body())
@@ -210,14 +229,27 @@ class Answer:
             raise cost_unknown(f"The upstream broke off: {error}") from error
         if self.is_refusal:
             return body if self._translated is None else self._translated.way.refusal(self.status, body)
-        body, failure = self._meter.read_answer(body)
-        if failure is not None:
+        try:
+            self._whole = self._read_whole(body)
+        except Refusal as failure:
             self._cut_short = failure.message
-            raise failure if isinstance(self.verdict(), Cost) else cost_unknown(failure.message)
-        if self._translated is not None:
-            body = self._translated.answer(body, self._meter.progress.generation_id)
-        self._whole = body
-        return body
+            raise self._told(failure) from failure
+        return self._whole
+
+    def _read_whole(self, body: bytes) -> bytes:
+        """The whole answer to send on, of what came. Raises Refusal 424: it is none."""
+        meter, translated = self._meter, self._translated
+        if translated is not None and self._came_as_stream:
+            events = meter.feed(body) + meter.finish()
+            return translated.gathered(events, meter.progress.generation_id)
+        body, failure = meter.read_answer(body)
+        if failure is not None:
+            raise failure
+        return body if translated is None else translated.answer(body, meter.progress.generation_id)
+
+    def _told(self, failure: Refusal) -> Refusal:
+        """What the caller is told of an answer that is none."""
+        return failure if isinstance(self.verdict(), Cost) else cost_unknown(failure.message)
 
     async def _body(self) -> bytes:
         """A body that has yet to come. Blank lines that come before its JSON go on to a waiting caller as they come."""
@@ -262,6 +294,12 @@ class Answer:
         meter = self._meter
         if self._copy is not None:
             take = self._copy.noting(take)
+        if self._retold is not None:
+            await _taken(take(self._retold))
+            if self._copy is not None:
+                self._copy.is_whole = True
+            self._is_over = True
+            return
         if not self.is_stream:
             await self._bytes_to(take)
             return
@@ -328,9 +366,18 @@ class Answer:
     def _error_event(self, refusal: Refusal) -> bytes:
         return (self._meter.error_event if self._translated is None else self._translated.stream.error)(refusal)
 
-    async def read_to_identity(self) -> None:
+    @property
+    def is_read_first(self) -> bool:
+        """Whether a part of a stream must be read before its head goes out: that which names its generation, or all of
+        it, where it came whole."""
+        return self.is_stream and (self._reply.generation_id is None or not self._came_as_stream)
+
+    async def read_first(self) -> None:
         """Read a stream up to the first server-sent event that names its generation: the upstream's head did not.
         Comments before that go on to a waiting caller."""
+        if not self._came_as_stream:
+            await self._retell()
+            return
         waiting = self._waiting
         if waiting is not None:
             waiting.head_came(lambda: self.headers)
@@ -347,6 +394,23 @@ class Answer:
         finally:
             if waiting is not None and (comments := waiting.answer_came()):
                 self._early.insert(0, comments)
+
+    async def _retell(self) -> None:
+        """Read a whole answer, to be told as the stream that was asked for. Where it is none, `read` says so."""
+        assert self._translated is not None
+        try:
+            body, failure = self._meter.read_answer(await self._body())
+            if failure is not None:
+                raise failure
+            self._retold = self._translated.retold(body)
+            return
+        except UpstreamBroke as error:
+            self._cut_short, self.is_broken = str(error), True
+            self._failure = cost_unknown(f"The upstream broke off: {error}")
+        except Refusal as failure:
+            self._cut_short = failure.message
+            self._failure = self._told(failure)
+        self.is_stream = self.is_poured = False
 
     def verdict(self) -> Verdict:
         """What the exchange says about its cost, so far: Nothing for a refusal, else the cost that has come, Unknown

@@ -518,7 +518,9 @@ class Opened:
             is_kept=isinstance(self._known_by, Repeatable) or self._is_copied,
             is_drained=self._engaged is not None and self._engaged.is_drained,
             gives_bytes=self._request.wire.DESCRIBED.gives_bytes,
-            translated=None if translated is None else Translated(translated, self._progress()),
+            translated=None
+            if translated is None
+            else Translated(translated, self._progress(), is_streamed=self._order.asked.streamed),
         )
         return answer
 
@@ -531,8 +533,8 @@ class Opened:
     async def _name_generation(self, reply: Reply, answer: Answer) -> None:
         """Write the generation's id before a byte of it goes to the caller, and before a wait for the rest."""
         assert self._hold_id is not None
-        if answer.is_stream and reply.generation_id is None and self._request.wire.DESCRIBED.names_generation:
-            await answer.read_to_identity()
+        if answer.is_read_first and self._request.wire.DESCRIBED.names_generation:
+            await answer.read_first()
         generation_id = self._meter.progress.generation_id
         if generation_id and not answer.is_refusal:
             await self._book(NameGeneration(self._hold_id, generation_id))

@@ -130,6 +130,30 @@ def test_the_callers_sdk_takes_it_whole_and_streamed_and_both_are_the_same(
         assert streamed_usage["output_tokens_details"]["thinking_tokens"] == hosts.REASONING
 
 
+@pytest.mark.parametrize("way", WAYS, ids=name)
+def test_a_stream_where_none_was_asked_for_and_the_other_way_say_the_same(way: tuple[Format, Format]) -> None:
+    source, native = way
+    for said in SAID.values():
+        body, events = hosts.whole(native, said), b"".join(hosts.stream(native, said))
+        whole = sdks.whole(source, between(way).answer(body, created=CREATED))
+        gathered = sdks.whole(source, between(way).gathered(events, created=CREATED))
+        assert plain(gathered) == plain(whole)
+        retold = sdks.streamed(source, between(way).retold(body, Progress("", "asked/model", CREATED)))
+        for told in (whole, retold) if source is messages else ():
+            del told["usage"]  # Anthropic's helper keeps of it what it knows itself
+        assert plain(retold) == plain(whole)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=name)
+def test_a_stream_where_none_was_asked_for_that_fails_is_no_answer(way: tuple[Format, Format]) -> None:
+    events = list(hosts.stream(way[1], [Words("Hello, you there.")]))
+    half = events[: len(events) // 2]
+    for told, words_ in ((half, "ended before its answer did"), ([*half, ERRORS[id(way[1])]], "boom")):
+        with pytest.raises(Refusal, match=words_) as refused:
+            between(way).gathered(b"".join(told), created=1)
+        assert refused.value.status in (424, 502)
+
+
 class Weather(BaseModel):
     city: str
     degrees: float
@@ -530,6 +554,37 @@ def test_arguments_that_are_no_json_reach_the_caller() -> None:
     answer = json.loads(between((messages, chat)).answer(body, created=1))
     assert answer["content"][0]["input"] == {"INVALID_JSON": "{nonsense"}
     assert b'"arguments":"{nonsense"' in between((responses, chat)).answer(body, created=1)
+
+
+@pytest.mark.parametrize("source", [messages, responses])
+def test_arguments_that_are_an_object_are_its_text(source: Format) -> None:
+    """Ollama's own API has them so, and some that call themselves compatible."""
+    body = hosts.chat_whole([Called("c", "f", {"a": 1})]).replace(json.dumps('{"a": 1}').encode(), b'{"a": 1}')
+    chunk = call(0, "", "c")
+    chunk["tool_calls"][0]["function"] |= {"name": "f", "arguments": {"a": 1}}
+    for answer in (
+        sdks.whole(source, between((source, chat)).answer(body, created=1)),
+        sdks.streamed(source, translated((source, chat), chat_chunks(chunk))),
+    ):
+        assert told_in(source, answer) == [Called("c", "f", {"a": 1})]
+
+
+@pytest.mark.parametrize("source", [messages, responses])
+def test_a_content_that_is_a_list_is_read(source: Format) -> None:
+    """So answer Mistral's models that reason, whole and streamed."""
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "I "}, {"type": "text", "text": "see"}]}
+    body = json.loads(hosts.chat_whole([Words("x")]))
+    body["choices"][0]["message"]["content"] = [thought, {"type": "text", "text": "Yes"}]
+    chunks = chat_chunks(
+        {"content": [thought]}, {"content": [{"type": "text", "text": "Y"}]}, {"content": "es"}, finish="stop"
+    )
+    for answer in (
+        sdks.whole(source, between((source, chat)).answer(json.dumps(body).encode(), created=1)),
+        sdks.streamed(source, translated((source, chat), chunks)),
+    ):
+        assert told_in(source, answer) == [Thought("I see"), Words("Yes")]
+        _, left_out = between((source, chat)).order(next_turn(source, answer))
+        assert "messages[assistant].reasoning" in left_out
 
 
 @pytest.mark.parametrize("source", [messages, responses])

@@ -90,6 +90,8 @@ class Meter:
         usage = self._usage()
         if isinstance(usage, Usage):
             self.prompt_tokens, self.answer_tokens = usage.prompt_tokens, usage.answer_tokens
+        else:
+            self.prompt_tokens = self.answer_tokens = None  # what contradicts itself is in no record
         return self._tariff.cost(usage or Unknown(otherwise))
 
     @property
@@ -126,7 +128,7 @@ class Meter:
             self.served_model = seen.model
         if seen.cost is not None and not (isinstance(seen.cost, Unknown) and isinstance(self._cost, Cost)):
             self._cost = seen.cost
-        if seen.prompt_tokens is not None:
+        if seen.prompt_tokens is not None and seen.prompt_tokens >= 0:
             self.prompt_tokens = seen.prompt_tokens
-        if seen.answer_tokens is not None:
+        if seen.answer_tokens is not None and seen.answer_tokens >= 0:
             self.answer_tokens = seen.answer_tokens

@@ -104,10 +104,12 @@ def typed_error(error: LooseError, code_otherwise: int) -> dict[str, object]:
 
 def read_error(raw: Raw | bytes | None) -> LooseError:
     """Read an error object; whatever else stands in its place becomes the message."""
+    if raw is None or bytes(raw) == b"null":
+        return LooseError()
     try:
-        return leniently(_decode_error, raw or b"{}")
+        return leniently(_decode_error, raw)
     except UNREADABLE:
-        return LooseError(message=bytes(raw or b"").decode(errors="replace"))
+        return LooseError(message=bytes(raw).decode(errors="replace"))
 
 
 _OF_CONTENT = frozenset({"content_policy_violation", "content_filter", "refusal"})

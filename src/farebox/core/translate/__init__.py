@@ -29,6 +29,7 @@ from farebox.core.translate.errors import refusal_of
 from farebox.core.translate.members import Member, Rules, Sifter, rules_of
 from farebox.core.translate.neutral import Answer, Order, Writer
 from farebox.core.translate.orders import from_chat, from_messages, from_responses, to_chat, to_messages, to_responses
+from farebox.core.translate.retelling import Gathering, retell
 from farebox.core.translate.streams.from_chat import ChatReader
 from farebox.core.translate.streams.from_messages import MessagesReader
 from farebox.core.translate.streams.from_responses import ResponsesReader
@@ -140,13 +141,19 @@ class Translation:
         Raises:
             Refusal: 424, it is no valid answer, or failed after it was accepted.
         """
+        return self._written(self._read(body), created, generation_id)
+
+    def _read(self, body: bytes) -> Answer:
+        """What a whole native answer says. Raises Refusal 424."""
         text = skip_to_json(body)
         try:
             read = leniently(self._native.decode_answer, text)
         except UNREADABLE as error:
             fields = decoded_or(decode_fields, text, Fields())
             raise failure(fields.get("error"), "the upstream's answer is not as its format has it") from error
-        answer = self._native.read_answer(read)
+        return self._native.read_answer(read)
+
+    def _written(self, answer: Answer, created: int, generation_id: str) -> bytes:
         answer.id, answer.created = answer.id or generation_id, answer.created or created
         return msgspec.json.encode(self._source.write_answer(answer))
 
@@ -155,6 +162,30 @@ class Translation:
         until the native ones say something else, and the caller's client."""
         writer = self._source.writer(progress)
         return Stream(self._native.reader(writer), writer)
+
+    def retold(self, body: bytes, progress: Progress) -> bytes:
+        """A whole native answer as a stream in the caller's format, which was asked for.
+
+        Raises:
+            Refusal: 424, as `answer`.
+        """
+        writer = self._source.writer(progress)
+        retell(self._read(body), writer)
+        return b"".join(writer.sent)
+
+    def gathered(self, events: bytes, *, created: int, generation_id: str = "") -> bytes:
+        """A native stream as a whole answer in the caller's format, which was asked for.
+
+        Raises:
+            Refusal: 424, it failed, or was cut off.
+        """
+        gathering = Gathering()
+        stream = Stream(self._native.reader(gathering), gathering)
+        stream.feed(events)
+        stream.finish()
+        if gathering.refusal is not None:
+            raise gathering.refusal
+        return self._written(gathering.answer, created, generation_id)
 
     def refusal(self, status: int, body: bytes) -> bytes:
         """The body of an upstream's refusal in the caller's format, to be sent under the same status."""

@@ -32,8 +32,9 @@ def text_or_empty(raw: Raw) -> Raw:
     return raw if bytes(raw).startswith(b'"') else EMPTY
 
 
-NO_ARGUMENTS = b'"{}"'
+NO_ARGUMENTS = Raw(b'"{}"')
 """What a call without arguments has in their place."""
+
 
 BREAK = b'"\\n\\n"'
 """An empty line, as a text: what stands between the paragraphs of one thought."""
@@ -60,6 +61,15 @@ def said(raw: Raw | None) -> Raw | None:
 def said_any(raw: Raw) -> bool:
     """Whether a list has anything in it."""
     return raw is not NULL and bytes(raw) not in (b"null", b"[]")
+
+
+def arguments_of(raw: Raw) -> Raw | None:
+    """A call's arguments as the text that they are to be, where some hosts send the object itself. None where there are
+    none."""
+    told = said(raw)
+    if told is None or is_text(told):
+        return told
+    return None if bytes(told) == b'""' else quoted(bytes(told).decode("utf-8", "replace"))
 
 
 _KNOWN = {

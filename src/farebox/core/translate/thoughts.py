@@ -24,6 +24,9 @@ CHAT = "chat"
 """Of whoever answered a chat completion. After a colon may stand the member in which it told its thoughts, or the
 `format` of its details."""
 
+MISTRAL = "mistral"
+"""Of Mistral's models, which tell their thoughts in a content's list; they are not sent back."""
+
 _MARK = "|"
 """Stands in no seal of its own: those are base64."""
 

@@ -7,11 +7,22 @@ from farebox.core.errors import broken
 from farebox.core.formats.envelope import failure
 from farebox.core.legible import Fields, decode_each, decoded_or
 from farebox.core.reading import Number
-from farebox.core.translate.neutral import EMPTY, Answer, Call, Citation, Part, Refused, Text, Thinking
+from farebox.core.translate.neutral import Answer, Call, Citation, Part, Refused, Text, Thinking
 from farebox.core.translate.orders.from_chat import thoughts_of
 from farebox.core.translate.orders.to_chat import details_of
-from farebox.core.translate.raw import NULL, in_paragraphs, is_text, joined, quoted, said, said_any, word
-from farebox.core.translate.thoughts import CHAT
+from farebox.core.translate.raw import (
+    NO_ARGUMENTS,
+    NULL,
+    arguments_of,
+    in_paragraphs,
+    is_text,
+    joined,
+    quoted,
+    said,
+    said_any,
+    word,
+)
+from farebox.core.translate.thoughts import CHAT, MISTRAL
 from farebox.core.translate.usage import read_usage, usage_in_chat
 
 
@@ -63,6 +74,12 @@ class _Page(Struct):
     end_index: int = 0
 
 
+class _Block(Struct):
+    type: str = ""
+    text: Raw = NULL
+    thinking: Raw = NULL
+
+
 class _Annotation(Struct):
     url_citation: _Page | None = None
 
@@ -70,6 +87,7 @@ class _Annotation(Struct):
 decode = Decoder(_Result).decode
 _NO_FUNCTION = _Function()
 _decode_odds = Decoder(_Odds).decode
+_decode_blocks = Decoder(list[_Block]).decode
 _decode_annotations = Decoder(list[_Annotation]).decode
 
 STOPS = {
@@ -98,7 +116,9 @@ def read(result: _Result) -> Answer:
         raise failure(said(choice.error), "the upstream accepted the order and then failed")
     message = choice.message
     parts: list[Part] = [*thoughts_in(message.reasoning_details, message.reasoning, message.reasoning_content)]
-    if is_text(message.content):
+    if bytes(message.content).startswith(b"["):
+        parts += parts_in(message.content)
+    elif is_text(message.content):
         text = Text(message.content)
         if said_any(message.annotations):
             text.citations = tuple(citations_in(message.annotations, message.content))
@@ -110,7 +130,7 @@ def read(result: _Result) -> Answer:
     for number, call in enumerate(message.tool_calls or ()):
         function = call.function or _NO_FUNCTION
         id_ = call.id if is_text(call.id) else quoted(f"call_{number}")
-        parts.append(Call(id_, function.name, said(function.arguments) or EMPTY))
+        parts.append(Call(id_, function.name, arguments_of(function.arguments) or NO_ARGUMENTS))
     stop = STOPS.get(choice.finish_reason or "", "stop")
     if stop == "stop" and message.tool_calls:
         stop = "tools"
@@ -120,6 +140,22 @@ def read(result: _Result) -> Answer:
 
 
 _NOTHING = (NULL, NULL)
+
+
+def parts_in(content: Raw) -> list[Text | Thinking]:
+    """What a content says that is a list: so answer Mistral's models that reason."""
+    found: list[Text | Thinking] = []
+    for block in decoded_or(_decode_blocks, content, list[_Block]()):
+        if block.type == "thinking":
+            told = decoded_or(_decode_blocks, block.thinking, list[_Block]())
+            found += [Thinking(MISTRAL, Raw(joined(texts)))] if (texts := _texts(told)) else []
+        else:
+            found += [Text(text) for text in _texts([block])]
+    return found
+
+
+def _texts(blocks: list["_Block"]) -> list[Raw]:
+    return [block.text for block in blocks if is_text(block.text)]
 
 
 def thoughts_in(details: Raw, *members: Raw) -> list[Thinking]:

@@ -8,8 +8,18 @@ from farebox.core.formats.envelope import failure
 from farebox.core.legible import decoded_or
 from farebox.core.reading import Number
 from farebox.core.translate.answers.chat import quote
-from farebox.core.translate.neutral import EMPTY, Answer, Call, Citation, Part, Refused, Text, Thinking
-from farebox.core.translate.raw import NULL, in_paragraphs, is_text, said, said_any, text_or_empty, word
+from farebox.core.translate.neutral import Answer, Call, Citation, Part, Refused, Text, Thinking
+from farebox.core.translate.raw import (
+    NO_ARGUMENTS,
+    NULL,
+    arguments_of,
+    in_paragraphs,
+    is_text,
+    said,
+    said_any,
+    text_or_empty,
+    word,
+)
 from farebox.core.translate.thoughts import OPENAI, sealed_for, unpacked
 from farebox.core.translate.usage import read_usage, usage_in_responses
 
@@ -81,7 +91,7 @@ def read(response: Response) -> Answer:
             case "reasoning":
                 parts += [thought] if (thought := thought_in(item)) is not None else []
             case "function_call":
-                parts.append(Call(item.call_id, item.name, said(item.arguments) or EMPTY))
+                parts.append(Call(item.call_id, item.name, arguments_of(item.arguments) or NO_ARGUMENTS))
             case _:
                 pass  # of a tool that the host ran
     told, tier = read_usage(response.usage), response.service_tier

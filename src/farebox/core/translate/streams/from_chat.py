@@ -9,10 +9,11 @@ from farebox.core.reading import UNREADABLE, Number
 from farebox.core.translate.answers.chat import (
     STOPS,
     citations_in,
+    parts_in,
 )
 from farebox.core.translate.errors import failed
 from farebox.core.translate.neutral import EMPTY, Thinking, Usage, Writer
-from farebox.core.translate.raw import NO_ARGUMENTS, NULL, is_text, joined, object_in, quoted, said, word
+from farebox.core.translate.raw import NO_ARGUMENTS, NULL, arguments_of, is_text, joined, object_in, quoted, said, word
 from farebox.core.translate.thoughts import CHAT
 from farebox.core.translate.usage import read_usage
 
@@ -104,13 +105,14 @@ class ChatReader:
     def _see_choice(self, delta: _Delta, choice: _Choice) -> None:
         if bytes(delta.reasoning_details) != b"null" or is_text(delta.reasoning) or is_text(delta.reasoning_content):
             self._think(delta)
-        if is_text(delta.content):
-            self._leave_thought()
-            self._calls.flush()
-            odds = None if choice.logprobs is None else said(choice.logprobs.content)
-            text = bytes(delta.content)
-            self._texts.append(text)
-            self._writer.text(text, odds)
+        if bytes(delta.content).startswith(b"["):
+            for part in parts_in(delta.content):
+                if isinstance(part, Thinking):
+                    self._say_thought(part.origin, part.text, None, None)
+                else:
+                    self._say(bytes(part.text), None)
+        elif is_text(delta.content):
+            self._say(bytes(delta.content), None if choice.logprobs is None else said(choice.logprobs.content))
         if is_text(delta.refusal):
             self._leave_thought()
             self._calls.flush()
@@ -124,6 +126,12 @@ class ChatReader:
                 self._writer.cite(citation)
         if choice.finish_reason:
             self._stop = STOPS.get(choice.finish_reason, "stop")
+
+    def _say(self, text: bytes, odds: Raw | None) -> None:
+        self._leave_thought()
+        self._calls.flush()
+        self._texts.append(text)
+        self._writer.text(text, odds)
 
     def _think(self, delta: _Delta) -> None:
         details = decoded_or(decode_each, said(delta.reasoning_details), list[Fields]())
@@ -203,7 +211,8 @@ class _Calls:
         return bool(self._at)
 
     def see(self, index: int, id_: Raw, function: _Function) -> None:
-        pieces = [bytes(function.arguments)] if is_text(function.arguments) else []
+        told = arguments_of(function.arguments)
+        pieces = [] if told is None else [bytes(told)]
         call = self._at.get(index)
         # Ollama (0.20) has all its calls at the index 0.
         if call is None or (is_text(id_) and is_text(function.name) and bytes(id_) != bytes(call.id)):
@@ -234,7 +243,7 @@ class _Calls:
     def _leave(self) -> None:
         if self._open is not None:
             if not self._open.pieces:
-                self._writer.argue(NO_ARGUMENTS)
+                self._writer.argue(bytes(NO_ARGUMENTS))
             self._open.is_over = True
             self._open = None
 

@@ -160,8 +160,8 @@ class MessagesReader:
         match self._block:
             case "tool_use" if not self._is_said:
                 given = self._input
-                told = NO_ARGUMENTS if given is None else bytes(quoted(bytes(given).decode("utf-8", "replace")))
-                self._writer.argue(told)
+                told = NO_ARGUMENTS if given is None else quoted(bytes(given).decode("utf-8", "replace"))
+                self._writer.argue(bytes(told))
             case "thinking":
                 seal = Raw(joined(self._seal)) if self._seal else NULL
                 if is_text(seal) and not self._is_said:

@@ -15,7 +15,7 @@ from farebox.core.translate.answers.responses import (
 )
 from farebox.core.translate.errors import failed
 from farebox.core.translate.neutral import EMPTY, Thinking, Writer
-from farebox.core.translate.raw import BREAK, NO_ARGUMENTS, NULL, is_text, joined, said
+from farebox.core.translate.raw import BREAK, NO_ARGUMENTS, NULL, arguments_of, is_text, joined, said
 from farebox.core.translate.thoughts import OPENAI
 from farebox.core.translate.usage import read_usage
 
@@ -110,7 +110,7 @@ class ResponsesReader:
 
     def _leave(self, item: Item) -> None:
         if item.type == "function_call" and not self._is_argued:
-            self._writer.argue(bytes(item.arguments) if is_text(item.arguments) else NO_ARGUMENTS)
+            self._writer.argue(bytes(arguments_of(item.arguments) or NO_ARGUMENTS))
         elif item.type == "reasoning":
             thought = thought_in(item)
             if self._thought is not None:
