@@ -317,32 +317,47 @@ def is_usage_told(path: str, odd: Odd, told: str) -> bool:
 def test_the_list_in_force_when_an_order_was_placed_counts_to_its_end(
     gateway: Gateway, upstreams: dict[str, HttpUpstream]
 ) -> None:
-    """And what is no list changes nothing: one with a price below zero, of thirty digits, or without one."""
-    upstream, file = upstreams["claude"], gateway.folder / "prices.toml"
+    """Of a whole answer and of a stream that is translated. What is no list changes nothing: one with a price below
+    zero, of thirty digits, or without one. The books are exact before the change, during it, and after."""
+    file, release = gateway.folder / "prices.toml", Event()
     whole = json.dumps(message()).encode()
-    body = {"model": "claude", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 99}
-    headers = {"authorization": f"Bearer {gateway.key}", "content-type": "application/json"}
+    upstreams["claude"].answer, upstreams["claude"].content_type = [whole[:9], whole[9:]], "application/json"
+    upstreams["gpt"].answer, upstreams["gpt"].content_type = CHATS, "text/event-stream"
+    gateway.audit()
 
-    def order() -> Decimal:
-        assert gateway.request("POST", "/api/v1/messages", body, headers).status == 200
-        return Decimal(gateway.orders()[-1]["cost_usd"])
+    def order(path: str, model: str, streamed: bool) -> None:
+        assert place(gateway, path, model, streamed=streamed).status == 200
 
-    upstream.answer, upstream.content_type, upstream.waits = [whole[:9], whole[9:]], "application/json", Event()
-    with ThreadPoolExecutor(1) as thread:
-        running = thread.submit(order)
-        eventually(lambda: last_hold(gateway)["state"] == "pending")
+    def costs(number: int) -> set[Decimal]:
+        eventually(lambda: "held" not in [each["what"] for each in gateway.orders()])
+        return {Decimal(each["cost_usd"]) for each in gateway.orders()[-number:]}
+
+    with ThreadPoolExecutor(2) as threads:
+        upstreams["claude"].waits = upstreams["gpt"].waits = release
+        running = [threads.submit(order, *each) for each in (NATIVELY, TRANSLATED)]
+        eventually(lambda: [each["what"] for each in gateway.orders()[-2:]] == ["held", "held"])
         for wrong, word in (("-0.1", "below"), (f"0.{2:030}", "digits"), (None, "missing")):
             text = "".join(PRICES.format(name, wrong) for name in upstreams).replace('prompt = "None"\n', "")
             file.write_text(text)
             eventually(lambda word=word: tells(gateway, word))  # type: ignore[misc]
         file.write_text("".join(PRICES.format(name, DEAR) for name in upstreams))
         eventually(lambda: lists(gateway) == 2)
-        upstream.waits.set()
-        before = running.result(timeout=20)
-    assert before == Decimal("0.00002") * 25 + REST
-    eventually(lambda: order() == Decimal(DEAR) * 25 + REST)
+        gateway.audit()
+        release.set()
+        for future in running:
+            future.result(timeout=20)
+    assert costs(2) == {Decimal("0.00002") * 25 + REST, Decimal("0.00002") * 30 + REST}
+    gateway.audit()
+
+    def cost_of(path: str, model: str, streamed: bool) -> set[Decimal]:
+        order(path, model, streamed)
+        return costs(1)
+
+    eventually(lambda: cost_of(*NATIVELY) == {Decimal(DEAR) * 25 + REST})
+    assert cost_of(*TRANSLATED) == {Decimal(DEAR) * 30 + REST}
 
 
+NATIVELY, TRANSLATED = ("/messages", "claude", False), ("/responses", "gpt", True)
 DEAR = "0.00003"
 REST = Decimal("0.000002") * 10 + Decimal("0.00007") * 20
 
