@@ -1,12 +1,15 @@
 """Kept answers and guards in a real server."""
 
 import json
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from farebox.core.money import EVENT_NANOS
 from farebox.simulator.server import embedded
 from tests.gateway import Gateway, Response, eventually
 
@@ -90,6 +93,99 @@ def test_a_guard_refuses_an_order_and_another_changes_it(guarded: Gateway) -> No
     assert "max@example.com" not in json.dumps(changed.json)
     metrics = guarded.request("GET", "/metrics").body.decode()
     assert 'farebox_guard_verdicts_total{guard="codenames",verdict="refuse"} 1.0' in metrics
+
+
+# Guards of another package
+
+THEIRS = """
+import json, sqlite3, threading
+from contextlib import closing
+
+from farebox.guards import Pass
+
+
+class Odd:
+    def __init__(self, word, does):
+        self.word, self.does = word.encode(), does
+
+    def before(self, order):
+        if self.word in order.body:
+            if self.does == "wait":
+                threading.Event().wait(3)
+            else:
+                raise RuntimeError("a secret of the guard's")
+        return Pass()
+
+
+class Watching:
+    def after(self, answer):
+        with closing(sqlite3.connect("data/farebox.db")) as db:
+            found = db.execute("SELECT state FROM hold WHERE generation_id = ?", (answer.generation_id,)).fetchone()
+        told = [answer.generation_id, answer.fare_nanos, answer.order.account, answer.body.decode(), found[0]]
+        with open("seen.jsonl", "a") as file:
+            file.write(json.dumps(told) + "\\n")
+"""
+
+ODD = """
+[guards.{name}]
+kind = "odd"
+seconds = 0.05
+on_failure = "{on_failure}"
+settings = {{ word = "{name}", does = "{does}" }}
+"""
+
+SET = [("slow-strict", "refuse", 403), ("slow-mild", "pass", 200)]
+SET += [("fails-strict", "refuse", 403), ("fails-mild", "pass", 200)]
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """Guards that are slow or fail, found by their entry points, and one that sees answers."""
+    package, folder = tmp_path_factory.mktemp("package"), tmp_path_factory.mktemp("theirs")
+    (package / "their_guards.py").write_text(THEIRS)
+    (package / "their_guards-1.dist-info").mkdir()
+    for name, text in (
+        ("METADATA", "Metadata-Version: 2.1\nName: their-guards\nVersion: 1\n"),
+        ("entry_points.txt", "[farebox.guards]\nodd = their_guards:Odd\nwatching = their_guards:Watching\n"),
+    ):
+        (package / "their_guards-1.dist-info" / name).write_text(text)
+    declared = [
+        ODD.format(name=name, on_failure=on_failure, does="wait" if "slow" in name else "fail")
+        for name, on_failure, _ in SET
+    ]
+    (folder / "farebox.toml").write_text("".join([*declared, "[guards.watching]\nseconds = 5\n"]))
+    path = os.pathsep.join([str(package), os.environ.get("PYTHONPATH", "")])
+    gateway = Gateway(folder, PYTHONPATH=path)
+    gateway.python = sys.executable
+    with gateway:
+        yield gateway
+        gateway.audit()
+
+
+def test_a_guard_that_is_slow_or_fails_refuses_or_lets_pass_as_is_set(theirs: Gateway) -> None:
+    for name, _, status in SET:
+        before = len(theirs.orders())
+        answer = ask(theirs, said=f"this is {name}")
+        assert answer.status == status, answer.body
+        assert len(theirs.orders()) == before + (status == 200)
+        assert b"secret" not in answer.body
+        if status == 403:
+            assert answer.error["metadata"]["guard"] == name
+        verdict = "slow" if "slow" in name else "failed"
+        metrics = theirs.request("GET", "/metrics").body.decode()
+        assert f'farebox_guard_verdicts_total{{guard="{name}",verdict="{verdict}"}} 1.0' in metrics
+    assert ask(theirs, said="as ever").status == 200
+
+
+def test_a_guard_sees_whole_answers_and_streams_once_they_are_booked(theirs: Gateway) -> None:
+    seen = theirs.folder / "seen.jsonl"
+    answers = {each.headers["x-generation-id"]: each for each in (ask(theirs, stream=on) for on in (False, True))}
+    eventually(lambda: seen.exists() and all(each in seen.read_text() for each in answers))
+    events = {each["generation_id"]: each["events"] for each in theirs.orders() if each["generation_id"] in answers}
+    told = [json.loads(line) for line in seen.read_text().splitlines()]
+    for generation_id, nanos, account, body, state in [each for each in told if each[0] in answers]:
+        assert (account, state, body) == ("demo", "posted", answers[generation_id].body.decode())
+        assert nanos == events[generation_id] * EVENT_NANOS > 0
 
 
 def test_a_wrong_guard_is_a_sentence_at_start(tmp_path: Path) -> None:
