@@ -407,6 +407,60 @@ model_list:
     }
 
 
+def listed(provider: str, prompt: float, **more: Any) -> dict[str, Any]:
+    prices = {"input_cost_per_token": Decimal(str(prompt)), "output_cost_per_token": Decimal(0)}
+    return {"litellm_provider": provider, "mode": "chat", **prices, **more}
+
+
+def prompts(found: Any) -> dict[str, str]:
+    return {each["model"]: each["prompt"] for each in tomllib.loads(found.prices)["prices"]}
+
+
+def importing(prices: Mapping[str, Any], *deployments: dict[str, Any]) -> Any:
+    return import_config({"model_list": list(deployments)}, {}, "prices.toml", prices)
+
+
+def test_the_providers_own_price_is_taken_from_litellms_list_and_nobody_elses() -> None:
+    """Two providers may list a model under one name, at different prices."""
+    prices = {"m": listed("openai", 1e-6), "azure/m": listed("azure", 2e-6), "n": listed("openai", 3e-6)}
+    base = {"api_base": "https://a.example"}
+    assert prompts(importing(prices, deployment("azure/m", **base))) == {"m": "0.000002"}
+    of_base = {**deployment("azure/mine", **base), "model_info": {"base_model": "azure/m"}}
+    assert prompts(importing(prices, of_base)) == {"mine": "0.000002"}
+    of_others = {**deployment("azure/mine", **base), "model_info": {"base_model": "n"}}
+    assert prompts(importing(prices, of_others)) == {"mine": "0.000003"}
+    assert "LiteLLM's list has none of it" in importing(prices, deployment("groq/n")).prices
+    twice = {"m": listed("groq", 1e-6), "groq/m": listed("groq", 2e-6)}
+    assert prompts(importing(twice, {**deployment("groq/*"), "model_name": "*"})) == {"m": "0.000002"}
+
+
+def test_what_a_price_file_cannot_hold_of_litellms_list_is_told() -> None:
+    more = {"search_context_cost_per_query": {"search_context_size_low": 0.01}, "off_peak_pricing": {"windows": []}}
+    more |= {"input_cost_per_token_batches": 1e-6, "input_cost_per_video_per_second": 1, "citation_cost_per_token": 0}
+    told = (
+        "LiteLLM's list has more prices, which no price file holds: `off_peak_pricing`, `search_context_cost_per_query`"
+    )
+    prices = {"groq/m": listed("groq", 1e-6, **more)}
+    for entry in (deployment("groq/m"), {**deployment("groq/*"), "model_name": "*"}):
+        assert told in [note.words for note in importing(prices, entry).notes]
+
+
+def test_a_price_by_the_request_is_one() -> None:
+    prices = {"input_cost_per_token": 0, "output_cost_per_token": 0, "input_cost_per_request": Decimal("0.05")}
+    (entry,) = tomllib.loads(one(deployment("perplexity/sonar", **prices)).prices)["prices"]
+    assert (entry["request"], entry["prompt"]) == ("0.05", "0")
+    dear = one(deployment("perplexity/sonar", **{**prices, "input_cost_per_request": 101}))
+    assert "more than $100 for one request" in str(dear.notes[-1])
+
+
+def test_xais_price_above_so_many_tokens_is_that_from_so_many_on() -> None:
+    prices = {"input_cost_per_token": 0, "output_cost_per_token": 0}
+    prices["input_cost_per_token_above_128k_tokens"] = Decimal("1E-6")
+    for model, above in (("xai/grok", 127_999), ("groq/llama", 128_000)):
+        entries = tomllib.loads(one(deployment(model, **prices)).prices)["prices"]
+        assert [each.get("above_prompt_tokens") for each in entries] == [None, above]
+
+
 def test_settings_of_the_whole_gateway_are_carried_over(folder: Folder) -> None:
     found = folder.run(
         SMALL

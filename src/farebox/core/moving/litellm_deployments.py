@@ -1,7 +1,7 @@
 """One entry of a LiteLLM configuration's `model_list`: who serves it here, under which names and at what prices."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from fractions import Fraction
 from itertools import chain, count
@@ -12,7 +12,7 @@ from msgspec import Struct
 from farebox.core.declared import CappedBy
 from farebox.core.moving.litellm_members import member_of, unread_price
 from farebox.core.moving.litellm_notes import ENVIRONMENT, Note, left, not_carried, number_of, plain, what
-from farebox.core.moving.litellm_prices import BadPrice, Priced, is_price, read_prices
+from farebox.core.moving.litellm_prices import BadPrice, Priced, is_price, others, read_prices
 from farebox.core.moving.litellm_providers import PROVIDERS, Provider, base_of, is_plain_url, named
 
 NO_KEYS = frozenset(
@@ -24,6 +24,9 @@ TEXT_MODES = frozenset({"chat", "completion", "responses"})
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PATTERN_SIGNS = frozenset("?[]")
 _DATED = re.compile(r"-(\d{8}|latest)$")
+_FROM_THRESHOLD = frozenset({"xai"})
+"""Who charges the price "above" so many tokens from just so many on, as LiteLLM counts it."""
+
 _POINTED = re.compile(r"(?<=\d)-(?=\d)")
 
 
@@ -344,20 +347,29 @@ class Entry:
             given = {n: v for n, v in listed.items() if is_price(n) and v is not None}
             mode = mode or listed.get("mode")
             of_list = f"LiteLLM's list has `{plain(found)}`, and "
+            self._tell_others(others(listed))
         try:
-            priced = read_prices(given, has_answers=mode != "embedding")
+            priced = read_prices(given, has_answers=mode != "embedding", is_from_threshold=name in _FROM_THRESHOLD)
         except BadPrice as error:
             return Unpriced(f"{of_list}{error}")
         return priced or self._unpriced(name, provider, own)
 
+    def _tell_others(self, names: Iterable[str]) -> None:
+        if told := ", ".join(f"`{plain(each)}`" for each in sorted(set(names))):
+            self.notes.append(Note(self._where, f"LiteLLM's list has more prices, which no price file holds: {told}"))
+
     def _listed(self, name: str, own: str) -> tuple[str, Mapping[str, Any]]:
-        """What LiteLLM's own price list has of the model."""
+        """What LiteLLM's own price list has of the model, in the order in which LiteLLM looks: the provider's own
+        entry first, and nobody else's, but for a base model's."""
         base = self._info.get("base_model")
         models = (base, own) if isinstance(base, str) else (own,)
-        for each in (key for model in models for key in (model, f"{name}/{model}") if "*" not in model):
-            if isinstance(found := self._around.model_prices.get(each), Mapping):
-                return each, found
-        return "", {}
+        keys = [key for model in models for key in (f"{name}/{model}", model) if "*" not in model]
+        for key in keys:
+            found = self._around.model_prices.get(key)
+            if isinstance(found, Mapping) and _is_of(found, name):
+                return key, found
+        found = self._around.model_prices.get(base) if isinstance(base, str) else None
+        return (str(base), found) if isinstance(found, Mapping) else ("", {})
 
     def _unpriced(self, name: str, provider: Provider, own: str) -> Prices:
         if provider.is_local:
@@ -385,8 +397,10 @@ class Entry:
         """All models of a provider that LiteLLM's own list has, and whose names fit the pattern."""
         before, _, after = own.partition("*")
         models: list[tuple[str, Priced]] = []
-        for key, listed in self._around.model_prices.items():
-            model = key.removeprefix(f"{name}/")
+        unread: list[str] = []
+        keys = sorted(self._around.model_prices, key=lambda key: not key.startswith(f"{name}/"))
+        for key in keys:
+            listed, model = self._around.model_prices[key], key.removeprefix(f"{name}/")
             if not isinstance(listed, Mapping) or listed.get("litellm_provider") != name:
                 continue
             is_fit = model.startswith(before) and model.endswith(after) and len(model) >= len(before) + len(after)
@@ -394,16 +408,27 @@ class Entry:
             if is_fit and model.isprintable() and (mode in TEXT_MODES or mode == "embedding"):
                 given = {n: v for n, v in listed.items() if is_price(n) and v is not None}
                 try:
-                    priced = read_prices(given, has_answers=mode != "embedding")
+                    priced = read_prices(
+                        given, has_answers=mode != "embedding", is_from_threshold=name in _FROM_THRESHOLD
+                    )
                 except BadPrice:
                     continue
-                models += [(model, priced)] if priced is not None else []
+                if priced is not None:
+                    models.append((model, priced))
+                    unread += others(listed)
         unique = dict(reversed(models))
         if not unique:
             return Unpriced("no price is set, and LiteLLM's list has no such models")
+        self._tell_others(unread)
         words = f"no price is set: LiteLLM's list has prices of {len(unique)} such models, and no others are served"
         self.notes.append(Note(self._where, words))
         return Listed(tuple(sorted(unique.items())))
+
+
+def _is_of(listed: Mapping[str, Any], provider: str) -> bool:
+    """Whether an entry of LiteLLM's list is this provider's."""
+    whose = listed.get("litellm_provider")
+    return whose is None or whose == provider or str(whose).startswith(f"{provider}-")
 
 
 def _what_number(given: object) -> str:

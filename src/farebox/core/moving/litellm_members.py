@@ -80,6 +80,7 @@ PRICES = (
     _carried("output_cost_per_image_token", "`picture_out`"),
     _carried("input_cost_per_audio_token", "`audio_in`"),
     _carried("output_cost_per_audio_token", "`audio_out`"),
+    _carried("input_cost_per_request", "`request`"),
     _carried(
         "*_above_*_tokens", "`above_prompt_tokens`", "of the members above: an entry of its own for longer prompts"
     ),
@@ -89,7 +90,10 @@ PRICES = (
     _left("search_context_cost_per_query", "write the price of a search into `search`, if it is one price"),
     _left("*_per_second*", "what is counted in seconds is no usage that an answer tells"),
     _left("*_per_character*", "what is counted in characters is no usage that an answer tells"),
-    _left("*_cost*", "no such price is known here: an answer that uses it is not priced, and its order stays open"),
+    _left(
+        "*_cost*", "no price file holds it: where a usage tells what it is for, the order stays open; else it is free"
+    ),
+    _left("off_peak_pricing", "prices by the hour are not known here: the usual ones hold all day"),
     _left("tiered_pricing", "write an entry for each tier, with `above_prompt_tokens`"),
     _left("*_uplift_multiplier*", "multiply the prices yourself"),
 )

@@ -23,6 +23,7 @@ NAMES = {
     "output_cost_per_image_token": "picture_out",
     "input_cost_per_audio_token": "audio_in",
     "output_cost_per_audio_token": "audio_out",
+    "input_cost_per_request": "request",
 }
 """LiteLLM's members and the price file's; of two that mean the same the first counts."""
 
@@ -34,6 +35,9 @@ DIGITS_MAX = 20
 
 TOKEN_USD_MAX = Decimal("0.01")
 """The most that a price file takes a token to cost."""
+
+REQUEST_USD_MAX = Decimal(100)
+"""The most that it takes a request to cost."""
 
 _NAME = re.compile(
     rf"({'|'.join(sorted(NAMES, key=len, reverse=True))})(?:_above_(\d+)(k?)_tokens)?(?:_(flex|priority))?"
@@ -72,8 +76,24 @@ def is_price(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def read_prices(given: Mapping[str, object], *, has_answers: bool = True) -> Priced | None:
-    """The prices among a deployment's members; None where there are none.
+_OTHER_ORDERS = ("_batches", "_ultrafast", "_decisions")
+_OF_TEXT = re.compile(r"(?!.*(_per_second|_per_character|_per_pixel|_uplift_)).*(_cost|_pricing)")
+
+
+def others(given: Mapping[str, object]) -> list[str]:
+    """The members that are prices of text or embeddings, too, and that no price file holds."""
+    return [
+        name
+        for name, value in given.items()
+        if value and not is_price(name) and _OF_TEXT.match(name) and not name.endswith(_OTHER_ORDERS)
+    ]
+
+
+def read_prices(
+    given: Mapping[str, object], *, has_answers: bool = True, is_from_threshold: bool = False
+) -> Priced | None:
+    """The prices among a deployment's members; None where there are none. `is_from_threshold`: a price "above" so many
+    tokens is that of a prompt of just so many, too.
 
     Raises:
         BadPrice: one is no price, or those that must be there are not.
@@ -83,7 +103,8 @@ def read_prices(given: Mapping[str, object], *, has_answers: bool = True) -> Pri
         named = _NAME.fullmatch(name)
         assert named is not None, name
         base, above, thousands, terms = named.groups()
-        key = (terms or "", int(above or 0) * (1000 if thousands else 1))
+        tokens = int(above or 0) * (1000 if thousands else 1)
+        key = (terms or "", tokens - 1 if tokens and is_from_threshold else tokens)
         if value is not None:
             found.setdefault(key, {}).setdefault(NAMES[base], _price(name, value))
     if not found:
@@ -135,6 +156,9 @@ def _price(name: str, value: object) -> Decimal:
     assert isinstance(exponent, int)
     if max(len(digits), -exponent) > DIGITS_MAX:
         raise BadPrice(f"{name} has more than {DIGITS_MAX} digits, as numbers have that were calculated; write it out")
-    if price > TOKEN_USD_MAX:
+    if NAMES[_base(name)] == "request":
+        if price > REQUEST_USD_MAX:
+            raise BadPrice(f"{name} comes to more than ${REQUEST_USD_MAX} for one request")
+    elif price > TOKEN_USD_MAX:
         raise BadPrice(f"{name} comes to more than ${TOKEN_USD_MAX} for one token; is it for a million?")
     return price.normalize()
