@@ -287,6 +287,18 @@ environment_variables: {LANGFUSE_SECRET_KEY: sk-lf-secret}
     assert "ANTHROPIC_API_KEY_2: the key that stands at model_list[0].litellm_params.api_key" in folder.said
 
 
+def test_a_key_for_another_host_is_not_looked_for_where_the_providers_own_stands() -> None:
+    """Who has OpenAI's key there already would send it to the other host."""
+    elsewhere = {"model_name": "o", **deployment("openai/x", api_base="http://h.example/v1", api_key="sk-other")}
+    found = one(deployment("openai/x", api_key="sk-own"), elsewhere)
+    assert {name: each["key_variable"] for name, each in upstreams(found).items()} == {
+        "openai": "OPENAI_API_KEY",
+        "openai-h": "OPENAI_H_API_KEY",
+    }
+    local = one(deployment("ollama/x", api_base="http://gpu:11434", api_key="sk-mine"))
+    assert upstreams(local)["ollama-gpu-11434"]["key_variable"] == "OLLAMA_GPU_11434_API_KEY"
+
+
 PRICED = """
 model_list:
   - model_name: m

@@ -185,10 +185,12 @@ class Entry:
         if provider.words:
             self.notes.append(Note(f"{self._where}.litellm_params.model", provider.words))
         prices = self._prices(name, provider, own)
+        is_elsewhere = base_url != provider.base_url
+        label = _label(name, base_url if is_elsewhere else None)
         place = Place(
             provider.kind,
             base_url,
-            self._key_variable(provider, name),
+            self._key_variable(provider, name, label, is_elsewhere=is_elsewhere),
             self._formats(provider, base_url),
             self._seconds("timeout"),
             self._whole("max_parallel_requests"),
@@ -205,7 +207,7 @@ class Entry:
             self._where,
             self._ours,
             own,
-            _label(name, base_url if base_url != provider.base_url else None),
+            label,
             place,
             prices,
             order,
@@ -304,7 +306,7 @@ class Entry:
             return ""
         return url
 
-    def _key_variable(self, provider: Provider, name: str) -> str | None:
+    def _key_variable(self, provider: Provider, name: str, label: str, *, is_elsewhere: bool) -> str | None:
         given = self._given.get("api_key")
         usual = provider.key_variable or f"{name.upper()}_API_KEY"
         if given is None:
@@ -316,7 +318,10 @@ class Entry:
             if provider.is_local and given.strip().lower() in NO_KEYS:
                 self.notes.append(not_carried(self._at("api_key"), "it is no key; the server is asked without one"))
                 return None
-            return self._around.keys.of_literal(given, usual, self._at("")[:-1])
+            # A provider's own key may stand under the usual name already, and is nobody else's.
+            has_own_host = provider.formats is None or provider.base_url is not None
+            wanted = f"{label.upper().replace('-', '_')}_API_KEY" if is_elsewhere and has_own_host else usual
+            return self._around.keys.of_literal(given, wanted, self._at("")[:-1])
         variable = given.removeprefix(ENVIRONMENT)
         if not _VARIABLE.fullmatch(variable):
             self.wrong.append(f"{self._at('api_key')}: after os.environ/ stands no name of a variable")
