@@ -92,6 +92,10 @@ class Request(Struct, frozen=True):
     waiting: Waiting | None = None
     taker: Taker | None = None
 
+    def is_wanted(self) -> bool:
+        """Whether its caller is there still, as far as is known. Any thread may ask."""
+        return self.taker is None or not self.taker.has_gone()
+
 
 class Prices(Protocol):
     """The price list in force."""
@@ -365,7 +369,7 @@ class Opened:
             least_tokens=most.least_tokens,
             order_digest=known_by.digest if isinstance(known_by, Sent) else None,
             is_repeat=isinstance(known_by, Sent) and known_by.is_marked,
-            is_wanted=known_by.is_wanted if isinstance(known_by, Sent) else None,
+            is_wanted=self._request.is_wanted,
             upstream=self._at.booked_as,
             priced=None if self._tariff is None else self._tariff.priced(),
         )

@@ -75,10 +75,6 @@ class Sent(Struct):
         """Whether its caller has gone, or may have."""
         return self.taker is not None and self.taker.may_have_gone()
 
-    def is_wanted(self) -> bool:
-        """Whether its caller may still be there: where it has gone, a repeat may have been placed in its place."""
-        return self.taker is None or not self.taker.has_gone()
-
     def may_come_late(self) -> bool:
         """Whether its caller, who sends it again, may have gone before it is served: its repeat may have been served
         already."""
@@ -212,7 +208,7 @@ class Joining:
             if seen.hold_id is not None or not may_follow or pause is None:
                 return seen.hold_id
             await asyncio.sleep(pause)
-            if not sent.is_wanted():
+            if sent.taker is not None and sent.taker.has_gone():
                 raise CallerGone
 
     def placed(self, hold_id: str, sent: Sent) -> None:

@@ -445,7 +445,7 @@ def test_a_repeat_waits_no_longer_than_it_may() -> None:
 def test_nothing_is_joined_where_it_is_off() -> None:
     async def play() -> None:
         house = await House(whole(), whole(), joins="off").open()
-        await house.order(0, Caller(is_gone=True))
+        await house.order(0, Caller(is_half_closed=True))
         assert (await house.order(1, Caller()))[1] is False
         assert await house.states() == ["posted"] * 2
 

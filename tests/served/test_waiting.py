@@ -256,17 +256,17 @@ def test_who_leaves_before_its_order_was_sent_has_ordered_nothing(elsewhere: tup
         for leaver in leaving:
             leaver.connection.close()
         assert staying.answer().status == 200
-    for place in PLACES:
-        eventually(lambda place=place: states(gateway, f"leaves {place}") == ["not served"])  # type: ignore[misc]
-        assert gateway.statement(f"leaves {place}")["balance_usd"] == "1"
-    assert list(charged(port)) == [line["generation_id"] for line in gateway.orders("stays")]
 
     def gone() -> list[dict[str, Any]]:
         log = [json.loads(line) for line in gateway.log.read_text().splitlines() if line.startswith('{"time"')]
         return [line for line in log if line.get("error") == "caller_gone"]
 
     eventually(lambda: len(gone()) == len(PLACES))
-    assert {(line["status"], line["outcome"]) for line in gone()} == {(499, "voided")}
+    assert {(line["status"], line["outcome"]) for line in gone()} == {(499, "refused")}
+    for place in PLACES:
+        assert states(gateway, f"leaves {place}") == []
+        assert gateway.statement(f"leaves {place}")["balance_usd"] == "1"
+    assert list(charged(port)) == [line["generation_id"] for line in gateway.orders("stays")]
 
 
 class Caller:
