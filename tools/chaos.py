@@ -435,9 +435,18 @@ class Chaos:
                 found.differences.append(f"{generation_id}: voided, charged {there}")
         self._compare_calls(holds)
         self._compare_caps(holds, transfers)
-        # What an upstream charged and we have no name for must be among its holds that are open and have none.
-        nameless = Counter(hold.upstream for hold in holds if hold.state == "open" and hold.generation_id is None)
-        unknown = Counter(there.upstream for generation_id, there in charged.items() if generation_id not in known)
+        # What an upstream charged and we have no name for must be among its holds that are open and have none; or posted,
+        # at just that cost.
+        unnamed = [hold for hold in holds if hold.generation_id is None]
+        nameless = Counter(hold.upstream for hold in unnamed if hold.state == "open")
+        posted_costs = Counter(
+            (hold.upstream, transfers[settlement_id(hold.id)].cost) for hold in unnamed if hold.state == "posted"
+        )
+        left: Counter[tuple[str | None, Decimal | None]] = Counter(
+            (there.upstream, there.cost) for each, there in charged.items() if each not in known
+        )
+        found.differences += [f"posted without a name, and charged by nobody: {each}" for each in posted_costs - left]
+        unknown = Counter(upstream for upstream, _ in (left - posted_costs).elements())
         for upstream, count in unknown.items():
             if count > nameless[upstream]:
                 found.differences.append(

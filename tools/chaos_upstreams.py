@@ -80,6 +80,10 @@ class OneSimulator:
         ("/messages", {"model": "sim/echo-pro", "messages": _HELLO, "max_tokens": 500}),
         ("/responses", {"model": "sim/echo", "input": "Hello, and tell me about the weather"}),
         ("/embeddings", {"model": "sim/embedder", "input": ["Hello", "there"]}),
+        ("/rerank", {"model": "sim/reranker", "query": "Hello", "documents": ["Hello", "there"]}),
+        ("/images", {"model": "sim/illustrator", "prompt": "Hello", "n": 2}),
+        ("/audio/speech", {"model": "sim/voice", "input": "Hello, and tell me about the weather"}),
+        ("/audio/transcriptions", {"model": "sim/scribe", "input_audio": {"data": "UklGRg==", "format": "wav"}}),
     )
     faults: Sequence[str] = FAULTS
 

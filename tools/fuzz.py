@@ -20,7 +20,18 @@ from itertools import permutations
 from typing import Any
 
 from farebox.core.errors import Refusal
-from farebox.core.formats import Format, Progress, chat, embeddings, messages, responses
+from farebox.core.formats import (
+    Format,
+    Progress,
+    chat,
+    embeddings,
+    images,
+    messages,
+    rerank,
+    responses,
+    speech,
+    transcriptions,
+)
 from farebox.core.headers import read_request_head
 from farebox.core.intake import Order, read_order
 from farebox.core.legible import legible_if_needed
@@ -36,8 +47,11 @@ from farebox.core.usage import Cost
 from farebox.ports import UpstreamBroke, UpstreamUnreachable
 from farebox.simulator import chat as sim_chat
 from farebox.simulator import embeddings as sim_embeddings
+from farebox.simulator import images as sim_images
 from farebox.simulator import messages as sim_messages
+from farebox.simulator import rerank as sim_rerank
 from farebox.simulator import responses as sim_responses
+from farebox.simulator import transcriptions as sim_transcriptions
 from farebox.simulator.catalog import page
 from farebox.simulator.faults import Faults
 from farebox.simulator.models import MODELS
@@ -64,6 +78,10 @@ REQUESTS: list[tuple[Format, bytes]] = [
     (embeddings, json.dumps({"model": "a/b", "input": ["Hello", "there"]}).encode()),
     (embeddings, json.dumps({"model": "a/b", "input": [[1, 2], [3]]}).encode()),
     (embeddings, json.dumps({"model": "a/b", "input": [1.0, 2]}).encode()),
+    (rerank, json.dumps({"model": "a/b", "query": "q", "documents": ["Hello", {"text": "x"}], "top_n": 1.0}).encode()),
+    (images, json.dumps({"model": "a/b", "prompt": "Hello", "n": 2.0, "input_references": _PARTS[1:]}).encode()),
+    (speech, json.dumps({"model": "a/b", "input": [{"text": "Hello"}], "speed": 1.0}).encode()),
+    (transcriptions, json.dumps({"model": "a/b", "input_audio": {"data": "UklGRg==", "format": "wav"}}).encode()),
     (chat, json.dumps({"model": "a/b", "messages": _HELLO, "n": 1.0, **_REASONING, "max_tokens": 32e3}).encode()),
     (messages, json.dumps({"model": "a/b", "messages": _HELLO, **_THINKING, "max_tokens": 32000.0}).encode()),
     (responses, json.dumps({"model": "a/b", "input": "Hello", **_REASONING, "max_output_tokens": 9e3}).encode()),
@@ -75,12 +93,22 @@ STREAMS: list[tuple[Format, bytes]] = [
     (wire, b"".join(event + b"\n\n" for event in play.events(_SAID, "gen-1", Faults())))
     for wire, play in ((chat, sim_chat), (messages, sim_messages), (responses, sim_responses))
 ]
+_RANK = sim_rerank.Request("sim/reranker", "q", ["Hello", "there"])
+_RANKED = sim_rerank.make(_RANK, MODELS["sim/reranker"], Faults())
+_PAINT = sim_images.Request("sim/illustrator", "Hello", 2)
+_PAINTED = sim_images.make(_PAINT, MODELS["sim/illustrator"], Faults())
+_HEAR = sim_transcriptions.Request("sim/scribe", sim_transcriptions.Audio("UklGRg==", "wav"), "verbose_json")
+_HEARD = sim_transcriptions.make(_HEAR, MODELS["sim/scribe"], Faults())
+STREAMS.append((images, b"".join(event + b"\n\n" for event in sim_images.events(_PAINTED, "", Faults()))))
 _VECTORS = sim_embeddings.embed(_EMBED, MODELS["sim/embedder"])
 ANSWERS: list[tuple[Format, bytes, str]] = [
     (chat, sim_chat.whole(_SAID, "gen-1", Faults()), "choices"),
     (messages, sim_messages.whole(_SAID, "gen-1", Faults()), "content"),
     (responses, sim_responses.whole(_SAID, "gen-1", Faults()), "output"),
     (embeddings, sim_embeddings.whole(_EMBED, _VECTORS, "gen-1", Faults()), "data"),
+    (rerank, sim_rerank.whole(_RANK, _RANKED, "gen-1", Faults()), "results"),
+    (images, sim_images.whole(_PAINT, _PAINTED, "gen-1", Faults()), "data"),
+    (transcriptions, sim_transcriptions.whole(_HEAR, _HEARD, "gen-1", Faults()), "text"),
 ]
 """With the member without which it is none."""
 
@@ -294,7 +322,7 @@ def fuzz_answer(chance: random.Random) -> None:
         after = read_elsewhere(seen.repaired)
         assert told is not None
         assert after is not None
-        assert wire in (chat, embeddings) or repr(after[essential]) == repr(told[essential])
+        assert wire in (chat, embeddings, images, rerank) or repr(after[essential]) == repr(told[essential])
     wire.typed_refusal(chance.choice((400, 429, 500)), body)
     read_record(body)
 

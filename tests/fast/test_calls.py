@@ -35,7 +35,7 @@ from farebox.upstream.running import alone
 from farebox.web.relay import Relay
 from tests.fast.test_exchange import MODELS, USD, whole
 from tests.framed import chunked, counted
-from tests.served.test_formats import ORDERS, STREAMED, told
+from tests.served.test_formats import EVERY, STREAMS, told
 
 WAYS = ["direct", "plain"]
 BODY_BYTES_MAX = 5000
@@ -229,7 +229,7 @@ def order(
 ) -> bytes:
     """An order on the wire."""
     capped = {} if path == "/embeddings" else {"max_tokens": 9, "max_output_tokens": 9}
-    body = json.dumps({**ORDERS[path], "model": "a/b", **capped, **asked}).encode()
+    body = json.dumps({**EVERY[path], "model": "a/b", **capped, **asked}).encode()
     key = b"\r\nx-api-key: " + server.key.encode() if b"x-api-key" not in headers else b""
     return line.replace(b"PATH", path.encode()) + b"\r\nhost: x" + key + b"\r\n" + headers + frame(body)
 
@@ -271,7 +271,7 @@ def test_however_a_request_is_cut_its_answer_is_the_same(streamed: bool, frame: 
     both(scene)
 
 
-@pytest.mark.parametrize("path", STREAMED)
+@pytest.mark.parametrize("path", STREAMS)
 def test_every_format_streams_the_same_bytes(path: str) -> None:
     pieces = [part + b"\n\n" for part in told(path, "lf").split(b"\n\n")[:-1]]
     sent = both(lambda server: server.asked(order(server, path, stream=True)), stream=pausing(*pieces))

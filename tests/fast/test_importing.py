@@ -466,7 +466,7 @@ def test_a_price_by_the_request_is_one() -> None:
 
 
 def test_xais_price_above_so_many_tokens_is_that_from_so_many_on() -> None:
-    prices = {"input_cost_per_token": 0, "output_cost_per_token": 0}
+    prices: dict[str, Any] = {"input_cost_per_token": 0, "output_cost_per_token": 0}
     prices["input_cost_per_token_above_128k_tokens"] = Decimal("1E-6")
     for model, above in (("xai/grok", 127_999), ("groq/llama", 128_000)):
         entries = tomllib.loads(one(deployment(model, **prices)).prices)["prices"]

@@ -16,7 +16,7 @@ from farebox.simulator.table import AT
 from farebox.web import routes
 from tests import tiny_format
 from tests.in_process import ask, services
-from tests.served.test_formats import EVENTS, STREAMED
+from tests.served.test_formats import EVENTS, STREAMS
 from tests.served.test_odd_texts import WHOLE
 from tests.upstreams import HttpUpstream
 from tools import fuzz
@@ -92,9 +92,10 @@ def test_what_a_format_says_of_itself_is_so(path: str) -> None:
 def test_every_place_that_has_something_for_each_format_has_it_for_all() -> None:
     """What only a format's own authors can write: its counterpart in the simulator, streams and answers to try, and
     orders for the tests of strength."""
-    for place in (AT, WHOLE, {path: None for path, _ in OneSimulator.bodies}):
+    for place in (AT, {path: None for path, _ in OneSimulator.bodies}):
         assert set(place) == set(FORMATS)
-    assert list(EVENTS) == STREAMED
+    assert set(WHOLE) == {path for path, wire in FORMATS.items() if not wire.DESCRIBED.gives_bytes}
+    assert list(EVENTS) == STREAMS
     assert {wire for wire, _ in fuzz.REQUESTS} == set(FORMATS.values())
     # A batch's entry that names no path is of the format whose member it has.
     for member, path in {"params": "/messages", "messages": "/chat/completions", "input": "/responses"}.items():
@@ -112,6 +113,4 @@ def test_no_module_but_the_table_names_every_format() -> None:
         for module in (ROOT / "src/farebox").rglob("*.py")
         if all(f'"{path}"' in module.read_text() for path in FORMATS)
     ]
-    # The others say which of them are spoken by kinds of upstreams, whose formats these are.
-    others = ["cli/upstreams.py", "core/declared.py", "core/fitting.py"]
-    assert sorted(listed) == [*others, "core/formats/table.py"]
+    assert listed == ["core/formats/table.py"]

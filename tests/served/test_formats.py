@@ -22,14 +22,19 @@ from tests.fast.test_responses_format import PLACE, RESPONSE
 from tests.gateway import Gateway, Response
 from tests.upstreams import HttpUpstream
 
-ORDERS: dict[str, dict[str, Any]] = {path: dict(wire.DESCRIBED.example) for path, wire in FORMATS.items()}
-STREAMED = [path for path, wire in FORMATS.items() if wire.DESCRIBED.is_streamed]
+EVERY: dict[str, dict[str, Any]] = {path: dict(wire.DESCRIBED.example) for path, wire in FORMATS.items()}
+IN_UNITS = [path for path, body in EVERY.items() if FORMATS[path].read(json.dumps(body).encode()).units is not None]
+"""Formats whose orders are not counted in tokens: tests/served/test_units.py has what is theirs."""
+
+ORDERS = {path: body for path, body in EVERY.items() if path not in IN_UNITS}
+STREAMED = [path for path in ORDERS if FORMATS[path].DESCRIBED.is_streamed]
+STREAMS = [path for path in EVERY if FORMATS[path].DESCRIBED.is_streamed]
 CAPS = {path: wire.CAPS[0] for path, wire in FORMATS.items() if wire.CAPS}
 
 
 def order(gateway: Gateway, path: str, key: str = "", headers: dict[str, str] | None = None, **body: Any) -> Response:
     sent = {"authorization": f"Bearer {key or gateway.key}", "content-type": "application/json", **(headers or {})}
-    return gateway.request("POST", f"/api/v1{path}", {**ORDERS[path], **body}, sent)
+    return gateway.request("POST", f"/api/v1{path}", {**EVERY[path], **body}, sent)
 
 
 def error_type(path: str, answer: Response) -> str:
@@ -69,6 +74,11 @@ EVENTS: dict[str, list[dict[str, Any]]] = {
         _number({"type": "response.output_text.delta", "delta": "hé", "logprobs": [], **PLACE}, 1),
         _number({"type": "response.completed", "response": RESPONSE}, 2),
     ],
+    "/images": [
+        {"type": "image_generation.partial_image", "b64_json": "aGk=", "partial_image_index": 0},
+        {"type": "image_generation.text_chunk", "text": "hé", "phase": "content"},
+        {"type": "image_generation.completed", "b64_json": "aGk=", "created": 1, "usage": USAGE},
+    ],
 }
 
 
@@ -95,7 +105,7 @@ def fixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[HttpUpstre
 
 
 @pytest.mark.parametrize("framing", ["lf", "crlf", "one byte at a time"])
-@pytest.mark.parametrize("path", STREAMED)
+@pytest.mark.parametrize("path", STREAMS)
 def test_a_stream_passes_byte_for_byte(fixed: tuple[HttpUpstream, Gateway], path: str, framing: str) -> None:
     upstream, gateway = fixed
     stream = told(path, framing)
@@ -108,13 +118,13 @@ def test_a_stream_passes_byte_for_byte(fixed: tuple[HttpUpstream, Gateway], path
     assert (last["what"], last["cost_usd"], last["generation_id"]) == ("fare", "0.0001", "gen-1")
 
 
-@pytest.mark.parametrize("path", STREAMED)
+@pytest.mark.parametrize("path", STREAMS)
 def test_the_first_event_is_not_held_back(fixed: tuple[HttpUpstream, Gateway], path: str) -> None:
     upstream, gateway = fixed
     stream = told(path, "lf")
     first = stream[: stream.index(b"\n\n", stream.index(b"data: ")) + 2]
     upstream.answer, upstream.waits = [first, stream[len(first) :]], Event()
-    text = json.dumps({**ORDERS[path], "model": "a/b", "stream": True})
+    text = json.dumps({**EVERY[path], "model": "a/b", "stream": True})
     head = f"POST /v1{path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {gateway.key}\r\nconnection: close\r\n"
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=5) as connection:
         connection.sendall(f"{head}content-length: {len(text)}\r\n\r\n{text}".encode())
@@ -144,7 +154,7 @@ def test_a_generation_that_only_the_stream_names_is_in_its_books(
 
 
 def test_each_streamed_format_has_its_stream_here() -> None:
-    assert list(EVENTS) == STREAMED
+    assert list(EVENTS) == STREAMS
 
 
 def test_the_same_order_costs_the_same_and_leaves_one_post_in_each_format(shared_gateway: Gateway) -> None:
@@ -194,7 +204,7 @@ def test_a_small_balance_lowers_the_cap_and_says_so(shared_gateway: Gateway, pat
 # Bad input
 
 
-@pytest.mark.parametrize("path", ORDERS)
+@pytest.mark.parametrize("path", EVERY)
 @pytest.mark.parametrize(
     ("headers", "status", "kind"),
     [
@@ -213,7 +223,7 @@ def test_bad_headers_are_refused_in_the_formats_shape(
     assert (answer.status, error_type(path, answer)) == (status, kind)
 
 
-@pytest.mark.parametrize("path", ORDERS)
+@pytest.mark.parametrize("path", EVERY)
 def test_bad_orders_are_refused_in_the_formats_shape(shared_gateway: Gateway, path: str) -> None:
     poor = shared_gateway.new_key(f"poor {path}", "--plan", "paying")
     for body, key, status, kind in (

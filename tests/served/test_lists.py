@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from farebox.core.formats.table import FORMATS
 from tests.gateway import Gateway, Response, eventually
 from tests.schemas import assert_accepted
-from tests.served.test_formats import ORDERS, STREAMED, order
+from tests.served.test_formats import EVERY, ORDERS, STREAMS, order
+from tests.served.test_odd_texts import WHOLE
 from tests.upstreams import ENTRIES, HttpUpstream
 
 
@@ -224,7 +224,7 @@ def test_filters_are_the_upstreams(shared_gateway: Gateway) -> None:
     assert "sim/embedder" not in ids(get(shared_gateway, "/models"))
     dear = ids(get(shared_gateway, "/models?sort=pricing-high-to-low&min_price=1&limit=2"))
     assert dear == ["sim/echo-pro", "sim/fine"]
-    assert get(shared_gateway, "/models/count?output_modalities=image").json == {"data": {"count": 2}}
+    assert get(shared_gateway, "/models/count?output_modalities=image").json == {"data": {"count": 4}}
     wrong = get(shared_gateway, "/models?region=mars")
     assert (wrong.status, "region" in wrong.error["message"]) == (400, True)
     assert get(shared_gateway, "/models?q=" + "x" * 3000).status == 400
@@ -390,7 +390,7 @@ def test_a_generation_is_told_with_its_fare_to_its_own_account(shared_gateway: G
 
 
 @pytest.mark.parametrize(
-    ("wire", "is_streamed"), [*((path, False) for path in FORMATS), *((path, True) for path in STREAMED)]
+    ("wire", "is_streamed"), [*((path, False) for path in WHOLE), *((path, True) for path in STREAMS)]
 )
 def test_a_generation_is_there_at_once(shared_gateway: Gateway, wire: str, is_streamed: bool) -> None:
     headers = {"x-openrouter-simulate": "generation-ms=600000"}
@@ -401,8 +401,8 @@ def test_a_generation_is_there_at_once(shared_gateway: Gateway, wire: str, is_st
     line = next(line for line in shared_gateway.orders() if line["generation_id"] == generation_id)
     assert f'"total_cost":{line["cost_usd"]},'.encode() in told.body
     assert record["usage"] == record["total_cost"] > 0
-    assert (record["farebox_state"], record["farebox_fare_events"]) == ("posted", 1)
-    assert (record["model"], record["streamed"], record["is_byok"]) == (ORDERS[wire]["model"], is_streamed, False)
+    assert (record["farebox_state"], record["farebox_fare_events"]) == ("posted", line["events"])
+    assert (record["model"], record["streamed"], record["is_byok"]) == (EVERY[wire]["model"], is_streamed, False)
     assert (record["provider_name"], record["latency"]) == (None, None)
 
 

@@ -44,6 +44,13 @@ WHOLE: dict[str, dict[str, Any]] = {
     "/messages": {**STARTED, "content": [{"type": "text", "text": MARK}], "usage": MESSAGES_USAGE},
     "/responses": {**RESPONSE, "output": [{"type": "message", "content": [{"type": "output_text", "text": MARK}]}]},
     "/embeddings": {**VECTORS, "note": MARK},
+    "/rerank": {
+        "model": "a/b",
+        "results": [{"index": 0, "relevance_score": 1, "document": {"text": MARK}}],
+        "usage": {"cost": 0.0001},
+    },
+    "/images": {"created": 1, "data": [], "usage": USAGE, "note": MARK},
+    "/audio/transcriptions": {"text": "hi", "usage": {"cost": 0.0001}, "note": MARK},
 }
 
 
@@ -85,7 +92,7 @@ def test_a_stream_passes_byte_for_byte_and_its_cost_is_read(
 
 
 @odd_texts
-@pytest.mark.parametrize("path", ORDERS)
+@pytest.mark.parametrize("path", WHOLE)
 def test_a_whole_answer_passes_byte_for_byte_and_its_cost_is_read(
     fixed: tuple[HttpUpstream, Gateway], path: str, text: bytes
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from farebox.core.formats.table import FORMATS
 from tests.gateway import Gateway, Response, eventually
-from tests.served.test_formats import STREAMED, order
+from tests.served.test_formats import ORDERS, STREAMED, order
 from tests.served.test_server import raw_order
 from tests.served.test_trouble import locked
 from tests.served.test_waiting import Asked, in_band
@@ -55,7 +55,7 @@ def test_a_stop_ends_running_streams_in_words_and_loses_nothing(
 def test_a_stop_ends_orders_that_wait_for_their_answer_in_words_that_nobody_repeats(
     tmp_path: Path, simulate: str, status: int
 ) -> None:
-    places = [*((path, False) for path in FORMATS), *((path, True) for path in FORMATS if status == 424)]
+    places = [*((path, False) for path in ORDERS), *((path, True) for path in ORDERS if status == 424)]
     with Gateway(tmp_path, FAREBOX_GRACE_SECONDS="0") as gateway:
         asked = [
             Asked(gateway, path, gateway.key, simulate, streamed=streamed and path in STREAMED)

@@ -5,7 +5,7 @@ import pytest
 from farebox.core.formats.table import FORMATS
 from farebox.web.openapi import document
 from tests.gateway import Gateway, Response
-from tests.served.test_formats import ORDERS, order
+from tests.served.test_formats import EVERY, order
 
 IDS = {
     ("/generation", "id"),
@@ -74,7 +74,7 @@ def test_an_idempotency_key_stands_for_its_own_accounts_order_alone(
     names = [answer.headers["x-generation-id"] for answer in (first, other, again)]
     assert names[0] == names[2] != names[1]
     assert "idempotency-replayed" not in other.headers
-    assert len(ORDERS) == len(FORMATS)
+    assert len(EVERY) == len(FORMATS)
 
 
 def test_what_an_account_has_and_spent_is_told_to_it_alone(shared_gateway: Gateway, strangers: tuple[str, str]) -> None:

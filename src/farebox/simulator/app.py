@@ -150,7 +150,8 @@ class Simulator:
                 events = partial(_parts, stream, wire.COMMENT, asked)
                 sent_tokens = await _send_stream(receive, send, [*head, *_EVENT_STREAM], events, asked)
             else:
-                pause = (asked.first_token_ms + asked.token_ms * said.answer_tokens) / 1000
+                pieces = said.pieces_made if isinstance(said, made.Made) else said.answer_tokens
+                pause = (asked.first_token_ms + asked.token_ms * pieces) / 1000
                 before = b": OPENROUTER PROCESSING\n" * asked.comments + b"\n" * asked.blank_lines
                 await _send_slow_whole(send, head, before, body, pause, asked)
         finally:

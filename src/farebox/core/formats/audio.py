@@ -27,7 +27,7 @@ _RATE_MAX, _CHANNELS_MAX, _BITS_MAX = 768_000, 64, 64
 
 def seconds_ceil(base64: str, kind: str) -> int:
     """The most seconds that audio in base64 lasts. `kind` is what its sender says that it is: `mp3`, say."""
-    size = len(base64) * 3 // 4
+    size = len(base64) * 3 // 4 - base64[-2:].count("=")
     per_second = BYTES_PER_SECOND_MIN
     if kind == "pcm":
         per_second = PCM_BYTES_PER_SECOND

@@ -54,6 +54,7 @@ class _Request(Struct):
     stream: bool | None = None
     input_references: list[Raw] | None = None
     provider: Raw | UnsetType = UNSET
+    service_tier: str | None = None
 
 
 _decode_request = msgspec.json.Decoder(_Request).decode
@@ -71,7 +72,7 @@ def read(body: bytes) -> Asked:
         answers=0,
         prompt_bytes=len(body) - sum(len(bytes(each)) for each in given) + widened_bytes(request.prompt),
         images=len(given),
-        is_premium=is_premium(models, None, request.provider),
+        is_premium=is_premium(models, request.service_tier, request.provider),
         units=Units(pictures=1 if request.n is None else count("n", request.n)),
     )
 
@@ -146,13 +147,10 @@ def see_event(event: bytes, progress: Progress) -> Seen:
 def _read_event(data: bytes) -> Seen:
     """Raises those of UNREADABLE: an SDK would not take it."""
     event = _decode_event(data)
-    if event.type == COMPLETED:
-        if event.b64_json is UNSET or event.created is UNSET:
-            raise msgspec.ValidationError("a member is missing")
-        return PASS if event.usage is UNSET else seen(UNSET, "", event.usage, _decode_usage, None)
-    if event.type == "error" and event.error is UNSET:
+    needed = {COMPLETED: (event.b64_json, event.created), "error": (event.error,)}.get(event.type, ())
+    if UNSET in needed:
         raise msgspec.ValidationError("a member is missing")
-    return PASS
+    return PASS if event.usage is UNSET else seen(UNSET, "", event.usage, _decode_usage, None)
 
 
 def _mended_event(data: bytes) -> Seen:

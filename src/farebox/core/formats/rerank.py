@@ -61,6 +61,7 @@ class _Request(Struct):
     model: str | None = None
     top_n: Number | None = None
     provider: Raw | UnsetType = UNSET
+    service_tier: str | None = None
 
 
 _decode_request = msgspec.json.Decoder(_Request).decode
@@ -88,7 +89,7 @@ def read(body: bytes) -> Asked:
         prompt_bytes=max(text_bytes, len(body) - sum(map(len, pictures))),
         images=len(pictures),
         prompts=documents,
-        is_premium=is_premium(models, None, request.provider),
+        is_premium=is_premium(models, request.service_tier, request.provider),
         units=Units(search_units=-(-chunks // UNIT_CHUNKS)),
     )
 

@@ -72,6 +72,7 @@ class _Request(Struct):
     speed: Number | None = None
     input_references: list[_Reference] | None = None
     provider: Raw | UnsetType = UNSET
+    service_tier: str | None = None
 
 
 _decode_request = msgspec.json.Decoder(_Request).decode
@@ -95,7 +96,7 @@ def read(body: bytes) -> Asked:
         answers=0,
         prompt_bytes=len(body) - sum(len(each.data) for each in samples) - sum(len(bytes(each)) for each in pictures),
         images=len(pictures),
-        is_premium=is_premium(models, None, request.provider),
+        is_premium=is_premium(models, request.service_tier, request.provider),
         units=Units(
             characters=math.ceil(spoken / min(1, speed)),
             audio_seconds=sum(

@@ -45,6 +45,7 @@ class _Request(Struct):
     response_format: str | None = None
     stream: bool | None = None
     provider: Raw | UnsetType = UNSET
+    service_tier: str | None = None
 
 
 _decode_request = msgspec.json.Decoder(_Request).decode
@@ -69,7 +70,7 @@ def read(body: bytes) -> Asked:
         models=models,
         answers=0,
         prompt_bytes=len(body) - len(audio.data or ""),
-        is_premium=is_premium(models, None, request.provider),
+        is_premium=is_premium(models, request.service_tier, request.provider),
         units=Units(audio_seconds=seconds),
     )
 
