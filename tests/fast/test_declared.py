@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from farebox.core.declared import CappedBy, Declared, Timeouts, usual_cap
+from farebox.core.filters import Filtered, NoSuchFilter, filter_of
 from farebox.core.fitting import Fitted, fitted, renamed
 from farebox.core.pricing import PricedModel, PriceList, Prices, joined, price_list, served_of
 from farebox.from_settings import declared_upstreams
@@ -113,6 +114,16 @@ OPENAI = '[upstreams.a]\nkind = "openai"\nprices = "free"\n'
             "upstreams.a: capped_by: not for the kind `anthropic`",
         ),
         (OPENAI.replace("free", "file") + 'at_hang_up = "cancel"\n', '"cancel" would leave the cost unknown'),
+        (OPENAI + "zrd = true\n", "upstreams.a.zrd: there is no such setting; did you mean zdr?"),
+        (OPENAI + "[upstreams.a.per_model.x]\nzrd = true\n", "upstreams.a.per_model.x.zrd: there is no such setting"),
+        (OPENAI + 'supported_parameters = ["topp"]\n', "has no parameter 'topp'; did you mean top_p?"),
+        (OPENAI + 'quantization = "fp9"\n', "upstreams.a.quantization: Input should be 'int4', 'int8',"),
+        (OPENAI + "input_modalities = []\n", "upstreams.a.input_modalities: name at least one modality"),
+        (OPENAI + "zdr = true\ncollects_data = true\n", "zdr: what keeps nothing collects no data"),
+        (
+            '[upstreams.a]\nkind = "openrouter"\n[upstreams.a.per_model.x]\nzdr = true\n',
+            "upstreams.a.per_model.zdr: not for the kind `openrouter`, which knows its own hosts",
+        ),
         ('upstream_url = "http://a/api/v1"\n' + OPENAI, "upstream_url: not together with [upstreams]"),
         (
             'upstream_kind = "openai"\nupstream_url = "http://a/v1"\n',
@@ -122,6 +133,77 @@ OPENAI = '[upstreams.a]\nkind = "openai"\nprices = "free"\n'
 )
 def test_what_is_wrong_is_said_in_a_sentence(folder: Path, text: str, said: str) -> None:
     assert said in refused(folder, text)
+
+
+# Traits
+
+TRAITS = """
+[upstreams.a]
+kind = "openai"
+prices = "free"
+zdr = true
+supported_parameters = ["usual", "min_p"]
+
+[upstreams.a.per_model."x/*"]
+quantization = "int8"
+context_tokens = 9
+
+[upstreams.a.per_model."x/y*"]
+quantization = "fp8"
+answer_tokens_max = 7
+
+[upstreams.a.per_model."x/yes"]
+zdr = false
+input_modalities = ["text", "image"]
+"""
+
+
+def test_of_a_model_counts_its_own_name_then_the_first_pattern_then_its_upstream(folder: Path) -> None:
+    (one,) = declared(folder, TRAITS)
+    other, yes, no = (one.traits_of(name) for name in ("other", "x/yes:nitro", "x/no"))
+    assert (other.zdr, other.collects, other.quantization) == (True, False, None)
+    assert (yes.zdr, yes.collects, yes.quantization, yes.context_tokens) == (False, None, "int8", 9)
+    assert (yes.answer_tokens_max, yes.longest_answer, yes.input_modalities) == (7, 7, ("text", "image"))
+    assert (no.quantization, no.answer_tokens_max, no.longest_answer) == ("int8", None, 9)
+    assert {"min_p", "seed"} <= other.supports("/chat/completions")
+    assert "seed" not in other.supports("/messages")
+    assert other.listed_parameters(["/chat/completions"])[:3] == ["temperature", "top_p", "min_p"]
+    assert one.unmatched(["x/z"]) == ("x/y*", "x/yes")
+
+
+TEXT = Filtered(("text",), ("text",), ("tools", "seed"), 1000, zdr=True)
+PICTURES = Filtered(("text", "image"), ("text", "image"), (), distillable=True)
+VECTORS = Filtered(("text",), ("embeddings",), ())
+MODELS = {"text": TEXT, "pictures": PICTURES, "vectors": VECTORS}
+
+
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        ({}, "text pictures"),
+        ({"sort": "newest"}, "text pictures"),
+        ({"output_modalities": "all"}, "text pictures vectors"),
+        ({"output_modalities": "image,embeddings"}, "pictures vectors"),
+        ({"input_modalities": "text,image"}, "pictures"),
+        ({"supported_parameters": "tools,seed"}, "text"),
+        ({"supported_parameters": "tools,min_p"}, ""),
+        ({"context": "1000"}, "text"),
+        ({"context": "1001"}, ""),
+        ({"zdr": "true"}, "text"),
+        ({"distillable": "true"}, "pictures"),
+        ({"distillable": "false"}, "text"),
+        ({"category": "programming"}, ""),
+    ],
+)
+def test_filters_let_through_what_is_declared(filters: dict[str, str], found: str) -> None:
+    is_listed = filter_of(tuple(filters.items()), lists_texts=True)
+    assert [name for name, model in MODELS.items() if is_listed(model)] == found.split()
+
+
+@pytest.mark.parametrize("filters", [{"context": "many"}, {"context": "0"}, {"zdr": "yes"}, {"distillable": "1"}])
+def test_a_filter_that_is_none_is_refused_with_its_name(filters: dict[str, str]) -> None:
+    with pytest.raises(NoSuchFilter, match=next(iter(filters))):
+        filter_of(tuple(filters.items()), lists_texts=True)
 
 
 # Names and patterns

@@ -20,10 +20,22 @@ kind = "openai"
 base_url = "{root}/openai/v1"
 key_variable = "LOCAL_KEY"
 prices = "file"
-names = {{ "sim/echo" = "gpt-sim", "own" = "o-sim" }}
-models = ["sim/echo", "own"]
+names = {{ "sim/echo" = "gpt-sim", "own" = "o-sim", "vectors" = "text-embedding-sim" }}
+models = ["sim/echo", "own", "vectors"]
 order = 0
 orders_max = 7
+zdr = true
+
+[upstreams.direct.per_model.own]
+quantization = "fp8"
+context_tokens = 5000
+answer_tokens_max = 700
+supported_parameters = ["max_tokens", "min_p"]
+input_modalities = ["text", "image"]
+output_modalities = ["text", "image"]
+
+[upstreams.direct.per_model."vec*"]
+output_modalities = ["embeddings"]
 
 [upstreams.claude]
 kind = "anthropic"
@@ -129,6 +141,56 @@ def test_endpoints_have_one_entry_for_each_upstream_then_those_that_openrouter_l
     own = get(three, "/models/own/endpoints").json["data"]
     assert (own["id"], [each["tag"] for each in own["endpoints"]]) == ("own", ["direct"])
     assert get(three, "/models/nobody/endpoints").status == 404
+
+
+def test_lists_tell_what_is_declared_of_our_own_models(three: Gateway) -> None:
+    def ids(query: str) -> set[str]:
+        return {each["id"] for each in get(three, f"/models?{query}").json["data"]}
+
+    (own,) = [each for each in get(three, "/models?output_modalities=image").json["data"] if each["id"] == "own"]
+    assert (own["context_length"], own["top_provider"]["max_completion_tokens"]) == (5000, 700)
+    assert own["supported_parameters"] == ["min_p", "max_tokens", "max_completion_tokens"]
+    assert own["architecture"]["input_modalities"] == ["text", "image"]
+    assert own["architecture"]["modality"] == "text+image->text+image"
+    assert "vectors" not in ids("sort=newest"), "it puts out no text"
+    assert "vectors" in {each["id"] for each in get(three, "/embeddings/models").json["data"]}
+    assert {"own", "sim/echo"} & ids("output_modalities=all&zdr=true") == {"own", "sim/echo"}
+    assert "own" not in ids("output_modalities=all&context=6000")
+    assert get(three, "/models?context=many").status == 400
+    (endpoint,) = get(three, "/models/own/endpoints").json["data"]["endpoints"]
+    assert (endpoint["quantization"], endpoint["max_completion_tokens"], endpoint["context_length"]) == (
+        "fp8",
+        700,
+        5000,
+    )
+    assert (endpoint["zdr"], endpoint["collects_data"], endpoint["distillable"]) == (True, False, None)
+    assert not any(endpoint["supports_tool_choice"].values())
+    zdr = get(three, "/endpoints/zdr").json
+    assert_accepted("ListEndpointsZdrResponse", zdr)
+    assert [(each["provider_name"], each["model_id"]) for each in zdr["data"]][:2] == [
+        ("direct", "sim/echo"),
+        ("direct", "own"),
+    ]
+    assert len(zdr["data"]) > 2
+
+
+def test_orders_go_by_what_is_declared(three: Gateway) -> None:
+    def order(model: str = "sim/echo", **members: Any) -> Response:
+        return three.chat(model=model, **members)
+
+    assert order(provider={"zdr": True, "only": ["direct", "claude"]}).status == 200
+    told = order(provider={"zdr": True, "only": ["claude"]})
+    assert (told.status, "`zdr = true`" in told.error["message"]) == (404, True)
+    assert order("own", max_tokens=701).status == 404
+    assert order("vectors").status == 404
+    embedded = three.request(
+        "POST", "/api/v1/embeddings", {"model": "vectors", "input": "Hi"}, {"authorization": f"Bearer {three.key}"}
+    )
+    assert embedded.status == 200
+    refused = order(
+        "own", tools=[{"type": "function", "function": {"name": "f"}}], provider={"require_parameters": True}
+    )
+    assert "it is not declared to support tools (`supported_parameters`)" in refused.error["message"]
 
 
 def test_providers_are_ours_beside_openrouters(three: Gateway) -> None:

@@ -30,7 +30,7 @@ class NoSuchFilter(Exception):  # noqa: N818 - the word of the house
 Test = Callable[[Filtered], bool]
 
 
-def test_of(filters: Filters, *, lists_texts: bool) -> Test:
+def filter_of(filters: Filters, *, lists_texts: bool) -> Test:
     """Whether a model passes them all. `lists_texts`: without a filter of what comes out, only texts do.
 
     Raises:

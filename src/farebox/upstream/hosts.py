@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from farebox.core.declared import Declared
-from farebox.core.filters import Filtered, NoSuchFilter, test_of
+from farebox.core.filters import Filtered, NoSuchFilter, filter_of
 from farebox.core.fitting import Fitted, fitted
 from farebox.core.formats.table import FORMATS
 from farebox.core.headers import HOPS, LEFT_OUT
@@ -214,7 +214,7 @@ class Host(ABC):
             return NoSuchList()
         filters = query.filters if query.kind is not ListKind.EMBEDDING_MODELS else _ONLY_EMBEDDINGS_FILTER
         try:
-            is_listed = test_of(filters, lists_texts=query.kind is ListKind.MODELS)
+            is_listed = filter_of(filters, lists_texts=query.kind is ListKind.MODELS)
         except NoSuchFilter as error:
             return QueryRefused(str(error))
         told = self._told
