@@ -8,6 +8,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeVar
 
 from farebox import clock
 from farebox.core.attempts import Refused, Went
@@ -32,7 +33,12 @@ LOOK_SECONDS = 1.0
 WRITE_SECONDS = 0.1
 """The least time between two writings, however often something changes."""
 
+NAMES_MAX = 4096
+"""So many upstreams' models are remembered, those that were ordered last: callers may put any variant behind a name."""
+
 FORGET_US = 24 * 3600 * 1_000_000
+
+T = TypeVar("T")
 
 Name = tuple[str, str]
 """An upstream, and a model of it or WHOLE."""
@@ -114,8 +120,8 @@ class Health:
         now_us = self._now_us()
         is_served = not is_failure(went)
         name = (candidate.upstream, candidate.model)
-        if (samples := self._samples.get(name)) is None:
-            samples = self._samples[name] = Samples()
+        samples = self._samples[name] = self._samples.pop(name, None) or Samples()
+        _keep_within_bounds(self._samples)
         samples.add(now_us, is_served=is_served, latency_seconds=latency_seconds, throughput=throughput)
         if is_served:
             if not self._standings:
@@ -142,8 +148,9 @@ class Health:
             self._take(name, well(standing, now_us))
 
     def _take(self, name: Name, standing: Standing) -> None:
-        before = self._standings.get(name)
+        before = self._standings.pop(name, None)
         self._standings[name] = standing
+        _keep_within_bounds(self._standings)
         if standing.changed_us != (0 if before is None else before.changed_us):
             self._to_write[name] = standing
             self._has_to_write.set()
@@ -162,6 +169,7 @@ class Health:
             name = _name(other)
             mine = self._standings.get(name) or Standing(*name)
             self._standings[name] = newer(mine, other, self._now_us())
+        _keep_within_bounds(self._standings)
 
     async def run(self) -> None:
         """Agree with the other processes, once a second and when something changes. Runs until cancelled."""
@@ -176,6 +184,12 @@ class Health:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS - WRITE_SECONDS):
                     await self._has_to_write.wait()
+
+
+def _keep_within_bounds(named: dict[Name, T]) -> None:
+    """Forget those that came first."""
+    while len(named) > NAMES_MAX:
+        del named[next(iter(named))]
 
 
 def _names(candidate: Candidate) -> tuple[Name, Name]:

@@ -30,7 +30,7 @@ from farebox.denials import Denials
 from farebox.ports import BooksUnavailable, CallerGone, Reply, UpstreamBroke, UpstreamDenied, UpstreamUnreachable
 from farebox.routing import Attempts, Routing, Sole
 from farebox.testing import MemoryStore, Script, ScriptedReply
-from farebox.upstream_health import Health
+from farebox.upstream_health import NAMES_MAX, Health
 
 CHAT = "/chat/completions"
 S = 1_000_000
@@ -413,6 +413,19 @@ def test_the_later_word_holds_unless_its_clock_ran_ahead() -> None:
     assert newer(other, mine, 7) is other
     ahead = Standing("u", until_us=1, changed_us=8 + RETRY_AFTER_LONGEST_US)
     assert newer(mine, ahead, 7) is mine
+
+
+def test_only_so_many_models_are_remembered_those_that_were_ordered_last() -> None:
+    """Any variant of a model is one by its name."""
+    health = Health(now_us=Clock())
+    for number in range(NAMES_MAX + 5):
+        for each in (at("first", f"a/b:{number}"), at("first", "a/b")):
+            health.ended(each, health.began(each), Refused(503))
+            health.ended(each, health.began(each), Refused(503))
+    assert health.measured("first", "a/b").orders > 0
+    assert health.measured("first", f"a/b:{NAMES_MAX}").orders == 2
+    assert health.measured("first", "a/b:3").orders == 0
+    assert len(health.standings()) == NAMES_MAX
 
 
 def test_what_is_measured_is_of_the_last_half_hour() -> None:

@@ -72,6 +72,8 @@ def repaired(event: bytes) -> tuple[str, Any]:
         (request(messages=[{"role": "user", "content": 1}]), "content"),
         (request(messages=[{"role": "user"}]), "content"),
         (request(model=None), "model: name a model"),
+        (request(model="a/b:" + "x" * 512), "model: a name has at most 512 characters; this one has 516"),
+        (request(models=["c/d", "x" * 513]), "model: a name has at most 512 characters"),
         (request(max_tokens=0), "max_tokens: 0"),
         (request(max_tokens="9"), "max_tokens"),
         (request(models=["c/d"], fallbacks=[{"model": "e/f"}]), "fallbacks: give either"),

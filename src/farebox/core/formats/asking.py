@@ -20,6 +20,9 @@ TOOL_PROMPT_TOKENS = 1_000
 """Set aside for the instructions that hosts add to a prompt with tools: an assumption, no list says how long they
 are."""
 
+MODEL_CHARS_MAX = 512
+"""The longest name of a model: any variant of a listed one is served, and what is served is remembered by its name."""
+
 _PREMIUM_TIERS = frozenset({"priority", "fast", "scale"})
 
 _NOT_BY_PRICE = frozenset({"nitro", "exacto"})
@@ -104,13 +107,19 @@ def decoded_part(decode: Callable[[bytes], T], part: bytes, place: str) -> T:
 
 
 def named_models(model: str | None, models: Iterable[str] | None) -> tuple[str, ...]:
-    """The models in the order in which they are tried. Raises Refusal 400: there is none."""
+    """The models in the order in which they are tried. Raises Refusal 400: there is none, or one is no name."""
     if model and not models:
-        return (model,)
+        return (_name(model),)
     named = (*([model] if model else []), *(models or []))
     if not named or not all(named):
         raise invalid("model: name a model such as `openai/gpt-4o-mini`, or give a list of them in `models`")
-    return named
+    return tuple(map(_name, named))
+
+
+def _name(model: str) -> str:
+    if len(model) > MODEL_CHARS_MAX:
+        raise invalid(f"model: a name has at most {MODEL_CHARS_MAX} characters; this one has {len(model)}")
+    return model
 
 
 def count(name: str, number: Number) -> int:
