@@ -204,7 +204,8 @@ class UpstreamSettings(TraitSettings):
     )
     formats: list[str] | None = Field(
         default=None,
-        description="The formats that it speaks: `chat`, `messages`, `responses`, `embeddings`. Unset: what the kind's"
+        description="The formats that it speaks: `chat`, `messages`, `responses`, `embeddings`, `rerank`, `images`,"
+        " `audio/speech`, `audio/transcriptions`. Unset: what the kind's"
         " own host speaks. Many local servers speak only `chat`.",
     )
     connect_seconds: float | None = Field(default=None, gt=0, description="As the setting, for this upstream.")

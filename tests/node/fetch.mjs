@@ -13,6 +13,13 @@ const ORDERS = {
   "/responses": { model: "sim/echo", input: "Hello" },
   "/embeddings": { model: "sim/embedder", input: "Hello" },
 };
+const UNITS = {
+  "/rerank": { model: "sim/reranker", query: "Hello", documents: ["Hello", "there"] },
+  "/images": { model: "sim/illustrator", prompt: "Hello" },
+  "/images/generations": { model: "sim/poster", prompt: "Hello" },
+  "/audio/speech": { model: "sim/voice", input: "Hello" },
+  "/audio/transcriptions": { model: "sim/scribe", input_audio: { data: "UklGRg==", format: "wav" } },
+};
 const LISTS = ["/models", "/models/user", "/embeddings/models", "/providers", "/endpoints/zdr"];
 
 for (const base of [BASE, BASE.replace("/api/v1", "/v1")]) {
@@ -34,6 +41,22 @@ for (const base of [BASE, BASE.replace("/api/v1", "/v1")]) {
       assert.match(text, /"cost":2\.55e-06/);
     });
   }
+  for (const [path, body] of Object.entries(UNITS)) {
+    await check(`POST ${base}${path}`, async () => {
+      const answer = await post(path, body, base);
+      assert.equal(answer.status, 200);
+      assert.match(answer.headers.get("x-generation-id"), /^gen-/);
+      if (path === "/audio/speech") assert.ok((await answer.arrayBuffer()).byteLength > 0);
+      else assert.ok((await answer.json()).usage.cost > 0);
+    });
+  }
+  await check(`POST ${base}/audio/transcriptions, a form`, async () => {
+    const form = new FormData();
+    form.append("model", "sim/scribe");
+    form.append("file", new Blob([new Uint8Array(16000)]), "a.mp3");
+    const answer = await fetch(`${base}/audio/transcriptions`, { method: "POST", headers: { authorization }, body: form });
+    assert.equal((await answer.json()).text, "You said something for 1.0 seconds.");
+  });
   for (const path of LISTS) {
     await check(`GET ${base}${path}`, async () => assert.ok((await (await get(path, base)).json()).data.length > 0));
   }

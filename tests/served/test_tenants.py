@@ -2,14 +2,14 @@
 
 import pytest
 
-from farebox.core.formats.table import FORMATS
+from farebox.core.formats.table import FORMATS, with_aliases
 from farebox.web.openapi import document
 from tests.gateway import Gateway, Response
 from tests.served.test_formats import EVERY, order
 
 IDS = {
     ("/generation", "id"),
-    *((path, "idempotency-key") for path in FORMATS),
+    *((name, "idempotency-key") for name, _ in with_aliases(FORMATS)),
     ("/keys/{hash}", "hash"),
     ("/admin/accounts/{account}", "account"),
     ("/admin/top-ups", "idempotency-key"),

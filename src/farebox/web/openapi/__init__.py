@@ -5,8 +5,8 @@ A request's other members are the upstream's business, and pass unread: its own 
 
 from farebox import __version__
 from farebox.core.formats import Format
-from farebox.core.formats.table import FORMATS, Formats
-from farebox.core.schemas import NUMBER, WHOLE, ref
+from farebox.core.formats.table import FORMATS, Formats, with_aliases
+from farebox.core.schemas import NAME, NUMBER, WHOLE, object_of, ref
 from farebox.web.openapi import free, management, runs
 from farebox.web.openapi.operations import Node, answer, body_of, header, operation, parameter
 
@@ -66,7 +66,7 @@ def document(formats: Formats = FORMATS, *, has_run_api: bool = True) -> Node:
         "security": [{"bearer": []}, {"apiKey": []}],
         "tags": [{"name": name, "description": text} for name, text in _TAGS.items() if name not in left_out],
         "paths": {
-            **{path: {"post": _order(wire)} for path, wire in formats.items()},
+            **{name: {"post": _order(formats[path], name.removeprefix(path))} for name, path in with_aliases(formats)},
             **{path: item for part in parts for path, item in part.paths().items()},
         },
         "components": {
@@ -81,13 +81,21 @@ def document(formats: Formats = FORMATS, *, has_run_api: bool = True) -> Node:
     }
 
 
-def _order(wire: Format) -> Node:
+def _order(wire: Format, also: str = "") -> Node:
+    """Orders in a format; `also` tells the operation at another path of it from the one at its own."""
     described = wire.DESCRIBED
-    served = answer("The answer.", ref(described.answer[0]), headers=_HEADERS)
+    served = answer("The answer.", ref(described.answer[0]), media_type=described.media, headers=_HEADERS)
     if described.is_streamed:
         events = {"type": "string", "description": "Events, as the upstream sends them."}
         served["content"]["text/event-stream"] = {"schema": events}
     answers = {"200": served, "default": answer("The upstream's refusal, as it came.", ref("AnyError"))}
     body = body_of(ref(described.request[0]), example=dict(described.example))
-    refusal = described.refusal[0]
-    return operation(described.summary, "Orders", answers, _ERRORS, parameters=[_KEY], body=body, refusal=refusal)
+    if described.from_form is not None:
+        body["content"]["multipart/form-data"] = {"schema": _FORM}
+    refusal, name = described.refusal[0], f"{described.summary.lower()}{also.replace('/', '_')}" if also else ""
+    return operation(
+        described.summary, "Orders", answers, _ERRORS, parameters=[_KEY], body=body, name=name, refusal=refusal
+    )
+
+
+_FORM = object_of({"model": NAME, "file": {"type": "string", "format": "binary"}})
