@@ -120,7 +120,9 @@ class Health:
         now_us = self._now_us()
         is_served = not is_failure(went)
         name = (candidate.upstream, candidate.model)
-        samples = self._samples[name] = self._samples.pop(name, None) or Samples()
+        if (samples := self._samples.pop(name, None)) is None:
+            samples = Samples()
+        self._samples[name] = samples
         _keep_within_bounds(self._samples)
         samples.add(now_us, is_served=is_served, latency_seconds=latency_seconds, throughput=throughput)
         if is_served:
