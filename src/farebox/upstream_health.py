@@ -142,7 +142,8 @@ class Health:
     def let_go(self, candidate: Candidate, tried: "frozenset[Name]") -> None:
         """It was given up, and says nothing of the upstream."""
         self._orders[candidate.upstream] -= 1
-        self._trying -= tried
+        if tried:
+            self._trying -= tried
 
     def _well(self, name: Name, now_us: int) -> None:
         standing = self._standings.get(name)

@@ -115,7 +115,7 @@ def _rename(fields: Fields, own_name: Callable[[str], str]) -> bool:
 def _tell_effort(fields: Fields) -> bool:
     """OpenRouter's `reasoning.effort` is OpenAI's `reasoning_effort`; what else it says is left out. Whether it was
     there."""
-    if is_null(fields.get("reasoning", _NULL)) or not is_null(fields.get("reasoning_effort", _NULL)):
+    if "reasoning" not in fields or is_null(fields["reasoning"]) or not is_null(fields.get("reasoning_effort", _NULL)):
         return False
     effort = decoded_or(_decode_reasoning, fields["reasoning"], _Reasoning()).effort
     if effort is None:

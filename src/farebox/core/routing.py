@@ -119,8 +119,13 @@ def without_wishes(
     Raises:
         Refusal: 429, all who serve it are busy.
     """
-    is_ranked = len(candidates) > 1 and (asked.has_soft or policy == "cheapest" or variants(asked.models[0]))
-    if asked.has_wishes or is_ranked:
+    if asked.has_wishes:
+        return None
+    first = candidates[0]
+    if len(candidates) == 1:
+        if path in first.serves and first.orders_max is None:
+            return Route((first,), _NOBODY, is_passed_on=True)
+    elif asked.has_soft or policy == "cheapest" or variants(first.model):
         return None
     conditions: dict[Candidate, Condition] = {}
     for each in candidates:

@@ -42,6 +42,8 @@ SIMULATE = "x-openrouter-simulate"
 """The one header of OpenRouter's that goes along: real hosts ignore it, and the simulated ones take their faults from
 it."""
 
+_ALONG = frozenset((HOPS.decode(), SIMULATE))
+
 PAGES_MAX = 50
 """The most pages of a list of models that are read."""
 
@@ -106,7 +108,7 @@ class Host(ABC):
 
     def headers(self, given: Mapping[str, str]) -> dict[str, str]:
         """What of an order's headers goes along."""
-        return {name: value for name, value in given.items() if name in (HOPS.decode(), SIMULATE)}
+        return {name: value for name, value in given.items() if name in _ALONG}
 
     @abstractmethod
     async def models(self) -> tuple[OwnModel, ...]:

@@ -78,7 +78,9 @@ def value_of(fields: Fields, name: str) -> Any:
 def usage_in(fields: Fields) -> Mapping[str, Any] | None:
     """The usage among those members; None where there is none. Raises Wrong."""
     usage = value_of(fields, "usage")
-    return None if usage is None else member({"usage": usage}, "usage")
+    if usage is not None and not isinstance(usage, dict):
+        raise Wrong("`usage` is no object")
+    return usage
 
 
 def strictly(text: bytes) -> Any:
