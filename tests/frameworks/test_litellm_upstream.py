@@ -13,6 +13,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ import anthropic
 import openai
 import pytest
 
+from farebox.core.money import events_ceil
 from farebox.core.moving.litellm_members import SECTIONS, UNKNOWN, member_of
 from farebox.core.moving.litellm_providers import PROVIDERS, Provider
 from farebox.simulator.server import embedded
+from tests.asking import Got, Responses, Said, Talk, asking
 from tests.gateway import Gateway, eventually
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +63,7 @@ kind = "openai"
 base_url = "{url}/v1"
 key_variable = "LITELLM_KEY"
 models = ["gpt*", "embedding"]
-prices = "free"
+prices = "file"
 at_hang_up = "drain"
 
 [upstreams.litellm-as-anthropic]
@@ -68,9 +71,15 @@ kind = "anthropic"
 base_url = "{url}"
 key_variable = "LITELLM_KEY"
 models = ["claude*"]
-prices = "free"
+prices = "file"
 at_hang_up = "drain"
 """
+
+PROMPT, ANSWER = Decimal("0.0000012345"), Decimal("0.00000678901")
+PRICES = "".join(
+    f'[[prices]]\nupstream = "{upstream}"\nmodel = "*"\nprompt = "{PROMPT}"\nanswer = "{ANSWER}"\n'
+    for upstream in ("litellm", "litellm-as-anthropic")
+)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +129,8 @@ def is_up(url: str) -> bool:
 def gateway(litellm: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     folder = tmp_path_factory.mktemp("gateway")
     (folder / "farebox.toml").write_text(DECLARED.format(url=litellm))
-    with Gateway(folder, LITELLM_KEY=KEY) as gateway:
+    (folder / "prices.toml").write_text(PRICES)
+    with Gateway(folder, LITELLM_KEY=KEY, FAREBOX_PRICES_FILE="prices.toml") as gateway:
         gateway.key = gateway.new_key("demo", "--plan", "paying", "--prepaid", "5")
         yield gateway
         gateway.audit()
@@ -145,11 +155,20 @@ def claude(gateway: Gateway) -> Iterator[anthropic.Anthropic]:
         yield client
 
 
-def usage_booked(gateway: Gateway, generation_id: str) -> tuple[int | None, int | None]:
-    """What the books have of an order that was posted."""
+ABOVE = "fare above its hold"
+"""So is an order at its mock for messages, which claims to have used 2,095 and 503 tokens whatever was asked."""
+
+
+def usage_booked(gateway: Gateway, generation_id: str, what: str = "fare") -> tuple[int, int]:
+    """What the books have of an order that was posted, at exactly the prices of the file."""
+    eventually(lambda: gateway.orders()[-1]["what"] != "held")
     line = gateway.orders()[-1]
-    assert (line["what"], line["generation_id"]) == ("fare", generation_id)
-    return line["prompt_tokens"], line["answer_tokens"]
+    assert (line["what"], line["generation_id"]) == (what, generation_id)
+    usage: tuple[int, int] = line["prompt_tokens"], line["answer_tokens"]
+    cost = usage[0] * PROMPT + usage[1] * ANSWER
+    assert (Decimal(line["cost_usd"]), line["events"]) == (cost, events_ceil(cost))
+    assert line["events"] > 0
+    return usage
 
 
 def told_by(litellm: str, path: str, body: dict[str, Any]) -> Any:
@@ -189,7 +208,6 @@ def test_a_streamed_chat_completion(
     assert answer.choices[0].message.content == text
     body = {"model": model, "messages": HELLO, "stream": True, "stream_options": {"include_usage": True}}
     (native,) = [each["usage"] for each in told_by(litellm, "/chat/completions", body) if each.get("usage")]
-    eventually(lambda: gateway.orders()[-1]["what"] == "fare")
     assert usage_booked(gateway, answer.id) == (native["prompt_tokens"], native["completion_tokens"])
     if is_told:
         assert answer.usage is not None
@@ -222,7 +240,6 @@ def order_responses(gateway: Gateway, gpt: openai.OpenAI) -> None:
         final = stream.get_final_response()
     assert final.output_text == "You said: Hello there"
     assert final.usage is not None
-    eventually(lambda: gateway.orders()[-1]["what"] == "fare")
     assert usage_booked(gateway, final.id) == (final.usage.input_tokens, final.usage.output_tokens)
 
 
@@ -230,6 +247,33 @@ def test_embeddings(gateway: Gateway, gpt: openai.OpenAI) -> None:
     answer = gpt.embeddings.create(model="embedding", input="Hello there", encoding_format="float")
     assert len(answer.data[0].embedding) == 8
     assert gateway.orders()[-1]["prompt_tokens"] == answer.usage.prompt_tokens > 0
+
+
+# Through every format
+
+
+def asked_by(gateway: Gateway, wire: str, model: str, *, streamed: bool) -> Got:
+    """A talk in one format, by its strict SDK; but for responses that LiteLLM itself answers in: it leaves out a member
+    that OpenAI's SDK demands."""
+    is_its_own = wire == "responses" and model == "gpt"
+    with (
+        asking(gateway.base, gateway.key) as formats,
+        openai.OpenAI(base_url=gateway.base, api_key=gateway.key, max_retries=0) as loose,
+    ):
+        ask = Responses(loose) if is_its_own else formats[wire]
+        return (ask.streamed if streamed else ask.whole)(model, Talk((Said("Hello there"),)))
+
+
+@pytest.mark.parametrize("model", ["gpt", "claude", "claude-of-gpt"])
+def test_an_order_costs_the_same_through_every_format(gateway: Gateway, model: str) -> None:
+    usages = set()
+    for wire in ("chat", "messages", "responses"):
+        for streamed in (False, True):
+            got = asked_by(gateway, wire, model, streamed=streamed)
+            assert got.text == "You said: Hello there"
+            assert usage_booked(gateway, got.id) == got.tokens, (wire, streamed)
+            usages.add(got.tokens)
+    assert len(usages) == 1, usages
 
 
 CLAUDES = ["claude", "claude-of-gpt"]
@@ -244,7 +288,7 @@ def test_a_whole_message(gateway: Gateway, litellm: str, claude: anthropic.Anthr
     usage = (answer.usage.input_tokens, answer.usage.output_tokens)
     native = told_by(litellm, "/messages", {"model": model, "messages": HELLO, "max_tokens": 99})["usage"]
     assert usage == (native["input_tokens"], native["output_tokens"])
-    assert usage_booked(gateway, answer.id) == usage
+    assert usage_booked(gateway, answer.id, ABOVE if model == "claude-mock" else "fare") == usage
 
 
 @pytest.mark.parametrize("model", CLAUDES)
@@ -256,19 +300,23 @@ def test_a_streamed_message(gateway: Gateway, litellm: str, claude: anthropic.An
     events = told_by(litellm, "/messages", body)
     (native,) = [each["usage"] for each in events if each["type"] == "message_delta"]
     assert (answer.usage.output_tokens, native["output_tokens"]) == (4, 4)
-    eventually(lambda: gateway.orders()[-1]["what"] == "fare")
     assert usage_booked(gateway, answer.id) == (native["input_tokens"], native["output_tokens"])
 
 
-def test_a_whole_answer_where_a_stream_was_asked_for_is_booked_as_it_came(gateway: Gateway) -> None:
-    """Its mock answers to messages are never streamed."""
+def test_a_whole_answer_where_a_stream_was_asked_for_is_booked_as_it_came(gateway: Gateway, gpt: openai.OpenAI) -> None:
+    """Its mock answers to messages are never streamed. In its own format that passes as it comes; a caller in another
+    format has its stream."""
     headers = {"authorization": f"Bearer {gateway.key}", "content-type": "application/json"}
     body = {"model": "claude-mock", "messages": HELLO, "max_tokens": 99, "stream": True}
     answer = gateway.request("POST", "/api/v1/messages", body, headers)
     assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
     assert answer.json["content"][0]["text"] == SAYS
     usage = (answer.json["usage"]["input_tokens"], answer.json["usage"]["output_tokens"])
-    assert usage_booked(gateway, answer.json["id"]) == usage
+    assert usage_booked(gateway, answer.json["id"], ABOVE) == usage
+    with gpt.chat.completions.stream(model="claude-mock", messages=HELLO) as stream:
+        final = stream.get_final_completion()
+    assert final.choices[0].message.content == SAYS
+    assert usage_booked(gateway, final.id) == usage
 
 
 @pytest.mark.parametrize(("path", "model"), [("/chat/completions", "gpt-slow"), ("/messages", "claude-slow")])
