@@ -341,13 +341,28 @@ def test_what_is_taken_out_can_be_chosen() -> None:
 
 
 def test_what_is_no_text_stays_and_what_is_not_changed_stays_byte_for_byte() -> None:
-    body = (
-        rb'{ "max@example.com" : "\ud83d \u0041", "n": 4111111111111111, "data":"a@b.de",'
-        rb' "x":["data:a@b.de", 1.10, "a@b.de"]}'
-    )
-    decision = Redaction().before(seen(body))
-    assert decision == Changed(body.replace(b'"a@b.de"]', f'"{EMAIL_MARK}"]'.encode()))
-    assert list(texts_in(rb'{"a":"\"b\\","c":{"signature":"x","d":["e",""]}}')) == ['"b\\', "e", ""]
+    body = rb'{ "max@example.com" : "\ud83d \u0041", "n": 4111111111111111, "x":[ "a@b.de", 1.10]}'
+    assert Redaction().before(seen(body)) == Changed(body.replace(b"a@b.de", EMAIL_MARK.encode()))
+    data = b"QUJD" * 16
+    body = rb'{"a":"\"b\\","c":{"signature":"%b","data":["e",""]},"u":"data:image/png;base64,YWxs"}' % data
+    assert list(texts_in(body)) == ['"b\\', "e", ""]
+    assert list(texts_in(b'{"signature":"openai-responses-v1|rs_1|%b"}' % data)) == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [{"role": "user", "content": "data: project falcon"}]},
+        {"messages": [{"role": "user", "content": "data:text/plain,project falcon"}]},
+        {"messages": [{"role": "user", "content": "data:image/png;base64,QUJD project falcon"}]},
+        {"source": {"type": "text", "media_type": "text/plain", "data": "about project falcon" * 9}},
+        {"content": [{"type": "tool_use", "input": {"data": "project falcon", "signature": "x"}}]},
+    ],
+)
+def test_a_text_is_one_wherever_it_stands_and_however_it_begins(body: dict[str, Any]) -> None:
+    """What is looked for must not pass by standing where data may."""
+    refusal = Patterns({"codename": "project falcon"}).before(seen(json.dumps(body).encode()))
+    assert refusal == Refuse("it has `codename` in it")
 
 
 values = st.recursive(
