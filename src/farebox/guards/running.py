@@ -4,8 +4,8 @@ pass, as is set for it; the gateway goes on in any case."""
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from inspect import iscoroutinefunction
-from typing import Literal, TypeVar
+from inspect import isawaitable, iscoroutinefunction
+from typing import Any, Literal, TypeVar
 
 from msgspec import Struct
 
@@ -140,14 +140,13 @@ class Guards:
             raise _Failed("failed", f"answered {type(said).__name__}, which is no decision")
         return said
 
-    async def _ask(self, each: Declared, method: Callable[[T], object], seen: T) -> object:
+    async def _ask(self, each: Declared, method: Callable[[T], Any], seen: T) -> object:
         """What a guard says, within its bound. Raises _Failed."""
         try:
             async with asyncio.timeout(each.seconds):
-                if iscoroutinefunction(method):
-                    said: object = await method(seen)
-                    return said
-                return await self._threads.do(lambda: method(seen))
+                said = method(seen) if iscoroutinefunction(method) else await self._threads.do(lambda: method(seen))
+                # A decorator may hide that it is a coroutine function.
+                return await said if isawaitable(said) else said
         except TimeoutError as error:
             raise _Failed("slow", f"took longer than {each.seconds:g} s") from error
         except Exception as error:
