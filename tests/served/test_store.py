@@ -40,6 +40,7 @@ from farebox.core.books import (
     NotEnded,
     NotWanted,
     OtherTopUp,
+    Outside,
     PlaceHold,
     Repeatable,
     Repeated,
@@ -394,6 +395,30 @@ def test_many_commands_at_once_take_what_is_there_and_no_more(engine: Engine) ->
         outcomes = await asyncio.gather(*(store.carry_out(hold(account, key, f"h{n:03}", 1_000)) for n in range(200)))
         assert sum(isinstance(outcome, Held) for outcome in outcomes) == 50
         assert (await store.balance(account.id)).available_nanos == 0
+        assert differences(store) == []
+
+    engine.run(work)
+
+
+def test_orders_of_one_transaction_need_not_have_the_same_parts(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        digests = [None, b"1" * 32, None, None, b"2" * 32]
+        outside = [None, None, Outside("request-1", 3), None, Outside("", 1)]
+        parts = list(zip(digests, outside, strict=True))
+        # The first one goes alone, and what comes meanwhile goes together: with something for each part, with nothing
+        # for one, with something for a part in all.
+        for name, chosen in (("a", parts), ("b", parts[:2]), ("c", [(b"3" * 32, None)] * 3), ("d", [(None, None)] * 2)):
+            places = [
+                replace(hold(account, key, f"{name}{number}", 1_000), order_digest=digest, outside=biller)
+                for number, (digest, biller) in enumerate([(None, None), *chosen])
+            ]
+            assert await asyncio.gather(*map(store.carry_out, places)) == [Held(1_000)] * len(places)
+            for place in places:
+                placed = await store.hold(place.id)
+                assert placed is not None
+                told = None if placed.charge_times is None else Outside(placed.charge_to or "", placed.charge_times)
+                assert (placed.order_digest, told) == (place.order_digest, place.outside)
         assert differences(store) == []
 
     engine.run(work)

@@ -4,7 +4,7 @@
 from collections.abc import Callable
 from decimal import Decimal
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, final
 
 from msgspec import Struct
 
@@ -25,7 +25,7 @@ HoldState = Literal["pending", "open", "posted", "voided"]
 Delivery = Literal["joined", "lost"]
 
 
-class Fare(Struct, frozen=True):
+class Fare(Struct, frozen=True, gc=False):
     """What an order was charged: the upstream's exact cost in USD, the events it came to, the fare in nano-dollars."""
 
     cost: Decimal
@@ -33,7 +33,7 @@ class Fare(Struct, frozen=True):
     nanos: int
 
 
-class Transfer(Struct, frozen=True):
+class Transfer(Struct, frozen=True, gc=False):
     """One movement of money. `hold_id` stands on transfers that place or end a hold; cost, events and the price of an
     event on those that charge a fare; `note` is an operator's reason, and stands on every adjustment."""
 
@@ -64,7 +64,7 @@ class Transfer(Struct, frozen=True):
         return Fare(self.cost, self.events, self.amount_nanos)
 
 
-class Balance(Struct, frozen=True):
+class Balance(Struct, frozen=True, gc=False):
     """An account's projection. `limit_nanos` is how far below zero it may go: 0 prepaid, None without limit.
 
     `overdrawn_nanos` is how far fares above their holds took it beyond that; nothing can be held until it is made good.
@@ -92,11 +92,13 @@ class Balance(Struct, frozen=True):
         spent = self.debits_nanos + debits_nanos
         pending = self.pending_nanos + pending_nanos
         limit = self.limit_nanos
-        overdrawn = 0 if limit is None else max(0, spent + pending - paid_in - limit)
+        overdrawn = 0
+        if limit is not None and spent + pending > paid_in + limit:
+            overdrawn = spent + pending - paid_in - limit
         return Balance(self.account_id, paid_in, spent, pending, limit, overdrawn)
 
 
-class HoldRow(Struct, frozen=True):
+class HoldRow(Struct, frozen=True, gc=False):
     """One order's life in the books, and the record of the generation it became.
 
     While it is open, `ask_us` is when the upstream is next asked what it cost, None when nobody will ask again; `asks`
@@ -228,7 +230,8 @@ KEY_LIFE_US = 24 * 3600 * 1_000_000
 what is older."""
 
 
-class TopUp(Struct, frozen=True):
+@final
+class TopUp(Struct, frozen=True, gc=False):
     """Pay money into an account. The id makes it idempotent: it stands for one amount to one account."""
 
     id: str
@@ -238,7 +241,8 @@ class TopUp(Struct, frozen=True):
     note: str | None = None
 
 
-class PlaceHold(Struct, frozen=True, kw_only=True):
+@final
+class PlaceHold(Struct, frozen=True, gc=False):
     """Set money aside: `wanted_nanos` if the account has that much and its limits allow it, otherwise as much as there
     is, if that is at least `least_nanos`. The same for the tokens that the order may become, where they are limited.
 
@@ -271,7 +275,8 @@ class PlaceHold(Struct, frozen=True, kw_only=True):
     priced: Priced | None = None
 
 
-class NameGeneration(Struct, frozen=True):
+@final
+class NameGeneration(Struct, frozen=True, gc=False):
     """Write down under which id the upstream knows the order, once that is known; `upstream` and `priced` where another
     serves it than the one that it was placed for."""
 
@@ -281,7 +286,8 @@ class NameGeneration(Struct, frozen=True):
     priced: Priced | None = None
 
 
-class Settle(Struct, kw_only=True):
+@final
+class Settle(Struct, kw_only=True, gc=False):
     """End a hold as the verdict says, complete the generation's record, and keep the answer where one is to be kept:
     under an idempotency key always, else where nobody is there to take it (`is_unheard`, which may be said until it is
     carried out), or a repeat waits for it.
@@ -305,14 +311,16 @@ class Settle(Struct, kw_only=True):
     priced: Priced | None = None
 
 
-class KeepAnswer(Struct, frozen=True):
+@final
+class KeepAnswer(Struct, frozen=True, gc=False):
     """Keep an answer for repeats of its order after all: it was sent, and its caller did not take it."""
 
     hold_id: str
     body: bytes | None
 
 
-class AskLater(Struct, frozen=True):
+@final
+class AskLater(Struct, frozen=True, gc=False):
     """The upstream was asked what an open hold cost, and had no answer: ask again at `ask_us`, or never."""
 
     hold_id: str
@@ -323,7 +331,7 @@ class AskLater(Struct, frozen=True):
 Command = TopUp | PlaceHold | NameGeneration | Settle | KeepAnswer | AskLater
 
 
-class Done(Struct, frozen=True):
+class Done(Struct, frozen=True, gc=False):
     """A top-up or a generation's name is in the books; `is_repeat` where the top-up was before."""
 
     is_repeat: bool = False
@@ -335,7 +343,7 @@ class OtherTopUp(Struct, frozen=True):
     transfer: Transfer
 
 
-class Held(Struct, frozen=True):
+class Held(Struct, frozen=True, gc=False):
     """The money is set aside. `tokens` is how many the order may become, where tokens are limited."""
 
     amount_nanos: int
@@ -363,7 +371,7 @@ class NotCovered(Struct, frozen=True):
     period: Period | None = None
 
 
-class Settled(Struct, frozen=True):
+class Settled(Struct, frozen=True, gc=False):
     """How the hold stands after settling; `fare` where it was posted, None where it was not."""
 
     state: HoldState

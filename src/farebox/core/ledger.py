@@ -110,19 +110,18 @@ class Page:
         self.changed_allowances: dict[str, Allowance] = {}
 
     def decide(self, command: Command, worker: str) -> Outcome:
-        match command:
-            case PlaceHold():
-                return self._place_hold(command, worker)
-            case Settle():
-                return self._settle(command)
-            case TopUp():
-                return self._top_up(command)
-            case NameGeneration():
-                return self._name_generation(command)
-            case KeepAnswer():
-                return self._keep_after_all(command)
-            case AskLater():
-                return self._ask_later(command)
+        # By its type: `match` asks each class before it whether the command is one, by way of its metaclass.
+        if type(command) is PlaceHold:
+            return self._place_hold(command, worker)
+        if type(command) is Settle:
+            return self._settle(command)
+        if type(command) is NameGeneration:
+            return self._name_generation(command)
+        if type(command) is TopUp:
+            return self._top_up(command)
+        if type(command) is KeepAnswer:
+            return self._keep_after_all(command)
+        return self._ask_later(command)
 
     def _top_up(self, command: TopUp) -> Outcome:
         if command.account_id not in self._balances:
@@ -174,18 +173,19 @@ class Page:
         for allowance in allowances:
             began = allowance.began(command.created_us, tokens or 0) if command.is_order else allowance
             self._allow(began.held(amount))
+        # What every hold has goes without names: for more than fifteen Python makes a dict.
         hold = HoldRow(
-            id=command.id,
-            account_id=command.account_id,
-            key_id=command.key_id,
-            worker=worker,
-            state="pending",
-            amount_nanos=amount,
-            plan=command.plan,
-            event_price_nanos=command.event_price_nanos,
-            model=command.model,
-            streamed=command.streamed,
-            created_us=command.created_us,
+            command.id,
+            command.account_id,
+            command.key_id,
+            worker,
+            "pending",
+            amount,
+            command.plan,
+            command.event_price_nanos,
+            command.model,
+            command.streamed,
+            command.created_us,
             charge_to=command.outside.charge_to if command.outside else None,
             charge_times=command.outside.times if command.outside else None,
             reserved_tokens=tokens,
@@ -266,31 +266,31 @@ class Page:
         if hold.order_digest is None:
             if command.answer is not None:
                 self.kept_answers.append(command.answer)
-        elif (command.is_unheard or hold.delivery is not None) and not isinstance(command.verdict, Nothing):
+        elif (command.is_unheard or hold.delivery is not None) and type(command.verdict) is not Nothing:
             self._keep(hold, None if command.answer is None else command.answer.body)
         settled = _moved(hold, command)
         fare: Fare | None = None
         allowances = self._allowances_of(hold.account_id, hold.key_id)
-        match command.verdict:
-            case Cost(amount):
-                events = events_ceil(amount)
-                fare = Fare(amount, events, events * hold.event_price_nanos)
-                self._end(hold, command, fare.nanos, fare)
-                self._move(hold.account_id, debits_nanos=fare.nanos, pending_nanos=-hold.amount_nanos)
+        verdict = command.verdict
+        if type(verdict) is Cost:
+            events = events_ceil(verdict.amount)
+            fare = Fare(verdict.amount, events, events * hold.event_price_nanos)
+            self._end(hold, command, fare.nanos, fare)
+            self._move(hold.account_id, debits_nanos=fare.nanos, pending_nanos=-hold.amount_nanos)
+            for allowance in allowances:
+                freed = _freed(allowance, hold, _tokens(command))
+                self._allow(freed.charged(fare.nanos, command.created_us))
+            if (charged := charged_fare(hold, events)) is not None:
+                self.charged_fares.append(charged)
+        elif type(verdict) is Unknown:
+            if hold.state == "pending":
                 for allowance in allowances:
-                    freed = _freed(allowance, hold, _tokens(command))
-                    self._allow(freed.charged(fare.nanos, command.created_us))
-                if (charged := charged_fare(hold, events)) is not None:
-                    self.charged_fares.append(charged)
-            case Unknown():
-                if hold.state == "pending":
-                    for allowance in allowances:
-                        self._allow(allowance.left_open())
-            case Nothing():
-                self._end(hold, command, hold.amount_nanos if command.decision is None else 0)
-                self._move(hold.account_id, pending_nanos=-hold.amount_nanos)
-                for allowance in allowances:
-                    self._allow(_freed(allowance, hold, 0))
+                    self._allow(allowance.left_open())
+        else:
+            self._end(hold, command, hold.amount_nanos if command.decision is None else 0)
+            self._move(hold.account_id, pending_nanos=-hold.amount_nanos)
+            for allowance in allowances:
+                self._allow(_freed(allowance, hold, 0))
         self._change(hold, settled)
         return Settled(settled.state, fare)
 
@@ -385,7 +385,7 @@ def _moved(hold: HoldRow, command: Settle) -> HoldRow:
         served_model=command.served_model or hold.served_model,
         prompt_tokens=hold.prompt_tokens if command.prompt_tokens is None else command.prompt_tokens,
         answer_tokens=hold.answer_tokens if command.answer_tokens is None else command.answer_tokens,
-        reason=command.verdict.reason if isinstance(command.verdict, Unknown) else None,
+        reason=command.verdict.reason if type(command.verdict) is Unknown else None,
         ended_us=None if state == "open" else command.created_us,
         ask_us=command.created_us + FIRST_US if state == "open" and generation_id else None,
         upstream=upstream,

@@ -6,6 +6,7 @@ others that field repeats `cost`, so adding it would charge twice.
 """
 
 from decimal import Decimal
+from typing import final
 
 from msgspec import Raw, Struct
 from msgspec.json import Decoder
@@ -15,16 +16,19 @@ from farebox.core.money import add_exact, is_readable_cost
 from farebox.core.reading import UNREADABLE
 
 
+@final
 class Cost(Struct, frozen=True, tag="cost"):
     """What the upstream says that the order cost, in USD: an exact, readable decimal (see `is_readable_cost`)."""
 
     amount: Decimal
 
 
+@final
 class Nothing(Struct, frozen=True, tag="nothing"):
     """The upstream did not accept the order: it cost nothing."""
 
 
+@final
 class Unknown(Struct, frozen=True, tag="unknown"):
     """The order may have cost something, and nobody has said how much, for this reason. Never a guess, never zero."""
 

@@ -20,7 +20,6 @@ from farebox.core.books import (
     KeyUse,
     Outcome,
     PlaceHold,
-    Settle,
     TopUp,
     Transfer,
     owners_of,
@@ -285,18 +284,15 @@ class _Touched:
         self.top_ups: list[str] = []
         self.repeats: list[PlaceHold] = []
         for command in batch:
-            match command:
-                case Settle():
-                    self.hold_ids.add(command.hold_id)
-                case PlaceHold():
-                    self.whose.add((command.account_id, command.key_id))
-                    if command.is_repeat or command.repeatable is not None:
-                        self.repeats.append(command)
-                case TopUp():
-                    self.paid_in.append(command.account_id)
-                    self.top_ups.append(command.id)
-                case _:
-                    self.hold_ids.add(command.hold_id)
+            if type(command) is PlaceHold:
+                self.whose.add((command.account_id, command.key_id))
+                if command.is_repeat or command.repeatable is not None:
+                    self.repeats.append(command)
+            elif type(command) is TopUp:
+                self.paid_in.append(command.account_id)
+                self.top_ups.append(command.id)
+            else:
+                self.hold_ids.add(command.hold_id)
 
 
 class _Trip:

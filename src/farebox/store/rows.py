@@ -76,6 +76,8 @@ def number_from(row: Row) -> int:
 
 def hold_row(h: HoldRow) -> Row:
     """As it is placed."""
+    # SQLite's driver looks for an adapter for a bool, and for bytes.
+    digest = None if h.order_digest is None else bytearray(h.order_digest)
     return (
         h.id,
         h.account_id,
@@ -85,12 +87,12 @@ def hold_row(h: HoldRow) -> Row:
         h.plan,
         h.event_price_nanos,
         h.model,
-        int(h.streamed),  # for a bool, SQLite's driver looks for an adapter
+        1 if h.streamed else 0,
         h.created_us,
         h.charge_to,
         h.charge_times,
         h.reserved_tokens,
-        h.order_digest,
+        digest,
     )
 
 

@@ -112,8 +112,8 @@ def log_orders(passages: Sequence[Passage]) -> None:
 def line_of(passage: Passage) -> _OrderLine:
     """Durations in milliseconds, amounts as exact decimals. The time is that of the order's begin. Attempts stand there
     where one went wrong."""
-    caller = passage.caller
-    return _OrderLine(
+    # In two steps: for more than fifteen names Python makes a dict, which costs a microsecond.
+    line = _OrderLine(
         time=_moment(passage.began_ns),
         level="info",
         logger="farebox.orders",
@@ -121,23 +121,24 @@ def line_of(passage: Passage) -> _OrderLine:
         outcome=outcome_of(passage),
         format=passage.path.strip("/"),
         status=passage.status,
-        account=caller.account.name if caller is not None else None,
-        key=caller.key.id if caller is not None else None,
         model=passage.model,
         served_model=passage.served_model,
-        upstream=passage.upstream or None,
         attempts=_attempts(passage),
         streamed=passage.streamed,
-        generation=passage.generation_id or None,
-        hold=passage.hold_id or None,
         prompt_tokens=passage.prompt_tokens,
         answer_tokens=passage.answer_tokens,
         fare_events=passage.events,
-        fare_usd=None if passage.fare_nanos is None else format_usd(passage.fare_nanos),
-        error=passage.error_type or None,
-        upstream_ms=_milliseconds(passage.held_ns, passage.head_ns),
-        total_ms=_milliseconds(passage.began_ns, passage.ended_ns),
     )
+    if (caller := passage.caller) is not None:
+        line.account, line.key = caller.account.name, caller.key.id
+    line.upstream = passage.upstream or None
+    line.generation = passage.generation_id or None
+    line.hold = passage.hold_id or None
+    line.fare_usd = None if passage.fare_nanos is None else format_usd(passage.fare_nanos)
+    line.error = passage.error_type or None
+    line.upstream_ms = _milliseconds(passage.held_ns, passage.head_ns)
+    line.total_ms = _milliseconds(passage.began_ns, passage.ended_ns)
+    return line
 
 
 def _attempts(passage: Passage) -> list[_AttemptLine] | None:
