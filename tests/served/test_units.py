@@ -320,3 +320,54 @@ def test_a_free_caller_pays_ten_times(world: World) -> None:
     headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
     answer = world.gateway.request("POST", "/v1/images/generations", {**PICTURE, "model": "sim/poster"}, headers)
     assert (answer.headers["x-farebox-fare-usd"], "x-farebox-answer-cap" in answer.headers) == ("0.4", False)
+
+
+# An upstream that tells no cost
+
+OWN = """
+prices_file = "prices.toml"
+
+[upstreams.local]
+kind = "openai"
+base_url = "{url}"
+models = ["a/b"]
+formats = ["chat", "rerank"]
+prices = "file"
+"""
+PRICE = """
+[[prices]]
+upstream = "local"
+model = "a/b"
+prompt = "0.000001"
+answer = "0"
+"""
+
+
+def test_a_server_of_ones_own_reranks_by_ones_own_prices_and_does_nothing_else_of_this(tmp_path: Path) -> None:
+    results = [{"index": 1, "relevance_score": 0.5}]
+    told: list[tuple[dict[str, int], str | None]] = [
+        ({"total_tokens": 56}, "0.000056"),
+        ({"prompt_tokens": 56, "total_tokens": 56}, "0.000056"),
+        ({"total_tokens": 56, "search_units": 1}, None),
+        ({}, None),
+    ]
+    upstream = HttpUpstream(content_type="application/json", generation_id=None)
+    with upstream.serving():
+        (tmp_path / "farebox.toml").write_text(OWN.format(url=upstream.url))
+        (tmp_path / "prices.toml").write_text(PRICE)
+        with Gateway(tmp_path) as gateway:
+            key = gateway.new_key("a", "--plan", "paying", "--prepaid", "5")
+            headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+            for usage, _ in told:
+                upstream.answer = [json.dumps({"model": "own", "results": results, "usage": usage}).encode()]
+                body = {**EVERY["/rerank"], "model": "a/b", "provider": {"sort": "price"}}
+                answer = gateway.request("POST", "/v1/rerank", body, headers)
+                assert answer.json["results"] == [{**results[0], "document": {}}]
+                assert answer.headers["x-farebox-left-out"] == "provider"
+                assert answer.headers["x-generation-id"].startswith("req_")
+            lines = gateway.orders("a")
+            assert [line["cost_usd"] for line in lines] == [cost for _, cost in told]
+            for path in IN_UNITS[1:]:
+                refused = gateway.request("POST", f"/v1{path}", {**EVERY[path], "model": "a/b"}, headers)
+                assert (refused.status, f"serves no {path[1:]}" in refused.error["message"]) == (404, True)
+            gateway.audit()

@@ -42,7 +42,7 @@ class Described(Struct, frozen=True):
 
 
 CAP: Schema = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1, "nullable": True}
-"""An answer cap, in tokens."""
+"""A count above zero, such as an answer cap in tokens."""
 
 COMMON: Schema = {"models": or_null(array_of(NAME)), "stream": or_null(FLAG), "service_tier": or_null(TEXT)}
 """Optional members of requests in most formats."""

@@ -32,7 +32,7 @@ class Part(Struct):
 
 
 def parts_of(body: bytes, content_type: bytes) -> list[Part]:
-    """The parts of a form, in their order. `content_type` is its header's value, with the boundary.
+    """The parts of a form that have a name, in their order. `content_type` is its header's value, with the boundary.
 
     Raises:
         Refusal: 400, it is no form, or it is cut off.
@@ -53,7 +53,7 @@ def parts_of(body: bytes, content_type: bytes) -> list[Part]:
         raise invalid(f"the form cannot be read: {error}") from error
     if not collected.is_ended:
         raise invalid("the form is cut off: its last boundary is missing")
-    return collected.parts
+    return [part for part in collected.parts if part.name]
 
 
 class _Collected:
@@ -98,8 +98,6 @@ class _Collected:
     def _end_part(self) -> None:
         data, self._data = self._data, []
         self.parts[-1].data = data[0] if len(data) == 1 else b"".join(data)
-        if not self.parts[-1].name:
-            raise invalid("the form has a part without a name")
 
     def _end(self) -> None:
         self.is_ended = True

@@ -13,7 +13,7 @@ from farebox.core.formats import PASS, Asked, Progress, Seen, Units
 from farebox.core.formats.asking import count, decoded, is_premium, named_models
 from farebox.core.formats.chat_strict import PromptDetails, StrictCostDetails, mend_cost_details
 from farebox.core.formats.chat_usage import counting
-from farebox.core.formats.describing import USAGE, Described
+from farebox.core.formats.describing import CAP, USAGE, Described
 from farebox.core.formats.envelope import ERROR, read_error, refusal_body, typed_refusal
 from farebox.core.formats.mending import (
     BRACE,
@@ -34,7 +34,7 @@ from farebox.core.formats.mending import (
 from farebox.core.formats.widening import widened_bytes
 from farebox.core.legible import Fields, decode_fields, decode_list, decoded_or, leniently, written
 from farebox.core.reading import UNREADABLE, Number, starts_with
-from farebox.core.schemas import FLAG, NAME, NUMBER, OBJECT, TEXT, WHOLE, array_of, object_of, or_null
+from farebox.core.schemas import FLAG, NAME, OBJECT, TEXT, WHOLE, array_of, object_of, or_null
 from farebox.core.sse import KEEP_ALIVE, data_event, event_data
 
 __all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE", "as_stream", "counting"]
@@ -231,7 +231,7 @@ DESCRIBED = Described(
         "ImagesRequest",
         object_of(
             {"model": NAME, "prompt": NAME},
-            {"n": or_null(NUMBER), "stream": or_null(FLAG), "input_references": or_null(array_of(_REFERENCE))},
+            {"n": CAP, "stream": or_null(FLAG), "input_references": or_null(array_of(_REFERENCE))},
         ),
     ),
     answer=("Images", object_of({"created": WHOLE, "data": array_of(OBJECT)}, USAGE)),

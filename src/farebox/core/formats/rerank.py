@@ -12,7 +12,7 @@ from farebox.core.errors import Refusal, invalid
 from farebox.core.formats import PASS, Asked, Progress, Seen, Units
 from farebox.core.formats.asking import count, decoded, is_premium, named_models
 from farebox.core.formats.chat_usage import rerank_counting as counting
-from farebox.core.formats.describing import Described
+from farebox.core.formats.describing import CAP, Described
 from farebox.core.formats.envelope import ERROR, error_in_band, refusal_body, typed_refusal
 from farebox.core.formats.mending import Amount, drop_nulls, fill, mend_amounts, mend_each, mend_member, see_whole, seen
 from farebox.core.formats.widening import widened_bytes
@@ -37,7 +37,7 @@ DESCRIBED = Described(
     "Rerank",
     request=(
         "RerankRequest",
-        object_of({"model": NAME, "query": NAME, "documents": array_of(_DOCUMENT, minItems=1)}, {"top_n": NUMBER}),
+        object_of({"model": NAME, "query": NAME, "documents": array_of(_DOCUMENT, minItems=1)}, {"top_n": CAP}),
     ),
     answer=(
         "Reranked",

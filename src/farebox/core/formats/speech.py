@@ -20,7 +20,7 @@ from farebox.core.formats.envelope import ERROR, error_in_band, failure, refusal
 from farebox.core.formats.mending import cost_before_the_break, cost_in
 from farebox.core.legible import decode_fields
 from farebox.core.reading import UNREADABLE, Number, skip_to_json
-from farebox.core.schemas import NAME, NUMBER, TEXT, array_of, object_of, or_null
+from farebox.core.schemas import NAME, array_of, object_of
 from farebox.core.sse import KEEP_ALIVE, data_event
 
 __all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE", "counting"]
@@ -31,7 +31,7 @@ CAPS: tuple[str, ...] = ()
 SLOWEST = 0.1
 """A lower `speed` is none: hosts take 0.25 and more."""
 
-_TURN = object_of({"text": TEXT}, {"voice": TEXT})
+_TURN = object_of({"text": NAME})
 
 DESCRIBED = Described(
     "Speech",
@@ -39,12 +39,12 @@ DESCRIBED = Described(
         "SpeechRequest",
         object_of(
             {"model": NAME, "input": {"oneOf": [NAME, array_of(_TURN, minItems=1)]}},
-            {"voice": or_null(TEXT), "response_format": or_null(TEXT), "speed": or_null(NUMBER)},
+            {"speed": {"type": "number", "minimum": SLOWEST, "nullable": True}},
         ),
     ),
     answer=("Speech", {"type": "string", "format": "binary"}),
     refusal=ERROR,
-    example={"model": "sim/voice", "input": "Hello", "voice": "plain"},
+    example={"model": "sim/voice", "input": "Hello"},
     is_streamed=False,
     operation="text_to_speech",
     gives_bytes=True,

@@ -22,7 +22,7 @@ from farebox.core.formats.forms import Part, parts_of
 from farebox.core.formats.mending import Amount, drop_nulls, mend_amounts, mend_member, see_whole, seen
 from farebox.core.legible import Fields
 from farebox.core.reading import UNREADABLE, is_null
-from farebox.core.schemas import NAME, TEXT, object_of, or_null
+from farebox.core.schemas import NAME, TEXT, object_of, one_of
 from farebox.core.sse import KEEP_ALIVE, data_event
 
 __all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE", "counting", "from_form"]
@@ -84,6 +84,7 @@ def capped(body: bytes, answer_tokens: int) -> bytes:
 
 _NUMBERS = ("temperature",)
 _FLAGS = ("stream", "diarize")
+_ONCE = ("model", "language", "prompt", "response_format", *_NUMBERS, *_FLAGS)
 _LISTS = ("timestamp_granularities", "keyterms", "include")
 _JSON = ("provider", "trace", "chunking_strategy")
 """Members that are no text in the JSON, and how they are written in a form: a list's name may end in `[]`."""
@@ -111,8 +112,8 @@ def from_form(body: bytes, content_type: bytes) -> bytes:
             assert isinstance(listed, list)
             listed.append(part.text())
         elif name not in ("file", "source_url"):
-            if name in order:
-                raise invalid(f"{name[:100]}: it stands twice in the form")
+            if name in order and name in _ONCE:
+                raise invalid(f"{name}: it stands twice in the form")
             order[name] = _value(name, part)
     if urls:
         order["input_audio"] = {"url": urls[0].text()}
@@ -203,13 +204,15 @@ def error_event(refusal: Refusal, progress: Progress) -> bytes:
     return data_event(msgspec.json.encode({"error": error_in_band(refusal)}))
 
 
+_BASE64 = {"type": "string", "format": "byte", "minLength": 4}
+
 DESCRIBED = Described(
     "Transcriptions",
     request=(
         "TranscriptionRequest",
         object_of(
-            {"model": NAME, "input_audio": object_of({"data": NAME, "format": NAME})},
-            {"language": or_null(TEXT), "response_format": or_null(TEXT)},
+            {"model": NAME, "input_audio": object_of({"data": _BASE64, "format": NAME})},
+            {"response_format": one_of(" ".join(_ANSWERS))},
         ),
     ),
     answer=("Transcription", object_of({"text": TEXT}, USAGE)),

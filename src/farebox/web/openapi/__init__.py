@@ -91,7 +91,7 @@ def _order(wire: Format, also: str = "") -> Node:
     answers = {"200": served, "default": answer("The upstream's refusal, as it came.", ref("AnyError"))}
     body = body_of(ref(described.request[0]), example=dict(described.example))
     if described.from_form is not None:
-        body["content"]["multipart/form-data"] = {"schema": _FORM}
+        body["content"]["multipart/form-data"] = {"schema": _FORM, "encoding": {"file": {"contentType": "audio/mpeg"}}}
     refusal, name = described.refusal[0], f"{described.summary.lower()}{also.replace('/', '_')}" if also else ""
     return operation(
         described.summary, "Orders", answers, _ERRORS, parameters=[_KEY], body=body, name=name, refusal=refusal
