@@ -151,9 +151,11 @@ def see_event(event: bytes, progress: Progress) -> Seen:
     try:
         chunk = _decode_chunk(data)
         if chunk.error is UNSET or not _blames_account(data):
+            if chunk.usage is not UNSET and is_null(chunk.usage):
+                return _see_without_null(data, progress)
             return _seen(chunk, progress)
     except ValidationError:
-        return _see_without_null(data, progress) if _NULL_USAGE in data else _see_mended(data, progress)
+        return _see_mended(data, progress)
     except UNREADABLE:
         return _see_in_copy(data, progress)
     return _see_mended(data, progress)
