@@ -173,7 +173,7 @@ async def _check(
         listed, row = await _models(upstream)
         rows = [row]
         embedders = [each for each in listed if "embed" in each]
-        for path in FORMATS:
+        for path in ORDERS:
             if declared.speaks(path):
                 is_embedding = path == "/embeddings"
                 models = embedders if is_embedding else [each for each in listed if each not in embedders]
@@ -231,11 +231,9 @@ async def _ask(
         return _told(
             word, began, came="not asked", is_well=True, said=f"no model is known for that; name one: {option}"
         )
-    order = order or ORDERS.get(path)
-    if order is None:
-        return _told(word, began, came="not asked", is_well=True, said="no order is known here in this format")
+    sent = json.dumps({**(order or ORDERS[path]), "model": model}).encode()
     try:
-        reply = await upstream.forward(path, json.dumps({**order, "model": model}).encode(), {}, streamed=False)
+        reply = await upstream.forward(path, sent, {}, streamed=False)
         try:
             body = await reply.read()
         finally:
