@@ -175,7 +175,7 @@ class Exchange:
 
     def new_id(self, now_us: int) -> str:
         """The id of a hold. Those that are placed later sort behind it."""
-        return f"{now_us:014x}{self._random_bits(48):012x}"
+        return (now_us << 48 | self._random_bits(48)).to_bytes(13, "big").hex()
 
     def names(self, model: str, plan: Plan) -> tuple[str, ...]:
         return listed_names(self.prices.current(), model, plan)
@@ -364,12 +364,12 @@ class Opened:
             model=order.model,
             streamed=order.asked.streamed,
             created_us=now_us,
-            repeatable=known_by if isinstance(known_by, Repeatable) else None,
+            repeatable=known_by if type(known_by) is Repeatable else None,
             outside=caller.outside,
             wanted_tokens=most.all_tokens,
             least_tokens=most.least_tokens,
-            order_digest=known_by.digest if isinstance(known_by, Sent) else None,
-            is_repeat=isinstance(known_by, Sent) and known_by.is_marked,
+            order_digest=known_by.digest if type(known_by) is Sent else None,
+            is_repeat=type(known_by) is Sent and known_by.is_marked,
             is_wanted=self._request.is_wanted,
             upstream=self._at.booked_as,
             priced=None if self._tariff is None else self._tariff.priced(),
@@ -520,7 +520,7 @@ class Opened:
             self._exchange.streaming,
             self._own_headers(),
             self._request.waiting,
-            is_kept=isinstance(self._known_by, Repeatable) or self._is_copied,
+            is_kept=type(self._known_by) is Repeatable or self._is_copied,
             is_drained=self._engaged is not None and self._engaged.is_drained,
             gives_bytes=self._request.wire.DESCRIBED.gives_bytes,
             translated=None
@@ -589,7 +589,7 @@ class Opened:
 
     def _settlement(self, hold_id: str) -> Settle:
         meter, answer = self._meter, self._answer
-        sent = self._known_by if isinstance(self._known_by, Sent) else None
+        sent = self._known_by if type(self._known_by) is Sent else None
         kept = None if answer is None or self._known_by is None else answer.kept(hold_id)
         is_unheard = sent is not None and sent.has_no_taker()
         settle = Settle(
@@ -605,7 +605,7 @@ class Opened:
             upstream=self._at.booked_as,
             priced=meter.priced,
         )
-        if sent is not None and not is_unheard and not isinstance(self._verdict, Nothing):
+        if sent is not None and not is_unheard and type(self._verdict) is not Nothing:
             # Before it is booked: a caller who goes meanwhile, or is told that it could not be, may repeat the order.
             self._exchange.joining.keep_if_lost(settle, sent)
         return settle

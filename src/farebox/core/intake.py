@@ -79,8 +79,9 @@ def without_body(order: Order) -> Order:
 def cap_within(held: Held, place: PlaceHold, most: Ceiling, plan: Plan) -> int | None:
     """The answer cap under which the order costs no more than was set aside, and takes no more tokens than this minute
     has left; None where it needs no cap for that."""
-    caps = [
-        *([most.tokens_covered(plan, held.amount_nanos)] if held.amount_nanos < place.wanted_nanos else []),
-        *([most.tokens_within(held.tokens)] if held.tokens is not None and held.tokens < place.wanted_tokens else []),
-    ]
-    return min(caps, default=None)
+    caps: list[int] = []
+    if held.amount_nanos < place.wanted_nanos:
+        caps.append(most.tokens_covered(plan, held.amount_nanos))
+    if held.tokens is not None and held.tokens < place.wanted_tokens:
+        caps.append(most.tokens_within(held.tokens))
+    return min(caps) if caps else None

@@ -12,7 +12,8 @@ EVENT_NANOS = 10_000
 
 NANOS_PER_USD = 1_000_000_000
 
-_EVENT_DIGITS = 5
+_ZERO = Decimal(0)
+_EVENT_DIGITS = Decimal(5)
 _NANO_DIGITS = 9
 
 COST_MAX_USD = Decimal(1_000_000)
@@ -42,8 +43,8 @@ def is_readable_cost(cost: Decimal) -> bool:
 
 def events_ceil(cost: Decimal) -> int:
     """Events that `cost` (USD, readable) becomes: rounded up, exactly. Zero is zero."""
-    assert 0 <= cost <= COST_MAX_USD, cost
-    return ceil(cost.scaleb(_EVENT_DIGITS, _EXACT))
+    assert _ZERO <= cost <= COST_MAX_USD, cost
+    return ceil(_EXACT.scaleb(cost, _EVENT_DIGITS))
 
 
 def add_exact(one: Decimal, other: Decimal) -> Decimal:

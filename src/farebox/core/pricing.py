@@ -353,7 +353,10 @@ class Ceiling(Struct, frozen=True):
 
     def cost(self, answer_tokens: int) -> Decimal:
         """The most that the order can cost with an answer of so many tokens, in USD."""
-        return min(self.fixed + self.token * answer_tokens, COST_MAX_USD)
+        cost = self.fixed + self.token * answer_tokens
+        if cost > COST_MAX_USD:
+            return COST_MAX_USD
+        return cost
 
     def fare_nanos(self, plan: Plan) -> int:
         """The fare of the ceiling: what to hold for the whole order."""
@@ -361,7 +364,8 @@ class Ceiling(Struct, frozen=True):
 
     def least_nanos(self, plan: Plan) -> int:
         """The least that must be held: for the order with an answer of LEAST_ANSWER_TOKENS."""
-        return plan.fare_nanos(self.cost(min(self.tokens, LEAST_ANSWER_TOKENS) if self.token else self.tokens))
+        is_long = self.tokens > LEAST_ANSWER_TOKENS and self.token
+        return plan.fare_nanos(self.cost(LEAST_ANSWER_TOKENS if is_long else self.tokens))
 
     def tokens_covered(self, plan: Plan, nanos: int) -> int:
         """The longest answer whose fare `nanos` covers, in tokens."""
@@ -389,21 +393,30 @@ def ceiling(asked: Asked, answer_tokens: int | None, prices: PriceList, plan: Pl
     Raises:
         Refusal: 404, one of the models does not exist (as `find_rates`, with those that the plan includes).
     """
-    fixed = token = _ZERO
-    searches = _ZERO
+    fixed = token = searches = _ZERO
     tokens = 1
     prompt_tokens = 0
+    # Comparisons, where `max` and `min` take several times as long.
     for model in asked.models:
         rates = prices.rates.get(model) or find_rates(prices, model, plan)
+        prompt = asked.prompt_bytes + asked.images * IMAGE_TOKENS_MAX
         context = rates.context_tokens * asked.prompts
-        prompt = context if asked.prompt_is_open else min(context, asked.prompt_bytes + asked.images * IMAGE_TOKENS_MAX)
-        prompt_tokens = max(prompt_tokens, prompt)
+        if asked.prompt_is_open or context < prompt:
+            prompt = context
+        if prompt > prompt_tokens:
+            prompt_tokens = prompt
         before = _before_the_answer(rates, prompt, asked.images)
         if asked.units is not None:
             before += _in_units(rates, asked.units, prices.assumed)
-        fixed = max(fixed, before)
-        token = max(token, rates.answer if asked.answers == 1 else rates.answer * asked.answers)
-        tokens = max(tokens, min(answer_tokens or rates.answer_tokens_max, rates.answer_tokens_max))
+        if before > fixed:
+            fixed = before
+        if (each := rates.answer if asked.answers == 1 else rates.answer * asked.answers) > token:
+            token = each
+        longest = rates.answer_tokens_max
+        if answer_tokens and answer_tokens < longest:
+            longest = answer_tokens
+        if longest > tokens:
+            tokens = longest
         if asked.searches is not None:
             searches = max(searches, _searching(rates, asked.searches))
     if asked.is_premium:

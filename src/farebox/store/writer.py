@@ -28,7 +28,7 @@ BATCH_MAX = 512
 MANY = 4
 """Where the last transaction had so many commands, the next one waits for more of them. Who is alone never waits."""
 
-GATHER_SECONDS = 0.002
+GATHER_SECONDS = 0.003
 """And how long it waits: a fraction of what a model's answer takes."""
 
 QUEUED_MAX = 10_000
@@ -97,7 +97,7 @@ class GroupWriter:
         if self._closed:
             raise BooksUnavailable("the books are closed")
         seconds = self._answer_seconds
-        if not isinstance(command, PlaceHold):
+        if type(command) is not PlaceHold:
             seconds *= ENDING_TIMES
         elif len(self._queued) >= QUEUED_MAX:
             raise BooksUnavailable(f"{QUEUED_MAX} commands wait for the books already")

@@ -108,7 +108,7 @@ def read(body: bytes) -> Asked:
     if request.web_search_options is not UNSET:
         bounds.add_search_options(request.web_search_options)
     prompts = len(request.prompt) or 1 if isinstance(request.prompt, list) else 1
-    found = asked(request, body, models, bounds, max(caps, default=None))
+    found = asked(request, body, models, bounds, max(caps) if caps else None)
     return found if answers == prompts == 1 else replace(found, answers=answers, prompts=prompts)
 
 
