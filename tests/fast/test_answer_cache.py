@@ -213,6 +213,8 @@ FUNCTION = {"type": "function", "function": {"name": "f"}}
         ({"mcp_servers": [{"url": "x"}]}, True),
         ({"web_search_options": {}}, True),
         ({"previous_response_id": "resp_1"}, True),
+        ({"conversation": "conv_1"}, True),
+        ({"container": "container_1"}, True),
         ({"prompt": {"id": "pmpt_1"}}, True),
     ],
 )
@@ -254,6 +256,9 @@ DONE = b"data: [DONE]\n\n"
         (b'{"choices":[{"finish_reason":"stop","error":{"code":502}}]}', False),
         (b'{"error":{"code":502}}', False),
         (b'{"object":"response","status":"failed"}', False),
+        (b'{"object":"response","status":"cancelled"}', False),
+        (b'{"object":"response","status":"in_progress"}', False),
+        (b'{"object":"response","status":"queued"}', False),
         (b"not JSON", False),
     ],
 )
@@ -269,6 +274,7 @@ def test_a_whole_answer_is_kept_where_it_is_a_success(body: bytes, is_good: bool
         (event({"type": "response.completed", "response": {"status": "completed"}}), True),
         (event({"choices": [{"finish_reason": "stop"}]}), False),
         (event({"type": "response.completed"})[:-1], False),
+        (STREAM + b"data: {", False),
         (event({"error": {"code": 502}}) + DONE, False),
         (event({"choices": [{"finish_reason": "error"}]}) + DONE, False),
         (event({"type": "error"}) + event({"type": "message_stop"}), False),
@@ -300,6 +306,36 @@ def test_only_what_was_booked_as_ordered_is_kept() -> None:
         assert isinstance(answer, CachedAnswer)
         assert (b"age", b"0") in answer.headers
         assert dict(answer.headers).get(b"x-generation-id") is None, "an id that is no header's value"
+
+    run(work)
+
+
+def test_an_answer_that_is_kept_anew_takes_the_place_of_the_one_before() -> None:
+    """Also while that is being written; and it counts once against what may wait."""
+    bodies = [WHOLE.replace(b"hi", b"h%d" % number) for number in range(9)]
+    written: list[bytes] = []
+
+    async def work() -> None:
+        class Store(MemoryStore):
+            async def keep_cached(self, row: CachedRow) -> None:
+                written.append(row.body)
+                if len(written) == 1:
+                    keep(bodies[-1])
+                await super().keep_cached(row)
+
+        cache = Cache(Store(), bytes_max=2 * len(WHOLE))
+        missed = await cache.miss()
+
+        def keep(body: bytes) -> None:
+            cache.cache.keep(missed, "u", missed.body, KeptAnswer("h", "application/json", body), POSTED, "gen-1")
+
+        for body in bodies[:-1]:
+            keep(body)
+        await cache.cache.write_down()
+        assert written == [bodies[-2], bodies[-1]]
+        answer = await cache.look()
+        assert isinstance(answer, CachedAnswer)
+        assert await answer.read() == bodies[-1]
 
     run(work)
 

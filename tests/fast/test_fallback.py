@@ -295,6 +295,28 @@ def test_refusals_of_what_was_ordered_say_nothing_against_an_upstream() -> None:
     run(work)
 
 
+@pytest.mark.parametrize("status", [400, 429, 503])
+def test_whatever_an_upstream_answers_it_can_be_reached(status: int) -> None:
+    """A refusal of one model, or of what was ordered, ends a time in which it is left alone with all its models."""
+    node = Node(FIRST)
+    for _ in range(FAILURES_MAX):
+        node.health.ended(FIRST, node.health.began(FIRST), NotReached())
+    assert node.alone() == {("first", WHOLE): True}
+    node.health.ended(FIRST, node.health.began(FIRST), Refused(status))
+    assert node.alone() == {}
+    assert node.health.left_alone()[("first", WHOLE)] is False
+
+
+def test_a_refusal_of_what_was_ordered_does_not_say_that_the_model_is_served_again() -> None:
+    node = Node(FIRST)
+    for _ in range(FAILURES_MAX):
+        node.health.ended(FIRST, node.health.began(FIRST), Refused(503))
+    node.health.ended(FIRST, node.health.began(FIRST), Refused(400))
+    assert node.alone() == {("first", "a/b"): True}
+    node.health.ended(FIRST, node.health.began(FIRST), None)
+    assert node.alone() == {}
+
+
 def test_an_answer_that_breaks_off_counts_as_a_failure() -> None:
     async def work() -> None:
         node = Node(FIRST, SECOND)
@@ -339,6 +361,30 @@ def test_two_nodes_agree_within_a_look() -> None:
         assert [each.until_us for each in one.health.standings()] == [0]
 
     run(work)
+
+
+def test_what_changes_while_it_is_written_is_written_again_and_alone_nothing_is_read() -> None:
+    written: list[bool] = []
+
+    class Store(MemoryStore):
+        async def put_standing(self, standing: Standing) -> None:
+            written.append(standing.until_us > 0)
+            if len(written) == 1:
+                clock.us += 1
+                health.ended(FIRST, health.began(FIRST), None)
+
+        async def standings(self) -> list[Standing]:
+            raise AssertionError("nobody else writes any")
+
+    async def work() -> None:
+        for _ in range(FAILURES_MAX):
+            health.ended(FIRST, health.began(FIRST), NotReached())
+        await health.agree()
+
+    clock = Clock()
+    health = Health(Store(), is_shared=False, now_us=clock)
+    run(work)
+    assert written == [True, False]
 
 
 def test_nothing_is_written_but_what_changes() -> None:

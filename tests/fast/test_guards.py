@@ -22,7 +22,7 @@ from farebox.guards import AnswerView, Changed, Decision, OrderView, Pass, Refus
 from farebox.guards.loading import BadGuard, make_guard
 from farebox.guards.patterns import Patterns
 from farebox.guards.redaction import CARD_MARK, EMAIL_MARK, Redaction
-from farebox.guards.running import ANSWERS_MAX, Declared, Guarded, Guards
+from farebox.guards.running import ANSWERS_MAX, REASON_LENGTH_MAX, Declared, Guarded, Guards
 from farebox.guards.texts import texts_in, with_texts
 from farebox.guards.threads import THREADS_MAX
 
@@ -114,6 +114,8 @@ def test_an_order_passes_is_changed_or_refused_by_each_guard_in_turn(kind: type[
     assert refusal.metadata == {"guard": "r", "reasons": ["it is Monday"]}
     assert counted[3:] == [("r", "refuse")]
     assert len(last.seen) == 1, "nobody is asked after a refusal"
+    long = refused(declared(kind(lambda _: Refuse("x" * 9999)), "r"))
+    assert long.metadata["reasons"] == ["x" * REASON_LENGTH_MAX]
 
 
 def test_one_that_may_block_is_called_in_a_thread_and_one_that_may_not_is_not() -> None:
