@@ -150,8 +150,16 @@ def test_a_host_without_streams_answers_whole(world: World) -> None:
     assert world.costs("quick") == ["0.083515"]
 
 
-def test_a_host_without_streams_that_is_slow(tmp_path: Path) -> None:
-    with Gateway(tmp_path, FAREBOX_STREAM_SILENCE_SECONDS="0.2") as gateway:
+HASTE = {
+    "FAREBOX_STREAM_SILENCE_SECONDS": "0.2",
+    "FAREBOX_SILENCE_SECONDS": "0.2",
+    "FAREBOX_GRACE_SECONDS": "0",
+}
+
+
+def test_slow_hosts_and_a_stop(tmp_path: Path) -> None:
+    """What keeps callers from giving up has no place within audio; nor has an error."""
+    with Gateway(tmp_path, **HASTE) as gateway:
         headers = {"authorization": f"Bearer {gateway.key}", "x-openrouter-simulate": "whole,head-ms=900"}
         answer = gateway.request("POST", "/v1/images", {**PICTURE, "stream": True, "n": 2}, headers)
         assert answer.headers["content-type"] == "text/event-stream"
@@ -159,6 +167,24 @@ def test_a_host_without_streams_that_is_slow(tmp_path: Path) -> None:
         assert (done, [event["type"] for event in events]) == ("[DONE]", ["image_generation.completed"] * 2)
         assert [event.get("usage", {}).get("cost") for event in events] == [None, 0.083515]
         assert [line["cost_usd"] for line in gateway.orders()] == ["0.083515"]
+        said = gateway.request("POST", "/v1/audio/speech", {**SPEECH, "input": "a"}, headers).body
+        slow = {**headers, "x-openrouter-simulate": "head-ms=500,token-ms=500,tokens=2"}
+        assert gateway.request("POST", "/v1/audio/speech", SPEECH, slow).body == said * 2
+        connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=10)
+        endless = {**headers, "x-openrouter-simulate": "token-ms=200,tokens=99"}
+        connection.request("POST", "/v1/audio/speech", json.dumps(SPEECH), endless)
+        stopped = connection.getresponse()
+        got = stopped.read(len(said))
+        gateway.process.terminate()
+        with pytest.raises(http.client.IncompleteRead) as cut:
+            stopped.read()
+        stopped.close()
+        connection.close()
+        got += cut.value.partial
+        assert got == (said * 99)[: len(got)]
+        gateway.process.wait(timeout=20)
+        assert "open: the gateway is stopping" in gateway.orders()[-1]["what"]
+        gateway.audit()
 
 
 def leave(world: World, name: str, path: str, body: dict[str, Any], simulate: str, until: bytes) -> bytes:
@@ -182,6 +208,12 @@ def test_who_leaves_a_stream_of_pictures_pays_what_the_upstream_charged(world: W
     body = {**PICTURE, "stream": True}
     leave(world, "leaver", "/images", body, "token-ms=200", b"partial_image")
     assert world.costs("leaver") == ["0.041765"]
+
+
+def test_a_stream_that_nothing_names_is_not_held_back(world: World) -> None:
+    body = {**PICTURE, "stream": True}
+    leave(world, "nameless", "/images", body, "token-ms=400,no-generation-header", b"partial_image")
+    eventually(lambda: "open: the caller hung up" in world.gateway.orders("nameless")[0]["what"])
 
 
 # Speech
