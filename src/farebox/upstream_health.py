@@ -24,7 +24,7 @@ from farebox.core.health import (
     newer,
     well,
 )
-from farebox.core.routing import Candidate, Condition
+from farebox.core.routing import WELL, Candidate, Condition
 from farebox.ports import BooksUnavailable, Standings
 
 LOOK_SECONDS = 1.0
@@ -64,16 +64,15 @@ class Health:
         self._has_to_write = asyncio.Event()
 
     def condition(self, candidate: Candidate) -> Condition:
-        """How a candidate does."""
-        orders = self._orders[candidate.upstream]
-        if not self._standings:
-            return Condition(orders=orders)
+        """How a candidate does; how many orders it is serving only where that is bounded, or somebody failed."""
+        if not self._standings and candidate.orders_max is None:
+            return WELL
         now_us = self._now_us()
         found = [self._standings[name] for name in _names(candidate) if name in self._standings]
         return Condition(
             max((each.until_us for each in found if each.is_left_alone(now_us)), default=0),
             any(_name(each) in self._trying for each in found if each.wants_a_try(now_us)),
-            orders,
+            self._orders[candidate.upstream],
         )
 
     def measured_of(self, candidate: Candidate) -> Measured:

@@ -368,8 +368,8 @@ class _Ranking(Struct, frozen=True):
 
 def _as_declared(candidates: Sequence[Candidate], policy: Policy, chance: float) -> list[Candidate]:
     """All candidates as they are tried where prices say nothing."""
-    if len(candidates) == 1:
-        return list(candidates)
+    if policy != "weights" and len({each.order for each in candidates}) == len(candidates):
+        return sorted(candidates, key=_order_of)
     found = by_weight(candidates, chance)
     if policy != "weights":
         found.sort(key=_order_of)
