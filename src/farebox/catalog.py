@@ -16,7 +16,7 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from farebox import clock
-from farebox.core.errors import Refusal, invalid, unknown, unreachable
+from farebox.core.errors import Refusal, invalid, lists_in_a_circle, unknown, unreachable
 from farebox.core.listing import Listed, read_listed
 from farebox.core.plans import Plan
 from farebox.core.pricing import ASSUMED, KeptPrices, PriceList, UnitPrices
@@ -52,6 +52,10 @@ Ask = Callable[[], Awaitable[tuple[bytes, ...]]]
 """As `Lists.prices`."""
 
 
+CIRCLE_SECONDS = 5.0
+"""How long another gateway waits for a list that is being asked for: that may be for its own sake."""
+
+
 class SharedPrices(Struct, frozen=True):
     """Where all processes find the prices of the upstream that is called `source`."""
 
@@ -81,8 +85,10 @@ class Catalog:
         shared: SharedPrices | None = None,
         now_us: Callable[[], int] = clock.now_us,
         assumed: UnitPrices = ASSUMED,
+        circle_seconds: float = CIRCLE_SECONDS,
     ) -> None:
         self._assumed = assumed
+        self._circle_seconds = circle_seconds
         self._shared = shared
         self._now_us = now_us
         self._read_us = 0
@@ -97,6 +103,8 @@ class Catalog:
         self._aging: asyncio.Queue[ListQuery] = asyncio.Queue()
         self._next_ask: dict[ListQuery, float] = {}
         self._turns = asyncio.Semaphore(ASKED_AT_ONCE_MAX)
+        self._asking: dict[ListQuery, asyncio.Event] = {}
+        self._has_told = False
         self.trouble: str | None = "it has not been asked for yet"
         """Why the price list could not be renewed; None where it could."""
 
@@ -134,10 +142,12 @@ class Catalog:
             documents = await (ask or self._upstream.prices)()
             self._read(documents)
         except (UpstreamUnreachable, UpstreamBroke, ValueError) as error:
-            self.trouble = str(error)
+            if not self._has_told:
+                log.warning("there is no new price list: %s", error)
+            self.trouble, self._has_told = str(error), True
             return False
         self._read_at, self._read_us = self._now(), self._now_us()
-        self.trouble = None
+        self.trouble, self._has_told = None, False
         if self._shared is not None:
             with suppress(BooksUnavailable):
                 await self._shared.shelf.keep_prices(self._shared.source, KeptPrices(documents, self._read_us))
@@ -202,13 +212,16 @@ class Catalog:
 
     # Pages
 
-    async def page(self, query: ListQuery) -> tuple[Page, bool]:
-        """A list, and whether it is stale: it should have been renewed by now, and was not.
+    async def page(self, query: ListQuery, *, is_for_gateway: bool = False) -> tuple[Page, bool]:
+        """A list, and whether it is stale: it should have been renewed by now, and was not. Another gateway like this
+        one, which may ask because it was asked by this one, is not let wait for itself.
 
         Raises:
-            Refusal: 502, there is none and the upstream gives none; 400, it refuses the filters; 404, it has no such
-                list.
+            Refusal: 502, there is none and the upstream gives none; 400, it refuses the filters, or it leads in a
+                circle; 404, it has no such list.
         """
+        if is_for_gateway:
+            await self._until_asked(query)
         page = self._pages.get(query)
         if page is None:
             return await self._ask(query), False
@@ -227,18 +240,28 @@ class Catalog:
             raise unreachable(f"The upstream gives no {query.path}, and the last is {age}")
         return page, now - page.read_at > 2 * self._refresh_seconds
 
-    async def model(self, name: str) -> tuple[Listed | None, bool]:
+    async def _until_asked(self, query: ListQuery) -> None:
+        """Wait until a list that is being asked for has come. Raises Refusal 400: it does not."""
+        if query in self._pages or (asked := self._asking.get(query)) is None:
+            return
+        try:
+            async with asyncio.timeout(self._circle_seconds):
+                await asked.wait()
+        except TimeoutError:
+            raise lists_in_a_circle(query.path) from None
+
+    async def model(self, name: str, *, is_for_gateway: bool = False) -> tuple[Listed | None, bool]:
         """The listed model of a name, or of an alias, and whether its list is stale. Names are looked up here: none
         goes upstream.
 
         Raises:
             Refusal: 502, there is no list and the upstream gives none.
         """
-        page, is_stale = await self.page(ALL_MODELS)
+        page, is_stale = await self.page(ALL_MODELS, is_for_gateway=is_for_gateway)
         found = self._named(page, name)
         if found is None:
             try:
-                page, is_stale = await self.page(ListQuery(ListKind.EMBEDDING_MODELS))
+                page, is_stale = await self.page(ListQuery(ListKind.EMBEDDING_MODELS), is_for_gateway=is_for_gateway)
             except Refusal as refusal:
                 if refusal.status != 404:
                     raise
@@ -259,11 +282,15 @@ class Catalog:
 
     async def _ask(self, query: ListQuery) -> Page:
         path = query.path
-        async with self._turns:
-            try:
+        asked = self._asking.setdefault(query, asyncio.Event())
+        try:
+            async with self._turns:
                 answer = await self._upstream.page(query)
-            except (UpstreamUnreachable, UpstreamBroke) as error:
-                raise unreachable(f"The upstream does not give {path} now: {error}") from error
+        except (UpstreamUnreachable, UpstreamBroke) as error:
+            raise unreachable(f"The upstream does not give {path} now: {error}") from error
+        finally:
+            self._asking.pop(query, None)
+            asked.set()
         match answer:
             case Listing():
                 page = self._pages[query] = self._page(query.kind, answer)

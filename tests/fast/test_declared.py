@@ -1,19 +1,24 @@
 """Upstreams as they are declared: the blocks of their page, what is wrong in a sentence, names and patterns, and what
 of an order goes to one."""
 
+import asyncio
 import re
 from decimal import Decimal
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from farebox.core.declared import CappedBy, Declared, Timeouts, usual_cap
 from farebox.core.filters import Filtered, NoSuchFilter, filter_of
 from farebox.core.fitting import Fitted, fitted, renamed
 from farebox.core.pricing import PricedModel, PriceList, Prices, joined, price_list, served_of
+from farebox.deadlines import Deadlines
 from farebox.from_settings import declared_upstreams
 from farebox.settings import BadSettings, load
 from farebox.testing import ScriptedUpstream
+from farebox.upstream.hosts import OwnModel
+from farebox.upstream.openai import OpenAi
 from farebox.upstream.running import RunningUpstreams
 
 ROOT = Path(__file__).parents[2]
@@ -240,6 +245,23 @@ def test_of_a_model_that_several_have_the_highest_price_counts() -> None:
 def test_what_is_declared_of_an_upstream_is_priced_under_our_names() -> None:
     part = served_of(listed("0.1", "x/a", "x/b", "y/c"), at(names=(("mine/*", "x/*"),), models=("mine/a", "y/*")))
     assert list(part.rates) == ["mine/a", "y/c"]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"prices": "free", "models": ("zz/*",)}, "`a` lists nothing that zz/* matches"),
+        ({"prices": "file"}, "`a` has no price of its 1 models (`prices` is file)"),
+    ],
+)
+def test_why_nothing_is_served_is_said(more: dict[str, object], said: str) -> None:
+    async def main() -> None:
+        upstreams = RunningUpstreams([at(**more)], lambda each: OpenAi(each, None, Deadlines()))
+        documents = (msgspec.json.encode([("a", 1)]), msgspec.json.encode([OwnModel("x")]))
+        with pytest.raises(ValueError, match=re.escape(f"no upstream has a model with a price: {said}")):
+            upstreams.read_prices(documents)
+
+    asyncio.run(main())
 
 
 # Bodies

@@ -27,7 +27,7 @@ from farebox.core.formats import Format, chat
 from farebox.core.plans import BUILT_IN
 from farebox.core.pricing import Ceiling, KeptPrices
 from farebox.core.shortfall import not_covered
-from farebox.core.upstream import Filters
+from farebox.core.upstream import ALL_MODELS, Filters
 from farebox.deadlines import Deadlines
 from farebox.identity.keys import new_key
 from farebox.ports import BooksUnavailable, UpstreamBroke, UpstreamUnreachable, Waiting
@@ -531,6 +531,34 @@ def test_kept_prices_that_cannot_be_read_are_asked_for() -> None:
         keeping.cancel()
         assert "/models" in [path for path, _ in upstream.fetched]
         assert catalog.trouble is None
+
+    asyncio.run(main())
+
+
+def test_a_gateway_that_asks_for_what_is_being_asked_of_an_upstream_is_not_let_wait_for_itself(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        came = asyncio.Event()
+
+        class Slow(ScriptedUpstream):
+            async def fetch(self, path: str, query: Filters) -> Fetched:
+                await came.wait()
+                return await super().fetch(path, query)
+
+        catalog = Catalog(Slow(pages={"/models": MODELS}), 300, 3600, circle_seconds=0.01)
+        first = asyncio.create_task(catalog.page(ALL_MODELS))
+        await asyncio.sleep(0)
+        with pytest.raises(Refusal, match=r"400.*/models is being asked of an upstream.*`base_url`"):
+            await catalog.page(ALL_MODELS, is_for_gateway=True)
+        others = [asyncio.create_task(catalog.page(ALL_MODELS, is_for_gateway=each)) for each in (True, False)]
+        await asyncio.sleep(0)
+        came.set()
+        assert {page.models[0].id for page, _ in await asyncio.gather(first, *others)} == {"a/b"}
+        down = Catalog(ScriptedUpstream(pages={"/models": UpstreamUnreachable("no")}), 300, 3600)
+        assert not await down.refresh()
+        assert not await down.refresh()
+        assert caplog.messages == ["there is no new price list: no"], "once, until there is one"
 
     asyncio.run(main())
 

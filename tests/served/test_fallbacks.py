@@ -231,6 +231,22 @@ def test_the_next_serves_an_order_that_the_first_refuses(pair: Pair) -> None:
         assert metric(pair.gateway, "farebox_upstream_attempts_total", upstream="second", outcome="served") > 0
 
 
+def test_where_the_last_refuses_the_operators_account_its_caller_is_told_502_and_the_operator_why(pair: Pair) -> None:
+    pair.well()
+    pair.first.status, pair.first.answer = 403, [b'{"error":{"message":"no longer yours"}}']
+    before = metric(pair.gateway, "farebox_upstream_denials_total", upstream="first", status="403")
+    for streamed in (False, True):
+        answer = pair.order(provider={"only": ["first"]}, stream=streamed)
+        assert answer.status == 502
+        assert answer.error["metadata"]["error_type"] == "provider_unavailable"
+        assert "no longer yours" not in answer.error["message"]
+        assert (pair.hold()["state"], pair.hold()["upstream"]) == ("voided", "first")
+    assert pair.line()["attempts"][0]["error"] == "status_403"
+    assert metric(pair.gateway, "farebox_upstream_denials_total", upstream="first", status="403") == before + 2
+    told = "upstream `first` refuses this gateway's own account there, with status 403: no longer yours"
+    assert pair.gateway.log.read_text().count(told) == 1
+
+
 @pytest.mark.parametrize(("model", "error"), [("gone/m", "unreachable"), ("deaf/m", "connect_timeout")])
 @pytest.mark.parametrize("streamed", [False, True])
 def test_the_next_serves_an_order_where_no_connection_is_made(

@@ -41,6 +41,13 @@ def in_a_circle(hops: int) -> Refusal:
     )
 
 
+def lists_in_a_circle(path: str) -> Refusal:
+    return invalid(
+        f"{path} is being asked of an upstream, and has not come while a gateway like this one asks for it here: the"
+        " upstream of one of them seems to ask the other (see `base_url` in their settings)"
+    )
+
+
 def unauthenticated(message: str) -> Refusal:
     return Refusal(401, "authentication", message)
 

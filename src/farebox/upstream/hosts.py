@@ -36,6 +36,7 @@ from farebox.deadlines import Deadlines
 from farebox.outgoing import DIRECTLY, WayOut
 from farebox.ports import UpstreamBroke
 from farebox.upstream.clients import PAGE_SECONDS, clients, own_headers
+from farebox.upstream.openrouter_pages import not_given
 from farebox.upstream.replies import HttpReply
 
 SIMULATE = "x-openrouter-simulate"
@@ -144,7 +145,7 @@ class Host(ABC):
             reply.close()
         if reply.status != 200:
             hint = _HINTS.get(reply.status, "") if reply.status != 401 or not self._has_key else ""
-            raise UpstreamBroke(f"The upstream answered GET {path} with status {reply.status}{hint}")
+            raise UpstreamBroke(f"{not_given(path, reply.status, body)}{hint}")
         if len(body) > LIST_BYTES_MAX:
             raise UpstreamBroke(f"The upstream's {path} is longer than {LIST_BYTES_MAX} bytes")
         return body
@@ -222,7 +223,7 @@ class Host(ABC):
         told = self._told
         if told is None and self._is_asked:
             # Nor does it wait for that: should this gateway be its own upstream, it would wait for itself.
-            raise UpstreamBroke("it has not said yet which models it has")
+            raise UpstreamBroke("it is being asked which models it has; if by itself, its `base_url` leads back here")
         models = self.ours(told or await self.prices()).values()
         shown = [each for each in models if is_listed(self._filtered(each))]
         return Listing(entries=tuple(Raw(msgspec.json.encode(self._entry(each))) for each in shown))

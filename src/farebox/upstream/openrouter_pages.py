@@ -13,7 +13,7 @@ from msgspec import Raw, Struct
 from msgspec.json import Decoder
 from msgspec.json import encode as to_json
 
-from farebox.core.legible import leniently
+from farebox.core.legible import decoded_or, leniently
 from farebox.core.money import add_exact, is_readable_cost
 from farebox.core.pricing import PricedModel, PriceList, Prices, price_list
 from farebox.core.reading import UNREADABLE, starts_with
@@ -101,7 +101,7 @@ class OpenRouterPages(ABC):
             case 404:
                 return NoSuchList()
             case _:
-                return Failed(f"status {fetched.status}")
+                return Failed(_status(fetched.status, fetched.body))
 
     async def record(self, generation_id: str) -> RecordAnswer:
         fetched = await self.fetch(GENERATION, (("id", generation_id),))
@@ -118,7 +118,18 @@ class OpenRouterPages(ABC):
 
 
 def _not_given(path: str, fetched: Fetched) -> UpstreamBroke:
-    return UpstreamBroke(f"The upstream answered GET {path} with status {fetched.status}")
+    return UpstreamBroke(not_given(path, fetched.status, fetched.body))
+
+
+def not_given(path: str, status: int, body: bytes) -> str:
+    """A list that an upstream does not give, in words: with its own, where they are not about the operator's key, since
+    callers are told this, too."""
+    return f"The upstream answered GET {path} with {_status(status, body)}"
+
+
+def _status(status: int, body: bytes) -> str:
+    said = decoded_or(_decode_refusal, body, None) if status == 400 or status >= 500 else None
+    return f"status {status}" if said is None else f"status {status}: {said.error.message}"
 
 
 class _In(Struct, Generic[T]):

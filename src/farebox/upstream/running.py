@@ -109,6 +109,15 @@ class Running:
         """What it lists of a model, by our name; None where that is not known."""
         return self.upstream.entry(model) if isinstance(self.upstream, Host) else self._entries.get(model)
 
+    def why_nothing_is_priced(self) -> str:
+        """In words, where its price list is empty."""
+        name, priceless = self.declared.name, 0 if self.prices is None else len(self.prices.left_out)
+        if priceless:
+            return f"`{name}` has no price of its {priceless} models (`prices` is {self.declared.prices})"
+        if self.told_unmatched:
+            return f"`{name}` lists nothing that {', '.join(self.told_unmatched)} matches"
+        return f"`{name}` lists no models"
+
     def take_prices(self, prices: PriceList) -> None:
         self.prices = prices
         unmatched = self.declared.unmatched([*prices.rates, *prices.aliases, *prices.left_out])
@@ -275,7 +284,8 @@ class RunningUpstreams:
                 lists += self._read(self._running[name], documents[at : at + number])
             at += number
         if not any(each.rates for each in lists):
-            raise ValueError("no upstream has a model with a price")
+            why = "; ".join(each.why_nothing_is_priced() for each in self.every if each.prices is not None)
+            raise ValueError(f"no upstream has a model with a price{': ' if why else ''}{why}")
         return joined(lists)
 
     def _read(self, running: Running, documents: tuple[bytes, ...]) -> list[PriceList]:

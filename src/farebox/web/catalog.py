@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from farebox.catalog import Catalog
 from farebox.core.errors import Refusal, invalid, unknown
 from farebox.core.formats import messages
-from farebox.core.headers import read_request_head
+from farebox.core.headers import HOPS, read_request_head
 from farebox.core.joined_lists import with_endpoints
 from farebox.core.listing import Listed
 from farebox.core.nearest import look_there
@@ -153,7 +153,7 @@ class Lists:
         until one is short, Anthropic's until `has_more` is false."""
         query = _query(scope)
         asked = _filters(query, filters)
-        every, is_stale = await self._listed(ListQuery(kind, asked), plan)
+        every, is_stale = await self._listed(ListQuery(kind, asked), scope, plan)
         limit = query_whole(query, "limit", max(1, len(every)) if "offset" not in query else PAGE_DEFAULT, least=1)
         if "limit" in query and limit > PAGE_MAX:
             raise invalid(f"limit: at most {PAGE_MAX}, not {limit}")
@@ -173,7 +173,7 @@ class Lists:
 
     async def _count(self, scope: Scope, plan: Plan | None) -> Shown:
         filters = _filters(_query(scope), (OUTPUT_MODALITIES,))
-        every, is_stale = await self._listed(ListQuery(ListKind.MODELS, filters), plan)
+        every, is_stale = await self._listed(ListQuery(ListKind.MODELS, filters), scope, plan)
         return {"data": {"count": len(every)}}, is_stale
 
     async def _model(self, scope: Scope, plan: Plan | None) -> Shown:
@@ -189,7 +189,7 @@ class Lists:
     async def _find(self, scope: Scope, plan: Plan | None) -> tuple[Listed, bool]:
         """The model that a path names, and whether its list is stale. Raises Refusal 404, 502."""
         name: str = scope["path_params"]["model"]
-        found, is_stale = await self._catalog.model(name)
+        found, is_stale = await self._catalog.model(name, is_for_gateway=_is_gateway(scope))
         if found is None:
             raise self._not_listed(name, plan)
         self._check_plan(plan, found.id)
@@ -206,12 +206,12 @@ class Lists:
         query = ListQuery(ListKind.MODEL_ENDPOINTS, model=model)
         own = self._own_endpoints(self._catalog.names(model)[0])
         if not own:
-            page, is_stale = await self._catalog.page(query)
+            page, is_stale = await self._catalog.page(query, is_for_gateway=_is_gateway(scope))
             return {"data": page.data}, is_stale
-        listed, is_stale = await self._catalog.model(model)
+        listed, is_stale = await self._catalog.model(model, is_for_gateway=_is_gateway(scope))
         others, entry = Raw(b"null"), Raw(b"null") if listed is None else listed.entry
         try:
-            page, is_old = await self._catalog.page(query)
+            page, is_old = await self._catalog.page(query, is_for_gateway=_is_gateway(scope))
         except Refusal as refusal:
             is_stale = is_stale or refusal.status != 404
         else:
@@ -219,7 +219,7 @@ class Lists:
         return {"data": with_endpoints(entry, own, others)}, is_stale
 
     async def _providers(self, scope: Scope, plan: Plan | None) -> Shown:
-        page, is_stale = await self._catalog.page(ListQuery(ListKind.PROVIDERS))
+        page, is_stale = await self._catalog.page(ListQuery(ListKind.PROVIDERS), is_for_gateway=_is_gateway(scope))
         return {"data": page.entries}, is_stale
 
     async def _zdr_endpoints(self, scope: Scope, plan: Plan | None) -> Shown:
@@ -228,7 +228,9 @@ class Lists:
         listed: tuple[Raw, ...] = ()
         is_stale = False
         try:
-            page, is_stale = await self._catalog.page(ListQuery(ListKind.ZDR_ENDPOINTS))
+            page, is_stale = await self._catalog.page(
+                ListQuery(ListKind.ZDR_ENDPOINTS), is_for_gateway=_is_gateway(scope)
+            )
             listed = page.entries
         except Refusal as refusal:
             if not own:
@@ -237,9 +239,9 @@ class Lists:
         every = (*own, *listed)
         return {"data": [each for each in every if self._is_included(plan, _endpoint_model(each))]}, is_stale
 
-    async def _listed(self, query: ListQuery, plan: Plan | None) -> tuple[Sequence[Listed], bool]:
+    async def _listed(self, query: ListQuery, scope: Scope, plan: Plan | None) -> tuple[Sequence[Listed], bool]:
         """The models of a list that the plan includes, and whether it is stale."""
-        page, is_stale = await self._catalog.page(query)
+        page, is_stale = await self._catalog.page(query, is_for_gateway=_is_gateway(scope))
         return [model for model in page.models if self._is_included(plan, model.id)], is_stale
 
     def _not_listed(self, model: str, plan: Plan | None) -> Refusal:
@@ -275,6 +277,11 @@ def _index(query: dict[str, str], name: str, models: Sequence[Listed]) -> int:
         if model.id == query[name]:
             return index
     raise invalid(f"{name}: `{query[name][:200]}` is not in this list (any more); begin again without it")
+
+
+def _is_gateway(scope: Scope) -> bool:
+    """Whether another gateway like this one asks."""
+    return any(name == HOPS for name, _ in scope["headers"])
 
 
 def _endpoint_model(entry: Raw) -> str | None:
