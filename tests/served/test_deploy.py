@@ -163,6 +163,7 @@ def test_alerts_sound_when_they_should(tmp_path: Path) -> None:
             'farebox_orders_total{outcome="voided"}': "0+10x60",
             'farebox_errors_total{status="503"}': "0+10x60",
         },
+        "FareboxUpstreamDenies": {'farebox_upstream_denials_total{upstream="a", status="402"}': "0+1x60"},
         "FareboxTaskFails": {'farebox_task_failures_total{instance="a", task="reconcile"}': "0+1x60"},
         "FareboxWalLarge": {'farebox_wal_bytes{instance="a"}': "300000000x60"},
         "FareboxBooksUnavailable": {'farebox_errors_total{error_type="books_unavailable", status="429"}': "0+1x60"},
