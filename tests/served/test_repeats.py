@@ -45,6 +45,8 @@ def leave(gateway: Gateway, name: str, key: str, path: str, simulate: str, **bod
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
         connection.sendall(request(path, key, simulate, **body))
         eventually(lambda: len(gateway.orders(name)) > before)
+        # When it answers this, it has sent on what is in the books: an order whose caller goes before that is not sent.
+        assert gateway.request("GET", "/healthz").status == 200
 
 
 def repeat(

@@ -204,11 +204,12 @@ class Lists:
             raise self._not_listed(model, plan)
         self._check_plan(plan, model)
         query = ListQuery(ListKind.MODEL_ENDPOINTS, model=model)
-        own = self._own_endpoints(self._catalog.names(model)[0])
-        if not own:
+        name = self._catalog.names(model)[0]
+        if not self._own_endpoints(name):
             page, is_stale = await self._catalog.page(query, is_for_gateway=_is_gateway(scope))
             return {"data": page.data}, is_stale
         listed, is_stale = await self._catalog.model(model, is_for_gateway=_is_gateway(scope))
+        own = self._own_endpoints(name)  # with what the lists say, which were asked for just now
         others, entry = Raw(b"null"), Raw(b"null") if listed is None else listed.entry
         try:
             page, is_old = await self._catalog.page(query, is_for_gateway=_is_gateway(scope))
