@@ -236,6 +236,7 @@ class Chaos:
             with suppress(ProcessLookupError):
                 os.killpg(server.pid, signal.SIGKILL)
             server.wait()
+            _until_free(port)
 
     def _crash_database(self) -> None:
         """As when its machine loses power; and again some orders later."""
@@ -498,6 +499,19 @@ class Chaos:
             found.differences.append(
                 f"${format_usd(found.spent_nanos)} spent, ${format_usd(MONEY_CAP_NANOS)} are allowed"
             )
+
+
+def _until_free(port: int) -> None:
+    """Wait until nobody listens: the kernel ends a killed server's workers one by one, on a slow machine slowly."""
+    until = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            assert time.monotonic() < until, f"port {port} is not free"
+            time.sleep(0.01)
+        else:
+            return
 
 
 async def _ask(port: int, request: bytes, patience_seconds: float) -> bytes:
