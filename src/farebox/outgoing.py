@@ -13,8 +13,10 @@ import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from yarl import URL
+if TYPE_CHECKING:
+    from yarl import URL
 
 CERTIFICATES_VARIABLE = "SSL_CERT_FILE"
 """OpenSSL's own setting: a file of authorities in the place of the system's."""
@@ -32,8 +34,8 @@ class BadWay(Exception):  # noqa: N818 - the word of the house
 class Proxy:
     """A forward proxy: its URL to be shown, the same with its credentials, and the variable that names it."""
 
-    url: URL
-    secret_url: URL = field(repr=False)
+    url: "URL"
+    secret_url: "URL" = field(repr=False)
     variable: str
 
 
@@ -56,13 +58,19 @@ DIRECTLY = WayOut()
 
 def way_to(url: str, ca_file: str | None = None, variables: Mapping[str, str] = os.environ) -> WayOut:
     """The way to an address, whose `ca_file` has authorities to believe beside the others. Raises BadWay."""
-    return WayOut(_proxy_for(URL(url), variables), _tls(ca_file, variables))
+    return WayOut(_proxy_for(url, variables), _tls(ca_file, variables))
 
 
 # Proxies
 
 
-def _proxy_for(url: URL, variables: Mapping[str, str]) -> Proxy | None:
+def _proxy_for(address: str, variables: Mapping[str, str]) -> Proxy | None:
+    if not _value(variables, "https_proxy", "http_proxy", "all_proxy")[1]:
+        return None
+    # Only here: who has no proxy need not carry it.
+    from yarl import URL
+
+    url = URL(address)
     host = (url.host or "").rstrip(".").lower()
     if _is_this_machine(host):
         return None
@@ -81,6 +89,8 @@ def _value(variables: Mapping[str, str], *names: str) -> tuple[str, str]:
 
 def _read_proxy(name: str, value: str) -> Proxy:
     """Raises BadWay."""
+    from yarl import URL
+
     try:
         url = URL(value if "://" in value else f"http://{value}")
         host, port = url.host, url.port

@@ -3,7 +3,6 @@
 `docs/prices.md` is its reference. Prices are read from their digits: a number in TOML is as exact here as a text.
 """
 
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
@@ -88,6 +87,9 @@ def _clashes(found: list[tuple[str, Declared]]) -> Iterator[str]:
 def _tables(text: bytes, name: str) -> list[Mapping[str, Any]]:
     if len(text) > FILE_BYTES_MAX:
         raise BadPrices(f"{name}: it is longer than {FILE_BYTES_MAX} bytes, which no price file is")
+    # Only here: who has no such file need not carry it.
+    import tomllib
+
     try:
         read = tomllib.loads(text.decode(), parse_float=Decimal)
     except UnicodeDecodeError as error:

@@ -8,7 +8,6 @@ from contextlib import suppress
 from time import monotonic
 
 from aiohappyeyeballs import AddrInfoType, start_connection
-from yarl import URL
 
 from farebox.core.formats.table import accepted
 from farebox.core.upstream import Filters
@@ -16,6 +15,7 @@ from farebox.deadlines import Deadlines
 from farebox.outgoing import WayOut, why_not_connected
 from farebox.ports import UpstreamBroke, UpstreamUnreachable
 from farebox.upstream import Timeouts
+from farebox.upstream.addresses import base_of
 from farebox.upstream.connections import Connection, Pool
 from farebox.upstream.replies import HttpReply
 from farebox.upstream.tls import TlsTransport
@@ -36,13 +36,10 @@ class Connections(Pool):
         self, base_url: str, fields: Mapping[str, str], timeouts: Timeouts, deadlines: Deadlines, way: WayOut
     ) -> None:
         super().__init__(timeouts, deadlines)
-        url = URL(base_url)
-        assert url.raw_host is not None
-        self._base_url = url
-        self._base = url.raw_path.rstrip("/")
-        self._fields = _lines({"host": url.host_port_subcomponent or "", **fields})
-        self._server = _Server(url.raw_host, url.port or 0)
-        self._tls = None if url.scheme == "http" else way.tls or _default_tls()
+        self._base = base = base_of(base_url)
+        self._fields = _lines({"host": base.host_field, **fields})
+        self._server = _Server(base.host, base.port)
+        self._tls = (way.tls or _default_tls()) if base.is_secured else None
         self._heads: dict[tuple[str, bool], bytes] = {}
         self._is_closed = False
 
@@ -55,7 +52,7 @@ class Connections(Pool):
     async def get(self, path: str, query: Filters, head_seconds: float) -> HttpReply:
         """Ask for a page at `path`; once more where an idle connection breaks, which may have been closed meanwhile.
         Raises UpstreamUnreachable, UpstreamBroke."""
-        target = (self._base_url / path.lstrip("/")).with_query(query).raw_path_qs
+        target = self._base.target(path, query)
         head = b"GET %b HTTP/1.1\r\n%baccept: */*\r\n\r\n" % (target.encode(), self._fields)
         try:
             async with self.deadlines.within(head_seconds):
@@ -91,7 +88,7 @@ class Connections(Pool):
         """What the heads of all such orders begin with."""
         head = self._heads.get((path, streamed))
         if head is None:
-            target = URL(self._base + path).raw_path_qs
+            target = self._base.target(path)
             accept = _lines({"accept": accepted(path, streamed=streamed)})
             head = b"POST %b HTTP/1.1\r\n%b%b" % (target.encode(), self._fields, accept)
             self._heads[path, streamed] = head
