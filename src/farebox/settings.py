@@ -137,8 +137,8 @@ class TraitSettings(BaseModel):
     )
     output_modalities: list[OutputModality] | None = Field(
         default=None,
-        description="What it answers with: `text`, `image`, `audio`, `embeddings`. Unset: anything is asked of it, and"
-        " lists say `text`, or `embeddings` where it speaks no other format.",
+        description="What it answers with: `text`, `image`, `audio`, `embeddings`, `rerank`, ... Unset: anything is"
+        " asked of it, and lists say `text`, or what its formats answer with where those are `embeddings` or `rerank`.",
     )
 
     @field_validator("supported_parameters")

@@ -107,6 +107,7 @@ def test_without_wishes_they_are_tried_as_they_are_declared() -> None:
                     at("many", orders_max=3),
                     at("x", serves=frozenset()),
                     at("short", traits=Traits(answer_tokens_max=4)),
+                    at("wordy", traits=Traits(output_modalities=("text",))),
                 ]
             ),
             order=st.integers(0, 1),
@@ -119,7 +120,15 @@ def test_without_wishes_they_are_tried_as_they_are_declared() -> None:
     st.lists(st.sampled_from([Condition(), Condition(orders=2), Condition(9), Condition(is_being_tried=True)])),
     st.sampled_from(["order", "weights", "cheapest"]),
     st.floats(0, 1, exclude_max=True),
-    st.sampled_from([{}, {"tools": [{"type": "function", "function": {"name": "f"}}]}, {"verbosity": "low"}]),
+    st.sampled_from(
+        [
+            {},
+            {"max_tokens": 5},
+            {"tools": [{"type": "function", "function": {"name": "f"}}]},
+            {"verbosity": "low"},
+            {"modalities": ["image"]},
+        ]
+    ),
     st.sampled_from(["a/b", "a/b:nitro", "a/b:floor"]),
 )
 def test_an_order_that_wishes_nothing_goes_where_its_choice_would_send_it(
@@ -173,6 +182,10 @@ def test_an_order_with_a_parameter_that_decides_who_comes_first_says_so(wire: Fo
     order = {"model": "a/b", "messages": [{"role": "user", "content": "hi"}], "input": "hi", "max_tokens": 9}
     assert not wire.read(json.dumps(order).encode()).has_soft
     assert wire.read(json.dumps({**order, name: []}).encode()).has_soft
+    within = {"text": {"format": {"type": "json_schema"}}, "output_config": {"format": {"type": "json_schema"}}}
+    for member, value in within.items():
+        assert wire.read(json.dumps({**order, member: value}).encode()).has_soft
+    assert not wire.read(json.dumps({**order, "output_config": {"effort": "low"}}).encode()).has_soft
 
 
 def test_the_cheapest_is_the_cheapest_for_this_order() -> None:
@@ -294,8 +307,11 @@ def test_an_order_that_needs_more_than_is_declared_goes_elsewhere() -> None:
     assert chosen(some, modalities=["text", "image"]) == ["small", "unsaid"]
     document = {"type": "document", "source": {"type": "url", "url": "u"}}
     assert chosen(some, path="/messages", messages=[{"role": "user", "content": [document]}]) == ["small", "unsaid"]
-    embedder = at("embedder", serves=FORMATS | {"/embeddings"}, traits=Traits(output_modalities=("embeddings",)))
-    assert chosen((embedder, at("unsaid"))) == ["unsaid"]
+    for alone in ("embeddings", "rerank"):
+        other = at("other", serves=FORMATS | {f"/{alone}"}, traits=Traits(output_modalities=(alone,)))
+        assert chosen((other, at("unsaid"))) == ["unsaid"]
+        told = refused((other,)).metadata["excluded_by"]
+        assert told["other"] == f"it is declared to answer with {alone} alone (`output_modalities`)"
 
 
 def test_a_translated_order_is_known_by_the_format_that_it_becomes() -> None:

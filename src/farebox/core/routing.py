@@ -21,7 +21,7 @@ from farebox.core.health import UNMEASURED, Measured
 from farebox.core.legible import Fields, decode_fields, decoded_or, written
 from farebox.core.names import variants
 from farebox.core.pricing import Prices
-from farebox.core.traits import UNSAID, Traits
+from farebox.core.traits import ANSWERED_WITH, OF_CHATS, UNSAID, Traits
 from farebox.core.wishes import MILLION, NO_MAX, SOFT, MaxPrice, Percentile, Sort, Wishes
 
 Policy = Literal["order", "weights", "cheapest"]
@@ -123,7 +123,7 @@ def without_wishes(
         return None
     first = candidates[0]
     if len(candidates) == 1:
-        if path in first.serves and first.orders_max is None:
+        if path in first.serves and first.orders_max is None and first.traits.take_any_order:
             return Route((first,), _NOBODY, is_passed_on=True)
     elif asked.has_soft or policy == "cheapest" or variants(first.model):
         return None
@@ -286,8 +286,8 @@ def _too_much(traits: Traits, wishes: Wishes) -> str:
     outputs = traits.output_modalities
     if outputs is not None and (more := wishes.outputs.difference(outputs)):
         return f"it is not declared to answer with {', '.join(sorted(more))} (`output_modalities`)"
-    if outputs == ("embeddings",) and wishes.path != "/embeddings":
-        return "it is declared to answer with embeddings alone (`output_modalities`)"
+    if outputs is not None and wishes.path not in ANSWERED_WITH and OF_CHATS.isdisjoint(outputs):
+        return f"it is declared to answer with {', '.join(outputs)} alone (`output_modalities`)"
     return ""
 
 

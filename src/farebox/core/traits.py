@@ -18,7 +18,21 @@ Quantization = Literal[
     "int4", "int8", "fp4", "mxfp4", "nvfp4", "fp6", "fp8", "mxfp8", "fp16", "bf16", "fp32", "unknown"
 ]
 InputModality = Literal["text", "image", "file", "audio", "video"]
-OutputModality = Literal["text", "image", "audio", "embeddings"]
+OutputModality = Literal["text", "image", "audio", "video", "embeddings", "rerank", "speech", "transcription"]
+
+ANSWERED_WITH: Mapping[str, OutputModality] = MappingProxyType(
+    {
+        "/embeddings": "embeddings",
+        "/rerank": "rerank",
+        "/images": "image",
+        "/audio/speech": "speech",
+        "/audio/transcriptions": "transcription",
+    }
+)
+"""What an order at these paths is answered with, whatever it says."""
+
+OF_CHATS: frozenset[OutputModality] = frozenset(("text", "image", "audio", "video"))
+"""What orders at all other paths may be answered with."""
 
 Parameter = Literal[
     "temperature",

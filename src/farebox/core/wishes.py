@@ -18,7 +18,7 @@ from farebox.core.formats import Asked
 from farebox.core.legible import Fields, decode_fields, decoded_or
 from farebox.core.names import variants
 from farebox.core.reading import UNREADABLE, is_null, json_path_error
-from farebox.core.traits import PARAMETERS, Quantization
+from farebox.core.traits import ANSWERED_WITH, PARAMETERS, Quantization
 
 Sort = Literal["price", "throughput", "latency", "exacto"]
 Percentile = Literal["p50", "p75", "p90", "p99"]
@@ -240,8 +240,8 @@ def _parameters(fields: Mapping[str, Raw]) -> frozenset[str]:
 
 
 def _outputs(path: str, fields: Mapping[str, Raw]) -> frozenset[str]:
-    if path == "/embeddings":
-        return frozenset(("embeddings",))
+    if (answered_with := ANSWERED_WITH.get(path)) is not None:
+        return frozenset((answered_with,))
     wanted = decoded_or(_decode_modalities, fields.get("modalities"), list[str]())
     return frozenset(wanted) - {"text"}
 

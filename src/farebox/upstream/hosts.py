@@ -20,6 +20,7 @@ from farebox.core.listed_prices import pricing
 from farebox.core.pricing import PricedModel, PriceList, Prices, price_list
 from farebox.core.reading import UNREADABLE
 from farebox.core.tariffs import Borrowed, Tariff
+from farebox.core.traits import ANSWERED_WITH, OF_CHATS
 from farebox.core.upstream import (
     ListAnswer,
     Listing,
@@ -73,7 +74,6 @@ class OwnModel(Struct, frozen=True):
 
 _decode_own = msgspec.json.Decoder(tuple[OwnModel, ...]).decode
 
-_ONLY_EMBEDDINGS = frozenset({"/embeddings"})
 _ONLY_EMBEDDINGS_FILTER = (("output_modalities", "embeddings"),)
 
 
@@ -237,11 +237,12 @@ class Host(ABC):
         """What lists tell of a model: texts in and out, where nothing else is declared."""
         traits = self.declared.traits_of(model.id)
         formats = frozenset(FORMATS) if self.declared.formats is None else self.declared.formats
-        outputs = traits.output_modalities or (("embeddings",) if formats == _ONLY_EMBEDDINGS else ("text",))
+        usual = tuple(ANSWERED_WITH[each] for each in formats) if formats <= ANSWERED_WITH.keys() else ("text",)
+        outputs = traits.output_modalities or usual
         return Filtered(
             traits.input_modalities or ("text",),
             outputs,
-            tuple(traits.listed_parameters(_ONLY_EMBEDDINGS if outputs == ("embeddings",) else formats)),
+            () if OF_CHATS.isdisjoint(outputs) else tuple(traits.listed_parameters(formats)),
             model.context_tokens,
             traits.zdr,
             traits.distillable,

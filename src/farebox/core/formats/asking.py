@@ -53,6 +53,8 @@ class Request(Struct, kw_only=True):
     response_format: Raw | UnsetType = UNSET
     structured_outputs: Raw | UnsetType = UNSET
     verbosity: Raw | UnsetType = UNSET
+    text: Raw | UnsetType = UNSET
+    output_config: Raw | UnsetType = UNSET
     service_tier: str | None = None
 
 
@@ -82,8 +84,16 @@ def asked(request: Request, body: bytes, models: tuple[str, ...], bounds: Bounds
             and request.response_format is UNSET
             and request.structured_outputs is UNSET
             and request.verbosity is UNSET
+            and (request.text is UNSET or not _names_soft(request.text))
+            and (request.output_config is UNSET or not _names_soft(request.output_config))
         ),
     )
+
+
+def _names_soft(member: Raw) -> bool:
+    """Whether one of those parameters may stand within a member: `text` of responses, `output_config` of messages."""
+    said = bytes(member)
+    return b'"format"' in said or b'"verbosity"' in said
 
 
 def decoded(decode: Callable[[bytes], T], body: bytes) -> T:
