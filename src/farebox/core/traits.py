@@ -111,13 +111,18 @@ class Traits(Struct, frozen=True):
     @property
     def longest_answer(self) -> int | None:
         """In tokens; None where that is not declared."""
-        bounds = [each for each in (self.answer_tokens_max, self.context_tokens) if each is not None]
-        return min(bounds, default=None)
+        longest, context = self.answer_tokens_max, self.context_tokens
+        return context if longest is None else longest if context is None else min(longest, context)
 
     @property
     def take_any_order(self) -> bool:
         """Whether nothing is declared that could keep an order away which wishes nothing."""
-        return self.longest_answer is None and self.input_modalities is None and self.output_modalities is None
+        return (
+            self.answer_tokens_max is None
+            and self.context_tokens is None
+            and self.input_modalities is None
+            and self.output_modalities is None
+        )
 
     def supports(self, native: str) -> frozenset[str]:
         """The parameters of an order that it gets in this format."""
