@@ -15,10 +15,12 @@ from farebox.core.schemas import NAME, TEXT, object_of
 from farebox.core.sse import KEEP_ALIVE, data_event
 from farebox.core.usage import read_cost
 
-__all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE", "capped", "counting", "end_event", "error_event", "read", "refusal_body"]
-__all__ += ["see_answer", "see_event", "typed_refusal"]
+__all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE", "TEXT_BEGINS", "capped", "counting", "end_event", "error_event", "read"]
+__all__ += ["refusal_body", "see_answer", "see_event", "typed_refusal"]
 
 CAPS: tuple[str, ...] = ()
+
+TEXT_BEGINS = b""
 
 DESCRIBED = Described(
     "Tiny talk",

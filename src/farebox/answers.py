@@ -17,6 +17,7 @@ from farebox.core.errors import Refusal, cost_unknown, error_type_of
 from farebox.core.formats import Progress
 from farebox.core.headers import HeaderList
 from farebox.core.idempotency import KEPT_BYTES_MAX, UNDELIVERED_BYTES_MAX
+from farebox.core.likeness import Likeness, PutChunk
 from farebox.core.meter import Meter
 from farebox.core.reading import before_json
 from farebox.core.usage import Cost, Nothing, Verdict
@@ -284,14 +285,15 @@ class Answer:
             body = self._whole if self._whole is not None and len(self._whole) <= bytes_max else None
         return None if body is None else KeptAnswer(hold_id, self.content_type, body)
 
-    async def stream_to(self, take: Take) -> None:
-        """Give an answer that `is_poured` to `take` as it comes: a stream in whole server-sent events. Where the
-        upstream breaks off, the last is an error; within bytes there is no place for one.
+    async def stream_to(self, take: Take, put_chunk: PutChunk | None = None) -> None:
+        """Give an answer that `is_poured` to `take` as it comes: a stream in whole server-sent events, or some of them
+        to `put_chunk`, in the chunks in which they came. Where the upstream breaks off, the last is an error; within
+        bytes there is no place for one.
 
         Raises:
             Refusal: 424, bytes have no end.
         """
-        meter = self._meter
+        meter, given = self._meter, take
         if self._copy is not None:
             take = self._copy.noting(take)
         if self._retold is not None:
@@ -307,7 +309,8 @@ class Answer:
         try:
             for chunk in self._early:
                 await _taken(take_native(chunk))
-            await self._reply.pour(self._metered(take_native))
+            likeness = meter.pass_likes(put_chunk) if put_chunk is not None and take_native is given else None
+            await self._reply.pour(self._metered(take_native, likeness), likeness)
         except (UpstreamBroke, Refusal) as error:
             meter.finish()
             if self._cut_short is None:
@@ -336,13 +339,15 @@ class Answer:
         finally:
             self._is_over = True
 
-    def _metered(self, take: Take) -> Take:
+    def _metered(self, take: Take, likeness: Likeness | None) -> Take:
         """Passes a piece through the meter, and what that gives on to `take`."""
         meter, no_event_seconds = self._meter, self._streaming.no_event_seconds
-        seen, quiet_since = meter.sse_events, monotonic()
+        seen, passed, quiet_since = meter.sse_events, 0, monotonic()
 
         def pass_on(data: bytes) -> Taken:
-            nonlocal seen, quiet_since
+            nonlocal seen, passed, quiet_since
+            if likeness is not None and likeness.passed != passed:
+                passed, quiet_since = likeness.passed, 0.0
             chunk = meter.feed(data)
             if meter.sse_events != seen:
                 seen, quiet_since = meter.sse_events, 0.0
@@ -476,7 +481,7 @@ class RepeatedAnswer:
     async def read(self) -> bytes:
         return self._body
 
-    async def stream_to(self, take: Take) -> None:
+    async def stream_to(self, take: Take, put_chunk: PutChunk | None = None) -> None:
         await _taken(take(self._body))
 
 

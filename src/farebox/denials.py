@@ -8,6 +8,7 @@ from time import monotonic
 from farebox.core.attempts import Denied
 from farebox.core.denials import STATUSES, told
 from farebox.core.headers import HeaderList
+from farebox.core.likeness import Likeness
 from farebox.ports import Reply, Take, UpstreamBroke
 
 log = logging.getLogger("farebox")
@@ -91,7 +92,7 @@ class _Reread:
         parts, self._parts = self._parts, []
         return b"".join([*parts, await self._reply.read()])
 
-    async def pour(self, take: Take) -> None:
+    async def pour(self, take: Take, likeness: Likeness | None = None) -> None:
         while data := await self.chunk():
             waiting = take(data)
             if waiting is not None:

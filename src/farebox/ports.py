@@ -28,6 +28,7 @@ from farebox.core.callers import Account, Caller, Key, ManagementKey, PublishedP
 from farebox.core.declared import Declared
 from farebox.core.headers import HeaderList, RequestHead
 from farebox.core.health import Standing
+from farebox.core.likeness import Likeness
 from farebox.core.passage import Passage
 from farebox.core.pricing import KeptPrices, PriceList
 from farebox.core.routing import Candidate
@@ -374,9 +375,10 @@ class Reply(Protocol):
     async def read(self) -> bytes:
         """All that is left of the body. Raises UpstreamBroke."""
 
-    async def pour(self, take: Take) -> None:
+    async def pour(self, take: Take, likeness: Likeness | None = None) -> None:
         """All that is left of the body, to `take`: each piece as it comes, if it can be in the very call that reads it
-        from the connection. Raises UpstreamBroke, and what `take` raises."""
+        from the connection. Of whole chunks, `likeness` may take those that it knows instead. Raises UpstreamBroke, and
+        what `take` raises."""
 
     def close(self) -> None:
         """Let the connection go; who waits for more of the body gets UpstreamBroke. Does nothing after it was read."""

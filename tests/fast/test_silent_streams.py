@@ -15,16 +15,20 @@ from farebox.answers import Streaming
 from farebox.catalog import Catalog
 from farebox.core.books import Command, Outcome, Settle, TopUp
 from farebox.core.formats.table import FORMATS
+from farebox.core.headers import HeaderList
 from farebox.core.keys import digest
+from farebox.core.likeness import PutChunk
 from farebox.core.plans import BUILT_IN
 from farebox.deadlines import Deadlines, Wait
 from farebox.exchange import Exchange
+from farebox.http.asgi import AsgiCall
 from farebox.http.bodies import BodyReader
 from farebox.identity.keys import KeyCallers, PlansInForce, new_key
-from farebox.ports import UpstreamUnreachable
+from farebox.ports import Take, UpstreamUnreachable
 from farebox.testing import MemoryStore, Script, ScriptedReply, ScriptedUpstream, Silence
 from farebox.upstream.running import alone
 from farebox.web.relay import Relay
+from farebox.web.waiting import Silence as Silent
 from farebox.web.waiting import WaitingCaller
 from tests.fast.test_exchange import MODELS
 from tests.served.test_formats import ORDERS, STREAMED, told
@@ -292,6 +296,39 @@ class SlowBooks(MemoryStore):
         if isinstance(command, Settle):
             await asyncio.sleep(20 * SOON_SECONDS)
         return await super().carry_out(command)
+
+
+class Chunked(AsgiCall):
+    """A call that is put chunks, and what else it is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    async def begin(self, status: int, headers: HeaderList) -> None: ...
+
+    def send_if_taken(self, piece: bytes) -> None:
+        self.sent.append(piece)
+
+
+def test_a_stream_whose_chunks_go_by_is_not_silent() -> None:
+    async def main() -> None:
+        call = Chunked()
+        waiting = WaitingCaller(call, Deadlines(), Silent(0, 100, b": psst\n\n"))
+        waiting.sending([], streamed=True)
+
+        async def stream_to(take: Take, put_chunk: PutChunk) -> None:
+            call.chunk_put_at = monotonic() - 40
+            waiting.expire()
+            assert not call.sent
+            assert 50 < waiting.due - monotonic() <= 60
+            call.chunk_put_at -= 61
+            waiting.expire()
+            assert call.sent == [b": psst\n\n"]
+
+        await waiting.relay([], stream_to)
+        waiting.close()
+
+    asyncio.run(main())
 
 
 def test_after_the_last_event_the_body_ends() -> None:

@@ -6,6 +6,7 @@ does no I/O. Of an upstream that tells no cost it counts what was used, and a ta
 
 from farebox.core.errors import Refusal
 from farebox.core.formats import PASS, Format, Progress, Seen
+from farebox.core.likeness import Likeness, PutChunk
 from farebox.core.sse import CR, LF, EventSplitter, ended
 from farebox.core.tariffs import Priced, Tariff
 from farebox.core.usage import Cost, Unknown, Usage, Verdict
@@ -21,6 +22,7 @@ class Meter:
     __slots__ = (
         "_cost",
         "_counting",
+        "_likeness",
         "_splitter",
         "_tariff",
         "_wire",
@@ -36,6 +38,7 @@ class Meter:
         self._tariff = tariff
         self._counting = None if tariff is None else wire.counting()
         self._splitter: EventSplitter | None = None
+        self._likeness: Likeness | None = None
         self._cost: Cost | Unknown | None = None
         self.progress = progress
         self.sse_events = 0
@@ -65,8 +68,20 @@ class Meter:
             if self._counting is not None:
                 self._counting.see_event(chunk)
             seen = self._wire.see_event(chunk, self.progress)
-            return chunk if seen is PASS else self._sent_on(chunk, seen)
-        return b"".join([self._pass(event) for event in splitter.feed(chunk)])
+            return self._passed(chunk) if seen is PASS else self._sent_on(chunk, seen)
+        events = splitter.feed(chunk)
+        if self._likeness is not None:
+            self._likeness.is_between = splitter.is_between
+        return b"".join([self._pass(event) for event in events])
+
+    def pass_likes(self, put: PutChunk) -> Likeness | None:
+        """Let events that are like one before go by without being read, to `put`. None where each must be read."""
+        text_begins = self._wire.TEXT_BEGINS
+        if not text_begins or self._counting is not None:
+            return None
+        self._likeness = likeness = Likeness(text_begins, put)
+        likeness.is_between = self._splitter is None or self._splitter.is_between
+        return likeness
 
     def finish(self) -> bytes:
         """The bytes to send on after the upstream's last: a server-sent event whose closing empty line is missing,
@@ -115,7 +130,12 @@ class Meter:
         if self._counting is not None:
             self._counting.see_event(event)
         seen = self._wire.see_event(event, self.progress)
-        return event if seen is PASS else self._sent_on(event, seen)
+        return self._passed(event) if seen is PASS else self._sent_on(event, seen)
+
+    def _passed(self, event: bytes) -> bytes:
+        if self._likeness is not None:
+            self._likeness.learn(event)
+        return event
 
     def _sent_on(self, event: bytes, seen: Seen) -> bytes:
         self._note(seen)

@@ -86,6 +86,7 @@ class AsgiCall(AsgiBody):
     """A request that came through ASGI, and its answer (`calls.Call`)."""
 
     has_begun = False
+    chunk_put_at = 0.0
     _watching: asyncio.Task[None] | None = None
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -123,6 +124,9 @@ class AsgiCall(AsgiBody):
 
     async def end(self, last: bytes = b"") -> None:
         await send_body(self._send, last)
+
+    def put_chunk(self, chunk: bytes) -> bool:
+        return False  # ASGI knows no chunks
 
     def send_if_taken(self, piece: bytes) -> None:
         # One step of `send`, which is not waited for.

@@ -57,6 +57,14 @@ class Call(Body, Protocol):
         """Send a piece of the body at once. Returns what to wait for before the next, where the caller does not
         read."""
 
+    @property
+    def chunk_put_at(self) -> float:
+        """When `put_chunk` sent the last chunk (monotonic seconds); 0 before any."""
+
+    def put_chunk(self, chunk: bytes) -> bool:
+        """Send a piece of the body at once that stands in a chunk of HTTP already. False, and nothing is sent, where
+        the body is not in chunks, or the caller does not read or has gone."""
+
     async def end(self, last: bytes = b"") -> None:
         """Send the last piece, and the body's end."""
 

@@ -7,6 +7,7 @@ stops are the same for both.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import Any
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
@@ -89,6 +90,7 @@ class DirectCall:
     response_started = False
     response_complete = False
     chunked_encoding: bool | None = None
+    chunk_put_at = 0.0
     is_read = False
     _head_read: RequestHead | None = None
     can_break_off = True
@@ -240,6 +242,13 @@ class DirectCall:
         else:
             self._write(piece)
         return self._flow.drain() if self._flow.write_paused else None
+
+    def put_chunk(self, chunk: bytes) -> bool:
+        if self.disconnected or self._flow.write_paused or not self.chunked_encoding:
+            return False
+        self.transport.write(chunk)
+        self.chunk_put_at = monotonic()
+        return True
 
     def send_if_taken(self, piece: bytes) -> None:
         if not self._flow.write_paused:

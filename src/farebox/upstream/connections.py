@@ -11,6 +11,7 @@ from time import monotonic
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from farebox.core.headers import HeaderList
+from farebox.core.likeness import Likeness
 from farebox.deadlines import NEVER, Deadlines
 from farebox.ports import Take, UpstreamBroke
 from farebox.upstream import Timeouts
@@ -56,7 +57,7 @@ class Pool:
 class PooledReply(HttpReply):
     """An answer that comes on a connection. At its end it keeps what was not read yet, and lets the connection go."""
 
-    __slots__ = ("_broken", "_connection", "_is_complete", "_parts", "_poured", "_take", "_waiter")
+    __slots__ = ("_broken", "_connection", "_is_complete", "_parts", "_poured", "_take", "_waiter", "likeness")
 
     def __init__(self, status: int, headers: HeaderList, connection: "Connection", parts: list[bytes]) -> None:
         super().__init__(status, headers)
@@ -65,6 +66,7 @@ class PooledReply(HttpReply):
         self._broken: tuple[str, BaseException | None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._take: Take | None = None
+        self.likeness: Likeness | None = None
         self._poured: asyncio.Future[Awaitable[None] | None]
         self._is_complete = False
 
@@ -98,24 +100,25 @@ class PooledReply(HttpReply):
         parts, self._parts = self._parts, []
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def pour(self, take: Take) -> None:
+    async def pour(self, take: Take, likeness: Likeness | None = None) -> None:
         while data := await self.chunk():
             waiting = take(data)
             if waiting is None and not (self._parts or self._is_complete or self._broken):
-                waiting = await self._poured_into(take)
+                waiting = await self._poured_into(take, likeness)
             if waiting is not None:
                 await waiting
 
-    async def _poured_into(self, take: Take) -> Awaitable[None] | None:
+    async def _poured_into(self, take: Take, likeness: Likeness | None) -> Awaitable[None] | None:
         """Let the connection itself give what comes to `take`, up to the end or to a piece that is to be waited for:
         without a task that is woken for each, a stream costs a tenth less."""
         connection = self._connection
         self._take, self._poured = take, connection.loop.create_future()
         connection.wait(connection.no_data_seconds)
+        self.likeness = likeness
         try:
             return await self._poured
         finally:
-            self._take = None
+            self._take = self.likeness = None
 
     def close(self) -> None:
         if not self._is_complete and self._broken is None:
@@ -155,11 +158,11 @@ class PooledReply(HttpReply):
         try:
             waiting = take(data)
         except Exception as error:  # noqa: BLE001 - it is for who poured, not for the connection
-            connection.due = NEVER
+            connection.due, self.likeness = NEVER, None
             poured.set_exception(error)
             return True
         if waiting is not None or self._is_complete or self._broken:
-            connection.due = NEVER
+            connection.due, self.likeness = NEVER, None
             poured.set_result(waiting)
         else:
             connection.due = monotonic() + connection.no_data_seconds
@@ -284,15 +287,12 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         reply = self._reply
         # Nearly every event comes as one whole chunk, for which the parser is not needed.
-        if (
-            self._is_between_chunks
-            and reply is not None
-            and (line := _SIZE_LINES.get(len(data))) is not None
-            and data.startswith(line)
-            and data[-2:] == b"\r\n"
-            and reply.give(data[len(line) : -2])
-        ):
-            return
+        if self._is_between_chunks and (line := _SIZE_LINES.get(len(data))) is not None and reply is not None:
+            if (likeness := reply.likeness) is not None and likeness.passes(data, line):
+                self.due = monotonic() + self.no_data_seconds
+                return
+            if data.startswith(line) and data[-2:] == b"\r\n" and reply.give(data[len(line) : -2]):
+                return
         if self._head is None and reply is None:
             # It belongs to no order, and must not be taken for the next one's answer.
             self._transport.abort()

@@ -6,6 +6,7 @@ from itertools import chain
 from typing import Self
 
 from farebox.core.headers import HeaderList, response_headers
+from farebox.core.likeness import Likeness
 from farebox.ports import Take, UpstreamBroke, UpstreamUnreachable
 
 ANSWER_BYTES_MAX = 128 * 1024 * 1024
@@ -88,7 +89,7 @@ class HttpReply(ABC):
     @abstractmethod
     def close(self) -> None: ...
 
-    async def pour(self, take: Take) -> None:
+    async def pour(self, take: Take, likeness: Likeness | None = None) -> None:
         while data := await self.chunk():
             waiting = take(data)
             if waiting is not None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from farebox.core.headers import HeaderList
+from farebox.core.likeness import PutChunk
 from farebox.deadlines import NEVER, Deadlines
 from farebox.http.asgi import EVENT_STREAM, JSON
 from farebox.http.calls import Call
@@ -111,7 +112,12 @@ class WaitingCaller:
     def expire(self) -> None:
         """The deadline came: send the head that was held back, or something that breaks the silence."""
         if self.is_relayed_to:
-            self._knock()
+            # Chunks that are put do not put the deadline off, each by itself.
+            due = self._call.chunk_put_at + self._silence_seconds
+            if due > monotonic():
+                self._wait_until(due)
+            else:
+                self._knock()
             return
         is_silent = self.has_begun or self._headers is None
         if is_silent and (self._sending is None or self._sending.done()):
@@ -156,7 +162,7 @@ class WaitingCaller:
             lines, self._unsent = self._unsent, b""
             await self._call.send(lines)
 
-    async def relay(self, head: HeaderList, stream_to: Callable[[Take], Awaitable[None]]) -> None:
+    async def relay(self, head: HeaderList, stream_to: Callable[[Take, PutChunk], Awaitable[None]]) -> None:
         """Send what the upstream streams on as it comes, but not the body's end. Each piece is of whole events where
         there are keep-alives, which may stand after it."""
         self.is_relayed_to = True
@@ -179,7 +185,7 @@ class WaitingCaller:
             return None
 
         try:
-            await stream_to(take)
+            await stream_to(take, self._call.put_chunk)
         finally:
             self.due = NEVER
 

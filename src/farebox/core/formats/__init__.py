@@ -76,6 +76,7 @@ class Seen(Struct, frozen=True):
 
 
 PASS = Seen()
+"""Of an event that says nothing, and of which nothing is remembered: so are all that are like it."""
 """Seen in nearly every event: nothing new, and nothing to repair."""
 
 
@@ -123,10 +124,12 @@ class Progress(Struct):
 class Format(Protocol):
     """What each format module has. `CAPS` are the members of a request that cap its answer's tokens; empty where
     answers have no tokens. `KEEP_ALIVE` is sent in a stream that is silent: every client skips it, wherever it stands
-    between two events and before the first."""
+    between two events and before the first. `TEXT_BEGINS` are the name and the opening quote of a text that `see_event`
+    does not look into, in which most events of a stream differ and in nothing else; empty where there is none such."""
 
     CAPS: tuple[str, ...]
     KEEP_ALIVE: bytes
+    TEXT_BEGINS: bytes
     DESCRIBED: Described
 
     def read(self, body: bytes) -> Asked:

@@ -24,8 +24,10 @@ from farebox.core.reading import UNREADABLE, Number, is_null
 from farebox.core.schemas import NAME, OBJECT, TEXT, WHOLE, array_of, object_of, or_null
 from farebox.core.sse import CR, KEEP_ALIVE, LF, data_event, event_data
 
-__all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE"]
+__all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE", "TEXT_BEGINS"]
 __all__ += ["capped", "counting", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
+
+TEXT_BEGINS = b'"content":"'
 
 CAPS: tuple[str, ...] = ("max_tokens", "max_completion_tokens")
 """The caps of an answer. Upstreams differ in which of them they read, so both are lowered."""
@@ -167,10 +169,12 @@ def _blames_account(data: bytes) -> bool:
 
 
 def _seen(chunk: Chunk, progress: Progress, repaired: bytes | None = None) -> Seen:
+    remembers = False
     for choice in chunk.choices:
         if choice.delta.tool_calls is not UNSET:
             remember_calls(choice, progress)
-    if chunk.usage is UNSET and repaired is None and chunk.id == progress.generation_id:
+            remembers = True
+    if chunk.usage is UNSET and repaired is None and chunk.id == progress.generation_id and not remembers:
         return PASS
     if progress.withholds_usage and chunk.usage is not UNSET and not chunk.choices:
         repaired = b""

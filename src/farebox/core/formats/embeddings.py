@@ -33,8 +33,10 @@ from farebox.core.reading import UNREADABLE, Number, as_whole, is_null, json_pat
 from farebox.core.schemas import NAME, OBJECT, TEXT, array_of, object_of, one_of
 from farebox.core.sse import KEEP_ALIVE, data_event
 
-__all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE"]
+__all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE", "TEXT_BEGINS"]
 __all__ += ["capped", "counting", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
+
+TEXT_BEGINS = b""
 
 CAPS: tuple[str, ...] = ()
 

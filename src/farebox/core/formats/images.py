@@ -37,10 +37,12 @@ from farebox.core.reading import UNREADABLE, Number, starts_with
 from farebox.core.schemas import FLAG, NAME, OBJECT, TEXT, WHOLE, array_of, object_of, or_null
 from farebox.core.sse import KEEP_ALIVE, data_event, event_data
 
-__all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE", "as_stream", "counting"]
+__all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE", "TEXT_BEGINS", "as_stream", "counting"]
 __all__ += ["capped", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
 
 CAPS: tuple[str, ...] = ()
+
+TEXT_BEGINS = b""
 
 COMPLETED = "image_generation.completed"
 

@@ -50,8 +50,10 @@ from farebox.core.reading import UNREADABLE, Number, is_null
 from farebox.core.schemas import NAME, OBJECT, TEXT, array_of, object_of, or_null
 from farebox.core.sse import data_event, event_data, event_name, named_event
 
-__all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE"]
+__all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE", "TEXT_BEGINS"]
 __all__ += ["capped", "counting", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
+
+TEXT_BEGINS = b'"text":"'
 
 CAPS: tuple[str, ...] = ("max_tokens",)
 

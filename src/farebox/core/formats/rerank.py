@@ -21,10 +21,12 @@ from farebox.core.reading import Number
 from farebox.core.schemas import NAME, NUMBER, OBJECT, TEXT, array_of, object_of, or_null
 from farebox.core.sse import KEEP_ALIVE, data_event
 
-__all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE"]
+__all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE", "TEXT_BEGINS"]
 __all__ += ["capped", "counting", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
 
 CAPS: tuple[str, ...] = ()
+
+TEXT_BEGINS = b""
 
 UNIT_CHUNKS = 100
 CHUNK_TOKENS = 500

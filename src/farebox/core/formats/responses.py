@@ -42,8 +42,10 @@ from farebox.core.schemas import NAME, OBJECT, TEXT, array_of, object_of
 from farebox.core.sse import KEEP_ALIVE, comment_event, data_event, event_data, named_event
 from farebox.core.usage import Cost, Unknown, read_cost
 
-__all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE"]
+__all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE", "TEXT_BEGINS"]
 __all__ += ["capped", "counting", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
+
+TEXT_BEGINS = b""
 
 CAPS: tuple[str, ...] = ("max_output_tokens",)
 

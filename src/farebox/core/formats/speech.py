@@ -23,10 +23,12 @@ from farebox.core.reading import UNREADABLE, Number, skip_to_json
 from farebox.core.schemas import NAME, array_of, object_of
 from farebox.core.sse import KEEP_ALIVE, data_event
 
-__all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE", "counting"]
+__all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE", "TEXT_BEGINS", "counting"]
 __all__ += ["capped", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
 
 CAPS: tuple[str, ...] = ()
+
+TEXT_BEGINS = b""
 
 SLOWEST = 0.1
 """A lower `speed` is none: hosts take 0.25 and more."""

@@ -25,10 +25,12 @@ from farebox.core.reading import UNREADABLE, is_null
 from farebox.core.schemas import NAME, TEXT, object_of, one_of
 from farebox.core.sse import KEEP_ALIVE, data_event
 
-__all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE", "counting", "from_form"]
+__all__ = ["CAPS", "DESCRIBED", "KEEP_ALIVE", "TEXT_BEGINS", "counting", "from_form"]
 __all__ += ["capped", "error_event", "read", "refusal_body", "see_answer", "see_event", "typed_refusal"]
 
 CAPS: tuple[str, ...] = ()
+
+TEXT_BEGINS = b""
 
 _ANSWERS = ("json", "verbose_json")
 
