@@ -1,7 +1,7 @@
 """One entry of a LiteLLM configuration's `model_list`: who serves it here, under which names and at what prices."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
 from itertools import chain, count
@@ -12,7 +12,8 @@ from msgspec import Struct
 from farebox.core.declared import CappedBy
 from farebox.core.moving.litellm_members import member_of, unread_price
 from farebox.core.moving.litellm_notes import ENVIRONMENT, Note, left, not_carried, number_of, plain, what
-from farebox.core.moving.litellm_prices import BadPrice, Priced, is_price, others, read_prices
+from farebox.core.moving.litellm_prices import is_price
+from farebox.core.moving.litellm_pricing import TEXT_MODES, ModelPrices, Prices, Pricing, Told
 from farebox.core.moving.litellm_providers import PROVIDERS, Provider, base_of, is_plain_url, named
 
 NO_KEYS = frozenset(
@@ -20,45 +21,8 @@ NO_KEYS = frozenset(
 )
 """What people write for a server of their own that wants no key."""
 
-TEXT_MODES = frozenset({"chat", "completion", "responses"})
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PATTERN_SIGNS = frozenset("?[]")
-_DATED = re.compile(r"-(\d{8}|latest)$")
-_FROM_THRESHOLD = frozenset({"xai"})
-"""Who charges the price "above" so many tokens from just so many on, as LiteLLM counts it."""
-
-_POINTED = re.compile(r"(?<=\d)-(?=\d)")
-
-
-class Borrowed(Struct, frozen=True):
-    """Priced as OpenRouter's public list has `listed`."""
-
-    listed: str
-
-
-class Unpriced(Struct, frozen=True):
-    """Without a price, for this `reason`."""
-
-    reason: str
-
-
-class Free(Struct, frozen=True):
-    """On the operator's own machine: it costs nothing."""
-
-
-class Told(Struct, frozen=True):
-    """Priced by what its answers say, or by OpenRouter's public list under our own names (`by_list`)."""
-
-    by_list: bool = False
-
-
-class Listed(Struct, frozen=True):
-    """A pattern's models, by their provider's own names, as LiteLLM's own list prices them."""
-
-    models: tuple[tuple[str, Priced], ...]
-
-
-Prices = Priced | Borrowed | Unpriced | Free | Told | Listed
 
 
 class Rank(Struct, frozen=True, order=True):
@@ -139,7 +103,7 @@ class Surroundings(Struct, frozen=True):
     """What is outside of an entry: the environment, LiteLLM's own price list, the configuration's credentials."""
 
     environment: Mapping[str, str]
-    model_prices: Mapping[str, Mapping[str, Any]]
+    model_prices: ModelPrices
     credentials: Mapping[str, Mapping[str, Any]]
     keys: Keys
 
@@ -184,7 +148,8 @@ class Entry:
     def _deployment(self, name: str, provider: Provider, own: str, base_url: str | None) -> Deployment:
         if provider.words:
             self.notes.append(Note(f"{self._where}.litellm_params.model", provider.words))
-        prices = self._prices(name, provider, own)
+        pricing = Pricing(self._where, name, provider, self._around.model_prices, self.notes)
+        prices = pricing.prices(self._ours, own, self._given, self._info)
         is_elsewhere = base_url != provider.base_url
         label = _label(name, base_url if is_elsewhere else None)
         place = Place(
@@ -336,104 +301,6 @@ class Entry:
         if self._info.get("mode") == "responses":
             return ("responses",)
         return provider.formats or ("chat", "embeddings")
-
-    # Prices
-
-    def _prices(self, name: str, provider: Provider, own: str) -> Prices:
-        given = {n: v for n, v in {**self._info, **self._given}.items() if is_price(n) and v is not None}
-        if provider.kind == "openrouter":
-            for each in given:
-                self.notes.append(not_carried(self._at(each), "OpenRouter's answers say what they cost"))
-            return Told()
-        of_list = ""
-        mode = self._info.get("mode")
-        if not given:
-            found, listed = self._listed(name, own)
-            given = {n: v for n, v in listed.items() if is_price(n) and v is not None}
-            mode = mode or listed.get("mode")
-            of_list = f"LiteLLM's list has `{plain(found)}`, and "
-            self._tell_others(others(listed))
-        try:
-            priced = read_prices(given, has_answers=mode != "embedding", is_from_threshold=name in _FROM_THRESHOLD)
-        except BadPrice as error:
-            return Unpriced(f"{of_list}{error}")
-        return priced or self._unpriced(name, provider, own)
-
-    def _tell_others(self, names: Iterable[str]) -> None:
-        if told := ", ".join(f"`{plain(each)}`" for each in sorted(set(names))):
-            self.notes.append(Note(self._where, f"LiteLLM's list has more prices, which no price file holds: {told}"))
-
-    def _listed(self, name: str, own: str) -> tuple[str, Mapping[str, Any]]:
-        """What LiteLLM's own price list has of the model, in the order in which LiteLLM looks: the provider's own
-        entry first, and nobody else's, but for a base model's."""
-        base = self._info.get("base_model")
-        models = (base, own) if isinstance(base, str) else (own,)
-        keys = [key for model in models for key in (f"{name}/{model}", model) if "*" not in model]
-        for key in keys:
-            found = self._around.model_prices.get(key)
-            if isinstance(found, Mapping) and _is_of(found, name):
-                return key, found
-        found = self._around.model_prices.get(base) if isinstance(base, str) else None
-        return (str(base), found) if isinstance(found, Mapping) else ("", {})
-
-    def _unpriced(self, name: str, provider: Provider, own: str) -> Prices:
-        if provider.is_local:
-            self.notes.append(
-                Note(self._where, "it runs on your own machines, so it is free here, as it is in LiteLLM")
-            )
-            return Free()
-        is_own_host = self._given.get("api_base") is None and self._given.get("base_url") is None
-        author = provider.lists_at_openrouter if is_own_host else ""
-        if "*" in own and self._around.model_prices:
-            return self._list_models(name, own)
-        if author and "*" not in own:
-            listed = f"{author}/{_POINTED.sub('.', _DATED.sub('', own)) if author == 'anthropic' else own}"
-            words = f"no price is set: it costs what OpenRouter's list says of `{plain(listed)}`; look at that"
-            self.notes.append(Note(self._where, words))
-            return Borrowed(listed)
-        if author == "openai" and self._ours == "openai/*" and own == "*":
-            self.notes.append(Note(self._where, "no price is set: models cost what OpenRouter's list says of them"))
-            return Told(by_list=True)
-        if self._around.model_prices:
-            return Unpriced("no price is set, and LiteLLM's list has none of it")
-        return Unpriced("no price is set, and LiteLLM's own list was not given (--model-prices FILE)")
-
-    def _list_models(self, name: str, own: str) -> Prices:
-        """All models of a provider that LiteLLM's own list has, and whose names fit the pattern."""
-        before, _, after = own.partition("*")
-        models: list[tuple[str, Priced]] = []
-        unread: list[str] = []
-        keys = sorted(self._around.model_prices, key=lambda key: not key.startswith(f"{name}/"))
-        for key in keys:
-            listed, model = self._around.model_prices[key], key.removeprefix(f"{name}/")
-            if not isinstance(listed, Mapping) or listed.get("litellm_provider") != name:
-                continue
-            is_fit = model.startswith(before) and model.endswith(after) and len(model) >= len(before) + len(after)
-            mode = listed.get("mode")
-            if is_fit and model.isprintable() and (mode in TEXT_MODES or mode == "embedding"):
-                given = {n: v for n, v in listed.items() if is_price(n) and v is not None}
-                try:
-                    priced = read_prices(
-                        given, has_answers=mode != "embedding", is_from_threshold=name in _FROM_THRESHOLD
-                    )
-                except BadPrice:
-                    continue
-                if priced is not None:
-                    models.append((model, priced))
-                    unread += others(listed)
-        unique = dict(reversed(models))
-        if not unique:
-            return Unpriced("no price is set, and LiteLLM's list has no such models")
-        self._tell_others(unread)
-        words = f"no price is set: LiteLLM's list has prices of {len(unique)} such models, and no others are served"
-        self.notes.append(Note(self._where, words))
-        return Listed(tuple(sorted(unique.items())))
-
-
-def _is_of(listed: Mapping[str, Any], provider: str) -> bool:
-    """Whether an entry of LiteLLM's list is this provider's."""
-    whose = listed.get("litellm_provider")
-    return whose is None or whose == provider or str(whose).startswith(f"{provider}-")
 
 
 def _what_number(given: object) -> str:

@@ -8,9 +8,10 @@ from math import gcd, lcm
 from msgspec import Struct
 from msgspec.structs import replace
 
-from farebox.core.moving.litellm_deployments import Borrowed, Deployment, Free, Listed, Place, Rank, Told, Unpriced
+from farebox.core.moving.litellm_deployments import Deployment, Place, Rank
 from farebox.core.moving.litellm_notes import Note, plain
 from farebox.core.moving.litellm_prices import Priced
+from farebox.core.moving.litellm_pricing import Borrowed, Free, Listed, Told, Unpriced
 from farebox.core.moving.toml_text import Value, comment, commented_out, table, text
 from farebox.core.moving.toml_text import member as line_of
 
