@@ -11,7 +11,7 @@ from farebox.core.declared import Declared, Timeouts
 from farebox.core.price_files import BadPrices
 from farebox.deadlines import Deadlines
 from farebox.guards.loading import BadGuard, make_guard
-from farebox.guards.running import Declared as DeclaredGuard
+from farebox.guards.running import DeclaredGuard
 from farebox.outgoing import BadWay, WayOut
 from farebox.outgoing import way_to as find_way_to
 from farebox.ports import Upstream

@@ -22,7 +22,7 @@ from farebox.guards import AnswerView, Changed, Decision, OrderView, Pass, Refus
 from farebox.guards.loading import BadGuard, make_guard
 from farebox.guards.patterns import Patterns
 from farebox.guards.redaction import CARD_MARK, EMAIL_MARK, Redaction
-from farebox.guards.running import ANSWERS_MAX, REASON_LENGTH_MAX, Declared, Guarded, Guards
+from farebox.guards.running import ANSWERS_MAX, REASON_LENGTH_MAX, DeclaredGuard, Guarded, Guards
 from farebox.guards.texts import texts_in, with_texts
 from farebox.guards.threads import THREADS_MAX
 
@@ -73,11 +73,11 @@ class Looking:
         self.look(answer)
 
 
-def declared(guard: Any, name: str = "g", **more: Any) -> Declared:
-    return Declared(name, guard, **more)
+def declared(guard: Any, name: str = "g", **more: Any) -> DeclaredGuard:
+    return DeclaredGuard(name, guard, **more)
 
 
-def asked(*guards: Declared, body: bytes = b"", counted: list[tuple[str, str]] | None = None) -> Guarded:
+def asked(*guards: DeclaredGuard, body: bytes = b"", counted: list[tuple[str, str]] | None = None) -> Guarded:
     """What becomes of an order."""
     counted = [] if counted is None else counted
 
@@ -88,7 +88,7 @@ def asked(*guards: Declared, body: bytes = b"", counted: list[tuple[str, str]] |
     return asyncio.run(main())
 
 
-def refused(*guards: Declared, counted: list[tuple[str, str]] | None = None) -> Refusal:
+def refused(*guards: DeclaredGuard, counted: list[tuple[str, str]] | None = None) -> Refusal:
     with pytest.raises(Refusal) as caught:
         asked(*guards, counted=counted)
     return caught.value

@@ -30,7 +30,7 @@ REASON_LENGTH_MAX = 500
 log = logging.getLogger("farebox")
 
 
-class Declared(Struct, frozen=True):
+class DeclaredGuard(Struct, frozen=True):
     """A guard under its name, how many seconds it may take, and what becomes of an order where it fails."""
 
     name: str
@@ -59,7 +59,7 @@ class Guards:
     """All guards, asked one after the other. `counted` is told each one's name and verdict."""
 
     def __init__(
-        self, guards: Sequence[Declared], counted: Callable[[str, str], None] = lambda guard, verdict: None
+        self, guards: Sequence[DeclaredGuard], counted: Callable[[str, str], None] = lambda guard, verdict: None
     ) -> None:
         self._before = [each for each in guards if callable(getattr(each.guard, "before", None))]
         self._after = [each for each in guards if callable(getattr(each.guard, "after", None))]
@@ -133,14 +133,14 @@ class Guards:
                 self._counted(each.name, failure.verdict)
                 log.warning("the guard `%s` did not look at an answer: it %s", each.name, failure)
 
-    async def _decision(self, each: Declared, order: OrderView) -> Decision:
+    async def _decision(self, each: DeclaredGuard, order: OrderView) -> Decision:
         """What a guard decides. Raises _Failed."""
         said = await self._ask(each, each.guard.before, order)
         if not isinstance(said, Pass | Refuse | Changed):
             raise _Failed("failed", f"answered {type(said).__name__}, which is no decision")
         return said
 
-    async def _ask(self, each: Declared, method: Callable[[T], Any], seen: T) -> object:
+    async def _ask(self, each: DeclaredGuard, method: Callable[[T], Any], seen: T) -> object:
         """What a guard says, within its bound. Raises _Failed."""
         try:
             async with asyncio.timeout(each.seconds):
@@ -171,7 +171,7 @@ def _view(caller: Caller, path: str, body: bytes, asked: Asked) -> OrderView:
     return OrderView(caller.account.name, key, caller.plan.name, asked.models, path, asked.streamed, body)
 
 
-def _refused(each: Declared, reason: str) -> Refusal:
+def _refused(each: DeclaredGuard, reason: str) -> Refusal:
     refusal = forbidden(f"The guard `{each.name}` refuses this order: {reason}")
     return Refusal(
         refusal.status, refusal.error_type, refusal.message, metadata={"guard": each.name, "reasons": [reason]}
