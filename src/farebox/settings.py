@@ -34,11 +34,12 @@ from farebox.core.declared import (
     names_of,
     usual_cap,
 )
+from farebox.core.formats.describing import OutputModality
 from farebox.core.plans import BUILT_IN, Plan, event_price_nanos
 from farebox.core.pricing import ASSUMED, PRICE_MAX_USD, UnitPrices
 from farebox.core.repeats import Joins
 from farebox.core.routing import Policy
-from farebox.core.traits import PARAMETERS, USUAL, InputModality, OutputModality, Quantization, Traits
+from farebox.core.traits import PARAMETERS, USUAL, InputModality, Quantization, Traits
 from farebox.crash import CRASH_VARIABLE
 
 OPENROUTER_KIND = "openrouter"

@@ -14,20 +14,16 @@ from typing import Literal, get_args
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 
+from farebox.core.formats.describing import OutputModality
+from farebox.core.formats.table import FORMATS
+
 Quantization = Literal[
     "int4", "int8", "fp4", "mxfp4", "nvfp4", "fp6", "fp8", "mxfp8", "fp16", "bf16", "fp32", "unknown"
 ]
 InputModality = Literal["text", "image", "file", "audio", "video"]
-OutputModality = Literal["text", "image", "audio", "video", "embeddings", "rerank", "speech", "transcription"]
 
 ANSWERED_WITH: Mapping[str, OutputModality] = MappingProxyType(
-    {
-        "/embeddings": "embeddings",
-        "/rerank": "rerank",
-        "/images": "image",
-        "/audio/speech": "speech",
-        "/audio/transcriptions": "transcription",
-    }
+    {path: made for path, wire in FORMATS.items() if (made := wire.DESCRIBED.answered_with) is not None}
 )
 """What an order at these paths is answered with, whatever it says."""
 

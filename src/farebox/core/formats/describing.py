@@ -1,6 +1,7 @@
 """A format's description of itself, for the OpenAPI document, telemetry and tests."""
 
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 from msgspec import Struct
 
@@ -9,6 +10,9 @@ from farebox.core.schemas import FLAG, NAME, NUMBER, TEXT, Schema, array_of, obj
 FromForm = Callable[[bytes, bytes], bytes]
 """Makes the JSON body of an order that came as a form, of the form's bytes and its `Content-Type`. Raises Refusal
 400."""
+
+OutputModality = Literal["text", "image", "audio", "video", "embeddings", "rerank", "speech", "transcription"]
+"""What answers are made of, by OpenRouter's names."""
 
 NamedSchema = tuple[str, Schema]
 """A schema's name in the OpenAPI document, and the schema."""
@@ -21,10 +25,10 @@ class Described(Struct, frozen=True):
     an error answer. `example` is a minimal valid order, of a model that the simulator has. `operation` is the format's
     name in OpenTelemetry's GenAI conventions.
 
-    What few formats have: `from_form`, where orders may come as `multipart/form-data`, makes the JSON of those. An
-    answer of a format that `gives_bytes` goes on as it comes, unread, where it is not JSON; `media` is its type. Where
-    no event `names_generation`, the answer's head does, or nothing. `as_stream` makes a stream of a whole answer, where
-    upstreams may give that in its place.
+    What few formats have: `answered_with` is what every answer is made of, where that is no text. `from_form`, where
+    orders may come as `multipart/form-data`, makes the JSON of those. An answer of a format that `gives_bytes` goes on
+    as it comes, unread, where it is not JSON; `media` is its type. Where no event `names_generation`, the answer's head
+    does, or nothing. `as_stream` makes a stream of a whole answer, where upstreams may give that in its place.
     """
 
     summary: str
@@ -34,6 +38,7 @@ class Described(Struct, frozen=True):
     example: Mapping[str, object]
     is_streamed: bool = True
     operation: str = "chat"
+    answered_with: OutputModality | None = None
     from_form: FromForm | None = None
     gives_bytes: bool = False
     media: str = "application/json"

@@ -56,6 +56,7 @@ DESCRIBED = Described(
     example={"model": "sim/embedder", "input": "Hello"},
     is_streamed=False,
     operation="embeddings",
+    answered_with="embeddings",
 )
 
 

@@ -242,4 +242,5 @@ DESCRIBED = Described(
     operation="image_generation",
     names_generation=False,
     as_stream=as_stream,
+    answered_with="image",
 )

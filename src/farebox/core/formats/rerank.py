@@ -49,6 +49,7 @@ DESCRIBED = Described(
     example={"model": "sim/reranker", "query": "Hello", "documents": ["Hello", "there"]},
     is_streamed=False,
     operation="rerank",
+    answered_with="rerank",
 )
 
 

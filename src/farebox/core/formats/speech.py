@@ -51,6 +51,7 @@ DESCRIBED = Described(
     operation="text_to_speech",
     gives_bytes=True,
     media="audio/*",
+    answered_with="speech",
 )
 
 

@@ -223,4 +223,5 @@ DESCRIBED = Described(
     is_streamed=False,
     operation="transcription",
     from_form=from_form,
+    answered_with="transcription",
 )
