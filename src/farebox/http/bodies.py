@@ -3,8 +3,6 @@
 import zlib
 from collections.abc import Callable, Mapping
 
-import brotli
-
 from farebox.core.errors import invalid, too_large, too_slow, wrong_type
 from farebox.core.formats.describing import FromForm
 from farebox.core.headers import RequestHead
@@ -129,7 +127,11 @@ class _BrotliUnpacker:
 
     def __init__(self, bytes_max: int) -> None:
         self._room = bytes_max + 1
+        # Only here: who is sent nothing that is packed so need not carry it.
+        import brotli
+
         self._inflate = brotli.Decompressor()
+        self._failure: type[Exception] = brotli.error
 
     def feed(self, part: bytes) -> bytes:
         unpacked: list[bytes] = []
@@ -143,7 +145,7 @@ class _BrotliUnpacker:
                 unpacked.append(piece)
                 if self._inflate.is_finished():
                     break
-        except brotli.error as error:
+        except self._failure as error:
             raise invalid(f"content-encoding: the body cannot be unpacked ({error})") from error
         return b"".join(unpacked)
 

@@ -11,12 +11,13 @@ from msgspec import Struct
 from farebox.core.upstream import Filters
 
 _BASE = re.compile(
-    r"(https?)://((?:[a-z0-9-]+\.)*[a-z0-9-]+)(?::([1-9][0-9]{0,3}))?((?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/?)"
+    r"(https?)://((?:[a-z0-9-]+\.)*[a-z0-9-]+)(?::([1-9][0-9]{0,4}))?((?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/?)"
 )
 _PATH = re.compile(r"(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
 _VALUE = re.compile(r"[A-Za-z0-9._-]*")
 
 _PORTS = {"http": 80, "https": 443}
+_PORT_MAX = 65_535
 
 
 class Base(Struct, frozen=True):
@@ -45,6 +46,8 @@ def base_of(url: str) -> Base:
     scheme, host, port, path = plain.groups()
     usual = _PORTS[scheme]
     number = int(port) if port else usual
+    if number > _PORT_MAX:
+        raise ValueError(f"there is no port {number}")
     host_field = host if number == usual else f"{host}:{number}"
     return Base(url, scheme == "https", host, number, host_field, path.rstrip("/"))
 

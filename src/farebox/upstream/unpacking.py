@@ -4,8 +4,6 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-import brotli
-
 from farebox.ports import UpstreamBroke
 from farebox.upstream.replies import HttpReply
 
@@ -110,7 +108,11 @@ class _Inflate:
 
 class _Brotli:
     def __init__(self) -> None:
+        # Only here: who is sent nothing that is packed so need not carry it.
+        import brotli
+
         self._inflate = brotli.Decompressor()
+        self._failure: type[Exception] = brotli.error
         self._packed = b""
         self._has_begun = False
 
@@ -124,7 +126,7 @@ class _Brotli:
         packed, self._packed = self._packed, b""
         try:
             data: bytes = self._inflate.process(packed, output_buffer_limit=PIECE_BYTES)
-        except brotli.error as error:
+        except self._failure as error:
             raise _broke() from error
         return data
 
