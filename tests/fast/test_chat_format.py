@@ -104,7 +104,9 @@ def test_every_model_that_may_serve_is_read() -> None:
     ],
 )
 def test_a_free_callers_answer_is_capped(asked: dict[str, Any], sent: dict[str, int]) -> None:
-    body = json.loads(read_order(request(**asked), chat, BUILT_IN["free"]).body)
+    order = read_order(request(**asked), chat, BUILT_IN["free"])
+    assert order.asked.answer_tokens == order.answer_tokens, "what is asked of an upstream is what it gets"
+    body = json.loads(order.body)
     assert {name: body[name] for name in chat.CAPS if name in body} == sent
 
 
