@@ -226,6 +226,8 @@ def test_instructions_of_a_system_and_of_a_developer() -> None:
     assert body["messages"] == [HELLO, {"role": "system", "content": "later"}, HELLO]
     assert left_out == ()
     assert ordered(chat, responses, messages=said)[0]["input"] == said
+    later = [HELLO, {"role": "developer", "content": "later"}, HELLO]
+    assert ordered(chat, messages, messages=later)[0]["messages"][1] == {"role": "system", "content": "later"}
     assert ordered(responses, chat, instructions="I")[0]["messages"] == [{"role": "system", "content": "I"}, HELLO]
     blocks = [{"type": "text", "text": "A"}, {"type": "text", "text": "B", "cache_control": {"type": "ephemeral"}}]
     body, left_out = ordered(messages, chat, system=blocks)
@@ -356,6 +358,9 @@ def test_a_picture_that_a_tool_gave_back() -> None:
     about, image = body["messages"][3]["content"]
     assert about["text"] == "From the result of the call c:"
     assert image["image_url"] == {"url": url}
+    del said[2]["content"][0]["content"][0]
+    body, _ = ordered(messages, chat, messages=said)
+    assert body["messages"][2]["content"] == "What it gave back follows the results."
 
 
 def test_results_stand_together_before_what_the_user_says() -> None:
@@ -401,6 +406,7 @@ def test_whether_calls_may_be_parallel() -> None:
     body, _ = ordered(chat, messages, tools=[TOOL], parallel_tool_calls=False)
     assert body["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
     assert "tool_choice" not in ordered(chat, messages, parallel_tool_calls=False)[0]
+    assert "tool_choice" not in ordered(chat, messages, tools=[TOOL])[0]
     body, _ = ordered(messages, responses, tool_choice={"type": "any", "disable_parallel_tool_use": True})
     assert (body["tool_choice"], body["parallel_tool_calls"]) == ("required", False)
 
