@@ -346,7 +346,7 @@ def test_a_picture_that_a_tool_gave_back() -> None:
     picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}}
     result = {"type": "tool_result", "tool_use_id": "c", "content": [{"type": "text", "text": "see"}, picture]}
     use = {"type": "tool_use", "id": "c", "name": "f", "input": {}}
-    said = [HELLO, {"role": "assistant", "content": [use]}, {"role": "user", "content": [result]}]
+    said: list[Any] = [HELLO, {"role": "assistant", "content": [use]}, {"role": "user", "content": [result]}]
     body, _ = ordered(messages, responses, messages=said)
     url = f"data:image/png;base64,{PNG}"
     seen = {"type": "input_image", "image_url": url, "detail": "auto"}

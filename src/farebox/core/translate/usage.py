@@ -5,16 +5,18 @@ Chat completions and responses count tokens of a cache within the prompt, messag
 right is none: who cannot be charged by it is not to be told it, either.
 """
 
+from typing import Annotated
+
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from farebox.core.formats.mending import IS_UNKNOWN
 from farebox.core.legible import decoded_or
-from farebox.core.reading import Number, as_whole
 from farebox.core.translate.neutral import Usage
 from farebox.core.translate.raw import said
 
-Count = Number | None
+Count = Annotated[int, Meta(ge=0)] | None
+"""As strict as for who charges by it (`core/formats/counting.py`): `40.0` is none."""
 
 
 class _Details(Struct):
@@ -69,17 +71,14 @@ def read_usage(raw: bytes | Raw | None, *, is_messages: bool = False) -> Usage |
     if told is None or told.is_unknown:
         return None
     prompt, answer = _first(told.prompt_tokens, told.input_tokens), _first(told.completion_tokens, told.output_tokens)
+    if prompt is None or answer is None:
+        return None
     ins = told.prompt_tokens_details or told.input_tokens_details or _NONE
     outs = told.completion_tokens_details or told.output_tokens_details or _NONE
-    parts = (
-        _first(ins.cached_tokens, told.cache_read_input_tokens, 0),
-        _first(ins.cache_write_tokens, told.cache_creation_input_tokens, 0),
-        _first(told.cache_creation.ephemeral_1h_input_tokens if told.cache_creation else None, 0),
-        _first(outs.reasoning_tokens, outs.thinking_tokens, 0),
-    )
-    if prompt is None or answer is None or None in parts:
-        return None
-    cached, written, written_1h, reasoning = (each or 0 for each in parts)
+    cached = _first(ins.cached_tokens, told.cache_read_input_tokens) or 0
+    written = _first(ins.cache_write_tokens, told.cache_creation_input_tokens) or 0
+    written_1h = (told.cache_creation and told.cache_creation.ephemeral_1h_input_tokens) or 0
+    reasoning = _first(outs.reasoning_tokens, outs.thinking_tokens) or 0
     if is_messages:
         prompt += cached + written
     if prompt < cached + written:
@@ -97,10 +96,8 @@ def _with_costs(usage: Usage, told: _Told) -> Usage:
     return usage
 
 
-def _first(*counts: Count) -> int | None:
-    """The first of these that is told, as a whole number; None where none is, or it can be no count."""
-    told = next((count for count in counts if count is not None), None)
-    return None if told is None or told < 0 else as_whole(told)
+def _first(count: Count, otherwise: Count) -> Count:
+    return otherwise if count is None else count
 
 
 def _costs(usage: Usage, prompt: str, answer: str) -> dict[str, object]:
