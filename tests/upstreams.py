@@ -29,7 +29,8 @@ def declared(url: str, timeouts: Timeouts = SECONDS, kind: str = "openrouter", *
 class HttpUpstream:
     """`pages` by path, none of them at the path that is `silent`; `answer` to every order, sent piece by piece. Where
     `waits` is set, the pieces after the first wait for it. Where it `breaks` (`before` the head, or `after` the last
-    piece), the connection ends there; where it `hangs`, no head comes for so many seconds."""
+    piece), the connection ends there; where it `hangs`, no head comes for so many seconds; where `thinks` is set,
+    none comes before that is."""
 
     pages: dict[str, Any] = field(default_factory=dict)
     answer: list[bytes] = field(default_factory=list)
@@ -38,6 +39,7 @@ class HttpUpstream:
     generation_id: str | None = "gen-1"
     headers: dict[str, str] = field(default_factory=dict)
     waits: Event | None = None
+    thinks: Event | None = None
     is_down: bool = False
     breaks: str = ""
     hangs: float = 0
@@ -97,6 +99,8 @@ class _Handler(BaseHTTPRequestHandler):
         if hangs or upstream.breaks == "before":
             self.close_connection = True
             return
+        if upstream.thinks is not None:
+            upstream.thinks.wait(10)
         self.send_response(upstream.status)
         self.send_header("content-type", upstream.content_type)
         self.send_header("transfer-encoding", "chunked")

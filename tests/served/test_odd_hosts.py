@@ -7,7 +7,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from decimal import Decimal
 from pathlib import Path
 from threading import Event
@@ -28,9 +28,10 @@ FILE = """
 [upstreams.gpt]
 kind = "openai"
 base_url = "{gpt}"
-models = ["gpt"]
+models = ["gpt", "either"]
 formats = ["chat"]
 prices = "file"
+order = 1
 
 [upstreams.claude]
 kind = "anthropic"
@@ -43,6 +44,12 @@ kind = "openai"
 base_url = "{azure}"
 models = ["azure"]
 formats = ["responses"]
+prices = "file"
+
+[upstreams.full]
+kind = "anthropic"
+base_url = "{full}"
+models = ["either"]
 prices = "file"
 """
 
@@ -233,8 +240,11 @@ NATIVE = {"gpt": "/chat/completions", "claude": "/messages", "azure": "/response
 
 @pytest.fixture(scope="module")
 def upstreams() -> Iterator[dict[str, HttpUpstream]]:
-    made = {name: HttpUpstream(pages={"/models": {"data": [{"id": name}]}}, generation_id=None) for name in NATIVE}
-    with made["gpt"].serving(), made["claude"].serving(), made["azure"].serving():
+    names = [*NATIVE, "full"]
+    made = {name: HttpUpstream(pages={"/models": {"data": [{"id": name}]}}, generation_id=None) for name in names}
+    with ExitStack() as stack:
+        for each in made.values():
+            stack.enter_context(each.serving())
         yield made
 
 
@@ -249,10 +259,12 @@ def gateway(upstreams: dict[str, HttpUpstream], tmp_path_factory: pytest.TempPat
         running.audit()
 
 
-def last_hold(gateway: Gateway) -> dict[str, Any]:
+def last_hold(gateway: Gateway, model: str = "%") -> dict[str, Any]:
+    """That of the last order, or of the last for a model."""
+    last = "SELECT * FROM hold WHERE model LIKE ? ORDER BY id DESC LIMIT 1"
     with closing(sqlite3.connect(gateway.folder / "data" / "farebox.db")) as db:
         db.row_factory = sqlite3.Row
-        return dict(db.execute("SELECT * FROM hold ORDER BY id DESC LIMIT 1").fetchone() or {"state": ""})
+        return dict(db.execute(last, (model,)).fetchone() or {"state": ""})
 
 
 def place(gateway: Gateway, path: str, model: str, *, streamed: bool = False) -> Response:
@@ -317,54 +329,67 @@ def is_usage_told(path: str, odd: Odd, told: str) -> bool:
 def test_the_list_in_force_when_an_order_was_placed_counts_to_its_end(
     gateway: Gateway, upstreams: dict[str, HttpUpstream]
 ) -> None:
-    """Of a whole answer and of a stream that is translated. What is no list changes nothing: one with a price below
-    zero, of thirty digits, or without one. The books are exact before the change, during it, and after."""
+    """Of a whole answer, of a stream that is translated, and of one by the upstream that was tried next. What is no
+    list changes nothing: one with a price below zero, of thirty digits, or without one. The books are exact before the
+    change, during it, and after."""
     file, release = gateway.folder / "prices.toml", Event()
     whole = json.dumps(message()).encode()
-    upstreams["claude"].answer, upstreams["claude"].content_type = [whole[:9], whole[9:]], "application/json"
-    upstreams["gpt"].answer, upstreams["gpt"].content_type = CHATS, "text/event-stream"
+    says = {"claude": ([whole[:9], whole[9:]], "application/json"), "full": ([b"{}"], "application/json")}
+    says |= {"gpt": (CHATS, "text/event-stream"), "azure": (RESPONSES, "text/event-stream")}
+    for name, (answer, content_type) in says.items():
+        upstreams[name].answer, upstreams[name].content_type = answer, content_type
+    upstreams["full"].status = 503
     gateway.audit()
 
-    def order(path: str, model: str, streamed: bool) -> None:
+    def order(model: str) -> None:
+        path, streamed = ASKED[model]
         assert place(gateway, path, model, streamed=streamed).status == 200
 
-    def costs(number: int) -> set[Decimal]:
-        eventually(lambda: "held" not in [each["what"] for each in gateway.orders()])
-        return {Decimal(each["cost_usd"]) for each in gateway.orders()[-number:]}
+    def cost(model: str) -> Decimal | None:
+        """Of its last order, once that has ended."""
+        hold_id = last_hold(gateway, model)["id"]
+        (told,) = [each["cost_usd"] for each in gateway.orders() if each["hold_id"] == hold_id]
+        return None if told is None else Decimal(told)
 
-    with ThreadPoolExecutor(2) as threads:
-        upstreams["claude"].waits = upstreams["gpt"].waits = release
-        running = [threads.submit(order, *each) for each in (NATIVELY, TRANSLATED)]
-        eventually(lambda: [each["what"] for each in gateway.orders()[-2:]] == ["held", "held"])
-        for wrong, word in (("-0.1", "below"), (f"0.{2:030}", "digits"), (None, "missing")):
-            text = "".join(PRICES.format(name, wrong) for name in upstreams).replace('prompt = "None"\n', "")
-            file.write_text(text)
-            eventually(lambda word=word: tells(gateway, word))  # type: ignore[misc]
+    def now_costs(model: str, amount: Decimal) -> bool:
+        order(model)
+        eventually(lambda: cost(model) is not None)
+        return cost(model) == amount
+
+    for wrong, word in (("-0.1", "below"), (f"0.{2:030}", "digits"), (None, "missing")):
+        text = "".join(PRICES.format(name, wrong) for name in upstreams).replace('prompt = "None"\n', "")
+        file.write_text(text)
+        eventually(lambda word=word: tells(gateway, word))  # type: ignore[misc]
+    running = [model for model in ASKED if model != "azure"]
+    with ThreadPoolExecutor(len(running)) as threads:
+        upstreams["claude"].waits = upstreams["gpt"].waits = upstreams["full"].thinks = release
+        futures = [threads.submit(order, model) for model in running]
+        eventually(lambda: [each["what"] for each in gateway.orders()[-3:]] == ["held"] * 3)
         file.write_text("".join(PRICES.format(name, DEAR) for name in upstreams))
-        eventually(lambda: lists(gateway) == 2)
+        eventually(lambda: now_costs("azure", Decimal(DEAR) * 30 + REST))
         gateway.audit()
         release.set()
-        for future in running:
+        for future in futures:
             future.result(timeout=20)
-    assert costs(2) == {Decimal("0.00002") * 25 + REST, Decimal("0.00002") * 30 + REST}
+    old = Decimal("0.00002")
+    eventually(lambda: None not in [cost(model) for model in running])
+    assert [cost(model) for model in running] == [old * 25 + REST, old * 30 + REST, old * 30 + REST]
+    assert (last_hold(gateway)["upstream"], len(upstreams["full"].orders)) == ("azure", 1)
     gateway.audit()
-
-    def cost_of(path: str, model: str, streamed: bool) -> set[Decimal]:
-        order(path, model, streamed)
-        return costs(1)
-
-    eventually(lambda: cost_of(*NATIVELY) == {Decimal(DEAR) * 25 + REST})
-    assert cost_of(*TRANSLATED) == {Decimal(DEAR) * 30 + REST}
+    assert now_costs("claude", Decimal(DEAR) * 25 + REST)
+    assert now_costs("gpt", Decimal(DEAR) * 30 + REST)
 
 
-NATIVELY, TRANSLATED = ("/messages", "claude", False), ("/responses", "gpt", True)
+ASKED = {
+    "claude": ("/messages", False),
+    "gpt": ("/responses", True),
+    "either": ("/chat/completions", True),
+    "azure": ("/responses", True),
+}
+"""How each model is asked for: as its host speaks, translated, and at whichever upstream has room."""
+
 DEAR = "0.00003"
 REST = Decimal("0.000002") * 10 + Decimal("0.00007") * 20
-
-
-def lists(gateway: Gateway) -> int:
-    with closing(sqlite3.connect(gateway.folder / "data" / "farebox.db")) as db:
-        return int(db.execute("SELECT count(*) FROM tariffs").fetchone()[0])
 
 
 def tells(gateway: Gateway, word: str) -> bool:
@@ -373,7 +398,7 @@ def tells(gateway: Gateway, word: str) -> bool:
 
 
 def test_two_upstreams_of_one_name_are_a_sentence_at_start(tmp_path: Path) -> None:
-    one = FILE.format(gpt="http://127.0.0.1:1/v1", claude="http://127.0.0.1:2", azure="http://127.0.0.1:3/v1")
+    one = FILE.format(**{name: f"http://127.0.0.1:{port}/v1" for port, name in enumerate((*NATIVE, "full"), 1)})
     (tmp_path / "farebox.toml").write_text(one + one)
     done = Gateway(tmp_path).run("upstream", "list")
     assert done.returncode == 2
