@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from farebox.cli.commands import app
 from farebox.core.declared import Declared
-from farebox.core.moving import litellm_providers
+from farebox.core.moving import litellm_providers, toml_text
 from farebox.core.moving.litellm import BadConfig, import_config
 from farebox.core.moving.litellm_members import SECTIONS, member_of, rows
 from farebox.core.price_files import read_price_file
@@ -349,6 +349,68 @@ def test_what_has_no_price_is_not_free(prices: dict[str, Any], words: str) -> No
     assert words in " ".join(found.prices.replace("\n#", "").split())
     assert upstreams(found)["groq"]["prices"] == "file"
     assert "without a price, `m` is not served" in str(found.notes[-1])
+
+
+def test_a_deployment_of_responses_is_asked_in_them() -> None:
+    entry = {**deployment("openai/x", api_base="http://h/v1"), "model_info": {"mode": "responses"}}
+    assert upstreams(one(entry))["openai-h"]["formats"] == ["responses"]
+
+
+def test_what_an_entry_says_itself_counts_before_its_credential() -> None:
+    values = {"api_key": "os.environ/SHARED", "api_base": "http://shared/v1"}
+    entry = deployment("openai/x", api_base="http://own/v1", litellm_credential_name="c")
+    found = one(entry, credential_list=[{"credential_name": "c", "credential_values": values}])
+    (table,) = upstreams(found).values()
+    assert (table["base_url"], table["key_variable"]) == ("http://own/v1", "SHARED")
+
+
+def test_all_of_openais_models_cost_what_openrouters_list_says_where_it_has_the_names() -> None:
+    every = {"model_name": "openai/*", "litellm_params": {"model": "openai/*"}}
+    assert upstreams(one(every))["openai"]["prices"] == "openrouter"
+    elsewhere = one({**every, "litellm_params": {"model": "openai/*", "api_base": "http://h/v1"}})
+    assert "without a price" in str(elsewhere.notes[-1])
+    assert "without a price" in str(one(deployment("openai/gpt-5", api_base="http://h/v1")).notes[-1])
+    assert "without a price" in str(one({**every, "model_name": "*"}).notes[-1])
+
+
+def test_deployments_with_a_bound_of_their_own_are_upstreams_of_their_own() -> None:
+    """The bound would hold for both together."""
+    bounded = [
+        {**deployment("ollama/a", max_parallel_requests=2), "model_name": "a"},
+        {**deployment("ollama/b", max_parallel_requests=2), "model_name": "b"},
+    ]
+    assert [each["orders_max"] for each in upstreams(one(*bounded)).values()] == [2, 2]
+
+
+def test_who_has_no_order_beside_one_that_has_comes_last() -> None:
+    found = one(
+        deployment("ollama/a", api_base="http://h0"),
+        deployment("ollama/a", api_base="http://h1", order=1),
+        deployment("ollama/a", api_base="http://h2", order=2),
+    )
+    assert [each.get("order", 0) for each in upstreams(found).values()] == [2, 0, 1]
+
+
+def test_an_alias_is_no_name_of_a_deployment_and_a_model_no_fallback_of_itself() -> None:
+    other = {"model_name": "n", "litellm_params": {"model": "ollama/b", "api_base": "http://h1"}}
+    found = one(
+        deployment("ollama/a", api_base="http://h0"),
+        other,
+        router_settings={"model_group_alias": {"n": "m"}, "default_fallbacks": ["m"]},
+    )
+    told = [str(note) for note in found.notes]
+    assert "router_settings.model_group_alias.n: not carried over: there are deployments of this name" in told
+    assert {name: each["names"] for name, each in upstreams(found).items()} == {
+        "ollama-h0": {"m": "a"},
+        "ollama-h1": {"n": "b"},
+        "ollama-h0-fallback": {"n": "a"},
+    }
+
+
+@given(st.text())
+def test_any_text_is_one_in_toml_and_any_words_are_a_comment(words: str) -> None:
+    assert tomllib.loads(f"x = {toml_text.text(words)}") == {"x": words}
+    assert tomllib.loads("\n".join(toml_text.comment(words))) == {}
 
 
 def test_many_names_are_a_table_of_their_own(folder: Folder) -> None:

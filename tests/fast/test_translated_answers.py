@@ -19,6 +19,7 @@ from farebox.core.formats import Format, Progress, chat, messages, responses
 from farebox.core.meter import Meter
 from farebox.core.translate import Stream, Translation, translation
 from farebox.core.translate.thoughts import without_others
+from farebox.core.translate.usage import read_usage, usage_in_messages
 from tests import hosts, sdks
 from tests.hosts import CREATED, Called, No, Said, Thought, Words
 from tests.schemas import assert_documented
@@ -886,6 +887,97 @@ def test_what_is_no_text_where_one_should_be_says_nothing(odd: Any) -> None:
                 assert [each for each in told_in(source, told) if each not in (Words(""), Thought(""), No(""))] == [
                     Words("Hi")
                 ]
+
+
+@pytest.mark.parametrize(
+    ("native", "missing"),
+    [(messages, ("message_start",)), (responses, ("response.created", "response.in_progress"))],
+    ids=name,
+)
+def test_a_stream_without_its_first_event_is_begun_all_the_same(native: Format, missing: tuple[str, ...]) -> None:
+    told = [
+        each
+        for each in hosts.stream(native, [Words("Hello")])
+        if not any(f'"type": "{first}"'.encode() in each for first in missing)
+    ]
+    for source in sdks.FORMATS:
+        if source is not native:
+            assert told_in(source, sdks.streamed(source, translated((source, native), told))) == [Words("Hello")]
+
+
+def test_a_chat_completion_without_a_reason_for_its_end_has_ended_where_it_tells_its_usage() -> None:
+    told = chat_chunks({"content": "Hi"})
+    usage = hosts.data({"choices": [], "usage": hosts.CHAT_USAGE})
+    answer = sdks.streamed(messages, translated((messages, chat), [told[0], usage, hosts.DONE]))
+    assert (told_in(messages, answer), answer["stop_reason"]) == ([Words("Hi")], "end_turn")
+    assert b"ended before its answer did" in translated((messages, chat), [usage, hosts.DONE])
+    called = translated((messages, chat), chat_chunks(call(0, "{}", "a"), finish="stop"))
+    assert sdks.streamed(messages, called)["stop_reason"] == "tool_use"
+
+
+def test_only_the_first_of_several_choices_is_told() -> None:
+    other = hosts.data({"choices": [{"index": 1, "delta": {"content": "No"}}]})
+    told = chat_chunks({"content": "Yes"}, finish="stop")
+    answer = sdks.streamed(messages, translated((messages, chat), [told[0], other, *told[1:]]))
+    assert told_in(messages, answer) == [Words("Yes")]
+
+
+def test_a_thought_of_several_parts_has_empty_lines_between_them() -> None:
+    parts = [{"type": "summary_text", "text": text} for text in ("First.", "Then.")]
+    item = {"id": "rs_1", "type": "reasoning", "summary": parts, "encrypted_content": "c2VhbA=="}
+    whole = hosts.response("completed", [item], hosts.RESPONSES_USAGE)
+    added = {"output_index": 0, "item": {**item, "summary": []}}
+    events: list[dict[str, Any]] = [
+        {"type": "response.created", "response": hosts.response("in_progress", [], None)},
+        {"type": "response.output_item.added", **added},
+    ]
+    for index, part in enumerate(parts):
+        place = {"item_id": "rs_1", "output_index": 0, "summary_index": index}
+        events.append({"type": "response.reasoning_summary_part.added", **place, "part": {**part, "text": ""}})
+        events.append({"type": "response.reasoning_summary_text.delta", **place, "delta": part["text"]})
+    events.append({"type": "response.output_item.done", "output_index": 0, "item": item})
+    events.append({"type": "response.completed", "response": whole})
+    told = [hosts.data({**each, "sequence_number": number}) for number, each in enumerate(events)]
+    for source in (chat, messages):
+        way = (source, responses)
+        for answer in (
+            json.loads(between(way).answer(hosts.whole_bytes(whole), created=1)),
+            sdks.streamed(source, translated(way, told)),
+        ):
+            assert told_in(source, answer) == [Thought("First.\n\nThen.")]
+
+
+def test_details_of_one_id_are_one_thought() -> None:
+    """OpenAI's summaries and what is sealed of them, as OpenRouter tells them in a chat completion."""
+    common = {"format": "openai-responses-v1", "id": "rs_1|odd"}
+    details = [
+        {"type": "reasoning.summary", "summary": "First.", **common, "index": 0},
+        {"type": "reasoning.summary", "summary": "Then.", **common, "index": 1},
+        {"type": "reasoning.encrypted", "data": "c2VhbA==", **common, "index": 2},
+    ]
+    body = json.loads(hosts.chat_whole([Words("Yes")]))
+    body["choices"][0]["message"]["reasoning_details"] = details
+    answer = json.loads(between((messages, chat)).answer(json.dumps(body).encode(), created=1))
+    assert told_in(messages, answer) == [Thought("First.\n\nThen."), Words("Yes")]
+    order = json.loads(between((messages, chat)).order(next_turn(messages, answer))[0])
+    first, sealed = order["messages"][1]["reasoning_details"]
+    assert (first["summary"], sealed["data"], sealed["id"]) == ("First.\n\nThen.", "c2VhbA==", "rs_1_odd")
+
+
+def test_what_was_cut_short_is_an_incomplete_item_of_a_response() -> None:
+    body = hosts.chat_whole([Words("Hel")]).replace(b'"stop"', b'"length"')
+    streamed = translated((responses, chat), chat_chunks({"content": "Hel"}, finish="length"))
+    *_, last = sdks.datas(streamed)
+    for answer in (json.loads(between((responses, chat)).answer(body, created=1)), json.loads(last)["response"]):
+        assert (answer["status"], answer["output"][-1]["status"]) == ("incomplete", "incomplete")
+
+
+def test_what_was_written_to_a_cache_for_an_hour_is_told_apart() -> None:
+    creation = {"ephemeral_5m_input_tokens": 2, "ephemeral_1h_input_tokens": 3}
+    told = {**hosts.MESSAGES_USAGE, "cost": 0, "cache_creation": creation}
+    usage = read_usage(json.dumps(told).encode(), is_messages=True)
+    assert usage is not None
+    assert usage_in_messages(usage)["cache_creation"] == creation
 
 
 def test_what_the_hosts_own_tools_did_is_dropped() -> None:

@@ -275,6 +275,8 @@ def test_how_much_is_thought() -> None:
     hidden = {"type": "enabled", "budget_tokens": 1024, "display": "omitted"}
     assert of(ordered(chat, messages, reasoning={"max_tokens": 10, "exclude": True})) == {"thinking": hidden}
     assert of(ordered(chat, messages, reasoning={"enabled": False})) == {"thinking": {"type": "disabled"}}
+    off = {"enabled": False, "summary": "auto"}
+    assert of(ordered(chat, responses, reasoning=off)) == {"reasoning": {"effort": "none"}}
     assert of(ordered(chat, responses, reasoning_effort="low")) == {
         "reasoning": {"effort": "low"},
         "include": ["reasoning.encrypted_content"],
@@ -407,8 +409,19 @@ def test_whether_calls_may_be_parallel() -> None:
     assert body["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
     assert "tool_choice" not in ordered(chat, messages, parallel_tool_calls=False)[0]
     assert "tool_choice" not in ordered(chat, messages, tools=[TOOL])[0]
+    body, _ = ordered(chat, messages, tools=[TOOL], tool_choice="none", parallel_tool_calls=True)
+    assert body["tool_choice"] == {"type": "none"}
     body, _ = ordered(messages, responses, tool_choice={"type": "any", "disable_parallel_tool_use": True})
     assert (body["tool_choice"], body["parallel_tool_calls"]) == ("required", False)
+
+
+def test_a_tool_is_as_strict_in_responses_as_it_was() -> None:
+    """There it is strict where nothing is said, elsewhere it is not."""
+    loose = {"type": "function", "function": {"name": "f"}}
+    (tool,) = ordered(chat, responses, tools=[loose])[0]["tools"]
+    assert tool == {"type": "function", "name": "f", "parameters": None, "strict": False}
+    (tool,) = ordered(messages, responses, tools=[{"name": "f", "strict": True, "input_schema": {}}])[0]["tools"]
+    assert tool["strict"] is True
 
 
 def test_structured_answers() -> None:

@@ -153,10 +153,10 @@ def _priced_by(deployments: Sequence[Deployment]) -> str | None:
 
 
 def _prices(upstream: Upstream) -> tuple[tuple[str, ...], tuple[Note, ...]]:
-    """The entries of the price file, where models have their upstream's own names; exact names first."""
+    """The entries of the price file, where models have their upstream's own names."""
     entries: dict[str, list[str]] = {}
     notes: list[Note] = []
-    for each in sorted(upstream.deployments, key=lambda deployment: "*" in deployment.own):
+    for each in upstream.deployments:
         if each.own in entries:
             continue
         head: dict[str, Value] = {"upstream": upstream.name, "model": each.own}
