@@ -55,6 +55,16 @@ def chunk(event: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(event), event)
 
 
+def events_in(chunks: bytes) -> bytes:
+    """What stands in whole chunks."""
+    events = b""
+    while chunks:
+        size, _, rest = chunks.partition(b"\r\n")
+        events += rest[: int(size, 16)]
+        chunks = rest[int(size, 16) + 2 :]
+    return events
+
+
 class Passing:
     """A meter of a stream, offered each event in a chunk of its own, and what went on: read, or unread."""
 
@@ -108,6 +118,32 @@ def test_nothing_goes_by_that_would_have_been_changed_or_told_something(text: by
         if passing.offer(event % text):
             assert FORMATS[path].see_event(event % text, progress()) is PASS
             assert not {b"\r", b"\n"} & {text[at : at + 1] for at in range(len(text))}
+
+
+@given(st.lists(st.sampled_from([b"", b" you", b" \\n", b'"', b"\\u0041", b"\n\n"]), min_size=1, max_size=4), st.data())
+def test_several_go_by_together_where_each_goes_by_alone(words: list[bytes], data: st.DataObject) -> None:
+    chunks = [chunk(CHAT % word) for word in words]
+    alone, together = Passing(), Passing()
+    for passing in (alone, together):
+        passing.offer(CHAT % b"Hello")
+    each = all(alone.offer(CHAT % word) for word in words)
+    assert together.likeness.pass_several(b"".join(chunks)) == each
+    assert together.unread == ([b"".join(chunks)] if each else [])
+    assert together.likeness.passed == (len(words) if each else 0)
+    cut = data.draw(st.integers(1, len(b"".join(chunks)) - 1))
+    if cut not in [len(b"".join(chunks[:count])) for count in range(len(chunks))]:
+        assert not together.likeness.pass_several(b"".join(chunks)[:cut])
+        assert not together.likeness.pass_several(b"".join(chunks)[cut:])
+
+
+def test_several_do_not_go_by_behind_another_size() -> None:
+    passing = Passing()
+    passing.offer(CHAT % b"Hello")
+    one, two = chunk(CHAT % b"one"), chunk(CHAT % b"three")
+    line = one.index(b"\r")
+    for other in (b"0" + one[:line], one[:line].upper() + b" ", b"%x" % (int(one[:line], 16) + 1)):
+        assert not passing.likeness.pass_several(two + other + one[line:])
+    assert passing.likeness.pass_several(two + one)
 
 
 @given(st.integers(0, len(CHAT)), st.binary(max_size=2))
@@ -203,7 +239,9 @@ def test_formats_whose_events_are_numbered_have_each_read() -> None:
 
 def test_a_connection_offers_whole_chunks_between_two_others_and_nothing_else() -> None:
     event = named_event(b"a", b'{"text":"%b"}')
-    stream = b"".join(chunk(event % word) for word in (b"one", b"two", b"three")) + b"0\r\n\r\n"
+    chunks = [chunk(event % word) for word in (b"one", b"two", b"three")]
+    ends = [len(b"".join(chunks[:count])) for count in (1, 2, 3)]
+    stream = b"".join(chunks) + b"0\r\n\r\n"
 
     async def play(wired: Wired, at: int) -> None:
         reply = await begun(wired)
@@ -212,7 +250,7 @@ def test_a_connection_offers_whole_chunks_between_two_others_and_nothing_else() 
 
         def put(chunk: bytes) -> bool:
             unread.append(chunk)
-            gone_on.append(chunk[chunk.index(b"\r\n") + 2 : -2])
+            gone_on.append(events_in(chunk))
             return True
 
         likeness = Likeness(b'"text":"', put)
@@ -226,7 +264,7 @@ def test_a_connection_offers_whole_chunks_between_two_others_and_nothing_else() 
         wired.reads(stream[at:])
         await pouring
         assert b"".join(gone_on) == b"".join(event % word for word in (b"zero", b"one", b"two", b"three"))
-        assert bool(unread) == (at == len(chunk(event % b"one")))
+        assert unread == ([stream[:at]] if at in ends else [])
         assert wired.is_idle()
 
     for at in range(len(stream)):

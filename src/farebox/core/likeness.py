@@ -14,6 +14,9 @@ LEARNT_MAX = 8
 """How many events of a stream are learnt, each in the place of the one before. Where every one is different, none are
 looked at any longer."""
 
+SIZE_LINES = {len(line) + size + 2: line for size in range(1, 2048) for line in [b"%x\r\n" % size]}
+"""What a chunk of a body begins with, by its length together with that and the line end behind it."""
+
 QUOTE, BACKSLASH, COLON = b'"\\:'
 
 PutChunk = Callable[[bytes], bool]
@@ -59,6 +62,28 @@ class Likeness:
     def passes(self, chunk: bytes, size_line: bytes) -> bool:
         """Pass on a chunk of the body, with the line before it that tells its size and the line end behind it, where
         it holds an event that is like the one that was learnt. False where it does not: nothing was done."""
+        if not self._is_like(chunk, size_line) or not self.is_between or not self._put(chunk):
+            return False
+        self.passed += 1
+        return True
+
+    def pass_several(self, chunks: bytes) -> bool:
+        """The same of what came in one read, where that is several such chunks: all of them, or none."""
+        after, after_size = self._after, self._after_size
+        at = count = 0
+        while at < len(chunks):
+            end = chunks.find(after, at) + after_size
+            chunk = chunks[at:end]
+            if (size_line := SIZE_LINES.get(len(chunk))) is None or not self._is_like(chunk, size_line):
+                return False
+            at = end
+            count += 1
+        if not count or not self.is_between or not self._put(chunks):
+            return False
+        self.passed += count
+        return True
+
+    def _is_like(self, chunk: bytes, size_line: bytes) -> bool:
         after_size = self._after_size
         if not after_size:
             return False
@@ -67,9 +92,4 @@ class Likeness:
         if start > end or chunk[:start] != before or chunk[end:] != self._after:
             return False
         text = chunk[start:end]
-        if (QUOTE in text or BACKSLASH in text or LF in text or CR in text) and not _ESCAPED(text):
-            return False
-        if not self.is_between or not self._put(chunk):
-            return False
-        self.passed += 1
-        return True
+        return not (QUOTE in text or BACKSLASH in text or LF in text or CR in text) or bool(_ESCAPED(text))

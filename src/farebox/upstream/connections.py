@@ -11,7 +11,7 @@ from time import monotonic
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from farebox.core.headers import HeaderList
-from farebox.core.likeness import Likeness
+from farebox.core.likeness import SIZE_LINES, Likeness
 from farebox.deadlines import NEVER, Deadlines
 from farebox.ports import Take, UpstreamBroke
 from farebox.upstream import Timeouts
@@ -29,9 +29,6 @@ INTERIM_MAX = 16
 
 JOINED_BYTES_MAX = 64 * 1024
 """Up to which length a body is copied behind its head: one write is cheaper than two, and a long copy is not."""
-
-_SIZE_LINES = {len(line) + size + 2: line for size in range(1, 2048) for line in [b"%x\r\n" % size]}
-"""What a chunk of a body begins with, by its length together with that and the line end behind it."""
 
 
 class Pool:
@@ -287,11 +284,16 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         reply = self._reply
         # Nearly every event comes as one whole chunk, for which the parser is not needed.
-        if self._is_between_chunks and (line := _SIZE_LINES.get(len(data))) is not None and reply is not None:
-            if (likeness := reply.likeness) is not None and likeness.passes(data, line):
+        if self._is_between_chunks and reply is not None:
+            likeness = reply.likeness
+            if (line := SIZE_LINES.get(len(data))) is not None:
+                if likeness is not None and likeness.passes(data, line):
+                    self.due = monotonic() + self.no_data_seconds
+                    return
+                if data.startswith(line) and data[-2:] == b"\r\n" and reply.give(data[len(line) : -2]):
+                    return
+            if likeness is not None and likeness.pass_several(data):
                 self.due = monotonic() + self.no_data_seconds
-                return
-            if data.startswith(line) and data[-2:] == b"\r\n" and reply.give(data[len(line) : -2]):
                 return
         if self._head is None and reply is None:
             # It belongs to no order, and must not be taken for the next one's answer.
