@@ -514,6 +514,9 @@ class Opened:
         meter.progress.withholds_usage = translated is None and reply.adds_usage
         if self._left_out:
             reply.headers.append((LEFT_OUT, ", ".join(self._left_out).encode()))
+        told = meter.progress if translated is None else self._progress()
+        if self._request.wire.DESCRIBED.see_echoing is not None:
+            told.asked = self._order.body
         self._answer = answer = Answer(
             reply,
             meter,
@@ -525,7 +528,7 @@ class Opened:
             gives_bytes=self._request.wire.DESCRIBED.gives_bytes,
             translated=None
             if translated is None
-            else Translated(translated, self._progress(), is_streamed=self._order.asked.streamed),
+            else Translated(translated, told, is_streamed=self._order.asked.streamed),
         )
         return answer
 

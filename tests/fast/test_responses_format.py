@@ -34,17 +34,30 @@ RESPONSE: dict[str, Any] = {
     "error": None,
     "incomplete_details": None,
     "instructions": None,
+    "previous_response_id": None,
     "metadata": None,
     "temperature": 1.0,
-    "top_p": None,
-    "presence_penalty": None,
-    "frequency_penalty": None,
+    "top_p": 0.9,
+    "presence_penalty": 0,
+    "frequency_penalty": 0,
+    "top_logprobs": 0,
     "parallel_tool_calls": True,
     "tool_choice": "auto",
     "tools": [],
+    "truncation": "auto",
+    "text": {"format": {"type": "text"}},
+    "reasoning": None,
+    "max_output_tokens": None,
+    "max_tool_calls": None,
+    "store": False,
+    "background": False,
+    "service_tier": "flex",
+    "safety_identifier": None,
+    "prompt_cache_key": None,
     "output": [],
     "usage": USAGE,
 }
+MESSAGE = {"type": "message", "id": "msg_1", "role": "assistant", "status": "in_progress", "content": []}
 PLACE: dict[str, Any] = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
 PICTURE = {"type": "input_image", "image_url": "data:image/png;base64," + "A" * 5000}
 
@@ -151,7 +164,7 @@ def test_a_stream_as_it_should_be_passes_byte_for_byte_and_is_read() -> None:
     told = [
         event("response.created", 0, response=begun),
         b": \n\n",
-        event("response.output_item.added", 1, output_index=0, item={"type": "message", "id": "msg_1", "content": []}),
+        event("response.output_item.added", 1, output_index=0, item=MESSAGE),
         event("response.output_text.delta", 2, delta="hi", logprobs=[], **PLACE),
         event("response.completed", 3, response=RESPONSE),
         b"data: [DONE]\n\n",
@@ -173,15 +186,15 @@ def test_events_without_their_number_are_numbered_on() -> None:
     during = progress()
     assert responses.see_event(event("response.queued", 7, response=RESPONSE), during).repaired is None
     assert repaired(event("response.in_progress", None, response=RESPONSE), during)["sequence_number"] == 8
-    assert repaired(event("response.output_item.done", None, item={}), during)["sequence_number"] == 9
+    assert repaired(event("response.output_item.done", None, item=MESSAGE), during)["sequence_number"] == 9
 
 
 def test_text_gets_its_logprobs_and_a_calls_end_its_name() -> None:
     for kind in ("response.output_text.delta", "response.output_text.done"):
         assert repaired(event(kind, delta="hi", **PLACE))["logprobs"] == []
     during = progress()
-    call = {"type": "function_call", "id": "fc_1", "call_id": "c", "name": "weather", "arguments": ""}
-    assert responses.see_event(event("response.output_item.added", item=call), during) is PASS
+    call = {"type": "function_call", "id": "fc_1", "call_id": "c", "name": "weather", "arguments": "", "status": "x"}
+    assert responses.see_event(event("response.output_item.added", output_index=0, item=call), during) is PASS
     done = event("response.function_call_arguments.done", arguments="{}", item_id="fc_1", output_index=0)
     assert repaired(done, during)["name"] == "weather"
 

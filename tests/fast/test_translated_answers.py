@@ -846,10 +846,19 @@ def test_what_is_translated_has_every_member_that_openrouter_publishes(way: tupl
     events = list(hosts.stream(native, said))
     cut = [*events[: len(events) // 2], ERRORS[id(native)]]
     for data in [*sdks.datas(translated(way, events)), *sdks.datas(translated(way, cut))]:
-        assert_documented(event, json.loads(data))
+        assert_documented(event, without_null_usage(json.loads(data)))
     untold, untold_events = told_with(native, None)
-    assert_documented(whole, json.loads(between(way).answer(untold, created=CREATED)))
-    assert_documented(event, json.loads(list(sdks.datas(translated(way, untold_events)))[-1]))
+    assert_documented(whole, without_null_usage(json.loads(between(way).answer(untold, created=CREATED))))
+    assert_documented(event, without_null_usage(json.loads(list(sdks.datas(translated(way, untold_events)))[-1])))
+
+
+def without_null_usage(told: Any) -> Any:
+    """The usage of a response that has none yet is null: by Open Responses, by what OpenRouter sends and by what its
+    SDK takes. Its document alone does not say so."""
+    for response in (told, told.get("response", {})):
+        if response.get("object") == "response" and response["usage"] is None:
+            del response["usage"]
+    return told
 
 
 def test_there_is_no_translation_within_a_format() -> None:

@@ -93,7 +93,8 @@ class Meter:
         """The body to send on, and the Refusal if it is no valid answer."""
         if self._counting is not None:
             self._counting.see_answer(body)
-        seen = self._wire.see_answer(body)
+        see_echoing = self._wire.DESCRIBED.see_echoing
+        seen = self._wire.see_answer(body) if see_echoing is None else see_echoing(body, self.progress)
         self._note(seen)
         return (body if seen.repaired is None else seen.repaired), seen.failure
 

@@ -1,8 +1,9 @@
 """Wire formats: one module each, all with the functions of `Format`. An *event* is a server-sent event here."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from farebox.core.errors import Refusal
 from farebox.core.formats.counting import Counting
@@ -104,9 +105,10 @@ class Progress(Struct):
     seconds since 1970. `withholds_usage`: a chunk that has a usage and no choices is not for the caller, who did not
     ask for it.
 
-    `client` is the caller's User-Agent; `calls` are a chat's tool calls, by choice. The rest is for streams of the
-    responses format: the `response_id` and the sequence number (`next_number`) of their events, the names of function
-    calls by item, and whether each event has its type in a line of its own (`is_named`).
+    `client` is the caller's User-Agent; `calls` are a chat's tool calls, by choice. The rest is for the responses
+    format: the `response_id` and the sequence number (`next_number`) of a stream's events, the names of function calls
+    by item, the latest item and its index, and whether each event has its type in a line of its own (`is_named`);
+    `asked` is the order's body, until the answer has said it all again, and `echoed` what was read there.
     """
 
     generation_id: str
@@ -117,6 +119,10 @@ class Progress(Struct):
     response_id: str = ""
     next_number: int = 0
     call_names: dict[str, str] = {}
+    item_id: str = ""
+    output_index: int = -1
+    asked: bytes | Raw = b""
+    echoed: Mapping[str, Raw] | None = None
     is_named: bool = False
     withholds_usage: bool = False
 

@@ -1,11 +1,14 @@
 """A format's description of itself, for the OpenAPI document, telemetry and tests."""
 
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
 from farebox.core.schemas import FLAG, NAME, NUMBER, TEXT, Schema, array_of, object_of, or_null
+
+if TYPE_CHECKING:
+    from farebox.core.formats import Progress, Seen
 
 FromForm = Callable[[bytes, bytes], bytes]
 """Makes the JSON body of an order that came as a form, of the form's bytes and its `Content-Type`. Raises Refusal
@@ -28,7 +31,9 @@ class Described(Struct, frozen=True):
     What few formats have: `answered_with` is what every answer is made of, where that is no text. `from_form`, where
     orders may come as `multipart/form-data`, makes the JSON of those. An answer of a format that `gives_bytes` goes on
     as it comes, unread, where it is not JSON; `media` is its type. Where no event `names_generation`, the answer's head
-    does, or nothing. `as_stream` makes a stream of a whole answer, where upstreams may give that in its place.
+    does, or nothing. `as_stream` makes a stream of a whole answer, where upstreams may give that in its place. Where
+    answers repeat what was asked, `see_echoing` reads a whole one in place of `see_answer`, and `Progress` has the
+    order.
     """
 
     summary: str
@@ -44,6 +49,7 @@ class Described(Struct, frozen=True):
     media: str = "application/json"
     names_generation: bool = True
     as_stream: Callable[[bytes], bytes] | None = None
+    see_echoing: "Callable[[bytes, Progress], Seen] | None" = None
 
 
 CAP: Schema = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1, "nullable": True}

@@ -3,17 +3,27 @@ are read as they came first, and mended if SDKs would reject them."""
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from decimal import Decimal
 from typing import Protocol
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, ValidationError
 from msgspec.structs import replace
 
 from farebox.core.errors import broken
 from farebox.core.formats import PASS, Seen
 from farebox.core.formats.envelope import failure
-from farebox.core.legible import Fields, decode_each, decode_fields, decoded_or, legible_part, leniently, written
+from farebox.core.legible import (
+    Fields,
+    decode_each,
+    decode_fields,
+    decoded_or,
+    legible,
+    legible_part,
+    leniently,
+    written,
+)
 from farebox.core.money import is_readable_cost
 from farebox.core.reading import UNREADABLE, is_null, skip_to_json, starts_with
 from farebox.core.sse import comment_event
@@ -201,12 +211,17 @@ def seen(
 
 
 def see_whole(
-    body: bytes, essential: str, read: Callable[[bytes, bytes | None], Seen], mend: Callable[[Fields], object]
+    body: bytes,
+    essential: str,
+    read: Callable[[bytes, bytes | None], Seen],
+    mend: Callable[[Fields], object],
+    read_mended: Callable[[bytes, bytes | None], Seen] | None = None,
 ) -> Seen:
     """Read a whole answer. Blank lines and comments before its JSON are skipped.
 
     `read` decodes what SDKs accept, raises those of UNREADABLE for all else, and puts its second argument into
-    `Seen.repaired`. `mend` repairs the members in place. A body without its `essential` member is not a valid answer.
+    `Seen.repaired`. `mend` repairs the members in place, and `read_mended` demands less than `read` of what that gives.
+    A body without its `essential` member is not a valid answer.
     """
     text, repaired = body, None
     if not body.startswith(b"{"):
@@ -214,23 +229,24 @@ def see_whole(
         repaired = None if body.endswith(text) and not body[: len(body) - len(text)].strip() else text
     try:
         return read(text, repaired)
-    except UNREADABLE:
-        pass  # not valid JSON, perhaps, and legible all the same
+    except ValidationError:
+        pass
+    except UNREADABLE:  # not valid JSON, perhaps, and legible all the same
+        with suppress(*UNREADABLE):
+            return read(legible(text), repaired)
     try:
-        return leniently(lambda each: read(each, repaired), text)
+        fields = decode_fields(text)
     except UNREADABLE:
-        try:
-            fields = decode_fields(text)
-        except UNREADABLE:
-            cost = cost_before_the_break(text)
-            return Seen(cost=cost, failure=broken("the upstream answered with something that is not JSON"))
+        cost = cost_before_the_break(text)
+        return Seen(cost=cost, failure=broken("the upstream answered with something that is not JSON"))
     cost = cost_in(fields)
     if essential not in fields:
         return Seen(cost=cost, failure=failure(fields.get("error"), f"the upstream's answer has no {essential}"))
     mend(fields)
     mended = bytes(written(fields))
+    read_again = read_mended or read
     try:
-        return replace(leniently(lambda each: read(each, mended), mended), cost=cost)
+        return replace(leniently(lambda each: read_again(each, mended), mended), cost=cost)
     except UNREADABLE:
         # An unknown defect: some client may still make sense of the answer.
         return Seen(cost=cost)

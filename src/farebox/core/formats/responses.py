@@ -8,7 +8,7 @@ and tests of what its SDKs and OpenAI's reject.
 from collections.abc import Mapping
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType, field
+from msgspec import UNSET, Raw, Struct, UnsetType, ValidationError, field
 from msgspec.structs import replace
 
 from farebox.core.errors import Refusal, broken, invalid
@@ -26,6 +26,14 @@ from farebox.core.formats.envelope import (
     unblaming,
 )
 from farebox.core.formats.mending import BRACE, NULL, cost_in, encode, see_whole, seen, without_object
+from farebox.core.formats.responses_required import (
+    Event,
+    WholeResponse,
+    is_in_content,
+    is_whole,
+    is_whole_event,
+    remember,
+)
 from farebox.core.formats.responses_strict import (
     StrictResponse,
     StrictUsage,
@@ -68,6 +76,7 @@ DESCRIBED = Described(
     answer=("Response", object_of({**SERVED, "object": TEXT, "status": TEXT, "output": array_of(OBJECT)}, USAGE)),
     refusal=ERROR,
     example={"model": "sim/echo", "input": "Hello"},
+    see_echoing=lambda body, progress: see_echoing(body, progress),  # noqa: PLW0108  (it stands below)
 )
 
 IN_FULL: Kind = "in full"
@@ -235,27 +244,10 @@ _FOREIGN_TO_OPENAI = ("response.debug", "response.fusion_call.", "response.apply
 `response.created`."""
 
 
-class _Event(Struct):
-    type: str
-    sequence_number: int
-    response: Raw | UnsetType = UNSET
-    logprobs: Raw | UnsetType = UNSET
-    name: str | UnsetType = UNSET
-    item_id: str | UnsetType = UNSET
-    item: Raw | UnsetType = UNSET
-    error: Raw | UnsetType = UNSET
-    usage: Raw | UnsetType = UNSET
-
-
-class _Called(Struct):
-    id: str
-    name: str
-
-
-_decode_event = msgspec.json.Decoder(_Event).decode
+_decode_event = msgspec.json.Decoder(Event).decode
+_decode_whole = msgspec.json.Decoder(WholeResponse).decode
 _decode_response = msgspec.json.Decoder(StrictResponse).decode
 _decode_usage = msgspec.json.Decoder(StrictUsage).decode
-_decode_called = msgspec.json.Decoder(_Called).decode
 _decode_text = msgspec.json.Decoder(str).decode
 _decode_int = msgspec.json.Decoder(int).decode
 
@@ -278,16 +270,16 @@ def see_event(event: bytes, progress: Progress) -> Seen:
         return _see_mended(data, progress)
     progress.next_number = read.sequence_number + 1
     if read.type in _TEXT:
-        return _see_mended(data, progress) if read.logprobs is UNSET else PASS
+        return PASS if read.logprobs is not UNSET and is_in_content(read) else _see_mended(data, progress)
     if read.type in _LIFE:
         return _see_life(data, read, progress)
     if _is_foreign(read.type, progress):
         return Seen(repaired=comment_event(read.type.encode()))
     is_unnamed_call = read.type == "response.function_call_arguments.done" and read.name is UNSET
     is_error = read.type in _ERRORS or (read.error is not UNSET and not is_null(read.error))
-    if is_unnamed_call or is_error:
+    if is_unnamed_call or is_error or not is_whole_event(read):
         return _see_mended(data, progress)
-    _remember_call(read, progress)
+    remember(read, progress)
     return PASS if read.usage is UNSET else Seen(cost=read_cost(read.usage))
 
 
@@ -295,34 +287,30 @@ def _is_foreign(name: str, progress: Progress) -> bool:
     return name.startswith(_FOREIGN_TO_OPENAI) and progress.client.startswith(_OPENAI_CLIENTS)
 
 
-def _remember_call(read: _Event, progress: Progress) -> None:
-    """Remember a call's name, which comes with its item: the event that ends its arguments must have it too."""
-    if read.type == "response.output_item.added":
-        called = decoded_or(_decode_called, read.item, None)
-        if called is not None:
-            progress.call_names[called.id] = called.name
-
-
-def _see_life(data: bytes, read: _Event, progress: Progress) -> Seen:
+def _see_life(data: bytes, read: Event, progress: Progress) -> Seen:
     """Read an event that carries the whole response; the last one also reports the cost."""
     try:
-        response = leniently(_decode_response, b"" if read.response is UNSET else read.response)
-        if read.type == "response.failed" and not is_shown_once(response.error):
+        response = leniently(_decode_whole, b"" if read.response is UNSET else read.response)
+        if not is_whole(response) or (read.type == "response.failed" and not is_shown_once(response.error)):
             return _see_mended(data, progress)
         seen = _seen_life(read.type, response, progress)
     except UNREADABLE:
         return _see_mended(data, progress)
+    if progress.asked and isinstance(read.response, Raw):
+        progress.asked = read.response  # it says again all that the order asked
     if seen.cost is None and read.usage is not UNSET:
         return replace(seen, cost=_cost_of({"usage": read.usage}, read.type))
     return seen
 
 
-def _seen_life(name: str, response: StrictResponse, progress: Progress, repaired: bytes | None = None) -> Seen:
+def _seen_life(
+    name: str, response: WholeResponse | StrictResponse, progress: Progress, repaired: bytes | None = None
+) -> Seen:
     progress.response_id = response.id
     return _seen(response, repaired, is_last=name in _TERMINAL)
 
 
-def _seen(response: StrictResponse, repaired: bytes | None, *, is_last: bool) -> Seen:
+def _seen(response: WholeResponse | StrictResponse, repaired: bytes | None, *, is_last: bool) -> Seen:
     usage = response.usage if isinstance(response.usage, Raw) and not is_null(response.usage) else None
     return seen(response.id, response.model, usage if is_last else None, _decode_usage, repaired)
 
@@ -350,7 +338,7 @@ def _see_mended(data: bytes, progress: Progress) -> Seen:
         read = leniently(_decode_event, mended)
         progress.next_number = read.sequence_number + 1
         if read.type not in _LIFE:
-            _remember_call(read, progress)
+            remember(read, progress)
             return Seen(cost=cost, repaired=_event(read.type, mended, progress))
         response = leniently(_decode_response, b"" if read.response is UNSET else read.response)
         seen = _seen_life(read.type, response, progress, _event(read.type, mended, progress))
@@ -368,12 +356,25 @@ def _cost_of(fields: Fields, name: str) -> Cost | Unknown | None:
 
 
 def see_answer(body: bytes) -> Seen:
+    return see_echoing(body, Progress("", "", 0))
+
+
+def see_echoing(body: bytes, progress: Progress) -> Seen:
+    """Read a whole answer, and complete it: with what the order asked, where it does not say that again."""
     return see_whole(
         body,
         "output",
+        _seen_whole,
+        lambda fields: mend_response(fields, progress),
         lambda text, repaired: _seen(_decode_response(text), repaired, is_last=True),
-        lambda fields: mend_response(fields, Progress("", "", 0)),
     )
+
+
+def _seen_whole(text: bytes, repaired: bytes | None) -> Seen:
+    response = _decode_whole(text)
+    if not is_whole(response):
+        raise ValidationError
+    return _seen(response, repaired, is_last=True)
 
 
 def _event(name: str, data: bytes, progress: Progress) -> bytes:

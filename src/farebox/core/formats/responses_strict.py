@@ -1,7 +1,7 @@
 """What OpenRouter's and OpenAI's SDKs demand of a response and its events, and how known defects are mended.
 
-The structs are the demands (tested against `@openrouter/sdk` 1.3 and `openai` 7.57): what decodes is left as it is,
-byte for byte.
+The structs are the demands (tested against `@openrouter/sdk` 1.3 and `openai` 7.57). What the specification requires
+beyond them stands in `responses_required`: what has all of both is left as it is, byte for byte.
 """
 
 from decimal import Decimal
@@ -23,6 +23,7 @@ from farebox.core.formats.mending import (
     mend_amounts,
     mend_member,
 )
+from farebox.core.formats.responses_required import complete_event, complete_response
 from farebox.core.legible import Fields, decoded_or
 from farebox.core.reading import is_null
 
@@ -74,10 +75,6 @@ class StrictResponse(Struct):
     usage: Raw | UnsetType = UNSET
 
 
-_NULLABLE = (
-    "completed_at error incomplete_details instructions metadata temperature top_p presence_penalty frequency_penalty"
-).split()
-
 _NOT_REPEATED = "invalid_prompt"
 
 _SHOWN_ONCE = frozenset({_NOT_REPEATED, "context_length_exceeded"})
@@ -112,6 +109,7 @@ _STATUS = {"response.completed": "completed", "response.incomplete": "incomplete
 def mend_event(fields: Fields, name: str, progress: Progress) -> Fields:
     """An event with its known defects mended."""
     fill(fields, sequence_number=progress.next_number)
+    complete_event(fields, name, progress)
     if name in ("response.output_text.delta", "response.output_text.done"):
         fill(fields, logprobs=[])
     elif name == "response.function_call_arguments.done":
@@ -140,20 +138,18 @@ def _told_once(within: Raw, beside: Raw) -> dict[str, object]:
 
 def mend_response(fields: Fields, progress: Progress) -> Fields:
     """A response with its known defects mended."""
-    add_nulls(fields, *_NULLABLE)
+    add_nulls(fields, "completed_at", "error", "incomplete_details")
     fill(
         fields,
         id=progress.generation_id,
         model=progress.model,
         created_at=progress.created,
         status="completed",
-        parallel_tool_calls=True,
-        tool_choice="auto",
-        tools=[],
         output=[],
     )
     fields["object"] = encode("response")
     mend_member(fields, "usage", _mend_usage)
+    complete_response(fields, progress)
     return fields
 
 

@@ -180,7 +180,7 @@ class Usage(Struct):
 
 
 class Answer(Struct):
-    """A whole answer. `stop` is one of STOPS."""
+    """A whole answer. `stop` is one of STOPS; `asked` is the body of its order, as its caller sent it."""
 
     id: str
     model: str
@@ -191,6 +191,7 @@ class Answer(Struct):
     usage: Usage | None = None
     tier: str | None = None
     fingerprint: str | None = None
+    asked: bytes | Raw = b""
 
 
 STOPS = ("stop", "sequence", "length", "tools", "filter", "pause")

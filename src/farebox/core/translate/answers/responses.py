@@ -1,10 +1,13 @@
 """Whole responses, to and from the neutral form."""
 
+from collections.abc import Mapping
+
 from msgspec import Raw, Struct
 from msgspec.json import Decoder
 
 from farebox.core.errors import broken
 from farebox.core.formats.envelope import failure
+from farebox.core.formats.responses_required import told_of
 from farebox.core.legible import decoded_or
 from farebox.core.reading import Number
 from farebox.core.translate.answers.chat import quote
@@ -151,27 +154,14 @@ def stop_of(response: Response, *, has_calls: bool) -> str:
 
 # Writing
 
-_UNSET: dict[str, object] = {
-    "completed_at": None,
-    "error": None,
-    "incomplete_details": None,
-    "instructions": None,
-    "metadata": None,
-    "temperature": None,
-    "top_p": None,
-    "presence_penalty": None,
-    "frequency_penalty": None,
-    "parallel_tool_calls": True,
-    "tool_choice": "auto",
-    "tools": [],
-}
-"""Members that strict SDKs want there (`responses_strict.py`)."""
 
-
-def response_of(id_: str, model: str, created: int, status: str, output: list[dict[str, object]]) -> dict[str, object]:
-    """A response with what it has said so far."""
-    body = {"id": id_, "object": "response", "created_at": created, "model": model, "status": status}
-    return {**body, **_UNSET, "output": output}
+def response_of(
+    id_: str, model: str, created: int, status: str, output: list[dict[str, object]], echoed: Mapping[str, Raw]
+) -> dict[str, object]:
+    """A response with what it has said so far; `echoed` is what it repeats of its order."""
+    body = {"id": id_, "object": "response", "created_at": created, "completed_at": None, "model": model}
+    body |= {"status": status, "error": None, "incomplete_details": None, "usage": None}
+    return {**body, **echoed, "output": output}
 
 
 def ended(stop: str, *, is_refused: bool) -> tuple[str, dict[str, object]]:
@@ -201,7 +191,8 @@ def write(answer: Answer) -> dict[str, object]:
         output.append(_item(part, answer.id, len(output)))
     if status == "incomplete" and output:
         output[-1]["status"] = "incomplete"
-    body = {**response_of(answer.id, answer.model, answer.created, status, output), **more}
+    echoed = told_of(answer.asked)
+    body = {**response_of(answer.id, answer.model, answer.created, status, output, echoed), **more}
     if answer.tier is not None:
         body["service_tier"] = answer.tier
     if answer.usage is not None:
@@ -224,8 +215,9 @@ def call_item(id_: str, call: Call, status: str = "completed") -> dict[str, obje
 
 def reasoning_item(id_: str, thinking: Thinking) -> dict[str, object]:
     summary = [] if thinking.text is None else [{"type": "summary_text", "text": thinking.text}]
+    item: dict[str, object] = {"id": id_, "type": "reasoning", "summary": summary}
     sealed = sealed_for_responses(thinking)
-    return {"id": id_, "type": "reasoning", "summary": summary, "encrypted_content": sealed}
+    return item if sealed is None else {**item, "encrypted_content": sealed}
 
 
 def sealed_for_responses(thinking: Thinking) -> Raw | None:

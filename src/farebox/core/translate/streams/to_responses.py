@@ -5,6 +5,7 @@ from msgspec import Raw
 
 from farebox.core.errors import Refusal
 from farebox.core.formats import Progress, responses
+from farebox.core.formats.responses_required import told
 from farebox.core.sse import data_event
 from farebox.core.translate.answers.responses import (
     annotation,
@@ -54,7 +55,7 @@ class ResponsesWriter:
 
     def _response(self, status: str, output: list[dict[str, object]]) -> dict[str, object]:
         progress = self._progress
-        return response_of(progress.generation_id, progress.model, progress.created, status, output)
+        return response_of(progress.generation_id, progress.model, progress.created, status, output, told(progress))
 
     def _say(self, name: str, members: dict[str, object]) -> None:
         event = {"type": name, "sequence_number": self._progress.next_number, **members}
