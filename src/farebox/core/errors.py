@@ -16,7 +16,8 @@ within a second, which uses up their tries."""
 class Refusal(Exception):  # noqa: N818 - the word of the house
     """Why an order was not served, or not to its end. Every format words it in its own error shape.
 
-    `status` is the HTTP status and the integer `code` of the body; `error_type` is from OpenRouter's vocabulary.
+    `status` is the HTTP status and the integer `code` of the body; `error_type` is from OpenRouter's vocabulary;
+    `param` names the member that is at fault, where a format's clients look for that.
     """
 
     status: int
@@ -24,6 +25,7 @@ class Refusal(Exception):  # noqa: N818 - the word of the house
     message: str
     headers: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, object] = field(default_factory=dict)
+    param: str | None = None
 
     def __str__(self) -> str:
         return f"{self.status} {self.error_type}: {self.message}"

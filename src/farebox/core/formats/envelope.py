@@ -19,11 +19,12 @@ ERROR: NamedSchema = (
 
 def error_of(refusal: Refusal) -> dict[str, object]:
     """The error object of a refusal, to be sent under its own status."""
-    return {
+    error: dict[str, object] = {
         "code": refusal.status,
         "message": refusal.message,
         "metadata": {"error_type": refusal.error_type, **refusal.metadata},
     }
+    return error if refusal.param is None else {**error, "param": refusal.param}
 
 
 def error_in_band(refusal: Refusal) -> dict[str, object]:
