@@ -20,6 +20,7 @@ from farebox.core.caching import CachedRow, acts_outside, at_upstream, is_succes
 from farebox.core.callers import Caller
 from farebox.core.headers import HeaderList, RequestHead
 from farebox.core.intake import Order
+from farebox.core.stored import Keeping
 from farebox.ports import AnswerShelf, BooksUnavailable
 
 CACHE_HEADER = b"x-farebox-cache"
@@ -49,6 +50,14 @@ class CachedAnswer(RepeatedAnswer):
         self.is_refusal = False
         self.is_stream = self.is_poured = row.content_type == EVENT_STREAM
         self.media_type = row.content_type
+        self.held_back = b""
+
+    def tell(self, keeping: Keeping) -> None:
+        """Say of it what holds of this order."""
+        if self.is_stream:
+            self._body = keeping.take(self._body) + keeping.held_back
+        else:
+            self._body = keeping.tell(self._body)
 
     @property
     def headers(self) -> HeaderList:

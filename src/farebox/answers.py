@@ -20,6 +20,7 @@ from farebox.core.idempotency import KEPT_BYTES_MAX, UNDELIVERED_BYTES_MAX
 from farebox.core.likeness import Likeness, PutChunk
 from farebox.core.meter import Meter
 from farebox.core.reading import before_json
+from farebox.core.stored import Keeping
 from farebox.core.usage import Cost, Nothing, Verdict
 from farebox.deadlines import Deadlines
 from farebox.ports import BooksUnavailable, Ledger, Reply, Take, Taken, UpstreamBroke, Waiting
@@ -150,7 +151,9 @@ class Answer:
         is_drained: bool = False,
         gives_bytes: bool = False,
         translated: Translated | None = None,
+        keeping: Keeping | None = None,
     ) -> None:
+        self._keeping = keeping
         self._is_kept = is_kept
         self._is_drained = is_drained
         self._reply = reply
@@ -233,10 +236,11 @@ class Answer:
         if self.is_refusal:
             return body if self._translated is None else self._translated.way.refusal(self.status, body)
         try:
-            self._whole = self._read_whole(body)
+            whole = self._read_whole(body)
         except Refusal as failure:
             self._cut_short = failure.message
             raise self._told(failure) from failure
+        self._whole = whole if self._keeping is None else self._keeping.tell(whole)
         return self._whole
 
     def _read_whole(self, body: bytes) -> bytes:
@@ -249,6 +253,11 @@ class Answer:
         if failure is not None:
             raise failure
         return body if translated is None else translated.answer(body, meter.progress.generation_id)
+
+    @property
+    def held_back(self) -> bytes:
+        """The end of a stream that is kept for its account: it goes to the caller once that is done."""
+        return b"" if self._keeping is None else self._keeping.held_back
 
     def _told(self, failure: Refusal) -> Refusal:
         """What the caller is told of an answer that is none."""
@@ -298,10 +307,13 @@ class Answer:
         meter, given = self._meter, take
         if self._copy is not None:
             take = self._copy.noting(take)
+        if self._keeping is not None:
+            take = _keeping_from(take, self._keeping)
+            if self._copy is None:
+                given = take  # what is like a text before is nothing to keep
         if self._retold is not None:
             await _taken(take(self._retold))
-            if self._copy is not None:
-                self._copy.is_whole = True
+            self._end_copy()
             self._is_over = True
             return
         if not self.is_stream:
@@ -324,8 +336,7 @@ class Answer:
                 await _taken(take_native(chunk))
             if self._translated is not None and (chunk := self._translated.stream.finish()):
                 await _taken(take(chunk))
-            if self._copy is not None:
-                self._copy.is_whole = self._cut_short is None
+            self._end_copy()
         self._is_over = True
 
     async def _bytes_to(self, take: Take) -> None:
@@ -336,10 +347,14 @@ class Answer:
                 self._cut_short, self.is_broken = str(error), True
                 raise cost_unknown(f"The upstream broke off: {error}") from error
         else:
-            if self._copy is not None:
-                self._copy.is_whole = self._cut_short is None
+            self._end_copy()
         finally:
             self._is_over = True
+
+    def _end_copy(self) -> None:
+        if self._copy is not None:
+            self._copy.add(self.held_back)
+            self._copy.is_whole = self._cut_short is None
 
     def _metered(self, take: Take, likeness: Likeness | None) -> Take:
         """Passes a piece through the meter, and what that gives on to `take`."""
@@ -455,6 +470,16 @@ class _Copy:
         return b"".join(self._parts) if self.is_whole and self._size <= KEPT_BYTES_MAX else None
 
 
+def _keeping_from(take: Take, keeping: Keeping) -> Take:
+    """`take`, of pieces as they are told where the answer is kept for its account."""
+
+    def keep_and_take(piece: bytes) -> Taken:
+        told = keeping.take(piece)
+        return take(told) if told else None
+
+    return keep_and_take
+
+
 class RepeatedAnswer:
     """A kept answer, given again to a repetition of its order, which pays nothing. Endpoints use it as an `Answer`."""
 
@@ -468,6 +493,7 @@ class RepeatedAnswer:
         self.is_stream = kept.content_type == EVENT_STREAM
         self.is_poured = kept.content_type.startswith((EVENT_STREAM, *MEDIA))
         self.media_type = kept.content_type
+        self.held_back = b""
 
     @property
     def headers(self) -> HeaderList:

@@ -17,6 +17,7 @@ from farebox.admission import Admission
 from farebox.answer_cache import AnswerCache
 from farebox.answers import Streaming, forget_old_answers
 from farebox.background import Supervisor, Task
+from farebox.background_responses import BackgroundResponses
 from farebox.catalog import Catalog, SharedPrices
 from farebox.core.declared import Declared, prices_source
 from farebox.core.formats.table import FORMATS, Formats
@@ -54,6 +55,7 @@ from farebox.store.books import SqlStore
 from farebox.store.prepare import is_postgres, open_store
 from farebox.store.spool import Spool
 from farebox.store.wal import WalKeeper
+from farebox.stored_responses import StoredResponses, StoringTerms
 from farebox.telemetry.logs import start as start_log
 from farebox.telemetry.metrics import count_task_failures
 from farebox.telemetry.watch import Watch
@@ -64,6 +66,7 @@ from farebox.web.access import Access
 from farebox.web.management import Management
 from farebox.web.mcp.endpoint import ActorTools, Agents
 from farebox.web.relay import Relay
+from farebox.web.stored import StoredPages
 from farebox.whole_orders import WholeOrders
 
 COLLECT_AFTER = 20_000
@@ -135,6 +138,8 @@ class _Orders:
     cache: AnswerCache
     guards: Guards
     wal: WalKeeper
+    stored: StoredResponses
+    background: BackgroundResponses
 
 
 @asynccontextmanager
@@ -148,6 +153,7 @@ async def running(
         await ground.store.open_orphans()
         await _get_first_prices(ground.catalog, ground.price_lists)
         orders = _orders(ground)
+        stack.push_async_callback(orders.background.close)
         await stack.enter_async_context(supervisor.running(*_tasks(ground, orders)))
         yield _services(ground, orders, formats, supervisor, stack)
 
@@ -185,6 +191,7 @@ def _orders(ground: _Ground) -> _Orders:
     cache = AnswerCache(store, settings.cache_bytes_max, settings.cache_seconds_max, metrics.looked_up)
     guards = Guards(guards_of(settings), metrics.guarded)
     wal = WalKeeper(store.engine, settings.wal_warn_bytes)
+    stored = StoredResponses(store, _storing_terms(settings))
     metrics.watch(lambda: admission.orders, lambda: store.queued, lambda: late.waiting, lambda: wal.size_bytes)
     metrics.watch_upstreams(health.left_alone)
     metrics.watch_cache(lambda: cache.bytes)
@@ -221,8 +228,21 @@ def _orders(ground: _Ground) -> _Orders:
         late=late,
         joining=joining,
         telemetry=ground.watch,
+        stored=stored,
     )
-    return _Orders(exchange, admission, joining, late, reconciler, health, cache, guards, wal)
+    background = BackgroundResponses(exchange, stored, store, settings.background_orders_max)
+    exchange.background = background
+    return _Orders(exchange, admission, joining, late, reconciler, health, cache, guards, wal, stored, background)
+
+
+def _storing_terms(settings: Settings) -> StoringTerms:
+    return StoringTerms(
+        settings.stored_seconds,
+        settings.stored_by_default,
+        settings.stored_answer_bytes_max,
+        settings.stored_account_bytes_max,
+        settings.body_bytes_max,
+    )
 
 
 def _tasks(ground: _Ground, orders: _Orders) -> tuple[Task, ...]:
@@ -242,6 +262,8 @@ def _tasks(ground: _Ground, orders: _Orders) -> tuple[Task, ...]:
         Task("upstream_health", orders.health.run),
         Task("answer_cache", orders.cache.run),
         Task("guards", orders.guards.run),
+        Task("stored_responses", orders.stored.run),
+        Task("background", orders.background.run),
         *ground.hosted.background,
     )
 
@@ -279,6 +301,7 @@ def _services(
         supervisor=supervisor,
         agents=agents,
         management=Management(Managers(store), accounts, bodies),
+        stored=StoredPages(callers, orders.stored, orders.background),
         run_api=run_api,
         access=_access(settings),
         formats=formats,

@@ -35,7 +35,7 @@ from farebox.core.books import (
     settlement_id,
 )
 from farebox.core.callers import Caller
-from farebox.core.errors import Refusal, connect_timeout, cost_unknown, denied, in_a_circle, unreachable
+from farebox.core.errors import Refusal, connect_timeout, cost_unknown, denied, in_a_circle, invalid, unreachable
 from farebox.core.fitting import may_have_others_thoughts
 from farebox.core.formats import Asked, Format, Progress
 from farebox.core.formats.table import FORMATS
@@ -49,6 +49,7 @@ from farebox.core.plans import Plan
 from farebox.core.pricing import Ceiling, PriceList, ceiling, listed_names
 from farebox.core.routing import Candidate
 from farebox.core.shortfall import exceeded_rate, not_covered
+from farebox.core.stored import Keeping, StoredRow
 from farebox.core.tariffs import Tariff, Tariffs
 from farebox.core.usage import Nothing, Unknown, Verdict
 from farebox.crash import crash_point
@@ -71,6 +72,7 @@ from farebox.ports import (
     Waiting,
 )
 from farebox.routing import Attempts, Routing, Sole
+from farebox.stored_responses import StoredResponses
 from farebox.upstream_health import Health
 from farebox.watching import Unwatched, note_end, note_settled
 
@@ -81,7 +83,8 @@ if TYPE_CHECKING:
 class Request(Struct, frozen=True):
     """What came in, undecided. `read_body` raises CallerGone, and Refusal 400, 408, 413 or 415; `caller` is who asks,
     where that is known without a credential; `asked` is what the body asks, where that was read before; `waiting` hears
-    how far the answer is, where somebody waits for it; `taker` is the connection that it goes to."""
+    how far the answer is, where somebody waits for it; `taker` is the connection that it goes to; `keeping` is how the
+    answer is kept for its account, where that was taken up before: then the body is as it is to go on."""
 
     path: str
     wire: Format
@@ -91,6 +94,7 @@ class Request(Struct, frozen=True):
     asked: Asked | None = None
     waiting: Waiting | None = None
     taker: Taker | None = None
+    keeping: Keeping | None = None
 
     def is_wanted(self) -> bool:
         """Whether its caller is there still, as far as is known. Any thread may ask."""
@@ -124,6 +128,13 @@ class Charges(Protocol):
         """Wait, for a bounded time, until a fare that is charged by its request has been charged."""
 
 
+class Background(Protocol):
+    """Serves orders after their caller has left."""
+
+    async def begin(self, request: Request, caller: Caller, body: bytes, keeping: Keeping) -> RepeatedAnswer:
+        """Begin one; what its caller is told at once. Raises Refusal: it cannot be served; BooksUnavailable."""
+
+
 class Exchange:
     """Serves orders: each from authentication to settlement."""
 
@@ -144,6 +155,7 @@ class Exchange:
         late: LateSettlements | None = None,
         joining: Joining | None = None,
         telemetry: Telemetry | None = None,
+        stored: StoredResponses | None = None,
         now_us: Callable[[], int] = clock.now_us,
     ) -> None:
         self.callers = callers
@@ -161,6 +173,8 @@ class Exchange:
         self.late = late or LateSettlements(ledger)
         self.joining = joining or Joining(ledger, admission)
         self.telemetry = telemetry or Unwatched()
+        self.stored = stored
+        self.background: Background | None = None
         # Ids need not be hard to guess, and each order's would be a call of the system.
         self._random_bits = Random().getrandbits  # noqa: S311
 
@@ -194,6 +208,7 @@ class Opened:
         "_engaged",
         "_exchange",
         "_hold_id",
+        "_keeping",
         "_known_by",
         "_left_out",
         "_meter",
@@ -244,6 +259,7 @@ class Opened:
         self._left_out: tuple[str, ...] = ()
         self._missed: Missed | None = None
         self._view: OrderView | None = None
+        self._keeping = request.keeping
 
     async def __aenter__(self) -> Answer | RepeatedAnswer:
         exchange, request, passage = self._exchange, self._request, self._passage
@@ -255,15 +271,18 @@ class Opened:
                 raise in_a_circle(request.head.hops)
             body = await request.read_body()
             ordered, asked = body, request.asked
+            if request.wire.DESCRIBED.keeps_answers and exchange.stored is not None and asked is None:
+                ordered = await self._take_up(exchange.stored, body)
+                if (begun := await self._begin_aside(ordered)) is not None:
+                    return begun
             if exchange.guards is not None:
-                ordered, asked = await self._guard(exchange.guards, body)
+                ordered, asked = await self._guard(exchange.guards, ordered)
             order = read_order(ordered, request.wire, caller.plan, exchange.names, asked)
             self._most = ceiling(order.asked, order.answer_tokens, exchange.prices.current(), caller.plan)
             self._order, passage.model, passage.streamed = order, order.model, order.asked.streamed
             self._attempts = exchange.routing.attempts(request.path, order.body, order.asked)
             cache = exchange.cache if request.head.cache or caller.key.cache_seconds else None
             if cache is not None and (cached := await self._look_up(cache)) is not None:
-                passage.is_replay = True
                 return cached
             if (repeated := await self._hold_once(body)) is not None:
                 passage.is_replay = True
@@ -303,20 +322,44 @@ class Opened:
         note_end(self._passage, error)
         exchange.telemetry.saw(self._passage)
 
-    # Guard, and look for a kept answer
+    # Take up what is kept, guard, and look for the same answer
+
+    async def _take_up(self, stored: StoredResponses, body: bytes) -> bytes:
+        """The order as it goes on, with the turns before its own. Raises Refusal: it cannot be kept or continued."""
+        if self._keeping is None:
+            body, self._keeping = await stored.take_up(self._caller, body)
+        return body
+
+    async def _begin_aside(self, body: bytes) -> RepeatedAnswer | None:
+        """What the caller of an order that is to be served in the background is told; None where it is not, or is that
+        very order."""
+        exchange, request, keeping = self._exchange, self._request, self._keeping
+        if keeping is None or not keeping.is_background or request.keeping is not None:
+            return None
+        if exchange.background is None:
+            raise invalid("background: an answer is sent on the connection that asked for it here; leave it out")
+        self._passage.is_replay = True
+        with exchange.admission.aside(self._caller.account.id):
+            return await exchange.background.begin(request, self._caller, body, keeping)
 
     async def _guard(self, guards: Guards, body: bytes) -> tuple[bytes, Asked]:
         """The body that guards let through, and what it asks. Raises Refusal 403: one refuses it."""
         request = self._request
         guarded = await guards.before(self._caller, request.path, request.wire, body, request.asked)
         self._view = guarded.view
+        if self._keeping is not None and guarded.body is not body:
+            self._keeping.changed(guarded.body)
         return guarded.body, guarded.asked
 
     async def _look_up(self, cache: AnswerCache) -> CachedAnswer | None:
         """The answer that is kept for this very order, where the caller wants that."""
-        request, at = self._request, self._attempts.at
+        request, at, stored = self._request, self._attempts.at, self._exchange.stored
         found = await cache.look(self._caller, request.head, request.path, self._order, at.upstream)
         if isinstance(found, CachedAnswer):
+            self._passage.is_replay = True
+            if self._keeping is not None and stored is not None:
+                found.tell(self._keeping)
+                await stored.keep(self._keeping)
             return found
         self._missed = found
         return None
@@ -529,6 +572,7 @@ class Opened:
             translated=None
             if translated is None
             else Translated(translated, told, is_streamed=self._order.asked.streamed),
+            keeping=self._keeping,
         )
         return answer
 
@@ -607,11 +651,16 @@ class Opened:
             is_unheard=is_unheard,
             upstream=self._at.booked_as,
             priced=meter.priced,
+            stored=self._row_to_keep(),
         )
         if sent is not None and not is_unheard and type(self._verdict) is not Nothing:
             # Before it is booked: a caller who goes meanwhile, or is told that it could not be, may repeat the order.
             self._exchange.joining.keep_if_lost(settle, sent)
         return settle
+
+    def _row_to_keep(self) -> StoredRow | None:
+        stored = self._exchange.stored
+        return None if self._keeping is None or stored is None else stored.row(self._keeping)
 
     async def _book(self, command: NameGeneration | Settle) -> Outcome:
         """Carry out a command of an order that the upstream may have accepted: from here on no refusal is repeated."""

@@ -32,6 +32,7 @@ from farebox.core.likeness import Likeness
 from farebox.core.passage import Passage
 from farebox.core.pricing import KeptPrices, PriceList
 from farebox.core.routing import Candidate
+from farebox.core.stored import StoredRow
 from farebox.core.tariffs import KeptTariffs
 from farebox.core.upstream import ListAnswer, ListQuery, RecordAnswer
 
@@ -188,6 +189,49 @@ class AnswerShelf(Protocol):
     async def sweep_cached(self, now_us: int, bytes_max: int) -> tuple[int, int]:
         """Drop what is no longer good and, where their bodies are larger together, the oldest. How many are left, and
         how large they are."""
+
+
+class ResponseShelf(Protocol):
+    """Keeps answers in Responses for their accounts. Those of orders that do not run in the background are kept with
+    their settlement (`Settle.stored`). Each method raises BooksUnavailable."""
+
+    @property
+    def worker(self) -> str:
+        """The name of this process in the books."""
+
+    async def stored(self, account_id: int, response_id: str, now_us: int) -> StoredRow | None:
+        """An account's answer, if its time is not over."""
+
+    async def stored_chain(self, account_id: int, response_id: str, now_us: int, most: int) -> list[StoredRow]:
+        """That answer and those that it continues, the latest first, without their events: as far as they are there,
+        and at most one more than `most`."""
+
+    async def keep_stored(self, row: StoredRow) -> None:
+        """Keep an answer, in the place of one of its id."""
+
+    async def begin_stored(self, row: StoredRow) -> bool:
+        """Keep that an order runs in the background. Whether there was none of its id."""
+
+    async def end_stored(self, row: StoredRow) -> bool:
+        """Keep what an order in the background became. Whether it was still running: what has ended stays so."""
+
+    async def go_on_stored(self, account_id: int, response_ids: Sequence[str], until_us: int) -> None:
+        """Keep these answers until then, if not for longer."""
+
+    async def delete_stored(self, account_id: int, response_id: str, now_us: int) -> bool:
+        """Whether there was one."""
+
+    async def measure_stored(self, account_id: int) -> int:
+        """How many bytes are kept for an account."""
+
+    async def sweep_stored(self, now_us: int) -> None:
+        """Delete what has had its time."""
+
+    async def stored_orphans(self) -> list[StoredRow]:
+        """Orders in the background that have not ended, and whose process has died."""
+
+    async def stored_running(self) -> list[tuple[int, str]]:
+        """Those of this process that have not ended by what is kept: each account, and the answer's id."""
 
 
 class Standings(Protocol):

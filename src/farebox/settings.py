@@ -429,6 +429,30 @@ class Settings(BaseSettings):
     cache_seconds_max: int = Field(
         default=86_400, ge=1, le=SECONDS_MAX, description="The longest that such an answer is kept, whatever is asked."
     )
+    stored_seconds: int = Field(
+        default=30 * 86_400,
+        ge=0,
+        le=SECONDS_MAX * 120,
+        description="How long an answer of `/responses` is kept for its account, with its input; 0: none is, and no"
+        " answer can be continued by its id.",
+    )
+    stored_by_default: bool = Field(
+        default=True,
+        description="Whether it is kept where the order does not say so (`store`), as at OpenAI; else only where it"
+        " does.",
+    )
+    stored_answer_bytes_max: int = Field(
+        default=8 * 2**20, ge=1, description="The longest answer that is kept, together with its own input."
+    )
+    stored_account_bytes_max: int = Field(
+        default=256 * 2**20, ge=0, description="How much is kept of one account's answers."
+    )
+    background_orders_max: int = Field(
+        default=100,
+        ge=0,
+        description="Orders of `/responses` that run in the background (`background: true`) at once, for each process;"
+        " 0: none does.",
+    )
     join_repeats: Joins = Field(
         default="marked",
         description="Which orders without an idempotency key wait for the answer of the same order that was placed in"

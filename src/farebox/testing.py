@@ -52,6 +52,7 @@ from farebox.core.plans import BUILT_IN
 from farebox.core.pricing import KeptPrices
 from farebox.core.questions import FURTHEST_US
 from farebox.core.repeats import LOST_US, REPEAT_LIFE_US, Kept, first_of, seen_ended
+from farebox.core.stored import StoredRow
 from farebox.core.tariffs import KeptTariffs
 from farebox.core.upstream import Filters
 from farebox.deadlines import Deadlines
@@ -90,6 +91,11 @@ class MemoryStore:
         self._tariffs: dict[str, KeptTariffs] = {}
         self._standings: dict[tuple[str, str], Standing] = {}
         self._cached: dict[bytes, CachedRow] = {}
+        self._stored: dict[tuple[int, str], StoredRow] = {}
+
+    @property
+    def worker(self) -> str:
+        return self._worker
 
     async def carry_out(self, command: Command) -> Outcome:
         page = Page(
@@ -108,6 +114,11 @@ class MemoryStore:
             if kept.body is not None or kept.hold_id not in self._undelivered:
                 self._undelivered[kept.hold_id] = kept
         self._charged += page.charged_fares
+        for row in page.stored:
+            if row.background:
+                await self.end_stored(row)
+            else:
+                await self.keep_stored(row)
         return outcome
 
     async def answer(self) -> None:
@@ -311,6 +322,66 @@ class MemoryStore:
             del good[0]
         self._cached = {each.digest: each for each in good}
         return len(good), sum(len(each.body) for each in good)
+
+    async def stored(self, account_id: int, response_id: str, now_us: int) -> StoredRow | None:
+        row = self._stored.get((account_id, response_id))
+        return row if row is not None and row.until_us > now_us else None
+
+    async def stored_chain(self, account_id: int, response_id: str, now_us: int, most: int) -> list[StoredRow]:
+        chain: list[StoredRow] = []
+        name: str | None = response_id
+        while name is not None and len(chain) <= most:
+            row = await self.stored(account_id, name, now_us)
+            if row is None:
+                break
+            chain.append(replace(row, events=None))
+            name = row.previous_id
+        return chain
+
+    async def keep_stored(self, row: StoredRow) -> None:
+        self._stored[row.account_id, row.id] = row
+
+    async def begin_stored(self, row: StoredRow) -> bool:
+        return self._stored.setdefault((row.account_id, row.id), row) is row
+
+    async def end_stored(self, row: StoredRow) -> bool:
+        before = self._stored.get((row.account_id, row.id))
+        if before is None or not before.is_running:
+            return False
+        self._stored[row.account_id, row.id] = replace(
+            before,
+            status=row.status,
+            until_us=row.until_us,
+            answer=row.answer,
+            generation_id=row.generation_id,
+            events=row.events,
+        )
+        return True
+
+    async def go_on_stored(self, account_id: int, response_ids: Sequence[str], until_us: int) -> None:
+        for name in response_ids:
+            row = self._stored.get((account_id, name))
+            if row is not None and row.until_us < until_us:
+                self._stored[account_id, name] = replace(row, until_us=until_us)
+
+    async def delete_stored(self, account_id: int, response_id: str, now_us: int) -> bool:
+        if await self.stored(account_id, response_id, now_us) is None:
+            return False
+        del self._stored[account_id, response_id]
+        return True
+
+    async def measure_stored(self, account_id: int) -> int:
+        return sum(row.size for row in self._stored.values() if row.account_id == account_id)
+
+    async def sweep_stored(self, now_us: int) -> None:
+        self._stored = {name: row for name, row in self._stored.items() if row.until_us > now_us}
+
+    async def stored_orphans(self) -> list[StoredRow]:
+        running = [row for row in self._stored.values() if row.is_running]
+        return [row for row in running if row.worker is not None and self._is_gone(row.worker)]
+
+    async def stored_running(self) -> list[tuple[int, str]]:
+        return [name for name, row in self._stored.items() if row.is_running and row.worker == self._worker]
 
     async def standings(self) -> list[Standing]:
         return list(self._standings.values())

@@ -9,6 +9,7 @@ from typing import Literal, final
 from msgspec import Struct
 
 from farebox.core.allowances import Exceeded, Period, owner_of
+from farebox.core.stored import StoredRow
 from farebox.core.tariffs import Priced
 from farebox.core.usage import Verdict
 
@@ -292,7 +293,8 @@ class Settle(Struct, kw_only=True, gc=False):
     under an idempotency key always, else where nobody is there to take it (`is_unheard`, which may be said until it is
     carried out), or a repeat waits for it.
 
-    `decision` is the reason of an operator whose verdict it is. `upstream` and `priced`, with the usage, are of the
+    `stored` is the answer as its account may ask for it later. `decision` is the reason of an operator whose verdict it
+    is. `upstream` and `priced`, with the usage, are of the
     upstream that served it; None: as they stand in the hold. Where another served it than the hold says, its `priced`
     is what is given here, or None.
     """
@@ -309,6 +311,7 @@ class Settle(Struct, kw_only=True, gc=False):
     decision: str | None = None
     upstream: str | None = None
     priced: Priced | None = None
+    stored: StoredRow | None = None
 
 
 @final

@@ -22,7 +22,8 @@ class Key(Struct, frozen=True):
     nowhere.
 
     A key with `revoked_us` is refused: for good, or, where it is `disabled`, until it is enabled again. Answers to its
-    orders are kept for `cache_seconds` for the same order again, where that is set.
+    orders are kept for `cache_seconds` for the same order again, where that is set; and for their account to ask for
+    them later, unless the key may not store (`may_store`).
     """
 
     id: int
@@ -36,6 +37,7 @@ class Key(Struct, frozen=True):
     expires_us: int | None = None
     updated_us: int | None = None
     cache_seconds: int | None = None
+    may_store: bool = True
     limits: Limits = NO_LIMITS
 
 

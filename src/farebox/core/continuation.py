@@ -74,9 +74,11 @@ _decode_item = msgspec.json.Decoder(_Item).decode
 def input_items(body: bytes) -> list[Raw]:
     """The items of an order's input; a text is one message of its user. Raises those of UNREADABLE: it is no order."""
     given = leniently(_decode_body, body).input
-    if given is UNSET or is_null(given):
-        return []
-    text = bytes(given)
+    return [] if given is UNSET or is_null(given) else items_of(bytes(given))
+
+
+def items_of(text: bytes) -> list[Raw]:
+    """The same of the member alone. Raises those of UNREADABLE."""
     if text.startswith(b'"'):
         return [Raw(b'{"type":"message","role":"user","content":[{"type":"input_text","text":' + text + b"}]}")]
     return decode_list(text)

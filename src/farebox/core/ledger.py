@@ -49,6 +49,7 @@ from farebox.core.books import (
 from farebox.core.money import events_ceil
 from farebox.core.questions import FIRST_US
 from farebox.core.repeats import is_repeatable
+from farebox.core.stored import StoredRow
 from farebox.core.tariffs import Priced
 from farebox.core.usage import Cost, Nothing, Unknown, Verdict
 
@@ -101,6 +102,7 @@ class Page:
         self.kept_answers: list[KeptAnswer] = []
         self.undelivered: list[Undelivered] = []
         self.charged_fares: list[ChargedFare] = []
+        self.stored: list[StoredRow] = []
         self.changed_holds: dict[str, HoldRow] = {}
         self.named: set[str] = set()
         self.only_named: set[str] = set()
@@ -258,6 +260,8 @@ class Page:
         hold = self._holds.get(command.hold_id)
         if hold is None:
             return _no_hold(command.hold_id)
+        if command.stored is not None:
+            self.stored.append(command.stored)
         if not MOVES[hold.state]:
             if command.is_unheard and hold.state == "posted":
                 # By a try whose end nobody saw.

@@ -32,6 +32,7 @@ from farebox.store.directory import SqlDirectory
 from farebox.store.engine import Db, Engine, InDoubt
 from farebox.store.pages import Pages
 from farebox.store.reading import Reading
+from farebox.store.responses import SqlResponses
 from farebox.store.rows import (
     each,
     hold_from,
@@ -48,8 +49,8 @@ SWEPT_TO = 0.9
 """To what part of the bound kept answers are swept, so that there is room again for a while."""
 
 
-class SqlStore(Reading, SqlDirectory):
-    """Ledger, Directory and Books over one database.
+class SqlStore(Reading, SqlDirectory, SqlResponses):
+    """Ledger, Directory, Books and ResponseShelf over one database.
 
     Commands go through the group writer. Everything else is rare and runs on one thread of its own, the desk.
     A `worker` is a process that places holds; as long as it lives, its holds are no orphans.
@@ -57,7 +58,7 @@ class SqlStore(Reading, SqlDirectory):
 
     def __init__(self, engine: Engine, worker: str) -> None:
         super().__init__(engine, "farebox-desk")
-        self.worker = worker
+        self._worker = worker
         self._committed: Callable[[int, float], None] = lambda commands, seconds: None
         self._writer_db = engine.connect_to_write()
         self._pages = Pages(engine, self._writer_db, worker)
@@ -197,6 +198,10 @@ class SqlStore(Reading, SqlDirectory):
             db.executemany(self._sql.not_served_any_more, [(count, owner) for owner, count in sorted(left.items())])
         self.engine.forget(gone)
         return orphans
+
+    @property
+    def worker(self) -> str:
+        return self._worker
 
     @property
     def queued(self) -> int:

@@ -27,6 +27,7 @@ from farebox.core.books import (
 )
 from farebox.core.ledger import Page
 from farebox.core.repeats import REPEAT_LIFE_US
+from farebox.core.stored import StoredRow
 from farebox.crash import crash_points
 from farebox.store.engine import Db, Engine, Question
 from farebox.store.rows import (
@@ -44,6 +45,8 @@ from farebox.store.rows import (
     json_text,
     named_hold_end,
     priced_row,
+    stored_end,
+    stored_row,
     transfer_from,
     transfer_row,
 )
@@ -202,8 +205,19 @@ class Pages:
             db.put_each(sql.put_answer, [astuple(answer) for answer in page.kept_answers])
         if page.undelivered:
             db.put_each(sql.put_undelivered, [astuple(answer) for answer in page.undelivered])
+        if page.stored:
+            self._store(db, page.stored)
         if page.charged_fares:
             db.put_each(sql.insert_charged_fare, [astuple(fare) for fare in page.charged_fares])
+
+    def _store(self, db: Db, rows: list[StoredRow]) -> None:
+        """Keep answers for their accounts. The row of one in the background stands already, unless it was deleted, or
+        has ended otherwise meanwhile."""
+        sql = self._sql
+        if whole := [stored_row(row) for row in rows if not row.background]:
+            db.put_each(sql.put_stored, whole)
+        if ended := [stored_end(row) for row in rows if row.background]:
+            db.put_each(sql.end_stored, ended)
 
     def _book(self, db: Db, transfers: list[Transfer]) -> None:
         """Write transfers; those of orders by statements that name no more than they have."""

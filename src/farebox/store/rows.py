@@ -12,6 +12,7 @@ from farebox.core.books import Balance, HoldRow, Transfer
 from farebox.core.callers import Account, Key, PublishedPlans
 from farebox.core.plans import Plan
 from farebox.core.pricing import KeptPrices
+from farebox.core.stored import StoredRow
 from farebox.core.tariffs import Priced
 
 T = TypeVar("T")
@@ -57,8 +58,9 @@ def _cost_from(text: str | None) -> Decimal | None:
 account_from = each_reading(Account, limits=_limits_from)
 allowance_from = each_reading(Allowance, limits=_decode_limits, minute=msgspec.json.Decoder(tuple[Slot, ...]).decode)
 hold_from = each_reading(HoldRow, streamed=bool, priced=_priced_from)
-key_from = each_reading(Key, disabled=bool, limits=_limits_from)
+key_from = each_reading(Key, disabled=bool, may_store=bool, limits=_limits_from)
 prices_from = each_reading(KeptPrices, bodies=msgspec.msgpack.Decoder(tuple[bytes, ...]).decode)
+stored_from = each_reading(StoredRow, background=bool)
 published_from = each_reading(PublishedPlans, plans=msgspec.json.Decoder(tuple[Plan, ...]).decode)
 transfer_from = each_reading(Transfer, cost=_cost_from)
 
@@ -158,7 +160,25 @@ def balance_changes(b: Balance) -> Row:
 
 
 def key_changes(key: Key) -> Row:
-    return (key.label, key.revoked_us, key.disabled, key.expires_us, key.updated_us, key.cache_seconds, key.id)
+    return (
+        key.label,
+        key.revoked_us,
+        key.disabled,
+        key.expires_us,
+        key.updated_us,
+        key.cache_seconds,
+        key.may_store,
+        key.id,
+    )
+
+
+def stored_row(row: StoredRow) -> Row:
+    return (*astuple(row), row.size)
+
+
+def stored_end(row: StoredRow) -> Row:
+    """What an order in the background became."""
+    return (row.status, row.until_us, row.answer, row.generation_id, row.events, row.size, row.account_id, row.id)
 
 
 def json_text(value: object) -> str:

@@ -88,13 +88,23 @@ async def _serve(exchange: Exchange, request: Request, waiting: WaitingCaller, c
     except Refusal as refusal:
         if given is None:
             raise
+        if given.held_back and waiting.is_relayed_to:
+            # It came whole; that it could not be booked yet is no reason to keep its end from the caller.
+            await call.send(given.held_back)
         raise _charged(refusal, given) from refusal
     if is_poured:
-        await waiting.end(b"")
+        await waiting.end(answer.held_back)
         return
     crash_point("send:before")
+    await _send_whole(answer, whole, request.wire, call, waiting)
+
+
+async def _send_whole(
+    answer: Answer | RepeatedAnswer, whole: bytes, wire: Format, call: Call, waiting: WaitingCaller
+) -> None:
+    """Send an answer that is booked. Raises Refusal: it is an upstream's, or not what was ordered."""
     if answer.is_refusal:
-        typed = request.wire.typed_refusal(answer.status, whole)
+        typed = wire.typed_refusal(answer.status, whole)
         if typed is None:
             raise _worded(answer, whole)
         if waiting.has_begun:
@@ -104,7 +114,7 @@ async def _serve(exchange: Exchange, request: Request, waiting: WaitingCaller, c
         headers = [JSON, *answer.headers, *_fare_headers(answer.settled)]
         await call.whole(answer.status, headers, whole)
     elif waiting.is_streamed:
-        if (as_stream := request.wire.DESCRIBED.as_stream) is not None:
+        if (as_stream := wire.DESCRIBED.as_stream) is not None:
             await waiting.end(as_stream(whole))
             return
         raise broken("The upstream answered with something that is not the stream that was ordered")

@@ -38,6 +38,7 @@ from farebox.web.mcp.endpoint import Agents
 from farebox.web.metrics import metrics
 from farebox.web.origins import shared_with
 from farebox.web.relay import Relay
+from farebox.web.stored import StoredPages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,7 @@ class Services:
     supervisor: Supervisor
     agents: Agents
     management: Management
+    stored: StoredPages
     run_api: RunApi | None
     access: Access
     formats: Formats
@@ -142,7 +144,8 @@ def every_route(services: Services) -> list[Route]:
         "/metrics": metrics(services.books, services.metrics, services.access.metrics_token),
     }
     agents = [(path, ["POST"], of_no_foreign_page(services.access, services.agents.endpoint)) for path in _AGENTS]
-    own = [*((path, ["GET"], page) for path, page in pages.items()), *agents, *services.management.routes()]
+    stored = [(base + path, methods, page) for path, methods, page in services.stored.routes() for base in BASES]
+    own = [*((path, ["GET"], page) for path, page in pages.items()), *agents, *stored, *services.management.routes()]
     return [
         *(Route(path, endpoint, methods=["POST"]) for path, endpoint in _orders(services).items()),
         *(Route(path, guarded(endpoint), methods=methods) for path, methods, endpoint in own),

@@ -31,9 +31,9 @@ class Described(Struct, frozen=True):
     What few formats have: `answered_with` is what every answer is made of, where that is no text. `from_form`, where
     orders may come as `multipart/form-data`, makes the JSON of those. An answer of a format that `gives_bytes` goes on
     as it comes, unread, where it is not JSON; `media` is its type. Where no event `names_generation`, the answer's head
-    does, or nothing. `as_stream` makes a stream of a whole answer, where upstreams may give that in its place. Where
-    answers repeat what was asked, `see_echoing` reads a whole one in place of `see_answer`, and `Progress` has the
-    order.
+    does, or nothing. Answers of a format that `keeps_answers` are kept for their account, and continued by their id.
+    `as_stream` makes a stream of a whole answer, where upstreams may give that in its place. Where answers repeat what
+    was asked, `see_echoing` reads a whole one in place of `see_answer`, and `Progress` has the order.
     """
 
     summary: str
@@ -49,6 +49,7 @@ class Described(Struct, frozen=True):
     media: str = "application/json"
     names_generation: bool = True
     as_stream: Callable[[bytes], bytes] | None = None
+    keeps_answers: bool = False
     see_echoing: "Callable[[bytes, Progress], Seen] | None" = None
 
 

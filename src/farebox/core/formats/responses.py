@@ -76,6 +76,7 @@ DESCRIBED = Described(
     answer=("Response", object_of({**SERVED, "object": TEXT, "status": TEXT, "output": array_of(OBJECT)}, USAGE)),
     refusal=ERROR,
     example={"model": "sim/echo", "input": "Hello"},
+    keeps_answers=True,
     see_echoing=lambda body, progress: see_echoing(body, progress),  # noqa: PLW0108  (it stands below)
 )
 

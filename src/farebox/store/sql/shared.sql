@@ -270,6 +270,75 @@ DELETE FROM cached_answer WHERE digest IN (
 );
 
 
+-- Answers that are kept for their accounts.
+
+-- stored --
+SELECT account_id, id, previous_id, status, created_us, until_us, input, answer, generation_id, background, worker,
+    events
+FROM stored_response WHERE account_id = :account AND id = :id AND until_us > :now;
+
+-- stored_chain --
+-- An answer and those that it continues, the latest first.
+WITH RECURSIVE chain AS (
+    SELECT account_id, id, previous_id, status, created_us, until_us, input, answer, generation_id, background, worker,
+        0 AS depth
+    FROM stored_response WHERE account_id = :account AND id = :id AND until_us > :now
+    UNION ALL
+    SELECT s.account_id, s.id, s.previous_id, s.status, s.created_us, s.until_us, s.input,
+        s.answer, s.generation_id, s.background, s.worker, chain.depth + 1
+    FROM stored_response AS s JOIN chain ON s.account_id = chain.account_id AND s.id = chain.previous_id
+    WHERE s.until_us > :now AND chain.depth < :most
+) SELECT account_id, id, previous_id, status, created_us, until_us, input, answer, generation_id, background, worker
+FROM chain ORDER BY depth;
+
+-- put_stored (row) --
+INSERT INTO stored_response (
+    account_id, id, previous_id, status, created_us, until_us, input, answer, generation_id, background, worker,
+    events, size
+) VALUES (
+    :account_id, :id, :previous_id, :status, :created_us, :until_us, :input, :answer, :generation_id, :background,
+    :worker, :events, :size
+) ON CONFLICT (account_id, id) DO UPDATE
+SET previous_id = excluded.previous_id, status = excluded.status, created_us = excluded.created_us,
+    until_us = excluded.until_us, input = excluded.input, answer = excluded.answer,
+    generation_id = excluded.generation_id, background = excluded.background, worker = excluded.worker,
+    events = excluded.events, size = excluded.size;
+
+-- begin_stored (row) --
+-- As put_stored, where there is none.
+INSERT INTO stored_response (
+    account_id, id, previous_id, status, created_us, until_us, input, answer, generation_id, background, worker,
+    events, size
+) VALUES (
+    :account_id, :id, :previous_id, :status, :created_us, :until_us, :input, :answer, :generation_id, :background,
+    :worker, :events, :size
+) ON CONFLICT (account_id, id) DO NOTHING;
+
+-- end_stored (row) --
+UPDATE stored_response SET status = :status, until_us = :until_us, answer = :answer, generation_id = :generation_id,
+    events = :events, size = :size
+WHERE account_id = :account_id AND id = :id AND status IN ('queued', 'in_progress');
+
+-- stored_running --
+SELECT account_id, id, previous_id, status, created_us, until_us, input, answer, generation_id, background, worker
+FROM stored_response WHERE status IN ('queued', 'in_progress');
+
+-- keep_stored_until --
+UPDATE stored_response SET until_us = :until
+WHERE account_id = :account AND id = :id AND until_us < :until;
+
+-- delete_stored --
+DELETE FROM stored_response WHERE account_id = :account AND id = :id AND until_us > :now;
+
+-- measure_stored --
+SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM stored_response WHERE account_id = :account;
+
+-- drop_expired_stored --
+DELETE FROM stored_response WHERE until_us <= :now AND (account_id, id) IN (
+    SELECT account_id, id FROM stored_response WHERE until_us <= :now LIMIT :most
+);
+
+
 -- Balances and allowances.
 
 -- balance --
@@ -342,14 +411,14 @@ VALUES (:account_id, :label, :digest, :hint, :created_us) RETURNING id;
 
 -- keys --
 SELECT k.id, k.account_id, k.label, k.digest, k.hint, k.created_us, k.revoked_us, k.disabled, k.expires_us,
-    k.updated_us, k.cache_seconds, kl.limits
+    k.updated_us, k.cache_seconds, k.may_store, kl.limits
 FROM api_key k LEFT JOIN allowance kl ON kl.owner = 'key ' || k.id
 WHERE k.account_id = :account ORDER BY k.id;
 
 -- key_of_digest --
 SELECT a.id, a.name, a.plan, a.created_us, al.limits,
     k.id, k.account_id, k.label, k.digest, k.hint, k.created_us, k.revoked_us, k.disabled, k.expires_us, k.updated_us,
-    k.cache_seconds, kl.limits
+    k.cache_seconds, k.may_store, kl.limits
 FROM api_key k JOIN account a ON a.id = k.account_id
 LEFT JOIN allowance al ON al.owner = 'account ' || a.id
 LEFT JOIN allowance kl ON kl.owner = 'key ' || k.id
@@ -358,7 +427,7 @@ WHERE k.digest = :digest;
 -- key_of_id --
 SELECT a.id, a.name, a.plan, a.created_us, al.limits,
     k.id, k.account_id, k.label, k.digest, k.hint, k.created_us, k.revoked_us, k.disabled, k.expires_us, k.updated_us,
-    k.cache_seconds, kl.limits
+    k.cache_seconds, k.may_store, kl.limits
 FROM api_key k JOIN account a ON a.id = k.account_id
 LEFT JOIN allowance al ON al.owner = 'account ' || a.id
 LEFT JOIN allowance kl ON kl.owner = 'key ' || k.id
@@ -366,7 +435,7 @@ WHERE k.id = :id;
 
 -- change_key (row) --
 UPDATE api_key SET label = :label, revoked_us = :revoked_us, disabled = :disabled, expires_us = :expires_us,
-    updated_us = :updated_us, cache_seconds = :cache_seconds
+    updated_us = :updated_us, cache_seconds = :cache_seconds, may_store = :may_store
 WHERE id = :id;
 
 -- insert_management_key (row) --
