@@ -78,13 +78,14 @@ class _Job:
     def take(self, piece: bytes) -> None:
         if self.is_streamed and piece:
             self.pieces.append(piece)
-            self._move()
+            self.move()
 
     def end(self) -> None:
         self.is_over = True
-        self._move()
+        self.move()
 
-    def _move(self) -> None:
+    def move(self) -> None:
+        """Let those who follow look again."""
         self.moved.set()
         self.moved = asyncio.Event()
 
@@ -130,7 +131,7 @@ class FollowedAnswer(RepeatedAnswer):
 
     def hang_up(self) -> None:
         self._is_left = True
-        self._job.moved.set()
+        self._job.move()
 
     async def stream_to(self, take: Take, put_chunk: PutChunk | None = None) -> None:
         job, at = self._job, 0
