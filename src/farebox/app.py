@@ -35,7 +35,7 @@ from farebox.from_settings import (
 from farebox.generations import Generations
 from farebox.guards.running import Guards
 from farebox.http.bodies import BodyReader
-from farebox.http.calls import DIRECT
+from farebox.http.calls import DIRECT, SOCKETS
 from farebox.identity.keys import KeyCallers, Managers, PlansInForce
 from farebox.joining import Joining
 from farebox.late_settlements import LateSettlements
@@ -305,6 +305,9 @@ def _services(
         run_api=run_api,
         access=_access(settings),
         formats=formats,
+        sockets=routes.Sockets(
+            settings.body_bytes_max, settings.body_seconds, settings.socket_seconds, settings.socket_memory_bytes
+        ),
     )
 
 
@@ -398,6 +401,8 @@ class App:
             self._serve = app if self._around is None else self._around(app)
             if self._around is None and self._settings.http == "direct":
                 scope.setdefault("state", {})[DIRECT] = routes.find_order(services)
+            if self._around is None and self._settings.socket_seconds and routes.RESPONSES in self._formats:
+                scope.setdefault("state", {})[SOCKETS] = routes.find_talks(services)
             # What exists now stays: the garbage collector need not look at it again and again.
             gc.collect()
             gc.freeze()

@@ -474,6 +474,17 @@ class Settings(BaseSettings):
         description="Seconds that a caller's connection may be idle, as `Keep-Alive` tells it: more than the pools of"
         " callers and proxies keep theirs, or orders meet closing connections (Google's balancer wants over 600).",
     )
+    socket_seconds: float = Field(
+        default=3600,
+        ge=0,
+        description="How long a WebSocket is open at most, on which turns in responses are ordered; 0: none is spoken.",
+    )
+    socket_memory_bytes: int = Field(
+        default=256 * 1024 * 1024,
+        ge=0,
+        description="How much all WebSockets of one process remember together of their last turns, which the next"
+        " continues. Where there is no room, a turn has to bring its earlier items along.",
+    )
     orders_max: int = Field(default=2000, ge=1, description="Orders that one process serves at once.")
     account_orders_max: int = Field(default=500, ge=1, description="The same, of one account.")
     no_event_seconds: float = Field(

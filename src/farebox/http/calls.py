@@ -4,10 +4,11 @@ Orders are served by calls, since every layer that they pass costs them. `http.d
 their connection, `http.asgi` those of any other server.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from farebox.core.headers import HeaderList, RequestHead
+from farebox.deadlines import Deadlines
 from farebox.ports import Taker
 
 
@@ -91,3 +92,62 @@ app."""
 
 DIRECT = "farebox.direct"
 """In the state of the app's lifespan: the FindServe for orders that need not pass through ASGI."""
+
+
+class Socket(Taker, Protocol):
+    """A WebSocket, as those see it who talk on it. Texts are JSON; what is sent to a caller who has gone is dropped."""
+
+    def put(self, texts: Sequence[bytes]) -> Awaitable[None] | None:
+        """Send texts at once, a message each. Returns what to wait for before the next, where the caller does not
+        read."""
+
+    def ping(self) -> None:
+        """Send a ping now, or not at all where the caller does not read."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Begin to close it: nothing that comes from now on is heard."""
+
+    def when_gone(self, tell: Callable[[], None] | None) -> None:
+        """Call `tell` once the caller has hung up, soon where it has already; None: no more."""
+
+
+class Talk(Protocol):
+    """What is said on one WebSocket."""
+
+    async def hear(self, message: bytes) -> None:
+        """Answer a message; the next is heard after that."""
+
+    def forget(self) -> None:
+        """The connection is lost."""
+
+
+class Talks(Protocol):
+    """Who talks on WebSockets. A message has at most `message_bytes_max`, and comes within `message_seconds`; at most
+    `waiting_max` messages wait for their turn. A connection is open for `seconds` at most."""
+
+    message_bytes_max: int
+    message_seconds: float
+    waiting_max: int
+    seconds: float
+    deadlines: Deadlines
+
+    async def admit(self, headers: HeaderList) -> None:
+        """Whether a WebSocket may be opened by a request with these headers. Raises Refusal, BooksUnavailable."""
+
+    def begin(self, socket: Socket, headers: HeaderList) -> Talk: ...
+
+    def last_words(self) -> bytes:
+        """What is said when a connection's time is over."""
+
+    def too_many(self) -> bytes:
+        """What is said to a message that is dropped, since too many wait."""
+
+    def too_slow(self) -> bytes:
+        """What is said when a message does not come to its end."""
+
+
+FindTalks = Callable[[bytes], Talks | None]
+"""Who talks at a path (as it was sent, without its query); None where no WebSocket is spoken."""
+
+SOCKETS = "farebox.sockets"
+"""In the state of the app's lifespan: the FindTalks."""

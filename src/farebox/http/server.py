@@ -11,7 +11,7 @@ import re
 import socket
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn._types import ASGI3Application
@@ -22,11 +22,14 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from farebox.core.errors import Refusal, headers_too_large, invalid, too_many, too_slow, wrong_method
 from farebox.core.formats.table import format_at
 from farebox.http.asgi import BREAK_OFF, TAKER
-from farebox.http.calls import DIRECT, FindServe, Serve
+from farebox.http.calls import DIRECT, SOCKETS, FindServe, FindTalks, Serve, Talks
 from farebox.http.connection_state import OF_UVICORN, Flow, Pipeline
 from farebox.http.direct import DirectCall, Serving
 from farebox.http.known_heads import KnownHead, known_head
 from farebox.http.proxies import EarlyCloses, silent_seconds
+
+if TYPE_CHECKING:
+    from farebox.http.sockets import WebSocket
 
 log = logging.getLogger("farebox")
 
@@ -99,6 +102,7 @@ class BoundedHttp(HttpToolsProtocol):
         super().__init__(config, *arguments, **named)
         self.pipeline = Pipeline()  # type: ignore[assignment]
         self._find_serve: FindServe | None = self.app_state.get(DIRECT)
+        self._find_talks: FindTalks | None = self.app_state.get(SOCKETS)
         # uvicorn's own answer would be a 503, which SDKs repeat for an hour, for an idle connection as for an order.
         self._connections_max = config.limit_concurrency
         self.limit_concurrency = None
@@ -273,9 +277,58 @@ class BoundedHttp(HttpToolsProtocol):
                 if self._has_refused:
                     return
                 rest = memoryview(rest)[offer.args[0] :]
+                if (talks := self._talks_here()) is not None:
+                    self._open_socket(talks, bytes(rest))
+                    return
                 self._ignore_offer()
             else:
                 return
+
+    def _talks_here(self) -> Talks | None:
+        """Who talks on the WebSocket that is asked for; None where none is spoken, or none was asked for."""
+        if self._find_talks is None or self.parser.get_method() != b"GET" or self._is_being_answered():
+            return None
+        offers = [value.strip().lower() for name, value in self.headers if name == b"upgrade"]
+        return self._find_talks(self.url.partition(b"?")[0]) if offers == [b"websocket"] else None
+
+    def _open_socket(self, talks: Talks, rest: bytes) -> None:
+        """Have a request for a WebSocket answered, which may take a look into the books."""
+        self._is_offer = False
+        if (wrong := self._wrong_in_head()) is not None:
+            self._refuse(invalid(wrong))
+        elif self._is_one_too_many:
+            self._refuse(self._too_many_connections())
+        else:
+            # Only here: who is asked for none need not carry what it is made of.
+            from farebox.http.sockets import open_socket
+
+            self.flow.pause_reading()
+            task = self.loop.create_task(open_socket(self, talks, self.headers, rest))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    def refuse_socket(self, refusal: Refusal) -> None:
+        """Answer over HTTP that no WebSocket is opened."""
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            self._refuse(refusal)
+
+    def leave_to(self, protocol: "WebSocket", head: bytes, rest: bytes) -> None:
+        """Send the head of the answer that opens a WebSocket, and let the connection go on as that."""
+        self._stop_waiting()
+        for timer in (self._idle_timer, self._end_timer):
+            if timer is not None:
+                timer.cancel()
+        self.connections.discard(self)
+        self.connections.add(protocol)  # type: ignore[arg-type]
+        self.transport.set_protocol(protocol)
+        self.transport.write(head)
+        if rest:
+            protocol.data_received(rest)
+        self.flow.resume_reading()
+
+    def _too_many_connections(self) -> Refusal:
+        return too_many(f"{self._connections_max} connections are open, the most at once", SHED_RETRY_SECONDS)
 
     def _ignore_offer(self) -> None:
         """Read on in HTTP/1.1 after a head that offers another protocol: an upgrade that is not wanted is ignored (RFC
@@ -350,9 +403,7 @@ class BoundedHttp(HttpToolsProtocol):
         elif (wrong := self._wrong_in_head()) is not None:
             self._refuse(invalid(wrong))
         elif self._is_one_too_many:
-            self._refuse(
-                too_many(f"{self._connections_max} connections are open, the most at once", SHED_RETRY_SECONDS)
-            )
+            self._refuse(self._too_many_connections())
         elif (serve := self._served_directly()) is not None:
             self._begin_call(serve)
         else:

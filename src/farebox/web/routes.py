@@ -3,7 +3,7 @@
 import re
 from collections.abc import Awaitable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 
 import msgspec
 from starlette.convertors import PathConvertor, register_url_convertor
@@ -20,7 +20,7 @@ from farebox.core.formats.table import BASES, Formats, format_at, with_aliases
 from farebox.core.headers import HeaderList
 from farebox.generations import Generations
 from farebox.http.asgi import Endpoint, send_json
-from farebox.http.calls import FindServe, Serve
+from farebox.http.calls import FindServe, FindTalks, Serve, Talks
 from farebox.http.refusals import Refusing, guarded, refuse
 from farebox.platform.calls import RunApi
 from farebox.platform.documents import ERRORS
@@ -39,6 +39,18 @@ from farebox.web.metrics import metrics
 from farebox.web.origins import shared_with
 from farebox.web.relay import Relay
 from farebox.web.stored import StoredPages
+
+RESPONSES = "/responses"
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """The bounds of WebSockets: of a message, of a connection's time, and of what all of them remember together."""
+
+    message_bytes_max: int
+    message_seconds: float
+    seconds: float
+    memory_bytes_max: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +73,7 @@ class Services:
     run_api: RunApi | None
     access: Access
     formats: Formats
+    sockets: Sockets
 
 
 def app(services: Services) -> ASGIApp:
@@ -116,6 +129,30 @@ def find_order(services: Services) -> FindServe:
         return serve
 
     return find
+
+
+def find_talks(services: Services) -> FindTalks:
+    """Who talks on WebSockets: at the paths of responses. What that is made of is only loaded once one is asked for."""
+    paths = frozenset((base + RESPONSES).encode() for base in BASES)
+
+    @cache
+    def talks() -> Talks:
+        from farebox.web.turns import Memory, Turns
+
+        relay, sockets, wire = services.relay, services.sockets, services.formats[RESPONSES]
+        return Turns(
+            relay.serving(RESPONSES, wire),
+            wire,
+            services.callers,
+            services.access,
+            relay.deadlines,
+            message_bytes_max=sockets.message_bytes_max,
+            message_seconds=sockets.message_seconds,
+            seconds=sockets.seconds,
+            memory=Memory(sockets.memory_bytes_max),
+        )
+
+    return lambda path: talks() if path in paths else None
 
 
 def _orders(services: Services) -> dict[str, Endpoint]:
