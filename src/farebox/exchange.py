@@ -270,6 +270,8 @@ class Opened:
             if request.head.hops >= HOPS_MAX:
                 raise in_a_circle(request.head.hops)
             body = await request.read_body()
+            if request.wire.DESCRIBED.opens is not None:
+                body = request.wire.DESCRIBED.opens(body)
             ordered, asked = body, request.asked
             if request.wire.DESCRIBED.keeps_answers and exchange.stored is not None and asked is None:
                 ordered = await self._take_up(exchange.stored, body)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from farebox.core.continuation import NotContinued
+from farebox.core.continuation import PREVIOUS, NotContinued
 from farebox.core.errors import Refusal, invalid, too_many
 from farebox.core.legible import Fields, decode_fields, decode_list, decoded_or, leniently, text_of, written
 from farebox.core.reading import UNREADABLE, is_null
@@ -55,11 +55,10 @@ def read_turn(message: bytes) -> Turn:
         raise invalid("stream_id: turns of one connection are answered one after another; open another connection")
     if _is(fields, "background", b"true"):
         raise invalid("background: an answer is sent on the connection that asked for it; leave it out")
-    previous = _text(fields, "previous_response_id")
+    previous = _text(fields, PREVIOUS)
     generates = not _is(fields, "generate", _FALSE)
     order = {name: value for name, value in fields.items() if name not in _NOT_FORWARDED}
-    if previous or _is(fields, "previous_response_id", b"null"):
-        del order["previous_response_id"]
+    order.pop(PREVIOUS, None)
     order["stream"] = Raw(b"true")
     return Turn(bytes(written(order)), previous, generates)
 
@@ -181,10 +180,12 @@ def too_many_turns(most: int) -> bytes:
 
 
 class Ended(Struct, frozen=True):
-    """How a turn ended: the `response` of its last event, as JSON, empty where it failed; and its id."""
+    """How a turn ended: the `response` of its last event, as JSON, empty where it failed; its id; and whether it says
+    that it is stored."""
 
     response: bytes = b""
     response_id: str = ""
+    is_stored: bool = False
 
 
 class _Event(Struct):
@@ -194,6 +195,7 @@ class _Event(Struct):
 
 class _Response(Struct):
     id: str
+    store: bool | None = None
 
 
 _decode_event = msgspec.json.Decoder(_Event).decode
@@ -216,7 +218,32 @@ def ended_by(event: bytes) -> Ended | None:
     if read.type not in _WELL or read.response is UNSET:
         return None
     response = decoded_or(_decode_response, read.response, None)
-    return FAILED if response is None else Ended(bytes(read.response), response.id)
+    return FAILED if response is None else Ended(bytes(read.response), response.id, response.store is True)
+
+
+def following(body: bytes, response_id: str) -> bytes:
+    """The order with the answer that it continues, which is kept."""
+    fields = decode_fields(body)
+    fields[PREVIOUS] = Raw(msgspec.json.encode(response_id))
+    return bytes(written(fields))
+
+
+_WHOLE_RESPONSE = b'"response":'
+
+
+def said_to_follow(event: bytes, previous: str) -> bytes:
+    """An event of a turn that continues an answer: where it carries the whole response, that says so. The order did not
+    name it."""
+    if _WHOLE_RESPONSE not in event:
+        return event
+    try:
+        fields = decode_fields(event)
+        response = decode_fields(fields["response"])
+    except (KeyError, *UNREADABLE):
+        return event
+    response[PREVIOUS] = Raw(msgspec.json.encode(previous))
+    fields["response"] = written(response)
+    return bytes(written(fields))
 
 
 def warmed_up(turn: Turn, response_id: str, created: int) -> tuple[bytes, bytes]:
@@ -270,10 +297,11 @@ _SAID = (
 ).split()
 
 
-def checkable(turn: Turn) -> bytes:
+def checkable(body: bytes) -> bytes:
     """The body of a turn that does not generate, to be read as an order: such may come without any input yet."""
-    fields = decode_fields(turn.body)
+    fields = decode_fields(body)
+    fields.pop(PREVIOUS, None)
     given = fields.get("input", Raw(b"null"))
     if not (is_null(given) or (bytes(given).startswith(b"[") and not decode_list(given))):
-        return turn.body
+        return bytes(written(fields))
     return bytes(written({**fields, "input": Raw(b'"-"')}))

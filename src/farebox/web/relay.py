@@ -1,15 +1,17 @@
 """The billable endpoints: each opens an exchange and sends its answer on as it comes."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol, cast
 
 from farebox import clock
 from farebox.answers import Answer, RepeatedAnswer, upstream_refusal
 from farebox.core.books import Settled
 from farebox.core.errors import Refusal, broken, cost_unknown, error_type_of, too_many
 from farebox.core.formats import Format, Progress
-from farebox.core.headers import HeaderList
+from farebox.core.headers import HeaderList, RequestHead
 from farebox.core.money import format_usd
 from farebox.crash import crash_point
 from farebox.deadlines import Deadlines
@@ -21,6 +23,19 @@ from farebox.http.refusals import answer_failure, refusal_of
 from farebox.web.waiting import Silence, WaitingCaller
 
 STOPPED_RETRY_SECONDS = 1
+
+
+ReadBody = Callable[[Call, RequestHead], Awaitable[bytes]]
+
+
+class Remade(Protocol):
+    """Makes an order of a request that is none itself, and of its whole answer what was asked for."""
+
+    def read(self, read: ReadBody) -> ReadBody:
+        """Reads the order's body, of what `read` reads. Raises Refusal, BooksUnavailable, CallerGone."""
+
+    def tell(self, answer: bytes) -> bytes:
+        """What is told of a whole answer. Raises Refusal 424."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +52,25 @@ class Relay:
         """What serves orders in one format, as an ASGI endpoint."""
         return through_asgi(self.serving(path, wire))
 
-    def serving(self, path: str, wire: Format) -> Serve:
-        """What serves orders in one format; `path` is the upstream's."""
-        exchange, read_json = self.exchange, self.bodies.read_json
+    def serving(self, path: str, wire: Format, remade: Remade | None = None) -> Serve:
+        """What serves orders in one format; `path` is the upstream's. `remade`: they come as something else."""
+        exchange, read_json = self.exchange, cast(ReadBody, self.bodies.read_json)
         deadlines, described = self.deadlines, wire.DESCRIBED
         silence = Silence(self.silence_seconds, self.stream_silence_seconds, wire.KEEP_ALIVE)
         if described.gives_bytes:
             silence = Silence(0, 0, b"")  # within bytes, whatever breaks the silence would be heard
         if described.from_form is not None:
             read_json = partial(self.bodies.read_json_or_form, from_form=described.from_form)
+        if remade is not None:
+            read_json = remade.read(read_json)
+        tell = None if remade is None else remade.tell
 
         async def serve(call: Call) -> None:
             head = call.head()
             waiting = WaitingCaller(call, deadlines, silence)
             request = Request(path, wire, head, partial(read_json, call, head), waiting=waiting, taker=call.taker)
             try:
-                await _serve(exchange, request, waiting, call)
+                await _serve(exchange, request, waiting, call, tell)
             except Exception as error:  # noqa: BLE001 - one that nobody foresaw is logged or raised again there
                 if waiting.has_begun and not waiting.is_relayed_to:
                     # The caller has had its 200, so that no client repeats the order for what it is told now.
@@ -68,8 +86,11 @@ class Relay:
         return serve
 
 
-async def _serve(exchange: Exchange, request: Request, waiting: WaitingCaller, call: Call) -> None:
-    """Answer an order. An error that is raised still has to reach the caller, unless the caller `is_relayed_to`."""
+async def _serve(
+    exchange: Exchange, request: Request, waiting: WaitingCaller, call: Call, tell: Callable[[bytes], bytes] | None
+) -> None:
+    """Answer an order; `tell` says what is told of a whole answer. An error that is raised still has to reach the
+    caller, unless the caller `is_relayed_to`."""
     given: Answer | RepeatedAnswer | None = None
     try:
         async with exchange.open(request) as answer:
@@ -79,7 +100,7 @@ async def _serve(exchange: Exchange, request: Request, waiting: WaitingCaller, c
                 crash_point("send:before")
                 await _send_stream(answer, call, waiting)
             else:
-                whole = await answer.read()
+                whole = await _read(answer, tell)
     except asyncio.CancelledError as error:
         if waiting.is_relayed_to:
             raise
@@ -120,6 +141,11 @@ async def _send_whole(
         raise broken("The upstream answered with something that is not the stream that was ordered")
     else:
         await waiting.end(whole)
+
+
+async def _read(answer: Answer | RepeatedAnswer, tell: Callable[[bytes], bytes] | None) -> bytes:
+    whole = await answer.read()
+    return whole if tell is None or answer.is_refusal else tell(whole)
 
 
 async def _send_stream(answer: Answer | RepeatedAnswer, call: Call, waiting: WaitingCaller) -> None:

@@ -15,11 +15,12 @@ from farebox.accounts import Accounts
 from farebox.admission import Admission
 from farebox.background import Supervisor
 from farebox.catalog import Catalog
+from farebox.core import compaction
 from farebox.core.errors import Refusal, forbidden, invalid, wrong_method
 from farebox.core.formats.table import BASES, Formats, format_at, with_aliases
 from farebox.core.headers import HeaderList
 from farebox.generations import Generations
-from farebox.http.asgi import Endpoint, send_json
+from farebox.http.asgi import Endpoint, send_json, through_asgi
 from farebox.http.calls import FindServe, FindTalks, Serve, Talks
 from farebox.http.refusals import Refusing, guarded, refuse
 from farebox.platform.calls import RunApi
@@ -32,6 +33,7 @@ from farebox.web.access import Access, host_in, host_of, of_no_foreign_page
 from farebox.web.account import OwnPages
 from farebox.web.anthropic_models import is_anthropics
 from farebox.web.catalog import Lists, OwnEndpoints
+from farebox.web.compaction import Compacting
 from farebox.web.lost_paths import LostPaths
 from farebox.web.management import Management
 from farebox.web.mcp.endpoint import Agents
@@ -114,6 +116,8 @@ def find_order(services: Services) -> FindServe:
     table, under a name of this gateway's, and is not of a page."""
     relay, formats, hosts = services.relay, services.formats, services.access.hosts
     served = {name: relay.serving(path, formats[path]) for name, path in with_aliases(formats)}
+    if RESPONSES in formats:
+        served[compaction.PATH] = _compacting(services)
     orders = {(base + name).encode(): serve for name, serve in served.items() for base in BASES}
     has_pages = bool(services.access.origins)
 
@@ -150,6 +154,7 @@ def find_talks(services: Services) -> FindTalks:
             message_seconds=sockets.message_seconds,
             seconds=sockets.seconds,
             memory=Memory(sockets.memory_bytes_max),
+            keeps_answers=getattr(relay.exchange, "stored", None) is not None,
         )
 
     return lambda path: talks() if path in paths else None
@@ -159,7 +164,13 @@ def _orders(services: Services) -> dict[str, Endpoint]:
     """The billable endpoints, by their whole path."""
     relay, formats = services.relay, services.formats
     endpoints = {name: relay.endpoint(path, formats[path]) for name, path in with_aliases(formats)}
+    if RESPONSES in formats:
+        endpoints[compaction.PATH] = through_asgi(_compacting(services))
     return {base + name: endpoint for name, endpoint in endpoints.items() for base in BASES}
+
+
+def _compacting(services: Services) -> Serve:
+    return services.relay.serving(RESPONSES, services.formats[RESPONSES], Compacting(services.callers))
 
 
 def _lists(services: Services) -> dict[str, Endpoint]:

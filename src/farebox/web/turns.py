@@ -8,14 +8,13 @@ Only loaded once a WebSocket is asked for.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
 from uuid import uuid4
 
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from farebox import clock
 from farebox.core import turns
-from farebox.core.continuation import continued, input_items, output_items
+from farebox.core.continuation import continued, input_items, items_of, output_items
 from farebox.core.errors import BROKEN_STATUS, Refusal, broken, forbidden, too_slow
 from farebox.core.formats import Format, Progress
 from farebox.core.headers import HeaderList, RequestHead, read_request_head
@@ -40,14 +39,6 @@ _OF_ONE_ORDER = frozenset(
 """Headers of the handshake that would say the same of every turn."""
 
 
-class Earlier(Protocol):
-    """Where answers are kept that outlive their connection."""
-
-    async def items(self, head: RequestHead, response_id: str) -> list[Raw]:
-        """The items of a kept answer's turn, and of all before it. Raises Refusal: 404, there is none such; as
-        `Callers.identify`; BooksUnavailable."""
-
-
 class Memory:
     """How many bytes the memories of all connections have together, at most `bytes_max`."""
 
@@ -67,10 +58,12 @@ class Memory:
 
 
 class Remembered(Struct, frozen=True):
-    """The last turn of a connection: the id of its answer, and its items, in JSON."""
+    """The last turn of a connection: the id of its answer, and its items, in JSON, with those before it; but for what
+    is kept under the id `base`, where there is one."""
 
     response_id: str
     items: bytes
+    base: str = ""
 
 
 class Turns:
@@ -90,8 +83,9 @@ class Turns:
         message_seconds: float,
         seconds: float,
         memory: Memory,
-        earlier: Earlier | None = None,
+        keeps_answers: bool = False,
     ) -> None:
+        """`keeps_answers`: whoever serves finds answers by their id that are not remembered here."""
         self.serve = serve
         self.wire = wire
         self.callers = callers
@@ -100,7 +94,7 @@ class Turns:
         self.message_seconds = message_seconds
         self.seconds = seconds
         self.memory = memory
-        self.earlier = earlier
+        self.keeps_answers = keeps_answers
         self._access = access
 
     async def admit(self, headers: HeaderList) -> None:
@@ -148,13 +142,13 @@ class Conversation:
         except Refusal as refusal:
             await self._say([turns.refused(refusal)])
             return
-        body, ended = b"", FAILED
+        going, ended = _Going(b""), FAILED
         try:
-            body = await self._with_what_went_before(turn)
-            ended = await (self._order(body) if turn.generates else self._warm_up(turn, body))
+            going = self._going(turn)
+            ended = await (self._order(turn, going) if turn.generates else self._warm_up(turn, going))
         except (Refusal, BooksUnavailable) as error:
             await self._say([turns.refused(refusal_of(error))])
-        self._note(turn, body, ended)
+        self._note(turn, going, ended)
 
     def forget(self) -> None:
         self._remember(None)
@@ -166,26 +160,30 @@ class Conversation:
 
     # What went before
 
-    async def _with_what_went_before(self, turn: Turn) -> bytes:
-        """The body of a turn with the items of those that it continues. Raises Refusal 400, 404, BooksUnavailable."""
+    def _going(self, turn: Turn) -> "_Going":
+        """A turn with the items of those that it continues. Raises Refusal 400, 404."""
         if not turn.previous:
-            return turn.body
+            return _Going(turn.body)
         known = self._remembered
         if known is not None and known.response_id == turn.previous:
-            items = input_items(b'{"input":' + known.items + b"}")
-        elif self._turns.earlier is not None:
-            items = await self._turns.earlier.items(self._head, turn.previous)
-        else:
+            items = items_of(known.items)
+            if not known.base:
+                turns.check_calls(items, input_items(turn.body))
+            body = continued(turn.body, items)
+            return _Going(turns.following(body, known.base) if known.base else body, known.base)
+        if not self._turns.keeps_answers:
             raise turns.not_in_memory(turn.previous)
-        turns.check_calls(items, input_items(turn.body))
-        return continued(turn.body, items)
+        return _Going(turns.following(turn.body, turn.previous), turn.previous)
 
-    def _note(self, turn: Turn, body: bytes, ended: Ended) -> None:
-        """Remember a turn that ended well. One that failed takes with it what it continued."""
-        if ended.response_id:
-            items = [*input_items(body), *output_items(ended.response)]
+    def _note(self, turn: Turn, going: "_Going", ended: Ended) -> None:
+        """Remember a turn that ended well, unless it is kept: then it is found there, until it is deleted. One that
+        failed takes with it what it continued."""
+        if ended.is_stored and self._turns.keeps_answers:
+            self._remember(None)
+        elif ended.response_id:
+            items = [*input_items(going.body), *output_items(ended.response)]
             text = b"[" + b",".join(map(bytes, items)) + b"]"
-            self._remember(Remembered(ended.response_id, text))
+            self._remember(Remembered(ended.response_id, text, going.base))
         elif self._remembered is not None and self._remembered.response_id == turn.previous:
             self._remember(None)
 
@@ -197,19 +195,25 @@ class Conversation:
 
     # Answers
 
-    async def _order(self, body: bytes) -> Ended:
-        call = TurnCall(self._socket, self._turns.wire, self._head, body)
+    async def _order(self, turn: Turn, going: "_Going") -> Ended:
+        call = TurnCall(self._socket, self._turns.wire, self._head, going.body, turn.previous)
         await self._turns.serve(call)
         return call.ended
 
-    async def _warm_up(self, turn: Turn, body: bytes) -> Ended:
+    async def _warm_up(self, turn: Turn, going: "_Going") -> Ended:
         """Answer a turn that orders nothing, and so costs nothing."""
         await self._turns.callers.identify(self._head)
-        warm = Turn(body, turn.previous, generates=False)
-        read_asked(turns.checkable(warm), self._turns.wire)
-        texts = turns.warmed_up(warm, f"resp_{uuid4().hex}", clock.now_us() // 1_000_000)
+        read_asked(turns.checkable(going.body), self._turns.wire)
+        texts = turns.warmed_up(turn, f"resp_{uuid4().hex}", clock.now_us() // 1_000_000)
         await self._say(texts)
         return turns.ended_by(texts[-1]) or FAILED
+
+
+class _Going(Struct, frozen=True):
+    """A turn's order as it goes on, and the kept answer that it names, if any."""
+
+    body: bytes
+    base: str = ""
 
 
 def _is_of_turns(name: bytes) -> bool:
@@ -226,8 +230,9 @@ class TurnCall:
     chunk_put_at = 0.0
     ended = FAILED
 
-    def __init__(self, socket: Socket, wire: Format, head: RequestHead, body: bytes) -> None:
+    def __init__(self, socket: Socket, wire: Format, head: RequestHead, body: bytes, previous: str) -> None:
         self._socket = socket
+        self._previous = previous
         self._wire = wire
         self._head = head
         self._body: bytes | None = body
@@ -292,6 +297,8 @@ class TurnCall:
             if data is None:
                 self._socket.ping()
             elif (text := data.strip()) and text != b"[DONE]":
+                if self._previous:
+                    text = turns.said_to_follow(text, self._previous)
                 texts.append(text)
                 self.ended = turns.ended_by(text) or self.ended
         return self._socket.put(texts) if texts else None

@@ -33,7 +33,8 @@ class Described(Struct, frozen=True):
     as it comes, unread, where it is not JSON; `media` is its type. Where no event `names_generation`, the answer's head
     does, or nothing. Answers of a format that `keeps_answers` are kept for their account, and continued by their id.
     `as_stream` makes a stream of a whole answer, where upstreams may give that in its place. Where answers repeat what
-    was asked, `see_echoing` reads a whole one in place of `see_answer`, and `Progress` has the order.
+    was asked, `see_echoing` reads a whole one in place of `see_answer`, and `Progress` has the order. `opens` opens
+    what callers were given packed, before an order is looked at; raises Refusal 400.
     """
 
     summary: str
@@ -51,6 +52,7 @@ class Described(Struct, frozen=True):
     as_stream: Callable[[bytes], bytes] | None = None
     keeps_answers: bool = False
     see_echoing: "Callable[[bytes, Progress], Seen] | None" = None
+    opens: Callable[[bytes], bytes] | None = None
 
 
 CAP: Schema = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1, "nullable": True}

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, ValidationError, field
 from msgspec.structs import replace
 
+from farebox.core.compaction import opened
 from farebox.core.errors import Refusal, broken, invalid
 from farebox.core.formats import PASS, Asked, Progress, Seen
 from farebox.core.formats.asking import Request, asked, count, decoded, decoded_part, named_models, with_caps
@@ -78,6 +79,7 @@ DESCRIBED = Described(
     example={"model": "sim/echo", "input": "Hello"},
     keeps_answers=True,
     see_echoing=lambda body, progress: see_echoing(body, progress),  # noqa: PLW0108  (it stands below)
+    opens=opened,
 )
 
 IN_FULL: Kind = "in full"

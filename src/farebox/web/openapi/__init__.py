@@ -4,9 +4,10 @@ A request's other members are the upstream's business, and pass unread: its own 
 """
 
 from farebox import __version__
+from farebox.core import compaction
 from farebox.core.formats import Format
 from farebox.core.formats.table import FORMATS, Formats, with_aliases
-from farebox.core.schemas import NAME, NUMBER, WHOLE, object_of, ref
+from farebox.core.schemas import NAME, NUMBER, OBJECT, TEXT, WHOLE, array_of, object_of, one_of, or_null, ref
 from farebox.web.openapi import free, management, runs
 from farebox.web.openapi.operations import Node, answer, body_of, header, operation, parameter
 
@@ -67,6 +68,7 @@ def document(formats: Formats = FORMATS, *, has_run_api: bool = True) -> Node:
         "tags": [{"name": name, "description": text} for name, text in _TAGS.items() if name not in left_out],
         "paths": {
             **{name: {"post": _order(formats[path], name.removeprefix(path))} for name, path in with_aliases(formats)},
+            **({compaction.PATH: {"post": _compaction()}} if "/responses" in formats else {}),
             **{path: item for part in parts for path, item in part.paths().items()},
         },
         "components": {
@@ -96,6 +98,30 @@ def _order(wire: Format, also: str = "") -> Node:
     return operation(
         described.summary, "Orders", answers, _ERRORS, parameters=[_KEY], body=body, name=name, refusal=refusal
     )
+
+
+def _compaction() -> Node:
+    """It is one order for a response, whole."""
+    request = object_of(
+        {"model": NAME},
+        {"input": {"nullable": True, "oneOf": [TEXT, array_of(OBJECT)]}, "instructions": or_null(TEXT)},
+    )
+    item = object_of({"type": one_of("compaction"), "id": TEXT, "encrypted_content": TEXT})
+    made = object_of(
+        {
+            "id": TEXT,
+            "object": one_of("response.compaction"),
+            "created_at": NUMBER,
+            "output": array_of(item),
+            "usage": OBJECT,
+        }
+    )
+    answers = {
+        "200": answer("The conversation, made short.", made, headers=_HEADERS),
+        "default": answer("The upstream's refusal, as it came.", ref("AnyError")),
+    }
+    body = body_of(request, example={"model": "sim/echo", "input": "Hello"})
+    return operation("Compaction of a conversation", "Orders", answers, _ERRORS, parameters=[_KEY], body=body)
 
 
 _FORM = object_of({"model": NAME, "file": {"type": "string", "format": "binary"}})
