@@ -182,12 +182,12 @@ def test_behind_a_proxy_that_shares_connections_everybody_gets_their_own_answer(
                 assert own_answer(port, gateway.key, mine) == f"You said: {mine}"
 
 
-def test_a_websocket_is_one_line_in_the_log(gateway: Gateway) -> None:
-    call = b"GET /v1/responses HTTP/1.1\r\nhost: x\r\n" + WEBSOCKET + b"\r\n"
+def test_a_websocket_where_none_is_spoken_is_one_line_in_the_log(gateway: Gateway) -> None:
+    call = b"GET /v1/chat/completions HTTP/1.1\r\nhost: x\r\n" + WEBSOCKET + b"\r\n"
     (status, _), (last, _) = answers(gateway, call + LAST)
     assert (status, last) == (405, 200)
     (line,) = gateway.stop().replace(gateway.banner, "").strip().splitlines()
-    assert "a WebSocket was asked for at '/v1/responses'" in json.loads(line)["message"]
+    assert "a WebSocket was asked for at '/v1/chat/completions'" in json.loads(line)["message"]
 
 
 def test_curl_offers_http_2_and_is_served(shared_gateway: Gateway) -> None:

@@ -103,8 +103,8 @@ def _order(wire: Format, also: str = "") -> Node:
 def _compaction() -> Node:
     """It is one order for a response, whole."""
     request = object_of(
-        {"model": NAME},
-        {"input": {"nullable": True, "oneOf": [TEXT, array_of(OBJECT)]}, "instructions": or_null(TEXT)},
+        {"model": NAME, "input": {"oneOf": [NAME, array_of(OBJECT, minItems=1)]}},
+        {"instructions": or_null(TEXT)},
     )
     item = object_of({"type": one_of("compaction"), "id": TEXT, "encrypted_content": TEXT})
     made = object_of(
