@@ -37,6 +37,7 @@ from farebox.guards.running import Guards
 from farebox.http.bodies import BodyReader
 from farebox.http.calls import DIRECT, SOCKETS
 from farebox.identity.keys import KeyCallers, Managers, PlansInForce
+from farebox.jobs import Jobs
 from farebox.joining import Joining
 from farebox.late_settlements import LateSettlements
 from farebox.own_endpoints import OwnEndpoints
@@ -63,8 +64,10 @@ from farebox.upstream.running import RunningUpstreams
 from farebox.upstream_health import Health
 from farebox.web import routes
 from farebox.web.access import Access
+from farebox.web.jobs import JobPages
 from farebox.web.management import Management
 from farebox.web.mcp.endpoint import ActorTools, Agents
+from farebox.web.own_address import OwnAddress
 from farebox.web.relay import Relay
 from farebox.web.stored import StoredPages
 from farebox.whole_orders import WholeOrders
@@ -201,6 +204,7 @@ def _orders(ground: _Ground) -> _Orders:
         settings.reconcile_seconds,
         settled=metrics.reconciled,
         catch_up=joining.write_down,
+        job_seconds=settings.job_seconds,
     )
     exchange = Exchange(
         callers=ground.hosted.callers,
@@ -275,6 +279,7 @@ def _services(
     settings, store, callers = ground.settings, ground.store, ground.hosted.callers
     accounts = Accounts(store, ground.plans)
     bodies = BodyReader(settings.body_bytes_max, settings.body_seconds, ground.deadlines)
+    own_address = OwnAddress(settings.public_url)
     whole_orders = WholeOrders(orders.exchange, callers, ground.catalog, store, formats)
     run_api, actor = None, None
     if ground.hosted.has_run_api:
@@ -288,8 +293,14 @@ def _services(
     stack.push_async_callback(agents.close)
     return routes.Services(
         relay=Relay(
-            orders.exchange, bodies, ground.deadlines, settings.silence_seconds, settings.stream_silence_seconds
+            orders.exchange,
+            bodies,
+            ground.deadlines,
+            settings.silence_seconds,
+            settings.stream_silence_seconds,
+            own_address,
         ),
+        jobs=JobPages(callers, Jobs(store, store, ground.upstreams), orders.admission, own_address),
         admission=orders.admission,
         callers=callers,
         catalog=ground.catalog,

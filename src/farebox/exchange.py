@@ -654,6 +654,7 @@ class Opened:
             upstream=self._at.booked_as,
             priced=meter.priced,
             stored=self._row_to_keep(),
+            job_id=meter.job_id,
         )
         if sent is not None and not is_unheard and type(self._verdict) is not Nothing:
             # Before it is booked: a caller who goes meanwhile, or is told that it could not be, may repeat the order.

@@ -2,8 +2,8 @@
 keeps (`platform.store`, `actor.outbox`) has no port."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Protocol
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import Protocol, runtime_checkable
 
 from farebox.core.allowances import Allowance, Limits
 from farebox.core.audit import Snapshot
@@ -34,7 +34,7 @@ from farebox.core.pricing import KeptPrices, PriceList
 from farebox.core.routing import Candidate
 from farebox.core.stored import StoredRow
 from farebox.core.tariffs import KeptTariffs
-from farebox.core.upstream import ListAnswer, ListQuery, RecordAnswer
+from farebox.core.upstream import Filters, JobAnswer, ListAnswer, ListQuery, RecordAnswer
 
 
 class NameTaken(Exception):  # noqa: N818 - the word of the house
@@ -274,6 +274,9 @@ class Books(Protocol):
     async def generation(self, account_id: int, generation_id: str) -> tuple[HoldRow, Transfer | None] | None:
         """The hold of an account's generation, and the transfer that ended it, if one has. None: not this account's."""
 
+    async def job(self, account_id: int, job_id: str) -> tuple[HoldRow, Transfer | None] | None:
+        """The same of the order that began an account's job."""
+
     async def usage_nanos(self, account_id: int, key_id: int | None, since_us: int) -> int:
         """The fares posted since a moment, for an account or one key of it."""
 
@@ -477,6 +480,28 @@ class Upstream(Protocol):
         """Close its connections; nothing is called afterwards."""
 
 
+class Media(Reply, Protocol):
+    """Bytes that were asked for beside an order."""
+
+    @property
+    def about_bytes(self) -> HeaderList:
+        """Headers that say what they are: type, length, and which part of the whole they are."""
+
+    @property
+    def retry_after_seconds(self) -> float | None: ...
+
+
+@runtime_checkable
+class Jobs(Protocol):
+    """What an `Upstream` has, too, if orders begin jobs there. Raises as its other methods."""
+
+    async def job(self, job_id: str) -> JobAnswer:
+        """How a job stands."""
+
+    async def content(self, job_id: str, query: Filters, headers: Mapping[str, str]) -> Media:
+        """What a job made. `headers` are the caller's that say which part of it is wanted."""
+
+
 class Engaged(Protocol):
     """An upstream that has an order. `is_drained`: a stream whose caller hung up is read to its end."""
 
@@ -509,3 +534,10 @@ class Upstreams(Lists, Protocol):
 
     async def record(self, hold: HoldRow) -> RecordAnswer:
         """The record of an order's generation, of the upstream that had the order. Raises as `Upstream.record`."""
+
+    async def job(self, hold: HoldRow) -> JobAnswer:
+        """The job that an order began, of the upstream that had the order. Raises as `Jobs.job`."""
+
+    def content(self, hold: HoldRow, query: Filters, headers: Mapping[str, str]) -> AbstractAsyncContextManager[Media]:
+        """What that job made, as `Jobs.content`; let go when the block is left. Entering raises UpstreamUnreachable,
+        UpstreamBroke."""

@@ -533,6 +533,12 @@ class Settings(BaseSettings):
         ge=0,
         description="How long the upstream is asked what an order cost that ended without saying so; 0: not at all.",
     )
+    job_seconds: float = Field(
+        default=7 * 86_400,
+        ge=0,
+        description="How long the upstream is asked how a job (a video) stands that has not ended, nor been charged;"
+        " after that an operator decides. Where `reconcile_seconds` is 0, nothing is asked.",
+    )
     tenancy: Literal["single", "multi"] = Field(
         default="single",
         description="As an Actor: whose run it is. `single`: each caller's own, who is charged with the run. `multi`:"

@@ -415,7 +415,8 @@ class MemoryStore:
     async def not_ended(self) -> NotEnded:
         states = [hold.state for hold in self._holds.values()]
         unresolved = sum(hold.is_unresolved for hold in self._holds.values())
-        return NotEnded(states.count("pending"), states.count("open") - unresolved, unresolved)
+        jobs = sum(h.state == "open" and h.job_id is not None and not h.is_unresolved for h in self._holds.values())
+        return NotEnded(states.count("pending"), states.count("open") - unresolved - jobs, unresolved, jobs)
 
     async def untold_since_us(self) -> int | None:
         untold = [self._transfers[fare.transfer_id].created_us for fare in self._charged if fare.charge_id is None]
@@ -423,6 +424,11 @@ class MemoryStore:
 
     async def generation(self, account_id: int, generation_id: str) -> tuple[HoldRow, Transfer | None] | None:
         own = [h for h in self._holds.values() if (h.account_id, h.generation_id) == (account_id, generation_id)]
+        hold = max(own, key=lambda hold: hold.id, default=None)
+        return None if hold is None else (hold, self._transfers.get(settlement_id(hold.id)))
+
+    async def job(self, account_id: int, job_id: str) -> tuple[HoldRow, Transfer | None] | None:
+        own = [h for h in self._holds.values() if (h.account_id, h.job_id) == (account_id, job_id)]
         hold = max(own, key=lambda hold: hold.id, default=None)
         return None if hold is None else (hold, self._transfers.get(settlement_id(hold.id)))
 

@@ -201,7 +201,9 @@ class Hosting:
 
     async def _ask_once_more(self, store: SqlStore, upstreams: Upstreams) -> None:
         """Ask for open holds' costs once more: the upstream knows most of them within a second of an answer's end."""
-        reconciler = Reconciler(store, upstreams, self._settings.reconcile_seconds)
+        reconciler = Reconciler(
+            store, upstreams, self._settings.reconcile_seconds, job_seconds=self._settings.job_seconds
+        )
         until = time.monotonic() + LAST_ASKS_SECONDS
         while time.monotonic() < until and (await store.not_ended()).open:
             await reconciler.round()

@@ -144,6 +144,8 @@ def _path(read: _Entry, wires: Formats) -> str:
         if (path := ALIASES.get(name := read.url.removeprefix(base), name)) in wires:
             if wires[path].DESCRIBED.gives_bytes:
                 raise invalid(f"url: what {path} answers is no JSON, so that no line of a batch can hold it")
+            if wires[path].DESCRIBED.begins_job:
+                raise invalid(f"url: an order at {path} begins a job, which a batch does not wait for")
             return path
     raise invalid(f"url: there is nothing at {read.url[:100]!r}; there are {_paths(wires)}")
 

@@ -156,6 +156,7 @@ def reconcile(
             "account_id": hold.account_id,
             "model": hold.model,
             "generation_id": hold.generation_id,
+            "job_id": hold.job_id,
             "held_usd": format_usd(hold.amount_nanos),
             "asks": hold.asks,
             "next_ask": moment(hold.ask_us),
@@ -168,10 +169,16 @@ def reconcile(
         print_json(rows)
     elif rows:
         heads = ("HOLD", "SINCE", "ACCOUNT", "MODEL", "GENERATION", "HELD", "ASKS", "NEXT", "STANDS", "WHY")
-        shown = [{**row, "unresolved": "unresolved" if row["unresolved"] else "asked for"} for row in rows]
-        print_table(heads, shown)
+        names = ("hold_id", "since", "account_id", "model", "generation_id", "held_usd", "asks", "next_ask", "stands")
+        print_table(heads, [{**row, "stands": _stands(row)} for row in rows], (*names, "reason"))
     else:
         typer.echo("No hold is open.")
+
+
+def _stands(row: dict[str, Any]) -> str:
+    if row["unresolved"]:
+        return "unresolved"
+    return "asked for" if row["job_id"] is None else "its job is asked for"
 
 
 def _cost(text: str) -> Cost:

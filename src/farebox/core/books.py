@@ -107,7 +107,8 @@ class HoldRow(Struct, frozen=True, gc=False):
     `reserved_tokens` are those counted in advance, where tokens are limited. By the `order_digest` a repeat of an order
     without an idempotency key is recognized. `delivery`: `joined`, a repeat waits for its answer; `lost`, its caller or
     its process has gone before that. `upstream` is the name of the one that served it, None for the built-in one;
-    `priced` is by which prices it is charged, None where its upstream tells the cost.
+    `priced` is by which prices it is charged, None where its upstream tells the cost. `job_id` is by what name the
+    upstream knows the job that the order began, None where it began none: such a hold is open until the job has ended.
     """
 
     id: str
@@ -136,6 +137,7 @@ class HoldRow(Struct, frozen=True, gc=False):
     delivery: Delivery | None = None
     upstream: str | None = None
     priced: Priced | None = None
+    job_id: str | None = None
 
     @property
     def is_unresolved(self) -> bool:
@@ -294,9 +296,8 @@ class Settle(Struct, kw_only=True, gc=False):
     carried out), or a repeat waits for it.
 
     `stored` is the answer as its account may ask for it later. `decision` is the reason of an operator whose verdict it
-    is. `upstream` and `priced`, with the usage, are of the
-    upstream that served it; None: as they stand in the hold. Where another served it than the hold says, its `priced`
-    is what is given here, or None.
+    is. `upstream` and `priced`, with the usage, are of the upstream that served it; None: as they stand in the hold.
+    Where another served it than the hold says, its `priced` is what is given here, or None. `job_id` as in HoldRow, None: as it stands there.
     """
 
     hold_id: str
@@ -312,6 +313,7 @@ class Settle(Struct, kw_only=True, gc=False):
     upstream: str | None = None
     priced: Priced | None = None
     stored: StoredRow | None = None
+    job_id: str | None = None
 
 
 @final
@@ -422,11 +424,13 @@ class Activity(Struct, frozen=True):
 
 
 class NotEnded(Struct, frozen=True):
-    """How many holds have not ended: pending, open and to be asked about, open and to be decided by an operator."""
+    """How many holds have not ended: pending, open and to be asked about, open and to be decided by an operator; and
+    open for as long as a job runs, which is asked about."""
 
     pending: int
     open: int
     unresolved: int
+    jobs: int = 0
 
 
 LAST_US = 2**62

@@ -74,9 +74,10 @@ class Page:
     After `decide` for each command, write `new_holds` as they were placed, `new_transfers`, `new_uses` (in place of
     older ones of their keys), `kept_answers`, `undelivered` and `charged_fares`, and by id `changed_holds`,
     `changed_balances` and `changed_allowances`. Before the changed holds, write by id what says of `priced` holds who
-    served them and by which prices. Of the changed holds, `named` are those that got the id of their
-    generation, `only_named` those that nothing else was changed of, and `opened` those that were or became open. All
-    others have ended, and nothing but what `Settle` says of the generation was changed of them.
+    served them and by which prices, and of those `with_jobs` the job's name. Of the changed holds, `named` are those
+    that got the id of their generation, `only_named` those that nothing else was changed of, and `opened` those that
+    were or became open. All others have ended, and nothing but what `Settle` says of the generation was changed of
+    them.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class Page:
         self.only_named: set[str] = set()
         self.opened: set[str] = set()
         self.priced: dict[str, HoldRow] = {}
+        self.with_jobs: dict[str, HoldRow] = {}
         self.changed_balances: dict[int, Balance] = {}
         self.changed_allowances: dict[str, Allowance] = {}
 
@@ -210,12 +212,14 @@ class Page:
         return Held(amount, tokens)
 
     def _find_use(self, command: PlaceHold, repeatable: Repeatable) -> Repeated | None:
-        """The order that the key stands for. A voided one was not taken up by the upstream: its key is free again."""
+        """The order that the key stands for. A voided one was not taken up by the upstream, and its key is free again;
+        unless it began a job, which failed."""
         use = self._uses.get((command.account_id, repeatable.key_digest))
         if use is None or use.created_us <= command.created_us - KEY_LIFE_US:
             return None
         hold = self._holds[use.hold_id]
-        return None if hold.state == "voided" else Repeated(hold, use.order_digest == repeatable.order_digest)
+        is_free = hold.state == "voided" and hold.job_id is None
+        return None if is_free else Repeated(hold, use.order_digest == repeatable.order_digest)
 
     def _find_first(self, command: PlaceHold) -> HoldRow | None:
         """The order that this one repeats, where another repeat of it was placed since it was looked for, and has
@@ -333,6 +337,8 @@ class Page:
             self.named.add(hold.id)
         if hold.upstream is not before.upstream or hold.priced is not before.priced:
             self.priced[hold.id] = hold
+        if hold.job_id is not before.job_id:
+            self.with_jobs[hold.id] = hold
         if not is_naming:
             self.only_named.discard(hold.id)
         if "open" in (hold.state, before.state):
@@ -378,9 +384,10 @@ def _tokens(command: Settle) -> int | None:
 
 def _moved(hold: HoldRow, command: Settle) -> HoldRow:
     """The hold in its next state, with what the command knows of the generation. An open one is asked about soon, if
-    the upstream has a name for it."""
+    the upstream has a name for it, or for its job."""
     state = MOVES[hold.state][type(command.verdict)]
     generation_id = command.generation_id or hold.generation_id
+    job_id = command.job_id or hold.job_id
     upstream, priced = _served(hold, command)
     return replace(
         hold,
@@ -391,9 +398,10 @@ def _moved(hold: HoldRow, command: Settle) -> HoldRow:
         answer_tokens=hold.answer_tokens if command.answer_tokens is None else command.answer_tokens,
         reason=command.verdict.reason if type(command.verdict) is Unknown else None,
         ended_us=None if state == "open" else command.created_us,
-        ask_us=command.created_us + FIRST_US if state == "open" and generation_id else None,
+        ask_us=command.created_us + FIRST_US if state == "open" and (generation_id or job_id) else None,
         upstream=upstream,
         priced=priced,
+        job_id=job_id,
     )
 
 

@@ -27,6 +27,7 @@ class Meter:
         "_tariff",
         "_wire",
         "answer_tokens",
+        "job_id",
         "progress",
         "prompt_tokens",
         "served_model",
@@ -46,6 +47,8 @@ class Meter:
         self.served_model: str | None = None
         self.prompt_tokens: int | None = None
         self.answer_tokens: int | None = None
+        self.job_id: str | None = None
+        """The job that the order began, if it did."""
 
     def identify(self, generation_id: str | None) -> None:
         """Take the generation's id from the answer's head, where it stands there."""
@@ -96,6 +99,7 @@ class Meter:
         see_echoing = self._wire.DESCRIBED.see_echoing
         seen = self._wire.see_answer(body) if see_echoing is None else see_echoing(body, self.progress)
         self._note(seen)
+        self.job_id = seen.job_id
         return (body if seen.repaired is None else seen.repaired), seen.failure
 
     def verdict(self, otherwise: str) -> Verdict:

@@ -62,6 +62,10 @@ document shows 9; nobody says more than five words a second."""
 AUDIO_TOKEN_USD_MAX = Decimal("0.00001")
 """A listed price of a model that hears which is higher is one of a second: no token of such a model costs so much."""
 
+VIDEO_SECONDS_MAX = 30
+"""How long a video is at most where neither the order nor the model's entry says it. An assumption: the longest that
+hosts made of one order in 2026 were 20."""
+
 PRICE_MAX_USD = 1_000
 """A higher listed price is an error of the list, such as a price per million tokens instead of per token."""
 
@@ -130,11 +134,13 @@ class PricedModel(Struct, frozen=True):
     slug: str | None = None
     stands_for: str | None = None
     is_router: bool = False
+    video_seconds_max: int = 0
 
 
 class Rates(Struct, frozen=True):
     """The highest prices listed for a model, whatever the conditions, in USD per token, request, image, search and unit
-    (0 for the last two: none is listed); and how many tokens its context and an answer can have."""
+    (0 for the last two: none is listed); and how many tokens its context and an answer can have, and how many seconds a
+    video (0: that is not listed)."""
 
     prompt: Decimal
     answer: Decimal
@@ -148,6 +154,7 @@ class Rates(Struct, frozen=True):
     audio_second: Decimal = _ZERO
     video_second: Decimal = _ZERO
     search_unit: Decimal = _ZERO
+    video_seconds_max: int = 0
 
 
 class PriceList(Struct, frozen=True):
@@ -293,6 +300,7 @@ def _rates(model: PricedModel, prices: Prices) -> Rates:
         audio_second=prices.audio_second,
         video_second=prices.video_second,
         search_unit=prices.search_unit,
+        video_seconds_max=model.video_seconds_max,
     )
 
 
@@ -451,8 +459,9 @@ def _in_units(rates: Rates, units: Units, assumed: UnitPrices) -> Decimal:
         tokens = 1 if rates.prompt > AUDIO_TOKEN_USD_MAX else AUDIO_TOKENS_PER_SECOND
         heard = rates.prompt * tokens + rates.answer * TRANSCRIPT_TOKENS_PER_SECOND
         cost += units.audio_seconds * (rates.audio_second or heard or assumed.audio_second)
-    if units.video_seconds:
-        cost += units.video_seconds * (rates.video_second or assumed.video_second)
+    if units.video_seconds or units.videos:
+        seconds = units.video_seconds + units.videos * (rates.video_seconds_max or VIDEO_SECONDS_MAX)
+        cost += seconds * (rates.video_second or assumed.video_second)
     if units.search_units:
         # One of them is paid by the price of a request, where that is listed; and tokens, where those are.
         more = rates.request * (units.search_units - 1)

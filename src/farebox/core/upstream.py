@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from msgspec import Raw, Struct
 
+from farebox.core.formats.videos import Job
 from farebox.core.usage import Cost, Unknown
 
 
@@ -103,3 +104,10 @@ class AskedTooOften(Struct, frozen=True):
 
 
 RecordAnswer = Recorded | NotYet | NoRecords | AskedTooOften | Failed
+
+
+class NoSuchJob(Struct, frozen=True):
+    """The upstream does not know the job; it may have forgotten it."""
+
+
+JobAnswer = Job | NoSuchJob | Unreadable | AskedTooOften | Failed

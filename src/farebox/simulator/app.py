@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from farebox.core.errors import Refusal, invalid, unknown, wrong_method
 from farebox.core.legible import leniently
 from farebox.core.reading import UNREADABLE
-from farebox.simulator import As, embeddings, faults, made, models, speech, talk
+from farebox.simulator import As, embeddings, faults, made, models, speech, talk, videos
 from farebox.simulator.anthropic import AnthropicFace
 from farebox.simulator.faces import REFUSALS, Face, Headers, OpenRouterFace
 from farebox.simulator.faults import BadFaults, Faults
@@ -50,6 +50,7 @@ class Simulator:
         self._numbers = itertools.count()
         self._run = secrets.token_hex(4)
         self._generations = Generations()
+        self._jobs = videos.Jobs(self._generations)
         faces: dict[As, Face] = {"openrouter": OpenRouterFace(), "openai": OpenAiFace(), "anthropic": AnthropicFace()}
         self._mounted = [(MOUNTS[name], face) for name, face in faces.items()]
         if as_ != "openrouter":
@@ -64,7 +65,9 @@ class Simulator:
         wire = face.formats.get(path)
         number = f"{talk.CREATED}-{self._run}{next(self._numbers):012d}"
         try:
-            if wire is None:
+            if path.startswith("/videos/job-") and isinstance(face, OpenRouterFace):
+                await self._send_job(scope, send, path, face.key(dict(scope["headers"])))
+            elif wire is None:
                 await _send_whole(send, 200, face.head("", number), self._page(scope, face, path))
             else:
                 await self._serve(face, wire, number, scope, receive, send)
@@ -75,6 +78,20 @@ class Simulator:
         except _Broken:
             scope[TRANSPORT].abort()
             await _until_gone(receive)
+
+    async def _send_job(self, scope: Scope, send: Send, path: str, key: bytes) -> None:
+        """How a job stands, or what it made."""
+        if scope["method"] != "GET":
+            raise wrong_method(scope["method"], "GET")
+        job_id, _, page = path.removeprefix("/videos/").partition("/")
+        if not page:
+            await _send_whole(send, 200, [], self._jobs.look(job_id, key))
+        elif page == "content":
+            index = dict(parse_qsl(scope["query_string"].decode("latin-1"))).get("index", "")
+            wanted = dict(scope["headers"]).get(b"range", b"")
+            await _send_whole(send, *self._jobs.content(job_id, key, index, wanted))
+        else:
+            raise unknown("Not Found")
 
     def _find(self, path: str) -> tuple[Face, str]:
         """The face that a path belongs to, and the path below it."""
@@ -140,6 +157,12 @@ class Simulator:
             said = wire.make(request, order.model, asked)
             streamed = (request.streamed or asked.streams) and not asked.whole
             body = b"" if streamed else wire.whole(request, said, generation_id, asked)
+        if isinstance(said, videos.Filmed):
+            # Whatever becomes of the answer: the job runs.
+            self._jobs.begin(generation_id, order.key, said, asked)
+            head = order.face.head("", order.number)
+            await _send_slow_whole(send, head, b"", body, asked.first_token_ms / 1000, asked, status=202)
+            return
         sent_tokens: int | None = None
         try:
             if isinstance(said, speech.Spoken):
@@ -236,14 +259,14 @@ async def _send_whole(send: Send, status: int, headers: Headers, body: bytes) ->
 
 
 async def _send_slow_whole(
-    send: Send, head: Headers, before: bytes, body: bytes, pause_seconds: float, asked: Faults
+    send: Send, head: Headers, before: bytes, body: bytes, pause_seconds: float, asked: Faults, status: int = 200
 ) -> None:
     """The head at once, blank lines while the answer is made, then all of it: as OpenRouter does."""
     if not pause_seconds and asked.cut_at_byte is None:
-        await _send_whole(send, 200, head, before + body)
+        await _send_whole(send, status, head, before + body)
         return
     await send(
-        {"type": "http.response.start", "status": 200, "headers": [*head, (b"content-type", b"application/json")]}
+        {"type": "http.response.start", "status": status, "headers": [*head, (b"content-type", b"application/json")]}
     )
     await _send_part(send, before)
     async for _ in _keep_alives(pause_seconds):

@@ -25,6 +25,9 @@ def page(path: str, query: dict[str, str]) -> bytes:
             return _model_page(listed({}), query)
         case ["embeddings", "models"]:
             return _model_page(listed({"output_modalities": "embeddings"}), query)
+        case ["videos", "models"]:
+            makers = listed({"output_modalities": "video"})
+            return msgspec.json.encode({"data": [_video_model(model) for model in makers]})
         case ["models", "count"]:
             wanted = {name: query[name] for name in ("output_modalities",) if name in query}
             return msgspec.json.encode({"data": {"count": len(listed(wanted))}})
@@ -280,3 +283,23 @@ _PROVIDER_ENTRY = {
     "headquarters": "DE",
     "datacenters": ["DE", "US"],
 }
+
+
+def _video_model(model: Model) -> dict[str, object]:
+    """A model as the list of those that make videos has it: its prices stand there alone."""
+    unsaid = ("supported_sizes", "upscale_factor", "creativity", "seed")
+    return {
+        "id": model.id,
+        "canonical_slug": model.id,
+        "name": model.name,
+        "description": model.description,
+        "created": model.created,
+        "generate_audio": False,
+        "supported_resolutions": ["720p"],
+        "supported_aspect_ratios": ["16:9"],
+        "supported_durations": [2, 5, 10],
+        "supported_frame_images": ["first_frame"],
+        "allowed_passthrough_parameters": [],
+        "pricing_skus": {"duration_seconds": model.unit},
+        **dict.fromkeys(unsaid),
+    }

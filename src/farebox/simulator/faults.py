@@ -112,6 +112,26 @@ class Faults(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=
     """End a stream without `[DONE]`."""
     no_final_blank: bool = False
     """End a stream without the last event's empty line."""
+    job: (
+        Literal[
+            "fails",
+            "fails-at-a-cost",
+            "cancelled",
+            "expires",
+            "never-ends",
+            "vanishes",
+            "ends-twice",
+            "costs-late",
+        ]
+        | None
+    ) = None
+    """What becomes of a job, where it is not completed at the cost of its video: it fails and costs nothing, or
+    something; it is not known any more once it should have ended; it tells twice the cost when it is asked for again;
+    it does not say what it cost at first."""
+    job_polls: int = 1
+    """How many times a job is asked for before it has ended."""
+    job_ms: int = 0
+    """How long a job runs at least."""
     generation_ms: int = 300
     """How long after a generation's end its record cannot be read yet."""
     no_generation_header: bool = False

@@ -191,6 +191,18 @@ MODELS: dict[str, Model] = {
             answer_tokens_max=None,
             parameters=(),
         ),
+        Model(
+            "sim/filmer",
+            "Filmer",
+            "0",
+            "0",
+            "Videos of up to ten seconds, at $0.10 a second, which the list of videos tells.",
+            unit="0.10",
+            inputs=("text", "image"),
+            outputs=("video",),
+            answer_tokens_max=None,
+            parameters=(),
+        ),
     )
 }
 

@@ -11,7 +11,7 @@ from types import MappingProxyType, ModuleType
 
 from farebox.core import formats
 from farebox.core.formats.table import FORMATS
-from farebox.simulator import chat, embeddings, images, messages, rerank, responses, speech, transcriptions
+from farebox.simulator import chat, embeddings, images, messages, rerank, responses, speech, transcriptions, videos
 
 SIMULATED: Mapping[formats.Format, ModuleType] = MappingProxyType(
     {
@@ -23,6 +23,7 @@ SIMULATED: Mapping[formats.Format, ModuleType] = MappingProxyType(
         formats.images: images,
         formats.speech: speech,
         formats.transcriptions: transcriptions,
+        formats.videos: videos,
     }
 )
 

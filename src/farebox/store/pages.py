@@ -42,6 +42,7 @@ from farebox.store.rows import (
     hold_from,
     hold_row,
     hold_transfer,
+    job_row,
     json_text,
     named_hold_end,
     priced_row,
@@ -194,6 +195,8 @@ class Pages:
         self._book(db, page.new_transfers)
         if page.priced:
             db.put_each(sql.note_priced, [priced_row(hold) for hold in page.priced.values()])
+        if page.with_jobs:
+            db.put_each(sql.note_job, [job_row(hold) for hold in page.with_jobs.values()])
         if page.changed_holds:
             self._change_holds(db, page)
         db.put_each(sql.update_balance, [balance_changes(balance) for balance in page.changed_balances.values()])

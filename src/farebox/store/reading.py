@@ -62,9 +62,16 @@ class Reading(OnDesk):
         return None if since_us is None else int(since_us)
 
     async def generation(self, account_id: int, generation_id: str) -> tuple[HoldRow, Transfer | None] | None:
+        return await self._with_end(self._sql.generation, {"account": account_id, "generation": generation_id})
+
+    async def job(self, account_id: int, job_id: str) -> tuple[HoldRow, Transfer | None] | None:
+        return await self._with_end(self._sql.job, {"account": account_id, "job": job_id})
+
+    async def _with_end(self, statement: str, given: dict[str, object]) -> tuple[HoldRow, Transfer | None] | None:
+        """The hold that a statement finds, and the transfer that ended it, if one has."""
+
         def find() -> tuple[HoldRow, Transfer | None] | None:
-            given = {"account": account_id, "generation": generation_id}
-            if (row := self._desk.db.execute(self._sql.generation, given).fetchone()) is None:
+            if (row := self._desk.db.execute(statement, given).fetchone()) is None:
                 return None
             hold = hold_from(row)
             end = self._desk.db.execute(self._sql.transfer, {"id": settlement_id(hold.id)}).fetchone()

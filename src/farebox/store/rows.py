@@ -102,6 +102,10 @@ def priced_row(h: HoldRow) -> Row:
     return (h.upstream, None if h.priced is None else json_text(h.priced), h.id)
 
 
+def job_row(h: HoldRow) -> Row:
+    return (h.job_id, h.id)
+
+
 def hold_changes(h: HoldRow) -> Row:
     return (
         h.state,

@@ -313,7 +313,7 @@ class _Books(Collector):
         family = GaugeMetricFamily(
             "farebox_holds",
             "Holds in the books that have not ended: of orders being served (pending), whose cost is asked for (open),"
-            " and whose cost an operator must decide (unresolved). The same from every process.",
+            " whose cost an operator must decide (unresolved), and whose job runs (jobs). The same from every process.",
             labels=["state"],
         )
         for state, count in asdict(self._holds).items():

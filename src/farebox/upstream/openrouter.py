@@ -16,7 +16,7 @@ from farebox.core.upstream import Filters, ListAnswer, Listing, ListKind, ListQu
 from farebox.deadlines import Deadlines
 from farebox.outgoing import DIRECTLY, WayOut
 from farebox.upstream.clients import PAGE_SECONDS, clients, own_headers
-from farebox.upstream.openrouter_pages import Fetched, OpenRouterPages
+from farebox.upstream.openrouter_pages import JOBS, Fetched, OpenRouterPages
 from farebox.upstream.replies import HEAD_BYTES_MAX, HEADER_BYTES_MAX, READ_BYTES_MAX, HttpReply
 
 __all__ = ["HEADER_BYTES_MAX", "HEAD_BYTES_MAX", "READ_BYTES_MAX", "HttpReply", "OpenRouter"]
@@ -89,6 +89,11 @@ class OpenRouter(OpenRouterPages):
             return Fetched(reply.status, await reply.read(), reply.retry_after_seconds)
         finally:
             reply.close()
+
+    async def content(self, job_id: str, query: Filters, headers: Mapping[str, str]) -> HttpReply:
+        """As `Jobs.content`."""
+        path = f"{JOBS}/{job_id}/content"
+        return await self._pages.get(path, query, self.declared.timeouts.first_byte, headers)
 
 
 def _renamed(answer: ListAnswer, model: str) -> ListAnswer:

@@ -13,6 +13,8 @@ from msgspec import Raw, Struct
 from msgspec.json import Decoder
 from msgspec.json import encode as to_json
 
+from farebox.core.errors import Refusal
+from farebox.core.formats.videos import read_job
 from farebox.core.legible import decoded_or, leniently
 from farebox.core.money import add_exact, is_readable_cost
 from farebox.core.pricing import PricedModel, PriceList, Prices, price_list
@@ -22,10 +24,12 @@ from farebox.core.upstream import (
     AskedTooOften,
     Failed,
     Filters,
+    JobAnswer,
     ListAnswer,
     Listing,
     ListKind,
     ListQuery,
+    NoSuchJob,
     NoSuchList,
     NotYet,
     QueryRefused,
@@ -51,6 +55,8 @@ PATHS: Mapping[ListKind, str] = MappingProxyType(
 """The path of each list. Filters pass unchanged: callers use OpenRouter's names for them."""
 
 GENERATION = "/generation"
+
+JOBS = "/videos"
 
 ROUTERS = frozenset(("openrouter/auto", "openrouter/auto-beta", "openrouter/free", "openrouter/bodybuilder"))
 """Routers, which pick a model for each order. OpenRouter accepts their names whether its list has them or not."""
@@ -111,6 +117,22 @@ class OpenRouterPages(ABC):
             case 404:
                 # OpenRouter says the same of a generation that it has yet to write down and of one that never was.
                 return NotYet()
+            case 429:
+                return AskedTooOften("status 429", fetched.retry_after_seconds)
+            case _:
+                return Failed(f"status {fetched.status}")
+
+    async def job(self, job_id: str) -> JobAnswer:
+        """As `Jobs.job`."""
+        fetched = await self.fetch(f"{JOBS}/{job_id}", ())
+        match fetched.status:
+            case 200:
+                try:
+                    return read_job(fetched.body, job_id)
+                except Refusal as refusal:
+                    return Unreadable(refusal.message)
+            case 404 | 410:
+                return NoSuchJob()
             case 429:
                 return AskedTooOften("status 429", fetched.retry_after_seconds)
             case _:

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
+from types import MappingProxyType
 
 from aiohappyeyeballs import AddrInfoType, start_connection
 
@@ -29,6 +30,9 @@ NEXT_ADDRESS_SECONDS = 0.25
 """How long an address may keep silent before the next one is tried beside it (RFC 8305)."""
 
 
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
 class Connections(Pool):
     """The connections to one upstream. `fields` are the headers of every order."""
 
@@ -49,11 +53,13 @@ class Connections(Pool):
         head = b"%b%bcontent-length: %d\r\n\r\n" % (self._head(path, streamed=streamed), own, len(body))
         return self._ask(self._idle(), head, body)
 
-    async def get(self, path: str, query: Filters, head_seconds: float) -> HttpReply:
+    async def get(
+        self, path: str, query: Filters, head_seconds: float, headers: Mapping[str, str] = NO_HEADERS
+    ) -> HttpReply:
         """Ask for a page at `path`; once more where an idle connection breaks, which may have been closed meanwhile.
         Raises UpstreamUnreachable, UpstreamBroke."""
         target = self._base.target(path, query)
-        head = b"GET %b HTTP/1.1\r\n%baccept: */*\r\n\r\n" % (target.encode(), self._fields)
+        head = b"GET %b HTTP/1.1\r\n%b%baccept: */*\r\n\r\n" % (target.encode(), self._fields, _lines(headers))
         try:
             async with self.deadlines.within(head_seconds):
                 if (connection := self._idle()) is not None:

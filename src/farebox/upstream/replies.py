@@ -23,15 +23,27 @@ HEADERS_MAX = 128
 head that is too long: the order's cost is asked for under it."""
 
 _MEDIA = ("audio/", "video/", "image/")
+_TEXTS = frozenset({"application/json", "text/event-stream"})
+
+ABOUT_BYTES = frozenset(
+    {b"content-type", b"content-length", b"content-range", b"accept-ranges", b"content-disposition"}
+    | {b"etag", b"last-modified"}
+)
+"""What an answer's head says of bytes that are passed on as they are."""
 
 NO_TYPE = b"application/octet-stream"
 """What an answer is that does not say what it is (RFC 9110, 8.3)."""
+
+
+_TYPE = (b"content-type", b"content-disposition")
+"""The part of it that holds for bytes however they are packed."""
 
 
 class HttpReply(ABC):
     """A `Reply` over HTTP, its head read. Subclasses give the body."""
 
     __slots__ = (
+        "about_bytes",
         "adds_usage",
         "content_encoding",
         "content_type",
@@ -52,10 +64,14 @@ class HttpReply(ABC):
         first = dict(reversed(headers)).get
         content_type = first(b"content-type", NO_TYPE)
         self.content_type = _type_of(content_type)
-        if self.content_type.startswith(_MEDIA):
-            # Its parameters say how it is to be played.
-            self.headers.append((b"content-type", content_type))
         self.content_encoding = first(b"content-encoding", b"")
+        self.about_bytes: HeaderList = []
+        if self.content_type not in _TEXTS:
+            if self.content_type.startswith(_MEDIA):
+                # Its parameters say how it is to be played.
+                self.headers.append((b"content-type", content_type))
+            unpacked = self.content_encoding in (b"", b"identity")
+            self.about_bytes = [each for each in headers if each[0] in ABOUT_BYTES and (unpacked or each[0] in _TYPE)]
         self.retry_after = first(b"retry-after", b"")
         self.generation_id = first(b"x-generation-id", b"").decode("latin-1") or None
         self.request_id = first(b"x-request-id", b"")

@@ -6,7 +6,8 @@ its last order.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from time import monotonic
 
 import msgspec
@@ -21,8 +22,19 @@ from farebox.core.pricing import PriceList, Prices, joined
 from farebox.core.reading import UNREADABLE
 from farebox.core.routing import Candidate, Policy, listed_first
 from farebox.core.tariffs import FREE, Borrowed, Entry, Tariffs
-from farebox.core.upstream import Failed, ListAnswer, Listing, ListKind, ListQuery, NoSuchList, RecordAnswer, Unreadable
-from farebox.ports import Upstream, UpstreamBroke, UpstreamUnreachable
+from farebox.core.upstream import (
+    Failed,
+    Filters,
+    JobAnswer,
+    ListAnswer,
+    Listing,
+    ListKind,
+    ListQuery,
+    NoSuchList,
+    RecordAnswer,
+    Unreadable,
+)
+from farebox.ports import Jobs, Media, Upstream, UpstreamBroke, UpstreamUnreachable
 from farebox.upstream.clients import PAGE_SECONDS
 from farebox.upstream.hosts import Host
 
@@ -224,15 +236,44 @@ class RunningUpstreams:
     async def record(self, hold: HoldRow) -> RecordAnswer:
         """As `Upstreams.record`."""
         assert hold.generation_id is not None, hold
-        if hold.upstream is None:
-            # The one that there was when there was one.
-            keeping = (each for each in self.every if each.declared.has_generations)
-            running: Running | None = next(keeping, self.every[0])
-        else:
-            running = self._running.get(hold.upstream)
+        running = self._that_had(hold)
         if running is None:
             return Failed(f"nothing: the upstream `{hold.upstream}` is not declared any more")
         return await running.upstream.record(hold.generation_id)
+
+    def _that_had(self, hold: HoldRow) -> Running | None:
+        """The upstream that had an order; None where it is not declared any more."""
+        if hold.upstream is not None:
+            return self._running.get(hold.upstream)
+        # The one that there was when there was one.
+        return next((each for each in self.every if each.declared.has_generations), self.every[0])
+
+    async def job(self, hold: HoldRow) -> JobAnswer:
+        """As `Upstreams.job`."""
+        assert hold.job_id is not None, hold
+        running = self._that_had(hold)
+        if running is None:
+            return Failed(f"nothing: the upstream `{hold.upstream}` is not declared any more")
+        if not isinstance(running.upstream, Jobs):
+            return Failed(f"nothing: the upstream `{running.declared.name}` has no jobs")
+        return await running.upstream.job(hold.job_id)
+
+    @asynccontextmanager
+    async def content(self, hold: HoldRow, query: Filters, headers: Mapping[str, str]) -> AsyncIterator[Media]:
+        """As `Upstreams.content`."""
+        assert hold.job_id is not None, hold
+        running = self._that_had(hold)
+        if running is None or not isinstance(running.upstream, Jobs):
+            raise UpstreamUnreachable(f"the upstream `{hold.upstream}` is not declared any more")
+        running.orders += 1
+        try:
+            media = await running.upstream.content(hold.job_id, query, headers)
+            try:
+                yield media
+            finally:
+                media.close()
+        finally:
+            running.let_go()
 
     # Prices and lists
 

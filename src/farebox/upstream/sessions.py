@@ -15,6 +15,7 @@ from farebox.outgoing import WayOut, why_not_connected
 from farebox.ports import UpstreamBroke, UpstreamUnreachable
 from farebox.upstream import Timeouts
 from farebox.upstream.connections import IDLE_SECONDS, UNREAD_BYTES_MAX
+from farebox.upstream.pool import NO_HEADERS
 from farebox.upstream.replies import HEADERS_MAX, READ_BYTES_MAX, HttpReply
 
 
@@ -56,10 +57,14 @@ class Session:
             sent.add(name, value)
         return await self._request("POST", URL(self._base_url + path), sent, body, self._timeouts.first_byte)
 
-    async def get(self, path: str, query: Filters, head_seconds: float) -> HttpReply:
-        """Ask for a page at `path`. Raises UpstreamUnreachable, UpstreamBroke."""
+    async def get(
+        self, path: str, query: Filters, head_seconds: float, headers: Mapping[str, str] = NO_HEADERS
+    ) -> HttpReply:
+        """As `Connections.get`."""
         url = (URL(self._base_url) / path.lstrip("/")).with_query(query)
-        return await self._request("GET", url, self._fields, None, head_seconds)
+        sent = self._fields.copy()
+        sent.extend(headers)
+        return await self._request("GET", url, sent, None, head_seconds)
 
     async def _request(
         self, method: str, url: URL, headers: CIMultiDict[str], body: bytes | None, head_seconds: float

@@ -8,7 +8,7 @@ from typing import Protocol, cast
 
 from farebox import clock
 from farebox.answers import Answer, RepeatedAnswer, upstream_refusal
-from farebox.core.books import Settled
+from farebox.core.books import Fare
 from farebox.core.errors import Refusal, broken, cost_unknown, error_type_of, too_many
 from farebox.core.formats import Format, Progress
 from farebox.core.headers import HeaderList, RequestHead
@@ -20,6 +20,7 @@ from farebox.http.asgi import EVENT_STREAM, JSON, Endpoint, through_asgi
 from farebox.http.bodies import BodyReader
 from farebox.http.calls import Call, Serve
 from farebox.http.refusals import answer_failure, refusal_of
+from farebox.web.own_address import NO_ADDRESS, OwnAddress
 from farebox.web.waiting import Silence, WaitingCaller
 
 STOPPED_RETRY_SECONDS = 1
@@ -47,6 +48,7 @@ class Relay:
     deadlines: Deadlines
     silence_seconds: float
     stream_silence_seconds: float
+    own_address: OwnAddress = NO_ADDRESS
 
     def endpoint(self, path: str, wire: Format) -> Endpoint:
         """What serves orders in one format, as an ASGI endpoint."""
@@ -55,7 +57,8 @@ class Relay:
     def serving(self, path: str, wire: Format, remade: Remade | None = None) -> Serve:
         """What serves orders in one format; `path` is the upstream's. `remade`: they come as something else."""
         exchange, read_json = self.exchange, cast(ReadBody, self.bodies.read_json)
-        deadlines, described = self.deadlines, wire.DESCRIBED
+        deadlines, described, own_address = self.deadlines, wire.DESCRIBED, self.own_address
+        status = 202 if described.begins_job else 200
         silence = Silence(self.silence_seconds, self.stream_silence_seconds, wire.KEEP_ALIVE)
         if described.gives_bytes:
             silence = Silence(0, 0, b"")  # within bytes, whatever breaks the silence would be heard
@@ -67,10 +70,10 @@ class Relay:
 
         async def serve(call: Call) -> None:
             head = call.head()
-            waiting = WaitingCaller(call, deadlines, silence)
+            waiting = WaitingCaller(call, deadlines, silence, status)
             request = Request(path, wire, head, partial(read_json, call, head), waiting=waiting, taker=call.taker)
             try:
-                await _serve(exchange, request, waiting, call, tell)
+                await _serve(exchange, request, waiting, call, own_address, tell)
             except Exception as error:  # noqa: BLE001 - one that nobody foresaw is logged or raised again there
                 if waiting.has_begun and not waiting.is_relayed_to:
                     # The caller has had its 200, so that no client repeats the order for what it is told now.
@@ -87,7 +90,12 @@ class Relay:
 
 
 async def _serve(
-    exchange: Exchange, request: Request, waiting: WaitingCaller, call: Call, tell: Callable[[bytes], bytes] | None
+    exchange: Exchange,
+    request: Request,
+    waiting: WaitingCaller,
+    call: Call,
+    own_address: OwnAddress,
+    tell: Callable[[bytes], bytes] | None,
 ) -> None:
     """Answer an order; `tell` says what is told of a whole answer. An error that is raised still has to reach the
     caller, unless the caller `is_relayed_to`."""
@@ -117,30 +125,45 @@ async def _serve(
         await waiting.end(answer.held_back)
         return
     crash_point("send:before")
-    await _send_whole(answer, whole, request.wire, call, waiting)
+    if answer.is_refusal:
+        await _send_refusal(answer, whole, request, waiting, call)
+    else:
+        await _send_whole(answer, whole, request, waiting, call, own_address)
+
+
+async def _send_refusal(
+    answer: Answer | RepeatedAnswer, body: bytes, request: Request, waiting: WaitingCaller, call: Call
+) -> None:
+    """Send an upstream's refusal on. Raises Refusal: as it is to be worded otherwise."""
+    typed = request.wire.typed_refusal(answer.status, body)
+    if typed is None:
+        raise _worded(answer, body)
+    if waiting.has_begun:
+        raise upstream_refusal(answer, typed)
+    await call.whole(answer.status, [JSON, *answer.headers], typed)
 
 
 async def _send_whole(
-    answer: Answer | RepeatedAnswer, whole: bytes, wire: Format, call: Call, waiting: WaitingCaller
+    answer: Answer | RepeatedAnswer,
+    whole: bytes,
+    request: Request,
+    waiting: WaitingCaller,
+    call: Call,
+    own_address: OwnAddress,
 ) -> None:
-    """Send an answer that is booked. Raises Refusal: it is an upstream's, or not what was ordered."""
-    if answer.is_refusal:
-        typed = wire.typed_refusal(answer.status, whole)
-        if typed is None:
-            raise _worded(answer, whole)
-        if waiting.has_begun:
-            raise upstream_refusal(answer, typed)
-        await call.whole(answer.status, [JSON, *answer.headers], typed)
-    elif not waiting.has_begun:
-        headers = [JSON, *answer.headers, *_fare_headers(answer.settled)]
-        await call.whole(answer.status, headers, whole)
-    elif waiting.is_streamed:
-        if (as_stream := wire.DESCRIBED.as_stream) is not None:
-            await waiting.end(as_stream(whole))
-            return
-        raise broken("The upstream answered with something that is not the stream that was ordered")
-    else:
+    """Send a whole answer, which is booked. Raises Refusal: a stream was ordered, and has begun."""
+    described, status = request.wire.DESCRIBED, answer.status
+    if described.below is not None:
+        status, whole = 202, described.below(whole, own_address.told_by(request.head.sent))
+    if not waiting.has_begun:
+        headers = [JSON, *answer.headers, *fare_headers(None if answer.settled is None else answer.settled.fare)]
+        await call.whole(status, headers, whole)
+    elif not waiting.is_streamed:
         await waiting.end(whole)
+    elif described.as_stream is not None:
+        await waiting.end(described.as_stream(whole))
+    else:
+        raise broken("The upstream answered with something that is not the stream that was ordered")
 
 
 async def _read(answer: Answer | RepeatedAnswer, tell: Callable[[bytes], bytes] | None) -> bytes:
@@ -166,7 +189,7 @@ async def _send_stream(answer: Answer | RepeatedAnswer, call: Call, waiting: Wai
 def _charged(refusal: Refusal, answer: Answer | RepeatedAnswer) -> Refusal:
     """The refusal in the place of an answer that is none: with its generation and, where it told its cost, the fare."""
     settled = answer.settled
-    headers = _as_text([*answer.headers, *_fare_headers(settled)])
+    headers = _as_text([*answer.headers, *fare_headers(None if settled is None else settled.fare)])
     message = refusal.message
     if settled is not None and settled.fare is not None:
         message += f". It told what that cost, and ${format_usd(settled.fare.nanos)} is charged"
@@ -177,12 +200,13 @@ def _as_text(headers: HeaderList) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
 
 
-def _fare_headers(settled: Settled | None) -> HeaderList:
-    if settled is None or settled.fare is None:
+def fare_headers(fare: Fare | None) -> HeaderList:
+    """What was charged; nothing where nothing has been."""
+    if fare is None:
         return []
     return [
-        (b"x-farebox-fare-events", b"%d" % settled.fare.events),
-        (b"x-farebox-fare-usd", format_usd(settled.fare.nanos).encode()),
+        (b"x-farebox-fare-events", b"%d" % fare.events),
+        (b"x-farebox-fare-usd", format_usd(fare.nanos).encode()),
     ]
 
 

@@ -34,6 +34,7 @@ from farebox.web.account import OwnPages
 from farebox.web.anthropic_models import is_anthropics
 from farebox.web.catalog import Lists, OwnEndpoints
 from farebox.web.compaction import Compacting
+from farebox.web.jobs import JobPages
 from farebox.web.lost_paths import LostPaths
 from farebox.web.management import Management
 from farebox.web.mcp.endpoint import Agents
@@ -60,6 +61,7 @@ class Services:
     """What the endpoints are made of. `run_api` is None where this gateway is an Actor itself."""
 
     relay: Relay
+    jobs: JobPages
     admission: Admission
     callers: Callers
     catalog: Catalog
@@ -185,6 +187,7 @@ def every_route(services: Services) -> list[Route]:
     document = partial(openapi.document, services.formats, has_run_api=services.run_api is not None)
     pages: dict[str, Endpoint] = {
         **{base + path: page for path, page in _lists(services).items() for base in BASES},
+        **{base + path: page for path, page in services.jobs.routes().items() for base in BASES},
         "/openapi.json": docs.for_machines(document),
         "/docs": docs.for_people(document),
         "/healthz": _healthz,

@@ -74,8 +74,10 @@ class WaitingCaller:
     is_relayed_to = False
     is_streamed = False
 
-    def __init__(self, call: Call, deadlines: Deadlines, silence: Silence) -> None:
+    def __init__(self, call: Call, deadlines: Deadlines, silence: Silence, status: int = 200) -> None:
+        """`status` is that of an answer whose head goes out before it has come."""
         self._call = call
+        self._status = status
         self._deadlines = deadlines
         self._silence = silence
         self._asked_at = monotonic()
@@ -157,7 +159,7 @@ class WaitingCaller:
 
     async def _send_lines(self, head: HeaderList | None = None) -> None:
         if head is not None:
-            await self._call.begin(200, head)
+            await self._call.begin(self._status, head)
         while self._unsent:
             lines, self._unsent = self._unsent, b""
             await self._call.send(lines)

@@ -22,13 +22,15 @@ class Searches(Struct, frozen=True):
 
 class Units(Struct, frozen=True):
     """The most that an order can come to of what is not counted in tokens: `pictures` made, `characters` spoken,
-    seconds of audio heard and of video made, search units of a reranker."""
+    seconds of audio heard and of video made, search units of a reranker; and `videos` that are as long as their model
+    makes them."""
 
     pictures: int = 0
     characters: int = 0
     audio_seconds: int = 0
     video_seconds: int = 0
     search_units: int = 0
+    videos: int = 0
 
 
 class Asked(Struct, frozen=True):
@@ -64,7 +66,7 @@ class Seen(Struct, frozen=True):
     """What Farebox read in one event of a stream, or in a whole answer; None for what it does not say.
 
     `repaired` are the bytes to send on instead, None where the original ones are good. `failure` is the Refusal for a
-    whole answer that is not valid.
+    whole answer that is not valid. `job_id` names a job that the order began, which goes on after this answer.
     """
 
     generation_id: str | None = None
@@ -74,6 +76,7 @@ class Seen(Struct, frozen=True):
     answer_tokens: int | None = None
     repaired: bytes | None = None
     failure: Refusal | None = None
+    job_id: str | None = None
 
 
 PASS = Seen()

@@ -34,7 +34,9 @@ class Described(Struct, frozen=True):
     does, or nothing. Answers of a format that `keeps_answers` are kept for their account, and continued by their id.
     `as_stream` makes a stream of a whole answer, where upstreams may give that in its place. Where answers repeat what
     was asked, `see_echoing` reads a whole one in place of `see_answer`, and `Progress` has the order. `opens` opens
-    what callers were given packed, before an order is looked at; raises Refusal 400.
+    what callers were given packed, before an order is looked at; raises Refusal 400. Where an order
+    `begins_job` that goes on after its answer, which is 202 then, `below` puts the caller's address of this gateway
+    before the paths in that answer.
     """
 
     summary: str
@@ -53,6 +55,11 @@ class Described(Struct, frozen=True):
     keeps_answers: bool = False
     see_echoing: "Callable[[bytes, Progress], Seen] | None" = None
     opens: Callable[[bytes], bytes] | None = None
+    below: Callable[[bytes, str], bytes] | None = None
+
+    @property
+    def begins_job(self) -> bool:
+        return self.below is not None
 
 
 CAP: Schema = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1, "nullable": True}

@@ -14,6 +14,7 @@ from farebox.core.formats import (
     responses,
     speech,
     transcriptions,
+    videos,
 )
 
 BASES = ("/api/v1", "/v1")
@@ -32,6 +33,7 @@ FORMATS: Formats = MappingProxyType(
         "/images": images,
         "/audio/speech": speech,
         "/audio/transcriptions": transcriptions,
+        "/videos": videos,
     }
 )
 

@@ -63,7 +63,7 @@ FROM transfer WHERE id = ANY(ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)
 -- holds_of --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id
 FROM hold WHERE id = ANY(ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)));
 
 -- lock_holds --
@@ -85,13 +85,13 @@ ORDER BY owner FOR UPDATE;
 -- holds_in --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id
 FROM hold WHERE state IN (SELECT jsonb_array_elements_text(:states::jsonb)) ORDER BY id;
 
 -- holds_not_ended --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id
 FROM hold WHERE ended_us IS NULL AND state IN (SELECT jsonb_array_elements_text(:states::jsonb)) ORDER BY id;
 
 -- open_orphans --
@@ -100,7 +100,7 @@ UPDATE hold SET state = 'open', reason = 'the process that served it has gone', 
 WHERE ended_us IS NULL AND state = 'pending' AND worker IN (SELECT jsonb_array_elements_text(:workers::jsonb))
 RETURNING id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced;
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id;
 
 -- claim_questions --
 UPDATE hold SET ask_us = :until WHERE id IN (
@@ -108,7 +108,7 @@ UPDATE hold SET ask_us = :until WHERE id IN (
     FOR UPDATE SKIP LOCKED
 ) RETURNING id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced;
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id;
 
 -- take_up_runs --
 UPDATE run SET worker = :worker WHERE finished_us IS NULL AND worker IN (SELECT jsonb_array_elements_text(:gone::jsonb))

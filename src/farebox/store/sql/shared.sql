@@ -119,36 +119,48 @@ UPDATE hold SET generation_id = :generation_id WHERE id = :id;
 -- Only of orders at upstreams that have a name, or tell no cost: others are written without.
 UPDATE hold SET upstream = :upstream, priced = :priced WHERE id = :id AND ended_us IS NULL;
 
+-- note_job (row) --
+-- Only of orders that begin jobs.
+UPDATE hold SET job_id = :job_id WHERE id = :id AND ended_us IS NULL;
+
 -- hold --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id
 FROM hold WHERE id = :id;
 
 -- holds_after --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id
 FROM hold WHERE id > :after ORDER BY id;
 
 -- holds_between --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id
 FROM hold WHERE id > :after AND id <= :upto ORDER BY id LIMIT :most;
 
 -- generation --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id
 FROM hold WHERE generation_id = :generation AND account_id = :account ORDER BY id DESC LIMIT 1;
+
+-- job --
+SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id
+FROM hold WHERE job_id = :job AND account_id = :account ORDER BY id DESC LIMIT 1;
 
 -- pending_workers --
 SELECT DISTINCT worker FROM hold WHERE ended_us IS NULL AND state = 'pending';
 
 -- count_not_ended --
-SELECT count(*) FILTER (WHERE state = 'pending'), count(*) FILTER (WHERE state = 'open' AND ask_us IS NOT NULL),
-    count(*) FILTER (WHERE state = 'open' AND ask_us IS NULL)
+SELECT count(*) FILTER (WHERE state = 'pending'),
+    count(*) FILTER (WHERE state = 'open' AND ask_us IS NOT NULL AND job_id IS NULL),
+    count(*) FILTER (WHERE state = 'open' AND ask_us IS NULL),
+    count(*) FILTER (WHERE state = 'open' AND ask_us IS NOT NULL AND job_id IS NOT NULL)
 FROM hold WHERE ended_us IS NULL;
 
 -- held_now --
@@ -199,7 +211,7 @@ DELETE FROM kept_answer WHERE hold_id IN (
 -- By the index of holds that have not ended: an index of all digests would cost every order a page.
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id
 FROM hold
 WHERE ended_us IS NULL AND state IN ('pending', 'open') AND created_us > :since AND key_id = :key
 AND order_digest = :digest
@@ -208,7 +220,7 @@ ORDER BY created_us, id;
 -- same_answered --
 SELECT h.id, h.account_id, h.key_id, h.worker, h.state, h.amount_nanos, h.plan, h.event_price_nanos, h.model, h.streamed,
     h.created_us, h.generation_id, h.served_model, h.prompt_tokens, h.answer_tokens, h.reason, h.ended_us, h.asks,
-    h.ask_us, h.charge_to, h.charge_times, h.reserved_tokens, h.order_digest, h.delivery, h.upstream, h.priced
+    h.ask_us, h.charge_to, h.charge_times, h.reserved_tokens, h.order_digest, h.delivery, h.upstream, h.priced, h.job_id
 FROM undelivered_answer u JOIN hold h ON h.id = u.hold_id
 WHERE u.order_digest = :digest AND u.key_id = :key AND u.created_us > :since
 ORDER BY u.created_us, u.hold_id;

@@ -58,7 +58,7 @@ FROM transfer WHERE id IN (SELECT value FROM json_each(:ids));
 -- holds_of --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id
 FROM hold WHERE id IN (SELECT value FROM json_each(:ids));
 
 -- lock_holds --
@@ -76,13 +76,13 @@ FROM allowance WHERE owner IN (SELECT value FROM json_each(:ids));
 -- holds_in --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id
 FROM hold WHERE state IN (SELECT value FROM json_each(:states)) ORDER BY id;
 
 -- holds_not_ended --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id
 FROM hold WHERE ended_us IS NULL AND state IN (SELECT value FROM json_each(:states)) ORDER BY id;
 
 -- open_orphans --
@@ -91,14 +91,14 @@ UPDATE hold SET state = 'open', reason = 'the process that served it has gone', 
 WHERE ended_us IS NULL AND state = 'pending' AND worker IN (SELECT value FROM json_each(:workers))
 RETURNING id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced;
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id;
 
 -- claim_questions --
 UPDATE hold SET ask_us = :until WHERE id IN (
     SELECT id FROM hold WHERE (ask_us <= :now OR ask_us > :latest) AND state = 'open' ORDER BY ask_us LIMIT :most
 ) RETURNING id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced;
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id;
 
 -- take_up_runs --
 UPDATE run SET worker = :worker WHERE finished_us IS NULL AND worker IN (SELECT value FROM json_each(:gone))

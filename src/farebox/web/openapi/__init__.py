@@ -90,7 +90,8 @@ def _order(wire: Format, also: str = "") -> Node:
     if described.is_streamed:
         events = {"type": "string", "description": "Events, as the upstream sends them."}
         served["content"]["text/event-stream"] = {"schema": events}
-    answers = {"200": served, "default": answer("The upstream's refusal, as it came.", ref("AnyError"))}
+    status = "202" if described.begins_job else "200"
+    answers = {status: served, "default": answer("The upstream's refusal, as it came.", ref("AnyError"))}
     body = body_of(ref(described.request[0]), example=dict(described.example))
     if described.from_form is not None:
         body["content"]["multipart/form-data"] = {"schema": _FORM, "encoding": {"file": {"contentType": "audio/mpeg"}}}

@@ -20,12 +20,16 @@ _PAGE = [
 ]
 
 
+_BYTES: Node = {"type": "string", "format": "binary"}
+
+
 def paths() -> Node:
     filters = [parameter(name, *MODEL_FILTERS[name]) for name in sorted(MODEL_FILTERS)]
     modalities = [each for each in filters if each["name"] == OUTPUT_MODALITIES]
     author, slug = (in_path(name, "Of the model's id.") for name in ("author", "slug"))
     named = {"type": "string", "pattern": "^[^/]+(/[^/]+)+$"}
     model = in_path("model", "Its id; slashes in it may be encoded.", named)
+    job = in_path("job", "Its id, as the order's answer told it.")
     by_id = parameter("id", NAME, "As `X-Generation-Id` told it.", required=True)
     paging = (
         "Clients that send `anthropic-version` get Anthropic's members, too, and page by `after_id` and `before_id`."
@@ -43,6 +47,20 @@ def paths() -> Node:
         "/embeddings/models": _list("Embedding models", models, *_PAGE),
         "/providers": _list("Providers", ref("Providers")),
         "/endpoints/zdr": _list("Endpoints without data retention", object_of({"data": entries})),
+        "/videos/{job}": _own("Job of a video", "VideoJob", (404, 424, 502), job),
+        "/videos/{job}/content": {
+            "get": operation(
+                "What a job made",
+                "Account",
+                {
+                    "200": answer("The bytes, as they come.", _BYTES, media_type="video/*"),
+                    "206": answer("The part that `Range` asked for.", _BYTES, media_type="video/*"),
+                },
+                (400, 401, 404, 409, 410, 416, 429, 502),
+                words={409: "It has not ended yet.", 410: "It is not kept any more.", 416: "It has no such part."},
+                parameters=[job, parameter("index", {"type": "integer", "minimum": 0}, "Which one of several.")],
+            )
+        },
         "/generation": _own("Generation", "Generation", (404, 424, 502), by_id),
         "/key": _own("Key in use", "Key", (429,)),
         "/credits": _own("Credits", "Credits", (429,)),
