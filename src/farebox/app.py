@@ -60,6 +60,7 @@ from farebox.stored_responses import StoredResponses, StoringTerms
 from farebox.telemetry.logs import start as start_log
 from farebox.telemetry.metrics import count_task_failures
 from farebox.telemetry.watch import Watch
+from farebox.token_counts import TokenCounts
 from farebox.upstream.running import RunningUpstreams
 from farebox.upstream_health import Health
 from farebox.web import routes
@@ -319,6 +320,8 @@ def _services(
         sockets=routes.Sockets(
             settings.body_bytes_max, settings.body_seconds, settings.socket_seconds, settings.socket_memory_bytes
         ),
+        bodies=bodies,
+        token_counts=TokenCounts(orders.exchange),
     )
 
 

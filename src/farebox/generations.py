@@ -1,18 +1,21 @@
-"""The record of a generation: Farebox's own, joined with the upstream's once there is one."""
+"""The record of a generation: Farebox's own, joined with the upstream's once there is one; and what the upstream keeps
+of its prompt and answer."""
 
 import asyncio
 from collections.abc import Mapping
 from decimal import Decimal
 
-from msgspec import Raw
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from farebox import clock
 from farebox.core.books import HoldRow, Transfer
 from farebox.core.callers import Account
 from farebox.core.errors import Refusal, broken, unknown, unreachable
+from farebox.core.legible import Fields, decode_fields, decoded_or, written
 from farebox.core.money import format_usd
 from farebox.core.reading import is_null
-from farebox.core.upstream import AskedTooOften, Failed, NoRecords, NotYet, Recorded, Unreadable
+from farebox.core.upstream import AskedTooOften, Failed, Listing, NoRecords, NotYet, Recorded, Unreadable
 from farebox.ports import Books, UpstreamBroke, Upstreams, UpstreamUnreachable
 
 NULLABLE = (
@@ -36,6 +39,9 @@ SETTLING_SECONDS = 1.0
 SETTLING_PAUSE_SECONDS = 0.05
 """How long to wait for an order to be settled, and how often to look: a stream's last server-sent event goes out a
 moment before its fare is booked."""
+
+CONTENT_SECONDS = 10.0
+"""How long the upstream may take to find a prompt and an answer, which may be long."""
 
 _Booked = tuple[HoldRow, Transfer | None]
 """An order's hold, and the transfer that ended it, if one has."""
@@ -75,6 +81,38 @@ class Generations:
             raise _not_known(hold) if no_record is None or no_record.status == 404 else no_record
         return _joined(hold, end, record)
 
+    async def content(self, account: Account, generation_id: str) -> Raw:
+        """What the upstream keeps of the prompt and the answer of an account's own generation, as the `data` of `GET
+        /generation/content`; without its hosts' words on what failed, which may be about the operator's account there.
+        Nothing of it is kept here, nor by this.
+
+        Raises:
+            Refusal: 404, the generation is not the account's, or its upstream keeps nothing of it, or not for the
+                operator's key; 502, the upstream cannot be asked now; 424, its answer cannot be read.
+        """
+        booked = await self._books.generation(account.id, generation_id)
+        if booked is None:
+            raise unknown(f"Generation {generation_id[:200]} not found")
+        try:
+            async with asyncio.timeout(CONTENT_SECONDS):
+                answer = await self._upstreams.kept_content(booked[0])
+        except TimeoutError as error:
+            raise unreachable(f"The upstream does not answer within {CONTENT_SECONDS:g} s") from error
+        except (UpstreamUnreachable, UpstreamBroke) as error:
+            raise unreachable(f"The upstream cannot be asked now: {error}") from error
+        match answer:
+            case Listing(data=data) if not is_null(data):
+                return _content(data)
+            case Failed():
+                raise unreachable(f"The upstream answered with {answer.answer}")
+            case Unreadable(reason=reason):
+                raise broken(f"The upstream's answer cannot be read: {reason}")
+            case _:
+                raise unknown(
+                    f"Generation {generation_id}: nothing of its prompt and answer is kept. This gateway keeps none,"
+                    " and its upstream has none that may be read; keep yourself what you will need"
+                )
+
     async def _settled(self, account: Account, generation_id: str, booked: _Booked) -> _Booked:
         """The order as it is booked once it is settled, or after SETTLING_SECONDS."""
         for _ in range(round(SETTLING_SECONDS / SETTLING_PAUSE_SECONDS)):
@@ -105,6 +143,28 @@ class Generations:
                 raise unknown("The upstream has no record of it yet")
             case AskedTooOften() | Failed():
                 raise unreachable(f"The upstream answered with {answer.answer}")
+
+
+class _Told(Struct):
+    error: Raw | UnsetType = UNSET
+
+
+_decode_told = msgspec.json.Decoder(_Told).decode
+_decode_attempts = msgspec.json.Decoder(list[Fields]).decode
+
+_NULL = Raw(b"null")
+
+
+def _content(data: Raw) -> Raw:
+    """The same without `raw`, of the error and of those before it."""
+    told = decoded_or(_decode_told, data, _Told()).error
+    if told is UNSET or is_null(told):
+        return data
+    error = decoded_or(decode_fields, told, Fields())
+    attempts = decoded_or(_decode_attempts, error.get("previous_errors"), list[Fields]())
+    earlier = Raw(msgspec.json.encode([{**each, "raw": _NULL} for each in attempts]))
+    fields = decoded_or(decode_fields, data, Fields())
+    return written({**fields, "error": written({**error, "raw": _NULL, "previous_errors": earlier})})
 
 
 def _not_known(hold: HoldRow) -> Refusal:

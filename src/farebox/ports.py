@@ -541,3 +541,10 @@ class Upstreams(Lists, Protocol):
     def content(self, hold: HoldRow, query: Filters, headers: Mapping[str, str]) -> AbstractAsyncContextManager[Media]:
         """What that job made, as `Jobs.content`; let go when the block is left. Entering raises UpstreamUnreachable,
         UpstreamBroke."""
+
+    async def kept_content(self, hold: HoldRow) -> ListAnswer:
+        """What the upstream that had an order keeps of its prompt and answer, as `data`. Raises as `Upstream.page`."""
+
+    async def count_tokens(self, name: str, body: bytes, headers: Mapping[str, str]) -> int | None:
+        """How many tokens the prompt of an order in Anthropic's format has, as an upstream counts them; None where it
+        does not count, or refuses to. Raises as `Upstream.page`."""

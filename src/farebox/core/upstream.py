@@ -30,7 +30,8 @@ Filters = tuple[tuple[str, str], ...]
 
 
 class ListKind(StrEnum):
-    """The lists that are served, each by its path under our own base."""
+    """The lists that are served, each by its path under our own base; and CONTENT, what is kept of one generation's
+    prompt and answer, which is no list and is never kept here."""
 
     MODELS = "/models"
     OWN_MODELS = "/models/user"
@@ -38,10 +39,14 @@ class ListKind(StrEnum):
     PROVIDERS = "/providers"
     ZDR_ENDPOINTS = "/endpoints/zdr"
     MODEL_ENDPOINTS = "/models/{model}/endpoints"
+    IMAGE_MODELS = "/images/models"
+    IMAGE_ENDPOINTS = "/images/models/{model}/endpoints"
+    VIDEO_MODELS = "/videos/models"
+    CONTENT = "/generation/content"
 
 
 class ListQuery(Struct, frozen=True):
-    """A list, how it is filtered, and for MODEL_ENDPOINTS the model that it is about."""
+    """A list, how it is filtered, and for MODEL_ENDPOINTS and IMAGE_ENDPOINTS the model that it is about."""
 
     kind: ListKind
     filters: Filters = ()

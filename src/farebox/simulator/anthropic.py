@@ -18,6 +18,9 @@ from farebox.simulator.models import Model
 
 BASE = "/v1"
 
+COUNT_PATH = f"{BASE}/messages/count_tokens"
+"""Where a prompt is counted, at no cost."""
+
 PAGE_MODELS = 20
 PAGE_MODELS_MAX = 1000
 
@@ -70,6 +73,14 @@ class AnthropicFace:
             "last_id": shown[-1]["id"] if shown else None,
         }
         return msgspec.json.encode(body)
+
+    def count(self, headers: Given, body: bytes) -> bytes:
+        """The body of an answer that counts a prompt. Raises Refusal."""
+        self.key(headers)
+        model, tokens = anthropic_messages.counted(body)
+        if self.find(model) is None:
+            raise self.no_such_model(model)
+        return msgspec.json.encode({"input_tokens": tokens})
 
     def find(self, model: str) -> Model | None:
         return MODELS.get(model.partition(":")[0])

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from farebox.core.errors import Refusal, invalid
-from farebox.core.legible import decode_fields
+from farebox.core.legible import decode_fields, written
 from farebox.core.reading import UNREADABLE, Number
 from farebox.simulator import talk
 from farebox.simulator.faults import Faults
@@ -115,21 +115,50 @@ def read(body: bytes) -> Talk:
         raise invalid("max_tokens: Input should be greater than or equal to 1")
     _check_turns(request.messages)
     _check_thinking(request, cap)
-    system = [_Message("system", request.system)] if request.system else []
     functions = [(each.name, each.input_schema) for each in request.tools or ()]
-    cached, written = _caching([*system, *request.messages])
+    cached, cache_written = _caching(_messages(request))
     return Talk(
         (request.model,),
-        tuple(turn for message in [*system, *request.messages] for turn in turns_of(message.role, message.content)),
+        _turns(request),
         streamed=request.stream is True,
         cap=cap,
         tools=talk.callable_tools(functions, request.tool_choice),
         thinks=request.thinking is not None and request.thinking.type != "disabled",
         cached_tokens=cached,
-        cache_write_tokens=written,
+        cache_write_tokens=cache_written,
         one_call=is_one_call(request.tool_choice),
         form=talk.member(request.output_config, "format", "schema"),
     )
+
+
+def _messages(request: _Request) -> list[_Message]:
+    system = [_Message("system", request.system)] if request.system else []
+    return [*system, *request.messages]
+
+
+def _turns(request: _Request) -> tuple[talk.Turn, ...]:
+    return tuple(turn for message in _messages(request) for turn in turns_of(message.role, message.content))
+
+
+_ONLY_OF_ORDERS = frozenset(
+    (
+        "container diagnostics fallback_credit_token fallbacks inference_geo max_tokens metadata service_tier"
+        " stop_sequences stream temperature thread top_k top_p"
+    ).split()
+)
+
+
+def counted(body: bytes) -> tuple[str, int]:
+    """The model, and how many tokens a prompt has. Raises Refusal 400: it is none, or has what only orders may."""
+    try:
+        fields = decode_fields(body)
+    except UNREADABLE as error:
+        raise invalid("The request body is not valid JSON") from error
+    if extra := [name for name in fields if name in _ONLY_OF_ORDERS]:
+        raise invalid(f"{extra[0]}: Extra inputs are not permitted")
+    request = _decoded(bytes(written({**fields, "max_tokens": Raw(b"1000000")})))
+    _check_turns(request.messages)
+    return request.model, sum(turn.tokens for turn in _turns(request))
 
 
 def _decoded(body: bytes) -> _Request:

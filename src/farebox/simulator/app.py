@@ -19,7 +19,7 @@ from farebox.core.errors import Refusal, invalid, unknown, wrong_method
 from farebox.core.legible import leniently
 from farebox.core.reading import UNREADABLE
 from farebox.simulator import As, embeddings, faults, made, models, speech, talk, videos
-from farebox.simulator.anthropic import AnthropicFace
+from farebox.simulator.anthropic import COUNT_PATH, AnthropicFace
 from farebox.simulator.faces import REFUSALS, Face, Headers, OpenRouterFace
 from farebox.simulator.faults import BadFaults, Faults
 from farebox.simulator.generations import Generations
@@ -65,7 +65,10 @@ class Simulator:
         wire = face.formats.get(path)
         number = f"{talk.CREATED}-{self._run}{next(self._numbers):012d}"
         try:
-            if path.startswith("/videos/job-") and isinstance(face, OpenRouterFace):
+            if path == COUNT_PATH and isinstance(face, AnthropicFace) and scope["method"] == "POST":
+                counted = face.count(dict(scope["headers"]), await Request(scope, receive).body())
+                await _send_whole(send, 200, face.head("", number), counted)
+            elif path.startswith("/videos/job-") and isinstance(face, OpenRouterFace):
                 await self._send_job(scope, send, path, face.key(dict(scope["headers"])))
             elif wire is None:
                 await _send_whole(send, 200, face.head("", number), self._page(scope, face, path))
@@ -105,10 +108,11 @@ class Simulator:
             raise unknown("Not Found")
         query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
         headers = dict(scope["headers"])
-        if path == "/generation" and isinstance(face, OpenRouterFace):
+        if path in ("/generation", "/generation/content") and isinstance(face, OpenRouterFace):
             if not query.get("id"):
                 raise invalid("id: Required")
-            return self._generations.find(query["id"], face.key(headers))
+            find = self._generations.find if path == "/generation" else self._generations.content
+            return find(query["id"], face.key(headers))
         return face.page(path, query, headers)
 
     async def _serve(
@@ -118,7 +122,8 @@ class Simulator:
             raise wrong_method(scope["method"], "POST")
         headers = dict(scope["headers"])
         key = face.key(headers)
-        request = _read(wire, await Request(scope, receive).body(), headers)
+        body = await Request(scope, receive).body()
+        request = _read(wire, body, headers)
         wanted = _models(request, face)
         asked = _faults(headers, wanted[0])
         if not face.keeps_alive:
@@ -139,7 +144,7 @@ class Simulator:
             error = {"code": 502, "message": "Simulated provider failure", "metadata": {}}
             await _send_whole(send, 200, [], msgspec.json.encode({"error": error, "user_id": "user_sim"}))
             return
-        await self._answer(_Order(face, wire, number, key, request, model, asked), receive, send)
+        await self._answer(_Order(face, wire, number, key, body, request, model, asked), receive, send)
 
     async def _answer(self, order: "_Order", receive: Receive, send: Send) -> None:
         wire, request, asked = order.wire, order.request, order.asked
@@ -151,6 +156,8 @@ class Simulator:
             body = wire.whole(request, said, generation_id, asked)
         elif isinstance(request, talk.Talk):
             said = talk.answer(request, order.model, asked)
+            if not asked.no_content:
+                self._generations.keep_content(generation_id, order.key, order.body, said)
             streamed = request.streamed or asked.streams
             body = b"" if streamed else wire.whole(said, generation_id, asked)
         else:
@@ -192,6 +199,7 @@ class _Order:
     wire: ModuleType
     number: str
     key: bytes
+    body: bytes
     request: Asked
     model: models.Model
     asked: Faults

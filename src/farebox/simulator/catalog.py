@@ -36,6 +36,15 @@ def page(path: str, query: dict[str, str]) -> bytes:
             if model is None:
                 raise unknown(f"Model {author}/{slug} not found")
             return msgspec.json.encode({"data": _served(model)})
+        case ["images", "models"]:
+            return msgspec.json.encode({"data": [_image_entry(model) for model in _that_make("image")]})
+        case ["images", "models", author, slug, "endpoints"]:
+            model = MODELS.get(f"{author}/{slug}")
+            if model is None or "image" not in model.outputs:
+                raise unknown(f"Image model {author}/{slug} not found")
+            return msgspec.json.encode({"id": model.id, "endpoints": [_image_endpoint(model)]})
+        case ["videos", "models"]:
+            return msgspec.json.encode({"data": [_video_entry(model) for model in _that_make("video")]})
         case ["endpoints", "zdr"]:
             endpoints = [_endpoint(model, _EU_TAG) for model in MODELS.values() if model.in_eu]
             return msgspec.json.encode({"data": endpoints})
@@ -268,6 +277,79 @@ def _endpoint(model: Model, tag: str) -> dict[str, object]:
         "service_tier": None,
         "supports_diarization": False,
         "supports_voice_cloning": False,
+    }
+
+
+# Pictures and videos
+
+
+def _that_make(modality: str) -> list[Model]:
+    return [model for model in MODELS.values() if modality in model.outputs]
+
+
+_OF_PICTURES: dict[str, object] = {
+    "n": {"type": "range", "min": 1, "max": 10},
+    "resolution": {"type": "enum", "values": ["1K", "2K"]},
+    "seed": {"type": "boolean"},
+}
+"""What pictures can be asked with, of each of the three types that descriptors have."""
+
+
+def _image_entry(model: Model) -> dict[str, object]:
+    """OpenRouter's link has its own base, whatever that of who asks."""
+    return {
+        "id": model.id,
+        "name": f"Simulated: {model.name}",
+        "description": model.description,
+        "created": model.created,
+        "architecture": {"input_modalities": list(model.inputs), "output_modalities": list(model.outputs)},
+        "supported_parameters": _OF_PICTURES,
+        "supports_streaming": True,
+        "endpoints": f"/api/v1/images/models/{model.id}/endpoints",
+    }
+
+
+def _image_endpoint(model: Model) -> dict[str, object]:
+    """Prices are numbers here, by the picture or by the token."""
+    priced = [
+        {"billable": billable, "unit": unit, "cost_usd": float(price)}
+        for billable, unit, price in (
+            ("output_image", "image", model.unit),
+            ("output_image", "token", model.image_output),
+            ("input_text", "token", model.prompt),
+        )
+        if Decimal(price)
+    ]
+    return {
+        "provider_name": PROVIDER,
+        "provider_slug": _TAG,
+        "provider_tag": None,
+        "supported_parameters": _OF_PICTURES,
+        "allowed_passthrough_parameters": [],
+        "supports_streaming": True,
+        "pricing": priced,
+    }
+
+
+def _video_entry(model: Model) -> dict[str, object]:
+    """`pricing_skus` are texts, under names that each provider makes up."""
+    return {
+        "id": model.id,
+        "canonical_slug": model.id,
+        "name": f"Simulated: {model.name}",
+        "description": model.description,
+        "created": model.created,
+        "allowed_passthrough_parameters": [],
+        "creativity": None,
+        "generate_audio": False,
+        "hugging_face_id": None,
+        "pricing_skus": {"generate": model.unit} if Decimal(model.unit) else None,
+        "seed": None,
+        "supported_aspect_ratios": ["16:9", "9:16"],
+        "supported_durations": [4, 8],
+        "supported_frame_images": ["first_frame"],
+        "supported_resolutions": ["720p"],
+        "supported_sizes": None,
     }
 
 

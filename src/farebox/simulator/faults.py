@@ -45,6 +45,8 @@ class Faults(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=
     """Call so many tools at once, the same again where there are not as many; one where the order wants no more."""
     broken_arguments: bool = False
     """Call a tool with arguments that are no JSON."""
+    no_content: bool = False
+    """Keep nothing of the prompt and the answer for `GET /generation/content`, as accounts do that log none."""
     whole: bool = False
     """Answer whole where a stream of pictures was ordered, as hosts do that have none."""
     older_cap: bool = False

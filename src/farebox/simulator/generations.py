@@ -4,10 +4,11 @@ import time
 from collections import OrderedDict
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from farebox import clock
 from farebox.core.errors import unknown
+from farebox.core.legible import decoded_or
 from farebox.simulator.faults import Faults
 from farebox.simulator.made import Made
 from farebox.simulator.models import PROVIDER
@@ -15,11 +16,22 @@ from farebox.simulator.talk import Said, number_of
 
 KEPT_MAX = 100_000
 
+CONTENTS_MAX = 1_000
+CONTENT_BYTES_MAX = 64 * 1024
+"""Orders whose prompts and answers are kept: so many, the latest, and none that is longer."""
+
 _ALWAYS_NULL = (
     "app_id cache_discount external_user http_referer moderation_latency native_tokens_cached num_fetches"
     " num_input_audio_prompt num_media_completion num_media_prompt num_search_results preset_id provider_responses"
     " router service_tier upstream_id user_agent web_search_engine workspace_id"
 ).split()
+
+
+class _Asked(Struct):
+    messages: list[Raw] | None = None
+
+
+_decode_asked = msgspec.json.Decoder(_Asked).decode
 
 
 class Generations:
@@ -29,6 +41,7 @@ class Generations:
         self._kept: OrderedDict[str, tuple[float, bytes, bytes]] = OrderedDict()
         self._charged: dict[str, str] = {}
         self._usage: dict[str, dict[str, object]] = {}
+        self._contents: OrderedDict[str, tuple[bytes, bytes, Said]] = OrderedDict()
 
     def add(
         self, generation_id: str, key: bytes, said: Said, faults: Faults, *, streamed: bool, sent_tokens: int | None
@@ -44,6 +57,21 @@ class Generations:
             dropped, _ = self._kept.popitem(last=False)
             del self._charged[dropped], self._usage[dropped]
 
+    def keep_content(self, generation_id: str, key: bytes, order: bytes, said: Said) -> None:
+        """Keep what was ordered, and what was said to it, unless that was long."""
+        if len(order) > CONTENT_BYTES_MAX:
+            return
+        self._contents[generation_id] = key, order, said
+        while len(self._contents) > CONTENTS_MAX:
+            self._contents.popitem(last=False)
+
+    def content(self, generation_id: str, key: bytes) -> bytes:
+        """The body of `GET /generation/content`. Raises Refusal 404: it is not kept, or another key's."""
+        owner, order, said = self._contents.get(generation_id, (b"", b"", None))
+        if said is None or owner != key:
+            raise unknown(f"Generation {generation_id} not found")
+        return _content(order, said)
+
     def books(self) -> bytes:
         """What was charged for every generation: a JSON object of costs as text by generation id."""
         return msgspec.json.encode(self._charged)
@@ -58,6 +86,14 @@ class Generations:
         if owner != key or not body or time.monotonic() < ready_at:
             raise unknown(f"Generation {generation_id} not found")
         return body
+
+
+def _content(order: bytes, said: Said) -> bytes:
+    """What was ordered as `messages` where there are any, or else as one text, whatever the format."""
+    asked = decoded_or(_decode_asked, order, _Asked())
+    said_in = {"messages": asked.messages} if asked.messages is not None else {"prompt": order.decode(errors="replace")}
+    output = {"completion": said.text or None, "reasoning": "".join(said.reasoning) or None}
+    return msgspec.json.encode({"data": {"input": said_in, "output": output, "error": None}})
 
 
 def _usage(said: Said, cost: str, sent_tokens: int | None) -> dict[str, object]:

@@ -3,6 +3,7 @@
 Sources: Anthropic's Python SDK (its types, headers and pages).
 """
 
+import asyncio
 from collections.abc import Mapping
 
 import msgspec
@@ -10,7 +11,8 @@ from msgspec import Raw, Struct
 
 from farebox import clock
 from farebox.core.declared import Declared
-from farebox.core.legible import decoded_or
+from farebox.core.fitting import fitted
+from farebox.core.legible import decode_fields, decoded_or, written
 from farebox.core.reading import UNREADABLE
 from farebox.deadlines import Deadlines
 from farebox.outgoing import DIRECTLY, WayOut
@@ -24,6 +26,20 @@ _BETA, _OPENROUTERS_BETA = "anthropic-beta", "x-anthropic-beta"
 
 PAGE_MODELS = 1000
 """The longest page of models that is given."""
+
+
+MESSAGES = "/messages"
+COUNT_TOKENS = "/messages/count_tokens"
+
+COUNTED = (
+    "model messages system tools tool_choice thinking output_config cache_control speed mcp_servers context_management"
+    " compaction billing_policy user_profile_id workspace_id"
+).split()
+"""The members of an order that count towards its prompt: its page for that refuses all others."""
+
+
+class _Count(Struct):
+    input_tokens: int
 
 
 class _Model(Struct):
@@ -41,6 +57,7 @@ class _Page(Struct):
 
 
 _decode_page = msgspec.json.Decoder(_Page).decode
+_decode_count = msgspec.json.Decoder(_Count).decode
 _decode_model = msgspec.json.Decoder(_Model).decode
 
 
@@ -62,6 +79,21 @@ class Anthropic(Host):
             along[_BETA] = ", ".join(betas)
         return along
 
+    async def count_tokens(self, body: bytes, headers: Mapping[str, str]) -> int | None:
+        own = fitted(MESSAGES, body, self._own_name, streamed=False).body
+        members = decode_fields(own)
+        counted = written({name: members[name] for name in COUNTED if name in members})
+        path, along = self.target(COUNT_TOKENS), self.headers(headers)
+        try:
+            async with asyncio.timeout(self._page_seconds):
+                reply = await self._orders.post(path, bytes(counted), along, streamed=False)
+                try:
+                    return _counted(await reply.read()) if reply.status == 200 else None
+                finally:
+                    reply.close()
+        except TimeoutError as error:
+            raise UpstreamBroke(f"no count within {self._page_seconds:g} s") from error
+
     async def models(self) -> tuple[OwnModel, ...]:
         found: list[OwnModel] = []
         after: tuple[tuple[str, str], ...] = ()
@@ -77,6 +109,11 @@ class Anthropic(Host):
                 break
             after = following
         return tuple(found)
+
+
+def _counted(body: bytes) -> int | None:
+    count = decoded_or(_decode_count, body, None)
+    return None if count is None or count.input_tokens < 0 else count.input_tokens
 
 
 def _own(model: _Model) -> OwnModel:

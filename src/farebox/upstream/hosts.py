@@ -131,6 +131,10 @@ class Host(ABC):
             self._name(reply, self.generation_id(path, reply))
         return reply
 
+    async def count_tokens(self, body: bytes, headers: Mapping[str, str]) -> int | None:
+        """As `Upstreams.count_tokens`: most do not count."""
+        return None
+
     def _name(self, reply: HttpReply, generation_id: str | None) -> None:
         if generation_id is not None and reply.generation_id is None:
             reply.generation_id = generation_id

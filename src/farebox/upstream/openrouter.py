@@ -30,6 +30,8 @@ NAMING = {
     ListKind.OWN_MODELS: "id",
     ListKind.EMBEDDING_MODELS: "id",
     ListKind.ZDR_ENDPOINTS: "model_id",
+    ListKind.IMAGE_MODELS: "id",
+    ListKind.VIDEO_MODELS: "id",
 }
 """Lists whose entries name a model, and the member in which they do."""
 
@@ -62,8 +64,9 @@ class OpenRouter(OpenRouterPages):
         return served_of(prices, self.declared) if self._is_part else prices
 
     async def page(self, query: ListQuery) -> ListAnswer:
-        if query.kind is ListKind.MODEL_ENDPOINTS and self.declared.names:
-            return _renamed(await super().page(replace(query, model=self.declared.own_name(query.model))), query.model)
+        if query.kind in (ListKind.MODEL_ENDPOINTS, ListKind.IMAGE_ENDPOINTS) and self.declared.names:
+            named = await super().page(replace(query, model=self.declared.own_name(query.model)))
+            return _renamed(named, query.model, tells_model=query.kind is ListKind.MODEL_ENDPOINTS)
         answer = await super().page(query)
         member = NAMING.get(query.kind)
         if not self._is_part or member is None or not isinstance(answer, Listing):
@@ -96,11 +99,13 @@ class OpenRouter(OpenRouterPages):
         return await self._pages.get(path, query, self.declared.timeouts.first_byte, headers)
 
 
-def _renamed(answer: ListAnswer, model: str) -> ListAnswer:
-    """The endpoints of a model under our name for it."""
+def _renamed(answer: ListAnswer, model: str, *, tells_model: bool) -> ListAnswer:
+    """The endpoints of a model under our name for it, each of which may tell it, too."""
     if not isinstance(answer, Listing):
         return answer
     fields = decoded_or(decode_fields, answer.data, Fields())
+    if not tells_model:
+        return Listing(data=written({**fields, "id": encode(model)}))
     endpoints = decoded_or(_decode_entries, fields.get("endpoints"), list[Fields]())
     ours = {"endpoints": Raw(msgspec.json.encode([{**each, "model_id": model} for each in endpoints]))}
     return Listing(data=written({**fields, "id": encode(model), **ours}))

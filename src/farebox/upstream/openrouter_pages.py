@@ -15,7 +15,7 @@ from msgspec.json import encode as to_json
 
 from farebox.core.errors import Refusal
 from farebox.core.formats.videos import read_job
-from farebox.core.legible import decoded_or, leniently
+from farebox.core.legible import decode_fields, decoded_or, leniently, written
 from farebox.core.money import add_exact, is_readable_cost
 from farebox.core.pricing import PricedModel, PriceList, Prices, price_list
 from farebox.core.reading import UNREADABLE, starts_with
@@ -50,6 +50,10 @@ PATHS: Mapping[ListKind, str] = MappingProxyType(
         ListKind.PROVIDERS: "/providers",
         ListKind.ZDR_ENDPOINTS: "/endpoints/zdr",
         ListKind.MODEL_ENDPOINTS: "/models/{model}/endpoints",
+        ListKind.IMAGE_MODELS: "/images/models",
+        ListKind.IMAGE_ENDPOINTS: "/images/models/{model}/endpoints",
+        ListKind.VIDEO_MODELS: "/videos/models",
+        ListKind.CONTENT: "/generation/content",
     }
 )
 """The path of each list. Filters pass unchanged: callers use OpenRouter's names for them."""
@@ -100,10 +104,15 @@ class OpenRouterPages(ABC):
     async def page(self, query: ListQuery) -> ListAnswer:
         fetched = await self.fetch(PATHS[query.kind].format(model=query.model), query.filters)
         match fetched.status:
+            case 200 if query.kind is ListKind.IMAGE_ENDPOINTS:
+                return read_whole(fetched.body)
             case 200:
                 return read_listing(fetched.body)
             case 400:
                 return QueryRefused(read_message(fetched.body))
+            case 401 | 403 if query.kind is ListKind.CONTENT:
+                # The operator's key may not read it.
+                return NoSuchList()
             case 404:
                 return NoSuchList()
             case _:
@@ -283,6 +292,14 @@ def read_listing(body: bytes) -> Listing | Unreadable:
     try:
         data = _decode_list(body).data
         return Listing(entries=_decode_entries(data)) if starts_with(data, b"[") else Listing(data=data)
+    except UNREADABLE as error:
+        return Unreadable(str(error))
+
+
+def read_whole(body: bytes) -> Listing | Unreadable:
+    """Read a page that is an object without an envelope, which is then its `data`."""
+    try:
+        return Listing(data=written(decode_fields(body)))
     except UNREADABLE as error:
         return Unreadable(str(error))
 

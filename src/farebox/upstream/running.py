@@ -50,6 +50,10 @@ no longer."""
 Make = Callable[[Declared], Upstream]
 
 MODEL_LISTS = frozenset((ListKind.MODELS, ListKind.OWN_MODELS, ListKind.EMBEDDING_MODELS))
+OF_MODELS = MODEL_LISTS | {ListKind.IMAGE_MODELS, ListKind.VIDEO_MODELS}
+"""Lists with an entry for each model; those of MODEL_LISTS are alike."""
+
+ENDPOINTS = frozenset((ListKind.MODEL_ENDPOINTS, ListKind.IMAGE_ENDPOINTS))
 
 LISTS_KEPT = 16
 """Lists of one upstream that are kept for when it does not answer."""
@@ -241,6 +245,21 @@ class RunningUpstreams:
             return Failed(f"nothing: the upstream `{hold.upstream}` is not declared any more")
         return await running.upstream.record(hold.generation_id)
 
+    async def kept_content(self, hold: HoldRow) -> ListAnswer:
+        """As `Upstreams.kept_content`."""
+        assert hold.generation_id is not None, hold
+        running = self._that_had(hold)
+        if running is None:
+            return NoSuchList()
+        return await running.upstream.page(ListQuery(ListKind.CONTENT, (("id", hold.generation_id),)))
+
+    async def count_tokens(self, name: str, body: bytes, headers: Mapping[str, str]) -> int | None:
+        """As `Upstreams.count_tokens`."""
+        running = self._running.get(name)
+        if running is None or not isinstance(running.upstream, Host):
+            return None
+        return await running.upstream.count_tokens(body, headers)
+
     def _that_had(self, hold: HoldRow) -> Running | None:
         """The upstream that had an order; None where it is not declared any more."""
         if hold.upstream is not None:
@@ -347,7 +366,7 @@ class RunningUpstreams:
         every, kind = self.every, query.kind
         if self.is_alone:
             return await every[0].upstream.page(query)
-        if kind is ListKind.MODEL_ENDPOINTS:
+        if kind in ENDPOINTS:
             every = tuple(each for each in every if each.serves(query.model) and not isinstance(each.upstream, Host))
         answers = await asyncio.gather(*(each.page(query) for each in every))
         lists = [(each.declared.name, a) for each, a in zip(every, answers, strict=True) if isinstance(a, Listing)]
@@ -356,9 +375,9 @@ class RunningUpstreams:
             return joined_providers(map(_provider, self.every), listings)
         if not lists:
             return next((each for each in answers if not isinstance(each, NoSuchList)), NoSuchList())
-        if kind in MODEL_LISTS:
+        if kind in OF_MODELS:
             return joined_models(lists, self._listed_first)
-        if kind is ListKind.MODEL_ENDPOINTS:
+        if kind in ENDPOINTS:
             return joined_endpoints(listings)
         return Listing(entries=tuple(entry for each in listings for entry in each.entries))
 

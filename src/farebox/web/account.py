@@ -1,5 +1,5 @@
-"""GET /key, /credits and /generation: what callers ask about themselves, in OpenRouter's shapes. Amounts are exact
-decimals."""
+"""GET /key, /credits, /generation and /generation/content: what callers ask about themselves, in OpenRouter's shapes.
+Amounts are exact decimals."""
 
 from collections.abc import Awaitable, Callable
 
@@ -21,7 +21,7 @@ from farebox.ports import Callers
 RESETS: dict[Period, str | None] = {"day": "daily", "week": "weekly", "month": "monthly", "total": None}
 """OpenRouter's words for when a limit begins anew."""
 
-Describe = Callable[[Caller, Scope], Awaitable[dict[str, object]]]
+Describe = Callable[[Caller, Scope], Awaitable[dict[str, object] | msgspec.Raw]]
 
 
 class OwnPages:
@@ -34,7 +34,12 @@ class OwnPages:
 
     def routes(self) -> dict[str, Endpoint]:
         """By their path below a base."""
-        pages = {"/generation": self._generation, "/key": self._key, "/credits": self._credits}
+        pages: dict[str, Describe] = {
+            "/generation": self._generation,
+            "/generation/content": self._content,
+            "/key": self._key,
+            "/credits": self._credits,
+        }
         return {path: self._serve(describe) for path, describe in pages.items()}
 
     def _serve(self, describe: Describe) -> Endpoint:
@@ -45,10 +50,10 @@ class OwnPages:
         return endpoint
 
     async def _generation(self, caller: Caller, scope: Scope) -> dict[str, object]:
-        asked = [value for name, value in query_pairs(scope) if name == "id" and value]
-        if len(asked) != 1:
-            raise invalid("id: give the generation's id, once: /generation?id=gen-...")
-        return await self._generations.find(caller.account, asked[0])
+        return await self._generations.find(caller.account, _generation_id(scope))
+
+    async def _content(self, caller: Caller, scope: Scope) -> msgspec.Raw:
+        return await self._generations.content(caller.account, _generation_id(scope))
 
     async def _credits(self, caller: Caller, scope: Scope) -> dict[str, object]:
         balance = await self._accounts.balance(caller.account)
@@ -87,6 +92,14 @@ class OwnPages:
                 "note": "-1: this key's requests are not limited by rate.",
             },
         }
+
+
+def _generation_id(scope: Scope) -> str:
+    """The one that a query names. Raises Refusal 400."""
+    asked = [value for name, value in query_pairs(scope) if name == "id" and value]
+    if len(asked) != 1:
+        raise invalid(f"id: give the generation's id, once: {scope['path']}?id=gen-...")
+    return asked[0]
 
 
 def usage(spent: Spending) -> dict[str, object]:

@@ -12,8 +12,11 @@ from starlette.types import Receive, Scope, Send
 from farebox.catalog import Catalog
 from farebox.core.errors import Refusal, invalid, unknown
 from farebox.core.formats import messages
+from farebox.core.formats.mending import encode
+from farebox.core.formats.table import BASES
 from farebox.core.headers import HOPS, read_request_head
-from farebox.core.joined_lists import with_endpoints
+from farebox.core.joined_lists import by_id, with_endpoints
+from farebox.core.legible import Fields, decode_fields, decoded_or, written
 from farebox.core.listing import Listed
 from farebox.core.nearest import look_there
 from farebox.core.plans import Plan
@@ -127,6 +130,9 @@ class Lists:
             "/models/{model:model}": self._serve(self._model, is_anthropics_too=True),
             "/model/{model:model}": self._serve(self._model_data),
             "/embeddings/models": self._serve(embedding_models, is_anthropics_too=True),
+            "/images/models": self._serve(partial(self._special_models, ListKind.IMAGE_MODELS)),
+            "/images/models/{author}/{slug}/endpoints": self._serve(self._image_endpoints),
+            "/videos/models": self._serve(partial(self._special_models, ListKind.VIDEO_MODELS)),
             "/providers": self._serve(self._providers),
             "/endpoints/zdr": self._serve(self._zdr_endpoints),
         }
@@ -197,12 +203,7 @@ class Lists:
 
     async def _model_endpoints(self, scope: Scope, plan: Plan | None) -> Shown:
         """Where one model is served. Only a listed model's name goes upstream."""
-        names: dict[str, str] = scope["path_params"]
-        model = "/".join(names[part] for part in ("author", "slug") if part in names)
-        prices = self._catalog.current()
-        if model not in prices.rates and model not in prices.aliases:
-            raise self._not_listed(model, plan)
-        self._check_plan(plan, model)
+        model = self._listed_model(scope, plan)
         query = ListQuery(ListKind.MODEL_ENDPOINTS, model=model)
         name = self._catalog.names(model)[0]
         if not self._own_endpoints(name):
@@ -218,6 +219,46 @@ class Lists:
         else:
             others, is_stale = page.data, is_stale or is_old
         return {"data": with_endpoints(entry, own, others)}, is_stale
+
+    def _listed_model(self, scope: Scope, plan: Plan | None) -> str:
+        """The model that a path names. Raises Refusal 404: it is not listed, or the plan does not include it."""
+        names: dict[str, str] = scope["path_params"]
+        model = "/".join(names[part] for part in ("author", "slug") if part in names)
+        prices = self._catalog.current()
+        if model not in prices.rates and model not in prices.aliases:
+            raise self._not_listed(model, plan)
+        self._check_plan(plan, model)
+        return model
+
+    async def _special_models(self, kind: ListKind, scope: Scope, plan: Plan | None) -> Shown:
+        """Models that make pictures or videos, with what they take, as their upstreams list them: those that can be
+        ordered here. None where no upstream has such a list."""
+        try:
+            page, is_stale = await self._catalog.page(ListQuery(kind), is_for_gateway=_is_gateway(scope))
+        except Refusal as refusal:
+            if refusal.status != 404:
+                raise
+            return {"data": []}, False
+        prices = self._catalog.current()
+        served = [
+            _with_link(entry, scope["path"], model) if kind is ListKind.IMAGE_MODELS else entry
+            for model, entry in by_id(page.entries)
+            if prices.find(model) is not None and self._is_included(plan, model)
+        ]
+        return {"data": served}, is_stale
+
+    async def _image_endpoints(self, scope: Scope, plan: Plan | None) -> Shown:
+        """Where a model makes pictures, what it takes there, and what those cost. Without an envelope, as OpenRouter
+        has it. Only a listed model's name goes upstream."""
+        query = ListQuery(ListKind.IMAGE_ENDPOINTS, model=self._listed_model(scope, plan))
+        try:
+            page, is_stale = await self._catalog.page(query, is_for_gateway=_is_gateway(scope))
+        except Refusal as refusal:
+            if refusal.status != 404:
+                raise
+            listed = f"GET {BASES[0]}/images/models lists those that do"
+            raise unknown(f"`{query.model}` makes no pictures here; {listed}") from refusal
+        return page.data, is_stale
 
     async def _providers(self, scope: Scope, plan: Plan | None) -> Shown:
         page, is_stale = await self._catalog.page(ListQuery(ListKind.PROVIDERS), is_for_gateway=_is_gateway(scope))
@@ -258,6 +299,12 @@ class Lists:
             raise unknown(
                 f"{refusing} does not include the model `{model[:200]}`; GET /api/v1/models lists those it does"
             )
+
+
+def _with_link(entry: Raw, path: str, model: str) -> Raw:
+    """The entry of a list at `path`, with its endpoints at this gateway."""
+    fields = decoded_or(decode_fields, entry, Fields())
+    return written({**fields, "endpoints": encode(f"{path}/{model}/endpoints")})
 
 
 def _bounds(query: dict[str, str], models: Sequence[Listed], limit: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from starlette.routing import compile_path
 from farebox.core.errors import Refusal, unknown
 from farebox.core.formats import Format, messages
 from farebox.core.formats.table import BASES, ENVELOPE, Formats, format_at
+from farebox.web.not_here import not_here
 
 PATH_CHARACTERS_MAX = 300
 PARTS_MAX = 8
@@ -24,6 +25,8 @@ class LostPaths:
 
     def refusal(self, path: str, *, is_anthropics: bool) -> tuple[Refusal, Format]:
         """The refusal, and the format of who asked: of the path that was meant, else of the client's own API."""
+        if (refusal := not_here(path)) is not None:
+            return refusal, ENVELOPE
         nothing = f"There is nothing at {path[:200]!r} here"
         below = self._meant(path)
         wire = format_at(path if below is None else BASES[0] + below, self._formats)

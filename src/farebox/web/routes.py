@@ -21,6 +21,7 @@ from farebox.core.formats.table import BASES, Formats, format_at, with_aliases
 from farebox.core.headers import HeaderList
 from farebox.generations import Generations
 from farebox.http.asgi import Endpoint, send_json, through_asgi
+from farebox.http.bodies import BodyReader
 from farebox.http.calls import FindServe, FindTalks, Serve, Talks
 from farebox.http.refusals import Refusing, guarded, refuse
 from farebox.platform.calls import RunApi
@@ -28,6 +29,7 @@ from farebox.platform.documents import ERRORS
 from farebox.platform.endpoints import routes as run_api_routes
 from farebox.ports import Books, BooksUnavailable, Callers
 from farebox.telemetry.metrics import Metrics
+from farebox.token_counts import TokenCounts
 from farebox.web import docs, openapi
 from farebox.web.access import Access, host_in, host_of, of_no_foreign_page
 from farebox.web.account import OwnPages
@@ -35,6 +37,8 @@ from farebox.web.anthropic_models import is_anthropics
 from farebox.web.catalog import Lists, OwnEndpoints
 from farebox.web.compaction import Compacting
 from farebox.web.jobs import JobPages
+from farebox.web.counts import PATH as COUNT_PATH
+from farebox.web.counts import count_tokens
 from farebox.web.lost_paths import LostPaths
 from farebox.web.management import Management
 from farebox.web.mcp.endpoint import Agents
@@ -78,6 +82,8 @@ class Services:
     access: Access
     formats: Formats
     sockets: Sockets
+    bodies: BodyReader
+    token_counts: TokenCounts
 
 
 def app(services: Services) -> ASGIApp:
@@ -195,8 +201,11 @@ def every_route(services: Services) -> list[Route]:
         "/metrics": metrics(services.books, services.metrics, services.access.metrics_token),
     }
     agents = [(path, ["POST"], of_no_foreign_page(services.access, services.agents.endpoint)) for path in _AGENTS]
+    counting = count_tokens(services.callers, services.token_counts, services.bodies)
+    counts = [(base + COUNT_PATH, ["POST"], counting) for base in BASES]
     stored = [(base + path, methods, page) for path, methods, page in services.stored.routes() for base in BASES]
-    own = [*((path, ["GET"], page) for path, page in pages.items()), *agents, *stored, *services.management.routes()]
+    listed = [(path, ["GET"], page) for path, page in pages.items()]
+    own = [*listed, *counts, *agents, *stored, *services.management.routes()]
     return [
         *(Route(path, endpoint, methods=["POST"]) for path, endpoint in _orders(services).items()),
         *(Route(path, guarded(endpoint), methods=methods) for path, methods, endpoint in own),

@@ -46,6 +46,9 @@ def with_aliases(formats: Formats) -> list[tuple[str, str]]:
     return [*((path, path) for path in formats), *((name, path) for name, path in ALIASES.items() if path in formats)]
 
 
+IN_FORMAT: Mapping[str, Format] = MappingProxyType({"/messages/count_tokens": messages})
+"""Paths at which nothing is ordered, and whose errors are in a format all the same."""
+
 ENVELOPE: Format = chat
 """For paths that have no format: errors are in OpenRouter's envelope."""
 
@@ -61,4 +64,5 @@ def format_at(path: str, formats: Formats = FORMATS) -> Format:
     """The format of a whole path, its base included; ENVELOPE where it has none."""
     below = (path.removeprefix(base) for base in BASES if path.startswith(f"{base}/"))
     found = (ALIASES.get(each, each) for each in below)
-    return next((formats[each] for each in found if each in formats), ENVELOPE)
+    every = {**IN_FORMAT, **formats}
+    return next((every[each] for each in found if each in every), ENVELOPE)

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from farebox.core.formats import messages
+from farebox.core.formats.describing import HELLO
 from farebox.core.schemas import FLAG, NAME, NUMBER, OBJECT, TEXT, WHOLE, array_of, object_of, one_of, or_null, ref
 from farebox.generations import NULLABLE
 from farebox.web.catalog import MODEL_FILTERS, OUTPUT_MODALITIES, PAGE_DEFAULT, PAGE_MAX
@@ -45,6 +47,11 @@ def paths() -> Node:
         "/models/{author}/{slug}/endpoints": _list("Endpoints of a model", served, author, slug),
         "/models/{slug}/endpoints": _list("Endpoints of a model whose name is one word", served, slug),
         "/embeddings/models": _list("Embedding models", models, *_PAGE),
+        "/images/models": _list("Models that make pictures", object_of({"data": entries})),
+        "/images/models/{author}/{slug}/endpoints": _list(
+            "Endpoints of a model that makes pictures", ref("ImageEndpoints"), author, slug, name="image_endpoints"
+        ),
+        "/videos/models": _list("Models that make videos", object_of({"data": entries}), name="video_models"),
         "/providers": _list("Providers", ref("Providers")),
         "/endpoints/zdr": _list("Endpoints without data retention", object_of({"data": entries})),
         "/videos/{job}": _own("Job of a video", "VideoJob", (404, 424, 502), job),
@@ -62,10 +69,24 @@ def paths() -> Node:
             )
         },
         "/generation": _own("Generation", "Generation", (404, 424, 502), by_id),
+        "/generation/content": _own("Content of a generation", "Content", (404, 424, 502), by_id),
         "/key": _own("Key in use", "Key", (429,)),
         "/credits": _own("Credits", "Credits", (429,)),
+        "/messages/count_tokens": {"post": _counted()},
         **_below_the_root(),
     }
+
+
+def _counted() -> Node:
+    """Its errors are in Anthropic's format."""
+    request, refusal = messages.DESCRIBED.request[0], messages.DESCRIBED.refusal[0]
+    how = header(
+        "`counted`, by the upstream; or `at-most`: a bound, which no count exceeds.", one_of("counted at-most")
+    )
+    shown = answer("The tokens of the prompt.", object_of({"input_tokens": WHOLE}), headers={"X-Farebox-Tokens": how})
+    errors = (400, 401, 403, 404, 429, 502)
+    body = body_of(ref(request), example={"model": "sim/echo", "messages": HELLO})
+    return operation("Count the tokens of a message", "Orders", {"200": shown}, errors, body=body, refusal=refusal)
 
 
 def _list(summary: str, schema: Node, *parameters: Node, is_public: bool = True, **more: Any) -> Node:
@@ -156,6 +177,11 @@ def schemas() -> Node:
             }
         ),
         "Count": object_of({"data": object_of({"count": WHOLE})}),
+        "ImageEndpoints": object_of({"id": TEXT, "endpoints": array_of(OBJECT)}),
+        "Content": object_of(
+            {"data": object_of({"input": OBJECT, "output": OBJECT, "error": or_null(OBJECT)})},
+            description="What the upstream keeps of the prompt and the answer.",
+        ),
         "Providers": object_of({"data": array_of(object_of({"name": TEXT, "slug": TEXT}))}),
         "Generation": object_of(
             {"data": object_of(record)},
