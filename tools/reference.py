@@ -25,6 +25,7 @@ from farebox.simulator import faults, models, table, talk
 from farebox.simulator.anthropic import MODELS as ANTHROPIC_MODELS
 from farebox.simulator.openai import MODELS as OPENAI_MODELS
 from farebox.web import openapi
+from tools import openrouter_api
 
 ROOT = Path(__file__).parent.parent
 MADE = "<!-- Made from the code by `make docs`. -->\n"
@@ -339,7 +340,15 @@ def actor_openapi() -> str:
     return json.dumps(openapi.document(has_run_api=False), indent=1)
 
 
+def api_page() -> str:
+    """Written by hand, but for its table."""
+    return openrouter_api.with_table((ROOT / API).read_text())
+
+
+API = "docs/api.md"
+
 PAGES = {
+    API: api_page,
     "docs/reference/settings.md": settings_page,
     "docs/reference/commands.md": cli_page,
     "docs/reference/simulator.md": simulator_page,

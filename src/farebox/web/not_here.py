@@ -16,7 +16,7 @@ _HANDED_OUT = (
     " `farebox key create`, or POST /admin/accounts and /api/v1/keys with a management key)"
 )
 _SHARED = "what is kept in the operator's account at OpenRouter would be everybody's here"
-_NOT_AN_ORDER = "its answers are made by OpenRouter's own service, of which no price list tells what it costs"
+_NOT_AN_ORDER = "orders of this format are not served"
 
 AREAS: Mapping[str, str] = MappingProxyType(
     {

@@ -79,13 +79,18 @@ def paths() -> Node:
 
 def _counted() -> Node:
     """Its errors are in Anthropic's format."""
-    request, refusal = messages.DESCRIBED.request[0], messages.DESCRIBED.refusal[0]
+    said = {"oneOf": [TEXT, array_of(OBJECT)]}
+    asked = array_of(object_of({"content": said}), minItems=1)
     how = header(
         "`counted`, by the upstream; or `at-most`: a bound, which no count exceeds.", one_of("counted at-most")
     )
     shown = answer("The tokens of the prompt.", object_of({"input_tokens": WHOLE}), headers={"X-Farebox-Tokens": how})
     errors = (400, 401, 403, 404, 429, 502)
-    body = body_of(ref(request), example={"model": "sim/echo", "messages": HELLO})
+    body = body_of(
+        object_of({"model": NAME, "messages": asked}, description="Beside these, what else a message is ordered with."),
+        example={"model": "sim/echo", "messages": HELLO},
+    )
+    refusal = messages.DESCRIBED.refusal[0]
     return operation("Count the tokens of a message", "Orders", {"200": shown}, errors, body=body, refusal=refusal)
 
 
