@@ -297,7 +297,8 @@ class Settle(Struct, kw_only=True, gc=False):
 
     `stored` is the answer as its account may ask for it later. `decision` is the reason of an operator whose verdict it
     is. `upstream` and `priced`, with the usage, are of the upstream that served it; None: as they stand in the hold.
-    Where another served it than the hold says, its `priced` is what is given here, or None. `job_id` as in HoldRow, None: as it stands there.
+    Where another served it than the hold says, its `priced` is what is given here, or None. `job_id` as in HoldRow,
+    None: as it stands there.
     """
 
     hold_id: str

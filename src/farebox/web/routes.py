@@ -36,9 +36,9 @@ from farebox.web.account import OwnPages
 from farebox.web.anthropic_models import is_anthropics
 from farebox.web.catalog import Lists, OwnEndpoints
 from farebox.web.compaction import Compacting
-from farebox.web.jobs import JobPages
 from farebox.web.counts import PATH as COUNT_PATH
 from farebox.web.counts import count_tokens
+from farebox.web.jobs import JobPages
 from farebox.web.lost_paths import LostPaths
 from farebox.web.management import Management
 from farebox.web.mcp.endpoint import Agents
