@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from farebox import clock
 from farebox.core.allowances import (
+    DAY_US,
     NO_LIMITS,
     PERIODS,
     Allowance,
@@ -55,12 +56,13 @@ class OtherTopUpBefore(Exception):  # noqa: N818
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """An account's transfers, oldest first; the holds that they are of, by id; and its balance now."""
+    """An account's transfers, oldest first; the holds that they are of, and its keys, by id; and its balance now."""
 
     account: Account
     balance: Balance
     transfers: list[Transfer]
     orders: dict[str, HoldRow]
+    keys: dict[int, Key]
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +280,9 @@ class Accounts:
         account = await self.find(name)
         transfers = await self._store.transfers(account.id, since_us, until_us)
         holds = await self._store.orders([transfer.hold_id for transfer in transfers if transfer.hold_id is not None])
-        return Statement(account, await self._store.balance(account.id), transfers, {hold.id: hold for hold in holds})
+        keys = {key.id: key for key in await self._store.keys(account.id)}
+        orders = {hold.id: hold for hold in holds}
+        return Statement(account, await self._store.balance(account.id), transfers, orders, keys)
 
     async def balance(self, account: Account) -> Balance:
         return await self._store.balance(account.id)
@@ -286,24 +290,27 @@ class Accounts:
     async def spending(self, account: Account, key: Key | None = None) -> Spending:
         now_us = clock.now_us()
         key_id = key.id if key else None
-        spent = {each: await self._store.usage_nanos(account.id, key_id, began_us(each, now_us)) for each in PERIODS}
+        spent = {
+            each: await self._store.spent_nanos(account.id, key_id, began_us(each, now_us) // DAY_US)
+            for each in PERIODS
+        }
         return Spending(**spent)
 
     async def spending_by_key(self, account: Account) -> dict[int, Spending]:
         """The spending of each key of an account that has any, by the key's id."""
         now_us = clock.now_us()
         spent: dict[Period, dict[int, tuple[int, int]]] = {
-            each: await self._store.usage_by_key(account.id, began_us(each, now_us)) for each in PERIODS
+            each: await self._store.spent_by_key(account.id, began_us(each, now_us) // DAY_US) for each in PERIODS
         }
         return {
             key_id: Spending(**{each: spent[each].get(key_id, (0, 0))[0] for each in PERIODS}, latest_us=latest_us)
             for key_id, (_, latest_us) in spent["total"].items()
         }
 
-    async def activity(self, account: Account | None, key: Key | None, since_us: int, until_us: int) -> list[Activity]:
-        """Fares by day and model, the latest day first; of one account or key, or of all."""
+    async def activity(self, account: Account | None, key: Key | None, first_day: int, last_day: int) -> list[Activity]:
+        """Fares by UTC day and model, the latest day first; of one account or key, or of all."""
         return await self._store.activity(
-            None if account is None else account.id, None if key is None else key.id, since_us, until_us
+            None if account is None else account.id, None if key is None else key.id, first_day, last_day
         )
 
     async def _pay_in(self, account: Account, amount_nanos: int, key: str | None, note: str | None) -> bool:

@@ -38,7 +38,7 @@ from farebox.core.callers import Caller
 from farebox.core.errors import Refusal, connect_timeout, cost_unknown, denied, in_a_circle, invalid, unreachable
 from farebox.core.fitting import may_have_others_thoughts
 from farebox.core.formats import Asked, Format, Progress
-from farebox.core.formats.table import FORMATS
+from farebox.core.formats.table import FORMATS, KINDS
 from farebox.core.guards import OrderView
 from farebox.core.headers import HOPS_MAX, LEFT_OUT, HeaderList, RequestHead
 from farebox.core.idempotency import not_kept, other_order, repeatable, still_answered
@@ -418,6 +418,8 @@ class Opened:
             is_wanted=self._request.is_wanted,
             upstream=self._at.booked_as,
             priced=None if self._tariff is None else self._tariff.priced(),
+            kind=KINDS.get(self._request.path),
+            units=order.asked.used,
         )
         try:
             outcome = await exchange.ledger.carry_out(place)
@@ -655,6 +657,7 @@ class Opened:
             priced=meter.priced,
             stored=self._row_to_keep(),
             job_id=meter.job_id,
+            units=meter.units,
         )
         if sent is not None and not is_unheard and type(self._verdict) is not Nothing:
             # Before it is booked: a caller who goes meanwhile, or is told that it could not be, may repeat the order.

@@ -4,6 +4,7 @@ of its prompt and answer."""
 import asyncio
 from collections.abc import Mapping
 from decimal import Decimal
+from types import MappingProxyType
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -12,6 +13,7 @@ from farebox import clock
 from farebox.core.books import HoldRow, Transfer
 from farebox.core.callers import Account
 from farebox.core.errors import Refusal, broken, unknown, unreachable
+from farebox.core.kinds import units_used
 from farebox.core.legible import Fields, decode_fields, decoded_or, written
 from farebox.core.money import format_usd
 from farebox.core.reading import is_null
@@ -27,6 +29,19 @@ NULLABLE = (
     " upstream_inference_cost user_agent web_search_engine workspace_id"
 ).split()
 """Members that OpenRouter's SDKs demand and that may be null; eight others may not (OpenAPI: GenerationResponse)."""
+
+API_TYPES: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("chat", "messages", "responses"), "completions"),
+        "embeddings": "embeddings",
+        "rerank": "rerank",
+        "images": "image",
+        "speech": "tts",
+        "transcriptions": "stt",
+        "videos": "video",
+    }
+)
+"""OpenRouter's words for kinds of orders."""
 
 OPERATORS_OWN = ("app_id", "workspace_id", "user_agent")
 """Members about the operator's account at the upstream, which callers do not see."""
@@ -192,6 +207,8 @@ def _joined(hold: HoldRow, end: Transfer | None, upstream: Mapping[str, Raw]) ->
         "streamed": hold.streamed,
         "tokens_prompt": hold.prompt_tokens,
         "tokens_completion": hold.answer_tokens,
+        "api_type": API_TYPES.get(hold.kind or ""),
+        "num_media_completion": hold.units if hold.kind == "images" else None,
         "origin": "",
         "data_region": "global",
         "is_byok": False,
@@ -207,6 +224,8 @@ def _joined(hold: HoldRow, end: Transfer | None, upstream: Mapping[str, Raw]) ->
         **recorded,
         **dict.fromkeys(OPERATORS_OWN),
         "farebox_state": hold.state,
+        "farebox_kind": hold.kind,
+        "farebox_units": units_used(hold.kind, hold.units) if hold.state != "voided" else {},
         "farebox_fare_events": posted.events if posted else None,
         "farebox_fare_usd": Raw(format_usd(posted.amount_nanos).encode()) if posted else None,
     }

@@ -7,11 +7,13 @@ from typing import Protocol, runtime_checkable
 
 from farebox.core.allowances import Allowance, Limits
 from farebox.core.audit import Snapshot
+from farebox.core.bills import BookedOrder, Movement, Movements, OrderFilter, OrderPlace, TotalsFilter
 from farebox.core.books import (
     LAST_US,
     Activity,
     Balance,
     Command,
+    DayTotal,
     First,
     HoldRow,
     HoldState,
@@ -277,17 +279,29 @@ class Books(Protocol):
     async def job(self, account_id: int, job_id: str) -> tuple[HoldRow, Transfer | None] | None:
         """The same of the order that began an account's job."""
 
-    async def usage_nanos(self, account_id: int, key_id: int | None, since_us: int) -> int:
-        """The fares posted since a moment, for an account or one key of it."""
+    async def spent_nanos(self, account_id: int, key_id: int | None, first_day: int) -> int:
+        """The fares posted since a UTC day began, for an account or one key of it."""
 
-    async def usage_by_key(self, account_id: int, since_us: int) -> dict[int, tuple[int, int]]:
-        """For every key of an account with fares since a moment: their sum, and when the latest was posted."""
+    async def spent_by_key(self, account_id: int, first_day: int) -> dict[int, tuple[int, int]]:
+        """For every key of an account with fares since a UTC day began: their sum, and when the latest was posted."""
 
     async def activity(
-        self, account_id: int | None, key_id: int | None, since_us: int, until_us: int
+        self, account_id: int | None, key_id: int | None, first_day: int, last_day: int
     ) -> list[Activity]:
-        """The fares posted between two moments by day and model, the latest day first; of one account or key, or
-        all."""
+        """The fares posted from one UTC day to another, both included, by day and model, the latest day first; of one
+        account or key, or all."""
+
+    async def order_page(
+        self, account_id: int | None, wanted: OrderFilter, after: OrderPlace, most: int
+    ) -> tuple[list[BookedOrder], OrderPlace | None]:
+        """So many orders behind a place, of one account or of all, and the place behind them; None: there are no more.
+        Fewer than `most` where too many were looked at that are not wanted."""
+
+    async def movements(self, account_id: int, since_us: int, until_us: int, after: Movement, most: int) -> Movements:
+        """So many of an account's movements behind one, within a time, and what they all come to; all of one moment."""
+
+    async def totals(self, account_id: int | None, wanted: TotalsFilter, most: int) -> list[DayTotal]:
+        """The totals of days, grouped, the latest day first; of one account, or of all."""
 
     def snapshot(self) -> AbstractContextManager[Snapshot]:
         """All rows at one moment. Blocks, so it is not for a server's event loop."""

@@ -14,14 +14,26 @@ from msgspec.structs import replace
 from farebox.admission import Admission
 from farebox.answers import Answer, RepeatedAnswer, Streaming
 from farebox.catalog import Catalog
-from farebox.core.allowances import NO_LIMITS, PERIODS, Allowance, Limits, began_us, day_of, owner_of
+from farebox.core.allowances import DAY_US, NO_LIMITS, PERIODS, Allowance, Limits, began_us, owner_of
 from farebox.core.audit import Snapshot, audit
+from farebox.core.bills import (
+    BookedOrder,
+    Movement,
+    Movements,
+    OrderFilter,
+    OrderPlace,
+    Sums,
+    TotalsFilter,
+    moved_nanos,
+)
 from farebox.core.books import (
     LAST_US,
     Activity,
     Balance,
     ChargedFare,
     Command,
+    DayKey,
+    DayTotal,
     First,
     HoldRow,
     HoldState,
@@ -82,6 +94,7 @@ class MemoryStore:
         self._undelivered: dict[str, Undelivered] = {}
         self._given: set[str] = set()
         self._charged: list[ChargedFare] = []
+        self._totals: dict[DayKey, DayTotal] = {}
         self._revision = 1
         self._allowances: dict[str, Allowance] = {}
         self._management_keys: dict[int, ManagementKey] = {}
@@ -119,6 +132,8 @@ class MemoryStore:
                 await self.end_stored(row)
             else:
                 await self.keep_stored(row)
+        for key, total in page.totals.items():
+            self._totals.setdefault(key, DayTotal(key)).add(total)
         return outcome
 
     async def answer(self) -> None:
@@ -262,7 +277,10 @@ class MemoryStore:
             counted_us=now_us,
             at_once=sum(hold.state == "pending" for hold in own),
             minute=before.minute if before else (),
-            **{f"{each}_nanos": await self.usage_nanos(account_id, key_id, began_us(each, now_us)) for each in PERIODS},
+            **{
+                f"{each}_nanos": await self.spent_nanos(account_id, key_id, began_us(each, now_us) // DAY_US)
+                for each in PERIODS
+            },
         )
 
     async def create_management_key(
@@ -432,43 +450,65 @@ class MemoryStore:
         hold = max(own, key=lambda hold: hold.id, default=None)
         return None if hold is None else (hold, self._transfers.get(settlement_id(hold.id)))
 
-    def _fares(
-        self, account_id: int | None, key_id: int | None, since_us: int, until_us: int = LAST_US
-    ) -> list[tuple[Transfer, HoldRow]]:
-        """Fares, each with the hold that it ended; of one account or key, or of all."""
-        fares = [fare for fare in self._transfers.values() if fare.is_fare and since_us <= fare.created_us < until_us]
-        of_holds = [(fare, self._holds[fare.hold_id or ""]) for fare in fares]
-        return [
-            (fare, hold)
-            for fare, hold in of_holds
-            if account_id in (None, hold.account_id) and key_id in (None, hold.key_id)
-        ]
+    async def spent_nanos(self, account_id: int, key_id: int | None, first_day: int) -> int:
+        wanted = TotalsFilter(first_day, LAST_US, key_id=key_id)
+        return sum(total.fares_nanos for total in await self.totals(account_id, wanted, 1))
 
-    async def usage_nanos(self, account_id: int, key_id: int | None, since_us: int) -> int:
-        return sum(fare.amount_nanos for fare, _ in self._fares(account_id, key_id, since_us))
-
-    async def usage_by_key(self, account_id: int, since_us: int) -> dict[int, tuple[int, int]]:
-        usage: dict[int, tuple[int, int]] = {}
-        for fare, hold in self._fares(account_id, None, since_us):
-            nanos, latest_us = usage.get(hold.key_id, (0, 0))
-            usage[hold.key_id] = (nanos + fare.amount_nanos, max(latest_us, fare.created_us))
-        return usage
+    async def spent_by_key(self, account_id: int, first_day: int) -> dict[int, tuple[int, int]]:
+        by_key = await self.totals(account_id, TotalsFilter(first_day, LAST_US, ("key",)), LAST_US)
+        return {total.key[2]: (total.fares_nanos, total.latest_us) for total in by_key}
 
     async def activity(
-        self, account_id: int | None, key_id: int | None, since_us: int, until_us: int
+        self, account_id: int | None, key_id: int | None, first_day: int, last_day: int
     ) -> list[Activity]:
-        found: dict[tuple[int, str, str], Activity] = {}
-        for fare, hold in self._fares(account_id, key_id, since_us, until_us):
-            name = (day_of(fare.created_us), hold.model, hold.served_model or hold.model)
-            was = found.get(name, Activity(*name, 0, 0, 0, 0))
-            found[name] = replace(
-                was,
-                requests=was.requests + 1,
-                fares_nanos=was.fares_nanos + fare.amount_nanos,
-                prompt_tokens=was.prompt_tokens + (hold.prompt_tokens or 0),
-                answer_tokens=was.answer_tokens + (hold.answer_tokens or 0),
-            )
-        return sorted(found.values(), key=lambda each: (-each.day, each.model, each.served_model))
+        wanted = TotalsFilter(first_day, last_day, ("day", "model", "served_model"), key_id)
+        return [
+            Activity(t.key[1], t.key[3], t.key[4], t.orders, t.fares_nanos, t.prompt_tokens, t.answer_tokens)
+            for t in await self.totals(account_id, wanted, LAST_US)
+        ]
+
+    async def order_page(
+        self, account_id: int | None, wanted: OrderFilter, after: OrderPlace, most: int
+    ) -> tuple[list[BookedOrder], OrderPlace | None]:
+        start = (not after.has_ended, after.ended_us, after.id)
+        places: list[tuple[tuple[bool, int, str], BookedOrder]] = []
+        for hold in self._holds.values():
+            order = BookedOrder(hold, self._transfers.get(settlement_id(hold.id)))
+            place = OrderPlace(after.as_of_us).behind(order)
+            at_us = place.ended_us if place.has_ended else hold.created_us
+            is_in_time = wanted.since_us <= at_us < wanted.until_us and hold.created_us < after.as_of_us
+            at = (not place.has_ended, place.ended_us, place.id)
+            if is_in_time and account_id in (None, hold.account_id) and wanted.takes(hold) and at < start:
+                places.append((at, order))
+        found = [order for _, order in sorted(places, key=lambda each: each[0], reverse=True)]
+        more = len(found) > most
+        return found[:most], OrderPlace(after.as_of_us).behind(found[most - 1]) if more else None
+
+    async def movements(self, account_id: int, since_us: int, until_us: int, after: Movement, most: int) -> Movements:
+        own = [t for t in await self.transfers(account_id) if t.kind != "hold"]
+        opening = sum(moved_nanos(t, account_id) for t in own if t.created_us < since_us)
+        within = [t for t in own if since_us <= t.created_us < until_us]
+        sums = Sums()
+        for transfer in within:
+            if (fare := transfer.fare) is not None:
+                sums.orders += 1
+                sums.events += fare.events
+                sums.fares_nanos += fare.nanos
+                sums.cost += fare.cost
+            else:
+                sums.paid_in_nanos += moved_nanos(transfer, account_id)
+        page = [t for t in within if (t.created_us, t.id) > (after.at_us, after.id)][:most]
+        orders = {t.hold_id: self._holds[t.hold_id] for t in page if t.hold_id is not None}
+        before = opening if after.balance_nanos is None else after.balance_nanos
+        return Movements(page, orders, before, opening, sums)
+
+    async def totals(self, account_id: int | None, wanted: TotalsFilter, most: int) -> list[DayTotal]:
+        groups: dict[DayKey, DayTotal] = {}
+        for total in self._totals.values():
+            if account_id in (None, total.key[0]) and wanted.takes(total):
+                key = wanted.group_of(total)
+                groups.setdefault(key, DayTotal(key)).add(total)
+        return sorted(groups.values(), key=lambda total: (-total.key[1], *total.key))[:most]
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
@@ -486,6 +526,7 @@ class _Rows:
         self.charges = _all(list[Charge]())
         self.allowances = _all(list(store._allowances.values()))
         self.tariffs = _all(list(store._tariffs.values()))
+        self.day_totals = _all(list(store._totals.values()))
 
 
 def _all(rows: list[T]) -> Callable[[], Iterator[T]]:

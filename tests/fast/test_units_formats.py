@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from farebox.batch.entries import read_entry
 from farebox.core.errors import Refusal
-from farebox.core.formats import PASS, Asked, Format, Progress, Units, images, rerank, speech, transcriptions
+from farebox.core.formats import PASS, Asked, Format, Progress, Seen, Units, images, rerank, speech, transcriptions
 from farebox.core.formats.audio import BYTES_PER_SECOND_MIN, UNKNOWN_SECONDS, seconds_ceil
 from farebox.core.formats.forms import parts_of
 from farebox.core.formats.table import FORMATS
@@ -264,7 +264,7 @@ def see(event: object) -> Any:
 def test_only_a_whole_picture_tells_its_cost() -> None:
     assert see({"type": "image_generation.partial_image", "b64_json": "aGk=", "partial_image_index": 0}) is PASS
     assert see({"type": "image_generation.text_chunk", "text": "<svg>", "phase": "content"}) is PASS
-    assert see(COMPLETED) is PASS
+    assert see(COMPLETED) == Seen(units=1)
     seen = see({**COMPLETED, "usage": USAGE})
     assert (seen.cost, seen.prompt_tokens, seen.answer_tokens) == (Cost(Decimal("0.04")), 1, 2)
     assert seen.repaired is None

@@ -28,6 +28,8 @@ from farebox.core.books import (
     Balance,
     ChargedFare,
     Command,
+    DayKey,
+    DayTotal,
     Done,
     Fare,
     Held,
@@ -49,6 +51,7 @@ from farebox.core.books import (
     Sought,
     TopUp,
     Transfer,
+    day_key,
 )
 from farebox.core.caching import CachedRow
 from farebox.core.callers import Account, Key, PublishedPlans
@@ -176,6 +179,16 @@ class Rows:
     def tariffs(self) -> list[KeptTariffs]:
         return self.lists
 
+    def day_totals(self) -> list[DayTotal]:
+        """As the fares have it."""
+        found: dict[DayKey, DayTotal] = {}
+        orders = {order.id: order for order in self.orders}
+        for transfer in self.booked:
+            if (fare := transfer.fare) is not None and transfer.hold_id in orders and fare.cost.is_finite():
+                key = day_key(orders[transfer.hold_id], transfer.created_us)
+                found.setdefault(key, DayTotal(key)).count(orders[transfer.hold_id], fare, transfer.created_us)
+        return list(found.values())
+
 
 def differences(store: Store) -> list[str]:
     with store.snapshot() as rows:
@@ -204,9 +217,9 @@ def test_a_fare_is_posted_against_its_hold(engine: Engine) -> None:
         top_up, post = await store.transfers(account.id)
         assert (top_up.kind, post.kind) == ("top-up", "post")
         assert (post.cost, post.events, post.over_hold_nanos) == (Decimal("0.00001212"), 2, 0)
-        assert await store.usage_nanos(account.id, key.id, 0) == 20_000
-        assert await store.usage_nanos(account.id, key.id, 4) == 0
-        assert await store.usage_nanos(account.id, key.id + 1, 0) == 0
+        assert await store.spent_nanos(account.id, key.id, 0) == 20_000
+        assert await store.spent_nanos(account.id, key.id, 1) == 0
+        assert await store.spent_nanos(account.id, key.id + 1, 0) == 0
         assert differences(store) == []
 
     engine.run(work)
@@ -248,7 +261,7 @@ def test_what_an_operator_decides_is_an_adjustment_with_its_reason(engine: Engin
         ]
         balance = await store.balance(account.id)
         assert (balance.balance_nanos, balance.pending_nanos) == (USD - 20_000, 0)
-        assert await store.usage_nanos(account.id, key.id, 0) == 20_000
+        assert await store.spent_nanos(account.id, key.id, 0) == 20_000
         with store.snapshot() as rows:
             found = audit(rows)
             holds, balances = list(rows.holds()), list(rows.balances())
@@ -1270,14 +1283,14 @@ def test_activity_is_summed_by_day_and_model(engine: Engine) -> None:
             )
             await store.carry_out(settle)
         first, second = Activity(2, "c/d", "c/d", 1, 20_000, 3, 4), Activity(1, "a/b", "a/b", 2, 40_000, 6, 8)
-        assert await store.activity(account.id, None, 0, 9 * DAY_US) == [first, second]
-        assert await store.activity(account.id, key.id, 0, 2 * DAY_US) == [second]
-        assert await store.activity(account.id, key.id, 2 * DAY_US, 9 * DAY_US) == [first]
-        assert await store.activity(account.id, other_key.id, 0, 9 * DAY_US) == []
-        both = await store.activity(None, None, 2 * DAY_US, 3 * DAY_US)
+        assert await store.activity(account.id, None, 0, 9) == [first, second]
+        assert await store.activity(account.id, key.id, 0, 1) == [second]
+        assert await store.activity(account.id, key.id, 2, 9) == [first]
+        assert await store.activity(account.id, other_key.id, 0, 9) == []
+        both = await store.activity(None, None, 2, 2)
         assert both == [replace(first, requests=2, fares_nanos=40_000, prompt_tokens=6, answer_tokens=8)]
-        assert await store.usage_by_key(account.id, 0) == {key.id: (60_000, 2 * DAY_US)}
-        assert await store.usage_by_key(account.id, 2 * DAY_US) == {key.id: (20_000, 2 * DAY_US)}
+        assert await store.spent_by_key(account.id, 0) == {key.id: (60_000, 2 * DAY_US)}
+        assert await store.spent_by_key(account.id, 2) == {key.id: (20_000, 2 * DAY_US)}
 
     engine.run(work)
 

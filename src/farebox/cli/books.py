@@ -1,5 +1,6 @@
 """`farebox statement`, `farebox activity`, `farebox reconcile`, `farebox audit`."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
@@ -10,11 +11,13 @@ from farebox import clock
 from farebox.accounts import Accounts, Statement
 from farebox.cli.accounts import Name, NameOrAll
 from farebox.cli.session import AsJson, DatabaseUrl, fail, moment, print_json, print_table, with_books
-from farebox.core.allowances import DAY_US, date_of, day_of
+from farebox.core.allowances import date_of, day_of
 from farebox.core.audit import Audit
 from farebox.core.audit import audit as run_audit
 from farebox.core.books import LAST_US, Activity, HoldRow, Transfer
-from farebox.core.money import format_usd, is_readable_cost
+from farebox.core.callers import Key
+from farebox.core.kinds import units_used
+from farebox.core.money import format_usd, is_readable_cost, plain
 from farebox.core.usage import Cost, Nothing
 from farebox.reconcile import decide
 from farebox.store.books import SqlStore
@@ -51,9 +54,9 @@ def statement(
     if as_json:
         print_json({**totals, "lines": lines})
         return
-    heads = ("TIME", "WHAT", "MODEL", "GENERATION", "COST", "EVENTS", "AMOUNT")
-    names = ("time", "what", "model", "generation_id", "cost_usd", "events", "amount_usd")
-    print_table(heads, lines, names)
+    heads = ("TIME", "WHAT", "KIND", "MODEL", "KEY", "USED", "GENERATION", "COST", "EVENTS", "AMOUNT")
+    names = ("time", "what", "kind", "model", "key", "used", "generation_id", "cost_usd", "events", "amount_usd")
+    print_table(heads, [{**line, "used": _used(line)} for line in lines], names)
     typer.echo(
         f"\n{found.account.name} ({found.account.plan}): paid in ${totals['paid_in_usd']}, spent ${totals['spent_usd']}"
         f" ({events} events), balance ${totals['balance_usd']}, of which ${totals['held_usd']} is held"
@@ -64,10 +67,20 @@ def _lines(found: Statement) -> list[dict[str, Any]]:
     """A line for each top-up and each order: an order's line is of its last transfer, or of its hold while it is
     open."""
     lines = [(transfer, found.orders.get(transfer.hold_id or "")) for transfer in found.transfers]
-    return [_line(t, order) for t, order in lines if t.kind != "hold" or order is None or order.ended_us is None]
+    return [
+        _line(t, order, found.keys) for t, order in lines if t.kind != "hold" or order is None or order.ended_us is None
+    ]
 
 
-def _line(transfer: Transfer, order: HoldRow | None) -> dict[str, Any]:
+def _used(line: dict[str, Any]) -> str:
+    """What an order used, in words: tokens of prompt and answer, and units."""
+    tokens = [line["prompt_tokens"], line["answer_tokens"]]
+    said = [] if tokens == [None, None] else [f"{tokens[0] or 0}+{tokens[1] or 0} tokens"]
+    said += [f"{count} {name.replace('_', ' ')}" for name, count in line["units"].items()]
+    return ", ".join(said)
+
+
+def _line(transfer: Transfer, order: HoldRow | None, keys: Mapping[int, Key]) -> dict[str, Any]:
     what: str = transfer.kind
     amount = transfer.amount_nanos
     match transfer.kind:
@@ -81,9 +94,12 @@ def _line(transfer: Transfer, order: HoldRow | None) -> dict[str, Any]:
             what, amount = f"adjustment ({transfer.note})", -amount
         case "top-up":
             pass
+    key = keys.get(order.key_id) if order else None
     return {
         "time": moment(transfer.created_us),
         "what": what,
+        "kind": order.kind if order else None,
+        "key": (key.label or key.hint) if key else None,
         "model": (order.served_model or order.model) if order else None,
         "generation_id": order.generation_id if order else None,
         "cost_usd": None if transfer.cost is None else f"{transfer.cost:f}",
@@ -93,6 +109,7 @@ def _line(transfer: Transfer, order: HoldRow | None) -> dict[str, Any]:
         "held_usd": format_usd(order.amount_nanos) if order else None,
         "prompt_tokens": order.prompt_tokens if order else None,
         "answer_tokens": order.answer_tokens if order else None,
+        "units": units_used(order.kind, order.units) if order and order.state != "voided" else {},
     }
 
 
@@ -103,11 +120,11 @@ def activity(
     as_json: AsJson = False,
 ) -> None:
     """Show what was ordered and charged by day and model, the latest day first."""
-    now_us = clock.now_us()
+    today = day_of(clock.now_us())
 
     async def read_activity(_: SqlStore, accounts: Accounts) -> list[Activity]:
         account = None if name is None else await accounts.find(name)
-        return await accounts.activity(account, None, (day_of(now_us) - days + 1) * DAY_US, now_us + DAY_US)
+        return await accounts.activity(account, None, today - days + 1, today + 1)
 
     rows = [
         {
@@ -204,6 +221,23 @@ def _decide(hold_id: str, cost: str | None, reason: str, database_url: str | Non
     with_books(database_url, settle)
 
 
+def _kinds(found: Audit) -> list[dict[str, Any]]:
+    """What was posted, by the kind of the orders."""
+    return [
+        {
+            "kind": kind or None,
+            "orders": total.orders,
+            "prompt_tokens": total.prompt_tokens,
+            "answer_tokens": total.answer_tokens,
+            "units": units_used(kind, total.units),
+            "cost_usd": plain(total.cost),
+            "events": total.events,
+            "fares_usd": format_usd(total.fares_nanos),
+        }
+        for kind, total in sorted(found.kinds.items())
+    ]
+
+
 def audit(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
     """Compute every fare and balance again from what is stored; exit 1 if anything differs."""
 
@@ -230,6 +264,7 @@ def audit(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
                 "adjustments": found.adjustments,
                 "charged_events": found.charged_events,
                 "uncharged_events": found.uncharged_events,
+                "kinds": _kinds(found),
                 "differences": found.differences,
             }
         )
@@ -246,6 +281,10 @@ def audit(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
         )
         if found.charged_events or found.uncharged_events:
             typer.echo(f"told outside: {found.charged_events} events, not yet or not at all: {found.uncharged_events}")
+        if kinds := _kinds(found):
+            heads = ("KIND", "ORDERS", "PROMPT TOKENS", "ANSWER TOKENS", "UNITS", "COST", "EVENTS", "FARES")
+            words = [" ".join(f"{count} {name.replace('_', ' ')}" for name, count in k["units"].items()) for k in kinds]
+            print_table(heads, [{**kind, "units": said} for kind, said in zip(kinds, words, strict=True)])
         typer.echo(f"differences: {len(found.differences)}")
     if found.differences:
         raise typer.Exit(1)

@@ -5,15 +5,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from farebox.core.allowances import DAY_US, PERIODS, SECOND_US, Allowance, began_us
+from farebox.core.allowances import DAY_US, PERIODS, SECOND_US, Allowance, began_us, date_of
 from farebox.core.books import (
     CASH,
     FARES,
     Balance,
     ChargedFare,
+    DayKey,
+    DayTotal,
     HoldRow,
     Transfer,
     charged_fare,
+    day_key,
     owners_of,
     settlement_id,
 )
@@ -25,7 +28,8 @@ from farebox.core.usage import Unknown
 
 @dataclass(slots=True)
 class Audit:
-    """What an audit counted (money in nano-dollars), and each difference as a sentence. None: the books are right."""
+    """What an audit counted (money in nano-dollars; fares by the kind of their orders, "" where it is not known), and
+    each difference as a sentence. None: the books are right."""
 
     accounts: int = 0
     transfers: int = 0
@@ -37,6 +41,7 @@ class Audit:
     adjustments: int = 0
     charged_events: int = 0
     uncharged_events: int = 0
+    kinds: dict[str, DayTotal] = field(default_factory=dict)
     differences: list[str] = field(default_factory=list)
 
 
@@ -67,9 +72,12 @@ class Snapshot(Protocol):
 
     def tariffs(self) -> Iterable[KeptTariffs]: ...
 
+    def day_totals(self) -> Iterable[DayTotal]: ...
+
 
 def audit(rows: Snapshot) -> Audit:
-    """Audit the books in one pass over transfers and holds; what is in memory grows with accounts, not with orders."""
+    """Audit the books in one pass over transfers and holds; what is in memory grows with accounts and the totals of
+    their days, not with orders."""
     found = Audit()
     due: dict[str, ChargedFare] = {}
     tallies = {allowance.owner: _Tally() for allowance in rows.allowances()}
@@ -77,6 +85,7 @@ def audit(rows: Snapshot) -> Audit:
     held: dict[str, Transfer] = {}
     ended: dict[str, Transfer] = {}
     recounting = _Recounting(rows)
+    days = _Days()
     transfers = iter(rows.transfers())
     for hold in rows.holds():
         # Both come in the order of their ids, an order's transfers with its hold: few wait here for each other.
@@ -90,10 +99,10 @@ def audit(rows: Snapshot) -> Audit:
         found.differences += _hold_differences(hold, held.pop(hold.id, None), ending)
         if hold.priced is not None:
             found.differences += recounting.differences(hold, hold.priced, ending)
-        if tallies:
-            for owner in owners_of(hold.account_id, hold.key_id):
-                if owner in tallies:
-                    tallies[owner].take(hold, ending)
+        days.take(hold, ending)
+        for owner in owners_of(hold.account_id, hold.key_id) if tallies else ():
+            if owner in tallies:
+                tallies[owner].take(hold, ending)
         events = (ending.events or 0) if ending is not None else 0
         if (fare := charged_fare(hold, events)) is not None:
             due[fare.transfer_id] = fare
@@ -106,14 +115,63 @@ def audit(rows: Snapshot) -> Audit:
     found.differences += _charge_differences(rows.charges(), outside, found)
     found.differences += _outside_differences(due, outside)
     _compare_balances(rows.balances(), sums, found)
-    for allowance in rows.allowances():
-        # One that was set after the first order was read is left to the next audit.
-        if (tally := tallies.get(allowance.owner)) is not None:
-            found.differences += tally.differences(allowance)
+    found.kinds = days.by_kind()
+    found.differences += days.differences(rows.day_totals()) + _limit_differences(rows.allowances(), tallies)
     rest = sum(each.credits - each.debits for each in sums.values())
     if rest:
         found.differences.append(f"the books do not balance: credits exceed debits by ${format_usd(rest)}")
     return found
+
+
+class _Days:
+    """The totals of days, summed again from their fares."""
+
+    def __init__(self) -> None:
+        self._due: dict[DayKey, DayTotal] = {}
+
+    def take(self, hold: HoldRow, ending: Transfer | None) -> None:
+        """Count an order, if it has a fare."""
+        fare = None if ending is None else ending.fare
+        if ending is not None and fare is not None and is_readable_cost(fare.cost):
+            key = day_key(hold, ending.created_us)
+            if (total := self._due.get(key)) is None:
+                total = self._due[key] = DayTotal(key)
+            total.count(hold, fare, ending.created_us)
+
+    def by_kind(self) -> dict[str, DayTotal]:
+        found: dict[str, DayTotal] = {}
+        for total in self._due.values():
+            kind = total.key[-1]
+            found.setdefault(kind, DayTotal((-1, -1, -1, "", "", kind))).add(total)
+        return found
+
+    def differences(self, stored: Iterable[DayTotal]) -> list[str]:
+        wrong: list[str] = []
+        due_still = dict(self._due)
+        for total in stored:
+            due = due_still.pop(total.key, DayTotal(total.key))
+            if total != due:
+                wrong.append(f"{_day_name(total.key)}: its total says {_said(total)}; its transfers say {_said(due)}")
+        return wrong + [f"{_day_name(key)}: {_said(due)} are not in the totals" for key, due in due_still.items()]
+
+
+def _day_name(key: DayKey) -> str:
+    account_id, day, key_id, model, served, kind = key
+    by = "" if served == model else f", served by `{served}`"
+    return f"account {account_id}, {date_of(day)}, key {key_id}, {kind or 'no kind'} of `{model}`{by}"
+
+
+def _said(total: DayTotal) -> str:
+    used = f"{total.prompt_tokens} and {total.answer_tokens} tokens, {total.units} units"
+    return (
+        f"{total.orders} orders, ${format_usd(total.fares_nanos)} ({total.events} events, cost ${total.cost:f}; {used})"
+    )
+
+
+def _limit_differences(allowances: Iterable[Allowance], tallies: "dict[str, _Tally]") -> list[str]:
+    # One that was set after the first order was read is left to the next audit.
+    known = ((tallies[each.owner], each) for each in allowances if each.owner in tallies)
+    return [difference for tally, allowance in known for difference in tally.differences(allowance)]
 
 
 def _compare_balances(balances: Iterable[Balance], sums: dict[int, _Sums], found: Audit) -> None:

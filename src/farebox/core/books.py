@@ -8,7 +8,8 @@ from typing import Literal, final
 
 from msgspec import Struct
 
-from farebox.core.allowances import Exceeded, Period, owner_of
+from farebox.core.allowances import DAY_US, Exceeded, Period, owner_of
+from farebox.core.money import add_exact
 from farebox.core.stored import StoredRow
 from farebox.core.tariffs import Priced
 from farebox.core.usage import Verdict
@@ -109,6 +110,8 @@ class HoldRow(Struct, frozen=True, gc=False):
     its process has gone before that. `upstream` is the name of the one that served it, None for the built-in one;
     `priced` is by which prices it is charged, None where its upstream tells the cost. `job_id` is by what name the
     upstream knows the job that the order began, None where it began none: such a hold is open until the job has ended.
+    `kind` is what was ordered (chat, images, ...), and `units` how much of that kind's unit it used beside tokens
+    (`core.kinds`); None where that is not known: of orders from before schema 0016 it never is.
     """
 
     id: str
@@ -138,6 +141,8 @@ class HoldRow(Struct, frozen=True, gc=False):
     upstream: str | None = None
     priced: Priced | None = None
     job_id: str | None = None
+    kind: str | None = None
+    units: int | None = None
 
     @property
     def is_unresolved(self) -> bool:
@@ -253,7 +258,8 @@ class PlaceHold(Struct, frozen=True, gc=False):
     its `order_digest` is under way; nor where it is not wanted any more when it is carried out, which is asked last of
     all. Limits on orders and tokens a minute hold for orders only: without `is_order`, money alone is looked at.
 
-    `upstream` and `priced` as in HoldRow, of the upstream that is tried first.
+    `upstream` and `priced` as in HoldRow, of the upstream that is tried first; `kind` and `units`, too: as many as the
+    order itself says it will use.
     """
 
     id: str
@@ -276,6 +282,8 @@ class PlaceHold(Struct, frozen=True, gc=False):
     is_wanted: Callable[[], bool] | None = None
     upstream: str | None = None
     priced: Priced | None = None
+    kind: str | None = None
+    units: int | None = None
 
 
 @final
@@ -315,6 +323,7 @@ class Settle(Struct, kw_only=True, gc=False):
     priced: Priced | None = None
     stored: StoredRow | None = None
     job_id: str | None = None
+    units: int | None = None
 
 
 @final
@@ -409,6 +418,55 @@ def charged_fare(hold: HoldRow, events: int) -> ChargedFare | None:
 def owners_of(account_id: int, key_id: int) -> tuple[str, str]:
     """Whose allowances an order counts against."""
     return owner_of("account", account_id), owner_of("key", key_id)
+
+
+DayKey = tuple[int, int, int, str, str, str]
+"""What a day's total is of: an account, a UTC day (since 1970), a key, the model that was asked for, the one that
+served, and the orders' kind ("" where that is not known)."""
+
+
+class DayTotal(Struct, gc=False):
+    """The fares of one day, summed: what `key` says they are of, how many there are, the events, nano-dollars and exact
+    cost in USD that they came to, what was used, and when the latest was posted."""
+
+    key: DayKey
+    orders: int = 0
+    events: int = 0
+    fares_nanos: int = 0
+    cost: Decimal = Decimal(0)
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+    units: int = 0
+    latest_us: int = 0
+
+    def count(self, hold: HoldRow, fare: Fare, posted_us: int) -> None:
+        """Count a fare, with the hold that it ended as it stands now."""
+        self.orders += 1
+        self.events += fare.events
+        self.fares_nanos += fare.nanos
+        self.cost = add_exact(self.cost, fare.cost)
+        self.prompt_tokens += hold.prompt_tokens or 0
+        self.answer_tokens += hold.answer_tokens or 0
+        self.units += hold.units or 0
+        if posted_us > self.latest_us:
+            self.latest_us = posted_us
+
+    def add(self, other: "DayTotal") -> None:
+        """Count all of another one's fares."""
+        self.orders += other.orders
+        self.events += other.events
+        self.fares_nanos += other.fares_nanos
+        self.cost = add_exact(self.cost, other.cost)
+        self.prompt_tokens += other.prompt_tokens
+        self.answer_tokens += other.answer_tokens
+        self.units += other.units
+        self.latest_us = max(self.latest_us, other.latest_us)
+
+
+def day_key(hold: HoldRow, posted_us: int) -> DayKey:
+    """Which total counts the fare of an order that was posted at a moment."""
+    served = hold.served_model or hold.model
+    return (hold.account_id, posted_us // DAY_US, hold.key_id, hold.model, served, hold.kind or "")
 
 
 class Activity(Struct, frozen=True):

@@ -19,6 +19,8 @@ from farebox.core.books import (
     Balance,
     ChargedFare,
     Command,
+    DayKey,
+    DayTotal,
     Done,
     Fare,
     Held,
@@ -43,6 +45,7 @@ from farebox.core.books import (
     TransferKind,
     Undelivered,
     charged_fare,
+    day_key,
     owners_of,
     settlement_id,
 )
@@ -73,11 +76,11 @@ class Page:
 
     After `decide` for each command, write `new_holds` as they were placed, `new_transfers`, `new_uses` (in place of
     older ones of their keys), `kept_answers`, `undelivered` and `charged_fares`, and by id `changed_holds`,
-    `changed_balances` and `changed_allowances`. Before the changed holds, write by id what says of `priced` holds who
-    served them and by which prices, and of those `with_jobs` the job's name. Of the changed holds, `named` are those
-    that got the id of their generation, `only_named` those that nothing else was changed of, and `opened` those that
-    were or became open. All others have ended, and nothing but what `Settle` says of the generation was changed of
-    them.
+    `changed_balances` and `changed_allowances`; and add `totals` to those of their days. Before the changed holds,
+    write by id what says of `priced` holds who served them and by which prices, and of those `with_jobs` the job's
+    name. Of the changed holds, `named` are those that got the id of their generation, `only_named` those that
+    nothing else was changed of, and `opened` those that were or became open. All others have ended, and nothing but
+    what `Settle` says of the generation was changed of them.
     """
 
     def __init__(
@@ -112,6 +115,7 @@ class Page:
         self.with_jobs: dict[str, HoldRow] = {}
         self.changed_balances: dict[int, Balance] = {}
         self.changed_allowances: dict[str, Allowance] = {}
+        self.totals: dict[DayKey, DayTotal] = {}
 
     def decide(self, command: Command, worker: str) -> Outcome:
         # By its type: `match` asks each class before it whether the command is one, by way of its metaclass.
@@ -196,6 +200,8 @@ class Page:
             order_digest=command.order_digest,
             upstream=command.upstream,
             priced=command.priced,
+            kind=command.kind,
+            units=command.units,
         )
         self._holds[hold.id] = hold
         self.new_holds.append(hold)
@@ -288,6 +294,7 @@ class Page:
             for allowance in allowances:
                 freed = _freed(allowance, hold, _tokens(command))
                 self._allow(freed.charged(fare.nanos, command.created_us))
+            self._count(settled, fare, command.created_us)
             if (charged := charged_fare(hold, events)) is not None:
                 self.charged_fares.append(charged)
         elif type(verdict) is Unknown:
@@ -301,6 +308,12 @@ class Page:
                 self._allow(_freed(allowance, hold, 0))
         self._change(hold, settled)
         return Settled(settled.state, fare)
+
+    def _count(self, hold: HoldRow, fare: Fare, posted_us: int) -> None:
+        key = day_key(hold, posted_us)
+        if (total := self.totals.get(key)) is None:
+            total = self.totals[key] = DayTotal(key)
+        total.count(hold, fare, posted_us)
 
     def _keep(self, hold: HoldRow, body: bytes | None) -> None:
         if hold.order_digest is not None:
@@ -402,6 +415,7 @@ def _moved(hold: HoldRow, command: Settle) -> HoldRow:
         upstream=upstream,
         priced=priced,
         job_id=job_id,
+        units=hold.units if command.units is None else command.units,
     )
 
 

@@ -6,6 +6,7 @@ does no I/O. Of an upstream that tells no cost it counts what was used, and a ta
 
 from farebox.core.errors import Refusal
 from farebox.core.formats import PASS, Format, Progress, Seen
+from farebox.core.kinds import UNITS_MAX
 from farebox.core.likeness import Likeness, PutChunk
 from farebox.core.sse import CR, LF, EventSplitter, ended
 from farebox.core.tariffs import Priced, Tariff
@@ -32,6 +33,7 @@ class Meter:
         "prompt_tokens",
         "served_model",
         "sse_events",
+        "units",
     )
 
     def __init__(self, wire: Format, progress: Progress, tariff: Tariff | None = None) -> None:
@@ -49,6 +51,8 @@ class Meter:
         self.answer_tokens: int | None = None
         self.job_id: str | None = None
         """The job that the order began, if it did."""
+        self.units: int | None = None
+        """How much of its kind's unit was used, where the answer tells."""
 
     def identify(self, generation_id: str | None) -> None:
         """Take the generation's id from the answer's head, where it stands there."""
@@ -157,3 +161,5 @@ class Meter:
             self.prompt_tokens = seen.prompt_tokens
         if seen.answer_tokens is not None and seen.answer_tokens >= 0:
             self.answer_tokens = seen.answer_tokens
+        if seen.units is not None and 0 <= seen.units <= UNITS_MAX:
+            self.units = (self.units or 0) + seen.units

@@ -52,6 +52,35 @@ def add_exact(one: Decimal, other: Decimal) -> Decimal:
     return _EXACT.add(one, other)
 
 
+Limbs = tuple[int, int, int]
+"""A cost's digits behind the point, the first to ninth (with all before the point), to the 18th and to the 27th: each
+a whole number, so that any database adds them up exactly. Of sums, the last two may be larger than nine digits."""
+
+_LIMB = 10**9
+
+
+def limbs_of(cost: Decimal) -> tuple[Limbs, Decimal]:
+    """A cost's limbs, and what is left of it that is finer: nearly always zero."""
+    scaled = _EXACT.scaleb(cost, 3 * _NANO_DIGITS)
+    whole = int(scaled)
+    upper, last = divmod(whole, _LIMB)
+    first, middle = divmod(upper, _LIMB)
+    return (first, middle, last), _EXACT.scaleb(_EXACT.subtract(scaled, Decimal(whole)), -3 * _NANO_DIGITS)
+
+
+def cost_of(limbs: Limbs, finer: Decimal = _ZERO) -> Decimal:
+    """The cost whose limbs these are."""
+    first, middle, last = limbs
+    whole = _EXACT.scaleb(Decimal((first * _LIMB + middle) * _LIMB + last), -3 * _NANO_DIGITS)
+    return _EXACT.add(whole, finer)
+
+
+def plain(amount: Decimal) -> str:
+    """An exact amount as text, without an exponent and without zeros that say nothing."""
+    text = f"{amount:f}"
+    return (text.rstrip("0").rstrip(".") if "." in text else text) or "0"
+
+
 def times_exact(price: Decimal, count: int) -> Decimal:
     """So many times a price, not rounded."""
     return _EXACT.multiply(price, Decimal(count))

@@ -1,6 +1,7 @@
 """The books in an SQL database: one writer a process, several processes on one database.
 
-The rest of the stores' work is in `reading.py` (what stands in the books) and `directory.py` (who is in them).
+The rest of the stores' work is in `reading.py` and `bills.py` (what stands in the books) and `directory.py` (who is in
+them).
 """
 
 import asyncio
@@ -28,6 +29,7 @@ from farebox.core.caching import CachedRow
 from farebox.core.questions import FURTHEST_US
 from farebox.core.repeats import LOST_US, REPEAT_LIFE_US, Found, Kept, first_of, seen_ended
 from farebox.ports import BooksUnavailable
+from farebox.store.bills import Bills
 from farebox.store.directory import SqlDirectory
 from farebox.store.engine import Db, Engine, InDoubt
 from farebox.store.pages import Pages
@@ -49,7 +51,7 @@ SWEPT_TO = 0.9
 """To what part of the bound kept answers are swept, so that there is room again for a while."""
 
 
-class SqlStore(Reading, SqlDirectory, SqlResponses):
+class SqlStore(Reading, Bills, SqlDirectory, SqlResponses):
     """Ledger, Directory, Books and ResponseShelf over one database.
 
     Commands go through the group writer. Everything else is rare and runs on one thread of its own, the desk.

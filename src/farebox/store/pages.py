@@ -5,7 +5,8 @@ last. They are as good as read as long as nobody else has written, which the eng
 cannot tell, rows are locked and read, all in one trip; of the writer's own pending holds only what others change.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from decimal import Decimal
 from typing import Any, TypeVar
 
 from msgspec.structs import astuple
@@ -14,6 +15,8 @@ from farebox.core.allowances import Allowance
 from farebox.core.books import (
     Balance,
     Command,
+    DayKey,
+    DayTotal,
     Delivery,
     HoldRow,
     HoldState,
@@ -26,6 +29,7 @@ from farebox.core.books import (
     settlement_id,
 )
 from farebox.core.ledger import Page
+from farebox.core.money import add_exact, limbs_of
 from farebox.core.repeats import REPEAT_LIFE_US
 from farebox.core.stored import StoredRow
 from farebox.crash import crash_points
@@ -35,6 +39,7 @@ from farebox.store.rows import (
     allowance_changes,
     allowance_from,
     balance_changes,
+    day_total_row,
     each,
     end_transfer,
     hold_changes,
@@ -202,6 +207,8 @@ class Pages:
         db.put_each(sql.update_balance, [balance_changes(balance) for balance in page.changed_balances.values()])
         if page.changed_allowances:
             db.put_each(sql.update_allowance, [allowance_changes(each) for each in page.changed_allowances.values()])
+        if page.totals:
+            self._add_totals(db, page.totals)
         if page.new_uses:
             db.put_each(sql.put_key_use, [astuple(use) for use in page.new_uses])
         if page.kept_answers:
@@ -242,6 +249,25 @@ class Pages:
             db.put_rows(sql.insert_end_transfers, ended)
         if others:
             db.put_each(sql.insert_transfer, others)
+
+    def _add_totals(self, db: Db, totals: Mapping[DayKey, DayTotal]) -> None:
+        """Add to the days' totals. Those of an account stand behind its balance's lock, so nobody else adds to them."""
+        db.put_each(self._sql.add_day_totals, [day_total_row(total) for total in totals.values()])
+        if finer := [row for total in totals.values() if (row := self._finer_cost(db, total)) is not None]:
+            db.put_each(self._sql.put_finer_cost, finer)
+
+    def _finer_cost(self, db: Db, total: DayTotal) -> Row | None:
+        """What a total's cost has that is finer than its limbs, with what stood there before; None where it has
+        nothing, as nearly all."""
+        _, finer = limbs_of(total.cost)
+        if not finer:
+            return None
+        account_id, day, key_id, model, served, kind = total.key
+        names = {"account": account_id, "day": day, "key": key_id, "model": model, "served": served, "kind": kind}
+        before = db.read([(self._sql.finer_cost, names)])[0]
+        if before and before[0][0] is not None:
+            finer = add_exact(finer, Decimal(before[0][0]))
+        return (str(finer), *total.key)
 
     def _change_holds(self, db: Db, page: Page) -> None:
         """Write changed holds, naming as few columns as changed: SQLite writes each index that a statement names."""

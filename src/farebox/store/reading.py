@@ -1,9 +1,8 @@
 """The reading side of the books: what stands in them, for statements, lists and audits."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 
-from farebox.core.allowances import DAY_US
 from farebox.core.audit import Snapshot
 from farebox.core.books import (
     LAST_US,
@@ -21,9 +20,6 @@ from farebox.store.snapshots import HOLDS_AT_ONCE, Pieces, SqlSnapshot
 
 ROWS_AT_ONCE = 10_000
 """Rows that one statement reads for a statement of account."""
-
-FARES_AT_ONCE = 100_000
-"""Fares that one statement adds up: some tenths of a second."""
 
 
 class Reading(OnDesk):
@@ -79,43 +75,20 @@ class Reading(OnDesk):
 
         return await self._desk.do(find)
 
-    async def usage_nanos(self, account_id: int, key_id: int | None, since_us: int) -> int:
-        nanos = 0
-        async for since, until in self._windows(account_id, since_us):
-            given = {"account": account_id, "key": key_id, "since": since, "until": until}
-            nanos += sum(await self._desk.rows(number_from, self._sql.usage, given))
-        return nanos
+    async def spent_nanos(self, account_id: int, key_id: int | None, first_day: int) -> int:
+        given = {"account": account_id, "key": key_id, "first": first_day}
+        return sum(await self._desk.rows(number_from, self._sql.spent_since, given))
 
-    async def usage_by_key(self, account_id: int, since_us: int) -> dict[int, tuple[int, int]]:
-        found: dict[int, tuple[int, int]] = {}
-        async for since, until in self._windows(account_id, since_us):
-            given = {"account": account_id, "since": since, "until": until}
-            for key_id, nanos, latest_us in await self._desk.rows(tuple, self._sql.usage_by_key, given):
-                found[key_id] = (found.get(key_id, (0, 0))[0] + nanos, latest_us)
-        return found
-
-    async def _windows(self, account_id: int, since_us: int) -> AsyncIterator[tuple[int, int]]:
-        """From a moment to the end, in windows of so many of an account's fares that each is soon added up."""
-        given = {"account": account_id, "since": since_us, "most": FARES_AT_ONCE}
-        while (row := await self._desk.row(number_from, self._sql.fare_after, given)) is not None:
-            if row > given["since"]:
-                yield given["since"], row
-                given["since"] = row
-            else:
-                # More fares in one microsecond than there are in a window.
-                break
-        yield given["since"], LAST_US
+    async def spent_by_key(self, account_id: int, first_day: int) -> dict[int, tuple[int, int]]:
+        given = {"account": account_id, "first": first_day}
+        found = await self._desk.rows(tuple, self._sql.spent_by_key, given)
+        return {key_id: (nanos, latest_us) for key_id, nanos, latest_us in found}
 
     async def activity(
-        self, account_id: int | None, key_id: int | None, since_us: int, until_us: int
+        self, account_id: int | None, key_id: int | None, first_day: int, last_day: int
     ) -> list[Activity]:
-        found: list[Activity] = []
-        while since_us < until_us:
-            began_us = max(since_us, (until_us - 1) // DAY_US * DAY_US)
-            given = {"account": account_id, "key": key_id, "since": began_us, "until": until_us}
-            found += await self._desk.rows(each(Activity), self._sql.activity, given)
-            until_us = began_us
-        return found
+        given = {"account": account_id, "key": key_id, "first": first_day, "last": last_day}
+        return await self._desk.rows(each(Activity), self._sql.activity, given)
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:

@@ -8,8 +8,9 @@ import msgspec
 from msgspec.structs import astuple
 
 from farebox.core.allowances import NO_LIMITS, Allowance, Limits, Slot
-from farebox.core.books import Balance, HoldRow, Transfer
+from farebox.core.books import Balance, DayTotal, HoldRow, Transfer
 from farebox.core.callers import Account, Key, PublishedPlans
+from farebox.core.money import cost_of, limbs_of
 from farebox.core.plans import Plan
 from farebox.core.pricing import KeptPrices
 from farebox.core.stored import StoredRow
@@ -38,6 +39,7 @@ def each_reading(kind: type[S], **readers: Callable[[Any], Any]) -> Callable[[Ro
     return value_from
 
 
+_ZERO = Decimal(0)
 _encode = msgspec.json.Encoder().encode
 _decode_priced = msgspec.json.Decoder(Priced).decode
 _decode_limits = msgspec.json.Decoder(Limits).decode
@@ -95,6 +97,8 @@ def hold_row(h: HoldRow) -> Row:
         h.charge_times,
         h.reserved_tokens,
         digest,
+        h.kind,
+        h.units,
     )
 
 
@@ -113,6 +117,7 @@ def hold_changes(h: HoldRow) -> Row:
         h.served_model,
         h.prompt_tokens,
         h.answer_tokens,
+        h.units,
         h.reason,
         h.ended_us,
         h.asks,
@@ -122,12 +127,12 @@ def hold_changes(h: HoldRow) -> Row:
 
 
 def hold_end(h: HoldRow) -> Row:
-    return (h.state, h.generation_id, h.served_model, h.prompt_tokens, h.answer_tokens, h.ended_us, h.id)
+    return (h.state, h.generation_id, h.served_model, h.prompt_tokens, h.answer_tokens, h.units, h.ended_us, h.id)
 
 
 def named_hold_end(h: HoldRow) -> Row:
     """The same without the generation's id, which stands there."""
-    return (h.state, h.served_model, h.prompt_tokens, h.answer_tokens, h.ended_us, h.id)
+    return (h.state, h.served_model, h.prompt_tokens, h.answer_tokens, h.units, h.ended_us, h.id)
 
 
 def hold_transfer(t: Transfer) -> Row:
@@ -188,6 +193,19 @@ def stored_end(row: StoredRow) -> Row:
 def json_text(value: object) -> str:
     """What stands in one column as JSON: a field that has parts, or a list that a statement is given."""
     return _encode(value).decode()
+
+
+def day_total_row(t: DayTotal) -> Row:
+    """Without what is finer than a limb; that has a statement of its own."""
+    limbs, _ = limbs_of(t.cost)
+    used = (t.prompt_tokens, t.answer_tokens, t.units)
+    return (*t.key, t.orders, t.events, t.fares_nanos, *limbs, *used, t.latest_us)
+
+
+def day_total_from(row: Row) -> DayTotal:
+    account_id, day, key_id, model, served_model, kind, orders, events, nanos, first, middle, last, finer, *used = row
+    cost = cost_of((first, middle, last), _ZERO if finer is None else Decimal(finer))
+    return DayTotal((account_id, day, key_id, model, served_model, kind), orders, events, nanos, cost, *used)
 
 
 def allowance_row(a: Allowance) -> Row:

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from farebox import clock
 from farebox.accounts import Accounts, BadTerms, NotFound, OtherTopUpBefore, Spending
-from farebox.core.allowances import AMOUNTS, DAY_US, Limits, date_of, day_of, limits_by_name, usage_by_name
+from farebox.core.allowances import AMOUNTS, Limits, date_of, day_of, limits_by_name, usage_by_name
 from farebox.core.books import Activity, Balance
 from farebox.core.caching import SECONDS_MAX
 from farebox.core.callers import Account, Key, ManagementKey
@@ -221,7 +221,7 @@ class Management:
                 raise invalid(f"date: one of the last {ACTIVITY_DAYS} days, or today, not {asked}")
         if request.query.get("user_id"):
             return 200, {"data": []}
-        rows = await self._accounts.activity(account, key, first * DAY_US, (last + 1) * DAY_US)
+        rows = await self._accounts.activity(account, key, first, last)
         return 200, {"data": [_activity_item(row) for row in rows]}
 
     # Accounts, as Farebox has them

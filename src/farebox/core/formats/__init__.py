@@ -43,7 +43,8 @@ class Asked(Struct, frozen=True):
     tier that costs more than the listed price may serve, or a provider that was not picked by its price. `has_wishes`:
     its body may say by which upstreams it would be served; `has_soft`: it may have one of the parameters whose support
     decides who comes first (both `core.wishes`). `units` are what it asks that is not counted in tokens. `inputs` are
-    the modalities of what it brings along beside text, by OpenRouter's names: image, file, audio, video.
+    the modalities of what it brings along beside text, by OpenRouter's names: image, file, audio, video. `used` is how
+    much of its kind's unit it will have used once it is served (`core.kinds`), where the order itself says that.
     """
 
     models: tuple[str, ...]
@@ -60,6 +61,7 @@ class Asked(Struct, frozen=True):
     has_wishes: bool = True
     has_soft: bool = True
     inputs: frozenset[str] = frozenset()
+    used: int | None = None
 
 
 class Seen(Struct, frozen=True):
@@ -67,6 +69,7 @@ class Seen(Struct, frozen=True):
 
     `repaired` are the bytes to send on instead, None where the original ones are good. `failure` is the Refusal for a
     whole answer that is not valid. `job_id` names a job that the order began, which goes on after this answer.
+    `units` is how much of its kind's unit was used (`core.kinds`), by this event.
     """
 
     generation_id: str | None = None
@@ -77,6 +80,7 @@ class Seen(Struct, frozen=True):
     repaired: bytes | None = None
     failure: Refusal | None = None
     job_id: str | None = None
+    units: int | None = None
 
 
 PASS = Seen()

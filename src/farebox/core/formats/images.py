@@ -7,6 +7,7 @@ Sources: OpenRouter's OpenAPI document (`POST /images`) and what its SDKs reject
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
+from msgspec.structs import replace
 
 from farebox.core.errors import Refusal, invalid
 from farebox.core.formats import PASS, Asked, Progress, Seen, Units
@@ -152,7 +153,8 @@ def _read_event(data: bytes) -> Seen:
     needed = {COMPLETED: (event.b64_json, event.created), "error": (event.error,)}.get(event.type, ())
     if UNSET in needed:
         raise msgspec.ValidationError("a member is missing")
-    return PASS if event.usage is UNSET else seen(UNSET, "", event.usage, _decode_usage, None)
+    found = PASS if event.usage is UNSET else seen(UNSET, "", event.usage, _decode_usage, None)
+    return replace(found, units=1) if event.type == COMPLETED else found
 
 
 def _mended_event(data: bytes) -> Seen:
@@ -169,9 +171,11 @@ def _mended_event(data: bytes) -> Seen:
         return Seen(cost=cost, repaired=data_event(_encode({"type": "error", "error": {**said, "code": code}})))
     drop_nulls(fields, "usage", "media_type", "error")
     mend_member(fields, "usage", _mend_usage)
+    units: int | None = None
     if starts_with(fields.get("type", Raw(b"")), b'"%b"' % COMPLETED.encode()):
         mend_whole_number(fields, "created", 0)
-    return Seen(cost=cost, repaired=data_event(bytes(written(fields))))
+        units = 1
+    return Seen(cost=cost, units=units, repaired=data_event(bytes(written(fields))))
 
 
 def see_answer(body: bytes) -> Seen:
@@ -181,7 +185,7 @@ def see_answer(body: bytes) -> Seen:
 
 def _read_answer(text: bytes, repaired: bytes | None) -> Seen:
     whole = _decode_whole(text)
-    return seen(UNSET, "", whole.usage, _decode_usage, repaired)
+    return replace(seen(UNSET, "", whole.usage, _decode_usage, repaired), units=len(whole.data))
 
 
 def _mend_answer(fields: Fields) -> None:

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
+from msgspec.structs import replace
 
 from farebox.core.errors import Refusal, invalid
 from farebox.core.formats import PASS, Asked, Progress, Seen, Units
@@ -142,7 +143,9 @@ def see_answer(body: bytes) -> Seen:
 
 def _read_answer(text: bytes, repaired: bytes | None) -> Seen:
     whole = _decode_whole(text)
-    return seen(whole.id, whole.model, whole.usage, _decode_usage, repaired)
+    found = seen(whole.id, whole.model, whole.usage, _decode_usage, repaired)
+    units = UNSET if whole.usage is UNSET else _decode_usage(whole.usage).search_units
+    return found if units is UNSET else replace(found, units=units)
 
 
 def _mend_answer(fields: Fields) -> None:

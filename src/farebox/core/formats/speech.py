@@ -106,6 +106,7 @@ def read(body: bytes) -> Asked:
                 seconds_ceil(each.data, each.format) if each.data else UNKNOWN_SECONDS for each in samples
             ),
         ),
+        used=sum(map(len, texts)),
     )
 
 

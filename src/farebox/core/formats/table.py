@@ -48,6 +48,11 @@ def with_aliases(formats: Formats) -> list[tuple[str, str]]:
 
 IN_FORMAT: Mapping[str, Format] = MappingProxyType({"/messages/count_tokens": messages})
 """Paths at which nothing is ordered, and whose errors are in a format all the same."""
+KINDS: Mapping[str, str] = MappingProxyType(
+    {path: "chat" if wire is chat else path.rpartition("/")[2] for path, wire in FORMATS.items()}
+)
+"""What orders at a path are called in statements: chat, messages, ..., speech. The books keep these names."""
+
 
 ENVELOPE: Format = chat
 """For paths that have no format: errors are in OpenRouter's envelope."""

@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.structs import replace
 
 from farebox.core.errors import Refusal, invalid
 from farebox.core.formats import PASS, Asked, Progress, Seen, Units
@@ -20,6 +21,7 @@ from farebox.core.formats.describing import USAGE, Described
 from farebox.core.formats.envelope import ERROR, error_in_band, refusal_body, typed_refusal
 from farebox.core.formats.forms import Part, parts_of
 from farebox.core.formats.mending import Amount, drop_nulls, mend_amounts, mend_member, see_whole, seen
+from farebox.core.kinds import thousandths
 from farebox.core.legible import Fields
 from farebox.core.reading import UNREADABLE, is_null
 from farebox.core.schemas import NAME, TEXT, object_of, one_of
@@ -188,7 +190,9 @@ def see_answer(body: bytes) -> Seen:
 
 def _read_answer(text: bytes, repaired: bytes | None) -> Seen:
     whole = _decode_whole(text)
-    return seen(UNSET, "", whole.usage, _decode_usage, repaired)
+    found = seen(UNSET, "", whole.usage, _decode_usage, repaired)
+    seconds = UNSET if whole.usage is UNSET else _decode_usage(whole.usage).seconds
+    return found if seconds is UNSET else replace(found, units=thousandths(seconds))
 
 
 def _mend_answer(fields: Fields) -> None:

@@ -6,14 +6,14 @@
 -- As they are placed: what is not named here is null, and `asks` is 0. Bytes stand in JSON as base64.
 INSERT INTO hold (
     id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
-    charge_to, charge_times, reserved_tokens, order_digest
+    charge_to, charge_times, reserved_tokens, order_digest, kind, units
 ) SELECT
     id, account_id, key_id, worker, 'pending', amount_nanos, plan, event_price_nanos, model, streamed, created_us,
-    charge_to, charge_times, reserved_tokens, decode(order_digest, 'base64')
+    charge_to, charge_times, reserved_tokens, decode(order_digest, 'base64'), kind, units
 FROM json_to_recordset(:rows::json) AS row (
     id text, account_id bigint, key_id bigint, worker text, amount_nanos bigint, plan text, event_price_nanos bigint,
     model text, streamed boolean, created_us bigint, charge_to text, charge_times bigint, reserved_tokens bigint,
-    order_digest text
+    order_digest text, kind text, units bigint
 );
 
 -- insert_hold_transfers (rows) --
@@ -38,17 +38,18 @@ FROM json_to_recordset(:rows::json) AS row (
 -- end_holds (rows) --
 -- As `end_hold`, many at once.
 UPDATE hold SET state = ended.state, generation_id = ended.generation_id, served_model = ended.served_model,
-    prompt_tokens = ended.prompt_tokens, answer_tokens = ended.answer_tokens, ended_us = ended.ended_us
+    prompt_tokens = ended.prompt_tokens, answer_tokens = ended.answer_tokens, units = ended.units,
+    ended_us = ended.ended_us
 FROM json_to_recordset(:rows::json) AS ended (
-    state text, generation_id text, served_model text, prompt_tokens bigint, answer_tokens bigint, ended_us bigint,
-    id text
+    state text, generation_id text, served_model text, prompt_tokens bigint, answer_tokens bigint, units bigint,
+    ended_us bigint, id text
 ) WHERE hold.id = ended.id AND hold.ended_us IS NULL;
 
 -- end_named_holds (rows) --
 UPDATE hold SET state = ended.state, served_model = ended.served_model, prompt_tokens = ended.prompt_tokens,
-    answer_tokens = ended.answer_tokens, ended_us = ended.ended_us
+    answer_tokens = ended.answer_tokens, units = ended.units, ended_us = ended.ended_us
 FROM json_to_recordset(:rows::json) AS ended (
-    state text, served_model text, prompt_tokens bigint, answer_tokens bigint, ended_us bigint, id text
+    state text, served_model text, prompt_tokens bigint, answer_tokens bigint, units bigint, ended_us bigint, id text
 ) WHERE hold.id = ended.id AND hold.ended_us IS NULL;
 
 -- name_generations (rows) --
@@ -63,7 +64,7 @@ FROM transfer WHERE id = ANY(ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)
 -- holds_of --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced, job_id
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
 FROM hold WHERE id = ANY(ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)));
 
 -- lock_holds --
@@ -85,13 +86,13 @@ ORDER BY owner FOR UPDATE;
 -- holds_in --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced, job_id
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
 FROM hold WHERE state IN (SELECT jsonb_array_elements_text(:states::jsonb)) ORDER BY id;
 
 -- holds_not_ended --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced, job_id
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
 FROM hold WHERE ended_us IS NULL AND state IN (SELECT jsonb_array_elements_text(:states::jsonb)) ORDER BY id;
 
 -- open_orphans --
@@ -100,7 +101,7 @@ UPDATE hold SET state = 'open', reason = 'the process that served it has gone', 
 WHERE ended_us IS NULL AND state = 'pending' AND worker IN (SELECT jsonb_array_elements_text(:workers::jsonb))
 RETURNING id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced, job_id;
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units;
 
 -- claim_questions --
 UPDATE hold SET ask_us = :until WHERE id IN (
@@ -108,7 +109,7 @@ UPDATE hold SET ask_us = :until WHERE id IN (
     FOR UPDATE SKIP LOCKED
 ) RETURNING id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced, job_id;
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units;
 
 -- take_up_runs --
 UPDATE run SET worker = :worker WHERE finished_us IS NULL AND worker IN (SELECT jsonb_array_elements_text(:gone::jsonb))

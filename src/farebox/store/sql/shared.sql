@@ -61,33 +61,185 @@ WHERE id IN (SELECT id FROM hold WHERE ended_us IS NULL AND account_id = :accoun
 AND (created_us, id) > (:since, :after) AND created_us < :until
 ORDER BY created_us, id LIMIT :most;
 
--- fare_after --
-SELECT created_us FROM transfer
-WHERE debit_account_id = :account AND cost IS NOT NULL AND created_us >= :since
-ORDER BY created_us LIMIT 1 OFFSET :most;
-
 -- usage --
 SELECT CAST(coalesce(sum(t.amount_nanos), 0) AS BIGINT)
 FROM transfer t JOIN hold h ON h.id = t.hold_id
 WHERE t.debit_account_id = :account AND t.credit_account_id = 1 AND t.cost IS NOT NULL
 AND t.created_us >= :since AND t.created_us < :until AND (CAST(:key AS BIGINT) IS NULL OR h.key_id = :key);
 
--- usage_by_key --
-SELECT h.key_id, CAST(sum(t.amount_nanos) AS BIGINT), max(t.created_us)
+-- movements --
+-- An account's money as it moved, oldest first: what was paid in, and what ended its orders; so many after the last one.
+SELECT id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events,
+    event_price_nanos, over_hold_nanos, note
+FROM transfer
+WHERE debit_account_id = :account AND cost IS NOT NULL AND (created_us, id) > (:since, :after) AND created_us < :until
+UNION ALL
+SELECT id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events,
+    event_price_nanos, over_hold_nanos, note
+FROM transfer
+WHERE debit_account_id = :account AND cost IS NULL AND kind <> 'hold'
+AND (created_us, id) > (:since, :after) AND created_us < :until
+UNION ALL
+SELECT id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events,
+    event_price_nanos, over_hold_nanos, note
+FROM transfer
+WHERE credit_account_id = :account AND kind IN ('top-up', 'adjustment')
+AND (created_us, id) > (:since, :after) AND created_us < :until
+ORDER BY created_us, id LIMIT :most;
+
+-- paid_in --
+SELECT CAST(coalesce(sum(amount_nanos), 0) AS BIGINT) FROM transfer
+WHERE credit_account_id = :account AND kind IN ('top-up', 'adjustment')
+AND created_us >= :since AND created_us < :until;
+
+-- fares_between --
+SELECT amount_nanos, events, cost FROM transfer
+WHERE debit_account_id = :account AND cost IS NOT NULL AND created_us >= :since AND created_us < :until;
+
+-- ended_orders --
+-- What ended the latest orders, of one account or of all: so many of each, found by the index of its fares and by that of
+-- what else ended, and of these so many. Columns of the order's end.
+SELECT t.id, t.kind, t.debit_account_id, t.credit_account_id, t.amount_nanos, t.created_us, t.hold_id, t.cost, t.events,
+    t.event_price_nanos, t.over_hold_nanos, t.note
+FROM account a JOIN transfer t ON t.id IN (
+    SELECT f.id FROM transfer f
+    WHERE f.debit_account_id = a.id AND f.cost IS NOT NULL AND CAST(:posted AS BIGINT) = 1
+    AND f.created_us >= :since AND f.created_us <= :until AND (f.created_us, f.id) < (:until, :before)
+    ORDER BY f.created_us DESC, f.id DESC LIMIT :most
+)
+WHERE a.id > 1 AND (CAST(:account AS BIGINT) IS NULL OR a.id = :account)
+UNION ALL
+SELECT t.id, t.kind, t.debit_account_id, t.credit_account_id, t.amount_nanos, t.created_us, t.hold_id, t.cost, t.events,
+    t.event_price_nanos, t.over_hold_nanos, t.note
+FROM account a JOIN transfer t ON t.id IN (
+    SELECT f.id FROM transfer f
+    WHERE f.debit_account_id = a.id AND f.cost IS NULL AND f.kind <> 'hold' AND CAST(:voided AS BIGINT) = 1
+    AND f.created_us >= :since AND f.created_us <= :until AND (f.created_us, f.id) < (:until, :before)
+    ORDER BY f.created_us DESC, f.id DESC LIMIT :most
+)
+WHERE a.id > 1 AND (CAST(:account AS BIGINT) IS NULL OR a.id = :account)
+ORDER BY 6 DESC, 1 DESC LIMIT :most;
+
+-- orders_not_ended --
+-- The orders that had not ended at a moment, the latest first: those that have not now, and those that ended since.
+SELECT h.id, h.account_id, h.key_id, h.worker, h.state, h.amount_nanos, h.plan, h.event_price_nanos, h.model, h.streamed,
+    h.created_us, h.generation_id, h.served_model, h.prompt_tokens, h.answer_tokens, h.reason, h.ended_us, h.asks,
+    h.ask_us, h.charge_to, h.charge_times, h.reserved_tokens, h.order_digest, h.delivery, h.upstream, h.priced, h.kind,
+    h.units
+FROM hold h
+WHERE h.ended_us IS NULL AND h.created_us < :as_of AND h.id < :before
+AND h.created_us >= :since AND h.created_us < :until AND (CAST(:account AS BIGINT) IS NULL OR h.account_id = :account)
+UNION ALL
+SELECT h.id, h.account_id, h.key_id, h.worker, h.state, h.amount_nanos, h.plan, h.event_price_nanos, h.model, h.streamed,
+    h.created_us, h.generation_id, h.served_model, h.prompt_tokens, h.answer_tokens, h.reason, h.ended_us, h.asks,
+    h.ask_us, h.charge_to, h.charge_times, h.reserved_tokens, h.order_digest, h.delivery, h.upstream, h.priced, h.kind,
+    h.units
+FROM account a JOIN transfer t ON t.debit_account_id = a.id JOIN hold h ON h.id = t.hold_id
+WHERE a.id > 1 AND (CAST(:account AS BIGINT) IS NULL OR a.id = :account)
+AND t.cost IS NOT NULL AND t.created_us >= :as_of
+AND h.created_us < :as_of AND h.id < :before AND h.created_us >= :since AND h.created_us < :until
+UNION ALL
+SELECT h.id, h.account_id, h.key_id, h.worker, h.state, h.amount_nanos, h.plan, h.event_price_nanos, h.model, h.streamed,
+    h.created_us, h.generation_id, h.served_model, h.prompt_tokens, h.answer_tokens, h.reason, h.ended_us, h.asks,
+    h.ask_us, h.charge_to, h.charge_times, h.reserved_tokens, h.order_digest, h.delivery, h.upstream, h.priced, h.kind,
+    h.units
+FROM account a JOIN transfer t ON t.debit_account_id = a.id JOIN hold h ON h.id = t.hold_id
+WHERE a.id > 1 AND (CAST(:account AS BIGINT) IS NULL OR a.id = :account)
+AND t.cost IS NULL AND t.kind <> 'hold' AND t.created_us >= :as_of
+AND h.created_us < :as_of AND h.id < :before AND h.created_us >= :since AND h.created_us < :until
+ORDER BY 1 DESC LIMIT :most;
+
+
+-- The fares of each day, summed by account, key, model, the model that served, and kind. The transaction that posts a
+-- fare adds it. A cost stands in three whole numbers (`core/money.py`, limbs_of), so that sums are exact; what is finer
+-- than that, in nearly none, as text.
+
+-- add_day_totals (row) --
+INSERT INTO day_total (
+    account_id, day, key_id, model, served_model, kind, orders, events, fares_nanos, cost_9, cost_18, cost_27,
+    prompt_tokens, answer_tokens, units, latest_us
+) VALUES (
+    :account_id, :day, :key_id, :model, :served_model, :kind, :orders, :events, :fares_nanos, :cost_first, :cost_middle,
+    :cost_last, :prompt_tokens, :answer_tokens, :units, :latest_us
+)
+ON CONFLICT (account_id, day, key_id, model, served_model, kind) DO UPDATE
+SET orders = day_total.orders + excluded.orders, events = day_total.events + excluded.events,
+    fares_nanos = day_total.fares_nanos + excluded.fares_nanos, cost_9 = day_total.cost_9 + excluded.cost_9,
+    cost_18 = day_total.cost_18 + excluded.cost_18, cost_27 = day_total.cost_27 + excluded.cost_27,
+    prompt_tokens = day_total.prompt_tokens + excluded.prompt_tokens,
+    answer_tokens = day_total.answer_tokens + excluded.answer_tokens, units = day_total.units + excluded.units,
+    latest_us = CASE WHEN excluded.latest_us > day_total.latest_us THEN excluded.latest_us ELSE day_total.latest_us END;
+
+-- finer_cost --
+SELECT cost_finer FROM day_total
+WHERE account_id = :account AND day = :day AND key_id = :key AND model = :model AND served_model = :served
+AND kind = :kind;
+
+-- put_finer_cost (row) --
+UPDATE day_total SET cost_finer = :cost_finer
+WHERE account_id = :account_id AND day = :day AND key_id = :key_id AND model = :model AND served_model = :served_model
+AND kind = :kind;
+
+-- all_day_totals --
+SELECT account_id, day, key_id, model, served_model, kind, orders, events, fares_nanos, cost_9, cost_18, cost_27,
+    cost_finer, prompt_tokens, answer_tokens, units, latest_us
+FROM day_total;
+
+-- drop_day_totals --
+DELETE FROM day_total WHERE day = :day;
+
+-- days_of_fares --
+SELECT min(day), max(day) FROM (
+    SELECT created_us / 86400000000 AS day FROM transfer WHERE cost IS NOT NULL
+) AS days;
+
+-- fares_of_day --
+SELECT t.debit_account_id, h.key_id, h.model, h.served_model, h.kind, t.cost, t.events, t.amount_nanos,
+    h.prompt_tokens, h.answer_tokens, h.units, t.created_us
 FROM transfer t JOIN hold h ON h.id = t.hold_id
-WHERE t.debit_account_id = :account AND t.credit_account_id = 1 AND t.cost IS NOT NULL
-AND t.created_us >= :since AND t.created_us < :until
-GROUP BY h.key_id;
+WHERE t.debit_account_id IN (SELECT id FROM account WHERE id > 1) AND t.cost IS NOT NULL
+AND t.created_us >= :since AND t.created_us < :until;
+
+-- totals --
+-- What is not grouped by is -1 or ''.
+SELECT CASE WHEN CAST(:by_account AS BIGINT) = 1 THEN account_id ELSE -1 END,
+    CASE WHEN CAST(:by_day AS BIGINT) = 1 THEN day ELSE -1 END,
+    CASE WHEN CAST(:by_key AS BIGINT) = 1 THEN key_id ELSE -1 END,
+    CASE WHEN CAST(:by_model AS BIGINT) = 1 THEN model ELSE '' END,
+    CASE WHEN CAST(:by_served_model AS BIGINT) = 1 THEN served_model ELSE '' END,
+    CASE WHEN CAST(:by_kind AS BIGINT) = 1 THEN kind ELSE '' END,
+    CAST(sum(orders) AS BIGINT), CAST(sum(events) AS BIGINT), CAST(sum(fares_nanos) AS BIGINT),
+    CAST(sum(cost_9) AS BIGINT), CAST(sum(cost_18) AS BIGINT), CAST(sum(cost_27) AS BIGINT), NULL,
+    CAST(sum(prompt_tokens) AS BIGINT), CAST(sum(answer_tokens) AS BIGINT), CAST(sum(units) AS BIGINT), max(latest_us)
+FROM day_total
+WHERE account_id IN (SELECT id FROM account WHERE CAST(:account AS BIGINT) IS NULL OR id = :account)
+AND day >= :first AND day <= :last AND (CAST(:key AS BIGINT) IS NULL OR key_id = :key)
+AND (CAST(:model AS TEXT) IS NULL OR model = :model) AND (CAST(:kind AS TEXT) IS NULL OR kind = :kind)
+GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 2 DESC, 1, 3, 4, 5, 6 LIMIT :most;
+
+-- finer_totals --
+-- What those costs lack.
+SELECT account_id, day, key_id, model, served_model, kind, cost_finer FROM day_total
+WHERE account_id IN (SELECT id FROM account WHERE CAST(:account AS BIGINT) IS NULL OR id = :account)
+AND day >= :first AND day <= :last AND (CAST(:key AS BIGINT) IS NULL OR key_id = :key)
+AND (CAST(:model AS TEXT) IS NULL OR model = :model) AND (CAST(:kind AS TEXT) IS NULL OR kind = :kind)
+AND cost_finer IS NOT NULL;
+
+-- spent_since --
+SELECT CAST(coalesce(sum(fares_nanos), 0) AS BIGINT) FROM day_total
+WHERE account_id = :account AND day >= :first AND (CAST(:key AS BIGINT) IS NULL OR key_id = :key);
+
+-- spent_by_key --
+SELECT key_id, CAST(sum(fares_nanos) AS BIGINT), max(latest_us) FROM day_total
+WHERE account_id = :account AND day >= :first GROUP BY key_id;
 
 -- activity --
-SELECT t.created_us / 86400000000 AS day, h.model, coalesce(h.served_model, h.model) AS served, count(*),
-    CAST(sum(t.amount_nanos) AS BIGINT), CAST(coalesce(sum(h.prompt_tokens), 0) AS BIGINT),
-    CAST(coalesce(sum(h.answer_tokens), 0) AS BIGINT)
-FROM transfer t JOIN hold h ON h.id = t.hold_id
-WHERE t.debit_account_id IN (SELECT id FROM account WHERE CAST(:account AS BIGINT) IS NULL OR id = :account)
-AND t.created_us >= :since AND t.created_us < :until
-AND t.credit_account_id = 1 AND t.cost IS NOT NULL AND (CAST(:key AS BIGINT) IS NULL OR h.key_id = :key)
-GROUP BY 1, 2, 3 ORDER BY 1 DESC, 2, 3;
+SELECT day, model, served_model, CAST(sum(orders) AS BIGINT), CAST(sum(fares_nanos) AS BIGINT),
+    CAST(sum(prompt_tokens) AS BIGINT), CAST(sum(answer_tokens) AS BIGINT)
+FROM day_total
+WHERE account_id IN (SELECT id FROM account WHERE CAST(:account AS BIGINT) IS NULL OR id = :account)
+AND day >= :first AND day <= :last AND (CAST(:key AS BIGINT) IS NULL OR key_id = :key)
+GROUP BY day, model, served_model ORDER BY day DESC, model, served_model;
 
 
 -- Holds. `ended_us IS NULL` says no more than the state does, but it is what the index of holds that have not ended is
@@ -96,20 +248,20 @@ GROUP BY 1, 2, 3 ORDER BY 1 DESC, 2, 3;
 -- update_hold (row) --
 -- Only a hold that has not ended moves.
 UPDATE hold SET state = :state, generation_id = :generation_id, served_model = :served_model,
-    prompt_tokens = :prompt_tokens, answer_tokens = :answer_tokens, reason = :reason, ended_us = :ended_us,
-    asks = :asks, ask_us = :ask_us
+    prompt_tokens = :prompt_tokens, answer_tokens = :answer_tokens, units = :units, reason = :reason,
+    ended_us = :ended_us, asks = :asks, ask_us = :ask_us
 WHERE id = :id AND ended_us IS NULL;
 
 -- end_hold (row) --
 -- The same, as far as the end of a hold changes what was placed: an index that is not named is not written.
 UPDATE hold SET state = :state, generation_id = :generation_id, served_model = :served_model,
-    prompt_tokens = :prompt_tokens, answer_tokens = :answer_tokens, ended_us = :ended_us
+    prompt_tokens = :prompt_tokens, answer_tokens = :answer_tokens, units = :units, ended_us = :ended_us
 WHERE id = :id AND ended_us IS NULL;
 
 -- end_named_hold (row) --
 -- And where the generation is the one that stands there.
 UPDATE hold SET state = :state, served_model = :served_model, prompt_tokens = :prompt_tokens,
-    answer_tokens = :answer_tokens, ended_us = :ended_us
+    answer_tokens = :answer_tokens, units = :units, ended_us = :ended_us
 WHERE id = :id AND ended_us IS NULL;
 
 -- name_generation (row) --
@@ -126,31 +278,31 @@ UPDATE hold SET job_id = :job_id WHERE id = :id AND ended_us IS NULL;
 -- hold --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced, job_id
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
 FROM hold WHERE id = :id;
 
 -- holds_after --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced, job_id
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
 FROM hold WHERE id > :after ORDER BY id;
 
 -- holds_between --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced, job_id
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
 FROM hold WHERE id > :after AND id <= :upto ORDER BY id LIMIT :most;
 
 -- generation --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced, job_id
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
 FROM hold WHERE generation_id = :generation AND account_id = :account ORDER BY id DESC LIMIT 1;
 
 -- job --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced, job_id
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
 FROM hold WHERE job_id = :job AND account_id = :account ORDER BY id DESC LIMIT 1;
 
 -- pending_workers --
@@ -211,7 +363,7 @@ DELETE FROM kept_answer WHERE hold_id IN (
 -- By the index of holds that have not ended: an index of all digests would cost every order a page.
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced, job_id
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
 FROM hold
 WHERE ended_us IS NULL AND state IN ('pending', 'open') AND created_us > :since AND key_id = :key
 AND order_digest = :digest
@@ -220,7 +372,8 @@ ORDER BY created_us, id;
 -- same_answered --
 SELECT h.id, h.account_id, h.key_id, h.worker, h.state, h.amount_nanos, h.plan, h.event_price_nanos, h.model, h.streamed,
     h.created_us, h.generation_id, h.served_model, h.prompt_tokens, h.answer_tokens, h.reason, h.ended_us, h.asks,
-    h.ask_us, h.charge_to, h.charge_times, h.reserved_tokens, h.order_digest, h.delivery, h.upstream, h.priced, h.job_id
+    h.ask_us, h.charge_to, h.charge_times, h.reserved_tokens, h.order_digest, h.delivery, h.upstream, h.priced,
+    h.job_id, h.kind, h.units
 FROM undelivered_answer u JOIN hold h ON h.id = u.hold_id
 WHERE u.order_digest = :digest AND u.key_id = :key AND u.created_us > :since
 ORDER BY u.created_us, u.hold_id;
@@ -584,7 +737,7 @@ SELECT CAST(coalesce(sum(done), 0) AS BIGINT) FROM charge WHERE state <> 'due';
 SELECT a.name, t.cost, f.charge_id,
     h.id, h.account_id, h.key_id, h.worker, h.state, h.amount_nanos, h.plan, h.event_price_nanos, h.model, h.streamed,
     h.created_us, h.generation_id, h.served_model, h.prompt_tokens, h.answer_tokens, h.reason, h.ended_us, h.asks,
-    h.ask_us, h.charge_to, h.charge_times, h.reserved_tokens, NULL, NULL, h.upstream, NULL
+    h.ask_us, h.charge_to, h.charge_times, h.reserved_tokens, NULL, NULL, h.upstream, NULL, h.kind, h.units
 FROM hold h JOIN account a ON a.id = h.account_id
 LEFT JOIN transfer t ON t.id = h.id || '-end'
 LEFT JOIN charged_fare f ON f.transfer_id = t.id

@@ -5,10 +5,10 @@
 -- As they are placed: what is not named here is null, and `asks` is 0.
 INSERT INTO hold (
     id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
-    charge_to, charge_times, reserved_tokens, order_digest
+    charge_to, charge_times, reserved_tokens, order_digest, kind, units
 ) VALUES (
     :id, :account_id, :key_id, :worker, 'pending', :amount_nanos, :plan, :event_price_nanos, :model, :streamed,
-    :created_us, :charge_to, :charge_times, :reserved_tokens, :order_digest
+    :created_us, :charge_to, :charge_times, :reserved_tokens, :order_digest, :kind, :units
 );
 
 -- insert_hold_transfers (rows) --
@@ -28,22 +28,23 @@ INSERT INTO transfer (
 -- end_holds (rows) --
 -- As `end_hold`, many at once.
 WITH ended (
-    state, generation_id, served_model, prompt_tokens, answer_tokens, ended_us, id
+    state, generation_id, served_model, prompt_tokens, answer_tokens, units, ended_us, id
 ) AS (VALUES (
-    :state, :generation_id, :served_model, :prompt_tokens, :answer_tokens, :ended_us, :id
+    :state, :generation_id, :served_model, :prompt_tokens, :answer_tokens, :units, :ended_us, :id
 ))
 UPDATE hold SET state = ended.state, generation_id = ended.generation_id, served_model = ended.served_model,
-    prompt_tokens = ended.prompt_tokens, answer_tokens = ended.answer_tokens, ended_us = ended.ended_us
+    prompt_tokens = ended.prompt_tokens, answer_tokens = ended.answer_tokens, units = ended.units,
+    ended_us = ended.ended_us
 FROM ended WHERE hold.id = ended.id AND hold.ended_us IS NULL;
 
 -- end_named_holds (rows) --
 WITH ended (
-    state, served_model, prompt_tokens, answer_tokens, ended_us, id
+    state, served_model, prompt_tokens, answer_tokens, units, ended_us, id
 ) AS (VALUES (
-    :state, :served_model, :prompt_tokens, :answer_tokens, :ended_us, :id
+    :state, :served_model, :prompt_tokens, :answer_tokens, :units, :ended_us, :id
 ))
 UPDATE hold SET state = ended.state, served_model = ended.served_model, prompt_tokens = ended.prompt_tokens,
-    answer_tokens = ended.answer_tokens, ended_us = ended.ended_us
+    answer_tokens = ended.answer_tokens, units = ended.units, ended_us = ended.ended_us
 FROM ended WHERE hold.id = ended.id AND hold.ended_us IS NULL;
 
 -- name_generations (rows) --
@@ -58,7 +59,7 @@ FROM transfer WHERE id IN (SELECT value FROM json_each(:ids));
 -- holds_of --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced, job_id
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
 FROM hold WHERE id IN (SELECT value FROM json_each(:ids));
 
 -- lock_holds --
@@ -76,13 +77,13 @@ FROM allowance WHERE owner IN (SELECT value FROM json_each(:ids));
 -- holds_in --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced, job_id
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
 FROM hold WHERE state IN (SELECT value FROM json_each(:states)) ORDER BY id;
 
 -- holds_not_ended --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced, job_id
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
 FROM hold WHERE ended_us IS NULL AND state IN (SELECT value FROM json_each(:states)) ORDER BY id;
 
 -- open_orphans --
@@ -91,14 +92,14 @@ UPDATE hold SET state = 'open', reason = 'the process that served it has gone', 
 WHERE ended_us IS NULL AND state = 'pending' AND worker IN (SELECT value FROM json_each(:workers))
 RETURNING id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced, job_id;
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units;
 
 -- claim_questions --
 UPDATE hold SET ask_us = :until WHERE id IN (
     SELECT id FROM hold WHERE (ask_us <= :now OR ask_us > :latest) AND state = 'open' ORDER BY ask_us LIMIT :most
 ) RETURNING id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced, job_id;
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units;
 
 -- take_up_runs --
 UPDATE run SET worker = :worker WHERE finished_us IS NULL AND worker IN (SELECT value FROM json_each(:gone))

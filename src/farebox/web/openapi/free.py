@@ -161,6 +161,8 @@ def schemas() -> Node:
         "is_byok": FLAG,
         **{name: {} for name in NULLABLE},
         "farebox_state": one_of("pending open posted voided"),
+        "farebox_kind": or_null(TEXT),
+        "farebox_units": {"type": "object", "additionalProperties": TEXT},
         "farebox_fare_events": or_null(WHOLE),
         "farebox_fare_usd": or_null(NUMBER),
     }

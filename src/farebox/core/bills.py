@@ -1,0 +1,159 @@
+"""Itemised bills: which orders are wanted, where a page of them ends, and what an account's money did in a time.
+
+A list of orders stays as it was while it is paged, though orders come and end: it is of one moment, `as_of_us`. First
+come those that had not ended then, the one that was placed last first; then those that had, the one that ended last
+first. An order's time is that of its end; while it has none, that of its beginning.
+"""
+
+import binascii
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from decimal import Decimal
+from typing import TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from farebox.core.books import LAST_US, DayTotal, HoldRow, HoldState, Transfer
+from farebox.core.reading import UNREADABLE
+
+P = TypeVar("P", bound=Struct)
+
+LAST_ID = "~"
+"""Behind every id."""
+
+GROUPS = ("account", "day", "key", "model", "served_model", "kind")
+"""What totals can be grouped by, in the order of a DayKey."""
+
+
+class BookedOrder(Struct, frozen=True):
+    """An order, and the transfer that ended it, if one has."""
+
+    hold: HoldRow
+    end: Transfer | None
+
+
+class OrderFilter(Struct, frozen=True):
+    """Which orders are wanted: each member that is not None must fit. A further filter is a member here, a line in
+    `takes`, and a line where the query is read (`bills.FILTERS`)."""
+
+    since_us: int = 0
+    until_us: int = LAST_US
+    key_id: int | None = None
+    model: str | None = None
+    kind: str | None = None
+    state: HoldState | None = None
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether nothing but the time is asked for."""
+        return self.key_id is None and self.model is None and self.kind is None and self.state is None
+
+    def takes(self, hold: HoldRow) -> bool:
+        return (
+            self.key_id in (None, hold.key_id)
+            and (self.model is None or self.model in (hold.model, hold.served_model))
+            and self.kind in (None, hold.kind)
+            and self.state in (None, hold.state)
+        )
+
+
+class OrderPlace(Struct, frozen=True, array_like=True):
+    """A place in a list of orders: behind the order with this id and, where it `has_ended`, this end."""
+
+    as_of_us: int
+    has_ended: bool = False
+    ended_us: int = LAST_US
+    id: str = LAST_ID
+
+    def behind(self, order: BookedOrder) -> "OrderPlace":
+        """The place behind an order that stands behind this one."""
+        if order.end is not None and order.end.created_us < self.as_of_us:
+            return OrderPlace(self.as_of_us, True, order.end.created_us, order.end.id)
+        return OrderPlace(self.as_of_us, False, LAST_US, order.hold.id)
+
+
+class TotalsFilter(Struct, frozen=True):
+    """Which days' totals are wanted, the last one included, and by what they are grouped (`GROUPS`)."""
+
+    first_day: int
+    last_day: int
+    by: tuple[str, ...] = ()
+    key_id: int | None = None
+    model: str | None = None
+    kind: str | None = None
+
+    def group_of(self, total: DayTotal) -> tuple[int, int, int, str, str, str]:
+        """A total's key, without what is not grouped by."""
+        account_id, day, key_id, model, served, kind = total.key
+        by = self.by
+        return (
+            account_id if "account" in by else -1,
+            day if "day" in by else -1,
+            key_id if "key" in by else -1,
+            model if "model" in by else "",
+            served if "served_model" in by else "",
+            kind if "kind" in by else "",
+        )
+
+    def takes(self, total: DayTotal) -> bool:
+        _, day, key_id, model, _, kind = total.key
+        return (
+            self.first_day <= day <= self.last_day
+            and self.key_id in (None, key_id)
+            and self.model in (None, model)
+            and self.kind in (None, kind)
+        )
+
+
+class Movement(Struct, frozen=True, array_like=True):
+    """A transfer in a statement, by its time and id, and the account's balance after it, as far as that is known."""
+
+    at_us: int = -1
+    id: str = ""
+    balance_nanos: int | None = None
+
+
+class Sums(Struct):
+    """What an account's movements come to: money paid in, fares, and of these how many, their events and their cost."""
+
+    paid_in_nanos: int = 0
+    fares_nanos: int = 0
+    orders: int = 0
+    events: int = 0
+    cost: Decimal = Decimal(0)
+
+
+class Movements(Struct, frozen=True):
+    """A page of a statement: transfers, oldest first, with the orders that they are of, by hold. `before_nanos` is the
+    balance before the first of them, `opening_nanos` that before all of the time; `sums` are of all of the time."""
+
+    transfers: list[Transfer]
+    orders: dict[str, HoldRow]
+    before_nanos: int
+    opening_nanos: int
+    sums: Sums
+
+    @property
+    def closing_nanos(self) -> int:
+        """The balance after all of the time."""
+        return self.opening_nanos + self.sums.paid_in_nanos - self.sums.fares_nanos
+
+
+def moved_nanos(transfer: Transfer, account_id: int) -> int:
+    """By how much a transfer changes an account's balance. Money that was set aside, and is given back, does not."""
+    if transfer.credit_account == account_id:
+        return transfer.amount_nanos
+    return -transfer.amount_nanos if transfer.is_fare else 0
+
+
+def cursor_of(place: Struct) -> str:
+    """A place as callers carry it to the next page."""
+    return urlsafe_b64encode(msgspec.json.encode(place)).decode().rstrip("=")
+
+
+def place_of(cursor: str, kind: type[P]) -> P | None:
+    """The place that a cursor is; None where it is none."""
+    try:
+        return msgspec.json.decode(urlsafe_b64decode(cursor.encode() + b"=" * (-len(cursor) % 4)), type=kind)
+    except (*UNREADABLE, UnicodeEncodeError, binascii.Error):
+        return None

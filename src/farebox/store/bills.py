@@ -1,0 +1,164 @@
+"""Itemised bills, read from the books: pages of orders and of movements, and the totals of days."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from decimal import Decimal
+from typing import Any
+
+from farebox.core.allowances import DAY_US
+from farebox.core.bills import (
+    GROUPS,
+    BookedOrder,
+    Movement,
+    Movements,
+    OrderFilter,
+    OrderPlace,
+    Sums,
+    TotalsFilter,
+)
+from farebox.core.books import DayTotal, HoldRow, settlement_id
+from farebox.core.money import add_exact
+from farebox.store.desk import OnDesk
+from farebox.store.engine import Reader
+from farebox.store.rows import day_total_from, hold_from, json_text, transfer_from
+
+LOOKED_AT = 5_000
+"""Orders that are looked at for one page, where not all are wanted: some hundredths of a second. A page that finds few
+among them is short, and the next one goes on behind them."""
+
+
+class Bills(OnDesk):
+    """The part of the `Books` port that bills are made of."""
+
+    async def order_page(
+        self, account_id: int | None, wanted: OrderFilter, after: OrderPlace, most: int
+    ) -> tuple[list[BookedOrder], OrderPlace | None]:
+        return await self._desk.do(lambda: self._order_page(account_id, wanted, after, most))
+
+    def _order_page(
+        self, account_id: int | None, wanted: OrderFilter, after: OrderPlace, most: int
+    ) -> tuple[list[BookedOrder], OrderPlace | None]:
+        looked_at = most if wanted.takes_all else max(most, LOOKED_AT)
+        given = {"account": account_id, "since": wanted.since_us, "most": looked_at + 1}
+        found: list[BookedOrder] = []
+        place, seen = after, 0
+        for part in (self._not_ended, self._ended):
+            if part == self._not_ended and place.has_ended:
+                continue
+            for order in part(given, wanted, place):
+                if len(found) == most or seen == looked_at:
+                    return found, place
+                seen += 1
+                place = place.behind(order)
+                if wanted.takes(order.hold):
+                    found.append(order)
+        return found, None
+
+    def _not_ended(self, given: dict[str, Any], wanted: OrderFilter, after: OrderPlace) -> list[BookedOrder]:
+        """Those that had not ended at the list's moment. They may have since."""
+        asked = {**given, "as_of": after.as_of_us, "before": after.id, "until": wanted.until_us}
+        holds = [hold_from(row) for row in self._desk.db.execute(self._sql.orders_not_ended, asked)]
+        ends = self._ends([hold for hold in holds if hold.ended_us is not None])
+        return [BookedOrder(hold, ends.get(hold.id)) for hold in holds]
+
+    def _ended(self, given: dict[str, Any], wanted: OrderFilter, after: OrderPlace) -> list[BookedOrder]:
+        until_us, before = min(wanted.until_us, after.as_of_us), ""
+        if after.has_ended and after.ended_us < until_us:
+            until_us, before = after.ended_us, after.id
+        states = {"posted": int(wanted.state in (None, "posted")), "voided": int(wanted.state in (None, "voided"))}
+        asked = {**given, **states, "until": until_us, "before": before}
+        ends = [transfer_from(row) for row in self._desk.db.execute(self._sql.ended_orders, asked)]
+        ids = json_text([end.hold_id for end in ends])
+        holds = map(hold_from, self._desk.db.execute(self._sql.holds_of, {"ids": ids}))
+        orders = {hold.id: hold for hold in holds}
+        return [BookedOrder(orders[end.hold_id], end) for end in ends if end.hold_id in orders]
+
+    def _ends(self, holds: list[HoldRow]) -> dict[str, Any]:
+        if not holds:
+            return {}
+        ids = json_text([settlement_id(hold.id) for hold in holds])
+        ends = map(transfer_from, self._desk.db.execute(self._sql.transfers_of, {"ids": ids}))
+        return {end.hold_id or "": end for end in ends}
+
+    async def movements(self, account_id: int, since_us: int, until_us: int, after: Movement, most: int) -> Movements:
+        def read() -> Movements:
+            with self._one_moment() as rows:
+                return self._movements(rows, account_id, since_us, until_us, after, most)
+
+        return await self._desk.do(read)
+
+    @contextmanager
+    def _one_moment(self) -> Iterator[Reader]:
+        with closing(self.engine.connect()) as db, self.engine.snapshot(db) as rows:
+            yield rows
+
+    def _movements(
+        self, rows: Reader, account_id: int, since_us: int, until_us: int, after: Movement, most: int
+    ) -> Movements:
+        before = self._sums(rows, account_id, 0, since_us)
+        opening = before.paid_in_nanos - before.fares_nanos
+        at_us, name = max((since_us, ""), (after.at_us, after.id))
+        given = {"account": account_id, "since": at_us, "after": name, "until": until_us, "most": most}
+        transfers = [transfer_from(row) for row in rows.execute(self._sql.movements, given).fetchall()]
+        ids = json_text(sorted({transfer.hold_id for transfer in transfers if transfer.hold_id is not None}))
+        holds = map(hold_from, rows.execute(self._sql.holds_of, {"ids": ids}).fetchall())
+        return Movements(
+            transfers,
+            {hold.id: hold for hold in holds},
+            opening if after.balance_nanos is None else after.balance_nanos,
+            opening,
+            self._sums(rows, account_id, since_us, until_us),
+        )
+
+    def _sums(self, rows: Reader, account_id: int, since_us: int, until_us: int) -> Sums:
+        """What all movements within a time come to: whole days by their totals, parts of days fare by fare."""
+        sums = Sums()
+        if since_us >= until_us:
+            return sums
+        given = {"account": account_id, "since": since_us, "until": until_us}
+        (sums.paid_in_nanos,) = rows.execute(self._sql.paid_in, given).fetchone()
+        first_day = -(-since_us // DAY_US)
+        behind = until_us // DAY_US
+        if first_day <= behind:
+            wanted = TotalsFilter(first_day, behind - 1)
+            for total in self._totals(rows, account_id, wanted, 1):
+                sums.orders, sums.events = total.orders, total.events
+                sums.fares_nanos, sums.cost = total.fares_nanos, total.cost
+            parts = [(since_us, first_day * DAY_US), (behind * DAY_US, until_us)]
+        else:
+            parts = [(since_us, until_us)]
+        for start_us, end_us in parts:
+            if start_us >= end_us:
+                continue
+            given = {"account": account_id, "since": start_us, "until": end_us}
+            for nanos, events, cost in rows.execute(self._sql.fares_between, given).fetchall():
+                sums.orders += 1
+                sums.events += events
+                sums.fares_nanos += nanos
+                sums.cost = add_exact(sums.cost, Decimal(cost))
+        return sums
+
+    async def totals(self, account_id: int | None, wanted: TotalsFilter, most: int) -> list[DayTotal]:
+        def read() -> list[DayTotal]:
+            with self._one_moment() as rows:
+                return self._totals(rows, account_id, wanted, most)
+
+        return await self._desk.do(read)
+
+    def _totals(self, rows: Reader, account_id: int | None, wanted: TotalsFilter, most: int) -> list[DayTotal]:
+        given = {
+            "account": account_id,
+            "first": wanted.first_day,
+            "last": wanted.last_day,
+            "key": wanted.key_id,
+            "model": wanted.model,
+            "kind": wanted.kind,
+        }
+        by = {f"by_{name}": int(name in wanted.by) for name in GROUPS}
+        found = rows.execute(self._sql.totals, {**given, **by, "most": most}).fetchall()
+        groups = {total.key: total for row in found if (total := day_total_from(row)).orders}
+        for *key, finer in rows.execute(self._sql.finer_totals, given).fetchall():
+            group = groups.get(wanted.group_of(DayTotal((key[0], key[1], key[2], key[3], key[4], key[5]))))
+            if group is not None:
+                group.cost = add_exact(group.cost, Decimal(finer))
+        return list(groups.values())
