@@ -18,6 +18,7 @@ from farebox.answer_cache import AnswerCache
 from farebox.answers import Streaming, forget_old_answers
 from farebox.background import Supervisor, Task
 from farebox.background_responses import BackgroundResponses
+from farebox.bills import Bills
 from farebox.catalog import Catalog, SharedPrices
 from farebox.core.declared import Declared, prices_source
 from farebox.core.formats.table import FORMATS, Formats
@@ -65,6 +66,7 @@ from farebox.upstream.running import RunningUpstreams
 from farebox.upstream_health import Health
 from farebox.web import routes
 from farebox.web.access import Access
+from farebox.web.bills import BillPages
 from farebox.web.jobs import JobPages
 from farebox.web.management import Management
 from farebox.web.mcp.endpoint import ActorTools, Agents
@@ -279,6 +281,7 @@ def _services(
     """What the HTTP face serves. `stack` closes what it opens."""
     settings, store, callers = ground.settings, ground.store, ground.hosted.callers
     accounts = Accounts(store, ground.plans)
+    bills = BillPages(Bills(store))
     bodies = BodyReader(settings.body_bytes_max, settings.body_seconds, ground.deadlines)
     own_address = OwnAddress(settings.public_url)
     whole_orders = WholeOrders(orders.exchange, callers, ground.catalog, store, formats)
@@ -312,7 +315,8 @@ def _services(
         metrics=ground.watch.metrics,
         supervisor=supervisor,
         agents=agents,
-        management=Management(Managers(store), accounts, bodies),
+        bills=bills,
+        management=Management(Managers(store), accounts, bodies, bills),
         stored=StoredPages(callers, orders.stored, orders.background),
         run_api=run_api,
         access=_access(settings),

@@ -264,6 +264,9 @@ class Books(Protocol):
 
     async def hold(self, hold_id: str) -> HoldRow | None: ...
 
+    async def transfers_of(self, ids: Sequence[str]) -> list[Transfer]:
+        """The transfers of these ids, by their ids."""
+
     async def holds(self, states: tuple[HoldState, ...]) -> list[HoldRow]:
         """The holds in these states, oldest first."""
 

@@ -427,6 +427,9 @@ class MemoryStore:
     async def hold(self, hold_id: str) -> HoldRow | None:
         return self._holds.get(hold_id)
 
+    async def transfers_of(self, ids: Sequence[str]) -> list[Transfer]:
+        return [self._transfers[each] for each in sorted(ids) if each in self._transfers]
+
     async def holds(self, states: tuple[HoldState, ...]) -> list[HoldRow]:
         return sorted((hold for hold in self._holds.values() if hold.state in states), key=lambda hold: hold.id)
 

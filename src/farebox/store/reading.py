@@ -45,6 +45,10 @@ class Reading(OnDesk):
     async def hold(self, hold_id: str) -> HoldRow | None:
         return await self._desk.row(hold_from, self._sql.hold, {"id": hold_id})
 
+    async def transfers_of(self, ids: Sequence[str]) -> list[Transfer]:
+        found = await self._desk.rows(transfer_from, self._sql.transfers_of, {"ids": json_text(ids)})
+        return sorted(found, key=lambda transfer: transfer.id)
+
     async def holds(self, states: tuple[HoldState, ...]) -> list[HoldRow]:
         statement = self._sql.holds_not_ended if set(states) <= {"pending", "open"} else self._sql.holds_in
         return await self._desk.rows(hold_from, statement, {"states": json_text(states)})

@@ -1,5 +1,5 @@
 """GET /key, /credits, /generation and /generation/content: what callers ask about themselves, in OpenRouter's shapes.
-Amounts are exact decimals."""
+Amounts are exact decimals. Their orders, statement and totals are in `web/bills.py`."""
 
 from collections.abc import Awaitable, Callable
 
@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 from farebox import clock
 from farebox.accounts import Accounts, Spending
 from farebox.core.allowances import Allowance, Period
-from farebox.core.callers import Caller
+from farebox.core.callers import Account, Caller
 from farebox.core.errors import invalid
 from farebox.core.headers import read_request_head
 from farebox.core.money import EVENT_NANOS, format_usd
@@ -17,6 +17,7 @@ from farebox.generations import Generations
 from farebox.http.asgi import Endpoint, send_json
 from farebox.http.queries import query_pairs
 from farebox.ports import Callers
+from farebox.web.bills import BillPages
 
 RESETS: dict[Period, str | None] = {"day": "daily", "week": "weekly", "month": "monthly", "total": None}
 """OpenRouter's words for when a limit begins anew."""
@@ -27,7 +28,8 @@ Describe = Callable[[Caller, Scope], Awaitable[dict[str, object] | msgspec.Raw]]
 class OwnPages:
     """The endpoints for what callers ask about themselves."""
 
-    def __init__(self, callers: Callers, accounts: Accounts, generations: Generations) -> None:
+    def __init__(self, callers: Callers, accounts: Accounts, generations: Generations, bills: BillPages) -> None:
+        self._bills = bills
         self._callers = callers
         self._accounts = accounts
         self._generations = generations
@@ -40,7 +42,12 @@ class OwnPages:
             "/key": self._key,
             "/credits": self._credits,
         }
-        return {path: self._serve(describe) for path, describe in pages.items()}
+        served = {path: self._serve(describe) for path, describe in pages.items()}
+        return {**served, **self._bills.routes(self._account)}
+
+    async def _account(self, scope: Scope) -> Account:
+        """The caller's account: what its other keys did is its own, too."""
+        return (await self._callers.identify(read_request_head(scope["headers"]))).account
 
     def _serve(self, describe: Describe) -> Endpoint:
         async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:

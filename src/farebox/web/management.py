@@ -29,6 +29,7 @@ from farebox.http.queries import query_values, query_whole
 from farebox.identity.keys import Managers
 from farebox.ports import NameTaken
 from farebox.web.account import RESETS, iso_or_null, or_null, tightest, usage, usd
+from farebox.web.bills import BillPages
 from farebox.web.members import Fields, day_of_date
 
 PAGE = 100
@@ -62,7 +63,8 @@ Served = tuple[str, list[str], Endpoint]
 class Management:
     """The endpoints for managers."""
 
-    def __init__(self, managers: Managers, accounts: Accounts, bodies: BodyReader) -> None:
+    def __init__(self, managers: Managers, accounts: Accounts, bodies: BodyReader, bills: BillPages) -> None:
+        self._bills = bills
         self._managers = managers
         self._accounts = accounts
         self._bodies = bodies.shorter(BODY_BYTES_MAX)
@@ -74,12 +76,26 @@ class Management:
             "/keys/{hash}": self._serve(GET=self._read_key, PATCH=self._update_key, DELETE=self._delete_key),
             "/activity": self._serve(GET=self._activity),
         }
+        of_one = self._bills.routes(self._whose)
+        of_all = self._bills.routes(self._whose, with_statement=False)
         return [
             *((base + path, *served) for path, served in openrouters.items() for base in BASES),
             ("/admin/accounts", *self._serve(GET=self._list_accounts, POST=self._create_account)),
             ("/admin/accounts/{account}", *self._serve(GET=self._read_account, PATCH=self._limit_account)),
             ("/admin/top-ups", *self._serve(POST=self._top_up)),
+            *((f"/admin/accounts/{{account}}{path}", ["GET"], page) for path, page in of_one.items()),
+            *((f"/admin{path}", ["GET"], page) for path, page in of_all.items()),
         ]
+
+    async def _whose(self, scope: Scope) -> Account | None:
+        """Whose bills a manager asks for: those of the account that the path names, else of its own, or of all."""
+        manager = await self._managers.identify(read_request_head(scope["headers"]))
+        try:
+            if (named := scope["path_params"].get("account")) is not None:
+                return await self._account_named(manager, named)
+            return None if manager.account_id is None else await self._accounts.find_by_id(manager.account_id)
+        except NotFound as error:
+            raise unknown(str(error)) from error
 
     def _serve(self, **methods: Do) -> tuple[list[str], Endpoint]:
         async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
@@ -268,12 +284,15 @@ class Management:
 
     async def _named(self, request: Request) -> Account:
         """The account that the path names, by its name or its id. Raises Refusal 403; NotFound."""
-        named = request.path["account"]
+        return await self._account_named(request.manager, request.path["account"])
+
+    async def _account_named(self, manager: ManagementKey, named: str) -> Account:
+        """Raises Refusal 403; NotFound."""
         try:
             account = await self._accounts.find_by_id(_account_id(named))
         except (Refusal, NotFound):
             account = await self._accounts.find(named)
-        if request.manager.account_id not in (None, account.id):
+        if manager.account_id not in (None, account.id):
             raise forbidden("This management key is for another account")
         return account
 

@@ -34,6 +34,7 @@ from farebox.web import docs, openapi
 from farebox.web.access import Access, host_in, host_of, of_no_foreign_page
 from farebox.web.account import OwnPages
 from farebox.web.anthropic_models import is_anthropics
+from farebox.web.bills import BillPages
 from farebox.web.catalog import Lists, OwnEndpoints
 from farebox.web.compaction import Compacting
 from farebox.web.counts import PATH as COUNT_PATH
@@ -72,6 +73,7 @@ class Services:
     own_endpoints: OwnEndpoints
     accounts: Accounts
     generations: Generations
+    bills: BillPages
     books: Books
     metrics: Metrics
     supervisor: Supervisor
@@ -183,7 +185,7 @@ def _compacting(services: Services) -> Serve:
 
 def _lists(services: Services) -> dict[str, Endpoint]:
     """Lists and the caller's own pages, by their path under a base."""
-    own = OwnPages(services.callers, services.accounts, services.generations)
+    own = OwnPages(services.callers, services.accounts, services.generations, services.bills)
     return {**Lists(services.callers, services.catalog, services.own_endpoints).routes(), **own.routes()}
 
 

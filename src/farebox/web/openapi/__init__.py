@@ -8,13 +8,14 @@ from farebox.core import compaction
 from farebox.core.formats import Format
 from farebox.core.formats.table import FORMATS, Formats, with_aliases
 from farebox.core.schemas import NAME, NUMBER, OBJECT, TEXT, WHOLE, array_of, object_of, one_of, or_null, ref
-from farebox.web.openapi import free, management, runs
+from farebox.web.openapi import bills, free, management, runs
 from farebox.web.openapi.operations import Node, answer, body_of, header, operation, parameter
 
 _TAGS = {
     "Orders": "Billed to the caller at the cost that the upstream reports.",
     "Lists": "The upstream's, less what the caller's plan does not include.",
     "Account": "The caller's own.",
+    "Bills": "The orders, the statement and the totals of the caller's account. Amounts are exact text, times UTC.",
     "Keys": "Keys and activity in OpenRouter's shapes, for who has a management key.",
     "Accounts": "Accounts and top-ups, for who has a management key. Below the root, under no base.",
     "Tools": "For agents, over the Model Context Protocol's streamable HTTP. Below the root, under no base.",
@@ -50,7 +51,7 @@ _HEADERS: Node = {
 
 def document(formats: Formats = FORMATS, *, has_run_api: bool = True) -> Node:
     """The whole document, as JSON has it. `has_run_api`: this gateway serves the run API, too."""
-    parts = [free, management, *([runs] if has_run_api else [])]
+    parts = [free, bills, management, *([runs] if has_run_api else [])]
     left_out = () if has_run_api else ("Actor runs", "token")
     described = [wire.DESCRIBED for wire in formats.values()]
     refused = dict(each.refusal for each in described)

@@ -1,0 +1,354 @@
+"""Itemised bills: orders, statements and totals as rows of texts, for callers (their own account's) and managers."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Protocol
+
+from farebox import clock
+from farebox.core.allowances import date_of
+from farebox.core.bills import (
+    BookedOrder,
+    Movement,
+    Movements,
+    OrderFilter,
+    OrderPlace,
+    TotalsFilter,
+    moved_nanos,
+)
+from farebox.core.books import DayTotal, HoldRow, Transfer, settlement_id
+from farebox.core.callers import Account, Key
+from farebox.core.kinds import units_used
+from farebox.core.money import add_exact, format_usd, plain
+from farebox.ports import Books, Directory
+
+Row = Mapping[str, str | int | bool | None]
+"""A line of a list. Amounts are exact text; moments are in UTC."""
+
+TOTALS_MAX = 10_000
+"""Lines of totals in one answer."""
+
+AT_ONCE = 1_000
+"""Rows of a page, at most, and of a piece of a download."""
+
+ORDER_COLUMNS = (
+    "id",
+    "account",
+    "key",
+    "key_hash",
+    "kind",
+    "state",
+    "model",
+    "served_model",
+    "streamed",
+    "generation_id",
+    "placed_at",
+    "ended_at",
+    "prompt_tokens",
+    "answer_tokens",
+    "unit",
+    "units",
+    "held_usd",
+    "cost_usd",
+    "events",
+    "event_price_usd",
+    "fare_usd",
+    "plan",
+    "reason",
+)
+STATEMENT_COLUMNS = (
+    "time",
+    "what",
+    "id",
+    "order_id",
+    "generation_id",
+    "kind",
+    "model",
+    "key",
+    "key_hash",
+    "prompt_tokens",
+    "answer_tokens",
+    "unit",
+    "units",
+    "cost_usd",
+    "events",
+    "event_price_usd",
+    "amount_usd",
+    "balance_usd",
+)
+COUNTED = ("orders", "prompt_tokens", "answer_tokens", "unit", "units", "cost_usd", "events", "fares_usd")
+GROUP_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "account": ("account",),
+    "day": ("date",),
+    "key": ("key", "key_hash"),
+    "model": ("model",),
+    "served_model": ("served_model",),
+    "kind": ("kind",),
+}
+"""The columns of what totals are grouped by."""
+
+
+class Store(Books, Directory, Protocol):
+    """What bills are made of."""
+
+
+class TooManyLines(Exception):  # noqa: N818 - the word of the house
+    """Totals would have more lines than are given in one answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class OrderPage:
+    """Orders, and the place behind them, where there are more."""
+
+    rows: list[Row]
+    next: OrderPlace | None
+
+
+@dataclass(frozen=True, slots=True)
+class StatementPage:
+    """Lines of a statement, what all of its time comes to, and the last line, where there are more."""
+
+    rows: list[Row]
+    movements: Movements
+    next: Movement | None
+
+
+class Bills:
+    """The use cases over a store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def find_key(self, account: Account | None, named: str) -> Key | None:
+        """A key of an account, or of any, by its hash, its hint or its name; None where there is none such, or several.
+        A key itself is looked for under none of these."""
+        owners = await self._store.accounts() if account is None else [account]
+        keys = [key for owner in owners for key in await self._store.keys(owner.id)]
+        for found in (
+            [key for key in keys if key.digest.hex() == named.lower()],
+            [key for key in keys if named in (key.label, key.hint)],
+        ):
+            if len(found) == 1:
+                return found[0]
+        return None
+
+    # Orders
+
+    async def orders(self, account: Account | None, wanted: OrderFilter, after: OrderPlace, most: int) -> OrderPage:
+        """A page of the orders of an account, or of all."""
+        orders, place = await self._store.order_page(None if account is None else account.id, wanted, after, most)
+        names = await self._names([order.hold for order in orders])
+        return OrderPage([names.order(order) for order in orders], place)
+
+    async def all_orders(
+        self, account: Account | None, wanted: OrderFilter, after: OrderPlace
+    ) -> AsyncGenerator[list[Row], None]:
+        """All of them, in pieces."""
+        place: OrderPlace | None = after
+        while place is not None:
+            page = await self.orders(account, wanted, place, AT_ONCE)
+            yield page.rows
+            place = page.next
+
+    async def order(self, account: Account | None, named: str) -> tuple[Row, list[Row]] | None:
+        """An order by its id or its generation's, and its transfers; None where there is none, or it is another's."""
+        hold = await self._store.hold(named)
+        if hold is None and account is not None and (found := await self._store.generation(account.id, named)):
+            hold = found[0]
+        if hold is None or (account is not None and hold.account_id != account.id):
+            return None
+        transfers = await self._store.transfers_of([hold.id, settlement_id(hold.id)])
+        end = next((transfer for transfer in transfers if transfer.kind != "hold"), None)
+        names = await self._names([hold])
+        return names.order(BookedOrder(hold, end)), [_transfer_row(each, hold.account_id) for each in transfers]
+
+    # Statements
+
+    async def statement(
+        self, account: Account, since_us: int, until_us: int, after: Movement, most: int
+    ) -> StatementPage:
+        """A page of an account's statement, oldest first, with the balance after each line."""
+        found = await self._store.movements(account.id, since_us, until_us, after, most + 1)
+        transfers = found.transfers[:most]
+        names = await self._names(list(found.orders.values()))
+        balance = found.before_nanos
+        rows: list[Row] = []
+        for transfer in transfers:
+            balance += moved_nanos(transfer, account.id)
+            rows.append(names.movement(transfer, found.orders.get(transfer.hold_id or ""), account.id, balance))
+        has_more = len(found.transfers) > most
+        last = Movement(transfers[-1].created_us, transfers[-1].id, balance) if has_more else None
+        return StatementPage(rows, found, last)
+
+    async def whole_statement(
+        self, account: Account, since_us: int, until_us: int, after: Movement
+    ) -> AsyncGenerator[list[Row], None]:
+        """All of it, in pieces."""
+        last: Movement | None = after
+        while last is not None:
+            page = await self.statement(account, since_us, until_us, last, AT_ONCE)
+            yield page.rows
+            last = page.next
+
+    # Totals
+
+    async def totals(self, account: Account | None, wanted: TotalsFilter) -> tuple[list[Row], Row]:
+        """What was posted, grouped, and the sum of all lines. Raises TooManyLines."""
+        found = await self._store.totals(None if account is None else account.id, wanted, TOTALS_MAX + 1)
+        if len(found) > TOTALS_MAX:
+            raise TooManyLines
+        accounts = {each.id: each.name for each in await self._store.accounts()} if "account" in wanted.by else {}
+        keys: dict[int, Key] = {}
+        if "key" in wanted.by:
+            owners = await self._store.accounts() if account is None else [account]
+            keys = {key.id: key for owner in owners for key in await self._store.keys(owner.id)}
+        rows: list[Row] = [{**_group(total, wanted.by, accounts, keys), **_counted(total, wanted)} for total in found]
+        whole = DayTotal((-1, -1, -1, "", "", ""))
+        for total in found:
+            whole.add(total)
+        return rows, _counted(whole, wanted)
+
+    async def _names(self, holds: Sequence[HoldRow]) -> "_Names":
+        owners = {hold.account_id for hold in holds}
+        accounts = {each.id: each for each in await self._store.accounts() if each.id in owners} if owners else {}
+        keys = {key.id: key for owner in accounts for key in await self._store.keys(owner)}
+        return _Names(accounts, keys)
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """The accounts and keys that rows name."""
+
+    accounts: Mapping[int, Account]
+    keys: Mapping[int, Key]
+
+    def order(self, order: BookedOrder) -> Row:
+        hold, end = order.hold, order.end
+        account = self.accounts.get(hold.account_id)
+        fare = None if end is None else end.fare
+        return {
+            "id": hold.id,
+            "account": None if account is None else account.name,
+            **_key_of(self.keys.get(hold.key_id)),
+            "kind": hold.kind,
+            "state": hold.state,
+            "model": hold.model,
+            "served_model": hold.served_model,
+            "streamed": hold.streamed,
+            "generation_id": hold.generation_id,
+            "placed_at": _moment(hold.created_us),
+            "ended_at": None if end is None else _moment(end.created_us),
+            **_used(hold),
+            "held_usd": format_usd(hold.amount_nanos),
+            "cost_usd": None if fare is None else plain(fare.cost),
+            "events": None if fare is None else fare.events,
+            "event_price_usd": format_usd(hold.event_price_nanos),
+            "fare_usd": None if fare is None else format_usd(fare.nanos),
+            "plan": hold.plan,
+            "reason": hold.reason,
+        }
+
+    def movement(self, transfer: Transfer, hold: HoldRow | None, account_id: int, balance_nanos: int) -> Row:
+        return {
+            "time": _moment(transfer.created_us),
+            "what": _what(transfer),
+            "id": transfer.id,
+            "order_id": transfer.hold_id,
+            "generation_id": None if hold is None else hold.generation_id,
+            "kind": None if hold is None else hold.kind,
+            "model": None if hold is None else hold.served_model or hold.model,
+            **_key_of(None if hold is None else self.keys.get(hold.key_id)),
+            **_used(hold),
+            "cost_usd": None if transfer.cost is None else plain(transfer.cost),
+            "events": transfer.events,
+            "event_price_usd": None if transfer.event_price_nanos is None else format_usd(transfer.event_price_nanos),
+            "amount_usd": format_usd(moved_nanos(transfer, account_id)),
+            "balance_usd": format_usd(balance_nanos),
+        }
+
+
+def _moment(us: int) -> str:
+    return clock.iso(us)
+
+
+def _key_of(key: Key | None) -> Row:
+    if key is None:
+        return {"key": None, "key_hash": None}
+    return {"key": key.label or key.hint, "key_hash": key.digest.hex()}
+
+
+def _used(hold: HoldRow | None) -> Row:
+    """What an order used; of one that was not served, nothing."""
+    if hold is None or hold.state == "voided":
+        return dict.fromkeys(("prompt_tokens", "answer_tokens", "unit", "units"))
+    return {
+        "prompt_tokens": hold.prompt_tokens,
+        "answer_tokens": hold.answer_tokens,
+        **_in_units(hold.kind or "", hold.units),
+    }
+
+
+def _in_units(kind: str, units: int | None) -> Row:
+    for name, count in units_used(kind, units).items():
+        return {"unit": name, "units": count}
+    return {"unit": None, "units": None}
+
+
+def _what(transfer: Transfer) -> str:
+    words = {"post": "fare", "void": "not served", "hold": "held"}
+    return words.get(transfer.kind, transfer.kind)
+
+
+def _transfer_row(transfer: Transfer, account_id: int) -> Row:
+    """A transfer of an order, as it stands in the books: what a hold set aside does not change the balance."""
+    return {
+        "id": transfer.id,
+        "time": _moment(transfer.created_us),
+        "what": _what(transfer),
+        "set_aside_usd": format_usd(transfer.amount_nanos) if transfer.kind == "hold" else None,
+        "given_back_usd": format_usd(transfer.amount_nanos) if transfer.kind == "void" else None,
+        "amount_usd": format_usd(moved_nanos(transfer, account_id)),
+        "cost_usd": None if transfer.cost is None else plain(transfer.cost),
+        "events": transfer.events,
+        "event_price_usd": None if transfer.event_price_nanos is None else format_usd(transfer.event_price_nanos),
+        "above_hold_usd": format_usd(transfer.over_hold_nanos),
+    }
+
+
+def _group(total: DayTotal, by: Sequence[str], accounts: Mapping[int, str], keys: Mapping[int, Key]) -> Row:
+    account_id, day, key_id, model, served, kind = total.key
+    found: dict[str, str | int | bool | None] = {}
+    if "account" in by:
+        found["account"] = accounts.get(account_id)
+    if "day" in by:
+        found["date"] = date_of(day)
+    if "key" in by:
+        found |= _key_of(keys.get(key_id))
+    texts = {"model": model, "served_model": served, "kind": kind or None}
+    return found | {name: text for name, text in texts.items() if name in by}
+
+
+def _counted(total: DayTotal, wanted: TotalsFilter) -> Row:
+    """The sums; units are summed where all are of one kind."""
+    kind = wanted.kind if wanted.kind is not None else total.key[5]
+    return {
+        "orders": total.orders,
+        "prompt_tokens": total.prompt_tokens,
+        "answer_tokens": total.answer_tokens,
+        **_in_units(kind, total.units),
+        "cost_usd": plain(total.cost),
+        "events": total.events,
+        "fares_usd": format_usd(total.fares_nanos),
+    }
+
+
+def sums_of(page: Movements) -> Row:
+    """What a statement's whole time comes to."""
+    sums = page.sums
+    return {
+        "paid_in_usd": format_usd(sums.paid_in_nanos),
+        "fares_usd": format_usd(sums.fares_nanos),
+        "orders": sums.orders,
+        "events": sums.events,
+        "cost_usd": plain(add_exact(sums.cost, Decimal(0))),
+    }

@@ -1,0 +1,369 @@
+"""Orders, statements and totals over HTTP: for callers at `/orders`, `/statement` and `/totals` under a base, for
+managers below `/admin`. Each is JSON or CSV, as the path's ending or `Accept` says."""
+
+import csv
+import io
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.types import Receive, Scope, Send
+
+from farebox import clock
+from farebox.bills import (
+    AT_ONCE,
+    COUNTED,
+    GROUP_COLUMNS,
+    ORDER_COLUMNS,
+    STATEMENT_COLUMNS,
+    TOTALS_MAX,
+    Bills,
+    Row,
+    TooManyLines,
+    sums_of,
+)
+from farebox.core.allowances import DAY_US
+from farebox.core.bills import GROUPS, Movement, OrderFilter, OrderPlace, TotalsFilter, cursor_of, place_of
+from farebox.core.books import LAST_US, HoldState
+from farebox.core.callers import Account, Key
+from farebox.core.errors import invalid, unknown
+from farebox.core.formats.table import KINDS
+from farebox.core.headers import HeaderList
+from farebox.core.keys import PREFIX
+from farebox.core.money import format_usd
+from farebox.http.asgi import JSON, TAKER, Endpoint, send_body, send_start, send_whole
+from farebox.http.queries import query_pairs, query_whole
+from farebox.ports import Taker
+
+PAGE = 100
+"""Rows of a page where nothing is said."""
+
+STATES: tuple[HoldState, ...] = ("pending", "open", "posted", "voided")
+
+CSV = (b"content-type", b"text/csv; charset=utf-8; header=present")
+
+RANGE = ("from", "to", "month", "day")
+FILTERS = ("key", "model", "kind", "state")
+PAGING = ("limit", "cursor")
+
+Find = Callable[[Scope], Awaitable[Account | None]]
+"""Whose bills a request may see: an account's, or (None) all. Raises Refusal."""
+
+
+class _Ending(Convertor[str]):
+    regex = r"\.(?:csv|json)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("ending", _Ending())
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request: whose bills, its query (each name once), whether it wants CSV, and the moment that it came."""
+
+    path: str
+    account: Account | None
+    query: Mapping[str, str]
+    wants_csv: bool
+    now_us: int
+
+    def check_names(self, *known: str) -> None:
+        for name in self.query:
+            if name not in known:
+                raise invalid(f"{name}: there is no such parameter; there are {', '.join(known)}")
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """From one moment to before another. Raises Refusal 400."""
+        since_us, until_us = 0, LAST_US
+        whole = [(name, self.query[name]) for name in ("month", "day") if name in self.query]
+        if whole and (len(whole) > 1 or "from" in self.query or "to" in self.query):
+            raise invalid(f"{whole[0][0]}: it stands alone, without from, to and the like")
+        for name, text in whole:
+            since_us, until_us = _month(text) if name == "month" else _day(text)
+        if "from" in self.query:
+            since_us = _moment("from", self.query["from"])
+        if "to" in self.query:
+            until_us = _moment("to", self.query["to"])
+        if since_us > until_us:
+            raise invalid("from, to: the time would end before it begins; `to` is the moment before which it ends")
+        return since_us, until_us
+
+    @property
+    def most(self) -> int:
+        found = query_whole(self.query, "limit", PAGE, least=1)
+        if found > AT_ONCE:
+            raise invalid(f"limit: at most {AT_ONCE} in a page")
+        return found
+
+    @property
+    def wants_all(self) -> bool:
+        """Whether it is a download: a CSV of which no page is asked for."""
+        return self.wants_csv and "limit" not in self.query and "cursor" not in self.query
+
+    def next_page(self, place: msgspec.Struct | None) -> str | None:
+        if place is None:
+            return None
+        return f"{self.path}?{urlencode({**self.query, 'cursor': cursor_of(place)})}"
+
+    def about(self, since_us: int, until_us: int) -> dict[str, object]:
+        """What stands in every answer: the time it is about, its zone, and as of when it is."""
+        return {
+            "from": clock.iso(since_us) if since_us else None,
+            "to": clock.iso(until_us) if until_us < LAST_US else None,
+            "zone": "UTC",
+            "as_of": clock.iso(self.now_us),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """Rows with these columns, and what stands beside them in JSON; or, of a download, `pieces` of rows."""
+
+    name: str
+    columns: Sequence[str]
+    about: dict[str, object]
+    rows: Sequence[Row] = ()
+    next: str | None = None
+    pieces: AsyncGenerator[list[Row], None] | None = None
+
+
+Do = Callable[[_Asked], Awaitable[_Answer]]
+
+
+class BillPages:
+    """The endpoints, for whoever `find` finds an account for."""
+
+    def __init__(self, bills: Bills) -> None:
+        self._bills = bills
+
+    def routes(self, find: Find, *, with_statement: bool = True) -> dict[str, Endpoint]:
+        """By their path below whatever they are put under."""
+        lists: dict[str, Do] = {"/orders": self._orders, "/totals": self._totals}
+        if with_statement:
+            lists["/statement"] = self._statement
+        served = {path: _serve(find, do) for path, do in lists.items()}
+        return {
+            **served,
+            **{f"{path}{{ending:ending}}": endpoint for path, endpoint in served.items()},
+            "/orders/{id}": self._one_order(find),
+        }
+
+    async def _orders(self, asked: _Asked) -> _Answer:
+        asked.check_names(*RANGE, *FILTERS, *PAGING)
+        since_us, until_us = asked.range
+        key = await self._key(asked)
+        wanted = OrderFilter(
+            since_us,
+            until_us,
+            None if key is None else key.id,
+            asked.query.get("model"),
+            _one_of(asked, "kind", sorted(set(KINDS.values()))),
+            next((state for state in STATES if state == _one_of(asked, "state", STATES)), None),
+        )
+        after = OrderPlace(asked.now_us + 1)
+        if "cursor" in asked.query:
+            after = _place(asked.query["cursor"], OrderPlace)
+        about = asked.about(since_us, until_us) | {"as_of": clock.iso(after.as_of_us)}
+        if asked.wants_all:
+            pieces = self._bills.all_orders(asked.account, wanted, after)
+            return _Answer("orders", ORDER_COLUMNS, about, pieces=pieces)
+        page = await self._bills.orders(asked.account, wanted, after, asked.most)
+        return _Answer("orders", ORDER_COLUMNS, about, page.rows, asked.next_page(page.next))
+
+    async def _statement(self, asked: _Asked) -> _Answer:
+        asked.check_names(*RANGE, *PAGING)
+        assert asked.account is not None
+        account, (since_us, until_us) = asked.account, asked.range
+        after = _place(asked.query["cursor"], Movement) if "cursor" in asked.query else Movement()
+        about = asked.about(since_us, until_us)
+        if asked.wants_all:
+            pieces = self._bills.whole_statement(account, since_us, until_us, after)
+            return _Answer("statement", STATEMENT_COLUMNS, about, pieces=pieces)
+        page = await self._bills.statement(account, since_us, until_us, after, asked.most)
+        found = page.movements
+        about |= {
+            "account": account.name,
+            "plan": account.plan,
+            "opening_balance_usd": format_usd(found.opening_nanos),
+            "closing_balance_usd": format_usd(found.closing_nanos),
+            "totals": sums_of(found),
+        }
+        return _Answer("statement", STATEMENT_COLUMNS, about, page.rows, asked.next_page(page.next))
+
+    async def _totals(self, asked: _Asked) -> _Answer:
+        asked.check_names(*RANGE, "by", "key", "model", "kind")
+        since_us, until_us = asked.range
+        if since_us % DAY_US or (until_us % DAY_US and until_us != LAST_US):
+            raise invalid("from, to: totals are of whole UTC days; write dates such as 2026-11-28")
+        by = tuple(name for name in (asked.query.get("by") or "day").split(",") if name)
+        if strange := [name for name in by if name not in GROUPS]:
+            raise invalid(f"by: {strange[0][:40]!r} is none of {', '.join(GROUPS)}; write several with commas between")
+        key = await self._key(asked)
+        kind = _one_of(asked, "kind", sorted(set(KINDS.values())))
+        key_id = None if key is None else key.id
+        wanted = TotalsFilter(
+            since_us // DAY_US, -(-until_us // DAY_US) - 1, by, key_id, asked.query.get("model") or None, kind
+        )
+        try:
+            rows, whole = await self._bills.totals(asked.account, wanted)
+        except TooManyLines as error:
+            raise invalid(f"by: that is more than {TOTALS_MAX} lines; ask for a shorter time, or by less") from error
+        columns = [column for name in GROUPS if name in by for column in GROUP_COLUMNS[name]]
+        about = asked.about(since_us, until_us) | {"totals": whole}
+        return _Answer("totals", (*columns, *COUNTED), about, rows)
+
+    async def _key(self, asked: _Asked) -> Key | None:
+        if (named := asked.query.get("key")) is None:
+            return None
+        if named.startswith(PREFIX) and len(named) > 30:
+            raise invalid("key: give its hash or its name, never the key itself: addresses are kept in logs")
+        if (found := await self._bills.find_key(asked.account, named)) is None:
+            raise invalid(f"key: there is none called {named[:80]!r}, or there are several; give its hash")
+        return found
+
+    def _one_order(self, find: Find) -> Endpoint:
+        async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+            account = await find(scope)
+            named = str(scope["path_params"]["id"])
+            found = await self._bills.order(account, named)
+            if found is None:
+                raise unknown(f"Order {named[:100]} not found: it is none, or another account's")
+            order, transfers = found
+            about = {"zone": "UTC", "as_of": clock.iso(clock.now_us())}
+            answer = {"data": {**order, "transfers": transfers}, **about}
+            await send_whole(send, 200, [JSON, _PRIVATE], msgspec.json.encode(answer))
+
+        return endpoint
+
+
+_PRIVATE = (b"cache-control", b"private, no-store")
+
+
+def _serve(find: Find, do: Do) -> Endpoint:
+    async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+        account = await find(scope)
+        ending = scope["path_params"].get("ending", "")
+        accepts = b",".join(value for name, value in scope["headers"] if name == b"accept").lower()
+        wants_csv = ending == ".csv" or (not ending and accepts.startswith(b"text/csv"))
+        pairs = query_pairs(scope)
+        query = dict(pairs)
+        if len(query) != len(pairs):
+            raise invalid("the query: a parameter stands in it twice")
+        answer = await do(_Asked(scope["path"], account, query, wants_csv, clock.now_us()))
+        if wants_csv:
+            await _send_csv(send, answer, scope.get(TAKER))
+        else:
+            body = {"data": answer.rows, **answer.about}
+            if answer.name != "totals":
+                body["next"] = answer.next
+            await send_whole(send, 200, [JSON, _PRIVATE, *_link(answer)], msgspec.json.encode(body))
+
+    return endpoint
+
+
+def _link(answer: _Answer) -> HeaderList:
+    return [] if answer.next is None else [(b"link", f'<{answer.next}>; rel="next"'.encode())]
+
+
+async def _send_csv(send: Send, answer: _Answer, taker: Taker | None) -> None:
+    said = {b"from": answer.about["from"], b"to": answer.about["to"], b"as-of": answer.about["as_of"]}
+    headers: HeaderList = [
+        CSV,
+        _PRIVATE,
+        (b"content-disposition", f'attachment; filename="{answer.name}.csv"'.encode()),
+        *((b"x-farebox-" + name, str(value).encode()) for name, value in said.items() if value),
+        *_link(answer),
+    ]
+    head = _lines([dict(zip(answer.columns, answer.columns, strict=True))], answer.columns)
+    if answer.pieces is None:
+        await send_whole(send, 200, headers, head + _lines(answer.rows, answer.columns))
+        return
+    await send_start(send, 200, headers)
+    await send_body(send, head, more=True)
+    async with aclosing(answer.pieces) as pieces:
+        async for rows in pieces:
+            if taker is not None and taker.has_gone():
+                return
+            await send_body(send, _lines(rows, answer.columns), more=True)
+    await send_body(send, b"")
+
+
+def _lines(rows: Sequence[Row], columns: Sequence[str]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")
+    writer.writerows([[_cell(row[name]) for name in columns] for row in rows])
+    return text.getvalue().encode()
+
+
+_FORMULA = re.compile(r"[=+\-@\t\r]")
+_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
+
+
+def _cell(value: str | int | bool | None) -> Any:
+    """A value as a table has it. A text that a spreadsheet would take for a formula gets a mark before it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
+
+
+def _one_of(asked: _Asked, name: str, known: Sequence[str]) -> str | None:
+    value = asked.query.get(name)
+    if value is not None and value not in known:
+        raise invalid(f"{name}: {value[:40]!r} is none of {', '.join(known)}")
+    return value
+
+
+def _place(cursor: str, kind: type[Any]) -> Any:
+    if (place := place_of(cursor, kind)) is None:
+        raise invalid("cursor: give the one that stands in `next` of the page before, as it is")
+    return place
+
+
+_EXAMPLE = "write it like 2026-11-28, 2026-11-28T14:30:00Z or 2026-11"
+_MONTH = re.compile(r"([0-9]{4})-([0-9]{2})")
+
+
+def _moment(name: str, text: str) -> int:
+    """A moment: a date's first, a month's first, or one with a time, in UTC where it names no zone."""
+    if _MONTH.fullmatch(text):
+        return _month(text, name)[0]
+    try:
+        # In a query a plus sign that was not escaped has become a space.
+        at = datetime.fromisoformat(text.replace(" ", "+", 1) if text[10:11] == "T" else text)
+        found = clock.us_of(at)
+    except (ValueError, OverflowError) as error:
+        raise invalid(f"{name}: {_EXAMPLE}, not {text[:40]!r}") from error
+    if not 0 <= found <= LAST_US:
+        raise invalid(f"{name}: {_EXAMPLE}, from 1970 on, not {text[:40]!r}")
+    return found
+
+
+def _month(text: str, name: str = "month") -> tuple[int, int]:
+    found = _MONTH.fullmatch(text)
+    if found is None or not 1 <= int(found[2]) <= 12 or not 1970 <= int(found[1]) < 9999:
+        raise invalid(f"{name}: write it like 2026-11, not {text[:40]!r}")
+    year, month = int(found[1]), int(found[2])
+    after = (year + month // 12, month % 12 + 1)
+    return clock.us_of(datetime(year, month, 1, tzinfo=UTC)), clock.us_of(datetime(*after, 1, tzinfo=UTC))
+
+
+def _day(text: str) -> tuple[int, int]:
+    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+        raise invalid(f"day: write it like 2026-11-28, not {text[:40]!r}")
+    start_us = _moment("day", text)
+    return start_us, start_us + DAY_US

@@ -1,0 +1,119 @@
+"""Orders, statements and totals: under each base for callers, below the root for managers."""
+
+from farebox.bills import AT_ONCE, COUNTED, GROUP_COLUMNS, ORDER_COLUMNS, STATEMENT_COLUMNS
+from farebox.core.bills import GROUPS
+from farebox.core.formats.table import KINDS
+from farebox.core.schemas import FLAG, NAME, TEXT, WHOLE, array_of, object_of, one_of, or_null, ref
+from farebox.web.bills import STATES
+from farebox.web.openapi.operations import AT_ROOT, Node, answer, header, in_path, operation, parameter
+
+_TIME = "Of UTC where it names no zone: 2026-11-28, 2026-11-28T14:30:00Z, or 2026-11 for that month's first moment."
+_RANGE = [
+    parameter("from", TEXT, f"From this moment on. {_TIME}"),
+    parameter("to", TEXT, f"Until before this moment. {_TIME}"),
+    parameter("month", TEXT, "A whole month, such as 2026-11, in place of both."),
+    parameter("day", TEXT, "A whole UTC day, such as 2026-11-28, in place of both."),
+]
+_KEY = parameter("key", NAME, "Of one key: its hash, or its name where no other key has it.")
+_MODEL = parameter("model", NAME, "Of one model: the one that was asked for, or that served.")
+_KIND = parameter("kind", one_of(" ".join(sorted(set(KINDS.values())))), "Of one kind.")
+_FILTERS = [_KEY, _MODEL, _KIND, parameter("state", one_of(" ".join(STATES)), "In one state.")]
+_PAGING = [
+    parameter("limit", {"type": "integer", "minimum": 1, "maximum": AT_ONCE}, "Rows of a page, 100 if absent."),
+    parameter("cursor", NAME, "What stands in `next` of the page before."),
+]
+_BY = parameter("by", TEXT, f"With commas between them: {', '.join(GROUPS)}. `day` if absent.")
+_ENDING = in_path("ending", "`.csv` or `.json`, whatever `Accept` says.", one_of(".csv .json"))
+_ACCOUNT = in_path("account", "Its name, or its id.")
+_ORDER = in_path("id", "The order's, or of one account's orders the generation's.")
+
+_LISTS = {
+    "/orders": ("Orders", [*_RANGE, *_FILTERS, *_PAGING]),
+    "/totals": ("Totals of days", [*_RANGE, _BY, _KEY, parameter("model", NAME, "That was asked for."), _KIND]),
+    "/statement": ("Statement", [*_RANGE, *_PAGING]),
+}
+_SCHEMAS = {"/orders": "OrderList", "/totals": "Totals", "/statement": "AccountStatement"}
+_WORDS = {403: "A caller's key, or the management key of another account.", 404: "There is none, or it is another's."}
+
+
+def paths() -> Node:
+    return {
+        **_under("", "", tag="Bills"),
+        **_under("/admin/accounts/{account}", " of an account", _ACCOUNT, tag="Accounts"),
+        **_under("/admin", " of all accounts", tag="Accounts"),
+    }
+
+
+def _under(base: str, whose: str, *in_it: Node, tag: str) -> Node:
+    """The lists below a path; of all accounts together there is no statement."""
+    root = AT_ROOT if base else {}
+    found: Node = {}
+    for path, (summary, parameters) in _LISTS.items():
+        if path == "/statement" and base == "/admin":
+            continue
+        for ending in ("", "{ending}"):
+            name = f"{summary}{whose}{', as the ending says' if ending else ''}"
+            given = [*in_it, *([_ENDING] if ending else []), *parameters]
+            found[base + path + ending] = {"get": _list(name, ref(_SCHEMAS[path]), given, tag, bool(ending)), **root}
+    one = {"200": answer("The order, and its transfers.", ref("OneOrder"))}
+    found[f"{base}/orders/{{id}}"] = {"get": _get(f"Order{whose} by its id", one, [*in_it, _ORDER], tag), **root}
+    return found
+
+
+def _list(summary: str, schema: Node, parameters: list[Node], tag: str, has_ending: bool) -> Node:
+    served = answer("The rows, and what they are of.", schema, headers={"Link": header("The next page.")})
+    served["content"]["text/csv"] = {"schema": TEXT}
+    name = summary.partition(",")[0].lower().replace(" ", "_") + ("_as" if has_ending else "")
+    return _get(summary, {"200": served}, parameters, tag, name)
+
+
+def _get(summary: str, answers: Node, parameters: list[Node], tag: str, name: str = "") -> Node:
+    more: Node = {} if tag == "Bills" else {"security": [{"management": []}]}
+    errors = (400, 401, 429, *((404,) if tag == "Bills" else (403, 404)))
+    return operation(summary, tag, answers, errors, parameters=parameters, name=name, words=_WORDS, **more)
+
+
+_FLAGS = ("streamed",)
+_COUNTS = ("prompt_tokens", "answer_tokens", "events", "orders")
+
+
+def _row(columns: tuple[str, ...]) -> Node:
+    kinds = {**dict.fromkeys(_FLAGS, FLAG), **dict.fromkeys(_COUNTS, or_null(WHOLE))}
+    return object_of({name: kinds.get(name, or_null(TEXT)) for name in columns})
+
+
+def schemas() -> Node:
+    about = {"from": or_null(TEXT), "to": or_null(TEXT), "zone": one_of("UTC"), "as_of": TEXT}
+    groups = {column: or_null(TEXT) for columns in GROUP_COLUMNS.values() for column in columns}
+    counted = _row(COUNTED)
+    moved = {name: or_null(TEXT) for name in ("set_aside_usd", "given_back_usd", "cost_usd", "event_price_usd")}
+    transfer = object_of(
+        {
+            **dict.fromkeys(("id", "time", "what", "amount_usd", "above_hold_usd"), TEXT),
+            **moved,
+            "events": or_null(WHOLE),
+        }
+    )
+    order = _row(ORDER_COLUMNS)
+    whole = {"paid_in_usd": TEXT, "fares_usd": TEXT, "orders": WHOLE, "events": WHOLE, "cost_usd": TEXT}
+    balances = dict.fromkeys(("account", "plan", "opening_balance_usd", "closing_balance_usd"), TEXT)
+    return {
+        "OrderList": object_of({"data": array_of(order), **about, "next": or_null(TEXT)}),
+        "OneOrder": object_of(
+            {
+                "data": object_of({**order["properties"], "transfers": array_of(transfer)}),
+                "zone": one_of("UTC"),
+                "as_of": TEXT,
+            }
+        ),
+        "AccountStatement": object_of(
+            {
+                "data": array_of(_row(STATEMENT_COLUMNS)),
+                **about,
+                **balances,
+                "totals": object_of(whole),
+                "next": or_null(TEXT),
+            }
+        ),
+        "Totals": object_of({"data": array_of(object_of(counted["properties"], groups)), **about, "totals": counted}),
+    }
