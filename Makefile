@@ -3,7 +3,7 @@
 PYTHON ?= $(shell tools/find-python)
 BIN := .venv/bin
 
-.PHONY: serve test test-fast test-coverage test-frameworks chaos soak lint fix release-check bench bench-compare lock docs clean
+.PHONY: serve test test-fast test-coverage test-frameworks chaos soak lint fix wheel release-check bench bench-compare lock docs clean
 
 serve: .venv/.run
 	@$(BIN)/farebox serve
@@ -54,6 +54,11 @@ lint: .venv/.dev
 fix: .venv/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# What `pip`, `pipx` and `uvx` install: one file, in dist/.
+wheel: .venv/.run
+	@$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps --no-build-isolation -w dist .
+	@ls dist/farebox-*.whl
 
 # What must be so before a release: see RELEASING.md.
 release-check: .venv/.dev

@@ -28,6 +28,9 @@ WORKER_SECONDS = 10
 have been asleep."""
 
 
+PORT_MAX = 65535
+
+
 class CannotListen(Exception):  # noqa: N818 - the word of the house
     """The message says whether the address or the port is wrong."""
 
@@ -39,7 +42,10 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            message = f"--port: {port} on {host} is taken by another program; choose another, or 0 for any free one"
+            message = (
+                f"--port: {port} on {host} is taken by another program; choose another by FAREBOX_PORT or --port"
+                f" (FAREBOX_PORT={port + 1 if port < PORT_MAX else PORT_MAX - 1}), or 0 for any free one"
+            )
         else:
             message = f"--host: cannot listen on {host!r}, port {port}: {error.strerror or error}"
         raise CannotListen(message) from error

@@ -29,6 +29,7 @@ NOT_HERE = {
     "docs/clients/codex.md": {"~/.codex/config.toml"},
     "docs/clients/llm.md": {"extra-openai-models.yaml"},
     "docs/clients/opencode.md": {"~/.config/opencode/opencode.json"},
+    "docs/installing.md": {"data/farebox.db", "people.csv", "keys.csv", "keys.json"},
     "docs/extending.md": {"src/farebox/core/formats/completions.py", "src/farebox/upstream/echo.py"},
     "docs/moving-from-litellm.md": {"config.yaml", "model_prices_and_context_window.json"},
     "findings/README.md": {"what-is-odd.sh"},

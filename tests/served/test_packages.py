@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from farebox import __version__
 from tests.gateway import Gateway, clean_environment
 
 ROOT = Path(__file__).parents[2]
@@ -121,14 +122,26 @@ def test_the_wheel_has_all_that_a_server_reads_and_says_that_it_is_typed(wheel: 
     assert {name for name in tree if "__pycache__" not in name} == {n for n in names if ".dist-info/" not in n}
 
 
+def test_the_package_index_would_say_what_it_is(python: Path) -> None:
+    show = "from importlib.metadata import metadata as m; x = m('farebox'); print(*x.items(), sep='\\n')"
+    said = run([python, "-c", show], python.parent)
+    assert "('License-Expression', 'Apache-2.0')" in said
+    assert "('Requires-Python', '>=3.11')" in said
+    assert "('Classifier', 'Typing :: Typed')" in said
+    assert run([python.with_name("farebox"), "--version"], python.parent) == f"farebox {__version__}\n"
+
+
 def test_what_is_installed_elsewhere_serves(python: Path, tmp_path: Path) -> None:
-    gateway = Gateway(tmp_path)
+    """From an empty folder, with an empty home."""
+    gateway = Gateway(tmp_path, HOME=str(tmp_path / "nobody"))
     gateway.makes_books = True
     gateway.python = str(python)
     gateway.environment.pop("PYTHONPATH", None)
     with gateway:
         assert gateway.chat().status == 200
         assert len(gateway.orders()) == 1
+        assert f"Books: sqlite:///data/farebox.db in {tmp_path}\n" in gateway.banner
+        assert "`farebox doctor`" in gateway.banner
     gateway.audit()
 
 

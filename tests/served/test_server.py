@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import re
 import socket
 import stat
 import subprocess
@@ -530,6 +531,26 @@ def test_what_is_not_served_is_refused_in_the_envelope(
     answer = shared_gateway.request(method, path, headers={"authorization": f"Bearer {shared_gateway.key}"})
     assert answer.status == status
     assert answer.error
+
+
+def test_a_browser_at_the_root_is_shown_where_everything_is(shared_gateway: Gateway) -> None:
+    """With nothing from elsewhere; a `Host` that is no name stands nowhere in it. Programs get the envelope."""
+    asked = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    page = shared_gateway.request("GET", "/", headers=asked)
+    assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    text = page.body.decode()
+    for base in ("/api/v1", "/api", "/mcp"):
+        assert f"<code>http://127.0.0.1:{shared_gateway.port}{base}</code>" in text
+    linked = re.findall(r'(?:href|src)="([^"]*)"', text)
+    assert linked == ["/api/v1/models", "/docs", "/openapi.json", "/healthz", "/readyz"]
+    assert {shared_gateway.request("GET", each).status for each in linked} == {200}
+    behind = shared_gateway.request("GET", "/", headers={**asked, "x-forwarded-proto": "https", "host": "llm.example"})
+    assert "<code>https://llm.example/api/v1</code>" in behind.body.decode()
+    assert "<evil" not in shared_gateway.request("GET", "/", headers={**asked, "host": "<evil>"}).body.decode()
+    for accept in ("application/json", "text/event-stream", "*/*"):
+        refused = shared_gateway.request("GET", "/", headers={"accept": accept})
+        assert (refused.status, refused.headers["allow"], refused.error["code"]) == (405, "POST", 405)
 
 
 # The rest of the surface

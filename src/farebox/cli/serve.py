@@ -5,6 +5,7 @@ import os
 import socket
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,7 +19,7 @@ from farebox.from_settings import SIMULATOR_URL_VARIABLE, declared_upstreams, wa
 from farebox.serving import CannotListen, exit_cleanly_on_signals, listen, run
 from farebox.settings import OPENROUTER_KEY_VARIABLE, Settings, load
 from farebox.simulator import As
-from farebox.store.prepare import open_store, prepare, shown
+from farebox.store.prepare import is_postgres, open_store, prepare, shown, sqlite_path
 from farebox.telemetry.watch import what_is_missing
 
 DEMO_ACCOUNT = "demo"
@@ -140,7 +141,7 @@ async def _refuse_demo(accounts: Accounts, host: str) -> None:
 
 def _banner(settings: Settings, port: int, opening: _Opening) -> str:
     base = f"http://{_host(settings.host)}:{port}/api/v1"
-    lines = ["", f"Farebox {__version__} on {base}", f"Books: {shown(settings.database_url)}"]
+    lines = ["", f"Farebox {__version__} on {base}", f"Books: {shown(settings.database_url)}{_where(settings)}"]
     if settings.is_simulated:
         lines += [
             "Upstream: SIMULATED. It answers at made-up prices, and no money moves.",
@@ -160,6 +161,9 @@ def _banner(settings: Settings, port: int, opening: _Opening) -> str:
             f"  curl {base}/chat/completions \\",
             f"    -H 'Authorization: Bearer {opening.demo_key}' -H 'Content-Type: application/json' \\",
             f"""    -d '{{"model": "{DEMO_MODEL}", "messages": [{{"role": "user", "content": "Hello"}}]}}'""",
+            "",
+            f"Then, in this folder: `farebox statement {DEMO_ACCOUNT}` shows what it cost, `farebox audit` proves it,",
+            f"`farebox doctor` says whether all is well. In a browser: {base.removesuffix('/api/v1')}/",
         ]
     elif not opening.accounts:
         lines += [
@@ -182,6 +186,13 @@ def _banner(settings: Settings, port: int, opening: _Opening) -> str:
             "  farebox reconcile --list shows them.",
         ]
     return "\n".join([*lines, ""])
+
+
+def _where(settings: Settings) -> str:
+    """In which folder a relative path is looked for: another one has other books."""
+    if is_postgres(settings.database_url) or sqlite_path(settings.database_url).is_absolute():
+        return ""
+    return f" in {Path.cwd()}"
 
 
 def _upstream_lines(settings: Settings) -> list[str]:

@@ -12,12 +12,12 @@ from farebox.core.headers import HeaderList
 from farebox.http.asgi import JSON, Endpoint, send_whole
 from farebox.web.openapi.operations import Node
 
-_HTML_HEADERS = [
+HTML_HEADERS = [
     (b"content-type", b"text/html; charset=utf-8"),
     (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'"),
 ]
 
-_STYLE = """
+STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24;
   background: #fff; }
 h1 { margin-bottom: 0; }
@@ -52,7 +52,7 @@ def for_machines(document: Callable[[], Node]) -> Endpoint:
 
 def for_people(document: Callable[[], Node]) -> Endpoint:
     """GET /docs."""
-    return _page_of(_HTML_HEADERS, lambda: _html(document()).encode())
+    return _page_of(HTML_HEADERS, lambda: _html(document()).encode())
 
 
 def _page_of(headers: HeaderList, make: Callable[[], bytes]) -> Endpoint:
@@ -70,7 +70,7 @@ def _html(document: Node) -> str:
     schemas = "".join(_schema(name, schema) for name, schema in document["components"]["schemas"].items())
     return (
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{escape(info["title"])} API</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head><body>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>'
         f"<h1>{escape(info['title'])} {escape(info['version'])}</h1><p>{_prose(info['description'])}"
         ' The same for machines: <a href="/openapi.json">openapi.json</a>.</p>'
         "<p>Send your key as <code>Authorization: Bearer sk-fb-...</code> or as <code>x-api-key</code>.</p>"

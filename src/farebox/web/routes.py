@@ -39,6 +39,7 @@ from farebox.web.catalog import Lists, OwnEndpoints
 from farebox.web.compaction import Compacting
 from farebox.web.counts import PATH as COUNT_PATH
 from farebox.web.counts import count_tokens
+from farebox.web.front import with_front_page
 from farebox.web.jobs import JobPages
 from farebox.web.lost_paths import LostPaths
 from farebox.web.management import Management
@@ -202,12 +203,16 @@ def every_route(services: Services) -> list[Route]:
         "/readyz": _readyz(services),
         "/metrics": metrics(services.books, services.metrics, services.access.metrics_token),
     }
-    agents = [(path, ["POST"], of_no_foreign_page(services.access, services.agents.endpoint)) for path in _AGENTS]
+    agents = of_no_foreign_page(services.access, services.agents.endpoint)
     counting = count_tokens(services.callers, services.token_counts, services.bodies)
-    counts = [(base + COUNT_PATH, ["POST"], counting) for base in BASES]
-    stored = [(base + path, methods, page) for path, methods, page in services.stored.routes() for base in BASES]
-    listed = [(path, ["GET"], page) for path, page in pages.items()]
-    own = [*listed, *counts, *agents, *stored, *services.management.routes()]
+    own = [
+        *((path, ["GET"], page) for path, page in pages.items()),
+        *((base + COUNT_PATH, ["POST"], counting) for base in BASES),
+        *((base + path, methods, page) for path, methods, page in services.stored.routes() for base in BASES),
+        ("/mcp", ["POST"], agents),
+        ("/", ["GET", "POST"], with_front_page(agents)),
+        *services.management.routes(),
+    ]
     return [
         *(Route(path, endpoint, methods=["POST"]) for path, endpoint in _orders(services).items()),
         *(Route(path, guarded(endpoint), methods=methods) for path, methods, endpoint in own),

@@ -120,7 +120,7 @@ def _below_the_root() -> Node:
         "/mcp": {"post": _message("A message of MCP", "mcp"), **AT_ROOT},
         "/": {
             "post": _message("A message of MCP, where the platform's own server is asked", "mcp_at_the_root"),
-            **AT_ROOT,
+            **_get("Where everything is, for browsers", page, {405: "It is asked by no browser."}, name="front"),
         },
         "/healthz": _get("Whether the process answers", alive),
         "/readyz": _get("Whether orders can be served", answer("Orders can be served.", ref("Ready")), away),
