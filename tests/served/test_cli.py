@@ -171,6 +171,7 @@ def test_no_command_is_left_out_of_that() -> None:
         "upstream list",
         "upstream check",
         "import litellm",
+        "doctor",
     }
     assert set(named) > others
     for name in set(named) - others:

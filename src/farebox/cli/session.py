@@ -1,9 +1,16 @@
 """What every command needs: the books, a way to print, and a clear message when something is wrong."""
 
 import asyncio
+import csv
+import io
 import json
+import os
+import re
+import shutil
+import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Annotated, NoReturn, TypeVar
 
 import typer
@@ -21,9 +28,37 @@ from farebox.store.prepare import UnusableBooks, open_store, take_up
 T = TypeVar("T")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV.")]
 DatabaseUrl = Annotated[
     str | None, typer.Option("--database-url", help="The books: sqlite:///PATH or postgresql://...")
 ]
+
+
+_MONTH = re.compile(r"(\d{4})-(\d\d)")
+
+
+def read_moment(text: str) -> datetime:
+    """A moment that was typed; the beginning of a day or a month where it names no more. Raises BadParameter."""
+    try:
+        found = _MONTH.fullmatch(text)
+        at = datetime(int(found[1]), int(found[2]), 1, tzinfo=UTC) if found else datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no moment; write 2026-11-28, 2026-11-28T14:30, 2026-11-28T14:30+02:00 or, of a month,"
+            " 2026-11; in UTC where it names no zone"
+        ) from None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def read_month(text: str) -> tuple[int, int]:
+    """A month that was typed: its first moment, and that of the next one. Raises BadParameter."""
+    found = _MONTH.fullmatch(text)
+    if found is None or not 1 <= int(found[2]) <= 12 or not 1970 <= int(found[1]) < 9999:
+        raise typer.BadParameter(f"{text!r} is no month; write it like 2026-11")
+    year, month = int(found[1]), int(found[2])
+    following = (year + 1, 1) if month == 12 else (year, month + 1)
+    first, after = (clock.us_of(datetime(*each, 1, tzinfo=UTC)) for each in ((year, month), following))
+    return first, after
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
@@ -75,15 +110,119 @@ def print_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=2))
 
 
+def print_rows(
+    heads: Sequence[str],
+    rows: Sequence[Mapping[str, object]],
+    names: Sequence[str] = (),
+    missing: str = "",
+    *,
+    as_json: bool = False,
+    as_csv: bool = False,
+) -> None:
+    """Print rows as it was asked: with all their members as JSON or CSV, else as a table."""
+    if as_json and as_csv:
+        fail("--json and --csv exclude each other", 2)
+    if as_json:
+        print_json(rows)
+    elif as_csv:
+        print_csv(rows)
+    else:
+        print_table(heads, rows, names, missing)
+
+
+def print_csv(rows: Sequence[Mapping[str, object]]) -> None:
+    """Print RFC 4180's CSV: a head with the members' names, lists with blanks between. A text that a spreadsheet would
+    take for a formula is quoted with a `'`, so that it stays one."""
+    text = io.StringIO()
+    written = csv.writer(text, lineterminator="\n")
+    if rows:
+        written.writerow(rows[0])
+    written.writerows([_csv_cell(value) for value in row.values()] for row in rows)
+    typer.echo(text.getvalue(), nl=False)
+
+
+def _csv_cell(value: object) -> object:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(value).lower()
+        case list() | tuple():
+            return " ".join(map(str, value))
+        case str() if value.startswith(("=", "+", "-", "@", "\t", "\r")) and not _NUMBER.fullmatch(value):
+            return f"'{value}"
+        case _:
+            return value
+
+
 def print_table(
     heads: Sequence[str], rows: Sequence[Mapping[str, object]], names: Sequence[str] = (), missing: str = ""
 ) -> None:
     """Print plain columns: the head of each, and under it the member of that name of every row; all its members, where
-    none are named. Amounts must come as text, so that they stay exact."""
-    cells = [heads, *[[missing if row[name] is None else str(row[name]) for name in names or row] for row in rows]]
+    none are named. Amounts must come as text, so that they stay exact. On a terminal the longest texts are cut until it
+    fits, and never a number; what is negative, and what is open, is marked."""
+    cells = [
+        [*map(str, heads)],
+        *[[missing if row[name] is None else str(row[name]) for name in names or row] for row in rows],
+    ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    if sys.stdout.isatty():
+        widths = _fitted(cells, widths, shutil.get_terminal_size().columns)
     for line in cells:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        shown = [_cut(cell, width).ljust(width) for cell, width in zip(line, widths, strict=True)]
+        shown[-1] = shown[-1].rstrip()
+        coloured = [_marked(cell, text) for cell, text in zip(line, shown, strict=True)]
+        typer.echo(GAP.join(coloured).rstrip())
+
+
+GAP = "  "
+
+CUT_MIN = 8
+"""No column is cut to less: what is left would tell nothing."""
+
+_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+
+
+def _fitted(cells: Sequence[Sequence[str]], widths: list[int], columns: int) -> list[int]:
+    """The columns' widths on a terminal: those of texts narrower, the widest first, until the line fits."""
+    texts = [
+        place
+        for place, column in enumerate(zip(*cells[1:], strict=True))
+        if any(cell and not _NUMBER.fullmatch(cell) for cell in column)
+    ]
+    fitted = list(widths)
+    while sum(fitted) + len(GAP) * (len(fitted) - 1) > columns:
+        widest = max(texts, key=lambda place: fitted[place], default=None)
+        if widest is None or fitted[widest] <= max(CUT_MIN, len(cells[0][widest])):
+            texts = [place for place in texts if place != widest]
+            if not texts:
+                break
+            continue
+        fitted[widest] -= 1
+    return fitted
+
+
+def _cut(cell: str, width: int) -> str:
+    return cell if len(cell) <= width else f"{cell[: width - 1]}…"
+
+
+_OPEN = ("open", "held", "pending", "unresolved", "expired", "expires")
+_NOT_GOOD = ("revoked", "disabled", "closed")
+
+
+def _marked(cell: str, text: str) -> str:
+    if cell.startswith("-") and _NUMBER.fullmatch(cell):
+        return styled(text, "red")
+    if cell.startswith(_OPEN):
+        return styled(text, "yellow")
+    return styled(text, "bright_black") if cell.startswith(_NOT_GOOD) else text
+
+
+def styled(text: str, colour: str) -> str:
+    """Coloured, where a terminal shows it and nobody asked for none (`NO_COLOR`)."""
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    return typer.style(text, fg=colour)
 
 
 def moment(us: int | None) -> str | None:
