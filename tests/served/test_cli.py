@@ -127,6 +127,7 @@ COMMANDS = [
     ["reconcile"],
     ["audit"],
     ["db", "check"],
+    ["backup", "kept.db"],
     ["batch", "orders.jsonl", "--key", "k"],
 ]
 
@@ -172,6 +173,7 @@ def test_no_command_is_left_out_of_that() -> None:
         "upstream check",
         "import litellm",
         "doctor",
+        "restore",
     }
     assert set(named) > others
     for name in set(named) - others:

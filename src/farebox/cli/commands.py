@@ -24,6 +24,8 @@ PLACES = {
     "upstream": "upstreams.upstream_app",
     "db": "database.db_app",
     "import": "importing.import_app",
+    "backup": "keeping.backup",
+    "restore": "keeping.restore",
     "doctor": "doctor.doctor",
 }
 """Where each command is: its module is loaded when it is run, or its help is shown."""

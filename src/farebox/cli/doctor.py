@@ -21,9 +21,7 @@ def doctor(
     what is not well. Nothing is ordered, nothing is made. Ends with code 1 where anything is wrong."""
     found = list(versions())
     try:
-        settings = load(database_url=database_url)
-        for each in every(settings):
-            found.append(each)
+        found += every(load(database_url=database_url))
     except BadSettings as error:
         found.append(Finding("settings", "wrong", str(error), "mend it; the rest was not looked at"))
     if as_json:
