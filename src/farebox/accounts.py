@@ -1,6 +1,7 @@
 """Accounts, keys, limits, top-ups and spending: the use cases of operators, by command or over HTTP, and of callers who
 look at their own."""
 
+import asyncio
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,14 +28,18 @@ from farebox.core.caching import SECONDS_MAX
 from farebox.core.callers import Account, Key, ManagementKey, PublishedPlans
 from farebox.core.keys import MANAGEMENT_PREFIX, digest, hint
 from farebox.core.money import format_usd
+from farebox.core.moving.foreign_keys import ForeignKey
 from farebox.core.plans import Plan, difference
-from farebox.identity.keys import new_key
+from farebox.identity.keys import REVISION_SECONDS, new_key
 from farebox.ports import AnswerShelf, Books, Directory, Ledger, PriceShelf, Standings, TariffShelf
 
 DEFAULT_ACCOUNT = "default"
 
 NAME_LENGTH_MAX = 100
 LABEL_LENGTH_MAX = 200
+OVERLAP_SECONDS_MAX = 90 * 86_400
+"""How long two secrets of one key may be good at most."""
+
 TOP_UP_KEY_LENGTH_MAX = 255
 
 
@@ -101,13 +106,7 @@ class Accounts:
             BadTerms: the name is not valid.
             NameTaken: an account of this name exists.
         """
-        if not name.strip() or len(name) > NAME_LENGTH_MAX or name.startswith(("(", "-")) or not name.isprintable():
-            raise BadTerms(
-                f"{name[: NAME_LENGTH_MAX + 1]!r} is not a name for an account: 1 to {NAME_LENGTH_MAX} printable"
-                " characters, no ( or - first"
-            )
-        if plan not in self._plans:
-            raise NotFound(f"there is no plan `{plan}`; there are {', '.join(sorted(self._plans))}")
+        self.check_new(name, plan)
         account = await self._store.create_account(name, plan, limit_nanos, clock.now_us())
         if paid_in_nanos:
             await self._pay_in(account, paid_in_nanos, None, None)
@@ -129,6 +128,35 @@ class Accounts:
         is_repeat = await self._pay_in(account, amount_nanos, key, note)
         return PaidIn(account, await self._store.balance(account.id), is_repeat)
 
+    async def change(self, name: str, *, plan: str | None = None, new_name: str | None = None) -> Account:
+        """Change an account's plan or name: orders from then on are under it. Raises NotFound, BadTerms, NameTaken."""
+        account = await self.find(name)
+        if plan is not None:
+            self._check_plan(plan)
+            account = replace(account, plan=plan)
+        if new_name is not None:
+            _check_name(new_name)
+            account = replace(account, name=new_name)
+        await self._store.change_account(account)
+        return account
+
+    async def close(self, name: str) -> tuple[Account, bool]:
+        """Have an account order nothing any more; True where it was closed before. When this returns, no process
+        accepts its keys. Raises NotFound."""
+        account = await self.find(name)
+        if account.closed_us is not None:
+            return account, True
+        account = replace(account, closed_us=clock.now_us())
+        await self._store.change_account(account)
+        await asyncio.sleep(2 * REVISION_SECONDS)
+        return account, False
+
+    async def reopen(self, name: str) -> Account:
+        """Let a closed account order again, with the keys that it had. Raises NotFound."""
+        account = replace(await self.find(name), closed_us=None)
+        await self._store.change_account(account)
+        return account
+
     async def accounts(self) -> list[tuple[Account, Balance]]:
         return [(account, await self._store.balance(account.id)) for account in await self._store.accounts()]
 
@@ -148,6 +176,22 @@ class Accounts:
             raise NotFound(f"there are {len(every)} accounts, and none is called `{DEFAULT_ACCOUNT}`")
         return named[0]
 
+    async def _open(self, name: str) -> Account:
+        """An account that is not closed. Raises NotFound, BadTerms."""
+        account = await self.find(name)
+        if account.closed_us is not None:
+            raise BadTerms(f"the account `{name}` is closed; `farebox account reopen` opens it again")
+        return account
+
+    def check_new(self, name: str, plan: str) -> None:
+        """Raises BadTerms, NotFound where `create` would."""
+        _check_name(name)
+        self._check_plan(plan)
+
+    def _check_plan(self, plan: str) -> None:
+        if plan not in self._plans:
+            raise NotFound(f"there is no plan `{plan}`; there are {', '.join(sorted(self._plans))}")
+
     async def find_by_id(self, account_id: int) -> Account:
         """Raises NotFound."""
         for account in await self._store.accounts():
@@ -163,16 +207,65 @@ class Accounts:
         """Create a key. Returns the key itself, which is kept nowhere, its account and its row. Raises NotFound,
         BadTerms."""
         _check_label(label)
-        if expires_us is not None and expires_us <= clock.now_us():
-            raise BadTerms("a key's expiry must lie in the future")
+        _check_expiry(expires_us)
         _check_cache_seconds(cache_seconds)
-        account = await self.find(name)
+        account = await self._open(name)
         key = new_key()
         row = await self._store.create_key(account.id, label, digest(key), hint(key), clock.now_us())
         if expires_us is not None or cache_seconds is not None:
             row = replace(row, expires_us=expires_us, cache_seconds=cache_seconds or None)
             await self._store.change_key(row)
         return key, account, row
+
+    async def import_key(self, name: str, foreign: ForeignKey, expires_us: int | None) -> tuple[Key, bool]:
+        """Take over a key of another gateway by its digest, with its limits; True where it is there already, which
+        stays as it is here. Raises NotFound, BadTerms."""
+        _check_label(foreign.label)
+        self.check_limits(foreign.limits)
+        account = await self._open(name)
+        if (found := await self._store.find_key(foreign.digest)) is not None:
+            owner, key = found
+            if owner.id != account.id:
+                raise BadTerms(f"this key is one of `{owner.name}` already")
+            return key, True
+        now_us = clock.now_us()
+        key = await self._store.create_key(account.id, foreign.label, foreign.digest, foreign.hint, now_us)
+        if expires_us is not None or foreign.disabled:
+            key = replace(
+                key,
+                expires_us=expires_us,
+                disabled=foreign.disabled,
+                revoked_us=now_us if foreign.disabled else None,
+            )
+            await self._store.change_key(key)
+        return replace(key, limits=await self.limit(account, key, foreign.limits)), False
+
+    async def rotate_key(
+        self, named: str, overlap_seconds: int, expires_us: int | None = None
+    ) -> tuple[str, Account, Key]:
+        """Give a key another secret, which is returned and kept nowhere. The old one works for so long, too; label,
+        limits and what counts against them stay, and so does its expiry where no other is given. Raises NotFound (also
+        for a key that is revoked, disabled or expired), BadTerms."""
+        if not 0 <= overlap_seconds <= OVERLAP_SECONDS_MAX:
+            raise BadTerms(f"an overlap is 0 seconds to {OVERLAP_SECONDS_MAX // 86_400} days")
+        account, row = await self.find_key(named)
+        now_us = clock.now_us()
+        if row.revoked_us is not None or (row.expires_us is not None and row.expires_us <= now_us):
+            raise NotFound(f"the key `{row.hint}` is not good any more; `farebox key create` makes another")
+        _check_expiry(expires_us)
+        key = new_key()
+        until_us = now_us + overlap_seconds * 1_000_000
+        rotated = replace(
+            row,
+            digest=digest(key),
+            hint=hint(key),
+            updated_us=now_us,
+            expires_us=row.expires_us if expires_us is None else expires_us,
+            old_digest=row.digest if overlap_seconds else None,
+            old_until_us=min(until_us, row.expires_us or until_us) if overlap_seconds else None,
+        )
+        await self._store.rotate_key(rotated)
+        return key, account, rotated
 
     async def keys(self, name: str | None) -> list[tuple[Account, Key]]:
         """The keys of one account, or of all. Raises NotFound."""
@@ -296,6 +389,10 @@ class Accounts:
         }
         return Spending(**spent)
 
+    async def spent_this_month(self, account: Account) -> int:
+        """Its fares of the current UTC month, in nano-dollars."""
+        return await self._store.spent_nanos(account.id, None, began_us("month", clock.now_us()) // DAY_US)
+
     async def spending_by_key(self, account: Account) -> dict[int, Spending]:
         """The spending of each key of an account that has any, by the key's id."""
         now_us = clock.now_us()
@@ -338,9 +435,22 @@ def _changed(limits: Limits, changes: LimitChanges) -> Limits:
         raise BadTerms(str(error)) from error
 
 
+def _check_name(name: str) -> None:
+    if not name.strip() or len(name) > NAME_LENGTH_MAX or name.startswith(("(", "-")) or not name.isprintable():
+        raise BadTerms(
+            f"{name[: NAME_LENGTH_MAX + 1]!r} is not a name for an account: 1 to {NAME_LENGTH_MAX} printable"
+            " characters, no ( or - first"
+        )
+
+
 def _check_label(label: str) -> None:
     if len(label) > LABEL_LENGTH_MAX or not (label.isprintable() or not label):
         raise BadTerms(f"a key's name has at most {LABEL_LENGTH_MAX} printable characters")
+
+
+def _check_expiry(expires_us: int | None) -> None:
+    if expires_us is not None and expires_us <= clock.now_us():
+        raise BadTerms("a key's expiry must lie in the future")
 
 
 def _check_cache_seconds(seconds: int | None) -> None:

@@ -115,6 +115,9 @@ class Directory(Protocol):
     async def create_account(self, name: str, plan: str, limit_nanos: int | None, created_us: int) -> Account:
         """Raises NameTaken. `limit_nanos` as in Balance."""
 
+    async def change_account(self, account: Account) -> None:
+        """Write an account's name and plan, and whether it is closed. Raises NameTaken."""
+
     async def accounts(self) -> list[Account]: ...
 
     async def find_account(self, name: str) -> Account | None: ...
@@ -124,7 +127,13 @@ class Directory(Protocol):
     async def keys(self, account_id: int) -> list[Key]: ...
 
     async def find_key(self, digest: bytes) -> tuple[Account, Key] | None:
-        """The key and its account, revoked or not."""
+        """The key that has this digest, or had it before it was rotated, and its account; revoked or not."""
+
+    async def rotate_key(self, key: Key) -> None:
+        """Write a key's digests and hint, and until when they are valid."""
+
+    async def has_foreign_keys(self) -> bool:
+        """Whether any key may begin otherwise than Farebox's own."""
 
     async def change_key(self, key: Key) -> None:
         """Write a key's label, and whether and until when it is valid."""
@@ -287,6 +296,9 @@ class Books(Protocol):
 
     async def spent_by_key(self, account_id: int, first_day: int) -> dict[int, tuple[int, int]]:
         """For every key of an account with fares since a UTC day began: their sum, and when the latest was posted."""
+
+    async def given_back_nanos(self, account_id: int) -> int:
+        """What corrections of fares gave back to an account, of all that was credited to it."""
 
     async def activity(
         self, account_id: int | None, key_id: int | None, first_day: int, last_day: int

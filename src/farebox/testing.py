@@ -57,7 +57,7 @@ from farebox.core.errors import Refusal
 from farebox.core.formats import Format, chat
 from farebox.core.headers import HeaderList, RequestHead
 from farebox.core.health import Standing
-from farebox.core.keys import digest
+from farebox.core.keys import PREFIX, digest
 from farebox.core.ledger import Page
 from farebox.core.likeness import Likeness
 from farebox.core.plans import BUILT_IN
@@ -231,6 +231,12 @@ class MemoryStore:
         self._revision += 1
         return account
 
+    async def change_account(self, account: Account) -> None:
+        if any(other.name == account.name and other.id != account.id for other in self._accounts.values()):
+            raise NameTaken(account.name)
+        self._accounts[account.id] = replace(account, limits=NO_LIMITS)
+        self._revision += 1
+
     async def accounts(self) -> list[Account]:
         return list(map(self._limited, self._accounts.values()))
 
@@ -252,12 +258,18 @@ class MemoryStore:
         return [self._limited(key) for key in self._keys.values() if key.account_id == account_id]
 
     async def find_key(self, digest: bytes) -> tuple[Account, Key] | None:
-        key = next((key for key in self._keys.values() if key.digest == digest), None)
+        key = next((key for key in self._keys.values() if digest in (key.digest, key.old_digest)), None)
         return None if key is None else (self._limited(self._accounts[key.account_id]), self._limited(key))
 
     async def change_key(self, key: Key) -> None:
         self._keys[key.id] = replace(key, limits=NO_LIMITS)
         self._revision += 1
+
+    async def rotate_key(self, key: Key) -> None:
+        await self.change_key(key)
+
+    async def has_foreign_keys(self) -> bool:
+        return any(not key.hint.startswith(PREFIX) or key.old_digest for key in self._keys.values())
 
     async def allowance(self, owner: str) -> Allowance | None:
         return self._allowances.get(owner)
@@ -461,6 +473,10 @@ class MemoryStore:
         by_key = await self.totals(account_id, TotalsFilter(first_day, LAST_US, ("key",)), LAST_US)
         return {total.key[2]: (total.fares_nanos, total.latest_us) for total in by_key}
 
+    async def given_back_nanos(self, account_id: int) -> int:
+        own = (each for each in self._transfers.values() if each.credit_account == account_id and each.is_correction)
+        return sum(each.amount_nanos for each in own)
+
     async def activity(
         self, account_id: int | None, key_id: int | None, first_day: int, last_day: int
     ) -> list[Activity]:
@@ -530,6 +546,7 @@ class _Rows:
         self.allowances = _all(list(store._allowances.values()))
         self.tariffs = _all(list(store._tariffs.values()))
         self.day_totals = _all(list(store._totals.values()))
+        self.corrections = _all([row for _, row in sorted(store._transfers.items()) if row.is_correction])
 
 
 def _all(rows: list[T]) -> Callable[[], Iterator[T]]:

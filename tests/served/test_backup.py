@@ -1,6 +1,5 @@
 """Backups while orders run, and what becomes of them when they are restored."""
 
-import os
 import sqlite3
 import threading
 from contextlib import closing
@@ -87,7 +86,7 @@ def test_a_backup_that_an_audit_finds_wrong_is_not_restored(tmp_path: Path) -> N
     refused = shell.run("restore", "kept.db", "--overwrite")
     assert (refused.returncode, "finds 1 differences" in refused.stderr) == (1, True)
     assert (tmp_path / "data" / "farebox.db").read_bytes() == before
-    assert sorted(os.listdir(tmp_path / "data")) == ["farebox.db", "farebox.db-workers"]
+    assert sorted(each.name for each in (tmp_path / "data").iterdir()) == ["farebox.db", "farebox.db-workers"]
     assert (
         len(shell.cli("restore", str(tmp_path / "kept.db"), "--overwrite", "--even-if-wrong", code=1)["differences"])
         == 1

@@ -112,7 +112,15 @@ COMMANDS = [
     ["account", "top-up", "x", "1"],
     ["account", "list"],
     ["account", "limit", "x"],
+    ["account", "change", "x", "--plan", "free"],
+    ["account", "close", "x"],
+    ["account", "reopen", "x"],
+    ["account", "import", "people.csv"],
     ["key", "create", "x"],
+    ["key", "import", "keys.csv"],
+    ["key", "rotate", "1"],
+    ["refund", "x", "--reason", "y"],
+    ["correct", "x", "--cost", "0.1", "--reason", "y"],
     ["key", "list"],
     ["key", "revoke", "1"],
     ["key", "disable", "1"],
@@ -134,8 +142,9 @@ COMMANDS = [
 
 def test_only_serve_and_db_upgrade_make_books(tmp_path: Path) -> None:
     """Every other command says where it looked for them, and leaves nothing behind."""
-    orders = tmp_path / "orders.jsonl"
-    orders.write_text("{}")
+    files = [tmp_path / name for name in ("orders.jsonl", "people.csv", "keys.csv")]
+    for file, text in zip(files, ("{}", "name,plan\nx,paying\n", f"digest,account\n{'0' * 64},x\n"), strict=True):
+        file.write_text(text)
     for arguments in COMMANDS:
         done = Gateway(tmp_path).run(*arguments)
         assert (done.returncode, done.stdout) == (1, ""), arguments
@@ -148,7 +157,7 @@ def test_only_serve_and_db_upgrade_make_books(tmp_path: Path) -> None:
     assert (copied.returncode, f"no books at {tmp_path}/data/farebox.db" in copied.stderr) == (1, True)
     for asked in (["upstream", "list"], ["upstream", "check", "simulator"]):
         assert Gateway(tmp_path).run(*asked).returncode == 0
-    assert list(tmp_path.iterdir()) == [orders]
+    assert sorted(tmp_path.iterdir()) == sorted(files)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "farebox.db").write_bytes(b"")
     assert "there are no books at" in Gateway(tmp_path).run("audit").stderr, (

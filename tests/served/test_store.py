@@ -22,12 +22,15 @@ from farebox.accounts import Store
 from farebox.core.allowances import DAY_US, NO_LIMITS, SECOND_US, Allowance, Exceeded, Limits
 from farebox.core.audit import audit
 from farebox.core.books import (
+    CORRECTIONS_MAX,
     KEY_LIFE_US,
     Activity,
     AskLater,
     Balance,
     ChargedFare,
     Command,
+    Correct,
+    Corrected,
     DayKey,
     DayTotal,
     Done,
@@ -38,11 +41,15 @@ from farebox.core.books import (
     KeptAnswer,
     NameGeneration,
     NoSuchRow,
+    NotCorrected,
     NotCovered,
     NotEnded,
+    NotPaidOut,
     NotWanted,
     OtherTopUp,
     Outside,
+    PaidOut,
+    PayOut,
     PlaceHold,
     Repeatable,
     Repeated,
@@ -189,6 +196,9 @@ class Rows:
                 found.setdefault(key, DayTotal(key)).count(orders[transfer.hold_id], fare, transfer.created_us)
         return list(found.values())
 
+    def corrections(self) -> list[Transfer]:
+        return [each for each in self.booked if each.is_correction]
+
 
 def differences(store: Store) -> list[str]:
     with store.snapshot() as rows:
@@ -236,6 +246,100 @@ def test_what_has_not_ended_is_counted(engine: Engine) -> None:
         await store.carry_out(Settle(hold_id="h2", verdict=Unknown("who knows"), created_us=3))
         await store.carry_out(Settle(hold_id="h3", verdict=Unknown("who knows"), created_us=3, generation_id="gen-3"))
         assert await store.not_ended() == NotEnded(pending=2, open=1, unresolved=1)
+
+    engine.run(work)
+
+
+def test_a_fare_is_corrected_beside_it_and_never_by_more_than_it_is(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        await store.carry_out(hold(account, key, "h1", 60_000))
+        assert await store.carry_out(Correct("h1", 3, "why", back_nanos=1)) == NotCorrected()
+        await store.carry_out(Settle(hold_id="h1", verdict=Cost(Decimal("0.00005")), created_us=3))
+        for order, outcome in (
+            (Correct("h1", 4, "bad answer", back_nanos=20_000), Corrected(account.id, 20_000, 30_000)),
+            (Correct("h1", 5, "bad answer", back_nanos=20_000), Corrected(account.id, 20_000, 30_000, is_repeat=True)),
+            (Correct("h1", 6, "another", back_nanos=30_001), NotCorrected(30_000)),
+            (Correct("h1", 6, "it cost more", fare_nanos=70_000), Corrected(account.id, -40_000, 70_000)),
+            (Correct("h1", 7, "again", fare_nanos=70_000), Corrected(account.id, 0, 70_000, is_repeat=True)),
+            (Correct("h1", 8, "all of it", fare_nanos=0), Corrected(account.id, 70_000, 0)),
+            (Correct("nothing", 9, "why", fare_nanos=0), NoSuchRow("hold nothing")),
+        ):
+            assert await store.carry_out(order) == outcome, order
+        balance = await store.balance(account.id)
+        assert (balance.balance_nanos, balance.pending_nanos) == (USD, 0)
+        assert await store.given_back_nanos(account.id) == 90_000
+        assert await store.spent_nanos(account.id, None, 0) == 50_000
+        with store.snapshot() as rows:
+            found = audit(rows)
+            booked, orders, balances = list(rows.transfers()), list(rows.holds()), list(rows.balances())
+        assert (found.differences, found.adjustments) == ([], 3)
+        last = next(each for each in booked if each.note == "all of it")
+        for wrong, said in (
+            (replace(last, amount_nanos=70_001), "was charged $0.00005, and $0.000050001 given back"),
+            (replace(last, hold_id="h2"), "hold h2: its fare was corrected, and it is not in the books"),
+            (replace(last, credit_account=0), "its fare was corrected between 1 and 0"),
+        ):
+            changed = [wrong if each is last else each for each in booked]
+            assert any(said in each for each in audit(Rows(changed, orders, balances)).differences), said
+        for number in range(CORRECTIONS_MAX):
+            await store.carry_out(Correct("h1", 10, "to and fro", fare_nanos=number % 2 * 10_000 or 20_000))
+        assert await store.carry_out(Correct("h1", 11, "once too often", fare_nanos=1)) == NotCorrected(20_000)
+        assert differences(store) == []
+
+    engine.run(work)
+
+
+def test_what_is_left_is_paid_out_where_nothing_is_held_or_owed(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        await store.carry_out(hold(account, key, "h1", 60_000))
+        assert await store.carry_out(PayOut("p1", account.id, 3, "closed")) == NotPaidOut(60_000, USD)
+        await store.carry_out(Settle(hold_id="h1", verdict=Nothing(), created_us=3))
+        assert await store.carry_out(PayOut("p1", account.id, 4, "closed")) == PaidOut(USD)
+        assert await store.carry_out(PayOut("p2", account.id, 5, "closed")) == PaidOut(0)
+        owing, key = await account_with(store, "b", 0, None)
+        await store.carry_out(hold(owing, key, "h2", 60_000))
+        await store.carry_out(Settle(hold_id="h2", verdict=Cost(Decimal("0.00001")), created_us=3))
+        assert await store.carry_out(PayOut("p3", owing.id, 4, "closed")) == NotPaidOut(0, -10_000)
+        assert await store.carry_out(PayOut("p4", 99, 4, "closed")) == NoSuchRow("account 99")
+        assert differences(store) == []
+
+    engine.run(work)
+
+
+def test_a_rotated_key_is_found_by_both_its_digests(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", 0)
+        assert await store.has_foreign_keys()  # its hint is none of ours
+        before = await store.revision()
+        rotated = replace(key, digest=b"new", hint="sk-fb-n", old_digest=key.digest, old_until_us=9, updated_us=5)
+        await store.rotate_key(rotated)
+        assert await store.revision() != before
+        for name in (b"new", b"a"):
+            assert await store.find_key(name) == (account, rotated)
+        assert await store.find_key(b"other") is None
+        assert rotated.as_sent(b"a").expires_us == 9
+        assert rotated.as_sent(b"new").expires_us is None
+        assert await store.has_foreign_keys()
+        await store.rotate_key(replace(rotated, old_digest=None, old_until_us=None))
+        assert await store.find_key(b"a") is None
+        assert not await store.has_foreign_keys()
+
+    engine.run(work)
+
+
+def test_an_account_is_renamed_and_closed(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, _ = await account_with(store, "a", 0)
+        await account_with(store, "b", 0)
+        with pytest.raises(NameTaken):
+            await store.change_account(replace(account, name="b"))
+        changed = replace(account, name="c", plan="free", closed_us=7)
+        await store.change_account(changed)
+        assert await store.find_account("c") == changed
+        assert await store.find_account("a") is None
+        assert [each.name for each in await store.accounts()] == ["c", "b"]
 
     engine.run(work)
 

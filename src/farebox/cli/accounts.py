@@ -1,14 +1,25 @@
 """`farebox account ...`, `farebox key ...` and `farebox management-key ...`."""
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from farebox import clock
 from farebox.accounts import Accounts
-from farebox.cli.session import AsJson, DatabaseUrl, fail, moment, nanos_of, print_json, print_table, with_books
+from farebox.cli.session import (
+    AsCsv,
+    AsJson,
+    DatabaseUrl,
+    fail,
+    moment,
+    nanos_of,
+    print_json,
+    print_rows,
+    print_table,
+    read_moment,
+    with_books,
+)
 from farebox.core.allowances import LIMIT_NAMES, Allowance, LimitChanges, Limits, limits_by_name, usage_by_name
 from farebox.core.books import Balance
 from farebox.core.callers import Account, Key, ManagementKey
@@ -30,6 +41,9 @@ Name = Annotated[str, typer.Argument(help="The account's name.")]
 NameOrAll = Annotated[str | None, typer.Argument(help="The account's name; all where absent.")]
 CacheSeconds = Annotated[
     int | None, typer.Option(help="For how long answers to its orders are kept for the same orders again.")
+]
+Expires = Annotated[
+    str | None, typer.Option(metavar="MOMENT", help="When it stops being good, such as 2027-01-31; in UTC.")
 ]
 KeyNamed = Annotated[str, typer.Argument(help="The key, its number, or its hint as the list shows it.")]
 
@@ -60,7 +74,7 @@ def create(
         account = await accounts.create(name, plan, limit_nanos, paid_in)
         return account, await accounts.balance(account)
 
-    _show(_described(*with_books(database_url, create_account)), as_json=as_json)
+    show_account(*with_books(database_url, create_account), as_json=as_json)
 
 
 @account_app.command("top-up")
@@ -81,26 +95,37 @@ def top_up(
         paid_in = await accounts.top_up(name, nanos, idempotency_key, note)
         return paid_in.account, paid_in.balance
 
-    _show(_described(*with_books(database_url, pay_in)), as_json=as_json)
+    show_account(*with_books(database_url, pay_in), as_json=as_json)
 
 
 @account_app.command("list")
-def list_accounts(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
-    """Show every account and where it stands."""
-    found = with_books(database_url, lambda _, accounts: accounts.accounts())
-    _show([_described(*each) for each in found], as_json=as_json)
+def list_accounts(database_url: DatabaseUrl = None, as_csv: AsCsv = False, as_json: AsJson = False) -> None:
+    """Show every account and where it stands, and its fares of this UTC month."""
+
+    async def find(_: SqlStore, accounts: Accounts) -> list[dict[str, object]]:
+        return [
+            {**described(*each), "month_usd": format_usd(await accounts.spent_this_month(each[0]))}
+            for each in await accounts.accounts()
+        ]
+
+    found = with_books(database_url, find)
+    heads, names = (*_HEADS[:-1], "THIS MONTH", "STATE"), (*_NAMES[:-1], "month_usd", "state")
+    print_rows(heads, found, names, "no limit", as_json=as_json, as_csv=as_csv)
 
 
-def _show(described: dict[str, object] | list[dict[str, object]], *, as_json: bool) -> None:
+_HEADS = ("NAME", "PLAN", "TERMS", "BALANCE", "HELD", "AVAILABLE", "STATE")
+_NAMES = ("name", "plan", "terms", "balance_usd", "held_usd", "available_usd", "state")
+
+
+def show_account(account: Account, balance: Balance, *, as_json: bool) -> None:
+    """An account, as it stands now."""
     if as_json:
-        print_json(described)
+        print_json(described(account, balance))
     else:
-        heads = ("NAME", "PLAN", "TERMS", "BALANCE", "HELD", "AVAILABLE")
-        names = ("name", "plan", "terms", "balance_usd", "held_usd", "available_usd")
-        print_table(heads, described if isinstance(described, list) else [described], names, "no limit")
+        print_table(_HEADS[:-1], [described(account, balance)], _NAMES[:-1], "no limit")
 
 
-def _described(account: Account, balance: Balance) -> dict[str, object]:
+def described(account: Account, balance: Balance) -> dict[str, object]:
     return {
         "name": account.name,
         "plan": account.plan,
@@ -110,6 +135,8 @@ def _described(account: Account, balance: Balance) -> dict[str, object]:
         "held_usd": format_usd(balance.pending_nanos),
         "available_usd": None if balance.available_nanos is None else format_usd(balance.available_nanos),
         "created": moment(account.created_us),
+        "closed": moment(account.closed_us),
+        "state": "open" if account.closed_us is None else "closed",
     }
 
 
@@ -117,50 +144,52 @@ def _described(account: Account, balance: Balance) -> dict[str, object]:
 def create_key(
     name: Name,
     label: Annotated[str, typer.Option(help="What the key is for.")] = "",
-    expires: Annotated[datetime | None, typer.Option(help="When it stops being good, in UTC.")] = None,
+    expires: Expires = None,
     cache_seconds: CacheSeconds = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key and show it, this once: only its hash is kept."""
-    expires_us = None if expires is None else clock.us_of(expires)
+    expires_us = None if expires is None else read_moment(expires, "--expires")
     key, account, row = with_books(
         database_url, lambda _, accounts: accounts.create_key(name, label, expires_us, cache_seconds)
     )
-    _show_new(key, _described_key(account, row), as_json=as_json)
+    show_new(key, described_key(account, row), as_json=as_json)
 
 
 @key_app.command("list")
-def list_keys(name: NameOrAll = None, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
-    """Show the keys of an account, or of all."""
-    rows = [_described_key(*each) for each in with_books(database_url, lambda _, accounts: accounts.keys(name))]
-    heads = ("ID", "ACCOUNT", "KEY", "LABEL", "CREATED", "REVOKED")
-    names = ("id", "account", "hint", "label", "created", "revoked")
-    if as_json:
-        print_json(rows)
-    else:
-        print_table(heads, rows, names)
+def list_keys(
+    name: NameOrAll = None, database_url: DatabaseUrl = None, as_csv: AsCsv = False, as_json: AsJson = False
+) -> None:
+    """Show the keys of an account, or of all, with their limits, and which are good."""
+    rows = [described_key(*each) for each in with_books(database_url, lambda _, accounts: accounts.keys(name))]
+    if not as_json:
+        for row in rows:
+            row["limits"] = ", ".join(f"{limit}={shown_limit(most)}" for limit, most in row["limits"].items())
+    heads = ("ID", "ACCOUNT", "KEY", "LABEL", "CREATED", "EXPIRES", "LIMITS", "STATE")
+    names = ("id", "account", "hint", "label", "created", "expires", "limits", "state")
+    print_rows(heads, rows, names, as_json=as_json, as_csv=as_csv)
 
 
 @key_app.command("revoke")
 def revoke_key(key: KeyNamed, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
     """Revoke a key for good. Every process stops answering it within a second."""
     found = with_books(database_url, lambda _, accounts: accounts.revoke_key(key))
-    _show_changed("revoked", _described_key(*found), as_json=as_json)
+    _show_changed("revoked", described_key(*found), as_json=as_json)
 
 
 @key_app.command("disable")
 def disable_key(key: KeyNamed, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
     """Refuse a key until it is enabled again."""
     found = with_books(database_url, lambda _, accounts: accounts.change_key(key, disabled=True))
-    _show_changed("disabled", _described_key(*found), as_json=as_json)
+    _show_changed("disabled", described_key(*found), as_json=as_json)
 
 
 @key_app.command("enable")
 def enable_key(key: KeyNamed, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
     """Let a disabled key be good again."""
     found = with_books(database_url, lambda _, accounts: accounts.change_key(key, disabled=False))
-    _show_changed("enabled", _described_key(*found), as_json=as_json)
+    _show_changed("enabled", described_key(*found), as_json=as_json)
 
 
 @key_app.command("cache")
@@ -172,7 +201,7 @@ def cache_for_key(
 ) -> None:
     """Keep the answers to a key's orders for the same orders again."""
     found = with_books(database_url, lambda _, accounts: accounts.change_key(key, cache_seconds=seconds))
-    _show_changed("cached for", _described_key(*found), as_json=as_json)
+    _show_changed("cached for", described_key(*found), as_json=as_json)
 
 
 @management_app.command("create")
@@ -186,21 +215,18 @@ def create_management_key(
 ) -> None:
     """Make a management key and show it, this once."""
     key, row = with_books(database_url, lambda _, accounts: accounts.create_management_key(label, account))
-    _show_new(key, _described_manager(row), as_json=as_json)
+    show_new(key, _described_manager(row), as_json=as_json)
 
 
 @management_app.command("list")
-def list_management_keys(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+def list_management_keys(database_url: DatabaseUrl = None, as_csv: AsCsv = False, as_json: AsJson = False) -> None:
     """Show the management keys."""
     rows = [
         _described_manager(each) for each in with_books(database_url, lambda _, accounts: accounts.management_keys())
     ]
     heads = ("ID", "KEY", "LABEL", "ACCOUNT", "CREATED", "REVOKED")
     names = ("id", "hint", "label", "account_id", "created", "revoked")
-    if as_json:
-        print_json(rows)
-    else:
-        print_table(heads, rows, names)
+    print_rows(heads, rows, names, as_json=as_json, as_csv=as_csv)
 
 
 @management_app.command("revoke")
@@ -210,7 +236,7 @@ def revoke_management_key(key: KeyNamed, database_url: DatabaseUrl = None, as_js
     _show_changed("revoked", _described_manager(row), as_json=as_json)
 
 
-def _show_new(key: str, described: dict[str, object], *, as_json: bool) -> None:
+def show_new(key: str, described: dict[str, object], *, as_json: bool) -> None:
     if as_json:
         print_json({"key": key, **described})
     else:
@@ -226,7 +252,8 @@ def _show_changed(what: str, described: dict[str, object], *, as_json: bool) -> 
         typer.echo(f"{what} {described['hint']}{whose}")
 
 
-def _described_key(account: Account, key: Key) -> dict[str, object]:
+def described_key(account: Account, key: Key) -> dict[str, Any]:
+    """A key, as JSON has it: its limits by their names."""
     return {
         "id": key.id,
         "account": account.name,
@@ -237,7 +264,20 @@ def _described_key(account: Account, key: Key) -> dict[str, object]:
         "disabled": key.disabled,
         "expires": moment(key.expires_us),
         "cache_seconds": key.cache_seconds,
+        "old_until": moment(key.old_until_us),
+        "limits": {name: most for name, most in limits_by_name(key.limits).items() if most is not None},
+        "state": _state(key, clock.now_us()),
     }
+
+
+def _state(key: Key, now_us: int) -> str:
+    if key.revoked_us is not None:
+        return "disabled" if key.disabled else "revoked"
+    if key.expires_us is not None and key.expires_us <= now_us:
+        return "expired"
+    if key.old_until_us is not None and key.old_until_us > now_us:
+        return f"good, the old one until {moment(key.old_until_us)}"
+    return "good"
 
 
 def _described_manager(key: ManagementKey) -> dict[str, object]:
@@ -286,7 +326,7 @@ def _limit(
         whose = {"account": account.name, **({"key": key.hint} if key else {})}
         print_json({**whose, "limits": most, "used": used})
     else:
-        rows = [{"limit": name, "most": _shown(most[name]), "used": used.get(name)} for name in LIMIT_NAMES]
+        rows = [{"limit": name, "most": shown_limit(most[name]), "used": used.get(name)} for name in LIMIT_NAMES]
         print_table(("LIMIT", "MOST", "USED"), rows, missing="-")
 
 
@@ -300,5 +340,5 @@ def _given(limits: list[str]) -> LimitChanges:
     return given
 
 
-def _shown(value: object) -> object:
+def shown_limit(value: object) -> object:
     return ", ".join(map(str, value)) if isinstance(value, list) else value

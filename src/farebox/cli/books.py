@@ -1,7 +1,6 @@
 """`farebox statement`, `farebox activity`, `farebox reconcile`, `farebox audit`."""
 
 from collections.abc import Mapping
-from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
@@ -10,11 +9,23 @@ import typer
 from farebox import clock
 from farebox.accounts import Accounts, Statement
 from farebox.cli.accounts import Name, NameOrAll
-from farebox.cli.session import AsJson, DatabaseUrl, fail, moment, print_json, print_table, with_books
+from farebox.cli.session import (
+    AsCsv,
+    AsJson,
+    DatabaseUrl,
+    fail,
+    moment,
+    print_json,
+    print_rows,
+    print_table,
+    read_moment,
+    read_month,
+    with_books,
+)
 from farebox.core.allowances import date_of, day_of
 from farebox.core.audit import Audit
 from farebox.core.audit import audit as run_audit
-from farebox.core.books import LAST_US, Activity, HoldRow, Transfer
+from farebox.core.books import CASH, LAST_US, Activity, HoldRow, Transfer
 from farebox.core.callers import Key
 from farebox.core.kinds import units_used
 from farebox.core.money import format_usd, is_readable_cost, plain
@@ -26,18 +37,44 @@ AUDITS = 2
 """An audit that differs is made once more, so that what was booked behind the reader (by a machine whose clock was set
 back, or which slept in between) is told by none."""
 
-Since = Annotated[datetime | None, typer.Option(help="From this moment on, in UTC.")]
-Until = Annotated[datetime | None, typer.Option(help="Until before this moment, in UTC.")]
+Since = Annotated[
+    str | None, typer.Option(metavar="MOMENT", help="From this moment on, such as 2026-11-28 or 2026-11; in UTC.")
+]
+Until = Annotated[str | None, typer.Option(metavar="MOMENT", help="Until before this moment, in UTC.")]
+Month = Annotated[str | None, typer.Option(metavar="YEAR-MONTH", help="Of this UTC month alone, such as 2026-11.")]
+
+
+def period_of(since: str | None, until: str | None, month: str | None) -> tuple[int, int]:
+    """From when until before when, as it was typed; all time where nothing was."""
+    if month is not None:
+        if since is not None or until is not None:
+            fail("--month and --since or --until exclude each other", 2)
+        return read_month(month)
+    since_us = 0 if since is None else read_moment(since, "--since")
+    until_us = LAST_US if until is None else read_moment(until, "--until")
+    if until_us <= since_us:
+        fail("--until: a moment after that of --since", 2)
+    return since_us, until_us
 
 
 def statement(
-    name: Name, since: Since = None, until: Until = None, database_url: DatabaseUrl = None, as_json: AsJson = False
+    name: Name,
+    since: Since = None,
+    until: Until = None,
+    month: Month = None,
+    database_url: DatabaseUrl = None,
+    as_csv: AsCsv = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what an account paid in, each order and its fare to the last event, and where the account stands now; of all
-    time, or of some."""
-    since_us = 0 if since is None else clock.us_of(since)
-    until_us = LAST_US if until is None else clock.us_of(until)
-    found = with_books(database_url, lambda _, accounts: accounts.statement(name, since_us, until_us))
+    time, or of some. As CSV: the lines alone."""
+    since_us, until_us = period_of(since, until, month)
+
+    async def read(store: SqlStore, accounts: Accounts) -> tuple[Statement, int]:
+        found = await accounts.statement(name, since_us, until_us)
+        return found, await store.given_back_nanos(found.account.id)
+
+    found, given_back = with_books(database_url, read)
     lines = _lines(found)
     spent = sum(t.amount_nanos for t in found.transfers if t.is_fare)
     events = sum(t.events or 0 for t in found.transfers if t.is_fare)
@@ -45,21 +82,26 @@ def statement(
     totals = {
         "account": found.account.name,
         "plan": found.account.plan,
-        "paid_in_usd": format_usd(balance.credits_nanos),
+        "paid_in_usd": format_usd(balance.credits_nanos - given_back),
+        "given_back_usd": format_usd(given_back),
         "events": events,
         "spent_usd": format_usd(spent),
         "balance_usd": format_usd(balance.balance_nanos),
         "held_usd": format_usd(balance.pending_nanos),
     }
-    if as_json:
+    if as_json and not as_csv:
         print_json({**totals, "lines": lines})
         return
     heads = ("TIME", "WHAT", "KIND", "MODEL", "KEY", "USED", "GENERATION", "COST", "EVENTS", "AMOUNT")
     names = ("time", "what", "kind", "model", "key", "used", "generation_id", "cost_usd", "events", "amount_usd")
-    print_table(heads, [{**line, "used": _used(line)} for line in lines], names)
+    shown = [{**line, "used": _used(line)} for line in lines]
+    print_rows(heads, shown, names, as_json=as_json, as_csv=as_csv)
+    if as_csv:
+        return
+    back = f", given back ${totals['given_back_usd']}" if given_back else ""
     typer.echo(
         f"\n{found.account.name} ({found.account.plan}): paid in ${totals['paid_in_usd']}, spent ${totals['spent_usd']}"
-        f" ({events} events), balance ${totals['balance_usd']}, of which ${totals['held_usd']} is held"
+        f" ({events} events){back}, balance ${totals['balance_usd']}, of which ${totals['held_usd']} is held"
     )
 
 
@@ -90,6 +132,11 @@ def _line(transfer: Transfer, order: HoldRow | None, keys: Mapping[int, Key]) ->
             what, amount = "not served", 0
         case "hold":
             what, amount = (f"held ({order.state}: {order.reason})" if order and order.reason else "held"), 0
+        case "adjustment" if transfer.credit_account == CASH:
+            what, amount = f"paid out ({transfer.note})", -amount
+        case "adjustment" if transfer.is_correction:
+            amount = transfer.given_back_nanos
+            what = f"{'refund' if amount > 0 else 'correction'} ({transfer.note})"
         case "adjustment":
             what, amount = f"adjustment ({transfer.note})", -amount
         case "top-up":
@@ -116,15 +163,21 @@ def _line(transfer: Transfer, order: HoldRow | None, keys: Mapping[int, Key]) ->
 def activity(
     name: NameOrAll = None,
     days: Annotated[int, typer.Option(help="UTC days, today's included.", min=1, max=3660)] = 30,
+    month: Month = None,
     database_url: DatabaseUrl = None,
+    as_csv: AsCsv = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what was ordered and charged by day and model, the latest day first."""
     today = day_of(clock.now_us())
+    first, last = today - days + 1, today + 1
+    if month is not None:
+        since_us, until_us = read_month(month)
+        first, last = day_of(since_us), day_of(until_us) - 1
 
     async def read_activity(_: SqlStore, accounts: Accounts) -> list[Activity]:
         account = None if name is None else await accounts.find(name)
-        return await accounts.activity(account, None, today - days + 1, today + 1)
+        return await accounts.activity(account, None, first, last)
 
     rows = [
         {
@@ -138,10 +191,8 @@ def activity(
         }
         for each in with_books(database_url, read_activity)
     ]
-    if as_json:
-        print_json(rows)
-    else:
-        print_table(("DATE", "MODEL", "SERVED BY", "ORDERS", "FARES", "PROMPT TOKENS", "ANSWER TOKENS"), rows)
+    heads = ("DATE", "MODEL", "SERVED BY", "ORDERS", "FARES", "PROMPT TOKENS", "ANSWER TOKENS")
+    print_rows(heads, rows, as_json=as_json, as_csv=as_csv)
 
 
 def reconcile(
@@ -198,7 +249,8 @@ def _stands(row: dict[str, Any]) -> str:
     return "asked for" if row["job_id"] is None else "its job is asked for"
 
 
-def _cost(text: str) -> Cost:
+def cost_of(text: str) -> Cost:
+    """A cost that was typed."""
     try:
         amount = Decimal(text)
     except InvalidOperation:
@@ -213,7 +265,7 @@ def _decide(hold_id: str, cost: str | None, reason: str, database_url: str | Non
         fail("give either --cost USD or --void", 2)
     if not reason.strip():
         fail("--reason: say why; it is kept with the transfer", 2)
-    verdict = Nothing() if cost is None else _cost(cost)
+    verdict = Nothing() if cost is None else cost_of(cost)
 
     async def settle(store: SqlStore, _: Accounts) -> None:
         await decide(store, store, hold_id, verdict, reason.strip())

@@ -18,6 +18,7 @@ import typer
 from farebox import clock
 from farebox.accounts import Accounts, BadTerms, NotFound, OtherTopUpBefore
 from farebox.core.money import parse_usd
+from farebox.corrections import NotClosed, NotCorrectable
 from farebox.ports import BooksUnavailable, NameTaken
 from farebox.reconcile import NotOpen
 from farebox.settings import BadSettings, load
@@ -37,24 +38,33 @@ DatabaseUrl = Annotated[
 _MONTH = re.compile(r"(\d{4})-(\d\d)")
 
 
-def read_moment(text: str) -> datetime:
-    """A moment that was typed; the beginning of a day or a month where it names no more. Raises BadParameter."""
+def read_moment(text: str, option: str) -> int:
+    """A moment that was typed, in microseconds since 1970. Ends the command where it is none."""
+    try:
+        return moment_us(text)
+    except ValueError as error:
+        fail(f"{option}: {error}", 2)
+
+
+def moment_us(text: str) -> int:
+    """The moment that a text names, the beginning of a day or a month where it names no more, in microseconds since
+    1970. Raises ValueError."""
     try:
         found = _MONTH.fullmatch(text)
         at = datetime(int(found[1]), int(found[2]), 1, tzinfo=UTC) if found else datetime.fromisoformat(text)
     except ValueError:
-        raise typer.BadParameter(
+        raise ValueError(
             f"{text!r} is no moment; write 2026-11-28, 2026-11-28T14:30, 2026-11-28T14:30+02:00 or, of a month,"
             " 2026-11; in UTC where it names no zone"
         ) from None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
+    return clock.us_of(at)
 
 
 def read_month(text: str) -> tuple[int, int]:
-    """A month that was typed: its first moment, and that of the next one. Raises BadParameter."""
+    """A month that was typed: its first moment, and that of the next one. Ends the command where it is none."""
     found = _MONTH.fullmatch(text)
     if found is None or not 1 <= int(found[2]) <= 12 or not 1970 <= int(found[1]) < 9999:
-        raise typer.BadParameter(f"{text!r} is no month; write it like 2026-11")
+        fail(f"--month: {text!r} is no month; write it like 2026-11", 2)
     year, month = int(found[1]), int(found[2])
     following = (year + 1, 1) if month == 12 else (year, month + 1)
     first, after = (clock.us_of(datetime(*each, 1, tzinfo=UTC)) for each in ((year, month), following))
@@ -78,7 +88,15 @@ def clear_errors() -> Iterator[None]:
         fail(str(error), 2)
     except NameTaken as error:
         fail(f"there is an account `{error}` already")
-    except (NotFound, NotOpen, OtherTopUpBefore, UnusableBooks, BooksUnavailable) as error:
+    except (
+        NotFound,
+        NotOpen,
+        NotClosed,
+        NotCorrectable,
+        OtherTopUpBefore,
+        UnusableBooks,
+        BooksUnavailable,
+    ) as error:
         fail(str(error))
 
 

@@ -74,6 +74,9 @@ class Snapshot(Protocol):
 
     def day_totals(self) -> Iterable[DayTotal]: ...
 
+    def corrections(self) -> Iterable[Transfer]:
+        """Of the transfers, those that correct fares. Those that come while others are read may be missing."""
+
 
 def audit(rows: Snapshot) -> Audit:
     """Audit the books in one pass over transfers and holds; what is in memory grows with accounts and the totals of
@@ -86,6 +89,7 @@ def audit(rows: Snapshot) -> Audit:
     ended: dict[str, Transfer] = {}
     recounting = _Recounting(rows)
     days = _Days()
+    corrections = _Corrections(rows)
     transfers = iter(rows.transfers())
     for hold in rows.holds():
         # Both come in the order of their ids, an order's transfers with its hold: few wait here for each other.
@@ -96,7 +100,10 @@ def audit(rows: Snapshot) -> Audit:
         found.holds[hold.state] += 1
         found.unresolved += hold.is_unresolved
         ending = ended.pop(settlement_id(hold.id), None)
-        found.differences += _hold_differences(hold, held.pop(hold.id, None), ending)
+        found.differences += [
+            *_hold_differences(hold, held.pop(hold.id, None), ending),
+            *corrections.differences(hold, ending),
+        ]
         if hold.priced is not None:
             found.differences += recounting.differences(hold, hold.priced, ending)
         days.take(hold, ending)
@@ -108,9 +115,12 @@ def audit(rows: Snapshot) -> Audit:
             due[fare.transfer_id] = fare
     for transfer in transfers:
         _take(transfer, sums, held, ended, found)
-    found.differences += recounting.list_differences()
-    found.differences += [f"transfer {t.id}: holds money for an order that is not in the books" for t in held.values()]
-    found.differences += [f"transfer {t.id}: ends a hold that is not in the books" for t in ended.values()]
+    found.differences += [
+        *recounting.list_differences(),
+        *corrections.left_over(),
+        *(f"transfer {t.id}: holds money for an order that is not in the books" for t in held.values()),
+        *(f"transfer {t.id}: ends a hold that is not in the books" for t in ended.values()),
+    ]
     outside = list(rows.charged_fares())
     found.differences += _charge_differences(rows.charges(), outside, found)
     found.differences += _outside_differences(due, outside)
@@ -195,7 +205,7 @@ def _take(
         if transfer.credit_account != FARES:
             found.differences.append(f"transfer {transfer.id}: holds money for account {transfer.credit_account}")
         return
-    if transfer.hold_id is not None:
+    if transfer.hold_id is not None and not transfer.is_correction:
         ended[transfer.id] = transfer
         if placed := held.get(transfer.hold_id):
             debit.pending -= placed.amount_nanos
@@ -245,6 +255,38 @@ def _fare_differences(hold: HoldRow, post: Transfer) -> list[str]:
     if post.over_hold_nanos != max(0, post.amount_nanos - hold.amount_nanos):
         wrong.append(f"is flagged ${format_usd(post.over_hold_nanos)} above its hold, which is wrong")
     return wrong
+
+
+class _Corrections:
+    """The corrections of fares, by the holds of their orders; few orders have any."""
+
+    def __init__(self, rows: Snapshot) -> None:
+        self._of: dict[str | None, list[Transfer]] = {}
+        for each in rows.corrections():
+            if each.is_correction:
+                self._of.setdefault(each.hold_id, []).append(each)
+
+    def differences(self, hold: HoldRow, ending: Transfer | None) -> list[str]:
+        """Where an order's fare was corrected that it has not, or for another account, or by more than the fare."""
+        if hold.id not in self._of:
+            return []
+        wrong: list[str] = []
+        corrections = self._of.pop(hold.id)
+        back = sum(each.given_back_nanos for each in corrections)
+        if ending is None or not ending.is_fare:
+            wrong.append("has no fare, and it was corrected")
+        elif back > ending.amount_nanos:
+            wrong.append(f"was charged ${format_usd(ending.amount_nanos)}, and ${format_usd(back)} given back")
+        wrong += [
+            f"is of account {hold.account_id}, and its fare was corrected between {each.debit_account} and"
+            f" {each.credit_account}"
+            for each in corrections
+            if {each.debit_account, each.credit_account} != {hold.account_id, FARES}
+        ]
+        return [f"hold {hold.id} {each}" for each in wrong]
+
+    def left_over(self) -> list[str]:
+        return [f"hold {hold_id}: its fare was corrected, and it is not in the books" for hold_id in self._of]
 
 
 _PRICED_BEFORE_US = DAY_US

@@ -36,8 +36,9 @@ class Fare(Struct, frozen=True, gc=False):
 
 
 class Transfer(Struct, frozen=True, gc=False):
-    """One movement of money. `hold_id` stands on transfers that place or end a hold; cost, events and the price of an
-    event on those that charge a fare; `note` is an operator's reason, and stands on every adjustment."""
+    """One movement of money. `hold_id` stands on transfers that place or end a hold, or correct its fare; cost, events
+    and the price of an event on those that charge a fare; `note` is an operator's reason, and stands on every
+    adjustment."""
 
     id: str
     kind: TransferKind
@@ -56,6 +57,16 @@ class Transfer(Struct, frozen=True, gc=False):
     def is_fare(self) -> bool:
         """Whether it charges what an order cost."""
         return self.cost is not None
+
+    @property
+    def is_correction(self) -> bool:
+        """Whether it corrects the fare of an order that has ended."""
+        return self.kind == "adjustment" and self.hold_id is not None and self.id != settlement_id(self.hold_id)
+
+    @property
+    def given_back_nanos(self) -> int:
+        """Of a correction: what the account got back; below zero where it was charged more."""
+        return self.amount_nanos if self.debit_account == FARES else -self.amount_nanos
 
     @property
     def fare(self) -> Fare | None:
@@ -343,7 +354,30 @@ class AskLater(Struct, frozen=True, gc=False):
     reason: str
 
 
-Command = TopUp | PlaceHold | NameGeneration | Settle | KeepAnswer | AskLater
+@final
+class Correct(Struct, frozen=True, gc=False):
+    """Correct the fare of an order that has ended, by a transfer beside it, for a reason: give back so much of it
+    (`back_nanos`), or have it come to so much (`fare_nanos`). To give back the same for the same reason is a repeat; so
+    is a fare that it comes to already."""
+
+    hold_id: str
+    created_us: int
+    reason: str
+    back_nanos: int | None = None
+    fare_nanos: int | None = None
+
+
+@final
+class PayOut(Struct, frozen=True, gc=False):
+    """Pay out what is left in an account, if none of it is held."""
+
+    id: str
+    account_id: int
+    created_us: int
+    reason: str
+
+
+Command = TopUp | PlaceHold | NameGeneration | Settle | KeepAnswer | AskLater | Correct | PayOut
 
 
 class Done(Struct, frozen=True, gc=False):
@@ -356,6 +390,35 @@ class OtherTopUp(Struct, frozen=True):
     """The id stands for another top-up; nothing was paid in."""
 
     transfer: Transfer
+
+
+class Corrected(Struct, frozen=True):
+    """The account got so much back (below zero: was charged more), and the order's fare comes to so much now."""
+
+    account_id: int
+    back_nanos: int
+    fare_nanos: int
+    is_repeat: bool = False
+
+
+class NotCorrected(Struct, frozen=True):
+    """Nothing was moved: there is no fare (`fare_nanos` None), less of it is left than was to be given back, or it was
+    corrected as often as it can be."""
+
+    fare_nanos: int | None = None
+
+
+class PaidOut(Struct, frozen=True):
+    """What was left is paid out: so much, perhaps nothing."""
+
+    amount_nanos: int
+
+
+class NotPaidOut(Struct, frozen=True):
+    """Nothing was moved: so much is held for orders, or owed (`balance_nanos` below zero)."""
+
+    pending_nanos: int
+    balance_nanos: int
 
 
 class Held(Struct, frozen=True, gc=False):
@@ -399,12 +462,36 @@ class NoSuchRow(Struct, frozen=True):
     name: str
 
 
-Outcome = Done | OtherTopUp | Held | Repeated | NotWanted | NotCovered | Exceeded | Settled | NoSuchRow
+Outcome = (
+    Done
+    | OtherTopUp
+    | Held
+    | Repeated
+    | NotWanted
+    | NotCovered
+    | Exceeded
+    | Settled
+    | NoSuchRow
+    | Corrected
+    | NotCorrected
+    | PaidOut
+    | NotPaidOut
+)
 
 
 def settlement_id(hold_id: str) -> str:
     """The id of the one transfer that ends a hold."""
     return f"{hold_id}-end"
+
+
+CORRECTIONS_MAX = 20
+"""How often one order's fare is corrected at most."""
+
+
+def correction_ids(hold_id: str) -> list[str]:
+    """The ids of the transfers that correct an order's fare, the first of them first. They come after those of all
+    orders, so that an audit reads them last."""
+    return [f"adjust-{hold_id}-{number:02}" for number in range(CORRECTIONS_MAX)]
 
 
 def charged_fare(hold: HoldRow, events: int) -> ChargedFare | None:

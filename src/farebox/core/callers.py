@@ -1,6 +1,7 @@
 """Callers, the accounts and keys behind them, and the keys that manage both."""
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from farebox.core.allowances import NO_LIMITS, Limits
 from farebox.core.books import Outside
@@ -8,12 +9,14 @@ from farebox.core.plans import Plan
 
 
 class Account(Struct, frozen=True):
-    """Who pays. `plan` is the name of its plan; it was opened at `created_us`."""
+    """Who pays. `plan` is the name of its plan; it was opened at `created_us`. One with `closed_us` orders nothing any
+    more."""
 
     id: int
     name: str
     plan: str
     created_us: int
+    closed_us: int | None = None
     limits: Limits = NO_LIMITS
 
 
@@ -23,7 +26,8 @@ class Key(Struct, frozen=True):
 
     A key with `revoked_us` is refused: for good, or, where it is `disabled`, until it is enabled again. Answers to its
     orders are kept for `cache_seconds` for the same order again, where that is set; and for their account to ask for
-    them later, unless the key may not store (`may_store`).
+    them later, unless the key may not store (`may_store`). A key that was rotated has another digest, and until
+    `old_until_us` the `old_digest` is as good.
     """
 
     id: int
@@ -38,7 +42,16 @@ class Key(Struct, frozen=True):
     updated_us: int | None = None
     cache_seconds: int | None = None
     may_store: bool = True
+    old_digest: bytes | None = None
+    old_until_us: int | None = None
     limits: Limits = NO_LIMITS
+
+    def as_sent(self, digest: bytes) -> "Key":
+        """The key as one of its two digests is good for it: the old one expires."""
+        if digest == self.digest:
+            return self
+        until = self.old_until_us if self.old_digest == digest and self.old_until_us is not None else 0
+        return replace(self, expires_us=until if self.expires_us is None else min(until, self.expires_us))
 
 
 class ManagementKey(Struct, frozen=True):

@@ -36,7 +36,9 @@ def hint(key: str) -> str:
 
 
 def caller_of_key(account: Account, key: Key, plans: Mapping[str, Plan]) -> Caller:
-    """The caller behind a valid key. Raises Refusal 403: its account's plan is not in the settings."""
+    """The caller behind a valid key. Raises Refusal 403: its account is closed, or its plan not in the settings."""
+    if account.closed_us is not None:
+        raise forbidden("The account is closed")
     plan = plans.get(account.plan)
     if plan is None:
         raise forbidden(

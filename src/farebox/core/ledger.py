@@ -2,7 +2,8 @@
 
 Every movement is an immutable transfer with a debit and a credit side. A hold is a *pending* transfer; exactly one
 *post* or *void* ends it, or an *adjustment* where an operator decided, under an id derived from the hold's, so that
-ending twice is one ending. Balances are a projection of the transfers. A store reads the balances and holds that
+ending twice is one ending. A fare that was wrong is never changed: another *adjustment* beside it gives some of it
+back, or charges more. Balances are a projection of the transfers. A store reads the balances and holds that
 commands name, lets a `Page` decide, and writes the page's rows in one transaction.
 """
 
@@ -19,6 +20,8 @@ from farebox.core.books import (
     Balance,
     ChargedFare,
     Command,
+    Correct,
+    Corrected,
     DayKey,
     DayTotal,
     Done,
@@ -31,10 +34,14 @@ from farebox.core.books import (
     KeyUse,
     NameGeneration,
     NoSuchRow,
+    NotCorrected,
     NotCovered,
+    NotPaidOut,
     NotWanted,
     OtherTopUp,
     Outcome,
+    PaidOut,
+    PayOut,
     PlaceHold,
     Repeatable,
     Repeated,
@@ -45,6 +52,7 @@ from farebox.core.books import (
     TransferKind,
     Undelivered,
     charged_fare,
+    correction_ids,
     day_key,
     owners_of,
     settlement_id,
@@ -129,6 +137,11 @@ class Page:
             return self._top_up(command)
         if type(command) is KeepAnswer:
             return self._keep_after_all(command)
+        if type(command) is Correct:
+            return self._correct(command)
+        if type(command) is PayOut:
+            return self._pay_out(command)
+        assert type(command) is AskLater
         return self._ask_later(command)
 
     def _top_up(self, command: TopUp) -> Outcome:
@@ -314,6 +327,62 @@ class Page:
         if (total := self.totals.get(key)) is None:
             total = self.totals[key] = DayTotal(key)
         total.count(hold, fare, posted_us)
+
+    def _correct(self, command: Correct) -> Outcome:
+        hold = self._holds.get(command.hold_id)
+        if hold is None:
+            return _no_hold(command.hold_id)
+        ending = self._booked.get(settlement_id(hold.id))
+        if ending is None or not ending.is_fare:
+            return NotCorrected()
+        ids = correction_ids(hold.id)
+        before = [self._booked[name] for name in ids if name in self._booked]
+        fare = ending.amount_nanos - sum(each.given_back_nanos for each in before)
+        back = command.back_nanos
+        if back is None:
+            assert command.fare_nanos is not None
+            back = fare - command.fare_nanos
+        said = {(each.given_back_nanos, each.note) for each in before}
+        if not back or (command.fare_nanos is None and (back, command.reason) in said):
+            return Corrected(hold.account_id, back, fare, is_repeat=True)
+        if back > fare or len(before) == len(ids):
+            return NotCorrected(fare)
+        sides = (FARES, hold.account_id) if back > 0 else (hold.account_id, FARES)
+        self._book(
+            Transfer(
+                ids[len(before)],
+                "adjustment",
+                *sides,
+                abs(back),
+                command.created_us,
+                hold_id=hold.id,
+                note=command.reason,
+            )
+        )
+        self._move(hold.account_id, credits_nanos=max(0, back), debits_nanos=max(0, -back))
+        return Corrected(hold.account_id, back, fare - back)
+
+    def _pay_out(self, command: PayOut) -> Outcome:
+        balance = self._balances.get(command.account_id)
+        if balance is None:
+            return _no_account(command.account_id)
+        left = balance.balance_nanos
+        if balance.pending_nanos or left < 0:
+            return NotPaidOut(balance.pending_nanos, left)
+        if left:
+            self._book(
+                Transfer(
+                    command.id,
+                    "adjustment",
+                    command.account_id,
+                    CASH,
+                    left,
+                    command.created_us,
+                    note=command.reason,
+                )
+            )
+            self._move(command.account_id, debits_nanos=left)
+        return PaidOut(left)
 
     def _keep(self, hold: HoldRow, body: bytes | None) -> None:
         if hold.order_digest is not None:

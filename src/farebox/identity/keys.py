@@ -6,7 +6,7 @@ it is looked up by equality: the time of a look-up may leak a part of the digest
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from farebox import clock
 from farebox.core.callers import Caller, ManagementKey, PublishedPlans
@@ -56,11 +56,15 @@ class KeyCallers:
         self._guesses = Guesses()
         self._known: dict[bytes, Caller] = {}
         self._revision = -1
+        self._takes_foreign = True
+        """Whether a token may be a key that begins otherwise than Farebox's own: those are keys that were imported."""
         self._is_left_alone = False
 
     async def identify(self, head: RequestHead) -> Caller:
-        for token in head.tokens:
-            if not token.startswith(PREFIX) or token.startswith(MANAGEMENT_PREFIX) or len(token) > TOKEN_LENGTH_MAX:
+        for token in self._in_turn(head.tokens):
+            if token.startswith(MANAGEMENT_PREFIX) or len(token) > TOKEN_LENGTH_MAX:
+                continue
+            if not self._takes_foreign and not token.startswith(PREFIX):
                 continue
             key_digest = digest(token)
             caller = self._known.get(key_digest) or await self._look_up(key_digest)
@@ -74,6 +78,12 @@ class KeyCallers:
             raise unauthenticated("This key is not known here, or was revoked. Farebox keys look like `sk-fb-...`")
         raise unauthenticated("No key was sent. Send `Authorization: Bearer sk-fb-...`, or the same as `x-api-key`")
 
+    def _in_turn(self, tokens: Sequence[str]) -> Sequence[str]:
+        """Farebox's own keys first: what stands in another header beside one is most often a dummy."""
+        if len(tokens) > 1 and self._takes_foreign:
+            return sorted(tokens, key=lambda token: not token.startswith(PREFIX))
+        return tokens
+
     async def _look_up(self, key_digest: bytes) -> Caller | None:
         self._guesses.check()
         revision = self._revision
@@ -81,7 +91,8 @@ class KeyCallers:
         if found is None or found[1].revoked_us is not None:
             await self._guesses.failed()
             return None
-        caller = caller_of_key(*found, self._plans)
+        account, key = found
+        caller = caller_of_key(account, key.as_sent(key_digest), self._plans)
         # Remembered only if nothing changed during the look-up: it may be this key that was revoked.
         if revision == self._revision and not self._is_left_alone and len(self._known) < CACHED_MAX:
             self._known[key_digest] = caller
@@ -95,8 +106,10 @@ class KeyCallers:
             while True:
                 try:
                     revision = await self._directory.revision()
-                    if revision != self._revision and (new := await self._directory.published_plans()) is not None:
-                        self._plans.adopt(new)
+                    if revision != self._revision:
+                        if (new := await self._directory.published_plans()) is not None:
+                            self._plans.adopt(new)
+                        self._takes_foreign = await self._directory.has_foreign_keys()
                 except BooksUnavailable:
                     revision = self._revision - 1
                 if revision != self._revision:

@@ -68,6 +68,13 @@ class SqlDirectory(OnDesk):
         except self.engine.conflicting as error:
             raise NameTaken(name) from error
 
+    async def change_account(self, account: Account) -> None:
+        given = (account.name, account.plan, account.closed_us, account.id)
+        try:
+            await self._change(lambda db: db.execute(self._sql.change_account, given))
+        except self.engine.conflicting as error:
+            raise NameTaken(account.name) from error
+
     async def accounts(self) -> list[Account]:
         return await self._desk.rows(account_from, self._sql.accounts)
 
@@ -87,6 +94,13 @@ class SqlDirectory(OnDesk):
 
     async def change_key(self, key: Key) -> None:
         await self._change(lambda db: db.execute(self._sql.change_key, key_changes(key)))
+
+    async def rotate_key(self, key: Key) -> None:
+        given = (key.digest, key.hint, key.expires_us, key.updated_us, key.old_digest, key.old_until_us, key.id)
+        await self._change(lambda db: db.execute(self._sql.rotate_key, given))
+
+    async def has_foreign_keys(self) -> bool:
+        return await self._desk.row(tuple, self._sql.is_any_key_foreign) is not None
 
     async def allowance(self, owner: str) -> Allowance | None:
         return await self._desk.row(allowance_from, self._sql.allowance, {"owner": owner})

@@ -15,6 +15,7 @@ from farebox.core.allowances import Allowance
 from farebox.core.books import (
     Balance,
     Command,
+    Correct,
     DayKey,
     DayTotal,
     Delivery,
@@ -22,9 +23,11 @@ from farebox.core.books import (
     HoldState,
     KeyUse,
     Outcome,
+    PayOut,
     PlaceHold,
     TopUp,
     Transfer,
+    correction_ids,
     owners_of,
     settlement_id,
 )
@@ -113,7 +116,7 @@ class Pages:
         return self._read_anew(_Trip(db), touched, must_lock=version is None)
 
     def _knows(self, touched: "_Touched") -> bool:
-        asks_nothing_else = not touched.top_ups and not touched.repeats
+        asks_nothing_else = not touched.paid_in and not touched.repeats and not touched.corrected
         return asks_nothing_else and touched.whose <= self._known and touched.hold_ids <= self._holds.keys()
 
     def _read_anew(self, trip: "_Trip", touched: "_Touched", *, must_lock: bool) -> Page:
@@ -175,7 +178,7 @@ class Pages:
         return used
 
     def _booked(self, trip: "_Trip", touched: "_Touched") -> dict[str, Transfer]:
-        names = list(touched.top_ups)
+        names = [*touched.top_ups, *(name for hold_id in touched.corrected for name in correction_ids(hold_id))]
         for hold_id in touched.hold_ids:
             hold = self._holds.get(hold_id)
             if hold is not None and hold.ended_us is not None:
@@ -317,14 +320,15 @@ class Pages:
 
 
 class _Touched:
-    """What commands touch: holds; whose orders they place, and to whom they pay in; and the ids of top-ups, and orders
-    that may have been placed before."""
+    """What commands touch: holds; whose orders they place, and to whom they pay in, or out; the ids of top-ups, of
+    orders whose fares they correct, and orders that may have been placed before."""
 
     def __init__(self, batch: list[Command]) -> None:
         self.hold_ids: set[str] = set()
         self.whose: set[_Whose] = set()
         self.paid_in: list[int] = []
         self.top_ups: list[str] = []
+        self.corrected: list[str] = []
         self.repeats: list[PlaceHold] = []
         for command in batch:
             if type(command) is PlaceHold:
@@ -334,8 +338,12 @@ class _Touched:
             elif type(command) is TopUp:
                 self.paid_in.append(command.account_id)
                 self.top_ups.append(command.id)
+            elif type(command) is PayOut:
+                self.paid_in.append(command.account_id)
             else:
                 self.hold_ids.add(command.hold_id)
+                if type(command) is Correct:
+                    self.corrected.append(command.hold_id)
 
 
 class _Trip:

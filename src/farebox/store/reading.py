@@ -88,6 +88,10 @@ class Reading(OnDesk):
         found = await self._desk.rows(tuple, self._sql.spent_by_key, given)
         return {key_id: (nanos, latest_us) for key_id, nanos, latest_us in found}
 
+    async def given_back_nanos(self, account_id: int) -> int:
+        (nanos,) = await self._desk.rows(number_from, self._sql.given_back, {"account": account_id})
+        return nanos
+
     async def activity(
         self, account_id: int | None, key_id: int | None, first_day: int, last_day: int
     ) -> list[Activity]:

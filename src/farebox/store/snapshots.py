@@ -45,6 +45,9 @@ class SqlSnapshot:
     def allowances(self) -> Iterator[Allowance]:
         return map(allowance_from, self._db.execute(self._sql.all_allowances))
 
+    def corrections(self) -> Iterator[Transfer]:
+        return map(transfer_from, self._db.execute(self._sql.corrections))
+
     def tariffs(self) -> Iterator[KeptTariffs]:
         return map(each(KeptTariffs), self._db.execute(self._sql.all_tariffs))
 

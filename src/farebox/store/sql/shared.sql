@@ -35,6 +35,16 @@ SELECT id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, 
     event_price_nanos, over_hold_nanos, note
 FROM transfer WHERE id > :after AND id <= :upto ORDER BY id;
 
+-- corrections --
+-- By the index of what was paid in or adjusted, which has few rows.
+SELECT id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events,
+    event_price_nanos, over_hold_nanos, note
+FROM transfer WHERE kind IN ('top-up', 'adjustment') AND hold_id IS NOT NULL;
+
+-- given_back --
+SELECT CAST(coalesce(sum(amount_nanos), 0) AS BIGINT) FROM transfer
+WHERE credit_account_id = :account AND kind IN ('top-up', 'adjustment') AND hold_id IS NOT NULL;
+
 -- account_transfers --
 -- A part for each index, and one for the holds that have not ended; so many after the one that was last.
 SELECT id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events,
@@ -561,14 +571,17 @@ UPDATE allowance SET at_once = at_once - :count WHERE owner = :owner;
 INSERT INTO account (name, plan, created_us) VALUES (:name, :plan, :created_us) RETURNING id;
 
 -- accounts --
-SELECT a.id, a.name, a.plan, a.created_us, al.limits
+SELECT a.id, a.name, a.plan, a.created_us, a.closed_us, al.limits
 FROM account a LEFT JOIN allowance al ON al.owner = 'account ' || a.id
 WHERE a.id >= 2 ORDER BY a.id;
 
 -- account_named --
-SELECT a.id, a.name, a.plan, a.created_us, al.limits
+SELECT a.id, a.name, a.plan, a.created_us, a.closed_us, al.limits
 FROM account a LEFT JOIN allowance al ON al.owner = 'account ' || a.id
 WHERE a.name = :name AND a.id >= 2;
+
+-- change_account (row) --
+UPDATE account SET name = :name, plan = :plan, closed_us = :closed_us WHERE id = :id;
 
 -- insert_key (row) --
 INSERT INTO api_key (account_id, label, digest, hint, created_us)
@@ -576,23 +589,23 @@ VALUES (:account_id, :label, :digest, :hint, :created_us) RETURNING id;
 
 -- keys --
 SELECT k.id, k.account_id, k.label, k.digest, k.hint, k.created_us, k.revoked_us, k.disabled, k.expires_us,
-    k.updated_us, k.cache_seconds, k.may_store, kl.limits
+    k.updated_us, k.cache_seconds, k.may_store, k.old_digest, k.old_until_us, kl.limits
 FROM api_key k LEFT JOIN allowance kl ON kl.owner = 'key ' || k.id
 WHERE k.account_id = :account ORDER BY k.id;
 
 -- key_of_digest --
-SELECT a.id, a.name, a.plan, a.created_us, al.limits,
+SELECT a.id, a.name, a.plan, a.created_us, a.closed_us, al.limits,
     k.id, k.account_id, k.label, k.digest, k.hint, k.created_us, k.revoked_us, k.disabled, k.expires_us, k.updated_us,
-    k.cache_seconds, k.may_store, kl.limits
+    k.cache_seconds, k.may_store, k.old_digest, k.old_until_us, kl.limits
 FROM api_key k JOIN account a ON a.id = k.account_id
 LEFT JOIN allowance al ON al.owner = 'account ' || a.id
 LEFT JOIN allowance kl ON kl.owner = 'key ' || k.id
-WHERE k.digest = :digest;
+WHERE k.digest = :digest OR k.old_digest = :digest;
 
 -- key_of_id --
-SELECT a.id, a.name, a.plan, a.created_us, al.limits,
+SELECT a.id, a.name, a.plan, a.created_us, a.closed_us, al.limits,
     k.id, k.account_id, k.label, k.digest, k.hint, k.created_us, k.revoked_us, k.disabled, k.expires_us, k.updated_us,
-    k.cache_seconds, k.may_store, kl.limits
+    k.cache_seconds, k.may_store, k.old_digest, k.old_until_us, kl.limits
 FROM api_key k JOIN account a ON a.id = k.account_id
 LEFT JOIN allowance al ON al.owner = 'account ' || a.id
 LEFT JOIN allowance kl ON kl.owner = 'key ' || k.id
@@ -602,6 +615,15 @@ WHERE k.id = :id;
 UPDATE api_key SET label = :label, revoked_us = :revoked_us, disabled = :disabled, expires_us = :expires_us,
     updated_us = :updated_us, cache_seconds = :cache_seconds, may_store = :may_store
 WHERE id = :id;
+
+-- rotate_key (row) --
+UPDATE api_key SET digest = :digest, hint = :hint, expires_us = :expires_us, updated_us = :updated_us,
+    old_digest = :old_digest, old_until_us = :old_until_us
+WHERE id = :id;
+
+-- is_any_key_foreign --
+-- The prefix is `core.keys.PREFIX`. What a key was before it was rotated nobody knows.
+SELECT 1 FROM api_key WHERE substr(hint, 1, 6) <> 'sk-fb-' OR old_digest IS NOT NULL LIMIT 1;
 
 -- insert_management_key (row) --
 INSERT INTO management_key (label, digest, hint, account_id, created_us)
