@@ -67,10 +67,12 @@ class Meter:
         """
         if (splitter := self._splitter) is None:
             splitter = self._splitter = EventSplitter()
-        # Nearly always one event comes, of one line. Of all looks at it, these are the cheapest.
-        line = chunk[:-2]
-        if splitter.is_between and LF not in line and chunk[-2:] == b"\n\n" and line and CR not in line:
-            if line[0] != _COLON:
+        # Nearly always one event comes, of one line, or of its name's and one more. Of all looks at it, these are the
+        # cheapest.
+        lines = chunk[:-2]
+        is_whole = LF not in lines or b"\n\n" not in lines
+        if splitter.is_between and is_whole and chunk[-2:] == b"\n\n" and lines and CR not in lines:
+            if lines[0] != _COLON:
                 self.sse_events += 1
             if self._counting is not None:
                 self._counting.see_event(chunk)

@@ -71,10 +71,11 @@ def event_data(event: bytes) -> bytes | None:
     line = event[6:-2]
     if LF not in line and CR not in line and event[:6] == b"data: ":
         return line
-    if event.startswith(b"event: ") and event.endswith(b"\n\n") and CR not in event:
+    if event[:7] == b"event: ":
         start = event.find(b"\ndata: ") + 7
-        if start > 6 and event.find(b"\n", start) == len(event) - 2 and event.count(b"\n") == 3:
-            return event[start:-2]
+        line = event[start:-2]
+        if event.find(b"\n") == start - 7 and LF not in line and event[-2:] == b"\n\n" and CR not in event:
+            return line
     # Some streams begin with a byte order mark, which is not part of them.
     lines = [line for line in _LINE_END.split(without_bom(event)) if line.startswith(b"data")]
     values = [line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:") or line == b"data"]

@@ -70,6 +70,8 @@ def _own(body: dict[str, Any], said: Said, faults: Faults) -> dict[str, Any]:
         **body,
         "model": said.model.id + DATED,
         "background": False,
+        "frequency_penalty": 0.0,
+        "presence_penalty": 0.0,
         "max_output_tokens": None,
         "max_tool_calls": None,
         "previous_response_id": None,

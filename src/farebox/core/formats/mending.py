@@ -211,17 +211,12 @@ def seen(
 
 
 def see_whole(
-    body: bytes,
-    essential: str,
-    read: Callable[[bytes, bytes | None], Seen],
-    mend: Callable[[Fields], object],
-    read_mended: Callable[[bytes, bytes | None], Seen] | None = None,
+    body: bytes, essential: str, read: Callable[[bytes, bytes | None], Seen], mend: Callable[[Fields], object]
 ) -> Seen:
     """Read a whole answer. Blank lines and comments before its JSON are skipped.
 
     `read` decodes what SDKs accept, raises those of UNREADABLE for all else, and puts its second argument into
-    `Seen.repaired`. `mend` repairs the members in place, and `read_mended` demands less than `read` of what that gives.
-    A body without its `essential` member is not a valid answer.
+    `Seen.repaired`. `mend` repairs the members in place. A body without its `essential` member is not a valid answer.
     """
     text, repaired = body, None
     if not body.startswith(b"{"):
@@ -244,9 +239,8 @@ def see_whole(
         return Seen(cost=cost, failure=failure(fields.get("error"), f"the upstream's answer has no {essential}"))
     mend(fields)
     mended = bytes(written(fields))
-    read_again = read_mended or read
     try:
-        return replace(leniently(lambda each: read_again(each, mended), mended), cost=cost)
+        return replace(leniently(lambda each: read(each, mended), mended), cost=cost)
     except UNREADABLE:
         # An unknown defect: some client may still make sense of the answer.
         return Seen(cost=cost)

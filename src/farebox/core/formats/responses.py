@@ -8,7 +8,7 @@ and tests of what its SDKs and OpenAI's reject.
 from collections.abc import Mapping
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType, ValidationError, field
+from msgspec import UNSET, Raw, Struct, UnsetType, field
 from msgspec.structs import replace
 
 from farebox.core.compaction import opened
@@ -30,10 +30,10 @@ from farebox.core.formats.mending import BRACE, NULL, cost_in, encode, see_whole
 from farebox.core.formats.responses_required import (
     Event,
     WholeResponse,
-    is_in_content,
-    is_whole,
+    completed_response,
     is_whole_event,
     remember,
+    whole_response,
 )
 from farebox.core.formats.responses_strict import (
     StrictResponse,
@@ -248,7 +248,6 @@ _FOREIGN_TO_OPENAI = ("response.debug", "response.fusion_call.", "response.apply
 
 
 _decode_event = msgspec.json.Decoder(Event).decode
-_decode_whole = msgspec.json.Decoder(WholeResponse).decode
 _decode_response = msgspec.json.Decoder(StrictResponse).decode
 _decode_usage = msgspec.json.Decoder(StrictUsage).decode
 _decode_text = msgspec.json.Decoder(str).decode
@@ -273,7 +272,10 @@ def see_event(event: bytes, progress: Progress) -> Seen:
         return _see_mended(data, progress)
     progress.next_number = read.sequence_number + 1
     if read.type in _TEXT:
-        return PASS if read.logprobs is not UNSET and is_in_content(read) else _see_mended(data, progress)
+        # As `is_whole_event` has it: of what nearly all events are.
+        if read.item_id is UNSET or read.output_index is UNSET or read.content_index is UNSET or read.logprobs is UNSET:
+            return _see_mended(data, progress)
+        return PASS
     if read.type in _LIFE:
         return _see_life(data, read, progress)
     if _is_foreign(read.type, progress):
@@ -292,14 +294,22 @@ def _is_foreign(name: str, progress: Progress) -> bool:
 
 def _see_life(data: bytes, read: Event, progress: Progress) -> Seen:
     """Read an event that carries the whole response; the last one also reports the cost."""
+    given = b"" if read.response is UNSET else read.response
     try:
-        response = leniently(_decode_whole, b"" if read.response is UNSET else read.response)
-        if not is_whole(response) or (read.type == "response.failed" and not is_shown_once(response.error)):
+        response = whole_response(given) or leniently(_decode_response, given)
+        if read.type == "response.failed" and not is_shown_once(response.error):
             return _see_mended(data, progress)
         seen = _seen_life(read.type, response, progress)
     except UNREADABLE:
         return _see_mended(data, progress)
-    if progress.asked and isinstance(read.response, Raw):
+    if isinstance(response, StrictResponse):
+        # What SDKs demand is there, so that all around the response may stay as it is.
+        before, found, after = data.partition(given)
+        if not found:
+            return _see_mended(data, progress)  # it was read in a legible copy
+        event = b"".join((before, completed_response(given, progress), after))
+        seen = replace(seen, repaired=_event(read.type, event, progress))
+    elif progress.asked and isinstance(read.response, Raw):
         progress.asked = read.response  # it says again all that the order asked
     if seen.cost is None and read.usage is not UNSET:
         return replace(seen, cost=_cost_of({"usage": read.usage}, read.type))
@@ -364,20 +374,15 @@ def see_answer(body: bytes) -> Seen:
 
 def see_echoing(body: bytes, progress: Progress) -> Seen:
     """Read a whole answer, and complete it: with what the order asked, where it does not say that again."""
-    return see_whole(
-        body,
-        "output",
-        _seen_whole,
-        lambda fields: mend_response(fields, progress),
-        lambda text, repaired: _seen(_decode_response(text), repaired, is_last=True),
-    )
 
+    def read(text: bytes, repaired: bytes | None) -> Seen:
+        if (response := whole_response(text)) is not None:
+            return _seen(response, repaired, is_last=True)
+        strict = _decode_response(text)
+        # `text` may be a legible copy, and what is sent on is none.
+        return _seen(strict, completed_response(body if repaired is None else repaired, progress), is_last=True)
 
-def _seen_whole(text: bytes, repaired: bytes | None) -> Seen:
-    response = _decode_whole(text)
-    if not is_whole(response):
-        raise ValidationError
-    return _seen(response, repaired, is_last=True)
+    return see_whole(body, "output", read, lambda fields: mend_response(fields, progress))
 
 
 def _event(name: str, data: bytes, progress: Progress) -> bytes:

@@ -1,9 +1,9 @@
 """What the Open Responses specification requires of a response and its events, and what stands there where an upstream
 does not say it: what the order asked, or else the specification's default.
 
-The structs and `is_whole` say what is complete, and passes as it came. The names are those of the specification's
-published schema, version 2026-04-24; OpenAI's API echoes the same members of an order. The one rule: what an upstream
-did say stays. A null says nothing.
+`whole_response` and `is_whole_event` say what is complete, and passes as it came. The names are those of the published
+schema, version 2026-04-24; OpenAI's API echoes the same members of an order. The one rule: what an upstream did say
+stays. A null says nothing.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,9 +15,19 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from farebox.core.formats import Progress
 from farebox.core.formats.envelope import UNTOLD
-from farebox.core.formats.mending import NULL, Amount, add_nulls, drop_nulls, encode, fill, mend_each, mend_member
-from farebox.core.legible import Fields, decode_each, decode_fields, decoded_or, written
-from farebox.core.reading import is_null, starts_with
+from farebox.core.formats.mending import (
+    NULL,
+    Amount,
+    add_nulls,
+    drop_nulls,
+    encode,
+    fill,
+    mend_each,
+    mend_member,
+    mend_object,
+)
+from farebox.core.legible import Fields, decode_each, decode_fields, decoded_or, leniently, written
+from farebox.core.reading import UNREADABLE, is_null, starts_with
 
 # What is told of the order
 
@@ -62,7 +72,10 @@ ECHOED: Mapping[str, _Member] = MappingProxyType(
 )
 """The members in which a response repeats its order, by the names that they have there, too."""
 
-_UNASKED = MappingProxyType({name: member.otherwise for name, member in ECHOED.items()})
+_UNASKED: Mapping[str, Raw] = {name: member.otherwise for name, member in ECHOED.items()}
+_UNTOLD: Mapping[str, Raw] = dict.fromkeys(("completed_at", "error", "incomplete_details", "usage"), NULL)
+"""Members that are null until there is something to say in them. (Plain dicts: of others Python makes no copy in one
+go.)"""
 
 
 def told(progress: Progress) -> Mapping[str, Raw]:
@@ -75,24 +88,23 @@ def told(progress: Progress) -> Mapping[str, Raw]:
 
 def told_of(asked: bytes | Raw) -> Mapping[str, Raw]:
     """ECHOED as an order's body has it, or a response that has it all."""
-    found = decoded_or(decode_fields, asked, Fields())
-    said = {
-        # A copy: what is cut out of the order would keep all of it.
-        name: found[name].copy()
-        for name, member in ECHOED.items()
-        if name in found and bytes(memoryview(found[name])[:1]) in member.begins
-    }
-    _complete_echo(said)
+    said: Fields = {}
+    for name, value in decoded_or(decode_fields, asked, Fields()).items():
+        member = ECHOED.get(name)
+        if member is not None and bytes(memoryview(value)[:1]) in member.begins:
+            # A copy: what is cut out of the order would keep all of it.
+            said[name] = value.copy()
+    _complete_within(said)
     return {**_UNASKED, **said} if said else _UNASKED
 
 
-def _complete_echo(fields: Fields) -> None:
+def _complete_within(fields: Fields) -> None:
     """Complete what stands within ECHOED."""
-    if "tools" in fields and fields["tools"] != _NONE:
-        fields["tools"] = mend_each(fields["tools"], lambda tool, _: _complete_tool(tool))
-    mend_member(fields, "tool_choice", _complete_choice)
-    mend_member(fields, "text", _complete_text)
-    mend_member(fields, "reasoning", lambda reasoning: add_nulls(reasoning, "effort", "summary"))
+    if (tools := fields.get("tools", _NONE)) != _NONE:
+        fields["tools"] = mend_each(tools, lambda tool, _: _complete_tool(tool))
+    for name, complete in _WITHIN:
+        if name in fields and starts_with(fields[name], b"{"):
+            fields[name] = mend_object(fields[name], complete)
 
 
 _NONE = Raw(b"[]")
@@ -123,6 +135,13 @@ def _is_of(fields: Fields, kind: str) -> bool:
     return fields.get("type") == encode(kind)
 
 
+_WITHIN: tuple[tuple[str, Callable[[Fields], None]], ...] = (
+    ("tool_choice", _complete_choice),
+    ("text", _complete_text),
+    ("reasoning", lambda reasoning: add_nulls(reasoning, "effort", "summary")),
+)
+
+
 # Complete, or not
 
 _Text = str | None | UnsetType
@@ -149,7 +168,7 @@ class _Item(Struct, gc=False):
     id: _Text = UNSET
     status: _Text = UNSET
     role: _Text = UNSET
-    content: _Any = UNSET
+    content: list[_Part] | _Text = UNSET
     summary: _Any = UNSET
     encrypted_content: _Any = UNSET
     phase: _Text = UNSET
@@ -191,8 +210,8 @@ class _Error(Struct, gc=False):
     message: str
 
 
-class WholeResponse(Struct):
-    """A response that has all that the specification requires, if `is_whole`, too."""
+class WholeResponse(Struct, gc=False):
+    """A response that has all that the specification requires of it; what is within, `_is_whole` says."""
 
     id: str
     object: Literal["response"]
@@ -201,12 +220,12 @@ class WholeResponse(Struct):
     status: str
     incomplete_details: _Incomplete | None
     model: str
-    previous_response_id: Raw
+    previous_response_id: str | None
     instructions: Raw
     output: list[_Item]
     error: Raw
     tools: list[_Tool]
-    tool_choice: Raw
+    tool_choice: str | dict[str, Raw]
     truncation: str
     parallel_tool_calls: bool
     text: _TextForm
@@ -223,28 +242,36 @@ class WholeResponse(Struct):
     background: bool
     service_tier: str
     metadata: Raw
-    safety_identifier: Raw
-    prompt_cache_key: Raw
+    safety_identifier: str | None
+    prompt_cache_key: str | None
 
 
-_decode_parts = msgspec.json.Decoder(list[_Part]).decode
+_decode_response = msgspec.json.Decoder(WholeResponse).decode
 _decode_part = msgspec.json.Decoder(_Part).decode
 _decode_item = msgspec.json.Decoder(_Item).decode
+_decode_items = msgspec.json.Decoder(list[_Item]).decode
 _decode_error = msgspec.json.Decoder(_Error | None).decode
 _decode_cited = msgspec.json.Decoder(_Cited).decode
 _decode_text = msgspec.json.Decoder(str).decode
 _decode_int = msgspec.json.Decoder(int).decode
 
 
-def is_whole(response: WholeResponse) -> bool:
-    """Whether nothing is missing within it."""
-    form = response.text.format
+def whole_response(text: bytes | Raw) -> WholeResponse | None:
+    """The response, if it has all that is required. None where it has not, or is not JSON."""
+    try:
+        response = leniently(_decode_response, text)
+    except UNREADABLE:
+        return None
+    return response if _is_whole(response) else None
+
+
+def _is_whole(response: WholeResponse) -> bool:
+    form, output, tools, error = response.text.format, response.output, response.tools, response.error
     return (
         (form.type == "text" or _is_whole_form(form))
-        and all(map(_is_whole_item, response.output))
-        and all(map(_is_whole_tool, response.tools))
-        and not starts_with(response.tool_choice, b"null")
-        and (is_null(response.error) or decoded_or(_decode_error, response.error, None) is not None)
+        and (not output or all(map(_is_whole_item, output)))
+        and (not tools or all(map(_is_whole_tool, tools)))
+        and (error == NULL or decoded_or(_decode_error, error, None) is not None)
     )
 
 
@@ -260,19 +287,16 @@ def _is_whole_item(item: _Item) -> bool:
     match item.type:
         case "message":
             named = type(item.id) is str and type(item.status) is str and type(item.role) is str
-            return named and item.phase is not None and _are_whole_parts(item.content)
+            parts = item.content
+            return named and item.phase is not None and type(parts) is list and all(map(_is_whole_part, parts))
         case "function_call":
             named = type(item.id) is str and type(item.status) is str
             return named and type(item.call_id) is str and type(item.name) is str and _is_said(item.arguments)
         case "reasoning":
-            is_null_free = _is_said_or_absent(item.content) and _is_said_or_absent(item.encrypted_content)
-            return type(item.id) is str and _is_said(item.summary) and is_null_free
+            has_no_null = item.content is not None and item.encrypted_content != NULL
+            return type(item.id) is str and _is_said(item.summary) and has_no_null
         case _:
             return True
-
-
-def _are_whole_parts(content: _Any) -> bool:
-    return content == _NONE or all(map(_is_whole_part, decoded_or(_decode_parts, content, _NOT_WHOLE)))
 
 
 def _is_whole_part(part: _Part) -> bool:
@@ -285,7 +309,7 @@ def _is_whole_part(part: _Part) -> bool:
             return True
 
 
-_NOT_WHOLE = [_Part("refusal")]
+_NOT_WHOLE_ITEMS = [_Item("message")]
 
 
 def _is_whole_cited(cited: _Cited) -> bool:
@@ -294,11 +318,7 @@ def _is_whole_cited(cited: _Cited) -> bool:
 
 
 def _is_said(value: _Any) -> bool:
-    return isinstance(value, Raw) and not starts_with(value, b"null")
-
-
-def _is_said_or_absent(value: _Any) -> bool:
-    return value is UNSET or not starts_with(value, b"null")
+    return value is not UNSET and value != NULL
 
 
 class Event(Struct, gc=False):
@@ -400,22 +420,39 @@ def is_whole_event(event: Event) -> bool:
 # Completing
 
 
-def complete_response(fields: Fields, progress: Progress) -> None:
-    """Add what the specification requires of a response, and of all within it."""
-    add_nulls(fields, "usage")
-    for name, value in told(progress).items():
-        if name not in fields or is_null(fields[name]):
-            fields[name] = value
-    _complete_echo(fields)
-    mend_member(fields, "incomplete_details", lambda details: fill(details, reason="unknown"))
-    mend_member(fields, "error", _complete_error)
-    items = decoded_or(decode_each, fields.get("output"), None)
-    if items:
-        status = decoded_or(_decode_text, fields.get("status"), "")
-        for number, item in enumerate(items):
-            is_last = number == len(items) - 1
-            complete_item(item, _id_of(progress), number, status if is_last and status in _GOING else "completed")
-        fields["output"] = written(items)
+def completed_response(response: bytes | Raw, progress: Progress) -> bytes:
+    """A response with all that the specification requires. Raises those of UNREADABLE."""
+    before, after = progress.completed
+    if response != before:  # the first two of a stream are the same
+        after = bytes(written(completed(decode_fields(response), progress)))
+        progress.completed = response, after
+    return after
+
+
+def completed(response: Fields, progress: Progress) -> Fields:
+    """A response with all that the specification requires of it, and of all within it."""
+    echoed = told(progress)
+    said = {name: value for name, value in response.items() if value != NULL or name not in echoed}
+    _complete_within(said)
+    fields = {**_UNTOLD, **echoed, **said}
+    for name, complete in (("incomplete_details", _complete_details), ("error", _complete_error)):
+        if fields[name] != NULL:
+            mend_member(fields, name, complete)
+    output = fields.get("output", NULL)
+    if output != _NONE and not all(map(_is_whole_item, decoded_or(_decode_items, output, _NOT_WHOLE_ITEMS))):
+        fields["output"] = _completed_items(fields, output, progress)
+    return fields
+
+
+def _completed_items(fields: Fields, output: Raw, progress: Progress) -> Raw:
+    items = decoded_or(decode_each, output, None)
+    if items is None:
+        return output
+    status = decoded_or(_decode_text, fields.get("status"), "")
+    for number, item in enumerate(items):
+        is_last = number == len(items) - 1
+        complete_item(item, _id_of(progress), number, status if is_last and status in _GOING else "completed")
+    return written(items)
 
 
 _GOING = frozenset({"in_progress", "incomplete"})
@@ -423,6 +460,10 @@ _GOING = frozenset({"in_progress", "incomplete"})
 
 def _id_of(progress: Progress) -> str:
     return progress.response_id or progress.generation_id
+
+
+def _complete_details(details: Fields) -> None:
+    fill(details, reason="unknown")
 
 
 def _complete_error(error: Fields) -> None:

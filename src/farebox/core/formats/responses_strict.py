@@ -15,7 +15,6 @@ from farebox.core.formats.envelope import UNTOLD, read_error, unblaming
 from farebox.core.formats.mending import (
     NULL,
     Amount,
-    add_nulls,
     drop_nulls,
     encode,
     fill,
@@ -23,7 +22,7 @@ from farebox.core.formats.mending import (
     mend_amounts,
     mend_member,
 )
-from farebox.core.formats.responses_required import complete_event, complete_response
+from farebox.core.formats.responses_required import complete_event, completed
 from farebox.core.legible import Fields, decoded_or
 from farebox.core.reading import is_null
 
@@ -138,7 +137,6 @@ def _told_once(within: Raw, beside: Raw) -> dict[str, object]:
 
 def mend_response(fields: Fields, progress: Progress) -> Fields:
     """A response with its known defects mended."""
-    add_nulls(fields, "completed_at", "error", "incomplete_details")
     fill(
         fields,
         id=progress.generation_id,
@@ -149,7 +147,7 @@ def mend_response(fields: Fields, progress: Progress) -> Fields:
     )
     fields["object"] = encode("response")
     mend_member(fields, "usage", _mend_usage)
-    complete_response(fields, progress)
+    fields.update(completed(fields, progress))
     return fields
 
 
