@@ -31,7 +31,7 @@ from farebox.core.money import format_usd
 from farebox.core.moving.foreign_keys import ForeignKey
 from farebox.core.plans import Plan, difference
 from farebox.identity.keys import REVISION_SECONDS, new_key
-from farebox.ports import AnswerShelf, Books, Directory, Ledger, PriceShelf, Standings, TariffShelf
+from farebox.ports import AnswerShelf, Books, Directory, Ledger, PriceShelf, ResponseShelf, Standings, TariffShelf
 
 DEFAULT_ACCOUNT = "default"
 
@@ -43,7 +43,7 @@ OVERLAP_SECONDS_MAX = 90 * 86_400
 TOP_UP_KEY_LENGTH_MAX = 255
 
 
-class Store(Ledger, Directory, Books, PriceShelf, TariffShelf, AnswerShelf, Standings, Protocol):
+class Store(Ledger, Directory, Books, PriceShelf, TariffShelf, AnswerShelf, ResponseShelf, Standings, Protocol):
     """What the use cases need of the books."""
 
 
@@ -202,7 +202,13 @@ class Accounts:
     # Keys
 
     async def create_key(
-        self, name: str, label: str, expires_us: int | None = None, cache_seconds: int | None = None
+        self,
+        name: str,
+        label: str,
+        expires_us: int | None = None,
+        cache_seconds: int | None = None,
+        *,
+        may_store: bool = True,
     ) -> tuple[str, Account, Key]:
         """Create a key. Returns the key itself, which is kept nowhere, its account and its row. Raises NotFound,
         BadTerms."""
@@ -212,8 +218,8 @@ class Accounts:
         account = await self._open(name)
         key = new_key()
         row = await self._store.create_key(account.id, label, digest(key), hint(key), clock.now_us())
-        if expires_us is not None or cache_seconds is not None:
-            row = replace(row, expires_us=expires_us, cache_seconds=cache_seconds or None)
+        if expires_us is not None or cache_seconds is not None or not may_store:
+            row = replace(row, expires_us=expires_us, cache_seconds=cache_seconds or None, may_store=may_store)
             await self._store.change_key(row)
         return key, account, row
 
@@ -291,10 +297,17 @@ class Accounts:
         return account, row
 
     async def change_key(
-        self, key: str, *, label: str | None = None, disabled: bool | None = None, cache_seconds: int | None = None
+        self,
+        key: str,
+        *,
+        label: str | None = None,
+        disabled: bool | None = None,
+        cache_seconds: int | None = None,
+        may_store: bool | None = None,
     ) -> tuple[Account, Key]:
-        """Change a key's label, disable it or enable it again, or have answers to its orders kept for the same orders
-        again (0: no more). Raises NotFound (also for a revoked key), BadTerms."""
+        """Change a key's label, disable it or enable it again, have answers to its orders kept for the same orders
+        again (0: no more), or say whether they may be stored for its account. Raises NotFound (also for a revoked key),
+        BadTerms."""
         _check_cache_seconds(cache_seconds)
         account, row = await self.find_key(key)
         if row.revoked_us is not None and not row.disabled:
@@ -306,6 +319,8 @@ class Accounts:
             row = replace(row, disabled=disabled, revoked_us=(row.revoked_us or clock.now_us()) if disabled else None)
         if cache_seconds is not None:
             row = replace(row, cache_seconds=cache_seconds or None)
+        if may_store is not None:
+            row = replace(row, may_store=may_store)
         row = replace(row, updated_us=clock.now_us())
         await self._store.change_key(row)
         return account, row

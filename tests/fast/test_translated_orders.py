@@ -512,7 +512,7 @@ REFUSED: list[tuple[Format, Format, dict[str, Any], str]] = [
     (messages, chat, {"mcp_servers": [{"name": "x"}]}, "mcp_servers"),
     (messages, chat, {"inference_geo": "eu"}, "inference_geo"),
     (messages, chat, {"compaction": {"type": "summarize"}}, "compaction: only Anthropic's host"),
-    (responses, chat, {"previous_response_id": "r"}, "previous_response_id: nothing is stored here"),
+    (responses, chat, {"previous_response_id": "r"}, "previous_response_id: Farebox continues"),
     (responses, chat, {"input": [{"type": "item_reference", "id": "i"}]}, "input[item_reference]"),
     (responses, chat, {"input": [{"type": "computer_call", "id": "i"}]}, "input[computer_call]"),
     (responses, chat, {"input": [{"type": "nobody_knows"}]}, "input: `nobody_knows` cannot be put"),

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
@@ -68,6 +69,7 @@ from farebox.core.plans import Plan
 from farebox.core.pricing import KeptPrices
 from farebox.core.questions import FIRST_US, FURTHEST_US
 from farebox.core.repeats import LOST_US, REPEAT_LIFE_US
+from farebox.core.stored import StoredRow
 from farebox.core.tariffs import Entry, KeptTariffs, Priced, Tariffs, TokenPrices
 from farebox.core.usage import Cost, Nothing, Unknown, Usage, Verdict
 from farebox.ports import BooksUnavailable, NameTaken
@@ -915,7 +917,9 @@ def test_accounts_and_keys(engine: Engine) -> None:
         with pytest.raises(NameTaken):
             await store.create_account("a", "free", 0, 1)
         revision = await store.revision()
-        changed = replace(key, label="b", revoked_us=7, disabled=True, expires_us=9, updated_us=8, cache_seconds=60)
+        changed = replace(
+            key, label="b", revoked_us=7, disabled=True, expires_us=9, updated_us=8, cache_seconds=60, may_store=False
+        )
         await store.change_key(changed)
         assert await store.find_key(b"a") == (account, changed)
         assert await store.keys(account.id) == [changed]
@@ -1473,6 +1477,67 @@ def test_answers_are_kept_for_the_same_orders_while_they_are_good_and_within_a_b
         assert await store.cached_answer(b"d", 103) is not None
 
     engine.run(work)
+
+
+def stored(account: Account, name: str, previous: str | None = None, until_us: int = 100, **more: Any) -> StoredRow:
+    return StoredRow(account.id, name, previous, more.pop("status", "completed"), 1, until_us, b'"hi"', b"{}", **more)
+
+
+def test_an_answer_is_its_accounts_until_its_time_is_over(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        other, _ = await account_with(store, "b", USD)
+        await store.carry_out(hold(account, key, "h1", 100))
+        first, second = stored(account, "r1", generation_id="gen-1"), stored(account, "r2", "r1")
+        await store.carry_out(Settle(hold_id="h1", verdict=Nothing(), created_us=2, stored=first))
+        assert await store.stored(account.id, "r1", 99) == first, "kept with its settlement"
+        await store.keep_stored(second)
+        assert await store.stored_chain(account.id, "r2", 99, 10) == [second, first]
+        assert await store.stored_chain(account.id, "r2", 99, 0) == [second]
+        assert await store.measure_stored(account.id) == first.size + second.size == 12
+        for account_id, name, now_us in ((other.id, "r1", 9), (account.id, "r3", 9), (account.id, "r1", 100)):
+            assert await store.stored(account_id, name, now_us) is None
+            assert await store.stored_chain(account_id, name, now_us, 10) == []
+            assert not await store.delete_stored(account_id, name, now_us)
+        await store.go_on_stored(account.id, ["r1", "r2"], 200)
+        await store.go_on_stored(account.id, ["r1"], 150)
+        await store.sweep_stored(150)
+        assert await store.stored(account.id, "r1", 150) == replace(first, until_us=200)
+        assert await store.delete_stored(account.id, "r1", 150)
+        assert await store.stored_chain(account.id, "r2", 150, 10) == [replace(second, until_us=200)]
+        await store.sweep_stored(200)
+        assert await store.measure_stored(account.id) == 0
+
+    engine.run(work)
+
+
+def test_an_order_in_the_background_ends_once_and_is_no_orphan_while_its_process_lives(engine: Engine) -> None:
+    async def work() -> None:
+        async with engine.open() as store:
+            account, key = await account_with(store, "a", USD)
+            await store.carry_out(hold(account, key, "h1", 100))
+            running = stored(account, "r1", status="queued", background=True, worker=store.worker)
+            assert await store.begin_stored(running)
+            assert not await store.begin_stored(replace(running, input=b'"other"'))
+            assert await store.stored_running() == [(account.id, "r1")]
+            ended = replace(running, status="completed", answer=b"[]", events=b"e", generation_id="gen-1")
+            await store.carry_out(Settle(hold_id="h1", verdict=Nothing(), created_us=2, stored=ended))
+            assert await store.stored(account.id, "r1", 9) == ended
+            assert not await store.end_stored(replace(running, status="failed"))
+            assert await store.stored_running() == []
+            # One that was deleted meanwhile does not come back.
+            await store.carry_out(hold(account, key, "h2", 100))
+            gone = replace(ended, id="r2")
+            await store.carry_out(Settle(hold_id="h2", verdict=Nothing(), created_us=2, stored=gone))
+            assert await store.stored(account.id, "r2", 9) is None
+            assert await store.begin_stored(replace(running, id="r3"))
+            assert await store.stored_orphans() == []
+        async with engine.open() as store:
+            assert [row.id for row in await store.stored_orphans()] == ["r3"]
+            assert await store.end_stored(replace(running, id="r3", status="failed"))
+            assert await store.stored_orphans() == []
+
+    asyncio.run(work())
 
 
 def test_of_two_words_on_an_upstream_the_later_holds(engine: Engine) -> None:

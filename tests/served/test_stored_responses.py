@@ -1,13 +1,18 @@
 """Answers in Responses that are kept for their account: with OpenAI's SDK, over the simulated upstream."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
 from tests.gateway import Gateway, Response, eventually
+from tests.programs import simulator
+from tests.served.test_crash_points import charged
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +140,7 @@ def test_an_order_in_the_background_is_stopped(
         assert refused.value.param == "previous_response_id"
     else:
         sdk.responses.delete(begun.id)
-    eventually(lambda: [line["what"] for line in gateway.orders(account)] != ["pending"])
+    eventually(lambda: [line["what"] for line in gateway.orders(account)] != ["held"])
     if ends_by == "delete":
         with pytest.raises(openai.NotFoundError):
             sdk.responses.retrieve(begun.id)
@@ -230,3 +235,149 @@ def test_the_same_background_order_under_one_key_runs_once(gateway: Gateway, sdk
     until_ended(sdk, begun[0])
     with pytest.raises(openai.ConflictError):
         sdk.responses.create(**{**order, "input": "other"}, extra_headers=headers)
+
+
+# What may be kept, at upstreams of three kinds
+
+HOSTS = """
+[upstreams.openrouter]
+kind = "openrouter"
+base_url = "{root}/api/v1"
+models = ["sim/*"]
+key_variable = "HOST_KEY"
+
+[upstreams.openai]
+kind = "openai"
+base_url = "{root}/openai/v1"
+prices = "file"
+key_variable = "HOST_KEY"
+names = {{ "openai/*" = "*" }}
+
+[upstreams.anthropic]
+kind = "anthropic"
+base_url = "{root}/anthropic"
+prices = "file"
+key_variable = "HOST_KEY"
+names = {{ "anthropic/*" = "*" }}
+
+[guards.redaction]
+"""
+PRICES = """
+[[prices]]
+upstream = "openai"
+model = "gpt-sim"
+prompt = "0.00000015"
+answer = "0.0000006"
+
+[[prices]]
+upstream = "anthropic"
+model = "claude-sim"
+prompt = "0.000001"
+answer = "0.000005"
+"""
+TIGHT = {
+    "FAREBOX_PRICES_FILE": "prices.toml",
+    "FAREBOX_STORED_ANSWER_BYTES_MAX": "2500",
+    "FAREBOX_STORED_ACCOUNT_BYTES_MAX": "6000",
+    "HOST_KEY": "k",
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, int]]:
+    """A gateway with little room, and the port of the program that its upstreams are."""
+    folder = tmp_path_factory.mktemp("hosts")
+    with simulator() as port:
+        (folder / "farebox.toml").write_text(HOSTS.format(root=f"http://127.0.0.1:{port}"))
+        (folder / "prices.toml").write_text(PRICES)
+        with Gateway(folder, **TIGHT) as gateway:
+            gateway.key = gateway.new_key("demo", "--plan", "paying", "--prepaid", "5")
+            yield gateway, port
+            gateway.audit()
+
+
+@pytest.mark.parametrize("model", ["sim/echo", "openai/gpt-sim", "anthropic/claude-sim"])
+def test_an_answer_of_any_upstream_is_continued_at_any_other(
+    world: tuple[Gateway, int], account: str, model: str
+) -> None:
+    gateway, _ = world
+    sdk = client(gateway, gateway.new_key(account, "--plan", "paying", "--prepaid", "5"))
+    first = sdk.responses.create(model=model, input="one")
+    with sdk.responses.stream(model=model, input="two", previous_response_id=first.id) as events:
+        second = events.get_final_response()
+    begun = sdk.responses.create(model=model, input="three", previous_response_id=second.id, background=True)
+    third = until_ended(sdk, begun.id)
+    assert (first.store, second.store, third.store, third.status) == (True, True, True, "completed")
+    assert third.usage.input_tokens > second.usage.input_tokens > first.usage.input_tokens
+    other = "sim/echo" if model != "sim/echo" else "anthropic/claude-sim"
+    fourth = sdk.responses.create(model=other, input="four", previous_response_id=third.id)
+    said = ["one", first.output_text, "two", second.output_text, "three", third.output_text, "four"]
+    assert texts(sdk, fourth.id) == said
+    assert [line["what"] for line in gateway.orders(account)] == ["fare"] * 4
+
+
+def test_what_there_is_no_room_for_is_not_kept(world: tuple[Gateway, int], account: str) -> None:
+    gateway, _ = world
+    key = gateway.new_key(account, "--plan", "paying", "--prepaid", "5")
+    # Too long with its answer, which nobody knew before: it is served, and says that it is not kept.
+    long = post(gateway, key, input="a " * 700, store=True).json
+    assert (long["status"], long["store"]) == ("completed", False)
+    refused = post(gateway, key, input="a " * 2000, store=True)
+    assert (refused.status, refused.json["error"]["param"]) == (413, "store")
+    while (answer := post(gateway, key, input="a " * 300)).json["store"]:
+        assert answer.status == 200
+    refused = post(gateway, key, input="a " * 300, background=True)
+    assert refused.status == 403
+    assert "6000" in refused.error["message"]
+    assert post(gateway, key, input="a " * 300).json["store"] is False
+
+
+def test_a_key_may_be_barred_from_storing(world: tuple[Gateway, int], account: str) -> None:
+    gateway, _ = world
+    key = gateway.new_key(account, "--plan", "paying", "--prepaid", "5")
+    assert gateway.cli("key", "store", key, "off")["may_store"] is False
+    eventually(lambda: post(gateway, key).json["store"] is False)
+    for asked in ({"store": True}, {"background": True}):
+        refused = post(gateway, key, **asked)
+        assert (refused.status, refused.json["error"]["param"]) == (403, next(iter(asked)))
+    assert gateway.cli("key", "store", key, "on")["may_store"] is True
+    eventually(lambda: post(gateway, key).json["store"] is True)
+
+
+def test_what_a_guard_took_out_is_not_kept(world: tuple[Gateway, int], account: str) -> None:
+    gateway, _ = world
+    sdk = client(gateway, gateway.new_key(account, "--plan", "paying", "--prepaid", "5"))
+    first = sdk.responses.create(model="sim/echo", input="I am max@example.com")
+    second = sdk.responses.create(model="sim/echo", input="or joe@example.com", previous_response_id=first.id)
+    kept = " ".join(texts(sdk, second.id))
+    assert "@example.com" not in kept
+    assert kept.count("[e-mail address]") == 4
+
+
+def test_a_restart_keeps_answers_and_a_kill_ends_what_ran_in_the_background(tmp_path: Path) -> None:
+    with simulator() as port:
+        url = f"http://127.0.0.1:{port}/api/v1"
+        gateway = Gateway(tmp_path, "--upstream", url, OPENROUTER_API_KEY="sk-or-x", FAREBOX_RECONCILE_SECONDS="1")
+        with gateway:
+            key = gateway.new_key("a", "--plan", "paying", "--prepaid", "5")
+            sdk = client(gateway, key)
+            kept = sdk.responses.create(model="sim/echo", input="before")
+            slow = {"x-openrouter-simulate": "tokens=4000,token-ms=25"}
+            begun = sdk.responses.create(model="sim/echo", input="killed", background=True, extra_headers=slow)
+            eventually(lambda: charged(port).keys() >= {line["generation_id"] for line in gateway.orders("a")} - {None})
+            gateway.kill()
+            with gateway:
+                sdk = client(gateway, key)
+                assert sdk.responses.retrieve(kept.id).output_text == kept.output_text
+                ended = sdk.responses.retrieve(begun.id)
+                assert ended.status == "failed"
+                assert ended.error is not None
+                assert "process" in ended.error.message
+                after = sdk.responses.create(model="sim/echo", input="after", previous_response_id=kept.id)
+                assert texts(sdk, after.id) == ["before", kept.output_text, "after"]
+                gateway.audit()
+                sdk.responses.delete(kept.id)
+                with closing(sqlite3.connect(tmp_path / "data" / "farebox.db")) as books:
+                    (left,) = books.execute("SELECT count(*) FROM stored_response WHERE id = ?", (kept.id,)).fetchone()
+                assert left == 0
+                assert "before" not in gateway.banner

@@ -1,7 +1,7 @@
 """`farebox account ...`, `farebox key ...` and `farebox management-key ...`."""
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -45,6 +45,7 @@ CacheSeconds = Annotated[
 Expires = Annotated[
     str | None, typer.Option(metavar="MOMENT", help="When it stops being good, such as 2027-01-31; in UTC.")
 ]
+Storing = Literal["on", "off"]
 KeyNamed = Annotated[str, typer.Argument(help="The key, its number, or its hint as the list shows it.")]
 
 
@@ -204,6 +205,18 @@ def cache_for_key(
     _show_changed("cached for", described_key(*found), as_json=as_json)
 
 
+@key_app.command("store")
+def storing_of_key(
+    key: KeyNamed,
+    may_store: Annotated[Storing, typer.Argument(help="`on`, or `off`: none is kept from now on.")],
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether a key's answers on /responses may be kept for its account."""
+    found = with_books(database_url, lambda _, accounts: accounts.change_key(key, may_store=may_store == "on"))
+    _show_changed(f"storing is {may_store} for", described_key(*found), as_json=as_json)
+
+
 @management_app.command("create")
 def create_management_key(
     label: Annotated[str, typer.Option(help="Whose it is.")] = "",
@@ -264,6 +277,7 @@ def described_key(account: Account, key: Key) -> dict[str, Any]:
         "disabled": key.disabled,
         "expires": moment(key.expires_us),
         "cache_seconds": key.cache_seconds,
+        "may_store": key.may_store,
         "old_until": moment(key.old_until_us),
         "limits": {name: most for name, most in limits_by_name(key.limits).items() if most is not None},
         "state": _state(key, clock.now_us()),

@@ -82,6 +82,8 @@ def read_wanted(body: bytes) -> Wanted | None:
 
 def for_upstream(body: bytes, wanted: Wanted) -> bytes:
     """The order without what is done here, and with `store: false`."""
+    if wanted.store is False and b'"background' not in body:
+        return body
     at = body.find(b"{") + 1
     if wanted.store is None and not wanted.background and b'"store"' not in body and body[at : at + 1] == b'"':
         # As nearly every order is: it need not be taken apart.

@@ -149,7 +149,10 @@ class Management:
         expires_us = request.fields.moment("expires_at")
         self._accounts.check_limits(given)
         cache_seconds = _cache_seconds(request.fields)
-        key, _, row = await self._accounts.create_key(account.name, name, expires_us, cache_seconds)
+        may_store = request.fields.flag("farebox_may_store")
+        key, _, row = await self._accounts.create_key(
+            account.name, name, expires_us, cache_seconds, may_store=may_store is not False
+        )
         row = msgspec.structs.replace(row, limits=await self._accounts.limit(account, row, given))
         return 201, {"data": await self._key(row, Spending()), "key": key}
 
@@ -165,7 +168,11 @@ class Management:
         self._accounts.check_limits(given)
         limits = await self._accounts.limit(account, key, given)
         _, key = await self._accounts.change_key(
-            key.digest.hex(), label=label, disabled=disabled, cache_seconds=cache_seconds
+            key.digest.hex(),
+            label=label,
+            disabled=disabled,
+            cache_seconds=cache_seconds,
+            may_store=request.fields.flag("farebox_may_store"),
         )
         key = msgspec.structs.replace(key, limits=limits)
         return 200, {"data": await self._key(key, await self._spent(account, key))}
@@ -220,6 +227,7 @@ class Management:
             **dict.fromkeys(("creator_user_id", "external_user")),
             "workspace_id": workspace_of(key.account_id),
             "farebox_cache_seconds": key.cache_seconds,
+            "farebox_may_store": key.may_store,
             "farebox_limits": _described(key.limits),
         }
 

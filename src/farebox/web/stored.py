@@ -23,7 +23,7 @@ from farebox.stored_responses import StoredResponses
 PAGE_DEFAULT, PAGE_MAX = 20, 100
 """Items of a page, as at OpenAI."""
 
-_NUMBER_MAX = 2**53
+NUMBER_MAX = 2**53
 
 
 class StoredPages:
@@ -51,15 +51,13 @@ class StoredPages:
         query = dict(query_pairs(scope))
         is_streamed = _flag("stream", query.get("stream"))
         after = query.get("starting_after")
-        if after is not None and not is_streamed:
-            raise invalid("starting_after: it counts events; ask with `stream=true`, too")
+        number = None if after is None else read_whole(after, 0, NUMBER_MAX)
+        if after is not None and number is None:
+            raise invalid(f"starting_after: {after[:40]!r} is not the number of an event")
         row = await self._background.find(caller.account.id, response_id)
         if not is_streamed:
             await send_json(send, row.answer, _headers(row))
             return
-        number = None if after is None else read_whole(after, 0, _NUMBER_MAX)
-        if after is not None and number is None:
-            raise invalid(f"starting_after: {after[:40]!r} is not the number of an event")
         following = await self._background.follow(row, number)
         call = AsgiCall(scope, receive, send)
         call.when_gone(following.hang_up)

@@ -1,4 +1,5 @@
-"""OpenAI's responses, as OpenRouter speaks them: stateless, in events that have data and no `event:` line.
+"""OpenAI's responses, as OpenRouter speaks them: stateless, in events that have data and no `event:` line. What has
+state is done around it (`core.stored`): an order that comes here asks for none.
 
 Sources: OpenRouter's OpenAPI document (ResponsesRequest, OpenResponsesResult and its events), a capture of the wire,
 and tests of what its SDKs and OpenAI's reject.
@@ -47,7 +48,7 @@ from farebox.core.formats.responses_usage import counting
 from farebox.core.formats.thinking import lower_reasoning
 from farebox.core.legible import Fields, decode_fields, decoded_or, legible_part, leniently, written
 from farebox.core.reading import UNREADABLE, Number, is_null
-from farebox.core.schemas import NAME, OBJECT, TEXT, array_of, object_of
+from farebox.core.schemas import FLAG, NAME, OBJECT, TEXT, array_of, object_of, or_null
 from farebox.core.sse import KEEP_ALIVE, comment_event, data_event, event_data, named_event
 from farebox.core.usage import Cost, Unknown, read_cost
 
@@ -58,8 +59,6 @@ TEXT_BEGINS = b""
 
 CAPS: tuple[str, ...] = ("max_output_tokens",)
 
-_NOTHING_KEPT = {"type": "boolean", "nullable": True, "enum": [False, None]}
-
 DESCRIBED = Described(
     "Response, as OpenAI's newer clients ask",
     request=(
@@ -69,8 +68,12 @@ DESCRIBED = Described(
             {
                 **COMMON,
                 **dict.fromkeys(CAPS, CAP),
-                "store": {**_NOTHING_KEPT, "description": "Nothing is stored here."},
-                "background": _NOTHING_KEPT,
+                "store": {
+                    **or_null(FLAG),
+                    "description": "Whether the answer is kept for the account; true if absent.",
+                },
+                "background": or_null(FLAG),
+                "previous_response_id": or_null(TEXT),
             },
         ),
     ),
@@ -179,7 +182,7 @@ def read(body: bytes) -> Asked:
 
 def _check_stateless(request: _Request) -> None:
     if request.store:
-        raise invalid("store: nothing is stored here; send false, or leave it out")
+        raise invalid("store: nothing is stored of such an order; send false, or leave it out")
     if request.previous_response_id is not None:
         raise invalid("previous_response_id: nothing is stored here; send the earlier items in `input`")
     if request.conversation is not UNSET and not is_null(request.conversation):

@@ -11,6 +11,8 @@ from farebox.core.schemas import FLAG, NAME, NUMBER, OBJECT, TEXT, WHOLE, array_
 from farebox.generations import NULLABLE
 from farebox.web.catalog import MODEL_FILTERS, OUTPUT_MODALITIES, PAGE_DEFAULT, PAGE_MAX
 from farebox.web.openapi.operations import AT_ROOT, Node, answer, body_of, header, in_path, operation, parameter
+from farebox.web.stored import NUMBER_MAX
+from farebox.web.stored import PAGE_MAX as PAGE_OF_ITEMS_MAX
 
 _PAGE = [
     parameter("offset", {"type": "integer", "minimum": 0, "maximum": 999_999_999}, "Entries to skip."),
@@ -73,6 +75,7 @@ def paths() -> Node:
         "/key": _own("Key in use", "Key", (429,)),
         "/credits": _own("Credits", "Credits", (429,)),
         "/messages/count_tokens": {"post": _counted()},
+        **_stored(),
         **_below_the_root(),
     }
 
@@ -92,6 +95,41 @@ def _counted() -> Node:
     )
     refusal = messages.DESCRIBED.refusal[0]
     return operation("Count the tokens of a message", "Orders", {"200": shown}, errors, body=body, refusal=refusal)
+
+
+def _stored() -> Node:
+    """Answers in Responses that are kept for their account."""
+    by_id = in_path("id", "Of the answer, as its order was told it.")
+    kept = {"200": answer("The answer, as it was given.", ref("Response"))}
+    events = {"type": "string", "description": "Its events, of an order that was streamed in the background."}
+    kept["200"]["content"]["text/event-stream"] = {"schema": events}
+    one = {"type": "integer", "minimum": 0, "maximum": NUMBER_MAX}
+    told = [
+        parameter("stream", {"type": "boolean"}, "Its events, of an order that was streamed in the background."),
+        parameter("starting_after", one, "With `stream`: only those after the event of this number."),
+    ]
+    deleted = answer("It is deleted.", object_of({"id": TEXT, "object": one_of("response"), "deleted": FLAG}))
+    page = object_of({"object": one_of("list"), "data": array_of(OBJECT), "has_more": FLAG})
+    paging = [
+        parameter("limit", {"type": "integer", "minimum": 1, "maximum": PAGE_OF_ITEMS_MAX}, "Items at most."),
+        parameter("order", one_of("asc desc"), "The latest first where absent."),
+        parameter("after", TEXT, "The id of the item before the page."),
+    ]
+    errors = (400, 401, 404, 429)
+    items = {"200": answer("A page of all that its model was given.", page)}
+    stopped = {"200": answer("What is kept of it now.", ref("Response"))}
+    return {
+        "/responses/{id}": {
+            "get": operation("Kept response", "Account", kept, errors, parameters=[by_id, *told]),
+            "delete": operation("Delete a kept response", "Account", {"200": deleted}, errors, parameters=[by_id]),
+        },
+        "/responses/{id}/input_items": {
+            "get": operation("Input of a kept response", "Account", items, errors, parameters=[by_id, *paging])
+        },
+        "/responses/{id}/cancel": {
+            "post": operation("Cancel a response in the background", "Account", stopped, errors, parameters=[by_id])
+        },
+    }
 
 
 def _list(summary: str, schema: Node, *parameters: Node, is_public: bool = True, **more: Any) -> Node:

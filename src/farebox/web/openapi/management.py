@@ -104,6 +104,7 @@ def schemas() -> Node:
         **dict.fromkeys(("updated_at", "expires_at", "last_used_at"), or_null(_MOMENT)),
         **{name: {} for name in ("creator_user_id", "external_user")},
         "farebox_cache_seconds": or_null(WHOLE),
+        "farebox_may_store": FLAG,
         "farebox_limits": ref("Limits"),
     }
     account = {
@@ -135,6 +136,7 @@ def _sent() -> Node:
         **_LIMIT,
         "farebox_limits": or_null(ref("Limits")),
         "farebox_cache_seconds": or_null({**WHOLE, "minimum": 0, "maximum": SECONDS_MAX}),
+        "farebox_may_store": or_null(FLAG),
     }
     terms = {
         "postpaid": or_null(FLAG),

@@ -13,7 +13,7 @@ def _kind(path: str, chat: Cell, messages: Cell | None = None) -> Member:
 
 _ROUTED = taken("Farebox's own routing reads it")
 _SAME = made("the same")
-_NOT_KEPT = refused("nothing is stored here; send the earlier items in `input`", "false")
+_NOT_KEPT = refused("Farebox continues answers that it keeps, and no upstream does", "false")
 _HOSTS = refused("it belongs to tools that only OpenAI's host runs; leave it out of the conversation")
 _OTHER_TOOL = refused("tools that the host runs are OpenAI's own; send a `function`")
 
@@ -55,7 +55,7 @@ TABLE: tuple[Member, ...] = (
     _row("safety_identifier", as_("safety_identifier"), left()),
     _row("metadata", as_("metadata"), left("{}")),
     _row("service_tier", _SAME, made("`auto`, `standard_only`; other tiers are left out")),
-    _row("store", refused("nothing is stored here; send false, or leave it out", "false")),
+    _row("store", refused("Farebox keeps answers, and no upstream does", "false")),
     _row("prompt_cache_key", as_("prompt_cache_key"), left()),
     _row("prompt_cache_options", as_("prompt_cache_options"), left()),
     _row("prompt_cache_retention", as_("prompt_cache_retention"), left()),
@@ -64,7 +64,7 @@ TABLE: tuple[Member, ...] = (
     _row("context_management", left("[]")),
     _row("access_programs", left()),
     _row("image", left("{}")),
-    _row("background", refused("an answer is sent on the connection that asked for it; leave it out", "false")),
+    _row("background", refused("Farebox runs it in the background, and no upstream does", "false")),
     _row("background_options", left("{}")),
     _row("conversation", _NOT_KEPT),
     _row("previous_response_id", _NOT_KEPT),
