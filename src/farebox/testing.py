@@ -404,7 +404,8 @@ class MemoryStore:
         return sum(row.size for row in self._stored.values() if row.account_id == account_id)
 
     async def sweep_stored(self, now_us: int) -> None:
-        self._stored = {name: row for name, row in self._stored.items() if row.until_us > now_us}
+        for name in [name for name, row in self._stored.items() if row.until_us <= now_us]:
+            del self._stored[name]
 
     async def stored_orphans(self) -> list[StoredRow]:
         running = [row for row in self._stored.values() if row.is_running]
