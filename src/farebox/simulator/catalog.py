@@ -26,8 +26,7 @@ def page(path: str, query: dict[str, str]) -> bytes:
         case ["embeddings", "models"]:
             return _model_page(listed({"output_modalities": "embeddings"}), query)
         case ["videos", "models"]:
-            makers = listed({"output_modalities": "video"})
-            return msgspec.json.encode({"data": [_video_model(model) for model in makers]})
+            return msgspec.json.encode({"data": [_video_entry(model) for model in _that_make("video")]})
         case ["models", "count"]:
             wanted = {name: query[name] for name in ("output_modalities",) if name in query}
             return msgspec.json.encode({"data": {"count": len(listed(wanted))}})
@@ -350,6 +349,7 @@ def _video_entry(model: Model) -> dict[str, object]:
         "supported_frame_images": ["first_frame"],
         "supported_resolutions": ["720p"],
         "supported_sizes": None,
+        "upscale_factor": None,
     }
 
 
@@ -365,23 +365,3 @@ _PROVIDER_ENTRY = {
     "headquarters": "DE",
     "datacenters": ["DE", "US"],
 }
-
-
-def _video_model(model: Model) -> dict[str, object]:
-    """A model as the list of those that make videos has it: its prices stand there alone."""
-    unsaid = ("supported_sizes", "upscale_factor", "creativity", "seed")
-    return {
-        "id": model.id,
-        "canonical_slug": model.id,
-        "name": model.name,
-        "description": model.description,
-        "created": model.created,
-        "generate_audio": False,
-        "supported_resolutions": ["720p"],
-        "supported_aspect_ratios": ["16:9"],
-        "supported_durations": [2, 5, 10],
-        "supported_frame_images": ["first_frame"],
-        "allowed_passthrough_parameters": [],
-        "pricing_skus": {"duration_seconds": model.unit},
-        **dict.fromkeys(unsaid),
-    }

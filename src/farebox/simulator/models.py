@@ -196,7 +196,7 @@ MODELS: dict[str, Model] = {
             "Filmer",
             "0",
             "0",
-            "Videos of up to ten seconds, at $0.10 a second, which the list of videos tells.",
+            "Videos of up to eight seconds, at $0.10 a second, which the list of videos tells.",
             unit="0.10",
             inputs=("text", "image"),
             outputs=("video",),

@@ -39,6 +39,7 @@ from farebox.core.upstream import (
 )
 from farebox.core.usage import Cost, Unknown
 from farebox.ports import UpstreamBroke
+from farebox.upstream.openrouter_videos import is_of_videos, with_videos
 
 T = TypeVar("T")
 
@@ -85,18 +86,20 @@ class OpenRouterPages(ABC):
         """GET a path under the base URL. Raises UpstreamUnreachable, UpstreamBroke."""
 
     async def prices(self) -> tuple[bytes, ...]:
-        """The bodies of the model lists, which have the prices. Raises UpstreamUnreachable, UpstreamBroke."""
+        """The bodies of the model lists, which have the prices; those that it does not have are left out. Raises
+        UpstreamUnreachable, UpstreamBroke."""
         path = PATHS[ListKind.MODELS]
         models = await self.fetch(path, ALL_MODELS.filters)
         if models.status != 200:
             raise _not_given(path, models)
-        path = PATHS[ListKind.EMBEDDING_MODELS]
-        embedders = await self.fetch(path, ())
-        if embedders.status == 404:
-            return (models.body,)
-        if embedders.status != 200:
-            raise _not_given(path, embedders)
-        return models.body, embedders.body
+        bodies = [models.body]
+        for path in (PATHS[ListKind.EMBEDDING_MODELS], f"{JOBS}/models"):
+            others = await self.fetch(path, ())
+            if others.status == 200:
+                bodies.append(others.body)
+            elif others.status != 404:
+                raise _not_given(path, others)
+        return tuple(bodies)
 
     def read_prices(self, documents: tuple[bytes, ...]) -> PriceList:
         return read_price_list(*documents)
@@ -220,13 +223,14 @@ def read_price_list(*bodies: bytes) -> PriceList:
         raise ValueError(f"the model list could not be read: {error}") from error
     models: list[PricedModel] = []
     left_out: set[str] = set()
+    of_videos = [raw for raw in listed if is_of_videos(raw)] if len(bodies) > 1 else []
     for raw in listed:
         entry = _read_entry(raw)
         if entry is not None:
             models.append(_priced(entry))
         elif name := _id_of(raw):
             left_out.add(name)
-    return price_list(models, left_out, ROUTERS)
+    return price_list(with_videos(models, of_videos) if of_videos else models, left_out, ROUTERS)
 
 
 def _read_entry(raw: Raw) -> _Entry | None:
