@@ -25,8 +25,6 @@ def page(path: str, query: dict[str, str]) -> bytes:
             return _model_page(listed({}), query)
         case ["embeddings", "models"]:
             return _model_page(listed({"output_modalities": "embeddings"}), query)
-        case ["videos", "models"]:
-            return msgspec.json.encode({"data": [_video_entry(model) for model in _that_make("video")]})
         case ["models", "count"]:
             wanted = {name: query[name] for name in ("output_modalities",) if name in query}
             return msgspec.json.encode({"data": {"count": len(listed(wanted))}})
