@@ -60,6 +60,7 @@ from farebox.core.health import Standing
 from farebox.core.keys import PREFIX, digest
 from farebox.core.ledger import Page
 from farebox.core.likeness import Likeness
+from farebox.core.money import add_exact
 from farebox.core.plans import BUILT_IN
 from farebox.core.pricing import KeptPrices
 from farebox.core.questions import FURTHEST_US
@@ -514,7 +515,7 @@ class MemoryStore:
                 sums.orders += 1
                 sums.events += fare.events
                 sums.fares_nanos += fare.nanos
-                sums.cost += fare.cost
+                sums.cost = add_exact(sums.cost, fare.cost)
             else:
                 sums.paid_in_nanos += moved_nanos(transfer, account_id)
         page = [t for t in within if (t.created_us, t.id) > (after.at_us, after.id)][:most]

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ from msgspec.structs import replace
 from farebox.accounts import Store
 from farebox.core.allowances import DAY_US, NO_LIMITS, SECOND_US, Allowance, Exceeded, Limits
 from farebox.core.audit import audit
+from farebox.core.bills import Movement, Movements, OrderFilter, OrderPlace, TotalsFilter, moved_nanos
 from farebox.core.books import (
     CORRECTIONS_MAX,
     KEY_LIFE_US,
+    LAST_US,
     Activity,
     AskLater,
     Balance,
@@ -65,6 +68,7 @@ from farebox.core.caching import CachedRow
 from farebox.core.callers import Account, Key, PublishedPlans
 from farebox.core.charges import Charge
 from farebox.core.health import Standing
+from farebox.core.money import add_exact
 from farebox.core.plans import Plan
 from farebox.core.pricing import KeptPrices
 from farebox.core.questions import FIRST_US, FURTHEST_US
@@ -1733,3 +1737,205 @@ def test_a_list_that_came_while_the_books_are_audited_is_found() -> None:
     ]
     found = audit(Growing([], orders, [])).differences
     assert not any("which is not in the books" in each for each in found)
+
+
+def at(us: int, number: int = 0) -> str:
+    """An order's id, as the exchange makes one."""
+    return f"{us:014x}{number:012x}"
+
+
+async def order(store: Store, account: Account, key: Key, us: int, verdict: Verdict | None, **more: Any) -> str:
+    """An order that was placed at a moment and, where there is a verdict, ended ten microseconds later."""
+    placed = {name: more.pop(name) for name in ("model", "kind") if name in more}
+    name = at(us, key.id)
+    await store.carry_out(replace(hold(account, key, name, 1_000_000), created_us=us, **placed))
+    if verdict is not None:
+        await store.carry_out(Settle(hold_id=name, verdict=verdict, created_us=us + 10, **more))
+    return name
+
+
+async def pages(store: Store, account: Account | None, wanted: OrderFilter, as_of_us: int, most: int = 2) -> list[str]:
+    """The ids of all orders that are wanted, page by page."""
+    place: OrderPlace | None = OrderPlace(as_of_us)
+    found: list[str] = []
+    while place is not None:
+        rows, place = await store.order_page(None if account is None else account.id, wanted, place, most)
+        assert all((each.end is None) == (each.hold.ended_us is None) for each in rows)
+        found += [each.hold.id for each in rows]
+    return found
+
+
+def test_orders_are_listed_by_their_end_and_a_list_stays_as_it_was(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        other, its_key = await account_with(store, "b", USD)
+        cost = Cost(Decimal("0.0001"))
+        one = await order(store, account, key, 100, cost, kind="chat")
+        two = await order(store, account, key, 200, Nothing(), kind="chat")
+        open_ = await order(store, account, key, 300, Unknown("who knows"), kind="images")
+        strange = await order(store, other, its_key, 350, cost, kind="chat")
+        three = await order(store, account, key, 400, cost, kind="images", model="c/d", served_model="c/d-1")
+        pending = await order(store, account, key, 500, None)
+        everything = OrderFilter()
+        assert await pages(store, account, everything, 1000) == [pending, open_, three, two, one]
+        assert await pages(store, None, everything, 1000) == [pending, open_, three, strange, two, one]
+        for wanted, ids in (
+            (OrderFilter(key_id=key.id), [pending, open_, three, two, one]),
+            (OrderFilter(key_id=key.id + 9), []),
+            (OrderFilter(model="c/d-1"), [three]),
+            (OrderFilter(kind="chat"), [two, one]),
+            (OrderFilter(state="posted"), [three, one]),
+            (OrderFilter(state="voided"), [two]),
+            (OrderFilter(state="open"), [open_]),
+            (OrderFilter(since_us=210, until_us=410), [open_, two]),
+        ):
+            assert await pages(store, account, wanted, 1000) == ids, wanted
+        # What ends while the list is paged stays where it stood; what begins is not in it.
+        first, place = await store.order_page(account.id, everything, OrderPlace(1000), 1)
+        assert [each.hold.id for each in first] == [pending]
+        await store.carry_out(Settle(hold_id=open_, verdict=cost, created_us=1001))
+        await store.carry_out(Settle(hold_id=pending, verdict=cost, created_us=1002))
+        await order(store, account, key, 2000, cost)
+        assert place is not None
+        second, place = await store.order_page(account.id, everything, place, 2)
+        assert [each.hold.id for each in second] == [open_, three]
+        assert second[0].end is not None
+        assert place is not None
+        third, place = await store.order_page(account.id, everything, place, 2)
+        assert ([each.hold.id for each in third], place) == ([two, one], None)
+        assert differences(store) == []
+
+    engine.run(work)
+
+
+def test_a_statement_runs_from_one_balance_to_the_other(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        for day in range(4):
+            for number in range(3):
+                cost = Cost(Decimal("0.00012") * (number + 1))
+                await order(store, account, key, day * DAY_US + 100 * (number + 1), cost, prompt_tokens=7)
+        await order(store, account, key, DAY_US + 900, Nothing())
+        assert await store.carry_out(TopUp("more", account.id, 5_000, 2 * DAY_US)) == Done()
+        for since_us, until_us in ((0, LAST_US), (DAY_US, 3 * DAY_US), (DAY_US + 150, 2 * DAY_US + 150), (500, 600)):
+            whole = await store.movements(account.id, since_us, until_us, Movement(), 99)
+            balance, last, count = whole.opening_nanos, Movement(), 0
+            while (page := await store.movements(account.id, since_us, until_us, last, 2)).transfers:
+                assert (page.before_nanos, page.sums) == (balance, whole.sums)
+                for transfer in page.transfers:
+                    assert since_us <= transfer.created_us < until_us
+                    balance += moved_nanos(transfer, account.id)
+                    last = Movement(transfer.created_us, transfer.id, balance)
+                    count += 1
+            assert (balance, count) == (whole.closing_nanos, len(whole.transfers))
+            fares = [fare for transfer in whole.transfers if (fare := transfer.fare) is not None]
+            assert whole.sums.fares_nanos == sum(fare.nanos for fare in fares)
+            assert whole.sums.cost == sum((fare.cost for fare in fares), Decimal(0))
+            assert (whole.sums.orders, whole.sums.events) == (len(fares), sum(fare.events for fare in fares))
+        assert balance_of(await store.movements(account.id, 0, LAST_US, Movement(), 1)) == (
+            (await store.balance(account.id)).balance_nanos
+        )
+
+    engine.run(work)
+
+
+def balance_of(page: Movements) -> int:
+    return page.closing_nanos
+
+
+FINE = Decimal("0.0000000000000000000000000000000000000123")
+
+
+def test_the_totals_of_days_are_exact_and_grouped(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        other, its_key = await account_with(store, "b", USD)
+        costs = [Decimal("0.1"), Decimal("1.23456789012345678901234567E-3"), FINE, FINE, Decimal("3E-7")]
+        for number, cost in enumerate(costs):
+            kind = "images" if number % 2 else "chat"
+            units = 2 if number % 2 else None
+            await order(store, account, key, DAY_US + number * 100, Cost(cost), kind=kind, units=units, answer_tokens=3)
+        await order(store, other, its_key, 2 * DAY_US, Cost(Decimal(1)), kind="chat")
+        await order(store, other, its_key, 2 * DAY_US + 100, Nothing(), kind="chat")
+        (whole,) = await store.totals(account.id, TotalsFilter(0, 9), 99)
+        assert whole.cost == reduce(add_exact, costs)
+        assert (whole.orders, whole.units, whole.answer_tokens) == (5, 4, 15)
+        both = await store.totals(None, TotalsFilter(0, 9, ("account", "day", "kind")), 99)
+        assert [(t.key[0], t.key[1], t.key[5], t.orders) for t in both] == [
+            (other.id, 2, "chat", 1),
+            (account.id, 1, "chat", 3),
+            (account.id, 1, "images", 2),
+        ]
+        assert [t.cost for t in both if t.key[5] == "images"] == [add_exact(costs[1], costs[3])]
+        assert len(await store.totals(None, TotalsFilter(0, 9, ("kind",)), 1)) == 1
+        assert await store.totals(account.id, TotalsFilter(2, 9), 99) == []
+        assert (await store.totals(None, TotalsFilter(0, 9, kind="images", model="a/b"), 99))[0].orders == 2
+        assert differences(store) == []
+
+    engine.run(work)
+
+
+def test_two_processes_add_to_one_total(engine: Engine) -> None:
+    async def work(one: Store) -> None:
+        account, key = await account_with(one, "a", USD)
+        async with engine.open() as two:
+
+            async def serve(store: Store, first: int) -> None:
+                for number in range(20):
+                    cost = add_exact(Decimal("0.00001"), FINE if number % 10 == 3 else Decimal(0))
+                    await order(store, account, key, first + number * 100, Cost(cost))
+
+            await asyncio.gather(serve(one, 1), serve(two, 2), serve(one, 3))
+            (total,) = await two.totals(account.id, TotalsFilter(0, 0), 9)
+            assert (total.orders, total.cost) == (60, add_exact(60 * Decimal("0.00001"), 6 * FINE))
+            assert differences(one) == []
+
+    engine.run(work)
+
+
+def test_a_total_that_is_wrong_is_named() -> None:
+    booked = Transfer("h1-end", "post", 2, 1, 20_000, DAY_US, "h1", Decimal("0.00002"), 2, 10_000)
+    placed = Transfer("h1", "hold", 2, 1, 30_000, DAY_US, "h1")
+    ordered = HoldRow("h1", 2, 1, "w", "posted", 30_000, "paying", 10_000, "a/b", False, DAY_US, ended_us=DAY_US)
+    balances = [Balance(2, 0, 20_000, 0, None)]
+
+    class Summed(Rows):
+        summed: list[DayTotal]
+
+        def day_totals(self) -> list[DayTotal]:
+            return self.summed
+
+    rows = Summed([placed, booked], [ordered], balances)
+    (right,) = Rows(rows.booked, rows.orders, rows.accounts).day_totals()
+    for summed, said in (
+        ([right], ""),
+        ([], "are not in the totals"),
+        ([replace(right, orders=2)], "its total says 2 orders"),
+        ([replace(right, fares_nanos=1)], "1970-01-02"),
+        ([replace(right, cost=Decimal("0.000020001"))], "cost $0.000020001"),
+        ([replace(right, units=1)], "1 units"),
+        ([right, replace(right, key=(*right.key[:5], "chat"))], "chat of `a/b`"),
+    ):
+        rows.summed = summed
+        found = audit(rows).differences
+        assert len(found) == (1 if said else 0), found
+        assert not said or said in found[0]
+
+
+def test_what_is_not_in_the_totals_is_counted_again(engine: Engine) -> None:
+    """Nodes of an earlier version post fares, and add nothing to the totals."""
+    if engine.kind == "memory":
+        return
+
+    async def work(store: Store) -> None:
+        assert isinstance(store, SqlStore)
+        account, key = await account_with(store, "a", USD)
+        for number, cost in enumerate((Decimal("0.0001"), FINE, Decimal("0.0003"))):
+            await order(store, account, key, DAY_US * (number // 2) + 100 * number, Cost(cost), kind="chat")
+        assert await store.recount() == []
+        await store._desk.write("DELETE FROM day_total WHERE day = 0", ())
+        assert len(differences(store)) == 1
+        assert await store.recount() == [0]
+        assert differences(store) == []
+
+    engine.run(work)

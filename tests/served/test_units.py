@@ -14,6 +14,8 @@ import openai
 import pytest
 from openrouter import OpenRouter
 
+from farebox.core.formats.table import KINDS
+from farebox.core.kinds import UNITS
 from farebox.core.money import events_ceil
 from tests.fast.test_units_formats import FILE, form, packed, wav
 from tests.gateway import Gateway, Response, events_of, eventually
@@ -403,3 +405,51 @@ def test_a_server_of_ones_own_reranks_by_ones_own_prices_and_does_nothing_else_o
                 refused = gateway.request("POST", f"/v1{path}", {**EVERY[path], "model": "a/b"}, headers)
                 assert (refused.status, f"serves no {path[1:]}" in refused.error["message"]) == (404, True)
             gateway.audit()
+
+
+# Statements
+
+
+def test_each_kind_stands_in_the_books_with_its_unit(world: World, request: pytest.FixtureRequest) -> None:
+    name = request.node.name
+    audio = {"data": packed(wav(1.5)), "format": "wav"}
+    ordered: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
+        "/chat/completions": (
+            {"model": "sim/echo", "messages": [{"role": "user", "content": "Hi"}]},
+            {},
+            "completions",
+        ),
+        "/rerank": ({"model": "sim/reranker", "query": "a", "documents": ["b"] * 101}, {"search_units": "2"}, "rerank"),
+        "/images": ({**PICTURE, "n": 2}, {"pictures": "2"}, "image"),
+        "/images/generations": ({**PICTURE, "stream": True}, {"pictures": "1"}, "image"),
+        "/audio/speech": (SPEECH, {"characters": str(len(SAID))}, "tts"),
+        "/audio/transcriptions": ({"model": "sim/scribe", "input_audio": audio}, {"audio_seconds": "1.5"}, "stt"),
+    }
+    head = {"authorization": f"Bearer {world.key(name)}"}
+    due = {}
+    for path, (body, units, api_type) in ordered.items():
+        answer = world.order(name, path, body)
+        assert answer.status == 200, answer.body
+        due[answer.headers["x-generation-id"]] = (units, api_type)
+    world.costs(name, len(ordered))
+    lines = {line["generation_id"]: line for line in world.gateway.orders(name)}
+    assert {each: line["units"] for each, line in lines.items()} == {each: units for each, (units, _) in due.items()}
+    listed = world.gateway.request("GET", "/api/v1/orders", headers=head).json["data"]
+    for row in listed:
+        (units, api_type), line = due[row["generation_id"]], lines[row["generation_id"]]
+        assert ({row["unit"]: row["units"]} if row["unit"] else {}) == units
+        assert (row["kind"], row["cost_usd"], row["key"]) == (line["kind"], line["cost_usd"], line["key"])
+        record = world.gateway.request("GET", f"/api/v1/generation?id={row['generation_id']}", headers=head).json[
+            "data"
+        ]
+        assert (record["api_type"], record["farebox_kind"], record["farebox_units"]) == (api_type, row["kind"], units)
+    totals = world.gateway.request("GET", "/api/v1/totals?by=kind", headers=head).json["data"]
+    assert {row["kind"]: (row["orders"], row["unit"], row["units"]) for row in totals} == {
+        "chat": (1, None, None),
+        "rerank": (1, "search_units", "2"),
+        "images": (2, "pictures", "3"),
+        "speech": (1, "characters", str(len(SAID))),
+        "transcriptions": (1, "audio_seconds", "1.5"),
+    }
+    assert {row["kind"] for row in totals} <= {kind["kind"] for kind in world.gateway.audit()["kinds"]}
+    assert set(KINDS.values()) >= set(UNITS) - {"videos"}

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from farebox.cli.session import AsJson, DatabaseUrl, clear_errors, fail, print_json
+from farebox.cli.session import AsJson, DatabaseUrl, clear_errors, fail, print_json, with_books
+from farebox.core.allowances import date_of
 from farebox.settings import load
 from farebox.store.copy import copy as copy_books
 from farebox.store.prepare import HEAD, place, prepare, refuse_newer, schema_of, shown
@@ -48,6 +49,17 @@ def upgrade(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
         print_json({"database": shown(url), "before": before, "schema": HEAD})
     else:
         typer.echo(f"{place(url)}: schema {HEAD}" + ("" if before == HEAD else f", before {before or 'none'}"))
+
+
+@db_app.command("recount")
+def recount(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """Sum the totals of all days again from their fares, while servers go on. Needed once after an upgrade during which
+    servers of an earlier version (schema 0013 or before) went on serving: those keep no totals."""
+    days = [date_of(day) for day in with_books(database_url, lambda store, _: store.recount())]
+    if as_json:
+        print_json({"corrected": days})
+    else:
+        typer.echo(f"{len(days)} days were corrected" + (f": {', '.join(days)}" if days else ""))
 
 
 @db_app.command("copy")

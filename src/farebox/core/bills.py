@@ -18,7 +18,7 @@ from farebox.core.reading import UNREADABLE
 
 P = TypeVar("P", bound=Struct)
 
-LAST_ID = "~"
+LAST_ID = "zz"
 """Behind every id."""
 
 GROUPS = ("account", "day", "key", "model", "served_model", "kind")

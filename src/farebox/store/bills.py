@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from farebox.core.allowances import DAY_US
@@ -16,11 +17,11 @@ from farebox.core.bills import (
     Sums,
     TotalsFilter,
 )
-from farebox.core.books import DayTotal, HoldRow, settlement_id
-from farebox.core.money import add_exact
+from farebox.core.books import DayKey, DayTotal, HoldRow, settlement_id
+from farebox.core.money import add_exact, limbs_of
 from farebox.store.desk import OnDesk
-from farebox.store.engine import Reader
-from farebox.store.rows import day_total_from, hold_from, json_text, transfer_from
+from farebox.store.engine import Db, Reader
+from farebox.store.rows import day_total_from, day_total_row, hold_from, json_text, transfer_from
 
 LOOKED_AT = 5_000
 """Orders that are looked at for one page, where not all are wanted: some hundredths of a second. A page that finds few
@@ -162,3 +163,28 @@ class Bills(OnDesk):
             if group is not None:
                 group.cost = add_exact(group.cost, Decimal(finer))
         return list(groups.values())
+
+    async def recount(self) -> list[int]:
+        """Sum every day's fares again, a day in a transaction, while orders go on; the days whose totals were not that.
+        For what was posted by nodes that keep no totals, while the books were upgraded."""
+        days = await self._desk.do(lambda: [row[0] for row in self._desk.db.execute(self._sql.days_of_fares)])
+        return [day for day in days if await self._desk.change(partial(self._recount, day))]
+
+    def _recount(self, day: int, db: Db) -> bool:
+        db.execute(self._sql.lock_day_totals)
+        sums: dict[DayKey, DayTotal] = {}
+        given = {"since": day * DAY_US, "until": (day + 1) * DAY_US}
+        for row in db.execute(self._sql.fares_of_day, given):
+            account_id, key_id, model, served, kind, prompt, answer, units, cost, events, nanos, posted_us = row
+            key = (account_id, day, key_id, model, served or model, kind or "")
+            used = (prompt or 0, answer or 0, units or 0)
+            found = DayTotal(key, 1, events, nanos, Decimal(cost), *used, posted_us)
+            sums.setdefault(key, DayTotal(key)).add(found)
+        stored = {total.key: total for total in map(day_total_from, db.execute(self._sql.totals_of_day, {"day": day}))}
+        if stored == sums:
+            return False
+        db.execute(self._sql.drop_day_totals, {"day": day})
+        db.executemany(self._sql.add_day_totals, [day_total_row(total) for total in sums.values()])
+        finer = [(str(rest), *total.key) for total in sums.values() if (rest := limbs_of(total.cost)[1])]
+        db.executemany(self._sql.put_finer_cost, finer)
+        return True

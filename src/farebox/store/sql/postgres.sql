@@ -83,6 +83,10 @@ SELECT owner, account_id, limits, pending_nanos, total_nanos, day_nanos, week_na
 FROM allowance WHERE owner = ANY(ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)))
 ORDER BY owner FOR UPDATE;
 
+-- lock_day_totals --
+-- Fares that are written wait with theirs; what was written before is there.
+LOCK TABLE day_total IN SHARE ROW EXCLUSIVE MODE;
+
 -- holds_in --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,

@@ -195,19 +195,23 @@ SELECT account_id, day, key_id, model, served_model, kind, orders, events, fares
     cost_finer, prompt_tokens, answer_tokens, units, latest_us
 FROM day_total;
 
+-- totals_of_day --
+SELECT account_id, day, key_id, model, served_model, kind, orders, events, fares_nanos, cost_9, cost_18, cost_27,
+    cost_finer, prompt_tokens, answer_tokens, units, latest_us
+FROM day_total WHERE day = :day;
+
 -- drop_day_totals --
 DELETE FROM day_total WHERE day = :day;
 
 -- days_of_fares --
-SELECT min(day), max(day) FROM (
-    SELECT created_us / 86400000000 AS day FROM transfer WHERE cost IS NOT NULL
-) AS days;
+SELECT created_us / 86400000000 FROM transfer WHERE cost IS NOT NULL
+UNION SELECT day FROM day_total ORDER BY 1;
 
 -- fares_of_day --
-SELECT t.debit_account_id, h.key_id, h.model, h.served_model, h.kind, t.cost, t.events, t.amount_nanos,
-    h.prompt_tokens, h.answer_tokens, h.units, t.created_us
+SELECT t.debit_account_id, h.key_id, h.model, h.served_model, h.kind, h.prompt_tokens, h.answer_tokens, h.units,
+    t.cost, t.events, t.amount_nanos, t.created_us
 FROM transfer t JOIN hold h ON h.id = t.hold_id
-WHERE t.debit_account_id IN (SELECT id FROM account WHERE id > 1) AND t.cost IS NOT NULL
+WHERE t.debit_account_id IN (SELECT id FROM account) AND t.cost IS NOT NULL
 AND t.created_us >= :since AND t.created_us < :until;
 
 -- totals --

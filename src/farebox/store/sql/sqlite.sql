@@ -74,6 +74,10 @@ SELECT owner, account_id, limits, pending_nanos, total_nanos, day_nanos, week_na
     minute
 FROM allowance WHERE owner IN (SELECT value FROM json_each(:ids));
 
+-- lock_day_totals --
+-- Whoever writes is alone already.
+SELECT 1;
+
 -- holds_in --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,

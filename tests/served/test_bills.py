@@ -1,0 +1,183 @@
+"""Orders, statements and totals over HTTP: whose they are, that they agree with each other, and how they are paged."""
+
+import csv
+import io
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from tests.gateway import Gateway, Response
+
+
+class Books:
+    """An account of the test's own, and who may look at it."""
+
+    def __init__(self, gateway: Gateway, name: str) -> None:
+        self.gateway = gateway
+        self.name = name
+        self.key = gateway.new_key(name, "--plan", "paying", "--prepaid", "5")
+        self.manager = str(gateway.cli("management-key", "create", "--label", "bills")["key"])
+
+    def get(self, path: str, key: str = "", **headers: str) -> Response:
+        sent = {"authorization": f"Bearer {key or self.key}", **headers}
+        return self.gateway.request("GET", path if path.startswith("/admin") else f"/api/v1{path}", headers=sent)
+
+    def read(self, path: str, key: str = "") -> Any:
+        answer = self.get(path, key)
+        assert answer.status == 200, (path, answer.body)
+        return answer.json
+
+    def pages(self, path: str) -> list[dict[str, Any]]:
+        """All rows, page by page."""
+        rows: list[dict[str, Any]] = []
+        answer = self.read(path)
+        while True:
+            rows += answer["data"]
+            if answer["next"] is None:
+                return rows
+            answer = self.read(answer["next"].removeprefix("/api/v1"))
+
+
+@pytest.fixture
+def books(shared_gateway: Gateway, request: pytest.FixtureRequest) -> Books:
+    return Books(shared_gateway, request.node.name)
+
+
+def table(answer: Response) -> list[dict[str, str]]:
+    assert answer.status == 200, answer.body
+    assert answer.headers["content-type"].startswith("text/csv")
+    return list(csv.DictReader(io.StringIO(answer.body.decode())))
+
+
+def test_a_bill_is_the_same_from_every_side(books: Books) -> None:
+    gateway = books.gateway
+    for number in range(5):
+        assert gateway.chat(books.key, max_tokens=20 + number).status == 200
+    assert gateway.chat(books.key, "status=503").status >= 500
+    assert gateway.chat(books.key, model="sim/unknown").status == 404
+    other = str(gateway.cli("key", "create", books.name, "--label", "=other,\n one".replace("\n", ""))["key"])
+    assert gateway.chat(other).status == 200
+
+    orders = books.pages("/orders?limit=2")
+    posted = [row for row in orders if row["state"] == "posted"]
+    assert (len(posted), {row["kind"] for row in orders}) == (6, {"chat"})
+    assert [row["ended_at"] for row in orders] == sorted((row["ended_at"] for row in orders), reverse=True)
+    statement = books.read("/statement")
+    assert books.pages("/statement?limit=3") == statement["data"]
+    fares = [row for row in statement["data"] if row["what"] == "fare"]
+    assert {row["order_id"] for row in fares} == {row["id"] for row in posted}
+    balance = Decimal(statement["opening_balance_usd"])
+    for row in statement["data"]:
+        balance += Decimal(row["amount_usd"])
+        assert Decimal(row["balance_usd"]) == balance
+    assert Decimal(statement["closing_balance_usd"]) == balance
+    (total,) = books.read("/totals?by=kind")["data"]
+    for sums in (total, statement["totals"]):
+        assert Decimal(sums["fares_usd"]) == sum(Decimal(row["fare_usd"]) for row in posted)
+        assert Decimal(sums["cost_usd"]) == sum(Decimal(row["cost_usd"]) for row in posted)
+        assert (sums["orders"], sums["events"]) == (6, sum(row["events"] for row in posted))
+    by_key = books.read("/totals?by=key,model")["data"]
+    assert sorted(row["orders"] for row in by_key) == [1, 5]
+    (labelled,) = books.read("/orders?key=%3Dother,+one")["data"]
+    assert [row["id"] for row in books.read(f"/orders?key={labelled['key_hash']}")["data"]] == [labelled["id"]]
+    assert books.read("/orders?model=sim/none&state=posted")["data"] == []
+
+    for path, rows in (("/orders", orders), ("/statement", statement["data"]), ("/totals?by=kind", [total])):
+        name, _, query = path.partition("?")
+        downloaded = table(books.get(f"{name}.csv?{query}"))
+        assert downloaded == table(books.get(path, accept="text/csv"))
+        for row, line in zip(rows, downloaded, strict=True):
+            said = {each: "" if value is None else str(value) for each, value in row.items()}
+            if "streamed" in said:
+                said["streamed"] = said["streamed"].lower()
+            # What a spreadsheet would take for a formula has a mark before it.
+            said = {each: f"'{value}" if value == "=other, one" else value for each, value in said.items()}
+            assert line == said
+    assert books.read("/orders.json?limit=9")["data"] == orders
+    page = books.get("/orders.csv?limit=2")
+    assert len(table(page)) == 2
+    assert page.headers["link"].endswith('rel="next"')
+
+
+def test_an_order_is_its_accounts_alone(books: Books) -> None:
+    gateway = books.gateway
+    generation = gateway.chat(books.key).headers["x-generation-id"]
+    (order,) = books.read("/orders")["data"]
+    for named in (order["id"], generation):
+        found = books.read(f"/orders/{named}")["data"]
+        assert {name: found[name] for name in order} == order
+        held, fare = found["transfers"]
+        assert (held["what"], held["set_aside_usd"], fare["what"]) == ("held", order["held_usd"], "fare")
+        assert Decimal(fare["amount_usd"]) == -Decimal(order["fare_usd"])
+        assert Decimal(fare["event_price_usd"]) * fare["events"] == Decimal(order["fare_usd"])
+        for key in (gateway.key, gateway.new_key(f"{books.name} not {named[:3]}", "--plan", "paying")):
+            assert books.get(f"/orders/{named}", key).status == 404
+    assert order["id"] not in [row["id"] for row in books.read("/orders", gateway.key)["data"]]
+    assert books.get("/orders", "sk-fb-nobody").status == 401
+    assert books.get("/orders", books.manager).status == 401
+
+
+def test_managers_see_all_accounts_or_their_own(books: Books) -> None:
+    gateway, own = books.gateway, f"/admin/accounts/{books.name}"
+    gateway.chat(books.key)
+    for path in ("/orders", "/statement", "/totals"):
+        theirs = books.read(own + path, books.manager)
+        assert theirs["data"] == books.read(path)["data"]
+        assert (theirs["zone"], bool(theirs["as_of"])) == ("UTC", True)
+    (order,) = books.read("/orders")["data"]
+    assert order["id"] in [row["id"] for row in books.read("/admin/orders?limit=1000", books.manager)["data"]]
+    assert books.read(f"/admin/orders/{order['id']}", books.manager)["data"]["account"] == books.name
+    assert books.name in [row["account"] for row in books.read("/admin/totals?by=account", books.manager)["data"]]
+    assert table(books.get("/admin/totals.csv?by=account", books.manager))
+    limited = str(gateway.cli("management-key", "create", "--account", books.name, "--label", "one")["key"])
+    assert {row["account"] for row in books.read("/admin/orders", limited)["data"]} == {books.name}
+    assert books.get("/admin/accounts/demo/orders", limited).status == 403
+    assert books.get("/admin/accounts/nobody-at-all/orders", books.manager).status == 404
+    assert books.get(f"{own}/orders").status in (401, 403)
+
+
+WRONG = [
+    ("orders?from=yesterday", "2026-11-28"),
+    ("orders?to=2026-13", "2026-11"),
+    ("statement?month=november", "2026-11"),
+    ("statement?day=2026-11", "2026-11-28"),
+    ("statement?month=2026-11&from=2026-11-01", "alone"),
+    ("orders?from=2026-11-02&to=2026-11-01", "before it begins"),
+    ("orders?from=0001-01-01", "1970"),
+    ("orders?state=paid", "pending, open, posted, voided"),
+    ("orders?kind=poems", "chat"),
+    ("orders?key=nobody", "its hash"),
+    ("orders?key=sk-fb-0123456789012345678901234567890123456789", "never the key itself"),
+    ("orders?limit=0", "limit"),
+    ("orders?limit=1001", "1000"),
+    ("orders?cursor=x", "`next`"),
+    ("statement?cursor=W10x", "`next`"),
+    ("orders?limit=1&limit=2", "twice"),
+    ("orders?colour=red", "there are from, to"),
+    ("totals?by=hour", "account, day, key"),
+    ("totals?from=2026-11-28T10:00:00Z", "whole UTC days"),
+]
+
+
+def test_what_is_wrong_is_said(books: Books) -> None:
+    for query, words in WRONG:
+        answer = books.get(f"/{query}")
+        assert answer.status == 400, query
+        assert words in answer.error["message"]
+
+
+def test_a_range_is_said_and_kept(books: Books) -> None:
+    books.gateway.chat(books.key)
+    (order,) = books.read("/orders")["data"]
+    day = order["ended_at"][:10]
+    for query in (f"day={day}", f"month={day[:7]}", f"from={day}", f"from={day}T00:00:00%2B00:00", f"from={day[:7]}"):
+        found = books.read(f"/orders?{query}")
+        assert [row["id"] for row in found["data"]] == [order["id"]]
+        assert found["from"].startswith(day[:7])
+    ended = order["ended_at"]
+    assert books.read(f"/orders?to={day}")["data"] == []
+    assert books.read(f"/statement?from={ended}&to={ended}")["data"] == []
+    early = books.read("/statement?to=2020-01-01")
+    assert (early["closing_balance_usd"], early["data"]) == ("0", [])
+    assert books.read("/totals?month=2020-01")["data"] == []
