@@ -16,7 +16,7 @@ from farebox.core.bills import (
     TotalsFilter,
     moved_nanos,
 )
-from farebox.core.books import DayTotal, HoldRow, Transfer, settlement_id
+from farebox.core.books import DayTotal, HoldRow, Transfer, correction_ids, settlement_id
 from farebox.core.callers import Account, Key
 from farebox.core.kinds import units_used
 from farebox.core.money import add_exact, format_usd, plain
@@ -157,8 +157,10 @@ class Bills:
             hold = found[0]
         if hold is None or (account is not None and hold.account_id != account.id):
             return None
-        transfers = await self._store.transfers_of([hold.id, settlement_id(hold.id)])
-        end = next((transfer for transfer in transfers if transfer.kind != "hold"), None)
+        ending = settlement_id(hold.id)
+        transfers = await self._store.transfers_of([hold.id, ending, *correction_ids(hold.id)])
+        transfers.sort(key=lambda transfer: (transfer.created_us, transfer.id))
+        end = next((transfer for transfer in transfers if transfer.id == ending), None)
         names = await self._names([hold])
         return names.order(BookedOrder(hold, end)), [_transfer_row(each, hold.account_id) for each in transfers]
 
@@ -295,6 +297,10 @@ def _in_units(kind: str, units: int | None) -> Row:
 
 
 def _what(transfer: Transfer) -> str:
+    if transfer.is_correction:
+        return "correction"
+    if transfer.kind == "adjustment" and transfer.hold_id is None:
+        return "paid out"
     words = {"post": "fare", "void": "not served", "hold": "held"}
     return words.get(transfer.kind, transfer.kind)
 
@@ -347,6 +353,8 @@ def sums_of(page: Movements) -> Row:
     sums = page.sums
     return {
         "paid_in_usd": format_usd(sums.paid_in_nanos),
+        "paid_out_usd": format_usd(sums.paid_out_nanos),
+        "given_back_usd": format_usd(sums.given_back_nanos),
         "fares_usd": format_usd(sums.fares_nanos),
         "orders": sums.orders,
         "events": sums.events,

@@ -517,7 +517,7 @@ class MemoryStore:
                 sums.fares_nanos += fare.nanos
                 sums.cost = add_exact(sums.cost, fare.cost)
             else:
-                sums.paid_in_nanos += moved_nanos(transfer, account_id)
+                sums.take(transfer, account_id)
         page = [t for t in within if (t.created_us, t.id) > (after.at_us, after.id)][:most]
         orders = {t.hold_id: self._holds[t.hold_id] for t in page if t.hold_id is not None}
         before = opening if after.balance_nanos is None else after.balance_nanos

@@ -100,6 +100,29 @@ def test_a_bill_is_the_same_from_every_side(books: Books) -> None:
     assert page.headers["link"].endswith('rel="next"')
 
 
+def test_what_was_corrected_and_paid_out_stands_in_the_statement(books: Books) -> None:
+    gateway = books.gateway
+    for _ in range(2):
+        assert gateway.chat(books.key).status == 200
+    first, second = (row["id"] for row in books.read("/orders")["data"])
+    gateway.cli("refund", first, "--reason", "it was no answer")
+    gateway.cli("correct", second, "--cost", "0.5", "--reason", "its cost came late")
+    gateway.cli("account", "close", books.name)
+
+    statement = books.read(f"/admin/accounts/{books.name}/statement", books.manager)
+    moved = {row["what"]: Decimal(row["amount_usd"]) for row in statement["data"] if row["what"] != "correction"}
+    corrected = [Decimal(row["amount_usd"]) for row in statement["data"] if row["what"] == "correction"]
+    assert [amount > 0 for amount in corrected] == [True, False]
+    totals = {name: Decimal(value) for name, value in statement["totals"].items() if name.endswith("_usd")}
+    assert totals["paid_in_usd"] == 5
+    assert totals["given_back_usd"] == sum(corrected)
+    assert totals["paid_out_usd"] == -moved["paid out"] == 5 - totals["fares_usd"] + totals["given_back_usd"]
+    assert Decimal(statement["closing_balance_usd"]) == Decimal(statement["data"][-1]["balance_usd"]) == 0
+    order = books.read(f"/admin/orders/{first}", books.manager)["data"]
+    assert [each["what"] for each in order["transfers"]] == ["held", "fare", "correction"]
+    assert sum(Decimal(each["amount_usd"]) for each in order["transfers"]) == 0
+
+
 def test_an_order_is_its_accounts_alone(books: Books) -> None:
     gateway = books.gateway
     generation = gateway.chat(books.key).headers["x-generation-id"]

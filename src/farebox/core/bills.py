@@ -114,13 +114,31 @@ class Movement(Struct, frozen=True, array_like=True):
 
 
 class Sums(Struct):
-    """What an account's movements come to: money paid in, fares, and of these how many, their events and their cost."""
+    """What an account's movements come to: money paid in, paid out, and given back for fares that were corrected (less
+    what was charged in such a way); fares, and of these how many, their events and their cost."""
 
     paid_in_nanos: int = 0
+    paid_out_nanos: int = 0
+    given_back_nanos: int = 0
     fares_nanos: int = 0
     orders: int = 0
     events: int = 0
     cost: Decimal = Decimal(0)
+
+    @property
+    def moved_nanos(self) -> int:
+        """By how much all of it changed the balance."""
+        return self.paid_in_nanos - self.paid_out_nanos + self.given_back_nanos - self.fares_nanos
+
+    def take(self, transfer: Transfer, account_id: int) -> None:
+        """Add a transfer that is no fare."""
+        moved = moved_nanos(transfer, account_id)
+        if transfer.is_correction:
+            self.given_back_nanos += moved
+        elif moved < 0:
+            self.paid_out_nanos -= moved
+        else:
+            self.paid_in_nanos += moved
 
 
 class Movements(Struct, frozen=True):
@@ -136,14 +154,15 @@ class Movements(Struct, frozen=True):
     @property
     def closing_nanos(self) -> int:
         """The balance after all of the time."""
-        return self.opening_nanos + self.sums.paid_in_nanos - self.sums.fares_nanos
+        return self.opening_nanos + self.sums.moved_nanos
 
 
 def moved_nanos(transfer: Transfer, account_id: int) -> int:
     """By how much a transfer changes an account's balance. Money that was set aside, and is given back, does not."""
     if transfer.credit_account == account_id:
         return transfer.amount_nanos
-    return -transfer.amount_nanos if transfer.is_fare else 0
+    is_paid_out = transfer.kind == "adjustment" and transfer.hold_id is None
+    return -transfer.amount_nanos if transfer.is_fare or transfer.is_correction or is_paid_out else 0
 
 
 def cursor_of(place: Struct) -> str:

@@ -97,7 +97,7 @@ class Bills(OnDesk):
         self, rows: Reader, account_id: int, since_us: int, until_us: int, after: Movement, most: int
     ) -> Movements:
         before = self._sums(rows, account_id, 0, since_us)
-        opening = before.paid_in_nanos - before.fares_nanos
+        opening = before.moved_nanos
         at_us, name = max((since_us, ""), (after.at_us, after.id))
         given = {"account": account_id, "since": at_us, "after": name, "until": until_us, "most": most}
         transfers = [transfer_from(row) for row in rows.execute(self._sql.movements, given).fetchall()]
@@ -117,7 +117,8 @@ class Bills(OnDesk):
         if since_us >= until_us:
             return sums
         given = {"account": account_id, "since": since_us, "until": until_us}
-        (sums.paid_in_nanos,) = rows.execute(self._sql.paid_in, given).fetchone()
+        for row in rows.execute(self._sql.moved_without_fare, given).fetchall():
+            sums.take(transfer_from(row), account_id)
         first_day = -(-since_us // DAY_US)
         behind = until_us // DAY_US
         if first_day <= behind:

@@ -97,9 +97,19 @@ WHERE credit_account_id = :account AND kind IN ('top-up', 'adjustment')
 AND (created_us, id) > (:since, :after) AND created_us < :until
 ORDER BY created_us, id LIMIT :most;
 
--- paid_in --
-SELECT CAST(coalesce(sum(amount_nanos), 0) AS BIGINT) FROM transfer
+-- moved_without_fare --
+-- What was paid in and out, and corrections of fares. By the index of those, in which an operator's decisions on holds
+-- stand, too: they are few.
+SELECT id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events,
+    event_price_nanos, over_hold_nanos, note
+FROM transfer
 WHERE credit_account_id = :account AND kind IN ('top-up', 'adjustment')
+AND created_us >= :since AND created_us < :until
+UNION ALL
+SELECT id, kind, debit_account_id, credit_account_id, amount_nanos, created_us, hold_id, cost, events,
+    event_price_nanos, over_hold_nanos, note
+FROM transfer
+WHERE credit_account_id IN (0, 1) AND kind IN ('top-up', 'adjustment') AND debit_account_id = :account AND cost IS NULL
 AND created_us >= :since AND created_us < :until;
 
 -- fares_between --

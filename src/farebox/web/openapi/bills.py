@@ -95,7 +95,8 @@ def schemas() -> Node:
         }
     )
     order = _row(ORDER_COLUMNS)
-    whole = {"paid_in_usd": TEXT, "fares_usd": TEXT, "orders": WHOLE, "events": WHOLE, "cost_usd": TEXT}
+    money = dict.fromkeys(("paid_in_usd", "paid_out_usd", "given_back_usd", "fares_usd", "cost_usd"), TEXT)
+    whole = {**money, "orders": WHOLE, "events": WHOLE}
     balances = dict.fromkeys(("account", "plan", "opening_balance_usd", "closing_balance_usd"), TEXT)
     return {
         "OrderList": object_of({"data": array_of(order), **about, "next": or_null(TEXT)}),
