@@ -10,5 +10,13 @@ backend farebox {
 }
 
 sub vcl_recv {
+    if (req.http.upgrade ~ "(?i)websocket") {
+        return (pipe);
+    }
     return (pass);
+}
+
+sub vcl_pipe {
+    set bereq.http.upgrade = req.http.upgrade;
+    set bereq.http.connection = req.http.connection;
 }

@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from secrets import token_hex
 
@@ -173,6 +173,19 @@ def test_a_task_is_done_with_a_tool(shared_gateway: Gateway, programs: str, plac
     assert (place / "work" / "made.txt").exists(), printed
     assert ANSWER in printed
     assert [order["what"] for order in shared_gateway.orders(account)].count("fare") == AGENT[name].orders
+
+
+def test_codex_does_it_on_a_websocket(shared_gateway: Gateway, programs: str, place: Path) -> None:
+    account = f"codex on a websocket {token_hex(4)}"
+    key = shared_gateway.new_key(account, "--plan", "paying", "--prepaid", "1")
+    codex = AGENT["codex"]
+    config = {name: f"{text}\nsupports_websockets = true\n" for name, text in codex.files.items()}
+    on_it = replace(codex, files=config, environment={"RUST_LOG": "codex_api=info"})
+    printed = run("codex", on_it, PROMPT, shared_gateway, key, place, programs)
+    assert (place / "work" / "made.txt").exists(), printed
+    # All of it: it would go on over HTTP by itself where it cannot connect.
+    assert "successfully connected to Responses WebSocket" in printed
+    assert [order["what"] for order in shared_gateway.orders(account)].count("fare") == codex.orders
 
 
 def test_aider_edits_a_file(shared_gateway: Gateway, programs: str, place: Path) -> None:

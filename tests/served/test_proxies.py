@@ -15,10 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from websockets.sync.client import connect
+
 from farebox.http.proxies import SILENT_SECONDS
 from farebox.settings import Settings
 from tests.gateway import Gateway, Response, events_of, eventually
 from tests.proxies import DEPLOY, FILES, PROGRAMS, deployed
+from tests.served.test_sockets import Talk, text_of
 
 BODY_MAX = 3_000_000
 
@@ -102,6 +105,14 @@ def test_a_slow_answers_blank_lines_come_before_it(caller: Caller, port: int) ->
     with caller.asking(port, "first-token-ms=2000") as answer:
         assert (answer.status, answer.read(1), caller.states()) == (200, b"\n", ["held"])
         assert json.loads(answer.read())["usage"]
+
+
+def test_turns_on_a_websocket_pass(behind: Gateway, port: int) -> None:
+    headers = {"authorization": f"Bearer {behind.key}"}
+    with connect(f"ws://127.0.0.1:{port}/v1/responses", additional_headers=headers, proxy=None) as ws:
+        talk = Talk(ws)
+        first = talk.turn(input="Hello")
+        assert text_of(talk.turn(input="On", previous_response_id=first["response"]["id"])) == "You said: On"
 
 
 def test_long_orders_and_answers_pass(caller: Caller, port: int) -> None:
