@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
 from websockets.sync.client import connect
 
 from farebox.http.proxies import SILENT_SECONDS

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import pytest
 from openai import OpenAI
+from openai.types.responses import Response
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
@@ -240,19 +241,14 @@ def test_who_does_not_read_holds_up_only_itself(shared_gateway: Gateway) -> None
 def test_openais_sdk_talks(shared_gateway: Gateway) -> None:
     client = OpenAI(base_url=shared_gateway.base, api_key=shared_gateway.key)
     with client.responses.connect() as connection:
-        connection.response.create(model="sim/echo", input="Hello", store=False)
-        events = []
-        for event in connection:
-            events.append(event)
-            if event.type == "response.completed":
-                break
-        assert events[-1].response.output_text == "You said: Hello"
-        assert events[0].type == "response.created"
-        connection.response.create(
-            model="sim/echo", input="On", store=False, previous_response_id=events[-1].response.id
-        )
-        last = next(event for event in connection if event.type == "response.completed")
-        assert last.response.output_text == "You said: On"
+
+        def answered(**more: Any) -> Response:
+            connection.response.create(model="sim/echo", store=False, **more)
+            return next(event.response for event in connection if event.type == "response.completed")
+
+        first = answered(input="Hello")
+        assert first.output_text == "You said: Hello"
+        assert answered(input="On", previous_response_id=first.id).output_text == "You said: On"
 
 
 def test_bounds(tmp_path: Path) -> None:
