@@ -31,7 +31,17 @@ from farebox.core.money import format_usd
 from farebox.core.moving.foreign_keys import ForeignKey
 from farebox.core.plans import Plan, difference
 from farebox.identity.keys import REVISION_SECONDS, new_key
-from farebox.ports import AnswerShelf, Books, Directory, Ledger, PriceShelf, ResponseShelf, Standings, TariffShelf
+from farebox.ports import (
+    AnswerShelf,
+    Books,
+    Directory,
+    Ledger,
+    PresetShelf,
+    PriceShelf,
+    ResponseShelf,
+    Standings,
+    TariffShelf,
+)
 
 DEFAULT_ACCOUNT = "default"
 
@@ -43,7 +53,9 @@ OVERLAP_SECONDS_MAX = 90 * 86_400
 TOP_UP_KEY_LENGTH_MAX = 255
 
 
-class Store(Ledger, Directory, Books, PriceShelf, TariffShelf, AnswerShelf, ResponseShelf, Standings, Protocol):
+class Store(
+    Ledger, Directory, Books, PriceShelf, TariffShelf, AnswerShelf, ResponseShelf, PresetShelf, Standings, Protocol
+):
     """What the use cases need of the books."""
 
 

@@ -47,6 +47,7 @@ from farebox.platform.priced_events import PricedEvents
 from farebox.platform.runs import Runner
 from farebox.platform.store import SqlRuns
 from farebox.ports import Callers, Upstreams
+from farebox.presets import Presets
 from farebox.price_lists import PriceLists
 from farebox.reconcile import Reconciler
 from farebox.reloading import Reloading
@@ -71,6 +72,7 @@ from farebox.web.jobs import JobPages
 from farebox.web.management import Management
 from farebox.web.mcp.endpoint import ActorTools, Agents
 from farebox.web.own_address import OwnAddress
+from farebox.web.presets import PresetPages
 from farebox.web.relay import Relay
 from farebox.web.stored import StoredPages
 from farebox.whole_orders import WholeOrders
@@ -230,6 +232,7 @@ def _orders(ground: _Ground) -> _Orders:
         admission=admission,
         tariffs=ground.price_lists,
         cache=cache if settings.cache_bytes_max else None,
+        presets=Presets(store),
         guards=guards if settings.guards else None,
         charges=ground.hosted.charges,
         late=late,
@@ -326,6 +329,7 @@ def _services(
         ),
         bodies=bodies,
         token_counts=TokenCounts(orders.exchange),
+        presets=PresetPages(callers, store, bodies),
     )
 
 

@@ -35,7 +35,16 @@ from farebox.core.books import (
     settlement_id,
 )
 from farebox.core.callers import Caller
-from farebox.core.errors import Refusal, connect_timeout, cost_unknown, denied, in_a_circle, invalid, unreachable
+from farebox.core.errors import (
+    PresetNamed,
+    Refusal,
+    connect_timeout,
+    cost_unknown,
+    denied,
+    in_a_circle,
+    invalid,
+    unreachable,
+)
 from farebox.core.fitting import may_have_others_thoughts
 from farebox.core.formats import Asked, Format, Progress
 from farebox.core.formats.table import FORMATS, KINDS
@@ -71,6 +80,7 @@ from farebox.ports import (
     UpstreamUnreachable,
     Waiting,
 )
+from farebox.presets import Presets
 from farebox.routing import Attempts, Routing, Sole
 from farebox.stored_responses import StoredResponses
 from farebox.upstream_health import Health
@@ -150,6 +160,7 @@ class Exchange:
         routing: Routing | None = None,
         tariffs: Lists | None = None,
         cache: AnswerCache | None = None,
+        presets: Presets | None = None,
         guards: Guards | None = None,
         charges: Charges | None = None,
         late: LateSettlements | None = None,
@@ -165,6 +176,7 @@ class Exchange:
         self.routing = routing or Routing(upstreams.candidates, Health())
         self.tariffs = tariffs or NoLists()
         self.cache = cache
+        self.presets = presets
         self.guards = guards
         self.streaming = streaming
         self.admission = admission
@@ -270,16 +282,17 @@ class Opened:
             if request.head.hops >= HOPS_MAX:
                 raise in_a_circle(request.head.hops)
             body = await request.read_body()
-            if request.wire.DESCRIBED.opens is not None:
-                body = request.wire.DESCRIBED.opens(body)
             ordered, asked = body, request.asked
-            if request.wire.DESCRIBED.keeps_answers and exchange.stored is not None and asked is None:
-                ordered = await self._take_up(exchange.stored, body)
+            if request.wire.DESCRIBED.keeps_answers and asked is None:
+                ordered = await self._take_up(body)
                 if (begun := await self._begin_aside(ordered)) is not None:
                     return begun
-            if exchange.guards is not None:
-                ordered, asked = await self._guard(exchange.guards, ordered)
-            order = read_order(ordered, request.wire, caller.plan, exchange.names, asked)
+            try:
+                if exchange.guards is not None:
+                    ordered, asked = await self._guard(exchange.guards, ordered)
+                order = read_order(ordered, request.wire, caller.plan, exchange.names, asked)
+            except PresetNamed as named:
+                order = await self._read_with_preset(ordered, named)
             self._most = ceiling(order.asked, order.answer_tokens, exchange.prices.current(), caller.plan)
             self._order, passage.model, passage.streamed = order, order.model, order.asked.streamed
             self._attempts = exchange.routing.attempts(request.path, order.body, order.asked)
@@ -326,9 +339,13 @@ class Opened:
 
     # Take up what is kept, guard, and look for the same answer
 
-    async def _take_up(self, stored: StoredResponses, body: bytes) -> bytes:
-        """The order as it goes on, with the turns before its own. Raises Refusal: it cannot be kept or continued."""
-        if self._keeping is None:
+    async def _take_up(self, body: bytes) -> bytes:
+        """The order as it goes on: with what was packed opened, and the turns before its own. Raises Refusal: it cannot
+        be kept or continued."""
+        stored, opens = self._exchange.stored, self._request.wire.DESCRIBED.opens
+        if opens is not None:
+            body = opens(body)
+        if self._keeping is None and stored is not None:
             body, self._keeping = await stored.take_up(self._caller, body)
         return body
 
@@ -352,6 +369,18 @@ class Opened:
         if self._keeping is not None and guarded.body is not body:
             self._keeping.changed(guarded.body)
         return guarded.body, guarded.asked
+
+    async def _read_with_preset(self, body: bytes, named: PresetNamed) -> Order:
+        """The order with its preset put into it, as guards let it pass. Raises Refusal as for any order; 404, there is
+        no such preset; `named` where it can have none."""
+        exchange, request, caller = self._exchange, self._request, self._caller
+        put = await exchange.presets.put_in(caller, request.path, body) if exchange.presets is not None else None
+        if put is None:
+            raise named
+        ordered, asked = put, None
+        if exchange.guards is not None:
+            ordered, asked = await self._guard(exchange.guards, put)
+        return read_order(ordered, request.wire, caller.plan, exchange.names, asked)
 
     async def _look_up(self, cache: AnswerCache) -> CachedAnswer | None:
         """The answer that is kept for this very order, where the caller wants that."""

@@ -32,6 +32,7 @@ from farebox.core.headers import HeaderList, RequestHead
 from farebox.core.health import Standing
 from farebox.core.likeness import Likeness
 from farebox.core.passage import Passage
+from farebox.core.presets import PresetVersion
 from farebox.core.pricing import KeptPrices, PriceList
 from farebox.core.routing import Candidate
 from farebox.core.stored import StoredRow
@@ -50,6 +51,14 @@ class BooksUnavailable(Exception):  # noqa: N818
     def __init__(self, message: str, *, is_in_doubt: bool = False) -> None:
         super().__init__(message)
         self.is_in_doubt = is_in_doubt
+
+
+class TooManyPresets(Exception):  # noqa: N818
+    """The account has as many as it may."""
+
+
+class PresetInUse(Exception):  # noqa: N818
+    """Another version of the preset is being written at the same moment."""
 
 
 class Ledger(Protocol):
@@ -243,6 +252,32 @@ class ResponseShelf(Protocol):
 
     async def stored_running(self) -> list[tuple[int, str]]:
         """Those of this process that have not ended by what is kept: each account, and the answer's id."""
+
+
+class PresetShelf(Protocol):
+    """Keeps the presets of accounts. Each method raises BooksUnavailable."""
+
+    async def save_preset(
+        self, account_id: int, slug: str, system_prompt: str | None, config: str, now_us: int
+    ) -> PresetVersion:
+        """Write the first version of a preset, or the next one; beyond VERSIONS_MAX the oldest go.
+
+        Raises:
+            TooManyPresets: the account has PRESETS_MAX others.
+            PresetInUse: another version is just being written.
+        """
+
+    async def preset(self, account_id: int, slug: str, version: int | None = None) -> PresetVersion | None:
+        """One version, the latest where none is named."""
+
+    async def presets(self, account_id: int) -> list[PresetVersion]:
+        """The latest version of each, the one first that was written last."""
+
+    async def preset_versions(self, account_id: int, slug: str) -> list[PresetVersion]:
+        """All that are kept, the oldest first."""
+
+    async def drop_preset(self, account_id: int, slug: str) -> bool:
+        """Drop all versions. Whether there were any."""
 
 
 class Standings(Protocol):

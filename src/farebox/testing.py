@@ -62,6 +62,7 @@ from farebox.core.ledger import Page
 from farebox.core.likeness import Likeness
 from farebox.core.money import add_exact
 from farebox.core.plans import BUILT_IN
+from farebox.core.presets import PRESETS_MAX, VERSIONS_MAX, PresetVersion, next_version
 from farebox.core.pricing import KeptPrices
 from farebox.core.questions import FURTHEST_US
 from farebox.core.repeats import LOST_US, REPEAT_LIFE_US, Kept, first_of, seen_ended
@@ -71,7 +72,7 @@ from farebox.core.upstream import Filters
 from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange, Request
 from farebox.identity.keys import KeyCallers, PlansInForce, new_key
-from farebox.ports import BillerUnreachable, NameTaken, NotCounted, Take, UpstreamBroke, Waiting
+from farebox.ports import BillerUnreachable, NameTaken, NotCounted, Take, TooManyPresets, UpstreamBroke, Waiting
 from farebox.upstream.openrouter_pages import Fetched, OpenRouterPages
 from farebox.upstream.running import alone
 
@@ -106,6 +107,7 @@ class MemoryStore:
         self._standings: dict[tuple[str, str], Standing] = {}
         self._cached: dict[bytes, CachedRow] = {}
         self._stored: dict[tuple[int, str], StoredRow] = {}
+        self._presets: dict[int, dict[str, list[PresetVersion]]] = {}
 
     @property
     def worker(self) -> str:
@@ -339,6 +341,32 @@ class MemoryStore:
 
     async def keep_tariffs(self, kept: KeptTariffs) -> None:
         self._tariffs.setdefault(kept.version, kept)
+
+    async def save_preset(
+        self, account_id: int, slug: str, system_prompt: str | None, config: str, now_us: int
+    ) -> PresetVersion:
+        every = self._presets.setdefault(account_id, {})
+        if slug not in every and len(every) >= PRESETS_MAX:
+            raise TooManyPresets
+        versions = every.setdefault(slug, [])
+        latest = versions[-1] if versions else None
+        versions.append(next_version(latest, account_id, slug, system_prompt, config, now_us))
+        del versions[:-VERSIONS_MAX]
+        return versions[-1]
+
+    async def preset(self, account_id: int, slug: str, version: int | None = None) -> PresetVersion | None:
+        every = await self.preset_versions(account_id, slug)
+        return next((each for each in reversed(every) if version in (None, each.version)), None)
+
+    async def presets(self, account_id: int) -> list[PresetVersion]:
+        latest = [each[-1] for each in self._presets.get(account_id, {}).values()]
+        return sorted(latest, key=lambda each: (-each.created_us, each.slug))
+
+    async def preset_versions(self, account_id: int, slug: str) -> list[PresetVersion]:
+        return list(self._presets.get(account_id, {}).get(slug, []))
+
+    async def drop_preset(self, account_id: int, slug: str) -> bool:
+        return self._presets.get(account_id, {}).pop(slug, None) is not None
 
     async def cached_answer(self, digest: bytes, now_us: int) -> CachedRow | None:
         row = self._cached.get(digest)

@@ -4,10 +4,10 @@ that counts, or else the bound that its ceiling is worked out from. Nothing is o
 from msgspec import Struct
 
 from farebox.core.callers import Caller
-from farebox.core.errors import Refusal
+from farebox.core.errors import PresetNamed, Refusal
 from farebox.core.formats import messages
 from farebox.core.headers import RequestHead
-from farebox.core.intake import read_order
+from farebox.core.intake import Order, read_order
 from farebox.core.pricing import ceiling
 from farebox.exchange import Exchange
 from farebox.ports import UpstreamBroke, UpstreamUnreachable
@@ -35,17 +35,27 @@ class TokenCounts(Struct, frozen=True):
         exchange = self.exchange
         turn = exchange.admission.enter(caller.account.id)
         try:
-            asked = None
-            if exchange.guards is not None:
-                guarded = await exchange.guards.before(caller, PATH, messages, body)
-                body, asked = guarded.body, guarded.asked
-            order = read_order(body, messages, caller.plan, exchange.names, asked)
+            try:
+                body, order = await self._read(caller, body)
+            except PresetNamed as named:
+                put = None if exchange.presets is None else await exchange.presets.put_in(caller, PATH, body)
+                if put is None:
+                    raise named from None
+                body, order = await self._read(caller, put)
             most = ceiling(order.asked, None, exchange.prices.current(), caller.plan)
             at = exchange.routing.attempts(PATH, body, order.asked).at
             tokens = await self._asked_of(at.upstream, body, head) if at.model == order.model else None
         finally:
             exchange.admission.leave(caller.account.id, turn)
         return Counted(most.prompt_tokens) if tokens is None else Counted(tokens, at.upstream)
+
+    async def _read(self, caller: Caller, body: bytes) -> tuple[bytes, Order]:
+        """The body as guards let it pass, and the order in it."""
+        exchange, asked = self.exchange, None
+        if exchange.guards is not None:
+            guarded = await exchange.guards.before(caller, PATH, messages, body)
+            body, asked = guarded.body, guarded.asked
+        return body, read_order(body, messages, caller.plan, exchange.names, asked)
 
     async def _asked_of(self, name: str, body: bytes, head: RequestHead) -> int | None:
         """What an upstream counts; None where it does not, or not now."""

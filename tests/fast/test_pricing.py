@@ -224,13 +224,6 @@ def test_a_slug_of_two_models_is_nobodys() -> None:
         find_rates(prices(*shared), "x/y-2026")
 
 
-@pytest.mark.parametrize("name", ["@preset/mine", "a/b@preset/mine"])
-def test_a_preset_is_told_from_a_model_that_is_not_there(name: str) -> None:
-    with pytest.raises(Refusal, match="preset") as refused:
-        find_rates(prices(model()), name)
-    assert refused.value.status == 404
-
-
 SHOP = ("openai/gpt-5", "openai/gpt-5-mini", "openai/gpt-4o", "anthropic/claude-sonnet-4.5", "qwen/qwen3", "sim/echo")
 
 

@@ -63,6 +63,15 @@ const calls = {
   "generations.listGenerationContent": () => router.generations.listGenerationContent({ id: made.id }),
   "apiKeys.getCurrentKeyMetadata": () => router.apiKeys.getCurrentKeyMetadata(),
   "credits.getCredits": () => router.credits.getCredits(),
+  "presets.createPresetsChatCompletions": () => router.presets.createPresetsChatCompletions({ slug: "mine", chatRequest }),
+  "presets.createPresetsMessages": () => router.presets.createPresetsMessages({
+    slug: "mine", messagesRequest: { model: "sim/echo", messages: HELLO, maxTokens: 9 },
+  }),
+  "presets.createPresetsResponses": () => router.presets.createPresetsResponses({ slug: "mine", responsesRequest }),
+  "presets.list": async () => all(await router.presets.list({ limit: 1 })),
+  "presets.get": () => router.presets.get({ slug: "mine" }),
+  "presets.listVersions": async () => all(await router.presets.listVersions({ slug: "mine", limit: 1 })),
+  "presets.getVersion": () => router.presets.getVersion({ slug: "mine", version: "2" }),
   "apiKeys.create": async () => {
     const [first] = (await manager.apiKeys.list()).data;
     const requestBody = { name: "by the SDK", workspaceId: first.workspaceId };

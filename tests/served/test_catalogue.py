@@ -220,6 +220,89 @@ def test_what_would_be_no_order_is_not_counted(
     assert (wrong.status, wrong.json["type"], wrong.headers["allow"]) == (405, "error", "POST")
 
 
+# Presets
+
+
+def post(gateway: Gateway, path: str, body: dict[str, Any], key: str) -> Response:
+    headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+    return gateway.request("POST", f"/api/v1{path}", body, headers)
+
+
+def test_a_preset_is_its_accounts_and_is_ordered_in_every_format(shared_gateway: Gateway, key: str) -> None:
+    order: dict[str, Any] = {"model": "sim/echo", "messages": [{"role": "system", "content": "Be brief."}, *HELLO]}
+    with OpenRouter(server_url=shared_gateway.base, api_key=key) as sdk:
+        made = sdk.presets.create_presets_chat_completions(slug="mine", **order, max_tokens=2, temperature=0.5).data
+        assert (made.slug, made.status) == ("mine", "active")
+        assert made.designated_version is not None
+        assert (made.designated_version.version, made.designated_version.system_prompt) == (1, "Be brief.")
+        assert made.designated_version.config == {"model": "sim/echo", "temperature": 0.5, "max_tokens": 2}
+        again = sdk.presets.create_presets_messages(slug="mine", model="sim/echo", messages=HELLO, max_tokens=1).data
+        assert again.designated_version is not None
+        assert (again.id, again.created_at, again.designated_version.version) == (made.id, made.created_at, 2)
+        assert sdk.presets.get_version(slug="mine", version="1").data == made.designated_version
+        versions: Any = sdk.presets.list_versions(slug="mine")
+        assert [each.version for each in versions.result.data] == [1, 2]
+        sdk.presets.create_presets_responses(slug="other", model="sim/echo", input="Hello", instructions="Hi.")
+        listed: Any = sdk.presets.list()
+        assert [each.slug for each in listed.result.data] == ["other", "mine"]
+    for path, more in (
+        ("/chat/completions", {"model": "@preset/mine", "messages": HELLO}),
+        ("/chat/completions", {"preset": "mine", "messages": HELLO}),
+        ("/messages", {"model": "sim/tiny@preset/mine", "messages": HELLO}),
+        ("/responses", {"model": "@preset/mine", "input": "Hello there"}),
+    ):
+        answer = post(shared_gateway, path, more, key)
+        assert (answer.status, answer.headers["x-farebox-fare-events"]) == (200, "1")
+        # Of three words it is one: the preset's cap.
+        assert (b"You" in answer.body, b"said" in answer.body) == (True, False)
+        streamed = post(shared_gateway, path, {**more, "stream": True}, key)
+        assert (streamed.status, b"You" in streamed.body) == (200, True)
+        nobody = post(shared_gateway, path, more, shared_gateway.key)
+        assert (nobody.status, b"no preset `mine`" in nobody.body) == (404, True)
+    counted = post(shared_gateway, "/messages/count_tokens", {"model": "@preset/mine", "messages": HELLO}, key)
+    assert (counted.status, counted.json["input_tokens"] > 4) == (200, True)
+    for path in ("/presets/mine", "/presets/mine/versions", "/presets/mine/versions/1"):
+        assert get(shared_gateway, path).status == 404
+        assert get(shared_gateway, path, key).status == 200
+
+
+def test_a_preset_that_is_dropped_is_gone(shared_gateway: Gateway, key: str) -> None:
+    headers = {"authorization": f"Bearer {key}"}
+    assert get(shared_gateway, "/presets", key).json == {"data": [], "total_count": 0}
+    assert post(shared_gateway, "/presets/brief/chat/completions", {"model": "sim/echo"}, key).status == 200
+    assert get(shared_gateway, "/presets?limit=1", key).json["total_count"] == 1
+    assert shared_gateway.request("DELETE", "/v1/presets/brief", headers=headers).json == {"deleted": True}
+    assert shared_gateway.request("DELETE", "/v1/presets/brief", headers=headers).status == 404
+    assert post(shared_gateway, "/chat/completions", {"preset": "brief", "messages": HELLO}, key).status == 404
+
+
+def test_what_is_no_preset_is_refused(shared_gateway: Gateway, key: str) -> None:
+    for path, body, status in (
+        ("/presets/-/messages", {}, 400),
+        ("/presets/a%20b/messages", {}, 400),
+        ("/presets/a/messages", {"model": "@preset/b"}, 400),
+        ("/presets/a/embeddings", {}, 404),
+        ("/embeddings", {"model": "@preset/a", "input": "Hello"}, 404),
+        ("/chat/completions", {"models": ["sim/echo", "@preset/a"], "messages": HELLO}, 404),
+        ("/chat/completions", {"model": "@preset/a\0", "messages": HELLO}, 404),
+    ):
+        assert post(shared_gateway, path, body, key).status == status, path
+    for path in ("/presets?limit=101", "/presets/a/versions/0", "/presets/a/versions/b"):
+        assert get(shared_gateway, path, key).status == 400, path
+    for path in ("/presets/a/versions/7", "/presets/a%00", "/presets/a%20b/versions"):
+        assert get(shared_gateway, path, key).status == 404, path
+    assert shared_gateway.request("GET", "/api/v1/presets").status == 401
+
+
+def test_guards_see_what_a_preset_puts_into_an_order(several: Gateway) -> None:
+    said = {"model": "sim/echo", "messages": [{"role": "system", "content": "You are of project falcon."}]}
+    assert post(several, "/presets/falcon/chat/completions", said, several.key).status == 200
+    placed = len(several.orders())
+    refused = post(several, "/chat/completions", {"preset": "falcon", "messages": HELLO}, several.key)
+    assert (refused.status, refused.error["metadata"]["guard"]) == (403, "codenames")
+    assert len(several.orders()) == placed
+
+
 # What is not here
 
 
@@ -230,7 +313,6 @@ def test_what_is_not_here_says_why(shared_gateway: Gateway, base: str) -> None:
         ("/byok/1", "/byok is not served here: "),
         ("/workspaces/1/budgets/day", "farebox account create"),
         ("/generation/feedback", "in the operator's name"),
-        ("/presets/a/chat/completions", "not served here"),
         ("/bykok", "There is nothing at"),
         ("/byokk", "There is nothing at"),
     ):

@@ -25,6 +25,7 @@ from farebox.core.books import (
     Transfer,
 )
 from farebox.core.charges import Charge
+from farebox.core.presets import PresetVersion
 from farebox.core.runs import BilledEvents, Run
 from farebox.store import rows, sql
 from farebox.store.postgres import Postgres
@@ -89,6 +90,7 @@ def test_postgresql_can_carry_out_every_statement(postgres: Cluster) -> None:
         (Charge, ("due_charges", "all_charges", "insert_charge", "adopt_charge")),
         (Run, ("run_named", "take_up_runs", "runs_forward", "runs_backward", "insert_run")),
         (BilledEvents, ("note_bill",)),
+        (PresetVersion, ("latest_preset", "preset_version", "preset_versions", "latest_presets", "insert_preset")),
     ],
 )
 def test_columns_stand_in_the_order_of_the_fields(kind: type[Struct], names: tuple[str, ...]) -> None:

@@ -70,13 +70,14 @@ from farebox.core.charges import Charge
 from farebox.core.health import Standing
 from farebox.core.money import add_exact
 from farebox.core.plans import Plan
+from farebox.core.presets import PRESETS_MAX, VERSIONS_MAX, PresetVersion
 from farebox.core.pricing import KeptPrices
 from farebox.core.questions import FIRST_US, FURTHEST_US
 from farebox.core.repeats import LOST_US, REPEAT_LIFE_US
 from farebox.core.stored import StoredRow
 from farebox.core.tariffs import Entry, KeptTariffs, Priced, Tariffs, TokenPrices
 from farebox.core.usage import Cost, Nothing, Unknown, Usage, Verdict
-from farebox.ports import BooksUnavailable, NameTaken
+from farebox.ports import BooksUnavailable, NameTaken, TooManyPresets
 from farebox.store import migrate
 from farebox.store.books import SqlStore
 from farebox.store.prepare import HEAD, UnusableBooks, engine_of, prepare, sqlite_path
@@ -1511,6 +1512,34 @@ def test_an_answer_is_its_accounts_until_its_time_is_over(engine: Engine) -> Non
         assert await store.stored_chain(account.id, "r2", 150, 10) == [replace(second, until_us=200)]
         await store.sweep_stored(200)
         assert await store.measure_stored(account.id) == 0
+
+    engine.run(work)
+
+
+def test_presets_are_kept_version_by_version_within_bounds(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        one = (await store.create_account("one", "paying", 0, 1)).id
+        other = (await store.create_account("other", "paying", 0, 1)).id
+        assert await store.preset(one, "a") is None
+        first = await store.save_preset(one, "a", None, "{}", 10)
+        second = await store.save_preset(one, "a", "Be brief.", '{"seed":1.50}', 20)
+        assert second == PresetVersion(one, "a", 2, 10, 20, "Be brief.", '{"seed":1.50}')
+        assert await store.preset(one, "a") == second
+        assert await store.preset(one, "a", 1) == first
+        assert await store.preset(one, "a", 3) is None
+        for number in range(PRESETS_MAX - 1):
+            await store.save_preset(one, f"b{number:02}", None, "{}", 30)
+        with pytest.raises(TooManyPresets):
+            await store.save_preset(one, "c", None, "{}", 40)
+        for _ in range(VERSIONS_MAX):
+            await store.save_preset(one, "a", None, "{}", 40)
+        assert [each.version for each in await store.preset_versions(one, "a")] == list(range(3, VERSIONS_MAX + 3))
+        assert [each.slug for each in await store.presets(one)][:3] == ["a", "b00", "b01"]
+        assert await store.presets(other) == []
+        assert not await store.drop_preset(other, "a")
+        assert await store.drop_preset(one, "a")
+        assert not await store.drop_preset(one, "a")
+        assert (await store.save_preset(one, "a", None, "{}", 50)).version == 1
 
     engine.run(work)
 

@@ -68,6 +68,19 @@ def unknown(message: str, **metadata: object) -> Refusal:
     return Refusal(404, "not_found", message, metadata=metadata)
 
 
+class PresetNamed(Refusal):
+    """404, unless the preset that the order names is put into it: see `core.presets`."""
+
+
+def preset_named(name: str) -> PresetNamed:
+    return PresetNamed(
+        404,
+        "not_found",
+        f"`{name[:200]}` names a preset, which cannot be used here: name the model, and send the settings with the"
+        " order",
+    )
+
+
 def wrong_method(method: str, allowed: str) -> Refusal:
     return Refusal(405, "invalid_request", f"{method} is not answered here; use {allowed}", headers={"allow": allowed})
 

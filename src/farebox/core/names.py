@@ -9,7 +9,7 @@ VARIANTS_MAX = 3
 """Most variants read from one name: OpenRouter has seven, and few of them can be combined."""
 
 PRESET = "@preset/"
-"""Marks a preset in a name: models and settings that are stored in an account at the upstream."""
+"""Marks a preset in a name (see `core.presets`)."""
 
 
 def variants(model: str) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from farebox.core.declared import Declared
 from farebox.core.errors import Refusal, unknown
 from farebox.core.formats import Asked, Searches, Units
 from farebox.core.money import COST_MAX_USD, events_usd, floor_units
-from farebox.core.names import PRESET, with_fewer_variants
+from farebox.core.names import with_fewer_variants
 from farebox.core.nearest import look_there, nearest
 from farebox.core.plans import Plan
 
@@ -318,15 +318,9 @@ def find_rates(prices: PriceList, model: str, plan: Plan | None = None) -> Rates
     """A model's rates.
 
     Raises:
-        Refusal: 404, it is a preset, or there is no such model: then it names those that the plan includes and that
-            are nearest.
+        Refusal: 404, there is no such model; it names those that the plan includes and that are nearest.
     """
     rates = prices.find(model)
-    if rates is None and PRESET in model:
-        raise unknown(
-            f"`{model[:200]}` names a preset: models and settings that are kept in an account at the upstream, so what"
-            " it can cost is not known here. Name the model, and send the settings with the order"
-        )
     if rates is None:
         raise _not_listed(model, prices.nearest(model, plan))
     return rates

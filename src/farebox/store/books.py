@@ -33,6 +33,7 @@ from farebox.store.bills import Bills
 from farebox.store.directory import SqlDirectory
 from farebox.store.engine import Db, Engine, InDoubt
 from farebox.store.pages import Pages
+from farebox.store.presets import SqlPresets
 from farebox.store.reading import Reading
 from farebox.store.responses import SqlResponses
 from farebox.store.rows import (
@@ -51,8 +52,8 @@ SWEPT_TO = 0.9
 """To what part of the bound kept answers are swept, so that there is room again for a while."""
 
 
-class SqlStore(Reading, Bills, SqlDirectory, SqlResponses):
-    """Ledger, Directory, Books and ResponseShelf over one database.
+class SqlStore(Reading, Bills, SqlPresets, SqlDirectory, SqlResponses):
+    """Ledger, Directory, Books, PresetShelf and ResponseShelf over one database.
 
     Commands go through the group writer. Everything else is rare and runs on one thread of its own, the desk.
     A `worker` is a process that places holds; as long as it lives, its holds are no orphans.

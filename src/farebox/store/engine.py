@@ -61,8 +61,8 @@ class Db(Reader, Protocol):
         """Within a transaction: write rows by a statement marked `(rows)`. On a server all that is put goes with the
         transaction's end, in one trip."""
 
-    def put_each(self, statement: str, rows: Sequence[Any], /) -> None:
-        """The same by a statement marked `(row)`."""
+    def put_each(self, statement: str, rows: Sequence[Any], /, *, may_miss: bool = False) -> None:
+        """The same by a statement marked `(row)`. Each finds its row, but where it `may_miss`."""
 
     def close(self) -> None: ...
 

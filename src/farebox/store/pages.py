@@ -230,7 +230,7 @@ class Pages:
         if whole := [stored_row(row) for row in rows if not row.background]:
             db.put_each(sql.put_stored, whole)
         if ended := [stored_end(row) for row in rows if row.background]:
-            db.put_each(sql.end_stored, ended)
+            db.put_each(sql.end_stored, ended, may_miss=True)
 
     def _book(self, db: Db, transfers: list[Transfer]) -> None:
         """Write transfers; those of orders by statements that name no more than they have."""

@@ -266,7 +266,7 @@ class PostgresDb:
             objects = [dict(zip(columns, row, strict=True)) for row in rows]
             self._put.append((statement.encode(), [(_encode(objects).decode(),)]))
 
-    def put_each(self, statement: str, rows: Sequence[Any], /) -> None:
+    def put_each(self, statement: str, rows: Sequence[Any], /, *, may_miss: bool = False) -> None:
         self._put.append((statement.encode(), rows))
 
     def _trip(self, statements: list[_Statement]) -> list[psycopg.Cursor[Any]]:

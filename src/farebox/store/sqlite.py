@@ -74,10 +74,10 @@ class _Connection(sqlite3.Connection):
     def read(self, questions: Sequence[Question]) -> list[list[Any]]:
         return [self.execute(statement, given).fetchall() for statement, given in questions]
 
-    def put_each(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+    def put_each(self, statement: str, rows: Sequence[Sequence[Any]], /, *, may_miss: bool = False) -> None:
         done = self.executemany(statement, rows)
         # A row that is not there as it was read would be left out in silence.
-        assert done.rowcount == len(rows) or "ON CONFLICT" in statement, (statement, done.rowcount)
+        assert done.rowcount == len(rows) or may_miss or "ON CONFLICT" in statement, (statement, done.rowcount)
 
     def put_rows(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         """In as few steps as there can be: in each the driver lets other threads run, and has to wait for its turn

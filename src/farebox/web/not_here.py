@@ -42,8 +42,6 @@ AREAS: Mapping[str, str] = MappingProxyType(
         "/oauth": f"keys of OpenRouter are handed out there; {_HANDED_OUT}",
         "/observability": "what is told of orders is set by the operator: /metrics, traces and the log",
         "/organization": f"the members of the operator's account at OpenRouter stand there; {_HANDED_OUT}",
-        "/presets": "presets are models and settings that are kept in the operator's account at OpenRouter; name the"
-        " model, and send the settings with the order",
         "/private-endpoints": "endpoints of one's own are the operator's: an upstream declared in farebox.toml",
         "/scim": f"the members of the operator's account at OpenRouter are kept there; {_HANDED_OUT}",
         "/systemone": _NOT_AN_ORDER,

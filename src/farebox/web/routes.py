@@ -46,6 +46,7 @@ from farebox.web.management import Management
 from farebox.web.mcp.endpoint import Agents
 from farebox.web.metrics import metrics
 from farebox.web.origins import shared_with
+from farebox.web.presets import PresetPages
 from farebox.web.relay import Relay
 from farebox.web.stored import StoredPages
 
@@ -87,6 +88,7 @@ class Services:
     sockets: Sockets
     bodies: BodyReader
     token_counts: TokenCounts
+    presets: PresetPages
 
 
 def app(services: Services) -> ASGIApp:
@@ -209,6 +211,7 @@ def every_route(services: Services) -> list[Route]:
         *((path, ["GET"], page) for path, page in pages.items()),
         *((base + COUNT_PATH, ["POST"], counting) for base in BASES),
         *((base + path, methods, page) for path, methods, page in services.stored.routes() for base in BASES),
+        *services.presets.routes(),
         ("/mcp", ["POST"], agents),
         ("/", ["GET", "POST"], with_front_page(agents)),
         *services.management.routes(),

@@ -101,6 +101,19 @@ class Caller:
             ),
             "api_keys.get_current_key_metadata": router.api_keys.get_current_key_metadata,
             "credits.get_credits": router.credits.get_credits,
+            "presets.create_presets_chat_completions": lambda: router.presets.create_presets_chat_completions(
+                slug="mine", model="sim/echo", messages=HELLO
+            ),
+            "presets.create_presets_messages": lambda: router.presets.create_presets_messages(
+                slug="mine", model="sim/echo", messages=HELLO, max_tokens=9
+            ),
+            "presets.create_presets_responses": lambda: router.presets.create_presets_responses(
+                slug="mine", model="sim/echo", input="Hello"
+            ),
+            "presets.list": router.presets.list,
+            "presets.get": lambda: router.presets.get(slug="mine"),
+            "presets.list_versions": lambda: router.presets.list_versions(slug="mine"),
+            "presets.get_version": lambda: router.presets.get_version(slug="mine", version="2"),
             "api_keys.create": self.make_key,
             "api_keys.list": manager.api_keys.list,
             "api_keys.get": lambda: manager.api_keys.get(hash=self.hash),

@@ -6,12 +6,12 @@ from typing import TypeVar
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from farebox.core.errors import invalid
+from farebox.core.errors import invalid, preset_named
 from farebox.core.formats import Asked
 from farebox.core.formats.bounds import NOTHING_ELSE, Bounds, Tool
 from farebox.core.formats.thinking import Lower
 from farebox.core.legible import decode_fields, decoded_or, leniently, written
-from farebox.core.names import variants
+from farebox.core.names import PRESET, variants
 from farebox.core.reading import UNREADABLE, Number, as_whole, is_null, json_path_error
 
 T = TypeVar("T")
@@ -37,6 +37,7 @@ class _Provider(Struct):
     sort: str | _SortedBy | None = None
 
 
+_decode_text = msgspec.json.Decoder(str).decode
 _decode_provider = msgspec.json.Decoder(_Provider).decode
 
 
@@ -56,6 +57,15 @@ class Request(Struct, kw_only=True):
     text: Raw | UnsetType = UNSET
     output_config: Raw | UnsetType = UNSET
     service_tier: str | None = None
+    preset: Raw | UnsetType = UNSET
+
+
+def models_of(request: Request, others: list[str] | None = None) -> tuple[str, ...]:
+    """The models in the order in which they are tried; `others` in the place of the request's own list. Raises Refusal:
+    PresetNamed, 404; 400, there is none, or one is no name."""
+    if request.preset is not UNSET and not is_null(request.preset):
+        raise preset_named(decoded_or(_decode_text, request.preset, "preset"))
+    return named_models(request.model, others or request.models)
 
 
 def asked(request: Request, body: bytes, models: tuple[str, ...], bounds: Bounds, answer_tokens: int | None) -> Asked:
@@ -117,7 +127,8 @@ def decoded_part(decode: Callable[[bytes], T], part: bytes, place: str) -> T:
 
 
 def named_models(model: str | None, models: Iterable[str] | None) -> tuple[str, ...]:
-    """The models in the order in which they are tried. Raises Refusal 400: there is none, or one is no name."""
+    """The models in the order in which they are tried. Raises Refusal: 400, there is none, or one is no name;
+    PresetNamed, 404."""
     if model and not models:
         return (_name(model),)
     named = (*([model] if model else []), *(models or []))
@@ -129,6 +140,8 @@ def named_models(model: str | None, models: Iterable[str] | None) -> tuple[str, 
 def _name(model: str) -> str:
     if len(model) > MODEL_CHARS_MAX:
         raise invalid(f"model: a name has at most {MODEL_CHARS_MAX} characters; this one has {len(model)}")
+    if PRESET in model:
+        raise preset_named(model)
     return model
 
 

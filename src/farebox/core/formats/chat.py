@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from farebox.core.errors import Refusal, broken, invalid
 from farebox.core.formats import PASS, Asked, Progress, Seen
-from farebox.core.formats.asking import Request, asked, count, decoded, decoded_part, named_models, with_caps
+from farebox.core.formats.asking import Request, asked, count, decoded, decoded_part, models_of, with_caps
 from farebox.core.formats.bounds import BYTES, OPEN, PICTURE, Bounds, Kind
 from farebox.core.formats.chat_strict import Chunk, Result, StrictUsage, mend_answer, mend_chunk, remember_calls
 from farebox.core.formats.chat_usage import counting
@@ -95,7 +95,7 @@ _decode_usage = msgspec.json.Decoder(StrictUsage).decode
 
 def read(body: bytes) -> Asked:
     request = decoded(_decode_request, body)
-    models = named_models(request.model, request.models)
+    models = models_of(request)
     if request.messages is None and request.prompt is None:
         raise invalid("messages: give a list of messages")
     if request.messages is not None and not request.messages:

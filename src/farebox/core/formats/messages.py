@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from farebox.core.errors import Refusal, broken, invalid
 from farebox.core.formats import PASS, Asked, Progress, Seen
-from farebox.core.formats.asking import Request, asked, count, decoded, decoded_part, named_models, with_caps
+from farebox.core.formats.asking import Request, asked, count, decoded, decoded_part, models_of, with_caps
 from farebox.core.formats.bounds import BYTES, NESTED, OPEN, PICTURE, Bounds, Kind
 from farebox.core.formats.describing import CAP, COMMON, HELLO, SERVED, USAGE, Described
 from farebox.core.formats.envelope import UNTOLD, read_error, unblaming
@@ -144,7 +144,7 @@ def read(body: bytes) -> Asked:
         raise invalid(f"fallbacks: at most {FALLBACKS_MAX} can be given")
     if request.thread is not UNSET and not is_null(request.thread):
         raise unthreaded()
-    models = named_models(request.model, request.models or [each.model for each in request.fallbacks or ()])
+    models = models_of(request, [each.model for each in request.fallbacks or ()])
     if not request.messages:
         raise invalid("messages: the list is empty; give at least one message")
     answer_tokens = None if request.max_tokens is None else count("max_tokens", request.max_tokens)

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from farebox.core.compaction import opened
 from farebox.core.errors import Refusal, broken, invalid
 from farebox.core.formats import PASS, Asked, Progress, Seen
-from farebox.core.formats.asking import Request, asked, count, decoded, decoded_part, named_models, with_caps
+from farebox.core.formats.asking import Request, asked, count, decoded, decoded_part, models_of, with_caps
 from farebox.core.formats.bounds import BYTES, NESTED, OPEN, PICTURE, Bounds, Kind, decode_listed_tools
 from farebox.core.formats.describing import CAP, COMMON, SERVED, USAGE, Described
 from farebox.core.formats.envelope import (
@@ -168,7 +168,7 @@ _decode_part = msgspec.json.Decoder(_Part).decode
 
 def read(body: bytes) -> Asked:
     request = decoded(_decode_request, body)
-    models = named_models(request.model, request.models)
+    models = models_of(request)
     _check_stateless(request)
     answer_tokens = None if request.max_output_tokens is None else count("max_output_tokens", request.max_output_tokens)
     has_template = request.prompt is not UNSET and not is_null(request.prompt)

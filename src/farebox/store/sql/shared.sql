@@ -527,6 +527,37 @@ DELETE FROM stored_response WHERE until_us <= :now AND (account_id, id) IN (
     SELECT account_id, id FROM stored_response WHERE until_us <= :now LIMIT :most
 );
 
+-- Presets of accounts.
+
+-- insert_preset (row) --
+INSERT INTO preset_version (account_id, slug, version, first_us, created_us, system_prompt, config)
+VALUES (:account_id, :slug, :version, :first_us, :created_us, :system_prompt, :config);
+
+-- latest_preset --
+SELECT account_id, slug, version, first_us, created_us, system_prompt, config FROM preset_version
+WHERE account_id = :account AND slug = :slug ORDER BY version DESC LIMIT 1;
+
+-- preset_version --
+SELECT account_id, slug, version, first_us, created_us, system_prompt, config FROM preset_version
+WHERE account_id = :account AND slug = :slug AND version = :version;
+
+-- preset_versions --
+SELECT account_id, slug, version, first_us, created_us, system_prompt, config FROM preset_version
+WHERE account_id = :account AND slug = :slug ORDER BY version;
+
+-- latest_presets --
+SELECT account_id, slug, version, first_us, created_us, system_prompt, config FROM preset_version p
+WHERE account_id = :account AND version = (
+    SELECT max(v.version) FROM preset_version v WHERE v.account_id = p.account_id AND v.slug = p.slug
+)
+ORDER BY created_us DESC, slug;
+
+-- count_presets --
+SELECT count(DISTINCT slug) FROM preset_version WHERE account_id = :account;
+
+-- drop_preset_versions --
+DELETE FROM preset_version WHERE account_id = :account AND slug = :slug AND version <= :until;
+
 
 -- Balances and allowances.
 

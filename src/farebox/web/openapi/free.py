@@ -7,10 +7,12 @@ from typing import Any
 
 from farebox.core.formats import messages
 from farebox.core.formats.describing import HELLO
+from farebox.core.presets import PLACES, SLUG
 from farebox.core.schemas import FLAG, NAME, NUMBER, OBJECT, TEXT, WHOLE, array_of, object_of, one_of, or_null, ref
 from farebox.generations import NULLABLE
 from farebox.web.catalog import MODEL_FILTERS, OUTPUT_MODALITIES, PAGE_DEFAULT, PAGE_MAX
 from farebox.web.openapi.operations import AT_ROOT, Node, answer, body_of, header, in_path, operation, parameter
+from farebox.web.presets import PAGE_MAX as PRESETS_PAGE_MAX
 from farebox.web.stored import NUMBER_MAX
 from farebox.web.stored import PAGE_MAX as PAGE_OF_ITEMS_MAX
 
@@ -75,6 +77,7 @@ def paths() -> Node:
         "/key": _own("Key in use", "Key", (429,)),
         "/credits": _own("Credits", "Credits", (429,)),
         "/messages/count_tokens": {"post": _counted()},
+        **_presets(),
         **_stored(),
         **_below_the_root(),
     }
@@ -146,6 +149,54 @@ def _own(summary: str, name: str, errors: Iterable[int], *parameters: Node) -> N
     """`name` is of the schema."""
     answers = {"200": answer(summary, ref(name))}
     return {"get": operation(summary, "Account", answers, (400, 401, *errors), parameters=parameters)}
+
+
+def _presets() -> Node:
+    slug = in_path("slug", "The preset's name.")
+    page = [
+        parameter("offset", {"type": "integer", "minimum": 0, "maximum": 999_999_999}, "Entries to skip."),
+        parameter("limit", {"type": "integer", "minimum": 1, "maximum": PRESETS_PAGE_MAX}, "Entries at most."),
+    ]
+    listed = object_of({"data": array_of(ref("Preset")), "total_count": WHOLE})
+    versions = object_of({"data": array_of(ref("PresetVersion")), "total_count": WHOLE})
+    one = answer("The preset.", object_of({"data": ref("Preset")}))
+    version = in_path("version", "Its number.", {"type": "integer", "minimum": 1, "maximum": 999_999_999})
+    named = in_path("slug", "The preset's name. It is made, if there is none.", {"type": "string", "pattern": _SLUG})
+    saved = {
+        f"/presets/{{slug}}{path}": {
+            "post": operation(
+                f"Keep a preset, of an order at {path}",
+                "Account",
+                {"200": one},
+                (400, 401, 409, 429),
+                parameters=[named],
+                body=body_of(OBJECT),
+                name=f"keep_preset{path.replace('/', '_')}",
+            )
+        }
+        for path in PLACES
+    }
+    dropped = {"200": answer("It is gone, with all its versions.", object_of({"deleted": FLAG}))}
+    return {
+        "/presets": {"get": _preset_page("Presets", listed, *page)},
+        "/presets/{slug}": {
+            "get": _preset_page("Preset", object_of({"data": ref("Preset")}), slug),
+            "delete": operation("Drop a preset", "Account", dropped, (401, 404), parameters=[slug]),
+        },
+        "/presets/{slug}/versions": {"get": _preset_page("Versions of a preset", versions, slug, *page)},
+        "/presets/{slug}/versions/{version}": {
+            "get": _preset_page("Version of a preset", object_of({"data": ref("PresetVersion")}), slug, version)
+        },
+        **saved,
+    }
+
+
+_SLUG = f"^{SLUG.pattern}$"
+
+
+def _preset_page(summary: str, schema: Node, *parameters: Node) -> Node:
+    errors = [400, 401, *([404] if any(each["in"] == "path" for each in parameters) else [])]
+    return operation(summary, "Account", {"200": answer(summary, schema)}, errors, parameters=parameters)
 
 
 def _below_the_root() -> Node:
@@ -226,6 +277,21 @@ def schemas() -> Node:
         "Content": object_of(
             {"data": object_of({"input": OBJECT, "output": OBJECT, "error": or_null(OBJECT)})},
             description="What the upstream keeps of the prompt and the answer.",
+        ),
+        "Preset": object_of(
+            {
+                **dict.fromkeys(("id", "slug", "name", "designated_version_id", "created_at", "updated_at"), TEXT),
+                "status": one_of("active"),
+            },
+            {"designated_version": ref("PresetVersion")},
+        ),
+        "PresetVersion": object_of(
+            {
+                **dict.fromkeys(("id", "preset_id", "creator_id", "created_at", "updated_at"), TEXT),
+                "version": WHOLE,
+                "system_prompt": or_null(TEXT),
+                "config": OBJECT,
+            }
         ),
         "Providers": object_of({"data": array_of(object_of({"name": TEXT, "slug": TEXT}))}),
         "Generation": object_of(
