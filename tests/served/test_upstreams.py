@@ -17,7 +17,9 @@ import openrouter
 import pytest
 
 from farebox.simulator.server import embedded
+from tests import sdks
 from tests.gateway import Gateway, Response, events_of, eventually
+from tests.schemas import assert_accepted, assert_specified
 from tests.upstreams import HttpUpstream
 
 HELLO: Any = [{"role": "user", "content": "Hello there"}]
@@ -134,6 +136,42 @@ def responses_alike(ours: bytes, native: bytes, *, streamed: bool) -> bool:
         return dict(json.loads(text.rpartition(b"data: ")[2])["response"])
 
     return body_of(native).items() <= body_of(ours).items()
+
+
+LOOK_UP = {"type": "function", "name": "look_up", "parameters": {"type": "object", "properties": {}}}
+ASKED: list[dict[str, Any]] = [
+    {"input": "Hello there", "temperature": 0.5, "max_output_tokens": 99, "safety_identifier": "s"},
+    {"input": "look_up", "tools": [LOOK_UP], "instructions": "Be brief.", "metadata": {"trip": "7"}},
+    {"input": "Hello there", "reasoning": {"effort": "low", "summary": "auto"}, "truncation": "disabled"},
+    {"input": "Say much: " + "word " * 90, "max_output_tokens": 16},
+]
+
+
+@pytest.mark.parametrize("model", ["sim/reasoner", "my/o-sim", "claude-sim"])
+def test_what_open_responses_requires_is_told_over_all_kinds(three: Gateway, model: str) -> None:
+    client = openai.OpenAI(
+        base_url=f"{three.base}/v1", api_key=three.key, max_retries=0, _strict_response_validation=True
+    )
+    for members in ASKED:
+        asked: dict[str, Any] = {"model": model, "store": False, **members}
+        whole = order(three, "/responses", asked)
+        assert whole.status == 200, whole.body
+        streamed = order(three, "/responses", {**asked, "stream": True}).body
+        events = [json.loads(data) for data in sdks.datas(streamed)]
+        for event in events:
+            assert_specified("StreamingEvent", event)
+        for response in (whole.json, *(event["response"] for event in events if "response" in event)):
+            assert_specified("ResponseResource", response)
+            assert_accepted("OpenResponsesResult", response)
+            for name in members.keys() - {"input", "tools"}:
+                assert response[name] == members[name]
+            says_tools = "tools" in members and model != "sim/reasoner"  # it says itself that there were none
+            assert [tool["name"] for tool in response["tools"]] == (["look_up"] if says_tools else [])
+        is_cut = whole.json["status"] == "incomplete"
+        assert is_cut == (members is ASKED[-1])
+        assert client.responses.create(**asked).to_dict()["temperature"] == members.get("temperature", 1)
+        with client.responses.stream(model=model, **members) as told:
+            assert [each.type for each in told] == [each["type"] for each in events]
 
 
 def test_embeddings_are_named_by_the_requests_id(three: Gateway) -> None:

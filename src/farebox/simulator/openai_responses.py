@@ -1,5 +1,6 @@
 """OpenAI's responses, simulated: events with names, and a whole response in the first and the last of them."""
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -25,7 +26,7 @@ _KNOWN = frozenset(
 
 
 class _Request(responses.Request):
-    """`store` is taken, and nothing is stored."""
+    """`store` is taken and told again, and nothing is stored."""
 
 
 _decode = msgspec.json.Decoder(_Request).decode
@@ -45,7 +46,38 @@ def read(body: bytes) -> Talk:
             f"Previous response with id '{name}' not found.", "previous_response_id", "previous_response_not_found"
         )
     _check_thoughts(request)
-    return responses.talk_in(request)
+    return replace(responses.talk_in(request), echoed=_echoed(body))
+
+
+_ECHOED = frozenset(
+    (
+        "background instructions max_output_tokens max_tool_calls metadata parallel_tool_calls prompt_cache_key"
+        " reasoning safety_identifier service_tier store temperature text tool_choice tools top_logprobs top_p"
+        " truncation user"
+    ).split()
+)
+
+
+def _echoed(body: bytes) -> dict[str, object]:
+    """What OpenAI repeats of an order, with its own defaults within."""
+    asked: dict[str, Any] = msgspec.json.decode(body)
+    echoed = {name: value for name, value in asked.items() if name in _ECHOED and value is not None}
+    if "tools" in echoed:
+        echoed["tools"] = [_tool(each) for each in echoed["tools"]]
+    if "reasoning" in echoed:
+        echoed["reasoning"] = {"effort": None, "summary": None, **echoed["reasoning"]}
+    if "text" in echoed:
+        form = {"type": "text", **(echoed["text"].get("format") or {})}
+        described = {"description": None, "strict": False} if form["type"] == "json_schema" else {}
+        echoed["text"] = {"verbosity": "medium", **echoed["text"], "format": {**described, **form}}
+    if echoed.get("service_tier") == "auto":
+        del echoed["service_tier"]
+    return echoed
+
+
+def _tool(tool: dict[str, Any]) -> dict[str, Any]:
+    defaults = {"description": None, "parameters": None, "strict": True} if tool["type"] == "function" else {}
+    return {**defaults, **tool}
 
 
 def _check_thoughts(request: _Request) -> None:
@@ -65,7 +97,7 @@ def _check_thoughts(request: _Request) -> None:
 
 
 def _own(body: dict[str, Any], said: Said, faults: Faults) -> dict[str, Any]:
-    """A response as OpenAI's: with members that OpenRouter leaves out, and no costs."""
+    """A response as OpenAI's: with members that OpenRouter leaves out, what was asked again, and no costs."""
     found = {
         **body,
         "model": said.model.id + DATED,
@@ -79,7 +111,7 @@ def _own(body: dict[str, Any], said: Said, faults: Faults) -> dict[str, Any]:
         "reasoning": {"effort": None, "summary": None},
         "safety_identifier": None,
         "service_tier": "default",
-        "store": False,
+        "store": True,
         "text": {"format": {"type": "text"}, "verbosity": "medium"},
         "temperature": 1.0,
         "top_logprobs": 0,
@@ -87,6 +119,7 @@ def _own(body: dict[str, Any], said: Said, faults: Faults) -> dict[str, Any]:
         "truncation": "disabled",
         "user": None,
         "metadata": {},
+        **said.echoed,
     }
     if isinstance(found.get("usage"), dict):
         prompt, answer = counted(said, faults)

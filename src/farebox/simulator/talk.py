@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
@@ -93,6 +93,8 @@ class Talk:
     """Whether no two tools may be called at once."""
     form: object = None
     """The JSON schema that the answer is to be valid under."""
+    echoed: Mapping[str, object] = field(default_factory=dict)
+    """What its answer repeats of it, by the names of the answer's members."""
 
     @property
     def prompt_tokens(self) -> int:
@@ -116,6 +118,7 @@ class Said:
     cached_tokens: int = 0
     cache_write_tokens: int = 0
     vectors: tuple[list[float], ...] = field(default=())
+    echoed: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def answer_tokens(self) -> int:
@@ -153,7 +156,7 @@ def answer(talk: Talk, model: Model, faults: Faults) -> Said:
     cached = min(faults.cached_tokens or talk.cached_tokens, talk.prompt_tokens)
     written = min(faults.cache_write_tokens or talk.cache_write_tokens, talk.prompt_tokens - cached)
     told = replace(said, wants_usage=talk.wants_usage, wants_seal=talk.wants_seal, tool_calls=calls)
-    return replace(told, cached_tokens=cached, cache_write_tokens=written)
+    return replace(told, cached_tokens=cached, cache_write_tokens=written, echoed=talk.echoed)
 
 
 def _said(talk: Talk, model: Model, faults: Faults) -> Said:
