@@ -182,7 +182,7 @@ class BackgroundResponses:
         key = request.head.idempotency_key
         keeping.run_as(f"resp_{_named_by(caller.account.id, key) if key else token_hex(24)}")
         now_us = self._now_us()
-        row = keeping.begun(asked.models[0], now_us, self._stored.until_us(now_us), self._shelf.worker)
+        row = keeping.begun(asked.models[0], now_us, self._stored.until_us(now_us), self._shelf.worker, body)
         if not await self._shelf.begin_stored(row):
             return await self._begun_before(row)
         start, job = _Start(), _Job(row, is_streamed=keeping.is_streamed)

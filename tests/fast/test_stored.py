@@ -8,6 +8,7 @@ import pytest
 
 from farebox.core.sse import data_event, named_event
 from farebox.core.stored import Keeping, Wanted, for_upstream, read_wanted
+from tests.schemas import assert_specified
 
 ANSWER = {"id": "gen-1", "object": "response", "status": "completed", "output": [], "store": False, "cost": 0.10}
 
@@ -123,8 +124,10 @@ def test_what_guards_let_through_is_kept_in_the_place_of_what_was_sent() -> None
 def test_an_answer_in_the_background_has_the_id_that_its_caller_was_told() -> None:
     kept = keeping(background=True, stream=True)
     kept.run_as("resp_1")
-    begun = kept.begun("m", 5_000_000, 6, "worker")
+    begun = kept.begun("m", 5_000_000, 6, "worker", b'{"model":"m","temperature":0.5}')
     assert (begun.status, begun.worker, json.loads(begun.answer)["id"]) == ("queued", "worker", "resp_1")
+    assert_specified("ResponseResource", json.loads(begun.answer))
+    assert json.loads(begun.answer)["temperature"] == 0.5
     sent = kept.take(event("response.created", status="in_progress"))
     sent += kept.take(event("response.completed"))
     row = kept.row(5, 6)

@@ -6,6 +6,7 @@ order goes there with `store: false`, and what its answer says of `store`, `back
 written here.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -13,6 +14,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import replace
 
 from farebox.core.continuation import PREVIOUS, input_items, items_of
+from farebox.core.formats.responses_required import told_of
 from farebox.core.legible import Fields, decode_fields, decoded_or, leniently, written
 from farebox.core.reading import UNREADABLE, is_null
 from farebox.core.sse import EventSplitter, data_event, event_data, named_event
@@ -187,24 +189,19 @@ class Keeping:
             self._previous_id = None
         self._input = b"[" + b",".join(map(bytes, given)) + b"]"
 
-    def begun(self, model: str, now_us: int, until_us: int, worker: str) -> StoredRow:
+    def begun(self, model: str, now_us: int, until_us: int, worker: str, order: bytes = b"{}") -> StoredRow:
         """The row of an order in the background that has yet to be served: its answer is what its caller is told at
         once."""
         self._status = "queued"
-        response: dict[str, object] = {
+        response: Mapping[str, object] = {
             "id": self.response_id,
             "object": "response",
             "created_at": now_us // 1_000_000,
             "status": "queued",
             "model": model,
             "output": [],
-            **dict.fromkeys(("completed_at", "error", "incomplete_details", "usage", "instructions")),
-            "metadata": {},
-            "parallel_tool_calls": True,
-            "tool_choice": "auto",
-            "tools": [],
-            "temperature": 1,
-            "top_p": 1,
+            **dict.fromkeys(("completed_at", "error", "incomplete_details", "usage")),
+            **told_of(order),
             "store": True,
             **self._members,
         }
