@@ -113,7 +113,7 @@ def _default(value: object) -> str:
 def cli_page() -> str:
     parts = [MADE, "# Commands\n", "What was typed or set wrong ends with code 2, all other trouble with 1.\n"]
     for words in _commands(get_command(app)):
-        said = CliRunner().invoke(app, [*words, "--help"], prog_name="farebox", env={"COLUMNS": "110"}, color=False)
+        said = CliRunner().invoke(app, [*words, "--help"], prog_name="farebox", env={"COLUMNS": "80"}, color=False)
         parts.append(f"## `farebox {' '.join(words)}`\n\n```text\n{said.stdout.strip()}\n```\n")
     return "\n".join(line.rstrip() for line in "\n".join(parts).splitlines())
 

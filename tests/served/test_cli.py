@@ -1,16 +1,21 @@
 """The commands, as an operator types them."""
 
+import contextlib
 import json
+import os
+import pty
 import re
 import socket
 import sqlite3
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
 
 from farebox import __version__
+from farebox.cli.completion import SCRIPTS, candidates
 from tests.gateway import Gateway, clean_environment
 
 
@@ -182,6 +187,8 @@ def test_no_command_is_left_out_of_that() -> None:
         "upstream check",
         "import litellm",
         "doctor",
+        "config",
+        "completion",
         "restore",
     }
     assert set(named) > others
@@ -415,3 +422,130 @@ def test_a_wrong_price_file_is_refused_at_a_start(shell: Gateway, tmp_path: Path
     assert (
         "my-prices.toml: [[prices]] 2 (anthropic, claude-*): from: another entry has prices of the same" in done.stderr
     )
+
+
+def test_a_shell_completes_commands_options_and_words(tmp_path: Path) -> None:
+    for typed, found in (
+        (["acc"], ["account"]),
+        (["account", "cl"], ["close"]),
+        (["account", "create", "x", "--plan", "paying", "--post"], ["--postpaid"]),
+        (["simulate", "--port", "80", "--as", "an"], ["anthropic"]),
+        (["completion", ""], ["bash", "zsh", "fish"]),
+        (["account", "create", ""], []),
+        (["nothing", "x"], []),
+    ):
+        assert candidates(typed) == found, typed
+    script = f"""
+        farebox() {{ {sys.executable} -m farebox "$@"; }}
+        eval "$(farebox completion bash)"
+        COMP_WORDS=(farebox key rot); COMP_CWORD=2; _farebox; echo "${{COMPREPLY[@]}}"
+        complete -p farebox
+    """
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.stdout == "rotate\ncomplete -o default -F _farebox farebox\n", done.stderr
+    assert subprocess.run(["bash", "-n"], input=SCRIPTS["bash"], text=True).returncode == 0
+
+
+def test_the_settings_in_force_are_shown_with_where_they_are_from(tmp_path: Path) -> None:
+    """And no secret."""
+    (tmp_path / "farebox.toml").write_text(
+        'port = 8090\nworkers = 2\n[plans.gold]\nmultiplier = "1.5"\n'
+        '[guards.words]\nkind = "patterns"\nsettings = { token = "secret-1" }\n'
+        '[upstreams.own]\nkind = "openai"\nprices = "free"\nbase_url = "http://127.0.0.1:1/v1"\n'
+        'key_variable = "OWN_KEY"'
+    )
+    shell = Gateway(
+        tmp_path,
+        FAREBOX_PORT="8091",
+        FAREBOX_METRICS_TOKEN="secret-2",
+        FAREBOX_DATABASE_URL="postgresql://me:secret-3@db/books",
+        HTTPS_PROXY="http://me:secret-4@proxy:80",
+        OWN_KEY="secret-5",
+    )
+    rows = {each["setting"]: (each["value"], each["from"]) for each in shell.cli("config")}
+    config = str(tmp_path / "farebox.toml")
+    assert rows["port"] == ("8091", "FAREBOX_PORT")
+    assert rows["workers"] == ("2", config)
+    assert rows["host"] == ("127.0.0.1", "default")
+    assert rows["metrics_token"] == ("(set)", "FAREBOX_METRICS_TOKEN")
+    assert rows["database_url"] == ("postgresql://me:***@db/books", "FAREBOX_DATABASE_URL")
+    assert rows["HTTPS_PROXY"] == ("http://***@proxy:80", "environment")
+    assert rows["OWN_KEY"] == ("(set)", "environment")
+    assert rows["OPENROUTER_API_KEY"][0] == "(not set)"
+    assert rows["plans.gold"] == ("multiplier=1.5", config)
+    assert rows["guards.words"] == ("kind=patterns; settings=token", config)
+    assert "secret" not in str(rows)
+    assert not [each for each in shell.cli("config", "--changed") if each["from"] == "default"]
+
+
+def test_dates_are_said_with_an_example(shell: Gateway) -> None:
+    shell.cli("account", "create", "alice", "--plan", "paying", "--prepaid", "5")
+    for arguments, said in (
+        (
+            ("statement", "alice", "--since", "yesterday"),
+            "farebox: --since: 'yesterday' is no moment; write 2026-11-28,",
+        ),
+        (("statement", "alice", "--month", "26"), "farebox: --month: '26' is no month; write it like 2026-11\n"),
+        (("statement", "alice", "--month", "2026-13"), "farebox: --month: '2026-13' is no month"),
+        (("statement", "alice", "--month", "2026-11", "--since", "2026"), "exclude each other"),
+        (("statement", "alice", "--since", "2026-12", "--until", "2026-11"), "--until: a moment after that of --since"),
+        (("key", "create", "alice", "--expires", "soon"), "farebox: --expires: 'soon' is no moment"),
+        (("activity", "--csv", "--json"), "--json and --csv exclude each other"),
+    ):
+        done = shell.run(*arguments)
+        assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+    assert [len(shell.cli("statement", "alice", "--month", each)["lines"]) for each in ("2001-12", "2001-01")] == [0, 0]
+    assert len(shell.cli("statement", "alice", "--since", "2020-01", "--until", "2099-01-01T00:00+02:00")["lines"]) == 1
+    assert shell.cli("key", "create", "alice", "--expires", "2099-01")["expires"] == "2099-01-01T00:00:00.000Z"
+    head, line = shell.run("statement", "alice", "--csv").stdout.splitlines()
+    assert head.startswith("time,what,model,generation_id,cost_usd,events,amount_usd")
+    assert ",top-up,,,,,5," in line
+    assert shell.run("account", "list", "--csv").stdout.splitlines()[1].startswith("alice,paying,prepaid,0,5,0,5,")
+    assert shell.run("account", "list").stdout.split() == (
+        "NAME PLAN TERMS BALANCE HELD AVAILABLE THIS MONTH STATE alice paying prepaid 5 0 5 0 open".split()
+    )
+
+
+def test_a_terminal_is_shown_what_fits_it_in_colour(shell: Gateway) -> None:
+    """And a pipe all of it, plainly. Numbers are never cut."""
+    long = "a-name-that-is-longer-than-any-terminal-" * 2
+    shell.cli("account", "create", long, "--plan", "paying", "--postpaid")
+    shell.cli("key", "create", long, "--label", "=what a spreadsheet would run")
+    shell.cli("key", "revoke", "1")
+    shown = on_a_terminal(shell, ["key", "list"], 80)
+    assert re.search(r"^1 +a-name…? +sk-fb-.…|^1 +a-name\S+…", shown, re.MULTILINE), shown
+    assert re.search(r" \d{4}-\d\d-\d\dT\d\d:\d\dZ ", shown)
+    assert "\x1b[90mrevoked" in shown
+    assert max(len(re.sub(r"\x1b\[\d+m", "", line)) for line in shown.splitlines()) <= 80
+    assert "\x1b" not in on_a_terminal(shell, ["key", "list"], 200, NO_COLOR="1")
+    assert long in shell.run("key", "list").stdout
+    assert "\x1b" not in shell.run("key", "list").stdout
+    assert ",'=what a spreadsheet would run," in shell.run("key", "list", "--csv").stdout
+    widest = {
+        width: max(map(len, on_a_terminal(shell, ["batch", "--help"], width).splitlines())) for width in (60, 110)
+    }
+    assert widest[60] <= 60
+    assert 80 < widest[110] <= 110
+
+
+def on_a_terminal(shell: Gateway, arguments: list[str], columns: int, **more: str) -> str:
+    """What a command prints on a terminal of so many columns."""
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (50, columns))
+    environment = {**shell.environment, "TERM": "xterm", **more}
+    environment.pop("COLUMNS", None)
+    with subprocess.Popen(
+        [sys.executable, "-m", "farebox", *arguments],
+        cwd=shell.folder,
+        env=environment,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+    ):
+        os.close(slave)
+        said = b""
+        with contextlib.suppress(OSError):  # at its end
+            while piece := os.read(master, 65536):
+                said += piece
+    os.close(master)
+    return said.decode().replace("\r\n", "\n")

@@ -29,8 +29,14 @@ PLACES = {
     "backup": "keeping.backup",
     "restore": "keeping.restore",
     "doctor": "doctor.doctor",
+    "config": "config.config",
+    "completion": "completion.completion",
 }
 """Where each command is: its module is loaded when it is run, or its help is shown."""
+
+
+HELP_COLUMNS_MAX = 120
+"""Help is as wide as the terminal, and no wider than can be read."""
 
 
 class _Commands(TyperGroup):
@@ -58,6 +64,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"max_content_width": HELP_COLUMNS_MAX},
 )
 
 

@@ -177,15 +177,16 @@ def print_table(
     heads: Sequence[str], rows: Sequence[Mapping[str, object]], names: Sequence[str] = (), missing: str = ""
 ) -> None:
     """Print plain columns: the head of each, and under it the member of that name of every row; all its members, where
-    none are named. Amounts must come as text, so that they stay exact. On a terminal the longest texts are cut until it
-    fits, and never a number; what is negative, and what is open, is marked."""
+    none are named. Amounts must come as text, so that they stay exact. Where a terminal is too narrow, times are told to
+    the minute, and the longest texts are cut; a number never is. What is negative, and what is open, is marked."""
     cells = [
         [*map(str, heads)],
         *[[missing if row[name] is None else str(row[name]) for name in names or row] for row in rows],
     ]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    if sys.stdout.isatty():
-        widths = _fitted(cells, widths, shutil.get_terminal_size().columns)
+    widths = _widths(cells)
+    if sys.stdout.isatty() and _total(widths) > (columns := shutil.get_terminal_size().columns):
+        cells = [[_TIME.sub(r"\1Z", cell) for cell in line] for line in cells]
+        widths = _fitted(cells, _widths(cells), columns)
     for line in cells:
         shown = [_cut(cell, width).ljust(width) for cell, width in zip(line, widths, strict=True)]
         shown[-1] = shown[-1].rstrip()
@@ -199,17 +200,25 @@ CUT_MIN = 8
 """No column is cut to less: what is left would tell nothing."""
 
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
+_TIME = re.compile(r"\b(\d{4}-\d\d-\d\dT\d\d:\d\d):\d\d\.\d{3}Z")
+_NEVER_CUT = re.compile(r"-?\d+(\.\d+)?|\d{4}-\d\d-\d\dT\d\d:\d\dZ|")
+
+
+def _widths(cells: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*cells, strict=True)]
+
+
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + len(GAP) * (len(widths) - 1)
 
 
 def _fitted(cells: Sequence[Sequence[str]], widths: list[int], columns: int) -> list[int]:
     """The columns' widths on a terminal: those of texts narrower, the widest first, until the line fits."""
     texts = [
-        place
-        for place, column in enumerate(zip(*cells[1:], strict=True))
-        if any(cell and not _NUMBER.fullmatch(cell) for cell in column)
+        place for place, column in enumerate(zip(*cells[1:], strict=True)) if not all(map(_NEVER_CUT.fullmatch, column))
     ]
     fitted = list(widths)
-    while sum(fitted) + len(GAP) * (len(fitted) - 1) > columns:
+    while _total(fitted) > columns:
         widest = max(texts, key=lambda place: fitted[place], default=None)
         if widest is None or fitted[widest] <= max(CUT_MIN, len(cells[0][widest])):
             texts = [place for place in texts if place != widest]

@@ -1,0 +1,112 @@
+"""`farebox config`: the settings in force, and where each is from. No secret is shown."""
+
+import os
+import re
+import tomllib
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel, SecretStr
+
+from farebox.cli.session import AsCsv, AsJson, DatabaseUrl, clear_errors, print_rows
+from farebox.settings import OPENROUTER_KEY_VARIABLE, PREFIX, Settings, config_file, load
+from farebox.store.prepare import shown
+
+_USER = re.compile(r"(?<=://)[^/@\s]*@")
+"""Who asks, in a URL."""
+
+SET, NOT_SET = "(set)", "(not set)"
+
+OWN_VARIABLES = (OPENROUTER_KEY_VARIABLE, "HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE")
+"""What counts beside the settings; the proxies' in lower case, too."""
+
+
+def config(
+    changed: Annotated[bool, typer.Option("--changed", help="Those alone that are not the default.")] = False,
+    database_url: DatabaseUrl = None,
+    as_csv: AsCsv = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the settings in force, and where each is from: the command line, the environment, farebox.toml, or the
+    default. Keys and passwords are not shown."""
+    with clear_errors():
+        settings = load(database_url=database_url)
+    in_file = _in_file()
+    rows = [
+        {"setting": name, "value": _shown(name, getattr(settings, name)), "from": _source(name, in_file, database_url)}
+        for name in Settings.model_fields
+        if name not in _TABLES
+    ]
+    for table in _TABLES:
+        for name, declared in getattr(settings, table).items():
+            rows.append({"setting": f"{table}.{name}", "value": _table(declared), "from": str(config_file())})
+    rows += [
+        {"setting": name, "value": value, "from": "environment"}
+        for name, value in _variables(settings)
+        if value != NOT_SET or name == OPENROUTER_KEY_VARIABLE
+    ]
+    if changed:
+        rows = [row for row in rows if row["from"] != "default" and row["value"] != NOT_SET]
+    print_rows(("SETTING", "VALUE", "FROM"), rows, missing="-", as_json=as_json, as_csv=as_csv)
+
+
+_TABLES = ("guards", "plans", "upstreams")
+
+
+def _in_file() -> dict[str, Any]:
+    path = config_file()
+    return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _source(name: str, in_file: dict[str, Any], database_url: str | None) -> str:
+    if name == "database_url" and database_url is not None:
+        return "command line"
+    variable = f"{PREFIX}{name.upper()}"
+    given = next((each for each in os.environ if each.upper() == variable and os.environ[each]), None)
+    if given is not None:
+        return given
+    return str(config_file()) if name in in_file else "default"
+
+
+def _shown(name: str, value: Any) -> str | None:
+    match value:
+        case None:
+            return None
+        case SecretStr():
+            return SET
+        case list():
+            return ", ".join(map(str, value))
+        case bool():
+            return str(value).lower()
+        case str() if name == "database_url":
+            return shown(value)
+        case _:
+            return _USER.sub("***@", str(value))
+
+
+def _table(declared: BaseModel) -> str:
+    """What is said in it; the settings of guards, which may have secrets in them, by their names alone."""
+    said = declared.model_dump(exclude_unset=True, mode="json")
+    parts = []
+    for name, value in said.items():
+        text = ", ".join(value) if isinstance(value, dict) and name == "settings" else value
+        parts.append(f"{name}={_USER.sub('***@', str(text))}")
+    return "; ".join(parts)
+
+
+def _variables(settings: Settings) -> list[tuple[str, str]]:
+    """The variables that are named by no setting's own name: of keys whether they are set, of proxies where they
+    are."""
+    keys = [each.key_variable for each in settings.upstreams.values() if each.key_variable]
+    found = []
+    for name in dict.fromkeys((*OWN_VARIABLES, *keys)):
+        value = os.environ.get(name) or (os.environ.get(name.lower()) if name.endswith("_PROXY") else None)
+        if not value:
+            found.append((name, NOT_SET))
+        elif name in ("NO_PROXY", "SSL_CERT_FILE"):
+            found.append((name, value))
+        elif name.endswith("_PROXY"):
+            found.append((name, _USER.sub("***@", value if "://" in value else f"http://{value}")))
+        else:
+            found.append((name, SET))
+    return found
