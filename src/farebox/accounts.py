@@ -244,7 +244,7 @@ class Accounts:
         if (found := await self._store.find_key(foreign.digest)) is not None:
             owner, key = found
             if owner.id != account.id:
-                raise BadTerms(f"this key is one of `{owner.name}` already")
+                raise BadTerms("this key is another account's already")
             return key, True
         now_us = clock.now_us()
         key = await self._store.create_key(account.id, foreign.label, foreign.digest, foreign.hint, now_us)

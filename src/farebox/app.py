@@ -68,6 +68,7 @@ from farebox.upstream_health import Health
 from farebox.web import routes
 from farebox.web.access import Access
 from farebox.web.bills import BillPages
+from farebox.web.changes import Changes
 from farebox.web.jobs import JobPages
 from farebox.web.management import Management
 from farebox.web.mcp.endpoint import ActorTools, Agents
@@ -319,7 +320,7 @@ def _services(
         supervisor=supervisor,
         agents=agents,
         bills=bills,
-        management=Management(Managers(store), accounts, bodies, bills),
+        management=Management(Managers(store), accounts, bodies, bills, Changes(accounts, store)),
         stored=StoredPages(callers, orders.stored, orders.background),
         run_api=run_api,
         access=_access(settings),

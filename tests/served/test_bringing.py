@@ -59,7 +59,10 @@ def test_callers_keep_the_keys_that_they_have(gateway: Gateway) -> None:
     assert len(gateway.cli("key", "list", "team")) == 2
     assert "not carried over: spend" in gateway.run("key", "import", "keys.json", "--account", "team").stderr
     gateway.cli("account", "create", "other", "--plan", "paying")
-    assert "is one of `team` already" in gateway.run("key", "import", "keys.json", "--account", "other").stderr
+    assert (
+        "this key is another account's already"
+        in gateway.run("key", "import", "keys.json", "--account", "other").stderr
+    )
 
 
 def test_a_rotated_key_works_beside_the_new_one_and_is_the_same_key(gateway: Gateway) -> None:

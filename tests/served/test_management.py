@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -341,3 +342,82 @@ def test_activity_by_day_and_model(tmp_path: Path) -> None:
             ("sim/penny", 1, told[1]["fares_usd"]),
         ]
         assert gateway.cli("activity", "demo") == told
+
+
+# Changes
+
+
+def test_a_key_is_rotated_and_stays_the_same_key(manager: Manager) -> None:
+    account = manager.account(prepaid_usd=1)
+    made = manager.ask("POST", "/api/v1/keys", {"name": "a", "workspace_id": account["id"], "limit": 1}).json
+    assert manager.gateway.chat(made["key"]).status == 200
+    answer = manager.ask("POST", f"/api/v1/keys/{made['data']['hash']}/rotate", {"overlap_seconds": 600})
+    assert answer.status == 201, answer.body
+    rotated = answer.json
+    assert (rotated["data"]["name"], rotated["data"]["limit"], rotated["data"]["usage"]) == ("a", 1, 0.00001)
+    assert rotated["data"]["hash"] != made["data"]["hash"]
+    assert {manager.gateway.chat(key).status for key in (made["key"], rotated["key"])} == {200}
+    assert manager.ask("GET", f"/api/v1/keys/{made['data']['hash']}").status == 404
+    wrong = manager.ask("POST", f"/api/v1/keys/{rotated['data']['hash']}/rotate", {"overlap_seconds": 10**9})
+    assert (wrong.status, "an overlap is 0 seconds to 90 days" in wrong.error["message"]) == (400, True)
+
+
+def test_keys_are_brought_along_by_their_digests(manager: Manager) -> None:
+    account, other = manager.account(prepaid_usd=1), manager.account()
+    key = f"sk-elsewhere-{token_hex(8)}"
+    row = {"digest": sha256(key.encode()).hexdigest(), "label": "laptop", "requests_per_minute": 60}
+    taken = manager.ask("POST", "/admin/keys/import", {"account": account["name"], "keys": [row]}).json["data"]
+    assert taken == [{"hash": row["digest"], "name": "laptop", "account": account["name"], "was_there": False}]
+    eventually(lambda: manager.gateway.chat(key).status == 200)
+    again = manager.ask("POST", "/admin/keys/import", {"keys": [{**row, "account": account["name"]}]})
+    assert again.json["data"][0]["was_there"]
+    of_other = Manager(manager.gateway, "--account", other["name"])
+    for who, body, status, said in (
+        (of_other, {"account": account["name"], "keys": [row]}, 403, "for another account"),
+        (of_other, {"account": other["name"], "keys": [row]}, 400, "another account's already"),
+        (manager, {"keys": [row]}, 400, "row 1: account: missing"),
+        (manager, {"account": other["name"], "keys": [{"digest": "sk-x"}]}, 400, "row 1: digest: this is a key itself"),
+        (manager, {"account": other["name"]}, 400, "keys: a list of objects"),
+    ):
+        answer = who.ask("POST", "/admin/keys/import", body)
+        assert (answer.status, said in answer.error["message"]) == (status, True), answer.body
+
+
+def test_an_account_is_changed_closed_and_opened_again(manager: Manager) -> None:
+    account = manager.account(prepaid_usd=2)
+    changed = manager.ask("PATCH", f"/admin/accounts/{account['id']}", {"plan": "free", "name": token_hex(6)}).json
+    assert (changed["data"]["plan"], changed["data"]["closed_at"]) == ("free", None)
+    path = f"/admin/accounts/{account['id']}"
+    closed = manager.ask("POST", f"{path}/close", {"reason": "it left"}).json["data"]
+    assert (closed["paid_out_usd"], closed["balance_usd"], bool(closed["closed_at"])) == (2, 0, True)
+    assert manager.ask("POST", "/api/v1/keys", {"name": "a", "workspace_id": account["id"]}).status == 400
+    assert manager.ask("POST", f"{path}/reopen", {}).json["data"]["closed_at"] is None
+    assert manager.ask("PATCH", path, {"plan": "gold"}).status == 404
+    of_one = Manager(manager.gateway, "--account", changed["data"]["name"])
+    for method, where, body in (
+        ("POST", f"{path}/close", {}),
+        ("POST", f"{path}/reopen", {}),
+        ("POST", "/admin/corrections", {"order": "x", "reason": "y"}),
+    ):
+        assert of_one.ask(method, where, body).status == 403
+
+
+def test_a_fare_is_given_back_and_corrected(manager: Manager) -> None:
+    account = manager.account(prepaid_usd=1)
+    key = manager.ask("POST", "/api/v1/keys", {"name": "a", "workspace_id": account["id"]}).json["key"]
+    generation = manager.gateway.chat(key, "cost=0.002").headers["x-generation-id"]
+    body = {"order": generation, "reason": "cut short", "amount_usd": 0.0005}
+    booked, repeated = (manager.ask("POST", "/admin/corrections", body) for _ in range(2))
+    assert (booked.status, repeated.status, repeated.headers["idempotency-replayed"]) == (201, 200, "true")
+    assert (booked.json["data"]["given_back_usd"], repeated.json["data"]["given_back_usd"]) == (0.0005, 0)
+    corrected = manager.ask("POST", "/admin/corrections", {"order": generation, "reason": "late", "cost_usd": 1e-3})
+    assert (corrected.json["data"]["fare_usd"], corrected.json["data"]["given_back_usd"]) == (0.001, 0.0005)
+    for body, said in (
+        ({"order": generation}, "order, reason: give both"),
+        ({"order": generation, "reason": "x", "amount_usd": 1}, "$0.001 of this fare is left"),
+        ({"order": generation, "reason": "x", "amount_usd": 1, "cost_usd": 1}, "they exclude each other"),
+        ({"order": generation, "reason": "x", "cost_usd": -1}, "cost_usd: an amount in USD"),
+        ({"order": "gen-x", "reason": "x"}, "there is no order `gen-x`"),
+    ):
+        refused = manager.ask("POST", "/admin/corrections", body)
+        assert (refused.status, said in refused.error["message"]) == (400, True), refused.body

@@ -177,8 +177,8 @@ def print_table(
     heads: Sequence[str], rows: Sequence[Mapping[str, object]], names: Sequence[str] = (), missing: str = ""
 ) -> None:
     """Print plain columns: the head of each, and under it the member of that name of every row; all its members, where
-    none are named. Amounts must come as text, so that they stay exact. Where a terminal is too narrow, times are told to
-    the minute, and the longest texts are cut; a number never is. What is negative, and what is open, is marked."""
+    none are named. Amounts must come as text, so that they stay exact. Where a terminal is too narrow, times are told
+    to the minute, and the longest texts are cut; a number never is. What is negative, and what is open, is marked."""
     cells = [
         [*map(str, heads)],
         *[[missing if row[name] is None else str(row[name]) for name in names or row] for row in rows],

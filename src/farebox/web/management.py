@@ -30,6 +30,7 @@ from farebox.identity.keys import Managers
 from farebox.ports import NameTaken
 from farebox.web.account import RESETS, iso_or_null, or_null, tightest, usage, usd
 from farebox.web.bills import BillPages
+from farebox.web.changes import Changes
 from farebox.web.members import Fields, day_of_date
 
 PAGE = 100
@@ -63,10 +64,13 @@ Served = tuple[str, list[str], Endpoint]
 class Management:
     """The endpoints for managers."""
 
-    def __init__(self, managers: Managers, accounts: Accounts, bodies: BodyReader, bills: BillPages) -> None:
+    def __init__(
+        self, managers: Managers, accounts: Accounts, bodies: BodyReader, bills: BillPages, changes: Changes
+    ) -> None:
         self._bills = bills
         self._managers = managers
         self._accounts = accounts
+        self._changes = changes
         self._bodies = bodies.shorter(BODY_BYTES_MAX)
 
     def routes(self) -> list[Served]:
@@ -74,6 +78,7 @@ class Management:
         openrouters = {
             "/keys": self._serve(GET=self._list_keys, POST=self._create_key),
             "/keys/{hash}": self._serve(GET=self._read_key, PATCH=self._update_key, DELETE=self._delete_key),
+            "/keys/{hash}/rotate": self._serve(POST=self._rotate_key),
             "/activity": self._serve(GET=self._activity),
         }
         of_one = self._bills.routes(self._whose)
@@ -81,8 +86,12 @@ class Management:
         return [
             *((base + path, *served) for path, served in openrouters.items() for base in BASES),
             ("/admin/accounts", *self._serve(GET=self._list_accounts, POST=self._create_account)),
-            ("/admin/accounts/{account}", *self._serve(GET=self._read_account, PATCH=self._limit_account)),
+            ("/admin/accounts/{account}", *self._serve(GET=self._read_account, PATCH=self._change_account)),
+            ("/admin/accounts/{account}/close", *self._serve(POST=self._close_account)),
+            ("/admin/accounts/{account}/reopen", *self._serve(POST=self._reopen_account)),
             ("/admin/top-ups", *self._serve(POST=self._top_up)),
+            ("/admin/corrections", *self._serve(POST=self._correct)),
+            ("/admin/keys/import", *self._serve(POST=self._changes.import_keys)),
             *((f"/admin/accounts/{{account}}{path}", ["GET"], page) for path, page in of_one.items()),
             *((f"/admin{path}", ["GET"], page) for path, page in of_all.items()),
         ]
@@ -176,6 +185,12 @@ class Management:
         )
         key = msgspec.structs.replace(key, limits=limits)
         return 200, {"data": await self._key(key, await self._spent(account, key))}
+
+    async def _rotate_key(self, request: Request) -> Answer:
+        account, key = await self._find(request, request.path["hash"])
+        secret, now = await self._changes.rotate(request, key.digest.hex())
+        _, key = await self._accounts.find_key(now)
+        return 201, {"data": await self._key(key, await self._spent(account, key)), "key": secret}
 
     async def _delete_key(self, request: Request) -> Answer:
         _, key = await self._find(request, request.path["hash"])
@@ -282,13 +297,36 @@ class Management:
             "data": {**described_account, "used": _numbers(usage_by_name(allowance, clock.now_us())), **usage(spent)}
         }
 
-    async def _limit_account(self, request: Request) -> Answer:
+    async def _change_account(self, request: Request) -> Answer:
         account = await self._named(request)
         _check_operator(request.manager)
-        request.fields.check_names("limits")
-        limits = await self._accounts.limit(account, None, request.fields.limits("limits"))
+        request.fields.check_names("limits", "plan", "name")
+        given = request.fields.limits("limits")
+        plan, name = request.fields.text("plan"), request.fields.text("name")
+        self._accounts.check_limits(given)
+        if plan is not None or name is not None:
+            account = await self._accounts.change(account.name, plan=plan, new_name=name)
+        limits = await self._accounts.limit(account, None, given)
         account = msgspec.structs.replace(account, limits=limits)
         return 200, {"data": _described_account(account, await self._accounts.balance(account))}
+
+    async def _close_account(self, request: Request) -> Answer:
+        _check_operator(request.manager)
+        account = await self._named(request)
+        paid_out = await self._changes.close(request, account.name)
+        account = await self._accounts.find_by_id(account.id)
+        described = _described_account(account, await self._accounts.balance(account))
+        return 200, {"data": {**described, "paid_out_usd": Raw(paid_out.encode())}}
+
+    async def _reopen_account(self, request: Request) -> Answer:
+        _check_operator(request.manager)
+        request.fields.check_names()
+        account = await self._accounts.reopen((await self._named(request)).name)
+        return 200, {"data": _described_account(account, await self._accounts.balance(account))}
+
+    async def _correct(self, request: Request) -> Answer:
+        _check_operator(request.manager)
+        return await self._changes.correct(request)
 
     async def _named(self, request: Request) -> Account:
         """The account that the path names, by its name or its id. Raises Refusal 403; NotFound."""
@@ -347,6 +385,7 @@ def _described_account(account: Account, balance: Balance) -> dict[str, object]:
         "held_usd": usd(balance.pending_nanos),
         "available_usd": or_null(balance.available_nanos),
         "created_at": iso_or_null(account.created_us),
+        "closed_at": iso_or_null(account.closed_us),
         "limits": _described(account.limits),
     }
 

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable
 
+from farebox.accounts import OVERLAP_SECONDS_MAX
 from farebox.core.allowances import AMOUNTS, COUNTS, MODELS
 from farebox.core.caching import SECONDS_MAX
-from farebox.core.schemas import FLAG, NAME, NUMBER, TEXT, WHOLE, array_of, object_of, one_of, or_null, ref
+from farebox.core.moving.foreign_keys import OWN as FOREIGN_COLUMNS
+from farebox.core.schemas import FLAG, NAME, NUMBER, OBJECT, TEXT, WHOLE, array_of, object_of, one_of, or_null, ref
 from farebox.web.account import RESETS
+from farebox.web.changes import KEYS_MAX, OVERLAP_SECONDS
 from farebox.web.openapi.operations import AT_ROOT, Node, answer, body_of, data, header, in_path, operation, parameter
 
 _WHOSE = "An account's id. If absent the management key's own account, else the one called `default`, or the only one."
@@ -15,7 +18,7 @@ _ACCOUNT = in_path("account", "Its name, or its id.")
 _WORDS = {
     401: "No management key, or one that is not known.",
     403: "A caller's key, or the management key of another account.",
-    409: "Another top-up was booked under this idempotency key.",
+    409: "Another top-up was booked under this idempotency key; or the account has money that is held, or owes some.",
 }
 _MOMENT: Node = {"type": "string", "format": "date-time"}
 
@@ -40,7 +43,12 @@ def paths() -> Node:
     once = parameter("Idempotency-Key", NAME, note, "header", required=True)
     repeated = data("It was booked before.", ref("TopUp"), headers={"Idempotency-Replayed": header("`true`.")})
     topped = {"201": data("It is booked.", ref("TopUp")), "200": repeated}
-    limits = object_of({}, {"limits": or_null(ref("Limits"))}, additionalProperties=False)
+    closed = {"200": data("It is; what was left is paid out.", ref("ClosedAccount"))}
+    corrected = {
+        "201": data("It is booked.", ref("Correction")),
+        "200": data("It was booked before.", ref("Correction"), headers={"Idempotency-Replayed": header("`true`.")}),
+    }
+    imported = {"200": data("The keys as they are here.", array_of(ref("ImportedKey")))}
     return {
         "/keys": {
             "get": _operation("Keys", {"200": data("Its keys.", array_of(ref("ManagedKey")))}, *listing),
@@ -50,6 +58,9 @@ def paths() -> Node:
             "get": _operation("Key by its hash", key, _HASH),
             "patch": _operation("Change a key", key, _HASH, body=ref("KeyChange")),
             "delete": _operation("Delete a key, for ever", deleted, _HASH),
+        },
+        "/keys/{hash}/rotate": {
+            "post": _operation("Rotate a key", {"201": made}, _HASH, body=ref("Rotation")),
         },
         "/activity": {
             "get": _operation("Activity by day and model", {"200": data("Its days.", array_of(ref("Activity")))}, *days)
@@ -61,7 +72,23 @@ def paths() -> Node:
         },
         "/admin/accounts/{account}": {
             "get": _operation("Account", {"200": data("Its data.", ref("AccountInFull"))}, _ACCOUNT),
-            "patch": _operation("Limit an account", {"200": account}, _ACCOUNT, body=limits),
+            "patch": _operation("Change an account", {"200": account}, _ACCOUNT, body=ref("AccountChange")),
+            **AT_ROOT,
+        },
+        "/admin/accounts/{account}/close": {
+            "post": _operation("Close an account", closed, _ACCOUNT, errors=(409,), body=ref("Closing")),
+            **AT_ROOT,
+        },
+        "/admin/accounts/{account}/reopen": {
+            "post": _operation("Open an account again", {"200": account}, _ACCOUNT, body=ref("Nothing")),
+            **AT_ROOT,
+        },
+        "/admin/corrections": {
+            "post": _operation("Correct a fare of an account", corrected, body=ref("NewCorrection")),
+            **AT_ROOT,
+        },
+        "/admin/keys/import": {
+            "post": _operation("Import keys by their digests", imported, body=ref("ForeignKeys")),
             **AT_ROOT,
         },
         "/admin/top-ups": {
@@ -113,6 +140,7 @@ def schemas() -> Node:
         **dict.fromkeys(("limit_usd", "available_usd"), or_null(NUMBER)),
         **dict.fromkeys(("balance_usd", "held_usd"), NUMBER),
         "created_at": _MOMENT,
+        "closed_at": or_null(_MOMENT),
         "limits": ref("Limits"),
     }
     activity = {
@@ -126,6 +154,15 @@ def schemas() -> Node:
         "Account": object_of(account),
         "AccountInFull": object_of({**account, "used": object_of({}, _COUNTED), **spent}),
         "TopUp": object_of({**account, "amount_usd": NUMBER}),
+        "ClosedAccount": object_of({**account, "paid_out_usd": NUMBER}),
+        "Correction": object_of(
+            {
+                **dict.fromkeys(("account", "hold_id"), TEXT),
+                "generation_id": or_null(TEXT),
+                **dict.fromkeys(("given_back_usd", "fare_usd"), NUMBER),
+            }
+        ),
+        "ImportedKey": object_of({**dict.fromkeys(("hash", "name", "account"), TEXT), "was_there": FLAG}),
         **_sent(),
     }
 
@@ -160,6 +197,36 @@ def _sent() -> Node:
             terms,
             additionalProperties=False,
             description="`prepaid_usd` is for who pays first, `limit_usd` for who is `postpaid`.",
+        ),
+        "Rotation": object_of(
+            {},
+            {
+                "overlap_seconds": or_null({**WHOLE, "minimum": 0, "maximum": OVERLAP_SECONDS_MAX}),
+                "expires_at": or_null(_MOMENT),
+            },
+            additionalProperties=False,
+            description=f"For how long the old secret works, too: {OVERLAP_SECONDS} seconds if absent.",
+        ),
+        "AccountChange": object_of(
+            {},
+            {"plan": or_null(NAME), "name": or_null(NAME), "limits": or_null(ref("Limits"))},
+            additionalProperties=False,
+        ),
+        "Closing": object_of({}, {"reason": or_null(TEXT)}, additionalProperties=False),
+        "Nothing": object_of({}, {}, additionalProperties=False),
+        "NewCorrection": object_of(
+            {"order": NAME, "reason": NAME},
+            dict.fromkeys(("amount_usd", "cost_usd"), or_null({"type": "number", "minimum": 0})),
+            additionalProperties=False,
+            description="`order` is a generation's id or a hold's. `amount_usd` is given back, or all that is left of"
+            " the fare; with `cost_usd` the fare is corrected to that cost.",
+        ),
+        "ForeignKeys": object_of(
+            {"keys": array_of(OBJECT)},
+            {"account": or_null(NAME)},
+            additionalProperties=False,
+            description=f"Up to {KEYS_MAX} keys, each with a `digest` (its SHA-256 in hexadecimal) and, if wanted,"
+            f" {', '.join(FOREIGN_COLUMNS[1:])}; `account` is whose they are that name none.",
         ),
         "NewTopUp": object_of(
             {"account": NAME, "amount_usd": NUMBER}, {"note": or_null(TEXT)}, additionalProperties=False
