@@ -14,12 +14,14 @@ from time import monotonic
 from typing import TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from farebox import clock
 from farebox.admission import Admission
 from farebox.core.books import First, HoldRow, KeepAnswer, KeptAnswer, Repeated, Settle, Sought
 from farebox.core.callers import Caller
 from farebox.core.errors import Refusal
+from farebox.core.formats.videos import begun
 from farebox.core.repeats import REPEAT_LIFE_US, Joins, becomes, is_repeat, order_digest, still_under_way
 from farebox.ports import BooksUnavailable, CallerGone, Ledger, Taker, Waiting
 
@@ -187,7 +189,7 @@ class Joining:
         if hold_id is None:
             return None
         while True:
-            first = await self._ledger.first(hold_id)
+            first = _with_job(await self._ledger.first(hold_id))
             become = becomes(first)
             if become != "waiting":
                 return first if become == "answered" else None
@@ -262,6 +264,12 @@ class Joining:
                 async with asyncio.timeout(LATE_SECONDS if self._to_write else FORGET_SECONDS):
                     await self._has_to_write.wait()
             self._has_to_write.clear()
+
+
+def _with_job(first: First) -> First:
+    """An order that began a job is answered by the job's name, which is in the books; its answer had no more to say."""
+    job_id = first.hold.job_id
+    return first if first.body is not None or job_id is None else replace(first, body=begun(job_id))
 
 
 _Found = First | None | Refusal | BooksUnavailable

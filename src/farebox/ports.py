@@ -551,9 +551,6 @@ class Media(Reply, Protocol):
     def about_bytes(self) -> HeaderList:
         """Headers that say what they are: type, length, and which part of the whole they are."""
 
-    @property
-    def retry_after_seconds(self) -> float | None: ...
-
 
 @runtime_checkable
 class Jobs(Protocol):

@@ -647,6 +647,14 @@ class ScriptedUpstream(OpenRouterPages):
             raise script
         return ScriptedReply(script)
 
+    async def content(self, job_id: str, query: Filters, headers: Mapping[str, str]) -> "ScriptedReply":
+        """What a job made: the next script."""
+        self.fetched.append((f"/videos/{job_id}/content", query))
+        script = self._scripts.pop(0)
+        if isinstance(script, Exception):
+            raise script
+        return ScriptedReply(script)
+
     async def fetch(self, path: str, query: Filters) -> Fetched:
         self.fetched.append((path, query))
         page = self.pages.get(path)
@@ -669,6 +677,7 @@ class ScriptedReply:
         self.generation_id = script.generation_id
         self.adds_usage = script.adds_usage
         self.headers = list(script.headers)
+        self.about_bytes = [(b"content-type", script.content_type.encode())]
         if script.generation_id:
             self.headers.append((b"x-generation-id", script.generation_id.encode()))
 

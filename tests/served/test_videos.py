@@ -270,6 +270,10 @@ def test_a_kill_loses_no_job(tmp_path: Path, world: World, point: str) -> None:
             eventually(lambda: gateway.audit()["unresolved"] == 1, 30)
             assert "open: the process" in gateway.orders("a")[0]["what"]
             return
+        # As an SDK sends it again that got no answer.
+        again = order(gateway, key, "", {"x-stainless-retry-count": "1"})
+        assert (again.status, again.headers["idempotency-replayed"]) == (202, "true")
+        assert get(gateway, key, again.json["id"]).status == 200
         eventually(lambda: [each["what"] for each in gateway.orders("a")] == ["fare"], 60)
         (line,) = gateway.orders("a")
         new = {name: cost for name, cost in charged(world.port).items() if name not in known}

@@ -26,7 +26,7 @@ _PIXELS: Mapping[str, int] = MappingProxyType(
     {"360p": 640 * 360, "480p": 854 * 480, "720p": 1280 * 720, "768p": 1366 * 768, "1080p": 1920 * 1080}
     | {"1K": 1920 * 1080, "2K": 2560 * 1440, "4K": 3840 * 2160}
 )
-_WIDER = Decimal(4) / 3
+_WIDER = Decimal("1.3125")
 """How many times the pixels of 16:9 the widest frame has (21:9)."""
 
 

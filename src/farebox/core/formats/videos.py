@@ -181,6 +181,12 @@ def below(body: bytes, base: str) -> bytes:
     return bytes(written(fields))
 
 
+def begun(job_id: str) -> bytes:
+    """What the order of a job was answered, as far as that is known from the job's name."""
+    members = {"id": job_id, "polling_url": f"{PATH}/{job_id}", "status": RUNNING[0]}
+    return msgspec.json.encode(members)
+
+
 def see_answer(body: bytes) -> Seen:
     try:
         job = read_job(body)
