@@ -246,13 +246,14 @@ def test_what_has_not_ended_is_counted(engine: Engine) -> None:
     async def work(store: Store) -> None:
         assert await store.not_ended() == NotEnded(0, 0, 0)
         account, key = await account_with(store, "a", USD)
-        for number in range(6):
+        for number in range(7):
             await store.carry_out(hold(account, key, f"h{number}", 1_000))
+        await store.carry_out(Settle(hold_id="h6", verdict=Unknown("it runs"), created_us=3, job_id="job-6"))
         await store.carry_out(Settle(hold_id="h0", verdict=Nothing(), created_us=3))
         await store.carry_out(Settle(hold_id="h1", verdict=Cost(Decimal("0.0001")), created_us=3))
         await store.carry_out(Settle(hold_id="h2", verdict=Unknown("who knows"), created_us=3))
         await store.carry_out(Settle(hold_id="h3", verdict=Unknown("who knows"), created_us=3, generation_id="gen-3"))
-        assert await store.not_ended() == NotEnded(pending=2, open=1, unresolved=1)
+        assert await store.not_ended() == NotEnded(pending=2, open=1, unresolved=1, jobs=1)
 
     engine.run(work)
 
@@ -883,6 +884,35 @@ def test_an_open_hold_is_a_question_that_one_asker_gets_at_a_time(engine: Engine
         await store.carry_out(Settle(hold_id="h1", verdict=Cost(Decimal("0.00001")), created_us=7_000_000))
         assert await store.carry_out(AskLater("h1", 8_000_000, "late")) == Done()
         assert [each.id for each in await store.claim_questions(99_000_000, 99_000_001, 10)] == ["h3"]
+        assert differences(store) == []
+
+    engine.run(work)
+
+
+def test_a_job_is_found_by_its_own_account_alone_and_asked_about_until_it_has_ended(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        other, _ = await account_with(store, "b", USD)
+        await store.carry_out(hold(account, key, "h1", 20_000))
+        await store.carry_out(Settle(hold_id="h1", verdict=Unknown("it runs"), created_us=3, job_id="job-1"))
+        found = await store.job(account.id, "job-1")
+        assert found is not None
+        assert (found[0].id, found[0].state, found[0].job_id, found[1]) == ("h1", "open", "job-1", None)
+        assert await store.job(other.id, "job-1") is None
+        assert await store.job(account.id, "job-2") is None
+        (due,) = await store.claim_questions(10**9, 2 * 10**9, 5)
+        assert (due.id, due.job_id, due.generation_id) == ("h1", "job-1", None)
+        cost = Cost(Decimal("0.0001"))
+        await store.carry_out(Settle(hold_id="h1", verdict=cost, created_us=4, generation_id="gen-1"))
+        await store.carry_out(Settle(hold_id="h1", verdict=Nothing(), created_us=5, generation_id="gen-2"))
+        found = await store.job(account.id, "job-1")
+        assert found is not None
+        assert found[1] is not None
+        assert (found[0].generation_id, found[1].cost) == ("gen-1", cost.amount)
+        # One that had ended when its order was answered.
+        await store.carry_out(hold(account, key, "h2", 20_000))
+        await store.carry_out(Settle(hold_id="h2", verdict=cost, created_us=4, job_id="job-2"))
+        assert await store.job(account.id, "job-2") is not None
         assert differences(store) == []
 
     engine.run(work)
