@@ -406,7 +406,7 @@ def test_a_fare_is_given_back_and_corrected(manager: Manager) -> None:
     account = manager.account(prepaid_usd=1)
     key = manager.ask("POST", "/api/v1/keys", {"name": "a", "workspace_id": account["id"]}).json["key"]
     generation = manager.gateway.chat(key, "cost=0.002").headers["x-generation-id"]
-    body = {"order": generation, "reason": "cut short", "amount_usd": 0.0005}
+    body: dict[str, object] = {"order": generation, "reason": "cut short", "amount_usd": 0.0005}
     booked, repeated = (manager.ask("POST", "/admin/corrections", body) for _ in range(2))
     assert (booked.status, repeated.status, repeated.headers["idempotency-replayed"]) == (201, 200, "true")
     assert (booked.json["data"]["given_back_usd"], repeated.json["data"]["given_back_usd"]) == (0.0005, 0)

@@ -63,9 +63,12 @@ class Request(Struct, kw_only=True):
 def models_of(request: Request, others: list[str] | None = None) -> tuple[str, ...]:
     """The models in the order in which they are tried; `others` in the place of the request's own list. Raises Refusal:
     PresetNamed, 404; 400, there is none, or one is no name."""
-    if request.preset is not UNSET and not is_null(request.preset):
+    model, models = request.model, others or request.models
+    if request.preset is UNSET:
+        return (_name(model),) if model and not models else named_models(model, models)
+    if not is_null(request.preset):
         raise preset_named(decoded_or(_decode_text, request.preset, "preset"))
-    return named_models(request.model, others or request.models)
+    return named_models(model, models)
 
 
 def asked(request: Request, body: bytes, models: tuple[str, ...], bounds: Bounds, answer_tokens: int | None) -> Asked:
