@@ -32,6 +32,10 @@ STREAMS = [path for path in EVERY if FORMATS[path].DESCRIBED.is_streamed]
 CAPS = {path: wire.CAPS[0] for path, wire in FORMATS.items() if wire.CAPS}
 
 
+AS_IT_CAME: dict[str, dict[str, Any]] = {"/responses": {"store": False}}
+"""What an order says whose answer is to pass as it came: one that is kept says so in its answer."""
+
+
 def order(gateway: Gateway, path: str, key: str = "", headers: dict[str, str] | None = None, **body: Any) -> Response:
     sent = {"authorization": f"Bearer {key or gateway.key}", "content-type": "application/json", **(headers or {})}
     return gateway.request("POST", f"/api/v1{path}", {**EVERY[path], **body}, sent)
@@ -112,7 +116,7 @@ def test_a_stream_passes_byte_for_byte(fixed: tuple[HttpUpstream, Gateway], path
     size = 1 if framing.startswith("one") else len(stream)
     upstream.answer = [stream[start : start + size] for start in range(0, len(stream), size)]
     upstream.waits = None
-    answer = order(gateway, path, model="a/b", stream=True)
+    answer = order(gateway, path, model="a/b", stream=True, **AS_IT_CAME.get(path, {}))
     assert hashlib.sha256(answer.body).hexdigest() == hashlib.sha256(stream).hexdigest()
     last = gateway.orders("a")[-1]
     assert (last["what"], last["cost_usd"], last["generation_id"]) == ("fare", "0.0001", "gen-1")
@@ -124,7 +128,7 @@ def test_the_first_event_is_not_held_back(fixed: tuple[HttpUpstream, Gateway], p
     stream = told(path, "lf")
     first = stream[: stream.index(b"\n\n", stream.index(b"data: ")) + 2]
     upstream.answer, upstream.waits = [first, stream[len(first) :]], Event()
-    text = json.dumps({**EVERY[path], "model": "a/b", "stream": True})
+    text = json.dumps({**EVERY[path], **AS_IT_CAME.get(path, {}), "model": "a/b", "stream": True})
     head = f"POST /v1{path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {gateway.key}\r\nconnection: close\r\n"
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=5) as connection:
         connection.sendall(f"{head}content-length: {len(text)}\r\n\r\n{text}".encode())
@@ -143,7 +147,7 @@ def test_a_generation_that_only_the_stream_names_is_in_its_books(
 ) -> None:
     upstream, gateway = fixed
     upstream.answer, upstream.waits, upstream.generation_id = [told(path, "lf")], None, None
-    answer = order(gateway, path, model="a/b", stream=True)
+    answer = order(gateway, path, model="a/b", stream=True, **AS_IT_CAME.get(path, {}))
     upstream.generation_id = "gen-1"
     assert answer.headers["x-generation-id"] == "gen-1"
     assert answer.body == told(path, "lf")
