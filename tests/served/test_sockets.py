@@ -103,6 +103,19 @@ def test_turns_follow_one_another_and_each_is_an_order(shared_gateway: Gateway) 
     assert orders[0]["generation_id"] == first["id"]
 
 
+def test_metrics_count_connections_and_what_they_remember(gateway: Gateway) -> None:
+    def told() -> list[str]:
+        lines = gateway.request("GET", "/metrics").body.decode().splitlines()
+        return [line.removeprefix("farebox_sockets_") for line in lines if line.startswith("farebox_sockets_")]
+
+    assert told() == ["open 0.0", "remembered_bytes 0.0"]
+    with talking(gateway) as talk:
+        assert told() == ["open 1.0", "remembered_bytes 0.0"]
+        talk.turn(input="Hello")
+        assert told()[1] > "remembered_bytes 1"
+    eventually(lambda: told() == ["open 0.0", "remembered_bytes 0.0"])
+
+
 def test_a_turn_that_fails_takes_with_it_what_it_continued(shared_gateway: Gateway) -> None:
     key = shared_gateway.new_key("evicts", "--plan", "paying", "--prepaid", "1")
     with talking(shared_gateway, key) as talk:

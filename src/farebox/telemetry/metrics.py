@@ -81,6 +81,8 @@ _upstream = _histogram(
     buckets=_FIRST_BYTE_SECONDS,
 )
 _streams = _gauge("farebox_streams_open", "Streams that go on to callers.")
+_sockets = _gauge("farebox_sockets_open", "WebSockets that are open.")
+_remembered = _gauge("farebox_sockets_remembered_bytes", "What WebSockets remember of their last turns.")
 _in_progress = _gauge("farebox_orders_in_progress", "Orders that are being served.")
 _queue = _gauge("farebox_writer_queue", "Commands that wait for the books.")
 _late = _gauge("farebox_late_settlements", "Settlements that the books could not take yet, kept on this node's disk.")
@@ -241,6 +243,10 @@ class Metrics:
     def watch_cache(self, size: Callable[[], int]) -> None:
         """Read from this function how large the kept answers are."""
         self._live = (*self._live, (_cached, size))
+
+    def watch_sockets(self, connections: Callable[[], int], size: Callable[[], int]) -> None:
+        """Read from these functions how many WebSockets are open, and how much they remember."""
+        self._live = (*self._live, (_sockets, connections), (_remembered, size))
 
     def reconciled(self, verdict: str) -> None:
         _reconciled.labels(verdict).inc()

@@ -108,7 +108,7 @@ async def _serve(
                 crash_point("send:before")
                 await _send_stream(answer, call, waiting)
             else:
-                whole = await _read(answer, tell)
+                whole = await answer.read() if tell is None else await _told(answer, tell)
     except asyncio.CancelledError as error:
         if waiting.is_relayed_to:
             raise
@@ -166,9 +166,9 @@ async def _send_whole(
         raise broken("The upstream answered with something that is not the stream that was ordered")
 
 
-async def _read(answer: Answer | RepeatedAnswer, tell: Callable[[bytes], bytes] | None) -> bytes:
+async def _told(answer: Answer | RepeatedAnswer, tell: Callable[[bytes], bytes]) -> bytes:
     whole = await answer.read()
-    return whole if tell is None or answer.is_refusal else tell(whole)
+    return whole if answer.is_refusal else tell(whole)
 
 
 async def _send_stream(answer: Answer | RepeatedAnswer, call: Call, waiting: WaitingCaller) -> None:

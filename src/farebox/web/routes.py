@@ -157,6 +157,8 @@ def find_talks(services: Services) -> FindTalks:
         from farebox.web.turns import Memory, Turns
 
         relay, sockets, wire = services.relay, services.sockets, services.formats[RESPONSES]
+        memory = Memory(sockets.memory_bytes_max)
+        services.metrics.watch_sockets(lambda: memory.connections, lambda: memory.bytes)
         return Turns(
             relay.serving(RESPONSES, wire),
             wire,
@@ -166,7 +168,7 @@ def find_talks(services: Services) -> FindTalks:
             message_bytes_max=sockets.message_bytes_max,
             message_seconds=sockets.message_seconds,
             seconds=sockets.seconds,
-            memory=Memory(sockets.memory_bytes_max),
+            memory=memory,
             keeps_answers=getattr(relay.exchange, "stored", None) is not None,
         )
 
@@ -183,7 +185,8 @@ def _orders(services: Services) -> dict[str, Endpoint]:
 
 
 def _compacting(services: Services) -> Serve:
-    return services.relay.serving(RESPONSES, services.formats[RESPONSES], Compacting(services.callers))
+    kept = getattr(services.relay.exchange, "stored", None)
+    return services.relay.serving(RESPONSES, services.formats[RESPONSES], Compacting(services.callers, kept))
 
 
 def _lists(services: Services) -> dict[str, Endpoint]:

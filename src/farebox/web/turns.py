@@ -40,11 +40,12 @@ _OF_ONE_ORDER = frozenset(
 
 
 class Memory:
-    """How many bytes the memories of all connections have together, at most `bytes_max`."""
+    """How many connections there are, and how many bytes they remember together, at most `bytes_max`."""
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self.bytes = 0
+        self.connections = 0
 
     def take(self, size: int) -> bool:
         """False where there is no room."""
@@ -135,6 +136,7 @@ class Conversation:
         self._socket = socket
         self._head = read_request_head([header for header in headers if _is_of_turns(header[0])])
         self._remembered: Remembered | None = None
+        every.memory.connections += 1
 
     async def hear(self, message: bytes) -> None:
         try:
@@ -152,6 +154,7 @@ class Conversation:
 
     def forget(self) -> None:
         self._remember(None)
+        self._turns.memory.connections -= 1
 
     async def _say(self, texts: Sequence[bytes]) -> None:
         waiting = self._socket.put(texts)
