@@ -20,6 +20,7 @@ from farebox.background import Supervisor, Task
 from farebox.background_responses import BackgroundResponses
 from farebox.bills import Bills
 from farebox.catalog import Catalog, SharedPrices
+from farebox.console.entrance import Entrance
 from farebox.core.declared import Declared, prices_source
 from farebox.core.formats.table import FORMATS, Formats
 from farebox.deadlines import Deadlines
@@ -35,6 +36,7 @@ from farebox.from_settings import (
 )
 from farebox.generations import Generations
 from farebox.guards.running import Guards
+from farebox.http.asgi import Endpoint
 from farebox.http.bodies import BodyReader
 from farebox.http.calls import DIRECT, SOCKETS
 from farebox.identity.keys import KeyCallers, Managers, PlansInForce
@@ -331,7 +333,49 @@ def _services(
         bodies=bodies,
         token_counts=TokenCounts(orders.exchange),
         presets=PresetPages(callers, store, bodies),
+        console=_console(ground, accounts, bodies, supervisor, stack) if _has_console(ground) else None,
     )
+
+
+def _has_console(ground: _Ground) -> bool:
+    return ground.settings.console and ground.hosted.has_run_api
+
+
+def _console(
+    ground: _Ground,
+    accounts: Accounts,
+    bodies: BodyReader,
+    supervisor: Supervisor,
+    stack: AsyncExitStack,
+) -> Entrance:
+    """The pages for people; `stack` closes what they open when somebody comes."""
+
+    def make() -> Endpoint:
+        # Only here: a server to which nobody comes carries no templates.
+        from farebox.console.house import House
+        from farebox.console.reading import SqlConsole
+        from farebox.console.sessions import Sessions
+        from farebox.console.site import Site
+
+        store = ground.store
+        reading = SqlConsole(store.engine)
+        stack.push_async_callback(reading.close)
+        house = House(
+            accounts=accounts,
+            books=store,
+            ledger=store,
+            reading=reading,
+            sessions=Sessions(reading, ground.hosted.callers, Managers(store)),
+            catalog=ground.catalog,
+            upstreams=ground.upstreams,
+            plans=ground.plans,
+            not_running=lambda: supervisor.not_running,
+            bodies=bodies,
+            public_url=ground.settings.public_url,
+        )
+        return Site(house)
+
+    return Entrance(make)
 
 
 def _access(settings: Settings) -> Access:

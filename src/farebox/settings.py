@@ -510,6 +510,9 @@ class Settings(BaseSettings):
         description="How long running answers may take to end after a SIGTERM; a second one ends them.",
     )
     order_log: bool = Field(default=True, description="Log a line for each order, as JSON on standard error.")
+    console: bool = Field(
+        default=True, description="Whether there are pages for people at `/console`. As an Actor there are none."
+    )
     metrics_token: SecretStr | None = Field(
         default=None,
         description="What `GET /metrics` wants as `Authorization: Bearer`; unset, it answers this machine alone.",

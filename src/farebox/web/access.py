@@ -55,15 +55,25 @@ def of_no_foreign_page(access: Access, endpoint: Endpoint) -> Endpoint:
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         host = host_of(scope)
-        if access.is_foreign_host(host):
-            raise forbidden(
-                f"host: this gateway is not known as {host[:200]!r}; FAREBOX_ALLOWED_HOSTS says under which names it is"
-            )
         for origin in _values(scope, b"origin"):
             if access.is_foreign_origin(origin, host):
                 raise forbidden(
                     f"origin: pages of {origin[:200]!r} may not ask here; FAREBOX_ALLOWED_ORIGINS says which may"
                 )
+        await endpoint(scope, receive, send)
+
+    return of_no_foreign_host(access, serve)
+
+
+def of_no_foreign_host(access: Access, endpoint: Endpoint) -> Endpoint:
+    """The endpoint, asked under this gateway's own names."""
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        host = host_of(scope)
+        if access.is_foreign_host(host):
+            raise forbidden(
+                f"host: this gateway is not known as {host[:200]!r}; FAREBOX_ALLOWED_HOSTS says under which names it is"
+            )
         await endpoint(scope, receive, send)
 
     return serve

@@ -31,7 +31,7 @@ from farebox.ports import Books, BooksUnavailable, Callers
 from farebox.telemetry.metrics import Metrics
 from farebox.token_counts import TokenCounts
 from farebox.web import docs, openapi
-from farebox.web.access import Access, host_in, host_of, of_no_foreign_page
+from farebox.web.access import Access, host_in, host_of, of_no_foreign_host, of_no_foreign_page
 from farebox.web.account import OwnPages
 from farebox.web.anthropic_models import is_anthropics
 from farebox.web.bills import BillPages
@@ -65,7 +65,8 @@ class Sockets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """What the endpoints are made of. `run_api` is None where this gateway is an Actor itself."""
+    """What the endpoints are made of. `run_api` is None where this gateway is an Actor itself,
+    `console` where there are no pages for people."""
 
     relay: Relay
     jobs: JobPages
@@ -89,6 +90,7 @@ class Services:
     bodies: BodyReader
     token_counts: TokenCounts
     presets: PresetPages
+    console: Endpoint | None
 
 
 def app(services: Services) -> ASGIApp:
@@ -97,7 +99,7 @@ def app(services: Services) -> ASGIApp:
     orders = _orders(services)
     every = every_route(services)
     lost = LostPaths((route.path for route in every), formats)
-    free_of_charge = _free_of_charge(every, lost)
+    free_of_charge = _free_of_charge([*every, *_for_people(services)], lost)
 
     # `serve` and `dispatch` are plain functions: each step of an order would pass through one more coroutine.
     def serve(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -224,6 +226,17 @@ def every_route(services: Services) -> list[Route]:
         *(Route(path, guarded(endpoint), methods=methods) for path, methods, endpoint in own),
         *(Route(path, endpoint, methods=methods) for path, methods, endpoint in run_api),
     ]
+
+
+def _for_people(services: Services) -> list[Route]:
+    """The console's pages, which are no part of the API."""
+    if services.console is None:
+        return []
+    endpoint = guarded(of_no_foreign_host(services.access, services.console))
+    return [Route(path, endpoint, methods=_CONSOLE_METHODS) for path in ("/console", "/console/{page:path}")]
+
+
+_CONSOLE_METHODS = ["GET", "POST"]
 
 
 def _free_of_charge(every: list[Route], lost: LostPaths) -> ASGIApp:

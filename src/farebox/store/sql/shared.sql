@@ -813,6 +813,104 @@ WHERE h.charge_to IS NOT NULL
 AND (h.ended_us IS NULL OR (f.transfer_id IS NOT NULL AND (c.id IS NULL OR c.state = 'due')));
 
 
+-- The console: who is signed in, and what may be done once; and what its pages show.
+
+-- console_session --
+-- As long as the key holds that it was opened with.
+SELECT s.created_us, s.until_us, coalesce(k.label, m.label), coalesce(k.hint, m.hint), s.management_key_id,
+    a.id, a.name, a.plan, a.created_us
+FROM console_session s
+LEFT JOIN api_key k ON k.id = s.api_key_id
+LEFT JOIN management_key m ON m.id = s.management_key_id
+LEFT JOIN account a ON a.id = coalesce(k.account_id, m.account_id)
+WHERE s.digest = :digest AND s.until_us > :now AND s.created_us > :since
+AND k.revoked_us IS NULL AND m.revoked_us IS NULL AND (k.expires_us IS NULL OR k.expires_us > :now);
+
+-- open_console_session (row) --
+INSERT INTO console_session (digest, api_key_id, management_key_id, created_us, until_us)
+VALUES (:digest, :api_key_id, :management_key_id, :created_us, :until_us);
+
+-- extend_console_session --
+UPDATE console_session SET until_us = :until WHERE digest = :digest AND until_us < :until;
+
+-- close_console_session --
+DELETE FROM console_session WHERE digest = :digest;
+
+-- forget_console_sessions --
+-- Those that have ended, and of one key all but the latest.
+DELETE FROM console_session WHERE until_us <= :now OR created_us <= :since OR digest IN (
+    SELECT digest FROM console_session
+    WHERE api_key_id = :api_key OR management_key_id = :management_key
+    ORDER BY created_us DESC LIMIT 1000 OFFSET :most
+);
+
+-- allow_once (row) --
+INSERT INTO console_once (digest, api_key_id, until_us) VALUES (:digest, :api_key_id, :until_us);
+
+-- take_once --
+DELETE FROM console_once WHERE digest = :digest RETURNING api_key_id, until_us;
+
+-- forget_once --
+DELETE FROM console_once WHERE until_us <= :now;
+
+-- console_spent --
+SELECT t.created_us / 86400000000 AS day, h.account_id, h.key_id, h.model, count(*),
+    CAST(sum(t.amount_nanos) AS BIGINT), CAST(coalesce(sum(h.prompt_tokens), 0) AS BIGINT),
+    CAST(coalesce(sum(h.answer_tokens), 0) AS BIGINT)
+FROM transfer t JOIN hold h ON h.id = t.hold_id
+WHERE t.debit_account_id IN (SELECT id FROM account WHERE CAST(:account AS BIGINT) IS NULL OR id = :account)
+AND t.created_us >= :since AND t.created_us < :until AND t.credit_account_id = 1 AND t.cost IS NOT NULL
+GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4;
+
+-- console_orders --
+SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
+    reserved_tokens, order_digest, delivery, upstream, priced
+FROM hold
+WHERE id < :before AND (CAST(:account AS BIGINT) IS NULL OR account_id = :account)
+ORDER BY id DESC LIMIT :most;
+
+-- console_open --
+SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
+    reserved_tokens, order_digest, delivery, upstream, priced
+FROM hold
+WHERE ended_us IS NULL AND state = 'open' AND (CAST(:account AS BIGINT) IS NULL OR account_id = :account)
+AND id > :after
+ORDER BY id LIMIT :most;
+
+-- console_keys --
+SELECT a.id, a.name, a.plan, a.created_us, al.limits,
+    k.id, k.account_id, k.label, k.digest, k.hint, k.created_us, k.revoked_us, k.disabled, k.expires_us, k.updated_us,
+    k.cache_seconds, kl.limits
+FROM api_key k JOIN account a ON a.id = k.account_id
+LEFT JOIN allowance al ON al.owner = 'account ' || a.id
+LEFT JOIN allowance kl ON kl.owner = 'key ' || k.id
+WHERE (CAST(:account AS BIGINT) IS NULL OR k.account_id = :account) AND k.id < :before
+ORDER BY k.id DESC LIMIT :most;
+
+-- console_accounts --
+SELECT a.id, a.name, a.plan, a.created_us, al.limits,
+    b.account_id, b.credits_nanos, b.debits_nanos, b.pending_nanos, b.limit_nanos, b.overdrawn_nanos
+FROM account a JOIN balance b ON b.account_id = a.id
+LEFT JOIN allowance al ON al.owner = 'account ' || a.id
+WHERE (CAST(:account AS BIGINT) IS NULL OR a.id = :account) AND a.id > :after AND lower(a.name) LIKE :like
+ORDER BY a.id LIMIT :most;
+
+-- console_standing --
+SELECT count(*), CAST(coalesce(sum(credits_nanos - debits_nanos), 0) AS BIGINT),
+    CAST(coalesce(sum(pending_nanos), 0) AS BIGINT)
+FROM balance WHERE CAST(:account AS BIGINT) IS NULL OR account_id = :account;
+
+-- console_low --
+-- Prepaid accounts with little left.
+SELECT a.id, a.name, b.credits_nanos - b.debits_nanos + b.limit_nanos - b.pending_nanos AS left_nanos
+FROM account a JOIN balance b ON b.account_id = a.id
+WHERE b.limit_nanos IS NOT NULL AND b.credits_nanos - b.debits_nanos + b.limit_nanos - b.pending_nanos < :below
+AND (CAST(:account AS BIGINT) IS NULL OR a.id = :account)
+ORDER BY 3, 1 LIMIT :most;
+
+
 -- Runs, and what they leave.
 
 -- insert_run (row) --

@@ -1,0 +1,30 @@
+"""What the console's pages are made of: the same use cases that commands and the API have."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from farebox.accounts import Accounts
+from farebox.background import Task
+from farebox.catalog import Catalog
+from farebox.console.reading import SqlConsole
+from farebox.console.sessions import Sessions
+from farebox.core.plans import Plan
+from farebox.http.bodies import BodyReader
+from farebox.ports import Books, Ledger, Upstreams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class House:
+    """`not_running` are background tasks that failed; `plans` are those in force."""
+
+    accounts: Accounts
+    books: Books
+    ledger: Ledger
+    reading: SqlConsole
+    sessions: Sessions
+    catalog: Catalog
+    upstreams: Upstreams
+    plans: Mapping[str, Plan]
+    not_running: Callable[[], list[Task]]
+    bodies: BodyReader
+    public_url: str | None

@@ -1,0 +1,228 @@
+"""Keys: those there are, a new one, and what may be changed of one."""
+
+from datetime import datetime
+
+from farebox import clock
+from farebox.console.house import House
+from farebox.console.naming import key_name
+from farebox.console.requests import Answer, Cell, Page, Redirect, Request
+from farebox.console.shown import places_of
+from farebox.core.allowances import COUNTS, LIMIT_NAMES, MODELS, LimitChanges, Limits, began_us, limits_by_name
+from farebox.core.books import LAST_US
+from farebox.core.callers import Account, Key
+from farebox.core.errors import conflict, invalid, unknown
+from farebox.core.money import format_usd
+
+ROWS = 50
+COLUMNS = ("key", "hint", "account", "state", "spent_this_month_usd", "limits", "created", "expires")
+
+DAY_SECONDS = 24 * 3600
+
+_NO_KEY = "There is no such key"
+
+LIMIT_LABELS = {
+    "usd_per_day": "US dollars a day",
+    "usd_per_week": "US dollars a week",
+    "usd_per_month": "US dollars a month",
+    "usd_total": "US dollars in all",
+    "requests_per_minute": "Orders a minute",
+    "tokens_per_minute": "Tokens a minute",
+    "orders_at_once": "Orders at once",
+    "answer_tokens_max": "Tokens of an answer",
+    MODELS: "Models (names or patterns, separated by commas)",
+}
+"""What each limit is called in a form."""
+
+
+async def show(house: House, request: Request) -> Page:
+    """GET /console/keys."""
+    before = request.whole("before", LAST_US)
+    found = await house.reading.keys(request.viewer.account_id, ROWS + 1, before)
+    listed = found[:ROWS]
+    spent = await _spent_this_month(house, request)
+    rows = [_row(account, key, spent.get(key.id, 0), request.now_us) for account, key in listed]
+    values = {
+        "rows": rows,
+        "places": places_of(spent.get(key.id, 0) for _, key in listed),
+        "accounts": await _owners(house, request),
+        "month": clock.iso(began_us("month", request.now_us))[:7],
+    }
+    further = {"before": listed[-1][1].id} if len(found) > ROWS else None
+    return Page("keys.html", values, columns=COLUMNS, rows=rows, next_query=further)
+
+
+async def _owners(house: House, request: Request) -> list[str]:
+    """The accounts that a new key may be of, as far as a list of suggestions goes."""
+    if not request.viewer.is_manager:
+        return []
+    return [account.name for account, _ in await house.reading.accounts(request.viewer.account_id, 200)]
+
+
+async def _spent_this_month(house: House, request: Request) -> dict[int, int]:
+    spent: dict[int, int] = {}
+    since_us = began_us("month", request.now_us)
+    for each in await house.reading.spent(request.viewer.account_id, since_us, request.now_us):
+        spent[each.key_id] = spent.get(each.key_id, 0) + each.fares_nanos
+    return spent
+
+
+def state_of(key: Key, now_us: int) -> str:
+    if key.disabled:
+        return "disabled"
+    if key.revoked_us is not None:
+        return "revoked"
+    return "expired" if key.expires_us is not None and key.expires_us <= now_us else "works"
+
+
+def limits_text(limits: Limits) -> str:
+    """The limits that are set, as a list may say them."""
+    parts = []
+    for name, value in limits_by_name(limits).items():
+        if value is not None:
+            shown = ", ".join(value) if isinstance(value, list) else str(value)
+            parts.append(
+                f"${shown} {name.removeprefix('usd_').replace('_', ' ')}"
+                if name.startswith("usd")
+                else f"{shown} {name.replace('_', ' ')}"
+            )
+    return "; ".join(parts)
+
+
+def _row(account: Account, key: Key, spent_nanos: int, now_us: int) -> dict[str, Cell]:
+    return {
+        "id": key.id,
+        "key": key_name(key),
+        "hint": key.hint,
+        "account": account.name,
+        "account_id": account.id,
+        "state": state_of(key, now_us),
+        "spent_this_month_usd": format_usd(spent_nanos),
+        "spent_nanos": spent_nanos,
+        "limits": limits_text(key.limits),
+        "created": clock.iso(key.created_us, "seconds"),
+        "created_us": key.created_us,
+        "expires": None if key.expires_us is None else clock.iso(key.expires_us, "seconds"),
+        "expires_us": key.expires_us,
+    }
+
+
+# A new key
+
+
+async def confirm_new(house: House, request: Request) -> Page:
+    """GET /console/keys/new: what making this key will do."""
+    request.viewer.check_manages()
+    account, label, expires_us, limit = await _wanted(house, request)
+    values = {
+        "account": account,
+        "label": label,
+        "expires_us": expires_us,
+        "expires": request.text("expires"),
+        "limit": limit,
+        "standing": await house.accounts.balance(account),
+        "once": await house.sessions.permit(request.session),
+    }
+    return Page("new-key.html", values)
+
+
+async def create(house: House, request: Request) -> Page:
+    """POST /console/keys: make the key, and show it, once."""
+    request.viewer.check_manages()
+    account, label, expires_us, limit = await _wanted(house, request)
+    if not await house.sessions.take_permit(request.session, request.text("once")):
+        raise conflict("This form was sent before, and its key was made then: a key is shown once. Make another one")
+    key, account, row = await house.accounts.create_key(account.name, label, expires_us)
+    if limit:
+        await house.accounts.limit(account, row, {"usd_per_month": limit})
+    values = {
+        "key": key,
+        "row": row,
+        "name": key_name(row),
+        "account": account,
+        "limit": limit,
+        "public_url": house.public_url or "",
+    }
+    return Page("made-key.html", values, status=201)
+
+
+async def _wanted(house: House, request: Request) -> tuple[Account, str, int | None, str]:
+    """Whose the key is to be, its name, when it expires and what it may spend a month. Raises Refusal, NotFound,
+    BadTerms."""
+    own = request.viewer.account
+    account = own if own is not None else await house.accounts.find(request.text("account"))
+    label, limit = request.text("label"), request.text("limit")
+    if not label:
+        raise invalid("name: give the key a name, such as who or what will use it")
+    if limit:
+        house.accounts.check_limits({"usd_per_month": limit})
+    expires_us = None
+    if expires := request.text("expires"):
+        try:
+            # Until the end of that day.
+            expires_us = clock.us_of(datetime.fromisoformat(expires)) + DAY_SECONDS * 1_000_000
+        except ValueError as error:
+            raise invalid(f"expires: a day like 2027-12-31, not {expires[:40]!r}") from error
+    return account, label, expires_us, limit
+
+
+# One key
+
+
+async def show_one(house: House, request: Request) -> Page:
+    """GET /console/keys/NUMBER."""
+    account, key = await _found(house, request)
+    spent = (await house.accounts.spending_by_key(account)).get(key.id)
+    values = {
+        "account": account,
+        "key": key,
+        "name": key_name(key),
+        "state": state_of(key, request.now_us),
+        "spent": spent,
+        "limits": limits_by_name(key.limits),
+        "limits_text": limits_text(key.limits),
+        "labels": LIMIT_LABELS,
+        "can_change": request.viewer.is_manager and (key.revoked_us is None or key.disabled),
+    }
+    return Page("key.html", values)
+
+
+async def change(house: House, request: Request) -> Answer:
+    """POST /console/keys/NUMBER: rename, limit, disable, enable or revoke it."""
+    request.viewer.check_manages()
+    account, key = await _found(house, request)
+    named = key.digest.hex()
+    match request.text("do"):
+        case "rename":
+            await house.accounts.change_key(named, label=request.text("label"))
+        case "limit":
+            await house.accounts.limit(account, key, limits_sent(request))
+        case "disable":
+            await house.accounts.change_key(named, disabled=True)
+        case "enable":
+            await house.accounts.change_key(named, disabled=False)
+        case "revoke":
+            await house.accounts.revoke_key(named)
+        case other:
+            raise invalid(f"do: there is no such change as {other[:40]!r}")
+    return Redirect(f"/keys/{key.id}")
+
+
+def limits_sent(request: Request) -> LimitChanges:
+    """All limits as a form has them; an empty field lifts its limit."""
+    changes: dict[str, str | list[str] | None] = {}
+    for name in LIMIT_NAMES:
+        sent = request.text(name)
+        if name == MODELS:
+            changes[name] = [each.strip() for each in sent.split(",") if each.strip()] or None
+        else:
+            changes[name] = (sent.replace(",", "") if name in COUNTS else sent) or None
+    return changes
+
+
+async def _found(house: House, request: Request) -> tuple[Account, Key]:
+    """The key that the path names, where the viewer may see it. Raises Refusal 404."""
+    found = await house.reading.key(request.number_in_path("key", _NO_KEY))
+    if found is None:
+        raise unknown(_NO_KEY)
+    request.viewer.check_sees(found[0].id, _NO_KEY)
+    return found

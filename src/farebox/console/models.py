@@ -1,0 +1,78 @@
+"""Models: what each costs, what an order may cost, and who serves it."""
+
+from decimal import Decimal
+
+from farebox.console.house import House
+from farebox.console.requests import Cell, Page, Request
+from farebox.core.errors import Refusal
+from farebox.core.money import EVENT_NANOS, events_ceil, format_usd, is_readable_cost, times_exact
+from farebox.core.plans import Plan
+from farebox.core.pricing import Rates
+
+ROWS = 50
+COLUMNS = (
+    "model",
+    "prompt_usd_per_million",
+    "answer_usd_per_million",
+    "context_tokens",
+    "answer_tokens_max",
+    "order_cost_usd",
+    "order_fare_usd",
+    "upstreams",
+)
+PROMPT_TOKENS, ANSWER_TOKENS = 1_000, 500
+"""The order that is reckoned with where nobody says another."""
+
+TOKENS_MAX = 100_000_000
+
+
+async def show(house: House, request: Request) -> Page:
+    """GET /console/models."""
+    search = request.text("search").lower()
+    prompt = min(request.whole("prompt_tokens", PROMPT_TOKENS), TOKENS_MAX)
+    answer = min(request.whole("answer_tokens", ANSWER_TOKENS), TOKENS_MAX)
+    plan = None if request.viewer.account is None else house.plans.get(request.viewer.account.plan)
+    trouble, rates = None, {}
+    try:
+        rates = dict(house.catalog.current().rates)
+    except Refusal as refusal:
+        trouble = refusal.message
+    words = search.split()
+    names = sorted(name for name in rates if all(word in name.lower() for word in words))
+    if plan is not None:
+        names = [name for name in names if plan.allows(*house.catalog.names(name))]
+    begin = request.whole("from")
+    listed = names[begin : begin + ROWS]
+    rows = [_row(house, name, rates[name], prompt, answer, plan) for name in listed]
+    values = {
+        "rows": rows,
+        "rates": rates,
+        "search": request.text("search"),
+        "prompt_tokens": prompt,
+        "answer_tokens": answer,
+        "found": len(names),
+        "plan": plan,
+        "trouble": trouble,
+        "is_stale": house.catalog.is_stale,
+        "multiplier": None if plan is None else format(Decimal(plan.event_price_nanos) / EVENT_NANOS, "f"),
+    }
+    further = {"from": begin + ROWS} if begin + ROWS < len(names) else None
+    return Page("models.html", values, columns=COLUMNS, rows=rows, next_query=further)
+
+
+def _row(house: House, name: str, rates: Rates, prompt: int, answer: int, plan: Plan | None) -> dict[str, Cell]:
+    cost = times_exact(rates.prompt, prompt) + times_exact(rates.answer, answer) + rates.request
+    is_known = is_readable_cost(cost)
+    price = EVENT_NANOS if plan is None else plan.event_price_nanos
+    fare = events_ceil(cost) * price if is_known else None
+    return {
+        "model": name,
+        "prompt_usd_per_million": format(rates.prompt * 1_000_000, "f"),
+        "answer_usd_per_million": format(rates.answer * 1_000_000, "f"),
+        "context_tokens": rates.context_tokens,
+        "answer_tokens_max": rates.answer_tokens_max,
+        "order_cost_usd": format(cost, "f") if is_known else None,
+        "order_fare_usd": None if fare is None else format_usd(fare),
+        "fare_nanos": fare,
+        "upstreams": ", ".join(each.upstream for each in house.upstreams.candidates(name)),
+    }

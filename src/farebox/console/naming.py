@@ -1,0 +1,32 @@
+"""Names in the place of numbers: people know accounts and keys by them."""
+
+from farebox.console.reading import SqlConsole
+from farebox.core.callers import Key
+
+
+def key_name(key: Key) -> str:
+    """What a key is called: its label, or, where it has none, what lists show of it."""
+    return key.label or key.hint
+
+
+class Names:
+    """The names that one page needs, each looked up once."""
+
+    def __init__(self, reading: SqlConsole) -> None:
+        self._reading = reading
+        self._accounts: dict[int, str] = {}
+        self._keys: dict[int, str] = {}
+
+    async def account(self, account_id: int) -> str:
+        if account_id not in self._accounts:
+            found = await self._reading.accounts(account_id, 1)
+            self._accounts[account_id] = found[0][0].name if found else f"account {account_id}"
+        return self._accounts[account_id]
+
+    async def key(self, key_id: int) -> str:
+        if key_id not in self._keys:
+            found = await self._reading.key(key_id)
+            self._keys[key_id] = f"key {key_id}" if found is None else key_name(found[1])
+            if found is not None:
+                self._accounts[found[0].id] = found[0].name
+        return self._keys[key_id]

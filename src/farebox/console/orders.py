@@ -1,0 +1,154 @@
+"""Orders: those that were placed, and one order's life, from the money set aside to the fare."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from farebox import clock
+from farebox.console.house import House
+from farebox.console.naming import Names
+from farebox.console.requests import Cell, Page, Request
+from farebox.console.shown import decimals_of, places_of
+from farebox.core.books import HoldRow, Transfer
+from farebox.core.errors import unknown
+from farebox.core.money import EVENT_NANOS, format_usd
+
+ROWS = 50
+COLUMNS = (
+    "placed",
+    "account",
+    "key",
+    "model",
+    "served_model",
+    "state",
+    "streamed",
+    "prompt_tokens",
+    "answer_tokens",
+    "cost_usd",
+    "fare_usd",
+    "held_usd",
+    "generation_id",
+    "order",
+)
+
+_NO_ORDER = "There is no such order"
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Something that happened to an order; `since_us` is the time since the one before."""
+
+    at_us: int
+    what: str
+    more: str
+    since_us: int | None = None
+
+
+async def show(house: House, request: Request) -> Page:
+    """GET /console/orders: the latest first."""
+    account_id = request.whole("account_id") or request.viewer.account_id
+    if account_id is not None:
+        request.viewer.check_sees(account_id, "There is no such account")
+    found = await house.reading.orders(account_id, request.text("before"), ROWS + 1)
+    listed = found[:ROWS]
+    names = Names(house.reading)
+    rows = [await _row(hold, end, names) for hold, end in listed]
+    values = {
+        "rows": rows,
+        "account": await names.account(account_id) if request.whole("account_id") and account_id else "",
+        "places": places_of(end.amount_nanos for _, end in listed if end is not None and end.is_fare),
+        "cost_places": decimals_of(_exact(end.cost) for _, end in listed if end is not None),
+    }
+    further = {"before": listed[-1][0].id} if len(found) > ROWS else None
+    return Page("orders.html", values, columns=COLUMNS, rows=rows, next_query=further)
+
+
+async def _row(hold: HoldRow, end: Transfer | None, names: Names) -> dict[str, Cell]:
+    fare = end if end is not None and end.is_fare else None
+    return {
+        "placed": clock.iso(hold.created_us, "milliseconds"),
+        "placed_us": hold.created_us,
+        "key": await names.key(hold.key_id),
+        "account": await names.account(hold.account_id),
+        "model": hold.model,
+        "served_model": hold.served_model,
+        "state": hold.state,
+        "streamed": int(hold.streamed),
+        "prompt_tokens": hold.prompt_tokens,
+        "answer_tokens": hold.answer_tokens,
+        "cost_usd": None if fare is None else _exact(fare.cost),
+        "fare_usd": None if fare is None else format_usd(fare.amount_nanos),
+        "fare_nanos": None if fare is None else fare.amount_nanos,
+        "held_usd": format_usd(hold.amount_nanos),
+        "generation_id": hold.generation_id,
+        "order": hold.id,
+    }
+
+
+def _exact(cost: Decimal | None) -> str | None:
+    """A cost as it is stored, without an exponent and without zeros that say nothing."""
+    if cost is None:
+        return None
+    text = f"{cost:f}"
+    return (text.rstrip("0").rstrip(".") if "." in text else text) or "0"
+
+
+async def show_one(house: House, request: Request) -> Page:
+    """GET /console/orders/ORDER."""
+    found = await house.reading.order(request.path["order"])
+    if found is None:
+        raise unknown(_NO_ORDER)
+    hold, transfers = found
+    request.viewer.check_sees(hold.account_id, _NO_ORDER)
+    names = Names(house.reading)
+    end = transfers[-1] if len(transfers) > 1 else None
+    values = {
+        "hold": hold,
+        "key": await names.key(hold.key_id),
+        "account": await names.account(hold.account_id),
+        "transfers": transfers,
+        "end": end,
+        "cost": None if end is None else _exact(end.cost),
+        "moments": _life(hold, transfers),
+        "multiplier": _exact(Decimal(hold.event_price_nanos) / EVENT_NANOS),
+        "places": places_of(each.amount_nanos for each in transfers),
+    }
+    return Page("order.html", values)
+
+
+def _life(hold: HoldRow, transfers: list[Transfer]) -> list[Moment]:
+    """What happened to an order, in its order."""
+    held = f"${format_usd(hold.amount_nanos)} set aside: the most that it could cost"
+    found = [Moment(hold.created_us, "Placed", held)]
+    end = transfers[-1] if len(transfers) > 1 else None
+    if end is not None:
+        found.append(Moment(end.created_us, *_ending(hold, end)))
+    elif hold.state == "open":
+        why = hold.reason or "its cost is not known"
+        if hold.ask_us is not None:
+            found.append(
+                Moment(
+                    hold.ask_us,
+                    "Asked about",
+                    f"{why}; the upstream was asked {hold.asks} times, and is asked again then",
+                )
+            )
+    ordered = sorted(found, key=lambda each: each.at_us)
+    return [
+        each if number == 0 else Moment(each.at_us, each.what, each.more, each.at_us - ordered[number - 1].at_us)
+        for number, each in enumerate(ordered)
+    ]
+
+
+def _ending(hold: HoldRow, end: Transfer) -> tuple[str, str]:
+    asked = f", after the upstream was asked {hold.asks} times" if hold.asks else ""
+    match end.kind:
+        case "post":
+            return (
+                "Settled",
+                f"the cost is known{asked}: ${format_usd(end.amount_nanos)} was charged, the rest given back",
+            )
+        case "adjustment":
+            return "Decided", f"by an operator: {end.note}"
+        case _:
+            why = f" ({hold.reason})" if hold.reason else ""
+            return "Voided", f"nothing was charged{why}, all that was held was given back"

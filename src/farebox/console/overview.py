@@ -1,0 +1,195 @@
+"""What was spent, what is left, and what needs a person."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from farebox.background import Task
+from farebox.console.charts import bars
+from farebox.console.house import House
+from farebox.console.naming import Names
+from farebox.console.reading import Spent
+from farebox.console.requests import Cell, Page, Request, Viewer
+from farebox.console.shown import places_of
+from farebox.core.allowances import DAY_US, began_us, date_of, day_of
+from farebox.core.errors import invalid
+from farebox.core.money import NANOS_PER_USD, format_usd
+from farebox.web.members import day_of_date
+
+DAYS = 30
+"""UTC days that the chart shows, today's included."""
+
+RANKED_MAX = 8
+LOW_NANOS = NANOS_PER_USD
+"""A prepaid account with less than this left is said to be low."""
+
+LOW_MAX = 10
+
+SPENT_DAYS_MAX = 366
+SPENT_ROWS_MAX = 2_000
+SPENT_COLUMNS = ("date", "account", "key", "model", "orders", "prompt_tokens", "answer_tokens", "fares_usd")
+
+Column = Literal["model", "key_id", "account_id"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """What orders under one name came to; `where` is the query that finds their rows, None for several names."""
+
+    name: str
+    orders: int
+    nanos: int
+    where: tuple[str, str] | None = None
+
+
+async def show(house: House, request: Request) -> Page:
+    """GET /console."""
+    viewer, now_us = request.viewer, request.now_us
+    today = day_of(now_us)
+    first_day = today - DAYS + 1
+    month_day = day_of(began_us("month", now_us))
+    since_us = min(first_day, month_day) * DAY_US
+    spent = await house.reading.spent(viewer.account_id, since_us, (today + 1) * DAY_US)
+    month = [each for each in spent if each.day >= month_day]
+    by_model: dict[tuple[int, str], int] = {}
+    for each in spent:
+        if each.day >= first_day:
+            by_model[each.day, each.model] = by_model.get((each.day, each.model), 0) + each.fares_nanos
+    chart = bars(by_model, first_day, today)
+    names = Names(house.reading)
+    tables = [
+        ("By model", await _ranked(month, "model", names)),
+        ("By key", await _ranked(month, "key_id", names)),
+    ]
+    if viewer.account is None:
+        tables.append(("By account", await _ranked(month, "account_id", names)))
+    return Page(
+        "overview.html",
+        {
+            "today": _total(each for each in spent if each.day >= today),
+            "month": _total(month),
+            "month_name": date_of(month_day)[:7],
+            "since_month": date_of(month_day),
+            "since_chart": date_of(first_day),
+            "until": date_of(today),
+            "days": DAYS,
+            "chart": chart,
+            "tables": tables,
+            "places": places_of(each.nanos for _, rows in tables for each in rows),
+            "chart_places": places_of(nanos for _, values in chart.table for nanos in values),
+            "standing": await house.reading.standing(viewer.account_id),
+            "needs": await _needs(house, viewer),
+        },
+    )
+
+
+async def _needs(house: House, viewer: Viewer) -> list[tuple[str, str, str]]:
+    """What needs a person: what it is, where to do it, and the words of that link."""
+    found: list[tuple[str, str, str]] = []
+    if viewer.is_operator:
+        counts = await house.books.not_ended()
+        if counts.unresolved:
+            what = f"{_orders(counts.unresolved)} whose cost nobody will be asked for any more: decide on each"
+            found.append((what, "/reconcile", "Decide"))
+        found += [(_failed(task), "", "") for task in house.not_running()]
+        if house.catalog.is_stale:
+            found.append(
+                (f"Prices are stale: {house.catalog.trouble or 'they should have been renewed'}", "/models", "Models")
+            )
+    for low in await house.reading.low(viewer.account_id, LOW_NANOS, LOW_MAX):
+        has = f"${format_usd(max(0, low.left_nanos))} left to spend"
+        what = f"Account {low.name} has {has}" if viewer.account is None else f"This account has {has}"
+        found.append((what, f"/accounts/{low.account_id}", "Account"))
+    return found
+
+
+def _failed(task: Task) -> str:
+    harm = f": {task.harm}" if task.harm else ""
+    return f"The task {task.name} failed and has not begun again{harm}"
+
+
+def _orders(number: int) -> str:
+    return "1 order" if number == 1 else f"{number:,} orders"
+
+
+def _total(spent: Iterable[Spent]) -> Sum:
+    orders = nanos = 0
+    for each in spent:
+        orders += each.orders
+        nanos += each.fares_nanos
+    return Sum("", orders, nanos)
+
+
+async def _ranked(spent: Iterable[Spent], column: Column, names: Names) -> list[Sum]:
+    """The largest sums by what stands in a column, and the rest as one."""
+    sums: dict[str | int, tuple[int, int]] = {}
+    for each in spent:
+        of = getattr(each, column)
+        orders, nanos = sums.get(of, (0, 0))
+        sums[of] = orders + each.orders, nanos + each.fares_nanos
+    ranked = sorted(sums.items(), key=lambda item: (-item[1][1], str(item[0])))
+    found = [Sum(await _name(of, column, names), *each, (column, str(of))) for of, each in ranked[:RANKED_MAX]]
+    if rest := ranked[RANKED_MAX:]:
+        orders, nanos = (sum(each[place] for _, each in rest) for place in (0, 1))
+        found.append(Sum(f"{len(rest)} others", orders, nanos))
+    return found
+
+
+async def _name(of: str | int, column: Column, names: Names) -> str:
+    match column:
+        case "model":
+            return str(of)
+        case "key_id":
+            return await names.key(int(of))
+        case "account_id":
+            return await names.account(int(of))
+
+
+async def show_spent(house: House, request: Request) -> Page:
+    """GET /console/spent: the rows of which the overview's sums are made."""
+    today = day_of(request.now_us)
+    since = day_of_date(request.text("since")) if request.text("since") else day_of(began_us("month", request.now_us))
+    until = day_of_date(request.text("until")) if request.text("until") else today
+    if not since <= until < since + SPENT_DAYS_MAX:
+        raise invalid(f"since, until: from one day to a later one, at most {SPENT_DAYS_MAX} days")
+    model, key_id, account_id = request.text("model"), request.whole("key_id"), request.whole("account_id")
+    if account_id:
+        request.viewer.check_sees(account_id, "There is no such account")
+    spent = [
+        each
+        for each in await house.reading.spent(
+            account_id or request.viewer.account_id, since * DAY_US, (until + 1) * DAY_US
+        )
+        if (not model or each.model == model) and (not key_id or each.key_id == key_id)
+    ]
+    spent.sort(key=lambda each: (-each.day, -each.fares_nanos, each.model))
+    names = Names(house.reading)
+    rows: list[dict[str, Cell]] = [
+        {
+            "date": date_of(each.day),
+            "account": await names.account(each.account_id),
+            "key": await names.key(each.key_id),
+            "model": each.model,
+            "orders": each.orders,
+            "prompt_tokens": each.prompt_tokens,
+            "answer_tokens": each.answer_tokens,
+            "fares_usd": format_usd(each.fares_nanos),
+            "fares_nanos": each.fares_nanos,
+        }
+        for each in spent[:SPENT_ROWS_MAX]
+    ]
+    total = _total(spent)
+    values = {
+        "rows": rows,
+        "total": total,
+        "left_out": len(spent) - len(rows),
+        "since": date_of(since),
+        "until": date_of(until),
+        "model": model,
+        "key_id": key_id,
+        "key": await names.key(key_id) if key_id else "",
+        "account_id": account_id,
+        "account": await names.account(account_id) if account_id else "",
+        "places": places_of([total.nanos, *(each.fares_nanos for each in spent)]),
+    }
+    return Page("spent.html", values, columns=SPENT_COLUMNS, rows=rows)

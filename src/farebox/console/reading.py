@@ -1,0 +1,185 @@
+"""What the console keeps and reads, on a thread of its own: a page that takes long holds up no order's key."""
+
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from farebox.core.allowances import DAY_US
+from farebox.core.books import LAST_US, Balance, HoldRow, Transfer, settlement_id
+from farebox.core.callers import Account, Key
+from farebox.store.desk import OnDesk
+from farebox.store.engine import Db, Engine
+from farebox.store.rows import Row, account_and_key_from, account_from, each, hold_from, json_text, transfer_from
+
+
+class SignedIn(Struct, frozen=True):
+    """Who is signed in by a key. `account` is the key's, None for a management key of all accounts; its limits are not
+    read."""
+
+    created_us: int
+    until_us: int
+    key_label: str
+    key_hint: str
+    is_manager: bool
+    account: Account | None
+
+
+class Spent(Struct, frozen=True):
+    """The fares posted on one UTC day (since 1970) for orders of one key and one model, as it was asked."""
+
+    day: int
+    account_id: int
+    key_id: int
+    model: str
+    orders: int
+    fares_nanos: int
+    prompt_tokens: int
+    answer_tokens: int
+
+
+class Standing(NamedTuple):
+    """What accounts have together, in nano-dollars: their balances, and what is held of them."""
+
+    accounts: int
+    balance_nanos: int
+    held_nanos: int
+
+
+class Low(NamedTuple):
+    """An account that has little left to spend."""
+
+    account_id: int
+    name: str
+    left_nanos: int
+
+
+_ACCOUNT_COLUMNS = len(Account.__struct_fields__)
+
+
+def _signed_in_from(row: Row) -> SignedIn:
+    created_us, until_us, label, hint, manager_id, *account = row
+    owner = None if account[0] is None else Account(*account)
+    return SignedIn(created_us, until_us, label, hint, manager_id is not None, owner)
+
+
+def _account_and_balance_from(row: Row) -> tuple[Account, Balance]:
+    return account_from(row[:_ACCOUNT_COLUMNS]), Balance(*row[_ACCOUNT_COLUMNS:])
+
+
+class SqlConsole(OnDesk):
+    """The console's side of the books. `most` bounds every list, and `after` or `before` says where it goes on."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine, "farebox-console")
+
+    # Who is signed in
+
+    async def session(self, digest: bytes, now_us: int, since_us: int) -> SignedIn | None:
+        """Who is signed in by a session that was opened after `since_us`; None where nobody is, any more."""
+        given = {"digest": digest, "now": now_us, "since": since_us}
+        return await self._desk.row(_signed_in_from, self._sql.console_session, given)
+
+    async def open_session(
+        self, digest: bytes, key_id: int, now_us: int, until_us: int, *, is_manager: bool, since_us: int, most: int
+    ) -> None:
+        """Open a session of a key, and forget what has ended; of one key `most` stay."""
+        api_key, manager = (None, key_id) if is_manager else (key_id, None)
+
+        def open_one(db: Db) -> None:
+            db.execute(self._sql.open_console_session, (digest, api_key, manager, now_us, until_us))
+            given = {"now": now_us, "since": since_us, "api_key": api_key, "management_key": manager, "most": most}
+            db.execute(self._sql.forget_console_sessions, given)
+
+        await self._desk.change(open_one)
+
+    async def extend_session(self, digest: bytes, until_us: int) -> None:
+        await self._desk.write(self._sql.extend_console_session, {"digest": digest, "until": until_us})
+
+    async def close_session(self, digest: bytes) -> None:
+        await self._desk.write(self._sql.close_console_session, {"digest": digest})
+
+    async def allow_once(self, digest: bytes, now_us: int, until_us: int, key_id: int | None = None) -> None:
+        """Let something be done once, by who knows what has this digest."""
+
+        def allow(db: Db) -> None:
+            db.execute(self._sql.forget_once, {"now": now_us})
+            db.execute(self._sql.allow_once, (digest, key_id, until_us))
+
+        await self._desk.change(allow)
+
+    async def take_once(self, digest: bytes, now_us: int) -> tuple[bool, int | None]:
+        """Whether it may be done, which from now on it may not; and the key that goes with it."""
+
+        def take(db: Db) -> tuple[bool, int | None]:
+            row = db.execute(self._sql.take_once, {"digest": digest}).fetchone()
+            return (False, None) if row is None or row[1] <= now_us else (True, row[0])
+
+        return await self._desk.change(take)
+
+    # What pages show
+
+    async def spent(self, account_id: int | None, since_us: int, until_us: int) -> list[Spent]:
+        """Fares by day, key and model, the earliest day first; of one account, or of all."""
+        found: list[Spent] = []
+        while since_us < until_us:
+            ends_us = min(until_us, (since_us // DAY_US + 1) * DAY_US)
+            given = {"account": account_id, "since": since_us, "until": ends_us}
+            found += await self._desk.rows(each(Spent), self._sql.console_spent, given)
+            since_us = ends_us
+        return found
+
+    async def orders(self, account_id: int | None, before: str, most: int) -> list[tuple[HoldRow, Transfer | None]]:
+        """Orders, the latest first, each with the transfer that ended it, if one has."""
+        given = {"account": account_id, "before": before or "~", "most": most}
+
+        def find() -> list[tuple[HoldRow, Transfer | None]]:
+            holds = [hold_from(row) for row in self._desk.db.execute(self._sql.console_orders, given)]
+            ids = {"ids": json_text([settlement_id(hold.id) for hold in holds])}
+            ends = {end.id: end for end in map(transfer_from, self._desk.db.execute(self._sql.transfers_of, ids))}
+            return [(hold, ends.get(settlement_id(hold.id))) for hold in holds]
+
+        return await self._desk.do(find)
+
+    async def open_holds(self, account_id: int | None, after: str, most: int) -> list[HoldRow]:
+        """Orders whose cost is not known, the oldest first."""
+        given = {"account": account_id, "after": after, "most": most}
+        return await self._desk.rows(hold_from, self._sql.console_open, given)
+
+    async def keys(self, account_id: int | None, most: int, before: int = LAST_US) -> list[tuple[Account, Key]]:
+        """Keys, the newest first."""
+        given = {"account": account_id, "before": before, "most": most}
+        return await self._desk.rows(account_and_key_from, self._sql.console_keys, given)
+
+    async def key(self, key_id: int) -> tuple[Account, Key] | None:
+        return await self._desk.row(account_and_key_from, self._sql.key_of_id, {"id": key_id})
+
+    async def accounts(
+        self, account_id: int | None, most: int, after: int = 0, like: str = ""
+    ) -> list[tuple[Account, Balance]]:
+        """Accounts with their balances, the oldest first; those with `like` in their names."""
+        plain = like.lower().translate({ord("%"): "_", ord("\\"): "_"})
+        given = {"account": account_id, "after": after, "like": f"%{plain}%", "most": most}
+        return await self._desk.rows(_account_and_balance_from, self._sql.console_accounts, given)
+
+    async def standing(self, account_id: int | None) -> Standing:
+        """Of one account, or of all."""
+        (found,) = await self._desk.rows(each(Standing), self._sql.console_standing, {"account": account_id})
+        return found
+
+    async def low(self, account_id: int | None, below_nanos: int, most: int) -> list[Low]:
+        """Accounts with less than so much left to spend, the least first."""
+        given = {"account": account_id, "below": below_nanos, "most": most}
+        return await self._desk.rows(each(Low), self._sql.console_low, given)
+
+    async def order(self, hold_id: str) -> tuple[HoldRow, list[Transfer]] | None:
+        """An order, and its transfers: the one that set money aside, and the one that ended it."""
+
+        def find() -> tuple[HoldRow, list[Transfer]] | None:
+            row = self._desk.db.execute(self._sql.hold, {"id": hold_id}).fetchone()
+            if row is None:
+                return None
+            found = [self._desk.db.execute(self._sql.transfer, {"id": each_id}).fetchone() for each_id in ids]
+            return hold_from(row), [transfer_from(each_row) for each_row in found if each_row is not None]
+
+        ids = (hold_id, settlement_id(hold_id))
+        return await self._desk.do(find)
