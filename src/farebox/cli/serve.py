@@ -14,11 +14,15 @@ from farebox import __version__
 from farebox.accounts import Accounts, NotFound
 from farebox.app import App
 from farebox.cli.session import DatabaseUrl, clear_errors, fail, moment
+from farebox.console.reading import SqlConsole
+from farebox.console.sessions import new_link
+from farebox.core.callers import Key
 from farebox.core.money import format_usd, parse_usd
 from farebox.from_settings import SIMULATOR_URL_VARIABLE, declared_upstreams, way_to
 from farebox.serving import CannotListen, exit_cleanly_on_signals, listen, run
 from farebox.settings import OPENROUTER_KEY_VARIABLE, Settings, load
 from farebox.simulator import As
+from farebox.store.books import SqlStore
 from farebox.store.prepare import is_postgres, open_store, prepare, shown, sqlite_path
 from farebox.telemetry.watch import what_is_missing
 
@@ -32,12 +36,14 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 @dataclass(frozen=True, slots=True)
 class _Opening:
     """What was found and made before serving: the `accounts` from before, by name; the `demo_key`, if the demo account
-    was made just now; how many `orphans`; what publishing the `plans` changed, in words."""
+    was made just now; how many `orphans`; what publishing the `plans` changed, in words; and the token of a `link` that
+    signs the demo account in to the console once, if there is one."""
 
     accounts: list[str]
     demo_key: str | None
     orphans: int
     plans: str
+    link: str | None
 
 
 def serve(
@@ -113,7 +119,24 @@ async def _open(settings: Settings) -> _Opening:
         elif settings.is_simulated and not existing:
             await accounts.create(DEMO_ACCOUNT, "paying", 0, parse_usd(DEMO_USD))
             demo_key, _, _ = await accounts.create_key(DEMO_ACCOUNT, "made at the first start")
-        return _Opening(existing, demo_key, len(orphans), plans)
+        link = await _demo_link(store, accounts, settings)
+        return _Opening(existing, demo_key, len(orphans), plans, link)
+
+
+async def _demo_link(store: SqlStore, accounts: Accounts, settings: Settings) -> str | None:
+    """A link for whoever sees this terminal: on loopback, and while nothing costs real money."""
+    if not settings.console or not settings.is_simulated or settings.host not in LOOPBACK:
+        return None
+    keys: list[Key] = []
+    with suppress(NotFound):
+        keys = [key for _, key in await accounts.keys(DEMO_ACCOUNT) if key.revoked_us is None]
+    if not keys:
+        return None
+    console = SqlConsole(store.engine)
+    try:
+        return await new_link(console, keys[-1].id)
+    finally:
+        await console.close()
 
 
 async def _publish_plans(accounts: Accounts) -> str:
@@ -140,7 +163,8 @@ async def _refuse_demo(accounts: Accounts, host: str) -> None:
 
 
 def _banner(settings: Settings, port: int, opening: _Opening) -> str:
-    base = f"http://{_host(settings.host)}:{port}/api/v1"
+    site = f"http://{_host(settings.host)}:{port}"
+    base = f"{site}/api/v1"
     lines = ["", f"Farebox {__version__} on {base}", f"Books: {shown(settings.database_url)}{_where(settings)}"]
     if settings.is_simulated:
         lines += [
@@ -177,6 +201,10 @@ def _banner(settings: Settings, port: int, opening: _Opening) -> str:
             f"Account `{DEMO_ACCOUNT}` is from a simulated start, and its key now spends real money. To stop that:",
             f"  farebox key list {DEMO_ACCOUNT}, then farebox key revoke ID",
         ]
+    if settings.console:
+        lines += ["", f"Console: {site}/console"]
+    if opening.link:
+        lines.append(f"  As `{DEMO_ACCOUNT}`, once and within an hour: {site}/console/enter/{opening.link}")
     if opening.plans:
         lines += ["", opening.plans]
     if opening.orphans:

@@ -4,6 +4,7 @@ from decimal import Decimal
 
 from farebox.console.house import House
 from farebox.console.requests import Cell, Page, Request
+from farebox.console.shown import decimals_of, places_of, plain
 from farebox.core.errors import Refusal
 from farebox.core.money import EVENT_NANOS, events_ceil, format_usd, is_readable_cost, times_exact
 from farebox.core.plans import Plan
@@ -14,6 +15,7 @@ COLUMNS = (
     "model",
     "prompt_usd_per_million",
     "answer_usd_per_million",
+    "other_prices",
     "context_tokens",
     "answer_tokens_max",
     "order_cost_usd",
@@ -24,6 +26,19 @@ PROMPT_TOKENS, ANSWER_TOKENS = 1_000, 500
 """The order that is reckoned with where nobody says another."""
 
 TOKENS_MAX = 100_000_000
+
+
+UNITS = {
+    "request": "an order",
+    "image": "an image shown",
+    "search": "a search",
+    "picture": "a picture made",
+    "character": "a character",
+    "audio_second": "a second of audio",
+    "video_second": "a second of video",
+    "search_unit": "a search unit",
+}
+"""What else than tokens models are charged by, by their rates' names."""
 
 
 async def show(house: House, request: Request) -> Page:
@@ -46,7 +61,8 @@ async def show(house: House, request: Request) -> Page:
     rows = [_row(house, name, rates[name], prompt, answer, plan) for name in listed]
     values = {
         "rows": rows,
-        "rates": rates,
+        "cost_places": decimals_of(cost for row in rows if isinstance(cost := row["order_cost_usd"], str)),
+        "places": places_of(fare for row in rows if isinstance(fare := row["fare_nanos"], int)),
         "search": request.text("search"),
         "prompt_tokens": prompt,
         "answer_tokens": answer,
@@ -67,12 +83,18 @@ def _row(house: House, name: str, rates: Rates, prompt: int, answer: int, plan: 
     fare = events_ceil(cost) * price if is_known else None
     return {
         "model": name,
-        "prompt_usd_per_million": format(rates.prompt * 1_000_000, "f"),
-        "answer_usd_per_million": format(rates.answer * 1_000_000, "f"),
+        "prompt_usd_per_million": plain(rates.prompt * 1_000_000),
+        "answer_usd_per_million": plain(rates.answer * 1_000_000),
         "context_tokens": rates.context_tokens,
         "answer_tokens_max": rates.answer_tokens_max,
-        "order_cost_usd": format(cost, "f") if is_known else None,
+        "other_prices": _other_prices(rates),
+        "order_cost_usd": plain(cost) if is_known else None,
         "order_fare_usd": None if fare is None else format_usd(fare),
         "fare_nanos": fare,
         "upstreams": ", ".join(each.upstream for each in house.upstreams.candidates(name)),
     }
+
+
+def _other_prices(rates: Rates) -> str:
+    found = {unit: getattr(rates, name) for name, unit in UNITS.items()}
+    return ", ".join(f"${plain(price)} {unit}" for unit, price in found.items() if price)

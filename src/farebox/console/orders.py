@@ -7,7 +7,7 @@ from farebox import clock
 from farebox.console.house import House
 from farebox.console.naming import Names
 from farebox.console.requests import Cell, Page, Request
-from farebox.console.shown import decimals_of, places_of
+from farebox.console.shown import decimals_of, places_of, plain
 from farebox.core.books import HoldRow, Transfer
 from farebox.core.errors import unknown
 from farebox.core.money import EVENT_NANOS, format_usd
@@ -85,11 +85,7 @@ async def _row(hold: HoldRow, end: Transfer | None, names: Names) -> dict[str, C
 
 
 def _exact(cost: Decimal | None) -> str | None:
-    """A cost as it is stored, without an exponent and without zeros that say nothing."""
-    if cost is None:
-        return None
-    text = f"{cost:f}"
-    return (text.rstrip("0").rstrip(".") if "." in text else text) or "0"
+    return None if cost is None else plain(cost)
 
 
 async def show_one(house: House, request: Request) -> Page:
@@ -109,7 +105,7 @@ async def show_one(house: House, request: Request) -> Page:
         "end": end,
         "cost": None if end is None else _exact(end.cost),
         "moments": _life(hold, transfers),
-        "multiplier": _exact(Decimal(hold.event_price_nanos) / EVENT_NANOS),
+        "multiplier": plain(Decimal(hold.event_price_nanos) / EVENT_NANOS),
         "places": places_of(each.amount_nanos for each in transfers),
     }
     return Page("order.html", values)

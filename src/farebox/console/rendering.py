@@ -76,7 +76,6 @@ def _templates() -> Environment:
         "money": shown.money,
         "usd": shown.usd,
         "exact": shown.exact,
-        "price": shown.price,
         "count": shown.count,
         "moment": shown.moment,
         "day": shown.day,

@@ -31,7 +31,7 @@ LONGEST_US = 12 * IDLE_US
 RENEW_US = 300 * 1_000_000
 """After so long a use is written down."""
 
-LINK_US = 600 * 1_000_000
+LINK_US = IDLE_US
 """How long a link that signs in works, where nobody uses it."""
 
 FORM_US = IDLE_US
@@ -63,7 +63,7 @@ class Sessions:
         """The same by a link, which works once. Raises Refusal 403: it does not any more."""
         is_allowed, key_id = await self._kept.take_once(_digest("link", token), clock.now_us())
         if not is_allowed or key_id is None:
-            raise forbidden("This link has been used, or is older than ten minutes; sign in with a key")
+            raise forbidden("This link has been used, or is older than an hour; sign in with a key")
         return await self._open(key_id, is_manager=False)
 
     async def _open(self, key_id: int, *, is_manager: bool) -> str:

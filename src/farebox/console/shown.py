@@ -38,14 +38,10 @@ def money(nanos: int | None, places: int | None = None, *, is_open: bool = False
     return Markup('<span class="money {}">{}</span>').format(kind, usd(nanos, places))
 
 
-def price(per_token: Decimal) -> str:
-    """A price of a token as a price of a million, as lists have it, not rounded."""
-    million = per_token * 1_000_000
-    if not million:
-        return "free"
-    text = f"{million:f}"
-    whole, _, fraction = text.partition(".")
-    return f"${int(whole):,}.{fraction.rstrip('0').ljust(PLACES_MIN, '0')}"
+def plain(amount: Decimal) -> str:
+    """An exact amount as text, without an exponent and without zeros that say nothing."""
+    text = f"{amount:f}"
+    return (text.rstrip("0").rstrip(".") if "." in text else text) or "0"
 
 
 def exact(amount: str, places: int = PLACES_MIN) -> str:

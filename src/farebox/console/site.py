@@ -23,6 +23,7 @@ from farebox.http.asgi import JSON, AsgiBody, send_whole
 from farebox.http.queries import query_values
 from farebox.ports import BooksUnavailable, NameTaken
 from farebox.reconcile import NotOpen
+from farebox.web.access import host_of, is_loopback
 
 log = logging.getLogger("farebox")
 
@@ -172,7 +173,10 @@ class Site:
         return status, [_HTML, *rendering.UNKEPT], rendering.html(page, viewer=None, now_us=clock.now_us())
 
     async def _enter(self, head: "_Head", token: str, scope: Scope) -> tuple[int, HeaderList, bytes]:
-        """A link that signs in once: what is looked at ahead of a click uses nothing up, the button does."""
+        """A link that signs in once, on this machine: what is looked at ahead of a click uses nothing up, the button
+        does."""
+        if not is_loopback(host_of(scope)):
+            raise forbidden("Links that sign in are for browsers on the gateway's own machine; sign in with a key")
         if scope["method"] == "POST":
             return await self._signed_in(head, await self._house.sessions.open_by_link(token))
         page = Page("enter.html", {"token": token[:100]})

@@ -27,7 +27,8 @@ TABLES = (
     " preset_version"
 ).split()
 """In an order in which each row finds those that it names. Left out are plans, which a node publishes itself, and what
-is found out again: price lists, how upstreams stand, answers kept for the same orders again."""
+is found out again: price lists, how upstreams stand, answers kept for the same orders again; and who is signed in to
+the console."""
 
 ROWS_AT_ONCE = 2_000
 

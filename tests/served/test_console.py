@@ -1,0 +1,429 @@
+"""The console, as a browser asks for it: what it shows is what the books say, and what it must refuse."""
+
+import http.client
+import json
+import re
+from collections.abc import Iterator
+from html import unescape
+from urllib.parse import urlencode
+
+import pytest
+
+from tests.gateway import Gateway, Response
+
+SCRIPT = "<script>alert(1)</script>"
+
+
+class Browser:
+    """Somebody at the console: keeps its cookie, and sends forms as a page of the console does."""
+
+    def __init__(self, gateway: Gateway, key: str | None = None) -> None:
+        self.gateway = gateway
+        self.cookie = ""
+        if key is not None:
+            assert self.sign_in(key).status == 303
+
+    def ask(self, method: str, path: str, form: dict[str, str] | None = None, **headers: str) -> Response:
+        """One request, without following where it leads."""
+        own = {"host": f"127.0.0.1:{self.gateway.port}", "cookie": self.cookie}
+        if form is not None:
+            own |= {"origin": f"http://127.0.0.1:{self.gateway.port}", "sec-fetch-site": "same-origin"}
+            own["content-type"] = "application/x-www-form-urlencoded"
+        sent = {**own, **{name.replace("_", "-"): value for name, value in headers.items()}}
+        connection = http.client.HTTPConnection("127.0.0.1", self.gateway.port, timeout=30)
+        try:
+            body = None if form is None else urlencode(form)
+            connection.request(method, path, body, {name: value for name, value in sent.items() if value})
+            answer = connection.getresponse()
+            found = Response(answer.status, {n.lower(): v for n, v in answer.getheaders()}, answer.read())
+        finally:
+            connection.close()
+        if "set-cookie" in found.headers:
+            self.cookie = found.headers["set-cookie"].partition(";")[0]
+        return found
+
+    def sign_in(self, key: str) -> Response:
+        return self.ask("POST", "/console/sign-in", {"key": key})
+
+    def get(self, path: str) -> Response:
+        return self.ask("GET", f"/console{path}")
+
+    def page(self, path: str) -> str:
+        found = self.get(path)
+        assert found.status == 200, found.body
+        return found.body.decode()
+
+    def rows(self, path: str) -> list[dict[str, str | int | None]]:
+        """A list's rows, as JSON at the same address."""
+        rows: list[dict[str, str | int | None]] = self.get(path).json["data"]
+        return rows
+
+    def token(self) -> str:
+        """What this session's forms carry."""
+        return hidden(self.page("/keys"), "form")
+
+    def post(self, path: str, form: dict[str, str], **headers: str) -> Response:
+        return self.ask("POST", f"/console{path}", {"form": self.token(), **form}, **headers)
+
+
+def hidden(page: str, name: str) -> str:
+    found = re.search(rf'name="{name}" value="([^"]*)"', page)
+    assert found is not None, page
+    return unescape(found[1])
+
+
+def text(page: str) -> str:
+    """What a page says, without its tags."""
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", page)))
+
+
+class House:
+    """A gateway with two accounts that have ordered, and who may look at it."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self.manager_key = str(gateway.cli("management-key", "create", "--label", "Operations")["key"])
+        self.one_key = gateway.new_key("one", "--plan", "paying", "--prepaid", "5")
+        self.other_key = gateway.new_key("other", "--plan", "free", "--prepaid", "0.5")
+        for key in (self.one_key, self.one_key, self.other_key):
+            assert gateway.chat(key).status == 200
+        assert gateway.chat(self.one_key, simulate="usage=missing").status == 200
+        self.operator = Browser(gateway, self.manager_key)
+        self.one = Browser(gateway, self.one_key)
+        self.other = Browser(gateway, self.other_key)
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    with Gateway(tmp_path_factory.mktemp("console")) as gateway:
+        yield House(gateway)
+        gateway.audit()
+
+
+# What is shown
+
+
+def test_every_sum_is_that_of_its_rows(house: House) -> None:
+    rows = house.operator.rows("/spent.json")
+    fares = [str(row["fares_usd"]) for row in rows if row["account"] in ("one", "other")]
+    assert sorted(fares) == ["0.00002", "0.0001"]
+    page = text(house.one.page(""))
+    assert "Spent today $0.00002 2 orders" in page
+    assert "Balance $4.99998" in page
+    assert "sim/echo 2 $0.00002" in page
+    statement = house.gateway.statement("one")
+    assert (statement["spent_usd"], statement["balance_usd"]) == ("0.00002", "4.99998")
+    assert f"Held for orders under way ${statement['held_usd']}" in page
+
+
+def test_an_account_sees_what_is_its_own_and_nothing_else(house: House) -> None:
+    own = house.one.rows("/orders.json")
+    assert {row["account"] for row in own} == {"one"}
+    assert len(own) == 3
+    others = house.other.rows("/orders.json")[0]["order"]
+    (account,) = [row for row in house.operator.rows("/accounts.json") if row["account"] == "other"]
+    (key,) = [row for row in house.operator.rows("/keys.json") if row["account"] == "other"]
+    for path in (
+        f"/orders/{others}",
+        f"/accounts/{account['id']}",
+        f"/keys/{key['id']}",
+        f"/orders?account_id={account['id']}",
+        f"/orders.csv?account_id={account['id']}",
+        f"/spent.json?account_id={account['id']}",
+    ):
+        found = house.one.get(path)
+        assert found.status == 404, path
+        assert b"free" not in found.body
+        assert house.operator.get(path).status == 200, path
+    for path in ("/keys.json", "/accounts.json", "/reconcile.json", "/spent.json"):
+        assert {row["account"] for row in house.one.rows(path)} == {"one"}
+
+
+def test_a_key_of_an_account_changes_nothing(house: House) -> None:
+    key = house.one.rows("/keys.json")[0]["id"]
+    account = house.one.rows("/accounts.json")[0]["id"]
+    order = house.one.rows("/reconcile.json")[0]["order"]
+    token = house.one.token()
+    for path, form in (
+        ("/keys", {"label": "mine", "once": "x"}),
+        (f"/keys/{key}", {"do": "limit"}),
+        (f"/keys/{key}", {"do": "revoke"}),
+        ("/accounts", {"name": "mine", "plan": "paying", "terms": "postpaid"}),
+        (f"/accounts/{account}", {}),
+        (f"/accounts/{account}/top-up", {"amount": "5", "once": "x"}),
+        (f"/reconcile/{order}", {"verdict": "void", "reason": "mine"}),
+    ):
+        assert house.one.ask("POST", f"/console{path}", {"form": token, **form}).status == 403, path
+    assert house.gateway.chat(house.one_key).status == 200
+
+
+def test_a_manager_of_one_account_has_its_keys_and_no_other(house: House) -> None:
+    manager = Browser(house.gateway, house.gateway.cli("management-key", "create", "--account", "other")["key"])
+    assert {row["account"] for row in manager.rows("/keys.json")} == {"other"}
+    theirs = house.one.rows("/keys.json")[0]["id"]
+    assert manager.post(f"/keys/{theirs}", {"do": "revoke"}).status == 404
+    form = hidden(manager.page("/keys/new?account=one&label=mine"), "once")
+    made = manager.post("/keys", {"account": "one", "label": "mine", "once": form})
+    assert made.status == 201
+    assert manager.rows("/keys.json")[0]["account"] == "other"
+    assert manager.post("/accounts", {"name": "x", "plan": "paying"}).status == 403
+
+
+def test_the_life_of_an_order_says_how_its_fare_came_of_its_cost(house: House) -> None:
+    order = next(row for row in house.other.rows("/orders.json") if row["state"] == "posted")
+    page = text(house.other.page(f"/orders/{order['order']}"))
+    assert "is 1 event of $0.00001, rounded up" in page
+    assert "By the plan free an event is charged $0.0001: 1 × $0.0001 = $0.0001" in page
+    assert "Placed" in page
+    assert "Settled" in page
+
+
+def test_lists_are_given_as_csv_and_page_on(house: House) -> None:
+    answer = house.one.get("/orders.csv")
+    head, *lines = answer.body.decode().splitlines()
+    assert head.startswith("placed,account,key,model")
+    assert len(lines) == len(house.one.rows("/orders.json"))
+    assert answer.headers["content-disposition"] == 'attachment; filename="farebox-orders.csv"'
+    assert house.one.get("/orders/x.csv").status == 404
+    models = house.one.get("/models.json?search=sim+echo").json
+    assert models["next"] is None
+    assert {"sim/echo", "sim/echo-pro"} <= {row["model"] for row in models["data"]}
+
+
+def test_what_an_order_may_cost_is_told_by_the_accounts_plan(house: House) -> None:
+    asked = "/models.json?search=sim/echo-pro&prompt_tokens=1000&answer_tokens=500"
+    assert [row["order_fare_usd"] for row in house.one.rows(asked)] == ["0.0105"]
+    assert [row["order_fare_usd"] for row in house.other.rows(asked)] == ["0.105"]
+
+
+# What is done
+
+
+def test_a_key_is_made_once_and_shown_once(house: House) -> None:
+    asked = {"account": "one", "label": "Build server", "limit": "5", "expires": "2099-12-31"}
+    before = house.operator.page(f"/keys/new?{urlencode(asked)}")
+    assert "This makes the key Build server " in text(before)
+    assert "at most $5 a calendar month" in text(before)
+    once = hidden(before, "once")
+    made = house.operator.post("/keys", {**asked, "once": once})
+    (key,) = set(re.findall(r"sk-fb-[\w-]{43}", made.body.decode()))
+    assert house.gateway.chat(key).status == 200
+    assert house.operator.post("/keys", {**asked, "once": once}).status == 409
+    (row,) = [row for row in house.operator.rows("/keys.json") if row["key"] == "Build server"]
+    assert (row["limits"], row["expires"]) == ("$5 per month", "2100-01-01T00:00:00Z")
+    assert key not in house.operator.page(f"/keys/{row['id']}")
+    assert house.operator.post(f"/keys/{row['id']}", {"do": "limit", "usd_per_day": "0.5"}).status == 303
+    assert "$0.5 per day" in text(house.operator.page(f"/keys/{row['id']}"))
+    assert house.operator.post(f"/keys/{row['id']}", {"do": "disable"}).status == 303
+    assert "disabled" in house.operator.page(f"/keys/{row['id']}")
+
+
+def test_money_is_paid_in_once_however_often_its_form_is_sent(house: House) -> None:
+    opened = house.operator.post("/accounts", {"name": "paid in", "plan": "paying", "terms": "prepaid", "prepaid": "1"})
+    path = opened.headers["location"].removeprefix("/console")
+    before = house.operator.page(f"{path}/top-up?amount=2.5&note=Invoice+7")
+    assert "Balance afterwards $3.50" in text(before)
+    form = {"amount": "2.5", "note": "Invoice 7", "once": hidden(before, "once")}
+    assert [house.operator.post(f"{path}/top-up", form).status for _ in range(2)] == [303, 303]
+    assert house.operator.post(f"{path}/top-up", {**form, "amount": "3"}).status == 400
+    assert house.gateway.statement("paid in")["balance_usd"] == "3.5"
+    assert house.operator.get(f"{path}/top-up?amount=0").status == 400
+
+
+def test_an_open_order_is_decided_with_a_reason(house: House) -> None:
+    key = house.gateway.new_key("decided", "--plan", "paying", "--prepaid", "1")
+    house.gateway.chat(key, simulate="usage=missing")
+    (row,) = [row for row in house.operator.rows("/reconcile.json") if row["account"] == "decided"]
+    path = f"/reconcile/{row['order']}"
+    assert "Say why" in text(house.operator.page(f"{path}?verdict=cost&cost=0.00123"))
+    asked = {"verdict": "cost", "cost": "0.00123", "reason": "They told us"}
+    assert "which is 123 events, the account is charged $0.00123" in text(
+        house.operator.page(f"{path}?{urlencode(asked)}")
+    )
+    assert house.operator.post(path, {**asked, "reason": ""}).status == 400
+    assert house.operator.post(path, asked).headers["location"] == f"/console/orders/{row['order']}"
+    assert "by an operator: They told us" in text(house.operator.page(f"/orders/{row['order']}"))
+    assert house.operator.post(path, asked).status == 400
+    assert house.gateway.statement("decided")["spent_usd"] == "0.00123"
+
+
+# Who is signed in
+
+
+def test_whoever_is_not_signed_in_sees_nothing(house: House) -> None:
+    stranger = Browser(house.gateway)
+    for path in ("", "/orders", "/keys/2", "/accounts"):
+        found = stranger.get(path)
+        assert (found.status, found.headers["location"]) == (303, "/console/sign-in")
+    assert stranger.get("/orders.json").status == 401
+    for wrong in ("", "sk-fb-wrong", "sk-fb-management-wrong", "é", "x" * 5000):
+        assert stranger.sign_in(wrong).status == 401
+        assert not stranger.cookie
+    stranger.cookie = "farebox_console=" + "x" * 43
+    assert stranger.get("").status == 303
+
+
+def test_a_session_ends_with_its_key_and_when_somebody_signs_out(house: House) -> None:
+    key = house.gateway.cli("key", "create", "one", "--label", "short")
+    short, again = Browser(house.gateway, key["key"]), Browser(house.gateway, key["key"])
+    assert short.get("").status == 200
+    kept = short.cookie
+    assert short.post("/sign-out", {}).status == 303
+    short.cookie = kept
+    assert short.get("").status == 303
+    assert again.get("").status == 200
+    house.gateway.cli("key", "revoke", key["key"])
+    assert again.get("").status == 303
+    manager = house.gateway.cli("management-key", "create", "--label", "short")
+    managing = Browser(house.gateway, manager["key"])
+    assert managing.get("").status == 200
+    house.gateway.cli("management-key", "revoke", manager["key"])
+    assert managing.get("").status == 303
+
+
+def test_the_link_that_is_printed_signs_in_once(house: House) -> None:
+    (path,) = re.findall(r"http://[^/]+(/console/enter/\S+)", house.gateway.banner)
+    guest = Browser(house.gateway)
+    assert guest.ask("GET", path).status == 200
+    assert guest.ask("GET", path, host="farebox.example").status == 403
+    assert guest.get("").status == 303
+    assert guest.ask("POST", path, {}).status == 303
+    assert "demo" in text(guest.page(""))
+    assert Browser(house.gateway).ask("POST", path, {}).status == 403
+
+
+# Attacks
+
+
+def test_a_form_of_another_page_does_nothing(house: House) -> None:
+    """CSRF: a page elsewhere, with the victim's cookie, in every way that its browser would send it."""
+    token, key = house.operator.token(), house.operator.rows("/keys.json")[0]["id"]
+    revoke = {"do": "rename", "label": "taken over"}
+    for form, headers in (
+        ({"form": token, **revoke}, {"origin": "https://evil.example", "sec_fetch_site": "cross-site"}),
+        ({"form": token, **revoke}, {"origin": "https://evil.example", "sec_fetch_site": ""}),
+        ({"form": token, **revoke}, {"origin": "null", "sec_fetch_site": ""}),
+        ({"form": token, **revoke}, {"origin": "", "sec_fetch_site": ""}),
+        ({"form": token, **revoke}, {"sec_fetch_site": "same-site"}),
+        ({"form": token, **revoke}, {"content_type": "text/plain"}),
+        (revoke, {}),
+        ({"form": house.one.token(), **revoke}, {}),
+        ({"form": "é", **revoke}, {}),
+    ):
+        found = house.operator.ask("POST", f"/console/keys/{key}", form, **headers)
+        assert found.status in (400, 403), (form, headers)
+    # A page that signs its visitor in as somebody else learns what the visitor does.
+    evil = {"origin": "https://evil.example", "sec_fetch_site": "cross-site"}
+    stranger = Browser(house.gateway)
+    assert stranger.ask("POST", "/console/sign-in", {"key": house.one_key}, **evil).status == 403
+    assert not stranger.cookie
+    assert "taken over" not in house.operator.page("/keys")
+
+
+def test_a_session_that_somebody_else_chose_is_not_used(house: House) -> None:
+    """Session fixation: signing in makes a new session, and ends the one that was there."""
+    victim = Browser(house.gateway)
+    victim.cookie = "farebox_console=chosen-by-somebody-else"
+    assert victim.sign_in(house.one_key).status == 303
+    assert victim.cookie != "farebox_console=chosen-by-somebody-else"
+    attacker = Browser(house.gateway, house.other_key)
+    victim.cookie = planted = attacker.cookie
+    victim.sign_in(house.one_key)
+    assert victim.cookie != planted
+    assert attacker.get("").status == 303
+
+
+def test_names_that_are_markup_are_shown_as_text(house: House) -> None:
+    """XSS: by an account's name, a key's, a model's, a note, a reason, an address."""
+    name = f"evil {SCRIPT}"
+    key = house.gateway.new_key(name, "--plan", "paying", "--prepaid", "1")
+    house.gateway.cli("key", "create", name, "--label", f'"><img src=x onerror=alert(1)>{SCRIPT}')
+    house.gateway.chat(key, simulate="usage=missing")
+    (row,) = [row for row in house.operator.rows("/reconcile.json") if row["account"] == name]
+    asked = {"verdict": "void", "reason": SCRIPT}
+    house.operator.post(f"/reconcile/{row['order']}", asked)
+    account = next(each["id"] for each in house.operator.rows("/accounts.json") if each["account"] == name)
+    for path in (
+        "",
+        "/spent",
+        "/orders",
+        f"/orders/{row['order']}",
+        "/keys",
+        "/accounts",
+        f"/accounts/{account}",
+        f"/accounts/{account}/top-up?amount=1&note={SCRIPT}",
+        f"/accounts?search={SCRIPT}",
+        f"/models?search={SCRIPT}",
+        f"/keys/new?account=one&label={SCRIPT}",
+        f"/spent?model={SCRIPT}",
+        f"/orders/{SCRIPT}",
+        f"/reconcile/{row['order']}?verdict=void&reason={SCRIPT}",
+    ):
+        found = house.operator.get(path.replace("<", "%3C").replace(">", "%3E"))
+        assert b"<script>" not in found.body, path
+        assert b"<img" not in found.body, path
+        assert b"onerror" not in found.body or b"&gt;&lt;img" in found.body, path
+
+
+def test_what_a_spreadsheet_would_take_for_a_formula_is_text(house: House) -> None:
+    house.gateway.cli("key", "create", "one", "--label", '=HYPERLINK("https://evil.example")')
+    assert "\"'=HYPERLINK(" in house.operator.get("/keys.csv").body.decode()
+
+
+def test_what_every_answer_says_to_a_browser(house: House) -> None:
+    """Clickjacking, sniffing, caches, what leaves by a referrer, scripts and styles from elsewhere."""
+    for who, path in (
+        (house.one, ""),
+        (house.one, "/orders.json"),
+        (house.one, "/nowhere"),
+        (Browser(house.gateway), "/sign-in"),
+    ):
+        headers = who.get(path).headers
+        policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))
+        assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
+        assert policy["script-src"] == policy["style-src"] == policy["form-action"] == "'self'"
+        assert (headers["cache-control"], headers["x-content-type-options"]) == ("no-store", "nosniff")
+        assert (headers["referrer-policy"], headers["x-frame-options"]) == ("same-origin", "DENY")
+    cookie = house.one.sign_in(house.one_key).headers["set-cookie"]
+    assert {"HttpOnly", "SameSite=Strict", "Path=/console"} <= {part.strip() for part in cookie.split(";")}
+    assert "Secure" not in cookie
+    behind = {"origin": f"https://127.0.0.1:{house.gateway.port}"}
+    assert (
+        "; Secure" in house.one.ask("POST", "/console/sign-in", {"key": house.one_key}, **behind).headers["set-cookie"]
+    )
+
+
+def test_no_key_stands_in_an_address_and_nothing_leads_elsewhere(house: House) -> None:
+    stranger = Browser(house.gateway)
+    assert stranger.ask("GET", f"/console/sign-in?key={house.one_key}").status == 200
+    assert not stranger.cookie
+    for path in ("//evil.example", "/https:%2F%2Fevil.example", "/sign-in?next=https://evil.example"):
+        found = stranger.sign_in(house.one_key) if "next" in path else house.one.get(path)
+        assert "evil" not in found.headers.get("location", "")
+    assert (
+        stranger.ask("POST", "/console/sign-in?next=//evil.example", {"key": house.one_key}).headers["location"]
+        == "/console"
+    )
+
+
+def test_a_name_that_points_here_is_no_name_of_this_gateway(house: House) -> None:
+    """DNS rebinding."""
+    found = house.one.ask("GET", "/console", host="evil.example")
+    assert found.status == 403
+    assert b"evil.example" in found.body
+
+
+def test_a_first_visit_is_small(house: House) -> None:
+    page = house.operator.get("")
+    files = re.findall(r'(?:href|src)="(/console/static/[^"]+)"', page.body.decode())
+    assert len(files) == 3
+    loaded = [house.operator.ask("GET", each) for each in files]
+    assert all("immutable" in each.headers["cache-control"] for each in loaded)
+    assert len(page.body) + sum(len(each.body) for each in loaded) < 60_000
+
+
+def test_the_console_can_be_left_out(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with Gateway(tmp_path_factory.mktemp("without"), FAREBOX_CONSOLE="false") as gateway:
+        assert "console" not in gateway.banner
+        assert gateway.request("GET", "/console").status == 404
+        assert json.loads(gateway.request("GET", "/console/keys").body)["error"]["code"] == 404
