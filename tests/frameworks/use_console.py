@@ -1,0 +1,177 @@
+"""The console in a real browser: each page light and dark, wide and narrow, looked at by axe; and without JavaScript.
+
+With a folder in SHOTS, a picture of each page is left there.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+SITE = os.environ["BASE"].removesuffix("/api/v1") + "/console"
+KEY, MANAGER = os.environ["KEY"], os.environ["MANAGER"]
+AXE = (Path(__file__).parent / "browser" / "node_modules" / "axe-core" / "axe.min.js").read_text()
+SHOTS = os.environ.get("SHOTS")
+
+LOOK = """axe.run(document).then(found => found.violations.map(
+  each => each.id + ": " + each.help + " " + each.nodes.map(node => node.html.slice(0, 200)).join(" | ")))"""
+
+PAGES = (
+    "",
+    "/spent",
+    "/orders",
+    "/orders/{order}",
+    # "/statement",
+    "/keys",
+    "/keys/1",
+    "/keys/new?account=demo&label=Build+server&limit=5",
+    "/accounts",
+    "/accounts/2",
+    "/accounts/2/top-up?amount=5",
+    "/accounts/new?name=acme&plan=paying&terms=prepaid&prepaid=5",
+    "/models",
+    "/reconcile",
+    "/reconcile/{open}",
+    "/reconcile/{open}?verdict=cost&cost=0.00123&reason=They+told+us",
+    "/nowhere",
+)
+
+
+@contextmanager
+def visit(browser: Browser, **how: object) -> Iterator[Page]:
+    """A page in a new browser, at which nothing may go wrong."""
+    context = browser.new_context(**how)
+    page = context.new_page()
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    page.on("request", lambda sent: wrong.append(sent.url) if not sent.url.startswith(SITE) else None)
+    yield page
+    context.close()
+    # A page that says that something is not there, or was done before, is an error to a browser and no fault.
+    assert not [each for each in wrong if "404" not in each and "409" not in each], wrong
+
+
+def sign_in(page: Page, key: str) -> None:
+    page.goto(SITE)
+    look(page, "sign-in")
+    page.fill("#key", key)
+    page.click("form button")
+    page.wait_for_url(SITE)
+
+
+def look(page: Page, name: str) -> None:
+    """What is wrong with a page as it stands, which must be nothing."""
+    cdp = page.context.new_cdp_session(page)  # beside the page's policy, which lets no foreign script in
+    cdp.send("Runtime.evaluate", {"expression": AXE})
+    found = cdp.send("Runtime.evaluate", {"expression": LOOK, "awaitPromise": True, "returnByValue": True})
+    assert found["result"]["value"] == [], (name, found["result"]["value"])
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is wider than the screen"
+    if SHOTS:
+        is_dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+        kind = "dark" if is_dark else "light"
+        shot = re.sub(r"\W+", "-", name.partition("?")[0]).strip("-") or "overview"
+        page.screenshot(path=Path(SHOTS) / f"{shot}-{kind}-{page.viewport_size['width']}.png", full_page=True)
+
+
+def orders(page: Page) -> dict[str, str]:
+    """The numbers of an order, and of one that is open."""
+    named = {}
+    for name, path in (("order", "/orders"), ("open", "/reconcile")):
+        page.goto(SITE + path)
+        named[name] = page.get_attribute("tbody a", "href").rpartition("/")[2]
+    return named
+
+
+def every_page(browser: Browser, scheme: str, width: int) -> None:
+    with visit(browser, color_scheme=scheme, viewport={"width": width, "height": 800}) as page:
+        sign_in(page, MANAGER)
+        named = orders(page)
+        for path in PAGES:
+            page.goto(SITE + path.format(**named))
+            for each in page.query_selector_all("main details"):
+                each.evaluate("part => { part.open = true }")
+            look(page, path)
+
+
+def by_keyboard(browser: Browser) -> None:
+    """The first step leads past what stands on every page; each link and button can be reached, and is seen to be."""
+    with visit(browser) as page:
+        sign_in(page, MANAGER)
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.className") == "skip"
+        page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.closest('main') !== null")
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+def copying(browser: Browser) -> None:
+    with visit(browser, permissions=["clipboard-read", "clipboard-write"]) as page:
+        sign_in(page, MANAGER)
+        page.goto(f"{SITE}/keys/new?account=demo&label=Copied")
+        page.click("text=Make the key")
+        look(page, "made-key")
+        page.click("text=Copy the key")
+        page.wait_for_selector("text=Copied >> visible=true")
+        assert page.evaluate("navigator.clipboard.readText()") == page.inner_text("#key")
+        page.reload()
+        assert "shown once" in page.inner_text("main")
+
+
+def without_javascript(browser: Browser) -> None:
+    """All but the copy button works: sign in, look, make a key, sign out."""
+    with visit(browser, java_script_enabled=False) as page:
+        page.goto(SITE)
+        page.fill("#key", MANAGER)
+        page.click("button")
+        page.wait_for_url(SITE)
+        page.goto(f"{SITE}/keys")
+        page.click("summary")
+        page.fill("#account", "demo")
+        page.fill("#label", "Without a script")
+        page.click("text=Look at it first")
+        page.click("text=Make the key")
+        assert page.inner_text("#key").startswith("sk-fb-")
+        assert not page.is_visible("text=Copy the key")
+        page.click("text=Sign out")
+        page.wait_for_url(f"{SITE}/sign-in")
+
+
+def signed_in_from_elsewhere(browser: Browser) -> None:
+    """A page elsewhere cannot show the console in a frame, nor send one of its forms."""
+    context = browser.new_context()
+    page = context.new_page()
+    sign_in(page, KEY)
+    page.route(
+        "http://evil.example/",
+        lambda route: route.fulfill(
+            body=f"""
+        <iframe src="{SITE}"></iframe>
+        <form method="post" action="{SITE}/sign-out"><button>Win a prize</button></form>""",
+            content_type="text/html",
+        ),
+    )
+    page.goto("http://evil.example/")
+    framed = page.frames[1]
+    assert "Spent" not in framed.content()
+    page.click("text=Win a prize")
+    assert "elsewhere" in page.inner_text("main")
+    page.goto(SITE)
+    assert page.url == SITE
+    context.close()
+
+
+with sync_playwright() as playwright:
+    chromium = playwright.chromium.launch(executable_path=os.environ["CHROMIUM"], args=["--no-sandbox"])
+    for scheme in ("light", "dark"):
+        for width in (1200, 360):
+            every_page(chromium, scheme, width)
+            print(f"ok {len(PAGES)} pages, {scheme}, {width} px wide: axe finds nothing")
+    for tried in (by_keyboard, copying, without_javascript, signed_in_from_elsewhere):
+        tried(chromium)
+        print(f"ok {tried.__name__}")
+    chromium.close()
