@@ -24,7 +24,7 @@ PAGES = (
     "/spent",
     "/orders",
     "/orders/{order}",
-    # "/statement",
+    "/statement?account_id=2",
     "/keys",
     "/keys/1",
     "/keys/new?account=demo&label=Build+server&limit=5",

@@ -116,6 +116,33 @@ def test_every_sum_is_that_of_its_rows(house: House) -> None:
     assert f"Held for orders under way ${statement['held_usd']}" in page
 
 
+def test_a_statement_runs_from_the_balance_before_to_the_balance_after(house: House) -> None:
+    rows = house.other.rows("/statement.json")
+    assert [(row["what"], row["amount_usd"], row["balance_usd"]) for row in rows] == [
+        ("paid in", "0.5", "0.5"),
+        ("fare", "-0.0001", "0.4999"),
+    ]
+    page = text(house.other.page("/statement"))
+    assert "Balance before $0.00 Paid in $0.50 Fares $0.0001 1 order, 1 event," in page
+    assert "Balance after $0.4999" in page
+    assert "Paid in $0.00 Fares $0.00 0 orders" in text(house.other.page("/statement?month=2026-02"))
+    for wrong in ("month=2026-13", "month=x", "since=2026-02-30", "since=2026-02-02&until=2026-02-01", "after=x"):
+        assert house.other.get(f"/statement?{wrong}").status == 400, wrong
+    (account,) = [row for row in house.operator.rows("/accounts.json") if row["account"] == "other"]
+    assert house.operator.rows(f"/statement.json?account_id={account['id']}") == rows
+    assert house.one.get(f"/statement?account_id={account['id']}").status == 404
+
+
+def test_a_list_goes_on_where_it_ended_and_stays_as_it_was(house: House) -> None:
+    first = house.operator.get("/orders.json").json
+    assert first["next"] is None
+    states = {str(row["state"]) for row in house.operator.rows("/orders.json?state=open")}
+    assert states == {"open"}
+    assert house.one.rows("/orders.json?model=sim/none") == []
+    for wrong in ("state=lost", "after=x", "key_id=x", "since=yesterday"):
+        assert house.one.get(f"/orders?{wrong}").status == 400, wrong
+
+
 def test_an_account_sees_what_is_its_own_and_nothing_else(house: House) -> None:
     own = house.one.rows("/orders.json")
     assert {row["account"] for row in own} == {"one"}
@@ -130,6 +157,7 @@ def test_an_account_sees_what_is_its_own_and_nothing_else(house: House) -> None:
         f"/orders?account_id={account['id']}",
         f"/orders.csv?account_id={account['id']}",
         f"/spent.json?account_id={account['id']}",
+        f"/statement.csv?account_id={account['id']}",
     ):
         found = house.one.get(path)
         assert found.status == 404, path

@@ -7,7 +7,8 @@ from farebox.console.house import House
 from farebox.console.naming import key_name
 from farebox.console.requests import Answer, Cell, Page, Redirect, Request
 from farebox.console.shown import places_of
-from farebox.core.allowances import COUNTS, LIMIT_NAMES, MODELS, LimitChanges, Limits, began_us, limits_by_name
+from farebox.core.allowances import COUNTS, LIMIT_NAMES, MODELS, LimitChanges, Limits, began_us, day_of, limits_by_name
+from farebox.core.bills import TotalsFilter
 from farebox.core.books import LAST_US
 from farebox.core.callers import Account, Key
 from farebox.core.errors import conflict, invalid, unknown
@@ -59,11 +60,9 @@ async def _owners(house: House, request: Request) -> list[str]:
 
 
 async def _spent_this_month(house: House, request: Request) -> dict[int, int]:
-    spent: dict[int, int] = {}
-    since_us = began_us("month", request.now_us)
-    for each in await house.reading.spent(request.viewer.account_id, since_us, request.now_us):
-        spent[each.key_id] = spent.get(each.key_id, 0) + each.fares_nanos
-    return spent
+    wanted = TotalsFilter(day_of(began_us("month", request.now_us)), day_of(request.now_us), ("key",))
+    (spent,) = await house.reading.spent(request.viewer.account_id, wanted)
+    return {each.key_id: each.fares_nanos for each in spent}
 
 
 def state_of(key: Key, now_us: int) -> str:

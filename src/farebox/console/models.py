@@ -4,9 +4,9 @@ from decimal import Decimal
 
 from farebox.console.house import House
 from farebox.console.requests import Cell, Page, Request
-from farebox.console.shown import decimals_of, places_of, plain
+from farebox.console.shown import decimals_of, places_of
 from farebox.core.errors import Refusal
-from farebox.core.money import EVENT_NANOS, events_ceil, format_usd, is_readable_cost, times_exact
+from farebox.core.money import EVENT_NANOS, events_ceil, format_usd, is_readable_cost, plain, times_exact
 from farebox.core.plans import Plan
 from farebox.core.pricing import Rates
 

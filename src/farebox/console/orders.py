@@ -2,15 +2,19 @@
 
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import cast
 
 from farebox import clock
 from farebox.console.house import House
 from farebox.console.naming import Names
 from farebox.console.requests import Cell, Page, Request
-from farebox.console.shown import decimals_of, places_of, plain
-from farebox.core.books import HoldRow, Transfer
-from farebox.core.errors import unknown
-from farebox.core.money import EVENT_NANOS, format_usd
+from farebox.console.shown import decimals_of, places_of
+from farebox.core.allowances import DAY_US
+from farebox.core.bills import OrderFilter, OrderPlace, cursor_of, place_of
+from farebox.core.books import LAST_US, HoldRow, HoldState, Transfer
+from farebox.core.errors import invalid, unknown
+from farebox.core.kinds import units_used
+from farebox.core.money import EVENT_NANOS, format_usd, plain
 
 ROWS = 50
 COLUMNS = (
@@ -30,6 +34,8 @@ COLUMNS = (
     "order",
 )
 
+STATES = ("posted", "voided", "pending", "open")
+
 _NO_ORDER = "There is no such order"
 
 
@@ -44,22 +50,54 @@ class Moment:
 
 
 async def show(house: House, request: Request) -> Page:
-    """GET /console/orders: the latest first."""
-    account_id = request.whole("account_id") or request.viewer.account_id
+    """GET /console/orders: those that have not ended, then the others, the latest first; as they were when the first of
+    these pages was asked for."""
+    account_id, key_id = request.whole("account_id") or request.viewer.account_id, request.whole("key_id")
     if account_id is not None:
         request.viewer.check_sees(account_id, "There is no such account")
-    found = await house.reading.orders(account_id, request.text("before"), ROWS + 1)
-    listed = found[:ROWS]
+    state, model = request.text("state"), request.text("model")
+    since, until = request.day("since"), request.day("until")
+    if state not in ("", *STATES):
+        raise invalid(f"state: one of {', '.join(STATES)}")
+    wanted = OrderFilter(
+        since_us=0 if since is None else since * DAY_US,
+        until_us=LAST_US if until is None else (until + 1) * DAY_US,
+        key_id=key_id or None,
+        model=model or None,
+        state=cast(HoldState, state) if state else None,
+    )
+    after = OrderPlace(request.now_us)
+    if cursor := request.text("after"):
+        place = place_of(cursor, OrderPlace)
+        if place is None:
+            raise invalid("after: no place in a list of orders; begin at the first page")
+        after = place
+    found, further = await house.reading.order_page(account_id, wanted, after, request.rows(ROWS))
     names = Names(house.reading)
-    rows = [await _row(hold, end, names) for hold, end in listed]
+    rows = [await _row(each.hold, each.end, names) for each in found]
+    fares = [end for each in found if (end := each.end) is not None and end.is_fare]
     values = {
         "rows": rows,
         "account": await names.account(account_id) if request.whole("account_id") and account_id else "",
-        "places": places_of(end.amount_nanos for _, end in listed if end is not None and end.is_fare),
-        "cost_places": decimals_of(_exact(end.cost) for _, end in listed if end is not None),
+        "account_id": request.whole("account_id"),
+        "key": await names.key(key_id) if key_id else "",
+        "key_id": key_id,
+        "model": model,
+        "state": state,
+        "states": STATES,
+        "since": request.text("since"),
+        "until": request.text("until"),
+        "as_of_us": after.as_of_us,
+        "places": places_of(end.amount_nanos for end in fares),
+        "cost_places": decimals_of(_exact(end.cost) for end in fares),
     }
-    further = {"before": listed[-1][0].id} if len(found) > ROWS else None
-    return Page("orders.html", values, columns=COLUMNS, rows=rows, next_query=further)
+    return Page(
+        "orders.html",
+        values,
+        columns=COLUMNS,
+        rows=rows,
+        next_query=None if further is None else {"after": cursor_of(further)},
+    )
 
 
 async def _row(hold: HoldRow, end: Transfer | None, names: Names) -> dict[str, Cell]:
@@ -104,6 +142,9 @@ async def show_one(house: House, request: Request) -> Page:
         "transfers": transfers,
         "end": end,
         "cost": None if end is None else _exact(end.cost),
+        "units": ", ".join(
+            f"{count} {unit.replace('_', ' ')}" for unit, count in units_used(hold.kind, hold.units).items()
+        ),
         "moments": _life(hold, transfers),
         "multiplier": plain(Decimal(hold.event_price_nanos) / EVENT_NANOS),
         "places": places_of(each.amount_nanos for each in transfers),

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from msgspec.structs import replace
+
 from farebox.background import Task
 from farebox.console.charts import bars
 from farebox.console.house import House
@@ -11,10 +13,10 @@ from farebox.console.naming import Names
 from farebox.console.reading import Spent
 from farebox.console.requests import Cell, Page, Request, Viewer
 from farebox.console.shown import places_of
-from farebox.core.allowances import DAY_US, began_us, date_of, day_of
+from farebox.core.allowances import began_us, date_of, day_of
+from farebox.core.bills import TotalsFilter
 from farebox.core.errors import invalid
 from farebox.core.money import NANOS_PER_USD, format_usd
-from farebox.web.members import day_of_date
 
 DAYS = 30
 """UTC days that the chart shows, today's included."""
@@ -48,25 +50,27 @@ async def show(house: House, request: Request) -> Page:
     today = day_of(now_us)
     first_day = today - DAYS + 1
     month_day = day_of(began_us("month", now_us))
-    since_us = min(first_day, month_day) * DAY_US
-    spent = await house.reading.spent(viewer.account_id, since_us, (today + 1) * DAY_US)
-    month = [each for each in spent if each.day >= month_day]
-    by_model: dict[tuple[int, str], int] = {}
-    for each in spent:
-        if each.day >= first_day:
-            by_model[each.day, each.model] = by_model.get((each.day, each.model), 0) + each.fares_nanos
-    chart = bars(by_model, first_day, today)
+    by_day, by_key, by_account = await house.reading.spent(
+        viewer.account_id,
+        TotalsFilter(min(first_day, month_day), today, ("day", "model")),
+        TotalsFilter(month_day, today, ("key",)),
+        TotalsFilter(month_day, today, ("account",)),
+    )
+    month = [each for each in by_day if each.day >= month_day]
+    chart = bars(
+        {(each.day, each.model): each.fares_nanos for each in by_day if each.day >= first_day}, first_day, today
+    )
     names = Names(house.reading)
     tables = [
         ("By model", await _ranked(month, "model", names)),
-        ("By key", await _ranked(month, "key_id", names)),
+        ("By key", await _ranked(by_key, "key_id", names)),
     ]
     if viewer.account is None:
-        tables.append(("By account", await _ranked(month, "account_id", names)))
+        tables.append(("By account", await _ranked(by_account, "account_id", names)))
     return Page(
         "overview.html",
         {
-            "today": _total(each for each in spent if each.day >= today),
+            "today": _total(each for each in by_day if each.day >= today),
             "month": _total(month),
             "month_name": date_of(month_day)[:7],
             "since_month": date_of(month_day),
@@ -148,21 +152,18 @@ async def _name(of: str | int, column: Column, names: Names) -> str:
 async def show_spent(house: House, request: Request) -> Page:
     """GET /console/spent: the rows of which the overview's sums are made."""
     today = day_of(request.now_us)
-    since = day_of_date(request.text("since")) if request.text("since") else day_of(began_us("month", request.now_us))
-    until = day_of_date(request.text("until")) if request.text("until") else today
+    since, until = request.day("since"), request.day("until")
+    since = day_of(began_us("month", request.now_us)) if since is None else since
+    until = today if until is None else until
     if not since <= until < since + SPENT_DAYS_MAX:
         raise invalid(f"since, until: from one day to a later one, at most {SPENT_DAYS_MAX} days")
     model, key_id, account_id = request.text("model"), request.whole("key_id"), request.whole("account_id")
     if account_id:
         request.viewer.check_sees(account_id, "There is no such account")
-    spent = [
-        each
-        for each in await house.reading.spent(
-            account_id or request.viewer.account_id, since * DAY_US, (until + 1) * DAY_US
-        )
-        if (not model or each.model == model) and (not key_id or each.key_id == key_id)
-    ]
-    spent.sort(key=lambda each: (-each.day, -each.fares_nanos, each.model))
+    asked = TotalsFilter(since, until, ("account", "day", "key", "model"), key_id or None, model or None)
+    spent, whole = await house.reading.spent(
+        account_id or request.viewer.account_id, asked, replace(asked, by=()), most=SPENT_ROWS_MAX
+    )
     names = Names(house.reading)
     rows: list[dict[str, Cell]] = [
         {
@@ -176,13 +177,13 @@ async def show_spent(house: House, request: Request) -> Page:
             "fares_usd": format_usd(each.fares_nanos),
             "fares_nanos": each.fares_nanos,
         }
-        for each in spent[:SPENT_ROWS_MAX]
+        for each in spent
     ]
-    total = _total(spent)
+    total = _total(whole)
     values = {
         "rows": rows,
         "total": total,
-        "left_out": len(spent) - len(rows),
+        "is_cut": len(spent) == SPENT_ROWS_MAX,
         "since": date_of(since),
         "until": date_of(until),
         "model": model,

@@ -4,12 +4,15 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from farebox.core.allowances import DAY_US
-from farebox.core.books import LAST_US, Balance, HoldRow, Transfer, settlement_id
+from farebox.core.bills import TotalsFilter
+from farebox.core.books import LAST_US, Balance, DayTotal, HoldRow, Transfer, settlement_id
 from farebox.core.callers import Account, Key
-from farebox.store.desk import OnDesk
+from farebox.store.bills import Bills
 from farebox.store.engine import Db, Engine
-from farebox.store.rows import Row, account_and_key_from, account_from, each, hold_from, json_text, transfer_from
+from farebox.store.rows import Row, account_and_key_from, account_from, each, hold_from, transfer_from
+
+TOTALS_MAX = 10_000
+"""The most lines of totals that a page is made of."""
 
 
 class SignedIn(Struct, frozen=True):
@@ -25,10 +28,11 @@ class SignedIn(Struct, frozen=True):
 
 
 class Spent(Struct, frozen=True):
-    """The fares posted on one UTC day (since 1970) for orders of one key and one model, as it was asked."""
+    """The fares posted on a UTC day (since 1970) for orders of one key and one model, as it was asked. What they are
+    not grouped by is -1 or empty."""
 
-    day: int
     account_id: int
+    day: int
     key_id: int
     model: str
     orders: int
@@ -62,12 +66,18 @@ def _signed_in_from(row: Row) -> SignedIn:
     return SignedIn(created_us, until_us, label, hint, manager_id is not None, owner)
 
 
+def _spent_from(total: DayTotal) -> Spent:
+    used = (total.prompt_tokens, total.answer_tokens)
+    return Spent(*total.key[:4], total.orders, total.fares_nanos, *used)
+
+
 def _account_and_balance_from(row: Row) -> tuple[Account, Balance]:
     return account_from(row[:_ACCOUNT_COLUMNS]), Balance(*row[_ACCOUNT_COLUMNS:])
 
 
-class SqlConsole(OnDesk):
-    """The console's side of the books. `most` bounds every list, and `after` or `before` says where it goes on."""
+class SqlConsole(Bills):
+    """The console's side of the books; orders, movements and totals are read as everywhere. `most` bounds every list,
+    and `after` or `before` says where it goes on."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine, "farebox-console")
@@ -118,27 +128,14 @@ class SqlConsole(OnDesk):
 
     # What pages show
 
-    async def spent(self, account_id: int | None, since_us: int, until_us: int) -> list[Spent]:
-        """Fares by day, key and model, the earliest day first; of one account, or of all."""
-        found: list[Spent] = []
-        while since_us < until_us:
-            ends_us = min(until_us, (since_us // DAY_US + 1) * DAY_US)
-            given = {"account": account_id, "since": since_us, "until": ends_us}
-            found += await self._desk.rows(each(Spent), self._sql.console_spent, given)
-            since_us = ends_us
-        return found
+    async def spent(self, account_id: int | None, *wanted: TotalsFilter, most: int = TOTALS_MAX) -> list[list[Spent]]:
+        """The totals of days, grouped in each of the ways that are wanted; all of one moment, so that they agree."""
 
-    async def orders(self, account_id: int | None, before: str, most: int) -> list[tuple[HoldRow, Transfer | None]]:
-        """Orders, the latest first, each with the transfer that ended it, if one has."""
-        given = {"account": account_id, "before": before or "~", "most": most}
+        def read() -> list[list[Spent]]:
+            with self._one_moment() as rows:
+                return [[_spent_from(total) for total in self._totals(rows, account_id, one, most)] for one in wanted]
 
-        def find() -> list[tuple[HoldRow, Transfer | None]]:
-            holds = [hold_from(row) for row in self._desk.db.execute(self._sql.console_orders, given)]
-            ids = {"ids": json_text([settlement_id(hold.id) for hold in holds])}
-            ends = {end.id: end for end in map(transfer_from, self._desk.db.execute(self._sql.transfers_of, ids))}
-            return [(hold, ends.get(settlement_id(hold.id))) for hold in holds]
-
-        return await self._desk.do(find)
+        return await self._desk.do(read)
 
     async def open_holds(self, account_id: int | None, after: str, most: int) -> list[HoldRow]:
         """Orders whose cost is not known, the oldest first."""

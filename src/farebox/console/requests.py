@@ -10,8 +10,12 @@ from farebox.core.callers import Account
 from farebox.core.errors import forbidden, invalid, unknown
 from farebox.core.money import parse_usd
 from farebox.core.reading import read_whole
+from farebox.web.members import day_of_date
 
 WHOLE_MAX = 2**53
+
+ROWS_AT_ONCE = 1_000
+"""Rows of a list that goes into a file."""
 
 Cell = str | int | None
 
@@ -55,7 +59,8 @@ def viewer_of(found: SignedIn) -> Viewer:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a page is asked. `path` has the parts that the path names, `session` is the session's secret."""
+    """What a page is asked. `path` has the parts that the path names, `session` is the session's secret;
+    a list that is asked for as CSV or JSON `is_download`, and has more rows at once."""
 
     viewer: Viewer
     session: str
@@ -63,10 +68,20 @@ class Request:
     query: Mapping[str, str]
     form: Mapping[str, str]
     now_us: int
+    is_download: bool = False
 
     def text(self, name: str) -> str:
         """What a form has in a field, without spaces around it; empty where it has nothing."""
         return self.form.get(name, self.query.get(name, "")).strip()
+
+    def rows(self, shown: int) -> int:
+        """How many rows a list has at once."""
+        return ROWS_AT_ONCE if self.is_download else shown
+
+    def day(self, name: str) -> int | None:
+        """A UTC day since 1970, None where none is given. Raises Refusal 400."""
+        sent = self.text(name)
+        return day_of_date(sent) if sent else None
 
     def whole(self, name: str, default: int = 0) -> int:
         """A whole number. Raises Refusal 400."""

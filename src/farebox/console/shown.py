@@ -1,7 +1,6 @@
 """How values stand on a page: amounts to the last nano-dollar, moments in UTC."""
 
 from collections.abc import Iterable
-from decimal import Decimal
 
 from markupsafe import Markup
 
@@ -36,12 +35,6 @@ def money(nanos: int | None, places: int | None = None, *, is_open: bool = False
     """The same as it stands in a table: what is below zero, or not known yet, is marked by more than its colour."""
     kind = "open" if is_open else "negative" if nanos is not None and nanos < 0 else ""
     return Markup('<span class="money {}">{}</span>').format(kind, usd(nanos, places))
-
-
-def plain(amount: Decimal) -> str:
-    """An exact amount as text, without an exponent and without zeros that say nothing."""
-    text = f"{amount:f}"
-    return (text.rstrip("0").rstrip(".") if "." in text else text) or "0"
 
 
 def exact(amount: str, places: int = PLACES_MIN) -> str:

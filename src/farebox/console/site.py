@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from farebox import clock
 from farebox.accounts import BadTerms, NotFound, OtherTopUpBefore
-from farebox.console import accounts, keys, models, orders, overview, reconciling, rendering
+from farebox.console import accounts, keys, models, orders, overview, reconciling, rendering, statement
 from farebox.console.entrance import PATH
 from farebox.console.house import House
 from farebox.console.requests import Answer, Page, Redirect, Request, Viewer, viewer_of
@@ -59,6 +59,7 @@ PLACES = (
     Place("/models", models.show),
     Place("/orders", orders.show),
     Place("/orders/{order}", orders.show_one),
+    Place("/statement", statement.show),
     Place("/reconcile", reconciling.show),
     Place("/reconcile/{order}", reconciling.show_one, reconciling.decide),
 )
@@ -114,7 +115,7 @@ class Site:
         do = place.do if scope["method"] == "POST" else place.show
         if do is None:
             raise wrong_method(scope["method"], "GET" if place.do is None else "GET, POST")
-        request = Request(viewer, head.session, path, query_values(scope), form, clock.now_us())
+        request = Request(viewer, head.session, path, query_values(scope), form, clock.now_us(), bool(form_of_list))
         answer = await do(self._house, request)
         if isinstance(answer, Redirect):
             return _to(answer.path)

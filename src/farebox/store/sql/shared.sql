@@ -853,23 +853,6 @@ DELETE FROM console_once WHERE digest = :digest RETURNING api_key_id, until_us;
 -- forget_once --
 DELETE FROM console_once WHERE until_us <= :now;
 
--- console_spent --
-SELECT t.created_us / 86400000000 AS day, h.account_id, h.key_id, h.model, count(*),
-    CAST(sum(t.amount_nanos) AS BIGINT), CAST(coalesce(sum(h.prompt_tokens), 0) AS BIGINT),
-    CAST(coalesce(sum(h.answer_tokens), 0) AS BIGINT)
-FROM transfer t JOIN hold h ON h.id = t.hold_id
-WHERE t.debit_account_id IN (SELECT id FROM account WHERE CAST(:account AS BIGINT) IS NULL OR id = :account)
-AND t.created_us >= :since AND t.created_us < :until AND t.credit_account_id = 1 AND t.cost IS NOT NULL
-GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4;
-
--- console_orders --
-SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
-    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced
-FROM hold
-WHERE id < :before AND (CAST(:account AS BIGINT) IS NULL OR account_id = :account)
-ORDER BY id DESC LIMIT :most;
-
 -- console_open --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,

@@ -1,0 +1,152 @@
+"""An account's statement: what its money did in a time, line by line, and what that comes to."""
+
+from datetime import date
+
+from farebox import clock
+from farebox.console.house import House
+from farebox.console.naming import Names
+from farebox.console.requests import Cell, Page, Request
+from farebox.console.shown import decimals_of, places_of
+from farebox.core.allowances import DAY_US, date_of, day_of
+from farebox.core.bills import Movement, cursor_of, moved_nanos, place_of
+from farebox.core.books import HoldRow, Transfer
+from farebox.core.callers import Account
+from farebox.core.errors import invalid, unknown
+from farebox.core.money import format_usd, plain
+from farebox.web.members import day_of_date
+
+ROWS = 100
+COLUMNS = (
+    "time",
+    "what",
+    "model",
+    "key",
+    "prompt_tokens",
+    "answer_tokens",
+    "cost_usd",
+    "events",
+    "amount_usd",
+    "balance_usd",
+    "order",
+    "transfer",
+)
+
+CHOICES_MAX = 200
+"""Accounts that an operator is offered."""
+
+
+async def show(house: House, request: Request) -> Page:
+    """GET /console/statement: of a month, or of some days."""
+    account = await _account(house, request)
+    if account is None:
+        found = await house.reading.accounts(None, CHOICES_MAX)
+        return Page("choose-account.html", {"accounts": [each for each, _ in found]})
+    month, first_day, last_day = _days(request)
+    after = Movement()
+    if cursor := request.text("after"):
+        place = place_of(cursor, Movement)
+        if place is None:
+            raise invalid("after: no place in a statement; begin at the first page")
+        after = place
+    since_us, until_us = first_day * DAY_US, (last_day + 1) * DAY_US
+    most = request.rows(ROWS)
+    found_here = await house.reading.movements(account.id, since_us, until_us, after, most + 1)
+    transfers, names = found_here.transfers[:most], Names(house.reading)
+    balance = found_here.before_nanos
+    rows: list[dict[str, Cell]] = []
+    for transfer in transfers:
+        balance += moved_nanos(transfer, account.id)
+        hold = found_here.orders.get(transfer.hold_id or "")
+        rows.append(await _row(transfer, hold, account.id, balance, names))
+    sums = found_here.sums
+    is_last = len(found_here.transfers) <= most
+    amounts = [amount for row in rows for amount in (row["amount_nanos"], row["balance_nanos"])]
+    ends = [found_here.opening_nanos, found_here.closing_nanos, sums.fares_nanos, sums.paid_in_nanos]
+    values = {
+        "account": account,
+        "rows": rows,
+        "month": month,
+        "since": date_of(first_day),
+        "until": date_of(last_day),
+        "opening_nanos": found_here.opening_nanos,
+        "closing_nanos": found_here.closing_nanos,
+        "is_first": not cursor,
+        "is_last": is_last,
+        "sums": sums,
+        "cost": plain(sums.cost),
+        "places": places_of([*ends, *(each for each in amounts if isinstance(each, int))]),
+        "cost_places": decimals_of(cost for row in rows if isinstance(cost := row["cost_usd"], str)),
+    }
+    last = None if is_last else Movement(transfers[-1].created_us, transfers[-1].id, balance)
+    return Page(
+        "statement.html",
+        values,
+        columns=COLUMNS,
+        rows=rows,
+        next_query=None if last is None else {"after": cursor_of(last)},
+    )
+
+
+async def _account(house: House, request: Request) -> Account | None:
+    """Whose statement it is; None where an operator has not said it. Raises Refusal 404."""
+    asked = request.whole("account_id")
+    if not asked:
+        return request.viewer.account
+    request.viewer.check_sees(asked, "There is no such account")
+    found = await house.reading.accounts(asked, 1)
+    if not found:
+        raise unknown("There is no such account")
+    return found[0][0]
+
+
+def _days(request: Request) -> tuple[str, int, int]:
+    """The month that is asked for, if one is, and the first and last day. Raises Refusal 400."""
+    since, until = request.day("since"), request.day("until")
+    if since is None and until is None:
+        month = request.text("month") or clock.iso(request.now_us)[:7]
+        first = day_of_date(f"{month}-01")
+        began = date.fromisoformat(f"{month}-01")
+        following = date(began.year + began.month // 12, began.month % 12 + 1, 1)
+        return month, first, first + (following - began).days - 1
+    first = 0 if since is None else since
+    last = day_of(request.now_us) if until is None else until
+    if first > last:
+        raise invalid("since, until: from one day to a later one")
+    return "", first, last
+
+
+async def _row(
+    transfer: Transfer, hold: HoldRow | None, account_id: int, balance_nanos: int, names: Names
+) -> dict[str, Cell]:
+    moved = moved_nanos(transfer, account_id)
+    return {
+        "time": clock.iso(transfer.created_us, "milliseconds"),
+        "time_us": transfer.created_us,
+        "what": _what(transfer),
+        "model": None if hold is None else hold.served_model or hold.model,
+        "key": None if hold is None else await names.key(hold.key_id),
+        "prompt_tokens": None if hold is None else hold.prompt_tokens,
+        "answer_tokens": None if hold is None else hold.answer_tokens,
+        "cost_usd": None if transfer.cost is None else plain(transfer.cost),
+        "events": transfer.events,
+        "amount_usd": format_usd(moved),
+        "amount_nanos": moved,
+        "balance_usd": format_usd(balance_nanos),
+        "balance_nanos": balance_nanos,
+        "order": transfer.hold_id,
+        "transfer": transfer.id,
+    }
+
+
+def _what(transfer: Transfer) -> str:
+    match transfer.kind:
+        case "top-up":
+            return f"paid in ({transfer.note})" if transfer.note else "paid in"
+        case "post":
+            return "fare above its hold" if transfer.over_hold_nanos else "fare"
+        case "void":
+            return "not served"
+        case "adjustment":
+            return f"decided ({transfer.note})"
+        case "hold":
+            return "held"
