@@ -5,11 +5,13 @@ import json
 import re
 from collections.abc import Iterator
 from html import unescape
+from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 
 from tests.gateway import Gateway, Response
+from tools.postgres import Cluster
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -455,3 +457,40 @@ def test_the_console_can_be_left_out(tmp_path_factory: pytest.TempPathFactory) -
         assert "console" not in gateway.banner
         assert gateway.request("GET", "/console").status == 404
         assert json.loads(gateway.request("GET", "/console/keys").body)["error"]["code"] == 404
+
+
+def test_several_processes_on_postgresql_serve_it_as_one(tmp_path: Path, postgres: Cluster) -> None:
+    with Gateway(tmp_path, "--workers", "2", FAREBOX_DATABASE_URL=postgres.new_books()) as gateway:
+        key = gateway.new_key("acme", "--plan", "paying", "--prepaid", "0.5")
+        assert gateway.chat(key).status == 200
+        gateway.chat(key, simulate="usage=missing")
+        operator = Browser(gateway, gateway.cli("management-key", "create", "--label", "ops")["key"])
+        account = next(row for row in operator.rows("/accounts.json?search=AC") if row["account"] == "acme")
+        order = operator.rows("/reconcile.json")[0]["order"]
+        places = (
+            "",
+            "/spent",
+            "/orders",
+            f"/orders/{order}",
+            f"/statement?account_id={account['id']}",
+            "/keys",
+            "/keys/1",
+            f"/accounts/{account['id']}",
+            "/models",
+            f"/reconcile/{order}",
+        )
+        # Each is a new connection, which any of the processes may get.
+        for path in (*places, *places):
+            assert "Sign out" in operator.page(path)
+        form = {
+            "account": "acme",
+            "label": "made here",
+            "once": hidden(operator.page("/keys/new?account=acme&label=x"), "once"),
+        }
+        assert sorted(operator.post("/keys", form).status for _ in range(3)) == [201, 409, 409]
+        assert f"acme has ${account['available_usd']} left to spend" in text(operator.page(""))
+        left = operator.cookie
+        assert operator.post("/sign-out", {}).status == 303
+        operator.cookie = left
+        assert {operator.get("").status for _ in range(4)} == {303}
+        gateway.audit()

@@ -22,7 +22,11 @@ _NO_ACCOUNT = "There is no such account"
 async def show(house: House, request: Request) -> Page:
     """GET /console/accounts."""
     wanted = request.text("search")
-    found = await house.reading.accounts(request.viewer.account_id, ROWS + 1, request.whole("after"), wanted)
+    if request.viewer.account_id is None:
+        found = await house.reading.accounts(ROWS + 1, request.whole("after"), wanted)
+    else:
+        own = await house.reading.account(request.viewer.account_id)
+        found = [] if own is None else [own]
     listed = found[:ROWS]
     rows = [_row(*each) for each in listed]
     values = {
@@ -166,7 +170,7 @@ async def _found(house: House, request: Request) -> tuple[Account, Balance]:
     """The account that the path names, where the viewer may see it. Raises Refusal 404."""
     account_id = request.number_in_path("account", _NO_ACCOUNT)
     request.viewer.check_sees(account_id, _NO_ACCOUNT)
-    found = await house.reading.accounts(account_id, 1)
-    if not found:
+    found = await house.reading.account(account_id)
+    if found is None:
         raise unknown(_NO_ACCOUNT)
-    return found[0]
+    return found

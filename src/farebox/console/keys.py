@@ -17,6 +17,9 @@ from farebox.core.money import format_usd
 ROWS = 50
 COLUMNS = ("key", "hint", "account", "state", "spent_this_month_usd", "limits", "created", "expires")
 
+OWNERS_MAX = 200
+"""Accounts that are suggested for a new key."""
+
 DAY_SECONDS = 24 * 3600
 
 _NO_KEY = "There is no such key"
@@ -54,9 +57,9 @@ async def show(house: House, request: Request) -> Page:
 
 async def _owners(house: House, request: Request) -> list[str]:
     """The accounts that a new key may be of, as far as a list of suggestions goes."""
-    if not request.viewer.is_manager:
+    if not request.viewer.is_operator:
         return []
-    return [account.name for account, _ in await house.reading.accounts(request.viewer.account_id, 200)]
+    return [account.name for account, _ in await house.reading.accounts(OWNERS_MAX)]
 
 
 async def _spent_this_month(house: House, request: Request) -> dict[int, int]:

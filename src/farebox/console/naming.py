@@ -19,8 +19,8 @@ class Names:
 
     async def account(self, account_id: int) -> str:
         if account_id not in self._accounts:
-            found = await self._reading.accounts(account_id, 1)
-            self._accounts[account_id] = found[0][0].name if found else f"account {account_id}"
+            found = await self._reading.account(account_id)
+            self._accounts[account_id] = f"account {account_id}" if found is None else found[0].name
         return self._accounts[account_id]
 
     async def key(self, key_id: int) -> str:

@@ -150,12 +150,13 @@ class SqlConsole(Bills):
     async def key(self, key_id: int) -> tuple[Account, Key] | None:
         return await self._desk.row(account_and_key_from, self._sql.key_of_id, {"id": key_id})
 
-    async def accounts(
-        self, account_id: int | None, most: int, after: int = 0, like: str = ""
-    ) -> list[tuple[Account, Balance]]:
+    async def account(self, account_id: int) -> tuple[Account, Balance] | None:
+        return await self._desk.row(_account_and_balance_from, self._sql.console_account, {"account": account_id})
+
+    async def accounts(self, most: int, after: int = 0, like: str = "") -> list[tuple[Account, Balance]]:
         """Accounts with their balances, the oldest first; those with `like` in their names."""
         plain = like.lower().translate({ord("%"): "_", ord("\\"): "_"})
-        given = {"account": account_id, "after": after, "like": f"%{plain}%", "most": most}
+        given = {"after": after, "like": f"%{plain}%", "most": most}
         return await self._desk.rows(_account_and_balance_from, self._sql.console_accounts, given)
 
     async def standing(self, account_id: int | None) -> Standing:

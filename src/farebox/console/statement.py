@@ -39,7 +39,7 @@ async def show(house: House, request: Request) -> Page:
     """GET /console/statement: of a month, or of some days."""
     account = await _account(house, request)
     if account is None:
-        found = await house.reading.accounts(None, CHOICES_MAX)
+        found = await house.reading.accounts(CHOICES_MAX)
         return Page("choose-account.html", {"accounts": [each for each, _ in found]})
     month, first_day, last_day = _days(request)
     after = Movement()
@@ -93,10 +93,10 @@ async def _account(house: House, request: Request) -> Account | None:
     if not asked:
         return request.viewer.account
     request.viewer.check_sees(asked, "There is no such account")
-    found = await house.reading.accounts(asked, 1)
-    if not found:
+    found = await house.reading.account(asked)
+    if found is None:
         raise unknown("There is no such account")
-    return found[0][0]
+    return found[0]
 
 
 def _days(request: Request) -> tuple[str, int, int]:

@@ -872,12 +872,19 @@ LEFT JOIN allowance kl ON kl.owner = 'key ' || k.id
 WHERE (CAST(:account AS BIGINT) IS NULL OR k.account_id = :account) AND k.id < :before
 ORDER BY k.id DESC LIMIT :most;
 
+-- console_account --
+SELECT a.id, a.name, a.plan, a.created_us, al.limits,
+    b.account_id, b.credits_nanos, b.debits_nanos, b.pending_nanos, b.limit_nanos, b.overdrawn_nanos
+FROM account a JOIN balance b ON b.account_id = a.id
+LEFT JOIN allowance al ON al.owner = 'account ' || a.id
+WHERE a.id = :account;
+
 -- console_accounts --
 SELECT a.id, a.name, a.plan, a.created_us, al.limits,
     b.account_id, b.credits_nanos, b.debits_nanos, b.pending_nanos, b.limit_nanos, b.overdrawn_nanos
 FROM account a JOIN balance b ON b.account_id = a.id
 LEFT JOIN allowance al ON al.owner = 'account ' || a.id
-WHERE (CAST(:account AS BIGINT) IS NULL OR a.id = :account) AND a.id > :after AND lower(a.name) LIKE :like
+WHERE a.id > :after AND lower(a.name) LIKE :like
 ORDER BY a.id LIMIT :most;
 
 -- console_standing --
