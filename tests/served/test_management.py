@@ -406,18 +406,18 @@ def test_a_fare_is_given_back_and_corrected(manager: Manager) -> None:
     account = manager.account(prepaid_usd=1)
     key = manager.ask("POST", "/api/v1/keys", {"name": "a", "workspace_id": account["id"]}).json["key"]
     generation = manager.gateway.chat(key, "cost=0.002").headers["x-generation-id"]
-    body: dict[str, object] = {"order": generation, "reason": "cut short", "amount_usd": 0.0005}
+    body = {"order": generation, "reason": "cut short", "amount_usd": 0.0005}
     booked, repeated = (manager.ask("POST", "/admin/corrections", body) for _ in range(2))
     assert (booked.status, repeated.status, repeated.headers["idempotency-replayed"]) == (201, 200, "true")
     assert (booked.json["data"]["given_back_usd"], repeated.json["data"]["given_back_usd"]) == (0.0005, 0)
     corrected = manager.ask("POST", "/admin/corrections", {"order": generation, "reason": "late", "cost_usd": 1e-3})
     assert (corrected.json["data"]["fare_usd"], corrected.json["data"]["given_back_usd"]) == (0.001, 0.0005)
-    for body, said in (
+    for wrong, said in (
         ({"order": generation}, "order, reason: give both"),
         ({"order": generation, "reason": "x", "amount_usd": 1}, "$0.001 of this fare is left"),
         ({"order": generation, "reason": "x", "amount_usd": 1, "cost_usd": 1}, "they exclude each other"),
         ({"order": generation, "reason": "x", "cost_usd": -1}, "cost_usd: an amount in USD"),
         ({"order": "gen-x", "reason": "x"}, "there is no order `gen-x`"),
     ):
-        refused = manager.ask("POST", "/admin/corrections", body)
+        refused = manager.ask("POST", "/admin/corrections", wrong)
         assert (refused.status, said in refused.error["message"]) == (400, True), refused.body
