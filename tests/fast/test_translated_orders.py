@@ -235,6 +235,23 @@ def test_instructions_of_a_system_and_of_a_developer() -> None:
     assert left_out == ("block[text].cache_control",)
 
 
+@pytest.mark.parametrize("source", [chat, responses], ids=["chat", "responses"])
+def test_before_an_assistant_who_speaks_first_stands_that_the_user_said_nothing(source: Format) -> None:
+    """Messages begin with the user's; Open Responses takes conversations that do not."""
+    said = [{"role": "system", "content": "S"}, {"role": "assistant", "content": "A"}, HELLO]
+    turns = {"messages": said} if source is chat else {"input": said}
+    body, left_out = ordered(source, messages, **turns)
+    assert (body["system"], left_out) == ("S", ())
+    assert body["messages"] == [{"role": "user", "content": "(no message)"}, said[1], HELLO]
+
+
+def test_a_messages_phase_goes_no_further_than_responses_and_is_named() -> None:
+    said = [HELLO, {"type": "message", "role": "assistant", "content": "A", "phase": "commentary"}, HELLO]
+    for native in (chat, messages):
+        body, left_out = ordered(responses, native, input=said)
+        assert (len(body["messages"]), left_out) == (3, ("input[message].phase",))
+
+
 def test_a_prompts_cache_marks_reach_anthropic() -> None:
     mark = {"type": "ephemeral", "ttl": "1h"}
     part = {"type": "text", "text": "long", "cache_control": mark}

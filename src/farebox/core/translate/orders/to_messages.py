@@ -36,9 +36,15 @@ ANSWER_TOKENS = 8_192
 """The cap of an order that has none, since messages demand one: each model of Anthropic's today can say as much."""
 
 
+NO_MESSAGE = Raw(b'"(no message)"')
+"""What a conversation begins with in which the assistant speaks first: messages demand that the user does."""
+
+
 def write(order: Order, sifter: Sifter, answer_tokens_max: int) -> dict[str, object]:
     """The body. An order without a cap gets one of at most `answer_tokens_max`: so much is what its hold covers."""
     system, turns = _system(order.turns)
+    if turns and turns[0].role == "assistant":
+        turns.insert(0, Turn("user", [Text(NO_MESSAGE)]))
     body: dict[str, object] = {**order.plain}
     if order.is_streamed:
         body["stream"] = True

@@ -19,7 +19,7 @@ _SAME = made("the same")
 
 TABLE: tuple[Member, ...] = (
     _row("model", as_("model")),
-    _row("messages", made("`system`, `messages`"), made("`input`")),
+    _row("messages", made("`system`, `messages`; before an assistant who begins `(no message)`"), made("`input`")),
     _row("stream", _SAME),
     _row("stream_options", taken("usage is always told")),
     _row("max_tokens", made("`max_tokens`"), made("`max_output_tokens`")),

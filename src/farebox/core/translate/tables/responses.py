@@ -28,7 +28,7 @@ HOSTS_ITEMS = (
 
 TABLE: tuple[Member, ...] = (
     _row("model", as_("model")),
-    _row("input", made("`messages`"), made("`system`, `messages`")),
+    _row("input", made("`messages`"), made("`system`, `messages`; before an assistant who begins `(no message)`")),
     _row("instructions", made("`messages`"), made("`system`")),
     _row("stream", _SAME),
     _row("stream_options", taken("it only asks for padding")),
