@@ -101,6 +101,8 @@ def test_the_sdk_orders_a_video_and_gets_it(world: World) -> None:
         assert job.usage.cost == 0.2
         assert len(sdk.video_generation.get_video_content(job_id=begun.id).read()) == VIDEO_BYTES
     assert world.costs("sdk") == "0.2"
+    line = world.line("sdk")
+    assert (line["kind"], line["units"]) == ("videos", {"video_seconds": str(VIDEO["duration"])})
     asked = {"x-api-key": world.key("sdk")}
     record = world.gateway.request("GET", f"/v1/generation?id={job.generation_id}", headers=asked)
     assert record.json["data"]["farebox_fare_usd"] == 0.2

@@ -16,6 +16,7 @@ from farebox.core.formats.chat_usage import counting
 from farebox.core.formats.describing import CAP, USAGE, Described
 from farebox.core.formats.envelope import ERROR, error_in_band, failure, read_error, refusal_body, typed_refusal
 from farebox.core.formats.mending import NULL, cost_before_the_break, cost_in, drop_nulls, encode, mend_amounts
+from farebox.core.kinds import thousandths
 from farebox.core.legible import Fields, decode_fields, decode_list, decoded_or, text_of, written
 from farebox.core.reading import UNREADABLE, Number, is_null, skip_to_json
 from farebox.core.schemas import NAME, TEXT, object_of, one_of
@@ -70,6 +71,7 @@ def read(body: bytes) -> Asked:
         images=len(given),
         is_premium=is_premium(models, request.service_tier, request.provider),
         units=Units(video_seconds=seconds, videos=0 if seconds else 1),
+        used=thousandths(seconds) if seconds else None,
     )
 
 
