@@ -91,6 +91,7 @@ class WebSocket(asyncio.Protocol):
         "_heard_at",
         "_is_closing",
         "_is_gone",
+        "_is_leaving",
         "_loop",
         "_partial",
         "_partial_since",
@@ -120,7 +121,7 @@ class WebSocket(asyncio.Protocol):
         self._partial_since = 0.0
         self._task: asyncio.Task[None] | None = None
         self._tell_gone: Callable[[], None] | None = None
-        self._is_closing = self._is_gone = False
+        self._is_closing = self._is_gone = self._is_leaving = False
         now = monotonic()
         self._heard_at = now
         self._ends_at = now + talks.seconds
@@ -183,9 +184,13 @@ class WebSocket(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """The server stops (uvicorn calls this). A turn that is being answered is broken off by its own bounds."""
+        self._is_leaving = True
         if self._task is None:
-            self.close(LEAVING, "the gateway is stopping")
-            self._transport.close()
+            self._leave()
+
+    def _leave(self) -> None:
+        self.close(LEAVING, "the gateway is stopping")
+        self._transport.close()
 
     # The clock
 
@@ -250,7 +255,7 @@ class WebSocket(asyncio.Protocol):
                 message = self._queue.popleft()
                 self._queued_bytes -= len(message)
         except asyncio.CancelledError:
-            self.close(LEAVING, "the gateway is stopping")
+            self._is_leaving = True
         except Exception:  # the process's edge: what nobody foresaw ends one connection
             log.exception("a turn failed in a way that nobody foresaw")
             self.close(FAILED, "its log says why")
@@ -258,7 +263,9 @@ class WebSocket(asyncio.Protocol):
             self._task = self._queue = None
             self._queued_bytes = 0
             self._tasks.discard(task)
-        if monotonic() >= self._ends_at and not self._is_closing:
+        if self._is_leaving:
+            self._leave()
+        elif monotonic() >= self._ends_at and not self._is_closing:
             self._end()
 
     # `calls.Socket`
