@@ -9,7 +9,7 @@ NOT_YET: frozenset[str] = frozenset({"POST /videos", "GET /videos/{jobId}", "GET
 """Methods that are neither served nor refused with a reason. This is the one place that allows for them: one that is
 served goes from here."""
 
-OF_NO_SDK = {"/completions", "/credits/coinbase"}
+OF_NO_SDK = {"/credits/coinbase"}
 """What OpenRouter has, or had, beside what its SDKs call."""
 
 

@@ -28,7 +28,6 @@ AREAS: Mapping[str, str] = MappingProxyType(
         "/benchmarks": "it is OpenRouter's own page about models, and is there for everybody",
         "/byok": "keys for hosts are the operator's: an upstream of its own, declared in farebox.toml",
         "/classifications": "it is OpenRouter's own page about what its users ask, and is there for everybody",
-        "/completions": "order a chat completion: POST /chat/completions",
         "/containers": f"{_SHARED}; an order's own tools run at its caller's",
         "/credits/coinbase": "credits are paid in to this gateway's operator (`farebox account top-up`, POST"
         " /admin/top-ups); GET /credits tells what is left",
