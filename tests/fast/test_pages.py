@@ -29,8 +29,9 @@ NOT_HERE = {
     "docs/clients/codex.md": {"~/.codex/config.toml"},
     "docs/clients/llm.md": {"extra-openai-models.yaml"},
     "docs/clients/opencode.md": {"~/.config/opencode/opencode.json"},
-    "docs/installing.md": {"data/farebox.db", "people.csv", "keys.csv", "keys.json"},
+    "docs/installing.md": {"data/farebox.db"},
     "docs/extending.md": {"src/farebox/core/formats/completions.py", "src/farebox/upstream/echo.py"},
+    "docs/keys-and-people.md": {"people.csv", "keys.csv", "keys.json"},
     "docs/moving-from-litellm.md": {"config.yaml", "model_prices_and_context_window.json"},
     "findings/README.md": {"what-is-odd.sh"},
 }

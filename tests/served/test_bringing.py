@@ -36,7 +36,7 @@ def test_callers_keep_the_keys_that_they_have(gateway: Gateway) -> None:
             "budget_duration": "30d",
             "rpm_limit": 600,
             "spend": 3.5,
-            "models": [],
+            "models": ["all-team-models"],
             "blocked": None,
             "expires": None,
         },

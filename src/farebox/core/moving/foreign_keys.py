@@ -42,13 +42,16 @@ PERIODS: Mapping[str, str] = {
 """LiteLLM's `budget_duration`, and the limit that `max_budget` is then. Farebox's months are the calendar's."""
 
 LEFT_OUT = frozenset(
-    "spend user_id team_id organization_id project_id agent_id permissions metadata aliases config"
+    "spend total_spend model_spend tpd_limit key_type budget_fallbacks settings_updated_at user_id team_id organization_id project_id agent_id permissions metadata aliases config"
     " router_settings soft_budget_cooldown model_spend model_max_budget budget_id budget_reset_at last_rotation_at"
     " key_rotation_at auto_rotate rotation_interval rotation_count allowed_cache_controls allowed_routes"
     " object_permission_id created_at created_by updated_at updated_by last_active litellm_budget_table policies"
     " access_group_ids budget_limits".split()
 )
 """Columns of LiteLLM's that say nothing here, or nothing that can be taken over."""
+
+ALL_MODELS = frozenset(("all-team-models", "all-proxy-models"))
+"""LiteLLM's words for no limit of models."""
 
 _NO_VALUES = ("", "null", "none", "{}", "[]")
 
@@ -162,8 +165,9 @@ def _key(where: str, row: Mapping[str, Any]) -> tuple[ForeignKey, set[str]]:
             values.setdefault(ours, values[theirs])
     if "max_budget" in values:
         values.setdefault(_period(values.get("budget_duration")), _plain(values["max_budget"]))
-    if values.get(MODELS) in ("all-team-models", "all-proxy-models", ["all-team-models"], ["all-proxy-models"]):
-        del values[MODELS]
+    limits = limits_of(values)
+    if ALL_MODELS.intersection(limits.get(MODELS) or ()):
+        del limits[MODELS]
     key = ForeignKey(
         where,
         _digest(str(values.get("digest", "")).strip()),
@@ -172,7 +176,7 @@ def _key(where: str, row: Mapping[str, Any]) -> tuple[ForeignKey, set[str]]:
         hint_of(str(values.get("hint", "")).strip(), str(values.get("digest", "")).strip()),
         str(values.get("expires", "")).strip(),
         flag("disabled", values.get("disabled", "false")),
-        limits_of(values),
+        limits,
     )
     return key, unread
 
