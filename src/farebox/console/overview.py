@@ -135,7 +135,7 @@ async def _ranked(spent: Iterable[Spent], column: Column, names: Names) -> list[
     found = [Sum(await _name(of, column, names), *each, (column, str(of))) for of, each in ranked[:RANKED_MAX]]
     if rest := ranked[RANKED_MAX:]:
         orders, nanos = (sum(each[place] for _, each in rest) for place in (0, 1))
-        found.append(Sum(f"{len(rest)} others", orders, nanos))
+        found.append(Sum("1 other" if len(rest) == 1 else f"{len(rest)} others", orders, nanos))
     return found
 
 
