@@ -20,6 +20,7 @@ const UNITS = {
   "/audio/speech": { model: "sim/voice", input: "Hello" },
   "/audio/transcriptions": { model: "sim/scribe", input_audio: { data: "UklGRg==", format: "wav" } },
 };
+const JOB = { model: "sim/filmer", prompt: "Hello", duration: 2 };
 const LISTS = ["/models", "/models/user", "/embeddings/models", "/providers", "/endpoints/zdr"];
 
 for (const base of [BASE, BASE.replace("/api/v1", "/v1")]) {
@@ -50,6 +51,13 @@ for (const base of [BASE, BASE.replace("/api/v1", "/v1")]) {
       else assert.ok((await answer.json()).usage.cost > 0);
     });
   }
+  await check(`POST ${base}/videos`, async () => {
+    const begun = await post("/videos", JOB, base);
+    assert.equal(begun.status, 202);
+    const { id, polling_url } = await begun.json();
+    assert.equal(polling_url, `${base}/videos/${id}`);
+    assert.equal((await get(`/videos/${id}`, base)).status, 200);
+  });
   await check(`POST ${base}/audio/transcriptions, a form`, async () => {
     const form = new FormData();
     form.append("model", "sim/scribe");

@@ -506,10 +506,29 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway
             gateway.audit()
 
 
+REQUIRED: dict[str, Any] = {
+    "completed_at": None,
+    "previous_response_id": None,
+    "truncation": "disabled",
+    "text": {"format": {"type": "text"}},
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "top_logprobs": 0,
+    "reasoning": None,
+    "max_output_tokens": 50,
+    "max_tool_calls": None,
+    "store": False,
+    "background": False,
+    "safety_identifier": None,
+    "prompt_cache_key": None,
+    "object": "response",
+}
+
+
 def demanded(body: bytes) -> bytes:
-    """What strict SDKs demand beyond what hosts say: it would be added to it, or a null taken away."""
-    more = b'"completed_at": null, "presence_penalty": 0.0, "frequency_penalty": 0.0, "object": "response"'
-    body = body.replace(b'"object": "response"', more).replace(b'}], "usage": null', b"}]")
+    """What strict SDKs demand, and Open Responses requires, beyond what hosts say: it would be added to it."""
+    body = body.replace(b'"object": "response"', json.dumps(REQUIRED).encode()[1:-1])
+    body = body.replace(b'}], "usage": null', b"}]")
     called = b'"type": "response.function_call_arguments.done"'
     return body.replace(called, called + b', "name": "f"')
 

@@ -132,6 +132,7 @@ COMMANDS = [
     ["key", "enable", "1"],
     ["key", "limit", "1"],
     ["key", "cache", "1", "60"],
+    ["key", "store", "1", "off"],
     ["management-key", "create"],
     ["management-key", "list"],
     ["management-key", "revoke", "1"],
@@ -140,6 +141,7 @@ COMMANDS = [
     ["reconcile"],
     ["audit"],
     ["db", "check"],
+    ["db", "recount"],
     ["backup", "kept.db"],
     ["batch", "orders.jsonl", "--key", "k"],
 ]
@@ -498,8 +500,8 @@ def test_dates_are_said_with_an_example(shell: Gateway) -> None:
     assert len(shell.cli("statement", "alice", "--since", "2020-01", "--until", "2099-01-01T00:00+02:00")["lines"]) == 1
     assert shell.cli("key", "create", "alice", "--expires", "2099-01")["expires"] == "2099-01-01T00:00:00.000Z"
     head, line = shell.run("statement", "alice", "--csv").stdout.splitlines()
-    assert head.startswith("time,what,model,generation_id,cost_usd,events,amount_usd")
-    assert ",top-up,,,,,5," in line
+    assert head.startswith("time,what,kind,key,model,generation_id,cost_usd,events,amount_usd")
+    assert ",top-up,,,,,,,5," in line
     assert shell.run("account", "list", "--csv").stdout.splitlines()[1].startswith("alice,paying,prepaid,0,5,0,5,")
     assert shell.run("account", "list").stdout.split() == (
         "NAME PLAN TERMS BALANCE HELD AVAILABLE THIS MONTH STATE alice paying prepaid 5 0 5 0 open".split()

@@ -277,7 +277,7 @@ def test_accounts_are_what_the_commands_see(manager: Manager) -> None:
         assert answer.status in (400, 404), body
         assert said in answer.error["message"]
     assert manager.ask("GET", "/admin/accounts/nobody").status == 404
-    assert manager.ask("PATCH", f"/admin/accounts/{made['name']}", {"plan": "free"}).status == 400
+    assert manager.ask("PATCH", f"/admin/accounts/{made['name']}", {"colour": "red"}).status == 400
 
 
 def test_a_top_up_is_booked_once_under_its_key(manager: Manager) -> None:

@@ -43,7 +43,7 @@ def test_holds_and_orders_are_counted(gateway: Gateway) -> None:
         gateway.chat(simulate=fault)
     asking = threading.Thread(target=lambda: gateway.chat(simulate="token-ms=100,tokens=20", stream=True))
     asking.start()
-    expected = {"in progress": 1, "pending": 1, "open": 2, "unresolved": 1, "streams": 1}
+    expected = {"in progress": 1, "pending": 1, "open": 2, "unresolved": 1, "jobs": 0, "streams": 1}
     eventually(lambda: gauges(gateway) == expected)
     asking.join()
     assert gauges(gateway) == {**expected, "in progress": 0, "pending": 0, "streams": 0}

@@ -20,9 +20,10 @@ from tests.fast.test_exchange import ANSWER
 from tests.fast.test_messages_format import STARTED
 from tests.fast.test_messages_format import USAGE as MESSAGES_USAGE
 from tests.fast.test_responses_format import RESPONSE
-from tests.gateway import Gateway, eventually
+from tests.gateway import Gateway, Response, eventually
 from tests.served.test_batch import begin, ended, write
-from tests.served.test_formats import CAPS, EVENTS, ORDERS, STREAMED, USAGE, fixed, order
+from tests.served.test_formats import AS_IT_CAME, CAPS, EVENTS, ORDERS, STREAMED, USAGE, fixed
+from tests.served.test_formats import order as order_any
 from tests.served.test_mcp import call, text_of
 from tests.upstreams import HttpUpstream
 
@@ -39,10 +40,12 @@ ODD = {
 odd_texts = pytest.mark.parametrize("text", ODD.values(), ids=ODD)
 
 MARK = "an odd text"
+SAID = {"type": "output_text", "text": MARK, "annotations": [], "logprobs": []}
+MESSAGE = {"id": "msg_1", "role": "assistant", "status": "completed"}
 WHOLE: dict[str, dict[str, Any]] = {
     "/chat/completions": {**ANSWER, "usage": USAGE, "note": MARK},
     "/messages": {**STARTED, "content": [{"type": "text", "text": MARK}], "usage": MESSAGES_USAGE},
-    "/responses": {**RESPONSE, "output": [{"type": "message", "content": [{"type": "output_text", "text": MARK}]}]},
+    "/responses": {**RESPONSE, "output": [{"type": "message", "content": [SAID], **MESSAGE}]},
     "/embeddings": {**VECTORS, "note": MARK},
     "/rerank": {
         "model": "a/b",
@@ -52,6 +55,11 @@ WHOLE: dict[str, dict[str, Any]] = {
     "/images": {"created": 1, "data": [], "usage": USAGE, "note": MARK},
     "/audio/transcriptions": {"text": "hi", "usage": {"cost": 0.0001}, "note": MARK},
 }
+
+
+def order(gateway: Gateway, path: str, **body: Any) -> Response:
+    """An order whose answer is to pass as it came."""
+    return order_any(gateway, path, **{**AS_IT_CAME.get(path, {}), **body})
 
 
 def odd(value: Any, text: bytes) -> bytes:
@@ -147,7 +155,8 @@ def odd_order(path: str, text: bytes, **more: Any) -> bytes:
     """An order that says the text: as what it asks where that can be any text, else beside."""
     said = {"input": MARK} if "input" in ORDERS[path] else {"messages": [{"role": "user", "content": MARK}]}
     beside = not text.startswith(b'"')
-    return odd({**ORDERS[path], "model": "a/b", **({"note": MARK} if beside else said), **more}, text)
+    plain = {**ORDERS[path], **AS_IT_CAME.get(path, {}), "model": "a/b"}
+    return odd({**plain, **({"note": MARK} if beside else said), **more}, text)
 
 
 @odd_texts
@@ -312,7 +321,7 @@ def _openai(url: str, key: str) -> list[str]:
 
 def _openai_responses(url: str, key: str) -> list[str]:
     with openai.OpenAI(base_url=url, api_key=key, max_retries=0) as client:
-        return [repr(event) for event in client.responses.create(model="a/b", input="x", stream=True)]
+        return [repr(event) for event in client.responses.create(model="a/b", input="x", stream=True, store=False)]
 
 
 def _anthropic(url: str, key: str) -> list[str]:

@@ -215,12 +215,12 @@ def test_a_connection_is_let_go_before_farebox_closes_it(said: tuple[str, str]) 
 
 
 HTTP_1_0 = {
-    "nginx": [(r'\n *proxy_http_version 1\.1;\n *proxy_set_header Connection "";', "")],
+    "nginx": [(r"\n *proxy_http_version 1\.1;\n *proxy_set_header Connection .*\n *proxy_set_header Upgrade .*", "")],
     "apache2": [
         (r"(?=<VirtualHost \*:80>)", "LoadModule env_module /usr/lib/apache2/modules/mod_env.so\n"),
         ("(?=ProxyPreserveHost)", "SetEnv force-proxy-request-1.0 1\nSetEnv proxy-nokeepalive 1\n"),
     ],
-    "lighttpd": [("(?=proxy.server)", 'proxy.header = ("force-http10" => "enable")\n')],
+    "lighttpd": [(r'"upgrade" => "enable"', '"force-http10" => "enable"')],
 }
 
 

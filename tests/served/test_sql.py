@@ -74,7 +74,10 @@ def test_postgresql_can_carry_out_every_statement(postgres: Cluster) -> None:
             by_name = dict.fromkeys(re.findall(r"%\((\w+)\)s", statement))
             assert not (by_name and "%s" in statement), name
             given: Any = by_name or [None] * statement.count("%s")
-            assert db.execute(f"EXPLAIN {statement}".encode(), given).fetchall(), name
+            if statement.startswith("LOCK"):  # which cannot be explained
+                db.execute(statement.encode())
+            else:
+                assert db.execute(f"EXPLAIN {statement}".encode(), given).fetchall(), name
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def paths() -> Node:
                 },
                 (400, 401, 404, 409, 410, 416, 429, 502),
                 words={409: "It has not ended yet.", 410: "It is not kept any more.", 416: "It has no such part."},
-                parameters=[job, parameter("index", {"type": "integer", "minimum": 0}, "Which one of several.")],
+                parameters=[job, parameter("index", {"type": "integer", "minimum": 0, "maximum": 999_999_999}, "Which one.")],
             )
         },
         "/generation": _own("Generation", "Generation", (404, 424, 502), by_id),
