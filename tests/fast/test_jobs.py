@@ -144,7 +144,8 @@ def test_what_a_job_comes_to(
     async def work() -> None:
         hold = await world.until_settled()
         (end,) = [each for each in await world.store.transfers(world.account.id) if each.kind in ("post", "void")]
-        assert (hold.state, end.cost) == ("voided", None) if cost is None else ("posted", Decimal(cost))
+        expected = ("voided", None) if cost is None else ("posted", Decimal(cost))
+        assert (hold.state, end.cost) == expected
 
     run(world, work, generation_id)
 

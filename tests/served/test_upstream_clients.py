@@ -183,6 +183,26 @@ def test_a_page_is_asked_for_again_where_an_idle_connection_was_closed(kind: typ
     play(main)
 
 
+PART = b"content-type: video/mp4\r\ncontent-range: bytes 1-2/9\r\nx-secret: s\r\n"
+
+
+@CLIENTS
+def test_a_part_of_what_was_made_comes_with_what_says_which(kind: type[Client]) -> None:
+    """But where it is packed, its length and place are not those of what is passed on."""
+
+    async def main() -> None:
+        whole = b"HTTP/1.1 206 Part\r\n" + PART + b"content-length: 2\r\n\r\nhi"
+        packed = b"HTTP/1.1 200 OK\r\n" + PART + b"content-encoding: odd\r\ncontent-length: 2\r\n\r\nhi"
+        async with playing(kind, whole, packed) as (client, server):
+            for names in ({b"content-type", b"content-range", b"content-length"}, {b"content-type"}):
+                reply = await client.get("/videos/job-1/content", (("index", "1"),), 5, {"range": "bytes=1-2"})
+                assert {name for name, _ in reply.about_bytes} == names
+                assert await reply.read() == b"hi"
+            assert b"\r\nrange: bytes=1-2\r\n" in server.orders[0].lower()
+
+    play(main)
+
+
 @CLIENTS
 def test_a_page_that_does_not_come_in_its_time_is_given_up(kind: type[Client]) -> None:
     async def main() -> None:
