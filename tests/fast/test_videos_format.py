@@ -163,6 +163,17 @@ def test_what_sdks_choke_on_is_mended() -> None:
     assert below(b"no", "https://films.example") == b"{}"
 
 
+@pytest.mark.parametrize("odd", [rb'"\ud83d"', b'"\xff\xfe"', b"NaN", b'"\x01"'])
+@pytest.mark.parametrize("name", ["error", "generation_id", "status", "usage", "unsigned_urls", "polling_url", "other"])
+def test_odd_texts_lose_no_job(name: str, odd: bytes) -> None:
+    body = b'{"id": "job-1", "%b": %b}' % (name.encode(), odd)
+    seen = see_answer(body)
+    assert seen.job_id == "job-1"
+    assert json.loads(below(seen.repaired or b"", "http://films.example"))["id"] == "job-1"
+    if name != "status":
+        assert read_job(b'{"status": "failed", "%b": %b}' % (name.encode(), odd), "job-1").id == "job-1"
+
+
 @pytest.mark.parametrize(
     ("headers", "address"),
     [

@@ -122,8 +122,8 @@ def read_job(body: bytes, asked_for: str | None = None) -> Job:
     members = Fields(id=encode(job_id), polling_url=encode(f"{PATH}/{job_id}"), status=encode(status))
     if generation_id is not None:
         members["generation_id"] = encode(generation_id)
-    if not is_null(error := fields.get("error", NULL)):
-        members["error"] = encode(_error_text(error))
+    if not is_null(fields.get("error", NULL)):
+        members["error"] = encode(_error_text(fields))
     if videos := max(_length(fields, "unsigned_urls"), _length(fields, "urls")):
         members["unsigned_urls"] = encode([f"{PATH}/{job_id}/content?index={number}" for number in range(videos)])
     if (usage := _usage(fields)) is not None:
@@ -143,17 +143,15 @@ def _verdict(job_id: str, status: str, fields: Fields) -> Verdict:
 
 
 def _text(fields: Fields, name: str) -> str:
+    """A text, without halves of characters; "" where there is none."""
     try:
-        return text_of(fields.get(name, NULL))
+        return text_of(fields.get(name, NULL)).encode("utf-8", "replace").decode()
     except UNREADABLE:
         return ""
 
 
-def _error_text(error: Raw) -> str:
-    try:
-        return text_of(error)
-    except UNREADABLE:
-        return read_error(error).message or "the job failed"
+def _error_text(fields: Fields) -> str:
+    return _text(fields, "error") or read_error(fields["error"]).message or "the job failed"
 
 
 def _length(fields: Fields, name: str) -> int:
