@@ -112,7 +112,7 @@ def test_metrics_count_connections_and_what_they_remember(gateway: Gateway) -> N
     with talking(gateway) as talk:
         assert told() == ["open 1.0", "remembered_bytes 0.0"]
         talk.turn(input="Hello")
-        assert told()[1] > "remembered_bytes 1"
+        eventually(lambda: told()[1] > "remembered_bytes 1")
     eventually(lambda: told() == ["open 0.0", "remembered_bytes 0.0"])
 
 
