@@ -111,12 +111,12 @@ class Translated:
     def answer(self, body: bytes, generation_id: str) -> bytes:
         """A whole answer. Raises Refusal 424: it is none."""
         progress = self._progress
-        return self.way.answer(body, created=progress.created, generation_id=generation_id, asked=progress.asked)
+        return self.way.answer(body, created=progress.created, generation_id=generation_id, during=progress)
 
     def gathered(self, events: bytes, generation_id: str) -> bytes:
         """A stream as the whole answer that was asked for. Raises Refusal 424: it is none."""
         progress = self._progress
-        return self.way.gathered(events, created=progress.created, generation_id=generation_id, asked=progress.asked)
+        return self.way.gathered(events, created=progress.created, generation_id=generation_id, during=progress)
 
     def retold(self, body: bytes) -> bytes:
         """A whole answer as the stream that was asked for. Raises Refusal 424: it is none."""

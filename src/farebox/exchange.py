@@ -592,7 +592,7 @@ class Opened:
             reply.headers.append((LEFT_OUT, ", ".join(self._left_out).encode()))
         told = meter.progress if translated is None else self._progress()
         if self._request.wire.DESCRIBED.see_echoing is not None:
-            told.asked = self._order.body
+            told.asked, told.unheeded = self._order.body, self._left_out
         self._answer = answer = Answer(
             reply,
             meter,

@@ -241,17 +241,20 @@ SAYINGS = [
 def test_what_is_translated_is_complete(native: Format, said: hosts.Said) -> None:
     way = translation(responses, native)
     assert way is not None
-    order = json.dumps(ASKED).encode()
-    told = json.loads(way.answer(hosts.whole(native, said), created=1, asked=order))
+    told = json.loads(way.answer(hosts.whole(native, said), created=1, during=asked(**ASKED)))
     assert_specified("ResponseResource", told)
     assert {name: told[name] for name in ECHOED if name != "service_tier"} == {
         name: value for name, value in ECHOED.items() if name != "service_tier"
     }
     events = list(hosts.stream(native, said))
     for cut in (events, events[: len(events) // 2]):
-        translated = way.stream(Progress("gen-1", "a/b", 1, asked=order))
+        translated = way.stream(asked(**ASKED))
         told_events = checked(b"".join(translated.feed(each) for each in cut) + translated.finish())
         for event in told_events:
             if "response" in event:
                 assert event["response"]["temperature"] == 0.25
-    assert json.loads(way.gathered(b"".join(events), created=1, asked=order))["metadata"] == {"trip": "7"}
+    during = asked(**ASKED)
+    during.unheeded = ("metadata", "max_tool_calls", "text.verbosity", "top_p", "nothing.of", "input[message].phase")
+    gathered = json.loads(way.gathered(b"".join(events), created=1, during=during))
+    assert (gathered["metadata"], gathered["max_tool_calls"], gathered["top_p"]) == ({"trip": "7"}, None, 1)
+    assert gathered["text"] == {"format": ECHOED["text"]["format"]}

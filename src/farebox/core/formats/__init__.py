@@ -115,7 +115,8 @@ class Progress(Struct):
     `client` is the caller's User-Agent; `calls` are a chat's tool calls, by choice. The rest is for the responses
     format: the `response_id` and the sequence number (`next_number`) of a stream's events, the names of function calls
     by item, the latest item and its index, and whether each event has its type in a line of its own (`is_named`);
-    `asked` is the order's body, until the answer has said it all again, `echoed` what was read there, and `completed`
+    `asked` is the order's body, until the answer has said it all again, `unheeded` are its members that its upstream
+    was not told, `echoed` what was read there, and `completed`
     the latest response that had to be completed, before and after.
     """
 
@@ -130,6 +131,7 @@ class Progress(Struct):
     item_id: str = ""
     output_index: int = -1
     asked: bytes | Raw = b""
+    unheeded: tuple[str, ...] = ()
     echoed: Mapping[str, Raw] | None = None
     completed: tuple[bytes | Raw, bytes] = (b"", b"")
     is_named: bool = False

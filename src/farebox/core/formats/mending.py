@@ -104,7 +104,7 @@ def mend_each(raw: Raw, mend: Callable[[Fields, int], None]) -> Raw:
     return written(members)
 
 
-def mend_object(raw: Raw, mend: Callable[[Fields], None]) -> Raw:
+def mend_object(raw: Raw, mend: Callable[[Fields], object]) -> Raw:
     """An object mended; anything else unchanged."""
     try:
         fields = decode_fields(raw)
@@ -114,7 +114,7 @@ def mend_object(raw: Raw, mend: Callable[[Fields], None]) -> Raw:
     return written(fields)
 
 
-def mend_member(fields: Fields, name: str, mend: Callable[[Fields], None]) -> None:
+def mend_member(fields: Fields, name: str, mend: Callable[[Fields], object]) -> None:
     """Mend a member that is an object."""
     if name in fields:
         fields[name] = mend_object(fields[name], mend)

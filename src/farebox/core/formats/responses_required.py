@@ -81,21 +81,33 @@ go.)"""
 def told(progress: Progress) -> Mapping[str, Raw]:
     """ECHOED as this answer's order has it, or as it is where nobody said it."""
     if progress.echoed is None:
-        progress.echoed = told_of(progress.asked)
+        progress.echoed = told_of(progress.asked, progress.unheeded)
         progress.asked = b""
     return progress.echoed
 
 
-def told_of(asked: bytes | Raw) -> Mapping[str, Raw]:
-    """ECHOED as an order's body has it, or a response that has it all."""
+def told_of(asked: bytes | Raw, unheeded: tuple[str, ...] = ()) -> Mapping[str, Raw]:
+    """ECHOED as an order's body has it, or a response that has it all. What was left out of the order for its upstream
+    (`unheeded`) is told as if it had not been asked: it was not in force."""
     said: Fields = {}
     for name, value in decoded_or(decode_fields, asked, Fields()).items():
         member = ECHOED.get(name)
         if member is not None and bytes(memoryview(value)[:1]) in member.begins:
             # A copy: what is cut out of the order would keep all of it.
             said[name] = value.copy()
+    for path in unheeded:
+        _take_out(said, path)
     _complete_within(said)
     return {**_UNASKED, **said} if said else _UNASKED
+
+
+def _take_out(fields: Fields, path: str) -> None:
+    """Take out a member, or one within it; metadata are the caller's own, whoever was told."""
+    name, _, within = path.partition(".")
+    if not within and name != "metadata":
+        fields.pop(name, None)
+    elif within and starts_with(fields.get(name, NULL), b"{"):
+        mend_member(fields, name, lambda members: members.pop(within, None))
 
 
 def _complete_within(fields: Fields) -> None:

@@ -134,14 +134,14 @@ class Translation:
         written = self._native.write_order(order, sifter, answer_tokens_max)
         return msgspec.json.encode(written), sifter.left_out
 
-    def answer(self, body: bytes, *, created: int, generation_id: str = "", asked: bytes | Raw = b"") -> bytes:
+    def answer(self, body: bytes, *, created: int, generation_id: str = "", during: Progress | None = None) -> bytes:
         """A whole answer in the caller's format. `created`, in seconds since 1970, and the id stand in it where the
-        native one has none; `asked` is the order, which some formats repeat.
+        native one has none; `during` has the order, which some formats repeat.
 
         Raises:
             Refusal: 424, it is no valid answer, or failed after it was accepted.
         """
-        return self._written(self._read(body), created, generation_id, asked)
+        return self._written(self._read(body), created, generation_id, during)
 
     def _read(self, body: bytes) -> Answer:
         """What a whole native answer says. Raises Refusal 424."""
@@ -153,8 +153,8 @@ class Translation:
             raise failure(fields.get("error"), "the upstream's answer is not as its format has it") from error
         return self._native.read_answer(read)
 
-    def _written(self, answer: Answer, created: int, generation_id: str, asked: bytes | Raw) -> bytes:
-        answer.id, answer.created, answer.asked = answer.id or generation_id, answer.created or created, asked
+    def _written(self, answer: Answer, created: int, generation_id: str, during: Progress | None) -> bytes:
+        answer.id, answer.created, answer.during = answer.id or generation_id, answer.created or created, during
         return msgspec.json.encode(self._source.write_answer(answer))
 
     def stream(self, progress: Progress) -> "Stream":
@@ -173,7 +173,9 @@ class Translation:
         retell(self._read(body), writer)
         return b"".join(writer.sent)
 
-    def gathered(self, events: bytes, *, created: int, generation_id: str = "", asked: bytes | Raw = b"") -> bytes:
+    def gathered(
+        self, events: bytes, *, created: int, generation_id: str = "", during: Progress | None = None
+    ) -> bytes:
         """A native stream as a whole answer in the caller's format, which was asked for.
 
         Raises:
@@ -185,7 +187,7 @@ class Translation:
         stream.finish()
         if gathering.refusal is not None:
             raise gathering.refusal
-        return self._written(gathering.answer, created, generation_id, asked)
+        return self._written(gathering.answer, created, generation_id, during)
 
     def refusal(self, status: int, body: bytes) -> bytes:
         """The body of an upstream's refusal in the caller's format, to be sent under the same status."""

@@ -10,6 +10,7 @@ from typing import Protocol
 from msgspec import Raw, Struct
 
 from farebox.core.errors import Refusal
+from farebox.core.formats import Progress
 
 EMPTY = Raw(b'""')
 """The empty text."""
@@ -180,7 +181,7 @@ class Usage(Struct):
 
 
 class Answer(Struct):
-    """A whole answer. `stop` is one of STOPS; `asked` is the body of its order, as its caller sent it."""
+    """A whole answer. `stop` is one of STOPS; `during` has what its order asked."""
 
     id: str
     model: str
@@ -191,7 +192,7 @@ class Answer(Struct):
     usage: Usage | None = None
     tier: str | None = None
     fingerprint: str | None = None
-    asked: bytes | Raw = b""
+    during: Progress | None = None
 
 
 STOPS = ("stop", "sequence", "length", "tools", "filter", "pause")

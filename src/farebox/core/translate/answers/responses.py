@@ -6,8 +6,9 @@ from msgspec import Raw, Struct
 from msgspec.json import Decoder
 
 from farebox.core.errors import broken
+from farebox.core.formats import Progress
 from farebox.core.formats.envelope import failure
-from farebox.core.formats.responses_required import told_of
+from farebox.core.formats.responses_required import told
 from farebox.core.legible import decoded_or
 from farebox.core.reading import Number
 from farebox.core.translate.answers.chat import quote
@@ -191,7 +192,7 @@ def write(answer: Answer) -> dict[str, object]:
         output.append(_item(part, answer.id, len(output)))
     if status == "incomplete" and output:
         output[-1]["status"] = "incomplete"
-    echoed = told_of(answer.asked)
+    echoed = told(answer.during or Progress(answer.id, answer.model, answer.created))
     body = {**response_of(answer.id, answer.model, answer.created, status, output, echoed), **more}
     if answer.tier is not None:
         body["service_tier"] = answer.tier
