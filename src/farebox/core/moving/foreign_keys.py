@@ -42,11 +42,12 @@ PERIODS: Mapping[str, str] = {
 """LiteLLM's `budget_duration`, and the limit that `max_budget` is then. Farebox's months are the calendar's."""
 
 LEFT_OUT = frozenset(
-    "spend total_spend model_spend tpd_limit key_type budget_fallbacks settings_updated_at user_id team_id"
-    " organization_id project_id agent_id permissions metadata aliases config router_settings soft_budget_cooldown"
-    " model_spend model_max_budget budget_id budget_reset_at last_rotation_at key_rotation_at auto_rotate"
-    " rotation_interval rotation_count allowed_cache_controls allowed_routes object_permission_id created_at"
-    " created_by updated_at updated_by last_active litellm_budget_table policies access_group_ids budget_limits".split()
+    "spend total_spend model_spend tpd_limit key_type budget_fallbacks settings_updated_at"
+    " user_id team_id organization_id project_id agent_id permissions metadata aliases config"
+    " router_settings soft_budget_cooldown model_spend model_max_budget budget_id budget_reset_at last_rotation_at"
+    " key_rotation_at auto_rotate rotation_interval rotation_count allowed_cache_controls allowed_routes"
+    " object_permission_id created_at created_by updated_at updated_by last_active litellm_budget_table policies"
+    " access_group_ids budget_limits".split()
 )
 """Columns of LiteLLM's that say nothing here, or nothing that can be taken over."""
 
