@@ -29,7 +29,7 @@ def test_every_page_in_a_browser(gateway: Gateway, node: Path) -> None:
         env={**os.environ, "BASE": gateway.base, "KEY": gateway.key, "MANAGER": manager, "CHROMIUM": str(chromium)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("ok ") == 8

@@ -16,6 +16,9 @@ KEY, MANAGER = os.environ["KEY"], os.environ["MANAGER"]
 AXE = (Path(__file__).parent / "browser" / "node_modules" / "axe-core" / "axe.min.js").read_text()
 SHOTS = os.environ.get("SHOTS")
 
+WAIT_MS = 120_000
+"""How long a page may take: this is no measurement, and there may be much else to do."""
+
 LOOK = """axe.run(document).then(found => found.violations.map(
   each => each.id + ": " + each.help + " " + each.nodes.map(node => node.html.slice(0, 200)).join(" | ")))"""
 
@@ -44,6 +47,7 @@ PAGES = (
 def visit(browser: Browser, **how: object) -> Iterator[Page]:
     """A page in a new browser, at which nothing may go wrong."""
     context = browser.new_context(**how)
+    context.set_default_timeout(WAIT_MS)
     page = context.new_page()
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))

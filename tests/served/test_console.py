@@ -304,6 +304,14 @@ def test_a_session_ends_with_its_key_and_when_somebody_signs_out(house: House) -
     assert again.get("").status == 200
     house.gateway.cli("key", "revoke", key["key"])
     assert again.get("").status == 303
+    rotated = house.gateway.cli("key", "create", "one", "--label", "rotated")["key"]
+    old = Browser(house.gateway, rotated)
+    house.gateway.cli("key", "rotate", rotated, "--overlap", "0")
+    assert old.get("").status == 303
+    closed = Browser(house.gateway, house.gateway.new_key("closed", "--plan", "paying", "--prepaid", "1"))
+    assert closed.get("").status == 200
+    house.gateway.cli("account", "close", "closed")
+    assert closed.get("").status == 303
     manager = house.gateway.cli("management-key", "create", "--label", "short")
     managing = Browser(house.gateway, manager["key"])
     assert managing.get("").status == 200

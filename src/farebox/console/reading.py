@@ -90,13 +90,22 @@ class SqlConsole(Bills):
         return await self._desk.row(_signed_in_from, self._sql.console_session, given)
 
     async def open_session(
-        self, digest: bytes, key_id: int, now_us: int, until_us: int, *, is_manager: bool, since_us: int, most: int
+        self,
+        digest: bytes,
+        key_id: int,
+        key_digest: bytes,
+        now_us: int,
+        until_us: int,
+        *,
+        is_manager: bool,
+        since_us: int,
+        most: int,
     ) -> None:
-        """Open a session of a key, and forget what has ended; of one key `most` stay."""
+        """Open a session of a key that has this digest now, and forget what has ended; of one key `most` stay."""
         api_key, manager = (None, key_id) if is_manager else (key_id, None)
 
         def open_one(db: Db) -> None:
-            db.execute(self._sql.open_console_session, (digest, api_key, manager, now_us, until_us))
+            db.execute(self._sql.open_console_session, (digest, api_key, manager, key_digest, now_us, until_us))
             given = {"now": now_us, "since": since_us, "api_key": api_key, "management_key": manager, "most": most}
             db.execute(self._sql.forget_console_sessions, given)
 

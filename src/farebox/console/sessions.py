@@ -15,7 +15,7 @@ from farebox import clock
 from farebox.console.reading import SignedIn, SqlConsole
 from farebox.core.errors import Refusal, forbidden, unauthenticated
 from farebox.core.headers import HeaderList, read_request_head
-from farebox.core.keys import MANAGEMENT_PREFIX
+from farebox.core.keys import MANAGEMENT_PREFIX, digest
 from farebox.identity.keys import Managers
 from farebox.ports import Callers
 
@@ -57,20 +57,22 @@ class Sessions:
             raise unauthenticated("Paste a key: it begins with sk-fb-")
         is_manager = head.tokens[0].startswith(MANAGEMENT_PREFIX)
         key = await self._managers.identify(head) if is_manager else (await self._callers.identify(head)).key
-        return await self._open(key.id, is_manager=is_manager)
+        return await self._open(key.id, digest(head.tokens[0]), is_manager=is_manager)
 
     async def open_by_link(self, token: str) -> str:
         """The same by a link, which works once. Raises Refusal 403: it does not any more."""
         is_allowed, key_id = await self._kept.take_once(_digest("link", token), clock.now_us())
-        if not is_allowed or key_id is None:
+        found = await self._kept.key(key_id) if is_allowed and key_id is not None else None
+        if found is None:
             raise forbidden("This link has been used, or is older than an hour; sign in with a key")
-        return await self._open(key_id, is_manager=False)
+        return await self._open(found[1].id, found[1].digest, is_manager=False)
 
-    async def _open(self, key_id: int, *, is_manager: bool) -> str:
+    async def _open(self, key_id: int, key_digest: bytes, *, is_manager: bool) -> str:
         token, now_us = secrets.token_urlsafe(_SECRET_BYTES), clock.now_us()
         await self._kept.open_session(
             _digest("session", token),
             key_id,
+            key_digest,
             now_us,
             now_us + IDLE_US,
             is_manager=is_manager,

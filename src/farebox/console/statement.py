@@ -147,6 +147,6 @@ def _what(transfer: Transfer) -> str:
         case "void":
             return "not served"
         case "adjustment":
-            return f"decided ({transfer.note})"
+            return f"adjustment ({transfer.note})"
         case "hold":
             return "held"

@@ -816,7 +816,7 @@ AND (h.ended_us IS NULL OR (f.transfer_id IS NOT NULL AND (c.id IS NULL OR c.sta
 -- The console: who is signed in, and what may be done once; and what its pages show.
 
 -- console_session --
--- As long as the key holds that it was opened with.
+-- As long as the key holds that it was opened with, by the digest that it was opened with.
 SELECT s.created_us, s.until_us, coalesce(k.label, m.label), coalesce(k.hint, m.hint), s.management_key_id,
     a.id, a.name, a.plan, a.created_us
 FROM console_session s
@@ -824,11 +824,14 @@ LEFT JOIN api_key k ON k.id = s.api_key_id
 LEFT JOIN management_key m ON m.id = s.management_key_id
 LEFT JOIN account a ON a.id = coalesce(k.account_id, m.account_id)
 WHERE s.digest = :digest AND s.until_us > :now AND s.created_us > :since
-AND k.revoked_us IS NULL AND m.revoked_us IS NULL AND (k.expires_us IS NULL OR k.expires_us > :now);
+AND k.revoked_us IS NULL AND m.revoked_us IS NULL AND (k.expires_us IS NULL OR k.expires_us > :now)
+AND (k.id IS NULL OR (a.closed_us IS NULL AND (
+    k.digest = s.key_digest OR (k.old_digest = s.key_digest AND k.old_until_us > :now)
+)));
 
 -- open_console_session (row) --
-INSERT INTO console_session (digest, api_key_id, management_key_id, created_us, until_us)
-VALUES (:digest, :api_key_id, :management_key_id, :created_us, :until_us);
+INSERT INTO console_session (digest, api_key_id, management_key_id, key_digest, created_us, until_us)
+VALUES (:digest, :api_key_id, :management_key_id, :key_digest, :created_us, :until_us);
 
 -- extend_console_session --
 UPDATE console_session SET until_us = :until WHERE digest = :digest AND until_us < :until;
@@ -863,9 +866,9 @@ AND id > :after
 ORDER BY id LIMIT :most;
 
 -- console_keys --
-SELECT a.id, a.name, a.plan, a.created_us, al.limits,
+SELECT a.id, a.name, a.plan, a.created_us, a.closed_us, al.limits,
     k.id, k.account_id, k.label, k.digest, k.hint, k.created_us, k.revoked_us, k.disabled, k.expires_us, k.updated_us,
-    k.cache_seconds, kl.limits
+    k.cache_seconds, k.may_store, k.old_digest, k.old_until_us, kl.limits
 FROM api_key k JOIN account a ON a.id = k.account_id
 LEFT JOIN allowance al ON al.owner = 'account ' || a.id
 LEFT JOIN allowance kl ON kl.owner = 'key ' || k.id
@@ -873,14 +876,14 @@ WHERE (CAST(:account AS BIGINT) IS NULL OR k.account_id = :account) AND k.id < :
 ORDER BY k.id DESC LIMIT :most;
 
 -- console_account --
-SELECT a.id, a.name, a.plan, a.created_us, al.limits,
+SELECT a.id, a.name, a.plan, a.created_us, a.closed_us, al.limits,
     b.account_id, b.credits_nanos, b.debits_nanos, b.pending_nanos, b.limit_nanos, b.overdrawn_nanos
 FROM account a JOIN balance b ON b.account_id = a.id
 LEFT JOIN allowance al ON al.owner = 'account ' || a.id
 WHERE a.id = :account;
 
 -- console_accounts --
-SELECT a.id, a.name, a.plan, a.created_us, al.limits,
+SELECT a.id, a.name, a.plan, a.created_us, a.closed_us, al.limits,
     b.account_id, b.credits_nanos, b.debits_nanos, b.pending_nanos, b.limit_nanos, b.overdrawn_nanos
 FROM account a JOIN balance b ON b.account_id = a.id
 LEFT JOIN allowance al ON al.owner = 'account ' || a.id

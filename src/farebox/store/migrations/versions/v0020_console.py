@@ -16,6 +16,7 @@ def upgrade() -> None:
         sa.Column("digest", sa.LargeBinary, primary_key=True),
         sa.Column("api_key_id", sa.Integer, sa.ForeignKey("api_key.id")),
         sa.Column("management_key_id", sa.Integer, sa.ForeignKey("management_key.id")),
+        sa.Column("key_digest", sa.LargeBinary, nullable=False),
         sa.Column("created_us", _us, nullable=False),
         sa.Column("until_us", _us, nullable=False),
         sa.CheckConstraint("(api_key_id IS NULL) <> (management_key_id IS NULL)", "of_one_key"),
