@@ -31,6 +31,7 @@ from farebox.core.formats import (
     responses,
     speech,
     transcriptions,
+    videos,
 )
 from farebox.core.headers import read_request_head
 from farebox.core.intake import Order, read_order
@@ -82,6 +83,7 @@ REQUESTS: list[tuple[Format, bytes]] = [
     (images, json.dumps({"model": "a/b", "prompt": "Hello", "n": 2.0, "input_references": _PARTS[1:]}).encode()),
     (speech, json.dumps({"model": "a/b", "input": [{"text": "Hello"}], "speed": 1.0}).encode()),
     (transcriptions, json.dumps({"model": "a/b", "input_audio": {"data": "UklGRg==", "format": "wav"}}).encode()),
+    (videos, json.dumps({"model": "a/b", "prompt": "Hello", "duration": 4.0, "frame_images": _PARTS[1:]}).encode()),
     (chat, json.dumps({"model": "a/b", "messages": _HELLO, "n": 1.0, **_REASONING, "max_tokens": 32e3}).encode()),
     (messages, json.dumps({"model": "a/b", "messages": _HELLO, **_THINKING, "max_tokens": 32000.0}).encode()),
     (responses, json.dumps({"model": "a/b", "input": "Hello", **_REASONING, "max_output_tokens": 9e3}).encode()),

@@ -1,5 +1,7 @@
 """What is one account's is no other's: each endpoint that takes the id of something an account owns."""
 
+from pathlib import Path
+
 import pytest
 
 from farebox.core.formats.table import FORMATS, with_aliases
@@ -10,17 +12,35 @@ from tests.served.test_formats import EVERY, order
 IDS = {
     ("/generation", "id"),
     *((name, "idempotency-key") for name, _ in with_aliases(FORMATS)),
-    ("/videos/{job}", "job"),
-    ("/videos/{job}/content", "job"),
+    ("/responses/compact", "idempotency-key"),
     ("/keys/{hash}", "hash"),
     ("/admin/accounts/{account}", "account"),
     ("/admin/top-ups", "idempotency-key"),
 }
 """The names of what accounts own, wherever a request can say one. Each has a test below, but top-ups, which are for who
-manages all accounts; what stands below `/v2` has one test for all, and jobs have theirs in test_videos.py."""
+manages all accounts, and the key of a compaction, which is an order for a response; what stands below `/v2` has one
+test for all."""
 
-NO_IDS = {"author", "slug", "model", "offset", "limit", "format"}
-"""Parameters of lists that are the same for everybody."""
+TESTED = {
+    "test_videos.py": {("/videos/{job}", "job"), ("/videos/{job}/content", "job")},
+    "test_stored_responses.py": {(f"/responses/{{id}}{of}", "id") for of in ("", "/cancel", "/input_items")},
+    "test_bills.py": {
+        ("/orders/{id}", "id"),
+        ("/admin/orders/{id}", "id"),
+        ("/admin/accounts/{account}/orders/{id}", "id"),
+        *((f"/admin/accounts/{{account}}/{of}", "account") for of in ("orders", "statement", "totals", "orders/{id}")),
+        *((f"/admin/accounts/{{account}}/{of}{{ending}}", "account") for of in ("orders", "statement", "totals")),
+    },
+    "test_bringing.py": {
+        ("/keys/{hash}/rotate", "hash"),
+        ("/admin/accounts/{account}/close", "account"),
+        ("/admin/accounts/{account}/reopen", "account"),
+    },
+}
+"""Those that are tested with what they are of."""
+
+NO_IDS = {"author", "slug", "version", "model", "offset", "limit", "format", "ending"}
+"""Parameters of lists that are the same for everybody, and of what is looked for among an account's own: presets."""
 
 
 def test_no_endpoint_takes_an_id_without_a_test_here() -> None:
@@ -32,7 +52,10 @@ def test_no_endpoint_takes_an_id_without_a_test_here() -> None:
         for parameter in operation.get("parameters", [])
         if parameter["in"] != "query" or path == "/generation"
     }
-    assert {each for each in taken if each[1] not in NO_IDS and not each[1].startswith("x-")} == IDS
+    assert {each for each in taken if each[1] not in NO_IDS and not each[1].startswith("x-")} == IDS.union(
+        *TESTED.values()
+    )
+    assert all((Path(__file__).parent / name).exists() for name in TESTED)
 
 
 @pytest.fixture

@@ -27,8 +27,8 @@ from tools.postgres import Cluster
 
 ORDERS = 40
 ORDER_BYTES_MAX = {False: 27_000, True: 31_500}
-"""Of a whole answer and of a stream, each alone in its transactions; measured: 25,400 and 29,600, of which the day's total
-is 2,000."""
+"""Of a whole answer and of a stream, each alone in its transactions; measured: 25,400 and 29,600, of which 2,000 are
+the day's total."""
 
 READER = """
 import sqlite3, sys

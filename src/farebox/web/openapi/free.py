@@ -10,6 +10,7 @@ from farebox.core.formats.describing import HELLO
 from farebox.core.presets import PLACES, SLUG
 from farebox.core.schemas import FLAG, NAME, NUMBER, OBJECT, TEXT, WHOLE, array_of, object_of, one_of, or_null, ref
 from farebox.generations import NULLABLE
+from farebox.http.queries import WHOLE_MAX
 from farebox.web.catalog import MODEL_FILTERS, OUTPUT_MODALITIES, PAGE_DEFAULT, PAGE_MAX
 from farebox.web.openapi.operations import AT_ROOT, Node, answer, body_of, header, in_path, operation, parameter
 from farebox.web.presets import PAGE_MAX as PRESETS_PAGE_MAX
@@ -69,7 +70,12 @@ def paths() -> Node:
                 },
                 (400, 401, 404, 409, 410, 416, 429, 502),
                 words={409: "It has not ended yet.", 410: "It is not kept any more.", 416: "It has no such part."},
-                parameters=[job, parameter("index", {"type": "integer", "minimum": 0, "maximum": 999_999_999}, "Which one.")],
+                parameters=[
+                    job,
+                    parameter(
+                        "index", {"type": "integer", "minimum": 0, "maximum": WHOLE_MAX}, "Which one of several."
+                    ),
+                ],
             )
         },
         "/generation": _own("Generation", "Generation", (404, 424, 502), by_id),
