@@ -141,33 +141,27 @@ WHERE a.id > 1 AND (CAST(:account AS BIGINT) IS NULL OR a.id = :account)
 ORDER BY 6 DESC, 1 DESC LIMIT :most;
 
 -- orders_not_ended --
--- The orders that had not ended at a moment, the latest first: those that have not now, and those that ended since.
-SELECT h.id, h.account_id, h.key_id, h.worker, h.state, h.amount_nanos, h.plan, h.event_price_nanos, h.model, h.streamed,
-    h.created_us, h.generation_id, h.served_model, h.prompt_tokens, h.answer_tokens, h.reason, h.ended_us, h.asks,
-    h.ask_us, h.charge_to, h.charge_times, h.reserved_tokens, h.order_digest, h.delivery, h.upstream, h.priced, h.kind,
-    h.units
-FROM hold h
-WHERE h.ended_us IS NULL AND h.created_us < :as_of AND h.id < :before
-AND h.created_us >= :since AND h.created_us < :until AND (CAST(:account AS BIGINT) IS NULL OR h.account_id = :account)
-UNION ALL
-SELECT h.id, h.account_id, h.key_id, h.worker, h.state, h.amount_nanos, h.plan, h.event_price_nanos, h.model, h.streamed,
-    h.created_us, h.generation_id, h.served_model, h.prompt_tokens, h.answer_tokens, h.reason, h.ended_us, h.asks,
-    h.ask_us, h.charge_to, h.charge_times, h.reserved_tokens, h.order_digest, h.delivery, h.upstream, h.priced, h.kind,
-    h.units
-FROM account a JOIN transfer t ON t.debit_account_id = a.id JOIN hold h ON h.id = t.hold_id
-WHERE a.id > 1 AND (CAST(:account AS BIGINT) IS NULL OR a.id = :account)
-AND t.cost IS NOT NULL AND t.created_us >= :as_of
-AND h.created_us < :as_of AND h.id < :before AND h.created_us >= :since AND h.created_us < :until
-UNION ALL
-SELECT h.id, h.account_id, h.key_id, h.worker, h.state, h.amount_nanos, h.plan, h.event_price_nanos, h.model, h.streamed,
-    h.created_us, h.generation_id, h.served_model, h.prompt_tokens, h.answer_tokens, h.reason, h.ended_us, h.asks,
-    h.ask_us, h.charge_to, h.charge_times, h.reserved_tokens, h.order_digest, h.delivery, h.upstream, h.priced, h.kind,
-    h.units
-FROM account a JOIN transfer t ON t.debit_account_id = a.id JOIN hold h ON h.id = t.hold_id
-WHERE a.id > 1 AND (CAST(:account AS BIGINT) IS NULL OR a.id = :account)
-AND t.cost IS NULL AND t.kind <> 'hold' AND t.created_us >= :as_of
-AND h.created_us < :as_of AND h.id < :before AND h.created_us >= :since AND h.created_us < :until
-ORDER BY 1 DESC LIMIT :most;
+-- The orders that had not ended at a moment, the latest first: those that have not now, and those that ended since. Their
+-- ids come first, by the indexes that know them: in the order of all ids each hold would be looked at.
+SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
+    reserved_tokens, order_digest, delivery, upstream, priced, kind, units
+FROM hold WHERE id IN (
+    SELECT id FROM hold
+    WHERE ended_us IS NULL AND state IN ('pending', 'open')
+    AND (CAST(:account AS BIGINT) IS NULL OR account_id = :account)
+    UNION ALL
+    SELECT hold_id FROM transfer
+    WHERE debit_account_id IN (
+        SELECT id FROM account WHERE id > 1 AND (CAST(:account AS BIGINT) IS NULL OR id = :account)
+    ) AND cost IS NOT NULL AND created_us >= :as_of
+    UNION ALL
+    SELECT hold_id FROM transfer
+    WHERE debit_account_id IN (
+        SELECT id FROM account WHERE id > 1 AND (CAST(:account AS BIGINT) IS NULL OR id = :account)
+    ) AND cost IS NULL AND kind <> 'hold' AND created_us >= :as_of
+) AND created_us < :as_of AND id < :before AND created_us >= :since AND created_us < :until
+ORDER BY id DESC LIMIT :most;
 
 
 -- The fares of each day, summed by account, key, model, the model that served, and kind. The transaction that posts a
