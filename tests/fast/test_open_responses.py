@@ -163,12 +163,12 @@ STREAM: list[dict[str, Any]] = [
     ),
     {"type": "response.output_item.added", "item": {"type": "message"}},
     {"type": "response.content_part.added", "part": {"type": "output_text"}},
-    {"type": "response.output_text.delta", "delta": "H"},
+    {"type": "response.output_text.delta", "delta": "H", "logprobs": []},
     {
         "type": "response.output_text.annotation.added",
         "annotation": {"type": "url_citation", "url": "https://a.example"},
     },
-    {"type": "response.output_text.done", "text": "H"},
+    {"type": "response.output_text.done", "text": "H", "logprobs": []},
     {"type": "response.content_part.done", "part": {"type": "output_text", "text": "H"}},
     {"type": "response.refusal.delta", "delta": "N"},
     {"type": "response.refusal.done", "refusal": "N"},
@@ -192,7 +192,8 @@ LASTS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("last", LASTS, ids=str)
 def test_every_event_of_a_bare_stream_is_completed(last: dict[str, Any]) -> None:
-    told = stream([*STREAM, last], asked(**ASKED))
+    numbered = [{**each, "sequence_number": number} for number, each in enumerate([*STREAM, last])]
+    told = stream(numbered, asked(**ASKED))
     for response in (event["response"] for event in told if "response" in event):
         assert {name: response[name] for name in ECHOED} == ECHOED
     ids = {event["output_index"]: event["item"]["id"] for event in told if "item" in event}
