@@ -28,7 +28,7 @@ LOW_NANOS = NANOS_PER_USD
 LOW_MAX = 10
 
 SPENT_DAYS_MAX = 366
-SPENT_ROWS_MAX = 2_000
+SPENT_ROWS_MAX = 500
 SPENT_COLUMNS = ("date", "account", "key", "model", "orders", "prompt_tokens", "answer_tokens", "fares_usd")
 
 Column = Literal["model", "key_id", "account_id"]
@@ -160,9 +160,10 @@ async def show_spent(house: House, request: Request) -> Page:
     model, key_id, account_id = request.text("model"), request.whole("key_id"), request.whole("account_id")
     if account_id:
         request.viewer.check_sees(account_id, "There is no such account")
+    most = request.rows(SPENT_ROWS_MAX)
     asked = TotalsFilter(since, until, ("account", "day", "key", "model"), key_id or None, model or None)
     spent, whole = await house.reading.spent(
-        account_id or request.viewer.account_id, asked, replace(asked, by=()), most=SPENT_ROWS_MAX
+        account_id or request.viewer.account_id, asked, replace(asked, by=()), most=most
     )
     names = Names(house.reading)
     rows: list[dict[str, Cell]] = [
@@ -183,7 +184,7 @@ async def show_spent(house: House, request: Request) -> Page:
     values = {
         "rows": rows,
         "total": total,
-        "is_cut": len(spent) == SPENT_ROWS_MAX,
+        "is_cut": len(spent) == most,
         "since": date_of(since),
         "until": date_of(until),
         "model": model,

@@ -145,7 +145,7 @@ ORDER BY 6 DESC, 1 DESC LIMIT :most;
 -- ids come first, by the indexes that know them: in the order of all ids each hold would be looked at.
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced, kind, units
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
 FROM hold WHERE id IN (
     SELECT id FROM hold
     WHERE ended_us IS NULL AND state IN ('pending', 'open')
