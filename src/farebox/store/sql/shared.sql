@@ -853,7 +853,7 @@ DELETE FROM console_once WHERE until_us <= :now;
 -- console_open --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced
+    reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
 FROM hold
 WHERE ended_us IS NULL AND state = 'open' AND (CAST(:account AS BIGINT) IS NULL OR account_id = :account)
 AND id > :after
