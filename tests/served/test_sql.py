@@ -89,7 +89,10 @@ def test_postgresql_can_carry_out_every_statement(postgres: Cluster) -> None:
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        (HoldRow, tuple(name for name in NAMES if re.search(r"(SELECT|RETURNING) id, .* worker, state,", _in_line(name)))),
+        (
+            HoldRow,
+            tuple(name for name in NAMES if re.search(r"(SELECT|RETURNING) id, .* worker, state,", _in_line(name))),
+        ),
         (Balance, ("balance", "all_balances", "lock_balances", "insert_balance")),
         (Allowance, ("allowance", "all_allowances", "lock_allowances", "insert_allowance")),
         (KeyUse, ("key_use", "put_key_use")),
