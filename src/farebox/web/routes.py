@@ -171,7 +171,7 @@ def find_talks(services: Services) -> FindTalks:
             message_seconds=sockets.message_seconds,
             seconds=sockets.seconds,
             memory=memory,
-            keeps_answers=getattr(relay.exchange, "stored", None) is not None,
+            keeps_answers=relay.exchange.stored is not None,
         )
 
     return lambda path: talks() if path in paths else None
@@ -187,7 +187,7 @@ def _orders(services: Services) -> dict[str, Endpoint]:
 
 
 def _compacting(services: Services) -> Serve:
-    kept = getattr(services.relay.exchange, "stored", None)
+    kept = services.relay.exchange.stored
     return services.relay.serving(RESPONSES, services.formats[RESPONSES], Compacting(services.callers, kept))
 
 
