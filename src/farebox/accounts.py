@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec.structs import replace
 
@@ -28,7 +28,6 @@ from farebox.core.caching import SECONDS_MAX
 from farebox.core.callers import Account, Key, ManagementKey, PublishedPlans
 from farebox.core.keys import MANAGEMENT_PREFIX, digest, hint
 from farebox.core.money import format_usd
-from farebox.core.moving.foreign_keys import ForeignKey
 from farebox.core.plans import Plan, difference
 from farebox.identity.keys import REVISION_SECONDS, new_key
 from farebox.ports import (
@@ -42,6 +41,9 @@ from farebox.ports import (
     Standings,
     TariffShelf,
 )
+
+if TYPE_CHECKING:  # who brings no keys along need not carry it
+    from farebox.core.moving.foreign_keys import ForeignKey
 
 DEFAULT_ACCOUNT = "default"
 
@@ -235,7 +237,7 @@ class Accounts:
             await self._store.change_key(row)
         return key, account, row
 
-    async def import_key(self, name: str, foreign: ForeignKey, expires_us: int | None) -> tuple[Key, bool]:
+    async def import_key(self, name: str, foreign: "ForeignKey", expires_us: int | None) -> tuple[Key, bool]:
         """Take over a key of another gateway by its digest, with its limits; True where it is there already, which
         stays as it is here. Raises NotFound, BadTerms."""
         _check_label(foreign.label)

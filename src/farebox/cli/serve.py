@@ -14,8 +14,6 @@ from farebox import __version__
 from farebox.accounts import Accounts, NotFound
 from farebox.app import App
 from farebox.cli.session import DatabaseUrl, clear_errors, fail, moment
-from farebox.console.reading import SqlConsole
-from farebox.console.sessions import new_link
 from farebox.core.callers import Key
 from farebox.core.money import format_usd, parse_usd
 from farebox.from_settings import SIMULATOR_URL_VARIABLE, declared_upstreams, way_to
@@ -132,6 +130,9 @@ async def _demo_link(store: SqlStore, accounts: Accounts, settings: Settings) ->
         keys = [key for _, key in await accounts.keys(DEMO_ACCOUNT) if key.revoked_us is None]
     if not keys:
         return None
+    from farebox.console.reading import SqlConsole
+    from farebox.console.sessions import new_link
+
     console = SqlConsole(store.engine)
     try:
         return await new_link(console, keys[-1].id)

@@ -9,8 +9,8 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from farebox.core.headers import HeaderList
+from farebox.core.schemas import Schema as Node
 from farebox.http.asgi import JSON, Endpoint, send_whole
-from farebox.web.openapi.operations import Node
 
 HTML_HEADERS = [
     (b"content-type", b"text/html; charset=utf-8"),

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Awaitable
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 
 import msgspec
 from starlette.convertors import PathConvertor, register_url_convertor
@@ -19,6 +19,7 @@ from farebox.core import compaction
 from farebox.core.errors import Refusal, forbidden, invalid, wrong_method
 from farebox.core.formats.table import BASES, Formats, format_at, with_aliases
 from farebox.core.headers import HeaderList
+from farebox.core.schemas import Schema
 from farebox.generations import Generations
 from farebox.http.asgi import Endpoint, send_json, through_asgi
 from farebox.http.bodies import BodyReader
@@ -30,7 +31,7 @@ from farebox.platform.endpoints import routes as run_api_routes
 from farebox.ports import Books, BooksUnavailable, Callers
 from farebox.telemetry.metrics import Metrics
 from farebox.token_counts import TokenCounts
-from farebox.web import docs, openapi
+from farebox.web import docs
 from farebox.web.access import Access, host_in, host_of, of_no_foreign_host, of_no_foreign_page
 from farebox.web.account import OwnPages
 from farebox.web.anthropic_models import is_anthropics
@@ -200,7 +201,12 @@ def _lists(services: Services) -> dict[str, Endpoint]:
 def every_route(services: Services) -> list[Route]:
     """Every path with its methods, as the OpenAPI document has them."""
     run_api = run_api_routes(services.run_api) if services.run_api is not None else []
-    document = partial(openapi.document, services.formats, has_run_api=services.run_api is not None)
+
+    def document() -> Schema:
+        from farebox.web import openapi  # which is not carried until somebody asks
+
+        return openapi.document(services.formats, has_run_api=services.run_api is not None)
+
     pages: dict[str, Endpoint] = {
         **{base + path: page for path, page in _lists(services).items() for base in BASES},
         **{base + path: page for path, page in services.jobs.routes().items() for base in BASES},
