@@ -5,7 +5,7 @@ import http.client
 import io
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ class World:
 
     def __init__(self, gateway: Gateway, port: int) -> None:
         self.gateway = gateway
-        self._port = port
+        self.port = port
         self._keys: dict[str, str] = {}
 
     def key(self, name: str, prepaid: str = "5") -> str:
@@ -53,7 +53,7 @@ class World:
         """What that many orders of an account cost, the cheapest first, once all are booked: what the upstream charged,
         to the letter."""
         eventually(lambda: [line["what"] for line in self.gateway.orders(name)] == ["fare"] * number)
-        there = charged(self._port)
+        there = charged(self.port)
         lines = self.gateway.orders(name)
         for line in lines:
             cost = Decimal(there[line["generation_id"]])
@@ -189,8 +189,16 @@ def test_slow_hosts_and_a_stop(tmp_path: Path) -> None:
         gateway.audit()
 
 
-def leave(world: World, name: str, path: str, body: dict[str, Any], simulate: str, until: bytes) -> bytes:
-    """Order, and hang up once the answer has come so far. Gives what had come."""
+def leave(
+    world: World,
+    name: str,
+    path: str,
+    body: dict[str, Any],
+    simulate: str,
+    until: bytes,
+    then: Callable[[], object] = lambda: None,
+) -> bytes:
+    """Order, and hang up once the answer has come so far, and `then` was done. Gives what had come."""
     text = json.dumps(body).encode()
     head = (
         f"POST /v1{path} HTTP/1.1\r\nhost: x\r\nx-api-key: {world.key(name)}\r\nx-openrouter-simulate: {simulate}\r\n"
@@ -203,6 +211,7 @@ def leave(world: World, name: str, path: str, body: dict[str, Any], simulate: st
             part = connection.recv(65536)
             assert part, got
             got += part
+        then()
     return got
 
 
@@ -251,6 +260,20 @@ def test_who_leaves_speech_pays_what_was_spoken(world: World) -> None:
     leave(world, "listener", "/audio/speech", SPEECH, "token-ms=300,generation-ms=400", b"x-generation-id")
     (cost,) = world.costs("listener")
     assert 0 < Decimal(cost) < Decimal("0.000375")
+
+
+def test_a_kill_in_mid_speech_loses_nothing(tmp_path: Path, world: World) -> None:
+    settings = {"OPENROUTER_API_KEY": "sk-or-x", "FAREBOX_RECONCILE_SECONDS": "0.2"}
+    url = f"http://127.0.0.1:{world.port}/api/v1"
+    with Gateway(tmp_path, "--upstream", url, **settings) as gateway:
+        killed = World(gateway, world.port)
+        slow = "token-ms=300,generation-ms=400"
+        got = leave(killed, "killed", "/audio/speech", SPEECH, slow, b"x-generation-id", gateway.kill)
+        assert b"200 OK" in got
+        gateway.start()
+        (cost,) = killed.costs("killed")
+        assert 0 < Decimal(cost) < Decimal("0.000375")
+        gateway.audit()
 
 
 def test_speech_that_breaks_off_has_no_end_and_is_not_paid_for_twice(world: World) -> None:
