@@ -55,7 +55,7 @@ for (const base of [BASE, BASE.replace("/api/v1", "/v1")]) {
     const begun = await post("/videos", JOB, base);
     assert.equal(begun.status, 202);
     const { id, polling_url } = await begun.json();
-    assert.equal(polling_url, `${base}/videos/${id}`);
+    assert.equal(polling_url, `${BASE}/videos/${id}`);
     assert.equal((await get(`/videos/${id}`, base)).status, 200);
   });
   await check(`POST ${base}/audio/transcriptions, a form`, async () => {

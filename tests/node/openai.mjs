@@ -138,7 +138,12 @@ await check("a stranger, and somebody without money", async () => {
   await assert.rejects(clientOf(POOR_KEY).responses.create({ model: "sim/echo", input: "Hello" }), { status: 402 });
 });
 
-await check("responses, what would need storage", async () => {
-  await rejects(respond({ store: true }), OpenAI.BadRequestError);
-  await rejects(respond({ previous_response_id: "gen-1" }), OpenAI.BadRequestError);
+await check("responses, kept and continued", async () => {
+  const kept = await respond({ store: true });
+  const next = await respond({ previous_response_id: kept.id });
+  assert.equal(next.previous_response_id, kept.id);
+  assert.equal((await client.responses.retrieve(next.id)).output_text, next.output_text);
+  await client.responses.delete(kept.id);
+  await rejects(client.responses.retrieve(kept.id), OpenAI.NotFoundError);
+  await rejects(respond({ previous_response_id: kept.id }), OpenAI.NotFoundError);
 });

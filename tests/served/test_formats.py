@@ -303,7 +303,6 @@ def rss_kib(gateway: Gateway) -> int:
         "/api/v1/models/sim%2Fecho/endpoints",
         "/api/v1/models/sim/..%2f..%2fkeys/endpoints",
         "/api/v1/models/../../keys/endpoints",
-        "/api/v1/messages/count_tokens",
         "/api/v1/activity",
         "/v3/models",
     ],

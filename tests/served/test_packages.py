@@ -40,7 +40,7 @@ def locked(lock: Path) -> dict[str, str]:
 def test_each_package_is_pinned_by_hashes_and_comes_from_wherever_pip_looks(lock: Path) -> None:
     text = lock.read_text()
     entries = re.split(r"\n(?=\S)", text.strip())
-    assert len(entries) >= len(locked(lock)) > 3  # one may be there twice, for two systems
+    assert len(entries) >= len(locked(lock)) > 1  # one may be there twice, for two systems
     for entry in entries:
         assert re.match(r"[\w.-]+(\[[\w,-]+\])?==[\w.!+-]+( ; [^\n]+)? \\\n", entry), entry
         assert "--hash=sha256:" in entry

@@ -213,14 +213,14 @@ def test_a_handshake_is_refused_over_http(shared_gateway: Gateway) -> None:
     assert handshake(shared_gateway, good.replace(b"version: 13", b"version: 8")) == (426, 426)
     assert handshake(shared_gateway, good.replace(b"key: AAAA", b"key: ")) == (400, 400)
     assert handshake(shared_gateway, good.replace(b"host: x", b"host: x y")) == (400, 400)
-    assert handshake(shared_gateway, good.replace(b"/v1/responses", b"/v1/messages")) == (405, 405)
+    assert handshake(shared_gateway, good.replace(b"/v1/responses", b"/v1/chat/completions")) == (405, 405)
 
 
 def test_a_key_is_looked_at_for_every_turn(shared_gateway: Gateway) -> None:
-    key = shared_gateway.new_key("revoked", "--plan", "paying", "--prepaid", "1")
+    key = shared_gateway.new_key("revoked in a talk", "--plan", "paying", "--prepaid", "1")
     with talking(shared_gateway, key) as talk:
         assert text_of(talk.turn(input="Hello")) == "You said: Hello"
-        (found,) = shared_gateway.cli("key", "list", "revoked")
+        (found,) = shared_gateway.cli("key", "list", "revoked in a talk")
         shared_gateway.cli("key", "revoke", str(found["id"]))
         eventually(lambda: talk.turn(input="Hello")["type"] == "error")
         assert code_of(talk.turn(input="Hello")) == (401, "authentication")

@@ -9,7 +9,7 @@ import pytest
 from tests.gateway import Gateway
 
 
-@pytest.mark.parametrize(("script", "checks"), [("openrouter", 70), ("openai", 34), ("anthropic", 37), ("fetch", 35)])
+@pytest.mark.parametrize(("script", "checks"), [("openrouter", 70), ("openai", 34), ("anthropic", 37), ("fetch", 37)])
 def test_node(shared_gateway: Gateway, node: Path, script: str, checks: int) -> None:
     poor = shared_gateway.new_key(f"poor {script}", "--plan", "paying")
     done = subprocess.run(
