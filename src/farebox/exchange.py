@@ -684,7 +684,7 @@ class Opened:
             is_unheard=is_unheard,
             upstream=self._at.booked_as,
             priced=meter.priced,
-            stored=self._row_to_keep(),
+            stored=None if self._keeping is None else self._row_to_keep(self._keeping),
             job_id=meter.job_id,
             units=meter.units,
         )
@@ -693,9 +693,9 @@ class Opened:
             self._exchange.joining.keep_if_lost(settle, sent)
         return settle
 
-    def _row_to_keep(self) -> StoredRow | None:
+    def _row_to_keep(self, keeping: Keeping) -> StoredRow | None:
         stored = self._exchange.stored
-        return None if self._keeping is None or stored is None else stored.row(self._keeping)
+        return None if stored is None else stored.row(keeping)
 
     async def _book(self, command: NameGeneration | Settle) -> Outcome:
         """Carry out a command of an order that the upstream may have accepted: from here on no refusal is repeated."""

@@ -364,12 +364,12 @@ def test_what_a_host_charges_an_operators_own_key_is_charged(world: World) -> No
 
 @pytest.mark.parametrize("path", IN_UNITS)
 def test_without_the_money_nothing_is_sent(world: World, path: str) -> None:
-    before = len(charged(world._port))
+    before = len(charged(world.port))
     poor = world.gateway.new_key(f"poor {path}", "--plan", "paying", "--prepaid", "0.00001")
     headers = {"authorization": f"Bearer {poor}", "content-type": "application/json"}
     refused = world.gateway.request("POST", f"/v1{path}", EVERY[path], headers)
     assert (refused.status, refused.error["metadata"]["error_type"]) == (402, "payment_required")
-    assert len(charged(world._port)) == before
+    assert len(charged(world.port)) == before
 
 
 def test_a_free_caller_pays_ten_times(world: World) -> None:

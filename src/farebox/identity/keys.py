@@ -6,7 +6,7 @@ it is looked up by equality: the time of a look-up may leak a part of the digest
 
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from farebox import clock
 from farebox.core.callers import Caller, ManagementKey, PublishedPlans
@@ -61,7 +61,11 @@ class KeyCallers:
         self._is_left_alone = False
 
     async def identify(self, head: RequestHead) -> Caller:
-        for token in self._in_turn(head.tokens):
+        tokens = head.tokens
+        if len(tokens) > 1 and self._takes_foreign:
+            # Farebox's own keys first: what stands in another header beside one is most often a dummy.
+            tokens = tuple(sorted(tokens, key=lambda token: not token.startswith(PREFIX)))
+        for token in tokens:
             if token.startswith(MANAGEMENT_PREFIX) or len(token) > TOKEN_LENGTH_MAX:
                 continue
             if not self._takes_foreign and not token.startswith(PREFIX):
@@ -77,12 +81,6 @@ class KeyCallers:
         if head.tokens:
             raise unauthenticated("This key is not known here, or was revoked. Farebox keys look like `sk-fb-...`")
         raise unauthenticated("No key was sent. Send `Authorization: Bearer sk-fb-...`, or the same as `x-api-key`")
-
-    def _in_turn(self, tokens: Sequence[str]) -> Sequence[str]:
-        """Farebox's own keys first: what stands in another header beside one is most often a dummy."""
-        if len(tokens) > 1 and self._takes_foreign:
-            return sorted(tokens, key=lambda token: not token.startswith(PREFIX))
-        return tokens
 
     async def _look_up(self, key_digest: bytes) -> Caller | None:
         self._guesses.check()
