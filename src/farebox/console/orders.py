@@ -11,7 +11,7 @@ from farebox.console.requests import Cell, Page, Request
 from farebox.console.shown import decimals_of, places_of
 from farebox.core.allowances import DAY_US
 from farebox.core.bills import OrderFilter, OrderPlace, cursor_of, place_of
-from farebox.core.books import LAST_US, HoldRow, HoldState, Transfer
+from farebox.core.books import LAST_US, HoldRow, HoldState, Transfer, settlement_id
 from farebox.core.errors import invalid, unknown
 from farebox.core.kinds import units_used
 from farebox.core.money import EVENT_NANOS, format_usd, plain
@@ -134,7 +134,7 @@ async def show_one(house: House, request: Request) -> Page:
     hold, transfers = found
     request.viewer.check_sees(hold.account_id, _NO_ORDER)
     names = Names(house.reading)
-    end = transfers[-1] if len(transfers) > 1 else None
+    end = _end_of(hold, transfers)
     values = {
         "hold": hold,
         "key": await names.key(hold.key_id),
@@ -156,7 +156,8 @@ def _life(hold: HoldRow, transfers: list[Transfer]) -> list[Moment]:
     """What happened to an order, in its order."""
     held = f"${format_usd(hold.amount_nanos)} set aside: the most that it could cost"
     found = [Moment(hold.created_us, "Placed", held)]
-    end = transfers[-1] if len(transfers) > 1 else None
+    end = _end_of(hold, transfers)
+    found += [Moment(each.created_us, *_corrected(each)) for each in transfers if each.is_correction]
     if end is not None:
         found.append(Moment(end.created_us, *_ending(hold, end)))
     elif hold.state == "open":
@@ -174,6 +175,16 @@ def _life(hold: HoldRow, transfers: list[Transfer]) -> list[Moment]:
         each if number == 0 else Moment(each.at_us, each.what, each.more, each.at_us - ordered[number - 1].at_us)
         for number, each in enumerate(ordered)
     ]
+
+
+def _end_of(hold: HoldRow, transfers: list[Transfer]) -> Transfer | None:
+    return next((each for each in transfers if each.id == settlement_id(hold.id)), None)
+
+
+def _corrected(transfer: Transfer) -> tuple[str, str]:
+    back = transfer.given_back_nanos
+    moved = "given back" if back > 0 else "charged in addition"
+    return "Corrected", f"${format_usd(abs(back))} was {moved}: {transfer.note}"
 
 
 def _ending(hold: HoldRow, end: Transfer) -> tuple[str, str]:

@@ -5,11 +5,11 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from farebox.core.bills import TotalsFilter
-from farebox.core.books import LAST_US, Balance, DayTotal, HoldRow, Transfer, settlement_id
+from farebox.core.books import LAST_US, Balance, DayTotal, HoldRow, Transfer, correction_ids, settlement_id
 from farebox.core.callers import Account, Key
 from farebox.store.bills import Bills
 from farebox.store.engine import Db, Engine
-from farebox.store.rows import Row, account_and_key_from, account_from, each, hold_from, transfer_from
+from farebox.store.rows import Row, account_and_key_from, account_from, each, hold_from, json_text, transfer_from
 
 TOTALS_MAX = 10_000
 """The most lines of totals that a page is made of."""
@@ -179,14 +179,15 @@ class SqlConsole(Bills):
         return await self._desk.rows(each(Low), self._sql.console_low, given)
 
     async def order(self, hold_id: str) -> tuple[HoldRow, list[Transfer]] | None:
-        """An order, and its transfers: the one that set money aside, and the one that ended it."""
+        """An order, and its transfers: the one that set money aside, the one that ended it, and corrections of its
+        fare."""
 
         def find() -> tuple[HoldRow, list[Transfer]] | None:
             row = self._desk.db.execute(self._sql.hold, {"id": hold_id}).fetchone()
             if row is None:
                 return None
-            found = [self._desk.db.execute(self._sql.transfer, {"id": each_id}).fetchone() for each_id in ids]
-            return hold_from(row), [transfer_from(each_row) for each_row in found if each_row is not None]
+            found = map(transfer_from, self._desk.db.execute(self._sql.transfers_of, {"ids": json_text(ids)}))
+            return hold_from(row), sorted(found, key=lambda transfer: (transfer.created_us, transfer.id))
 
-        ids = (hold_id, settlement_id(hold_id))
+        ids = [hold_id, settlement_id(hold_id), *correction_ids(hold_id)]
         return await self._desk.do(find)

@@ -61,7 +61,7 @@ async def show(house: House, request: Request) -> Page:
     sums = found_here.sums
     is_last = len(found_here.transfers) <= most
     amounts = [amount for row in rows for amount in (row["amount_nanos"], row["balance_nanos"])]
-    ends = [found_here.opening_nanos, found_here.closing_nanos, sums.fares_nanos, sums.paid_in_nanos]
+    ends = [found_here.opening_nanos, found_here.closing_nanos, sums.moved_nanos]
     values = {
         "account": account,
         "rows": rows,
@@ -146,6 +146,10 @@ def _what(transfer: Transfer) -> str:
             return "fare above its hold" if transfer.over_hold_nanos else "fare"
         case "void":
             return "not served"
+        case "adjustment" if transfer.is_correction:
+            return f"{'refund' if transfer.given_back_nanos > 0 else 'correction'} ({transfer.note})"
+        case "adjustment" if transfer.hold_id is None:
+            return f"paid out ({transfer.note})"
         case "adjustment":
             return f"adjustment ({transfer.note})"
         case "hold":
