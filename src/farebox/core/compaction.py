@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from farebox.core.continuation import PREVIOUS, input_items
+from farebox.core.continuation import PREVIOUS, input_items, text_member
 from farebox.core.errors import broken, invalid
 from farebox.core.formats.asking import decoded
 from farebox.core.legible import Fields, decode_fields, decode_list, decoded_or, leniently, text_of, written
@@ -61,14 +61,7 @@ _decode_item = msgspec.json.Decoder(_Item).decode
 
 def previous_of(body: bytes) -> str:
     """The answer whose conversation is to be compacted; empty where none is named. Raises Refusal 400."""
-    fields = decoded(decode_fields, body)
-    value = fields.get(PREVIOUS)
-    if value is None or is_null(value):
-        return ""
-    try:
-        return text_of(value)
-    except msgspec.DecodeError as error:
-        raise invalid(f"{PREVIOUS}: expected a text") from error
+    return text_member(decoded(decode_fields, body), PREVIOUS)
 
 
 def order_of(body: bytes, earlier: Sequence[Raw] = ()) -> bytes:

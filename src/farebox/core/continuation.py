@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from farebox.core.errors import Refusal
-from farebox.core.legible import decode_fields, decode_list, decoded_or, leniently, written
+from farebox.core.errors import Refusal, invalid
+from farebox.core.legible import Fields, decode_fields, decode_list, decoded_or, leniently, text_of, written
 from farebox.core.reading import is_null
 
 PREVIOUS = "previous_response_id"
@@ -49,6 +49,17 @@ def not_ended_well(response_id: str, status: str) -> NotContinued:
     """There is such an answer, and it is not one to continue."""
     hint = "wait until it has ended" if status in ("queued", "in_progress") else "continue the turn before it"
     return NotContinued(400, response_id, f"the answer `{response_id[:80]}` is `{status}`; {hint}")
+
+
+def text_member(fields: Fields, name: str) -> str:
+    """A member's text; empty where it is absent or null. Raises Refusal 400."""
+    value = fields.get(name)
+    if value is None or is_null(value):
+        return ""
+    try:
+        return text_of(value)
+    except msgspec.DecodeError as error:
+        raise invalid(f"{name}: expected a text") from error
 
 
 class _Body(Struct):

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from farebox.core.continuation import PREVIOUS, NotContinued
+from farebox.core.continuation import PREVIOUS, NotContinued, text_member
 from farebox.core.errors import Refusal, invalid, too_many
-from farebox.core.legible import Fields, decode_fields, decode_list, decoded_or, leniently, text_of, written
+from farebox.core.legible import Fields, decode_fields, decode_list, decoded_or, leniently, written
 from farebox.core.reading import UNREADABLE, is_null
 
 CREATE = "response.create"
@@ -48,14 +48,14 @@ def read_turn(message: bytes) -> Turn:
         fields = leniently(decode_fields, message)
     except UNREADABLE as error:
         raise invalid(f"the message is no JSON object; start a turn with {_example()}") from error
-    kind = _text(fields, "type")
+    kind = text_member(fields, "type")
     if kind != CREATE:
         raise invalid(f'type: "{CREATE}" starts a turn, and nothing else is understood here; send {_example()}')
     if not is_null(fields.get("stream_id", Raw(b"null"))):
         raise invalid("stream_id: turns of one connection are answered one after another; open another connection")
     if _is(fields, "background", b"true"):
         raise invalid("background: an answer is sent on the connection that asked for it; leave it out")
-    previous = _text(fields, PREVIOUS)
+    previous = text_member(fields, PREVIOUS)
     generates = not _is(fields, "generate", _FALSE)
     order = {name: value for name, value in fields.items() if name not in _NOT_FORWARDED}
     order.pop(PREVIOUS, None)
@@ -69,17 +69,6 @@ def _example() -> str:
 
 def _is(fields: Fields, name: str, value: bytes) -> bool:
     return bytes(fields.get(name, Raw(b""))) == value
-
-
-def _text(fields: Fields, name: str) -> str:
-    """A member's text; empty where it is absent or null. Raises Refusal 400."""
-    value = fields.get(name)
-    if value is None or is_null(value):
-        return ""
-    try:
-        return text_of(value)
-    except msgspec.DecodeError as error:
-        raise invalid(f"{name}: expected a text") from error
 
 
 def check_calls(items: Sequence[Raw], own: Sequence[Raw]) -> None:
