@@ -6,6 +6,7 @@ import json
 import socket
 import struct
 import time
+import urllib.request
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -42,6 +43,12 @@ def get(port: int, path: str, key: str = "sk-or-x") -> Response:
         return Response(answer.status, dict(answer.getheaders()), answer.read())
     finally:
         connection.close()
+
+
+def books_of(port: int) -> dict[str, str]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/books", timeout=10) as answer:
+        charged: dict[str, str] = json.load(answer)
+        return charged
 
 
 def order(port: int, path: str, body: dict[str, Any], simulate: str = "") -> Response:
@@ -299,6 +306,20 @@ def test_tools_reasoning_and_pictures(port: int) -> None:
     painted = ask(port, model="sim/painter", modalities=["image", "text"]).json
     assert painted["choices"][0]["message"]["images"][0]["image_url"]["url"].startswith("data:image/png;base64,")
     assert painted["usage"]["cost"] > 1290 * 0.00003
+
+
+def test_whoever_has_read_the_last_of_a_stream_finds_its_charge_in_the_books(port: int) -> None:
+    length = len(ask(port, stream=True).body)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    body = {"model": "sim/echo", "messages": [{"role": "user", "content": "Hello there"}], "stream": True}
+    headers = {"x-openrouter-simulate": f"cut-at-byte={length - 2}", "authorization": "Bearer sk-or-x"}
+    connection.request("POST", "/api/v1/chat/completions", json.dumps(body), headers)
+    answer = connection.getresponse()
+    read = b""
+    while b"[DONE]" not in read:
+        read += answer.read1(65536)
+    assert answer.headers["x-generation-id"] in books_of(port)
+    connection.close()
 
 
 @pytest.mark.parametrize(

@@ -170,22 +170,23 @@ class Simulator:
             head = order.face.head("", order.number)
             await _send_slow_whole(send, head, b"", body, asked.first_token_ms / 1000, asked, status=202)
             return
-        sent_tokens: int | None = None
+        charge = partial(self._generations.add, generation_id, order.key, said, asked, streamed=streamed)
+        sent, sent_tokens = _Sent(partial(charge, sent_tokens=None)), None
         try:
             if isinstance(said, speech.Spoken):
                 kind = [(b"content-type", said.media_type)]
-                sent_tokens = await _send_stream(receive, send, [*head, *kind], _pieces(said.pieces_of, asked), asked)
+                pieces = _pieces(said.pieces_of, asked, sent)
+                sent_tokens = await _send_stream(receive, send, [*head, *kind], pieces, asked, sent)
             elif streamed:
-                stream = wire.events(said, generation_id, asked)
-                events = partial(_parts, stream, wire.COMMENT, asked)
-                sent_tokens = await _send_stream(receive, send, [*head, *_EVENT_STREAM], events, asked)
+                events = _parts(wire.events(said, generation_id, asked), wire.COMMENT, asked, sent)
+                sent_tokens = await _send_stream(receive, send, [*head, *_EVENT_STREAM], events, asked, sent)
             else:
-                pieces = said.pieces_made if isinstance(said, made.Made) else said.answer_tokens
-                pause = (asked.first_token_ms + asked.token_ms * pieces) / 1000
+                count = said.pieces_made if isinstance(said, made.Made) else said.answer_tokens
+                pause = (asked.first_token_ms + asked.token_ms * count) / 1000
                 before = b": OPENROUTER PROCESSING\n" * asked.comments + b"\n" * asked.blank_lines
                 await _send_slow_whole(send, head, before, body, pause, asked)
         finally:
-            self._generations.add(generation_id, order.key, said, asked, streamed=streamed, sent_tokens=sent_tokens)
+            charge(sent_tokens=sent_tokens)
 
 
 Asked = talk.Talk | embeddings.Request | made.Order
@@ -288,16 +289,23 @@ async def _send_slow_whole(
 
 _EVENT_STREAM = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
 
-Parts = Callable[["_Sent"], AsyncIterator[bytes]]
+
+class _Sent:
+    """How many server-sent events of a stream were sent. `ends` is called before the last goes out: whoever has read
+    it finds the charge in the books."""
+
+    def __init__(self, ends: Callable[[], None]) -> None:
+        self.events, self.ends = 0, ends
 
 
-async def _send_stream(receive: Receive, send: Send, head: Headers, parts: Parts, asked: Faults) -> int | None:
+async def _send_stream(
+    receive: Receive, send: Send, head: Headers, parts: AsyncIterator[bytes], asked: Faults, progress: _Sent
+) -> int | None:
     """Send a stream; how many of its server-sent events (or pieces) were sent if the other side hung up before the end,
     else None."""
     await send({"type": "http.response.start", "status": 200, "headers": head})
     gone = asyncio.create_task(_until_gone(receive))
-    progress = _Sent()
-    sending = asyncio.create_task(_send_events(send, parts(progress), asked))
+    sending = asyncio.create_task(_send_events(send, parts, asked))
     try:
         await asyncio.wait({gone, sending}, return_when=asyncio.FIRST_COMPLETED)
         if not sending.done():
@@ -308,12 +316,6 @@ async def _send_stream(receive: Receive, send: Send, head: Headers, parts: Parts
     finally:
         gone.cancel()
         sending.cancel()
-
-
-class _Sent:
-    """How many server-sent events of a stream were sent."""
-
-    events = 0
 
 
 async def _send_events(send: Send, parts: AsyncIterator[bytes], asked: Faults) -> None:
@@ -352,27 +354,27 @@ async def _parts(stream: list[bytes], comment: bytes, asked: Faults, progress: _
             raise _Broken
         if asked.token_ms and number:
             await asyncio.sleep(asked.token_ms / 1000)
-        is_last = number == len(stream) - 1
+        if is_last := number == len(stream) - 1:
+            progress.ends()
         yield each.replace(b"\n", end) + (b"" if is_last and asked.no_final_blank else 2 * end)
         progress.events += 1
 
 
-def _pieces(pieces: Sequence[bytes], asked: Faults) -> Parts:
-    async def paced(progress: _Sent) -> AsyncIterator[bytes]:
-        """Bytes that are no events, each piece when it is due."""
-        await asyncio.sleep(asked.first_token_ms / 1000)
-        for number, each in enumerate(pieces):
-            if number == asked.stall_at_event:
-                await asyncio.sleep(STALL_SECONDS)
-            if number == asked.cut_at_event:
-                await asyncio.sleep(0.05)
-                raise _Broken
-            if asked.token_ms and number:
-                await asyncio.sleep(asked.token_ms / 1000)
-            yield each
-            progress.events += 1
-
-    return paced
+async def _pieces(pieces: Sequence[bytes], asked: Faults, progress: _Sent) -> AsyncIterator[bytes]:
+    """Bytes that are no events, each piece when it is due."""
+    await asyncio.sleep(asked.first_token_ms / 1000)
+    for number, each in enumerate(pieces):
+        if number == asked.stall_at_event:
+            await asyncio.sleep(STALL_SECONDS)
+        if number == asked.cut_at_event:
+            await asyncio.sleep(0.05)
+            raise _Broken
+        if asked.token_ms and number:
+            await asyncio.sleep(asked.token_ms / 1000)
+        if number == len(pieces) - 1:
+            progress.ends()
+        yield each
+        progress.events += 1
 
 
 async def _keep_alives(seconds: float) -> AsyncIterator[None]:

@@ -47,7 +47,9 @@ class Generations:
         self, generation_id: str, key: bytes, said: Said, faults: Faults, *, streamed: bool, sent_tokens: int | None
     ) -> None:
         """Write a generation down; it can be read `faults.generation_ms` later. `sent_tokens`: how many tokens were
-        sent of an answer that was broken off, else None."""
+        sent of an answer that was broken off, else None. What was written down once stays."""
+        if generation_id in self._kept:
+            return
         cost = number_of(said.cost(sent_tokens)) if faults.cost in (None, "is-null") else faults.cost
         body = _record(generation_id, said, faults, cost, streamed=streamed, sent_tokens=sent_tokens)
         self._kept[generation_id] = (time.monotonic() + faults.generation_ms / 1000, key, body)
