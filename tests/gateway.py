@@ -64,7 +64,8 @@ class Gateway:
         self.folder = folder
         self.arguments = arguments
         # Open holds stay as they are unless a test wants them asked about.
-        self.environment = clean_environment(**{"FAREBOX_RECONCILE_SECONDS": "0", **environment}, PYTHONUNBUFFERED="1")
+        usual = {"FAREBOX_PORT": "0", "FAREBOX_RECONCILE_SECONDS": "0"}
+        self.environment = clean_environment(**{**usual, **environment}, PYTHONUNBUFFERED="1")
         self.makes_books = False
         self.python: str | None = None
         self.said: set[str] = set()
@@ -81,7 +82,7 @@ class Gateway:
         self.copy_books()
         self.log = self.folder / f"serve-{time.monotonic_ns()}.log"
         self.log.touch()
-        self.process = self._launch(["serve", "--port", "0", *self.arguments])
+        self.process = self._launch(["serve", *self.arguments])
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until:
             self.banner = self.log.read_text()

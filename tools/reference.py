@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from pydantic_core import PydanticUndefined
+from msgspec import NODEFAULT, structs
 from typer.core import TyperGroup
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -20,6 +20,7 @@ from farebox.core.translate import TABLES
 from farebox.core.translate.answers import chat, messages
 from farebox.core.translate.members import LEFT_OUT_MAX, Cell
 from farebox.core.translate.orders.to_messages import ANSWER_TOKENS
+from farebox.core.written import Table
 from farebox.settings import GuardSettings, PlanSettings, Settings, TraitSettings, UpstreamSettings
 from farebox.simulator import faults, models, table, talk
 from farebox.simulator.anthropic import MODELS as ANTHROPIC_MODELS
@@ -33,24 +34,14 @@ MADE = "<!-- Made from the code by `make docs`. -->\n"
 
 def settings_page() -> str:
     rows = [
-        f"| `FAREBOX_{name.upper()}` | `{name}` | {_default(field.default)} | {field.description} |"
-        for name, field in Settings.model_fields.items()
+        f"| `FAREBOX_{name.upper()}` | `{name}` | {default} | {text} |"
+        for name, default, text in _members(Settings)
         if name not in ("plans", "guards", "upstreams")
     ]
-    guard_rows = [
-        f"| `{name}` | {_default(field.default)} | {field.description} |"
-        for name, field in GuardSettings.model_fields.items()
-    ]
-    plan_rows = [
-        f"| `{name}` | {_default(field.default)} | {field.description} |"
-        for name, field in PlanSettings.model_fields.items()
-    ]
-    upstream_rows = [
-        f"| `{name}` | {_default(None if field.is_required() else field.default)} | {field.description} |"
-        for name, field in UpstreamSettings.model_fields.items()
-        if name not in TraitSettings.model_fields
-    ]
-    trait_rows = [f"| `{name}` | {field.description} |" for name, field in TraitSettings.model_fields.items()]
+    guard_rows = [f"| `{name}` | {default} | {text} |" for name, default, text in _members(GuardSettings)]
+    plan_rows = [f"| `{name}` | {default} | {text} |" for name, default, text in _members(PlanSettings)]
+    upstream_rows = [f"| `{name}` | {default} | {text} |" for name, default, text in _members(UpstreamSettings)]
+    trait_rows = [f"| `{name}` | {text} |" for name, _, text in _members(TraitSettings)]
     return f"""{MADE}
 # Settings
 
@@ -106,8 +97,12 @@ none has a default, since what is not declared is not known:
 """
 
 
-def _default(value: object) -> str:
-    return "" if value in (None, PydanticUndefined) or callable(value) else f"`{value}`"
+def _members(kind: type[Table]) -> Iterator[tuple[str, str, str]]:
+    """A table's own members, their defaults, and what is said of them."""
+    defaults = {member.name: member.default for member in structs.fields(kind)}
+    for name, _, text in _documented(kind):
+        default = defaults[name]
+        yield name, "" if default in (None, NODEFAULT) else f"`{default}`", text
 
 
 def cli_page() -> str:
@@ -201,17 +196,20 @@ def _extra(model: models.Model) -> str:
 
 
 def _documented_members(kind: type) -> Iterator[tuple[str, str]]:
-    """A class's members and the strings under them."""
+    """A class's members as faults are named, with the values that there are."""
+    for name, annotation, text in _documented(kind):
+        words = [n.value for n in ast.walk(annotation) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+        values = f" One of {', '.join(f'`{word}`' for word in words)}." if words else ""
+        yield name.replace("_", "-"), text + values
+
+
+def _documented(kind: type) -> Iterator[tuple[str, ast.expr, str]]:
+    """A class's own members, their types, and the strings under them."""
     (body,) = [node.body for node in ast.parse(getsource(kind)).body if isinstance(node, ast.ClassDef)]
     for member, text in pairwise(body):
         if isinstance(member, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
             assert isinstance(member.target, ast.Name)
-            name = member.target.id.replace("_", "-")
-            words = [
-                n.value for n in ast.walk(member.annotation) if isinstance(n, ast.Constant) and isinstance(n.value, str)
-            ]
-            values = f" One of {', '.join(f'`{word}`' for word in words)}." if words else ""
-            yield name, " ".join(str(text.value.value).split()) + values
+            yield member.target.id, member.annotation, " ".join(str(text.value.value).split())
 
 
 TITLES = {"chat": "chat completions", "messages": "messages", "responses": "responses"}

@@ -382,7 +382,7 @@ def _access(settings: Settings) -> Access:
     return Access(
         hosts=frozenset(host.lower().encode() for host in settings.allowed_hosts),
         origins=tuple(settings.allowed_origins),
-        metrics_token=settings.metrics_token.get_secret_value() if settings.metrics_token else None,
+        metrics_token=settings.metrics_token.reveal() or None if settings.metrics_token else None,
         address=settings.host,
         public_host=urlsplit(settings.public_url).hostname if settings.public_url else None,
     )

@@ -95,7 +95,7 @@ OPENAI = '[upstreams.a]\nkind = "openai"\nprices = "free"\n'
             '[upstreams.a]\nkind = "openai"\n',
             'upstreams.a: prices: not set, and the kind `openai` tells none; write "fil',
         ),
-        ('[upstreams.a]\nprices = "free"\n', "upstreams.a.kind: Field required"),
+        ('[upstreams.a]\nprices = "free"\n', "upstreams.a.kind: is not set"),
         ('[upstreams.a]\nkind = "openrouter"\nprices = "free"\n', "prices: not for the kind `openrouter`"),
         (OPENAI + 'key_variable = "NO_SUCH_KEY"\n', "key_variable: the environment variable NO_SUCH_KEY is not set"),
         (
@@ -108,11 +108,11 @@ OPENAI = '[upstreams.a]\nkind = "openai"\nprices = "free"\n'
         (OPENAI + 'base_url = "http://k:s@a/v1"\n', "write the key into an environment variable"),
         (OPENAI + 'base_url = "http://localhost:8080/v1"\n', "is this gateway itself; orders would go in circles"),
         (OPENAI + 'names = { "a/*" = "b" }\n', "write one `*` or none into both names; 'a/*' = 'b'"),
-        (OPENAI + "orders_max = 0\n", "upstreams.a.orders_max: Input should be greater than or equal to 1"),
+        (OPENAI + "orders_max = 0\n", "upstreams.a.orders_max: Expected `int` >= 1"),
         (OPENAI + 'at_hangup = "drain"\n', "upstreams.a.at_hangup: there is no such setting; did you mean at_hang_up?"),
         (
             OPENAI + 'capped_by = "n_predict"\n',
-            "upstreams.a.capped_by: Input should be 'max_tokens' or",
+            "upstreams.a.capped_by: write 'max_tokens' or",
         ),
         (
             '[upstreams.a]\nkind = "anthropic"\nprices = "free"\ncapped_by = "max_tokens"\n',
@@ -122,7 +122,7 @@ OPENAI = '[upstreams.a]\nkind = "openai"\nprices = "free"\n'
         (OPENAI + "zrd = true\n", "upstreams.a.zrd: there is no such setting; did you mean zdr?"),
         (OPENAI + "[upstreams.a.per_model.x]\nzrd = true\n", "upstreams.a.per_model.x.zrd: there is no such setting"),
         (OPENAI + 'supported_parameters = ["topp"]\n', "has no parameter 'topp'; did you mean top_p?"),
-        (OPENAI + 'quantization = "fp9"\n', "upstreams.a.quantization: Input should be 'int4', 'int8',"),
+        (OPENAI + 'quantization = "fp9"\n', "upstreams.a.quantization: write 'int4', 'int8',"),
         (OPENAI + "input_modalities = []\n", "upstreams.a.input_modalities: name at least one modality"),
         (OPENAI + "zdr = true\ncollects_data = true\n", "zdr: what keeps nothing collects no data"),
         (

@@ -23,7 +23,7 @@ from tools.postgres import Cluster
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-GRACE_SECONDS = Settings.model_fields["grace_seconds"].default
+GRACE_SECONDS = Settings().grace_seconds
 
 
 def read(name: str) -> Any:
@@ -31,7 +31,10 @@ def read(name: str) -> Any:
 
 
 def check_settings(names: dict[str, Any] | list[str]) -> None:
-    known = {f"FAREBOX_{name.upper()}" for name in Settings.model_fields} | {"OPENROUTER_API_KEY", "FAREBOX_CONFIG"}
+    known = {f"FAREBOX_{name.upper()}" for name in Settings.__struct_fields__} | {
+        "OPENROUTER_API_KEY",
+        "FAREBOX_CONFIG",
+    }
     assert set(names) <= known
 
 

@@ -71,22 +71,20 @@ async def _with_prices(environment: ActorEnvironment, settings: Settings) -> Act
 
 def _settings(environment: ActorEnvironment) -> Settings:
     """A gateway's settings, with the address that the platform gives the run. Raises BadSettings."""
+    defaults: dict[str, object] = {"grace_seconds": GRACE_SECONDS}
+    if not environment.is_at_home:
+        # In the folder of the run's storages, apart from a gateway's own books.
+        defaults["database_url"] = f"sqlite:///{environment.storage / 'farebox.db'}"
     settings = load(
+        defaults,
         host="0.0.0.0" if environment.is_at_home else "127.0.0.1",  # noqa: S104 - a container's only way out
         port=environment.port,
         workers=1,
     )
     if is_postgres(settings.database_url):
         raise BadSettings("FAREBOX_DATABASE_URL: a run's books are its own, sqlite:///PATH")
-    given: dict[str, object] = {
-        "public_url": settings.public_url or environment.standby_url or f"http://127.0.0.1:{environment.port}"
-    }
-    if "grace_seconds" not in settings.model_fields_set:
-        given["grace_seconds"] = GRACE_SECONDS
-    if not environment.is_at_home and "database_url" not in settings.model_fields_set:
-        # In the folder of the run's storages, apart from a gateway's own books.
-        given["database_url"] = f"sqlite:///{environment.storage / 'farebox.db'}"
-    return settings.model_copy(update=given)
+    own = settings.public_url or environment.standby_url or f"http://127.0.0.1:{environment.port}"
+    return replace(settings, public_url=own)
 
 
 def _check_ways_out(environment: ActorEnvironment, settings: Settings) -> None:

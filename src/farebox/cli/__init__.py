@@ -6,11 +6,27 @@ from farebox import __version__
 
 
 def main() -> None:
-    """Run the command that argv names; to say its version, it loads no command."""
-    if sys.argv[1:] == ["--version"]:
-        sys.stdout.write(f"farebox {__version__}\n")
-        return
-    # Only here: even the tree without its commands brings typer along.
-    from farebox.cli.commands import app
+    """Run the command that argv names. To say its version, it loads no command; a server that the settings alone
+    describe carries neither typer nor what that is made of, 10 MB."""
+    match sys.argv[1:]:
+        case ["--version"]:
+            sys.stdout.write(f"farebox {__version__}\n")
+        case ["serve"]:
+            _serve()
+        case _:
+            # Only here: even the tree without its commands brings typer along.
+            from farebox.cli.commands import app
 
-    app()
+            app()
+
+
+def _serve() -> None:
+    from farebox.cli.opening import serve
+    from farebox.cli.trouble import MENDABLE, worded
+
+    try:
+        serve()
+    except MENDABLE as error:
+        said, code = worded(error)
+        sys.stderr.write(f"{said}\n")
+        raise SystemExit(code) from error

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from msgspec import structs
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -88,7 +89,7 @@ async def _serve(
     limit_nanos: int | None,
     advance: Callable[[], None],
 ) -> Totals:
-    async with running(settings.model_copy(update={"order_log": False})) as services:
+    async with running(structs.replace(settings, order_log=False)) as services:
         who = partial(services.callers.identify, RequestHead((key,)))
         batch = Batch(services.agents.orders, who, results.name, concurrency, limit_nanos)
         batch.take_up(results.outcomes)

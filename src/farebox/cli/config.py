@@ -2,14 +2,14 @@
 
 import os
 import re
-import tomllib
 from typing import Annotated, Any
 
 import typer
-from pydantic import BaseModel, SecretStr
+from msgspec import structs, to_builtins
 
 from farebox.cli.session import AsCsv, AsJson, DatabaseUrl, clear_errors, print_rows
-from farebox.settings import OPENROUTER_KEY_VARIABLE, PREFIX, Settings, config_file, load
+from farebox.core.written import Secret, Table
+from farebox.settings import OPENROUTER_KEY_VARIABLE, PREFIX, Settings, config_file, in_file, load
 from farebox.store.prepare import shown
 
 _USER = re.compile(r"(?<=://)[^/@\s]*@")
@@ -31,10 +31,14 @@ def config(
     default. Keys and passwords are not shown."""
     with clear_errors():
         settings = load(database_url=database_url)
-    in_file = _in_file()
+    said = in_file()
     rows = [
-        {"setting": name, "value": _shown(name, getattr(settings, name)), "from": _source(name, in_file, database_url)}
-        for name in Settings.model_fields
+        {
+            "setting": name,
+            "value": _shown(name, getattr(settings, name)),
+            "from": _source(name, said, database_url),
+        }
+        for name in Settings.__struct_fields__
         if name not in _TABLES
     ]
     for table in _TABLES:
@@ -53,26 +57,21 @@ def config(
 _TABLES = ("guards", "plans", "upstreams")
 
 
-def _in_file() -> dict[str, Any]:
-    path = config_file()
-    return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _source(name: str, in_file: dict[str, Any], database_url: str | None) -> str:
+def _source(name: str, said_in_file: dict[str, Any], database_url: str | None) -> str:
     if name == "database_url" and database_url is not None:
         return "command line"
     variable = f"{PREFIX}{name.upper()}"
     given = next((each for each in os.environ if each.upper() == variable and os.environ[each]), None)
     if given is not None:
         return given
-    return str(config_file()) if name in in_file else "default"
+    return str(config_file()) if name in said_in_file else "default"
 
 
 def _shown(name: str, value: Any) -> str | None:
     match value:
         case None:
             return None
-        case SecretStr():
+        case Secret():
             return SET
         case list():
             return ", ".join(map(str, value))
@@ -84,13 +83,16 @@ def _shown(name: str, value: Any) -> str | None:
             return _USER.sub("***@", str(value))
 
 
-def _table(declared: BaseModel) -> str:
-    """What is said in it; the settings of guards, which may have secrets in them, by their names alone."""
-    said = declared.model_dump(exclude_unset=True, mode="json")
+def _table(declared: Table) -> str:
+    """What is said in it beside the defaults; the settings of guards, which may have secrets in them, by their names
+    alone."""
     parts = []
-    for name, value in said.items():
-        text = ", ".join(value) if isinstance(value, dict) and name == "settings" else value
-        parts.append(f"{name}={_USER.sub('***@', str(text))}")
+    for member in structs.fields(declared):
+        value = getattr(declared, member.name)
+        if value in (member.default, {}):
+            continue
+        said = ", ".join(value) if isinstance(value, dict) and member.name == "settings" else to_builtins(value)
+        parts.append(f"{member.name}={_USER.sub('***@', str(said))}")
     return "; ".join(parts)
 
 

@@ -16,15 +16,13 @@ from typing import Annotated, NoReturn, TypeVar
 import typer
 
 from farebox import clock
-from farebox.accounts import Accounts, BadTerms, NotFound, OtherTopUpBefore
+from farebox.accounts import Accounts
+from farebox.cli.trouble import MENDABLE, lines, worded
 from farebox.core.money import parse_usd
-from farebox.corrections import NotClosed, NotCorrectable
-from farebox.ports import BooksUnavailable, NameTaken
-from farebox.reconcile import NotOpen
-from farebox.settings import BadSettings, load
+from farebox.settings import load
 from farebox.store.books import SqlStore
 from farebox.store.engine import COMMAND_SECONDS
-from farebox.store.prepare import UnusableBooks, open_store, take_up
+from farebox.store.prepare import open_store, take_up
 
 T = TypeVar("T")
 
@@ -73,31 +71,19 @@ def read_month(text: str) -> tuple[int, int]:
 
 def fail(message: str, code: int = 1) -> NoReturn:
     """End the command, saying why."""
-    for line in message.splitlines():
-        typer.echo(f"farebox: {line}", err=True)
+    typer.echo(lines(message), err=True)
     raise typer.Exit(code)
 
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Say in a line, without a traceback, what an operator can mend. Exit status 2: a bad setting or argument; 1: all
-    else."""
+    """Say in a line, without a traceback, what an operator can mend."""
     try:
         yield
-    except (BadSettings, BadTerms) as error:
-        fail(str(error), 2)
-    except NameTaken as error:
-        fail(f"there is an account `{error}` already")
-    except (
-        NotFound,
-        NotOpen,
-        NotClosed,
-        NotCorrectable,
-        OtherTopUpBefore,
-        UnusableBooks,
-        BooksUnavailable,
-    ) as error:
-        fail(str(error))
+    except MENDABLE as error:
+        said, code = worded(error)
+        typer.echo(said, err=True)
+        raise typer.Exit(code) from error
 
 
 def with_books(database_url: str | None, use: Callable[[SqlStore, Accounts], Awaitable[T]]) -> T:
