@@ -202,6 +202,16 @@ class Accounts:
         _check_name(name)
         self._check_plan(plan)
 
+    def shows_cost(self, account: Account) -> bool:
+        """Whether who acts for an account is told what the upstream charged for its orders."""
+        plan = self._plans.get(account.plan)
+        return plan is None or plan.shows_cost
+
+    @property
+    def hides_costs(self) -> bool:
+        """Whether any plan does not show what the upstream charges."""
+        return any(not plan.shows_cost for plan in self._plans.values())
+
     def _check_plan(self, plan: str) -> None:
         if plan not in self._plans:
             raise NotFound(f"there is no plan `{plan}`; there are {', '.join(sorted(self._plans))}")

@@ -120,7 +120,9 @@ class AnswerCache:
         if not lookup.with_tools and acts_outside(order.body, order.asked.models):
             self._counted("left_out")
             return None
-        same = same_order(path, order.body, head.forwarded, caller.account.id)
+        # What was kept under another plan may tell what this one does not show.
+        headers = head.forwarded if caller.plan.shows_cost else {**head.forwarded, "shows": "fare"}
+        same = same_order(path, order.body, headers, caller.account.id)
         now_us = self._now_us()
         row = await self._find(at_upstream(same, upstream), now_us)
         if row is not None and now_us < min(row.until_us, row.kept_us + lookup.seconds * 1_000_000):

@@ -184,6 +184,8 @@ class Answer:
         self._whole: bytes | None = None
         self._cut_short: str | None = None
         self.settled: Settled | None = None
+        self.tells_fare = False
+        """Whether a stream ends with a comment that tells its fare, asked for or not."""
         self.status = reply.status
         self.content_type = content_type
         self.is_refusal = reply.status >= 400
@@ -482,6 +484,8 @@ def _keeping_from(take: Take, keeping: Keeping) -> Take:
 
 class RepeatedAnswer:
     """A kept answer, given again to a repetition of its order, which pays nothing. Endpoints use it as an `Answer`."""
+
+    tells_fare = False
 
     def __init__(self, hold: HoldRow, kept: KeptAnswer) -> None:
         self._hold = hold

@@ -19,7 +19,8 @@ from farebox.core.bills import (
 from farebox.core.books import DayTotal, HoldRow, Transfer, correction_ids, settlement_id
 from farebox.core.callers import Account, Key
 from farebox.core.kinds import units_used
-from farebox.core.money import add_exact, format_usd, plain
+from farebox.core.money import EVENT_NANOS, add_exact, format_usd, parse_usd, plain, whole_events
+from farebox.core.resale import without_amounts
 from farebox.ports import Books, Directory
 
 Row = Mapping[str, str | int | bool | None]
@@ -244,7 +245,7 @@ class _Names:
             "held_usd": format_usd(hold.amount_nanos),
             "cost_usd": None if fare is None else plain(fare.cost),
             "events": None if fare is None else fare.events,
-            "event_price_usd": format_usd(hold.event_price_nanos),
+            "event_price_usd": format_usd(EVENT_NANOS if hold.marked_up else hold.event_price_nanos),
             "fare_usd": None if fare is None else format_usd(fare.nanos),
             "plan": hold.plan,
             "reason": hold.reason,
@@ -346,6 +347,33 @@ def _counted(total: DayTotal, wanted: TotalsFilter) -> Row:
         "events": total.events,
         "fares_usd": format_usd(total.fares_nanos),
     }
+
+
+def fares_alone(row: Row) -> Row:
+    """A line of any list as those see it who are told the fare alone: without its cost, and in events of the fare."""
+    told = dict(row)
+    for name in _OF_COST:
+        if name in told:
+            told[name] = None
+    if "event_price_usd" not in told and "events" not in told:
+        return told
+    amount = next((row[name] for name in _FARES if isinstance(row.get(name), str)), None)
+    is_fare = row.get("events") is not None or "fare_usd" in row
+    events = whole_events(abs(_nanos(str(amount)))) if amount is not None and is_fare else None
+    told["events"] = events
+    if "event_price_usd" in told:
+        told["event_price_usd"] = None if events is None else format_usd(EVENT_NANOS)
+    if isinstance(reason := told.get("reason"), str):
+        told["reason"] = without_amounts(reason)
+    return told
+
+
+_OF_COST = ("cost_usd",)
+_FARES = ("fare_usd", "fares_usd", "amount_usd")
+
+
+def _nanos(amount: str) -> int:
+    return -parse_usd(amount[1:]) if amount.startswith("-") else parse_usd(amount)
 
 
 def sums_of(page: Movements) -> Row:

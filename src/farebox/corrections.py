@@ -18,7 +18,7 @@ from farebox.core.books import (
     PayOut,
 )
 from farebox.core.callers import Account
-from farebox.core.money import events_ceil, format_usd
+from farebox.core.money import charged, format_usd
 from farebox.ports import Books, Directory, Ledger
 
 REASON_LENGTH_MAX = 500
@@ -71,7 +71,7 @@ async def correct(
     reason = _checked(reason)
     fare_nanos: int | None = None
     if cost is not None:
-        fare_nanos = events_ceil(cost) * order.event_price_nanos
+        _, fare_nanos = charged(cost, order.event_price_nanos, marked_up=order.marked_up)
     elif back_nanos is None:
         fare_nanos = 0
     elif back_nanos <= 0:

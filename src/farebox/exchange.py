@@ -49,13 +49,14 @@ from farebox.core.fitting import may_have_others_thoughts
 from farebox.core.formats import Asked, Format, Progress
 from farebox.core.formats.table import FORMATS, KINDS
 from farebox.core.guards import OrderView
-from farebox.core.headers import HOPS_MAX, LEFT_OUT, HeaderList, RequestHead
+from farebox.core.headers import FARE_WISHES, HOPS_MAX, LEFT_OUT, HeaderList, RequestHead
 from farebox.core.idempotency import not_kept, other_order, repeatable, still_answered
 from farebox.core.intake import Order, cap_within, capped, read_order, without_body
 from farebox.core.meter import Meter
 from farebox.core.passage import Passage
 from farebox.core.plans import Plan
 from farebox.core.pricing import Ceiling, PriceList, ceiling, listed_names
+from farebox.core.resale import ResoldMeter
 from farebox.core.routing import Candidate
 from farebox.core.shortfall import exceeded_rate, not_covered
 from farebox.core.stored import Keeping, StoredRow
@@ -279,8 +280,8 @@ class Opened:
             caller = request.caller or await exchange.callers.identify(request.head)
             self._caller = passage.caller = caller
             self._admitted = exchange.admission.enter(caller.account.id)
-            if request.head.hops >= HOPS_MAX:
-                raise in_a_circle(request.head.hops)
+            if request.head.hops >= HOPS_MAX or request.head.fare:
+                _check(request.head)
             body = await request.read_body()
             ordered, asked = body, request.asked
             if request.wire.DESCRIBED.keeps_answers and asked is None:
@@ -426,7 +427,7 @@ class Opened:
         plan, now_us = caller.plan, exchange.now_us()
         self._placed_us, self._tariffs = now_us, exchange.tariffs.current
         self._aim(self._attempts.at)
-        # Six go without a name: for more than fifteen Python makes a dict, which costs a microsecond.
+        # Seven go without a name: for more than fifteen Python makes a dict, which costs a microsecond.
         place = PlaceHold(
             exchange.new_id(now_us),
             caller.account.id,
@@ -434,12 +435,13 @@ class Opened:
             most.fare_nanos(plan),
             most.least_nanos(plan),
             plan.name,
-            event_price_nanos=plan.event_price_nanos,
+            plan.event_price_nanos,
             model=order.model,
             streamed=order.asked.streamed,
             created_us=now_us,
             repeatable=known_by if type(known_by) is Repeatable else None,
             outside=caller.outside,
+            marked_up=plan.marks_up,
             wanted_tokens=most.all_tokens,
             least_tokens=most.least_tokens,
             order_digest=known_by.digest if type(known_by) is Sent else None,
@@ -518,7 +520,11 @@ class Opened:
         if (native := candidate.native(self._path)) is not None:
             self._path, wire = native, FORMATS[native]
             self._translation = _translations()(self._request.wire, wire)
-        self._meter = Meter(wire, self._progress(), self._tariff)
+        plan = self._caller.plan
+        if plan.shows == "cost":
+            self._meter = Meter(wire, self._progress(), self._tariff)
+        else:
+            self._meter = ResoldMeter(wire, self._progress(), plan, self._tariff)
 
     def _progress(self) -> Progress:
         return Progress("", self._order.model, self._placed_us // 1_000_000, self._request.head.client)
@@ -607,6 +613,7 @@ class Opened:
             else Translated(translated, told, is_streamed=self._order.asked.streamed),
             keeping=self._keeping,
         )
+        answer.tells_fare = self._caller.plan.shows == "fare"
         return answer
 
     @property
@@ -722,6 +729,14 @@ def _translations() -> "Callable[[Format, Format], Translation | None]":
     from farebox.core.translate import translation
 
     return translation
+
+
+def _check(head: RequestHead) -> None:
+    """Raises Refusal 400: no order can be served that comes with this head."""
+    if head.hops >= HOPS_MAX:
+        raise in_a_circle(head.hops)
+    if head.fare not in FARE_WISHES:
+        raise invalid("x-farebox-fare: write `comment`, and a stream ends with a comment that tells its fare")
 
 
 _NOT_ANSWERED = Unknown("the order was sent and not answered")

@@ -15,8 +15,9 @@ from farebox.core.callers import Account
 from farebox.core.errors import Refusal, broken, unknown, unreachable
 from farebox.core.kinds import units_used
 from farebox.core.legible import Fields, decode_fields, decoded_or, written
-from farebox.core.money import format_usd
+from farebox.core.money import format_usd, whole_events
 from farebox.core.reading import is_null
+from farebox.core.resale import fare_number, without_amounts
 from farebox.core.upstream import AskedTooOften, Failed, Listing, NoRecords, NotYet, Recorded, Unreadable
 from farebox.ports import Books, UpstreamBroke, Upstreams, UpstreamUnreachable
 
@@ -69,13 +70,14 @@ class Generations:
         self._books = books
         self._upstreams = upstreams
 
-    async def find(self, account: Account, generation_id: str) -> dict[str, object]:
+    async def find(self, account: Account, generation_id: str, *, shows_cost: bool = True) -> dict[str, object]:
         """An account's own generation as the `data` of `GET /generation`: what the books know, the upstream's record if
         there is one, and the fare.
 
         `total_cost` is the one in the upstream's record, or in its answer. `is_byok` is false where the upstream has no
         record: the caller brought no key. `farebox_fare_usd` and `farebox_fare_events` are null until the order is
-        posted.
+        posted. Where the cost is not shown, each amount is the fare, and of the upstream's record what is known to tell
+        no other.
 
         Raises:
             Refusal: 404, the generation is not the account's, or its cost is in neither the books nor a record yet;
@@ -93,7 +95,13 @@ class Generations:
             no_record = refusal
         hold, end = await self._settled(account, generation_id, booked)
         if end is None and (no_record is not None or not record):
-            raise _not_known(hold) if no_record is None or no_record.status == 404 else no_record
+            if no_record is None or no_record.status == 404:
+                raise _not_known(hold, shows_cost=shows_cost)
+            raise no_record
+        if not shows_cost:
+            if end is None:
+                raise _not_known(hold, shows_cost=False)
+            return _fare_alone(hold, end, record)
         return _joined(hold, end, record)
 
     async def content(self, account: Account, generation_id: str) -> Raw:
@@ -182,9 +190,10 @@ def _content(data: Raw) -> Raw:
     return written({**fields, "error": written({**error, "raw": _NULL, "previous_errors": earlier})})
 
 
-def _not_known(hold: HoldRow) -> Refusal:
+def _not_known(hold: HoldRow, *, shows_cost: bool) -> Refusal:
     """404: OpenRouter's clients reject a record without a cost, and an unknown one is neither guessed nor zero."""
-    why = f" ({hold.reason})" if hold.reason else ""
+    reason = hold.reason if shows_cost else without_amounts(hold.reason or "")
+    why = f" ({reason})" if reason else ""
     return unknown(
         f"Generation {hold.generation_id}: what it cost is not known yet{why}."
         f" At most ${format_usd(hold.amount_nanos)} is set aside for it; ask again later",
@@ -196,6 +205,19 @@ def _not_known(hold: HoldRow) -> Refusal:
         farebox_state=hold.state,
         farebox_held_usd=format_usd(hold.amount_nanos),
     )
+
+
+_OF_THE_UPSTREAM = {"cache_discount", "upstream_inference_cost", "upstream_id", "provider_responses"}
+_TOLD_OF_RECORD = frozenset(NULLABLE) - _OF_THE_UPSTREAM
+"""Of an upstream's record, what tells neither its cost nor its name for the order."""
+
+
+def _fare_alone(hold: HoldRow, end: Transfer, upstream: Mapping[str, Raw]) -> dict[str, object]:
+    """The record of an order that has ended, as those see it who are told the fare alone."""
+    fare = fare_number(end.amount_nanos if end.is_fare else 0)
+    told = _joined(hold, end, {name: value for name, value in upstream.items() if name in _TOLD_OF_RECORD})
+    events = whole_events(end.amount_nanos) if end.is_fare else None
+    return told | {"usage": fare, "total_cost": fare, "farebox_fare_events": events}
 
 
 def _joined(hold: HoldRow, end: Transfer | None, upstream: Mapping[str, Raw]) -> dict[str, object]:

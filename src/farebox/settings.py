@@ -83,9 +83,13 @@ class PlanSettings(Table, kw_only=True, frozen=True):
     models: list[str] | None = None
     """Shell patterns over model ids; all where absent."""
 
+    shows: Literal["cost", "fare"] = "cost"
+    """What its callers are told: the upstream's costs and prices beside the fare (`cost`), or the fare and the plan's
+    own prices alone (`fare`)."""
+
     def plan(self, name: str) -> Plan:
         models = None if self.models is None else tuple(self.models)
-        return Plan(name, event_price_nanos(self.multiplier), self.answer_tokens_max, models)
+        return Plan(name, event_price_nanos(self.multiplier), self.answer_tokens_max, models, shows=self.shows)
 
 
 class GuardSettings(Table, kw_only=True, frozen=True):

@@ -12,6 +12,7 @@ from farebox.core.callers import Caller
 from farebox.core.errors import too_many
 from farebox.core.formats import Asked, Format
 from farebox.core.headers import RequestHead
+from farebox.core.money import usd_of
 from farebox.exchange import Exchange, Prices, Request
 from farebox.ports import Books, BooksUnavailable, Callers
 
@@ -68,6 +69,8 @@ class WholeOrders(Struct, frozen=True):
         else:
             assert answer.settled is not None, answer
             fare = answer.settled.fare
+        if fare is not None and not caller.plan.shows_cost:
+            fare = Fare(usd_of(fare.nanos), fare.events, fare.nanos)
         return Placed(generation_id, whole, fare, None if cap is None else int(cap))
 
     async def _first_fare(self, caller: Caller, generation_id: str | None) -> Fare | None:

@@ -213,6 +213,7 @@ async def _place(order: CarriedOrder, store: Store) -> PlaceHold:
         least_nanos=0,
         plan=hold.plan,
         event_price_nanos=hold.event_price_nanos,
+        marked_up=hold.marked_up,
         model=hold.model,
         streamed=hold.streamed,
         created_us=hold.created_us,

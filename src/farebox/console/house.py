@@ -7,6 +7,7 @@ from farebox.accounts import Accounts
 from farebox.background import Task
 from farebox.catalog import Catalog
 from farebox.console.reading import SqlConsole
+from farebox.console.requests import Viewer
 from farebox.console.sessions import Sessions
 from farebox.core.plans import Plan
 from farebox.http.bodies import BodyReader
@@ -28,3 +29,7 @@ class House:
     not_running: Callable[[], list[Task]]
     bodies: BodyReader
     public_url: str | None
+
+    def shows_cost(self, viewer: Viewer) -> bool:
+        """Whether who looks is told what the upstream charged: as the account's plan has it, and operators always."""
+        return viewer.account is None or self.accounts.shows_cost(viewer.account)

@@ -6,8 +6,8 @@ from farebox.console.house import House
 from farebox.console.requests import Cell, Page, Request
 from farebox.console.shown import decimals_of, places_of
 from farebox.core.errors import Refusal
-from farebox.core.money import EVENT_NANOS, events_ceil, format_usd, is_readable_cost, plain, times_exact
-from farebox.core.plans import Plan
+from farebox.core.money import format_usd, is_readable_cost, plain, times_exact
+from farebox.core.plans import BUILT_IN, Plan
 from farebox.core.pricing import Rates
 
 ROWS = 50
@@ -70,7 +70,8 @@ async def show(house: House, request: Request) -> Page:
         "plan": plan,
         "trouble": trouble,
         "is_stale": house.catalog.is_stale,
-        "multiplier": None if plan is None else format(Decimal(plan.event_price_nanos) / EVENT_NANOS, "f"),
+        "shows_cost": plan is None or plan.shows_cost,
+        "multiplier": None if plan is None else format(plan.multiplier, "f"),
     }
     further = {"from": begin + ROWS} if begin + ROWS < len(names) else None
     return Page("models.html", values, columns=COLUMNS, rows=rows, next_query=further)
@@ -79,22 +80,23 @@ async def show(house: House, request: Request) -> Page:
 def _row(house: House, name: str, rates: Rates, prompt: int, answer: int, plan: Plan | None) -> dict[str, Cell]:
     cost = times_exact(rates.prompt, prompt) + times_exact(rates.answer, answer) + rates.request
     is_known = is_readable_cost(cost)
-    price = EVENT_NANOS if plan is None else plan.event_price_nanos
-    fare = events_ceil(cost) * price if is_known else None
+    terms = BUILT_IN["paying"] if plan is None else plan
+    fare = terms.fare_nanos(cost) if is_known else None
+    times = Decimal(1) if terms.shows_cost else terms.multiplier
     return {
         "model": name,
-        "prompt_usd_per_million": plain(rates.prompt * 1_000_000),
-        "answer_usd_per_million": plain(rates.answer * 1_000_000),
+        "prompt_usd_per_million": plain(times_exact(times_exact(rates.prompt, times), 1_000_000)),
+        "answer_usd_per_million": plain(times_exact(times_exact(rates.answer, times), 1_000_000)),
         "context_tokens": rates.context_tokens,
         "answer_tokens_max": rates.answer_tokens_max,
-        "other_prices": _other_prices(rates),
-        "order_cost_usd": plain(cost) if is_known else None,
+        "other_prices": _other_prices(rates, times),
+        "order_cost_usd": plain(cost) if is_known and terms.shows_cost else None,
         "order_fare_usd": None if fare is None else format_usd(fare),
         "fare_nanos": fare,
         "upstreams": ", ".join(each.upstream for each in house.upstreams.candidates(name)),
     }
 
 
-def _other_prices(rates: Rates) -> str:
+def _other_prices(rates: Rates, times: Decimal) -> str:
     found = {unit: getattr(rates, name) for name, unit in UNITS.items()}
-    return ", ".join(f"${plain(price)} {unit}" for unit, price in found.items() if price)
+    return ", ".join(f"${plain(times_exact(price, times))} {unit}" for unit, price in found.items() if price)

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import cast
 
+from msgspec.structs import replace
+
 from farebox import clock
 from farebox.console.house import House
 from farebox.console.naming import Names
@@ -15,6 +17,7 @@ from farebox.core.books import LAST_US, HoldRow, HoldState, Transfer, settlement
 from farebox.core.errors import invalid, unknown
 from farebox.core.kinds import units_used
 from farebox.core.money import EVENT_NANOS, format_usd, plain
+from farebox.core.resale import without_amounts
 
 ROWS = 50
 COLUMNS = (
@@ -74,7 +77,8 @@ async def show(house: House, request: Request) -> Page:
         after = place
     found, further = await house.reading.order_page(account_id, wanted, after, request.rows(ROWS))
     names = Names(house.reading)
-    rows = [await _row(each.hold, each.end, names) for each in found]
+    shows_cost = house.shows_cost(request.viewer)
+    rows = [await _row(each.hold, each.end, names, shows_cost=shows_cost) for each in found]
     fares = [end for each in found if (end := each.end) is not None and end.is_fare]
     values = {
         "rows": rows,
@@ -90,6 +94,7 @@ async def show(house: House, request: Request) -> Page:
         "as_of_us": after.as_of_us,
         "places": places_of(end.amount_nanos for end in fares),
         "cost_places": decimals_of(_exact(end.cost) for end in fares),
+        "shows_cost": shows_cost,
     }
     return Page(
         "orders.html",
@@ -100,7 +105,7 @@ async def show(house: House, request: Request) -> Page:
     )
 
 
-async def _row(hold: HoldRow, end: Transfer | None, names: Names) -> dict[str, Cell]:
+async def _row(hold: HoldRow, end: Transfer | None, names: Names, *, shows_cost: bool) -> dict[str, Cell]:
     fare = end if end is not None and end.is_fare else None
     return {
         "placed": clock.iso(hold.created_us, "milliseconds"),
@@ -113,7 +118,7 @@ async def _row(hold: HoldRow, end: Transfer | None, names: Names) -> dict[str, C
         "streamed": int(hold.streamed),
         "prompt_tokens": hold.prompt_tokens,
         "answer_tokens": hold.answer_tokens,
-        "cost_usd": None if fare is None else _exact(fare.cost),
+        "cost_usd": None if fare is None or not shows_cost else _exact(fare.cost),
         "fare_usd": None if fare is None else format_usd(fare.amount_nanos),
         "fare_nanos": None if fare is None else fare.amount_nanos,
         "held_usd": format_usd(hold.amount_nanos),
@@ -133,6 +138,8 @@ async def show_one(house: House, request: Request) -> Page:
         raise unknown(_NO_ORDER)
     hold, transfers = found
     request.viewer.check_sees(hold.account_id, _NO_ORDER)
+    if hold.reason and not house.shows_cost(request.viewer):
+        hold = replace(hold, reason=without_amounts(hold.reason))
     names = Names(house.reading)
     end = _end_of(hold, transfers)
     values = {
@@ -141,6 +148,7 @@ async def show_one(house: House, request: Request) -> Page:
         "account": await names.account(hold.account_id),
         "transfers": transfers,
         "end": end,
+        "shows_cost": house.shows_cost(request.viewer),
         "cost": None if end is None else _exact(end.cost),
         "units": ", ".join(
             f"{count} {unit.replace('_', ' ')}" for unit, count in units_used(hold.kind, hold.units).items()

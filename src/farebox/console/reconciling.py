@@ -9,7 +9,7 @@ from farebox.console.requests import Answer, Cell, Page, Redirect, Request
 from farebox.console.shown import places_of
 from farebox.core.books import HoldRow
 from farebox.core.errors import invalid, unknown
-from farebox.core.money import events_ceil, format_usd, is_readable_cost
+from farebox.core.money import charged, format_usd, is_readable_cost
 from farebox.core.usage import Cost, Nothing
 from farebox.reconcile import decide as settle
 
@@ -70,8 +70,7 @@ async def show_one(house: House, request: Request) -> Page:
     fare = events = None
     if verdict == "cost":
         cost = _cost(cost_text)
-        events = events_ceil(cost)
-        fare = events * hold.event_price_nanos
+        events, fare = charged(cost, hold.event_price_nanos, marked_up=hold.marked_up)
     values = {
         "hold": hold,
         "row": await _row(hold, names),

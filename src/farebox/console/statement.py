@@ -12,7 +12,7 @@ from farebox.core.bills import Movement, cursor_of, moved_nanos, place_of
 from farebox.core.books import HoldRow, Transfer
 from farebox.core.callers import Account
 from farebox.core.errors import invalid, unknown
-from farebox.core.money import format_usd, plain
+from farebox.core.money import format_usd, plain, whole_events
 from farebox.web.members import day_of_date
 
 ROWS = 100
@@ -52,12 +52,14 @@ async def show(house: House, request: Request) -> Page:
     most = request.rows(ROWS)
     found_here = await house.reading.movements(account.id, since_us, until_us, after, most + 1)
     transfers, names = found_here.transfers[:most], Names(house.reading)
+    shows_cost = house.shows_cost(request.viewer)
     balance = found_here.before_nanos
     rows: list[dict[str, Cell]] = []
     for transfer in transfers:
         balance += moved_nanos(transfer, account.id)
         hold = found_here.orders.get(transfer.hold_id or "")
-        rows.append(await _row(transfer, hold, account.id, balance, names))
+        row = await _row(transfer, hold, account.id, balance, names)
+        rows.append(row if shows_cost else _fare_alone(row, transfer))
     sums = found_here.sums
     is_last = len(found_here.transfers) <= most
     amounts = [amount for row in rows for amount in (row["amount_nanos"], row["balance_nanos"])]
@@ -74,6 +76,7 @@ async def show(house: House, request: Request) -> Page:
         "is_last": is_last,
         "sums": sums,
         "cost": plain(sums.cost),
+        "shows_cost": shows_cost,
         "places": places_of([*ends, *(each for each in amounts if isinstance(each, int))]),
         "cost_places": decimals_of(cost for row in rows if isinstance(cost := row["cost_usd"], str)),
     }
@@ -136,6 +139,11 @@ async def _row(
         "order": transfer.hold_id,
         "transfer": transfer.id,
     }
+
+
+def _fare_alone(row: dict[str, Cell], transfer: Transfer) -> dict[str, Cell]:
+    """A line without the cost, and in events of the fare."""
+    return {**row, "cost_usd": None, "events": whole_events(transfer.amount_nanos) if transfer.is_fare else None}
 
 
 def _what(transfer: Transfer) -> str:

@@ -21,7 +21,7 @@ from farebox.core.books import (
     settlement_id,
 )
 from farebox.core.charges import Charge
-from farebox.core.money import events_ceil, format_usd, is_readable_cost
+from farebox.core.money import charged, format_usd, is_readable_cost
 from farebox.core.tariffs import KeptTariffs, Priced, Tariffs, read_kept
 from farebox.core.usage import Unknown
 
@@ -244,8 +244,7 @@ def _hold_differences(hold: HoldRow, placed: Transfer | None, ending: Transfer |
 def _fare_differences(hold: HoldRow, post: Transfer) -> list[str]:
     if post.cost is None or not is_readable_cost(post.cost):
         return [f"was posted at a cost that is no amount: {post.cost}"]
-    events = events_ceil(post.cost)
-    fare = events * hold.event_price_nanos
+    events, fare = charged(post.cost, hold.event_price_nanos, marked_up=hold.marked_up)
     wrong: list[str] = []
     if (events, fare) != (post.events, post.amount_nanos):
         wrong.append(

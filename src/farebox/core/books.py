@@ -121,6 +121,8 @@ class HoldRow(Struct, frozen=True, gc=False):
     its process has gone before that. `upstream` is the name of the one that served it, None for the built-in one;
     `priced` is by which prices it is charged, None where its upstream tells the cost. `job_id` is by what name the
     upstream knows the job that the order began, None where it began none: such a hold is open until the job has ended.
+    `marked_up`: its cost is multiplied before it is rounded up to events (`core.money.charged`); of orders from before
+    schema 0023 none is.
     `kind` is what was ordered (chat, images, ...), and `units` how much of that kind's unit it used beside tokens
     (`core.kinds`); None where that is not known: of orders from before schema 0016 it never is.
     """
@@ -136,6 +138,7 @@ class HoldRow(Struct, frozen=True, gc=False):
     model: str
     streamed: bool
     created_us: int
+    marked_up: bool = False
     generation_id: str | None = None
     served_model: str | None = None
     prompt_tokens: int | None = None
@@ -269,8 +272,8 @@ class PlaceHold(Struct, frozen=True, gc=False):
     its `order_digest` is under way; nor where it is not wanted any more when it is carried out, which is asked last of
     all. Limits on orders and tokens a minute hold for orders only: without `is_order`, money alone is looked at.
 
-    `upstream` and `priced` as in HoldRow, of the upstream that is tried first; `kind` and `units`, too: as many as the
-    order itself says it will use.
+    `marked_up`, `upstream` and `priced` as in HoldRow, of the upstream that is tried first; `kind` and `units`, too: as
+    many as the order itself says it will use.
     """
 
     id: str
@@ -285,6 +288,7 @@ class PlaceHold(Struct, frozen=True, gc=False):
     created_us: int
     repeatable: Repeatable | None = None
     outside: Outside | None = None
+    marked_up: bool = False
     wanted_tokens: int = 0
     least_tokens: int = 0
     is_order: bool = True

@@ -15,7 +15,7 @@ _REQUEST_PREFIX = b"x-openrouter-"
 
 _READ = frozenset(
     {b"authorization", b"x-api-key", b"user-agent", b"idempotency-key", b"content-type", b"content-encoding"}
-    | {b"x-stainless-retry-count", b"x-farebox-cache"}
+    | {b"x-stainless-retry-count", b"x-farebox-cache", b"x-farebox-fare"}
 )
 
 # An upstream's `Retry-After` passes unchanged, however long: clients treat it as if they had asked the upstream.
@@ -24,6 +24,9 @@ _RESPONSE_PREFIXES = (b"x-ratelimit-", b"x-openrouter-")
 
 HOPS = b"x-farebox-hops"
 """Through how many gateways of this kind an order came: each says 1 for itself, and one more than it was told."""
+
+FARE_WISHES = frozenset({b"", b"comment"})
+"""What `X-Farebox-Fare` may be: with `comment` a stream tells its fare in a last comment."""
 
 HOPS_MAX = 4
 """An order that came through so many goes in a circle."""
@@ -60,6 +63,7 @@ class RequestHead(Struct, frozen=True):
     cache: bytes = b""
     hops: int = 0
     sent: HeaderList = []
+    fare: bytes = b""
 
     def first(self, name: bytes) -> bytes:
         """The first value of a header (its name in lower case); empty where it was not sent."""
@@ -103,6 +107,7 @@ def read_request_head(headers: HeaderList) -> RequestHead:
         first(b"x-farebox-cache", b""),
         hops,
         headers,
+        first(b"x-farebox-fare", b"").lower(),
     )
 
 

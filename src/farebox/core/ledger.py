@@ -57,7 +57,7 @@ from farebox.core.books import (
     owners_of,
     settlement_id,
 )
-from farebox.core.money import events_ceil
+from farebox.core.money import EVENT_NANOS, charged
 from farebox.core.questions import FIRST_US
 from farebox.core.repeats import is_repeatable
 from farebox.core.stored import StoredRow
@@ -207,6 +207,7 @@ class Page:
             command.model,
             command.streamed,
             command.created_us,
+            command.marked_up,
             charge_to=command.outside.charge_to if command.outside else None,
             charge_times=command.outside.times if command.outside else None,
             reserved_tokens=tokens,
@@ -300,16 +301,16 @@ class Page:
         allowances = self._allowances_of(hold.account_id, hold.key_id)
         verdict = command.verdict
         if type(verdict) is Cost:
-            events = events_ceil(verdict.amount)
-            fare = Fare(verdict.amount, events, events * hold.event_price_nanos)
+            events, nanos = charged(verdict.amount, hold.event_price_nanos, marked_up=hold.marked_up)
+            fare = Fare(verdict.amount, events, nanos)
             self._end(hold, command, fare.nanos, fare)
             self._move(hold.account_id, debits_nanos=fare.nanos, pending_nanos=-hold.amount_nanos)
             for allowance in allowances:
                 freed = _freed(allowance, hold, _tokens(command))
                 self._allow(freed.charged(fare.nanos, command.created_us))
             self._count(settled, fare, command.created_us)
-            if (charged := charged_fare(hold, events)) is not None:
-                self.charged_fares.append(charged)
+            if (outside := charged_fare(hold, events)) is not None:
+                self.charged_fares.append(outside)
         elif type(verdict) is Unknown:
             if hold.state == "pending":
                 for allowance in allowances:
@@ -401,7 +402,7 @@ class Page:
                 hold_id=hold.id,
                 cost=None if fare is None else fare.cost,
                 events=None if fare is None else fare.events,
-                event_price_nanos=None if fare is None else hold.event_price_nanos,
+                event_price_nanos=None if fare is None else EVENT_NANOS if hold.marked_up else hold.event_price_nanos,
                 over_hold_nanos=max(0, amount_nanos - hold.amount_nanos),
                 note=command.decision,
             )

@@ -47,6 +47,22 @@ def events_ceil(cost: Decimal) -> int:
     return ceil(_EXACT.scaleb(cost, _EVENT_DIGITS))
 
 
+def charged(cost: Decimal, event_price_nanos: int, *, marked_up: bool) -> tuple[int, int]:
+    """The events and the nano-dollars that a readable cost is charged: so many events of the cost at the plan's price
+    of one; or, `marked_up`, the cost times the plan's multiplier in events of $0.00001. Either way rounded up once.
+
+    The second is for who is not to see the cost: all such fares are whole steps of the same $0.00001, whatever the
+    multiplier, so that no number of them tells it.
+    """
+    if not marked_up:
+        events = events_ceil(cost)
+        return events, events * event_price_nanos
+    assert _ZERO <= cost <= COST_MAX_USD, cost
+    # Nano-dollars of an event of the cost, in ten-thousandths of $0.00001: the multiplier, exactly.
+    events = ceil(_EXACT.scaleb(_EXACT.multiply(cost, Decimal(event_price_nanos)), _EVENT_DIGITS - 4))
+    return events, events * EVENT_NANOS
+
+
 def add_exact(one: Decimal, other: Decimal) -> Decimal:
     """The sum of two readable costs, not rounded to the ambient precision."""
     return _EXACT.add(one, other)
@@ -81,7 +97,7 @@ def plain(amount: Decimal) -> str:
     return (text.rstrip("0").rstrip(".") if "." in text else text) or "0"
 
 
-def times_exact(price: Decimal, count: int) -> Decimal:
+def times_exact(price: Decimal, count: int | Decimal) -> Decimal:
     """So many times a price, not rounded."""
     return _EXACT.multiply(price, Decimal(count))
 
@@ -89,6 +105,17 @@ def times_exact(price: Decimal, count: int) -> Decimal:
 def events_usd(events: int) -> Decimal:
     """What `events` are worth in USD, exactly."""
     return Decimal(events).scaleb(-_EVENT_DIGITS)
+
+
+def usd_of(nanos: int) -> Decimal:
+    """Nano-dollars in USD, exactly."""
+    return Decimal(nanos).scaleb(-_NANO_DIGITS)
+
+
+def whole_events(nanos: int) -> int | None:
+    """How many steps of $0.00001 an amount is; None where it is none such."""
+    events, rest = divmod(nanos, EVENT_NANOS)
+    return None if rest else events
 
 
 def floor_units(amount: Decimal, unit_price: Decimal) -> int:

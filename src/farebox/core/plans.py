@@ -1,17 +1,20 @@
 """Plans: the terms under which an account's callers are served."""
 
 from collections.abc import Mapping
-from decimal import Decimal
+from decimal import ROUND_FLOOR, Context, Decimal
 from fnmatch import fnmatchcase
 from types import MappingProxyType
+from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from farebox.core.allowances import Limits
-from farebox.core.money import EVENT_NANOS, events_ceil
+from farebox.core.money import EVENT_NANOS, charged, events_usd
 
 FREE_ANSWER_TOKENS_MAX = 2048
+
+_FLOOR = Context(prec=40, rounding=ROUND_FLOOR)
 
 
 class Plan(Struct, frozen=True, omit_defaults=True):
@@ -20,6 +23,7 @@ class Plan(Struct, frozen=True, omit_defaults=True):
     `event_price_nanos` is the plan's multiplier times $0.00001, so that a fare is a product of two integers.
     `models` are shell patterns over model ids (`openai/*`); None allows every model. `narrower` are further
     patterns that must allow a model as well: those of limits, each as whose limits they are and the patterns.
+    `shows`: what its callers are told, the `cost` beside the fare, or the `fare` alone (`core.resale`).
     """
 
     name: str
@@ -27,10 +31,32 @@ class Plan(Struct, frozen=True, omit_defaults=True):
     answer_tokens_max: int | None = None
     models: tuple[str, ...] | None = None
     narrower: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    shows: Literal["cost", "fare"] = "cost"
 
     def fare_nanos(self, cost: Decimal) -> int:
         """The fare of a readable cost in USD."""
-        return events_ceil(cost) * self.event_price_nanos
+        return charged(cost, self.event_price_nanos, marked_up=self.marks_up)[1]
+
+    def cost_covered(self, nanos: int) -> Decimal:
+        """The largest cost in USD, rounded down, whose fare `nanos` cover."""
+        if not self.marks_up:
+            return events_usd(max(0, nanos) // self.event_price_nanos)
+        return _FLOOR.divide(events_usd(max(0, nanos) // EVENT_NANOS), self.multiplier)
+
+    @property
+    def shows_cost(self) -> bool:
+        """Whether its callers are told what the upstream charged."""
+        return self.shows == "cost"
+
+    @property
+    def marks_up(self) -> bool:
+        """Whether a cost is multiplied before it is rounded up to events: where the fare alone is told, so that the
+        steps of fares do not tell the multiplier."""
+        return not self.shows_cost
+
+    @property
+    def multiplier(self) -> Decimal:
+        return Decimal(self.event_price_nanos) / EVENT_NANOS
 
     def narrowed(self, whose: str, limits: Limits) -> "Plan":
         """The plan narrowed by limits: models that both allow, the lower answer cap. `whose` names the limits in

@@ -14,7 +14,7 @@ from msgspec.structs import astuple
 from farebox.core.declared import Declared
 from farebox.core.errors import Refusal, unknown
 from farebox.core.formats import Asked, Searches, Units
-from farebox.core.money import COST_MAX_USD, events_usd, floor_units
+from farebox.core.money import COST_MAX_USD, floor_units
 from farebox.core.names import with_fewer_variants
 from farebox.core.nearest import look_there, nearest
 from farebox.core.plans import Plan
@@ -371,8 +371,9 @@ class Ceiling(Struct, frozen=True):
 
     def tokens_covered(self, plan: Plan, nanos: int) -> int:
         """The longest answer whose fare `nanos` covers, in tokens."""
-        budget = events_usd(max(0, nanos) // plan.event_price_nanos)
-        return min(self.tokens, floor_units(budget - self.fixed, self.token)) if self.token else self.tokens
+        if not self.token:
+            return self.tokens
+        return min(self.tokens, floor_units(plan.cost_covered(nanos) - self.fixed, self.token))
 
     @property
     def all_tokens(self) -> int:

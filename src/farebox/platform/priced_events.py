@@ -66,15 +66,15 @@ class PricedEvents:
         noted = BilledEvents(hold_id, run.id, key or hold_id, event, now_us)
         hold_id = await self._runs.note_bill(noted, now_us - KEY_SECONDS * 1_000_000)
         settle = Settle(hold_id=hold_id, verdict=Cost(events_usd(count)), created_us=now_us)
-        price = caller.plan.event_price_nanos
         place = PlaceHold(
             id=hold_id,
             account_id=caller.account.id,
             key_id=caller.key.id,
-            wanted_nanos=count * price,
+            wanted_nanos=caller.plan.fare_nanos(events_usd(count)),
             least_nanos=0,
             plan=caller.plan.name,
-            event_price_nanos=price,
+            event_price_nanos=caller.plan.event_price_nanos,
+            marked_up=caller.plan.marks_up,
             model=event,
             streamed=False,
             created_us=now_us,

@@ -59,7 +59,7 @@ def _cost_from(text: str | None) -> Decimal | None:
 
 account_from = each_reading(Account, limits=_limits_from)
 allowance_from = each_reading(Allowance, limits=_decode_limits, minute=msgspec.json.Decoder(tuple[Slot, ...]).decode)
-hold_from = each_reading(HoldRow, streamed=bool, priced=_priced_from)
+hold_from = each_reading(HoldRow, streamed=bool, marked_up=bool, priced=_priced_from)
 key_from = each_reading(Key, disabled=bool, may_store=bool, limits=_limits_from)
 prices_from = each_reading(KeptPrices, bodies=msgspec.msgpack.Decoder(tuple[bytes, ...]).decode)
 stored_from = each_reading(StoredRow, background=bool)
@@ -93,6 +93,7 @@ def hold_row(h: HoldRow) -> Row:
         h.model,
         1 if h.streamed else 0,
         h.created_us,
+        1 if h.marked_up else 0,
         h.charge_to,
         h.charge_times,
         h.reserved_tokens,

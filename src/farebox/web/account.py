@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 from farebox import clock
 from farebox.accounts import Accounts, Spending
 from farebox.core.allowances import Allowance, Period
-from farebox.core.callers import Account, Caller
+from farebox.core.callers import Caller
 from farebox.core.errors import invalid
 from farebox.core.headers import read_request_head
 from farebox.core.money import EVENT_NANOS, format_usd
@@ -17,7 +17,7 @@ from farebox.generations import Generations
 from farebox.http.asgi import Endpoint, send_json
 from farebox.http.queries import query_pairs
 from farebox.ports import Callers
-from farebox.web.bills import BillPages
+from farebox.web.bills import BillPages, Whose
 
 RESETS: dict[Period, str | None] = {"day": "daily", "week": "weekly", "month": "monthly", "total": None}
 """OpenRouter's words for when a limit begins anew."""
@@ -45,9 +45,10 @@ class OwnPages:
         served = {path: self._serve(describe) for path, describe in pages.items()}
         return {**served, **self._bills.routes(self._account)}
 
-    async def _account(self, scope: Scope) -> Account:
+    async def _account(self, scope: Scope) -> Whose:
         """The caller's account: what its other keys did is its own, too."""
-        return (await self._callers.identify(read_request_head(scope["headers"]))).account
+        caller = await self._callers.identify(read_request_head(scope["headers"]))
+        return Whose(caller.account, caller.plan.shows_cost)
 
     def _serve(self, describe: Describe) -> Endpoint:
         async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,7 +58,7 @@ class OwnPages:
         return endpoint
 
     async def _generation(self, caller: Caller, scope: Scope) -> dict[str, object]:
-        return await self._generations.find(caller.account, _generation_id(scope))
+        return await self._generations.find(caller.account, _generation_id(scope), shows_cost=caller.plan.shows_cost)
 
     async def _content(self, caller: Caller, scope: Scope) -> msgspec.Raw:
         return await self._generations.content(caller.account, _generation_id(scope))
@@ -85,7 +86,7 @@ class OwnPages:
             "limit_reset": reset,
             **usage(spent),
             "include_byok_in_limit": True,
-            "is_free_tier": caller.plan.event_price_nanos > EVENT_NANOS,
+            "is_free_tier": caller.plan.shows_cost and caller.plan.event_price_nanos > EVENT_NANOS,
             **dict.fromkeys(("is_management_key", "is_provisioning_key"), False),
             "allowed_data_regions": ["global"],
             "budgets": [],

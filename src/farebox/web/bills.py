@@ -26,6 +26,7 @@ from farebox.bills import (
     Bills,
     Row,
     TooManyLines,
+    fares_alone,
     sums_of,
 )
 from farebox.core.allowances import DAY_US
@@ -52,8 +53,18 @@ RANGE = ("from", "to", "month", "day")
 FILTERS = ("key", "model", "kind", "state")
 PAGING = ("limit", "cursor")
 
-Find = Callable[[Scope], Awaitable[Account | None]]
-"""Whose bills a request may see: an account's, or (None) all. Raises Refusal."""
+
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """Whose bills a request may see: an account's, or (None) all; and whether with what the upstream charged, or the
+    fares alone."""
+
+    account: Account | None
+    shows_cost: bool = True
+
+
+Find = Callable[[Scope], Awaitable[Whose]]
+"""Raises Refusal."""
 
 
 class _Ending(Convertor[str]):
@@ -75,6 +86,7 @@ class _Asked:
 
     path: str
     account: Account | None
+    shows_cost: bool
     query: Mapping[str, str]
     wants_csv: bool
     now_us: int
@@ -112,6 +124,15 @@ class _Asked:
     def wants_all(self) -> bool:
         """Whether it is a download: a CSV of which no page is asked for."""
         return self.wants_csv and "limit" not in self.query and "cursor" not in self.query
+
+    def told(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """Rows as they are shown to who asks."""
+        return rows if self.shows_cost else [fares_alone(row) for row in rows]
+
+    async def told_pieces(self, pieces: AsyncGenerator[list[Row], None]) -> AsyncGenerator[list[Row], None]:
+        async with aclosing(pieces):
+            async for rows in pieces:
+                yield list(self.told(rows))
 
     def next_page(self, place: msgspec.Struct | None) -> str | None:
         if place is None:
@@ -179,9 +200,9 @@ class BillPages:
         about = asked.about(since_us, until_us) | {"as_of": clock.iso(after.as_of_us)}
         if asked.wants_all:
             pieces = self._bills.all_orders(asked.account, wanted, after)
-            return _Answer("orders", ORDER_COLUMNS, about, pieces=pieces)
+            return _Answer("orders", ORDER_COLUMNS, about, pieces=asked.told_pieces(pieces))
         page = await self._bills.orders(asked.account, wanted, after, asked.most)
-        return _Answer("orders", ORDER_COLUMNS, about, page.rows, asked.next_page(page.next))
+        return _Answer("orders", ORDER_COLUMNS, about, asked.told(page.rows), asked.next_page(page.next))
 
     async def _statement(self, asked: _Asked) -> _Answer:
         asked.check_names(*RANGE, *PAGING)
@@ -191,7 +212,7 @@ class BillPages:
         about = asked.about(since_us, until_us)
         if asked.wants_all:
             pieces = self._bills.whole_statement(account, since_us, until_us, after)
-            return _Answer("statement", STATEMENT_COLUMNS, about, pieces=pieces)
+            return _Answer("statement", STATEMENT_COLUMNS, about, pieces=asked.told_pieces(pieces))
         page = await self._bills.statement(account, since_us, until_us, after, asked.most)
         found = page.movements
         about |= {
@@ -199,9 +220,9 @@ class BillPages:
             "plan": account.plan,
             "opening_balance_usd": format_usd(found.opening_nanos),
             "closing_balance_usd": format_usd(found.closing_nanos),
-            "totals": sums_of(found),
+            "totals": asked.told([sums_of(found)])[0],
         }
-        return _Answer("statement", STATEMENT_COLUMNS, about, page.rows, asked.next_page(page.next))
+        return _Answer("statement", STATEMENT_COLUMNS, about, asked.told(page.rows), asked.next_page(page.next))
 
     async def _totals(self, asked: _Asked) -> _Answer:
         asked.check_names(*RANGE, "by", "key", "model", "kind")
@@ -222,8 +243,8 @@ class BillPages:
         except TooManyLines as error:
             raise invalid(f"by: that is more than {TOTALS_MAX} lines; ask for a shorter time, or by less") from error
         columns = [column for name in GROUPS if name in by for column in GROUP_COLUMNS[name]]
-        about = asked.about(since_us, until_us) | {"totals": whole}
-        return _Answer("totals", (*columns, *COUNTED), about, rows)
+        about = asked.about(since_us, until_us) | {"totals": asked.told([whole])[0]}
+        return _Answer("totals", (*columns, *COUNTED), about, asked.told(rows))
 
     async def _key(self, asked: _Asked) -> Key | None:
         if (named := asked.query.get("key")) is None:
@@ -236,12 +257,14 @@ class BillPages:
 
     def _one_order(self, find: Find) -> Endpoint:
         async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
-            account = await find(scope)
+            whose = await find(scope)
             named = str(scope["path_params"]["id"])
-            found = await self._bills.order(account, named)
+            found = await self._bills.order(whose.account, named)
             if found is None:
                 raise unknown(f"Order {named[:100]} not found: it is none, or another account's")
             order, transfers = found
+            if not whose.shows_cost:
+                order, transfers = fares_alone(order), [fares_alone(each) for each in transfers]
             about = {"zone": "UTC", "as_of": clock.iso(clock.now_us())}
             answer = {"data": {**order, "transfers": transfers}, **about}
             await send_whole(send, 200, [JSON, _PRIVATE], msgspec.json.encode(answer))
@@ -254,7 +277,7 @@ _PRIVATE = (b"cache-control", b"private, no-store")
 
 def _serve(find: Find, do: Do) -> Endpoint:
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
-        account = await find(scope)
+        whose = await find(scope)
         ending = scope["path_params"].get("ending", "")
         accepts = b",".join(value for name, value in scope["headers"] if name == b"accept").lower()
         wants_csv = ending == ".csv" or (not ending and accepts.startswith(b"text/csv"))
@@ -262,7 +285,7 @@ def _serve(find: Find, do: Do) -> Endpoint:
         query = dict(pairs)
         if len(query) != len(pairs):
             raise invalid("the query: a parameter stands in it twice")
-        answer = await do(_Asked(scope["path"], account, query, wants_csv, clock.now_us()))
+        answer = await do(_Asked(scope["path"], whose.account, whose.shows_cost, query, wants_csv, clock.now_us()))
         if wants_csv:
             await _send_csv(send, answer, scope.get(TAKER))
         else:

@@ -14,13 +14,14 @@ from farebox.core.errors import Refusal, invalid, unknown
 from farebox.core.formats import messages
 from farebox.core.formats.mending import encode
 from farebox.core.formats.table import BASES
-from farebox.core.headers import HOPS, read_request_head
+from farebox.core.headers import HOPS, HeaderList, read_request_head
 from farebox.core.joined_lists import by_id, with_endpoints
 from farebox.core.legible import Fields, decode_fields, decoded_or, written
 from farebox.core.listing import Listed
 from farebox.core.nearest import look_there
 from farebox.core.plans import Plan
 from farebox.core.reading import UNREADABLE
+from farebox.core.resale import before_markup, with_plans_prices, without_prices
 from farebox.core.schemas import NAME, Schema, one_of
 from farebox.core.upstream import Filters, ListKind, ListQuery
 from farebox.http.asgi import Endpoint, send_json
@@ -111,8 +112,17 @@ class Lists:
     """The endpoints for lists. Each is one of the methods below, which return a body and whether it is stale; `plan` is
     the caller's, None for whoever sends no key."""
 
-    def __init__(self, callers: Callers, catalog: Catalog, own_endpoints: OwnEndpoints) -> None:
+    def __init__(
+        self,
+        callers: Callers,
+        catalog: Catalog,
+        own_endpoints: OwnEndpoints,
+        hides_costs: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`hides_costs`: whether some plan does not show what the upstream charges. Then nobody is told that without a
+        key of another plan."""
         self._callers = callers
+        self._hides_costs = hides_costs
         self._catalog = catalog
         self._own_endpoints = own_endpoints
 
@@ -145,7 +155,10 @@ class Lists:
             # A credential that is nobody's is refused: a list for everybody would hide that.
             plan = (await self._callers.identify(head)).plan if head.tokens or needs_key else None
             body, is_stale = await show(scope, plan)
-            await send_json(send, msgspec.json.encode(body), [STALE_HEADER] if is_stale else None)
+            told, headers = self._priced(body, plan)
+            if is_stale:
+                headers = [*headers, STALE_HEADER]
+            await send_json(send, msgspec.json.encode(told), headers or None)
 
         anthropics = guarded(endpoint, messages) if is_anthropics_too else endpoint
 
@@ -154,12 +167,30 @@ class Lists:
 
         return worded
 
+    def _priced(self, body: dict[str, object] | Raw, plan: Plan | None) -> tuple[dict[str, object] | Raw, HeaderList]:
+        """A list with the prices that hold for who asks, and what says to caches that they are no others'."""
+        if not self._hides_costs():
+            return body, []
+        whole = Raw(msgspec.json.encode(body))
+        if plan is None:
+            return without_prices(whole), _OWN_LIST
+        return (body if plan.shows_cost else with_plans_prices(whole, plan)), _OWN_LIST
+
+    def _query_of(self, kind: ListKind, asked: Filters, plan: Plan | None) -> ListQuery:
+        """The upstream's query for what is asked: prices in it are the plan's. Raises Refusal 400."""
+        names = [name for name, _ in asked if name in _PRICE_FILTERS]
+        if not names or not self._hides_costs() or (plan is not None and plan.shows_cost):
+            return ListQuery(kind, asked)
+        if plan is None:
+            raise invalid(f"{names[0]}: prices depend on the plan here; ask with a key")
+        return ListQuery(kind, tuple((name, upstreams_price(name, value, plan)) for name, value in asked))
+
     async def _models(self, kind: ListKind, filters: Container[str], scope: Scope, plan: Plan | None) -> Shown:
         """A list of models, page by page, with the two members that OpenAI's SDKs read. OpenRouter's SDK asks for pages
         until one is short, Anthropic's until `has_more` is false."""
         query = _query(scope)
         asked = _filters(query, filters)
-        every, is_stale = await self._listed(ListQuery(kind, asked), scope, plan)
+        every, is_stale = await self._listed(self._query_of(kind, asked, plan), scope, plan)
         limit = query_whole(query, "limit", max(1, len(every)) if "offset" not in query else PAGE_DEFAULT, least=1)
         if "limit" in query and limit > PAGE_MAX:
             raise invalid(f"limit: at most {PAGE_MAX}, not {limit}")
@@ -299,6 +330,20 @@ class Lists:
             raise unknown(
                 f"{refusing} does not include the model `{model[:200]}`; GET /api/v1/models lists those it does"
             )
+
+
+_OWN_LIST: HeaderList = [(b"cache-control", b"private"), (b"vary", b"authorization, x-api-key")]
+_PRICE_FILTERS = frozenset(f"{bound}_{price}" for bound in ("min", "max") for price in ("price", "output_price"))
+
+
+def upstreams_price(name: str, value: str, plan: Plan) -> str:
+    """A filter's price as the upstream has it. Raises Refusal 400."""
+    if name not in _PRICE_FILTERS:
+        return value
+    price = before_markup(value, plan)
+    if price is None:
+        raise invalid(f"{name}: a price in USD a million tokens, such as 0.5, not {value[:40]!r}")
+    return price
 
 
 def _with_link(entry: Raw, path: str, model: str) -> Raw:

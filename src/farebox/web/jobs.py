@@ -6,6 +6,7 @@ from farebox.admission import Admission
 from farebox.core.errors import broken
 from farebox.core.formats.videos import shown
 from farebox.core.headers import HeaderList, read_request_head
+from farebox.core.resale import fare_number, retold
 from farebox.http.asgi import AsgiCall, Endpoint, send_json, send_start
 from farebox.http.queries import query_values, query_whole
 from farebox.jobs import Jobs
@@ -37,6 +38,9 @@ class JobPages:
         named = found.job.generation_id
         told = [(b"x-generation-id", named.encode())] if named and named.isascii() and named.isprintable() else []
         body = shown(found.job, self._own_address.told_by(headers))
+        if not caller.plan.shows_cost:
+            fare = None if found.fare is None else fare_number(found.fare.nanos)
+            body = retold(body, lambda usage: fare)
         await send_json(send, body, [*told, *fare_headers(found.fare)])
 
     async def _content(self, scope: Scope, receive: Receive, send: Send) -> None:

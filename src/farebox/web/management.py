@@ -29,7 +29,7 @@ from farebox.http.queries import query_values, query_whole
 from farebox.identity.keys import Managers
 from farebox.ports import NameTaken
 from farebox.web.account import RESETS, iso_or_null, or_null, tightest, usage, usd
-from farebox.web.bills import BillPages
+from farebox.web.bills import BillPages, Whose
 from farebox.web.changes import Changes
 from farebox.web.members import Fields, day_of_date
 
@@ -96,15 +96,21 @@ class Management:
             *((f"/admin{path}", ["GET"], page) for path, page in of_all.items()),
         ]
 
-    async def _whose(self, scope: Scope) -> Account | None:
-        """Whose bills a manager asks for: those of the account that the path names, else of its own, or of all."""
+    async def _whose(self, scope: Scope) -> Whose:
+        """Whose bills a manager asks for: those of the account that the path names, else of its own, or of all.
+        One of a single account is told what its plan shows."""
         manager = await self._managers.identify(read_request_head(scope["headers"]))
         try:
             if (named := scope["path_params"].get("account")) is not None:
-                return await self._account_named(manager, named)
-            return None if manager.account_id is None else await self._accounts.find_by_id(manager.account_id)
+                account: Account | None = await self._account_named(manager, named)
+            else:
+                own = manager.account_id
+                account = None if own is None else await self._accounts.find_by_id(own)
         except NotFound as error:
             raise unknown(str(error)) from error
+        if manager.account_id is None or account is None:
+            return Whose(account)
+        return Whose(account, self._accounts.shows_cost(account))
 
     def _serve(self, **methods: Do) -> tuple[list[str], Endpoint]:
         async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:

@@ -13,6 +13,7 @@ from farebox.core.errors import Refusal, broken, cost_unknown, error_type_of, to
 from farebox.core.formats import Format, Progress
 from farebox.core.headers import HeaderList, RequestHead
 from farebox.core.money import format_usd
+from farebox.core.sse import comment_event
 from farebox.crash import crash_point
 from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange, Request
@@ -122,7 +123,8 @@ async def _serve(
             await call.send(given.held_back)
         raise _charged(refusal, given) from refusal
     if is_poured:
-        await waiting.end(answer.held_back)
+        is_told = answer.is_stream and (answer.tells_fare or request.head.fare)
+        await waiting.end(answer.held_back + fare_comment(answer) if is_told else answer.held_back)
         return
     crash_point("send:before")
     if answer.is_refusal:
@@ -208,6 +210,14 @@ def fare_headers(fare: Fare | None) -> HeaderList:
         (b"x-farebox-fare-events", b"%d" % fare.events),
         (b"x-farebox-fare-usd", format_usd(fare.nanos).encode()),
     ]
+
+
+def fare_comment(answer: Answer | RepeatedAnswer) -> bytes:
+    """What a stream's last comment says: what is charged for it, or that this is not known yet."""
+    fare = None if answer.settled is None else answer.settled.fare
+    if fare is None:
+        return comment_event(b"farebox fare_usd=unknown")
+    return comment_event(f"farebox fare_usd={format_usd(fare.nanos)} fare_events={fare.events}".encode())
 
 
 def _worded(answer: Answer | RepeatedAnswer, body: bytes) -> Refusal:

@@ -194,8 +194,9 @@ def _compacting(services: Services) -> Serve:
 
 def _lists(services: Services) -> dict[str, Endpoint]:
     """Lists and the caller's own pages, by their path under a base."""
+    lists = Lists(services.callers, services.catalog, services.own_endpoints, lambda: services.accounts.hides_costs)
     own = OwnPages(services.callers, services.accounts, services.generations, services.bills)
-    return {**Lists(services.callers, services.catalog, services.own_endpoints).routes(), **own.routes()}
+    return {**lists.routes(), **own.routes()}
 
 
 def every_route(services: Services) -> list[Route]:

@@ -6,13 +6,17 @@
 -- As they are placed: what is not named here is null, and `asks` is 0. Bytes stand in JSON as base64.
 INSERT INTO hold (
     id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    marked_up,
     charge_to, charge_times, reserved_tokens, order_digest, kind, units
 ) SELECT
     id, account_id, key_id, worker, 'pending', amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    marked_up,
     charge_to, charge_times, reserved_tokens, decode(order_digest, 'base64'), kind, units
 FROM json_to_recordset(:rows::json) AS row (
     id text, account_id bigint, key_id bigint, worker text, amount_nanos bigint, plan text, event_price_nanos bigint,
-    model text, streamed boolean, created_us bigint, charge_to text, charge_times bigint, reserved_tokens bigint,
+    model text, streamed boolean, created_us bigint,
+    marked_up boolean,
+    charge_to text, charge_times bigint, reserved_tokens bigint,
     order_digest text, kind text, units bigint
 );
 
@@ -63,6 +67,7 @@ FROM transfer WHERE id = ANY(ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)
 
 -- holds_of --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    marked_up,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
     reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
 FROM hold WHERE id = ANY(ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)));
@@ -89,12 +94,14 @@ LOCK TABLE day_total IN SHARE ROW EXCLUSIVE MODE;
 
 -- holds_in --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    marked_up,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
     reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
 FROM hold WHERE state IN (SELECT jsonb_array_elements_text(:states::jsonb)) ORDER BY id;
 
 -- holds_not_ended --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    marked_up,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
     reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
 FROM hold WHERE ended_us IS NULL AND state IN (SELECT jsonb_array_elements_text(:states::jsonb)) ORDER BY id;
@@ -104,6 +111,7 @@ UPDATE hold SET state = 'open', reason = 'the process that served it has gone', 
     ask_us = CASE WHEN generation_id IS NOT NULL THEN 0 END
 WHERE ended_us IS NULL AND state = 'pending' AND worker IN (SELECT jsonb_array_elements_text(:workers::jsonb))
 RETURNING id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    marked_up,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
     reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units;
 
@@ -112,6 +120,7 @@ UPDATE hold SET ask_us = :until WHERE id IN (
     SELECT id FROM hold WHERE (ask_us <= :now OR ask_us > :latest) AND state = 'open' ORDER BY ask_us LIMIT :most
     FOR UPDATE SKIP LOCKED
 ) RETURNING id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    marked_up,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
     reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units;
 

@@ -144,6 +144,7 @@ ORDER BY 6 DESC, 1 DESC LIMIT :most;
 -- The orders that had not ended at a moment, the latest first: those that have not now, and those that ended since. Their
 -- ids come first, by the indexes that know them: in the order of all ids each hold would be looked at.
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    marked_up,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
     reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
 FROM hold WHERE id IN (
@@ -295,30 +296,35 @@ UPDATE hold SET job_id = :job_id WHERE id = :id AND ended_us IS NULL;
 
 -- hold --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    marked_up,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
     reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
 FROM hold WHERE id = :id;
 
 -- holds_after --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    marked_up,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
     reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
 FROM hold WHERE id > :after ORDER BY id;
 
 -- holds_between --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    marked_up,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
     reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
 FROM hold WHERE id > :after AND id <= :upto ORDER BY id LIMIT :most;
 
 -- generation --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    marked_up,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
     reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
 FROM hold WHERE generation_id = :generation AND account_id = :account ORDER BY id DESC LIMIT 1;
 
 -- job --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    marked_up,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
     reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
 FROM hold WHERE job_id = :job AND account_id = :account ORDER BY id DESC LIMIT 1;
@@ -380,6 +386,7 @@ DELETE FROM kept_answer WHERE hold_id IN (
 -- same_not_ended --
 -- By the index of holds that have not ended: an index of all digests would cost every order a page.
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    marked_up,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
     reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
 FROM hold
@@ -389,7 +396,7 @@ ORDER BY created_us, id;
 
 -- same_answered --
 SELECT h.id, h.account_id, h.key_id, h.worker, h.state, h.amount_nanos, h.plan, h.event_price_nanos, h.model, h.streamed,
-    h.created_us, h.generation_id, h.served_model, h.prompt_tokens, h.answer_tokens, h.reason, h.ended_us, h.asks,
+    h.created_us, h.marked_up, h.generation_id, h.served_model, h.prompt_tokens, h.answer_tokens, h.reason, h.ended_us, h.asks,
     h.ask_us, h.charge_to, h.charge_times, h.reserved_tokens, h.order_digest, h.delivery, h.upstream, h.priced,
     h.job_id, h.kind, h.units
 FROM undelivered_answer u JOIN hold h ON h.id = u.hold_id
@@ -797,8 +804,8 @@ SELECT CAST(coalesce(sum(done), 0) AS BIGINT) FROM charge WHERE state <> 'due';
 -- The ledger names the transfer that ends a hold `HOLD-end`. What is null here stays behind with these books.
 SELECT a.name, t.cost, f.charge_id,
     h.id, h.account_id, h.key_id, h.worker, h.state, h.amount_nanos, h.plan, h.event_price_nanos, h.model, h.streamed,
-    h.created_us, h.generation_id, h.served_model, h.prompt_tokens, h.answer_tokens, h.reason, h.ended_us, h.asks,
-    h.ask_us, h.charge_to, h.charge_times, h.reserved_tokens, NULL, NULL, h.upstream, NULL, h.kind, h.units
+    h.created_us, h.marked_up, h.generation_id, h.served_model, h.prompt_tokens, h.answer_tokens, h.reason, h.ended_us, h.asks,
+    h.ask_us, h.charge_to, h.charge_times, h.reserved_tokens, NULL, NULL, h.upstream, NULL, h.job_id, h.kind, h.units
 FROM hold h JOIN account a ON a.id = h.account_id
 LEFT JOIN transfer t ON t.id = h.id || '-end'
 LEFT JOIN charged_fare f ON f.transfer_id = t.id
@@ -852,6 +859,7 @@ DELETE FROM console_once WHERE until_us <= :now;
 
 -- console_open --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    marked_up,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
     reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
 FROM hold

@@ -5,10 +5,11 @@
 -- As they are placed: what is not named here is null, and `asks` is 0.
 INSERT INTO hold (
     id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    marked_up,
     charge_to, charge_times, reserved_tokens, order_digest, kind, units
 ) VALUES (
     :id, :account_id, :key_id, :worker, 'pending', :amount_nanos, :plan, :event_price_nanos, :model, :streamed,
-    :created_us, :charge_to, :charge_times, :reserved_tokens, :order_digest, :kind, :units
+    :created_us, :marked_up, :charge_to, :charge_times, :reserved_tokens, :order_digest, :kind, :units
 );
 
 -- insert_hold_transfers (rows) --
@@ -58,6 +59,7 @@ FROM transfer WHERE id IN (SELECT value FROM json_each(:ids));
 
 -- holds_of --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    marked_up,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
     reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
 FROM hold WHERE id IN (SELECT value FROM json_each(:ids));
@@ -80,12 +82,14 @@ SELECT 1;
 
 -- holds_in --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    marked_up,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
     reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
 FROM hold WHERE state IN (SELECT value FROM json_each(:states)) ORDER BY id;
 
 -- holds_not_ended --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    marked_up,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
     reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
 FROM hold WHERE ended_us IS NULL AND state IN (SELECT value FROM json_each(:states)) ORDER BY id;
@@ -95,6 +99,7 @@ UPDATE hold SET state = 'open', reason = 'the process that served it has gone', 
     ask_us = CASE WHEN generation_id IS NOT NULL THEN 0 END
 WHERE ended_us IS NULL AND state = 'pending' AND worker IN (SELECT value FROM json_each(:workers))
 RETURNING id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    marked_up,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
     reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units;
 
@@ -102,6 +107,7 @@ RETURNING id, account_id, key_id, worker, state, amount_nanos, plan, event_price
 UPDATE hold SET ask_us = :until WHERE id IN (
     SELECT id FROM hold WHERE (ask_us <= :now OR ask_us > :latest) AND state = 'open' ORDER BY ask_us LIMIT :most
 ) RETURNING id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
+    marked_up,
     generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
     reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units;
 

@@ -34,6 +34,7 @@ from farebox.core.errors import Refusal, invalid, unknown
 from farebox.core.legible import leniently
 from farebox.core.money import format_usd
 from farebox.core.reading import Number, as_whole
+from farebox.core.resale import with_plans_prices
 from farebox.core.schemas import NAME, NUMBER, OBJECT, TEXT, WHOLE, Schema, array_of, one_of
 from farebox.core.upstream import ALL_MODELS
 from farebox.http.asgi import AsgiCall, Endpoint
@@ -310,7 +311,9 @@ class _Tools:
         limit = _number(asked, "limit", MODELS_MAX, 1, MODELS_MAX)
         search = str(asked.get("search") or "").lower()
         page, _ = await self._agents.catalog.page(ALL_MODELS)
-        listed = [msgspec.json.decode(model.entry) for model in page.models]
+        plan = caller.plan
+        entries = [model.entry for model in page.models if plan.allows(*self._agents.catalog.names(model.id))]
+        listed = [msgspec.json.decode(each if plan.shows_cost else with_plans_prices(each, plan)) for each in entries]
         found = [
             {
                 "id": model["id"],
@@ -320,8 +323,7 @@ class _Tools:
                 "answer_usd": (model.get("pricing") or {}).get("completion"),
             }
             for model in listed
-            if caller.plan.allows(*self._agents.catalog.names(model["id"]))
-            and search in f"{model['id']} {model.get('name')}".lower()
+            if search in f"{model['id']} {model.get('name')}".lower()
         ]
         lines = [f"{each['id']}: ${each['prompt_usd']} / ${each['answer_usd']} a token" for each in found[:limit]]
         return "\n".join(lines) or "No model matches.", {"models": found[:limit], "total": len(found)}
