@@ -7,6 +7,7 @@ bottom, then `__aexit__`; what a step is made of stands below them, in the same 
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import cache
 from random import Random
 from time import time_ns
@@ -56,7 +57,7 @@ from farebox.core.meter import Meter
 from farebox.core.passage import Passage
 from farebox.core.plans import Plan
 from farebox.core.pricing import Ceiling, PriceList, ceiling, listed_names
-from farebox.core.resale import ResoldMeter
+from farebox.core.resale import ResoldMeter, unpriced
 from farebox.core.routing import Candidate
 from farebox.core.shortfall import exceeded_rate, not_covered
 from farebox.core.stored import Keeping, StoredRow
@@ -296,7 +297,9 @@ class Opened:
                 order = await self._read_with_preset(ordered, named)
             self._most = ceiling(order.asked, order.answer_tokens, exchange.prices.current(), caller.plan)
             self._order, passage.model, passage.streamed = order, order.model, order.asked.streamed
-            self._attempts = exchange.routing.attempts(request.path, order.body, order.asked)
+            self._attempts = (exchange.routing.attempts if caller.plan.shows == "cost" else self._attempts_unpriced)(
+                request.path, order.body, order.asked
+            )
             cache = exchange.cache if request.head.cache or caller.key.cache_seconds else None
             if cache is not None and (cached := await self._look_up(cache)) is not None:
                 return cached
@@ -382,6 +385,13 @@ class Opened:
         if exchange.guards is not None:
             ordered, asked = await self._guard(exchange.guards, put)
         return read_order(ordered, request.wire, caller.plan, exchange.names, asked)
+
+    def _attempts_unpriced(self, path: str, body: bytes, asked: Asked) -> Attempts | Sole:
+        """As `Routing.attempts`, for a caller who is told no upstream's prices."""
+        try:
+            return self._exchange.routing.attempts(path, body, asked)
+        except Refusal as refusal:
+            raise replace(refusal, message=unpriced(refusal.message)) from refusal
 
     async def _look_up(self, cache: AnswerCache) -> CachedAnswer | None:
         """The answer that is kept for this very order, where the caller wants that."""

@@ -11,6 +11,7 @@ from farebox.core.formats import Asked, Format
 from farebox.core.legible import legible, not_utf_8
 from farebox.core.plans import Plan
 from farebox.core.pricing import Ceiling
+from farebox.core.resale import in_upstreams_prices
 
 
 class Order(Struct, frozen=True):
@@ -57,6 +58,8 @@ def read_order(
         for model in asked.models:
             if (refusing := plan.refusing(*names(model, plan))) is not None:
                 raise forbidden(f"{refusing} does not include the model `{model}`")
+    if plan.shows == "fare" and b"max_price" in body:
+        body = in_upstreams_prices(body, plan)
     order = Order(asked, body, asked.answer_tokens)
     return order if plan.answer_tokens_max is None else capped(order, wire, plan.answer_tokens_max)
 

@@ -108,8 +108,8 @@ def events_usd(events: int) -> Decimal:
 
 
 def usd_of(nanos: int) -> Decimal:
-    """Nano-dollars in USD, exactly."""
-    return Decimal(nanos).scaleb(-_NANO_DIGITS)
+    """Nano-dollars in USD, exactly, without zeros that say nothing."""
+    return Decimal(format_usd(nanos))
 
 
 def whole_events(nanos: int) -> int | None:

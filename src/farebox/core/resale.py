@@ -12,7 +12,7 @@ from decimal import Decimal
 import msgspec
 from msgspec import Raw
 
-from farebox.core.errors import Refusal
+from farebox.core.errors import Refusal, invalid
 from farebox.core.formats import Format, Progress, Seen
 from farebox.core.legible import Fields, decode_fields, decode_list, written
 from farebox.core.meter import Meter
@@ -182,6 +182,33 @@ def before_markup(price: str, plan: Plan) -> str | None:
     if not _PRICE.fullmatch(price) or not is_readable_cost(amount := Decimal(price)):
         return None
     return plain(amount / plan.multiplier)
+
+
+def in_upstreams_prices(body: bytes, plan: Plan) -> bytes:
+    """An order that names the highest prices it would be served at (`provider.max_price`), which are the plan's, as its
+    upstream gets it. Raises Refusal 400."""
+    try:
+        fields = decode_fields(body)
+        provider = decode_fields(fields.get("provider", _NONE))
+        most = decode_fields(provider.get("max_price", _NONE))
+    except UNREADABLE:
+        return body  # who reads it for its wishes says what is wrong
+    told = Fields()
+    for name, value in most.items():
+        text = bytes(value)
+        price = before_markup(text.strip(b'"').decode("utf-8", "replace"), plan)
+        if text != b"null" and price is None:
+            raise invalid(f"provider.max_price.{name[:40]}: write an amount in USD that is not below zero")
+        told[name] = value if price is None else Raw(price.encode())
+    return bytes(written({**fields, "provider": written({**provider, "max_price": written(told)})}))
+
+
+_TOO_DEAR = re.compile(r"it costs \$[0-9.]+(?: a million tokens)?, and (provider\.max_price\.\w+) is \$[0-9.]+")
+
+
+def unpriced(message: str) -> str:
+    """Why nobody serves an order as it is asked, without the upstreams' prices."""
+    return _TOO_DEAR.sub(r"it costs more than \1", message)
 
 
 def _priced(value: Raw, times: Decimal | None) -> Raw:
