@@ -13,6 +13,7 @@ import pytest
 from farebox.core.formats.table import FORMATS
 from farebox.core.money import charged
 from tests.gateway import Gateway, Response, eventually
+from tests.programs import simulator
 from tests.served.test_console import Browser
 
 COST = "0.00123457"
@@ -63,9 +64,11 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("resale")
     (folder / "farebox.toml").write_text(PLANS)
-    with Gateway(folder) as gateway:
-        yield World(gateway)
-        gateway.audit()
+    with simulator() as port:
+        at = {"OPENROUTER_API_KEY": "sk-or-x", "FAREBOX_UPSTREAM_URL": f"http://127.0.0.1:{port}/api/v1"}
+        with Gateway(folder, FAREBOX_RECONCILE_SECONDS="600", **at) as gateway:
+            yield World(gateway)
+            gateway.audit()
 
 
 def check(answer: Response, cost: str = COST) -> Response:
@@ -167,7 +170,7 @@ LISTS = (
 def test_a_list_has_the_plans_prices_and_none_without_a_key(world: World, path: str) -> None:
     told = world.ask("GET", f"/api/v1{path}")
     assert told.status == 200, told.body
-    assert told.headers["cache-control"] == "private" and "authorization" in told.headers["vary"]
+    assert (told.headers["cache-control"], told.headers["vary"]) == ("private", "authorization, x-api-key")
     cost = json.loads(world.ask("GET", f"/api/v1{path}", key=world.open_key).body, parse_float=str)
     fare = json.loads(told.body, parse_float=str)
     assert prices(fare) == [each if each < 0 else each * Decimal("1.7") for each in prices(cost)]
@@ -199,7 +202,8 @@ def test_a_stream_tells_its_fare_where_that_is_asked_for(world: World) -> None:
         "POST", path, example, world.open_key, x_openrouter_simulate=f"cost={COST}", x_farebox_fare="comment"
     )
     events, fare = charged(Decimal(COST), 17_000, marked_up=False)
-    assert plain.body.endswith(b"data: [DONE]\n\n") and COST.encode() in plain.body
+    assert plain.body.endswith(b"data: [DONE]\n\n")
+    assert COST.encode() in plain.body
     assert asked.body.endswith(f"data: [DONE]\n\n: farebox fare_usd=0.002108 fare_events={events}\n\n".encode())
     assert fare == 2_108_000
     assert world.ask("POST", path, example, world.open_key, x_farebox_fare="yes").status == 400
@@ -232,6 +236,16 @@ def test_a_job_tells_the_fare(world: World) -> None:
 
 def test_a_fare_that_is_found_out_later_is_the_same(world: World) -> None:
     """An answer that breaks off before its cost: the order's hold is settled by the upstream's record."""
+    example = {**FORMATS["/chat/completions"].DESCRIBED.example, "stream": True}
+    broken = check(world.order("/chat/completions", example, f"cost={COST},cut-at-event=2"))
+    assert broken.body.endswith(b": farebox fare_usd=unknown\n\n")
+    named = broken.headers["x-generation-id"]
+    assert check(world.ask("GET", f"/api/v1/generation?id={named}")).status == 404
+    eventually(lambda: world.ask("GET", f"/api/v1/generation?id={named}").status == 200, 20)
+    told = json.loads(check(world.ask("GET", f"/api/v1/generation?id={named}")).body, parse_float=str)["data"]
+    assert (told["total_cost"], told["farebox_fare_events"]) == (FARE, 210)
+    line = world.read(f"/api/v1/orders/{named}")["data"]
+    assert (line["state"], line["fare_usd"]) == ("posted", FARE)
 
 
 PAGES = (
@@ -265,19 +279,19 @@ def test_the_console_shows_a_caller_the_fare_alone(world: World) -> None:
 
 
 def test_an_agents_tools_tell_the_fare(world: World) -> None:
-    called = {"jsonrpc": "2.0", "id": 1, "method": "tools/call"}
-    accept = {"accept": "application/json, text/event-stream"}
-    for name, arguments in (
-        ("list_models", {"search": "sim/large"}),
-        ("chat", {"model": "sim/echo", "prompt": "Hello"}),
-    ):
-        answer = world.ask(
-            "POST", "/mcp", {**called, "params": {"name": name, "arguments": arguments}},
-            x_openrouter_simulate=f"cost={COST}", **accept,
-        )  # fmt: skip
-        assert answer.status == 200, answer.body
-        told = json.loads(re.search(rb"\{.*\}", answer.body)[0])["result"]["structuredContent"]
-        if name == "chat":
-            assert told["cost_usd"] == told["fare_usd"]
-        else:
-            print(told)
+    def call(key: str, name: str, **arguments: str) -> Any:
+        asked = {"name": name, "arguments": arguments}
+        body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": asked}
+        answer = world.ask("POST", "/mcp", body, key, accept="application/json, text/event-stream")
+        found = re.search(rb"\{.*\}", answer.body)
+        assert found is not None, answer.body
+        return json.loads(found[0])["result"]["structuredContent"]
+
+    (told, *_), (cost, *_) = [
+        call(key, "list_models", search="sim/echo")["models"] for key in (world.key, world.open_key)
+    ]
+    for price in ("prompt_usd", "answer_usd"):
+        assert Decimal(told[price]) == Decimal(cost[price]) * Decimal("1.7")
+    answered = call(world.key, "chat", model="sim/echo", prompt="Hello")
+    assert answered["cost_usd"] == answered["fare_usd"]
+    assert Decimal(str(answered["usage"]["cost"])) == Decimal(answered["fare_usd"])
