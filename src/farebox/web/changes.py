@@ -13,7 +13,6 @@ from farebox.core.errors import conflict, forbidden, invalid
 from farebox.core.money import format_usd, is_readable_cost
 from farebox.core.moving.foreign_keys import BadRows, ForeignKey, read_foreign_keys
 from farebox.corrections import NotClosed, NotCorrectable, correct, find_order, pay_out
-from farebox.web.account import usd
 
 if TYPE_CHECKING:
     from farebox.web.management import Answer, Request
@@ -110,8 +109,8 @@ class Changes:
             "account": done.account.name,
             "hold_id": done.order.id,
             "generation_id": done.order.generation_id,
-            "given_back_usd": usd(0 if done.is_repeat else done.back_nanos),
-            "fare_usd": usd(done.fare_nanos),
+            "given_back_usd": format_usd(0 if done.is_repeat else done.back_nanos),
+            "fare_usd": format_usd(done.fare_nanos),
         }
         return (
             (200, {"data": answer}, [(b"idempotency-replayed", b"true")]) if done.is_repeat else (201, {"data": answer})

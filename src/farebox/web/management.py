@@ -249,7 +249,7 @@ class Management:
             "workspace_id": workspace_of(key.account_id),
             "farebox_cache_seconds": key.cache_seconds,
             "farebox_may_store": key.may_store,
-            "farebox_limits": _described(key.limits),
+            "farebox_limits": _numbers(_limits(key.limits)),
         }
 
     async def _activity(self, request: Request) -> Answer:
@@ -300,7 +300,7 @@ class Management:
         spent = await self._accounts.spending(account)
         described_account = _described_account(account, await self._accounts.balance(account))
         return 200, {
-            "data": {**described_account, "used": _numbers(usage_by_name(allowance, clock.now_us())), **usage(spent)}
+            "data": {**described_account, "used": usage_by_name(allowance, clock.now_us()), **_in_text(usage(spent))}
         }
 
     async def _change_account(self, request: Request) -> Answer:
@@ -322,7 +322,7 @@ class Management:
         paid_out = await self._changes.close(request, account.name)
         account = await self._accounts.find_by_id(account.id)
         described = _described_account(account, await self._accounts.balance(account))
-        return 200, {"data": {**described, "paid_out_usd": Raw(paid_out.encode())}}
+        return 200, {"data": {**described, "paid_out_usd": paid_out}}
 
     async def _reopen_account(self, request: Request) -> Answer:
         _check_operator(request.manager)
@@ -360,7 +360,7 @@ class Management:
         if name is None or amount is None:
             raise invalid("account, amount_usd: give both")
         paid_in = await self._accounts.top_up(name, amount, key, request.fields.text("note"))
-        answer = {"data": {**_described_account(paid_in.account, paid_in.balance), "amount_usd": usd(amount)}}
+        answer = {"data": {**_described_account(paid_in.account, paid_in.balance), "amount_usd": format_usd(amount)}}
         return (200, answer, [(b"idempotency-replayed", b"true")]) if paid_in.is_repeat else (201, answer)
 
 
@@ -386,13 +386,13 @@ def _described_account(account: Account, balance: Balance) -> dict[str, object]:
         "name": account.name,
         "plan": account.plan,
         "terms": "prepaid" if balance.limit_nanos == 0 else "postpaid",
-        "limit_usd": or_null(balance.limit_nanos),
-        "balance_usd": usd(balance.balance_nanos),
-        "held_usd": usd(balance.pending_nanos),
-        "available_usd": or_null(balance.available_nanos),
+        "limit_usd": None if balance.limit_nanos is None else format_usd(balance.limit_nanos),
+        "balance_usd": format_usd(balance.balance_nanos),
+        "held_usd": format_usd(balance.pending_nanos),
+        "available_usd": None if balance.available_nanos is None else format_usd(balance.available_nanos),
         "created_at": iso_or_null(account.created_us),
         "closed_at": iso_or_null(account.closed_us),
-        "limits": _described(account.limits),
+        "limits": _limits(account.limits),
     }
 
 
@@ -412,8 +412,13 @@ def _activity_item(row: Activity) -> dict[str, object]:
     }
 
 
-def _described(limits: Limits) -> dict[str, object]:
-    return _numbers({name: value for name, value in limits_by_name(limits).items() if value is not None})
+def _limits(limits: Limits) -> dict[str, object]:
+    return {name: value for name, value in limits_by_name(limits).items() if value is not None}
+
+
+def _in_text(amounts: Mapping[str, object]) -> dict[str, object]:
+    """Amounts of OpenRouter's members as Farebox has them in its own: exact text."""
+    return {name: bytes(value).decode() if isinstance(value, Raw) else str(value) for name, value in amounts.items()}
 
 
 def _numbers(values: Mapping[str, object]) -> dict[str, object]:

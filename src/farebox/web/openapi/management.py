@@ -113,7 +113,12 @@ def _operation(
     )
 
 
-_COUNTED = {**dict.fromkeys(COUNTS, WHOLE), **dict.fromkeys(AMOUNTS, NUMBER)}
+_GIVEN: Node = {"oneOf": [TEXT, {**NUMBER, "minimum": 0}]}
+"""An amount in a request: exact text, or a number."""
+
+_GIVEN_OR_NULL: Node = {"oneOf": [*_GIVEN["oneOf"], {"type": "null"}]}
+
+_COUNTED = {**dict.fromkeys(COUNTS, WHOLE), **dict.fromkeys(AMOUNTS, TEXT)}
 _LIMIT = {"limit": or_null(NUMBER), "limit_reset": or_null({"type": "string", "enum": list(RESETS.values())})}
 
 
@@ -137,11 +142,11 @@ def schemas() -> Node:
     account = {
         **dict.fromkeys(("id", "name", "plan"), TEXT),
         "terms": one_of("prepaid postpaid"),
-        **dict.fromkeys(("limit_usd", "available_usd"), or_null(NUMBER)),
-        **dict.fromkeys(("balance_usd", "held_usd"), NUMBER),
+        **dict.fromkeys(("limit_usd", "available_usd"), or_null(TEXT)),
+        **dict.fromkeys(("balance_usd", "held_usd"), TEXT),
         "created_at": _MOMENT,
         "closed_at": or_null(_MOMENT),
-        "limits": ref("Limits"),
+        "limits": object_of({}, {**_COUNTED, MODELS: array_of(TEXT)}),
     }
     activity = {
         **dict.fromkeys(("date", "model", "model_permaslug", "endpoint_id", "provider_name"), TEXT),
@@ -152,14 +157,14 @@ def schemas() -> Node:
         "ManagedKey": object_of(key),
         "Activity": object_of(activity),
         "Account": object_of(account),
-        "AccountInFull": object_of({**account, "used": object_of({}, _COUNTED), **spent}),
-        "TopUp": object_of({**account, "amount_usd": NUMBER}),
-        "ClosedAccount": object_of({**account, "paid_out_usd": NUMBER}),
+        "AccountInFull": object_of({**account, "used": object_of({}, _COUNTED), **dict.fromkeys(spent, TEXT)}),
+        "TopUp": object_of({**account, "amount_usd": TEXT}),
+        "ClosedAccount": object_of({**account, "paid_out_usd": TEXT}),
         "Correction": object_of(
             {
                 **dict.fromkeys(("account", "hold_id"), TEXT),
                 "generation_id": or_null(TEXT),
-                **dict.fromkeys(("given_back_usd", "fare_usd"), NUMBER),
+                **dict.fromkeys(("given_back_usd", "fare_usd"), TEXT),
             }
         ),
         "ImportedKey": object_of({**dict.fromkeys(("hash", "name", "account"), TEXT), "was_there": FLAG}),
@@ -168,7 +173,8 @@ def schemas() -> Node:
 
 
 def _sent() -> Node:
-    limits = {**{name: or_null(each) for name, each in _COUNTED.items()}, MODELS: or_null(array_of(TEXT))}
+    limits = {name: or_null(WHOLE) for name in COUNTS} | dict.fromkeys(AMOUNTS, _GIVEN_OR_NULL)
+    limits[MODELS] = or_null(array_of(TEXT))
     limits_of_key = {
         **_LIMIT,
         "farebox_limits": or_null(ref("Limits")),
@@ -177,7 +183,7 @@ def _sent() -> Node:
     }
     terms = {
         "postpaid": or_null(FLAG),
-        **dict.fromkeys(("prepaid_usd", "limit_usd"), or_null({"type": "number", "minimum": 0})),
+        **dict.fromkeys(("prepaid_usd", "limit_usd"), _GIVEN_OR_NULL),
         "limits": or_null(ref("Limits")),
     }
     return {
@@ -185,7 +191,8 @@ def _sent() -> Node:
             {},
             limits,
             additionalProperties=False,
-            description="None of them is a limit that is not there; amounts are in USD. In a request null lifts one.",
+            description="None of them is a limit that is not there; amounts are in USD, text or numbers in a request"
+            " (where null lifts one), numbers in an answer.",
         ),
         "NewKey": object_of(
             {"name": NAME},
@@ -216,7 +223,7 @@ def _sent() -> Node:
         "Nothing": object_of({}, {}, additionalProperties=False),
         "NewCorrection": object_of(
             {"order": NAME, "reason": NAME},
-            dict.fromkeys(("amount_usd", "cost_usd"), or_null({"type": "number", "minimum": 0})),
+            dict.fromkeys(("amount_usd", "cost_usd"), _GIVEN_OR_NULL),
             additionalProperties=False,
             description="`order` is a generation's id or a hold's. `amount_usd` is given back, or all that is left of"
             " the fare; with `cost_usd` the fare is corrected to that cost.",
@@ -229,6 +236,6 @@ def _sent() -> Node:
             f" {', '.join(FOREIGN_COLUMNS[1:])}; `account` is whose they are that name none.",
         ),
         "NewTopUp": object_of(
-            {"account": NAME, "amount_usd": NUMBER}, {"note": or_null(TEXT)}, additionalProperties=False
+            {"account": NAME, "amount_usd": _GIVEN}, {"note": or_null(TEXT)}, additionalProperties=False
         ),
     }
