@@ -58,7 +58,12 @@ def test_keys_are_shown_once(shell: Gateway) -> None:
     assert all(key["revoked"] for key in shell.cli("key", "list", "alice"))
     shell.cli("account", "create", "bob", "--plan", "paying")
     assert shell.cli("key", "create", "bob", "--cache-seconds", "5")["cache_seconds"] == 5
-    assert [key["account"] for key in shell.cli("key", "list")] == ["alice", "alice", "bob"]
+    limited = shell.cli("key", "create", "bob", "usd_per_month=5", "models=sim/*")
+    assert limited["limits"] == {"usd_per_month": "5", "models": ["sim/*"]}
+    assert shell.cli("key", "list", "bob")[1]["limits"] == limited["limits"]
+    assert "usd_per_month: 'much' is not an amount" in shell.run("key", "create", "bob", "usd_per_month=much").stderr
+    assert len(shell.cli("key", "list", "bob")) == 2
+    assert [key["account"] for key in shell.cli("key", "list")] == ["alice", "alice", "bob", "bob"]
 
 
 def test_the_version_is_said_without_loading_what_serves() -> None:

@@ -142,6 +142,7 @@ def test_what_is_installed_elsewhere_serves(python: Path, tmp_path: Path) -> Non
         assert len(gateway.orders()) == 1
         assert f"Books: sqlite:///data/farebox.db in {tmp_path}\n" in gateway.banner
         assert "`farebox doctor`" in gateway.banner
+        assert f"\n  alias farebox='{python.with_name('farebox')}'\n" in gateway.banner
     gateway.audit()
 
 

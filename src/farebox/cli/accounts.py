@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 
 import typer
+from msgspec.structs import replace
 
 from farebox import clock
 from farebox.accounts import Accounts
@@ -144,17 +145,23 @@ def described(account: Account, balance: Balance) -> dict[str, object]:
 @key_app.command("create")
 def create_key(
     name: Name,
+    limits: Given = None,
     label: Annotated[str, typer.Option(help="What the key is for.")] = "",
     expires: Expires = None,
     cache_seconds: CacheSeconds = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key and show it, this once: only its hash is kept."""
+    """Make a key, with limits if there are any, and show it, this once: only its hash is kept."""
     expires_us = None if expires is None else read_moment(expires, "--expires")
-    key, account, row = with_books(
-        database_url, lambda _, accounts: accounts.create_key(name, label, expires_us, cache_seconds)
-    )
+    given = _given(limits or [])
+
+    async def make(_: SqlStore, accounts: Accounts) -> tuple[str, Account, Key]:
+        accounts.check_limits(given)
+        key, account, row = await accounts.create_key(name, label, expires_us, cache_seconds)
+        return key, account, replace(row, limits=await accounts.limit(account, row, given))
+
+    key, account, row = with_books(database_url, make)
     show_new(key, described_key(account, row), as_json=as_json)
 
 

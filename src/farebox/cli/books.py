@@ -98,10 +98,11 @@ def statement(
     print_rows(heads, shown, names, as_json=as_json, as_csv=as_csv)
     if as_csv:
         return
+    counted = f"{events} event" if events == 1 else f"{events} events"
     back = f", given back ${totals['given_back_usd']}" if given_back else ""
     typer.echo(
         f"\n{found.account.name} ({found.account.plan}): paid in ${totals['paid_in_usd']}, spent ${totals['spent_usd']}"
-        f" ({events} events){back}, balance ${totals['balance_usd']}, of which ${totals['held_usd']} is held"
+        f" ({counted}){back}, balance ${totals['balance_usd']}, of which ${totals['held_usd']} is held"
     )
 
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import shutil
 import socket
+import sys
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,6 +160,7 @@ def _banner(settings: Settings, port: int, opening: _Opening) -> str:
             "",
             f"Then, in this folder: `farebox statement {DEMO_ACCOUNT}` shows what it cost, `farebox audit` proves it,",
             f"`farebox doctor` says whether all is well. In a browser: {base.removesuffix('/api/v1')}/",
+            *_how_to_find_it(),
         ]
     elif not opening.accounts:
         lines += [
@@ -184,6 +187,19 @@ def _banner(settings: Settings, port: int, opening: _Opening) -> str:
             "  farebox reconcile --list shows them.",
         ]
     return "\n".join([*lines, ""])
+
+
+def _how_to_find_it() -> list[str]:
+    """What has a shell find this program where no `farebox` is on its PATH: `make serve`, `pipx run` and `uvx` keep it in
+    a folder of their own, which uvx puts on this process's PATH alone."""
+    own = Path(sys.prefix, "bin")
+    is_everywhere = sys.prefix in (sys.base_prefix, os.environ.get("VIRTUAL_ENV"))
+    folders = [each for each in os.get_exec_path() if is_everywhere or Path(each) != own]
+    if shutil.which("farebox", path=os.pathsep.join(folders)) is not None:
+        return []
+    program = own / "farebox"
+    called = program if program.is_file() else f"{sys.executable} -m farebox"
+    return ["`farebox` is not on your PATH. In another terminal, first:", "", f"  alias farebox='{called}'"]
 
 
 def _where(settings: Settings) -> str:
