@@ -3,7 +3,7 @@
 PYTHON ?= $(shell tools/find-python)
 BIN := .venv/bin
 
-.PHONY: serve test test-fast test-coverage test-frameworks chaos soak lint fix wheel release-check bench bench-compare lock docs clean
+.PHONY: serve test test-fast test-coverage test-frameworks chaos soak lint fix wheel site release-check bench bench-compare lock docs clean
 
 serve: .venv/.run
 	@$(BIN)/farebox serve
@@ -60,6 +60,12 @@ wheel: .venv/.run
 	@$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps --no-build-isolation -w dist .
 	@ls dist/farebox-*.whl
 
+# The docs as a site, in .site/html, built strictly. With pictures of the console where Debian's Chromium is there;
+# `make site PICTURES=` without, in a few seconds.
+PICTURES ?= yes
+site: .venv/.run .venv-site/.done $(if $(PICTURES),.venv-browser/.done)
+	$(BIN)/python -m tools.site $(if $(PICTURES),--pictures)
+
 # What must be so before a release: see RELEASING.md.
 release-check: .venv/.dev
 	$(BIN)/python -m tools.release
@@ -81,13 +87,13 @@ docs: .venv/.dev
 lock:
 	uv pip compile -q pyproject.toml --extra import --extra mcp --extra postgres --extra otel --extra guards --group build -o requirements/run.txt $(LOCK)
 	uv pip compile -q pyproject.toml --extra import --extra mcp --extra postgres --extra otel --extra guards --group dev -o requirements/dev.txt $(LOCK)
-	for group in frameworks browser apify1 apify2 aider llm litellm llamacpp; do \
+	for group in frameworks browser site apify1 apify2 aider llm litellm llamacpp; do \
 		uv pip compile -q --group pyproject.toml:$$group -o requirements/$$group.txt $(LOCK); \
 	done
 LOCK := --generate-hashes --no-emit-index-url --no-header --no-annotate --universal --python-version 3.11 --upgrade
 
 clean:
-	rm -rf .venv .venv-* .bench tests/frameworks/*/node_modules tests/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	rm -rf .venv .venv-* .bench .site tests/frameworks/*/node_modules tests/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 
 .venv/bin/python:
 	@tools/make-venv "$(PYTHON)"

@@ -190,8 +190,8 @@ def _banner(settings: Settings, port: int, opening: _Opening) -> str:
 
 
 def _how_to_find_it() -> list[str]:
-    """What has a shell find this program where no `farebox` is on its PATH: `make serve`, `pipx run` and `uvx` keep it in
-    a folder of their own, which uvx puts on this process's PATH alone."""
+    """What has a shell find this program where no `farebox` is on its PATH: `make serve`, `pipx run` and `uvx` keep it
+    in a folder of their own, which uvx puts on the PATH of this process alone."""
     own = Path(sys.prefix, "bin")
     is_everywhere = sys.prefix in (sys.base_prefix, os.environ.get("VIRTUAL_ENV"))
     folders = [each for each in os.get_exec_path() if is_everywhere or Path(each) != own]
