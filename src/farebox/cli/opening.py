@@ -199,7 +199,7 @@ def _how_to_find_it() -> list[str]:
         return []
     program = own / "farebox"
     called = program if program.is_file() else f"{sys.executable} -m farebox"
-    return ["`farebox` is not on your PATH. In another terminal, first:", "", f"  alias farebox='{called}'"]
+    return ["", "`farebox` is not on your PATH. In another terminal, first:", "", f"  alias farebox='{called}'"]
 
 
 def _where(settings: Settings) -> str:
