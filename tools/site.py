@@ -108,7 +108,7 @@ def _pictures(folder: Path) -> str:
     folder.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as empty:
         command = [str(browser), str(Path(__file__).with_name("use_console.py")), str(folder), chromium, sys.executable]
-        done = subprocess.run(command, cwd=empty, capture_output=True, text=True, timeout=600)
+        done = subprocess.run(command, check=False, cwd=empty, capture_output=True, text=True, timeout=600)  # noqa: S603
     if done.returncode:
         shutil.rmtree(folder)
         return _without(done.stderr.strip()[-600:])
@@ -134,8 +134,8 @@ def main() -> int:
     mkdocs = ROOT / ".venv-site" / "bin" / "mkdocs"
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     # Not with --quiet: then MkDocs does not count its warnings, and builds with broken links.
-    build = [mkdocs, "build", "--strict"]
-    built = subprocess.run(build, cwd=ROOT, env=environment, capture_output=True, text=True)
+    build = [str(mkdocs), "build", "--strict"]
+    built = subprocess.run(build, check=False, cwd=ROOT, env=environment, capture_output=True, text=True)  # noqa: S603
     if built.returncode:
         print(built.stderr, file=sys.stderr)
         return 1

@@ -83,7 +83,9 @@ def main(folder: str, chromium: str, python: str) -> None:
         site = started(log)
         manager = fill(python, site)
         with sync_playwright() as driver:
-            browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"] if os.geteuid() == 0 else [])
+            browser = driver.chromium.launch(
+                executable_path=chromium, args=["--no-sandbox"] if os.geteuid() == 0 else []
+            )
             take(browser, Path(folder), site, manager)
             browser.close()
     finally:

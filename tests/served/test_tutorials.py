@@ -17,7 +17,9 @@ FOLDER = Path(__file__).parents[2] / "docs" / "tutorials"
 PAGES = sorted(page.name for page in FOLDER.glob("*.md") if page.name != "README.md")
 
 SERVE = re.compile(r"(pipx run --spec \S+ )?farebox serve")
-FAREBOX = re.compile(r"(?:export (?P<name>\w+)=\$\()?farebox (?P<arguments>[^|>]*?)\)?(?: \| head -(?P<lines>\d+)| > (?P<file>\S+))?")
+FAREBOX = re.compile(
+    r"(?:export (?P<name>\w+)=\$\()?farebox (?P<arguments>[^|>]*?)\)?(?: \| head -(?P<lines>\d+)| > (?P<file>\S+))?"
+)
 HINT = re.compile(r"\n`farebox` is not on your PATH.*?\n\n  alias [^\n]*\n", re.DOTALL)
 
 
@@ -32,18 +34,20 @@ class Reader:
         """What a command prints."""
         if SERVE.fullmatch(command):
             self.gateway.start()
-            return HINT.sub("", self.gateway.banner)
+            return self.gateway.banner
         if command.startswith("alias "):
             return ""
         month = f"{datetime.now(UTC):%Y-%m}"
         command = re.sub(r"\b(month[ =])2026-11\b", rf"\g<1>{month}", command)
-        command = command.replace("127.0.0.1:8080", f"127.0.0.1:{self.gateway.port}").replace("sk-fb-…", self.gateway.key)
+        command = command.replace("127.0.0.1:8080", f"127.0.0.1:{self.gateway.port}").replace(
+            "sk-fb-…", self.gateway.key
+        )
         if found := FAREBOX.fullmatch(command):
             return self._farebox(found)
         if exported := re.match(r"export (\w+)=", command):
             self.variables[exported[1]] = self._bash(f'{command}; printf %s "${exported[1]}"')
             return ""
-        return self._bash(command)
+        return self._bash(re.sub(r"^curl (?!-s)", "curl -s ", command))
 
     def _farebox(self, found: re.Match[str]) -> str:
         arguments = re.sub(r"\$(\w+)", lambda variable: self.variables[variable[1]], found["arguments"])
@@ -76,8 +80,10 @@ class Reader:
 
 def shape(text: str, gateway: Gateway) -> str:
     """A text without what is another one each time: places, keys, times, ids, and how wide columns are for these."""
+    text = HINT.sub("", text)
     text = text.replace(f"127.0.0.1:{gateway.port}", "127.0.0.1:8080").replace(str(gateway.folder), "/home/you/farebox")
     text = re.sub(r"sk-fb-(management-)?[\w-]{43}", r"sk-fb-\1…", text)
+    text = re.sub(r"sk-fb-[\w-]{4}\.\.\.[\w-]{4}", "sk-fb-…", text)
     text = re.sub(r"console/enter/[\w-]+", "console/enter/…", text)
     text = re.sub(r"\b\d{4}-\d\d(-\d\d)?(T[\d:.]+Z)?", "WHEN", text)
     text = re.sub(r"gen-[\w-]+", "GENERATION", text)
