@@ -32,6 +32,7 @@ NOT_HERE = {
     "docs/installing.md": {"data/farebox.db"},
     "docs/extending.md": {"src/farebox/core/formats/completions.py", "src/farebox/upstream/echo.py"},
     "docs/keys-and-people.md": {"people.csv", "keys.csv", "keys.json"},
+    "docs/moving-from-otari.md": {"config.yml"},
     "docs/moving-from-litellm.md": {"config.yaml", "model_prices_and_context_window.json"},
     "findings/README.md": {"what-is-odd.sh"},
 }
