@@ -12,6 +12,7 @@ import pytest
 
 from farebox.core.formats.table import FORMATS
 from farebox.core.money import charged
+from tests import sdks
 from tests.gateway import Gateway, Response, eventually
 from tests.programs import simulator
 from tests.served.test_console import Browser
@@ -32,6 +33,7 @@ multiplier = "1.7"
 """
 SECRETS = re.compile(r"123457|0\.00124\b|1\.7\b|0\.000017\b|\b17000\b|upstream_inference\w*\": ?[^n]|byok\": ?true")
 _NUMBER = re.compile(r"(?<![\w.-])[0-9]+(?:\.[0-9]+)?(?:[eE]-?[0-9]+)?(?![\w.])")
+SDKS = ("/chat/completions", "/messages", "/responses")
 PATHS = {path: wire for path, wire in FORMATS.items() if not wire.DESCRIBED.gives_bytes}
 
 
@@ -108,6 +110,9 @@ def test_an_answer_tells_the_fare_and_no_cost(world: World, path: str) -> None:
         ]
         costs = numbers_called("cost", told)
         assert set(map(str, costs)) == {FARE}, streamed.body
+        if path in SDKS:
+            made = json.dumps(sdks.streamed(FORMATS[path], streamed.body))
+            assert f'"cost": {FARE}' in made or path == "/messages", "an SDK throws at this stream, or loses its usage"
         assert streamed.body.endswith(f": farebox fare_usd={FARE} fare_events=210\n\n".encode())
 
 
