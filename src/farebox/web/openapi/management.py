@@ -116,7 +116,7 @@ def _operation(
 _GIVEN: Node = {"oneOf": [TEXT, {**NUMBER, "minimum": 0}]}
 """An amount in a request: exact text, or a number."""
 
-_GIVEN_OR_NULL: Node = {"oneOf": [*_GIVEN["oneOf"], {"type": "null"}]}
+_GIVEN_OR_NULL = or_null(_GIVEN)
 
 _COUNTED = {**dict.fromkeys(COUNTS, WHOLE), **dict.fromkeys(AMOUNTS, TEXT)}
 _LIMIT = {"limit": or_null(NUMBER), "limit_reset": or_null({"type": "string", "enum": list(RESETS.values())})}
