@@ -1,9 +1,10 @@
 """A plan that shows the fare alone: whatever its callers ask, nothing tells what the upstream charged, nor lets it be
 worked out. Managers see both."""
 
+import http.client
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from itertools import permutations
 from typing import Any
@@ -16,6 +17,7 @@ from tests import sdks
 from tests.gateway import Gateway, Response, eventually
 from tests.programs import simulator
 from tests.served.test_console import Browser
+from tests.served.test_sockets import talking
 
 COST = "0.00123457"
 """Recognisable, and no whole events, neither as it is nor marked up."""
@@ -53,8 +55,8 @@ class World:
             sent["authorization"] = f"Bearer {key or self.key}"
         return self.gateway.request(method, path, body, {k.replace("_", "-"): v for k, v in sent.items()})
 
-    def order(self, path: str, body: dict[str, Any], simulate: str = f"cost={COST}", **headers: str) -> Response:
-        return self.ask("POST", f"/api/v1{path}", body, x_openrouter_simulate=simulate, **headers)
+    def order(self, path: str, body: Mapping[str, object], simulate: str = f"cost={COST}", **headers: str) -> Response:
+        return self.ask("POST", f"/api/v1{path}", dict(body), x_openrouter_simulate=simulate, **headers)
 
     def read(self, path: str, key: str | None = None) -> Any:
         answer = self.ask("GET", path, key=key)
@@ -239,6 +241,13 @@ def test_a_job_tells_the_fare(world: World) -> None:
     assert numbers_called("cost", json.loads(ended.body, parse_float=str)) == [ended.headers["x-farebox-fare-usd"]]
 
 
+def test_a_turn_on_a_websocket_tells_the_fare(world: World) -> None:
+    with talking(world.gateway, world.key, headers={"x-openrouter-simulate": f"cost={COST}"}) as talk:
+        last = talk.turn(input="Hello")
+    assert last["response"]["usage"]["cost"] == float(FARE)
+    assert SECRETS.search(json.dumps(last)) is None
+
+
 def test_a_fare_that_is_found_out_later_is_the_same(world: World) -> None:
     """An answer that breaks off before its cost: the order's hold is settled by the upstream's record."""
     example = {**FORMATS["/chat/completions"].DESCRIBED.example, "stream": True}
@@ -300,3 +309,19 @@ def test_an_agents_tools_tell_the_fare(world: World) -> None:
     answered = call(world.key, "chat", model="sim/echo", prompt="Hello")
     assert answered["cost_usd"] == answered["fare_usd"]
     assert Decimal(str(answered["usage"]["cost"])) == Decimal(answered["fare_usd"])
+
+
+def test_an_order_whose_process_was_killed_comes_to_the_same_fare(world: World) -> None:
+    """The last of these tests: it kills the gateway."""
+    gateway = world.gateway
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
+    body = {**FORMATS["/chat/completions"].DESCRIBED.example, "stream": True}
+    headers = {"authorization": f"Bearer {world.key}", "x-openrouter-simulate": f"cost={COST},stall-at-event=2"}
+    connection.request("POST", "/api/v1/chat/completions", json.dumps(body), headers)
+    named = connection.getresponse().headers["x-generation-id"]
+    gateway.kill()
+    connection.close()
+    gateway.start()
+    eventually(lambda: world.read(f"/api/v1/orders/{named}")["data"]["state"] == "posted", 30)
+    answer = check(world.ask("GET", f"/api/v1/orders/{named}"))
+    assert (answer.json["data"]["fare_usd"], answer.json["data"]["cost_usd"]) == (FARE, None)
