@@ -26,6 +26,9 @@ BESIDE = ("ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "RELEASING.md", 
 FENCE = re.compile(r"(^```.*?^```[^\n]*$)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
+FIRST_FOUND = "---\nsearch:\n  boost: 4\n---\n\n"
+"""Before a page that a search shall show first: who looks for an error's text wants what to do."""
+
 PICTURES_HERE = "<!-- The site has pictures of the console here. -->"
 PICTURES = {"overview": "The overview", "orders": "Orders", "order": "One order", "statement": "A statement"}
 """What pictures are taken of, each in light and dark, and what they show."""
@@ -75,7 +78,8 @@ def lay_out(pages: Path, pictures: str) -> None:
         text, outside = _text(path)
         to = pages / laid(path)
         to.parent.mkdir(parents=True, exist_ok=True)
-        to.write_text(text.replace(PICTURES_HERE, pictures))
+        boost = FIRST_FOUND if path.name == "troubleshooting.md" else ""
+        to.write_text(boost + text.replace(PICTURES_HERE, pictures))
         ahead += outside - there
         there |= outside
 

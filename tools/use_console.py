@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 START_SECONDS = 120
 SIZE = {"width": 1100, "height": 720}
-PAGES = {"overview": "", "orders": "/orders", "order": "{order}", "statement": "/statement?account_id=1"}
+PAGES = {"overview": "", "orders": "/orders", "order": "{order}", "statement": "/statement?account_id={account}"}
 
 ORDERED = (
     ("ann", "laptop", "sim/echo", 7),
@@ -68,10 +68,13 @@ def take(browser: Browser, folder: Path, site: str, manager: str) -> None:
         page.fill("#key", manager)
         page.click("form button")
         page.wait_for_url(f"{site}/console")
+        page.goto(f"{site}/console/accounts")
+        account = page.get_attribute("tbody a:text-is('ann')", "href").rpartition("/")[2]
         page.goto(f"{site}/console/orders")
         first = page.get_attribute("tbody a", "href").removeprefix("/console")
         for name, path in PAGES.items():
-            page.goto(f"{site}/console{path.format(order=first)}")
+            shown = page.goto(f"{site}/console{path.format(order=first, account=account)}")
+            assert shown.ok, f"{shown.url}: {shown.status}"
             page.screenshot(path=folder / f"{name}-{scheme}.png")
 
 

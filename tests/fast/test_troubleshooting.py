@@ -1,5 +1,4 @@
-"""The page on errors quotes them as they are: each text of it is in the code, and those of the parts that it is about
-are on it."""
+"""The page on errors quotes them as they are: each is in the code, and those that everybody may meet are on the page."""
 
 import ast
 import re
@@ -14,14 +13,15 @@ PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()
 
 WHOLE = (
     "admission.py answers.py cli/opening.py core/idempotency.py core/intake.py core/keys.py core/repeats.py"
-    " core/routing.py core/shortfall.py exchange.py guards/running.py http/server.py identity/guesses.py identity/keys.py"
-    " store/postgres_fitness.py store/prepare.py web/access.py web/relay.py"
+    " core/routing.py core/shortfall.py exchange.py guards/running.py http/server.py identity/guesses.py"
+    " identity/keys.py store/postgres_fitness.py store/prepare.py web/access.py web/relay.py"
 ).split()
 """Files each of whose errors is on the page: what everybody may meet."""
 
 RAISED = (
-    "fail CannotServe invalid unauthenticated unaffordable forbidden unknown too_slow conflict gone too_large wrong_type"
-    " too_many over_limit unreachable connect_timeout broken cost_unknown Refusal UnusableBooks Unfit BooksUnavailable UpstreamBroke"
+    "fail invalid unauthenticated unaffordable forbidden unknown too_slow conflict gone too_large wrong_type too_many"
+    " CannotServe over_limit unreachable connect_timeout broken cost_unknown Refusal UnusableBooks Unfit"
+    " BooksUnavailable UpstreamBroke"
 ).split()
 """What is called with the text of an error."""
 
