@@ -1,4 +1,4 @@
-"""The page on errors quotes them as they are: each is in the code, and those that everybody may meet are on the page."""
+"""The page on errors quotes them as they are: each is in the code, and what everybody may meet is on the page."""
 
 import ast
 import re
