@@ -3,25 +3,22 @@
 PYTHON ?= $(shell tools/find-python)
 BIN := .venv/bin
 
-.PHONY: serve test test-fast test-coverage test-frameworks chaos soak lint fix wheel site release-check bench bench-compare lock docs clean
+.PHONY: serve test test-fast test-frameworks chaos soak lint fix wheel site release-check bench bench-compare lock docs clean
 
 serve: .venv/.run
 	@$(BIN)/farebox serve
 
 # Farebox's processes are started by the hundred: where byte code is not kept (as many images set it), each would compile
 # the code anew.
-test test-fast test-coverage test-frameworks chaos soak: export PYTHONDONTWRITEBYTECODE =
+test test-fast test-frameworks chaos soak: export PYTHONDONTWRITEBYTECODE =
 
+# First what starts no process and listens nowhere, with how much of the code it runs: no less than when this was written.
 test: .venv/.dev
-	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist worksteal
+	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist worksteal tests/fast --cov=farebox --cov-report= --cov-fail-under=52
+	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist worksteal tests/served
 
-# What starts no process and listens nowhere.
 test-fast: .venv/.dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/fast
-
-# How much of the code the fast tests alone run: no less than when this was written.
-test-coverage: .venv/.dev
-	$(BIN)/python -m pytest -n 2 --dist worksteal tests/fast --cov=farebox --cov-report= --cov-fail-under=52
 
 # Most of a test's time is waiting, for servers and for deadlines: more at once than there are processors.
 TESTS_AT_ONCE ?= $(shell expr 3 \* $$(nproc 2>/dev/null || echo 2))

@@ -21,7 +21,7 @@ from tests.gateway import Gateway, eventually
 from tests.served.test_actor import EVENT
 from tests.served.test_runs import begin, state
 
-ORDERS = 1000
+ORDERS = 500
 COSTS = ("0.00001212", "0.0001", "3E-7", "0", "0.00735", "0.001")
 FAULTS: dict[int, Fault] = {3: "429", 8: "500", 13: "drop before", 18: "drop after"}
 
