@@ -57,7 +57,7 @@ from farebox.core.meter import Meter
 from farebox.core.passage import Passage
 from farebox.core.plans import Plan
 from farebox.core.pricing import Ceiling, PriceList, ceiling, listed_names
-from farebox.core.resale import ResoldMeter, unpriced
+from farebox.core.resale import ResoldMeter, tells_money, unpriced
 from farebox.core.routing import Candidate
 from farebox.core.shortfall import exceeded_rate, not_covered
 from farebox.core.stored import Keeping, StoredRow
@@ -623,7 +623,9 @@ class Opened:
             else Translated(translated, told, is_streamed=self._order.asked.streamed),
             keeping=self._keeping,
         )
-        answer.tells_fare = self._caller.plan.shows == "fare"
+        if self._caller.plan.shows == "fare":
+            answer.tells_fare = True
+            reply.headers[:] = [header for header in reply.headers if not tells_money(header[0].decode("latin-1"))]
         return answer
 
     @property

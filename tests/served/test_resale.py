@@ -226,6 +226,12 @@ def test_a_kept_answer_tells_no_cost(world: World) -> None:
         check(world.order("/chat/completions", body, **key)).body
         == check(world.order("/chat/completions", body, **key)).body
     )
+    mover = world.gateway.new_key("mover", "--plan", "open", "--prepaid", "1")
+    asked = {"key": mover, "x_farebox_cache": "600", "x_openrouter_simulate": f"cost={COST}"}
+    assert COST.encode() in world.ask("POST", "/api/v1/chat/completions", body, **asked).body
+    world.ask("PATCH", "/admin/accounts/mover", {"plan": "reseller"}, world.manager)
+    eventually(lambda: not world.read("/api/v1/orders", mover)["data"][0]["cost_usd"])
+    assert check(world.ask("POST", "/api/v1/chat/completions", body, **asked)).headers["x-farebox-cache"] == "miss"
     begun = world.order("/responses", {"model": "sim/echo", "input": "Hello", "background": True})
     named = begun.json["id"]
     eventually(lambda: world.read(f"/api/v1/responses/{named}")["status"] == "completed")

@@ -34,6 +34,12 @@ _HOLDERS = ("response", "message")
 _METADATA = ("openrouter_metadata", "x_groq", "meta", "timings")
 """Members in which upstreams tell what they like about an answer, and nothing of its content."""
 
+
+def tells_money(name: str) -> bool:
+    """Whether a member of this name, or a header, may tell money."""
+    return _MONEY.search(name) is not None
+
+
 FareOf = Callable[[Raw], Raw | None]
 """The fare of a usage as a JSON number; None where its cost is not known."""
 

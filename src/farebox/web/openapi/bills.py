@@ -95,8 +95,8 @@ def schemas() -> Node:
         }
     )
     order = _row(ORDER_COLUMNS)
-    money = dict.fromkeys(("paid_in_usd", "paid_out_usd", "given_back_usd", "fares_usd", "cost_usd"), TEXT)
-    whole = {**money, "orders": WHOLE, "events": WHOLE}
+    money = dict.fromkeys(("paid_in_usd", "paid_out_usd", "given_back_usd", "fares_usd"), TEXT)
+    whole = {**money, "cost_usd": or_null(TEXT), "orders": WHOLE, "events": or_null(WHOLE)}
     balances = dict.fromkeys(("account", "plan", "opening_balance_usd", "closing_balance_usd"), TEXT)
     return {
         "OrderList": object_of({"data": array_of(order), **about, "next": or_null(TEXT)}),
