@@ -112,6 +112,7 @@ def test_columns_stand_in_the_order_of_the_fields(kind: type[Struct], names: tup
 
 
 _STREAMED = 1
+_NOT_MARKED_UP = 0
 _DIGEST = b"digest"
 
 
@@ -132,7 +133,7 @@ def test_a_rows_values_stand_in_the_order_of_its_statement(
 ) -> None:
     fields = [f"{name}_id" if name.endswith("_account") else name for name in kind.__struct_fields__]
     # What goes into SQLite as something else: a bool as a number, bytes as a bytearray.
-    sent = {"streamed": _STREAMED, "order_digest": _DIGEST}
+    sent = {"streamed": _STREAMED, "marked_up": _NOT_MARKED_UP, "order_digest": _DIGEST}
     known = {value: name for name, value in sent.items()}
     given_back = (
         bytes(value) if isinstance(value, bytearray) else value
