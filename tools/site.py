@@ -26,7 +26,7 @@ BESIDE = ("ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "RELEASING.md", 
 FENCE = re.compile(r"(^```.*?^```[^\n]*$)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
-FIRST_FOUND = "---\nsearch:\n  boost: 4\n---\n\n"
+FIRST_FOUND = "---\nsearch:\n  boost: 300\n---\n\n"
 """Before a page that a search shall show first: who looks for an error's text wants what to do."""
 
 PICTURES_HERE = "<!-- The site has pictures of the console here. -->"
