@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from msgspec.structs import replace
 
-from farebox.core.allowances import Allowance
+from farebox.core.allowances import Allowance, Exceeded
 from farebox.core.books import (
     CASH,
     FARES,
@@ -177,59 +177,26 @@ class Page:
         if command.is_wanted is not None and not command.is_wanted():
             return NotWanted()
         allowances = self._allowances_of(command.account_id, command.key_id)
-        available, owner, period = balance.available_nanos, None, None
-        tokens: int | None = None
+        room = _room(command, balance, allowances)
+        if type(room) is not Held:
+            return room
         for allowance in allowances:
-            if command.is_order and (exceeded := allowance.refuse(command.created_us, command.least_tokens)):
-                return exceeded
-            within = allowance.available_nanos(command.created_us)
-            if within is not None and (available is None or within[0] < available):
-                available, period = within
-                owner = allowance.owner
-            if (left := allowance.tokens_available(command.created_us)) is not None:
-                tokens = min(left, command.wanted_tokens if tokens is None else tokens)
-        if available is not None and available < command.least_nanos:
-            return NotCovered(max(0, available), owner, period)
-        amount = command.wanted_nanos if available is None else min(command.wanted_nanos, max(0, available))
-        for allowance in allowances:
-            began = allowance.began(command.created_us, tokens or 0) if command.is_order else allowance
-            self._allow(began.held(amount))
-        # What every hold has goes without names: for more than fifteen Python makes a dict.
-        hold = HoldRow(
-            command.id,
-            command.account_id,
-            command.key_id,
-            worker,
-            "pending",
-            amount,
-            command.plan,
-            command.event_price_nanos,
-            command.model,
-            command.streamed,
-            command.created_us,
-            command.marked_up,
-            charge_to=command.outside.charge_to if command.outside else None,
-            charge_times=command.outside.times if command.outside else None,
-            reserved_tokens=tokens,
-            order_digest=command.order_digest,
-            upstream=command.upstream,
-            priced=command.priced,
-            kind=command.kind,
-            units=command.units,
-        )
+            began = allowance.began(command.created_us, room.tokens or 0) if command.is_order else allowance
+            self._allow(began.held(room.amount_nanos))
+        hold = _placed(command, worker, room)
         self._holds[hold.id] = hold
         self.new_holds.append(hold)
-        if command.upstream is not None or command.priced is not None:
-            self.priced[command.id] = hold
+        if hold.upstream is not None or hold.priced is not None:
+            self.priced[hold.id] = hold
         self._book(
-            Transfer(command.id, "hold", command.account_id, FARES, amount, command.created_us, hold_id=command.id)
+            Transfer(hold.id, "hold", hold.account_id, FARES, hold.amount_nanos, hold.created_us, hold_id=hold.id)
         )
-        self._move(command.account_id, pending_nanos=amount)
+        self._move(hold.account_id, pending_nanos=hold.amount_nanos)
         if (key := command.repeatable) is not None:
             use = KeyUse(command.account_id, key.key_digest, key.order_digest, command.id, command.created_us)
             self._uses[use.account_id, use.key_digest] = use
             self.new_uses.append(use)
-        return Held(amount, tokens)
+        return room
 
     def _find_use(self, command: PlaceHold, repeatable: Repeatable) -> Repeated | None:
         """The order that the key stands for. A voided one was not taken up by the upstream, and its key is free again;
@@ -447,6 +414,51 @@ def _no_account(account_id: int) -> NoSuchRow:
 
 def _no_hold(hold_id: str) -> NoSuchRow:
     return NoSuchRow(f"hold {hold_id}")
+
+
+def _room(command: PlaceHold, balance: Balance, allowances: list[Allowance]) -> Held | NotCovered | Exceeded:
+    """How much may be set aside for an order, and how many tokens it may become: what the balance has, within every
+    limit."""
+    available, owner, period = balance.available_nanos, None, None
+    tokens: int | None = None
+    for allowance in allowances:
+        if command.is_order and (exceeded := allowance.refuse(command.created_us, command.least_tokens)):
+            return exceeded
+        within = allowance.available_nanos(command.created_us)
+        if within is not None and (available is None or within[0] < available):
+            available, period = within
+            owner = allowance.owner
+        if (left := allowance.tokens_available(command.created_us)) is not None:
+            tokens = min(left, command.wanted_tokens if tokens is None else tokens)
+    if available is not None and available < command.least_nanos:
+        return NotCovered(max(0, available), owner, period)
+    return Held(command.wanted_nanos if available is None else min(command.wanted_nanos, max(0, available)), tokens)
+
+
+def _placed(command: PlaceHold, worker: str, held: Held) -> HoldRow:
+    # What every hold has goes without names: for more than fifteen Python makes a dict.
+    return HoldRow(
+        command.id,
+        command.account_id,
+        command.key_id,
+        worker,
+        "pending",
+        held.amount_nanos,
+        command.plan,
+        command.event_price_nanos,
+        command.model,
+        command.streamed,
+        command.created_us,
+        command.marked_up,
+        charge_to=command.outside.charge_to if command.outside else None,
+        charge_times=command.outside.times if command.outside else None,
+        reserved_tokens=held.tokens,
+        order_digest=command.order_digest,
+        upstream=command.upstream,
+        priced=command.priced,
+        kind=command.kind,
+        units=command.units,
+    )
 
 
 def _freed(allowance: Allowance, hold: HoldRow, tokens: int | None) -> Allowance:
