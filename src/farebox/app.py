@@ -21,12 +21,15 @@ from farebox.background_responses import BackgroundResponses
 from farebox.bills import Bills
 from farebox.catalog import Catalog, SharedPrices
 from farebox.console.entrance import Entrance
+from farebox.core.attribution import Attribution
 from farebox.core.declared import Declared, prices_source
 from farebox.core.formats.table import FORMATS, Formats
 from farebox.deadlines import Deadlines
 from farebox.denials import Denials
+from farebox.end_users import EndUsers
 from farebox.exchange import Charges, Exchange
 from farebox.from_settings import (
+    attribution_of,
     check_price_file,
     check_ways_out,
     declared_upstreams,
@@ -71,6 +74,7 @@ from farebox.web import routes
 from farebox.web.access import Access
 from farebox.web.bills import BillPages
 from farebox.web.changes import Changes
+from farebox.web.end_users import EndUserPages
 from farebox.web.jobs import JobPages
 from farebox.web.management import Management
 from farebox.web.mcp.endpoint import ActorTools, Agents
@@ -134,6 +138,7 @@ class _Ground:
     price_lists: PriceLists
     hosted: Hosted
     watch: Watch
+    attribution: Attribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +195,8 @@ async def _ground(settings: Settings, host: Host, stack: AsyncExitStack) -> _Gro
     watch = Watch(is_logged=settings.order_log, ca_file=settings.ca_file)
     stack.callback(watch.close)
     store.watch_commits(watch.metrics.committed)
-    return _Ground(settings, store, deadlines, upstreams, plans, catalog, price_lists, hosted, watch)
+    attribution = await attribution_of(settings, store)
+    return _Ground(settings, store, deadlines, upstreams, plans, catalog, price_lists, hosted, watch, attribution)
 
 
 def _orders(ground: _Ground) -> _Orders:
@@ -242,6 +248,7 @@ def _orders(ground: _Ground) -> _Orders:
         joining=joining,
         telemetry=ground.watch,
         stored=stored,
+        attribution=ground.attribution,
     )
     background = BackgroundResponses(exchange, stored, store, settings.background_orders_max)
     exchange.background = background
@@ -287,7 +294,7 @@ def _services(
     """What the HTTP face serves. `stack` closes what it opens."""
     settings, store, callers = ground.settings, ground.store, ground.hosted.callers
     accounts = Accounts(store, ground.plans)
-    bills = BillPages(Bills(store))
+    bills = BillPages(Bills(store, ground.attribution))
     bodies = BodyReader(settings.body_bytes_max, settings.body_seconds, ground.deadlines)
     own_address = OwnAddress(settings.public_url)
     whole_orders = WholeOrders(orders.exchange, callers, ground.catalog, store, formats)
@@ -322,7 +329,14 @@ def _services(
         supervisor=supervisor,
         agents=agents,
         bills=bills,
-        management=Management(Managers(store), accounts, bodies, bills, Changes(accounts, store)),
+        management=Management(
+            Managers(store),
+            accounts,
+            bodies,
+            bills,
+            Changes(accounts, store),
+            EndUserPages(EndUsers(store, ground.attribution)),
+        ),
         stored=StoredPages(callers, orders.stored, orders.background),
         run_api=run_api,
         access=_access(settings),

@@ -6,17 +6,20 @@ from decimal import Decimal
 from typing import Protocol
 
 from farebox import clock
-from farebox.core.allowances import date_of
+from farebox.core.allowances import DAY_US, date_of
+from farebox.core.attribution import AS_NAMED, Attribution, tags_text
 from farebox.core.bills import (
+    TAG_GROUP,
     BookedOrder,
     Movement,
     Movements,
     OrderFilter,
     OrderPlace,
+    Sums,
     TotalsFilter,
     moved_nanos,
 )
-from farebox.core.books import DayTotal, HoldRow, Transfer, correction_ids, settlement_id
+from farebox.core.books import Attributed, DayTotal, HoldRow, Transfer, correction_ids, settlement_id
 from farebox.core.callers import Account, Key
 from farebox.core.kinds import units_used
 from farebox.core.money import EVENT_NANOS, add_exact, format_usd, parse_usd, plain, whole_events
@@ -28,6 +31,9 @@ Row = Mapping[str, str | int | bool | None]
 
 TOTALS_MAX = 10_000
 """Lines of totals in one answer."""
+
+LOOKED_AT = 5_000
+"""Lines of a statement that are looked at for a page, where not all are wanted."""
 
 AT_ONCE = 1_000
 """Rows of a page, at most, and of a piece of a download."""
@@ -49,6 +55,8 @@ ORDER_COLUMNS = (
     "answer_tokens",
     "unit",
     "units",
+    "end_user",
+    "tags",
     "held_usd",
     "cost_usd",
     "events",
@@ -67,6 +75,8 @@ STATEMENT_COLUMNS = (
     "model",
     "key",
     "key_hash",
+    "end_user",
+    "tags",
     "prompt_tokens",
     "answer_tokens",
     "unit",
@@ -85,6 +95,7 @@ GROUP_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "model": ("model",),
     "served_model": ("served_model",),
     "kind": ("kind",),
+    "end_user": ("end_user",),
 }
 """The columns of what totals are grouped by."""
 
@@ -117,8 +128,13 @@ class StatementPage:
 class Bills:
     """The use cases over a store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, attribution: Attribution = AS_NAMED) -> None:
         self._store = store
+        self._attribution = attribution
+
+    def end_user(self, named: str) -> str:
+        """An end user's name as it is kept; it may be given so."""
+        return self._attribution.sought(named)
 
     async def find_key(self, account: Account | None, named: str) -> Key | None:
         """A key of an account, or of any, by its hash, its hint or its name; None where there is none such, or several.
@@ -168,36 +184,69 @@ class Bills:
     # Statements
 
     async def statement(
-        self, account: Account, since_us: int, until_us: int, after: Movement, most: int
+        self,
+        account: Account,
+        since_us: int,
+        until_us: int,
+        after: Movement,
+        most: int,
+        wanted: OrderFilter | None = None,
     ) -> StatementPage:
-        """A page of an account's statement, oldest first, with the balance after each line."""
-        found = await self._store.movements(account.id, since_us, until_us, after, most + 1)
-        transfers = found.transfers[:most]
+        """A page of an account's statement, oldest first, with the account's balance after each line; with `wanted`,
+        the lines of such orders, fewer than `most` where many others were looked at."""
+        looked_at = most if wanted is None else max(most, LOOKED_AT)
+        found = await self._store.movements(account.id, since_us, until_us, after, looked_at + 1)
         names = await self._names(list(found.orders.values()))
-        balance = found.before_nanos
+        balance, last = found.before_nanos, after
         rows: list[Row] = []
-        for transfer in transfers:
+        for transfer in found.transfers[:looked_at]:
+            if len(rows) == most:
+                break
             balance += moved_nanos(transfer, account.id)
-            rows.append(names.movement(transfer, found.orders.get(transfer.hold_id or ""), account.id, balance))
-        has_more = len(found.transfers) > most
-        last = Movement(transfers[-1].created_us, transfers[-1].id, balance) if has_more else None
-        return StatementPage(rows, found, last)
+            last = Movement(transfer.created_us, transfer.id, balance)
+            hold = found.orders.get(transfer.hold_id or "")
+            if wanted is None or (hold is not None and wanted.takes(hold)):
+                rows.append(names.movement(transfer, hold, account.id, balance))
+        has_more = bool(found.transfers) and last.id != found.transfers[-1].id
+        return StatementPage(rows, found, last if has_more else None)
 
     async def whole_statement(
-        self, account: Account, since_us: int, until_us: int, after: Movement
+        self, account: Account, since_us: int, until_us: int, after: Movement, wanted: OrderFilter | None = None
     ) -> AsyncGenerator[list[Row], None]:
         """All of it, in pieces."""
         last: Movement | None = after
         while last is not None:
-            page = await self.statement(account, since_us, until_us, last, AT_ONCE)
+            page = await self.statement(account, since_us, until_us, last, AT_ONCE, wanted)
             yield page.rows
             last = page.next
+
+    async def sums_for(self, account: Account, wanted: OrderFilter) -> Row:
+        """What the orders of an end user, or under a tag, came to in some whole days: their fares, and what was given
+        back of them."""
+        first, behind = wanted.since_us // DAY_US, -(-wanted.until_us // DAY_US)
+        asked = TotalsFilter(first, behind - 1, end_user=wanted.end_user, tag=wanted.tag)
+        sums = Sums()
+        for found in await self._store.attributed_totals(account.id, asked, 2):
+            sums.orders, sums.events = found.total.orders, found.total.events
+            sums.fares_nanos, sums.cost = found.total.fares_nanos, found.total.cost
+        corrections = await self._store.corrections(account.id, wanted.since_us, wanted.until_us)
+        orders = await self._store.orders([each.hold_id for each in corrections if each.hold_id is not None])
+        theirs = {hold.id for hold in orders if wanted.takes(hold)}
+        for each in corrections:
+            if each.hold_id in theirs:
+                sums.take(each, account.id)
+        return _sums_row(sums)
 
     # Totals
 
     async def totals(self, account: Account | None, wanted: TotalsFilter) -> tuple[list[Row], Row]:
         """What was posted, grouped, and the sum of all lines. Raises TooManyLines."""
-        found = await self._store.totals(None if account is None else account.id, wanted, TOTALS_MAX + 1)
+        account_id = None if account is None else account.id
+        if wanted.is_attributed:
+            found = await self._store.attributed_totals(account_id, wanted, TOTALS_MAX + 1)
+        else:
+            plainly = await self._store.totals(account_id, wanted, TOTALS_MAX + 1)
+            found = [Attributed("", "", total) for total in plainly]
         if len(found) > TOTALS_MAX:
             raise TooManyLines
         accounts = {each.id: each.name for each in await self._store.accounts()} if "account" in wanted.by else {}
@@ -205,10 +254,13 @@ class Bills:
         if "key" in wanted.by:
             owners = await self._store.accounts() if account is None else [account]
             keys = {key.id: key for owner in owners for key in await self._store.keys(owner.id)}
-        rows: list[Row] = [{**_group(total, wanted.by, accounts, keys), **_counted(total, wanted)} for total in found]
+        rows: list[Row] = [
+            {**_group(each.total, wanted.by, accounts, keys), **_whose(each, wanted), **_counted(each.total, wanted)}
+            for each in found
+        ]
         whole = DayTotal((-1, -1, -1, "", "", ""))
-        for total in found:
-            whole.add(total)
+        for each in found:
+            whole.add(each.total)
         return rows, _counted(whole, wanted)
 
     async def _names(self, holds: Sequence[HoldRow]) -> "_Names":
@@ -242,6 +294,7 @@ class _Names:
             "placed_at": _moment(hold.created_us),
             "ended_at": None if end is None else _moment(end.created_us),
             **_used(hold),
+            **_for_whom(hold),
             "held_usd": format_usd(hold.amount_nanos),
             "cost_usd": None if fare is None else plain(fare.cost),
             "events": None if fare is None else fare.events,
@@ -261,6 +314,7 @@ class _Names:
             "kind": None if hold is None else hold.kind,
             "model": None if hold is None else hold.served_model or hold.model,
             **_key_of(None if hold is None else self.keys.get(hold.key_id)),
+            **_for_whom(hold),
             **_used(hold),
             "cost_usd": None if transfer.cost is None else plain(transfer.cost),
             "events": transfer.events,
@@ -278,6 +332,13 @@ def _key_of(key: Key | None) -> Row:
     if key is None:
         return {"key": None, "key_hash": None}
     return {"key": key.label or key.hint, "key_hash": key.digest.hex()}
+
+
+def _for_whom(hold: HoldRow | None) -> Row:
+    """Its end user and its tags, written as in `X-Farebox-Tags`."""
+    if hold is None:
+        return {"end_user": None, "tags": None}
+    return {"end_user": hold.end_user, "tags": tags_text(hold.tags)}
 
 
 def _used(hold: HoldRow | None) -> Row:
@@ -335,6 +396,16 @@ def _group(total: DayTotal, by: Sequence[str], accounts: Mapping[int, str], keys
     return found | {name: text for name, text in texts.items() if name in by}
 
 
+def _whose(total: Attributed, wanted: TotalsFilter) -> Row:
+    """For whom the orders of a total are, as far as it is grouped by that; null where they do not say it."""
+    found: dict[str, str | int | bool | None] = {}
+    if "end_user" in wanted.by:
+        found["end_user"] = total.end_user or None
+    if wanted.by_tag is not None:
+        found[f"{TAG_GROUP}{wanted.by_tag}"] = total.tags or None
+    return found
+
+
 def _counted(total: DayTotal, wanted: TotalsFilter) -> Row:
     """The sums; units are summed where all are of one kind."""
     kind = wanted.kind if wanted.kind is not None else total.key[5]
@@ -378,7 +449,10 @@ def _nanos(amount: str) -> int:
 
 def sums_of(page: Movements) -> Row:
     """What a statement's whole time comes to."""
-    sums = page.sums
+    return _sums_row(page.sums)
+
+
+def _sums_row(sums: Sums) -> Row:
     return {
         "paid_in_usd": format_usd(sums.paid_in_nanos),
         "paid_out_usd": format_usd(sums.paid_out_nanos),

@@ -21,6 +21,7 @@ from farebox.admission import Admission
 from farebox.answer_cache import AnswerCache, CachedAnswer, Missed
 from farebox.answers import Answer, RepeatedAnswer, Streaming, Translated, cap_header
 from farebox.core.allowances import Exceeded
+from farebox.core.attribution import Attribution
 from farebox.core.books import (
     Held,
     NameGeneration,
@@ -169,6 +170,7 @@ class Exchange:
         joining: Joining | None = None,
         telemetry: Telemetry | None = None,
         stored: StoredResponses | None = None,
+        attribution: Attribution | None = None,
         now_us: Callable[[], int] = clock.now_us,
     ) -> None:
         self.callers = callers
@@ -188,6 +190,7 @@ class Exchange:
         self.joining = joining or Joining(ledger, admission)
         self.telemetry = telemetry or Unwatched()
         self.stored = stored
+        self.attribution = attribution or Attribution()
         self.background: Background | None = None
         # Ids need not be hard to guess, and each order's would be a call of the system.
         self._random_bits = Random().getrandbits  # noqa: S311
@@ -435,6 +438,9 @@ class Opened:
         order repeats another."""
         exchange, caller, order, most, known_by = self._exchange, self._caller, self._order, self._most, self._known_by
         plan, now_us = caller.plan, exchange.now_us()
+        head, end_user, tags = self._request.head, None, None
+        if order.asked.said is not None or head.end_user or head.tags:
+            end_user, tags = exchange.attribution.of(head.end_user, head.tags, order.asked.said)
         self._placed_us, self._tariffs = now_us, exchange.tariffs.current
         self._aim(self._attempts.at)
         # Seven go without a name: for more than fifteen Python makes a dict, which costs a microsecond.
@@ -461,6 +467,8 @@ class Opened:
             priced=None if self._tariff is None else self._tariff.priced(),
             kind=KINDS.get(self._request.path),
             units=order.asked.used,
+            end_user=end_user,
+            tags=tags,
         )
         try:
             outcome = await exchange.ledger.carry_out(place)

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from msgspec.structs import asdict
 
+from farebox.core.attribution import Attribution
 from farebox.core.declared import Declared, Timeouts
 from farebox.core.price_files import BadPrices
 from farebox.deadlines import Deadlines
@@ -14,7 +15,7 @@ from farebox.guards.loading import BadGuard, make_guard
 from farebox.guards.running import DeclaredGuard
 from farebox.outgoing import BadWay, WayOut
 from farebox.outgoing import way_to as find_way_to
-from farebox.ports import Upstream
+from farebox.ports import Directory, Upstream
 from farebox.price_lists import Ask, read_file
 from farebox.settings import (
     OPENROUTER_KEY_VARIABLE,
@@ -182,3 +183,11 @@ def guards_of(settings: Settings) -> list[DeclaredGuard]:
             raise BadSettings(f"{config_file()}: guards.{name}: {error}") from error
         found.append(DeclaredGuard(name, guard, each.seconds, each.on_failure))
     return found
+
+
+async def attribution_of(settings: Settings, books: Directory) -> Attribution:
+    """How the books keep for whom orders are. The key of digests is one for all nodes."""
+    given = settings.end_user_secret
+    is_needed = settings.end_users != "off"
+    secret = given.reveal().encode() if given else await books.secret("end_users") if is_needed else b""
+    return Attribution(settings.end_users, secret, frozenset(settings.metadata_tags))

@@ -7,10 +7,11 @@ from typing import Protocol, runtime_checkable
 
 from farebox.core.allowances import Allowance, Limits
 from farebox.core.audit import Snapshot
-from farebox.core.bills import BookedOrder, Movement, Movements, OrderFilter, OrderPlace, TotalsFilter
+from farebox.core.bills import BookedOrder, EndUserSpent, Movement, Movements, OrderFilter, OrderPlace, TotalsFilter
 from farebox.core.books import (
     LAST_US,
     Activity,
+    Attributed,
     Balance,
     Command,
     DayTotal,
@@ -153,6 +154,25 @@ class Directory(Protocol):
     async def set_limits(self, account_id: int, key_id: int | None, limits: Limits, now_us: int) -> None:
         """Set the limits of an account, or of one of its keys, for all processes at once. What was spent before counts,
         too."""
+
+    async def limit_end_user(self, account_id: int, end_user: str | None, limits: Limits, now_us: int) -> None:
+        """The same of one of its end users; or (None) of each that has no limit of its own."""
+
+    async def allowances_of(self, owners: Sequence[str]) -> list[Allowance]:
+        """Those of these owners that there are."""
+
+    async def limited_end_users(self, account_id: int, after: str, most: int) -> list[Allowance]:
+        """The end users of an account that have limits of their own, by their owners' names: so many behind one."""
+
+    async def end_users(self, account_id: int, first_day: int, after: str, most: int) -> list[EndUserSpent]:
+        """The end users of an account with fares since a UTC day began, by their names: so many behind one."""
+
+    async def end_user(self, account_id: int, first_day: int, end_user: str) -> EndUserSpent:
+        """One of these; without fares, too."""
+
+    async def secret(self, name: str) -> bytes:
+        """32 random bytes that are the same for all processes, for ever. They are made when they are first asked
+        for."""
 
     async def create_management_key(
         self, label: str, digest: bytes, hint: str, account_id: int | None, created_us: int
@@ -350,8 +370,16 @@ class Books(Protocol):
     async def movements(self, account_id: int, since_us: int, until_us: int, after: Movement, most: int) -> Movements:
         """So many of an account's movements behind one, within a time, and what they all come to; all of one moment."""
 
+    async def corrections(self, account_id: int, since_us: int, until_us: int) -> list[Transfer]:
+        """The corrections of an account's fares within a time."""
+
     async def totals(self, account_id: int | None, wanted: TotalsFilter, most: int) -> list[DayTotal]:
         """The totals of days, grouped, the latest day first; of one account, or of all."""
+
+    async def attributed_totals(self, account_id: int | None, wanted: TotalsFilter, most: int) -> list[Attributed]:
+        """The same where it is asked for whom orders are. Where neither an end user nor a tag is asked for, the totals
+        of all other orders, too, so that all are the sum of the days'. In the place of tags stands the value of the one
+        that is grouped by."""
 
     def snapshot(self) -> AbstractContextManager[Snapshot]:
         """All rows at one moment. Blocks, so it is not for a server's event loop."""

@@ -536,6 +536,18 @@ class Settings(Table, kw_only=True, frozen=True):
     order_log: bool = True
     """Log a line for each order, as JSON on standard error."""
 
+    end_users: Literal["digest", "plain", "off"] = "digest"
+    """How the end users that orders name are kept in the books: as a digest that nobody can guess, as they are named,
+    or not at all."""
+
+    end_user_secret: Secret | None = None
+    """The key of these digests, the same on every node; unset, one that stands in the books. With another key each end
+    user is another one."""
+
+    metadata_tags: list[str] = field(default_factory=list)
+    """The members of an order's `metadata` that are kept as its tags, beside those of `X-Farebox-Tags`, such as
+    `team`. Choose those of which there are few values."""
+
     console: bool = True
     """Whether there are pages for people at `/console`. As an Actor there are none."""
 

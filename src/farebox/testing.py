@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
+from secrets import token_bytes
 from typing import Any, Literal, Self, TypeVar
 
 from msgspec.structs import replace
@@ -14,10 +15,11 @@ from msgspec.structs import replace
 from farebox.admission import Admission
 from farebox.answers import Answer, RepeatedAnswer, Streaming
 from farebox.catalog import Catalog
-from farebox.core.allowances import DAY_US, NO_LIMITS, PERIODS, Allowance, Limits, began_us, owner_of
+from farebox.core.allowances import DAY_US, NO_LIMITS, PERIODS, Allowance, Limits, began_us, end_user_owner, owner_of
 from farebox.core.audit import Snapshot, audit
 from farebox.core.bills import (
     BookedOrder,
+    EndUserSpent,
     Movement,
     Movements,
     OrderFilter,
@@ -29,6 +31,8 @@ from farebox.core.bills import (
 from farebox.core.books import (
     LAST_US,
     Activity,
+    Attributed,
+    AttributedKey,
     Balance,
     ChargedFare,
     Command,
@@ -41,12 +45,13 @@ from farebox.core.books import (
     KeyUse,
     NotEnded,
     Outcome,
+    PlaceHold,
     Seen,
     Sought,
     TopUp,
     Transfer,
     Undelivered,
-    owners_of,
+    all_owners_of,
     settlement_id,
 )
 from farebox.core.caching import CachedRow
@@ -97,6 +102,8 @@ class MemoryStore:
         self._given: set[str] = set()
         self._charged: list[ChargedFare] = []
         self._totals: dict[DayKey, DayTotal] = {}
+        self._attributed: dict[AttributedKey, DayTotal] = {}
+        self._secrets: dict[str, bytes] = {}
         self._revision = 1
         self._allowances: dict[str, Allowance] = {}
         self._management_keys: dict[int, ManagementKey] = {}
@@ -114,6 +121,11 @@ class MemoryStore:
         return self._worker
 
     async def carry_out(self, command: Command) -> Outcome:
+        if isinstance(command, PlaceHold) and command.end_user is not None:
+            owner = end_user_owner(command.account_id, command.end_user)
+            if owner not in self._allowances and end_user_owner(command.account_id, None) in self._allowances:
+                now_us = command.created_us
+                self._allowances[owner] = self._count_end_user(command.account_id, command.end_user, NO_LIMITS, now_us)
         page = Page(
             self._balances,
             self._holds,
@@ -137,6 +149,8 @@ class MemoryStore:
                 await self.keep_stored(row)
         for key, total in page.totals.items():
             self._totals.setdefault(key, DayTotal(key)).add(total)
+        for finer, total in page.attributed.items():
+            self._attributed.setdefault(finer, DayTotal(finer[0])).add(total)
         return outcome
 
     async def answer(self) -> None:
@@ -209,7 +223,7 @@ class MemoryStore:
             for h in orphans
         ]
         self._holds.update({hold.id: hold for hold in opened})
-        for owner in (owner for hold in opened for owner in owners_of(hold.account_id, hold.key_id)):
+        for owner in (owner for hold in opened for owner in all_owners_of(hold)):
             if owner in self._allowances:
                 self._allowances[owner] = self._allowances[owner].left_open()
         return opened
@@ -297,6 +311,56 @@ class MemoryStore:
                 for each in PERIODS
             },
         )
+
+    async def limit_end_user(self, account_id: int, end_user: str | None, limits: Limits, now_us: int) -> None:
+        owner = end_user_owner(account_id, end_user)
+        self._allowances.pop(owner, None)
+        if end_user is None:
+            if limits != NO_LIMITS:
+                self._allowances[owner] = Allowance(owner, account_id, limits, counted_us=now_us)
+            for name, each in list(self._allowances.items()):
+                if name.startswith(f"end_user {account_id} ") and each.limits == limits == NO_LIMITS:
+                    del self._allowances[name]
+        elif limits != NO_LIMITS or end_user_owner(account_id, None) in self._allowances:
+            self._allowances[owner] = self._count_end_user(account_id, end_user, limits, now_us)
+
+    def _count_end_user(self, account_id: int, end_user: str, limits: Limits, now_us: int) -> Allowance:
+        own = [h for h in self._holds.values() if (h.account_id, h.end_user) == (account_id, end_user)]
+        totals = [
+            total for (key, named, _), total in self._attributed.items() if (key[0], named) == (account_id, end_user)
+        ]
+        spent = {
+            f"{each}_nanos": sum(t.fares_nanos for t in totals if t.key[1] >= began_us(each, now_us) // DAY_US)
+            for each in PERIODS
+        }
+        return replace(
+            Allowance(end_user_owner(account_id, end_user), account_id, limits),
+            pending_nanos=sum(hold.amount_nanos for hold in own if hold.ended_us is None),
+            counted_us=now_us,
+            at_once=sum(hold.state == "pending" for hold in own),
+            **spent,
+        )
+
+    async def allowances_of(self, owners: Sequence[str]) -> list[Allowance]:
+        return [self._allowances[owner] for owner in owners if owner in self._allowances]
+
+    async def limited_end_users(self, account_id: int, after: str, most: int) -> list[Allowance]:
+        prefix = f"end_user {account_id} "
+        own = [each for name, each in sorted(self._allowances.items()) if name.startswith(prefix) and name > after]
+        return [each for each in own if each.limits != NO_LIMITS][:most]
+
+    async def end_users(self, account_id: int, first_day: int, after: str, most: int) -> list[EndUserSpent]:
+        wanted = TotalsFilter(first_day, LAST_US, ("end_user",))
+        found = await self.attributed_totals(account_id, wanted, LAST_US)
+        named = sorted((each.end_user, each.total) for each in found if each.end_user > after)
+        return [EndUserSpent(name, t.orders, t.fares_nanos, t.latest_us) for name, t in named][:most]
+
+    async def end_user(self, account_id: int, first_day: int, end_user: str) -> EndUserSpent:
+        found = await self.end_users(account_id, first_day, "", LAST_US)
+        return next((each for each in found if each.end_user == end_user), EndUserSpent(end_user, 0, 0, 0))
+
+    async def secret(self, name: str) -> bytes:
+        return self._secrets.setdefault(name, token_bytes(32))
 
     async def create_management_key(
         self, label: str, digest: bytes, hint: str, account_id: int | None, created_us: int
@@ -551,6 +615,9 @@ class MemoryStore:
         before = opening if after.balance_nanos is None else after.balance_nanos
         return Movements(page, orders, before, opening, sums)
 
+    async def corrections(self, account_id: int, since_us: int, until_us: int) -> list[Transfer]:
+        return [each for each in await self.transfers(account_id, since_us, until_us) if each.is_correction]
+
     async def totals(self, account_id: int | None, wanted: TotalsFilter, most: int) -> list[DayTotal]:
         groups: dict[DayKey, DayTotal] = {}
         for total in self._totals.values():
@@ -558,6 +625,18 @@ class MemoryStore:
                 key = wanted.group_of(total)
                 groups.setdefault(key, DayTotal(key)).add(total)
         return sorted(groups.values(), key=lambda total: (-total.key[1], *total.key))[:most]
+
+    async def attributed_totals(self, account_id: int | None, wanted: TotalsFilter, most: int) -> list[Attributed]:
+        groups: dict[AttributedKey, DayTotal] = {}
+        for (key, end_user, tags), total in self._attributed.items():
+            each = Attributed(end_user, tags, total)
+            if account_id in (None, key[0]) and wanted.takes_attributed(each):
+                name = wanted.attributed_group(each)
+                groups.setdefault(name, DayTotal(name[0])).add(total)
+        found = [Attributed(end_user, value, total) for (_, end_user, value), total in groups.items()]
+        if wanted.end_user is None and wanted.tag is None:
+            found = wanted.with_the_rest(found, await self.totals(account_id, wanted, LAST_US))
+        return found[:most]
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
@@ -576,6 +655,7 @@ class _Rows:
         self.allowances = _all(list(store._allowances.values()))
         self.tariffs = _all(list(store._tariffs.values()))
         self.day_totals = _all(list(store._totals.values()))
+        self.attributed_totals = _all([Attributed(name, tags, t) for (_, name, tags), t in store._attributed.items()])
         self.corrections = _all([row for _, row in sorted(store._transfers.items()) if row.is_correction])
 
 

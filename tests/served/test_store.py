@@ -30,6 +30,7 @@ from farebox.core.books import (
     LAST_US,
     Activity,
     AskLater,
+    Attributed,
     Balance,
     ChargedFare,
     Command,
@@ -202,6 +203,9 @@ class Rows:
                 key = day_key(orders[transfer.hold_id], transfer.created_us)
                 found.setdefault(key, DayTotal(key)).count(orders[transfer.hold_id], fare, transfer.created_us)
         return list(found.values())
+
+    def attributed_totals(self) -> list[Attributed]:
+        return []
 
     def corrections(self) -> list[Transfer]:
         return [each for each in self.booked if each.is_correction]

@@ -51,6 +51,11 @@ class Limits(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True
         """The money limits that are set, in nano-dollars."""
         return {period: limit for period in PERIODS if (limit := getattr(self, _field_of(period))) is not None}
 
+    def within(self, default: "Limits") -> "Limits":
+        """These limits, and where there is none, the default's."""
+        own = {name: limit for name in self.__struct_fields__ if (limit := getattr(self, name)) is not None}
+        return replace(default, **own)
+
 
 NO_LIMITS = Limits()
 
@@ -159,9 +164,19 @@ class Exceeded(Struct, frozen=True):
     never: bool = False
 
 
+END_USER_LIMITS = ("requests_per_minute", "tokens_per_minute", "orders_at_once", *AMOUNTS)
+"""The limits that an end user may have."""
+
+
 def owner_of(kind: Literal["account", "key"], row_id: int) -> str:
     """The name that the books have for the owner of an allowance: `account 7`, `key 3`."""
     return f"{kind} {row_id}"
+
+
+def end_user_owner(account_id: int, end_user: str | None) -> str:
+    """The same of an account's end user, `end_user 7 NAME`; of none (`end_users 7`), for the limits that each of them
+    has where it has none of its own, against which nothing counts."""
+    return f"end_users {account_id}" if end_user is None else f"end_user {account_id} {end_user}"
 
 
 class Allowance(Struct, frozen=True):

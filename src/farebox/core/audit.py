@@ -3,25 +3,30 @@ differs from what is stored."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from decimal import Decimal
+from hashlib import blake2b
 from typing import Protocol
 
 from farebox.core.allowances import DAY_US, PERIODS, SECOND_US, Allowance, began_us, date_of
 from farebox.core.books import (
     CASH,
     FARES,
+    Attributed,
+    AttributedKey,
     Balance,
     ChargedFare,
     DayKey,
     DayTotal,
     HoldRow,
     Transfer,
+    all_owners_of,
+    attributed_key,
     charged_fare,
     day_key,
-    owners_of,
     settlement_id,
 )
 from farebox.core.charges import Charge
-from farebox.core.money import charged, format_usd, is_readable_cost
+from farebox.core.money import add_exact, charged, format_usd, is_readable_cost, times_exact
 from farebox.core.tariffs import KeptTariffs, Priced, Tariffs, read_kept
 from farebox.core.usage import Unknown
 
@@ -74,6 +79,8 @@ class Snapshot(Protocol):
 
     def day_totals(self) -> Iterable[DayTotal]: ...
 
+    def attributed_totals(self) -> Iterable[Attributed]: ...
+
     def corrections(self) -> Iterable[Transfer]:
         """Of the transfers, those that correct fares. Those that come while others are read may be missing."""
 
@@ -107,7 +114,7 @@ def audit(rows: Snapshot) -> Audit:
         if hold.priced is not None:
             found.differences += recounting.differences(hold, hold.priced, ending)
         days.take(hold, ending)
-        for owner in owners_of(hold.account_id, hold.key_id) if tallies else ():
+        for owner in all_owners_of(hold) if tallies else ():
             if owner in tallies:
                 tallies[owner].take(hold, ending)
         events = (ending.events or 0) if ending is not None else 0
@@ -126,7 +133,8 @@ def audit(rows: Snapshot) -> Audit:
     found.differences += _outside_differences(due, outside)
     _compare_balances(rows.balances(), sums, found)
     found.kinds = days.by_kind()
-    found.differences += days.differences(rows.day_totals()) + _limit_differences(rows.allowances(), tallies)
+    found.differences += days.differences(rows.day_totals()) + days.attributed.differences(rows.attributed_totals())
+    found.differences += _limit_differences(rows.allowances(), tallies)
     rest = sum(each.credits - each.debits for each in sums.values())
     if rest:
         found.differences.append(f"the books do not balance: credits exceed debits by ${format_usd(rest)}")
@@ -138,6 +146,7 @@ class _Days:
 
     def __init__(self) -> None:
         self._due: dict[DayKey, DayTotal] = {}
+        self.attributed = _Attributed()
 
     def take(self, hold: HoldRow, ending: Transfer | None) -> None:
         """Count an order, if it has a fare."""
@@ -147,6 +156,10 @@ class _Days:
             if (total := self._due.get(key)) is None:
                 total = self._due[key] = DayTotal(key)
             total.count(hold, fare, ending.created_us)
+            if (finer := attributed_key(hold, key)) is not None:
+                counted = DayTotal(key)
+                counted.count(hold, fare, ending.created_us)
+                self.attributed.take(finer, counted)
 
     def by_kind(self) -> dict[str, DayTotal]:
         found: dict[str, DayTotal] = {}
@@ -163,6 +176,46 @@ class _Days:
             if total != due:
                 wrong.append(f"{_day_name(total.key)}: its total says {_said(total)}; its transfers say {_said(due)}")
         return wrong + [f"{_day_name(key)}: {_said(due)} are not in the totals" for key, due in due_still.items()]
+
+
+class _Attributed:
+    """The totals by end users and tags, which may be as many as orders: so no list of them is kept, but of each account
+    and day a fingerprint, which is the sum of each fare times a number that is made of its total's key. The same sums
+    have the same one, and others have not."""
+
+    def __init__(self) -> None:
+        self._sums: dict[tuple[int, int], DayTotal] = {}
+        self._prints: dict[tuple[int, int], tuple[int, Decimal]] = {}
+
+    def take(self, key: AttributedKey, total: DayTotal) -> None:
+        (account_id, day, *_), _, _ = key
+        name = (account_id, day)
+        weight = int.from_bytes(blake2b(repr(key).encode(errors="replace"), digest_size=16).digest())
+        whole = 0
+        for count in (total.orders, total.events, total.fares_nanos, total.prompt_tokens, total.answer_tokens):
+            whole = whole * _FINGER + count
+        whole = whole * _FINGER + total.units
+        before, cost = self._prints.get(name, (0, Decimal(0)))
+        self._prints[name] = before + weight * whole, add_exact(cost, times_exact(total.cost, weight))
+        self._sums.setdefault(name, DayTotal((account_id, day, -1, "", "", ""))).add(total)
+
+    def differences(self, stored: Iterable[Attributed]) -> list[str]:
+        found = _Attributed()
+        for each in stored:
+            found.take((each.total.key, each.end_user, each.tags), each.total)
+        return [
+            f"account {name[0]}, {date_of(name[1])}: its totals by end user and tag say {found._say(name)}; its"
+            f" transfers say {self._say(name)}"
+            for name in sorted(self._prints.keys() | found._prints.keys())
+            if self._prints.get(name) != found._prints.get(name)
+        ]
+
+    def _say(self, name: tuple[int, int]) -> str:
+        return _said(self._sums.get(name, DayTotal((-1, -1, -1, "", "", ""))))
+
+
+_FINGER = 2**61 - 1
+"""Larger than any sum."""
 
 
 def _day_name(key: DayKey) -> str:

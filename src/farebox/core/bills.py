@@ -13,7 +13,8 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct
 
-from farebox.core.books import LAST_US, DayTotal, HoldRow, HoldState, Transfer
+from farebox.core.attribution import kept_tags
+from farebox.core.books import LAST_US, Attributed, AttributedKey, DayTotal, HoldRow, HoldState, Transfer
 from farebox.core.reading import UNREADABLE
 
 P = TypeVar("P", bound=Struct)
@@ -23,6 +24,27 @@ LAST_ID = "zz"
 
 GROUPS = ("account", "day", "key", "model", "served_model", "kind")
 """What totals can be grouped by, in the order of a DayKey."""
+
+
+TAG_GROUP = "tag:"
+"""Before a tag's name, by whose values totals are grouped."""
+
+Tag = tuple[str, str]
+"""A tag's name and value."""
+
+
+def has_tag(tags: str | None, tag: Tag) -> bool:
+    """Whether it is among an order's, as they are kept."""
+    return kept_tags(tags).get(tag[0]) == tag[1]
+
+
+class EndUserSpent(Struct, frozen=True):
+    """What an end user's orders of a time came to, and when the latest fare was posted."""
+
+    end_user: str
+    orders: int
+    fares_nanos: int
+    latest_us: int
 
 
 class BookedOrder(Struct, frozen=True):
@@ -42,11 +64,14 @@ class OrderFilter(Struct, frozen=True):
     model: str | None = None
     kind: str | None = None
     state: HoldState | None = None
+    end_user: str | None = None
+    tag: Tag | None = None
 
     @property
     def takes_all(self) -> bool:
-        """Whether nothing but the time is asked for."""
-        return self.key_id is None and self.model is None and self.kind is None and self.state is None
+        """Whether nothing but the time is asked for, and what orders are found by."""
+        asked = (self.key_id, self.model, self.kind, self.state, self.tag)
+        return all(each is None for each in asked)
 
     def takes(self, hold: HoldRow) -> bool:
         return (
@@ -54,6 +79,8 @@ class OrderFilter(Struct, frozen=True):
             and (self.model is None or self.model in (hold.model, hold.served_model))
             and self.kind in (None, hold.kind)
             and self.state in (None, hold.state)
+            and self.end_user in (None, hold.end_user)
+            and (self.tag is None or has_tag(hold.tags, self.tag))
         )
 
 
@@ -81,6 +108,42 @@ class TotalsFilter(Struct, frozen=True):
     key_id: int | None = None
     model: str | None = None
     kind: str | None = None
+    end_user: str | None = None
+    tag: Tag | None = None
+
+    @property
+    def by_tag(self) -> str | None:
+        """The tag by whose values totals are grouped."""
+        return next((name.removeprefix(TAG_GROUP) for name in self.by if name.startswith(TAG_GROUP)), None)
+
+    @property
+    def is_attributed(self) -> bool:
+        """Whether it asks for whom orders are, which days' totals do not tell."""
+        asks = self.end_user is not None or self.tag is not None
+        return asks or "end_user" in self.by or self.by_tag is not None
+
+    def attributed_group(self, total: Attributed) -> AttributedKey:
+        """An attributed total's key, without what is not grouped by; in the place of its tags, the value of the one
+        that is."""
+        value = "" if self.by_tag is None else kept_tags(total.tags or None).get(self.by_tag, "")
+        return (self.group_of(total.total), total.end_user if "end_user" in self.by else "", value)
+
+    def takes_attributed(self, total: Attributed) -> bool:
+        is_taken = self.takes(total.total) and self.end_user in (None, total.end_user)
+        return is_taken and (self.tag is None or has_tag(total.tags or None, self.tag))
+
+    def with_the_rest(self, attributed: list[Attributed], all_of_them: list[DayTotal]) -> list[Attributed]:
+        """The totals of orders that say for whom they are, and of all that do not, which are what is left of the
+        days' totals."""
+        groups = {(each.total.key, each.end_user, each.tags): each.total for each in attributed}
+        rest = {total.key: total for total in all_of_them}
+        for (key, _, _), total in groups.items():
+            if key in rest:
+                rest[key].take_away(total)
+        for key, total in rest.items():
+            if total.orders:
+                groups.setdefault((key, "", ""), DayTotal(key)).add(total)
+        return [Attributed(end_user, value, total) for (_, end_user, value), total in groups.items()]
 
     def group_of(self, total: DayTotal) -> tuple[int, int, int, str, str, str]:
         """A total's key, without what is not grouped by."""

@@ -8,7 +8,7 @@ from typing import Literal, final
 
 from msgspec import Struct
 
-from farebox.core.allowances import DAY_US, Exceeded, Period, owner_of
+from farebox.core.allowances import DAY_US, Exceeded, Period, end_user_owner, owner_of
 from farebox.core.money import add_exact
 from farebox.core.stored import StoredRow
 from farebox.core.tariffs import Priced
@@ -124,7 +124,8 @@ class HoldRow(Struct, frozen=True, gc=False):
     `marked_up`: its cost is multiplied before it is rounded up to events (`core.money.charged`); of orders from before
     schema 0023 none is.
     `kind` is what was ordered (chat, images, ...), and `units` how much of that kind's unit it used beside tokens
-    (`core.kinds`); None where that is not known: of orders from before schema 0016 it never is.
+    (`core.kinds`); None where that is not known: of orders from before schema 0016 it never is. `end_user` and `tags`
+    are for whom it was, as they are kept (`core.attribution`); None where the order named none.
     """
 
     id: str
@@ -157,6 +158,8 @@ class HoldRow(Struct, frozen=True, gc=False):
     job_id: str | None = None
     kind: str | None = None
     units: int | None = None
+    end_user: str | None = None
+    tags: str | None = None
 
     @property
     def is_unresolved(self) -> bool:
@@ -273,7 +276,8 @@ class PlaceHold(Struct, frozen=True, gc=False):
     all. Limits on orders and tokens a minute hold for orders only: without `is_order`, money alone is looked at.
 
     `marked_up`, `upstream` and `priced` as in HoldRow, of the upstream that is tried first; `kind` and `units`, too: as
-    many as the order itself says it will use.
+    many as the order itself says it will use. `end_user` and `tags` as in HoldRow; the limits of an end user are looked
+    at as those of the key are.
     """
 
     id: str
@@ -299,6 +303,8 @@ class PlaceHold(Struct, frozen=True, gc=False):
     priced: Priced | None = None
     kind: str | None = None
     units: int | None = None
+    end_user: str | None = None
+    tags: str | None = None
 
 
 @final
@@ -507,8 +513,14 @@ def charged_fare(hold: HoldRow, events: int) -> ChargedFare | None:
 
 @lru_cache(10_000)
 def owners_of(account_id: int, key_id: int) -> tuple[str, str]:
-    """Whose allowances an order counts against."""
+    """Whose allowances an order counts against; that of its end user aside."""
     return owner_of("account", account_id), owner_of("key", key_id)
+
+
+def all_owners_of(hold: HoldRow) -> tuple[str, ...]:
+    """Whose allowances an order counts against."""
+    owners = owners_of(hold.account_id, hold.key_id)
+    return owners if hold.end_user is None else (*owners, end_user_owner(hold.account_id, hold.end_user))
 
 
 DayKey = tuple[int, int, int, str, str, str]
@@ -553,11 +565,41 @@ class DayTotal(Struct, gc=False):
         self.units += other.units
         self.latest_us = max(self.latest_us, other.latest_us)
 
+    def take_away(self, other: "DayTotal") -> None:
+        """Count them no more: they are a part of these. The latest moment stays."""
+        self.orders -= other.orders
+        self.events -= other.events
+        self.fares_nanos -= other.fares_nanos
+        self.cost = add_exact(self.cost, -other.cost)
+        self.prompt_tokens -= other.prompt_tokens
+        self.answer_tokens -= other.answer_tokens
+        self.units -= other.units
+
 
 def day_key(hold: HoldRow, posted_us: int) -> DayKey:
     """Which total counts the fare of an order that was posted at a moment."""
     served = hold.served_model or hold.model
     return (hold.account_id, posted_us // DAY_US, hold.key_id, hold.model, served, hold.kind or "")
+
+
+AttributedKey = tuple[DayKey, str, str]
+"""What a total of orders with an end user or tags is of: a day's total, and of this an end user and tags, as they are
+kept ("" for none)."""
+
+
+def attributed_key(hold: HoldRow, key: DayKey) -> AttributedKey | None:
+    """Which such total counts an order that a day's total counts; None where it has neither."""
+    if hold.end_user is None and hold.tags is None:
+        return None
+    return (key, hold.end_user or "", hold.tags or "")
+
+
+class Attributed(Struct, frozen=True):
+    """A total of orders for an end user, or under a tag's value ("" where the order had none)."""
+
+    end_user: str
+    tags: str
+    total: DayTotal
 
 
 class Activity(Struct, frozen=True):

@@ -5,6 +5,7 @@ what describes a client's machine or network (`X-Stainless-*`, `X-Forwarded-For`
 """
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 HeaderList = list[tuple[bytes, bytes]]
 
@@ -13,9 +14,15 @@ _REQUEST = frozenset(
 )
 _REQUEST_PREFIX = b"x-openrouter-"
 
+END_USER = b"x-farebox-end-user"
+"""Names the end user of an order; what the body says of that counts less."""
+
+TAGS = b"x-farebox-tags"
+"""The cost centres of an order."""
+
 _READ = frozenset(
     {b"authorization", b"x-api-key", b"user-agent", b"idempotency-key", b"content-type", b"content-encoding"}
-    | {b"x-stainless-retry-count", b"x-farebox-cache", b"x-farebox-fare"}
+    | {b"x-stainless-retry-count", b"x-farebox-cache", b"x-farebox-fare", END_USER, TAGS}
 )
 
 # An upstream's `Retry-After` passes unchanged, however long: clients treat it as if they had asked the upstream.
@@ -64,6 +71,8 @@ class RequestHead(Struct, frozen=True):
     hops: int = 0
     sent: HeaderList = []
     fare: bytes = b""
+    end_user: bytes = b""
+    tags: bytes = b""
 
     def first(self, name: bytes) -> bytes:
         """The first value of a header (its name in lower case); empty where it was not sent."""
@@ -96,7 +105,7 @@ def read_request_head(headers: HeaderList) -> RequestHead:
         tokens = (token.decode("latin-1"),)
     if token := first(b"x-api-key", b""):
         tokens = (*tokens, token.decode("latin-1"))
-    return RequestHead(
+    head = RequestHead(
         tokens,
         forwarded,
         first(b"user-agent", b"").decode("latin-1"),
@@ -109,6 +118,9 @@ def read_request_head(headers: HeaderList) -> RequestHead:
         headers,
         first(b"x-farebox-fare", b"").lower(),
     )
+    if END_USER in read or TAGS in read:
+        return replace(head, end_user=first(END_USER, b""), tags=first(TAGS, b""))
+    return head
 
 
 def response_headers(headers: HeaderList) -> HeaderList:

@@ -11,12 +11,13 @@ from collections.abc import Collection, Iterable, Mapping
 
 from msgspec.structs import replace
 
-from farebox.core.allowances import Allowance, Exceeded
+from farebox.core.allowances import Allowance, Exceeded, end_user_owner
 from farebox.core.books import (
     CASH,
     FARES,
     KEY_LIFE_US,
     AskLater,
+    AttributedKey,
     Balance,
     ChargedFare,
     Command,
@@ -51,6 +52,7 @@ from farebox.core.books import (
     Transfer,
     TransferKind,
     Undelivered,
+    attributed_key,
     charged_fare,
     correction_ids,
     day_key,
@@ -78,17 +80,18 @@ class Page:
     """The part of the books that the commands of one transaction touch, and the rows that they add.
 
     `balances`, `holds` and `allowances` are those that commands, transfers and uses name, each under its id or owner,
-    and perhaps others: they are changed as the commands decide. `booked`: the transfers that exist already under an id
+    and perhaps others: they are changed as the commands decide. Where an account's end users have a limit by default,
+    one that an order is placed for has an allowance. `booked`: the transfers that exist already under an id
     that a command names. `uses`: what its idempotency keys stand for. `alike`: the ids of the holds that a command may
     repeat, `answered` of those whose answers are kept for that.
 
     After `decide` for each command, write `new_holds` as they were placed, `new_transfers`, `new_uses` (in place of
     older ones of their keys), `kept_answers`, `undelivered` and `charged_fares`, and by id `changed_holds`,
-    `changed_balances` and `changed_allowances`; and add `totals` to those of their days. Before the changed holds,
-    write by id what says of `priced` holds who served them and by which prices, and of those `with_jobs` the job's
-    name. Of the changed holds, `named` are those that got the id of their generation, `only_named` those that
-    nothing else was changed of, and `opened` those that were or became open. All others have ended, and nothing but
-    what `Settle` says of the generation was changed of them.
+    `changed_balances` and `changed_allowances`; and add `totals` and `attributed` to those of their days.
+    Before the changed holds, write by id what says of `priced` holds who served them and by which prices, and of those
+    `with_jobs` the job's name. Of the changed holds, `named` are those that got the id of their generation,
+    `only_named` those that nothing else was changed of, and `opened` those that were or became open. All others have
+    ended, and nothing but what `Settle` says of the generation was changed of them.
     """
 
     def __init__(
@@ -124,6 +127,7 @@ class Page:
         self.changed_balances: dict[int, Balance] = {}
         self.changed_allowances: dict[str, Allowance] = {}
         self.totals: dict[DayKey, DayTotal] = {}
+        self.attributed: dict[AttributedKey, DayTotal] = {}
 
     def decide(self, command: Command, worker: str) -> Outcome:
         # By its type: `match` asks each class before it whether the command is one, by way of its metaclass.
@@ -176,7 +180,7 @@ class Page:
             return Repeated(first, is_same=True)
         if command.is_wanted is not None and not command.is_wanted():
             return NotWanted()
-        allowances = self._allowances_of(command.account_id, command.key_id)
+        allowances = self._allowances_of(command.account_id, command.key_id, command.end_user)
         room = _room(command, balance, allowances)
         if type(room) is not Held:
             return room
@@ -265,7 +269,7 @@ class Page:
             self._keep(hold, None if command.answer is None else command.answer.body)
         settled = _moved(hold, command)
         fare: Fare | None = None
-        allowances = self._allowances_of(hold.account_id, hold.key_id)
+        allowances = self._allowances_of(hold.account_id, hold.key_id, hold.end_user)
         verdict = command.verdict
         if type(verdict) is Cost:
             events, nanos = charged(verdict.amount, hold.event_price_nanos, marked_up=hold.marked_up)
@@ -295,6 +299,8 @@ class Page:
         if (total := self.totals.get(key)) is None:
             total = self.totals[key] = DayTotal(key)
         total.count(hold, fare, posted_us)
+        if (finer := attributed_key(hold, key)) is not None:
+            self.attributed.setdefault(finer, DayTotal(key)).count(hold, fare, posted_us)
 
     def _correct(self, command: Correct) -> Outcome:
         hold = self._holds.get(command.hold_id)
@@ -395,12 +401,22 @@ class Page:
             self.opened.add(hold.id)
         self._holds[hold.id] = self.changed_holds[hold.id] = hold
 
-    def _allowances_of(self, account_id: int, key_id: int) -> list[Allowance]:
+    def _allowances_of(self, account_id: int, key_id: int, end_user: str | None) -> list[Allowance]:
         if not self._allowances:
             return []
-        return [found for owner in owners_of(account_id, key_id) if (found := self._allowances.get(owner)) is not None]
+        found = [each for owner in owners_of(account_id, key_id) if (each := self._allowances.get(owner)) is not None]
+        if end_user is not None:
+            own = self._allowances.get(end_user_owner(account_id, end_user))
+            default = self._allowances.get(end_user_owner(account_id, None))
+            if own is not None:
+                found.append(own if default is None else replace(own, limits=own.limits.within(default.limits)))
+        return found
 
     def _allow(self, allowance: Allowance) -> None:
+        """Write down what counts against an allowance. Its own limits stay as they are, whatever is in force."""
+        own = self._allowances[allowance.owner].limits
+        if allowance.limits is not own:
+            allowance = replace(allowance, limits=own)
         self._allowances[allowance.owner] = self.changed_allowances[allowance.owner] = allowance
 
     def _move(self, account_id: int, credits_nanos: int = 0, debits_nanos: int = 0, pending_nanos: int = 0) -> None:
@@ -458,6 +474,8 @@ def _placed(command: PlaceHold, worker: str, held: Held) -> HoldRow:
         priced=command.priced,
         kind=command.kind,
         units=command.units,
+        end_user=command.end_user,
+        tags=command.tags,
     )
 
 

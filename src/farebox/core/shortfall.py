@@ -16,7 +16,7 @@ def not_covered(outcome: NotCovered, place: PlaceHold, most: Ceiling, plan: Plan
     available = outcome.available_nanos
     covered = most.tokens_covered(plan, available)
     limit = (outcome.owner, outcome.period) if outcome.owner and outcome.period else None
-    whose = f" within the {_source(limit[0])}'s {_PERIODS[limit[1]]}" if limit else ""
+    whose = f" within the {_source(limit[0]).replace('_', ' ')}'s {_PERIODS[limit[1]]}" if limit else ""
     return unaffordable(
         f"This order can cost up to ${format_usd(place.wanted_nanos)}, and at least"
         f" ${format_usd(place.least_nanos)} must be covered; ${format_usd(available)} is available{whose}"
@@ -31,7 +31,7 @@ def not_covered(outcome: NotCovered, place: PlaceHold, most: Ceiling, plan: Plan
 
 
 def _source(owner: str) -> str:
-    """`account` or `key`."""
+    """`account`, `key` or `end_user`."""
     return owner.partition(" ")[0]
 
 
@@ -44,7 +44,7 @@ _RATES = {
 
 def exceeded_rate(exceeded: Exceeded, place: PlaceHold) -> Refusal:
     """429: a rate limit is used up; 413 where the order alone is more than the limit."""
-    limit = f"The {_source(exceeded.owner)}'s limit is {exceeded.most} {_RATES[exceeded.rate]}"
+    limit = f"The {_source(exceeded.owner).replace('_', ' ')}'s limit is {exceeded.most} {_RATES[exceeded.rate]}"
     if exceeded.never:
         # Not a 429, which clients repeat, and in vain.
         return too_large(f"{limit}, and this order alone may become {place.least_tokens} tokens. Shorten the prompt")

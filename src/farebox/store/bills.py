@@ -17,11 +17,19 @@ from farebox.core.bills import (
     Sums,
     TotalsFilter,
 )
-from farebox.core.books import DayKey, DayTotal, HoldRow, settlement_id
+from farebox.core.books import Attributed, AttributedKey, DayKey, DayTotal, HoldRow, Transfer, settlement_id
 from farebox.core.money import add_exact, limbs_of
 from farebox.store.desk import OnDesk
 from farebox.store.engine import Db, Reader
-from farebox.store.rows import day_total_from, day_total_row, hold_from, json_text, transfer_from
+from farebox.store.rows import (
+    attributed_from,
+    attributed_total_row,
+    day_total_from,
+    day_total_row,
+    hold_from,
+    json_text,
+    transfer_from,
+)
 
 LOOKED_AT = 5_000
 """Orders that are looked at for one page, where not all are wanted: some hundredths of a second. A page that finds few
@@ -66,9 +74,13 @@ class Bills(OnDesk):
         until_us, before = min(wanted.until_us, after.as_of_us), ""
         if after.has_ended and after.ended_us < until_us:
             until_us, before = after.ended_us, after.id
+        statement = self._sql.ended_orders
+        if wanted.end_user is not None:
+            given = {**given, "end_user": wanted.end_user}
+            statement = self._sql.ended_orders_of_end_user
         states = {"posted": int(wanted.state in (None, "posted")), "voided": int(wanted.state in (None, "voided"))}
         asked = {**given, **states, "until": until_us, "before": before}
-        ends = [transfer_from(row) for row in self._desk.db.execute(self._sql.ended_orders, asked)]
+        ends = [transfer_from(row) for row in self._desk.db.execute(statement, asked)]
         ids = json_text([end.hold_id for end in ends])
         holds = map(hold_from, self._desk.db.execute(self._sql.holds_of, {"ids": ids}))
         orders = {hold.id: hold for hold in holds}
@@ -87,6 +99,11 @@ class Bills(OnDesk):
                 return self._movements(rows, account_id, since_us, until_us, after, most)
 
         return await self._desk.do(read)
+
+    async def corrections(self, account_id: int, since_us: int, until_us: int) -> list[Transfer]:
+        given = {"account": account_id, "since": since_us, "until": until_us}
+        found = await self._desk.rows(transfer_from, self._sql.moved_without_fare, given)
+        return [each for each in found if each.is_correction]
 
     @contextmanager
     def _one_moment(self) -> Iterator[Reader]:
@@ -165,6 +182,44 @@ class Bills(OnDesk):
                 group.cost = add_exact(group.cost, Decimal(finer))
         return list(groups.values())
 
+    async def attributed_totals(self, account_id: int | None, wanted: TotalsFilter, most: int) -> list[Attributed]:
+        def read() -> list[Attributed]:
+            with self._one_moment() as rows:
+                found = self._attributed_totals(rows, account_id, wanted, most)
+                if wanted.end_user is not None or wanted.tag is not None or len(found) == most:
+                    return found
+                return wanted.with_the_rest(found, self._totals(rows, account_id, wanted, most))
+
+        return await self._desk.do(read)
+
+    def _attributed_totals(
+        self, rows: Reader, account_id: int | None, wanted: TotalsFilter, most: int
+    ) -> list[Attributed]:
+        """Of orders that say for whom they are; in the place of their tags, the value of the one that is grouped by."""
+        given = {
+            "account": account_id,
+            "first": wanted.first_day,
+            "last": wanted.last_day,
+            "key": wanted.key_id,
+            "model": wanted.model,
+            "kind": wanted.kind,
+            "end_user": wanted.end_user,
+            "tag": None if wanted.tag is None else wanted.tag[0],
+            "tag_value": None if wanted.tag is None else wanted.tag[1],
+            "by_tag": wanted.by_tag,
+        }
+        by = {f"by_{name}": int(name in wanted.by) for name in (*GROUPS, "end_user")}
+        found = rows.execute(self._sql.attributed_totals, {**given, **by, "most": most}).fetchall()
+        totals = [each for row in found if (each := attributed_from(row)).total.orders]
+        groups = {(each.total.key, each.end_user, each.tags): each.total for each in totals}
+        for row in rows.execute(self._sql.finer_attributed_totals, given).fetchall():
+            end_user, value, account, day, key_id, model, served, kind, finer = row
+            key = wanted.group_of(DayTotal((account, day, key_id, model, served, kind)))
+            group = groups.get((key, end_user if "end_user" in wanted.by else "", value))
+            if group is not None:
+                group.cost = add_exact(group.cost, Decimal(finer))
+        return totals
+
     async def recount(self) -> list[int]:
         """Sum every day's fares again, a day in a transaction, while orders go on; the days whose totals were not that.
         For what was posted by nodes that keep no totals, while the books were upgraded."""
@@ -174,13 +229,38 @@ class Bills(OnDesk):
     def _recount(self, day: int, db: Db) -> bool:
         db.execute(self._sql.lock_day_totals)
         sums: dict[DayKey, DayTotal] = {}
+        attributed: dict[AttributedKey, DayTotal] = {}
         given = {"since": day * DAY_US, "until": (day + 1) * DAY_US}
-        for row in db.execute(self._sql.fares_of_day, given):
-            account_id, key_id, model, served, kind, prompt, answer, units, cost, events, nanos, posted_us = row
+        for account_id, key_id, model, served, kind, end_user, tags, *counted in db.execute(
+            self._sql.fares_of_day, given
+        ):
+            prompt, answer, units, cost, events, nanos, posted_us = counted
             key = (account_id, day, key_id, model, served or model, kind or "")
             used = (prompt or 0, answer or 0, units or 0)
             found = DayTotal(key, 1, events, nanos, Decimal(cost), *used, posted_us)
             sums.setdefault(key, DayTotal(key)).add(found)
+            if end_user or tags:
+                attributed.setdefault((key, end_user or "", tags or ""), DayTotal(key)).add(found)
+        is_changed = self._put_recounted(day, db, sums)
+        return self._put_attributed(day, db, attributed) or is_changed
+
+    def _put_attributed(self, day: int, db: Db, sums: dict[AttributedKey, DayTotal]) -> bool:
+        rows = map(attributed_from, db.execute(self._sql.attributed_totals_of_day, {"day": day}))
+        if {(each.total.key, each.end_user, each.tags): each.total for each in rows} == sums:
+            return False
+        db.execute(self._sql.drop_attributed_totals, {"day": day})
+        db.executemany(
+            self._sql.add_attributed_totals, [attributed_total_row(key, total) for key, total in sums.items()]
+        )
+        finer = [
+            (str(rest), *key[:2], end_user, tags, *key[2:])
+            for (key, end_user, tags), total in sums.items()
+            if (rest := limbs_of(total.cost)[1])
+        ]
+        db.executemany(self._sql.put_finer_attributed_cost, finer)
+        return True
+
+    def _put_recounted(self, day: int, db: Db, sums: dict[DayKey, DayTotal]) -> bool:
         stored = {total.key: total for total in map(day_total_from, db.execute(self._sql.totals_of_day, {"day": day}))}
         if stored == sums:
             return False

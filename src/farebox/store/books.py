@@ -23,7 +23,7 @@ from farebox.core.books import (
     Seen,
     Sought,
     TopUp,
-    owners_of,
+    all_owners_of,
 )
 from farebox.core.caching import CachedRow
 from farebox.core.questions import FURTHEST_US
@@ -197,7 +197,7 @@ class SqlStore(Reading, Bills, SqlPresets, SqlDirectory, SqlResponses):
             # As everywhere: holds, balances, allowances. Behind the balance's lock none is being set up.
             account_ids = sorted({hold.account_id for hold in orphans})
             db.execute(self._sql.lock_balances, {"ids": json_text(account_ids)}).fetchall()
-            left = Counter(owner for hold in orphans for owner in owners_of(hold.account_id, hold.key_id))
+            left = Counter(owner for hold in orphans for owner in all_owners_of(hold))
             db.executemany(self._sql.not_served_any_more, [(count, owner) for owner, count in sorted(left.items())])
         self.engine.forget(gone)
         return orphans

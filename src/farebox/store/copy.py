@@ -22,9 +22,9 @@ from farebox.store.snapshots import SqlSnapshot
 from farebox.store.sqlite import Sqlite
 
 TABLES = (
-    "account api_key management_key balance allowance tariffs hold transfer day_total key_use kept_answer"
-    " undelivered_answer stored_response charge charged_fare run run_item run_record run_line run_charge"
-    " preset_version"
+    "account api_key management_key balance allowance tariffs hold transfer day_total attributed_total secret"
+    " key_use kept_answer undelivered_answer stored_response charge charged_fare run run_item"
+    " run_record run_line run_charge preset_version"
 ).split()
 """In an order in which each row finds those that it names. Left out are plans, which a node publishes itself, and what
 is found out again: price lists, how upstreams stand, answers kept for the same orders again; and who is signed in to

@@ -2,13 +2,15 @@
 upstreams stand."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from secrets import token_bytes
 from typing import TypeVar
 
 import msgspec
 from msgspec.structs import astuple, replace
 
-from farebox.core.allowances import NO_LIMITS, PERIODS, Allowance, Limits, began_us, owner_of
+from farebox.core.allowances import NO_LIMITS, PERIODS, Allowance, Limits, began_us, end_user_owner, owner_of
+from farebox.core.bills import EndUserSpent
 from farebox.core.books import LAST_US
 from farebox.core.callers import Account, Key, ManagementKey, PublishedPlans
 from farebox.core.health import Standing
@@ -16,6 +18,7 @@ from farebox.core.pricing import KeptPrices
 from farebox.core.tariffs import KeptTariffs
 from farebox.ports import NameTaken
 from farebox.store.desk import OnDesk
+from farebox.store.end_users import count_end_user
 from farebox.store.engine import Db, Engine
 from farebox.store.rows import (
     account_and_key_from,
@@ -119,6 +122,52 @@ class SqlDirectory(OnDesk):
                 db.execute(self._sql.insert_allowance, allowance_row(found))
 
         await self._change(change)
+
+    async def limit_end_user(self, account_id: int, end_user: str | None, limits: Limits, now_us: int) -> None:
+        owner, default = end_user_owner(account_id, end_user), end_user_owner(account_id, None)
+
+        def change(db: Db) -> None:
+            # As above.
+            db.execute(self._sql.lock_balances, {"ids": json_text([account_id])}).fetchall()
+            before = db.execute(self._sql.allowance, {"owner": owner}).fetchone()
+            db.execute(self._sql.drop_allowance, {"owner": owner})
+            allowance = Allowance(owner, account_id, limits, counted_us=now_us)
+            if end_user is None:
+                if limits != NO_LIMITS:
+                    db.execute(self._sql.insert_allowance, allowance_row(allowance))
+                else:
+                    db.execute(self._sql.drop_unlimited_allowances, {"account": account_id})
+            elif limits != NO_LIMITS or db.execute(self._sql.allowance, {"owner": default}).fetchone():
+                allowance = replace(allowance, minute=() if before is None else allowance_from(before).minute)
+                found = count_end_user(db, self._sql, allowance, end_user, now_us)
+                db.execute(self._sql.insert_allowance, allowance_row(found))
+
+        await self._desk.change(change)
+
+    async def allowances_of(self, owners: Sequence[str]) -> list[Allowance]:
+        return await self._desk.rows(allowance_from, self._sql.allowances_of, {"ids": json_text(owners)})
+
+    async def limited_end_users(self, account_id: int, after: str, most: int) -> list[Allowance]:
+        given = {"account": account_id, "after": after, "most": most}
+        return await self._desk.rows(allowance_from, self._sql.end_user_allowances, given)
+
+    async def end_users(self, account_id: int, first_day: int, after: str, most: int) -> list[EndUserSpent]:
+        given = {"account": account_id, "first": first_day, "after": after, "most": most}
+        return await self._desk.rows(each(EndUserSpent), self._sql.end_users, given)
+
+    async def end_user(self, account_id: int, first_day: int, end_user: str) -> EndUserSpent:
+        given = {"account": account_id, "first": first_day, "end_user": end_user}
+        (spent,) = await self._desk.rows(tuple, self._sql.end_user, given)
+        return EndUserSpent(end_user, *spent)
+
+    async def secret(self, name: str) -> bytes:
+        def find(db: Db) -> bytes:
+            db.execute(self._sql.keep_secret, {"name": name, "value": token_bytes(32)})
+            (value,) = db.execute(self._sql.secret, {"name": name}).fetchone()
+            return bytes(value)
+
+        found = await self._desk.rows(tuple, self._sql.secret, {"name": name})
+        return bytes(found[0][0]) if found else await self._desk.change(find)
 
     def _count(self, db: Db, allowance: Allowance, key_id: int | None, now_us: int) -> Allowance:
         """An allowance with all that counts against it, from the ledger."""

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 from msgspec.structs import astuple
 
-from farebox.core.allowances import Allowance
+from farebox.core.allowances import NO_LIMITS, Allowance, end_user_owner
 from farebox.core.books import (
+    AttributedKey,
     Balance,
     Command,
     Correct,
@@ -36,11 +37,14 @@ from farebox.core.money import add_exact, limbs_of
 from farebox.core.repeats import REPEAT_LIFE_US
 from farebox.core.stored import StoredRow
 from farebox.crash import crash_points
+from farebox.store.end_users import count_end_user
 from farebox.store.engine import Db, Engine, Question
 from farebox.store.rows import (
     Row,
     allowance_changes,
     allowance_from,
+    allowance_row,
+    attributed_total_row,
     balance_changes,
     day_total_row,
     each,
@@ -65,6 +69,9 @@ T = TypeVar("T")
 _Whose = tuple[int, int]
 """The account and the key of an order."""
 
+_EndUser = tuple[int, str]
+"""The account and the end user of an order."""
+
 KNOWN_MAX = 100_000
 """Rows of a kind that are remembered. Where there are more, all are forgotten: they are read again when needed."""
 
@@ -83,6 +90,7 @@ class Pages:
         self._allowances: dict[str, Allowance] = {}
         self._known: set[_Whose] = set()
         """Whose balances and allowances stand here, as far as there are any."""
+        self._known_users: set[_EndUser] = set()
         self._met: set[str] = set()
         self._looked_at: list[str] = []
         """The holds that the last transaction named, and those that it only looked at."""
@@ -117,17 +125,21 @@ class Pages:
 
     def _knows(self, touched: "_Touched") -> bool:
         asks_nothing_else = not touched.paid_in and not touched.repeats and not touched.corrected
-        return asks_nothing_else and touched.whose <= self._known and touched.hold_ids <= self._holds.keys()
+        is_known = touched.whose <= self._known and touched.end_users.keys() <= self._known_users
+        return asks_nothing_else and is_known and touched.hold_ids <= self._holds.keys()
 
     def _read_anew(self, trip: "_Trip", touched: "_Touched", *, must_lock: bool) -> Page:
         sql = self._sql
         strange = touched.hold_ids.difference(self._holds)
         self._read_holds(trip, strange)
-        whose = touched.whose.union(
-            (hold.account_id, hold.key_id) for hold_id in touched.hold_ids if (hold := self._holds.get(hold_id))
-        )
+        holds = [hold for hold_id in touched.hold_ids if (hold := self._holds.get(hold_id))]
+        whose = touched.whose.union((hold.account_id, hold.key_id) for hold in holds)
+        end_users = {(hold.account_id, hold.end_user) for hold in holds if hold.end_user is not None}
+        end_users |= touched.end_users.keys()
         account_ids = {*touched.paid_in, *(account_id for account_id, _ in whose)}
         owners = {owner for each_of in whose - self._known for owner in owners_of(*each_of)}
+        for account_id, end_user in end_users - self._known_users:
+            owners |= {end_user_owner(account_id, end_user), end_user_owner(account_id, None)}
 
         locked = trip.ask_for(touched.hold_ids if must_lock else (), tuple, sql.lock_holds)
         balances = trip.ask_for(account_ids.difference(self._balances), each(Balance), sql.lock_balances)
@@ -148,7 +160,9 @@ class Pages:
         self._read_holds(trip, [row[0] for row in locked if row[0] in strange or not self._is_as_remembered(*row)])
         self._balances.update((balance.account_id, balance) for balance in balances)
         self._allowances.update((allowance.owner, allowance) for allowance in allowances)
+        self._begin_allowances(trip.db, touched.end_users)
         self._known |= whose
+        self._known_users |= touched.end_users.keys()
         looked_at = under_way + answered + self._used(trip, touched, uses)
         self._holds.update((hold.id, hold) for hold in looked_at)
         self._looked_at = [hold.id for hold in looked_at]
@@ -161,6 +175,16 @@ class Pages:
             [hold.id for hold in under_way + answered],
             [hold.id for hold in answered],
         )
+
+    def _begin_allowances(self, db: Db, end_users: Mapping[_EndUser, int]) -> None:
+        """Of end users that have a limit by default and no allowance yet: make it, with what counts against it. That
+        is so once for each; behind the lock of their account's balance."""
+        for (account_id, end_user), now_us in end_users.items():
+            owner = end_user_owner(account_id, end_user)
+            if owner not in self._allowances and end_user_owner(account_id, None) in self._allowances:
+                begun = count_end_user(db, self._sql, Allowance(owner, account_id, NO_LIMITS), end_user, now_us)
+                db.put_each(self._sql.insert_allowance, [allowance_row(begun)])
+                self._allowances[owner] = begun
 
     def _read_holds(self, trip: "_Trip", hold_ids: Collection[str]) -> None:
         found = trip.ask_for(hold_ids, hold_from, self._sql.holds_of)
@@ -193,6 +217,7 @@ class Pages:
             self._balances.clear()
             self._allowances.clear()
             self._known.clear()
+            self._known_users.clear()
             if version is not None:
                 self._holds.clear()
 
@@ -212,6 +237,8 @@ class Pages:
             db.put_each(sql.update_allowance, [allowance_changes(each) for each in page.changed_allowances.values()])
         if page.totals:
             self._add_totals(db, page.totals)
+        if page.attributed:
+            self._add_attributed(db, page.attributed)
         if page.new_uses:
             db.put_each(sql.put_key_use, [astuple(use) for use in page.new_uses])
         if page.kept_answers:
@@ -258,6 +285,22 @@ class Pages:
         db.put_each(self._sql.add_day_totals, [day_total_row(total) for total in totals.values()])
         if finer := [row for total in totals.values() if (row := self._finer_cost(db, total)) is not None]:
             db.put_each(self._sql.put_finer_cost, finer)
+
+    def _add_attributed(self, db: Db, totals: Mapping[AttributedKey, DayTotal]) -> None:
+        """The same by end users and tags."""
+        sql = self._sql
+        db.put_each(sql.add_attributed_totals, [attributed_total_row(key, total) for key, total in totals.items()])
+        for (key, end_user, tags), total in totals.items():
+            _, finer = limbs_of(total.cost)
+            if finer:
+                account_id, day, key_id, model, served, kind = key
+                names = {"account": account_id, "day": day, "key": key_id, "model": model, "served": served}
+                names |= {"kind": kind, "end_user": end_user, "tags": tags}
+                before = db.read([(sql.finer_attributed_cost, names)])[0]
+                if before and before[0][0] is not None:
+                    finer = add_exact(finer, Decimal(before[0][0]))
+                row = (str(finer), account_id, day, end_user, tags, key_id, model, served, kind)
+                db.put_each(sql.put_finer_attributed_cost, [row])
 
     def _finer_cost(self, db: Db, total: DayTotal) -> Row | None:
         """What a total's cost has that is finer than its limbs, with what stood there before; None where it has
@@ -311,7 +354,7 @@ class Pages:
         for hold_id in self._looked_at:
             self._holds.pop(hold_id, None)
         self._looked_at = []
-        if max(len(self._holds), len(self._balances), len(self._known)) > KNOWN_MAX:
+        if max(len(self._holds), len(self._balances), len(self._known), len(self._known_users)) > KNOWN_MAX:
             self._forget()
 
     def _forget(self) -> None:
@@ -326,6 +369,8 @@ class _Touched:
     def __init__(self, batch: list[Command]) -> None:
         self.hold_ids: set[str] = set()
         self.whose: set[_Whose] = set()
+        self.end_users: dict[_EndUser, int] = {}
+        """With the moment of an order for each."""
         self.paid_in: list[int] = []
         self.top_ups: list[str] = []
         self.corrected: list[str] = []
@@ -333,6 +378,8 @@ class _Touched:
         for command in batch:
             if type(command) is PlaceHold:
                 self.whose.add((command.account_id, command.key_id))
+                if command.end_user is not None:
+                    self.end_users[command.account_id, command.end_user] = command.created_us
                 if command.is_repeat or command.repeatable is not None:
                     self.repeats.append(command)
             elif type(command) is TopUp:
@@ -350,7 +397,7 @@ class _Trip:
     """Questions that are asked together."""
 
     def __init__(self, db: Db) -> None:
-        self._db = db
+        self.db = db
         self._questions: list[Question] = []
         self._turns: list[Callable[[list[Row]], None]] = []
 
@@ -368,6 +415,6 @@ class _Trip:
 
     def make(self) -> None:
         if self._questions:
-            for turn, rows in zip(self._turns, self._db.read(self._questions), strict=True):
+            for turn, rows in zip(self._turns, self.db.read(self._questions), strict=True):
                 turn(rows)
             self._questions, self._turns = [], []

@@ -8,7 +8,7 @@ import msgspec
 from msgspec.structs import astuple
 
 from farebox.core.allowances import NO_LIMITS, Allowance, Limits, Slot
-from farebox.core.books import Balance, DayTotal, HoldRow, Transfer
+from farebox.core.books import Attributed, AttributedKey, Balance, DayTotal, HoldRow, Transfer
 from farebox.core.callers import Account, Key, PublishedPlans
 from farebox.core.money import cost_of, limbs_of
 from farebox.core.plans import Plan
@@ -100,6 +100,8 @@ def hold_row(h: HoldRow) -> Row:
         digest,
         h.kind,
         h.units,
+        h.end_user,
+        h.tags,
     )
 
 
@@ -201,6 +203,17 @@ def day_total_row(t: DayTotal) -> Row:
     limbs, _ = limbs_of(t.cost)
     used = (t.prompt_tokens, t.answer_tokens, t.units)
     return (*t.key, t.orders, t.events, t.fares_nanos, *limbs, *used, t.latest_us)
+
+
+def attributed_total_row(key: AttributedKey, t: DayTotal) -> Row:
+    _, end_user, tags = key
+    account_id, day, *rest = day_total_row(t)
+    return (account_id, day, end_user, tags, *rest)
+
+
+def attributed_from(row: Row) -> Attributed:
+    end_user, tags, *total = row
+    return Attributed(end_user, tags, day_total_from(total))
 
 
 def day_total_from(row: Row) -> DayTotal:

@@ -5,11 +5,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 from farebox.core.allowances import Allowance
-from farebox.core.books import Balance, ChargedFare, DayTotal, HoldRow, Transfer, settlement_id
+from farebox.core.books import Attributed, Balance, ChargedFare, DayTotal, HoldRow, Transfer, settlement_id
 from farebox.core.charges import Charge
 from farebox.core.tariffs import KeptTariffs
 from farebox.store.engine import Db, Engine, Reader
-from farebox.store.rows import allowance_from, day_total_from, each, hold_from, json_text, transfer_from
+from farebox.store.rows import (
+    allowance_from,
+    attributed_from,
+    day_total_from,
+    each,
+    hold_from,
+    json_text,
+    transfer_from,
+)
 from farebox.store.sql import Statements
 
 HOLDS_AT_ONCE = 2_000
@@ -53,6 +61,9 @@ class SqlSnapshot:
 
     def day_totals(self) -> Iterator[DayTotal]:
         return map(day_total_from, self._db.execute(self._sql.all_day_totals))
+
+    def attributed_totals(self) -> Iterator[Attributed]:
+        return map(attributed_from, self._db.execute(self._sql.all_attributed_totals))
 
 
 class Pieces(SqlSnapshot):

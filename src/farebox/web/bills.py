@@ -30,7 +30,18 @@ from farebox.bills import (
     sums_of,
 )
 from farebox.core.allowances import DAY_US
-from farebox.core.bills import GROUPS, Movement, OrderFilter, OrderPlace, TotalsFilter, cursor_of, place_of
+from farebox.core.attribution import is_tag, read_tag
+from farebox.core.bills import (
+    GROUPS,
+    TAG_GROUP,
+    Movement,
+    OrderFilter,
+    OrderPlace,
+    Tag,
+    TotalsFilter,
+    cursor_of,
+    place_of,
+)
 from farebox.core.books import LAST_US, HoldState
 from farebox.core.callers import Account, Key
 from farebox.core.errors import invalid, unknown
@@ -50,7 +61,8 @@ STATES: tuple[HoldState, ...] = ("pending", "open", "posted", "voided")
 CSV = (b"content-type", b"text/csv; charset=utf-8; header=present")
 
 RANGE = ("from", "to", "month", "day")
-FILTERS = ("key", "model", "kind", "state")
+FOR_WHOM = ("end_user", "tag")
+FILTERS = ("key", "model", "kind", "state", *FOR_WHOM)
 PAGING = ("limit", "cursor")
 
 
@@ -193,6 +205,8 @@ class BillPages:
             asked.query.get("model"),
             _one_of(asked, "kind", sorted(set(KINDS.values()))),
             next((state for state in STATES if state == _one_of(asked, "state", STATES)), None),
+            self._end_user(asked),
+            _tag(asked),
         )
         after = OrderPlace(asked.now_us + 1)
         if "cursor" in asked.query:
@@ -205,46 +219,61 @@ class BillPages:
         return _Answer("orders", ORDER_COLUMNS, about, asked.told(page.rows), asked.next_page(page.next))
 
     async def _statement(self, asked: _Asked) -> _Answer:
-        asked.check_names(*RANGE, *PAGING)
+        asked.check_names(*RANGE, *FOR_WHOM, *PAGING)
         assert asked.account is not None
         account, (since_us, until_us) = asked.account, asked.range
         after = _place(asked.query["cursor"], Movement) if "cursor" in asked.query else Movement()
         about = asked.about(since_us, until_us)
+        wanted: OrderFilter | None = OrderFilter(since_us, until_us, end_user=self._end_user(asked), tag=_tag(asked))
+        if wanted is not None and wanted.end_user is None and wanted.tag is None:
+            wanted = None
+        if wanted is not None:
+            _check_days(since_us, until_us, "a statement of an end user or a tag is")
         if asked.wants_all:
-            pieces = self._bills.whole_statement(account, since_us, until_us, after)
+            pieces = self._bills.whole_statement(account, since_us, until_us, after, wanted)
             return _Answer("statement", STATEMENT_COLUMNS, about, pieces=asked.told_pieces(pieces))
-        page = await self._bills.statement(account, since_us, until_us, after, asked.most)
+        page = await self._bills.statement(account, since_us, until_us, after, asked.most, wanted)
         found = page.movements
         about |= {
             "account": account.name,
             "plan": account.plan,
             "opening_balance_usd": format_usd(found.opening_nanos),
             "closing_balance_usd": format_usd(found.closing_nanos),
-            "totals": asked.told([sums_of(found)])[0],
+            "totals": asked.told([sums_of(found) if wanted is None else await self._bills.sums_for(account, wanted)])[0],
         }
         return _Answer("statement", STATEMENT_COLUMNS, about, asked.told(page.rows), asked.next_page(page.next))
 
     async def _totals(self, asked: _Asked) -> _Answer:
-        asked.check_names(*RANGE, "by", "key", "model", "kind")
+        asked.check_names(*RANGE, "by", "key", "model", "kind", *FOR_WHOM)
         since_us, until_us = asked.range
-        if since_us % DAY_US or (until_us % DAY_US and until_us != LAST_US):
-            raise invalid("from, to: totals are of whole UTC days; write dates such as 2026-11-28")
+        _check_days(since_us, until_us, "totals are")
         by = tuple(name for name in (asked.query.get("by") or "day").split(",") if name)
-        if strange := [name for name in by if name not in GROUPS]:
-            raise invalid(f"by: {strange[0][:40]!r} is none of {', '.join(GROUPS)}; write several with commas between")
+        check_groups(by)
         key = await self._key(asked)
         kind = _one_of(asked, "kind", sorted(set(KINDS.values())))
         key_id = None if key is None else key.id
         wanted = TotalsFilter(
-            since_us // DAY_US, -(-until_us // DAY_US) - 1, by, key_id, asked.query.get("model") or None, kind
+            since_us // DAY_US,
+            -(-until_us // DAY_US) - 1,
+            by,
+            key_id,
+            asked.query.get("model") or None,
+            kind,
+            self._end_user(asked),
+            _tag(asked),
         )
         try:
             rows, whole = await self._bills.totals(asked.account, wanted)
         except TooManyLines as error:
             raise invalid(f"by: that is more than {TOTALS_MAX} lines; ask for a shorter time, or by less") from error
-        columns = [column for name in GROUPS if name in by for column in GROUP_COLUMNS[name]]
+        columns = [column for name in (*GROUPS, "end_user") if name in by for column in GROUP_COLUMNS[name]]
+        columns += [name for name in by if name.startswith(TAG_GROUP)]
         about = asked.about(since_us, until_us) | {"totals": asked.told([whole])[0]}
         return _Answer("totals", (*columns, *COUNTED), about, asked.told(rows))
+
+    def _end_user(self, asked: _Asked) -> str | None:
+        named = asked.query.get("end_user")
+        return self._bills.end_user(named) if named else None
 
     async def _key(self, asked: _Asked) -> Key | None:
         if (named := asked.query.get("key")) is None:
@@ -349,6 +378,33 @@ def _one_of(asked: _Asked, name: str, known: Sequence[str]) -> str | None:
     if value is not None and value not in known:
         raise invalid(f"{name}: {value[:40]!r} is none of {', '.join(known)}")
     return value
+
+
+def _tag(asked: _Asked) -> Tag | None:
+    named = asked.query.get("tag")
+    if not named:
+        return None
+    if (found := read_tag(named)) is None:
+        raise invalid(f"tag: {named[:80]!r} is no tag; write its name and its value, like team=search")
+    return found
+
+
+def check_groups(by: Sequence[str]) -> None:
+    """Raises Refusal 400: totals cannot be grouped so."""
+    tags = [name for name in by if name.startswith(TAG_GROUP) and is_tag(name.removeprefix(TAG_GROUP), "value")]
+    if strange := [name for name in by if name not in (*GROUPS, "end_user", *tags)]:
+        known = ", ".join((*GROUPS, "end_user"))
+        raise invalid(
+            f"by: {strange[0][:40]!r} is none of {known}, or a tag's name such as tag:team; write several with commas"
+            " between"
+        )
+    if len(tags) > 1:
+        raise invalid("by: one tag at a time; ask for another with a filter such as tag=team=search")
+
+
+def _check_days(since_us: int, until_us: int, what: str) -> None:
+    if since_us % DAY_US or (until_us % DAY_US and until_us != LAST_US):
+        raise invalid(f"from, to: {what} of whole UTC days; write dates such as 2026-11-28")
 
 
 def _place(cursor: str, kind: type[Any]) -> Any:

@@ -31,6 +31,7 @@ from farebox.ports import NameTaken
 from farebox.web.account import RESETS, iso_or_null, or_null, tightest, usage, usd
 from farebox.web.bills import BillPages, Whose
 from farebox.web.changes import Changes
+from farebox.web.end_users import EndUserPages
 from farebox.web.members import Fields, day_of_date
 
 PAGE = 100
@@ -65,8 +66,15 @@ class Management:
     """The endpoints for managers."""
 
     def __init__(
-        self, managers: Managers, accounts: Accounts, bodies: BodyReader, bills: BillPages, changes: Changes
+        self,
+        managers: Managers,
+        accounts: Accounts,
+        bodies: BodyReader,
+        bills: BillPages,
+        changes: Changes,
+        end_users: EndUserPages,
     ) -> None:
+        self._end_users = end_users
         self._bills = bills
         self._managers = managers
         self._accounts = accounts
@@ -89,6 +97,10 @@ class Management:
             ("/admin/accounts/{account}", *self._serve(GET=self._read_account, PATCH=self._change_account)),
             ("/admin/accounts/{account}/close", *self._serve(POST=self._close_account)),
             ("/admin/accounts/{account}/reopen", *self._serve(POST=self._reopen_account)),
+            (
+                "/admin/accounts/{account}/end-users",
+                *self._serve(GET=self._list_end_users, PATCH=self._limit_end_users),
+            ),
             ("/admin/top-ups", *self._serve(POST=self._top_up)),
             ("/admin/corrections", *self._serve(POST=self._correct)),
             ("/admin/keys/import", *self._serve(POST=self._changes.import_keys)),
@@ -329,6 +341,12 @@ class Management:
         request.fields.check_names()
         account = await self._accounts.reopen((await self._named(request)).name)
         return 200, {"data": _described_account(account, await self._accounts.balance(account))}
+
+    async def _list_end_users(self, request: Request) -> Answer:
+        return await self._end_users.list(request, await self._named(request))
+
+    async def _limit_end_users(self, request: Request) -> Answer:
+        return await self._end_users.change(request, await self._named(request))
 
     async def _correct(self, request: Request) -> Answer:
         _check_operator(request.manager)

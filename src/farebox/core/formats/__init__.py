@@ -5,6 +5,7 @@ from typing import Protocol
 
 from msgspec import Raw, Struct
 
+from farebox.core.attribution import Said
 from farebox.core.errors import Refusal
 from farebox.core.formats.counting import Counting
 from farebox.core.formats.describing import Described
@@ -44,7 +45,8 @@ class Asked(Struct, frozen=True):
     its body may say by which upstreams it would be served; `has_soft`: it may have one of the parameters whose support
     decides who comes first (both `core.wishes`). `units` are what it asks that is not counted in tokens. `inputs` are
     the modalities of what it brings along beside text, by OpenRouter's names: image, file, audio, video. `used` is how
-    much of its kind's unit it will have used once it is served (`core.kinds`), where the order itself says that.
+    much of its kind's unit it will have used once it is served (`core.kinds`), where the order itself says that. `said`
+    is for whom it is, where it says that.
     """
 
     models: tuple[str, ...]
@@ -62,6 +64,7 @@ class Asked(Struct, frozen=True):
     has_soft: bool = True
     inputs: frozenset[str] = frozenset()
     used: int | None = None
+    said: Said | None = None
 
 
 class Seen(Struct, frozen=True):

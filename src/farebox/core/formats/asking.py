@@ -5,7 +5,9 @@ from typing import TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.structs import replace
 
+from farebox.core.attribution import Said, read_name, read_texts
 from farebox.core.errors import invalid, preset_named
 from farebox.core.formats import Asked
 from farebox.core.formats.bounds import NOTHING_ELSE, Bounds, Tool
@@ -41,7 +43,15 @@ _decode_text = msgspec.json.Decoder(str).decode
 _decode_provider = msgspec.json.Decoder(_Provider).decode
 
 
-class Request(Struct, kw_only=True):
+class Attributing(Struct, kw_only=True):
+    """The members that say for whom an order is. They go upstream as they are, whatever they are."""
+
+    user: Raw | UnsetType = UNSET
+    safety_identifier: Raw | UnsetType = UNSET
+    metadata: Raw | UnsetType = UNSET
+
+
+class Request(Attributing, kw_only=True):
     """The members that requests have in several formats."""
 
     model: str | None = None
@@ -81,7 +91,7 @@ def asked(request: Request, body: bytes, models: tuple[str, ...], bounds: Bounds
     varied = [model for model in models if ":" in model]
     if varied:
         bounds.add_variants(varied)
-    return Asked(
+    found = Asked(
         models=models,
         streamed=request.stream is True,
         answer_tokens=answer_tokens,
@@ -101,6 +111,18 @@ def asked(request: Request, body: bytes, models: tuple[str, ...], bounds: Bounds
             and (request.output_config is UNSET or not _names_soft(request.output_config))
         ),
     )
+    if request.user is UNSET and request.metadata is UNSET and request.safety_identifier is UNSET:
+        return found
+    return attributed(request, found)
+
+
+def attributed(request: Attributing, found: Asked) -> Asked:
+    """What a request asks, with what it says of whom it is for. Of the two names for an end user the older one
+    counts."""
+    members = (request.user, request.safety_identifier)
+    named = next((name for each in members if each is not UNSET and (name := read_name(each))), "")
+    texts = {} if request.metadata is UNSET else read_texts(request.metadata)
+    return replace(found, said=Said(named, texts)) if named or texts else found
 
 
 def _names_soft(member: Raw) -> bool:

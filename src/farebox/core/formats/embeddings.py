@@ -10,7 +10,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from farebox.core.errors import Refusal, invalid
 from farebox.core.formats import PASS, Asked, Progress, Seen
-from farebox.core.formats.asking import decoded, is_premium, named_models
+from farebox.core.formats.asking import Attributing, attributed, decoded, is_premium, named_models
 from farebox.core.formats.bounds import NOTHING_ELSE
 from farebox.core.formats.chat_strict import StrictCostDetails, mend_cost_details
 from farebox.core.formats.chat_usage import embeddings_counting as counting
@@ -60,7 +60,7 @@ DESCRIBED = Described(
 )
 
 
-class _Request(Struct):
+class _Request(Attributing):
     input: Raw | UnsetType = UNSET
     model: str | None = None
     service_tier: str | None = None
@@ -101,7 +101,7 @@ def read(body: bytes) -> Asked:
     widened += sum(widened_bytes(part.text or "") for part in parts)
     # A list of numbers is the tokens of one prompt.
     is_one = isinstance(inputs[0], int)
-    return Asked(
+    found = Asked(
         models=models,
         answers=0,
         prompt_bytes=len(body) - sum(len(bytes(picture)) for picture in pictures) + widened,
@@ -112,6 +112,7 @@ def read(body: bytes) -> Asked:
         has_wishes=any(each is not UNSET for each in (request.provider, request.models, request.route)),
         inputs=frozenset(("image",)) if pictures else NOTHING_ELSE,
     )
+    return found if request.user is UNSET and request.metadata is UNSET else attributed(request, found)
 
 
 def _read_inputs(raw: Raw) -> _Inputs:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from farebox.core.errors import Refusal, invalid
 from farebox.core.formats import PASS, Asked, Progress, Seen, Units
-from farebox.core.formats.asking import count, decoded, is_premium, named_models
+from farebox.core.formats.asking import Attributing, attributed, count, decoded, is_premium, named_models
 from farebox.core.formats.chat_strict import PromptDetails, StrictCostDetails, mend_cost_details
 from farebox.core.formats.chat_usage import counting
 from farebox.core.formats.describing import CAP, USAGE, Described
@@ -50,7 +50,7 @@ COMPLETED = "image_generation.completed"
 _DONE = b"data: [DONE]\n\n"
 
 
-class _Request(Struct):
+class _Request(Attributing):
     prompt: str = ""
     model: str | None = None
     n: Number | None = None
@@ -69,7 +69,7 @@ def read(body: bytes) -> Asked:
     if not request.prompt:
         raise invalid("prompt: say what is to be seen in the picture")
     given = request.input_references or []
-    return Asked(
+    found = Asked(
         models=models,
         streamed=request.stream is True,
         answers=0,
@@ -78,6 +78,7 @@ def read(body: bytes) -> Asked:
         is_premium=is_premium(models, request.service_tier, request.provider),
         units=Units(pictures=1 if request.n is None else count("n", request.n)),
     )
+    return found if request.user is UNSET and request.metadata is UNSET else attributed(request, found)
 
 
 def capped(body: bytes, answer_tokens: int) -> bytes:

@@ -154,6 +154,8 @@ def read(body: bytes) -> Asked:
         if not content.startswith(b'"'):
             _measure(decoded_part(_decode_blocks, content, _CONTENT), bounds)
     found = asked(request, body, models, bounds, answer_tokens)
+    if found.said is not None and not found.said.end_user and (user_id := found.said.metadata.get("user_id")):
+        found = replace(found, said=replace(found.said, end_user=user_id))
     return replace(found, is_premium=True) if request.speed == "fast" else found
 
 

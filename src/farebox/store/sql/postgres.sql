@@ -6,18 +6,14 @@
 -- As they are placed: what is not named here is null, and `asks` is 0. Bytes stand in JSON as base64.
 INSERT INTO hold (
     id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
-    marked_up,
-    charge_to, charge_times, reserved_tokens, order_digest, kind, units
+    marked_up, charge_to, charge_times, reserved_tokens, order_digest, kind, units, end_user, tags
 ) SELECT
     id, account_id, key_id, worker, 'pending', amount_nanos, plan, event_price_nanos, model, streamed, created_us,
-    marked_up,
-    charge_to, charge_times, reserved_tokens, decode(order_digest, 'base64'), kind, units
+    marked_up, charge_to, charge_times, reserved_tokens, decode(order_digest, 'base64'), kind, units, end_user, tags
 FROM json_to_recordset(:rows::json) AS row (
     id text, account_id bigint, key_id bigint, worker text, amount_nanos bigint, plan text, event_price_nanos bigint,
-    model text, streamed boolean, created_us bigint,
-    marked_up boolean,
-    charge_to text, charge_times bigint, reserved_tokens bigint,
-    order_digest text, kind text, units bigint
+    model text, streamed boolean, created_us bigint, marked_up boolean, charge_to text, charge_times bigint,
+    reserved_tokens bigint, order_digest text, kind text, units bigint, end_user text, tags text
 );
 
 -- insert_hold_transfers (rows) --
@@ -67,9 +63,8 @@ FROM transfer WHERE id = ANY(ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)
 
 -- holds_of --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
-    marked_up,
-    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
+    marked_up, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,
+    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags
 FROM hold WHERE id = ANY(ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)));
 
 -- lock_holds --
@@ -94,16 +89,14 @@ LOCK TABLE day_total IN SHARE ROW EXCLUSIVE MODE;
 
 -- holds_in --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
-    marked_up,
-    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
+    marked_up, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,
+    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags
 FROM hold WHERE state IN (SELECT jsonb_array_elements_text(:states::jsonb)) ORDER BY id;
 
 -- holds_not_ended --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
-    marked_up,
-    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
+    marked_up, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,
+    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags
 FROM hold WHERE ended_us IS NULL AND state IN (SELECT jsonb_array_elements_text(:states::jsonb)) ORDER BY id;
 
 -- open_orphans --
@@ -111,18 +104,16 @@ UPDATE hold SET state = 'open', reason = 'the process that served it has gone', 
     ask_us = CASE WHEN generation_id IS NOT NULL THEN 0 END
 WHERE ended_us IS NULL AND state = 'pending' AND worker IN (SELECT jsonb_array_elements_text(:workers::jsonb))
 RETURNING id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
-    marked_up,
-    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units;
+    marked_up, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,
+    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags;
 
 -- claim_questions --
 UPDATE hold SET ask_us = :until WHERE id IN (
     SELECT id FROM hold WHERE (ask_us <= :now OR ask_us > :latest) AND state = 'open' ORDER BY ask_us LIMIT :most
     FOR UPDATE SKIP LOCKED
 ) RETURNING id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
-    marked_up,
-    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units;
+    marked_up, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,
+    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags;
 
 -- take_up_runs --
 UPDATE run SET worker = :worker WHERE finished_us IS NULL AND worker IN (SELECT jsonb_array_elements_text(:gone::jsonb))
@@ -154,3 +145,43 @@ AND (:statuses = '[]' OR status IN (SELECT jsonb_array_elements_text(:statuses::
 SELECT number, text::jsonb ->> 'status', text::jsonb ->> 'cost_usd', text::jsonb ->> 'fare_events',
     text::jsonb ->> 'fare_usd'
 FROM (SELECT number, convert_from(body, 'UTF8') AS text FROM run_item WHERE dataset_id = :dataset) AS items;
+
+-- attributed_totals --
+-- As `totals`, of orders that say for whom they are; a tag's value where it is grouped by.
+SELECT CASE WHEN CAST(:by_end_user AS BIGINT) = 1 THEN end_user ELSE '' END,
+    coalesce(CASE WHEN tags <> '' THEN tags::json ->> CAST(:by_tag AS TEXT) END, ''),
+    CASE WHEN CAST(:by_account AS BIGINT) = 1 THEN account_id ELSE -1 END,
+    CASE WHEN CAST(:by_day AS BIGINT) = 1 THEN day ELSE -1 END,
+    CASE WHEN CAST(:by_key AS BIGINT) = 1 THEN key_id ELSE -1 END,
+    CASE WHEN CAST(:by_model AS BIGINT) = 1 THEN model ELSE '' END,
+    CASE WHEN CAST(:by_served_model AS BIGINT) = 1 THEN served_model ELSE '' END,
+    CASE WHEN CAST(:by_kind AS BIGINT) = 1 THEN kind ELSE '' END,
+    CAST(sum(orders) AS BIGINT), CAST(sum(events) AS BIGINT), CAST(sum(fares_nanos) AS BIGINT),
+    CAST(sum(cost_9) AS BIGINT), CAST(sum(cost_18) AS BIGINT), CAST(sum(cost_27) AS BIGINT), NULL,
+    CAST(sum(prompt_tokens) AS BIGINT), CAST(sum(answer_tokens) AS BIGINT), CAST(sum(units) AS BIGINT), max(latest_us)
+FROM attributed_total
+WHERE account_id IN (SELECT id FROM account WHERE CAST(:account AS BIGINT) IS NULL OR id = :account)
+AND day >= :first AND day <= :last AND (CAST(:key AS BIGINT) IS NULL OR key_id = :key)
+AND (CAST(:model AS TEXT) IS NULL OR model = :model) AND (CAST(:kind AS TEXT) IS NULL OR kind = :kind)
+AND (CAST(:end_user AS TEXT) IS NULL OR end_user = :end_user)
+AND (CAST(:tag AS TEXT) IS NULL
+    OR CASE WHEN tags <> '' THEN tags::json ->> CAST(:tag AS TEXT) END = :tag_value)
+GROUP BY 1, 2, 3, 4, 5, 6, 7, 8 ORDER BY 4 DESC, 3, 1, 2, 5, 6, 7, 8 LIMIT :most;
+
+-- finer_attributed_totals --
+SELECT end_user,
+    coalesce(CASE WHEN tags <> '' THEN tags::json ->> CAST(:by_tag AS TEXT) END, ''),
+    account_id, day, key_id, model, served_model, kind, cost_finer
+FROM attributed_total
+WHERE account_id IN (SELECT id FROM account WHERE CAST(:account AS BIGINT) IS NULL OR id = :account)
+AND day >= :first AND day <= :last AND (CAST(:key AS BIGINT) IS NULL OR key_id = :key)
+AND (CAST(:model AS TEXT) IS NULL OR model = :model) AND (CAST(:kind AS TEXT) IS NULL OR kind = :kind)
+AND (CAST(:end_user AS TEXT) IS NULL OR end_user = :end_user)
+AND (CAST(:tag AS TEXT) IS NULL
+    OR CASE WHEN tags <> '' THEN tags::json ->> CAST(:tag AS TEXT) END = :tag_value)
+AND cost_finer IS NOT NULL;
+
+-- allowances_of --
+SELECT owner, account_id, limits, pending_nanos, total_nanos, day_nanos, week_nanos, month_nanos, counted_us, at_once,
+    minute
+FROM allowance WHERE owner = ANY(ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)));

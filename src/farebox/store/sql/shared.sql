@@ -140,13 +140,22 @@ FROM account a JOIN transfer t ON t.id IN (
 WHERE a.id > 1 AND (CAST(:account AS BIGINT) IS NULL OR a.id = :account)
 ORDER BY 6 DESC, 1 DESC LIMIT :most;
 
+-- ended_orders_of_end_user --
+-- The same of an end user, by the index of its holds. An order that has ended has one transfer that ended it.
+SELECT t.id, t.kind, t.debit_account_id, t.credit_account_id, t.amount_nanos, t.created_us, t.hold_id, t.cost, t.events,
+    t.event_price_nanos, t.over_hold_nanos, t.note
+FROM hold h JOIN transfer t ON t.id = h.id || '-end'
+WHERE h.end_user = :end_user AND (CAST(:account AS BIGINT) IS NULL OR h.account_id = :account)
+AND ((t.cost IS NOT NULL AND CAST(:posted AS BIGINT) = 1) OR (t.cost IS NULL AND CAST(:voided AS BIGINT) = 1))
+AND t.created_us >= :since AND t.created_us <= :until AND (t.created_us, t.id) < (:until, :before)
+ORDER BY t.created_us DESC, t.id DESC LIMIT :most;
+
 -- orders_not_ended --
 -- The orders that had not ended at a moment, the latest first: those that have not now, and those that ended since. Their
 -- ids come first, by the indexes that know them: in the order of all ids each hold would be looked at.
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
-    marked_up,
-    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
+    marked_up, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,
+    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags
 FROM hold WHERE id IN (
     SELECT id FROM hold
     WHERE ended_us IS NULL AND state IN ('pending', 'open')
@@ -213,11 +222,97 @@ SELECT created_us / 86400000000 FROM transfer WHERE cost IS NOT NULL
 UNION SELECT day FROM day_total ORDER BY 1;
 
 -- fares_of_day --
-SELECT t.debit_account_id, h.key_id, h.model, h.served_model, h.kind, h.prompt_tokens, h.answer_tokens, h.units,
-    t.cost, t.events, t.amount_nanos, t.created_us
+SELECT t.debit_account_id, h.key_id, h.model, h.served_model, h.kind, h.end_user, h.tags, h.prompt_tokens,
+    h.answer_tokens, h.units, t.cost, t.events, t.amount_nanos, t.created_us
 FROM transfer t JOIN hold h ON h.id = t.hold_id
 WHERE t.debit_account_id IN (SELECT id FROM account) AND t.cost IS NOT NULL
 AND t.created_us >= :since AND t.created_us < :until;
+
+-- add_attributed_totals (row) --
+-- The same, of orders that say for whom they are, by their end users and tags, too: '' where there is none.
+INSERT INTO attributed_total (
+    account_id, day, end_user, tags, key_id, model, served_model, kind, orders, events, fares_nanos, cost_9, cost_18,
+    cost_27, prompt_tokens, answer_tokens, units, latest_us
+) VALUES (
+    :account_id, :day, :end_user, :tags, :key_id, :model, :served_model, :kind, :orders, :events, :fares_nanos,
+    :cost_first, :cost_middle, :cost_last, :prompt_tokens, :answer_tokens, :units, :latest_us
+)
+ON CONFLICT (account_id, day, end_user, tags, key_id, model, served_model, kind) DO UPDATE
+SET orders = attributed_total.orders + excluded.orders, events = attributed_total.events + excluded.events,
+    fares_nanos = attributed_total.fares_nanos + excluded.fares_nanos,
+    cost_9 = attributed_total.cost_9 + excluded.cost_9, cost_18 = attributed_total.cost_18 + excluded.cost_18,
+    cost_27 = attributed_total.cost_27 + excluded.cost_27,
+    prompt_tokens = attributed_total.prompt_tokens + excluded.prompt_tokens,
+    answer_tokens = attributed_total.answer_tokens + excluded.answer_tokens,
+    units = attributed_total.units + excluded.units,
+    latest_us = CASE WHEN excluded.latest_us > attributed_total.latest_us THEN excluded.latest_us
+        ELSE attributed_total.latest_us END;
+
+-- finer_attributed_cost --
+SELECT cost_finer FROM attributed_total
+WHERE account_id = :account AND day = :day AND end_user = :end_user AND tags = :tags AND key_id = :key
+AND model = :model AND served_model = :served AND kind = :kind;
+
+-- put_finer_attributed_cost (row) --
+UPDATE attributed_total SET cost_finer = :cost_finer
+WHERE account_id = :account_id AND day = :day AND end_user = :end_user AND tags = :tags AND key_id = :key_id
+AND model = :model AND served_model = :served_model AND kind = :kind;
+
+-- all_attributed_totals --
+SELECT end_user, tags, account_id, day, key_id, model, served_model, kind, orders, events, fares_nanos, cost_9, cost_18,
+    cost_27, cost_finer, prompt_tokens, answer_tokens, units, latest_us
+FROM attributed_total;
+
+-- attributed_totals_of_day --
+SELECT end_user, tags, account_id, day, key_id, model, served_model, kind, orders, events, fares_nanos, cost_9, cost_18,
+    cost_27, cost_finer, prompt_tokens, answer_tokens, units, latest_us
+FROM attributed_total WHERE day = :day;
+
+-- drop_attributed_totals --
+DELETE FROM attributed_total WHERE day = :day;
+
+-- end_user_spent --
+-- What an end user spent: of all time, and since the month, the week and the day began.
+SELECT CAST(coalesce(sum(fares_nanos), 0) AS BIGINT),
+    CAST(coalesce(sum(CASE WHEN day >= :month THEN fares_nanos ELSE 0 END), 0) AS BIGINT),
+    CAST(coalesce(sum(CASE WHEN day >= :week THEN fares_nanos ELSE 0 END), 0) AS BIGINT),
+    CAST(coalesce(sum(CASE WHEN day >= :day THEN fares_nanos ELSE 0 END), 0) AS BIGINT)
+FROM attributed_total WHERE account_id = :account AND end_user = :end_user AND end_user <> '';
+
+-- end_user_held --
+SELECT CAST(coalesce(sum(amount_nanos), 0) AS BIGINT), count(*) FILTER (WHERE state = 'pending')
+FROM hold WHERE ended_us IS NULL AND account_id = :account AND end_user = :end_user;
+
+-- end_users --
+-- An account's end users with fares since a day, so many after the one that was last.
+SELECT end_user, CAST(sum(orders) AS BIGINT), CAST(sum(fares_nanos) AS BIGINT), max(latest_us)
+FROM attributed_total
+WHERE account_id = :account AND end_user > :after AND end_user <> '' AND day >= :first
+GROUP BY end_user ORDER BY end_user LIMIT :most;
+
+-- end_user --
+-- One of these.
+SELECT CAST(coalesce(sum(orders), 0) AS BIGINT), CAST(coalesce(sum(fares_nanos), 0) AS BIGINT),
+    CAST(coalesce(max(latest_us), 0) AS BIGINT)
+FROM attributed_total
+WHERE account_id = :account AND end_user = :end_user AND end_user <> '' AND day >= :first;
+
+-- end_user_allowances --
+-- Those of an account's end users that have limits of their own, so many after the owner that was last.
+SELECT owner, account_id, limits, pending_nanos, total_nanos, day_nanos, week_nanos, month_nanos, counted_us, at_once,
+    minute
+FROM allowance WHERE account_id = :account AND substr(owner, 1, 9) = 'end_user ' AND limits <> '{}' AND owner > :after
+ORDER BY owner LIMIT :most;
+
+-- drop_unlimited_allowances --
+-- Of an account's end users, those that have no limit of their own.
+DELETE FROM allowance WHERE account_id = :account AND substr(owner, 1, 9) = 'end_user ' AND limits = '{}';
+
+-- keep_secret --
+INSERT INTO secret (name, value) VALUES (:name, :value) ON CONFLICT (name) DO NOTHING;
+
+-- secret --
+SELECT value FROM secret WHERE name = :name;
 
 -- totals --
 -- What is not grouped by is -1 or ''.
@@ -296,37 +391,32 @@ UPDATE hold SET job_id = :job_id WHERE id = :id AND ended_us IS NULL;
 
 -- hold --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
-    marked_up,
-    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
+    marked_up, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,
+    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags
 FROM hold WHERE id = :id;
 
 -- holds_after --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
-    marked_up,
-    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
+    marked_up, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,
+    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags
 FROM hold WHERE id > :after ORDER BY id;
 
 -- holds_between --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
-    marked_up,
-    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
+    marked_up, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,
+    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags
 FROM hold WHERE id > :after AND id <= :upto ORDER BY id LIMIT :most;
 
 -- generation --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
-    marked_up,
-    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
+    marked_up, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,
+    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags
 FROM hold WHERE generation_id = :generation AND account_id = :account ORDER BY id DESC LIMIT 1;
 
 -- job --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
-    marked_up,
-    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
+    marked_up, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,
+    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags
 FROM hold WHERE job_id = :job AND account_id = :account ORDER BY id DESC LIMIT 1;
 
 -- pending_workers --
@@ -386,9 +476,8 @@ DELETE FROM kept_answer WHERE hold_id IN (
 -- same_not_ended --
 -- By the index of holds that have not ended: an index of all digests would cost every order a page.
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
-    marked_up,
-    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
+    marked_up, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,
+    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags
 FROM hold
 WHERE ended_us IS NULL AND state IN ('pending', 'open') AND created_us > :since AND key_id = :key
 AND order_digest = :digest
@@ -396,9 +485,9 @@ ORDER BY created_us, id;
 
 -- same_answered --
 SELECT h.id, h.account_id, h.key_id, h.worker, h.state, h.amount_nanos, h.plan, h.event_price_nanos, h.model, h.streamed,
-    h.created_us, h.marked_up, h.generation_id, h.served_model, h.prompt_tokens, h.answer_tokens, h.reason, h.ended_us, h.asks,
-    h.ask_us, h.charge_to, h.charge_times, h.reserved_tokens, h.order_digest, h.delivery, h.upstream, h.priced,
-    h.job_id, h.kind, h.units
+    h.created_us, h.marked_up, h.generation_id, h.served_model, h.prompt_tokens, h.answer_tokens, h.reason, h.ended_us,
+    h.asks, h.ask_us, h.charge_to, h.charge_times, h.reserved_tokens, h.order_digest, h.delivery, h.upstream, h.priced,
+    h.job_id, h.kind, h.units, h.end_user, h.tags
 FROM undelivered_answer u JOIN hold h ON h.id = u.hold_id
 WHERE u.order_digest = :digest AND u.key_id = :key AND u.created_us > :since
 ORDER BY u.created_us, u.hold_id;
@@ -804,8 +893,9 @@ SELECT CAST(coalesce(sum(done), 0) AS BIGINT) FROM charge WHERE state <> 'due';
 -- The ledger names the transfer that ends a hold `HOLD-end`. What is null here stays behind with these books.
 SELECT a.name, t.cost, f.charge_id,
     h.id, h.account_id, h.key_id, h.worker, h.state, h.amount_nanos, h.plan, h.event_price_nanos, h.model, h.streamed,
-    h.created_us, h.marked_up, h.generation_id, h.served_model, h.prompt_tokens, h.answer_tokens, h.reason, h.ended_us, h.asks,
-    h.ask_us, h.charge_to, h.charge_times, h.reserved_tokens, NULL, NULL, h.upstream, NULL, h.job_id, h.kind, h.units
+    h.created_us, h.marked_up, h.generation_id, h.served_model, h.prompt_tokens, h.answer_tokens, h.reason, h.ended_us,
+    h.asks, h.ask_us, h.charge_to, h.charge_times, h.reserved_tokens, NULL, NULL, h.upstream, NULL, h.job_id, h.kind,
+    h.units, h.end_user, h.tags
 FROM hold h JOIN account a ON a.id = h.account_id
 LEFT JOIN transfer t ON t.id = h.id || '-end'
 LEFT JOIN charged_fare f ON f.transfer_id = t.id
@@ -859,9 +949,8 @@ DELETE FROM console_once WHERE until_us <= :now;
 
 -- console_open --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
-    marked_up,
-    generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to, charge_times,
-    reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units
+    marked_up, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,
+    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags
 FROM hold
 WHERE ended_us IS NULL AND state = 'open' AND (CAST(:account AS BIGINT) IS NULL OR account_id = :account)
 AND id > :after

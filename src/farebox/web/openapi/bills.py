@@ -17,20 +17,30 @@ _RANGE = [
 _KEY = parameter("key", NAME, "Of one key: its hash, or its name where no other key has it.")
 _MODEL = parameter("model", NAME, "Of one model: the one that was asked for, or that served.")
 _KIND = parameter("kind", one_of(" ".join(sorted(set(KINDS.values())))), "Of one kind.")
-_FILTERS = [_KEY, _MODEL, _KIND, parameter("state", one_of(" ".join(STATES)), "In one state.")]
+_FOR_WHOM = [
+    parameter("end_user", NAME, "For one end user: by its name, or as it is kept."),
+    parameter("tag", NAME, "Under one tag, such as team=search."),
+]
+_FILTERS = [_KEY, _MODEL, _KIND, parameter("state", one_of(" ".join(STATES)), "In one state."), *_FOR_WHOM]
 _PAGING = [
     parameter("limit", {"type": "integer", "minimum": 1, "maximum": AT_ONCE}, "Rows of a page, 100 if absent."),
     parameter("cursor", NAME, "What stands in `next` of the page before."),
 ]
-_BY = parameter("by", TEXT, f"With commas between them: {', '.join(GROUPS)}. `day` if absent.")
+_BY = parameter(
+    "by", TEXT, f"With commas between them: {', '.join(GROUPS)}, end_user, a tag such as tag:team. `day` if absent."
+)
 _ENDING = in_path("ending", "`.csv` or `.json`, whatever `Accept` says.", one_of(".csv .json"))
 _ACCOUNT = in_path("account", "Its name, or its id.")
 _ORDER = in_path("id", "The order's, or of one account's orders the generation's.")
 
+_ASKED_FOR = parameter("model", NAME, "That was asked for.")
 _LISTS = {
     "/orders": ("Orders", [*_RANGE, *_FILTERS, *_PAGING]),
-    "/totals": ("Totals of days", [*_RANGE, _BY, _KEY, parameter("model", NAME, "That was asked for."), _KIND]),
-    "/statement": ("Statement", [*_RANGE, *_PAGING]),
+    "/totals": (
+        "Totals of days",
+        [*_RANGE, _BY, _KEY, _ASKED_FOR, _KIND, *_FOR_WHOM],
+    ),
+    "/statement": ("Statement", [*_RANGE, *_FOR_WHOM, *_PAGING]),
 }
 _SCHEMAS = {"/orders": "OrderList", "/totals": "Totals", "/statement": "AccountStatement"}
 _WORDS = {403: "A caller's key, or the management key of another account.", 404: "There is none, or it is another's."}
