@@ -51,6 +51,7 @@ from farebox.core.books import (
     TopUp,
     Transfer,
     Undelivered,
+    activity_of,
     all_owners_of,
     settlement_id,
 )
@@ -575,10 +576,7 @@ class MemoryStore:
         self, account_id: int | None, key_id: int | None, first_day: int, last_day: int
     ) -> list[Activity]:
         wanted = TotalsFilter(first_day, last_day, ("day", "model", "served_model"), key_id)
-        return [
-            Activity(t.key[1], t.key[3], t.key[4], t.orders, t.fares_nanos, t.prompt_tokens, t.answer_tokens)
-            for t in await self.totals(account_id, wanted, LAST_US)
-        ]
+        return [activity_of(total) for total in await self.totals(account_id, wanted, LAST_US)]
 
     async def order_page(
         self, account_id: int | None, wanted: OrderFilter, after: OrderPlace, most: int

@@ -335,7 +335,7 @@ def _limit(
     *,
     as_json: bool,
 ) -> None:
-    given = _given(limits)
+    given = read_limits(limits)
 
     async def set_and_read(_: SqlStore, accounts: Accounts) -> tuple[Account, Key | None, Limits, Allowance | None]:
         account, key = await find(accounts)
@@ -351,7 +351,8 @@ def _limit(
         print_table(("LIMIT", "MOST", "USED"), rows, missing="-")
 
 
-def _given(limits: list[str]) -> LimitChanges:
+def read_limits(limits: list[str]) -> LimitChanges:
+    """Changes of limits as they were typed. Ends the command where one is none."""
     given: dict[str, str | list[str] | None] = {}
     for each in limits:
         name, equals, value = each.partition("=")

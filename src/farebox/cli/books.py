@@ -1,6 +1,7 @@
 """`farebox statement`, `farebox activity`, `farebox reconcile`, `farebox audit`."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 from farebox import clock
 from farebox.accounts import Accounts, Statement
 from farebox.cli.accounts import Name, NameOrAll
+from farebox.cli.end_users import attribution
 from farebox.cli.session import (
     AsCsv,
     AsJson,
@@ -23,9 +25,11 @@ from farebox.cli.session import (
     with_books,
 )
 from farebox.core.allowances import date_of, day_of
+from farebox.core.attribution import read_tag, tags_text
 from farebox.core.audit import Audit
 from farebox.core.audit import audit as run_audit
-from farebox.core.books import CASH, LAST_US, Activity, HoldRow, Transfer
+from farebox.core.bills import OrderFilter, Tag, TotalsFilter
+from farebox.core.books import CASH, LAST_US, Activity, HoldRow, Transfer, activity_of
 from farebox.core.callers import Key
 from farebox.core.kinds import units_used
 from farebox.core.money import format_usd, is_readable_cost, plain
@@ -57,21 +61,33 @@ def period_of(since: str | None, until: str | None, month: str | None) -> tuple[
     return since_us, until_us
 
 
+ForEndUser = Annotated[str | None, typer.Option("--end-user", help="For one end user: its name, or as it is kept.")]
+UnderTag = Annotated[str | None, typer.Option("--tag", metavar="NAME=VALUE", help="Under one tag.")]
+
+
 def statement(
     name: Name,
     since: Since = None,
     until: Until = None,
     month: Month = None,
+    end_user: ForEndUser = None,
+    under: UnderTag = None,
     database_url: DatabaseUrl = None,
     as_csv: AsCsv = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what an account paid in, each order and its fare to the last event, and where the account stands now; of all
-    time, or of some. As CSV: the lines alone."""
+    time, or of some; or the orders alone for an end user or under a tag. As CSV: the lines alone."""
+    tag = tag_of(under)
     since_us, until_us = period_of(since, until, month)
 
     async def read(store: SqlStore, accounts: Accounts) -> tuple[Statement, int]:
         found = await accounts.statement(name, since_us, until_us)
+        if end_user is not None or tag is not None:
+            kept = None if end_user is None else (await attribution(database_url, store)).sought(end_user)
+            wanted = OrderFilter(end_user=kept, tag=tag)
+            theirs = {hold_id for hold_id, hold in found.orders.items() if wanted.takes(hold)}
+            found = replace(found, transfers=[each for each in found.transfers if each.hold_id in theirs])
         return found, await store.given_back_nanos(found.account.id)
 
     found, given_back = with_books(database_url, read)
@@ -104,6 +120,15 @@ def statement(
         f"\n{found.account.name} ({found.account.plan}): paid in ${totals['paid_in_usd']}, spent ${totals['spent_usd']}"
         f" ({counted}){back}, balance ${totals['balance_usd']}, of which ${totals['held_usd']} is held"
     )
+
+
+def tag_of(written: str | None) -> Tag | None:
+    """A tag that was typed. Ends the command where it is none."""
+    if written is None:
+        return None
+    if (found := read_tag(written)) is None:
+        fail(f"--tag: {written[:80]!r} is no tag; write its name and its value, like team=search", 2)
+    return found
 
 
 def _lines(found: Statement) -> list[dict[str, Any]]:
@@ -158,6 +183,8 @@ def _line(transfer: Transfer, order: HoldRow | None, keys: Mapping[int, Key]) ->
         "prompt_tokens": order.prompt_tokens if order else None,
         "answer_tokens": order.answer_tokens if order else None,
         "units": units_used(order.kind, order.units) if order and order.state != "voided" else {},
+        "end_user": order.end_user if order else None,
+        "tags": tags_text(order.tags) if order else None,
     }
 
 
@@ -165,19 +192,27 @@ def activity(
     name: NameOrAll = None,
     days: Annotated[int, typer.Option(help="UTC days, today's included.", min=1, max=3660)] = 30,
     month: Month = None,
+    end_user: ForEndUser = None,
+    under: UnderTag = None,
     database_url: DatabaseUrl = None,
     as_csv: AsCsv = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what was ordered and charged by day and model, the latest day first."""
+    tag = tag_of(under)
     today = day_of(clock.now_us())
     first, last = today - days + 1, today + 1
     if month is not None:
         since_us, until_us = read_month(month)
         first, last = day_of(since_us), day_of(until_us) - 1
 
-    async def read_activity(_: SqlStore, accounts: Accounts) -> list[Activity]:
+    async def read_activity(store: SqlStore, accounts: Accounts) -> list[Activity]:
         account = None if name is None else await accounts.find(name)
+        if end_user is not None or tag is not None:
+            kept = None if end_user is None else (await attribution(database_url, store)).sought(end_user)
+            wanted = TotalsFilter(first, last, ("day", "model", "served_model"), end_user=kept, tag=tag)
+            found = await store.attributed_totals(None if account is None else account.id, wanted, LAST_US)
+            return [activity_of(each.total) for each in found]
         return await accounts.activity(account, None, first, last)
 
     rows = [

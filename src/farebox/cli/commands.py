@@ -21,6 +21,7 @@ PLACES = {
     "audit": "books.audit",
     "account": "bringing.account_app",
     "key": "bringing.key_app",
+    "end-user": "end_users.end_user_app",
     "management-key": "accounts.management_app",
     "prices": "prices.prices_app",
     "upstream": "upstreams.upstream_app",

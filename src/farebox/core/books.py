@@ -615,6 +615,12 @@ class Activity(Struct, frozen=True):
     answer_tokens: int
 
 
+def activity_of(total: DayTotal) -> Activity:
+    """The same of a total by day, model and the model that served."""
+    _, day, _, model, served, _ = total.key
+    return Activity(day, model, served, total.orders, total.fares_nanos, total.prompt_tokens, total.answer_tokens)
+
+
 class NotEnded(Struct, frozen=True):
     """How many holds have not ended: pending, open and to be asked about, open and to be decided by an operator; and
     open for as long as a job runs, which is asked about."""

@@ -7,6 +7,7 @@ from farebox.core.allowances import AMOUNTS, COUNTS, MODELS
 from farebox.core.caching import SECONDS_MAX
 from farebox.core.moving.foreign_keys import OWN as FOREIGN_COLUMNS
 from farebox.core.schemas import FLAG, NAME, NUMBER, OBJECT, TEXT, WHOLE, array_of, object_of, one_of, or_null, ref
+from farebox.end_users import PAGE_MAX
 from farebox.web.account import RESETS
 from farebox.web.changes import KEYS_MAX, OVERLAP_SECONDS
 from farebox.web.openapi.operations import AT_ROOT, Node, answer, body_of, data, header, in_path, operation, parameter
@@ -48,6 +49,13 @@ def paths() -> Node:
         "201": data("It is booked.", ref("Correction")),
         "200": data("It was booked before.", ref("Correction"), headers={"Idempotency-Replayed": header("`true`.")}),
     }
+    users = [
+        parameter("end_user", NAME, "One alone: by its name, or as it is kept."),
+        parameter("limited", one_of("true false"), "Those with limits of their own; else those with fares this month."),
+        parameter("after", NAME, "Those behind this one."),
+        parameter("limit", {"type": "integer", "minimum": 1, "maximum": PAGE_MAX}, "Of a page; 100 if absent."),
+    ]
+    ended = answer("They, and the limits that each has by default.", ref("EndUsers"))
     imported = {"200": data("The keys as they are here.", array_of(ref("ImportedKey")))}
     return {
         "/keys": {
@@ -81,6 +89,16 @@ def paths() -> Node:
         },
         "/admin/accounts/{account}/reopen": {
             "post": _operation("Open an account again", {"200": account}, _ACCOUNT, body=ref("Nothing")),
+            **AT_ROOT,
+        },
+        "/admin/accounts/{account}/end-users": {
+            "get": _operation("End users of an account", {"200": ended}, _ACCOUNT, *users),
+            "patch": _operation(
+                "Limit an end user of an account, or each",
+                {"200": data("Its limits.", ref("LimitedEndUser"))},
+                _ACCOUNT,
+                body=ref("EndUserChange"),
+            ),
             **AT_ROOT,
         },
         "/admin/corrections": {
@@ -148,6 +166,14 @@ def schemas() -> Node:
         "closed_at": or_null(_MOMENT),
         "limits": object_of({}, {**_COUNTED, MODELS: array_of(TEXT)}),
     }
+    end_user = {
+        "end_user": TEXT,
+        **dict.fromkeys(("limits", "limits_in_force"), ref("Limits")),
+        "used": object_of({}, _COUNTED),
+        "orders_this_month": WHOLE,
+        "fares_this_month_usd": NUMBER,
+        "latest_at": or_null(_MOMENT),
+    }
     activity = {
         **dict.fromkeys(("date", "model", "model_permaslug", "endpoint_id", "provider_name"), TEXT),
         **dict.fromkeys(("usage", "byok_usage_inference"), NUMBER),
@@ -167,6 +193,10 @@ def schemas() -> Node:
                 **dict.fromkeys(("given_back_usd", "fare_usd"), TEXT),
             }
         ),
+        "EndUsers": object_of(
+            {"data": array_of(object_of(end_user)), "default_limits": ref("Limits"), "next": or_null(TEXT)}
+        ),
+        "LimitedEndUser": object_of({"end_user": or_null(TEXT), "limits": ref("Limits")}),
         "ImportedKey": object_of({**dict.fromkeys(("hash", "name", "account"), TEXT), "was_there": FLAG}),
         **_sent(),
     }
@@ -193,6 +223,11 @@ def _sent() -> Node:
             additionalProperties=False,
             description="None of them is a limit that is not there; amounts are in USD, text or numbers in a request"
             " (where null lifts one), numbers in an answer.",
+        ),
+        "EndUserChange": object_of(
+            {"limits": ref("Limits")},
+            {"end_user": or_null({**TEXT, "description": "Each that has none of its own, if absent."})},
+            additionalProperties=False,
         ),
         "NewKey": object_of(
             {"name": NAME},
