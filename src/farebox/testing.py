@@ -16,6 +16,7 @@ from farebox.admission import Admission
 from farebox.answers import Answer, RepeatedAnswer, Streaming
 from farebox.catalog import Catalog
 from farebox.core.allowances import DAY_US, NO_LIMITS, PERIODS, Allowance, Limits, began_us, end_user_owner, owner_of
+from farebox.core.attribution import Attribution
 from farebox.core.audit import Snapshot, audit
 from farebox.core.bills import (
     BookedOrder,
@@ -862,6 +863,7 @@ class Playbook:
     store: MemoryStore | None = None
     streaming: Streaming | None = None
     waiting: Waiting | None = None
+    attribution: Attribution | None = None
     during: During | None = None
 
     def play(self) -> Played:
@@ -889,6 +891,7 @@ class Playbook:
             upstreams=alone(upstream),
             streaming=streaming,
             admission=Admission(9, 9),
+            attribution=self.attribution,
         )
         played = Played(forwarded=upstream.received)
         head = RequestHead((self.token or key,), {"x-title": "t"})

@@ -104,15 +104,14 @@ class Attribution(Struct, frozen=True):
             Refusal: 400, the header is not written as tags are.
         """
         tags = read_tags(header)
+        if len(kept := _encode_sorted(tags)) > TAGS_BYTES_MAX:
+            raise invalid(f"X-Farebox-Tags: at most {TAGS_BYTES_MAX} bytes in all; these are {len(kept)}")
         for name in sorted(self.from_metadata.intersection(metadata)):
-            if len(tags) < TAGS_MAX and name not in tags and is_tag(name, metadata[name]):
-                tags[name] = metadata[name]
-        if not tags:
-            return None
-        while len(kept := _encode_sorted(tags)) > TAGS_BYTES_MAX:
-            if header:
-                raise invalid(f"X-Farebox-Tags: at most {TAGS_BYTES_MAX} bytes in all; these are {len(kept)}")
-            tags.popitem()
+            if name in tags or len(tags) == TAGS_MAX or not is_tag(name, metadata[name]):
+                continue
+            more = {**tags, name: metadata[name]}
+            if len(longer := _encode_sorted(more)) <= TAGS_BYTES_MAX:
+                tags, kept = more, longer
         return kept.decode() if tags else None
 
 
