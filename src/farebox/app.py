@@ -376,6 +376,7 @@ def _console(
         stack.push_async_callback(reading.close)
         house = House(
             accounts=accounts,
+            end_users=EndUsers(store, ground.attribution),
             books=store,
             ledger=store,
             reading=reading,

@@ -221,21 +221,8 @@ class Bills:
             last = page.next
 
     async def sums_for(self, account: Account, wanted: OrderFilter) -> Row:
-        """What the orders of an end user, or under a tag, came to in some whole days: their fares, and what was given
-        back of them."""
-        first, behind = wanted.since_us // DAY_US, -(-wanted.until_us // DAY_US)
-        asked = TotalsFilter(first, behind - 1, end_user=wanted.end_user, tag=wanted.tag)
-        sums = Sums()
-        for found in await self._store.attributed_totals(account.id, asked, 2):
-            sums.orders, sums.events = found.total.orders, found.total.events
-            sums.fares_nanos, sums.cost = found.total.fares_nanos, found.total.cost
-        corrections = await self._store.corrections(account.id, wanted.since_us, wanted.until_us)
-        orders = await self._store.orders([each.hold_id for each in corrections if each.hold_id is not None])
-        theirs = {hold.id for hold in orders if wanted.takes(hold)}
-        for each in corrections:
-            if each.hold_id in theirs:
-                sums.take(each, account.id)
-        return _sums_row(sums)
+        """What a statement of an end user's orders, or of those under a tag, comes to."""
+        return _sums_row(await sums_for(self._store, account.id, wanted))
 
     # Totals
 
@@ -450,6 +437,24 @@ def _nanos(amount: str) -> int:
 def sums_of(page: Movements) -> Row:
     """What a statement's whole time comes to."""
     return _sums_row(page.sums)
+
+
+async def sums_for(books: Books, account_id: int, wanted: OrderFilter) -> Sums:
+    """What the orders of an end user, or under a tag, came to in some whole days: their fares, and what was given back
+    of them."""
+    first, behind = wanted.since_us // DAY_US, -(-wanted.until_us // DAY_US)
+    asked = TotalsFilter(first, behind - 1, end_user=wanted.end_user, tag=wanted.tag)
+    sums = Sums()
+    for found in await books.attributed_totals(account_id, asked, 2):
+        sums.orders, sums.events = found.total.orders, found.total.events
+        sums.fares_nanos, sums.cost = found.total.fares_nanos, found.total.cost
+    corrections = await books.corrections(account_id, wanted.since_us, wanted.until_us)
+    orders = await books.orders([each.hold_id for each in corrections if each.hold_id is not None])
+    theirs = {hold.id for hold in orders if wanted.takes(hold)}
+    for each in corrections:
+        if each.hold_id in theirs:
+            sums.take(each, account_id)
+    return sums
 
 
 def _sums_row(sums: Sums) -> Row:

@@ -258,7 +258,7 @@ def test_tags_that_are_none_are_400(whose: Whose, header: str) -> None:
 
 
 def test_digests_need_the_secret_and_plain_names_are_names() -> None:
-    digest, plain, off = (Attribution(mode, b"s") for mode in ("digest", "plain", "off"))  # type: ignore[arg-type]
+    digest, plain, off = (Attribution(mode, b"s") for mode in ("digest", "plain", "off"))
     assert digest.end_user("ann") == digest.end_user("ann") != Attribution("digest", b"t").end_user("ann")
     assert (digest.end_user(""), off.end_user("ann")) == (None, None)
     assert plain.end_user("Ann Müller") == "Ann Müller"

@@ -10,6 +10,7 @@ from farebox.console.reading import SqlConsole
 from farebox.console.requests import Viewer
 from farebox.console.sessions import Sessions
 from farebox.core.plans import Plan
+from farebox.end_users import EndUsers
 from farebox.http.bodies import BodyReader
 from farebox.ports import Books, Ledger, Upstreams
 
@@ -19,6 +20,7 @@ class House:
     """`not_running` are background tasks that failed; `plans` are those in force."""
 
     accounts: Accounts
+    end_users: EndUsers
     books: Books
     ledger: Ledger
     reading: SqlConsole

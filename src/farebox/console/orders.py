@@ -12,7 +12,8 @@ from farebox.console.naming import Names
 from farebox.console.requests import Cell, Page, Request
 from farebox.console.shown import decimals_of, places_of
 from farebox.core.allowances import DAY_US
-from farebox.core.bills import OrderFilter, OrderPlace, cursor_of, place_of
+from farebox.core.attribution import read_tag, tags_text
+from farebox.core.bills import OrderFilter, OrderPlace, Tag, cursor_of, place_of
 from farebox.core.books import LAST_US, HoldRow, HoldState, Transfer, settlement_id
 from farebox.core.errors import invalid, unknown
 from farebox.core.kinds import units_used
@@ -34,6 +35,8 @@ COLUMNS = (
     "fare_usd",
     "held_usd",
     "generation_id",
+    "end_user",
+    "tags",
     "order",
 )
 
@@ -68,6 +71,8 @@ async def show(house: House, request: Request) -> Page:
         key_id=key_id or None,
         model=model or None,
         state=cast(HoldState, state) if state else None,
+        end_user=end_user_of(house, request),
+        tag=tag_of(request),
     )
     after = OrderPlace(request.now_us)
     if cursor := request.text("after"):
@@ -87,6 +92,8 @@ async def show(house: House, request: Request) -> Page:
         "key": await names.key(key_id) if key_id else "",
         "key_id": key_id,
         "model": model,
+        "end_user": request.text("end_user"),
+        "tag": request.text("tag"),
         "state": state,
         "states": STATES,
         "since": request.text("since"),
@@ -103,6 +110,22 @@ async def show(house: House, request: Request) -> Page:
         rows=rows,
         next_query=None if further is None else {"after": cursor_of(further)},
     )
+
+
+def end_user_of(house: House, request: Request) -> str | None:
+    """The end user that is asked for, as it is kept; None where none is. Raises BadTerms."""
+    named = request.text("end_user")
+    return house.end_users.kept_as(named) if named else None
+
+
+def tag_of(request: Request) -> Tag | None:
+    """The tag that is asked for. Raises Refusal 400."""
+    sent = request.text("tag")
+    if not sent:
+        return None
+    if (found := read_tag(sent)) is None:
+        raise invalid(f"tag: a name and a value like team=search, not {sent[:80]!r}")
+    return found
 
 
 async def _row(hold: HoldRow, end: Transfer | None, names: Names, *, shows_cost: bool) -> dict[str, Cell]:
@@ -123,6 +146,8 @@ async def _row(hold: HoldRow, end: Transfer | None, names: Names, *, shows_cost:
         "fare_nanos": None if fare is None else fare.amount_nanos,
         "held_usd": format_usd(hold.amount_nanos),
         "generation_id": hold.generation_id,
+        "end_user": hold.end_user,
+        "tags": tags_text(hold.tags),
         "order": hold.id,
     }
 
@@ -153,6 +178,7 @@ async def show_one(house: House, request: Request) -> Page:
         "units": ", ".join(
             f"{count} {unit.replace('_', ' ')}" for unit, count in units_used(hold.kind, hold.units).items()
         ),
+        "tags": tags_text(hold.tags),
         "moments": _life(hold, transfers),
         "multiplier": plain(Decimal(hold.event_price_nanos) / EVENT_NANOS),
         "places": places_of(each.amount_nanos for each in transfers),

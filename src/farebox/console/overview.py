@@ -10,13 +10,15 @@ from farebox.background import Task
 from farebox.console.charts import bars
 from farebox.console.house import House
 from farebox.console.naming import Names
-from farebox.console.reading import Spent
+from farebox.console.orders import end_user_of, tag_of
+from farebox.console.reading import Spent, spent_from
 from farebox.console.requests import Cell, Page, Request, Viewer
 from farebox.console.shown import places_of
 from farebox.core.allowances import began_us, date_of, day_of
-from farebox.core.bills import TotalsFilter
+from farebox.core.bills import TAG_GROUP, TotalsFilter
 from farebox.core.errors import invalid
 from farebox.core.money import NANOS_PER_USD, format_usd
+from farebox.web.bills import check_groups
 
 DAYS = 30
 """UTC days that the chart shows, today's included."""
@@ -29,7 +31,7 @@ LOW_MAX = 10
 
 SPENT_DAYS_MAX = 366
 SPENT_ROWS_MAX = 500
-SPENT_COLUMNS = ("date", "account", "key", "model", "orders", "prompt_tokens", "answer_tokens", "fares_usd")
+SPENT_COLUMNS = ("date", "account", "key", "model", "for", "orders", "prompt_tokens", "answer_tokens", "fares_usd")
 
 Column = Literal["model", "key_id", "account_id"]
 
@@ -161,10 +163,16 @@ async def show_spent(house: House, request: Request) -> Page:
     if account_id:
         request.viewer.check_sees(account_id, "There is no such account")
     most = request.rows(SPENT_ROWS_MAX)
-    asked = TotalsFilter(since, until, ("account", "day", "key", "model"), key_id or None, model or None)
-    spent, whole = await house.reading.spent(
-        account_id or request.viewer.account_id, asked, replace(asked, by=()), most=most
+    asked = TotalsFilter(
+        since,
+        until,
+        ("account", "day", "key", "model", *_further(request)),
+        key_id or None,
+        model or None,
+        end_user=end_user_of(house, request),
+        tag=tag_of(request),
     )
+    spent, whole, whose = await _spent(house, account_id or request.viewer.account_id, asked, most)
     names = Names(house.reading)
     rows: list[dict[str, Cell]] = [
         {
@@ -172,13 +180,14 @@ async def show_spent(house: House, request: Request) -> Page:
             "account": await names.account(each.account_id),
             "key": await names.key(each.key_id),
             "model": each.model,
+            "for": whom,
             "orders": each.orders,
             "prompt_tokens": each.prompt_tokens,
             "answer_tokens": each.answer_tokens,
             "fares_usd": format_usd(each.fares_nanos),
             "fares_nanos": each.fares_nanos,
         }
-        for each in spent
+        for each, whom in zip(spent, whose, strict=True)
     ]
     total = _total(whole)
     values = {
@@ -188,6 +197,9 @@ async def show_spent(house: House, request: Request) -> Page:
         "since": date_of(since),
         "until": date_of(until),
         "model": model,
+        "by": request.text("by"),
+        "end_user": request.text("end_user"),
+        "tag": request.text("tag"),
         "key_id": key_id,
         "key": await names.key(key_id) if key_id else "",
         "account_id": account_id,
@@ -195,3 +207,29 @@ async def show_spent(house: House, request: Request) -> Page:
         "places": places_of([total.nanos, *(each.fares_nanos for each in spent)]),
     }
     return Page("spent.html", values, columns=SPENT_COLUMNS, rows=rows)
+
+
+def _further(request: Request) -> tuple[str, ...]:
+    """By what else sums are told: end users, or a tag's values. Raises Refusal 400."""
+    by = request.text("by")
+    if not by:
+        return ()
+    check_groups((by,))
+    return (by,) if by == "end_user" or by.startswith(TAG_GROUP) else ()
+
+
+async def _spent(
+    house: House, account_id: int | None, asked: TotalsFilter, most: int
+) -> tuple[list[Spent], list[Spent], list[str | None]]:
+    """The lines of what was spent, what all of it comes to, and for whom each line is, where that is asked."""
+    if not asked.is_attributed:
+        spent, whole = await house.reading.spent(account_id, asked, replace(asked, by=()), most=most)
+        return spent, whole, [None] * len(spent)
+    found = await house.reading.attributed_totals(account_id, asked, most)
+    every = replace(asked, by=())
+    if every.is_attributed:
+        sums = [spent_from(each.total) for each in await house.reading.attributed_totals(account_id, every, most)]
+    else:
+        (sums,) = await house.reading.spent(account_id, every)
+    whose = [each.end_user or each.tags or None for each in found]
+    return [spent_from(each.total) for each in found], sums, whose

@@ -66,7 +66,8 @@ def _signed_in_from(row: Row) -> SignedIn:
     return SignedIn(created_us, until_us, label, hint, manager_id is not None, owner)
 
 
-def _spent_from(total: DayTotal) -> Spent:
+def spent_from(total: DayTotal) -> Spent:
+    """A total as a line."""
     used = (total.prompt_tokens, total.answer_tokens)
     return Spent(*total.key[:4], total.orders, total.fares_nanos, *used)
 
@@ -142,7 +143,7 @@ class SqlConsole(Bills):
 
         def read() -> list[list[Spent]]:
             with self._one_moment() as rows:
-                return [[_spent_from(total) for total in self._totals(rows, account_id, one, most)] for one in wanted]
+                return [[spent_from(total) for total in self._totals(rows, account_id, one, most)] for one in wanted]
 
         return await self._desk.do(read)
 

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from farebox import clock
 from farebox.accounts import BadTerms, NotFound, OtherTopUpBefore
-from farebox.console import accounts, keys, models, orders, overview, reconciling, rendering, statement
+from farebox.console import accounts, end_users, keys, models, orders, overview, reconciling, rendering, statement
 from farebox.console.entrance import PATH
 from farebox.console.house import House
 from farebox.console.requests import Answer, Page, Redirect, Request, Viewer, viewer_of
@@ -52,6 +52,7 @@ PLACES = (
     Place("/keys", keys.show, keys.create),
     Place("/keys/new", keys.confirm_new),
     Place("/keys/{key}", keys.show_one, keys.change),
+    Place("/end-users", end_users.show, end_users.change),
     Place("/accounts", accounts.show, accounts.create),
     Place("/accounts/new", accounts.confirm_new),
     Place("/accounts/{account}", accounts.show_one, accounts.change),

@@ -3,12 +3,15 @@
 from datetime import date
 
 from farebox import clock
+from farebox.bills import LOOKED_AT, sums_for
 from farebox.console.house import House
 from farebox.console.naming import Names
+from farebox.console.orders import end_user_of, tag_of
 from farebox.console.requests import Cell, Page, Request
 from farebox.console.shown import decimals_of, places_of
 from farebox.core.allowances import DAY_US, date_of, day_of
-from farebox.core.bills import Movement, cursor_of, moved_nanos, place_of
+from farebox.core.attribution import tags_text
+from farebox.core.bills import Movement, OrderFilter, cursor_of, moved_nanos, place_of
 from farebox.core.books import HoldRow, Transfer
 from farebox.core.callers import Account
 from farebox.core.errors import invalid, unknown
@@ -21,6 +24,8 @@ COLUMNS = (
     "what",
     "model",
     "key",
+    "end_user",
+    "tags",
     "prompt_tokens",
     "answer_tokens",
     "cost_usd",
@@ -37,10 +42,10 @@ CHOICES_MAX = 200
 
 async def show(house: House, request: Request) -> Page:
     """GET /console/statement: of a month, or of some days."""
-    account = await _account(house, request)
+    account = await account_of(house, request)
     if account is None:
         found = await house.reading.accounts(CHOICES_MAX)
-        return Page("choose-account.html", {"accounts": [each for each, _ in found]})
+        return Page("choose-account.html", {"accounts": [each for each, _ in found], "what": "statement"})
     month, first_day, last_day = _days(request)
     after = Movement()
     if cursor := request.text("after"):
@@ -50,24 +55,33 @@ async def show(house: House, request: Request) -> Page:
         after = place
     since_us, until_us = first_day * DAY_US, (last_day + 1) * DAY_US
     most = request.rows(ROWS)
-    found_here = await house.reading.movements(account.id, since_us, until_us, after, most + 1)
-    transfers, names = found_here.transfers[:most], Names(house.reading)
-    shows_cost = house.shows_cost(request.viewer)
-    balance = found_here.before_nanos
+    wanted = OrderFilter(since_us, until_us, end_user=end_user_of(house, request), tag=tag_of(request))
+    is_part = wanted.end_user is not None or wanted.tag is not None
+    looked_at = max(most, LOOKED_AT) if is_part else most
+    found_here = await house.reading.movements(account.id, since_us, until_us, after, looked_at + 1)
+    names, shows_cost = Names(house.reading), house.shows_cost(request.viewer)
+    balance, last = found_here.before_nanos, after
     rows: list[dict[str, Cell]] = []
-    for transfer in transfers:
+    for transfer in found_here.transfers[:looked_at]:
+        if len(rows) == most:
+            break
         balance += moved_nanos(transfer, account.id)
+        last = Movement(transfer.created_us, transfer.id, balance)
         hold = found_here.orders.get(transfer.hold_id or "")
-        row = await _row(transfer, hold, account.id, balance, names)
-        rows.append(row if shows_cost else _fare_alone(row, transfer))
-    sums = found_here.sums
-    is_last = len(found_here.transfers) <= most
+        if not is_part or (hold is not None and wanted.takes(hold)):
+            row = await _row(transfer, hold, account.id, balance, names)
+            rows.append(row if shows_cost else _fare_alone(row, transfer))
+    sums = await sums_for(house.books, account.id, wanted) if is_part else found_here.sums
+    is_last = not found_here.transfers or last.id == found_here.transfers[-1].id
     amounts = [amount for row in rows for amount in (row["amount_nanos"], row["balance_nanos"])]
     ends = [found_here.opening_nanos, found_here.closing_nanos, sums.moved_nanos]
     values = {
         "account": account,
         "rows": rows,
         "month": month,
+        "is_part": is_part,
+        "end_user": request.text("end_user"),
+        "tag": request.text("tag"),
         "since": date_of(first_day),
         "until": date_of(last_day),
         "opening_nanos": found_here.opening_nanos,
@@ -80,18 +94,17 @@ async def show(house: House, request: Request) -> Page:
         "places": places_of([*ends, *(each for each in amounts if isinstance(each, int))]),
         "cost_places": decimals_of(cost for row in rows if isinstance(cost := row["cost_usd"], str)),
     }
-    last = None if is_last else Movement(transfers[-1].created_us, transfers[-1].id, balance)
     return Page(
         "statement.html",
         values,
         columns=COLUMNS,
         rows=rows,
-        next_query=None if last is None else {"after": cursor_of(last)},
+        next_query=None if is_last else {"after": cursor_of(last)},
     )
 
 
-async def _account(house: House, request: Request) -> Account | None:
-    """Whose statement it is; None where an operator has not said it. Raises Refusal 404."""
+async def account_of(house: House, request: Request) -> Account | None:
+    """Whose statement, or list, it is; None where an operator has not said it. Raises Refusal 404."""
     asked = request.whole("account_id")
     if not asked:
         return request.viewer.account
@@ -128,6 +141,8 @@ async def _row(
         "what": _what(transfer),
         "model": None if hold is None else hold.served_model or hold.model,
         "key": None if hold is None else await names.key(hold.key_id),
+        "end_user": None if hold is None else hold.end_user,
+        "tags": None if hold is None else tags_text(hold.tags),
         "prompt_tokens": None if hold is None else hold.prompt_tokens,
         "answer_tokens": None if hold is None else hold.answer_tokens,
         "cost_usd": None if transfer.cost is None else plain(transfer.cost),
