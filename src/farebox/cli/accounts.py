@@ -154,7 +154,7 @@ def create_key(
 ) -> None:
     """Make a key, with limits if there are any, and show it, this once: only its hash is kept."""
     expires_us = None if expires is None else read_moment(expires, "--expires")
-    given = _given(limits or [])
+    given = read_limits(limits or [])
 
     async def make(_: SqlStore, accounts: Accounts) -> tuple[str, Account, Key]:
         accounts.check_limits(given)

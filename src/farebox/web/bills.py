@@ -234,12 +234,13 @@ class BillPages:
             return _Answer("statement", STATEMENT_COLUMNS, about, pieces=asked.told_pieces(pieces))
         page = await self._bills.statement(account, since_us, until_us, after, asked.most, wanted)
         found = page.movements
+        sums = sums_of(found) if wanted is None else await self._bills.sums_for(account, wanted)
         about |= {
             "account": account.name,
             "plan": account.plan,
             "opening_balance_usd": format_usd(found.opening_nanos),
             "closing_balance_usd": format_usd(found.closing_nanos),
-            "totals": asked.told([sums_of(found) if wanted is None else await self._bills.sums_for(account, wanted)])[0],
+            "totals": asked.told([sums])[0],
         }
         return _Answer("statement", STATEMENT_COLUMNS, about, asked.told(page.rows), asked.next_page(page.next))
 
