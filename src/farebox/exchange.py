@@ -755,7 +755,7 @@ def _check(head: RequestHead) -> None:
     """Raises Refusal 400: no order can be served that comes with this head."""
     if head.hops >= HOPS_MAX:
         raise in_a_circle(head.hops)
-    if head.fare not in FARE_WISHES:
+    if head.fare.lower() not in FARE_WISHES:
         raise invalid("x-farebox-fare: write `comment`, and a stream ends with a comment that tells its fare")
 
 

@@ -15,7 +15,7 @@ from farebox.core.formats.table import FORMATS
 from farebox.core.money import EVENT_NANOS, NANOS_PER_USD, charged
 from farebox.core.plans import Plan
 from farebox.core.pricing import Ceiling
-from farebox.core.resale import ResoldMeter, in_upstreams_prices, with_plans_prices, without_prices
+from farebox.core.resale import ResoldMeter, in_upstreams_prices, unpriced, with_plans_prices, without_prices
 from farebox.core.sse import data_event, named_event
 from tests.fast.test_tariffs import entry, prices, tariff
 
@@ -146,4 +146,6 @@ def test_prices_are_the_plans_to_the_last_digit() -> None:
 def test_the_highest_price_that_an_order_names_is_the_plans() -> None:
     body = b'{"model":"a/b","provider":{"max_price":{"prompt":"1.7","completion":0.255,"image":null},"zdr":true}}'
     told = json.loads(in_upstreams_prices(body, PLAN), parse_float=str)
+    said = "it costs $2 a million tokens, and provider.max_price.prompt is $1.0588"
+    assert unpriced(f"a: {said}") == "a: it costs more than provider.max_price.prompt"
     assert told["provider"] == {"max_price": {"prompt": 1, "completion": "0.15", "image": None}, "zdr": True}

@@ -116,7 +116,7 @@ def read_request_head(headers: HeaderList) -> RequestHead:
         first(b"x-farebox-cache", b""),
         hops,
         headers,
-        first(b"x-farebox-fare", b"").lower(),
+        first(b"x-farebox-fare", b""),
     )
     if END_USER in read or TAGS in read:
         return replace(head, end_user=first(END_USER, b""), tags=first(TAGS, b""))

@@ -8,6 +8,7 @@ begins to send tomorrow tells nothing either.
 import re
 from collections.abc import Callable
 from decimal import Decimal
+from functools import lru_cache
 
 import msgspec
 from msgspec import Raw
@@ -28,8 +29,8 @@ _MONEY = re.compile("cost|pric|byok|fare|discount|usd|charge|credit|spen[dt]|sur
 
 _MAY_TELL = re.compile(rb"usage|" + _MONEY.pattern.encode(), re.IGNORECASE)
 
-_HOLDERS = ("response", "message")
-"""Members of an event in which an answer stands with its usage: of responses, of messages."""
+_HOLDERS = ("response", "message", "output")
+"""Members in which an answer may stand with its usage: of an event in responses and messages, of what is kept."""
 
 _METADATA = ("openrouter_metadata", "x_groq", "meta", "timings")
 """Members in which upstreams tell what they like about an answer, and nothing of its content."""
@@ -165,6 +166,9 @@ _WITH_PRICES = ("endpoints", "data", "models", "top_provider")
 
 _NONE = Raw(b"null")
 
+ENTRIES_KEPT_MAX = 2048
+"""Entries with a plan's prices that are kept: of a kilobyte or two each."""
+
 
 def with_plans_prices(entry: Raw, plan: Plan) -> Raw:
     """An entry of a list (a model, an endpoint, or an object that holds some) with each price as the plan has it."""
@@ -220,7 +224,7 @@ def unpriced(message: str) -> str:
 def _priced(value: Raw, times: Decimal | None) -> Raw:
     text = bytes(value)
     if text.startswith(b"["):
-        return Raw(msgspec.json.encode([_priced(each, times) for each in decode_list(value)]))
+        return Raw(msgspec.json.encode([Raw(_priced_entry(bytes(each), times)) for each in decode_list(value)]))
     if not text.startswith(b"{"):
         return value
     told = Fields()
@@ -232,6 +236,12 @@ def _priced(value: Raw, times: Decimal | None) -> Raw:
         elif not _MONEY.search(name):
             told[name] = each
     return written(told)
+
+
+@lru_cache(maxsize=ENTRIES_KEPT_MAX)
+def _priced_entry(entry: bytes, times: Decimal | None) -> bytes:
+    """An entry of a list, which is asked for again and again: a model list of OpenRouter's has 400."""
+    return bytes(_priced(Raw(entry), times))
 
 
 def _marked_up(value: Raw, times: Decimal | None) -> Raw:

@@ -13,6 +13,7 @@ from farebox.core.callers import Caller
 from farebox.core.errors import invalid
 from farebox.core.headers import read_request_head
 from farebox.core.money import EVENT_NANOS, format_usd
+from farebox.core.resale import retold
 from farebox.generations import Generations
 from farebox.http.asgi import Endpoint, send_json
 from farebox.http.queries import query_pairs
@@ -61,7 +62,8 @@ class OwnPages:
         return await self._generations.find(caller.account, _generation_id(scope), shows_cost=caller.plan.shows_cost)
 
     async def _content(self, caller: Caller, scope: Scope) -> msgspec.Raw:
-        return await self._generations.content(caller.account, _generation_id(scope))
+        content = await self._generations.content(caller.account, _generation_id(scope))
+        return content if caller.plan.shows_cost else msgspec.Raw(retold(bytes(content), lambda usage: None))
 
     async def _credits(self, caller: Caller, scope: Scope) -> dict[str, object]:
         balance = await self._accounts.balance(caller.account)
