@@ -171,6 +171,10 @@ class Accounts:
         await self._store.change_account(account)
         return account
 
+    async def every(self) -> list[Account]:
+        """All accounts."""
+        return list(await self._store.accounts())
+
     async def accounts(self) -> list[tuple[Account, Balance]]:
         return [(account, await self._store.balance(account.id)) for account in await self._store.accounts()]
 

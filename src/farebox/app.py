@@ -19,6 +19,7 @@ from farebox.answers import Streaming, forget_old_answers
 from farebox.background import Supervisor, Task
 from farebox.background_responses import BackgroundResponses
 from farebox.bills import Bills
+from farebox.bookkeeping import Bookkeeping
 from farebox.catalog import Catalog, SharedPrices
 from farebox.console.entrance import Entrance
 from farebox.core.attribution import Attribution
@@ -294,7 +295,8 @@ def _services(
     """What the HTTP face serves. `stack` closes what it opens."""
     settings, store, callers = ground.settings, ground.store, ground.hosted.callers
     accounts = Accounts(store, ground.plans)
-    bills = BillPages(Bills(store, ground.attribution))
+    rows = Bills(store, ground.attribution)
+    bills = BillPages(rows, Bookkeeping(store, rows, settings.seller_name))
     bodies = BodyReader(settings.body_bytes_max, settings.body_seconds, ground.deadlines)
     own_address = OwnAddress(settings.public_url)
     whole_orders = WholeOrders(orders.exchange, callers, ground.catalog, store, formats)

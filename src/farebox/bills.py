@@ -1,5 +1,6 @@
 """Itemised bills: orders, statements and totals as rows of texts, for callers (their own account's) and managers."""
 
+import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -148,6 +149,10 @@ class Bills:
             if len(found) == 1:
                 return found[0]
         return None
+
+    async def keys_of(self, account: Account) -> list[Key]:
+        """Every key of an account, those that were revoked, too."""
+        return list(await self._store.keys(account.id))
 
     # Orders
 
@@ -309,6 +314,19 @@ class _Names:
             "amount_usd": format_usd(moved_nanos(transfer, account_id)),
             "balance_usd": format_usd(balance_nanos),
         }
+
+
+_FORMULA = re.compile(r"[=+\-@\t\r]")
+_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
+
+
+def harmless(value: str | int | bool | None) -> str | int | bool | None:
+    """A value as a table has it. A text that a spreadsheet would take for a formula gets a mark before it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
 
 
 def _moment(us: int) -> str:

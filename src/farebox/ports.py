@@ -7,7 +7,16 @@ from typing import Protocol, runtime_checkable
 
 from farebox.core.allowances import Allowance, Limits
 from farebox.core.audit import Snapshot
-from farebox.core.bills import BookedOrder, EndUserSpent, Movement, Movements, OrderFilter, OrderPlace, TotalsFilter
+from farebox.core.bills import (
+    BookedOrder,
+    Days,
+    EndUserSpent,
+    Movement,
+    Movements,
+    OrderFilter,
+    OrderPlace,
+    TotalsFilter,
+)
 from farebox.core.books import (
     LAST_US,
     Activity,
@@ -380,6 +389,9 @@ class Books(Protocol):
         """The same where it is asked for whom orders are. Where neither an end user nor a tag is asked for, the totals
         of all other orders, too, so that all are the sum of the days'. In the place of tags stands the value of the one
         that is grouped by."""
+
+    async def days(self, account_id: int, wanted: TotalsFilter, most: int) -> Days:
+        """What happened to an account on the days that are wanted, at most so many totals; all of one moment."""
 
     def snapshot(self) -> AbstractContextManager[Snapshot]:
         """All rows at one moment. Blocks, so it is not for a server's event loop."""

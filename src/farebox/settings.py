@@ -602,6 +602,15 @@ class Settings(Table, kw_only=True, frozen=True):
     """As an Actor with `callers` = `actors`: the header by which the platform marks them, and its value, like
     `x-caller-type: APIFY_ACTOR`; unset, an Actor is known by its token, which is that of a run."""
 
+    seller_name: str | None = None
+    """Who sells, as invoices and FOCUS files say it."""
+
+    seller_address: str | None = None
+    """The seller's address on invoices; where it has several lines, they stay apart."""
+
+    seller_tax: str | None = None
+    """A line about tax for invoices, such as `VAT ID ATU00000000, reverse charge`."""
+
     guards: dict[str, GuardSettings] = field(default_factory=dict)
     """What looks at orders before they are sent, and at answers."""
 

@@ -20,6 +20,7 @@ from farebox.core.attribution import Attribution
 from farebox.core.audit import Snapshot, audit
 from farebox.core.bills import (
     BookedOrder,
+    Days,
     EndUserSpent,
     Movement,
     Movements,
@@ -636,6 +637,13 @@ class MemoryStore:
         if wanted.end_user is None and wanted.tag is None:
             found = wanted.with_the_rest(found, await self.totals(account_id, wanted, LAST_US))
         return found[:most]
+
+    async def days(self, account_id: int, wanted: TotalsFilter, most: int) -> Days:
+        since_us, until_us = wanted.first_day * DAY_US, (wanted.last_day + 1) * DAY_US
+        found = await self.movements(account_id, since_us, until_us, Movement(), len(self._transfers))
+        moved = [t for t in found.transfers if not t.is_fare and moved_nanos(t, account_id)]
+        orders = {t.hold_id: self._holds[t.hold_id] for t in moved if t.hold_id is not None}
+        return Days(found.opening_nanos, moved, orders, await self.totals(account_id, wanted, most))
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:

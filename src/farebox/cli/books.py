@@ -1,5 +1,6 @@
 """`farebox statement`, `farebox activity`, `farebox reconcile`, `farebox audit`."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
@@ -9,7 +10,9 @@ import typer
 
 from farebox import clock
 from farebox.accounts import Accounts, Statement
-from farebox.cli.accounts import Name, NameOrAll
+from farebox.bills import Bills
+from farebox.bookkeeping import Bookkeeping, By, Form, NotWholeDays, Wanted
+from farebox.cli.accounts import NameOrAll
 from farebox.cli.end_users import attribution
 from farebox.cli.session import (
     AsCsv,
@@ -24,6 +27,7 @@ from farebox.cli.session import (
     read_month,
     with_books,
 )
+from farebox.core import focus
 from farebox.core.allowances import date_of, day_of
 from farebox.core.attribution import read_tag, tags_text
 from farebox.core.audit import Audit
@@ -31,10 +35,12 @@ from farebox.core.audit import audit as run_audit
 from farebox.core.bills import OrderFilter, Tag, TotalsFilter
 from farebox.core.books import CASH, LAST_US, Activity, HoldRow, Transfer, activity_of
 from farebox.core.callers import Key
+from farebox.core.chart import Side
 from farebox.core.kinds import units_used
 from farebox.core.money import format_usd, is_readable_cost, plain
 from farebox.core.usage import Cost, Nothing
 from farebox.reconcile import decide
+from farebox.settings import load
 from farebox.store.books import SqlStore
 
 AUDITS = 2
@@ -65,21 +71,37 @@ ForEndUser = Annotated[str | None, typer.Option("--end-user", help="For one end 
 UnderTag = Annotated[str | None, typer.Option("--tag", metavar="NAME=VALUE", help="Under one tag.")]
 
 
-def statement(
-    name: Name,
+def statement(  # noqa: PLR0913 - one for each option
+    name: NameOrAll = None,
     since: Since = None,
     until: Until = None,
     month: Month = None,
     end_user: ForEndUser = None,
     under: UnderTag = None,
+    as_beancount: Annotated[bool, typer.Option("--beancount", help="Print a ledger for beancount.")] = False,
+    as_hledger: Annotated[bool, typer.Option("--hledger", help="Print a ledger for hledger.")] = False,
+    as_focus: Annotated[bool, typer.Option("--focus", help=f"Print charges as FOCUS {focus.VERSION}, in CSV.")] = False,
+    by: Annotated[By, typer.Option(help="Of a ledger or FOCUS: a line for each day, model and key, or order.")] = "day",
+    books: Annotated[Side, typer.Option(help="Of a ledger or FOCUS: whose books they are for.")] = "operator",
     database_url: DatabaseUrl = None,
     as_csv: AsCsv = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what an account paid in, each order and its fare to the last event, and where the account stands now; of all
-    time, or of some; or the orders alone for an end user or under a tag. As CSV: the lines alone."""
+    time, or of some; or the orders alone for an end user or under a tag. As CSV: the lines alone. As a ledger or FOCUS:
+    of all accounts, where none is named."""
     tag = tag_of(under)
     since_us, until_us = period_of(since, until, month)
+    forms: dict[Form, bool] = {"beancount": as_beancount, "hledger": as_hledger, "focus": as_focus}
+    if chosen := [form for form, is_wanted in forms.items() if is_wanted]:
+        if len(chosen) > 1 or as_csv or as_json:
+            fail("--beancount, --hledger, --focus, --csv and --json exclude each other", 2)
+        if end_user is not None or tag is not None:
+            fail(f"--{chosen[0]}: a ledger is of all orders, not of those of an end user or a tag", 2)
+        _print_books(chosen[0], name, (since_us, until_us), by, books, database_url)
+        return
+    if name is None:
+        fail("NAME: whose statement it is; `farebox account list` shows the accounts there are", 2)
 
     async def read(store: SqlStore, accounts: Accounts) -> tuple[Statement, int]:
         found = await accounts.statement(name, since_us, until_us)
@@ -129,6 +151,24 @@ def tag_of(written: str | None) -> Tag | None:
     if (found := read_tag(written)) is None:
         fail(f"--tag: {written[:80]!r} is no tag; write its name and its value, like team=search", 2)
     return found
+
+
+def _print_books(
+    form: Form, name: str | None, time: tuple[int, int], by: By, books: Side, database_url: str | None
+) -> None:
+    """Print a file for an accounting tool, as it is read."""
+
+    async def write(store: SqlStore, accounts: Accounts) -> None:
+        owners = await accounts.every() if name is None else [await accounts.find(name)]
+        try:
+            wanted = Wanted(form, owners, *time, clock.now_us(), books, by)
+        except NotWholeDays:
+            fail("--since, --until: dates such as 2026-11-28, or add --by order", 2)
+        issuer = load(database_url=database_url).seller_name
+        async for piece in Bookkeeping(store, Bills(store), issuer).file(wanted):
+            sys.stdout.buffer.write(piece)
+
+    with_books(database_url, write)
 
 
 def _lines(found: Statement) -> list[dict[str, Any]]:

@@ -315,6 +315,13 @@ def date_of(day: int) -> str:
     return _date(day).isoformat()
 
 
+def month_of_day(day: int) -> tuple[int, int]:
+    """The first day of a day's month, and that of the month behind it."""
+    first = _date(day).replace(day=1)
+    behind = date(first.year + first.month // 12, first.month % 12 + 1, 1)
+    return first.toordinal() - _EPOCH, behind.toordinal() - _EPOCH
+
+
 def _date(day: int) -> date:
     return date.fromordinal(_EPOCH + day)
 

@@ -220,6 +220,16 @@ class Movements(Struct, frozen=True):
         return self.opening_nanos + self.sums.moved_nanos
 
 
+class Days(Struct, frozen=True):
+    """What happened to an account on some days, all of one moment: the balance before them, money that moved and was
+    no fare, oldest first, with the orders that it is of, by hold; and the fares, as totals."""
+
+    opening_nanos: int
+    transfers: list[Transfer]
+    orders: dict[str, HoldRow]
+    totals: list[DayTotal]
+
+
 def moved_nanos(transfer: Transfer, account_id: int) -> int:
     """By how much a transfer changes an account's balance. Money that was set aside, and is given back, does not."""
     if transfer.credit_account == account_id:

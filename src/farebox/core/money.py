@@ -118,6 +118,11 @@ def whole_events(nanos: int) -> int | None:
     return None if rest else events
 
 
+def nanos_usd(nanos: int) -> Decimal:
+    """Nano-dollars in USD, exactly."""
+    return _EXACT.scaleb(Decimal(nanos), -_NANO_DIGITS)
+
+
 def floor_units(amount: Decimal, unit_price: Decimal) -> int:
     """How many whole units of `unit_price` (above zero) `amount` covers; 0 when it is negative."""
     return max(0, int(amount // unit_price))

@@ -10,12 +10,14 @@ from farebox.core.allowances import DAY_US
 from farebox.core.bills import (
     GROUPS,
     BookedOrder,
+    Days,
     Movement,
     Movements,
     OrderFilter,
     OrderPlace,
     Sums,
     TotalsFilter,
+    moved_nanos,
 )
 from farebox.core.books import Attributed, AttributedKey, DayKey, DayTotal, HoldRow, Transfer, settlement_id
 from farebox.core.money import add_exact, limbs_of
@@ -105,6 +107,30 @@ class Bills(OnDesk):
         found = await self._desk.rows(transfer_from, self._sql.moved_without_fare, given)
         return [each for each in found if each.is_correction]
 
+    async def days(self, account_id: int, wanted: TotalsFilter, most: int) -> Days:
+        def read() -> Days:
+            with self._one_moment() as rows:
+                return self._days(rows, account_id, wanted, most)
+
+        return await self._desk.do(read)
+
+    def _days(self, rows: Reader, account_id: int, wanted: TotalsFilter, most: int) -> Days:
+        since_us = wanted.first_day * DAY_US
+        given = {"account": account_id, "since": since_us, "until": (wanted.last_day + 1) * DAY_US}
+        found = map(transfer_from, rows.execute(self._sql.moved_without_fare, given).fetchall())
+        transfers = [transfer for transfer in found if moved_nanos(transfer, account_id)]
+        transfers.sort(key=lambda transfer: (transfer.created_us, transfer.id))
+        return Days(
+            self._sums(rows, account_id, 0, since_us).moved_nanos,
+            transfers,
+            self._orders_of(rows, transfers),
+            self._totals(rows, account_id, wanted, most),
+        )
+
+    def _orders_of(self, rows: Reader, transfers: list[Transfer]) -> dict[str, HoldRow]:
+        ids = json_text(sorted({transfer.hold_id for transfer in transfers if transfer.hold_id is not None}))
+        return {hold.id: hold for hold in map(hold_from, rows.execute(self._sql.holds_of, {"ids": ids}).fetchall())}
+
     @contextmanager
     def _one_moment(self) -> Iterator[Reader]:
         with closing(self.engine.connect()) as db, self.engine.snapshot(db) as rows:
@@ -118,11 +144,9 @@ class Bills(OnDesk):
         at_us, name = max((since_us, ""), (after.at_us, after.id))
         given = {"account": account_id, "since": at_us, "after": name, "until": until_us, "most": most}
         transfers = [transfer_from(row) for row in rows.execute(self._sql.movements, given).fetchall()]
-        ids = json_text(sorted({transfer.hold_id for transfer in transfers if transfer.hold_id is not None}))
-        holds = map(hold_from, rows.execute(self._sql.holds_of, {"ids": ids}).fetchall())
         return Movements(
             transfers,
-            {hold.id: hold for hold in holds},
+            self._orders_of(rows, transfers),
             opening if after.balance_nanos is None else after.balance_nanos,
             opening,
             self._sums(rows, account_id, since_us, until_us),

@@ -18,7 +18,7 @@ from farebox.generations import Generations
 from farebox.http.asgi import Endpoint, send_json
 from farebox.http.queries import query_pairs
 from farebox.ports import Callers
-from farebox.web.bills import BillPages, Whose
+from farebox.web.bills import BillPages, Whose, WhoseBooks
 
 RESETS: dict[Period, str | None] = {"day": "daily", "week": "weekly", "month": "monthly", "total": None}
 """OpenRouter's words for when a limit begins anew."""
@@ -44,7 +44,12 @@ class OwnPages:
             "/credits": self._credits,
         }
         served = {path: self._serve(describe) for path, describe in pages.items()}
-        return {**served, **self._bills.routes(self._account)}
+        ledger = self._bills.ledger(self._own_books)
+        return {**served, **self._bills.routes(self._account), "/statement{ledger:ledger}": ledger}
+
+    async def _own_books(self, scope: Scope) -> WhoseBooks:
+        caller = await self._callers.identify(read_request_head(scope["headers"]))
+        return WhoseBooks([caller.account], "caller", caller.plan.shows_cost)
 
     async def _account(self, scope: Scope) -> Whose:
         """The caller's account: what its other keys did is its own, too."""

@@ -27,8 +27,10 @@ from farebox.bills import (
     Row,
     TooManyLines,
     fares_alone,
+    harmless,
     sums_of,
 )
+from farebox.bookkeeping import FORMS, Bookkeeping, By, Form, NotWholeDays, Wanted
 from farebox.core.allowances import DAY_US
 from farebox.core.attribution import is_tag, read_tag
 from farebox.core.bills import (
@@ -44,6 +46,7 @@ from farebox.core.bills import (
 )
 from farebox.core.books import LAST_US, HoldState
 from farebox.core.callers import Account, Key
+from farebox.core.chart import Side
 from farebox.core.errors import invalid, unknown
 from farebox.core.formats.table import KINDS
 from farebox.core.headers import HeaderList
@@ -79,6 +82,28 @@ Find = Callable[[Scope], Awaitable[Whose]]
 """Raises Refusal."""
 
 
+@dataclass(frozen=True, slots=True)
+class WhoseBooks:
+    """Of which accounts a request may have ledgers; in whose books they are kept, where it does not say it; and whether
+    with what the upstream charged."""
+
+    accounts: Sequence[Account]
+    side: Side
+    shows_cost: bool = True
+
+
+FindBooks = Callable[[Scope], Awaitable[WhoseBooks]]
+"""Raises Refusal."""
+
+SIDES: tuple[Side, ...] = ("caller", "operator")
+BYS: tuple[By, ...] = ("day", "order")
+_LEDGER_TYPES: Mapping[Form, bytes] = {
+    "beancount": b"text/plain; charset=utf-8",
+    "hledger": b"text/plain; charset=utf-8",
+    "focus": b"text/csv; charset=utf-8; header=present",
+}
+
+
 class _Ending(Convertor[str]):
     regex = r"\.(?:csv|json)"
 
@@ -90,6 +115,13 @@ class _Ending(Convertor[str]):
 
 
 register_url_convertor("ending", _Ending())
+
+
+class _LedgerEnding(_Ending):
+    regex = "|".join(re.escape(ending) for ending in FORMS)
+
+
+register_url_convertor("ledger", _LedgerEnding())
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +211,9 @@ Do = Callable[[_Asked], Awaitable[_Answer]]
 class BillPages:
     """The endpoints, for whoever `find` finds an account for."""
 
-    def __init__(self, bills: Bills) -> None:
+    def __init__(self, bills: Bills, bookkeeping: Bookkeeping) -> None:
         self._bills = bills
+        self._bookkeeping = bookkeeping
 
     def routes(self, find: Find, *, with_statement: bool = True) -> dict[str, Endpoint]:
         """By their path below whatever they are put under."""
@@ -193,6 +226,35 @@ class BillPages:
             **{f"{path}{{ending:ending}}": endpoint for path, endpoint in served.items()},
             "/orders/{id}": self._one_order(find),
         }
+
+    def ledger(self, find: FindBooks) -> Endpoint:
+        """Statements as files for accounting tools, by the ending of the path."""
+
+        async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+            whose = await find(scope)
+            ending = str(scope["path_params"]["ledger"])
+            asked = _asked(scope, Whose(None), wants_csv=False)
+            asked.check_names(*RANGE, "by", "books")
+            named = _one_of(asked, "by", BYS)
+            by: By = "order" if named == "order" else "day"
+            wanted_side = _one_of(asked, "books", SIDES if whose.side == "operator" else ("caller",))
+            side = next((each for each in SIDES if each == wanted_side), whose.side)
+            since_us, until_us = asked.range
+            try:
+                wanted = Wanted(
+                    FORMS[ending], whose.accounts, since_us, until_us, asked.now_us, side, by, whose.shows_cost
+                )
+            except NotWholeDays as error:
+                raise invalid("from, to: write dates such as 2026-11-28, or ask for by=order") from error
+            headers: HeaderList = [
+                (b"content-type", _LEDGER_TYPES[wanted.form]),
+                _PRIVATE,
+                (b"content-disposition", f'attachment; filename="statement{ending}"'.encode()),
+                *_about_headers(asked.about(since_us, until_us)),
+            ]
+            await _send_pieces(send, headers, self._bookkeeping.file(wanted), scope.get(TAKER))
+
+        return endpoint
 
     async def _orders(self, asked: _Asked) -> _Answer:
         asked.check_names(*RANGE, *FILTERS, *PAGING)
@@ -311,11 +373,7 @@ def _serve(find: Find, do: Do) -> Endpoint:
         ending = scope["path_params"].get("ending", "")
         accepts = b",".join(value for name, value in scope["headers"] if name == b"accept").lower()
         wants_csv = ending == ".csv" or (not ending and accepts.startswith(b"text/csv"))
-        pairs = query_pairs(scope)
-        query = dict(pairs)
-        if len(query) != len(pairs):
-            raise invalid("the query: a parameter stands in it twice")
-        answer = await do(_Asked(scope["path"], whose.account, whose.shows_cost, query, wants_csv, clock.now_us()))
+        answer = await do(_asked(scope, whose, wants_csv=wants_csv))
         if wants_csv:
             await _send_csv(send, answer, scope.get(TAKER))
         else:
@@ -327,51 +385,68 @@ def _serve(find: Find, do: Do) -> Endpoint:
     return endpoint
 
 
+def _asked(scope: Scope, whose: Whose, *, wants_csv: bool) -> _Asked:
+    pairs = query_pairs(scope)
+    query = dict(pairs)
+    if len(query) != len(pairs):
+        raise invalid("the query: a parameter stands in it twice")
+    return _Asked(scope["path"], whose.account, whose.shows_cost, query, wants_csv, clock.now_us())
+
+
 def _link(answer: _Answer) -> HeaderList:
     return [] if answer.next is None else [(b"link", f'<{answer.next}>; rel="next"'.encode())]
 
 
 async def _send_csv(send: Send, answer: _Answer, taker: Taker | None) -> None:
-    said = {b"from": answer.about["from"], b"to": answer.about["to"], b"as-of": answer.about["as_of"]}
     headers: HeaderList = [
         CSV,
         _PRIVATE,
         (b"content-disposition", f'attachment; filename="{answer.name}.csv"'.encode()),
-        *((b"x-farebox-" + name, str(value).encode()) for name, value in said.items() if value),
+        *_about_headers(answer.about),
         *_link(answer),
     ]
     head = _lines([dict(zip(answer.columns, answer.columns, strict=True))], answer.columns)
     if answer.pieces is None:
         await send_whole(send, 200, headers, head + _lines(answer.rows, answer.columns))
         return
-    await send_start(send, 200, headers)
-    await send_body(send, head, more=True)
-    async with aclosing(answer.pieces) as pieces:
+    await _send_pieces(send, headers, _csv_pieces(head, answer.pieces, answer.columns), taker)
+
+
+async def _csv_pieces(
+    head: bytes, pieces: AsyncGenerator[list[Row], None], columns: Sequence[str]
+) -> AsyncGenerator[bytes, None]:
+    yield head
+    async with aclosing(pieces):
         async for rows in pieces:
+            yield _lines(rows, columns)
+
+
+async def _send_pieces(
+    send: Send, headers: HeaderList, pieces: AsyncGenerator[bytes, None], taker: Taker | None
+) -> None:
+    """Send what is long as it is read. The first piece comes before the head, so that books that cannot be read are
+    said to be."""
+    async with aclosing(pieces):
+        first = await anext(pieces, b"")
+        await send_start(send, 200, headers)
+        await send_body(send, first, more=True)
+        async for piece in pieces:
             if taker is not None and taker.has_gone():
                 return
-            await send_body(send, _lines(rows, answer.columns), more=True)
+            await send_body(send, piece, more=True)
     await send_body(send, b"")
+
+
+def _about_headers(about: Mapping[str, object]) -> HeaderList:
+    said = {b"from": about["from"], b"to": about["to"], b"as-of": about["as_of"]}
+    return [(b"x-farebox-" + name, str(value).encode()) for name, value in said.items() if value]
 
 
 def _lines(rows: Sequence[Row], columns: Sequence[str]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
-    writer.writerows([[_cell(row[name]) for name in columns] for row in rows])
+    writer.writerows([[harmless(row[name]) for name in columns] for row in rows])
     return text.getvalue().encode()
-
-
-_FORMULA = re.compile(r"[=+\-@\t\r]")
-_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
-
-
-def _cell(value: str | int | bool | None) -> Any:
-    """A value as a table has it. A text that a spreadsheet would take for a formula gets a mark before it."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
-        return f"'{value}"
-    return value
 
 
 def _one_of(asked: _Asked, name: str, known: Sequence[str]) -> str | None:

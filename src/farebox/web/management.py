@@ -29,7 +29,7 @@ from farebox.http.queries import query_values, query_whole
 from farebox.identity.keys import Managers
 from farebox.ports import NameTaken
 from farebox.web.account import RESETS, iso_or_null, or_null, tightest, usage, usd
-from farebox.web.bills import BillPages, Whose
+from farebox.web.bills import BillPages, Whose, WhoseBooks
 from farebox.web.changes import Changes
 from farebox.web.end_users import EndUserPages
 from farebox.web.members import Fields, day_of_date
@@ -89,6 +89,7 @@ class Management:
             "/keys/{hash}/rotate": self._serve(POST=self._rotate_key),
             "/activity": self._serve(GET=self._activity),
         }
+        ledger = self._bills.ledger(self._whose_books)
         of_one = self._bills.routes(self._whose)
         of_all = self._bills.routes(self._whose, with_statement=False)
         return [
@@ -106,6 +107,7 @@ class Management:
             ("/admin/keys/import", *self._serve(POST=self._changes.import_keys)),
             *((f"/admin/accounts/{{account}}{path}", ["GET"], page) for path, page in of_one.items()),
             *((f"/admin{path}", ["GET"], page) for path, page in of_all.items()),
+            *((f"/admin{path}/statement{{ledger:ledger}}", ["GET"], ledger) for path in ("", "/accounts/{account}")),
         ]
 
     async def _whose(self, scope: Scope) -> Whose:
@@ -123,6 +125,13 @@ class Management:
         if manager.account_id is None or account is None:
             return Whose(account)
         return Whose(account, self._accounts.shows_cost(account))
+
+    async def _whose_books(self, scope: Scope) -> WhoseBooks:
+        """Who manages all accounts keeps the operator's books, who manages one the books of that."""
+        whose = await self._whose(scope)
+        manager = await self._managers.identify(read_request_head(scope["headers"]))
+        accounts = await self._accounts.every() if whose.account is None else [whose.account]
+        return WhoseBooks(accounts, "operator" if manager.account_id is None else "caller", whose.shows_cost)
 
     def _serve(self, **methods: Do) -> tuple[list[str], Endpoint]:
         async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
