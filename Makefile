@@ -29,7 +29,7 @@ AIDER := $(if $(AIDER_PYTHON),.venv-aider/.done)
 .venv-aider/.done: private PYTHON = $(AIDER_PYTHON)
 
 # Frameworks that people build on, and coding agents: apart, because they bring some hundred packages along.
-test-frameworks: .venv/.dev .venv-frameworks/.done .venv-browser/.done .venv-apify1/.done .venv-apify2/.done .venv-llm/.done .venv-litellm/.done .venv-llamacpp/.done $(AIDER)
+test-frameworks: .venv/.dev .venv-frameworks/.done .venv-browser/.done .venv-apify1/.done .venv-apify2/.done .venv-llm/.done .venv-litellm/.done .venv-llamacpp/.done .venv-ledgers/.done $(AIDER)
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/frameworks
 
 # Hang-ups, faults, 200 kills and 140 deaths at each step over 20,000 orders; takes some ten minutes.
@@ -84,7 +84,7 @@ docs: .venv/.dev
 lock:
 	uv pip compile -q pyproject.toml --extra import --extra mcp --extra postgres --extra otel --extra guards --group build -o requirements/run.txt $(LOCK)
 	uv pip compile -q pyproject.toml --extra import --extra mcp --extra postgres --extra otel --extra guards --group dev -o requirements/dev.txt $(LOCK)
-	for group in frameworks browser site apify1 apify2 aider llm litellm llamacpp; do \
+	for group in frameworks browser site apify1 apify2 aider llm litellm llamacpp ledgers; do \
 		uv pip compile -q --group pyproject.toml:$$group -o requirements/$$group.txt $(LOCK); \
 	done
 LOCK := --generate-hashes --no-emit-index-url --no-header --no-annotate --universal --python-version 3.11 --upgrade

@@ -91,7 +91,7 @@ def row(account_id: int, account: str, happened: Happened, issuer: str | None, s
     first, behind = month_of_day(happened.day)
     return {
         **dict.fromkeys(columns(side), ""),
-        "BillingAccountId": str(account_id),
+        "BillingAccountId": f"account-{account_id}",
         "BillingAccountName": account,
         "BillingCurrency": "USD",
         "BillingPeriodStart": _midnight(first),
@@ -115,7 +115,7 @@ def _usage(spent: Spent) -> dict[str, str]:
     return {
         **dict.fromkeys(("BilledCost", "ContractedCost", "EffectiveCost", "ListCost"), fare),
         "ChargeCategory": "Usage",
-        "ChargeDescription": f"Fare of {spent.model}" if spent.is_one else f"{spent.orders} fares of {spent.model}",
+        "ChargeDescription": f"Fares of {spent.model}",
         "ChargeFrequency": "Usage-Based",
         **_period(spent),
         "ConsumedQuantity": spent.units or (str(tokens) if tokens else ""),
