@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import os
 import shutil
 import subprocess
@@ -65,19 +64,18 @@ def said(*command: object) -> str:
 
 def by_beancount(path: Path) -> Balances:
     said(BIN / "bean-check", path)
-    query = "SELECT account, str(sum(number)) AS total GROUP BY account"  # as a number, it is rounded
+    query = "SELECT account, sum(number) AS total GROUP BY account"  # sum(position) would be rounded
     rows = csv.DictReader(io.StringIO(said(BIN / "bean-query", "-f", "csv", path, query)))
     return {row["account"]: Decimal(row["total"].strip()) for row in rows if Decimal(row["total"].strip())}
 
 
 def by_hledger(hledger: Path, path: Path) -> Balances:
     said(hledger, "-f", path, "check", "--strict")
-    rows, _ = json.loads(said(hledger, "-f", path, "balance", "--flat", "--no-total", "-O", "json"))
-    return {name: sum((_exact(amount["aquantity"]) for amount in amounts), Decimal(0)) for name, _, _, amounts in rows}
-
-
-def _exact(quantity: dict[str, int]) -> Decimal:
-    return Decimal(quantity["decimalMantissa"]).scaleb(-quantity["decimalPlaces"])
+    # As JSON it rounds to ten decimals; in tables to those of the commodity.
+    style = ("--commodity-style", f"1.{'0' * 24} USD")
+    printed = said(hledger, "-f", path, "balance", "--flat", "--no-total", "-O", "csv", *style)
+    rows = csv.DictReader(io.StringIO(printed))
+    return {row["account"]: Decimal(row["balance"].removesuffix(" USD")) for row in rows}
 
 
 def below(balances: Balances, account: str) -> Decimal:
