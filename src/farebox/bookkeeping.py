@@ -26,12 +26,13 @@ from farebox.ports import Books
 Form = Literal["beancount", "hledger", "focus"]
 By = Literal["day", "order"]
 
+BYS: tuple[By, ...] = ("day", "order")
+
 FORMS: dict[str, Form] = {".beancount": "beancount", ".journal": "hledger", ".focus.csv": "focus"}
 """By the endings of files."""
 
 DAYS_AT_ONCE = 31
 LINES_AT_ONCE = 10_000
-"""Of an account, as many days are read at once as have no more lines than this; one at least."""
 
 _LINES_OF_A_DAY = 1_000_000
 _BY = ("day", "key", "served_model", "kind")
@@ -88,12 +89,16 @@ class _Writes(Protocol):
 
 
 class Bookkeeping:
-    """The use case. `issuer` is the name on invoices, where one is set."""
+    """The use case. `issuer` is the name on invoices, where one is set. Of an account, as many days are read at once as
+    have no more than `lines_at_once`; one at least."""
 
-    def __init__(self, books: Books, bills: Bills, issuer: str | None = None) -> None:
+    def __init__(
+        self, books: Books, bills: Bills, issuer: str | None = None, *, lines_at_once: int = LINES_AT_ONCE
+    ) -> None:
         self._books = books
         self._bills = bills
         self._issuer = issuer
+        self._lines_at_once = lines_at_once
 
     async def file(self, wanted: Wanted) -> AsyncGenerator[bytes, None]:
         """The file, in pieces: account by account, oldest first. What an account comes to stands at its end."""
@@ -141,7 +146,7 @@ class Bookkeeping:
         while first <= last:
             behind = min(last, first + DAYS_AT_ONCE - 1)
             while True:
-                most = LINES_AT_ONCE if behind > first else _LINES_OF_A_DAY
+                most = self._lines_at_once if behind > first else _LINES_OF_A_DAY
                 found = await self._books.days(account.id, TotalsFilter(first, behind, _BY), most + 1)
                 if len(found.totals) <= most:
                     break

@@ -1,6 +1,9 @@
 """The contract of every store: run on SQLite, and on the shipped fake."""
 
 import asyncio
+import csv
+import io
+import re
 import sqlite3
 import stat
 import subprocess
@@ -21,6 +24,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from farebox.accounts import Store
+from farebox.bills import Bills
+from farebox.bookkeeping import BYS, Bookkeeping, Wanted
 from farebox.core.allowances import DAY_US, NO_LIMITS, SECOND_US, Allowance, Exceeded, Limits
 from farebox.core.audit import audit
 from farebox.core.bills import Movement, Movements, OrderFilter, OrderPlace, TotalsFilter, moved_nanos
@@ -68,6 +73,7 @@ from farebox.core.books import (
 from farebox.core.caching import CachedRow
 from farebox.core.callers import Account, Key, PublishedPlans
 from farebox.core.charges import Charge
+from farebox.core.entries import component
 from farebox.core.health import Standing
 from farebox.core.money import add_exact
 from farebox.core.plans import Plan
@@ -1900,6 +1906,54 @@ def test_a_statement_runs_from_one_balance_to_the_other(engine: Engine) -> None:
         )
 
     engine.run(work)
+
+
+def test_books_of_days_and_of_orders_come_to_the_same(engine: Engine) -> None:
+    """Whatever is read at once: the sums are those of the statement, and a file's end is the next one's beginning."""
+
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a b", 100 * USD)
+        for day in (0, 3, 4, 36):
+            for number, kind in enumerate(("chat", "images")):
+                more = {"model": f"m/{number}", "kind": kind, "prompt_tokens": 3, "units": number or None}
+                cost = Cost(Decimal("0.00012345678901") * (day + number))
+                name = await order(store, account, key, day * DAY_US + 100 * (number + 1), cost, **more)
+            await store.carry_out(Correct(name, day * DAY_US + 900, f"of {day}", fare_nanos=day + 1))
+        assert await store.carry_out(TopUp("more", account.id, 5_000, 36 * DAY_US)) == Done()
+        bills = Bills(store)
+        for since_us, until_us in ((0, LAST_US), (3 * DAY_US, 35 * DAY_US)):
+            whole = await store.movements(account.id, since_us, until_us, Movement(), 99)
+            for by in BYS:
+                texts = []
+                for lines_at_once in (1, 10_000):
+                    books = Bookkeeping(store, bills, lines_at_once=lines_at_once)
+                    wanted = Wanted("beancount", [account], since_us, until_us, 50 * DAY_US, "operator", by)
+                    texts.append(b"".join([piece async for piece in books.file(wanted)]).decode())
+                assert len(set(texts)) == 1
+                sums = posted(texts[0])
+                own = f"Liabilities:Farebox:Callers:{component('a b')}"
+                assert sums.pop(own) == -whole.closing_nanos
+                assert sums.pop("Equity:Opening-Balances", 0) == whole.opening_nanos
+                assert sums.pop("Assets:Clearing:Farebox", 0) == whole.sums.paid_in_nanos
+                assert sums.pop("Income:Farebox:Corrections") == whole.sums.given_back_nanos
+                assert sum(sums[name] for name in sums if name.startswith("Income")) == -whole.sums.fares_nanos
+                upstream = sum(sums[name] for name in sums if name.startswith("Expenses"))
+                assert upstream == -sums["Liabilities:Farebox:Upstream"] == whole.sums.cost * USD
+                assert f"balance {own} -{Decimal(whole.closing_nanos) / USD:.9f} ~ 0 USD" in texts[0]
+            charges = Wanted("focus", [account], since_us, until_us, 50 * DAY_US, "caller", "day")
+            table = b"".join([piece async for piece in Bookkeeping(store, bills).file(charges)]).decode()
+            billed = sum(Decimal(row["BilledCost"]) for row in csv.DictReader(io.StringIO(table)))
+            assert billed * USD == whole.sums.fares_nanos - whole.sums.given_back_nanos
+
+    engine.run(work)
+
+
+def posted(ledger: str) -> dict[str, Decimal]:
+    """What a ledger's accounts come to, in nano-dollars."""
+    sums: dict[str, Decimal] = {}
+    for account, amount in re.findall(r"^  (\S+:\S+)  (\S+) USD$", ledger, re.MULTILINE):
+        sums[account] = sums.get(account, Decimal(0)) + Decimal(amount) * USD
+    return sums
 
 
 def balance_of(page: Movements) -> int:

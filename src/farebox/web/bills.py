@@ -30,7 +30,7 @@ from farebox.bills import (
     harmless,
     sums_of,
 )
-from farebox.bookkeeping import FORMS, Bookkeeping, By, Form, NotWholeDays, Wanted
+from farebox.bookkeeping import BYS, FORMS, Bookkeeping, By, Form, NotWholeDays, Wanted
 from farebox.core.allowances import DAY_US
 from farebox.core.attribution import is_tag, read_tag
 from farebox.core.bills import (
@@ -96,7 +96,6 @@ FindBooks = Callable[[Scope], Awaitable[WhoseBooks]]
 """Raises Refusal."""
 
 SIDES: tuple[Side, ...] = ("caller", "operator")
-BYS: tuple[By, ...] = ("day", "order")
 _LEDGER_TYPES: Mapping[Form, bytes] = {
     "beancount": b"text/plain; charset=utf-8",
     "hledger": b"text/plain; charset=utf-8",
