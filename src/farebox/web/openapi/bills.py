@@ -1,6 +1,7 @@
 """Orders, statements and totals: under each base for callers, below the root for managers."""
 
 from farebox.bills import AT_ONCE, COUNTED, GROUP_COLUMNS, ORDER_COLUMNS, STATEMENT_COLUMNS
+from farebox.bookkeeping import FORMS
 from farebox.core.bills import GROUPS
 from farebox.core.formats.table import KINDS
 from farebox.core.schemas import FLAG, NAME, TEXT, WHOLE, array_of, object_of, one_of, or_null, ref
@@ -30,6 +31,9 @@ _BY = parameter(
     "by", TEXT, f"With commas between them: {', '.join(GROUPS)}, end_user, a tag such as tag:team. `day` if absent."
 )
 _ENDING = in_path("ending", "`.csv` or `.json`, whatever `Accept` says.", one_of(".csv .json"))
+_LEDGER = in_path("ledger", "For beancount, hledger, or as FOCUS's table of charges.", one_of(" ".join(FORMS)))
+_BOOKS_BY = parameter("by", one_of("day order"), "A line for each day, model and key (if absent), or for each order.")
+_BOOKS = parameter("books", one_of("caller operator"), "Whose books they are for; if absent, whoever asks.")
 _ACCOUNT = in_path("account", "Its name, or its id.")
 _ORDER = in_path("id", "The order's, or of one account's orders the generation's.")
 
@@ -65,6 +69,11 @@ def _under(base: str, whose: str, *in_it: Node, tag: str) -> Node:
             name = f"{summary}{whose}{', as the ending says' if ending else ''}"
             given = [*in_it, *([_ENDING] if ending else []), *parameters]
             found[base + path + ending] = {"get": _list(name, ref(_SCHEMAS[path]), given, tag, bool(ending)), **root}
+    ledger = {"200": answer("The file.", TEXT)}
+    ledger["200"]["content"] = {"text/plain": {"schema": TEXT}, "text/csv": {"schema": TEXT}}
+    given = [*in_it, _LEDGER, *_RANGE, _BOOKS_BY, _BOOKS]
+    books = _get(f"Statement{whose} as a ledger", ledger, given, tag, "statement_as_a_ledger")
+    found[f"{base}/statement{{ledger}}"] = {"get": books, **root}
     one = {"200": answer("The order, and its transfers.", ref("OneOrder"))}
     found[f"{base}/orders/{{id}}"] = {"get": _get(f"Order{whose} by its id", one, [*in_it, _ORDER], tag), **root}
     return found
