@@ -296,7 +296,8 @@ def _services(
     settings, store, callers = ground.settings, ground.store, ground.hosted.callers
     accounts = Accounts(store, ground.plans)
     rows = Bills(store, ground.attribution)
-    bills = BillPages(rows, Bookkeeping(store, rows, settings.seller_name))
+    bookkeeping = Bookkeeping(store, rows, settings.seller_name)
+    bills = BillPages(rows, bookkeeping)
     bodies = BodyReader(settings.body_bytes_max, settings.body_seconds, ground.deadlines)
     own_address = OwnAddress(settings.public_url)
     whole_orders = WholeOrders(orders.exchange, callers, ground.catalog, store, formats)
@@ -349,7 +350,7 @@ def _services(
         bodies=bodies,
         token_counts=TokenCounts(orders.exchange),
         presets=PresetPages(callers, store, bodies),
-        console=_console(ground, accounts, bodies, supervisor, stack) if _has_console(ground) else None,
+        console=_console(ground, accounts, bookkeeping, bodies, supervisor, stack) if _has_console(ground) else None,
     )
 
 
@@ -360,6 +361,7 @@ def _has_console(ground: _Ground) -> bool:
 def _console(
     ground: _Ground,
     accounts: Accounts,
+    bookkeeping: Bookkeeping,
     bodies: BodyReader,
     supervisor: Supervisor,
     stack: AsyncExitStack,
@@ -368,12 +370,12 @@ def _console(
 
     def make() -> Endpoint:
         # Only here: a server to which nobody comes carries no templates.
-        from farebox.console.house import House
+        from farebox.console.house import House, Seller
         from farebox.console.reading import SqlConsole
         from farebox.console.sessions import Sessions
         from farebox.console.site import Site
 
-        store = ground.store
+        store, settings = ground.store, ground.settings
         reading = SqlConsole(store.engine)
         stack.push_async_callback(reading.close)
         house = House(
@@ -388,7 +390,9 @@ def _console(
             plans=ground.plans,
             not_running=lambda: supervisor.not_running,
             bodies=bodies,
-            public_url=ground.settings.public_url,
+            bookkeeping=bookkeeping,
+            seller=Seller(settings.seller_name, settings.seller_address, settings.seller_tax),
+            public_url=settings.public_url,
         )
         return Site(house)
 

@@ -2,11 +2,13 @@
 
 import csv
 import io
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from farebox.core.entries import component
 from tests.gateway import Gateway, Response
 
 
@@ -204,3 +206,95 @@ def test_a_range_is_said_and_kept(books: Books) -> None:
     early = books.read("/statement?to=2020-01-01")
     assert (early["closing_balance_usd"], early["data"]) == ("0", [])
     assert books.read("/totals?month=2020-01")["data"] == []
+
+
+NOT_NULL = (
+    "BilledCost BillingAccountId BillingCurrency BillingPeriodEnd BillingPeriodStart ChargeCategory ChargePeriodEnd"
+    " ChargePeriodStart ContractedCost EffectiveCost InvoiceIssuerName ListCost ProviderName PublisherName"
+    " ServiceCategory ServiceName ChargeFrequency"
+).split()
+"""Of FOCUS 1.0."""
+ALLOWED = {
+    "ChargeCategory": {"Usage", "Adjustment"},
+    "ChargeClass": {"", "Correction"},
+    "ChargeFrequency": {"Usage-Based", "One-Time"},
+    "PricingCategory": {"Standard", ""},
+    "ServiceCategory": {"AI and Machine Learning"},
+    "BillingCurrency": {"USD"},
+    "Tags": {"{}"},
+}
+
+
+def check_charge(row: dict[str, str]) -> None:
+    """What FOCUS 1.0 demands of a row."""
+    assert all(row[name] for name in NOT_NULL), row
+    assert all(row[name] in allowed for name, allowed in ALLOWED.items()), row
+    start, end, first, behind = (
+        datetime.fromisoformat(row[f"{what}Period{edge}"])
+        for what, edge in (("Charge", "Start"), ("Charge", "End"), ("Billing", "Start"), ("Billing", "End"))
+    )
+    assert first <= start < end <= behind
+    assert (first.day, behind.day) == (1, 1)
+    if row["ChargeCategory"] == "Usage":
+        for price, cost in (("ListUnitPrice", "ListCost"), ("ContractedUnitPrice", "ContractedCost")):
+            assert Decimal(row[price]) * Decimal(row["PricingQuantity"]) == Decimal(row[cost])
+        assert row["SkuId"]
+        assert row["SkuPriceId"]
+        assert (row["ConsumedQuantity"] != "") == (row["ConsumedUnit"] != "")
+
+
+def test_charges_are_as_focus_has_them_and_come_to_the_statement(books: Books) -> None:
+    gateway = books.gateway
+    for number in range(3):
+        assert gateway.chat(books.key, f"cost=0.000{number}1").status == 200
+    rerank = {"model": "sim/reranker", "query": "a", "documents": ["a", "b"]}
+    headers = {"authorization": f"Bearer {books.key}"}
+    assert gateway.request("POST", "/api/v1/rerank", rerank, headers).status == 200
+    first = books.read("/orders?kind=chat")["data"][0]["id"]
+    gateway.cli("refund", first, "--reason", "=it was no answer")
+    totals = books.read("/statement")["totals"]
+    charged = Decimal(totals["fares_usd"]) - Decimal(totals["given_back_usd"])
+    for by, usages in (("day", 2), ("order", 4)):
+        rows = table(books.get(f"/statement.focus.csv?by={by}"))
+        for row in rows:
+            check_charge(row)
+        assert sum(row["ChargeCategory"] == "Usage" for row in rows) == usages
+        assert len(rows) == usages + 1
+        assert sum(Decimal(row["BilledCost"]) for row in rows) == charged
+        assert {row["BillingAccountName"] for row in rows} == {books.name}
+        assert [row["ConsumedUnit"] for row in rows if row["x_Kind"] == "rerank"] == ["Searches"]
+        assert "x_UpstreamCost" not in rows[0]
+        managers = table(books.get(f"/admin/accounts/{books.name}/statement.focus.csv?by={by}", books.manager))
+        cost = sum(Decimal(row["x_UpstreamCost"] or "0") for row in managers)
+        assert cost == Decimal(totals["cost_usd"])
+        assert [{name: row[name] for name in rows[0]} for row in managers] == rows
+
+
+def test_a_ledger_is_of_a_time_and_for_whoever_asks(books: Books) -> None:
+    gateway = books.gateway
+    assert gateway.chat(books.key).status == 200
+    own = f"/admin/accounts/{books.name}"
+    answer = books.get("/statement.beancount")
+    assert answer.headers["content-disposition"] == 'attachment; filename="statement.beancount"'
+    assert "Upstream" not in answer.body.decode()
+    assert answer.body.decode().count('Fares of 1 order"') == 1
+    assert "Balance before" not in answer.body.decode()
+    tomorrow = datetime.now(UTC).date() + timedelta(days=1)
+    later = books.get(f"/statement.journal?from={tomorrow}").body.decode()
+    assert "Balance before" in later
+    assert "Fare" not in later.replace("Farebox", "")
+    one = str(gateway.cli("management-key", "create", "--label", "one", "--account", books.name)["key"])
+    assert "Assets:Farebox:" in books.get("/admin/statement.beancount", one).body.decode()
+    assert "Assets:Farebox:" in books.get(f"{own}/statement.beancount?books=caller", books.manager).body.decode()
+    operators = books.get(f"{own}/statement.beancount", books.manager).body.decode()
+    assert "Expenses:Farebox:Upstream:" in operators
+    every = books.get("/admin/statement.journal", books.manager).body.decode()
+    assert "Liabilities:Farebox:Callers:Demo" in every
+    assert component(books.name) in every
+    for wrong in ("by=week", "books=operator", "limit=3", "from=2026-11-28T12:00:00Z", "month=2026-13"):
+        assert books.get(f"/statement.beancount?{wrong}").status == 400, wrong
+    assert books.get("/statement.beancount?by=order&from=2026-11-28T12:00:00Z").status == 200
+    assert books.get("/statement.ods").status == 404
+    assert books.get("/admin/statement.json", books.manager).status == 404
+    assert books.get("/statement.journal", "sk-fb-nobody").status == 401
+    assert books.get("/admin/accounts/demo/statement.journal", one).status == 403

@@ -156,6 +156,68 @@ def test_what_was_given_back_and_paid_out_is_in_a_statements_sums(house: House) 
     assert "cut short" in order
 
 
+def test_an_invoice_comes_to_what_the_statement_says(house: House) -> None:
+    key = house.gateway.new_key("invoiced <b>", "--plan", "paying", "--prepaid", "1")
+    browser = Browser(house.gateway, key)
+    generation = house.gateway.chat(key, "cost=0.002").headers["x-generation-id"]
+    assert house.gateway.chat(key, "cost=0.0001", model="sim/echo-pro").status == 200
+    house.gateway.cli("refund", generation, "0.0005", "--reason", "cut <short>")
+    page = text(browser.page("/invoice"))
+    assert "For invoiced <b> Period" in page
+    assert "Not yet: the month goes on" in page
+    assert "All use 2 $0.0021" in page
+    assert "Refund cut <short> order" in page
+    assert "Together $0.0005" in page
+    assert (
+        "Use \N{MINUS SIGN}$0.0021 Refunds and corrections $0.0005 Paid in and out $1.0000 Balance now $0.9984" in page
+    )
+    rows = browser.rows("/invoice.json")
+    assert [(row["model"], row["kind"], row["orders"], row["fares_usd"]) for row in rows] == [
+        ("sim/echo", "chat", 1, "0.002"),
+        ("sim/echo-pro", "chat", 1, "0.0001"),
+    ]
+    assert "Balance after $0.9984" in text(browser.page("/statement"))
+    (account,) = [row for row in house.operator.rows("/accounts.json") if row["account"] == "invoiced <b>"]
+    named = f"?account_id={account['id']}"
+    assert f"Invoice {rows_month(page)}-{account['id']}" in page
+    assert text(house.operator.page(f"/invoice{named}")).count("seller_name") == 1
+    assert "Which account" in text(house.operator.page("/invoice")).replace("Of which", "Which")
+    assert house.one.get(f"/invoice{named}").status == 404
+    before = text(house.operator.page(f"/invoice{named}&month=2026-02"))
+    assert "Issued 2026-03-01" in before
+    assert "Nothing was used." in before
+    for wrong in ("month=x", "since=2026-11-01"):
+        assert browser.get(f"/invoice?{wrong}").status == 400, wrong
+
+
+def rows_month(page: str) -> str:
+    """The month of the invoice on a page, as its number has it."""
+    found = re.search(r"Period (\d{4})-(\d\d)-01 to", page)
+    assert found is not None, page
+    return "".join(found.groups())
+
+
+def test_a_statement_is_taken_away_as_a_ledger_in_the_viewers_books(house: House) -> None:
+    (account,) = [row for row in house.operator.rows("/accounts.json") if row["account"] == "one"]
+    named = f"?account_id={account['id']}"
+    own = house.one.get("/statement/books/beancount")
+    assert own.status == 200
+    assert own.headers["content-disposition"].endswith('.beancount"')
+    assert own.headers["content-security-policy"]
+    assert "Assets:Farebox:One" in own.body.decode()
+    assert "Upstream" not in own.body.decode()
+    operators = house.operator.get(f"/statement/books/hledger{named}").body.decode()
+    assert "Expenses:Farebox:Upstream:" in operators
+    assert "Assets:Farebox:One" in house.operator.get(f"/statement/books/hledger{named}&books=caller").body.decode()
+    assert "x_UpstreamCost" not in house.one.get("/statement/books/focus?books=operator").body.decode()
+    assert house.other.get(f"/statement/books/focus{named}").status == 404
+    assert house.one.get("/statement/books/ledger").status == 404
+    assert house.operator.get("/statement/books/focus").status == 400
+    links = house.operator.page(f"/statement{named}")
+    for form in ("beancount", "hledger", "focus"):
+        assert f"/console/statement/books/{form}?month=" in links
+
+
 def test_a_list_goes_on_where_it_ended_and_stays_as_it_was(house: House) -> None:
     first = house.operator.get("/orders.json").json
     assert first["next"] is None

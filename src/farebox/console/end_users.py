@@ -23,7 +23,7 @@ async def show(house: House, request: Request) -> Page:
     account = await account_of(house, request)
     if account is None:
         found = await house.reading.accounts(CHOICES_MAX)
-        return Page("choose-account.html", {"accounts": [each for each, _ in found], "what": "end-users"})
+        return Page("choose-account.html", {"accounts": [each for each, _ in found], "page": "end-users"})
     named, is_limited = request.text("end_user"), request.text("which") == "limited"
     following = None
     if named:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from farebox.accounts import Accounts
 from farebox.background import Task
+from farebox.bookkeeping import Bookkeeping
 from farebox.catalog import Catalog
 from farebox.console.reading import SqlConsole
 from farebox.console.requests import Viewer
@@ -13,6 +14,15 @@ from farebox.core.plans import Plan
 from farebox.end_users import EndUsers
 from farebox.http.bodies import BodyReader
 from farebox.ports import Books, Ledger, Upstreams
+
+
+@dataclass(frozen=True, slots=True)
+class Seller:
+    """Who stands on invoices, as far as it is set."""
+
+    name: str | None = None
+    address: str | None = None
+    tax: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +40,8 @@ class House:
     plans: Mapping[str, Plan]
     not_running: Callable[[], list[Task]]
     bodies: BodyReader
+    bookkeeping: Bookkeeping
+    seller: Seller
     public_url: str | None
 
     def shows_cost(self, viewer: Viewer) -> bool:

@@ -1,6 +1,6 @@
 """What a page is asked, and what it answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from msgspec import Struct
@@ -126,4 +126,13 @@ class Redirect:
     path: str
 
 
-Answer = Page | Redirect
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A file of this name, as it is read."""
+
+    name: str
+    content_type: bytes
+    pieces: AsyncGenerator[bytes, None]
+
+
+Answer = Page | Redirect | Download

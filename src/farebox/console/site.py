@@ -3,7 +3,8 @@ which headers an answer has, how a mistake is told."""
 
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from urllib.parse import parse_qsl, urlsplit
@@ -12,14 +13,25 @@ from starlette.types import Receive, Scope, Send
 
 from farebox import clock
 from farebox.accounts import BadTerms, NotFound, OtherTopUpBefore
-from farebox.console import accounts, end_users, keys, models, orders, overview, reconciling, rendering, statement
+from farebox.console import (
+    accounts,
+    bookkeeping,
+    end_users,
+    keys,
+    models,
+    orders,
+    overview,
+    reconciling,
+    rendering,
+    statement,
+)
 from farebox.console.entrance import PATH
 from farebox.console.house import House
-from farebox.console.requests import Answer, Page, Redirect, Request, Viewer, viewer_of
+from farebox.console.requests import Answer, Download, Page, Redirect, Request, Viewer, viewer_of
 from farebox.console.sessions import check_form, cookie, form_token, token_in
 from farebox.core.errors import Refusal, forbidden, invalid, unknown, wrong_method
 from farebox.core.headers import HeaderList, read_request_head
-from farebox.http.asgi import JSON, AsgiBody, send_whole
+from farebox.http.asgi import JSON, TAKER, AsgiBody, send_pieces, send_whole
 from farebox.http.queries import query_values
 from farebox.ports import BooksUnavailable, NameTaken
 from farebox.reconcile import NotOpen
@@ -46,6 +58,22 @@ class Place:
     do: Do | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A file whose first piece has been read: so what cannot be read is told by a page."""
+
+    first: bytes
+    further: AsyncGenerator[bytes, None]
+
+    async def all(self) -> AsyncGenerator[bytes, None]:
+        async with aclosing(self.further):
+            yield self.first
+            async for piece in self.further:
+                yield piece
+
+
+_Shown = tuple[int, HeaderList, bytes | _Begun]
+
 PLACES = (
     Place("", overview.show),
     Place("/spent", overview.show_spent),
@@ -61,6 +89,8 @@ PLACES = (
     Place("/orders", orders.show),
     Place("/orders/{order}", orders.show_one),
     Place("/statement", statement.show),
+    Place("/statement/books/{form}", bookkeeping.download),
+    Place("/invoice", bookkeeping.show_invoice),
     Place("/reconcile", reconciling.show),
     Place("/reconcile/{order}", reconciling.show_one, reconciling.decide),
 )
@@ -82,9 +112,13 @@ class Site:
             status, headers, body = await self._answer(head, scope, receive)
         except (Refusal, NotFound, BadTerms, NameTaken, OtherTopUpBefore, NotOpen, BooksUnavailable) as error:
             status, headers, body = await self._refused(head, _refusal_of(error))
-        await send_whole(send, status, [*headers, *rendering.SAFETY], body)
+        if isinstance(body, _Begun):
+            pieces = body.all()
+            await send_pieces(send, [*headers, *rendering.SAFETY], pieces, scope.get(TAKER))
+        else:
+            await send_whole(send, status, [*headers, *rendering.SAFETY], body)
 
-    async def _answer(self, head: "_Head", scope: Scope, receive: Receive) -> tuple[int, HeaderList, bytes]:
+    async def _answer(self, head: "_Head", scope: Scope, receive: Receive) -> "_Shown":
         below = scope["path"].removeprefix(PATH)
         if below.startswith("/static/"):
             return _file(below.removeprefix("/static/"))
@@ -111,7 +145,7 @@ class Site:
 
     async def _serve(
         self, head: "_Head", viewer: Viewer, below: str, scope: Scope, form: Mapping[str, str]
-    ) -> tuple[int, HeaderList, bytes]:
+    ) -> "_Shown":
         place, path, form_of_list = _find(below)
         do = place.do if scope["method"] == "POST" else place.show
         if do is None:
@@ -120,6 +154,10 @@ class Site:
         answer = await do(self._house, request)
         if isinstance(answer, Redirect):
             return _to(answer.path)
+        if isinstance(answer, Download):
+            named = f'attachment; filename="{answer.name}"'.encode("ascii", "replace")
+            about = [(b"content-type", answer.content_type), (b"content-disposition", named), *rendering.UNKEPT]
+            return 200, about, _Begun(await anext(answer.pieces, b""), answer.pieces)
         if form_of_list and not answer.columns:
             raise unknown(f"There is no list at {below[:200]!r}")
         return self._shown(head, viewer, answer, request, below, form_of_list)

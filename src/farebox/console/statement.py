@@ -7,6 +7,7 @@ from farebox.bills import LOOKED_AT, sums_for
 from farebox.console.house import House
 from farebox.console.naming import Names
 from farebox.console.orders import end_user_of, tag_of
+from farebox.console.rendering import query_text
 from farebox.console.requests import Cell, Page, Request
 from farebox.console.shown import decimals_of, places_of
 from farebox.core.allowances import DAY_US, date_of, day_of
@@ -14,6 +15,7 @@ from farebox.core.attribution import tags_text
 from farebox.core.bills import Movement, OrderFilter, cursor_of, moved_nanos, place_of
 from farebox.core.books import HoldRow, Transfer
 from farebox.core.callers import Account
+from farebox.core.chart import Side
 from farebox.core.errors import invalid, unknown
 from farebox.core.money import format_usd, plain, whole_events
 from farebox.web.members import day_of_date
@@ -45,14 +47,15 @@ async def show(house: House, request: Request) -> Page:
     account = await account_of(house, request)
     if account is None:
         found = await house.reading.accounts(CHOICES_MAX)
-        return Page("choose-account.html", {"accounts": [each for each, _ in found], "what": "statement"})
-    month, first_day, last_day = _days(request)
+        return Page("choose-account.html", {"accounts": [each for each, _ in found], "page": "statement"})
+    month, first_day, last_day = days_of(request)
     after = Movement()
     if cursor := request.text("after"):
         place = place_of(cursor, Movement)
         if place is None:
             raise invalid("after: no place in a statement; begin at the first page")
         after = place
+    asked = {"month": month} if month else {"since": date_of(first_day), "until": date_of(last_day)}
     since_us, until_us = first_day * DAY_US, (last_day + 1) * DAY_US
     most = request.rows(ROWS)
     wanted = OrderFilter(since_us, until_us, end_user=end_user_of(house, request), tag=tag_of(request))
@@ -82,6 +85,8 @@ async def show(house: House, request: Request) -> Page:
         "is_part": is_part,
         "end_user": request.text("end_user"),
         "tag": request.text("tag"),
+        "asked": query_text({**asked, "account_id": account.id}),
+        "side": side_of(request),
         "since": date_of(first_day),
         "until": date_of(last_day),
         "opening_nanos": found_here.opening_nanos,
@@ -115,7 +120,13 @@ async def account_of(house: House, request: Request) -> Account | None:
     return found[0]
 
 
-def _days(request: Request) -> tuple[str, int, int]:
+def side_of(request: Request) -> Side:
+    """In whose books a file is kept: those of the operator, for who manages all accounts and wants no others."""
+    is_operators = request.viewer.is_operator and request.text("books") != "caller"
+    return "operator" if is_operators else "caller"
+
+
+def days_of(request: Request) -> tuple[str, int, int]:
     """The month that is asked for, if one is, and the first and last day. Raises Refusal 400."""
     since, until = request.day("since"), request.day("until")
     if since is None and until is None:

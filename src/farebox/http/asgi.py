@@ -2,7 +2,8 @@
 an order costs."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -38,6 +39,22 @@ async def send_body(send: Send, body: bytes, *, more: bool = False) -> None:
 async def send_whole(send: Send, status: int, headers: HeaderList, body: bytes) -> None:
     await send_start(send, status, [*headers, (b"content-length", b"%d" % len(body))])
     await send_body(send, body)
+
+
+async def send_pieces(
+    send: Send, headers: HeaderList, pieces: AsyncGenerator[bytes, None], taker: Taker | None
+) -> None:
+    """Send what is long as it is read, as long as somebody takes it. The first piece is read before the head is sent:
+    what cannot be read is no answer."""
+    async with aclosing(pieces):
+        first = await anext(pieces, b"")
+        await send_start(send, 200, headers)
+        await send_body(send, first, more=True)
+        async for piece in pieces:
+            if taker is not None and taker.has_gone():
+                return
+            await send_body(send, piece, more=True)
+    await send_body(send, b"")
 
 
 async def send_json(send: Send, body: bytes, headers: HeaderList | None = None) -> None:

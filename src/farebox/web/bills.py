@@ -52,7 +52,7 @@ from farebox.core.formats.table import KINDS
 from farebox.core.headers import HeaderList
 from farebox.core.keys import PREFIX
 from farebox.core.money import format_usd
-from farebox.http.asgi import JSON, TAKER, Endpoint, send_body, send_start, send_whole
+from farebox.http.asgi import JSON, TAKER, Endpoint, send_pieces, send_whole
 from farebox.http.queries import query_pairs, query_whole
 from farebox.ports import Taker
 
@@ -251,7 +251,7 @@ class BillPages:
                 (b"content-disposition", f'attachment; filename="statement{ending}"'.encode()),
                 *_about_headers(asked.about(since_us, until_us)),
             ]
-            await _send_pieces(send, headers, self._bookkeeping.file(wanted), scope.get(TAKER))
+            await send_pieces(send, headers, self._bookkeeping.file(wanted), scope.get(TAKER))
 
         return endpoint
 
@@ -408,7 +408,7 @@ async def _send_csv(send: Send, answer: _Answer, taker: Taker | None) -> None:
     if answer.pieces is None:
         await send_whole(send, 200, headers, head + _lines(answer.rows, answer.columns))
         return
-    await _send_pieces(send, headers, _csv_pieces(head, answer.pieces, answer.columns), taker)
+    await send_pieces(send, headers, _csv_pieces(head, answer.pieces, answer.columns), taker)
 
 
 async def _csv_pieces(
@@ -418,22 +418,6 @@ async def _csv_pieces(
     async with aclosing(pieces):
         async for rows in pieces:
             yield _lines(rows, columns)
-
-
-async def _send_pieces(
-    send: Send, headers: HeaderList, pieces: AsyncGenerator[bytes, None], taker: Taker | None
-) -> None:
-    """Send what is long as it is read. The first piece comes before the head, so that books that cannot be read are
-    said to be."""
-    async with aclosing(pieces):
-        first = await anext(pieces, b"")
-        await send_start(send, 200, headers)
-        await send_body(send, first, more=True)
-        async for piece in pieces:
-            if taker is not None and taker.has_gone():
-                return
-            await send_body(send, piece, more=True)
-    await send_body(send, b"")
 
 
 def _about_headers(about: Mapping[str, object]) -> HeaderList:
