@@ -22,12 +22,18 @@ WAIT_MS = 120_000
 LOOK = """axe.run(document).then(found => found.violations.map(
   each => each.id + ": " + each.help + " " + each.nodes.map(node => node.html.slice(0, 200)).join(" | ")))"""
 
+MANY_ROWS = """for (let n = 0; n < 60; n++) {
+  const body = document.querySelector("tbody");
+  body.append(body.rows[0].cloneNode(true));
+}"""
+
 PAGES = (
     "",
     "/spent",
     "/orders",
     "/orders/{order}",
     "/statement?account_id=2",
+    "/invoice?account_id=2",
     "/keys",
     "/keys/1",
     "/keys/new?account=demo&label=Build+server&limit=5",
@@ -126,6 +132,27 @@ def copying(browser: Browser) -> None:
         assert "shown once" in page.inner_text("main")
 
 
+def printed(browser: Browser) -> None:
+    """An invoice as a PDF: what belongs to the console is not on it, a table's head is on each page."""
+    with visit(browser, color_scheme="dark") as page:
+        sign_in(page, KEY)
+        page.goto(f"{SITE}/invoice")
+        page.emulate_media(media="print")
+        seen = page.evaluate("document.body.innerText")
+        assert "All use" in seen
+        for said in ("Sign out", "Show the month", "Your browser prints", "CSV"):
+            assert said not in seen, said
+        assert page.evaluate("getComputedStyle(document.querySelector('thead')).display") == "table-header-group"
+        assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
+        page.evaluate(MANY_ROWS)
+        for paper in ("A4", "Letter"):
+            made = page.pdf(format=paper)
+            assert made.startswith(b"%PDF-")
+            assert len(re.findall(rb"/Type\s*/Page\b", made)) >= 2
+            if SHOTS:
+                (Path(SHOTS) / f"invoice-{paper}.pdf").write_bytes(made)
+
+
 def without_javascript(browser: Browser) -> None:
     """All but the copy button works: sign in, look, make a key, sign out."""
     with visit(browser, java_script_enabled=False) as page:
@@ -175,7 +202,7 @@ with sync_playwright() as playwright:
         for width in (1200, 360):
             every_page(chromium, scheme, width)
             print(f"ok {len(PAGES)} pages, {scheme}, {width} px wide: axe finds nothing")
-    for tried in (by_keyboard, copying, without_javascript, signed_in_from_elsewhere):
+    for tried in (by_keyboard, copying, printed, without_javascript, signed_in_from_elsewhere):
         tried(chromium)
         print(f"ok {tried.__name__}")
     chromium.close()
