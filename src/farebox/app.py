@@ -311,15 +311,19 @@ def _services(
         actor = ActorTools(runner, runs)
     agents = Agents(whole_orders, ground.catalog, accounts, supervisor, actor)
     stack.push_async_callback(agents.close)
+    relay = Relay(
+        orders.exchange,
+        bodies,
+        ground.deadlines,
+        settings.silence_seconds,
+        settings.stream_silence_seconds,
+        own_address,
+    )
+    console = None
+    if _has_console(ground):
+        console = _console(ground, accounts, bookkeeping, relay, whole_orders, supervisor, stack)
     return routes.Services(
-        relay=Relay(
-            orders.exchange,
-            bodies,
-            ground.deadlines,
-            settings.silence_seconds,
-            settings.stream_silence_seconds,
-            own_address,
-        ),
+        relay=relay,
         jobs=JobPages(callers, Jobs(store, store, ground.upstreams), orders.admission, own_address),
         admission=orders.admission,
         callers=callers,
@@ -350,7 +354,7 @@ def _services(
         bodies=bodies,
         token_counts=TokenCounts(orders.exchange),
         presets=PresetPages(callers, store, bodies),
-        console=_console(ground, accounts, bookkeeping, bodies, supervisor, stack) if _has_console(ground) else None,
+        console=console,
     )
 
 
@@ -362,7 +366,8 @@ def _console(
     ground: _Ground,
     accounts: Accounts,
     bookkeeping: Bookkeeping,
-    bodies: BodyReader,
+    relay: Relay,
+    whole_orders: WholeOrders,
     supervisor: Supervisor,
     stack: AsyncExitStack,
 ) -> Entrance:
@@ -389,10 +394,12 @@ def _console(
             upstreams=ground.upstreams,
             plans=ground.plans,
             not_running=lambda: supervisor.not_running,
-            bodies=bodies,
             bookkeeping=bookkeeping,
             seller=Seller(settings.seller_name, settings.seller_address, settings.seller_tax),
+            bodies=relay.bodies,
             public_url=settings.public_url,
+            relay=relay,
+            whole_orders=whole_orders,
         )
         return Site(house)
 

@@ -14,6 +14,8 @@ from farebox.core.plans import Plan
 from farebox.end_users import EndUsers
 from farebox.http.bodies import BodyReader
 from farebox.ports import Books, Ledger, Upstreams
+from farebox.web.relay import Relay
+from farebox.whole_orders import WholeOrders
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class House:
     bookkeeping: Bookkeeping
     seller: Seller
     public_url: str | None
+    relay: Relay
+    whole_orders: WholeOrders
 
     def shows_cost(self, viewer: Viewer) -> bool:
         """Whether who looks is told what the upstream charged: as the account's plan has it, and operators always."""

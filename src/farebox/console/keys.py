@@ -3,10 +3,12 @@
 from datetime import datetime
 
 from farebox import clock
+from farebox.console.calls import TextOrder
 from farebox.console.house import House
 from farebox.console.naming import key_name
 from farebox.console.requests import Answer, Cell, Page, Redirect, Request
 from farebox.console.shown import places_of
+from farebox.console.snippets import snippets
 from farebox.core.allowances import COUNTS, LIMIT_NAMES, MODELS, LimitChanges, Limits, began_us, day_of, limits_by_name
 from farebox.core.bills import TotalsFilter
 from farebox.core.books import LAST_US
@@ -23,6 +25,10 @@ OWNERS_MAX = 200
 DAY_SECONDS = 24 * 3600
 
 _NO_KEY = "There is no such key"
+
+_FIRST = TextOrder("chat", "MODEL", "Hello")
+_FIRST_MESSAGE = TextOrder("messages", "MODEL", "Hello", cap=500)
+"""What a new key may be tried with."""
 
 LIMIT_LABELS = {
     "usd_per_day": "US dollars a day",
@@ -142,7 +148,7 @@ async def create(house: House, request: Request) -> Page:
         "name": key_name(row),
         "account": account,
         "limit": limit,
-        "public_url": house.public_url or "",
+        "snippets": [*snippets(_FIRST, request.address, key), *snippets(_FIRST_MESSAGE, request.address, key)[1:]],
     }
     return Page("made-key.html", values, status=201)
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from farebox import clock
 from farebox.console.house import House
 from farebox.console.naming import Names
-from farebox.console.requests import Cell, Page, Request
+from farebox.console.requests import Answer, Cell, Page, Redirect, Request, Viewer
 from farebox.console.shown import decimals_of, places_of
 from farebox.core.allowances import DAY_US
 from farebox.core.attribution import read_tag, tags_text
@@ -154,6 +154,22 @@ async def _row(hold: HoldRow, end: Transfer | None, names: Names, *, shows_cost:
 
 def _exact(cost: Decimal | None) -> str | None:
     return None if cost is None else plain(cost)
+
+
+async def of_generation(house: House, viewer: Viewer, generation_id: str) -> dict[str, Cell] | None:
+    """The order of a generation of the viewer's account, as a list has it; None where there is none."""
+    found = None if viewer.account is None else await house.books.generation(viewer.account.id, generation_id)
+    return None if found is None else await _row(*found, Names(house.reading), shows_cost=house.shows_cost(viewer))
+
+
+async def show_generation(house: House, request: Request) -> Answer:
+    """GET /console/generations/GENERATION: leads to the order's page; with `.json`, the order as a list has it."""
+    row = await of_generation(house, request.viewer, request.path["generation"])
+    if row is None:
+        raise unknown(_NO_ORDER)
+    if request.is_download:
+        return Page("orders.html", columns=COLUMNS, rows=[row])
+    return Redirect(f"/orders/{row['order']}")
 
 
 async def show_one(house: House, request: Request) -> Page:

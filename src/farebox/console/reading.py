@@ -17,7 +17,7 @@ TOTALS_MAX = 10_000
 
 class SignedIn(Struct, frozen=True):
     """Who is signed in by a key. `account` is the key's, None for a management key of all accounts; its limits are not
-    read."""
+    read. `key_id` is the key's, None for a management key, which orders nothing."""
 
     created_us: int
     until_us: int
@@ -25,6 +25,7 @@ class SignedIn(Struct, frozen=True):
     key_hint: str
     is_manager: bool
     account: Account | None
+    key_id: int | None
 
 
 class Spent(Struct, frozen=True):
@@ -61,9 +62,9 @@ _ACCOUNT_COLUMNS = len(Account.__struct_fields__)
 
 
 def _signed_in_from(row: Row) -> SignedIn:
-    created_us, until_us, label, hint, manager_id, *account = row
+    created_us, until_us, label, hint, manager_id, key_id, *account = row
     owner = None if account[0] is None else Account(*account)
-    return SignedIn(created_us, until_us, label, hint, manager_id is not None, owner)
+    return SignedIn(created_us, until_us, label, hint, manager_id is not None, owner, key_id)
 
 
 def spent_from(total: DayTotal) -> Spent:

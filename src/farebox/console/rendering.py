@@ -42,6 +42,7 @@ UNKEPT: HeaderList = [(b"cache-control", b"no-store"), (b"vary", b"cookie")]
 _FILES = {
     "console.css": b"text/css; charset=utf-8",
     "console.js": b"text/javascript; charset=utf-8",
+    "playground.js": b"text/javascript; charset=utf-8",
     "icon.svg": b"image/svg+xml",
 }
 

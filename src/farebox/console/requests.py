@@ -10,6 +10,7 @@ from farebox.core.callers import Account
 from farebox.core.errors import forbidden, invalid, unknown
 from farebox.core.money import parse_usd
 from farebox.core.reading import read_whole
+from farebox.http.asgi import Endpoint
 from farebox.web.members import day_of_date
 
 WHOLE_MAX = 2**53
@@ -22,11 +23,13 @@ Cell = str | int | None
 
 class Viewer(Struct, frozen=True):
     """Who looks: by a key of an account, which shows what is that account's; by a management key of one account, who
-    may change its keys as well; or by one of all accounts, who may do all there is to do."""
+    may change its keys as well; or by one of all accounts, who may do all there is to do but order. `key_id` is the
+    account's key, None for a management key."""
 
     name: str
     account: Account | None
     is_manager: bool
+    key_id: int | None
 
     @property
     def account_id(self) -> int | None:
@@ -54,13 +57,14 @@ class Viewer(Struct, frozen=True):
 
 
 def viewer_of(found: SignedIn) -> Viewer:
-    return Viewer(found.key_label or found.key_hint, found.account, found.is_manager)
+    return Viewer(found.key_label or found.key_hint, found.account, found.is_manager, found.key_id)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a page is asked. `path` has the parts that the path names, `session` is the session's secret;
-    a list that is asked for as CSV or JSON `is_download`, and has more rows at once."""
+    """What a page is asked. `path` has the parts that the path names, `session` is the session's secret, `address` the
+    gateway's own as this browser knows it; a list that is asked for as CSV or JSON `is_download`, and has more rows at
+    once."""
 
     viewer: Viewer
     session: str
@@ -68,6 +72,7 @@ class Request:
     query: Mapping[str, str]
     form: Mapping[str, str]
     now_us: int
+    address: str
     is_download: bool = False
 
     def text(self, name: str) -> str:
@@ -135,4 +140,11 @@ class Download:
     pieces: AsyncGenerator[bytes, None]
 
 
-Answer = Page | Redirect | Download
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """What an order's own endpoint answers, in the place of a page: `serve` takes the request's body for read."""
+
+    serve: Endpoint
+
+
+Answer = Page | Redirect | Download | Relayed

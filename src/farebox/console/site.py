@@ -21,13 +21,14 @@ from farebox.console import (
     models,
     orders,
     overview,
+    playground,
     reconciling,
     rendering,
     statement,
 )
 from farebox.console.entrance import PATH
 from farebox.console.house import House
-from farebox.console.requests import Answer, Download, Page, Redirect, Request, Viewer, viewer_of
+from farebox.console.requests import Answer, Download, Page, Redirect, Relayed, Request, Viewer, viewer_of
 from farebox.console.sessions import check_form, cookie, form_token, token_in
 from farebox.core.errors import Refusal, forbidden, invalid, unknown, wrong_method
 from farebox.core.headers import HeaderList, read_request_head
@@ -36,6 +37,7 @@ from farebox.http.queries import query_values
 from farebox.ports import BooksUnavailable, NameTaken
 from farebox.reconcile import NotOpen
 from farebox.web.access import host_of, is_loopback
+from farebox.web.own_address import NO_ADDRESS
 
 log = logging.getLogger("farebox")
 
@@ -56,6 +58,10 @@ class Place:
     path: str
     show: Do | None
     do: Do | None = None
+
+    @property
+    def methods(self) -> str:
+        return ", ".join(name for name, do in (("GET", self.show), ("POST", self.do)) if do is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,10 @@ PLACES = (
     Place("/models", models.show),
     Place("/orders", orders.show),
     Place("/orders/{order}", orders.show_one),
+    Place("/generations/{generation}", orders.show_generation),
+    Place("/playground", playground.show, playground.place),
+    Place("/playground/code", None, playground.show_code),
+    Place("/playground/answer", None, playground.relay),
     Place("/statement", statement.show),
     Place("/statement/books/{form}", bookkeeping.download),
     Place("/invoice", bookkeeping.show_invoice),
@@ -109,16 +119,20 @@ class Site:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         head = _Head(scope)
         try:
-            status, headers, body = await self._answer(head, scope, receive)
+            sent = await self._answer(head, scope, receive)
         except (Refusal, NotFound, BadTerms, NameTaken, OtherTopUpBefore, NotOpen, BooksUnavailable) as error:
-            status, headers, body = await self._refused(head, _refusal_of(error))
+            sent = await self._refused(head, _refusal_of(error))
+        if isinstance(sent, Relayed):
+            await sent.serve(scope, receive, send)
+            return
+        status, headers, body = sent
         if isinstance(body, _Begun):
             pieces = body.all()
             await send_pieces(send, [*headers, *rendering.SAFETY], pieces, scope.get(TAKER))
         else:
             await send_whole(send, status, [*headers, *rendering.SAFETY], body)
 
-    async def _answer(self, head: "_Head", scope: Scope, receive: Receive) -> "_Shown":
+    async def _answer(self, head: "_Head", scope: Scope, receive: Receive) -> "_Shown | Relayed":
         below = scope["path"].removeprefix(PATH)
         if below.startswith("/static/"):
             return _file(below.removeprefix("/static/"))
@@ -145,13 +159,17 @@ class Site:
 
     async def _serve(
         self, head: "_Head", viewer: Viewer, below: str, scope: Scope, form: Mapping[str, str]
-    ) -> "_Shown":
+    ) -> "_Shown | Relayed":
         place, path, form_of_list = _find(below)
         do = place.do if scope["method"] == "POST" else place.show
         if do is None:
-            raise wrong_method(scope["method"], "GET" if place.do is None else "GET, POST")
-        request = Request(viewer, head.session, path, query_values(scope), form, clock.now_us(), bool(form_of_list))
+            raise wrong_method(scope["method"], place.methods)
+        address = (self._house.public_url or "").rstrip("/") or NO_ADDRESS.told_by(scope["headers"])
+        now_us, is_download = clock.now_us(), bool(form_of_list)
+        request = Request(viewer, head.session, path, query_values(scope), form, now_us, address, is_download)
         answer = await do(self._house, request)
+        if isinstance(answer, Relayed):
+            return answer
         if isinstance(answer, Redirect):
             return _to(answer.path)
         if isinstance(answer, Download):

@@ -9,6 +9,7 @@ from typing import Protocol, cast
 from farebox import clock
 from farebox.answers import Answer, RepeatedAnswer, upstream_refusal
 from farebox.core.books import Fare
+from farebox.core.callers import Caller
 from farebox.core.errors import Refusal, broken, cost_unknown, error_type_of, too_many
 from farebox.core.formats import Format, Progress
 from farebox.core.headers import HeaderList, RequestHead
@@ -55,8 +56,9 @@ class Relay:
         """What serves orders in one format, as an ASGI endpoint."""
         return through_asgi(self.serving(path, wire))
 
-    def serving(self, path: str, wire: Format, remade: Remade | None = None) -> Serve:
-        """What serves orders in one format; `path` is the upstream's. `remade`: they come as something else."""
+    def serving(self, path: str, wire: Format, remade: Remade | None = None, caller: Caller | None = None) -> Serve:
+        """What serves orders in one format; `path` is the upstream's. `remade`: they come as something else; `caller`:
+        whose they are, where that is known without a credential."""
         exchange, read_json = self.exchange, cast(ReadBody, self.bodies.read_json)
         deadlines, described, own_address = self.deadlines, wire.DESCRIBED, self.own_address
         status = 202 if described.begins_job else 200
@@ -72,7 +74,8 @@ class Relay:
         async def serve(call: Call) -> None:
             head = call.head()
             waiting = WaitingCaller(call, deadlines, silence, status)
-            request = Request(path, wire, head, partial(read_json, call, head), waiting=waiting, taker=call.taker)
+            read = partial(read_json, call, head)
+            request = Request(path, wire, head, read, caller, waiting=waiting, taker=call.taker)
             try:
                 await _serve(exchange, request, waiting, call, own_address, tell)
             except Exception as error:  # noqa: BLE001 - one that nobody foresaw is logged or raised again there

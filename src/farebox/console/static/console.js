@@ -1,11 +1,10 @@
-// The copy button beside a key: without this script, or where a page may not copy, there is none.
+// The copy buttons beside keys and code: without this script, or where a page may not copy, there are none.
 if (navigator.clipboard) {
-  for (const button of document.querySelectorAll("[data-copies]")) {
-    const from = document.getElementById(button.dataset.copies);
-    button.hidden = false;
-    button.addEventListener("click", async () => {
-      await navigator.clipboard.writeText(from.textContent.trim());
-      button.textContent = "Copied";
-    });
-  }
+  for (const button of document.querySelectorAll("[data-copies]")) button.hidden = false;
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest("[data-copies]");
+    if (!button) return;
+    await navigator.clipboard.writeText(document.getElementById(button.dataset.copies).textContent.trim());
+    button.textContent = "Copied";
+  });
 }

@@ -909,7 +909,7 @@ AND (h.ended_us IS NULL OR (f.transfer_id IS NOT NULL AND (c.id IS NULL OR c.sta
 -- console_session --
 -- As long as the key holds that it was opened with, by the digest that it was opened with.
 SELECT s.created_us, s.until_us, coalesce(k.label, m.label), coalesce(k.hint, m.hint), s.management_key_id,
-    a.id, a.name, a.plan, a.created_us
+    s.api_key_id, a.id, a.name, a.plan, a.created_us
 FROM console_session s
 LEFT JOIN api_key k ON k.id = s.api_key_id
 LEFT JOIN management_key m ON m.id = s.management_key_id
