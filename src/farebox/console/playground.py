@@ -1,7 +1,7 @@
 """Playground: one order, in any format, as whoever is signed in; and the same order as code.
 
-It is placed by the key that somebody signed in with, at the expense of that key's account and within its limits, through
-the exchange like every order. A management key orders nothing. What is said in it stands on no disk: an answer goes to
+It is placed by the key that somebody signed in with, at the expense of its account and within its limits, through the
+exchange like every order. A management key orders nothing. What is said in it is kept nowhere here: an answer goes to
 the browser that asked, as it comes, or on the one page that was asked for.
 """
 
