@@ -42,6 +42,7 @@ PAGES = (
     "/accounts/2/top-up?amount=5",
     "/accounts/new?name=acme&plan=paying&terms=prepaid&prepaid=5",
     "/models",
+    "/playground?model=sim/echo",
     "/reconcile",
     "/reconcile/{open}",
     "/reconcile/{open}?verdict=cost&cost=0.00123&reason=They+told+us",
@@ -68,6 +69,14 @@ def visit(browser: Browser, **how: object) -> Iterator[Page]:
 def sign_in(page: Page, key: str) -> None:
     page.goto(SITE)
     look(page, "sign-in")
+    page.fill("#key", key)
+    page.click("form button")
+    page.wait_for_url(SITE)
+
+
+def sign_in_without(page: Page, key: str) -> None:
+    """As `sign_in`, without axe, which is a script."""
+    page.goto(SITE)
     page.fill("#key", key)
     page.click("form button")
     page.wait_for_url(SITE)
@@ -156,10 +165,7 @@ def printed(browser: Browser) -> None:
 def without_javascript(browser: Browser) -> None:
     """All but the copy button works: sign in, look, make a key, sign out."""
     with visit(browser, java_script_enabled=False) as page:
-        page.goto(SITE)
-        page.fill("#key", MANAGER)
-        page.click("button")
-        page.wait_for_url(SITE)
+        sign_in_without(page, MANAGER)
         page.goto(f"{SITE}/keys")
         page.click("summary")
         page.fill("#account", "demo")
@@ -170,6 +176,75 @@ def without_javascript(browser: Browser) -> None:
         assert not page.is_visible("text=Copy the key")
         page.click("text=Sign out")
         page.wait_for_url(f"{SITE}/sign-in")
+
+
+FORMATS = ("chat", "messages", "responses")
+MARKUP = "<img src=x onerror=alert(1)><b>Hello</b>"
+SLOW = "sim/echo:token-ms=100,tokens=400"
+
+
+def playing(browser: Browser) -> None:
+    """An order streamed and one whole in each format, light and dark; a stop; a refusal; the code beside it."""
+    for scheme, width in (("light", 1200), ("dark", 360)):
+        with visit(browser, color_scheme=scheme, viewport={"width": width, "height": 900}) as page:
+            sign_in(page, KEY)
+            page.goto(f"{SITE}/models")
+            page.click("[aria-label='Try sim/echo']")
+            for spoken in FORMATS:
+                for streamed in (True, False):
+                    page.select_option("#format", spoken)
+                    page.fill("#text", f"{MARKUP} {spoken} {streamed}")
+                    page.set_checked("[name=streamed]", streamed)
+                    page.click("#send")
+                    page.wait_for_selector("#order:has-text(\"The order's page\")")
+                    assert page.inner_text("#said") == f"You said: {MARKUP} {spoken} {streamed}"
+                    assert page.inner_text("#fare") == "$0.00001"
+                    assert re.fullmatch(r"\d+\.\d{3} s", page.inner_text("#first"))
+                    assert ("data: " in page.text_content("#raw")) is streamed
+                    assert page.query_selector("#said *") is None
+                    code = page.text_content("#code-1")
+                    assert spoken != "messages" or "/messages" in code
+                    assert ('"stream": true' in code) is streamed
+            look(page, f"playground-{scheme}")
+            order = page.get_attribute("#order", "href")
+            page.goto(SITE.removesuffix("/console") + order)
+            assert "$0.00001" in page.inner_text("main")
+
+
+def stopping(browser: Browser) -> None:
+    """A stop, and a tab that is left, hang up; what is refused is said."""
+    with visit(browser) as page:
+        sign_in(page, KEY)
+        page.goto(f"{SITE}/playground")
+        for leave in (lambda: page.click("#stop"), lambda: page.goto(f"{SITE}/orders")):
+            page.fill("#model", SLOW)
+            page.fill("#cap", "5000")
+            page.click("#send")
+            page.wait_for_selector("#said:not(:empty)")
+            leave()
+            page.goto(f"{SITE}/orders")
+            while page.inner_text("tbody .state") == "pending":
+                page.reload()
+            assert page.inner_text("tbody .state") == "open"
+            page.goto(f"{SITE}/playground")
+        page.fill("#model", "sim/ecko")
+        page.click("#send")
+        page.wait_for_selector("#problem:has-text('sim/echo')")
+        page.click("#as-code")
+        page.wait_for_selector("#code:has-text('sim/ecko')")
+        assert not page.is_visible("#answered")
+
+
+def playing_without_javascript(browser: Browser) -> None:
+    with visit(browser, java_script_enabled=False) as page:
+        sign_in_without(page, KEY)
+        page.goto(f"{SITE}/playground?model=sim/echo&format=messages")
+        page.fill("#text", MARKUP)
+        page.click("#send")
+        assert page.inner_text("#said") == f"You said: {MARKUP}"
+        assert page.inner_text("#fare") == "$0.00001"
+        page.click("#as-code")
+        assert "/messages" in page.inner_text("#code-1")
 
 
 def signed_in_from_elsewhere(browser: Browser) -> None:
@@ -202,7 +277,16 @@ with sync_playwright() as playwright:
         for width in (1200, 360):
             every_page(chromium, scheme, width)
             print(f"ok {len(PAGES)} pages, {scheme}, {width} px wide: axe finds nothing")
-    for tried in (by_keyboard, copying, printed, without_javascript, signed_in_from_elsewhere):
+    for tried in (
+        by_keyboard,
+        copying,
+        printed,
+        without_javascript,
+        playing,
+        stopping,
+        playing_without_javascript,
+        signed_in_from_elsewhere,
+    ):
         tried(chromium)
         print(f"ok {tried.__name__}")
     chromium.close()
