@@ -39,9 +39,17 @@ class WholeOrders(Struct, frozen=True):
     wires: Mapping[str, Format]
 
     async def place(
-        self, caller: Caller, path: str, body: bytes, *, idempotency_key: bytes = b"", asked: Asked | None = None
+        self,
+        caller: Caller,
+        path: str,
+        body: bytes,
+        *,
+        idempotency_key: bytes = b"",
+        cache: bytes = b"",
+        asked: Asked | None = None,
     ) -> Placed:
-        """Serve one order as its endpoint would; `asked` is what its body asks, where that was read before.
+        """Serve one order as its endpoint would; `cache` is what its header would say, `asked` what its body asks, where
+        that was read before.
 
         Raises:
             Refusal: it was not served; an upstream's refusal, too.
@@ -51,7 +59,9 @@ class WholeOrders(Struct, frozen=True):
             return body
 
         wire = self.wires[path]
-        request = Request(path, wire, RequestHead(idempotency_key=idempotency_key), read_body, caller, asked)
+        request = Request(
+            path, wire, RequestHead(idempotency_key=idempotency_key, cache=cache), read_body, caller, asked
+        )
         try:
             async with self.exchange.open(request) as answer:
                 whole = await answer.read()

@@ -196,7 +196,7 @@ def playing(browser: Browser) -> None:
                     page.fill("#text", f"{MARKUP} {spoken} {streamed}")
                     page.set_checked("[name=streamed]", streamed)
                     page.click("#send")
-                    page.wait_for_selector("#order:has-text(\"The order's page\")")
+                    page.wait_for_selector('#order:has-text("The order\'s page")')
                     assert page.inner_text("#said") == f"You said: {MARKUP} {spoken} {streamed}"
                     assert page.inner_text("#fare") == "$0.00001"
                     assert re.fullmatch(r"\d+\.\d{3} s", page.inner_text("#first"))

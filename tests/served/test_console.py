@@ -568,6 +568,7 @@ def test_several_processes_on_postgresql_serve_it_as_one(tmp_path: Path, postgre
             "/keys/1",
             f"/accounts/{account['id']}",
             "/models",
+            "/playground",
             f"/reconcile/{order}",
         )
         # Each is a new connection, which any of the processes may get.

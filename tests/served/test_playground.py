@@ -43,8 +43,12 @@ def form(player: Browser, **more: str) -> dict[str, str]:
     return {"form": hidden(page, "form"), "once": once[1], **filled, **more}
 
 
-def send(player: Browser, path: str = "", *, fields: dict[str, str] | None = None, **more: str) -> Response:
-    return player.ask("POST", f"/console/playground{path}", fields or form(player, **more))
+def send(player: Browser, path: str = "", **more: str) -> Response:
+    return send_again(player, form(player, **more), path)
+
+
+def send_again(player: Browser, filled: dict[str, str], path: str = "") -> Response:
+    return player.ask("POST", f"/console/playground{path}", filled)
 
 
 def fares(gateway: Gateway) -> list[str]:
@@ -75,7 +79,7 @@ def test_an_order_is_answered_and_paid_as_the_keys_own(gateway: Gateway, player:
 def test_a_form_that_is_sent_twice_is_one_order(gateway: Gateway, player: Browser) -> None:
     filled = form(player)
     before = len(fares(gateway))
-    assert [send(player, fields=filled).status for _ in range(2)] == [200, 409]
+    assert [send_again(player, filled).status for _ in range(2)] == [200, 409]
     assert len(fares(gateway)) == before + 1
 
 
@@ -170,8 +174,8 @@ def test_no_other_page_places_an_order(gateway: Gateway, player: Browser) -> Non
             assert found.status in (400, 401, 403), (path, headers)
     for path in ("/answer", "/code"):
         assert player.get(f"/playground{path}").status == 405
-    assert send(player, "/answer.json", fields=filled).status == 404
-    assert send(player, ".json", fields=filled).status == 404
+    assert send_again(player, filled, "/answer.json").status == 404
+    assert send_again(player, filled, ".json").status == 404
     assert len(fares(gateway)) == before
 
 
@@ -210,13 +214,53 @@ def test_what_models_and_upstreams_say_is_text(player: Browser) -> None:
 
 
 def test_nothing_that_was_said_is_kept(gateway: Gateway, player: Browser) -> None:
-    """Neither in the books nor in the log (which every test looks at), and no key stands in a page."""
+    """Neither in the books nor in the log (which every test looks at), whatever the key says of its answers; and no key
+    stands in a page."""
+    gateway.cli("key", "cache", player.rows("/keys.json")[0]["hint"], "600")
     for spoken in FORMATS:
         for path in ("", "/answer", "/code"):
             assert b"sk-fb-" not in re.sub(rb"sk-fb-\w{4}\.\.\.", b"", send(player, path, format=spoken).body)
     gateway.said.add(SAID)
     for kept in (gateway.folder / "data").rglob("*"):
         assert not kept.is_file() or SAID.encode() not in kept.read_bytes(), kept
+
+
+def test_what_is_kept_of_an_answer_is_not_shown_with_its_order(gateway: Gateway, player: Browser) -> None:
+    key = gateway.cli("key", "create", "one", "--label", "keeps")["key"]
+    said = "What an account lets be kept"
+    asked = {"model": "sim/echo", "input": said, "store": True}
+    kept = gateway.request("POST", "/v1/responses", asked, {"x-api-key": key, "content-type": "application/json"})
+    assert said in gateway.request("GET", f"/v1/responses/{kept.json['id']}", headers={"x-api-key": key}).body.decode()
+    order = player.rows("/orders.json?state=posted")[0]
+    assert order["key"] == "keeps"
+    assert said not in player.page(f"/orders/{order['order']}")
+
+
+# Models
+
+
+def test_models_say_what_they_can_do_and_what_an_order_would_hold(gateway: Gateway, player: Browser) -> None:
+    asked = "/models.json?prompt_tokens=1000&answer_tokens=5000"
+    by_name = {row["model"]: row for row in player.rows(asked)}
+    assert by_name["sim/echo"]["abilities"] == "text to text, tools"
+    cheapest = [row["model"] for row in player.rows(f"{asked}&sort=cost")]
+    assert set(cheapest) == set(by_name)
+    costs = [float(str(by_name[name]["order_cost_usd"])) for name in cheapest]
+    assert costs == sorted(costs)
+    assert costs[0] < costs[-1]
+    seeing = player.rows("/models.json?search=image+tools")
+    assert seeing
+    assert all("image" in str(row["abilities"]) and "tools" in str(row["abilities"]) for row in seeing)
+    assert 'href="/console/playground?model=sim%2Fecho"' in player.page("/models")
+    # A manager of all accounts asks by any plan; `free` lets an answer have 2,048 tokens, however many are asked for.
+    manager = Browser(gateway, gateway.cli("management-key", "create")["key"])
+    fares = {
+        plan: manager.rows(f"/models.json?search=sim/echo-pro&answer_tokens={tokens}&plan={plan}")[0]["order_fare_usd"]
+        for plan, tokens in (("", "2048"), ("paying", "2048"), ("free", "5000"))
+    }
+    assert fares[""] == fares["paying"] == "0.03372"
+    assert fares["free"] == "0.3372"
+    assert manager.get("/models?plan=none").status == player.get("/models?sort=none").status == 400
 
 
 # The same as code

@@ -37,7 +37,10 @@ MODELS_MAX = 1_000
 
 _NAMES = {"chat": "Chat completions (OpenAI)", "messages": "Messages (Anthropic)", "responses": "Responses (OpenAI)"}
 
-_HEAD = RequestHead(client="Farebox console", media_type=b"application/json")
+_UNKEPT = b"0"
+"""What `X-Farebox-Cache` says of an order whose answer is not to be kept, whatever its key says."""
+
+_HEAD = RequestHead(client="Farebox console", media_type=b"application/json", cache=_UNKEPT)
 """Nothing that a browser says of itself goes on with an order."""
 
 _WITHOUT_A_KEY = (
@@ -74,7 +77,7 @@ async def place(house: House, request: Request) -> Page:
         if not await house.sessions.take_permit(request.session, request.text("once")):
             raise conflict("This order was placed before: it stands under Orders. Send the form again for another one")
         body = msgspec.json.encode(replace(order, streamed=False).members)
-        placed = await house.whole_orders.place(caller, order.path, body)
+        placed = await house.whole_orders.place(caller, order.path, body, cache=_UNKEPT)
     except Refusal as refusal:
         return await _page(house, request, order, refusal=refusal)
     generation_id = placed.generation_id
@@ -115,7 +118,7 @@ class _Call(AsgiCall):
     def head(self) -> RequestHead:
         return _HEAD
 
-    def came(self, bytes_max: int) -> bytes:  # type: ignore[override] # as a call that does know
+    def came(self, bytes_max: int) -> bytes:
         return self._order
 
     async def whole(self, status: int, headers: HeaderList, body: bytes) -> None:

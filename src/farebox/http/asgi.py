@@ -83,8 +83,9 @@ class AsgiBody:
     def is_read(self, _: bool) -> None:
         self._scope[BODY_IS_READ] = True
 
-    def came(self, bytes_max: int) -> None:
+    def came(self, bytes_max: int) -> bytes | None:
         """ASGI does not say."""
+        return None
 
     async def part(self) -> tuple[bytes, bool]:
         if self._has_come:

@@ -77,11 +77,6 @@ async function order() {
     }
     read.end();
     generation ??= read.generation;
-    if (answer.headers.get("x-farebox-cache") === "hit") {
-      part("fare").textContent = "$0.00";
-      part("told").textContent = "This is an answer that was kept, as the key says: nothing is charged for it.";
-      return;
-    }
   } catch (error) {
     isStopped = error.name === "AbortError";
     if (!isStopped) showProblem("The connection broke. What the order cost is asked for: see Orders.");
