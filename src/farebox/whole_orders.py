@@ -48,8 +48,8 @@ class WholeOrders(Struct, frozen=True):
         cache: bytes = b"",
         asked: Asked | None = None,
     ) -> Placed:
-        """Serve one order as its endpoint would; `cache` is what its header would say, `asked` what its body asks, where
-        that was read before.
+        """Serve one order as its endpoint would. `cache` is what its `X-Farebox-Cache` would say, `asked` what its body
+        asks, where that was read before.
 
         Raises:
             Refusal: it was not served; an upstream's refusal, too.

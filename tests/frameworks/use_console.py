@@ -189,7 +189,7 @@ def playing(browser: Browser) -> None:
         with visit(browser, color_scheme=scheme, viewport={"width": width, "height": 900}) as page:
             sign_in(page, KEY)
             page.goto(f"{SITE}/models")
-            page.click("[aria-label='Try sim/echo']")
+            page.click("a[href$='model=sim%2Fecho']")
             for spoken in FORMATS:
                 for streamed in (True, False):
                     page.select_option("#format", spoken)

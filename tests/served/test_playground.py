@@ -216,7 +216,7 @@ def test_what_models_and_upstreams_say_is_text(player: Browser) -> None:
 def test_nothing_that_was_said_is_kept(gateway: Gateway, player: Browser) -> None:
     """Neither in the books nor in the log (which every test looks at), whatever the key says of its answers; and no key
     stands in a page."""
-    gateway.cli("key", "cache", player.rows("/keys.json")[0]["hint"], "600")
+    gateway.cli("key", "cache", str(player.rows("/keys.json")[0]["hint"]), "600")
     for spoken in FORMATS:
         for path in ("", "/answer", "/code"):
             assert b"sk-fb-" not in re.sub(rb"sk-fb-\w{4}\.\.\.", b"", send(player, path, format=spoken).body)
@@ -251,7 +251,9 @@ def test_models_say_what_they_can_do_and_what_an_order_would_hold(gateway: Gatew
     seeing = player.rows("/models.json?search=image+tools")
     assert seeing
     assert all("image" in str(row["abilities"]) and "tools" in str(row["abilities"]) for row in seeing)
-    assert 'href="/console/playground?model=sim%2Fecho"' in player.page("/models")
+    page = player.page("/models")
+    assert 'href="/console/playground?model=sim%2Fecho"' in page
+    assert "model=sim%2Fembedder" not in page
     # A manager of all accounts asks by any plan; `free` lets an answer have 2,048 tokens, however many are asked for.
     manager = Browser(gateway, gateway.cli("management-key", "create")["key"])
     fares = {

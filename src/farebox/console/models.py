@@ -66,6 +66,11 @@ class _About(Struct, frozen=True):
     supported_parameters: list[str] = []
 
     @property
+    def writes(self) -> bool:
+        """Whether it answers in text, as far as is known."""
+        return not self.architecture.output_modalities or "text" in self.architecture.output_modalities
+
+    @property
     def abilities(self) -> str:
         took, gave = self.architecture.input_modalities, self.architecture.output_modalities
         modalities = [f"{' and '.join(sorted(took))} to {' and '.join(sorted(gave))}"] if took and gave else []
@@ -87,8 +92,8 @@ async def show(house: House, request: Request) -> Page:
         prices = house.catalog.current()
     except Refusal as refusal:
         trouble = refusal.message
-    abilities = await _abilities(house)
-    names = _found(house, prices, abilities, request.text("search").lower().split(), plan)
+    about = await _about(house)
+    names = _found(house, prices, about, request.text("search").lower().split(), plan)
     costs = {name: _most(prices, name, prompt, answer, plan) for name in names} if sort else {}
     names.sort(key=lambda name: (costs[name].cost(costs[name].tokens) if sort else Decimal(0), name))
     begin = request.whole("from")
@@ -97,7 +102,8 @@ async def show(house: House, request: Request) -> Page:
     for name in names[begin : begin + ROWS]:
         most = _most(prices, name, prompt, answer, plan)
         rows.append(_row(name, prices.rates[name], most, terms, shows_cost=shows_cost))
-        rows[-1] |= {"abilities": abilities.get(name, ""), "upstreams": _upstreams(house, name)}
+        known = about.get(name, _About())
+        rows[-1] |= {"abilities": known.abilities, "writes": int(known.writes), "upstreams": _upstreams(house, name)}
     values = {
         "rows": rows,
         "cost_places": decimals_of(cost for row in rows if isinstance(cost := row["order_cost_usd"], str)),
@@ -128,23 +134,23 @@ def _plan(house: House, request: Request) -> Plan | None:
     return house.plans.get(name)
 
 
-async def _abilities(house: House) -> Mapping[str, str]:
+async def _about(house: House) -> Mapping[str, _About]:
     """What models can do, by their names, as far as the upstreams' list says it."""
     try:
         page, _ = await house.catalog.page(ALL_MODELS)
     except Refusal:
         return {}
-    return {each.id: decoded_or(_decode_about, each.entry, _About()).abilities for each in page.models}
+    return {each.id: decoded_or(_decode_about, each.entry, _About()) for each in page.models}
 
 
 def _found(
-    house: House, prices: PriceList, abilities: Mapping[str, str], words: list[str], plan: Plan | None
+    house: House, prices: PriceList, about: Mapping[str, _About], words: list[str], plan: Plan | None
 ) -> list[str]:
     """The models of a plan that have all these words in their names, abilities or upstreams."""
     found = []
     for name in prices.rates:
         if plan is None or plan.allows(*house.catalog.names(name)):
-            said = f"{name} {abilities.get(name, '')} {_upstreams(house, name) if words else ''}".lower()
+            said = f"{name} {about.get(name, _About()).abilities} {_upstreams(house, name)}".lower() if words else ""
             if all(word in said for word in words):
                 found.append(name)
     return found
