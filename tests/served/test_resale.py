@@ -16,7 +16,7 @@ from farebox.core.money import charged
 from tests import sdks
 from tests.gateway import Gateway, Response, eventually
 from tests.programs import simulator
-from tests.served.test_console import Browser
+from tests.served.test_console import Browser, hidden
 from tests.served.test_sockets import talking
 
 COST = "0.00123457"
@@ -296,6 +296,24 @@ def test_the_console_shows_a_caller_the_fare_alone(world: World) -> None:
             assert not re.search(secrets, shown.body), (path, shown.body)
     operator = Browser(world.gateway, world.manager)
     assert f"${COST} \u00d7 1.7" in operator.page(f"/orders/{line['id']}")
+
+
+def test_the_playground_shows_a_caller_the_fare_alone(world: World) -> None:
+    player = Browser(world.gateway, world.key)
+    model = f"sim/echo:cost={COST}"
+    order = {"format": "chat", "model": model, "text": "Hello", "cap": "50"}
+    for path, more in (("", {}), ("/answer", {}), ("/answer", {"streamed": "yes"})):
+        page = player.page("/playground")
+        form = {"form": hidden(page, "form"), "once": hidden(page, "once"), **order, **more}
+        answer = player.ask("POST", f"/console/playground{path}", form)
+        assert answer.status == 200, answer.body
+        shown = [answer.body.decode()]
+        if path:
+            shown.append(player.page(f"/generations/{answer.headers['x-generation-id']}.json"))
+        assert FARE in shown[-1]
+        for each in shown:
+            assert SECRETS.search(each.replace(model, "")) is None, each
+            assert "<dt>Cost</dt>" not in each
 
 
 def test_an_agents_tools_tell_the_fare(world: World) -> None:

@@ -94,16 +94,18 @@ async def show(house: House, request: Request) -> Page:
         trouble = refusal.message
     about = await _about(house)
     names = _found(house, prices, about, request.text("search").lower().split(), plan)
-    costs = {name: _most(prices, name, prompt, answer, plan) for name in names} if sort else {}
-    names.sort(key=lambda name: (costs[name].cost(costs[name].tokens) if sort else Decimal(0), name))
+    most = {name: _most(prices, name, prompt, answer, plan) for name in names}
+    names.sort(key=lambda name: (most[name].cost(most[name].tokens) if sort else Decimal(0), name))
     begin = request.whole("from")
-    terms = plan or BUILT_IN["paying"]
-    rows = []
-    for name in names[begin : begin + ROWS]:
-        most = _most(prices, name, prompt, answer, plan)
-        rows.append(_row(name, prices.rates[name], most, terms, shows_cost=shows_cost))
-        known = about.get(name, _About())
-        rows[-1] |= {"abilities": known.abilities, "writes": int(known.writes), "upstreams": _upstreams(house, name)}
+    rows = [
+        {
+            **_costs(name, prices.rates[name], most[name], plan or BUILT_IN["paying"], shows_cost=shows_cost),
+            "abilities": about.get(name, _About()).abilities,
+            "writes": int(about.get(name, _About()).writes),
+            "upstreams": _upstreams(house, name),
+        }
+        for name in names[begin : begin + ROWS]
+    ]
     values = {
         "rows": rows,
         "cost_places": decimals_of(cost for row in rows if isinstance(cost := row["order_cost_usd"], str)),
@@ -166,7 +168,7 @@ def _most(prices: PriceList, name: str, prompt: int, answer: int, plan: Plan | N
     return ceiling(Asked((name,), prompt, answers=1 if cap else 0), cap, prices)
 
 
-def _row(name: str, rates: Rates, most: Ceiling, terms: Plan, *, shows_cost: bool) -> dict[str, Cell]:
+def _costs(name: str, rates: Rates, most: Ceiling, terms: Plan, *, shows_cost: bool) -> dict[str, Cell]:
     """What a model costs: the upstream's prices, or where callers are not shown those, the plan's."""
     fare = most.fare_nanos(terms)
     times = Decimal(1) if shows_cost else terms.multiplier

@@ -189,6 +189,7 @@ async def _page(
         "snippets": _code(request, order),
         "answered": answered,
         "problem": None if refusal is None else refusal.message,
+        "shows_cost": house.shows_cost(viewer),
         "is_short": refusal is not None and refusal.status == 402,
         "why_not": _WITHOUT_A_KEY if viewer.key_id is None else None,
         "once": await house.sessions.permit(request.session) if viewer.key_id is not None else "",

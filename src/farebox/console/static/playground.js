@@ -88,7 +88,8 @@ async function order() {
 }
 
 function begin() {
-  for (const id of ["said", "raw", "fare", "cost", "first", "tokens"]) part(id).textContent = "";
+  for (const id of ["said", "raw", "fare", "first", "tokens"]) part(id).textContent = "";
+  if (part("cost")) part("cost").textContent = "";
   for (const id of ["problem", "short", "capped", "answered"]) part(id).hidden = true;
   part("when").textContent = "First byte after";
   part("order").href = `${at}/orders`;
@@ -192,7 +193,7 @@ async function tellFare(generation) {
     part("order").href = `${at}/orders/${encodeURIComponent(row.order)}`;
     part("order").textContent = "The order's page";
     part("tokens").textContent = `${row.prompt_tokens ?? "–"}, ${row.answer_tokens ?? "–"}`;
-    part("cost").textContent = row.cost_usd ? dollars(row.cost_usd) : "–";
+    if (part("cost")) part("cost").textContent = row.cost_usd ? dollars(row.cost_usd) : "–";
     const isKnown = row.state === "posted" || row.state === "voided";
     part("fare").textContent = isKnown ? dollars(row.fare_usd ?? "0") : "not known yet";
     if (isKnown) return;
