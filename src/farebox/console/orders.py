@@ -217,7 +217,7 @@ def _life(hold: HoldRow, transfers: list[Transfer]) -> list[Moment]:
                 Moment(
                     hold.ask_us,
                     "Asked about",
-                    f"{why}; the upstream was asked {hold.asks} times, and is asked again then",
+                    f"{why}; the upstream {_asked(hold.asks)} then",
                 )
             )
     ordered = sorted(found, key=lambda each: each.at_us)
@@ -225,6 +225,12 @@ def _life(hold: HoldRow, transfers: list[Transfer]) -> list[Moment]:
         each if number == 0 else Moment(each.at_us, each.what, each.more, each.at_us - ordered[number - 1].at_us)
         for number, each in enumerate(ordered)
     ]
+
+
+def _asked(times: int) -> str:
+    if not times:
+        return "is first asked"
+    return f"was asked {'once' if times == 1 else f'{times} times'}, and is asked again"
 
 
 def _end_of(hold: HoldRow, transfers: list[Transfer]) -> Transfer | None:

@@ -45,7 +45,7 @@ _HEAD = RequestHead(client="Farebox console", media_type=b"application/json", ca
 
 _WITHOUT_A_KEY = (
     "A management key orders nothing, so that nobody spends an account's money without one of the account's own keys:"
-    " sign in with such a key to send this. Keys are made under Keys"
+    " sign in with one of those to send this"
 )
 
 _OURS = frozenset({b"cache-control", *(name for name, _ in rendering.SAFETY)})

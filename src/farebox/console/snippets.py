@@ -47,7 +47,9 @@ def _curl(order: TextOrder, base: str, key: str) -> str:
     body = json.dumps(order.members, ensure_ascii=False, indent=2).replace("'", "'\\''")
     more = " -N" if order.streamed else ""
     return (
-        f"curl{more} {base}{order.path} \\\n  -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\\n"
+        f"curl{more} {base}{order.path} \\\n"
+        f"  -H 'Authorization: Bearer {key}' \\\n"
+        "  -H 'Content-Type: application/json' \\\n"
         f"  -d '{body}'"
     )
 
