@@ -14,6 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from farebox.accounts import Accounts
 from farebox.admission import Admission
+from farebox.alerting import LOOKS_UNSEEN, Alerting
+from farebox.alerts import Alerts
 from farebox.answer_cache import AnswerCache
 from farebox.answers import Streaming, forget_old_answers
 from farebox.background import Supervisor, Task
@@ -66,13 +68,15 @@ from farebox.store.spool import Spool
 from farebox.store.wal import WalKeeper
 from farebox.stored_responses import StoredResponses, StoringTerms
 from farebox.telemetry.logs import start as start_log
-from farebox.telemetry.metrics import count_task_failures
+from farebox.telemetry.metrics import count_alert, count_task_failures
 from farebox.telemetry.watch import Watch
 from farebox.token_counts import TokenCounts
+from farebox.troubles import Troubles
 from farebox.upstream.running import RunningUpstreams
 from farebox.upstream_health import Health
 from farebox.web import routes
 from farebox.web.access import Access
+from farebox.web.alerts import AlertPages
 from farebox.web.bills import BillPages
 from farebox.web.changes import Changes
 from farebox.web.end_users import EndUserPages
@@ -83,6 +87,7 @@ from farebox.web.own_address import OwnAddress
 from farebox.web.presets import PresetPages
 from farebox.web.relay import Relay
 from farebox.web.stored import StoredPages
+from farebox.webhooks import SafeWebhooks
 from farebox.whole_orders import WholeOrders
 
 COLLECT_AFTER = 20_000
@@ -159,6 +164,15 @@ class _Orders:
     background: BackgroundResponses
 
 
+@dataclass(frozen=True, slots=True)
+class _Telling:
+    """What is told to people of what goes wrong."""
+
+    alerts: Alerts
+    alerting: Alerting
+    troubles: Troubles
+
+
 @asynccontextmanager
 async def running(
     settings: Settings, host: Host = stand_alone, formats: Formats = FORMATS, supervisor: Supervisor | None = None
@@ -171,8 +185,9 @@ async def running(
         await _get_first_prices(ground.catalog, ground.price_lists)
         orders = _orders(ground)
         stack.push_async_callback(orders.background.close)
-        await stack.enter_async_context(supervisor.running(*_tasks(ground, orders)))
-        yield _services(ground, orders, formats, supervisor, stack)
+        telling = _telling(ground, supervisor)
+        await stack.enter_async_context(supervisor.running(*_tasks(ground, orders, telling)))
+        yield _services(ground, orders, telling, formats, supervisor, stack)
 
 
 async def _ground(settings: Settings, host: Host, stack: AsyncExitStack) -> _Ground:
@@ -266,7 +281,19 @@ def _storing_terms(settings: Settings) -> StoringTerms:
     )
 
 
-def _tasks(ground: _Ground, orders: _Orders) -> tuple[Task, ...]:
+def _telling(ground: _Ground, supervisor: Supervisor) -> _Telling:
+    settings, store, catalog = ground.settings, ground.store, ground.catalog
+    webhooks = SafeWebhooks(settings.ca_file, may_be_private=settings.alerts_private)
+    own_us = int(LOOKS_UNSEEN * settings.alerts_seconds * 1_000_000)
+    troubles = Troubles(store, lambda: supervisor.not_running, lambda: (catalog.is_stale, catalog.trouble), own_us)
+    return _Telling(
+        Alerts(store, webhooks, may_be_private=settings.alerts_private),
+        Alerting(store, troubles, webhooks, settings.alerts_seconds, count_alert),
+        troubles,
+    )
+
+
+def _tasks(ground: _Ground, orders: _Orders, telling: _Telling) -> tuple[Task, ...]:
     """What runs beside orders, for as long as the server does."""
     reloading = Reloading(ground.upstreams, ground.catalog, ground.price_lists, _declared_anew)
     return (
@@ -285,12 +312,19 @@ def _tasks(ground: _Ground, orders: _Orders) -> tuple[Task, ...]:
         Task("guards", orders.guards.run),
         Task("stored_responses", orders.stored.run),
         Task("background", orders.background.run),
+        Task("alerts", telling.alerting.watch),
+        Task("alert_deliveries", telling.alerting.deliver),
         *ground.hosted.background,
     )
 
 
 def _services(
-    ground: _Ground, orders: _Orders, formats: Formats, supervisor: Supervisor, stack: AsyncExitStack
+    ground: _Ground,
+    orders: _Orders,
+    telling: _Telling,
+    formats: Formats,
+    supervisor: Supervisor,
+    stack: AsyncExitStack,
 ) -> routes.Services:
     """What the HTTP face serves. `stack` closes what it opens."""
     settings, store, callers = ground.settings, ground.store, ground.hosted.callers
@@ -321,7 +355,7 @@ def _services(
     )
     console = None
     if _has_console(ground):
-        console = _console(ground, accounts, bookkeeping, relay, whole_orders, supervisor, stack)
+        console = _console(ground, accounts, bookkeeping, relay, whole_orders, telling, stack)
     return routes.Services(
         relay=relay,
         jobs=JobPages(callers, Jobs(store, store, ground.upstreams), orders.admission, own_address),
@@ -343,6 +377,7 @@ def _services(
             bills,
             Changes(accounts, store),
             EndUserPages(EndUsers(store, ground.attribution)),
+            AlertPages(telling.alerts, accounts),
         ),
         stored=StoredPages(callers, orders.stored, orders.background),
         run_api=run_api,
@@ -368,7 +403,7 @@ def _console(
     bookkeeping: Bookkeeping,
     relay: Relay,
     whole_orders: WholeOrders,
-    supervisor: Supervisor,
+    telling: _Telling,
     stack: AsyncExitStack,
 ) -> Entrance:
     """The pages for people; `stack` closes what they open when somebody comes."""
@@ -393,7 +428,8 @@ def _console(
             catalog=ground.catalog,
             upstreams=ground.upstreams,
             plans=ground.plans,
-            not_running=lambda: supervisor.not_running,
+            alerts=telling.alerts,
+            troubles=telling.troubles,
             bookkeeping=bookkeeping,
             seller=Seller(settings.seller_name, settings.seller_address, settings.seller_tax),
             bodies=relay.bodies,

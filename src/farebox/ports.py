@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Protocol, runtime_checkable
 
+from farebox.core.alerts import Changes, Delivery, Form, Low, Raised, Receiver, Used
 from farebox.core.allowances import Allowance, Limits
 from farebox.core.audit import Snapshot
 from farebox.core.bills import (
@@ -319,6 +320,70 @@ class Standings(Protocol):
 
     async def forget_standings(self, before_us: int) -> None:
         """Drop those that have not changed since a moment."""
+
+
+class AlertShelf(Protocol):
+    """Keeps where alerts go, what is raised, and what is on its way. Each method raises BooksUnavailable."""
+
+    async def add_receiver(
+        self,
+        label: str,
+        url: str,
+        form: Form,
+        secret: str | None,
+        kinds: Sequence[str],
+        account_id: int | None,
+        created_us: int,
+    ) -> Receiver: ...
+
+    async def receivers(self) -> list[Receiver]: ...
+
+    async def drop_receiver(self, receiver_id: int) -> None:
+        """And all that was, or is, on its way to it."""
+
+    async def raised(self) -> dict[str, Raised]:
+        """By name."""
+
+    async def take_down(self, changes: Changes, deliveries: Sequence[tuple[str, Delivery]], now_us: int) -> int:
+        """Write down what a look came to, and begin the deliveries of those troubles, each under its trouble's name,
+        that no other process has told of meanwhile; all of it or nothing. How many deliveries."""
+
+    async def forget_all_raised(self) -> None: ...
+
+    async def put_delivery(self, delivery: Delivery) -> None: ...
+
+    async def claim_deliveries(self, now_us: int, until_us: int, most: int) -> list[Delivery]:
+        """Those that are due, at most so many; no other process gets them before `until_us`."""
+
+    async def change_delivery(self, delivery: Delivery) -> None:
+        """Write what became of an attempt at a delivery that was due."""
+
+    async def deliveries(
+        self, receiver_id: int | None, account_id: int | None, most: int, before_us: int
+    ) -> list[Delivery]:
+        """Those before a moment, the latest first; to one receiver, to those of one account, or to all."""
+
+    async def forget_deliveries(self, before_us: int) -> None:
+        """Drop those that ended before a moment."""
+
+    async def low_accounts(self, default_nanos: int, account_id: int | None) -> list[Low]:
+        """Accounts that have less left than their own threshold, or the default one; of one account, or of all."""
+
+    async def low_balance(self, account_id: int) -> int | None:
+        """Below what an account is low by its own threshold; None where it has none."""
+
+    async def set_low_balance(self, account_id: int, below_nanos: int | None) -> None: ...
+
+    async def limits_used(self, now_us: int) -> list[tuple[Used, str, str | None]]:
+        """The limits of money that are nearly used, or used up, with the names of their account and their key."""
+
+
+class Webhooks(Protocol):
+    """What sends to receivers of alerts."""
+
+    async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> str | None:
+        """Send a JSON body; None where the receiver took it, else why not, in words without the URL. Ends within
+        seconds."""
 
 
 class Books(Protocol):

@@ -548,6 +548,12 @@ class Settings(Table, kw_only=True, frozen=True):
     """The members of an order's `metadata` that are kept as its tags, beside those of `X-Farebox-Tags`, such as
     `team`. Choose those of which there are few values."""
 
+    alerts_seconds: Positive = 60
+    """How often is looked for what [alerts](../alerts.md) tell of."""
+
+    alerts_private: bool = False
+    """Whether alerts may be sent to addresses within this machine's own network, and without TLS."""
+
     console: bool = True
     """Whether there are pages for people at `/console`. As an Actor there are none."""
 

@@ -23,6 +23,7 @@ PLACES = {
     "key": "bringing.key_app",
     "end-user": "end_users.end_user_app",
     "management-key": "accounts.management_app",
+    "alert": "alerts.alert_app",
     "prices": "prices.prices_app",
     "upstream": "upstreams.upstream_app",
     "db": "database.db_app",

@@ -67,6 +67,7 @@ def _terms(balance: Balance) -> str:
 async def show_one(house: House, request: Request) -> Page:
     """GET /console/accounts/NUMBER."""
     account, balance = await _found(house, request)
+    low_nanos = await house.alerts.low_balance(account.id)
     values = {
         "account": account,
         "balance": balance,
@@ -77,15 +78,20 @@ async def show_one(house: House, request: Request) -> Page:
         "limits_text": limits_text(account.limits),
         "labels": LIMIT_LABELS,
         "plan": house.plans.get(account.plan),
+        "low_nanos": low_nanos,
+        "low_text": format_usd(low_nanos) if low_nanos else "",
     }
     return Page("account.html", values)
 
 
 async def change(house: House, request: Request) -> Answer:
-    """POST /console/accounts/NUMBER: its limits."""
+    """POST /console/accounts/NUMBER: its limits, or below what it is told as low."""
     request.viewer.check_operates()
     account, _ = await _found(house, request)
-    await house.accounts.limit(account, None, limits_sent(request))
+    if request.text("do") == "low_balance":
+        await house.alerts.set_low_balance(account.id, request.amount("below") if request.text("below") else 0)
+    else:
+        await house.accounts.limit(account, None, limits_sent(request))
     return Redirect(f"/accounts/{account.id}")
 
 

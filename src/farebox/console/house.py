@@ -1,10 +1,10 @@
 """What the console's pages are made of: the same use cases that commands and the API have."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from farebox.accounts import Accounts
-from farebox.background import Task
+from farebox.alerts import Alerts
 from farebox.bookkeeping import Bookkeeping
 from farebox.catalog import Catalog
 from farebox.console.reading import SqlConsole
@@ -14,6 +14,7 @@ from farebox.core.plans import Plan
 from farebox.end_users import EndUsers
 from farebox.http.bodies import BodyReader
 from farebox.ports import Books, Ledger, Upstreams
+from farebox.troubles import Troubles
 from farebox.web.relay import Relay
 from farebox.whole_orders import WholeOrders
 
@@ -29,7 +30,7 @@ class Seller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class House:
-    """`not_running` are background tasks that failed; `plans` are those in force."""
+    """`plans` are those in force."""
 
     accounts: Accounts
     end_users: EndUsers
@@ -40,7 +41,8 @@ class House:
     catalog: Catalog
     upstreams: Upstreams
     plans: Mapping[str, Plan]
-    not_running: Callable[[], list[Task]]
+    alerts: Alerts
+    troubles: Troubles
     bodies: BodyReader
     bookkeeping: Bookkeeping
     seller: Seller

@@ -6,7 +6,6 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from farebox.background import Task
 from farebox.console.charts import bars
 from farebox.console.house import House
 from farebox.console.naming import Names
@@ -17,17 +16,15 @@ from farebox.console.shown import places_of
 from farebox.core.allowances import began_us, date_of, day_of
 from farebox.core.bills import TAG_GROUP, TotalsFilter
 from farebox.core.errors import invalid
-from farebox.core.money import NANOS_PER_USD, format_usd
+from farebox.core.money import format_usd
 from farebox.web.bills import check_groups
 
 DAYS = 30
 """UTC days that the chart shows, today's included."""
 
 RANKED_MAX = 8
-LOW_NANOS = NANOS_PER_USD
-"""A prepaid account with less than this left is said to be low."""
-
 LOW_MAX = 10
+"""Low accounts that are named."""
 
 SPENT_DAYS_MAX = 366
 SPENT_ROWS_MAX = 500
@@ -91,31 +88,21 @@ async def show(house: House, request: Request) -> Page:
 
 async def _needs(house: House, viewer: Viewer) -> list[tuple[str, str, str]]:
     """What needs a person: what it is, where to do it, and the words of that link."""
-    found: list[tuple[str, str, str]] = []
     if viewer.is_operator:
-        counts = await house.books.not_ended()
-        if counts.unresolved:
-            what = f"{_orders(counts.unresolved)} whose cost nobody will be asked for any more: decide on each"
-            found.append((what, "/reconcile", "Decide"))
-        found += [(_failed(task), "", "") for task in house.not_running()]
-        if house.catalog.is_stale:
-            found.append(
-                (f"Prices are stale: {house.catalog.trouble or 'they should have been renewed'}", "/models", "Models")
-            )
-    for low in await house.reading.low(viewer.account_id, LOW_NANOS, LOW_MAX):
-        has = f"${format_usd(max(0, low.left_nanos))} left to spend"
-        what = f"Account {low.name} has {has}" if viewer.account is None else f"This account has {has}"
-        found.append((what, f"/accounts/{low.account_id}", "Account"))
-    return found
+        found = await house.troubles.everywhere()
+    else:
+        found = await house.troubles.low_balances(viewer.account_id)
+    lows = [each for each in found if each.kind == "low_balance"]
+    shown = [each for each in found if each.kind != "low_balance"] + lows[:LOW_MAX]
+    return [(each.said, each.where, _WORDS.get(each.kind, "")) for each in shown]
 
 
-def _failed(task: Task) -> str:
-    harm = f": {task.harm}" if task.harm else ""
-    return f"The task {task.name} failed and has not begun again{harm}"
-
-
-def _orders(number: int) -> str:
-    return "1 order" if number == 1 else f"{number:,} orders"
+_WORDS = {
+    "unresolved_orders": "Decide",
+    "stale_prices": "Models",
+    "failing_upstream": "Models",
+    "low_balance": "Account",
+}
 
 
 def _total(spent: Iterable[Spent]) -> Sum:

@@ -50,14 +50,6 @@ class Standing(NamedTuple):
     held_nanos: int
 
 
-class Low(NamedTuple):
-    """An account that has little left to spend."""
-
-    account_id: int
-    name: str
-    left_nanos: int
-
-
 _ACCOUNT_COLUMNS = len(Account.__struct_fields__)
 
 
@@ -174,11 +166,6 @@ class SqlConsole(Bills):
         """Of one account, or of all."""
         (found,) = await self._desk.rows(each(Standing), self._sql.console_standing, {"account": account_id})
         return found
-
-    async def low(self, account_id: int | None, below_nanos: int, most: int) -> list[Low]:
-        """Accounts with less than so much left to spend, the least first."""
-        given = {"account": account_id, "below": below_nanos, "most": most}
-        return await self._desk.rows(each(Low), self._sql.console_low, given)
 
     async def order(self, hold_id: str) -> tuple[HoldRow, list[Transfer]] | None:
         """An order, and its transfers: the one that set money aside, the one that ended it, and corrections of its

@@ -15,6 +15,7 @@ from farebox import clock
 from farebox.accounts import BadTerms, NotFound, OtherTopUpBefore
 from farebox.console import (
     accounts,
+    alerts,
     bookkeeping,
     end_users,
     keys,
@@ -101,6 +102,9 @@ PLACES = (
     Place("/statement", statement.show),
     Place("/statement/books/{form}", bookkeeping.download),
     Place("/invoice", bookkeeping.show_invoice),
+    Place("/alerts", alerts.show, alerts.create),
+    Place("/alerts/new", None, alerts.confirm_new),
+    Place("/alerts/{alert}", None, alerts.change),
     Place("/reconcile", reconciling.show),
     Place("/reconcile/{order}", reconciling.show_one, reconciling.decide),
 )

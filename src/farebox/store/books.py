@@ -29,6 +29,7 @@ from farebox.core.caching import CachedRow
 from farebox.core.questions import FURTHEST_US
 from farebox.core.repeats import LOST_US, REPEAT_LIFE_US, Found, Kept, first_of, seen_ended
 from farebox.ports import BooksUnavailable
+from farebox.store.alerts import SqlAlerts
 from farebox.store.bills import Bills
 from farebox.store.directory import SqlDirectory
 from farebox.store.engine import Db, Engine, InDoubt
@@ -52,8 +53,8 @@ SWEPT_TO = 0.9
 """To what part of the bound kept answers are swept, so that there is room again for a while."""
 
 
-class SqlStore(Reading, Bills, SqlPresets, SqlDirectory, SqlResponses):
-    """Ledger, Directory, Books, PresetShelf and ResponseShelf over one database.
+class SqlStore(Reading, Bills, SqlPresets, SqlDirectory, SqlResponses, SqlAlerts):
+    """Ledger, Directory, Books, PresetShelf, ResponseShelf and AlertShelf over one database.
 
     Commands go through the group writer. Everything else is rare and runs on one thread of its own, the desk.
     A `worker` is a process that places holds; as long as it lives, its holds are no orphans.

@@ -24,7 +24,7 @@ from farebox.store.sqlite import Sqlite
 TABLES = (
     "account api_key management_key balance allowance tariffs hold transfer day_total attributed_total secret"
     " key_use kept_answer undelivered_answer stored_response charge charged_fare run run_item"
-    " run_record run_line run_charge preset_version"
+    " run_record run_line run_charge preset_version alert_receiver alert_raised alert_delivery low_balance"
 ).split()
 """In an order in which each row finds those that it names. Left out are plans, which a node publishes itself, and what
 is found out again: price lists, how upstreams stand, answers kept for the same orders again; and who is signed in to
@@ -32,7 +32,7 @@ the console."""
 
 ROWS_AT_ONCE = 2_000
 
-_SEQUENCES = ("account", "api_key", "management_key")
+_SEQUENCES = ("account", "api_key", "management_key", "alert_receiver")
 _IS_USED = "SELECT 1 FROM account WHERE id > 1 UNION ALL SELECT 1 FROM transfer LIMIT 1"
 
 

@@ -137,6 +137,11 @@ _guards = _counter(
     "What guards made of orders: pass, changed, refuse, failed, slow; and of answers, where they failed or were slow.",
     ["guard", "verdict"],
 )
+_alerts = _counter(
+    "farebox_alert_attempts",
+    "Attempts to deliver alerts: delivered, failed (it is tried again), given_up (after a day of them).",
+    ["outcome"],
+)
 _task_failures = _counter(
     "farebox_task_failures", "Failures of background tasks that nobody foresaw; each began again.", ["task"]
 )
@@ -145,6 +150,11 @@ _task_failures = _counter(
 def count_task_failures(task: str, failures: int) -> None:
     """Count so many more failures of a background task; 0 has it stand among the metrics."""
     _task_failures.labels(task).inc(failures)
+
+
+def count_alert(outcome: str) -> None:
+    """Count an attempt to deliver an alert."""
+    _alerts.labels(outcome).inc()
 
 
 class _Seen(Struct):

@@ -29,6 +29,7 @@ from farebox.http.queries import query_values, query_whole
 from farebox.identity.keys import Managers
 from farebox.ports import NameTaken
 from farebox.web.account import RESETS, iso_or_null, or_null, tightest, usage, usd
+from farebox.web.alerts import AlertPages
 from farebox.web.bills import BillPages, Whose, WhoseBooks
 from farebox.web.changes import Changes
 from farebox.web.end_users import EndUserPages
@@ -73,8 +74,10 @@ class Management:
         bills: BillPages,
         changes: Changes,
         end_users: EndUserPages,
+        alerts: AlertPages,
     ) -> None:
         self._end_users = end_users
+        self._alerts = alerts
         self._bills = bills
         self._managers = managers
         self._accounts = accounts
@@ -105,6 +108,10 @@ class Management:
             ("/admin/top-ups", *self._serve(POST=self._top_up)),
             ("/admin/corrections", *self._serve(POST=self._correct)),
             ("/admin/keys/import", *self._serve(POST=self._changes.import_keys)),
+            ("/admin/alerts", *self._serve(GET=self._alerts.list_all, POST=self._alerts.add)),
+            ("/admin/alerts/{alert}", *self._serve(GET=self._alerts.read, DELETE=self._alerts.remove)),
+            ("/admin/alerts/{alert}/test", *self._serve(POST=self._alerts.test)),
+            ("/admin/alerts/{alert}/deliveries", *self._serve(GET=self._alerts.deliveries)),
             *((f"/admin/accounts/{{account}}{path}", ["GET"], page) for path, page in of_one.items()),
             *((f"/admin{path}", ["GET"], page) for path, page in of_all.items()),
             *((f"/admin{path}/statement{{ledger:ledger}}", ["GET"], ledger) for path in ("", "/accounts/{account}")),
@@ -320,6 +327,7 @@ class Management:
         allowance = await self._accounts.allowance(account)
         spent = await self._accounts.spending(account)
         described_account = _described_account(account, await self._accounts.balance(account))
+        described_account["low_balance_usd"] = format_usd(await self._alerts.low_balance(account.id))
         return 200, {
             "data": {**described_account, "used": usage_by_name(allowance, clock.now_us()), **_in_text(usage(spent))}
         }
@@ -327,12 +335,15 @@ class Management:
     async def _change_account(self, request: Request) -> Answer:
         account = await self._named(request)
         _check_operator(request.manager)
-        request.fields.check_names("limits", "plan", "name")
+        request.fields.check_names("limits", "plan", "name", "low_balance_usd")
+        low_nanos = request.fields.amount("low_balance_usd")
         given = request.fields.limits("limits")
         plan, name = request.fields.text("plan"), request.fields.text("name")
         self._accounts.check_limits(given)
         if plan is not None or name is not None:
             account = await self._accounts.change(account.name, plan=plan, new_name=name)
+        if "low_balance_usd" in request.fields:
+            await self._alerts.set_low_balance(account.id, low_nanos)
         limits = await self._accounts.limit(account, None, given)
         account = msgspec.structs.replace(account, limits=limits)
         return 200, {"data": _described_account(account, await self._accounts.balance(account))}

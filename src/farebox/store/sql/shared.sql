@@ -986,13 +986,98 @@ SELECT count(*), CAST(coalesce(sum(credits_nanos - debits_nanos), 0) AS BIGINT),
     CAST(coalesce(sum(pending_nanos), 0) AS BIGINT)
 FROM balance WHERE CAST(:account AS BIGINT) IS NULL OR account_id = :account;
 
--- console_low --
--- Prepaid accounts with little left.
-SELECT a.id, a.name, b.credits_nanos - b.debits_nanos + b.limit_nanos - b.pending_nanos AS left_nanos
-FROM account a JOIN balance b ON b.account_id = a.id
-WHERE b.limit_nanos IS NOT NULL AND b.credits_nanos - b.debits_nanos + b.limit_nanos - b.pending_nanos < :below
-AND (CAST(:account AS BIGINT) IS NULL OR a.id = :account)
-ORDER BY 3, 1 LIMIT :most;
+
+-- Alerts: where they go, what is raised, and what is on its way.
+
+-- add_receiver (row) --
+INSERT INTO alert_receiver (label, url, form, secret, kinds, account_id, created_us)
+VALUES (:label, :url, :form, :secret, :kinds, :account_id, :created_us)
+RETURNING id;
+
+-- receivers --
+SELECT id, label, url, form, secret, kinds, account_id, created_us FROM alert_receiver ORDER BY id;
+
+-- drop_receiver --
+DELETE FROM alert_receiver WHERE id = :id;
+
+-- drop_deliveries --
+DELETE FROM alert_delivery WHERE receiver_id = :id;
+
+-- raised --
+SELECT name, level, since_us, until_us FROM alert_raised;
+
+-- raise_trouble (row) --
+-- Gives a row to the one process that is to tell it.
+INSERT INTO alert_raised (name, level, since_us, until_us) VALUES (:name, :level, :since_us, :until_us)
+ON CONFLICT (name) DO UPDATE SET level = excluded.level, until_us = excluded.until_us
+WHERE alert_raised.level < excluded.level
+RETURNING name;
+
+-- note_raised (row) --
+INSERT INTO alert_raised (name, level, since_us, until_us) VALUES (:name, :level, :since_us, :until_us)
+ON CONFLICT (name) DO UPDATE SET until_us = excluded.until_us WHERE alert_raised.until_us < excluded.until_us;
+
+-- forget_raised --
+DELETE FROM alert_raised WHERE name = :name AND until_us <= :now;
+
+-- forget_all_raised --
+DELETE FROM alert_raised;
+
+-- put_delivery (row) --
+-- None where its receiver has been removed meanwhile.
+INSERT INTO alert_delivery (
+    id, receiver_id, kind, body, created_us, due_us, attempts, state, said, ended_us
+)
+SELECT :id, r.id, :kind, :body, CAST(:created_us AS BIGINT), CAST(:due_us AS BIGINT), CAST(:attempts AS INTEGER),
+    :state, :said, CAST(:ended_us AS BIGINT)
+FROM alert_receiver r WHERE r.id = :receiver_id;
+
+-- change_delivery --
+UPDATE alert_delivery SET due_us = :due, attempts = :attempts, state = :state, said = :said, ended_us = :ended
+WHERE id = :id AND state = 'due';
+
+-- is_delivery_due --
+-- One that is due later than anything is ever put off was put off by a clock that ran ahead.
+SELECT 1 FROM alert_delivery WHERE due_us IS NOT NULL AND (due_us <= :now OR due_us > :latest) LIMIT 1;
+
+-- deliveries --
+-- The latest first, of one receiver or of all.
+SELECT id, receiver_id, kind, body, created_us, due_us, attempts, state, said, ended_us FROM alert_delivery
+WHERE (CAST(:receiver AS BIGINT) IS NULL OR receiver_id = :receiver)
+AND (CAST(:account AS BIGINT) IS NULL OR receiver_id IN (SELECT id FROM alert_receiver WHERE account_id = :account))
+AND created_us < :before
+ORDER BY created_us DESC, id DESC LIMIT :most;
+
+-- forget_deliveries --
+DELETE FROM alert_delivery WHERE ended_us < :before;
+
+-- low_accounts --
+-- Of so many accounts those that have less left than is theirs to have, or `below` where none is set: postpaid ones
+-- without a limit never, nor those that are closed, or were never paid anything.
+SELECT a.id, a.name, b.credits_nanos - b.debits_nanos + b.limit_nanos, coalesce(l.below_nanos, :below)
+FROM balance b JOIN account a ON a.id = b.account_id LEFT JOIN low_balance l ON l.account_id = b.account_id
+WHERE b.account_id > :after AND b.account_id <= :upto AND b.limit_nanos IS NOT NULL AND a.closed_us IS NULL
+AND b.credits_nanos + b.limit_nanos > 0
+AND b.credits_nanos - b.debits_nanos + b.limit_nanos < coalesce(l.below_nanos, :below)
+ORDER BY 3, 1;
+
+-- last_account --
+SELECT coalesce(max(id), 0) FROM account;
+
+-- allowances_behind --
+SELECT owner, account_id, limits, pending_nanos, total_nanos, day_nanos, week_nanos, month_nanos, counted_us, at_once,
+    minute
+FROM allowance WHERE owner > :after ORDER BY owner LIMIT :most;
+
+-- low_balance --
+SELECT below_nanos FROM low_balance WHERE account_id = :account;
+
+-- set_low_balance (row) --
+INSERT INTO low_balance (account_id, below_nanos) VALUES (:account_id, :below_nanos)
+ON CONFLICT (account_id) DO UPDATE SET below_nanos = excluded.below_nanos;
+
+-- unset_low_balance --
+DELETE FROM low_balance WHERE account_id = :account;
 
 
 -- Runs, and what they leave.

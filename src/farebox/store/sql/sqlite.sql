@@ -105,6 +105,12 @@ UPDATE hold SET ask_us = :until WHERE id IN (
     marked_up, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,
     charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags;
 
+-- claim_deliveries --
+UPDATE alert_delivery SET due_us = :until WHERE id IN (
+    SELECT id FROM alert_delivery WHERE due_us IS NOT NULL AND (due_us <= :now OR due_us > :latest)
+    ORDER BY due_us LIMIT :most
+) RETURNING id, receiver_id, kind, body, created_us, due_us, attempts, state, said, ended_us;
+
 -- take_up_runs --
 UPDATE run SET worker = :worker WHERE finished_us IS NULL AND worker IN (SELECT value FROM json_each(:gone))
 RETURNING id, account_id, key_id, worker, status, status_message, origin, input, timeout_seconds, memory_mbytes,

@@ -8,7 +8,7 @@ from farebox.core import compaction
 from farebox.core.formats import Format
 from farebox.core.formats.table import FORMATS, Formats, with_aliases
 from farebox.core.schemas import NAME, NUMBER, OBJECT, TEXT, WHOLE, array_of, object_of, one_of, or_null, ref
-from farebox.web.openapi import bills, free, management, runs
+from farebox.web.openapi import alerts, bills, free, management, runs
 from farebox.web.openapi.operations import Node, answer, body_of, header, operation, parameter
 
 _TAGS = {
@@ -18,6 +18,7 @@ _TAGS = {
     "Bills": "The orders, the statement and the totals of the caller's account. Amounts are exact text, times UTC.",
     "Keys": "Keys and activity in OpenRouter's shapes, for who has a management key.",
     "Accounts": "Accounts and top-ups, for who has a management key. Below the root, under no base.",
+    "Alerts": "Where alerts of what needs a person go, for who has a management key. Below the root, under no base.",
     "Tools": "For agents, over the Model Context Protocol's streamable HTTP. Below the root, under no base.",
     "Operation": "For who watches over the process. Below the root, under no base.",
     "Actor runs": "What the Apify platform's clients call: a caller's key is the token. Below the root, under no base;"
@@ -51,7 +52,7 @@ _HEADERS: Node = {
 
 def document(formats: Formats = FORMATS, *, has_run_api: bool = True) -> Node:
     """The whole document, as JSON has it. `has_run_api`: this gateway serves the run API, too."""
-    parts = [free, bills, management, *([runs] if has_run_api else [])]
+    parts = [free, bills, management, alerts, *([runs] if has_run_api else [])]
     left_out = () if has_run_api else ("Actor runs", "token")
     described = [wire.DESCRIBED for wire in formats.values()]
     refused = dict(each.refusal for each in described)

@@ -183,7 +183,9 @@ def schemas() -> Node:
         "ManagedKey": object_of(key),
         "Activity": object_of(activity),
         "Account": object_of(account),
-        "AccountInFull": object_of({**account, "used": object_of({}, _COUNTED), **dict.fromkeys(spent, TEXT)}),
+        "AccountInFull": object_of(
+            {**account, "low_balance_usd": TEXT, "used": object_of({}, _COUNTED), **dict.fromkeys(spent, TEXT)}
+        ),
         "TopUp": object_of({**account, "amount_usd": TEXT}),
         "ClosedAccount": object_of({**account, "paid_out_usd": TEXT}),
         "Correction": object_of(
@@ -251,8 +253,14 @@ def _sent() -> Node:
         ),
         "AccountChange": object_of(
             {},
-            {"plan": or_null(NAME), "name": or_null(NAME), "limits": or_null(ref("Limits"))},
+            {
+                "plan": or_null(NAME),
+                "name": or_null(NAME),
+                "limits": or_null(ref("Limits")),
+                "low_balance_usd": _GIVEN_OR_NULL,
+            },
             additionalProperties=False,
+            description="With less than `low_balance_usd` left it is told as low; 0: never, null: below $1.",
         ),
         "Closing": object_of({}, {"reason": or_null(TEXT)}, additionalProperties=False),
         "Nothing": object_of({}, {}, additionalProperties=False),

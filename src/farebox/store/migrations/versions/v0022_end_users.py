@@ -6,7 +6,7 @@ from alembic import op
 from farebox.store.migrations.shared import index_where
 
 revision = "0022"
-down_revision = "0020"
+down_revision = "0021"
 
 _KEY = (
     ("account_id", sa.Integer),
