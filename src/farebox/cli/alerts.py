@@ -100,7 +100,7 @@ def remove(number: Number, database_url: DatabaseUrl = None, as_json: AsJson = F
 
 
 @alert_app.command("test")
-def test(number: Number, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+def send_test(number: Number, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
     """Send a test now. Where it does not arrive, say why, and end with code 1."""
 
     async def send(store: SqlStore, _: Accounts) -> Delivery:

@@ -51,9 +51,9 @@ MODELS_TOLD_MAX = 5
 class Trouble(Struct, frozen=True):
     """Something that is so now, and needs a person.
 
-    `name` is what it is raised under: the same for as long as it is the same trouble. `said` tells it to people, `facts`
-    to programs, with money as exact text. It is told once it has been there for `patience_us`, and not over before
-    `until_us`. `where` is the console's page for it.
+    `name` is what it is raised under: the same for as long as it is the same trouble. `said` tells it to people,
+    `facts` to programs, with money as exact text. It is told once it has been there for `patience_us`, and not over
+    before `until_us`. `where` is the console's page for it.
     """
 
     name: str
@@ -272,8 +272,8 @@ FORMS: Mapping[str, str] = {"webhook": "a signed webhook", "slack": "a message f
 
 
 class Receiver(Struct, frozen=True):
-    """Where alerts go. It is told of the `kinds`, and where `account_id` is set, of that account's alone. `secret` signs
-    what a webhook sends; Slack's form has none. Its URL is a secret, too."""
+    """Where alerts go. It is told of the `kinds`, and where `account_id` is set, of that account's alone. `secret`
+    signs what a webhook sends; Slack's form has none. Its URL is a secret, too."""
 
     id: int
     label: str

@@ -1,5 +1,5 @@
-"""Who is told of troubles, as managers set it over HTTP. A manager of one account has receivers of that account's alerts
-alone. Each is a use case of `farebox.alerts`, as the commands and the console's pages are.
+"""Who is told of troubles, as managers set it over HTTP. A manager of one account has receivers of that account's
+alerts alone. Each is a use case of `farebox.alerts`, as the commands and the console's pages are.
 """
 
 from typing import TYPE_CHECKING
