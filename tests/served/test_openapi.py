@@ -83,7 +83,7 @@ def visited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway,
 def test_what_the_document_says_of_everything_else_holds(case: Any, visited: tuple[Gateway, str]) -> None:
     gateway, manager = visited
     tag, under_root = case.operation.definition.raw["tags"][0], "servers" in document()["paths"][case.path]
-    case.headers["authorization"] = f"Bearer {manager if tag in ('Keys', 'Accounts') else gateway.key}"
+    case.headers["authorization"] = f"Bearer {manager if tag in ('Keys', 'Accounts', 'Alerts') else gateway.key}"
     response = case.call(base_url=f"http://127.0.0.1:{gateway.port}" if under_root else gateway.base)
     if response.status_code not in (404, 405) or case.path_parameters:
         case.validate_response(response, checks=HOLDS_ELSEWHERE)
@@ -186,6 +186,13 @@ def test_answers_of_management_are_as_documented(visited: tuple[Gateway, str]) -
     assert ask("GET", f"/activity?date={today}", of="/activity")["data"]
     ask("GET", f"/admin/accounts/{account['name']}", of=one)
     ask("DELETE", path, of="/keys/{hash}")
+    alert, of = {"url": "https://localhost/x", "kinds": ["low_balance"]}, "/admin/alerts/{alert}"
+    number = ask("POST", "/admin/alerts", alert, of="/admin/alerts", status=201)["data"]["id"]
+    ask("GET", "/admin/alerts", of="/admin/alerts")
+    ask("GET", f"/admin/alerts/{number}", of=of)
+    ask("POST", f"/admin/alerts/{number}/test", {}, of=f"{of}/test")
+    assert ask("GET", f"/admin/alerts/{number}/deliveries", of=f"{of}/deliveries")["data"]
+    ask("DELETE", f"/admin/alerts/{number}", of=of)
 
 
 def test_answers_of_runs_are_as_documented(visited: tuple[Gateway, str]) -> None:

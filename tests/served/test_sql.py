@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from msgspec import Struct
 
+from farebox.core.alerts import Delivery, Raised, Receiver
 from farebox.core.allowances import DAY_US, Allowance
 from farebox.core.books import (
     CASH,
@@ -94,13 +95,16 @@ def test_postgresql_can_carry_out_every_statement(postgres: Cluster) -> None:
             tuple(name for name in NAMES if re.search(r"(SELECT|RETURNING) id, .* worker, state,", _in_line(name))),
         ),
         (Balance, ("balance", "all_balances", "lock_balances", "insert_balance")),
-        (Allowance, ("allowance", "all_allowances", "lock_allowances", "insert_allowance")),
+        (Allowance, ("allowance", "all_allowances", "allowances_behind", "lock_allowances", "insert_allowance")),
         (KeyUse, ("key_use", "put_key_use")),
         (KeptAnswer, ("kept_answer", "put_answer")),
         (ChargedFare, ("all_charged_fares", "insert_charged_fare")),
         (Charge, ("due_charges", "all_charges", "insert_charge", "adopt_charge")),
         (Run, ("run_named", "take_up_runs", "runs_forward", "runs_backward", "insert_run")),
         (BilledEvents, ("note_bill",)),
+        (Receiver, ("receivers",)),
+        (Raised, ("raised", "raise_trouble", "note_raised")),
+        (Delivery, ("deliveries", "claim_deliveries", "put_delivery")),
         (PresetVersion, ("latest_preset", "preset_version", "preset_versions", "latest_presets", "insert_preset")),
     ],
 )
