@@ -49,7 +49,7 @@ def test_a_low_balance_is_told_once_and_again_only_after_it_had_been_above() -> 
     assert told(raised, [], NOON + 4 * MINUTE) == []
     assert raised == {}
     assert told(raised, [low], NOON + 5 * MINUTE) == ["low_balance"]
-    assert low.said == "Account acme has $0.42 left to spend, less than $1"
+    assert low.said == "Account acme has $0.42 left, less than $1"
     assert low.facts == {"account": "acme", "left_usd": "0.42", "below_usd": "1"}
 
 

@@ -46,6 +46,7 @@ PAGES = (
     "/reconcile",
     "/reconcile/{open}",
     "/reconcile/{open}?verdict=cost&cost=0.00123&reason=They+told+us",
+    "/alerts",
     "/nowhere",
 )
 
@@ -247,6 +248,30 @@ def playing_without_javascript(browser: Browser) -> None:
         assert "/messages" in page.inner_text("#code-1")
 
 
+def alerting(browser: Browser) -> None:
+    """Somebody is told, is sent a test, and is told no more."""
+    with visit(browser, viewport={"width": 360, "height": 800}) as page:
+        sign_in(page, MANAGER)
+        page.goto(f"{SITE}/alerts")
+        page.fill("#url", "https://localhost/hooks/secret")
+        page.fill("#label", "Night shift")
+        page.check("text=an account has little left")
+        page.click("text=Look at it first")
+        look(page, "new-alert")
+        page.click("text=Add it")
+        look(page, "made-alert")
+        assert page.inner_text("#secret").startswith("whsec_")
+        page.click("text=Send a test")
+        look(page, "tested-alert")
+        assert "within the gateway's own network" in page.inner_text("main")
+        page.click("text=To the alerts")
+        look(page, "alerts-with-one")
+        assert "hooks/secret" not in page.content()
+        page.click("text=Remove it")
+        page.click("text=Remove Night shift")
+        assert "Night shift" not in page.inner_text("main")
+
+
 def signed_in_from_elsewhere(browser: Browser) -> None:
     """A page elsewhere cannot show the console in a frame, nor send one of its forms."""
     context = browser.new_context()
@@ -281,6 +306,7 @@ with sync_playwright() as playwright:
         by_keyboard,
         copying,
         printed,
+        alerting,
         without_javascript,
         playing,
         stopping,

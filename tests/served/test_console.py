@@ -74,6 +74,12 @@ def hidden(page: str, name: str) -> str:
     return unescape(found[1])
 
 
+def found_in(page: str, pattern: str) -> str:
+    found = re.search(pattern, page)
+    assert found is not None, page
+    return found[1]
+
+
 def text(page: str) -> str:
     """What a page says, without its tags."""
     return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", page)))
@@ -363,6 +369,56 @@ def test_an_open_order_is_decided_with_a_reason(house: House) -> None:
 # Who is signed in
 
 
+def test_a_receiver_of_alerts_is_added_once_tested_and_removed(house: House) -> None:
+    operator, url = house.operator, "https://localhost/hooks/s3cret"
+    form = {"url": url, "label": SCRIPT, "as": "webhook", "kind_low_balance": "on"}
+    asked = operator.post("/alerts/new", form)
+    assert (asked.status, SCRIPT in asked.body.decode()) == (200, False)
+    assert "an account has little left" in text(asked.body.decode())
+    once = {"once": hidden(asked.body.decode(), "once")}
+    made, again = (operator.post("/alerts", {**form, **once}) for _ in range(2))
+    assert (made.status, again.status) == (201, 409)
+    assert re.search(r"whsec_[\w+/=]{44}<", made.body.decode())
+    page = operator.page("/alerts")
+    assert "https://localhost/..." in page
+    number = found_in(page, r"/alerts/(\d+)")
+    tested = operator.post(f"/alerts/{number}", {"do": "test"})
+    assert "It did not arrive" in text(tested.body.decode())
+    assert "an address within the gateway's own network" in text(tested.body.decode())
+    (row,) = operator.rows("/alerts.json")
+    assert (row["kind"], row["state"], row["attempts"], row["receiver"]) == ("test", "given_up", 1, SCRIPT)
+    for told in (page, operator.page("/alerts"), operator.get("/alerts.csv").body.decode()):
+        assert "s3cret" not in told
+        assert "whsec" not in told
+    assert SCRIPT not in operator.page("/alerts")
+    of_one = Browser(
+        house.gateway, str(house.gateway.cli("management-key", "create", "--account", "one", "--label", "x")["key"])
+    )
+    assert of_one.rows("/alerts.json") == []
+    for browser in (of_one, house.one):
+        assert browser.post(f"/alerts/{number}", {"do": "remove"}).status == (404 if browser is of_one else 403)
+    assert of_one.post("/alerts/new", {**form, "kind_failing_task": "on"}).status == 400
+    assert house.one.get("/alerts").status == 403
+    assert "/console/alerts" not in house.one.page("")
+    assert operator.post("/alerts/new", {"url": "https://127.0.0.1/", "as": "webhook"}).status == 400
+    assert operator.post(f"/alerts/{number}", {"do": "remove"}).status == 303
+    assert operator.rows("/alerts.json") == []
+
+
+def test_below_what_an_account_is_low_is_set_on_its_page(house: House) -> None:
+    (account,) = [row for row in house.operator.rows("/accounts.json") if row["account"] == "one"]
+    path = f"/accounts/{account['id']}"
+    assert "Told as low below $1.00 left" in text(house.operator.page(path))
+    assert "one has" not in text(house.operator.page(""))
+    assert house.operator.post(path, {"do": "low_balance", "below": "20"}).status == 303
+    assert "left, less than $20" in text(house.operator.page(""))
+    assert "left, less than $20" in text(house.one.page(""))
+    assert house.one.post(path, {"do": "low_balance", "below": "1"}).status == 403
+    assert house.operator.post(path, {"do": "low_balance", "below": "-1"}).status == 400
+    assert house.operator.post(path, {"do": "low_balance", "below": ""}).status == 303
+    assert "Told as low never" in text(house.operator.page(path))
+
+
 def test_whoever_is_not_signed_in_sees_nothing(house: House) -> None:
     stranger = Browser(house.gateway)
     for path in ("", "/orders", "/keys/2", "/accounts"):
@@ -580,7 +636,7 @@ def test_several_processes_on_postgresql_serve_it_as_one(tmp_path: Path, postgre
             "once": hidden(operator.page("/keys/new?account=acme&label=x"), "once"),
         }
         assert sorted(operator.post("/keys", form).status for _ in range(3)) == [201, 409, 409]
-        assert f"acme has ${account['available_usd']} left to spend" in text(operator.page(""))
+        assert f"acme has ${account['balance_usd']} left, less than $1" in text(operator.page(""))
         left = operator.cookie
         assert operator.post("/sign-out", {}).status == 303
         operator.cookie = left

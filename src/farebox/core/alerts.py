@@ -21,7 +21,7 @@ Kind = Literal[
 ]
 
 KINDS: Mapping[str, str] = {
-    "low_balance": "an account has little left to spend",
+    "low_balance": "an account has little left",
     "limit_80": "an account or a key has used 80% of a limit of money",
     "limit_100": "such a limit is used up",
     "unresolved_orders": "orders whose cost an operator must decide",
@@ -116,7 +116,7 @@ def decide(raised: Mapping[str, Raised], troubles: Iterable[Trouble], now_us: in
 
 
 class Low(NamedTuple):
-    """An account that has less left to spend than `below_nanos`."""
+    """An account that has less left than `below_nanos`, whatever is held of it: holds come and go."""
 
     account_id: int
     account: str
@@ -131,7 +131,7 @@ def low_balance(low: Low) -> Trouble:
     return Trouble(
         f"low_balance {account_id}",
         "low_balance",
-        f"Account {account} has {left_in_words} left to spend, less than ${below}",
+        f"Account {account} has {left_in_words} left, less than ${below}",
         {"account": account, "left_usd": left, "below_usd": below},
         account_id,
         where=f"/accounts/{account_id}",
