@@ -34,7 +34,7 @@ AT_ONCE = 16
 """Deliveries that one process tries at once."""
 
 KEPT_US = 30 * 86_400_000_000
-"""How long a delivery that ended is kept, to be looked at."""
+"""How long a delivery that ended is kept at least, to be looked at."""
 
 
 class Alerting:
@@ -81,10 +81,9 @@ class Alerting:
         if changes:
             ids = (new_id() for _ in iter(int, 1))
             deliveries = deliveries_of(changes.told, receivers, ids, now_us, clock.iso(now_us))
-            if await self._shelf.take_down(changes, deliveries, now_us):
+            if await self._shelf.take_down(changes, deliveries, now_us, now_us - KEPT_US):
                 crash_point("alert-raised")
                 self._has_to_send.set()
-        await self._shelf.forget_deliveries(now_us - KEPT_US)
 
     # What is on its way
 

@@ -7,7 +7,6 @@ from farebox import clock
 from farebox.accounts import LABEL_LENGTH_MAX, BadTerms, NotFound
 from farebox.alerting import attempt, new_id
 from farebox.core.alerts import FORMS, KINDS, LOW_NANOS, OF_ACCOUNTS, TEST, Delivery, Form, Receiver, delivery
-from farebox.core.books import LAST_US
 from farebox.core.webhooks import SECRET_BYTES, check_url, secret_of
 from farebox.ports import AlertShelf, Webhooks
 
@@ -81,10 +80,10 @@ class Alerts:
         return done
 
     async def deliveries(
-        self, receiver_id: int | None, account_id: int | None, most: int, before_us: int = LAST_US
+        self, receiver_id: int | None, account_id: int | None, most: int, before: str = ""
     ) -> list[Delivery]:
-        """The latest, those before a moment: to one receiver, to those of one account, or to all."""
-        return await self._shelf.deliveries(receiver_id, account_id, most, before_us)
+        """The latest, those behind the one of the id `before`: to one receiver, to those of one account, or to all."""
+        return await self._shelf.deliveries(receiver_id, account_id, most, before)
 
     # Below what an account is low
 

@@ -344,9 +344,12 @@ class AlertShelf(Protocol):
     async def raised(self) -> dict[str, Raised]:
         """By name."""
 
-    async def take_down(self, changes: Changes, deliveries: Sequence[tuple[str, Delivery]], now_us: int) -> int:
+    async def take_down(
+        self, changes: Changes, deliveries: Sequence[tuple[str, Delivery]], now_us: int, keep_since_us: int
+    ) -> int:
         """Write down what a look came to, and begin the deliveries of those troubles, each under its trouble's name,
-        that no other process has told of meanwhile; all of it or nothing. How many deliveries."""
+        that no other process has told of meanwhile; and drop deliveries that ended and were begun before
+        `keep_since_us`. All of it or nothing. How many deliveries began."""
 
     async def forget_all_raised(self) -> None: ...
 
@@ -359,12 +362,10 @@ class AlertShelf(Protocol):
         """Write what became of an attempt at a delivery that was due."""
 
     async def deliveries(
-        self, receiver_id: int | None, account_id: int | None, most: int, before_us: int
+        self, receiver_id: int | None, account_id: int | None, most: int, before: str
     ) -> list[Delivery]:
-        """Those before a moment, the latest first; to one receiver, to those of one account, or to all."""
-
-    async def forget_deliveries(self, before_us: int) -> None:
-        """Drop those that ended before a moment."""
+        """The latest first, those behind the one of the id `before` (all where that is empty); to one receiver, to
+        those of one account, or to all."""
 
     async def low_accounts(self, default_nanos: int, account_id: int | None) -> list[Low]:
         """Accounts that have less left than their own threshold, or the default one; of one account, or of all."""

@@ -3,6 +3,7 @@
 import base64
 
 import pytest
+from msgspec.structs import replace
 
 from farebox.core.alerts import (
     KINDS,
@@ -54,8 +55,7 @@ def test_a_low_balance_is_told_once_and_again_only_after_it_had_been_above() -> 
 
 
 def used(spent: int, now_us: int, **limits: int) -> list[Trouble]:
-    sums = dict.fromkeys(("total_nanos", "day_nanos", "week_nanos", "month_nanos"), spent)
-    allowance = Allowance("key 3", 7, Limits(**limits), **sums, counted_us=now_us)
+    allowance = Allowance("key 3", 7, replace(Limits(), **limits), 0, spent, spent, spent, spent, now_us)
     return [limit_used(each, "acme", "laptop", now_us) for each in limits_used(allowance, now_us)]
 
 

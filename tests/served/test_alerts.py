@@ -18,7 +18,7 @@ from farebox.alerts import Alerts
 from farebox.background import Task
 from farebox.core.alerts import PAUSES_SECONDS, Delivery, Receiver
 from farebox.core.allowances import NO_LIMITS, Limits
-from farebox.core.books import LAST_US, PlaceHold, Settle, TopUp
+from farebox.core.books import PlaceHold, Settle, TopUp
 from farebox.core.health import Standing
 from farebox.core.usage import Unknown
 from farebox.crash import CRASH_VARIABLE
@@ -67,7 +67,7 @@ class Node:
         await self.alerting.deliver_due()
 
     async def deliveries(self) -> list[Delivery]:
-        return await self.store.deliveries(None, None, 100, LAST_US)
+        return await self.store.deliveries(None, None, 100, "")
 
     async def account(self, paid_in: int) -> int:
         account = await self.store.create_account(token_hex(6), "paying", 0, START_US)
@@ -245,6 +245,10 @@ def test_two_nodes_that_look_at_once_tell_it_once(postgres: Cluster, hooks: Hook
             for _ in range(2):
                 await asyncio.gather(*(node.look() for node in both))
                 await asyncio.gather(*(node.alerting.deliver_due() for node in both for _ in range(2)))
+
+            every = [each.id for each in await both[0].deliveries()]
+            pages = [await both[1].store.deliveries(None, None, 3, before) for before in ("", every[2], every[5])]
+            assert [each.id for page in pages for each in page] == every, "of one moment, and in pages all the same"
 
     asyncio.run(run())
     assert len(hooks.ids) == len(set(hooks.ids)) == 8

@@ -5,7 +5,6 @@ from farebox.console.house import House
 from farebox.console.naming import Names
 from farebox.console.requests import Answer, Cell, Page, Redirect, Request
 from farebox.core.alerts import FORMS, KINDS, OF_ACCOUNTS, Delivery, Receiver
-from farebox.core.books import LAST_US
 from farebox.core.errors import conflict, invalid
 from farebox.core.webhooks import shown
 
@@ -19,9 +18,8 @@ async def show(house: House, request: Request) -> Page:
     """GET /console/alerts."""
     request.viewer.check_manages()
     receivers = await house.alerts.receivers(request.viewer.account_id)
-    before = request.whole("before", LAST_US)
     most = request.rows(ROWS)
-    found = await house.alerts.deliveries(None, request.viewer.account_id, most + 1, before)
+    found = await house.alerts.deliveries(None, request.viewer.account_id, most + 1, request.text("before"))
     listed = found[:most]
     by_id = {receiver.id: receiver for receiver in receivers}
     rows = [_row(each, by_id.get(each.receiver_id)) for each in listed]
@@ -44,7 +42,7 @@ async def show(house: House, request: Request) -> Page:
         "forms": FORMS,
         "states": STATES,
     }
-    further = {"before": listed[-1].created_us} if len(found) > most else None
+    further = {"before": listed[-1].id} if len(found) > most else None
     return Page("alerts.html", values, columns=COLUMNS, rows=rows, next_query=further)
 
 

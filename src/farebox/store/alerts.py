@@ -52,7 +52,9 @@ class SqlAlerts(OnDesk):
     async def raised(self) -> dict[str, Raised]:
         return {found.name: found for found in await self._desk.rows(each(Raised), self._sql.raised)}
 
-    async def take_down(self, changes: Changes, deliveries: Sequence[tuple[str, Delivery]], now_us: int) -> int:
+    async def take_down(
+        self, changes: Changes, deliveries: Sequence[tuple[str, Delivery]], now_us: int, keep_since_us: int
+    ) -> int:
         def take_down(db: Db) -> int:
             mine = set()
             # In the order of their names: two processes that raise the same do not wait for each other.
@@ -67,6 +69,8 @@ class SqlAlerts(OnDesk):
                 db.execute(self._sql.note_raised, astuple(raised))
             for name in sorted(changes.over):
                 db.execute(self._sql.forget_raised, {"name": name, "now": now_us})
+            if begun:
+                db.execute(self._sql.forget_deliveries, {"before": keep_since_us})
             return len(begun)
 
         return await self._desk.change(take_down)
@@ -95,13 +99,10 @@ class SqlAlerts(OnDesk):
         await self._desk.write(self._sql.change_delivery, {**changed, "id": d.id})
 
     async def deliveries(
-        self, receiver_id: int | None, account_id: int | None, most: int, before_us: int
+        self, receiver_id: int | None, account_id: int | None, most: int, before: str
     ) -> list[Delivery]:
-        given = {"receiver": receiver_id, "account": account_id, "most": most, "before": before_us}
+        given = {"receiver": receiver_id, "account": account_id, "most": most, "before": before}
         return await self._desk.rows(_delivery_from, self._sql.deliveries, given)
-
-    async def forget_deliveries(self, before_us: int) -> None:
-        await self._desk.write(self._sql.forget_deliveries, {"before": before_us})
 
     async def low_accounts(self, default_nanos: int, account_id: int | None) -> list[Low]:
         given = {"below": default_nanos}

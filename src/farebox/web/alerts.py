@@ -11,7 +11,6 @@ from farebox import clock
 from farebox.accounts import Accounts
 from farebox.alerts import Alerts
 from farebox.core.alerts import Delivery, Receiver
-from farebox.core.books import LAST_US
 from farebox.core.errors import forbidden, invalid, unknown
 from farebox.core.reading import is_null, read_whole
 from farebox.core.webhooks import shown
@@ -77,12 +76,7 @@ class AlertPages:
         most = query_whole(request.query, "limit", PAGE)
         if not 1 <= most <= DELIVERIES_MAX:
             raise invalid(f"limit: 1 to {DELIVERIES_MAX}")
-        before = request.query.get("before")
-        try:
-            before_us = LAST_US if before is None else clock.read_iso(before)
-        except ValueError as error:
-            raise invalid("before: a moment like 2027-12-31T23:59:59Z") from error
-        found = await self._alerts.deliveries(receiver.id, None, most, before_us)
+        found = await self._alerts.deliveries(receiver.id, None, most, request.query.get("before", ""))
         return 200, {"data": [described_delivery(each) for each in found]}
 
     async def low_balance(self, account_id: int) -> int:

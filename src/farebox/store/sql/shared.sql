@@ -1041,15 +1041,15 @@ WHERE id = :id AND state = 'due';
 SELECT 1 FROM alert_delivery WHERE due_us IS NOT NULL AND (due_us <= :now OR due_us > :latest) LIMIT 1;
 
 -- deliveries --
--- The latest first, of one receiver or of all.
+-- The latest first, those behind one of them where it is named; to one receiver, to those of one account, or to all.
 SELECT id, receiver_id, kind, body, created_us, due_us, attempts, state, said, ended_us FROM alert_delivery
 WHERE (CAST(:receiver AS BIGINT) IS NULL OR receiver_id = :receiver)
 AND (CAST(:account AS BIGINT) IS NULL OR receiver_id IN (SELECT id FROM alert_receiver WHERE account_id = :account))
-AND created_us < :before
+AND (CAST(:before AS TEXT) = '' OR (created_us, id) < (SELECT d.created_us, d.id FROM alert_delivery d WHERE d.id = :before))
 ORDER BY created_us DESC, id DESC LIMIT :most;
 
 -- forget_deliveries --
-DELETE FROM alert_delivery WHERE ended_us < :before;
+DELETE FROM alert_delivery WHERE created_us < :before AND ended_us IS NOT NULL;
 
 -- low_accounts --
 -- Of so many accounts those that have less left than is theirs to have, or `below` where none is set: postpaid ones

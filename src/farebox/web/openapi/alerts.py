@@ -21,7 +21,7 @@ def paths() -> Node:
     tested = {"200": data("What became of it.", ref("AlertDelivery"))}
     pages = [
         parameter("limit", {**WHOLE, "minimum": 1, "maximum": DELIVERIES_MAX}, f"At most so many; {PAGE} if absent."),
-        parameter("before", _MOMENT, "Only those begun before."),
+        parameter("before", NAME, "The id of the last one that is known: only those behind it."),
     ]
     return {
         "/admin/alerts": {
