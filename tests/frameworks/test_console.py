@@ -21,7 +21,7 @@ def test_every_page_in_a_browser(gateway: Gateway, node: Path) -> None:
         missing("chromium is not installed, so nobody looks at the console")
     npm_install(HERE / "browser")
     manager = gateway.cli("management-key", "create", "--label", "Operations")["key"]
-    gateway.chat()
+    gateway.chat(user="ann", metadata={"team": "search"})
     gateway.chat(simulate="usage=missing")
     done = subprocess.run(
         [os.environ.get("BROWSER_PYTHON", str(PYTHON)), "use_console.py"],
