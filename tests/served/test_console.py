@@ -4,6 +4,7 @@ import http.client
 import json
 import re
 from collections.abc import Iterator
+from decimal import Decimal
 from html import unescape
 from pathlib import Path
 from urllib.parse import urlencode
@@ -11,6 +12,7 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.gateway import Gateway, Response
+from tests.served.test_formats import order
 from tools.postgres import Cluster
 
 SCRIPT = "<script>alert(1)</script>"
@@ -349,6 +351,36 @@ def test_money_is_paid_in_once_however_often_its_form_is_sent(house: House) -> N
     assert house.operator.get(f"{path}/top-up?amount=0").status == 400
 
 
+def test_end_users_are_limited_and_seen_by_their_own(house: House) -> None:
+    account = house.operator.rows("/accounts.json")[0]
+    for user, cost in (("ann", "0.01"), ("bob", "0.02")):
+        headers = {"x-openrouter-simulate": f"cost={cost}", "x-farebox-tags": "team=sales"}
+        assert order(house.gateway, "/chat/completions", house.one_key, headers, user=user).status == 200
+    one = next(each for each in house.operator.rows("/accounts.json") if each["account"] == "one")
+    here = f"account_id={one['id']}"
+    spent = [Decimal(str(row["fares_this_month_usd"])) for row in house.one.rows("/end-users.json")]
+    assert sum(spent) == Decimal("0.03")
+    for query, fares in (("end_user=bob", "0.02"), ("tag=team%3Dsales", "0.03"), ("end_user=ann&tag=team%3Dx", "0")):
+        for path, column in (("/spent", "fares_usd"), ("/orders", "fare_usd"), ("/statement", "amount_usd")):
+            rows = house.operator.rows(f"{path}.json?{here}&{query}")
+            assert abs(sum(Decimal(str(row[column])) for row in rows)) == Decimal(fares), (path, query)
+    said = text(house.one.page("/statement?end_user=bob"))
+    assert "Fares $0.02" in said
+    by = house.operator.rows(f"/spent.json?{here}&by=tag:team")
+    assert {str(row["for"]) for row in by} == {"sales", "None"}
+    assert house.one.post("/end-users", {"usd_per_month": "1"}).status == 403
+    assert house.operator.post(f"/end-users?{here}", {"usd_per_month": "0.01"}).status == 303
+    assert house.operator.post(f"/end-users?{here}&end_user=bob", {"usd_per_month": "5"}).status == 303
+    assert order(house.gateway, "/chat/completions", house.one_key, user="ann").status == 402
+    assert order(house.gateway, "/chat/completions", house.one_key, user="bob").status == 200
+    (bob,) = house.one.rows("/end-users.json?which=limited")
+    assert bob["limits"] == "$5 per month"
+    assert house.one.get(f"/end-users?account_id={account['id']}").status in (200, 404)
+    assert house.other.get(f"/end-users?{here}").status == 404
+    assert house.operator.post(f"/end-users?{here}", {}).status == 303
+    assert "none" in text(house.operator.page(f"/end-users?{here}"))
+
+
 def test_an_open_order_is_decided_with_a_reason(house: House) -> None:
     key = house.gateway.new_key("decided", "--plan", "paying", "--prepaid", "1")
     house.gateway.chat(key, simulate="usage=missing")
@@ -515,6 +547,8 @@ def test_names_that_are_markup_are_shown_as_text(house: House) -> None:
     name = f"evil {SCRIPT}"
     key = house.gateway.new_key(name, "--plan", "paying", "--prepaid", "1")
     house.gateway.cli("key", "create", name, "--label", f'"><img src=x onerror=alert(1)>{SCRIPT}')
+    tagged = {"authorization": f"Bearer {key}", "x-farebox-tags": f"team={SCRIPT}", "x-farebox-end-user": SCRIPT}
+    order(house.gateway, "/chat/completions", key, tagged)
     house.gateway.chat(key, simulate="usage=missing")
     (row,) = [row for row in house.operator.rows("/reconcile.json") if row["account"] == name]
     asked = {"verdict": "void", "reason": SCRIPT}
@@ -533,6 +567,12 @@ def test_names_that_are_markup_are_shown_as_text(house: House) -> None:
         f"/models?search={SCRIPT}",
         f"/keys/new?account=one&label={SCRIPT}",
         f"/spent?model={SCRIPT}",
+        "/spent?by=tag:team",
+        f"/spent?end_user={SCRIPT}&tag=team={SCRIPT}",
+        f"/orders?end_user={SCRIPT}&tag=team={SCRIPT}",
+        f"/statement?account_id={account}&end_user={SCRIPT}&tag=team={SCRIPT}",
+        f"/end-users?account_id={account}",
+        f"/end-users?account_id={account}&end_user={SCRIPT}",
         f"/orders/{SCRIPT}",
         f"/reconcile/{row['order']}?verdict=void&reason={SCRIPT}",
     ):

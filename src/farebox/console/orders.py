@@ -87,6 +87,7 @@ async def show(house: House, request: Request) -> Page:
     fares = [end for each in found if (end := each.end) is not None and end.is_fare]
     values = {
         "rows": rows,
+        "say_whom": any(row["end_user"] or row["tags"] for row in rows),
         "account": await names.account(account_id) if request.whole("account_id") and account_id else "",
         "account_id": request.whole("account_id"),
         "key": await names.key(key_id) if key_id else "",
