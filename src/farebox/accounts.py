@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec.structs import replace
 
-from farebox import clock
+from farebox import acting, clock
 from farebox.core.allowances import (
     DAY_US,
     NO_LIMITS,
@@ -25,7 +25,7 @@ from farebox.core.allowances import (
 )
 from farebox.core.books import LAST_US, Activity, Balance, Done, HoldRow, NoSuchRow, OtherTopUp, TopUp, Transfer
 from farebox.core.caching import SECONDS_MAX
-from farebox.core.callers import Account, Key, ManagementKey, PublishedPlans
+from farebox.core.callers import Account, Key, KeyTerms, ManagementKey, PublishedPlans
 from farebox.core.keys import MANAGEMENT_PREFIX, digest, hint
 from farebox.core.money import format_usd
 from farebox.core.plans import Plan, difference
@@ -40,6 +40,7 @@ from farebox.ports import (
     ResponseShelf,
     Standings,
     TariffShelf,
+    Trail,
 )
 
 if TYPE_CHECKING:  # who brings no keys along need not carry it
@@ -56,7 +57,17 @@ TOP_UP_KEY_LENGTH_MAX = 255
 
 
 class Store(
-    Ledger, Directory, Books, PriceShelf, TariffShelf, AnswerShelf, ResponseShelf, PresetShelf, Standings, Protocol
+    Ledger,
+    Directory,
+    Books,
+    Trail,
+    PriceShelf,
+    TariffShelf,
+    AnswerShelf,
+    ResponseShelf,
+    PresetShelf,
+    Standings,
+    Protocol,
 ):
     """What the use cases need of the books."""
 
@@ -245,10 +256,8 @@ class Accounts:
         _check_cache_seconds(cache_seconds)
         account = await self._open(name)
         key = new_key()
-        row = await self._store.create_key(account.id, label, digest(key), hint(key), clock.now_us())
-        if expires_us is not None or cache_seconds is not None or not may_store:
-            row = replace(row, expires_us=expires_us, cache_seconds=cache_seconds or None, may_store=may_store)
-            await self._store.change_key(row)
+        terms = KeyTerms(expires_us, cache_seconds or None, may_store=may_store)
+        row = await self._store.create_key(account.id, label, digest(key), hint(key), clock.now_us(), terms)
         return key, account, row
 
     async def import_key(self, name: str, foreign: "ForeignKey", expires_us: int | None) -> tuple[Key, bool]:
@@ -263,15 +272,8 @@ class Accounts:
                 raise BadTerms("this key is another account's already")
             return key, True
         now_us = clock.now_us()
-        key = await self._store.create_key(account.id, foreign.label, foreign.digest, foreign.hint, now_us)
-        if expires_us is not None or foreign.disabled:
-            key = replace(
-                key,
-                expires_us=expires_us,
-                disabled=foreign.disabled,
-                revoked_us=now_us if foreign.disabled else None,
-            )
-            await self._store.change_key(key)
+        terms = KeyTerms(expires_us, disabled=foreign.disabled, is_imported=True)
+        key = await self._store.create_key(account.id, foreign.label, foreign.digest, foreign.hint, now_us, terms)
         return replace(key, limits=await self.limit(account, key, foreign.limits)), False
 
     async def rotate_key(
@@ -456,7 +458,7 @@ class Accounts:
     async def _pay_in(self, account: Account, amount_nanos: int, key: str | None, note: str | None) -> bool:
         now_us = clock.now_us()
         name = f"{now_us:014x}{secrets.token_hex(6)}" if key is None else f"top-up-{sha256(key.encode()).hexdigest()}"
-        outcome = await self._store.carry_out(TopUp(name, account.id, amount_nanos, now_us, note))
+        outcome = await self._store.carry_out(TopUp(name, account.id, amount_nanos, now_us, note, acting.by()))
         match outcome:
             case Done():
                 return outcome.is_repeat

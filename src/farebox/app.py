@@ -71,6 +71,7 @@ from farebox.telemetry.logs import start as start_log
 from farebox.telemetry.metrics import count_alert, count_task_failures
 from farebox.telemetry.watch import Watch
 from farebox.token_counts import TokenCounts
+from farebox.trail import Trails
 from farebox.troubles import Troubles
 from farebox.upstream.running import RunningUpstreams
 from farebox.upstream_health import Health
@@ -331,7 +332,7 @@ def _services(
     accounts = Accounts(store, ground.plans)
     rows = Bills(store, ground.attribution)
     bookkeeping = Bookkeeping(store, rows, settings.seller_name)
-    bills = BillPages(rows, bookkeeping)
+    bills = BillPages(rows, bookkeeping, Trails(store))
     bodies = BodyReader(settings.body_bytes_max, settings.body_seconds, ground.deadlines)
     own_address = OwnAddress(settings.public_url)
     whole_orders = WholeOrders(orders.exchange, callers, ground.catalog, store, formats)

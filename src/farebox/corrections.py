@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from msgspec import Struct
 
-from farebox import clock
+from farebox import acting, clock
 from farebox.core.books import (
     Correct,
     Corrected,
@@ -77,7 +77,7 @@ async def correct(
     elif back_nanos <= 0:
         raise NotCorrectable("what is given back is more than zero")
     outcome = await ledger.carry_out(
-        Correct(order.id, clock.now_us(), reason, back_nanos=back_nanos, fare_nanos=fare_nanos)
+        Correct(order.id, clock.now_us(), reason, back_nanos=back_nanos, fare_nanos=fare_nanos, by=acting.by())
     )
     match outcome:
         case Corrected():
@@ -99,7 +99,8 @@ async def pay_out(ledger: Ledger, account: Account, reason: str) -> int:
     """Pay out what is left in an account; how much that was. Raises NotClosed."""
     reason = _checked(reason)
     now_us = clock.now_us()
-    outcome = await ledger.carry_out(PayOut(f"{now_us:014x}{secrets.token_hex(6)}", account.id, now_us, reason))
+    name = f"{now_us:014x}{secrets.token_hex(6)}"
+    outcome = await ledger.carry_out(PayOut(name, account.id, now_us, reason, acting.by()))
     match outcome:
         case PaidOut(amount):
             return amount

@@ -37,7 +37,7 @@ from farebox.core.books import (
     Transfer,
 )
 from farebox.core.caching import CachedRow
-from farebox.core.callers import Account, Caller, Key, ManagementKey, PublishedPlans, User
+from farebox.core.callers import PLAIN_TERMS, Account, Caller, Key, KeyTerms, ManagementKey, PublishedPlans, User
 from farebox.core.declared import Declared
 from farebox.core.headers import HeaderList, RequestHead
 from farebox.core.health import Standing
@@ -48,6 +48,7 @@ from farebox.core.pricing import KeptPrices, PriceList
 from farebox.core.routing import Candidate
 from farebox.core.stored import StoredRow
 from farebox.core.tariffs import KeptTariffs
+from farebox.core.trail import Told, TrailFilter
 from farebox.core.upstream import Filters, JobAnswer, ListAnswer, ListQuery, RecordAnswer
 
 
@@ -129,8 +130,18 @@ class Spool(Protocol):
         """Drop what was left behind under a name: it is in the books."""
 
 
+class Trail(Protocol):
+    """Who changed what. Entries are written by what makes the changes: each method of `Directory` that changes
+    something, of `PresetShelf`, and commands of operators, in the same transaction, as done by `acting.by()`. Each
+    method raises BooksUnavailable."""
+
+    async def entries(self, wanted: TrailFilter, before: int, most: int) -> list[Told]:
+        """So many entries before one, by their numbers, the latest first."""
+
+
 class Directory(Protocol):
-    """The people side of the store: accounts, keys, their limits, and plans."""
+    """The people side of the store: accounts, keys, their limits, and plans. What changes something is entered in the
+    trail by the same transaction."""
 
     async def create_account(self, name: str, plan: str, limit_nanos: int | None, created_us: int) -> Account:
         """Raises NameTaken. `limit_nanos` as in Balance."""
@@ -142,7 +153,9 @@ class Directory(Protocol):
 
     async def find_account(self, name: str) -> Account | None: ...
 
-    async def create_key(self, account_id: int, label: str, digest: bytes, hint: str, created_us: int) -> Key: ...
+    async def create_key(
+        self, account_id: int, label: str, digest: bytes, hint: str, created_us: int, terms: KeyTerms = PLAIN_TERMS
+    ) -> Key: ...
 
     async def keys(self, account_id: int) -> list[Key]: ...
 

@@ -14,8 +14,8 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from farebox import clock
-from farebox.core.books import AskLater, HoldRow, NoSuchRow, Outcome, Settle
+from farebox import acting, clock
+from farebox.core.books import AskLater, Decision, HoldRow, NoSuchRow, Outcome, Settle
 from farebox.core.formats.videos import Job
 from farebox.core.questions import ASKS_MIN, next_ask_us, settlement_of
 from farebox.core.upstream import AskedTooOften, Failed, NoRecords, NoSuchJob, NotYet, Recorded, Unreadable
@@ -209,7 +209,7 @@ async def decide(ledger: Ledger, books: Books, hold_id: str, verdict: Cost | Not
     if hold is None or hold.state != "open":
         raise NotOpen(f"there is no hold {hold_id}" if hold is None else f"the hold {hold_id} is {hold.state}")
     outcome = await ledger.carry_out(
-        Settle(hold_id=hold_id, verdict=verdict, created_us=clock.now_us(), decision=reason)
+        Settle(hold_id=hold_id, verdict=verdict, created_us=clock.now_us(), decision=Decision(reason, acting.by()))
     )
     assert not isinstance(outcome, NoSuchRow), outcome
     return outcome

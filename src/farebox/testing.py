@@ -12,9 +12,11 @@ from typing import Any, Literal, Self, TypeVar
 
 from msgspec.structs import replace
 
+from farebox import acting, clock
 from farebox.admission import Admission
 from farebox.answers import Answer, RepeatedAnswer, Streaming
 from farebox.catalog import Catalog
+from farebox.core import changes
 from farebox.core.allowances import DAY_US, NO_LIMITS, PERIODS, Allowance, Limits, began_us, end_user_owner, owner_of
 from farebox.core.attribution import Attribution
 from farebox.core.audit import Snapshot, audit
@@ -58,7 +60,7 @@ from farebox.core.books import (
     settlement_id,
 )
 from farebox.core.caching import CachedRow
-from farebox.core.callers import Account, Key, ManagementKey, PublishedPlans
+from farebox.core.callers import PLAIN_TERMS, Account, Key, KeyTerms, ManagementKey, PublishedPlans, made_under
 from farebox.core.charges import Charge
 from farebox.core.declared import Declared, Timeouts
 from farebox.core.errors import Refusal
@@ -76,6 +78,7 @@ from farebox.core.questions import FURTHEST_US
 from farebox.core.repeats import LOST_US, REPEAT_LIFE_US, Kept, first_of, seen_ended
 from farebox.core.stored import StoredRow
 from farebox.core.tariffs import KeptTariffs
+from farebox.core.trail import Change, Entry, Told, TrailFilter, TrailHead
 from farebox.core.upstream import Filters
 from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange, Request
@@ -118,6 +121,7 @@ class MemoryStore:
         self._cached: dict[bytes, CachedRow] = {}
         self._stored: dict[tuple[int, str], StoredRow] = {}
         self._presets: dict[int, dict[str, list[PresetVersion]]] = {}
+        self._trail: list[Entry] = []
 
     @property
     def worker(self) -> str:
@@ -152,9 +156,31 @@ class MemoryStore:
                 await self.keep_stored(row)
         for key, total in page.totals.items():
             self._totals.setdefault(key, DayTotal(key)).add(total)
+        for at_us, by, change in page.entered:
+            self._trail.append(Entry(len(self._trail) + 1, at_us, by, change))
         for finer, total in page.attributed.items():
             self._attributed.setdefault(finer, DayTotal(finer[0])).add(total)
         return outcome
+
+    def _note(self, change: Change | None) -> None:
+        if change is not None:
+            self._trail.append(Entry(len(self._trail) + 1, clock.now_us(), acting.by(), change))
+
+    async def entries(self, wanted: TrailFilter, before: int, most: int) -> list[Told]:
+        found = [each for each in reversed(self._trail) if each.id < before and wanted.takes(each)]
+        return [self._told(each) for each in found[:most]]
+
+    def _told(self, entry: Entry) -> Told:
+        account, key = self._accounts.get(entry.change.account_id or 0), self._keys.get(entry.change.key_id or 0)
+        manager = self._management_keys.get(entry.by.manager_id or 0)
+        return Told(
+            entry,
+            account.name if account else None,
+            key.label if key else None,
+            key.hint if key else None,
+            key.digest if key else None,
+            manager.account_id if manager else None,
+        )
 
     async def answer(self) -> None:
         """Memory always answers."""
@@ -249,11 +275,13 @@ class MemoryStore:
         self._accounts[account.id] = account
         self._balances[account.id] = Balance(account.id, 0, 0, 0, limit_nanos)
         self._revision += 1
+        self._note(changes.account_opened(account, limit_nanos))
         return account
 
     async def change_account(self, account: Account) -> None:
         if any(other.name == account.name and other.id != account.id for other in self._accounts.values()):
             raise NameTaken(account.name)
+        self._note(changes.account_changed(self._accounts[account.id], account))
         self._accounts[account.id] = replace(account, limits=NO_LIMITS)
         self._revision += 1
 
@@ -268,10 +296,13 @@ class MemoryStore:
         allowance = self._allowances.get(owner_of("account" if isinstance(of, Account) else "key", of.id))
         return of if allowance is None else replace(of, limits=allowance.limits)
 
-    async def create_key(self, account_id: int, label: str, digest: bytes, hint: str, created_us: int) -> Key:
-        key = Key(len(self._keys) + 1, account_id, label, digest, hint, created_us)
+    async def create_key(
+        self, account_id: int, label: str, digest: bytes, hint: str, created_us: int, terms: KeyTerms = PLAIN_TERMS
+    ) -> Key:
+        key = made_under(terms, Key(len(self._keys) + 1, account_id, label, digest, hint, created_us))
         self._keys[key.id] = key
         self._revision += 1
+        self._note(changes.key_made(key, is_imported=terms.is_imported))
         return key
 
     async def keys(self, account_id: int) -> list[Key]:
@@ -282,11 +313,16 @@ class MemoryStore:
         return None if key is None else (self._limited(self._accounts[key.account_id]), self._limited(key))
 
     async def change_key(self, key: Key) -> None:
-        self._keys[key.id] = replace(key, limits=NO_LIMITS)
-        self._revision += 1
+        self._note(changes.key_changed(self._keys[key.id], key))
+        self._write_key(key)
 
     async def rotate_key(self, key: Key) -> None:
-        await self.change_key(key)
+        self._note(changes.key_rotated(self._keys[key.id], key))
+        self._write_key(key)
+
+    def _write_key(self, key: Key) -> None:
+        self._keys[key.id] = replace(key, limits=NO_LIMITS)
+        self._revision += 1
 
     async def has_foreign_keys(self) -> bool:
         return any(not key.hint.startswith(PREFIX) or key.old_digest for key in self._keys.values())
@@ -298,6 +334,7 @@ class MemoryStore:
         owner = owner_of("account", account_id) if key_id is None else owner_of("key", key_id)
         self._revision += 1
         before = self._allowances.pop(owner, None)
+        self._note(changes.limits_set(account_id, key_id, before.limits if before else NO_LIMITS, limits))
         if limits == NO_LIMITS:
             return
         own = [h for h in self._holds.values() if h.account_id == account_id and key_id in (None, h.key_id)]
@@ -317,7 +354,9 @@ class MemoryStore:
 
     async def limit_end_user(self, account_id: int, end_user: str | None, limits: Limits, now_us: int) -> None:
         owner = end_user_owner(account_id, end_user)
-        self._allowances.pop(owner, None)
+        before = self._allowances.pop(owner, None)
+        own = before.limits if before else NO_LIMITS
+        self._note(changes.end_user_limited(account_id, end_user, own, limits))
         if end_user is None:
             if limits != NO_LIMITS:
                 self._allowances[owner] = Allowance(owner, account_id, limits, counted_us=now_us)
@@ -370,6 +409,7 @@ class MemoryStore:
     ) -> ManagementKey:
         key = ManagementKey(len(self._management_keys) + 1, label, digest, hint, account_id, created_us)
         self._management_keys[key.id] = key
+        self._note(changes.management_key_made(key))
         return key
 
     async def management_keys(self) -> list[ManagementKey]:
@@ -380,12 +420,14 @@ class MemoryStore:
 
     async def revoke_management_key(self, key_id: int, revoked_us: int) -> None:
         if self._management_keys[key_id].revoked_us is None:
-            self._management_keys[key_id] = replace(self._management_keys[key_id], revoked_us=revoked_us)
+            key = self._management_keys[key_id] = replace(self._management_keys[key_id], revoked_us=revoked_us)
+            self._note(changes.management_key_revoked(key_id, key.account_id, revoked_us))
 
     async def published_plans(self) -> PublishedPlans | None:
         return self._plans[-1] if self._plans else None
 
     async def publish_plans(self, published: PublishedPlans) -> None:
+        self._note(changes.plans_published(self._plans[-1] if self._plans else None, published))
         self._plans.append(published)
         self._revision += 1
 
@@ -419,6 +461,8 @@ class MemoryStore:
         latest = versions[-1] if versions else None
         versions.append(next_version(latest, account_id, slug, system_prompt, config, now_us))
         del versions[:-VERSIONS_MAX]
+        saved = versions[-1].version
+        self._note(changes.preset_saved(account_id, slug, None if latest is None else latest.version, saved))
         return versions[-1]
 
     async def preset(self, account_id: int, slug: str, version: int | None = None) -> PresetVersion | None:
@@ -433,7 +477,10 @@ class MemoryStore:
         return list(self._presets.get(account_id, {}).get(slug, []))
 
     async def drop_preset(self, account_id: int, slug: str) -> bool:
-        return self._presets.get(account_id, {}).pop(slug, None) is not None
+        versions = self._presets.get(account_id, {}).pop(slug, None)
+        if versions is not None:
+            self._note(changes.preset_saved(account_id, slug, versions[-1].version, None))
+        return versions is not None
 
     async def cached_answer(self, digest: bytes, now_us: int) -> CachedRow | None:
         row = self._cached.get(digest)
@@ -662,6 +709,8 @@ class _Rows:
         self.allowances = _all(list(store._allowances.values()))
         self.tariffs = _all(list(store._tariffs.values()))
         self.day_totals = _all(list(store._totals.values()))
+        self.entries = _all(list(store._trail))
+        self.trail_head = lambda: TrailHead(len(store._trail), 0)
         self.attributed_totals = _all([Attributed(name, tags, t) for (_, name, tags), t in store._attributed.items()])
         self.corrections = _all([row for _, row in sorted(store._transfers.items()) if row.is_correction])
 

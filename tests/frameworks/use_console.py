@@ -44,6 +44,8 @@ PAGES = (
     "/accounts",
     "/accounts/2",
     "/accounts/2/top-up?amount=5",
+    "/keys/1/change?do=limit&usd_per_day=1&models=sim/*",
+    "/accounts/2/change?do=close",
     "/accounts/new?name=acme&plan=paying&terms=prepaid&prepaid=5",
     "/models",
     "/playground?model=sim/echo",
@@ -51,6 +53,7 @@ PAGES = (
     "/reconcile/{open}",
     "/reconcile/{open}?verdict=cost&cost=0.00123&reason=They+told+us",
     "/alerts",
+    "/trail",
     "/nowhere",
 )
 

@@ -4,6 +4,7 @@ import http.client
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from html import unescape
 from pathlib import Path
@@ -339,13 +340,51 @@ def test_a_key_is_made_once_and_shown_once(house: House) -> None:
     assert "disabled" in house.operator.page(f"/keys/{row['id']}")
 
 
+def test_what_a_change_will_do_is_said_from_what_to_what_before_it_is_done(house: House) -> None:
+    house.gateway.new_key("changed", "--plan", "paying", "--prepaid", "2")
+    (key,) = [row["id"] for row in house.operator.rows("/keys.json") if row["account"] == "changed"]
+    (account,) = [row["id"] for row in house.operator.rows("/accounts.json") if row["account"] == "changed"]
+    for path, form, said in (
+        (f"/keys/{key}", {"do": "limit", "usd_per_day": "0.5"}, "US dollars a day no limit $0.5"),
+        (f"/accounts/{account}", {"do": "limit", "orders_at_once": "2"}, "Orders at once no limit 2"),
+        (f"/accounts/{account}", {"do": "limit", "orders_at_once": "3"}, "Orders at once 2 3"),
+        (f"/accounts/{account}", {"do": "terms", "plan": "free", "name": "other name"}, "Name changed other name Plan"),
+        (f"/accounts/{account}", {"do": "terms", "plan": "paying", "name": "changed"}, "is charged $0.0001 $0.00001"),
+        (f"/keys/{key}", {"do": "rotate", "overlap_seconds": "0"}, "The key as it is now works never again."),
+        (f"/accounts/{account}", {"do": "close", "reason": "moved"}, "Balance $2.00 $0.00"),
+    ):
+        before = house.operator.page(path).partition("<footer")[0]
+        page = house.operator.page(f"{path}/change?{urlencode(form)}")
+        assert said in text(page), path
+        assert house.operator.page(path).startswith(before), "looking at it changes nothing"
+        sent = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page.partition("<main")[2]))
+        assert form.items() <= {**sent, "overlap_seconds": sent.get("overlap_seconds", "0")}.items()
+        assert house.operator.post(path, sent).status in (201, 303)
+    assert "Closed" in text(house.operator.page(f"/accounts/{account}"))
+    assert house.gateway.statement("changed")["balance_usd"] == "0"
+    assert "Nothing would change" in text(house.operator.page(f"/accounts/{account}/change?do=close"))
+    assert house.operator.get(f"/keys/{key}/change?do=limit&usd_per_day=x").status == 400
+    assert house.operator.get(f"/keys/{key}/change?do=sell").status == 400
+    assert house.one.get(f"/keys/{key}/change?do=limit").status == 403
+    assert house.one.get(f"/accounts/{account}/change?do=close").status == 403
+
+
+def test_a_limit_that_is_used_up_already_says_so(house: House) -> None:
+    (key,) = [row["id"] for row in house.operator.rows("/keys.json") if row["account"] == "other"][-1:]
+    page = text(house.operator.page(f"/keys/{key}/change?do=limit&usd_per_month=0.00005"))
+    assert "$0.0001 is spent this month: orders are answered 402 at once" in page
+
+
 def test_money_is_paid_in_once_however_often_its_form_is_sent(house: House) -> None:
     opened = house.operator.post("/accounts", {"name": "paid in", "plan": "paying", "terms": "prepaid", "prepaid": "1"})
     path = opened.headers["location"].removeprefix("/console")
     before = house.operator.page(f"{path}/top-up?amount=2.5&note=Invoice+7")
     assert "Balance afterwards $3.50" in text(before)
     form = {"amount": "2.5", "note": "Invoice 7", "once": hidden(before, "once")}
-    assert [house.operator.post(f"{path}/top-up", form).status for _ in range(2)] == [303, 303]
+    sent = {"form": house.operator.token(), **form}
+    with ThreadPoolExecutor(4) as clicks:  # at once, as a double click sends it
+        answers = clicks.map(lambda _: house.operator.ask("POST", f"/console{path}/top-up", sent).status, range(4))
+        assert set(answers) == {303}
     assert house.operator.post(f"{path}/top-up", {**form, "amount": "3"}).status == 400
     assert house.gateway.statement("paid in")["balance_usd"] == "3.5"
     assert house.operator.get(f"{path}/top-up?amount=0").status == 400

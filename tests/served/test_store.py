@@ -43,6 +43,7 @@ from farebox.core.books import (
     Corrected,
     DayKey,
     DayTotal,
+    Decision,
     Done,
     Fare,
     Held,
@@ -83,6 +84,8 @@ from farebox.core.questions import FIRST_US, FURTHEST_US
 from farebox.core.repeats import LOST_US, REPEAT_LIFE_US
 from farebox.core.stored import StoredRow
 from farebox.core.tariffs import Entry, KeptTariffs, Priced, Tariffs, TokenPrices
+from farebox.core.trail import Entry as TrailEntry
+from farebox.core.trail import TrailHead
 from farebox.core.usage import Cost, Nothing, Unknown, Usage, Verdict
 from farebox.ports import BooksUnavailable, NameTaken, TooManyPresets
 from farebox.store import migrate
@@ -178,6 +181,7 @@ class Rows:
     told: list[Charge] = field(default_factory=list)
     allowed: list[Allowance] = field(default_factory=list)
     lists: list[KeptTariffs] = field(default_factory=list)
+    trail: list[TrailEntry] = field(default_factory=list)
 
     def transfers(self) -> list[Transfer]:
         return self.booked
@@ -215,6 +219,13 @@ class Rows:
 
     def corrections(self) -> list[Transfer]:
         return [each for each in self.booked if each.is_correction]
+
+    def entries(self) -> list[TrailEntry]:
+        return self.trail
+
+    def trail_head(self) -> TrailHead:
+        """None of these transfers need have an entry, unless there are any."""
+        return TrailHead(len(self.trail), 0 if self.trail else LAST_US)
 
 
 def differences(store: Store) -> list[str]:
@@ -372,7 +383,9 @@ def test_what_an_operator_decides_is_an_adjustment_with_its_reason(engine: Engin
             await store.carry_out(hold(account, key, name, 15_000))
             await store.carry_out(Settle(hold_id=name, verdict=Unknown("who knows"), created_us=3))
             assert (
-                await store.carry_out(Settle(hold_id=name, verdict=verdict, created_us=4, decision="the invoice"))
+                await store.carry_out(
+                    Settle(hold_id=name, verdict=verdict, created_us=4, decision=Decision("the invoice"))
+                )
                 == outcome
             )
             assert await store.carry_out(Settle(hold_id=name, verdict=Cost(Decimal(1)), created_us=5)) == outcome
@@ -1778,7 +1791,7 @@ def test_what_an_operator_decided_is_not_recomputed(engine: Engine) -> None:
         for name, verdict in (("h1", Cost(Decimal("0.002"))), ("h2", Nothing())):
             await store.carry_out(at_other_upstream(hold(account, key, name, 2_000_000)))
             await store.carry_out(settled(name, None))
-            await store.carry_out(Settle(hold_id=name, verdict=verdict, created_us=4, decision="the invoice"))
+            await store.carry_out(Settle(hold_id=name, verdict=verdict, created_us=4, decision=Decision("the invoice")))
         assert differences(store) == []
 
     engine.run(work)

@@ -12,12 +12,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from farebox import clock
+from farebox.acting import acting
 from farebox.core.books import Outside
 from farebox.core.callers import Account, Caller, Key, User
 from farebox.core.errors import forbidden, too_many, unauthenticated
 from farebox.core.headers import RequestHead
 from farebox.core.keys import digest
 from farebox.core.plans import Plan
+from farebox.core.trail import By
 from farebox.identity.guesses import Guesses
 from farebox.identity.keys import CACHED_MAX
 from farebox.ports import ApifyUnreachable, Directory, Users
@@ -208,6 +210,10 @@ class ApifyCallers:
     async def _account(self, name: str, token_digest: bytes) -> tuple[Account, Key]:
         """The account of this name, and its key for this token; each is created where there is none."""
         key_digest = sha256(b"%b\0%b" % (name.encode(), token_digest)).digest()
+        with acting(By("actor", "Farebox's Actor, for a caller")):
+            return await self._found_or_made(name, key_digest)
+
+    async def _found_or_made(self, name: str, key_digest: bytes) -> tuple[Account, Key]:
         async with self._making:
             account = await self._directory.find_account(name)
             if account is None:

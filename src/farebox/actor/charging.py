@@ -15,9 +15,11 @@ from time import monotonic
 from typing import Protocol, TypeVar
 
 from farebox import clock
+from farebox.acting import acting
 from farebox.actor.outbox import SqlOutbox
 from farebox.core.books import NoSuchRow, Outside, PlaceHold, Settle
 from farebox.core.charges import ASK_US, WINDOW_US, Carried, CarriedOrder, Charge
+from farebox.core.trail import By
 from farebox.core.usage import Cost, Unknown
 from farebox.ports import Biller, BillerUnreachable, BooksUnavailable, Directory, Ledger, NotCounted
 
@@ -188,9 +190,10 @@ async def take_over(carried: Carried, store: Store, outbox: SqlOutbox) -> None:
     settles = [_settle(order) for order in carried.orders]
     known = [not isinstance(await store.carry_out(settle), NoSuchRow) for settle in settles]
     # All holds are placed before any is settled: a fare that empties the account would keep the next from being placed.
-    for order, is_known in zip(carried.orders, known, strict=True):
-        if not is_known:
-            await store.carry_out(await _place(order, store))
+    with acting(By("actor", "Farebox's Actor, for what an earlier machine left")):
+        for order, is_known in zip(carried.orders, known, strict=True):
+            if not is_known:
+                await store.carry_out(await _place(order, store))
     for settle in settles:
         await store.carry_out(settle)
     await outbox.adopt(carried)

@@ -392,6 +392,7 @@ def audit(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
                 "adjustments": found.adjustments,
                 "charged_events": found.charged_events,
                 "uncharged_events": found.uncharged_events,
+                "trail_entries": found.entries,
                 "kinds": _kinds(found),
                 "differences": found.differences,
             }
@@ -405,7 +406,8 @@ def audit(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
         typer.echo(
             f"{found.accounts} accounts, {found.transfers} transfers; orders: {orders};"
             f" paid in ${format_usd(found.paid_in_nanos)}, fares ${format_usd(found.fares_nanos)}"
-            f" ({found.over_hold} above their holds), {found.adjustments} adjustments"
+            f" ({found.over_hold} above their holds), {found.adjustments} adjustments;"
+            f" {found.entries} entries in the trail"
         )
         if found.charged_events or found.uncharged_events:
             typer.echo(f"told outside: {found.charged_events} events, not yet or not at all: {found.uncharged_events}")

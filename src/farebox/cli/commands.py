@@ -19,6 +19,7 @@ PLACES = {
     "refund": "changes.refund",
     "correct": "changes.correct",
     "audit": "books.audit",
+    "trail": "trail.trail",
     "account": "bringing.account_app",
     "key": "bringing.key_app",
     "end-user": "end_users.end_user_app",

@@ -2,11 +2,13 @@
 
 import asyncio
 import csv
+import getpass
 import io
 import json
 import os
 import re
 import shutil
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,8 +19,10 @@ import typer
 
 from farebox import clock
 from farebox.accounts import Accounts
+from farebox.acting import acting
 from farebox.cli.trouble import MENDABLE, lines, worded
 from farebox.core.money import parse_usd
+from farebox.core.trail import By
 from farebox.settings import load
 from farebox.store.books import SqlStore
 from farebox.store.engine import COMMAND_SECONDS
@@ -98,8 +102,18 @@ def with_books(database_url: str | None, use: Callable[[SqlStore, Accounts], Awa
                 plans = {plan.name: plan for plan in published.plans} if published else {}
                 return await use(store, Accounts(store, {**settings.every_plan, **plans}))
 
-        return asyncio.run(run())
+        with acting(By("cli", _user())):
+            return asyncio.run(run())
     raise AssertionError("clear_errors never swallows")
+
+
+def _user() -> str:
+    """Who runs the command, as the machine knows it."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = f"user {os.getuid()}"
+    return f"{name}@{socket.gethostname()}"
 
 
 def nanos_of(text: str, option: str = "") -> int:

@@ -7,11 +7,14 @@ from farebox.console.house import House
 from farebox.console.keys import LIMIT_LABELS, limits_sent, limits_text
 from farebox.console.requests import Answer, Cell, Page, Redirect, Request
 from farebox.console.shown import places_of
+from farebox.console.trail import latest
 from farebox.core.allowances import limits_by_name
 from farebox.core.books import Balance
 from farebox.core.callers import Account
-from farebox.core.errors import invalid, unknown
+from farebox.core.errors import conflict, invalid, unknown
 from farebox.core.money import format_usd
+from farebox.corrections import REASON_LENGTH_MAX, NotClosed, pay_out
+from farebox.web.changes import CLOSED
 
 ROWS = 50
 COLUMNS = ("account", "plan", "terms", "balance_usd", "held_usd", "available_usd", "limits", "created")
@@ -66,7 +69,7 @@ def _terms(balance: Balance) -> str:
 
 async def show_one(house: House, request: Request) -> Page:
     """GET /console/accounts/NUMBER."""
-    account, balance = await _found(house, request)
+    account, balance = await found_account(house, request)
     low_nanos = await house.alerts.low_balance(account.id)
     values = {
         "account": account,
@@ -80,19 +83,43 @@ async def show_one(house: House, request: Request) -> Page:
         "plan": house.plans.get(account.plan),
         "low_nanos": low_nanos,
         "low_text": format_usd(low_nanos) if low_nanos else "",
+        "plans": sorted(house.plans),
+        "latest": await latest(house, request, account.id),
     }
     return Page("account.html", values)
 
 
 async def change(house: House, request: Request) -> Answer:
-    """POST /console/accounts/NUMBER: its limits, or below what it is told as low."""
+    """POST /console/accounts/NUMBER: set its limits, change its plan and name, close it or open it again, or say below
+    what it is told as low."""
     request.viewer.check_operates()
-    account, _ = await _found(house, request)
-    if request.text("do") == "low_balance":
-        await house.alerts.set_low_balance(account.id, request.amount("below") if request.text("below") else 0)
-    else:
-        await house.accounts.limit(account, None, limits_sent(request))
+    account, _ = await found_account(house, request)
+    match request.text("do") or "limit":
+        case "limit":
+            await house.accounts.limit(account, None, limits_sent(request))
+        case "terms":
+            await house.accounts.change(account.name, plan=request.text("plan"), new_name=request.text("name"))
+        case "close":
+            await _close(house, account, request.text("reason") or CLOSED)
+        case "reopen":
+            await house.accounts.reopen(account.name)
+        case "low_balance":
+            below = request.amount("below") if request.text("below") else 0
+            await house.alerts.set_low_balance(account.id, below)
+        case other:
+            raise invalid(f"do: there is no such change as {other[:40]!r}")
     return Redirect(f"/accounts/{account.id}")
+
+
+async def _close(house: House, account: Account, reason: str) -> None:
+    """Raises Refusal: 409, money is held, or owed; 400, the reason is too long."""
+    if len(reason) > REASON_LENGTH_MAX:
+        raise invalid(f"reason: at most {REASON_LENGTH_MAX} characters")
+    closed, _ = await house.accounts.close(account.name)
+    try:
+        await pay_out(house.ledger, closed, reason)
+    except NotClosed as error:
+        raise conflict(str(error)) from error
 
 
 # A new account
@@ -139,7 +166,7 @@ def _wanted(house: House, request: Request) -> tuple[str, str, int | None, int]:
 async def confirm_top_up(house: House, request: Request) -> Page:
     """GET /console/accounts/NUMBER/top-up: what it will do."""
     request.viewer.check_operates()
-    account, balance = await _found(house, request)
+    account, balance = await found_account(house, request)
     amount = _amount(request)
     values = {
         "account": account,
@@ -157,7 +184,7 @@ async def confirm_top_up(house: House, request: Request) -> Page:
 async def top_up(house: House, request: Request) -> Answer:
     """POST /console/accounts/NUMBER/top-up. A form that is sent twice pays in once: its word is the top-up's key."""
     request.viewer.check_operates()
-    account, _ = await _found(house, request)
+    account, _ = await found_account(house, request)
     if not request.text("once"):
         raise invalid("The form is not whole: open the page again")
     key = f"console {request.text('once')}"
@@ -172,7 +199,7 @@ def _amount(request: Request) -> int:
     return amount
 
 
-async def _found(house: House, request: Request) -> tuple[Account, Balance]:
+async def found_account(house: House, request: Request) -> tuple[Account, Balance]:
     """The account that the path names, where the viewer may see it. Raises Refusal 404."""
     account_id = request.number_in_path("account", _NO_ACCOUNT)
     request.viewer.check_sees(account_id, _NO_ACCOUNT)

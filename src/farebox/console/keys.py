@@ -8,7 +8,7 @@ from farebox.console.house import House
 from farebox.console.naming import key_name
 from farebox.console.requests import Answer, Cell, Page, Redirect, Request
 from farebox.console.shown import places_of
-from farebox.console.snippets import snippets
+from farebox.console.trail import latest
 from farebox.core.allowances import COUNTS, LIMIT_NAMES, MODELS, LimitChanges, Limits, began_us, day_of, limits_by_name
 from farebox.core.bills import TotalsFilter
 from farebox.core.books import LAST_US
@@ -142,15 +142,7 @@ async def create(house: House, request: Request) -> Page:
     key, account, row = await house.accounts.create_key(account.name, label, expires_us)
     if limit:
         await house.accounts.limit(account, row, {"usd_per_month": limit})
-    values = {
-        "key": key,
-        "row": row,
-        "name": key_name(row),
-        "account": account,
-        "limit": limit,
-        "snippets": [*snippets(_FIRST, request.address, key), *snippets(_FIRST_MESSAGE, request.address, key)[1:]],
-    }
-    return Page("made-key.html", values, status=201)
+    return _made(house, key, account, row)
 
 
 async def _wanted(house: House, request: Request) -> tuple[Account, str, int | None, str]:
@@ -178,7 +170,7 @@ async def _wanted(house: House, request: Request) -> tuple[Account, str, int | N
 
 async def show_one(house: House, request: Request) -> Page:
     """GET /console/keys/NUMBER."""
-    account, key = await _found(house, request)
+    account, key = await found_key(house, request)
     spent = (await house.accounts.spending_by_key(account)).get(key.id)
     values = {
         "account": account,
@@ -189,21 +181,24 @@ async def show_one(house: House, request: Request) -> Page:
         "limits": limits_by_name(key.limits),
         "limits_text": limits_text(key.limits),
         "labels": LIMIT_LABELS,
+        "latest": await latest(house, request, account.id, key.id),
         "can_change": request.viewer.is_manager and (key.revoked_us is None or key.disabled),
     }
     return Page("key.html", values)
 
 
 async def change(house: House, request: Request) -> Answer:
-    """POST /console/keys/NUMBER: rename, limit, disable, enable or revoke it."""
+    """POST /console/keys/NUMBER: rename, limit, rotate, disable, enable or revoke it."""
     request.viewer.check_manages()
-    account, key = await _found(house, request)
+    account, key = await found_key(house, request)
     named = key.digest.hex()
     match request.text("do"):
         case "rename":
             await house.accounts.change_key(named, label=request.text("label"))
         case "limit":
             await house.accounts.limit(account, key, limits_sent(request))
+        case "rotate":
+            return await _rotate(house, request, named)
         case "disable":
             await house.accounts.change_key(named, disabled=True)
         case "enable":
@@ -213,6 +208,25 @@ async def change(house: House, request: Request) -> Answer:
         case other:
             raise invalid(f"do: there is no such change as {other[:40]!r}")
     return Redirect(f"/keys/{key.id}")
+
+
+async def _rotate(house: House, request: Request, named: str) -> Page:
+    """Give a key another secret, and show it, once."""
+    seconds = overlap_sent(request)
+    if not await house.sessions.take_permit(request.session, request.text("once")):
+        raise conflict("This form was sent before, and the new secret was made then: it is shown once. Rotate it again")
+    key, account, row = await house.accounts.rotate_key(named, seconds)
+    return _made(house, key, account, row)
+
+
+def _made(house: House, key: str, account: Account, row: Key) -> Page:
+    values = {"key": key, "row": row, "name": key_name(row), "account": account, "public_url": house.public_url or ""}
+    return Page("made-key.html", values, status=201)
+
+
+def overlap_sent(request: Request) -> int:
+    """For how long a key's old secret works, too. Raises Refusal 400."""
+    return request.whole("overlap_seconds", DAY_SECONDS)
 
 
 def limits_sent(request: Request) -> LimitChanges:
@@ -227,7 +241,7 @@ def limits_sent(request: Request) -> LimitChanges:
     return changes
 
 
-async def _found(house: House, request: Request) -> tuple[Account, Key]:
+async def found_key(house: House, request: Request) -> tuple[Account, Key]:
     """The key that the path names, where the viewer may see it. Raises Refusal 404."""
     found = await house.reading.key(request.number_in_path("key", _NO_KEY))
     if found is None:

@@ -10,6 +10,7 @@ from farebox.core.callers import Account, Key
 from farebox.store.bills import Bills
 from farebox.store.engine import Db, Engine
 from farebox.store.rows import Row, account_and_key_from, account_from, each, hold_from, json_text, transfer_from
+from farebox.store.trail import SqlTrail
 
 TOTALS_MAX = 10_000
 """The most lines of totals that a page is made of."""
@@ -17,15 +18,15 @@ TOTALS_MAX = 10_000
 
 class SignedIn(Struct, frozen=True):
     """Who is signed in by a key. `account` is the key's, None for a management key of all accounts; its limits are not
-    read. `key_id` is the key's, None for a management key, which orders nothing."""
+    read. `key_id` is the key's, None for a management key, which orders nothing; `manager_id` is that one's."""
 
     created_us: int
     until_us: int
     key_label: str
     key_hint: str
-    is_manager: bool
     account: Account | None
     key_id: int | None
+    manager_id: int | None
 
 
 class Spent(Struct, frozen=True):
@@ -56,7 +57,7 @@ _ACCOUNT_COLUMNS = len(Account.__struct_fields__)
 def _signed_in_from(row: Row) -> SignedIn:
     created_us, until_us, label, hint, manager_id, key_id, *account = row
     owner = None if account[0] is None else Account(*account)
-    return SignedIn(created_us, until_us, label, hint, manager_id is not None, owner, key_id)
+    return SignedIn(created_us, until_us, label, hint, owner, key_id, manager_id)
 
 
 def spent_from(total: DayTotal) -> Spent:
@@ -69,7 +70,7 @@ def _account_and_balance_from(row: Row) -> tuple[Account, Balance]:
     return account_from(row[:_ACCOUNT_COLUMNS]), Balance(*row[_ACCOUNT_COLUMNS:])
 
 
-class SqlConsole(Bills):
+class SqlConsole(Bills, SqlTrail):
     """The console's side of the books; orders, movements and totals are read as everywhere. `most` bounds every list,
     and `after` or `before` says where it goes on."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 from msgspec import Struct
 
@@ -10,6 +11,7 @@ from farebox.core.callers import Account
 from farebox.core.errors import forbidden, invalid, unknown
 from farebox.core.money import parse_usd
 from farebox.core.reading import read_whole
+from farebox.core.trail import By
 from farebox.http.asgi import Endpoint
 from farebox.web.members import day_of_date
 
@@ -24,12 +26,22 @@ Cell = str | int | None
 class Viewer(Struct, frozen=True):
     """Who looks: by a key of an account, which shows what is that account's; by a management key of one account, who
     may change its keys as well; or by one of all accounts, who may do all there is to do but order. `key_id` is the
-    account's key, None for a management key."""
+    account's key, `manager_id` the management key."""
 
     name: str
     account: Account | None
-    is_manager: bool
     key_id: int | None
+    manager_id: int | None
+    key_label: str
+
+    def by(self, session: str) -> By:
+        """Who makes the changes that are asked for in a session, by its secret."""
+        told_apart = sha256(f"changes {session}".encode("utf-8", "replace")).hexdigest()[:12]
+        return By("console", self.key_label, self.manager_id, self.key_id, told_apart)
+
+    @property
+    def is_manager(self) -> bool:
+        return self.manager_id is not None
 
     @property
     def account_id(self) -> int | None:
@@ -57,7 +69,8 @@ class Viewer(Struct, frozen=True):
 
 
 def viewer_of(found: SignedIn) -> Viewer:
-    return Viewer(found.key_label or found.key_hint, found.account, found.is_manager, found.key_id)
+    name = found.key_label or found.key_hint
+    return Viewer(name, found.account, found.key_id, found.manager_id, found.key_label)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,12 @@ from starlette.types import Receive, Scope, Send
 
 from farebox import clock
 from farebox.accounts import BadTerms, NotFound, OtherTopUpBefore
+from farebox.acting import acting
 from farebox.console import (
     accounts,
     alerts,
     bookkeeping,
+    changing,
     end_users,
     keys,
     models,
@@ -26,6 +28,7 @@ from farebox.console import (
     reconciling,
     rendering,
     statement,
+    trail,
 )
 from farebox.console.entrance import PATH
 from farebox.console.house import House
@@ -87,10 +90,13 @@ PLACES = (
     Place("/keys", keys.show, keys.create),
     Place("/keys/new", keys.confirm_new),
     Place("/keys/{key}", keys.show_one, keys.change),
+    Place("/keys/{key}/change", changing.confirm_key),
     Place("/end-users", end_users.show, end_users.change),
+    Place("/end-users/change", changing.confirm_end_users),
     Place("/accounts", accounts.show, accounts.create),
     Place("/accounts/new", accounts.confirm_new),
     Place("/accounts/{account}", accounts.show_one, accounts.change),
+    Place("/accounts/{account}/change", changing.confirm_account),
     Place("/accounts/{account}/top-up", accounts.confirm_top_up, accounts.top_up),
     Place("/models", models.show),
     Place("/orders", orders.show),
@@ -107,6 +113,7 @@ PLACES = (
     Place("/alerts/{alert}", None, alerts.change),
     Place("/reconcile", reconciling.show),
     Place("/reconcile/{order}", reconciling.show_one, reconciling.decide),
+    Place("/trail", trail.show),
 )
 
 _PATHS = [
@@ -171,7 +178,8 @@ class Site:
         address = (self._house.public_url or "").rstrip("/") or NO_ADDRESS.told_by(scope["headers"])
         now_us, is_download = clock.now_us(), bool(form_of_list)
         request = Request(viewer, head.session, path, query_values(scope), form, now_us, address, is_download)
-        answer = await do(self._house, request)
+        with acting(viewer.by(head.session)):
+            answer = await do(self._house, request)
         if isinstance(answer, Relayed):
             return answer
         if isinstance(answer, Redirect):

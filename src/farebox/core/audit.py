@@ -28,6 +28,7 @@ from farebox.core.books import (
 from farebox.core.charges import Charge
 from farebox.core.money import add_exact, charged, format_usd, is_readable_cost, times_exact
 from farebox.core.tariffs import KeptTariffs, Priced, Tariffs, read_kept
+from farebox.core.trail import Entry, TrailHead
 from farebox.core.usage import Unknown
 
 
@@ -46,6 +47,7 @@ class Audit:
     adjustments: int = 0
     charged_events: int = 0
     uncharged_events: int = 0
+    entries: int = 0
     kinds: dict[str, DayTotal] = field(default_factory=dict)
     differences: list[str] = field(default_factory=list)
 
@@ -84,6 +86,11 @@ class Snapshot(Protocol):
     def corrections(self) -> Iterable[Transfer]:
         """Of the transfers, those that correct fares. Those that come while others are read may be missing."""
 
+    def entries(self) -> Iterable[Entry]:
+        """The trail, in the order of its numbers."""
+
+    def trail_head(self) -> TrailHead: ...
+
 
 def audit(rows: Snapshot) -> Audit:
     """Audit the books in one pass over transfers and holds; what is in memory grows with accounts and the totals of
@@ -97,13 +104,14 @@ def audit(rows: Snapshot) -> Audit:
     recounting = _Recounting(rows)
     days = _Days()
     corrections = _Corrections(rows)
+    trail = _Trail()
     transfers = iter(rows.transfers())
     for hold in rows.holds():
         # Both come in the order of their ids, an order's transfers with its hold: few wait here for each other.
         while hold.id not in held or (hold.ended_us is not None and settlement_id(hold.id) not in ended):
             if (transfer := next(transfers, None)) is None:
                 break
-            _take(transfer, sums, held, ended, found)
+            _take(transfer, sums, held, ended, trail, found)
         found.holds[hold.state] += 1
         found.unresolved += hold.is_unresolved
         ending = ended.pop(settlement_id(hold.id), None)
@@ -121,7 +129,7 @@ def audit(rows: Snapshot) -> Audit:
         if (fare := charged_fare(hold, events)) is not None:
             due[fare.transfer_id] = fare
     for transfer in transfers:
-        _take(transfer, sums, held, ended, found)
+        _take(transfer, sums, held, ended, trail, found)
     found.differences += [
         *recounting.list_differences(),
         *corrections.left_over(),
@@ -133,8 +141,12 @@ def audit(rows: Snapshot) -> Audit:
     found.differences += _outside_differences(due, outside)
     _compare_balances(rows.balances(), sums, found)
     found.kinds = days.by_kind()
-    found.differences += days.differences(rows.day_totals()) + days.attributed.differences(rows.attributed_totals())
-    found.differences += _limit_differences(rows.allowances(), tallies)
+    found.differences += [
+        *days.differences(rows.day_totals()),
+        *days.attributed.differences(rows.attributed_totals()),
+        *_limit_differences(rows.allowances(), tallies),
+        *trail.differences(rows, found),
+    ]
     rest = sum(each.credits - each.debits for each in sums.values())
     if rest:
         found.differences.append(f"the books do not balance: credits exceed debits by ${format_usd(rest)}")
@@ -247,9 +259,15 @@ def _compare_balances(balances: Iterable[Balance], sums: dict[int, _Sums], found
 
 
 def _take(
-    transfer: Transfer, sums: dict[int, _Sums], held: dict[str, Transfer], ended: dict[str, Transfer], found: Audit
+    transfer: Transfer,
+    sums: dict[int, _Sums],
+    held: dict[str, Transfer],
+    ended: dict[str, Transfer],
+    trail: "_Trail",
+    found: Audit,
 ) -> None:
     found.transfers += 1
+    trail.take(transfer)
     debit = sums.setdefault(transfer.debit_account, _Sums())
     credit = sums.setdefault(transfer.credit_account, _Sums())
     if transfer.kind == "hold":
@@ -307,6 +325,46 @@ def _fare_differences(hold: HoldRow, post: Transfer) -> list[str]:
     if post.over_hold_nanos != max(0, post.amount_nanos - hold.amount_nanos):
         wrong.append(f"is flagged ${format_usd(post.over_hold_nanos)} above its hold, which is wrong")
     return wrong
+
+
+class _Trail:
+    """The entries of the trail, compared with what they stand for: none is missing, and each transfer that no order
+    made has the one that says who made it."""
+
+    def __init__(self) -> None:
+        self._moved: dict[str, Transfer] = {}
+
+    def take(self, transfer: Transfer) -> None:
+        if transfer.kind in ("top-up", "adjustment"):
+            self._moved[transfer.id] = transfer
+
+    def differences(self, rows: Snapshot, found: Audit) -> list[str]:
+        """To be called when all transfers were read: each was in the books before its entry is looked for."""
+        wrong: list[str] = []
+        head = rows.trail_head()
+        last = 0
+        for entry in rows.entries():
+            found.entries += 1
+            if entry.id != last + 1:
+                wrong.append(f"the trail has no entry {last + 1}, and one {entry.id}")
+            last = entry.id
+            if (named := entry.change.transfer_id) is not None:
+                wrong += self._entry_differences(entry, self._moved.pop(named, None))
+        if last != head.entries:
+            wrong.append(f"the trail's last entry is {last}, and {head.entries} were made")
+        return wrong + [
+            f"transfer {each.id}: nothing in the trail says who made it"
+            for each in self._moved.values()
+            if each.created_us >= head.whole_from_us
+        ]
+
+    def _entry_differences(self, entry: Entry, moved: Transfer | None) -> list[str]:
+        change = entry.change
+        if moved is None:
+            return [f"entry {entry.id} of the trail is of transfer {change.transfer_id}, which is not in the books"]
+        if change.account_id not in (moved.debit_account, moved.credit_account):
+            return [f"entry {entry.id} of the trail is of account {change.account_id}, its transfer {moved.id} is not"]
+        return []
 
 
 class _Corrections:

@@ -12,6 +12,7 @@ from farebox.core.allowances import DAY_US, Exceeded, Period, end_user_owner, ow
 from farebox.core.money import add_exact
 from farebox.core.stored import StoredRow
 from farebox.core.tariffs import Priced
+from farebox.core.trail import NOT_TOLD, By
 from farebox.core.usage import Verdict
 
 CASH = 0
@@ -264,6 +265,7 @@ class TopUp(Struct, frozen=True, gc=False):
     amount_nanos: int
     created_us: int
     note: str | None = None
+    by: By = NOT_TOLD
 
 
 @final
@@ -318,16 +320,23 @@ class NameGeneration(Struct, frozen=True, gc=False):
     priced: Priced | None = None
 
 
+class Decision(Struct, frozen=True):
+    """An operator decided on an open hold: why, and who it was."""
+
+    reason: str
+    by: By = NOT_TOLD
+
+
 @final
 class Settle(Struct, kw_only=True, gc=False):
     """End a hold as the verdict says, complete the generation's record, and keep the answer where one is to be kept:
     under an idempotency key always, else where nobody is there to take it (`is_unheard`, which may be said until it is
     carried out), or a repeat waits for it.
 
-    `stored` is the answer as its account may ask for it later. `decision` is the reason of an operator whose verdict it
-    is. `upstream` and `priced`, with the usage, are of the upstream that served it; None: as they stand in the hold.
-    Where another served it than the hold says, its `priced` is what is given here, or None. `job_id` as in HoldRow,
-    None: as it stands there.
+    `stored` is the answer as its account may ask for it later. `decision` is there where the verdict is an operator's.
+    `upstream` and `priced`, with the usage, are of the upstream that served it; None: as they stand in the hold. Where
+    another served it than the hold says, its `priced` is what is given here, or None. `job_id` as in HoldRow, None: as
+    it stands there.
     """
 
     hold_id: str
@@ -339,7 +348,7 @@ class Settle(Struct, kw_only=True, gc=False):
     answer_tokens: int | None = None
     answer: KeptAnswer | None = None
     is_unheard: bool = False
-    decision: str | None = None
+    decision: Decision | None = None
     upstream: str | None = None
     priced: Priced | None = None
     stored: StoredRow | None = None
@@ -375,6 +384,7 @@ class Correct(Struct, frozen=True, gc=False):
     reason: str
     back_nanos: int | None = None
     fare_nanos: int | None = None
+    by: By = NOT_TOLD
 
 
 @final
@@ -385,6 +395,7 @@ class PayOut(Struct, frozen=True, gc=False):
     account_id: int
     created_us: int
     reason: str
+    by: By = NOT_TOLD
 
 
 Command = TopUp | PlaceHold | NameGeneration | Settle | KeepAnswer | AskLater | Correct | PayOut

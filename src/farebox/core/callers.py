@@ -54,6 +54,31 @@ class Key(Struct, frozen=True):
         return replace(self, expires_us=until if self.expires_us is None else min(until, self.expires_us))
 
 
+class KeyTerms(Struct, frozen=True):
+    """What a key is made with, each as in `Key`. `is_imported`: it was another gateway's."""
+
+    expires_us: int | None = None
+    cache_seconds: int | None = None
+    may_store: bool = True
+    disabled: bool = False
+    is_imported: bool = False
+
+
+PLAIN_TERMS = KeyTerms()
+
+
+def made_under(terms: KeyTerms, key: Key) -> Key:
+    """A new key, as its terms say."""
+    return replace(
+        key,
+        expires_us=terms.expires_us,
+        cache_seconds=terms.cache_seconds,
+        may_store=terms.may_store,
+        disabled=terms.disabled,
+        revoked_us=key.created_us if terms.disabled else None,
+    )
+
+
 class ManagementKey(Struct, frozen=True):
     """A credential that manages accounts and keys: those of one account, or all (`account_id` None). It cannot
     order."""

@@ -59,11 +59,12 @@ from farebox.core.books import (
     owners_of,
     settlement_id,
 )
-from farebox.core.money import EVENT_NANOS, charged
+from farebox.core.money import EVENT_NANOS, charged, format_usd, plain
 from farebox.core.questions import FIRST_US
 from farebox.core.repeats import is_repeatable
 from farebox.core.stored import StoredRow
 from farebox.core.tariffs import Priced
+from farebox.core.trail import By, Change, Value
 from farebox.core.usage import Cost, Nothing, Unknown, Verdict
 
 MOVES: Mapping[HoldState, Mapping[type[Verdict], HoldState]] = {
@@ -87,7 +88,8 @@ class Page:
 
     After `decide` for each command, write `new_holds` as they were placed, `new_transfers`, `new_uses` (in place of
     older ones of their keys), `kept_answers`, `undelivered` and `charged_fares`, and by id `changed_holds`,
-    `changed_balances` and `changed_allowances`; and add `totals` and `attributed` to those of their days.
+    `changed_balances` and `changed_allowances`; add `totals` and `attributed` to those of their days; and last of all
+    enter `entered` in the trail: what somebody did, when, and who.
     Before the changed holds, write by id what says of `priced` holds who served them and by which prices, and of those
     `with_jobs` the job's name. Of the changed holds, `named` are those that got the id of their generation,
     `only_named` those that nothing else was changed of, and `opened` those that were or became open. All others have
@@ -127,6 +129,7 @@ class Page:
         self.changed_balances: dict[int, Balance] = {}
         self.changed_allowances: dict[str, Allowance] = {}
         self.totals: dict[DayKey, DayTotal] = {}
+        self.entered: list[tuple[int, By, Change]] = []
         self.attributed: dict[AttributedKey, DayTotal] = {}
 
     def decide(self, command: Command, worker: str) -> Outcome:
@@ -166,6 +169,7 @@ class Page:
             )
         )
         self._move(command.account_id, credits_nanos=command.amount_nanos)
+        self._enter(command, self._booked[command.id], "money.paid_in", command.account_id, command.note)
         return Done()
 
     def _place_hold(self, command: PlaceHold, worker: str) -> Outcome:
@@ -292,6 +296,10 @@ class Page:
             for allowance in allowances:
                 self._allow(_freed(allowance, hold, 0))
         self._change(hold, settled)
+        if (decision := command.decision) is not None:
+            self.entered.append(
+                (command.created_us, decision.by, _decided(hold, settled, fare, verdict, decision.reason))
+            )
         return Settled(settled.state, fare)
 
     def _count(self, hold: HoldRow, fare: Fare, posted_us: int) -> None:
@@ -334,6 +342,14 @@ class Page:
             )
         )
         self._move(hold.account_id, credits_nanos=max(0, back), debits_nanos=max(0, -back))
+        self._enter(
+            command,
+            self._booked[ids[len(before)]],
+            "money.given_back" if back > 0 else "money.charged",
+            hold.account_id,
+            command.reason,
+            {"fare_usd": (format_usd(fare), format_usd(fare - back))},
+        )
         return Corrected(hold.account_id, back, fare - back)
 
     def _pay_out(self, command: PayOut) -> Outcome:
@@ -356,7 +372,30 @@ class Page:
                 )
             )
             self._move(command.account_id, debits_nanos=left)
+            self._enter(command, self._booked[command.id], "money.paid_out", command.account_id, command.reason)
         return PaidOut(left)
+
+    def _enter(
+        self,
+        command: TopUp | Correct | PayOut,
+        moved: Transfer,
+        what: str,
+        account_id: int,
+        reason: str | None,
+        more: Mapping[str, tuple[Value, Value]] | None = None,
+    ) -> None:
+        """Enter in the trail what somebody moved, once the balance is what it comes to."""
+        after = self._balances[account_id].balance_nanos
+        gained = moved.amount_nanos if moved.credit_account == account_id else -moved.amount_nanos
+        change = Change(
+            what=what,
+            account_id=account_id,
+            hold_id=moved.hold_id,
+            transfer_id=moved.id,
+            members={"balance_usd": (format_usd(after - gained), format_usd(after)), **(more or {})},
+            reason=reason,
+        )
+        self.entered.append((command.created_us, command.by, change))
 
     def _keep(self, hold: HoldRow, body: bytes | None) -> None:
         if hold.order_digest is not None:
@@ -377,7 +416,7 @@ class Page:
                 events=None if fare is None else fare.events,
                 event_price_nanos=None if fare is None else EVENT_NANOS if hold.marked_up else hold.event_price_nanos,
                 over_hold_nanos=max(0, amount_nanos - hold.amount_nanos),
-                note=command.decision,
+                note=None if command.decision is None else command.decision.reason,
             )
         )
 
@@ -422,6 +461,27 @@ class Page:
     def _move(self, account_id: int, credits_nanos: int = 0, debits_nanos: int = 0, pending_nanos: int = 0) -> None:
         moved = self._balances[account_id].moved(credits_nanos, debits_nanos, pending_nanos)
         self._balances[account_id] = self.changed_balances[account_id] = moved
+
+
+def _decided(before: HoldRow, after: HoldRow, fare: Fare | None, verdict: Verdict, reason: str) -> Change:
+    """What an operator decided on an open hold, as the trail says it."""
+    members: dict[str, tuple[Value, Value]] = {
+        "state": (before.state, after.state),
+        "held_usd": (format_usd(before.amount_nanos), "0" if after.ended_us else format_usd(before.amount_nanos)),
+    }
+    if type(verdict) is Cost:
+        members["cost_usd"] = (None, plain(verdict.amount))
+    if after.ended_us is not None:
+        members["fare_usd"] = (None, format_usd(0 if fare is None else fare.nanos))
+    return Change(
+        what="order.decided",
+        account_id=before.account_id,
+        key_id=before.key_id,
+        hold_id=before.id,
+        transfer_id=settlement_id(before.id) if after.ended_us is not None else None,
+        members=members,
+        reason=reason,
+    )
 
 
 def _no_account(account_id: int) -> NoSuchRow:

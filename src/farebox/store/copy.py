@@ -24,7 +24,7 @@ from farebox.store.sqlite import Sqlite
 TABLES = (
     "account api_key management_key balance allowance tariffs hold transfer day_total attributed_total secret"
     " key_use kept_answer undelivered_answer stored_response charge charged_fare run run_item"
-    " run_record run_line run_charge preset_version alert_receiver alert_raised alert_delivery low_balance"
+    " run_record run_line run_charge preset_version alert_receiver alert_raised alert_delivery low_balance trail"
 ).split()
 """In an order in which each row finds those that it names. Left out are plans, which a node publishes itself, and what
 is found out again: price lists, how upstreams stand, answers kept for the same orders again; and who is signed in to
@@ -79,6 +79,8 @@ def _copy(source: Engine, target: Engine, target_url: str, tell: Callable[[str, 
             tell(table, _copy_table(old, new, table))
         (revision,) = old.execute("SELECT value FROM directory_revision").fetchone()
         new.execute("UPDATE directory_revision SET value = %s", (revision,))
+        head = old.execute("SELECT entries, whole_from_us FROM trail_head").fetchone()
+        new.execute("UPDATE trail_head SET entries = %s, whole_from_us = %s", head)
         for table in _SEQUENCES:
             new.execute(f"SELECT setval('{table}_id_seq', (SELECT coalesce(max(id), 1) + 1 FROM {table}), false)")
         audits = audit(SqlSnapshot(old, source.sql)), audit(SqlSnapshot(new, target.sql))

@@ -9,15 +9,15 @@ from typing import TypeVar
 import msgspec
 from msgspec.structs import astuple, replace
 
+from farebox.core import changes
 from farebox.core.allowances import NO_LIMITS, PERIODS, Allowance, Limits, began_us, end_user_owner, owner_of
 from farebox.core.bills import EndUserSpent
 from farebox.core.books import LAST_US
-from farebox.core.callers import Account, Key, ManagementKey, PublishedPlans
+from farebox.core.callers import PLAIN_TERMS, Account, Key, KeyTerms, ManagementKey, PublishedPlans, made_under
 from farebox.core.health import Standing
 from farebox.core.pricing import KeptPrices
 from farebox.core.tariffs import KeptTariffs
 from farebox.ports import NameTaken
-from farebox.store.desk import OnDesk
 from farebox.store.end_users import count_end_user
 from farebox.store.engine import Db, Engine
 from farebox.store.rows import (
@@ -34,11 +34,12 @@ from farebox.store.rows import (
     published_from,
 )
 from farebox.store.threads import Worker
+from farebox.store.trail import Note, SqlTrail
 
 T = TypeVar("T")
 
 
-class SqlDirectory(OnDesk):
+class SqlDirectory(SqlTrail):
     """The `Directory`, `PriceShelf` and `Standings` ports."""
 
     def __init__(self, engine: Engine, name: str) -> None:
@@ -50,21 +51,23 @@ class SqlDirectory(OnDesk):
         """A wait that is under way ends by itself, within the time that a wait takes."""
         await self._listening.close(self._notices.close if self._notices else None)
 
-    async def _change(self, work: Callable[[Db], T]) -> T:
-        """Change what processes remember of callers, in one transaction, and let them know."""
+    async def _change(self, work: Callable[[Db, Note], T]) -> T:
+        """Change what processes remember of callers, in one transaction, enter it in the trail, and let them know."""
 
-        def change(db: Db) -> T:
-            done = work(db)
+        def change(db: Db, note: Note) -> T:
+            done = work(db, note)
             db.execute(self._sql.bump_revision)
             return done
 
-        return await self._desk.change(change)
+        return await self._noting(change)
 
     async def create_account(self, name: str, plan: str, limit_nanos: int | None, created_us: int) -> Account:
-        def create(db: Db) -> Account:
+        def create(db: Db, note: Note) -> Account:
             (account_id,) = db.execute(self._sql.insert_account, (name, plan, created_us)).fetchone()
             db.execute(self._sql.insert_balance, (account_id, limit_nanos))
-            return Account(account_id, name, plan, created_us)
+            account = Account(account_id, name, plan, created_us)
+            note(changes.account_opened(account, limit_nanos))
+            return account
 
         try:
             return await self._change(create)
@@ -72,9 +75,14 @@ class SqlDirectory(OnDesk):
             raise NameTaken(name) from error
 
     async def change_account(self, account: Account) -> None:
-        given = (account.name, account.plan, account.closed_us, account.id)
+        def change(db: Db, note: Note) -> None:
+            db.execute(self._sql.lock_account, (account.id,))
+            before = account_from(db.execute(self._sql.account_of_id, {"id": account.id}).fetchone())
+            db.execute(self._sql.change_account, (account.name, account.plan, account.closed_us, account.id))
+            note(changes.account_changed(before, account))
+
         try:
-            await self._change(lambda db: db.execute(self._sql.change_account, given))
+            await self._change(change)
         except self.engine.conflicting as error:
             raise NameTaken(account.name) from error
 
@@ -84,10 +92,18 @@ class SqlDirectory(OnDesk):
     async def find_account(self, name: str) -> Account | None:
         return await self._desk.row(account_from, self._sql.account_named, {"name": name})
 
-    async def create_key(self, account_id: int, label: str, digest: bytes, hint: str, created_us: int) -> Key:
-        given = (account_id, label, digest, hint, created_us)
-        (key_id,) = await self._change(lambda db: db.execute(self._sql.insert_key, given).fetchone())
-        return Key(key_id, *given)
+    async def create_key(
+        self, account_id: int, label: str, digest: bytes, hint: str, created_us: int, terms: KeyTerms = PLAIN_TERMS
+    ) -> Key:
+        def create(db: Db, note: Note) -> Key:
+            given = (account_id, label, digest, hint, created_us)
+            (key_id,) = db.execute(self._sql.insert_key, given).fetchone()
+            key = made_under(terms, Key(key_id, *given))
+            db.execute(self._sql.change_key, key_changes(key))
+            note(changes.key_made(key, is_imported=terms.is_imported))
+            return key
+
+        return await self._change(create)
 
     async def keys(self, account_id: int) -> list[Key]:
         return await self._desk.rows(key_from, self._sql.keys, {"account": account_id})
@@ -96,11 +112,26 @@ class SqlDirectory(OnDesk):
         return await self._desk.row(account_and_key_from, self._sql.key_of_digest, {"digest": digest})
 
     async def change_key(self, key: Key) -> None:
-        await self._change(lambda db: db.execute(self._sql.change_key, key_changes(key)))
+        def change(db: Db, note: Note) -> None:
+            before = self._locked_key(db, key.id)
+            db.execute(self._sql.change_key, key_changes(key))
+            note(changes.key_changed(before, key))
+
+        await self._change(change)
+
+    def _locked_key(self, db: Db, key_id: int) -> Key:
+        db.execute(self._sql.lock_key, (key_id,))
+        return account_and_key_from(db.execute(self._sql.key_of_id, {"id": key_id}).fetchone())[1]
 
     async def rotate_key(self, key: Key) -> None:
         given = (key.digest, key.hint, key.expires_us, key.updated_us, key.old_digest, key.old_until_us, key.id)
-        await self._change(lambda db: db.execute(self._sql.rotate_key, given))
+
+        def rotate(db: Db, note: Note) -> None:
+            before = self._locked_key(db, key.id)
+            db.execute(self._sql.rotate_key, given)
+            note(changes.key_rotated(before, key))
+
+        await self._change(rotate)
 
     async def has_foreign_keys(self) -> bool:
         return await self._desk.row(tuple, self._sql.is_any_key_foreign) is not None
@@ -111,13 +142,15 @@ class SqlDirectory(OnDesk):
     async def set_limits(self, account_id: int, key_id: int | None, limits: Limits, now_us: int) -> None:
         owner = owner_of("account", account_id) if key_id is None else owner_of("key", key_id)
 
-        def change(db: Db) -> None:
+        def change(db: Db, note: Note) -> None:
             # Every order of the account waits here, so none is left out of what is counted, or counted twice.
             db.execute(self._sql.lock_balances, {"ids": json_text([account_id])}).fetchall()
-            before = db.execute(self._sql.allowance, {"owner": owner}).fetchone()
+            row = db.execute(self._sql.allowance, {"owner": owner}).fetchone()
+            before = None if row is None else allowance_from(row)
             db.execute(self._sql.drop_allowance, {"owner": owner})
+            note(changes.limits_set(account_id, key_id, NO_LIMITS if before is None else before.limits, limits))
             if limits != NO_LIMITS:
-                minute = () if before is None else allowance_from(before).minute
+                minute = () if before is None else before.minute
                 found = self._count(db, Allowance(owner, account_id, limits, minute=minute), key_id, now_us)
                 db.execute(self._sql.insert_allowance, allowance_row(found))
 
@@ -126,10 +159,13 @@ class SqlDirectory(OnDesk):
     async def limit_end_user(self, account_id: int, end_user: str | None, limits: Limits, now_us: int) -> None:
         owner, default = end_user_owner(account_id, end_user), end_user_owner(account_id, None)
 
-        def change(db: Db) -> None:
+        def change(db: Db, note: Note) -> None:
             # As above.
             db.execute(self._sql.lock_balances, {"ids": json_text([account_id])}).fetchall()
-            before = db.execute(self._sql.allowance, {"owner": owner}).fetchone()
+            row = db.execute(self._sql.allowance, {"owner": owner}).fetchone()
+            before = None if row is None else allowance_from(row)
+            own = NO_LIMITS if before is None else before.limits
+            note(changes.end_user_limited(account_id, end_user, own, limits))
             db.execute(self._sql.drop_allowance, {"owner": owner})
             allowance = Allowance(owner, account_id, limits, counted_us=now_us)
             if end_user is None:
@@ -138,11 +174,11 @@ class SqlDirectory(OnDesk):
                 else:
                     db.execute(self._sql.drop_unlimited_allowances, {"account": account_id})
             elif limits != NO_LIMITS or db.execute(self._sql.allowance, {"owner": default}).fetchone():
-                allowance = replace(allowance, minute=() if before is None else allowance_from(before).minute)
+                allowance = replace(allowance, minute=() if before is None else before.minute)
                 found = count_end_user(db, self._sql, allowance, end_user, now_us)
                 db.execute(self._sql.insert_allowance, allowance_row(found))
 
-        await self._desk.change(change)
+        await self._noting(change)
 
     async def allowances_of(self, owners: Sequence[str]) -> list[Allowance]:
         return await self._desk.rows(allowance_from, self._sql.allowances_of, {"ids": json_text(owners)})
@@ -183,8 +219,14 @@ class SqlDirectory(OnDesk):
         self, label: str, digest: bytes, hint: str, account_id: int | None, created_us: int
     ) -> ManagementKey:
         given = (label, digest, hint, account_id, created_us)
-        (key_id,) = await self._desk.change(lambda db: db.execute(self._sql.insert_management_key, given).fetchone())
-        return ManagementKey(key_id, *given)
+
+        def create(db: Db, note: Note) -> ManagementKey:
+            (key_id,) = db.execute(self._sql.insert_management_key, given).fetchone()
+            key = ManagementKey(key_id, *given)
+            note(changes.management_key_made(key))
+            return key
+
+        return await self._noting(create)
 
     async def management_keys(self) -> list[ManagementKey]:
         return await self._desk.rows(each(ManagementKey), self._sql.management_keys)
@@ -193,20 +235,27 @@ class SqlDirectory(OnDesk):
         return await self._desk.row(each(ManagementKey), self._sql.management_key_of_digest, {"digest": digest})
 
     async def revoke_management_key(self, key_id: int, revoked_us: int) -> None:
-        await self._desk.write(self._sql.revoke_management_key, {"revoked": revoked_us, "id": key_id})
+        def revoke(db: Db, note: Note) -> None:
+            given = {"revoked": revoked_us, "id": key_id}
+            if (row := db.execute(self._sql.revoke_management_key, given).fetchone()) is not None:
+                note(changes.management_key_revoked(key_id, row[0], revoked_us))
+
+        await self._noting(revoke)
 
     async def published_plans(self) -> PublishedPlans | None:
         return await self._desk.row(published_from, self._sql.published_plans)
 
     async def publish_plans(self, published: PublishedPlans) -> None:
-        def publish(db: Db) -> None:
+        def publish(db: Db, note: Note) -> None:
             # First, so that of two that publish at once one waits here, and one row is left.
             db.execute(self._sql.bump_revision)
+            row = db.execute(self._sql.published_plans).fetchone()
+            note(changes.plans_published(None if row is None else published_from(row), published))
             db.execute(self._sql.drop_published_plans)
             given = (json_text(published.plans), published.by, published.published_us)
             db.execute(self._sql.publish_plans, given)
 
-        await self._desk.change(publish)
+        await self._noting(publish)
 
     async def revision(self) -> int:
         (revision,) = await self._desk.rows(number_from, self._sql.revision)

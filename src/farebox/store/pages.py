@@ -63,6 +63,7 @@ from farebox.store.rows import (
     transfer_from,
     transfer_row,
 )
+from farebox.store.trail import entering
 
 T = TypeVar("T")
 
@@ -249,6 +250,10 @@ class Pages:
             self._store(db, page.stored)
         if page.charged_fares:
             db.put_each(sql.insert_charged_fare, [astuple(fare) for fare in page.charged_fares])
+        if page.entered:
+            # Last: nothing is locked behind it.
+            for statement, rows in entering(sql, page.entered):
+                db.put_each(statement, rows)
 
     def _store(self, db: Db, rows: list[StoredRow]) -> None:
         """Keep answers for their accounts. The row of one in the background stands already, unless it was deleted, or

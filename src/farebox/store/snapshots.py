@@ -8,6 +8,7 @@ from farebox.core.allowances import Allowance
 from farebox.core.books import Attributed, Balance, ChargedFare, DayTotal, HoldRow, Transfer, settlement_id
 from farebox.core.charges import Charge
 from farebox.core.tariffs import KeptTariffs
+from farebox.core.trail import Entry, TrailHead
 from farebox.store.engine import Db, Engine, Reader
 from farebox.store.rows import (
     allowance_from,
@@ -19,6 +20,7 @@ from farebox.store.rows import (
     transfer_from,
 )
 from farebox.store.sql import Statements
+from farebox.store.trail import entry_from
 
 HOLDS_AT_ONCE = 2_000
 """Holds of one piece: it is read in some milliseconds."""
@@ -61,6 +63,13 @@ class SqlSnapshot:
 
     def day_totals(self) -> Iterator[DayTotal]:
         return map(day_total_from, self._db.execute(self._sql.all_day_totals))
+
+    def entries(self) -> Iterator[Entry]:
+        return map(entry_from, self._db.execute(self._sql.all_entries))
+
+    def trail_head(self) -> TrailHead:
+        (head,) = map(each(TrailHead), self._db.execute(self._sql.trail_head))
+        return head
 
     def attributed_totals(self) -> Iterator[Attributed]:
         return map(attributed_from, self._db.execute(self._sql.all_attributed_totals))

@@ -52,9 +52,12 @@ from farebox.core.formats.table import KINDS
 from farebox.core.headers import HeaderList
 from farebox.core.keys import PREFIX
 from farebox.core.money import format_usd
+from farebox.core.trail import EntryPlace, Told, TrailFilter
 from farebox.http.asgi import JSON, TAKER, Endpoint, send_pieces, send_whole
 from farebox.http.queries import query_pairs, query_whole
 from farebox.ports import Taker
+from farebox.trail import COLUMNS as TRAIL_COLUMNS
+from farebox.trail import Trails, by_name, line
 
 PAGE = 100
 """Rows of a page where nothing is said."""
@@ -210,15 +213,18 @@ Do = Callable[[_Asked], Awaitable[_Answer]]
 class BillPages:
     """The endpoints, for whoever `find` finds an account for."""
 
-    def __init__(self, bills: Bills, bookkeeping: Bookkeeping) -> None:
+    def __init__(self, bills: Bills, bookkeeping: Bookkeeping, trails: Trails) -> None:
         self._bills = bills
         self._bookkeeping = bookkeeping
+        self._trails = trails
 
-    def routes(self, find: Find, *, with_statement: bool = True) -> dict[str, Endpoint]:
+    def routes(self, find: Find, *, with_statement: bool = True, with_trail: bool = False) -> dict[str, Endpoint]:
         """By their path below whatever they are put under."""
         lists: dict[str, Do] = {"/orders": self._orders, "/totals": self._totals}
         if with_statement:
             lists["/statement"] = self._statement
+        if with_trail:
+            lists["/trail"] = self._trail
         served = {path: _serve(find, do) for path, do in lists.items()}
         return {
             **served,
@@ -337,6 +343,30 @@ class BillPages:
         named = asked.query.get("end_user")
         return self._bills.end_user(named) if named else None
 
+    async def _trail(self, asked: _Asked) -> _Answer:
+        """For managers: who changed what, the latest first."""
+        asked.check_names(*RANGE, "key", "who", "what", *PAGING)
+        since_us, until_us = asked.range
+        key = await self._key(asked)
+        account_id = None if asked.account is None else asked.account.id
+        key_id = None if key is None else key.id
+        wanted = TrailFilter(since_us, until_us, account_id, key_id, asked.query.get("who"), asked.query.get("what"))
+        before = EntryPlace(LAST_US)
+        if "cursor" in asked.query:
+            before = _place(asked.query["cursor"], EntryPlace)
+        about = asked.about(since_us, until_us)
+        if asked.wants_all:
+            return _Answer("trail", TRAIL_COLUMNS, about, pieces=self._all_lines(wanted, before.id, asked))
+        page = await self._trails.page(wanted, before.id, asked.most)
+        rows = [_trail_line(told, asked) for told in page.told]
+        following = None if page.next is None else EntryPlace(page.next)
+        return _Answer("trail", TRAIL_COLUMNS, about, rows, asked.next_page(following))
+
+    async def _all_lines(self, wanted: TrailFilter, before: int, asked: _Asked) -> AsyncGenerator[list[Row], None]:
+        async with aclosing(self._trails.every(wanted, before)) as pieces:
+            async for piece in pieces:
+                yield [_trail_line(told, asked) for told in piece]
+
     async def _key(self, asked: _Asked) -> Key | None:
         if (named := asked.query.get("key")) is None:
             return None
@@ -361,6 +391,14 @@ class BillPages:
             await send_whole(send, 200, [JSON, _PRIVATE], msgspec.json.encode(answer))
 
         return endpoint
+
+
+def _trail_line(told: Told, asked: _Asked) -> Row:
+    """As JSON, a change's members stand for themselves."""
+    row: dict[str, Any] = dict(line(told, None if asked.account is None else asked.account.id))
+    if not asked.wants_csv:
+        row["changes"] = by_name(told.entry.change.members)
+    return row
 
 
 _PRIVATE = (b"cache-control", b"private, no-store")

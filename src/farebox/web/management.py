@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from farebox import clock
 from farebox.accounts import Accounts, BadTerms, NotFound, OtherTopUpBefore, Spending
+from farebox.acting import acting
 from farebox.core.allowances import AMOUNTS, Limits, date_of, day_of, limits_by_name, usage_by_name
 from farebox.core.books import Activity, Balance
 from farebox.core.caching import SECONDS_MAX
@@ -23,6 +24,7 @@ from farebox.core.formats.table import BASES
 from farebox.core.headers import HeaderList, RequestHead, read_request_head
 from farebox.core.money import format_usd
 from farebox.core.reading import read_whole
+from farebox.core.trail import By
 from farebox.http.asgi import JSON, AsgiBody, Endpoint, send_whole
 from farebox.http.bodies import BodyReader
 from farebox.http.queries import query_values, query_whole
@@ -93,8 +95,8 @@ class Management:
             "/activity": self._serve(GET=self._activity),
         }
         ledger = self._bills.ledger(self._whose_books)
-        of_one = self._bills.routes(self._whose)
-        of_all = self._bills.routes(self._whose, with_statement=False)
+        of_one = self._bills.routes(self._whose, with_trail=True)
+        of_all = self._bills.routes(self._whose, with_statement=False, with_trail=True)
         return [
             *((base + path, *served) for path, served in openrouters.items() for base in BASES),
             ("/admin/accounts", *self._serve(GET=self._list_accounts, POST=self._create_account)),
@@ -150,7 +152,8 @@ class Management:
                 fields = Fields.of(await self._bodies.read_json(AsgiBody(scope, receive), head))
             request = Request(scope["path_params"], query_values(scope), head, manager, fields)
             try:
-                status, answer, *headers = await do(request)
+                with acting(By("api", manager.label, manager_id=manager.id)):
+                    status, answer, *headers = await do(request)
             except NotFound as error:
                 raise unknown(str(error)) from error
             except (BadTerms, NameTaken) as error:

@@ -12,12 +12,14 @@ from msgspec import Raw
 from starlette.types import Receive, Scope, Send
 
 from farebox import clock
+from farebox.acting import acting
 from farebox.core.callers import Caller
 from farebox.core.errors import conflict, invalid, unknown
 from farebox.core.formats.table import BASES
 from farebox.core.headers import read_request_head
 from farebox.core.presets import PLACES, PRESETS_MAX, SLUG, PresetVersion, checked_slug, preset_of
 from farebox.core.reading import read_whole
+from farebox.core.trail import By
 from farebox.http.asgi import AsgiBody, Endpoint, send_json
 from farebox.http.bodies import BodyReader
 from farebox.http.queries import WHOLE_MAX, query_values, query_whole
@@ -54,7 +56,8 @@ class PresetPages:
             head = read_request_head(scope["headers"])
             caller = await self._callers.identify(head)
             do = methods["GET" if scope["method"] == "HEAD" else scope["method"]]
-            answer = await do(caller, scope, lambda: self._bodies.read_json(AsgiBody(scope, receive), head))
+            with acting(By("api", caller.key.label, key_id=caller.key.id)):
+                answer = await do(caller, scope, lambda: self._bodies.read_json(AsgiBody(scope, receive), head))
             await send_json(send, msgspec.json.encode(answer))
 
         return list(methods), endpoint

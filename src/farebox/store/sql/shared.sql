@@ -772,7 +772,8 @@ SELECT id, label, digest, hint, account_id, created_us, revoked_us
 FROM management_key WHERE digest = :digest;
 
 -- revoke_management_key --
-UPDATE management_key SET revoked_us = :revoked WHERE id = :id AND revoked_us IS NULL;
+UPDATE management_key SET revoked_us = :revoked WHERE id = :id AND revoked_us IS NULL
+RETURNING account_id;
 
 -- published_plans --
 SELECT plans, published_by, published_us FROM published_plans;
@@ -1180,3 +1181,66 @@ DELETE FROM run_charge WHERE run_id = :run;
 
 -- forget_run --
 DELETE FROM run WHERE id = :run;
+
+-- The trail: who changed what. Nothing here changes or deletes an entry, and triggers refuse it.
+
+-- count_entries (row) --
+-- Locks the one row until the transaction ends, so that numbers have no gaps, and is a transaction's last lock.
+UPDATE trail_head SET entries = entries + :more;
+
+-- insert_entry (row) --
+INSERT INTO trail (
+    id, at_us, way, who, by_manager_id, by_key_id, session, what, account_id, key_id, hold_id, transfer_id, about,
+    members, reason
+) VALUES (
+    (SELECT entries - :later FROM trail_head), :at_us, :way, :who, :by_manager_id, :by_key_id, :session, :what,
+    :account_id, :key_id, :hold_id, :transfer_id, :about, :members, :reason
+);
+
+-- trail_head --
+SELECT entries, whole_from_us FROM trail_head;
+
+-- all_entries --
+SELECT id, at_us, way, who, by_manager_id, by_key_id, session, what, account_id, key_id, hold_id, transfer_id, about,
+    members, reason
+FROM trail ORDER BY id;
+
+-- entries --
+SELECT t.id, t.at_us, t.way, t.who, t.by_manager_id, t.by_key_id, t.session, t.what, t.account_id, t.key_id, t.hold_id,
+    t.transfer_id, t.about, t.members, t.reason, a.name, k.label, k.hint, k.digest, m.account_id
+FROM trail t
+LEFT JOIN account a ON a.id = t.account_id
+LEFT JOIN api_key k ON k.id = t.key_id
+LEFT JOIN management_key m ON m.id = t.by_manager_id
+WHERE t.id < :before AND t.at_us >= :since AND t.at_us < :until
+AND (CAST(:account AS BIGINT) IS NULL OR t.account_id = :account) AND (CAST(:key AS BIGINT) IS NULL OR t.key_id = :key)
+AND (CAST(:who AS TEXT) IS NULL OR lower(t.who) LIKE :who ESCAPE '!')
+AND (CAST(:what AS TEXT) IS NULL OR t.what || '.' LIKE :what ESCAPE '!')
+ORDER BY t.id DESC LIMIT :most;
+
+-- entries_of_account --
+-- As `entries`, by the account's index.
+SELECT t.id, t.at_us, t.way, t.who, t.by_manager_id, t.by_key_id, t.session, t.what, t.account_id, t.key_id, t.hold_id,
+    t.transfer_id, t.about, t.members, t.reason, a.name, k.label, k.hint, k.digest, m.account_id
+FROM trail t
+LEFT JOIN account a ON a.id = t.account_id
+LEFT JOIN api_key k ON k.id = t.key_id
+LEFT JOIN management_key m ON m.id = t.by_manager_id
+WHERE t.account_id = :account AND t.id < :before AND t.at_us >= :since AND t.at_us < :until
+AND (CAST(:key AS BIGINT) IS NULL OR t.key_id = :key)
+AND (CAST(:who AS TEXT) IS NULL OR lower(t.who) LIKE :who ESCAPE '!')
+AND (CAST(:what AS TEXT) IS NULL OR t.what || '.' LIKE :what ESCAPE '!')
+ORDER BY t.id DESC LIMIT :most;
+
+-- lock_account (row) --
+-- Changes nothing; whoever else changes it waits.
+UPDATE account SET plan = plan WHERE id = :id;
+
+-- account_of_id --
+SELECT a.id, a.name, a.plan, a.created_us, a.closed_us, al.limits
+FROM account a LEFT JOIN allowance al ON al.owner = 'account ' || a.id
+WHERE a.id = :id;
+
+-- lock_key (row) --
+-- As `lock_account`.
+UPDATE api_key SET label = label WHERE id = :id;

@@ -5,6 +5,8 @@ from farebox.bookkeeping import FORMS
 from farebox.core.bills import GROUPS
 from farebox.core.formats.table import KINDS
 from farebox.core.schemas import FLAG, NAME, TEXT, WHOLE, array_of, object_of, one_of, or_null, ref
+from farebox.core.trail import WAYS
+from farebox.trail import COLUMNS as TRAIL_COLUMNS
 from farebox.web.bills import STATES
 from farebox.web.openapi.operations import AT_ROOT, Node, answer, header, in_path, operation, parameter
 
@@ -30,6 +32,10 @@ _PAGING = [
 _BY = parameter(
     "by", TEXT, f"With commas between them: {', '.join(GROUPS)}, end_user, a tag such as tag:team. `day` if absent."
 )
+_TRAIL = [
+    parameter("who", TEXT, "By those whose name has this in it."),
+    parameter("what", TEXT, "Of this kind, such as `key.revoked`, or of this thing, such as `key`."),
+]
 _ENDING = in_path("ending", "`.csv` or `.json`, whatever `Accept` says.", one_of(".csv .json"))
 _LEDGER = in_path("ledger", "For beancount, hledger, or as FOCUS's table of charges.", one_of(" ".join(FORMS)))
 _BOOKS_BY = parameter("by", one_of("day order"), "A line for each day, model and key (if absent), or for each order.")
@@ -45,8 +51,9 @@ _LISTS = {
         [*_RANGE, _BY, _KEY, _ASKED_FOR, _KIND, *_FOR_WHOM],
     ),
     "/statement": ("Statement", [*_RANGE, *_FOR_WHOM, *_PAGING]),
+    "/trail": ("Trail of changes", [*_RANGE, _KEY, *_TRAIL, *_PAGING]),
 }
-_SCHEMAS = {"/orders": "OrderList", "/totals": "Totals", "/statement": "AccountStatement"}
+_SCHEMAS = {"/orders": "OrderList", "/totals": "Totals", "/statement": "AccountStatement", "/trail": "TrailList"}
 _WORDS = {403: "A caller's key, or the management key of another account.", 404: "There is none, or it is another's."}
 
 
@@ -63,7 +70,7 @@ def _under(base: str, whose: str, *in_it: Node, tag: str) -> Node:
     root = AT_ROOT if base else {}
     found: Node = {}
     for path, (summary, parameters) in _LISTS.items():
-        if path == "/statement" and base == "/admin":
+        if (path, base) in (("/statement", "/admin"), ("/trail", "")):
             continue
         for ending in ("", "{ending}"):
             name = f"{summary}{whose}{', as the ending says' if ending else ''}"
@@ -101,6 +108,19 @@ def _row(columns: tuple[str, ...]) -> Node:
     return object_of({name: kinds.get(name, or_null(TEXT)) for name in columns})
 
 
+def _entry() -> Node:
+    pair = array_of(or_null(TEXT))
+    return object_of(
+        {
+            **dict.fromkeys(TRAIL_COLUMNS, or_null(TEXT)),
+            **dict.fromkeys(("time", "who", "what"), TEXT),
+            "id": WHOLE,
+            "way": one_of(" ".join(WAYS)),
+            "changes": object_of({}, additionalProperties={**pair, "description": "From what to what."}),
+        }
+    )
+
+
 def schemas() -> Node:
     about = {"from": or_null(TEXT), "to": or_null(TEXT), "zone": one_of("UTC"), "as_of": TEXT}
     groups = {column: or_null(TEXT) for columns in GROUP_COLUMNS.values() for column in columns}
@@ -135,5 +155,6 @@ def schemas() -> Node:
                 "next": or_null(TEXT),
             }
         ),
+        "TrailList": object_of({"data": array_of(_entry()), **about, "next": or_null(TEXT)}),
         "Totals": object_of({"data": array_of(object_of(counted["properties"], groups)), **about, "totals": counted}),
     }
