@@ -356,7 +356,7 @@ def _services(
     )
     console = None
     if _has_console(ground):
-        console = _console(ground, accounts, bookkeeping, relay, whole_orders, telling, stack)
+        console = _console(ground, orders, accounts, bookkeeping, relay, whole_orders, telling, stack)
     return routes.Services(
         relay=relay,
         jobs=JobPages(callers, Jobs(store, store, ground.upstreams), orders.admission, own_address),
@@ -400,6 +400,7 @@ def _has_console(ground: _Ground) -> bool:
 
 def _console(
     ground: _Ground,
+    orders: _Orders,
     accounts: Accounts,
     bookkeeping: Bookkeeping,
     relay: Relay,
@@ -437,6 +438,7 @@ def _console(
             public_url=settings.public_url,
             relay=relay,
             whole_orders=whole_orders,
+            is_stopping=lambda: orders.admission.is_closed,
         )
         return Site(house)
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from html import unescape
 from pathlib import Path
+from typing import Self
 from urllib.parse import urlencode
 
 import pytest
@@ -252,6 +253,9 @@ def test_an_account_sees_what_is_its_own_and_nothing_else(house: House) -> None:
         f"/orders.csv?account_id={account['id']}",
         f"/spent.json?account_id={account['id']}",
         f"/statement.csv?account_id={account['id']}",
+        f"/orders?key_id={key['id']}",
+        f"/spent?key_id={key['id']}",
+        f"/live?key_id={key['id']}",
     ):
         found = house.one.get(path)
         assert found.status == 404, path
@@ -540,6 +544,109 @@ def test_the_link_that_is_printed_signs_in_once(house: House) -> None:
     assert Browser(house.gateway).ask("POST", path, {}).status == 403
 
 
+# Live
+
+
+class Live:
+    """A page that follows orders: reads server-sent events as they come."""
+
+    def __init__(self, browser: Browser, query: str = "", **headers: str) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", browser.gateway.port, timeout=30)
+        sent = {"cookie": browser.cookie, "sec-fetch-site": "same-origin", **headers}
+        self._connection.request("GET", f"/console/live/events{query}", headers={n: v for n, v in sent.items() if v})
+        self._answer = self._connection.getresponse()
+        self.status = self._answer.status
+        self.headers = {name.lower(): value for name, value in self._answer.getheaders()}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def event(self) -> tuple[str, str]:
+        """The next one, and what it says; both empty at the stream's end."""
+        fields: dict[str, list[str]] = {}
+        while line := self._answer.readline().decode().rstrip("\n"):
+            name, _, value = line.partition(": ")
+            fields.setdefault(name, []).append(value)
+        return fields.get("event", [""])[0], text("\n".join(fields.get("data", [])))
+
+    def until(self, said: str) -> str:
+        """What it shows as soon as that stands there."""
+        while True:
+            name, shown = self.event()
+            assert self._answer.isclosed() is False, f"{said} never came"
+            if name == "orders" and said in shown:
+                return shown
+
+
+def test_live_tells_of_orders_as_they_go_and_of_ones_own_alone(house: House) -> None:
+    key = house.gateway.new_key("live", "--plan", "paying", "--prepaid", "5")
+    own = Browser(house.gateway, key)
+    assert "None is under way, and none ended" in text(own.page("/live"))
+    with Live(own) as live, Live(house.other) as others, Live(house.operator, "?account=live") as all_of_them:
+        assert (live.status, live.headers["content-type"]) == (200, "text/event-stream")
+        assert live.headers["content-security-policy"].startswith("default-src 'none'")
+        assert "0 under way" in live.until("none ended")
+        theirs = others.until("under way")
+        assert "live" not in theirs
+        assert house.gateway.chat(key, simulate="usage=missing").status == 200
+        assert "1 of the last hour whose cost is not known yet" in live.until("open whole")
+        (row,) = own.rows("/reconcile.json")
+        form = {"verdict": "cost", "cost": "0.00123", "reason": "They told us"}
+        assert house.operator.post(f"/reconcile/{row['order']}", form).status == 303
+        assert "posted whole" in live.until("$0.00123")
+        assert "1 ended within the last minute" in all_of_them.until("$0.00123")
+        house.gateway.chat(house.other_key, simulate="cost=0.00777")
+        shown = others.until("$0.0777")
+        assert "sim/echo" in shown
+        assert "$0.00123" not in shown
+        house.gateway.chat(key, simulate="cost=0.00321")
+        assert "$0.0777" not in live.until("$0.00321")
+    (one, two) = own.rows("/live.json?model=sim/echo")
+    assert (one["fare_usd"], two["fare_usd"], one["streamed"]) == ("0.00321", "0.00123", 0)
+    assert own.rows("/live.json?model=sim/none") == []
+    assert house.operator.get("/live?account=nobody").status == 404
+    assert house.operator.get(f"/live.csv?key_id={own.rows('/keys.json')[0]['id']}").body.count(b"\n") == 3
+
+
+def test_live_ends_with_its_session(house: House) -> None:
+    made = house.gateway.cli("key", "create", "one", "--label", "watching")
+    with Live(Browser(house.gateway, made["key"])) as live:
+        live.until("under way")
+        house.gateway.cli("key", "revoke", made["key"])
+        while (told := live.event()) and told[0] != "ended":
+            assert told[0]
+        assert told[1] == "Nobody is signed in here any more"
+        assert live.event() == ("", "")
+
+
+def test_live_is_for_the_consoles_own_page(house: House) -> None:
+    key = next(row for row in house.operator.rows("/keys.json") if row["account"] == "other")
+    evil = {"origin": "https://evil.example", "sec-fetch-site": "cross-site"}
+    nobody = Browser(house.gateway)
+    for status, asked in (
+        (401, Live(nobody)),
+        (403, Live(house.one, "", **evil)),
+        (403, Live(house.one, "", **{"sec-fetch-site": "same-site"})),
+        (403, Live(house.one, "", host="evil.example")),
+        (404, Live(house.one, f"?key_id={key['id']}")),
+        (400, Live(house.one, "?key_id=x")),
+    ):
+        with asked:
+            assert asked.status == status
+            assert "access-control-allow-origin" not in asked.headers
+    with Live(house.one, "?account=other") as live:
+        assert "0.0001" not in live.until("under way")
+    at_once = [Live(house.one) for _ in range(9)]
+    assert [each.status for each in at_once] == [*(200 for _ in range(8)), 429]
+    with Live(house.operator) as another:
+        assert another.status == 200
+    for each in at_once:
+        each.__exit__()
+
+
 # Attacks
 
 
@@ -612,6 +719,7 @@ def test_names_that_are_markup_are_shown_as_text(house: House) -> None:
         f"/statement?account_id={account}&end_user={SCRIPT}&tag=team={SCRIPT}",
         f"/end-users?account_id={account}",
         f"/end-users?account_id={account}&end_user={SCRIPT}",
+        f"/live?model={SCRIPT}",
         f"/orders/{SCRIPT}",
         f"/reconcile/{row['order']}?verdict=void&reason={SCRIPT}",
     ):

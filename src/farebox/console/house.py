@@ -30,7 +30,7 @@ class Seller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class House:
-    """`plans` are those in force."""
+    """`plans` are those in force. Once the process `is_stopping`, nobody watches it any more."""
 
     accounts: Accounts
     end_users: EndUsers
@@ -49,6 +49,7 @@ class House:
     public_url: str | None
     relay: Relay
     whole_orders: WholeOrders
+    is_stopping: Callable[[], bool]
 
     def shows_cost(self, viewer: Viewer) -> bool:
         """Whether who looks is told what the upstream charged: as the account's plan has it, and operators always."""

@@ -1,7 +1,11 @@
 """Names in the place of numbers: people know accounts and keys by them."""
 
 from farebox.console.reading import SqlConsole
+from farebox.console.requests import Viewer
 from farebox.core.callers import Key
+from farebox.core.errors import unknown
+
+_NO_KEY = "There is no such key"
 
 
 def key_name(key: Key) -> str:
@@ -30,3 +34,10 @@ class Names:
             if found is not None:
                 self._accounts[found[0].id] = found[0].name
         return self._keys[key_id]
+
+    async def check_sees_key(self, viewer: Viewer, key_id: int) -> None:
+        """Raises Refusal 404: there is no such key, or it is another account's, of which not even the name is told."""
+        found = await self._reading.key(key_id)
+        if found is None:
+            raise unknown(_NO_KEY)
+        viewer.check_sees(found[0].id, _NO_KEY)

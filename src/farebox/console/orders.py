@@ -61,6 +61,9 @@ async def show(house: House, request: Request) -> Page:
     account_id, key_id = request.whole("account_id") or request.viewer.account_id, request.whole("key_id")
     if account_id is not None:
         request.viewer.check_sees(account_id, "There is no such account")
+    names = Names(house.reading)
+    if key_id:
+        await names.check_sees_key(request.viewer, key_id)
     state, model = request.text("state"), request.text("model")
     since, until = request.day("since"), request.day("until")
     if state not in ("", *STATES):

@@ -149,6 +149,9 @@ async def show_spent(house: House, request: Request) -> Page:
     model, key_id, account_id = request.text("model"), request.whole("key_id"), request.whole("account_id")
     if account_id:
         request.viewer.check_sees(account_id, "There is no such account")
+    names = Names(house.reading)
+    if key_id:
+        await names.check_sees_key(request.viewer, key_id)
     most = request.rows(SPENT_ROWS_MAX)
     asked = TotalsFilter(
         since,
@@ -160,7 +163,6 @@ async def show_spent(house: House, request: Request) -> Page:
         tag=tag_of(request),
     )
     spent, whole, whose = await _spent(house, account_id or request.viewer.account_id, asked, most)
-    names = Names(house.reading)
     rows: list[dict[str, Cell]] = [
         {
             "date": date_of(each.day),

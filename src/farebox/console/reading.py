@@ -1,5 +1,6 @@
 """What the console keeps and reads, on a thread of its own: a page that takes long holds up no order's key."""
 
+from time import perf_counter
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -9,11 +10,34 @@ from farebox.core.books import LAST_US, Balance, DayTotal, HoldRow, Transfer, co
 from farebox.core.callers import Account, Key
 from farebox.store.bills import Bills
 from farebox.store.engine import Db, Engine
-from farebox.store.rows import Row, account_and_key_from, account_from, each, hold_from, json_text, transfer_from
+from farebox.store.rows import (
+    Row,
+    account_and_key_from,
+    account_from,
+    each,
+    each_reading,
+    hold_from,
+    json_text,
+    transfer_from,
+)
 from farebox.store.trail import SqlTrail
 
 TOTALS_MAX = 10_000
 """The most lines of totals that a page is made of."""
+
+OPEN_US = 3600 * 1_000_000
+"""Orders without a known cost are live for so long; what is older waits among those to be decided."""
+
+LATEST_US, MINUTE_US, NEAR_US = 900 * 1_000_000, 60 * 1_000_000, 3 * 1_000_000
+"""Orders that ended are live for so long. Where enough ended in a shorter time, no more than that is looked at."""
+
+FILTERED_MAX = 1_000
+"""Ended orders that are looked at where those of a key or a model are wanted."""
+
+MINUTES = (60, 10, 1)
+COUNTED_MAX = 100_000
+"""Ends of orders that are counted for a page, some hundredths of a second: of the longest time in which there are not
+more."""
 
 
 class SignedIn(Struct, frozen=True):
@@ -51,6 +75,55 @@ class Standing(NamedTuple):
     held_nanos: int
 
 
+class LiveFilter(Struct, frozen=True):
+    """Which orders somebody watches; each member that is not None must fit."""
+
+    account_id: int | None = None
+    key_id: int | None = None
+    model: str | None = None
+
+
+class LiveOrder(Struct, frozen=True):
+    """An order under way, or that ended just now; `cost` and `fare_nanos` are None where there is no fare (yet)."""
+
+    id: str
+    account_id: int
+    account: str
+    key_id: int
+    key: str
+    model: str
+    state: str
+    streamed: bool
+    created_us: int
+    ended_us: int | None
+    prompt_tokens: int | None
+    answer_tokens: int | None
+    held_nanos: int
+    cost: str | None
+    fare_nanos: int | None
+
+
+class LiveNow(NamedTuple):
+    """The latest orders: those under way or without a known cost, of which there are `pending` and `open`, and those
+    that ended. How many ended within the last minute is not counted (None) for a key or a model. `seconds` is what
+    reading it took."""
+
+    pending: int
+    open: int
+    not_ended: list[LiveOrder]
+    ended: list[LiveOrder]
+    ended_in_minute: int | None
+    seconds: float
+
+
+class Ended(NamedTuple):
+    """Orders that ended in a minute (since 1970): those that were charged for, and the others."""
+
+    minute: int
+    fares: int
+    others: int
+
+
 _ACCOUNT_COLUMNS = len(Account.__struct_fields__)
 
 
@@ -68,6 +141,9 @@ def spent_from(total: DayTotal) -> Spent:
 
 def _account_and_balance_from(row: Row) -> tuple[Account, Balance]:
     return account_from(row[:_ACCOUNT_COLUMNS]), Balance(*row[_ACCOUNT_COLUMNS:])
+
+
+_live_from = each_reading(LiveOrder, streamed=bool)
 
 
 class SqlConsole(Bills, SqlTrail):
@@ -181,3 +257,42 @@ class SqlConsole(Bills, SqlTrail):
 
         ids = [hold_id, settlement_id(hold_id), *correction_ids(hold_id)]
         return await self._desk.do(find)
+
+    # What is going on
+
+    async def live(self, wanted: LiveFilter, now_us: int, most: int) -> LiveNow:
+        """The latest orders, at most so many of those that have not ended and as many of those that have."""
+        return await self._desk.do(lambda: self._live(wanted, now_us, most))
+
+    def _live(self, wanted: LiveFilter, now_us: int, most: int) -> LiveNow:
+        began, db, sql = perf_counter(), self._desk.db, self._sql
+        given = {"account": wanted.account_id, "key": wanted.key_id, "model": wanted.model, "since": now_us - OPEN_US}
+        pending, is_open = db.execute(sql.live_counts, given).fetchone()
+        # An order may end meanwhile: it is missing in neither list then, but in both, and the second one is right.
+        not_ended = [_live_from(row) for row in db.execute(sql.live_not_ended, {**given, "most": most})]
+        looked_at, since_us, in_minute = FILTERED_MAX, now_us - LATEST_US, None
+        if wanted.key_id is None and wanted.model is None:
+            times = {"account": wanted.account_id, "since": now_us - MINUTE_US, "near": now_us - NEAR_US}
+            in_minute, near = db.execute(sql.count_ended, times).fetchone()
+            looked_at = most
+            since_us = now_us - (NEAR_US if near >= most else MINUTE_US if in_minute >= most else LATEST_US)
+        asked = {**given, "since": since_us, "most": looked_at, "shown": most}
+        ended = [_live_from(row) for row in db.execute(sql.live_ended, asked)]
+        have_ended = {each.id for each in ended}
+        not_ended = [each for each in not_ended if each.id not in have_ended]
+        return LiveNow(pending, is_open, not_ended, ended, in_minute, perf_counter() - began)
+
+    async def ended_each_minute(self, account_id: int | None, now_us: int) -> tuple[int, list[Ended]]:
+        """For the last hour, or a shorter time where too many ended in that: how many minutes, and what ended in those
+        in which something did. The minute that has not passed is one of them."""
+
+        def count() -> tuple[int, list[Ended]]:
+            for minutes in MINUTES:
+                since_us = (now_us // MINUTE_US - minutes + 1) * MINUTE_US
+                given = {"account": account_id, "since": since_us, "most": COUNTED_MAX}
+                found = [Ended(*row) for row in self._desk.db.execute(self._sql.ended_each_minute, given)]
+                if sum(each.fares + each.others for each in found) < COUNTED_MAX:
+                    return minutes, found
+            return 0, []
+
+        return await self._desk.do(count)

@@ -89,6 +89,11 @@ def html(page: Page, **around: object) -> bytes:
     return _templates().get_template(page.template).render(**around, **page.values).encode()
 
 
+def fragment(template: str, values: Mapping[str, object]) -> str:
+    """A part of a page."""
+    return _templates().get_template(template).render(**values)
+
+
 def as_json(page: Page, now: str, next_address: str | None) -> bytes:
     """A page's list as JSON; amounts are text, exact."""
     body = {"as_of": now, "data": [dict(row) for row in page.rows], "next": next_address}

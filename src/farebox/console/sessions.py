@@ -81,13 +81,14 @@ class Sessions:
         )
         return token
 
-    async def find(self, token: str) -> SignedIn | None:
-        """Who is signed in by a session's secret; None where nobody is."""
+    async def find(self, token: str, *, is_use: bool = True) -> SignedIn | None:
+        """Who is signed in by a session's secret; None where nobody is. A session lasts longer by what is a use of it:
+        not by a page that is only left open."""
         if not token or len(token) > _TOKEN_LENGTH_MAX:
             return None
         now_us = clock.now_us()
         found = await self._kept.session(_digest("session", token), now_us, now_us - LONGEST_US)
-        if found is not None and found.until_us < now_us + IDLE_US - RENEW_US:
+        if is_use and found is not None and found.until_us < now_us + IDLE_US - RENEW_US:
             await self._kept.extend_session(_digest("session", token), now_us + IDLE_US)
         return found
 

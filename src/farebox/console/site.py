@@ -21,6 +21,7 @@ from farebox.console import (
     changing,
     end_users,
     keys,
+    live,
     models,
     orders,
     overview,
@@ -36,7 +37,7 @@ from farebox.console.requests import Answer, Download, Page, Redirect, Relayed, 
 from farebox.console.sessions import check_form, cookie, form_token, token_in
 from farebox.core.errors import Refusal, forbidden, invalid, unknown, wrong_method
 from farebox.core.headers import HeaderList, read_request_head
-from farebox.http.asgi import JSON, TAKER, AsgiBody, send_pieces, send_whole
+from farebox.http.asgi import JSON, TAKER, AsgiBody, AsgiCall, send_pieces, send_whole
 from farebox.http.queries import query_values
 from farebox.ports import BooksUnavailable, NameTaken
 from farebox.reconcile import NotOpen
@@ -98,6 +99,7 @@ PLACES = (
     Place("/accounts/{account}", accounts.show_one, accounts.change),
     Place("/accounts/{account}/change", changing.confirm_account),
     Place("/accounts/{account}/top-up", accounts.confirm_top_up, accounts.top_up),
+    Place("/live", live.show),
     Place("/models", models.show),
     Place("/orders", orders.show),
     Place("/orders/{order}", orders.show_one),
@@ -126,10 +128,14 @@ class Site:
 
     def __init__(self, house: House) -> None:
         self._house = replace(house, bodies=house.bodies.shorter(BODY_BYTES_MAX))
+        self._watching = live.Watching(self._house)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         head = _Head(scope)
         try:
+            if scope["path"] == PATH + live.EVENTS:
+                await self._follow(head, scope, AsgiCall(scope, receive, send))
+                return
             sent = await self._answer(head, scope, receive)
         except (Refusal, NotFound, BadTerms, NameTaken, OtherTopUpBefore, NotOpen, BooksUnavailable) as error:
             sent = await self._refused(head, _refusal_of(error))
@@ -167,6 +173,16 @@ class Site:
         if below == "/sign-out":
             return await self._sign_out(head, scope)
         return await self._serve(head, viewer, below, scope, form)
+
+    async def _follow(self, head: "_Head", scope: Scope, call: AsgiCall) -> None:
+        """Orders as they come, for a page of the console's own."""
+        if scope["method"] != "GET":
+            raise wrong_method(scope["method"], "GET")
+        _check_not_from_elsewhere(scope)
+        viewer = await self._viewer(head)
+        if viewer is None:
+            raise Refusal(401, "authentication", "Nobody is signed in here any more: sign in again")
+        await self._watching.follow(call, Request(viewer, head.session, {}, query_values(scope), {}, clock.now_us(), ""))
 
     async def _serve(
         self, head: "_Head", viewer: Viewer, below: str, scope: Scope, form: Mapping[str, str]
@@ -266,9 +282,7 @@ class Site:
 
     def _check_own_page(self, scope: Scope, head: "_Head") -> None:
         """Raises Refusal 403: a form was sent from a page elsewhere, or by what does not say from where."""
-        sent_from = {value for name, value in scope["headers"] if name == b"sec-fetch-site"}
-        if sent_from - {b"same-origin"}:
-            raise forbidden("This form was sent from a page elsewhere")
+        _check_not_from_elsewhere(scope)
         own = {head.host, urlsplit(self._house.public_url or "").netloc.lower()} - {""}
         if urlsplit(head.origin).netloc.lower() not in own:
             raise forbidden(
@@ -316,6 +330,13 @@ class _Head:
         self.origin = values.get(b"origin", b"").decode("latin-1")
         self.host = values.get(b"host", b"").decode("latin-1").lower()
         self.is_secure = self.origin.startswith("https://")
+
+
+def _check_not_from_elsewhere(scope: Scope) -> None:
+    """Raises Refusal 403: a browser says that it asks for a page elsewhere."""
+    sent_from = {value for name, value in scope["headers"] if name == b"sec-fetch-site"}
+    if sent_from - {b"same-origin"}:
+        raise forbidden("This was sent from a page elsewhere")
 
 
 def _find(below: str) -> tuple[Place, Mapping[str, str], str]:

@@ -8,3 +8,77 @@ if (navigator.clipboard) {
     button.textContent = "Copied";
   });
 }
+
+// Orders as they come: each event has how things stand, of which the page takes over what has changed. Without this
+// script, a link loads the page again.
+const live = document.querySelector("[data-live]");
+if (live && window.EventSource) {
+  const part = (name, within = document) => within.querySelector(`[data-part=${name}]`);
+  const said = part("as-of"), pause = part("pause"), shown = part("orders");
+  let source = null, isPaused = false, isOver = false, again = 0, waits = 5;
+
+  const show = (html) => {
+    const fresh = document.createElement("template");
+    fresh.innerHTML = html;
+    const counts = part("counts", fresh.content);
+    if (part("counts").innerHTML !== counts.innerHTML) part("counts").replaceWith(counts);
+    const body = shown.querySelector("tbody");
+    const had = new Map([...body.children].map((row) => [row.id, row]));
+    let place = body.firstElementChild;
+    for (const row of [...fresh.content.querySelectorAll("tbody > tr")]) {
+      const old = had.get(row.id);
+      had.delete(row.id);
+      // What is the same stays where it is, and keeps the focus.
+      if (old && old.outerHTML === row.outerHTML) {
+        if (old === place) place = place.nextElementSibling;
+        else body.insertBefore(old, place);
+      } else {
+        if (old && old === place) place = place.nextElementSibling;
+        if (old) old.remove();
+        body.insertBefore(row, place);
+      }
+    }
+    for (const row of had.values()) row.remove();
+  };
+  const stop = () => {
+    clearTimeout(again);
+    if (source) source.close();
+    source = null;
+  };
+  const follow = () => {
+    stop();
+    if (isPaused || isOver || document.hidden) return;
+    source = new EventSource(live.dataset.live);
+    const came = (event) => {
+      waits = 5;
+      said.textContent = `As of ${event.lastEventId} (UTC), as it comes.`;
+    };
+    source.addEventListener("beat", came);
+    source.addEventListener("orders", (event) => { show(event.data); came(event); });
+    source.addEventListener("ended", (event) => {
+      isOver = true;
+      stop();
+      said.textContent = `${event.data}.`;
+      part("reload").hidden = false;
+      pause.hidden = true;
+    });
+    source.addEventListener("error", () => {
+      said.textContent = "The connection is lost; it is tried again.";
+      // A browser tries again by itself, but not where it was refused.
+      if (source && source.readyState === EventSource.CLOSED) {
+        again = setTimeout(follow, waits * 1000);
+        waits = Math.min(60, 2 * waits);
+      }
+    });
+  };
+  pause.hidden = false;
+  part("reload").hidden = true;
+  pause.addEventListener("click", () => {
+    isPaused = !isPaused;
+    pause.textContent = isPaused ? "Go on" : "Pause";
+    if (isPaused) said.textContent = said.textContent.replace("as it comes", "paused");
+    follow();
+  });
+  document.addEventListener("visibilitychange", follow);
+  follow();
+}

@@ -1080,6 +1080,85 @@ ON CONFLICT (account_id) DO UPDATE SET below_nanos = excluded.below_nanos;
 -- unset_low_balance --
 DELETE FROM low_balance WHERE account_id = :account;
 
+-- live_counts --
+-- Orders that have not ended: those under way, and those of a time whose cost is asked for or to be decided.
+SELECT count(*) FILTER (WHERE state = 'pending'), count(*) FILTER (WHERE state = 'open')
+FROM hold
+WHERE ended_us IS NULL AND (state = 'pending' OR (state = 'open' AND created_us >= :since))
+AND (CAST(:account AS BIGINT) IS NULL OR account_id = :account)
+AND (CAST(:key AS BIGINT) IS NULL OR key_id = :key)
+AND (CAST(:model AS TEXT) IS NULL OR model = :model OR served_model = :model);
+
+-- live_not_ended --
+-- The latest of them, with the names of who placed them.
+SELECT h.id, h.account_id, a.name, h.key_id, CASE WHEN k.label <> '' THEN k.label ELSE k.hint END,
+    coalesce(h.served_model, h.model), h.state, h.streamed, h.created_us, h.ended_us, h.prompt_tokens, h.answer_tokens,
+    h.amount_nanos, NULL, NULL
+FROM hold h JOIN account a ON a.id = h.account_id JOIN api_key k ON k.id = h.key_id
+WHERE h.id IN (
+    SELECT id FROM hold
+    WHERE ended_us IS NULL AND (state = 'pending' OR (state = 'open' AND created_us >= :since))
+    AND (CAST(:account AS BIGINT) IS NULL OR account_id = :account)
+    AND (CAST(:key AS BIGINT) IS NULL OR key_id = :key)
+    AND (CAST(:model AS TEXT) IS NULL OR model = :model OR served_model = :model)
+    ORDER BY id DESC LIMIT :most
+)
+ORDER BY h.id DESC;
+
+-- count_ended --
+-- How many orders ended in a time, and how many in its last part. By the two indexes of what ends orders, and nothing
+-- else: of what was not charged for, the ids say what ended an order.
+SELECT count(*), count(*) FILTER (WHERE created_us >= :near) FROM (
+    SELECT t.created_us
+    FROM account a JOIN transfer t ON t.debit_account_id = a.id AND t.cost IS NOT NULL AND t.created_us >= :since
+    WHERE a.id > 1 AND (CAST(:account AS BIGINT) IS NULL OR a.id = :account)
+    UNION ALL
+    SELECT t.created_us
+    FROM account a JOIN transfer t
+    ON t.debit_account_id = a.id AND t.cost IS NULL AND t.kind <> 'hold' AND t.created_us >= :since
+    WHERE a.id > 1 AND (CAST(:account AS BIGINT) IS NULL OR a.id = :account) AND substr(t.id, length(t.id) - 3) = '-end'
+) AS ends;
+
+-- ended_each_minute --
+-- Orders that ended in each minute since a moment: those that were charged for, and the others; so many are looked at.
+-- By the same indexes.
+SELECT created_us / 60000000, CAST(sum(is_fare) AS BIGINT), CAST(sum(1 - is_fare) AS BIGINT) FROM (
+    SELECT t.created_us, 1 AS is_fare
+    FROM account a JOIN transfer t ON t.debit_account_id = a.id AND t.cost IS NOT NULL AND t.created_us >= :since
+    WHERE a.id > 1 AND (CAST(:account AS BIGINT) IS NULL OR a.id = :account)
+    UNION ALL
+    SELECT t.created_us, 0 AS is_fare
+    FROM account a JOIN transfer t
+    ON t.debit_account_id = a.id AND t.cost IS NULL AND t.kind <> 'hold' AND t.created_us >= :since
+    WHERE a.id > 1 AND (CAST(:account AS BIGINT) IS NULL OR a.id = :account) AND substr(t.id, length(t.id) - 3) = '-end'
+    LIMIT :most
+) AS ends
+GROUP BY 1 ORDER BY 1;
+
+-- live_ended --
+-- The orders that ended last, since a moment: `most` are looked at, and of these so many are found.
+SELECT h.id, h.account_id, a.name, h.key_id, CASE WHEN k.label <> '' THEN k.label ELSE k.hint END,
+    coalesce(h.served_model, h.model), h.state, h.streamed, h.created_us, h.ended_us, h.prompt_tokens, h.answer_tokens,
+    h.amount_nanos, e.cost, CASE WHEN e.cost IS NULL THEN NULL ELSE e.amount_nanos END
+FROM transfer e JOIN hold h ON h.id = e.hold_id JOIN account a ON a.id = h.account_id JOIN api_key k ON k.id = h.key_id
+WHERE e.id IN (
+    SELECT id FROM (
+        SELECT t.id, t.created_us
+        FROM account o JOIN transfer t ON t.debit_account_id = o.id AND t.cost IS NOT NULL AND t.created_us >= :since
+        WHERE o.id > 1 AND (CAST(:account AS BIGINT) IS NULL OR o.id = :account)
+        UNION ALL
+        SELECT t.id, t.created_us
+        FROM account o JOIN transfer t
+        ON t.debit_account_id = o.id AND t.cost IS NULL AND t.kind <> 'hold' AND t.created_us >= :since
+        WHERE o.id > 1 AND (CAST(:account AS BIGINT) IS NULL OR o.id = :account)
+        AND substr(t.id, length(t.id) - 3) = '-end'
+        ORDER BY 2 DESC, 1 DESC LIMIT :most
+    ) AS latest
+)
+AND (CAST(:key AS BIGINT) IS NULL OR h.key_id = :key)
+AND (CAST(:model AS TEXT) IS NULL OR h.model = :model OR h.served_model = :model)
+ORDER BY e.created_us DESC, e.id DESC LIMIT :shown;
+
 
 -- Runs, and what they leave.
 
