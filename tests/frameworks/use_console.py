@@ -3,8 +3,10 @@
 With a folder in SHOTS, a picture of each page is left there.
 """
 
+import json
 import os
 import re
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +32,7 @@ MANY_ROWS = """for (let n = 0; n < 60; n++) {
 PAGES = (
     "",
     "/spent",
+    "/live",
     "/orders",
     "/orders/{order}",
     "/statement?account_id=2",
@@ -170,10 +173,57 @@ def printed(browser: Browser) -> None:
                 (Path(SHOTS) / f"invoice-{paper}.pdf").write_bytes(made)
 
 
+def order(simulate: str) -> None:
+    """Place one, as any client does."""
+    body = {"model": "sim/echo", "messages": [{"role": "user", "content": "Hello"}]}
+    headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+    sent = {**headers, "x-openrouter-simulate": simulate}
+    urllib.request.urlopen(
+        urllib.request.Request(f"{os.environ['BASE']}/chat/completions", json.dumps(body).encode(), sent), timeout=60
+    ).read()
+
+
+def as_orders_come(browser: Browser) -> None:
+    """Live goes on by itself as an order comes, and as one that is open is decided on; it can be paused, and a row that
+    stays keeps the focus."""
+    with visit(browser) as page:
+        sign_in(page, MANAGER)
+        page.goto(f"{SITE}/live?account=demo")
+        page.wait_for_selector("text=as it comes")
+        assert not page.is_visible("text=Reload")
+        order("usage=missing")
+        page.wait_for_selector("tbody tr:first-child .state-open")
+        placed = page.get_attribute("tbody tr:first-child", "id")
+        page.focus(f"#{placed} th a")
+        order("cost=0.00321")
+        page.wait_for_selector("text=$0.00321 >> visible=true")
+        assert page.evaluate("document.activeElement.closest('tr').id") == placed
+        look(page, "live-as-they-come")
+        with visit(browser) as other:
+            sign_in(other, MANAGER)
+            other.goto(f"{SITE}/reconcile/{placed.removeprefix('o-')}?verdict=cost&cost=0.00456&reason=They+told+us")
+            other.click("main form[method=post] button")
+            other.wait_for_url("**/orders/*")
+        page.wait_for_selector(f"#{placed} .state-posted")
+        assert "$0.00456" in page.inner_text(f"#{placed}")
+        page.click("text=Pause")
+        order("cost=0.00654")
+        page.wait_for_timeout(100)
+        assert "paused" in page.inner_text("[data-part=as-of]")
+        page.click("text=Go on")
+        page.wait_for_selector("text=$0.00654 >> visible=true")
+        page.click("text=Sign out")
+
+
 def without_javascript(browser: Browser) -> None:
     """All but the copy button works: sign in, look, make a key, sign out."""
     with visit(browser, java_script_enabled=False) as page:
         sign_in_without(page, MANAGER)
+        page.goto(f"{SITE}/live")
+        order("cost=0.00789")
+        page.click("text=Reload")
+        assert "$0.00789" in page.inner_text("tbody")
+        assert not page.is_visible("text=Pause")
         page.goto(f"{SITE}/keys")
         page.click("summary")
         page.fill("#account", "demo")
@@ -313,6 +363,7 @@ with sync_playwright() as playwright:
         by_keyboard,
         copying,
         printed,
+        as_orders_come,
         alerting,
         without_javascript,
         playing,
