@@ -416,6 +416,7 @@ def _console(
         from farebox.console.reading import SqlConsole
         from farebox.console.sessions import Sessions
         from farebox.console.site import Site
+        from farebox.telemetry.counts import read_counts
 
         store, settings = ground.store, ground.settings
         reading = SqlConsole(store.engine)
@@ -438,6 +439,7 @@ def _console(
             public_url=settings.public_url,
             relay=relay,
             whole_orders=whole_orders,
+            counts=lambda: read_counts(ground.watch.metrics),
             is_stopping=lambda: orders.admission.is_closed,
         )
         return Site(house)

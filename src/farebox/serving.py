@@ -12,10 +12,11 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
 
+from farebox import clock
 from farebox.http.server import KEEP_ALIVE_MARGIN_SECONDS, BoundedHttp
 from farebox.settings import Settings
 from farebox.telemetry.logs import start as start_log
-from farebox.telemetry.metrics import FOLDER_VARIABLE
+from farebox.telemetry.metrics import FOLDER_VARIABLE, SINCE_VARIABLE
 
 OTHER_FILES = 500
 """Open files besides those of connections: books, locks, logs, and connections over the limit, which get a 429."""
@@ -84,6 +85,7 @@ def run(settings: Settings, app: ASGIApp, bound: socket.socket) -> None:
     if settings.workers > 1:
         with TemporaryDirectory(prefix="farebox-metrics-") as folder:
             os.environ[FOLDER_VARIABLE] = folder
+            os.environ[SINCE_VARIABLE] = str(clock.now_us())
             _Workers(config, sockets=[bound]).run()
     else:
         uvicorn.Server(config).run(sockets=[bound])

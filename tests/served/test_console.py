@@ -128,6 +128,24 @@ def test_every_sum_is_that_of_its_rows(house: House) -> None:
     assert f"Held for orders under way ${statement['held_usd']}" in page
 
 
+def test_what_is_going_on_is_told_with_what_it_is_a_count_of(house: House) -> None:
+    house.gateway.chat(house.one_key, simulate="status=500")
+    house.gateway.chat(house.one_key, model="sim/unknown")
+    page = text(house.one.page(""))
+    found = re.search(r"Orders in the last hour (\d+) (\d+) not charged", page)
+    assert found is not None, page
+    rows = house.one.rows("/orders.json")
+    ended = [row["state"] for row in rows if row["state"] in ("posted", "voided")]
+    assert (int(found[1]), int(found[2])) == (len(ended), ended.count("voided"))
+    assert ended.count("voided") == len(house.one.rows("/orders.json?state=voided")) > 0
+    assert "Orders that ended in each of the last 60 minutes, on all nodes" in page
+    assert "Answers of this machine" not in page
+    page = text(house.operator.page(""))
+    assert re.search(r"Answers of this machine, since 20\d\d-\d\d-\d\d ", page)
+    assert re.search(r"the upstream's \d+ [\d.e-]+ m?s [\d.e-]+ m?s added by Farebox \d+ [\d.e-]+ m?s", page)
+    assert re.search(r"Errors that callers were told Kind Status Answers .*not found 404 \d+", page), page
+
+
 def test_a_statement_runs_from_the_balance_before_to_the_balance_after(house: House) -> None:
     rows = house.other.rows("/statement.json")
     assert [(row["what"], row["amount_usd"], row["balance_usd"]) for row in rows] == [

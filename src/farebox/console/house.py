@@ -1,6 +1,6 @@
 """What the console's pages are made of: the same use cases that commands and the API have."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from farebox.accounts import Accounts
@@ -14,6 +14,7 @@ from farebox.core.plans import Plan
 from farebox.end_users import EndUsers
 from farebox.http.bodies import BodyReader
 from farebox.ports import Books, Ledger, Upstreams
+from farebox.telemetry.counts import Counts
 from farebox.troubles import Troubles
 from farebox.web.relay import Relay
 from farebox.whole_orders import WholeOrders
@@ -30,7 +31,8 @@ class Seller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class House:
-    """`plans` are those in force. Once the process `is_stopping`, nobody watches it any more."""
+    """`plans` are those in force; `counts` is what this machine has counted. Once the process `is_stopping`, nobody
+    watches it any more."""
 
     accounts: Accounts
     end_users: EndUsers
@@ -49,6 +51,7 @@ class House:
     public_url: str | None
     relay: Relay
     whole_orders: WholeOrders
+    counts: Callable[[], Awaitable[Counts]]
     is_stopping: Callable[[], bool]
 
     def shows_cost(self, viewer: Viewer) -> bool:

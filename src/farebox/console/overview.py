@@ -6,11 +6,11 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from farebox.console.charts import bars
+from farebox.console.charts import Bars, bars
 from farebox.console.house import House
 from farebox.console.naming import Names
 from farebox.console.orders import end_user_of, tag_of
-from farebox.console.reading import Spent, spent_from
+from farebox.console.reading import MINUTE_US, Ended, Spent, spent_from
 from farebox.console.requests import Cell, Page, Request, Viewer
 from farebox.console.shown import places_of
 from farebox.core.allowances import began_us, date_of, day_of
@@ -25,6 +25,12 @@ DAYS = 30
 RANKED_MAX = 8
 LOW_MAX = 10
 """Low accounts that are named."""
+
+FARE, NOT_SERVED = "charged for", "not charged: failed, or left before they began"
+"""What became of orders that ended."""
+
+KINDS_MAX = 10
+"""Kinds of errors that are named."""
 
 SPENT_DAYS_MAX = 366
 SPENT_ROWS_MAX = 500
@@ -59,6 +65,7 @@ async def show(house: House, request: Request) -> Page:
     chart = bars(
         {(each.day, each.model): each.fares_nanos for each in by_day if each.day >= first_day}, first_day, today
     )
+    minutes, ended = await house.reading.ended_each_minute(viewer.account_id, now_us)
     names = Names(house.reading)
     tables = [
         ("By model", await _ranked(month, "model", names)),
@@ -80,10 +87,24 @@ async def show(house: House, request: Request) -> Page:
             "tables": tables,
             "places": places_of(each.nanos for _, rows in tables for each in rows),
             "chart_places": places_of(nanos for _, values in chart.table for nanos in values),
+            "minutes": minutes,
+            "ended": sum(each.fares + each.others for each in ended),
+            "not_served": sum(each.others for each in ended),
+            "by_minute": _by_minute(ended, now_us, minutes),
+            "counts": await house.counts() if viewer.is_operator else None,
+            "kinds_max": KINDS_MAX,
             "standing": await house.reading.standing(viewer.account_id),
             "needs": await _needs(house, viewer),
         },
     )
+
+
+def _by_minute(ended: Iterable[Ended], now_us: int, minutes: int) -> Bars:
+    """Orders that ended, for each minute until now."""
+    last = now_us // MINUTE_US
+    counted = {(each.minute, FARE): each.fares for each in ended if each.fares}
+    counted |= {(each.minute, NOT_SERVED): each.others for each in ended if each.others}
+    return bars(counted, last - minutes + 1, last)
 
 
 async def _needs(house: House, viewer: Viewer) -> list[tuple[str, str, str]]:

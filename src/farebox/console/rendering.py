@@ -81,6 +81,8 @@ def _templates() -> Environment:
         "moment": shown.moment,
         "day": shown.day,
         "lasted": shown.lasted,
+        "about": shown.about,
+        "clock": shown.time_of_day,
     }
     return made
 

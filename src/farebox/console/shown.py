@@ -60,6 +60,11 @@ def moment(us: int | None, timespec: str = "seconds") -> Markup:
     return Markup('<time datetime="{}">{}</time>').format(iso, iso.replace("T", " ").removesuffix("Z"))
 
 
+def time_of_day(us: int) -> str:
+    """Hours and minutes in UTC."""
+    return clock.iso(us, "minutes")[11:16]
+
+
 def day(number: int) -> str:
     return date_of(number)
 
@@ -72,3 +77,10 @@ def lasted(us: int) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def about(seconds: float) -> str:
+    """A time that is not known exactly."""
+    if seconds < 0.0995:
+        return f"{seconds * 1000:.2g} ms"
+    return f"{seconds:.2g} s" if seconds < 9.95 else f"{seconds:.0f} s"

@@ -29,6 +29,9 @@ from farebox.core.passage import Passage
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """Names the folder where workers share their counts. The library reads it when it is first imported."""
 
+SINCE_VARIABLE = "PROMETHEUS_MULTIPROC_SINCE_US"
+"""Says since when they do, in microseconds since 1970."""
+
 REFRESH_SECONDS = 1.0
 
 _REGISTRY = CollectorRegistry(auto_describe=False)
@@ -299,15 +302,31 @@ def outcome_of(passage: Passage) -> str:
 
 def exposition(holds: NotEnded | None, outbox_lag_seconds: float = 0) -> bytes:
     """All metrics in Prometheus's text format; without those of the books where `holds` is None."""
-    registry = CollectorRegistry(auto_describe=False)
-    if folder := os.environ.get(FOLDER_VARIABLE):
-        _forget_dead(Path(folder))
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    else:
+    registry = _of_all_workers() or CollectorRegistry(auto_describe=False)
+    if FOLDER_VARIABLE not in os.environ:
         registry.register(_REGISTRY)
     if holds is not None:
         registry.register(_Books(holds, outbox_lag_seconds))
     return generate_latest(registry)
+
+
+def watched_by_people() -> Iterator[Metric]:
+    """The metrics of errors and of first bytes; of several workers all metrics. Reads files where there are several."""
+    if together := _of_all_workers():
+        yield from together.collect()
+    else:
+        for each in (_errors, _added, _upstream):
+            yield from each.collect()
+
+
+def _of_all_workers() -> CollectorRegistry | None:
+    """None where there is one process."""
+    if not (folder := os.environ.get(FOLDER_VARIABLE)):
+        return None
+    _forget_dead(Path(folder))
+    registry = CollectorRegistry(auto_describe=False)
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return registry
 
 
 def _forget_dead(folder: Path) -> None:

@@ -1084,7 +1084,7 @@ DELETE FROM low_balance WHERE account_id = :account;
 -- Orders that have not ended: those under way, and those of a time whose cost is asked for or to be decided.
 SELECT count(*) FILTER (WHERE state = 'pending'), count(*) FILTER (WHERE state = 'open')
 FROM hold
-WHERE ended_us IS NULL AND (state = 'pending' OR (state = 'open' AND created_us >= :since))
+WHERE ended_us IS NULL AND state IN ('pending', 'open') AND (state = 'pending' OR created_us >= :since)
 AND (CAST(:account AS BIGINT) IS NULL OR account_id = :account)
 AND (CAST(:key AS BIGINT) IS NULL OR key_id = :key)
 AND (CAST(:model AS TEXT) IS NULL OR model = :model OR served_model = :model);
@@ -1097,7 +1097,7 @@ SELECT h.id, h.account_id, a.name, h.key_id, CASE WHEN k.label <> '' THEN k.labe
 FROM hold h JOIN account a ON a.id = h.account_id JOIN api_key k ON k.id = h.key_id
 WHERE h.id IN (
     SELECT id FROM hold
-    WHERE ended_us IS NULL AND (state = 'pending' OR (state = 'open' AND created_us >= :since))
+    WHERE ended_us IS NULL AND state IN ('pending', 'open') AND (state = 'pending' OR created_us >= :since)
     AND (CAST(:account AS BIGINT) IS NULL OR account_id = :account)
     AND (CAST(:key AS BIGINT) IS NULL OR key_id = :key)
     AND (CAST(:model AS TEXT) IS NULL OR model = :model OR served_model = :model)
@@ -1110,13 +1110,16 @@ ORDER BY h.id DESC;
 -- else: of what was not charged for, the ids say what ended an order.
 SELECT count(*), count(*) FILTER (WHERE created_us >= :near) FROM (
     SELECT t.created_us
-    FROM account a JOIN transfer t ON t.debit_account_id = a.id AND t.cost IS NOT NULL AND t.created_us >= :since
-    WHERE a.id > 1 AND (CAST(:account AS BIGINT) IS NULL OR a.id = :account)
+    FROM transfer t
+    WHERE t.debit_account_id IN (
+        SELECT id FROM account WHERE id > 1 AND (CAST(:account AS BIGINT) IS NULL OR id = :account)
+    ) AND t.cost IS NOT NULL AND t.created_us >= :since
     UNION ALL
     SELECT t.created_us
-    FROM account a JOIN transfer t
-    ON t.debit_account_id = a.id AND t.cost IS NULL AND t.kind <> 'hold' AND t.created_us >= :since
-    WHERE a.id > 1 AND (CAST(:account AS BIGINT) IS NULL OR a.id = :account) AND substr(t.id, length(t.id) - 3) = '-end'
+    FROM transfer t
+    WHERE t.debit_account_id IN (
+        SELECT id FROM account WHERE id > 1 AND (CAST(:account AS BIGINT) IS NULL OR id = :account)
+    ) AND t.cost IS NULL AND t.kind <> 'hold' AND t.created_us >= :since AND substr(t.id, length(t.id) - 3) = '-end'
 ) AS ends;
 
 -- ended_each_minute --
@@ -1124,13 +1127,16 @@ SELECT count(*), count(*) FILTER (WHERE created_us >= :near) FROM (
 -- By the same indexes.
 SELECT created_us / 60000000, CAST(sum(is_fare) AS BIGINT), CAST(sum(1 - is_fare) AS BIGINT) FROM (
     SELECT t.created_us, 1 AS is_fare
-    FROM account a JOIN transfer t ON t.debit_account_id = a.id AND t.cost IS NOT NULL AND t.created_us >= :since
-    WHERE a.id > 1 AND (CAST(:account AS BIGINT) IS NULL OR a.id = :account)
+    FROM transfer t
+    WHERE t.debit_account_id IN (
+        SELECT id FROM account WHERE id > 1 AND (CAST(:account AS BIGINT) IS NULL OR id = :account)
+    ) AND t.cost IS NOT NULL AND t.created_us >= :since
     UNION ALL
     SELECT t.created_us, 0 AS is_fare
-    FROM account a JOIN transfer t
-    ON t.debit_account_id = a.id AND t.cost IS NULL AND t.kind <> 'hold' AND t.created_us >= :since
-    WHERE a.id > 1 AND (CAST(:account AS BIGINT) IS NULL OR a.id = :account) AND substr(t.id, length(t.id) - 3) = '-end'
+    FROM transfer t
+    WHERE t.debit_account_id IN (
+        SELECT id FROM account WHERE id > 1 AND (CAST(:account AS BIGINT) IS NULL OR id = :account)
+    ) AND t.cost IS NULL AND t.kind <> 'hold' AND t.created_us >= :since AND substr(t.id, length(t.id) - 3) = '-end'
     LIMIT :most
 ) AS ends
 GROUP BY 1 ORDER BY 1;
@@ -1144,13 +1150,16 @@ FROM transfer e JOIN hold h ON h.id = e.hold_id JOIN account a ON a.id = h.accou
 WHERE e.id IN (
     SELECT id FROM (
         SELECT t.id, t.created_us
-        FROM account o JOIN transfer t ON t.debit_account_id = o.id AND t.cost IS NOT NULL AND t.created_us >= :since
-        WHERE o.id > 1 AND (CAST(:account AS BIGINT) IS NULL OR o.id = :account)
+        FROM transfer t
+        WHERE t.debit_account_id IN (
+            SELECT id FROM account WHERE id > 1 AND (CAST(:account AS BIGINT) IS NULL OR id = :account)
+        ) AND t.cost IS NOT NULL AND t.created_us >= :since
         UNION ALL
         SELECT t.id, t.created_us
-        FROM account o JOIN transfer t
-        ON t.debit_account_id = o.id AND t.cost IS NULL AND t.kind <> 'hold' AND t.created_us >= :since
-        WHERE o.id > 1 AND (CAST(:account AS BIGINT) IS NULL OR o.id = :account)
+        FROM transfer t
+        WHERE t.debit_account_id IN (
+            SELECT id FROM account WHERE id > 1 AND (CAST(:account AS BIGINT) IS NULL OR id = :account)
+        ) AND t.cost IS NULL AND t.kind <> 'hold' AND t.created_us >= :since
         AND substr(t.id, length(t.id) - 3) = '-end'
         ORDER BY 2 DESC, 1 DESC LIMIT :most
     ) AS latest
