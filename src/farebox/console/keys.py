@@ -10,7 +10,6 @@ from farebox.console.requests import Answer, Cell, Page, Redirect, Request
 from farebox.console.shown import places_of
 from farebox.console.trail import latest
 from farebox.core.allowances import COUNTS, LIMIT_NAMES, MODELS, LimitChanges, Limits, began_us, day_of, limits_by_name
-from farebox.core.bills import TotalsFilter
 from farebox.core.books import LAST_US
 from farebox.core.callers import Account, Key
 from farebox.core.errors import conflict, invalid, unknown
@@ -69,8 +68,8 @@ async def _owners(house: House, request: Request) -> list[str]:
 
 
 async def _spent_this_month(house: House, request: Request) -> dict[int, int]:
-    wanted = TotalsFilter(day_of(began_us("month", request.now_us)), day_of(request.now_us), ("key",))
-    (spent,) = await house.reading.spent(request.viewer.account_id, wanted)
+    first_day, last_day = day_of(began_us("month", request.now_us)), day_of(request.now_us)
+    spent = await house.reading.spent_of_keys(request.viewer.account_id, first_day, last_day)
     return {each.key_id: each.fares_nanos for each in spent}
 
 

@@ -1,5 +1,7 @@
 """Names in the place of numbers: people know accounts and keys by them."""
 
+from collections.abc import Iterable
+
 from farebox.console.reading import SqlConsole
 from farebox.console.requests import Viewer
 from farebox.core.callers import Key
@@ -20,6 +22,11 @@ class Names:
         self._reading = reading
         self._accounts: dict[int, str] = {}
         self._keys: dict[int, str] = {}
+
+    async def load_keys(self, key_ids: Iterable[int]) -> None:
+        """Look up many keys, and their accounts, at once."""
+        for key_id, key, account_id, account in await self._reading.names_of_keys(key_ids):
+            self._keys[key_id], self._accounts[account_id] = key, account
 
     async def account(self, account_id: int) -> str:
         if account_id not in self._accounts:

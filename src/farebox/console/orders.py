@@ -84,8 +84,8 @@ async def show(house: House, request: Request) -> Page:
             raise invalid("after: no place in a list of orders; begin at the first page")
         after = place
     found, further = await house.reading.order_page(account_id, wanted, after, request.rows(ROWS))
-    names = Names(house.reading)
     shows_cost = house.shows_cost(request.viewer)
+    await names.load_keys(each.hold.key_id for each in found)
     rows = [await _row(each.hold, each.end, names, shows_cost=shows_cost) for each in found]
     fares = [end for each in found if (end := each.end) is not None and end.is_fare]
     values = {

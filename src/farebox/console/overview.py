@@ -33,7 +33,7 @@ KINDS_MAX = 10
 """Kinds of errors that are named."""
 
 SPENT_DAYS_MAX = 366
-SPENT_ROWS_MAX = 500
+SPENT_ROWS_MAX = 300
 SPENT_COLUMNS = ("date", "account", "key", "model", "for", "orders", "prompt_tokens", "answer_tokens", "fares_usd")
 
 Column = Literal["model", "key_id", "account_id"]
@@ -55,12 +55,7 @@ async def show(house: House, request: Request) -> Page:
     today = day_of(now_us)
     first_day = today - DAYS + 1
     month_day = day_of(began_us("month", now_us))
-    by_day, by_key, by_account = await house.reading.spent(
-        viewer.account_id,
-        TotalsFilter(min(first_day, month_day), today, ("day", "model")),
-        TotalsFilter(month_day, today, ("key",)),
-        TotalsFilter(month_day, today, ("account",)),
-    )
+    by_day, by_key = await house.reading.spent_since(viewer.account_id, min(first_day, month_day), month_day, today)
     month = [each for each in by_day if each.day >= month_day]
     chart = bars(
         {(each.day, each.model): each.fares_nanos for each in by_day if each.day >= first_day}, first_day, today
@@ -72,7 +67,7 @@ async def show(house: House, request: Request) -> Page:
         ("By key", await _ranked(by_key, "key_id", names)),
     ]
     if viewer.account is None:
-        tables.append(("By account", await _ranked(by_account, "account_id", names)))
+        tables.append(("By account", await _ranked(by_key, "account_id", names)))
     return Page(
         "overview.html",
         {
@@ -184,6 +179,7 @@ async def show_spent(house: House, request: Request) -> Page:
         tag=tag_of(request),
     )
     spent, whole, whose = await _spent(house, account_id or request.viewer.account_id, asked, most)
+    await names.load_keys(each.key_id for each in spent)
     rows: list[dict[str, Cell]] = [
         {
             "date": date_of(each.day),
@@ -199,10 +195,9 @@ async def show_spent(house: House, request: Request) -> Page:
         }
         for each, whom in zip(spent, whose, strict=True)
     ]
-    total = _total(whole)
     values = {
         "rows": rows,
-        "total": total,
+        "total": _total(whole),
         "is_cut": len(spent) == most,
         "since": date_of(since),
         "until": date_of(until),
@@ -214,7 +209,7 @@ async def show_spent(house: House, request: Request) -> Page:
         "key": await names.key(key_id) if key_id else "",
         "account_id": account_id,
         "account": await names.account(account_id) if account_id else "",
-        "places": places_of([total.nanos, *(each.fares_nanos for each in spent)]),
+        "places": places_of([*(each.fares_nanos for each in whole), *(each.fares_nanos for each in spent)]),
     }
     return Page("spent.html", values, columns=SPENT_COLUMNS, rows=rows)
 
@@ -233,13 +228,13 @@ async def _spent(
 ) -> tuple[list[Spent], list[Spent], list[str | None]]:
     """The lines of what was spent, what all of it comes to, and for whom each line is, where that is asked."""
     if not asked.is_attributed:
-        spent, whole = await house.reading.spent(account_id, asked, replace(asked, by=()), most=most)
-        return spent, whole, [None] * len(spent)
+        spent, total = await house.reading.spent_rows(account_id, asked, most)
+        return spent, [total], [None] * len(spent)
     found = await house.reading.attributed_totals(account_id, asked, most)
     every = replace(asked, by=())
     if every.is_attributed:
         sums = [spent_from(each.total) for each in await house.reading.attributed_totals(account_id, every, most)]
     else:
-        (sums,) = await house.reading.spent(account_id, every)
+        sums = [(await house.reading.spent_rows(account_id, every, 1))[1]]
     whose = [each.end_user or each.tags or None for each in found]
     return [spent_from(each.total) for each in found], sums, whose

@@ -1,5 +1,6 @@
 """What the console keeps and reads, on a thread of its own: a page that takes long holds up no order's key."""
 
+from collections.abc import Iterable
 from time import perf_counter
 from typing import NamedTuple
 
@@ -21,9 +22,6 @@ from farebox.store.rows import (
     transfer_from,
 )
 from farebox.store.trail import SqlTrail
-
-TOTALS_MAX = 10_000
-"""The most lines of totals that a page is made of."""
 
 OPEN_US = 3600 * 1_000_000
 """Orders without a known cost are live for so long; what is older waits among those to be decided."""
@@ -208,14 +206,41 @@ class SqlConsole(Bills, SqlTrail):
 
     # What pages show
 
-    async def spent(self, account_id: int | None, *wanted: TotalsFilter, most: int = TOTALS_MAX) -> list[list[Spent]]:
-        """The totals of days, grouped in each of the ways that are wanted; all of one moment, so that they agree."""
+    async def spent_since(
+        self, account_id: int | None, first_day: int, month_day: int, last_day: int
+    ) -> tuple[list[Spent], list[Spent]]:
+        """What was spent on each day since the first of two, by model, and since the other, by key and account; of one
+        moment."""
 
-        def read() -> list[list[Spent]]:
+        def read() -> tuple[list[Spent], list[Spent]]:
+            given = {"account": account_id, "first": first_day, "last": last_day}
             with self._one_moment() as rows:
-                return [[spent_from(total) for total in self._totals(rows, account_id, one, most)] for one in wanted]
+                by_model = rows.execute(self._sql.console_spent_by_model, given).fetchall()
+                by_key = rows.execute(self._sql.console_spent_by_key, {**given, "first": month_day}).fetchall()
+            return [Spent(*row) for row in by_model], [Spent(*row) for row in by_key]
 
         return await self._desk.do(read)
+
+    async def spent_of_keys(self, account_id: int | None, first_day: int, last_day: int) -> list[Spent]:
+        given = {"account": account_id, "first": first_day, "last": last_day}
+        return await self._desk.rows(each(Spent), self._sql.console_spent_by_key, given)
+
+    async def spent_rows(self, account_id: int | None, wanted: TotalsFilter, most: int) -> tuple[list[Spent], Spent]:
+        """The totals of days as they are wanted, and the sum of all of them, also of those beyond so many; of one
+        moment."""
+
+        def read() -> tuple[list[Spent], Spent]:
+            given = {"account": account_id, "first": wanted.first_day, "last": wanted.last_day}
+            named = {**given, "key": wanted.key_id, "model": wanted.model}
+            with self._one_moment() as rows:
+                found = [spent_from(total) for total in self._totals(rows, account_id, wanted, most)]
+                return found, Spent(*rows.execute(self._sql.console_spent_sum, named).fetchone())
+
+        return await self._desk.do(read)
+
+    async def names_of_keys(self, key_ids: Iterable[int]) -> list[tuple[int, str, int, str]]:
+        """What keys are called: their ids and names, with those of their accounts."""
+        return await self._desk.rows(tuple, self._sql.names_of_keys, {"ids": json_text(sorted(set(key_ids)))})
 
     async def open_holds(self, account_id: int | None, after: str, most: int) -> list[HoldRow]:
         """Orders whose cost is not known, the oldest first."""

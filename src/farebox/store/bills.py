@@ -37,6 +37,16 @@ LOOKED_AT = 5_000
 """Orders that are looked at for one page, where not all are wanted: some hundredths of a second. A page that finds few
 among them is short, and the next one goes on behind them."""
 
+WITHIN_US = 900 * 1_000_000
+"""The time before its moment in which a list's orders are looked for first."""
+
+_END = settlement_id("")
+
+
+def _hold_of(end: str) -> str:
+    """The hold that a transfer ended, by its id."""
+    return end.removesuffix(_END)
+
 
 class Bills(OnDesk):
     """The part of the `Books` port that bills are made of."""
@@ -53,16 +63,25 @@ class Bills(OnDesk):
         given = {"account": account_id, "since": wanted.since_us, "most": looked_at + 1}
         found: list[BookedOrder] = []
         place, seen = after, 0
-        for part in (self._not_ended, self._ended):
-            if part == self._not_ended and place.has_ended:
-                continue
-            for order in part(given, wanted, place):
+        for order in [] if place.has_ended else self._not_ended(given, wanted, place):
+            if len(found) == most or seen == looked_at:
+                return found, place
+            seen += 1
+            place = place.behind(order)
+            if wanted.takes(order.hold):
+                found.append(order)
+        ends = self._ended(given, wanted, place)
+        fitting = self._fitting(ends, wanted)
+        for first in range(0, len(ends), most):
+            some = ends[first : first + most]
+            orders = self._booked([end for end, _ in some if end in fitting])
+            for end, ended_us in some:
                 if len(found) == most or seen == looked_at:
                     return found, place
                 seen += 1
-                place = place.behind(order)
-                if wanted.takes(order.hold):
-                    found.append(order)
+                place = OrderPlace(after.as_of_us, True, ended_us, end)
+                if (booked := orders.get(end)) is not None and wanted.takes(booked.hold):
+                    found.append(booked)
         return found, None
 
     def _not_ended(self, given: dict[str, Any], wanted: OrderFilter, after: OrderPlace) -> list[BookedOrder]:
@@ -72,7 +91,10 @@ class Bills(OnDesk):
         ends = self._ends([hold for hold in holds if hold.ended_us is not None])
         return [BookedOrder(hold, ends.get(hold.id)) for hold in holds]
 
-    def _ended(self, given: dict[str, Any], wanted: OrderFilter, after: OrderPlace) -> list[BookedOrder]:
+    def _ended(self, given: dict[str, Any], wanted: OrderFilter, after: OrderPlace) -> list[tuple[str, int]]:
+        """What ended orders before the list's moment, behind a place: ids and times, the latest first. Looked for in
+        a short time first, and a longer one as long as too few are found in that: of all accounts together no index
+        has the order of their times."""
         until_us, before = min(wanted.until_us, after.as_of_us), ""
         if after.has_ended and after.ended_us < until_us:
             until_us, before = after.ended_us, after.id
@@ -82,11 +104,33 @@ class Bills(OnDesk):
             statement = self._sql.ended_orders_of_end_user
         states = {"posted": int(wanted.state in (None, "posted")), "voided": int(wanted.state in (None, "voided"))}
         asked = {**given, **states, "until": until_us, "before": before}
-        ends = [transfer_from(row) for row in self._desk.db.execute(statement, asked)]
-        ids = json_text([end.hold_id for end in ends])
-        holds = map(hold_from, self._desk.db.execute(self._sql.holds_of, {"ids": ids}))
-        orders = {hold.id: hold for hold in holds}
-        return [BookedOrder(orders[end.hold_id], end) for end in ends if end.hold_id in orders]
+        width_us = WITHIN_US
+        while True:
+            since_us = max(wanted.since_us, until_us - width_us)
+            rows = self._desk.db.execute(statement, {**asked, "since": since_us}).fetchall()
+            if len(rows) >= given["most"] or since_us <= wanted.since_us:
+                return [(end, ended_us) for end, ended_us in rows]
+            lacking = given["most"] // (len(rows) + 1)
+            width_us *= max(4, min(2 * lacking, 64))
+
+    def _fitting(self, ends: list[tuple[str, int]], wanted: OrderFilter) -> set[str]:
+        """Of these ends, those of orders that a list may want: others need not be read."""
+        if wanted.key_id is None and wanted.model is None and wanted.kind is None:
+            return {end for end, _ in ends}
+        ids = json_text([_hold_of(end) for end, _ in ends])
+        given = {"ids": ids, "key": wanted.key_id, "model": wanted.model, "kind": wanted.kind}
+        return {settlement_id(hold_id) for (hold_id,) in self._desk.db.execute(self._sql.holds_fitting, given)}
+
+    def _booked(self, ends: list[str]) -> dict[str, BookedOrder]:
+        """The orders that these transfers ended, by their ends."""
+        if not ends:
+            return {}
+        db = self._desk.db
+        transfers = map(transfer_from, db.execute(self._sql.transfers_of, {"ids": json_text(ends)}))
+        by_id = {transfer.id: transfer for transfer in transfers}
+        ids = json_text([_hold_of(end) for end in ends])
+        holds = map(hold_from, db.execute(self._sql.holds_of, {"ids": ids}))
+        return {end: BookedOrder(hold, by_id[end]) for hold in holds if (end := settlement_id(hold.id)) in by_id}
 
     def _ends(self, holds: list[HoldRow]) -> dict[str, Any]:
         if not holds:

@@ -67,6 +67,18 @@ SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_na
     charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags
 FROM hold WHERE id = ANY(ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)));
 
+-- holds_fitting --
+-- Of these, which a list wants, as far as that is asked for here.
+SELECT id FROM hold
+WHERE id = ANY(ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)))
+AND (CAST(:key AS BIGINT) IS NULL OR key_id = :key) AND (CAST(:kind AS TEXT) IS NULL OR kind = :kind)
+AND (CAST(:model AS TEXT) IS NULL OR model = :model OR served_model = :model);
+
+-- names_of_keys --
+SELECT k.id, CASE WHEN k.label <> '' THEN k.label ELSE k.hint END, a.id, a.name
+FROM api_key k JOIN account a ON a.id = k.account_id
+WHERE k.id = ANY(ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)::bigint));
+
 -- lock_holds --
 SELECT id, state, delivery FROM hold WHERE id = ANY(ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)))
 ORDER BY id FOR UPDATE;

@@ -117,34 +117,25 @@ SELECT amount_nanos, events, cost FROM transfer
 WHERE debit_account_id = :account AND cost IS NOT NULL AND created_us >= :since AND created_us < :until;
 
 -- ended_orders --
--- What ended the latest orders, of one account or of all: so many of each, found by the index of its fares and by that of
--- what else ended, and of these so many. Columns of the order's end.
-SELECT t.id, t.kind, t.debit_account_id, t.credit_account_id, t.amount_nanos, t.created_us, t.hold_id, t.cost, t.events,
-    t.event_price_nanos, t.over_hold_nanos, t.note
-FROM account a JOIN transfer t ON t.id IN (
-    SELECT f.id FROM transfer f
-    WHERE f.debit_account_id = a.id AND f.cost IS NOT NULL AND CAST(:posted AS BIGINT) = 1
-    AND f.created_us >= :since AND f.created_us <= :until AND (f.created_us, f.id) < (:until, :before)
-    ORDER BY f.created_us DESC, f.id DESC LIMIT :most
-)
-WHERE a.id > 1 AND (CAST(:account AS BIGINT) IS NULL OR a.id = :account)
+-- What ended orders within a time, the latest first: so many ends, by the two indexes of these and nothing else. Of what
+-- was not charged for, the ids say what ended an order.
+SELECT t.id, t.created_us FROM transfer t
+WHERE t.debit_account_id IN (
+    SELECT id FROM account WHERE id > 1 AND (CAST(:account AS BIGINT) IS NULL OR id = :account)
+) AND t.cost IS NOT NULL AND CAST(:posted AS BIGINT) = 1
+AND t.created_us >= :since AND t.created_us <= :until AND (t.created_us, t.id) < (:until, :before)
 UNION ALL
-SELECT t.id, t.kind, t.debit_account_id, t.credit_account_id, t.amount_nanos, t.created_us, t.hold_id, t.cost, t.events,
-    t.event_price_nanos, t.over_hold_nanos, t.note
-FROM account a JOIN transfer t ON t.id IN (
-    SELECT f.id FROM transfer f
-    WHERE f.debit_account_id = a.id AND f.cost IS NULL AND f.kind <> 'hold' AND CAST(:voided AS BIGINT) = 1
-    AND f.created_us >= :since AND f.created_us <= :until AND (f.created_us, f.id) < (:until, :before)
-    ORDER BY f.created_us DESC, f.id DESC LIMIT :most
-)
-WHERE a.id > 1 AND (CAST(:account AS BIGINT) IS NULL OR a.id = :account)
-ORDER BY 6 DESC, 1 DESC LIMIT :most;
+SELECT t.id, t.created_us FROM transfer t
+WHERE t.debit_account_id IN (
+    SELECT id FROM account WHERE id > 1 AND (CAST(:account AS BIGINT) IS NULL OR id = :account)
+) AND t.cost IS NULL AND t.kind <> 'hold' AND CAST(:voided AS BIGINT) = 1
+AND t.created_us >= :since AND t.created_us <= :until AND (t.created_us, t.id) < (:until, :before)
+AND substr(t.id, length(t.id) - 3) = '-end'
+ORDER BY 2 DESC, 1 DESC LIMIT :most;
 
 -- ended_orders_of_end_user --
 -- The same of an end user, by the index of its holds. An order that has ended has one transfer that ended it.
-SELECT t.id, t.kind, t.debit_account_id, t.credit_account_id, t.amount_nanos, t.created_us, t.hold_id, t.cost, t.events,
-    t.event_price_nanos, t.over_hold_nanos, t.note
-FROM hold h JOIN transfer t ON t.id = h.id || '-end'
+SELECT t.id, t.created_us FROM hold h JOIN transfer t ON t.id = h.id || '-end'
 WHERE h.end_user = :end_user AND (CAST(:account AS BIGINT) IS NULL OR h.account_id = :account)
 AND ((t.cost IS NOT NULL AND CAST(:posted AS BIGINT) = 1) OR (t.cost IS NULL AND CAST(:voided AS BIGINT) = 1))
 AND t.created_us >= :since AND t.created_us <= :until AND (t.created_us, t.id) < (:until, :before)
@@ -1079,6 +1070,30 @@ ON CONFLICT (account_id) DO UPDATE SET below_nanos = excluded.below_nanos;
 
 -- unset_low_balance --
 DELETE FROM low_balance WHERE account_id = :account;
+
+-- console_spent_by_model --
+-- What the overview is made of, and no more than that: sums of what few columns have, of days and models.
+SELECT -1, day, -1, model, CAST(sum(orders) AS BIGINT), CAST(sum(fares_nanos) AS BIGINT), 0, 0
+FROM day_total
+WHERE account_id IN (SELECT id FROM account WHERE CAST(:account AS BIGINT) IS NULL OR id = :account)
+AND day >= :first AND day <= :last
+GROUP BY day, model;
+
+-- console_spent_by_key --
+-- The same of accounts and keys.
+SELECT account_id, -1, key_id, '', CAST(sum(orders) AS BIGINT), CAST(sum(fares_nanos) AS BIGINT), 0, 0
+FROM day_total
+WHERE account_id IN (SELECT id FROM account WHERE CAST(:account AS BIGINT) IS NULL OR id = :account)
+AND day >= :first AND day <= :last
+GROUP BY account_id, key_id;
+
+-- console_spent_sum --
+-- And of everything.
+SELECT -1, -1, -1, '', CAST(coalesce(sum(orders), 0) AS BIGINT), CAST(coalesce(sum(fares_nanos), 0) AS BIGINT), 0, 0
+FROM day_total
+WHERE account_id IN (SELECT id FROM account WHERE CAST(:account AS BIGINT) IS NULL OR id = :account)
+AND day >= :first AND day <= :last AND (CAST(:key AS BIGINT) IS NULL OR key_id = :key)
+AND (CAST(:model AS TEXT) IS NULL OR model = :model);
 
 -- live_counts --
 -- Orders that have not ended: those under way, and those of a time whose cost is asked for or to be decided.
