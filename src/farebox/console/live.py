@@ -17,7 +17,7 @@ from farebox import clock
 from farebox.console import rendering
 from farebox.console.house import House
 from farebox.console.naming import Names
-from farebox.console.reading import FILTERED_MAX, LiveFilter, LiveNow, LiveOrder
+from farebox.console.reading import FILTERED_MAX, IN_MINUTE_MAX, LiveFilter, LiveNow, LiveOrder
 from farebox.console.requests import Cell, Page, Request
 from farebox.console.shown import decimals_of, places_of
 from farebox.core.errors import Refusal, too_many
@@ -126,6 +126,7 @@ def _values(now: LiveNow, *, with_accounts: bool) -> dict[str, object]:
         "cost_places": decimals_of(order.cost for order in now.ended),
         "shown": SHOWN,
         "looked_at": FILTERED_MAX,
+        "in_minute_max": IN_MINUTE_MAX,
     }
 
 

@@ -26,15 +26,19 @@ from farebox.store.trail import SqlTrail
 OPEN_US = 3600 * 1_000_000
 """Orders without a known cost are live for so long; what is older waits among those to be decided."""
 
-LATEST_US, MINUTE_US, NEAR_US = 900 * 1_000_000, 60 * 1_000_000, 3 * 1_000_000
-"""Orders that ended are live for so long. Where enough ended in a shorter time, no more than that is looked at."""
+MINUTE_US = 60 * 1_000_000
+ENDED_US = 3 * 1_000_000, MINUTE_US, 900 * 1_000_000
+"""Orders that ended are live for a quarter of an hour. Where enough ended in a shorter time, no more is looked at."""
+
+IN_MINUTE_MAX = 10_000
+"""As many as are counted of those that ended within the last minute."""
 
 FILTERED_MAX = 1_000
 """Ended orders that are looked at where those of a key or a model are wanted."""
 
 MINUTES = (60, 10, 1)
-COUNTED_MAX = 100_000
-"""Ends of orders that are counted for a page, some hundredths of a second: of the longest time in which there are not
+COUNTED_MAX = 30_000
+"""Ends of orders that are counted for a page, a microsecond each: of the longest time in which there are not
 more."""
 
 
@@ -295,14 +299,17 @@ class SqlConsole(Bills, SqlTrail):
         pending, is_open = db.execute(sql.live_counts, given).fetchone()
         # An order may end meanwhile: it is missing in neither list then, but in both, and the second one is right.
         not_ended = [_live_from(row) for row in db.execute(sql.live_not_ended, {**given, "most": most})]
-        looked_at, since_us, in_minute = FILTERED_MAX, now_us - LATEST_US, None
+        looked_at, within_us, in_minute = FILTERED_MAX, ENDED_US[-1:], None
         if wanted.key_id is None and wanted.model is None:
-            times = {"account": wanted.account_id, "since": now_us - MINUTE_US, "near": now_us - NEAR_US}
-            in_minute, near = db.execute(sql.count_ended, times).fetchone()
-            looked_at = most
-            since_us = now_us - (NEAR_US if near >= most else MINUTE_US if in_minute >= most else LATEST_US)
-        asked = {**given, "since": since_us, "most": looked_at, "shown": most}
-        ended = [_live_from(row) for row in db.execute(sql.live_ended, asked)]
+            times = {"account": wanted.account_id, "since": now_us - MINUTE_US, "most": IN_MINUTE_MAX}
+            (in_minute,) = db.execute(sql.count_ended, times).fetchone()
+            looked_at, within_us = most, ENDED_US
+        ended: list[LiveOrder] = []
+        for each_us in within_us:
+            asked = {**given, "since": now_us - each_us, "most": looked_at, "shown": most}
+            ended = [_live_from(row) for row in db.execute(sql.live_ended, asked)]
+            if len(ended) >= most:
+                break
         have_ended = {each.id for each in ended}
         not_ended = [each for each in not_ended if each.id not in have_ended]
         return LiveNow(pending, is_open, not_ended, ended, in_minute, perf_counter() - began)

@@ -6,6 +6,8 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
+from msgspec.structs import replace
+
 from farebox.core.allowances import DAY_US
 from farebox.core.bills import (
     GROUPS,
@@ -33,7 +35,7 @@ from farebox.store.rows import (
     transfer_from,
 )
 
-LOOKED_AT = 5_000
+LOOKED_AT = 2_000
 """Orders that are looked at for one page, where not all are wanted: some hundredths of a second. A page that finds few
 among them is short, and the next one goes on behind them."""
 
@@ -70,6 +72,8 @@ class Bills(OnDesk):
             place = place.behind(order)
             if wanted.takes(order.hold):
                 found.append(order)
+        if replace(wanted, state=None).takes_all:
+            given["most"] = most + 1  # by their states they are found
         ends = self._ended(given, wanted, place)
         fitting = self._fitting(ends, wanted)
         for first in range(0, len(ends), most):

@@ -1121,20 +1121,21 @@ WHERE h.id IN (
 ORDER BY h.id DESC;
 
 -- count_ended --
--- How many orders ended in a time, and how many in its last part. By the two indexes of what ends orders, and nothing
--- else: of what was not charged for, the ids say what ended an order.
-SELECT count(*), count(*) FILTER (WHERE created_us >= :near) FROM (
-    SELECT t.created_us
+-- How many orders ended since a moment, as far as that: by the two indexes of what ends orders. Of what was not charged
+-- for, the ids say what ended an order.
+SELECT count(*) FROM (
+    SELECT t.id
     FROM transfer t
     WHERE t.debit_account_id IN (
         SELECT id FROM account WHERE id > 1 AND (CAST(:account AS BIGINT) IS NULL OR id = :account)
     ) AND t.cost IS NOT NULL AND t.created_us >= :since
     UNION ALL
-    SELECT t.created_us
+    SELECT t.id
     FROM transfer t
     WHERE t.debit_account_id IN (
         SELECT id FROM account WHERE id > 1 AND (CAST(:account AS BIGINT) IS NULL OR id = :account)
     ) AND t.cost IS NULL AND t.kind <> 'hold' AND t.created_us >= :since AND substr(t.id, length(t.id) - 3) = '-end'
+    LIMIT :most
 ) AS ends;
 
 -- ended_each_minute --
