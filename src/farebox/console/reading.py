@@ -299,7 +299,8 @@ class SqlConsole(Bills, SqlTrail):
         pending, is_open = db.execute(sql.live_counts, given).fetchone()
         # An order may end meanwhile: it is missing in neither list then, but in both, and the second one is right.
         not_ended = [_live_from(row) for row in db.execute(sql.live_not_ended, {**given, "most": most})]
-        looked_at, within_us, in_minute = FILTERED_MAX, ENDED_US[-1:], None
+        looked_at, in_minute = FILTERED_MAX, None
+        within_us: tuple[int, ...] = ENDED_US[-1:]
         if wanted.key_id is None and wanted.model is None:
             times = {"account": wanted.account_id, "since": now_us - MINUTE_US, "most": IN_MINUTE_MAX}
             (in_minute,) = db.execute(sql.count_ended, times).fetchone()
