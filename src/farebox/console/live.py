@@ -66,6 +66,14 @@ WATCHING_MAX, OF_ACCOUNT_MAX, OPERATORS_MAX = 64, 8, 64
 """How many watch at once, in one process: by sessions of accounts, in all and of one of them, and by operators'."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a viewer is told of an order: whose it is, and what the upstream charged for it."""
+
+    with_accounts: bool
+    shows_cost: bool
+
+
 @dataclass(slots=True)
 class _Seen:
     """What those see who watch the same. It is read again when `until` (monotonic seconds) has passed."""
@@ -80,13 +88,14 @@ async def show(house: House, request: Request) -> Page:
     now = await house.reading.live(wanted, request.now_us, SHOWN)
     asked = {name: request.text(name) for name in ("account", "key_id", "model")}
     names = Names(house.reading)
+    told = _told(house, request)
     values = {
-        **_values(now, with_accounts=request.viewer.account is None),
+        **_values(now, told),
         **asked,
         "key": "" if wanted.key_id is None else await names.key(wanted.key_id),
         "events": f"{EVENTS}?{rendering.query_text(asked)}",
     }
-    return Page("live.html", values, columns=COLUMNS, rows=[_row(each) for each in (*now.not_ended, *now.ended)])
+    return Page("live.html", values, columns=COLUMNS, rows=[_row(each, told) for each in (*now.not_ended, *now.ended)])
 
 
 async def _wanted(house: House, request: Request) -> LiveFilter:
@@ -100,7 +109,11 @@ async def _wanted(house: House, request: Request) -> LiveFilter:
     return LiveFilter(account_id, key_id, request.text("model") or None)
 
 
-def _row(order: LiveOrder) -> dict[str, Cell]:
+def _told(house: House, request: Request) -> _Told:
+    return _Told(request.viewer.account is None, house.shows_cost(request.viewer))
+
+
+def _row(order: LiveOrder, told: _Told) -> dict[str, Cell]:
     return {
         "placed": clock.iso(order.created_us),
         "ended": None if order.ended_us is None else clock.iso(order.ended_us),
@@ -111,17 +124,18 @@ def _row(order: LiveOrder) -> dict[str, Cell]:
         "streamed": int(order.streamed),
         "prompt_tokens": order.prompt_tokens,
         "answer_tokens": order.answer_tokens,
-        "cost_usd": order.cost,
+        "cost_usd": order.cost if told.shows_cost else None,
         "fare_usd": None if order.fare_nanos is None else format_usd(order.fare_nanos),
         "held_usd": format_usd(order.held_nanos),
         "order": order.id,
     }
 
 
-def _values(now: LiveNow, *, with_accounts: bool) -> dict[str, object]:
+def _values(now: LiveNow, told: _Told) -> dict[str, object]:
     return {
         "now": now,
-        "with_accounts": with_accounts,
+        "with_accounts": told.with_accounts,
+        "shows_cost": told.shows_cost,
         "places": places_of(order.fare_nanos for order in now.ended),
         "cost_places": decimals_of(order.cost for order in now.ended),
         "shown": SHOWN,
@@ -136,7 +150,7 @@ class Watching:
     def __init__(self, house: House) -> None:
         self._house = house
         self._watchers: Counter[int | None] = Counter()
-        self._seen: dict[tuple[LiveFilter, bool], _Seen] = {}
+        self._seen: dict[tuple[LiveFilter, _Told], _Seen] = {}
         self._reading = asyncio.Lock()
 
     async def follow(self, call: AsgiCall, request: Request) -> None:
@@ -182,7 +196,7 @@ class Watching:
     async def _tell(self, call: AsgiCall, request: Request, wanted: LiveFilter, gone: asyncio.Event) -> None:
         """Tell one of them how things stand, and again when they have changed."""
         await _put(call, b"retry: %d\n\n" % RETRY_MS)
-        told = b""
+        last = b""
         checked_at = told_at = monotonic()
         while not (gone.is_set() or self._house.is_stopping()):
             try:
@@ -191,12 +205,12 @@ class Watching:
                         await _put(call, _event("ended", "Nobody is signed in here any more"))
                         return
                     checked_at = monotonic()
-                event = await self._newest(wanted, with_accounts=request.viewer.account is None)
+                event = await self._newest(wanted, _told(self._house, request))
             except BooksUnavailable:
                 return  # the browser asks again
-            if event is not told:
+            if event is not last:
                 await _put(call, event)
-                told, told_at = event, monotonic()
+                last, told_at = event, monotonic()
             elif monotonic() - told_at >= BEAT_SECONDS:
                 await _put(call, _event("beat", "."))
                 told_at = monotonic()
@@ -206,21 +220,21 @@ class Watching:
             except TimeoutError:
                 continue
 
-    async def _newest(self, wanted: LiveFilter, *, with_accounts: bool) -> bytes:
+    async def _newest(self, wanted: LiveFilter, told: _Told) -> bytes:
         """How things stand, as an event: the same object as before where nothing has changed."""
         async with self._reading:
-            seen = self._seen.get((wanted, with_accounts))
+            seen = self._seen.get((wanted, told))
             if seen is not None and monotonic() < seen.until:
                 return seen.event
             now = await self._house.reading.live(wanted, clock.now_us(), SHOWN)
-            values = _values(now, with_accounts=with_accounts)
+            values = _values(now, told)
             event = _event("orders", rendering.fragment("live-orders.html", values))
             if seen is not None and _said(seen.event) == _said(event):
                 event = seen.event
             rest = now.seconds * REST_TIMES * max(1, len(self._seen))
             # Somewhat less than a tick, or every other one would find what was read at the one before.
             until = monotonic() + max(0.9 * TICK_SECONDS, min(rest, REST_SECONDS_MAX))
-            self._seen[wanted, with_accounts] = _Seen(event, until)
+            self._seen[wanted, told] = _Seen(event, until)
             self._forget(monotonic() - REST_SECONDS_MAX)
             return event
 

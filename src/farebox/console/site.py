@@ -182,7 +182,9 @@ class Site:
         viewer = await self._viewer(head)
         if viewer is None:
             raise Refusal(401, "authentication", "Nobody is signed in here any more: sign in again")
-        await self._watching.follow(call, Request(viewer, head.session, {}, query_values(scope), {}, clock.now_us(), ""))
+        await self._watching.follow(
+            call, Request(viewer, head.session, {}, query_values(scope), {}, clock.now_us(), "")
+        )
 
     async def _serve(
         self, head: "_Head", viewer: Viewer, below: str, scope: Scope, form: Mapping[str, str]
