@@ -141,6 +141,16 @@ COMMANDS = [
     ["management-key", "create"],
     ["management-key", "list"],
     ["management-key", "revoke", "1"],
+    ["end-user", "list", "x"],
+    ["end-user", "limit", "x", "ann", "usd_per_month=1"],
+    ["end-user", "default", "x", "usd_per_month=1"],
+    ["alert", "add", "https://alerts.example/hook"],
+    ["alert", "list"],
+    ["alert", "remove", "1"],
+    ["alert", "test", "1"],
+    ["alert", "deliveries", "1"],
+    ["alert", "low-balance", "x", "5"],
+    ["trail"],
     ["statement", "x"],
     ["activity"],
     ["reconcile"],
@@ -481,7 +491,7 @@ def test_the_settings_in_force_are_shown_with_where_they_are_from(tmp_path: Path
     assert rows["OPENROUTER_API_KEY"][0] == "(not set)"
     assert rows["plans.gold"] == ("multiplier=1.5", config)
     assert rows["guards.words"] == ("kind=patterns; settings=token", config)
-    assert "secret" not in str(rows)
+    assert "secret-" not in str(rows)
     assert not [each for each in shell.cli("config", "--changed") if each["from"] == "default"]
 
 

@@ -79,7 +79,7 @@ def _under(base: str, whose: str, *in_it: Node, tag: str) -> Node:
     ledger = {"200": answer("The file.", TEXT)}
     ledger["200"]["content"] = {"text/plain": {"schema": TEXT}, "text/csv": {"schema": TEXT}}
     given = [*in_it, _LEDGER, *_RANGE, _BOOKS_BY, _BOOKS]
-    books = _get(f"Statement{whose} as a ledger", ledger, given, tag, "statement_as_a_ledger")
+    books = _get(f"Statement{whose} as a ledger", ledger, given, tag)
     found[f"{base}/statement{{ledger}}"] = {"get": books, **root}
     one = {"200": answer("The order, and its transfers.", ref("OneOrder"))}
     found[f"{base}/orders/{{id}}"] = {"get": _get(f"Order{whose} by its id", one, [*in_it, _ORDER], tag), **root}
