@@ -404,7 +404,7 @@ def test_managers_set_who_is_told_over_http(serving: Gateway, hooks: HookReceive
     assert of_one.ask("DELETE", f"/admin/alerts/{data['id']}").status == 404
     path = f"/admin/accounts/{account['id']}"
     assert of_one.ask("PATCH", path, {"low_balance_usd": 5}).status == 403
-    for below, then in ((5, 5), (0, 0), (None, 1)):
+    for below, then in ((5, "5"), (0, "0"), (None, "1")):
         assert manager.ask("PATCH", path, {"low_balance_usd": below}).status == 200
         assert manager.ask("GET", path).json["data"]["low_balance_usd"] == then
     for one in (data, own["data"]):

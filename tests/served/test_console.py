@@ -502,7 +502,7 @@ def test_below_what_an_account_is_low_is_set_on_its_page(house: House) -> None:
     (account,) = [row for row in house.operator.rows("/accounts.json") if row["account"] == "one"]
     path = f"/accounts/{account['id']}"
     assert "Told as low below $1.00 left" in text(house.operator.page(path))
-    assert "one has" not in text(house.operator.page(""))
+    assert "less than $20" not in text(house.operator.page(""))
     assert house.operator.post(path, {"do": "low_balance", "below": "20"}).status == 303
     assert "left, less than $20" in text(house.operator.page(""))
     assert "left, less than $20" in text(house.one.page(""))

@@ -60,7 +60,8 @@ def test_every_change_over_http_says_which_management_key_made_it(desk: Desk) ->
     imported = {"account": "opened", "keys": [foreign]}
     opened = {"name": "opened", "plan": "free", "prepaid_usd": 1}
     for_ann = {"end_user": "ann", "limits": {"usd_per_day": 1}}
-    changed = {"plan": "paying", "limits": {"orders_at_once": 2}}
+    changed = {"plan": "paying", "limits": {"orders_at_once": 2}, "low_balance_usd": "3"}
+    told = {"url": "https://alerts.example/T0/secret", "label": "Night shift", "account": "opened"}
     new_key = {"name": "k", "workspace_id": owner, "expires_at": "2099-01-01T00:00:00Z"}
     once = {"idempotency-key": "invoice 7"}
     paid_in = {"account": "opened", "amount_usd": 2, "note": "invoice 7"}
@@ -71,8 +72,10 @@ def test_every_change_over_http_says_which_management_key_made_it(desk: Desk) ->
         ("POST", f"/api/v1/keys/{digest}/rotate", {}, ["key.rotated"]),
         ("DELETE", "/api/v1/keys/{rotated}", None, ["key.revoked"]),
         ("POST", "/admin/accounts", opened, ["account.opened", "money.paid_in"]),
-        ("PATCH", "/admin/accounts/opened", changed, ["account.changed", "account.limited"]),
+        ("PATCH", "/admin/accounts/opened", changed, ["account.changed", "alert.low_balance", "account.limited"]),
         ("PATCH", "/admin/accounts/opened/end-users", for_ann, ["end_user.limited"]),
+        ("POST", "/admin/alerts", told, ["alert.added"]),
+        ("DELETE", "/admin/alerts/1", None, ["alert.removed"]),
         ("POST", "/admin/top-ups", paid_in, ["money.paid_in"]),
         ("POST", "/admin/top-ups", paid_in, []),
         ("POST", "/admin/keys/import", imported, ["key.imported"]),
@@ -100,14 +103,17 @@ def test_every_change_over_http_says_which_management_key_made_it(desk: Desk) ->
     given = desk.trail("what=money.given_back")[0]
     assert given["changes"] == {"balance_usd": ["4.998", "5"], "fare_usd": ["0.002", "0"]}
     assert desk.trail("what=account.closed")[0]["changes"]["closed"][0] is None
-    covered = {re.sub(r"[0-9a-f]{64}|\{rotated\}|opened", "{}", path) for _, path, *_ in expected}
+    assert "secret" not in json.dumps(desk.trail("what=alert"))
+    covered = {re.sub(r"[0-9a-f]{64}|\{rotated\}|opened|(?<=alerts/)1", "{}", path) for _, path, *_ in expected}
     served = {
         re.sub(r"\{\w+\}", "{}", path)
         for path, methods in desk.gateway.request("GET", "/openapi.json").json["paths"].items()
         if methods.keys() & {"post", "patch", "delete", "put"}
         and any(path.startswith(base) for base in ("/admin", "/keys"))
     }
-    assert {f"/api/v1{path}" if path.startswith("/keys") else path for path in served} == covered
+    assert {f"/api/v1{path}" if path.startswith("/keys") else path for path in served} == covered | {
+        "/admin/alerts/{}/test"
+    }
 
 
 def test_every_form_of_the_console_says_who_sent_it(desk: Desk) -> None:
@@ -116,35 +122,49 @@ def test_every_form_of_the_console_says_who_sent_it(desk: Desk) -> None:
     operator = Browser(desk.gateway, desk.operator)
     (order,) = [row["order"] for row in operator.rows("/reconcile.json") if row["account"] == "forms"]
     (account,) = [row["id"] for row in operator.rows("/accounts.json") if row["account"] == "forms"]
-    (number,) = [row["id"] for row in operator.rows("/keys.json") if row["account"] == "forms"]
+    (key_number,) = [row["id"] for row in operator.rows("/keys.json") if row["account"] == "forms"]
     new_key = {"account": "forms", "label": "formed", "limit": "5"}
     once = hidden(operator.page(f"/keys/new?{urlencode(new_key)}"), "once")
-    rotated = hidden(operator.page(f"/keys/{number}/change?do=rotate&overlap_seconds=0"), "once")
+    rotated = hidden(operator.page(f"/keys/{key_number}/change?do=rotate&overlap_seconds=0"), "once")
+    told = {"url": "https://alerts.example/hook", "label": "", "as": "webhook"}
+    confirmed = operator.post("/alerts/new", told).body.decode()
+    receiver = {**told, "once": hidden(confirmed, "once")}
     terms = {"do": "terms", "plan": "free", "name": "of forms"}
     paid = {"amount": "2", "note": "in cash", "once": "twice"}
     expected: list[tuple[str, str, dict[str, str], list[str]]] = [
         ("/keys", "/keys", {**new_key, "once": once}, ["key.made", "key.limited"]),
-        ("/keys/{key}", f"/keys/{number}", {"do": "rename", "label": "renamed"}, ["key.changed"]),
-        ("/keys/{key}", f"/keys/{number}", {"do": "limit", "usd_per_day": "1"}, ["key.limited"]),
-        ("/keys/{key}", f"/keys/{number}", {"do": "limit", "usd_per_day": "1"}, []),
-        ("/keys/{key}", f"/keys/{number}", {"do": "rotate", "overlap_seconds": "0", "once": rotated}, ["key.rotated"]),
-        ("/keys/{key}", f"/keys/{number}", {"do": "disable"}, ["key.disabled"]),
-        ("/keys/{key}", f"/keys/{number}", {"do": "enable"}, ["key.enabled"]),
-        ("/keys/{key}", f"/keys/{number}", {"do": "revoke"}, ["key.revoked"]),
+        ("/keys/{key}", f"/keys/{key_number}", {"do": "rename", "label": "renamed"}, ["key.changed"]),
+        ("/keys/{key}", f"/keys/{key_number}", {"do": "limit", "usd_per_day": "1"}, ["key.limited"]),
+        ("/keys/{key}", f"/keys/{key_number}", {"do": "limit", "usd_per_day": "1"}, []),
+        (
+            "/keys/{key}",
+            f"/keys/{key_number}",
+            {"do": "rotate", "overlap_seconds": "0", "once": rotated},
+            ["key.rotated"],
+        ),
+        ("/keys/{key}", f"/keys/{key_number}", {"do": "disable"}, ["key.disabled"]),
+        ("/keys/{key}", f"/keys/{key_number}", {"do": "enable"}, ["key.enabled"]),
+        ("/keys/{key}", f"/keys/{key_number}", {"do": "revoke"}, ["key.revoked"]),
         ("/end-users", "/end-users", {"account_id": str(account), "usd_per_day": "1"}, ["end_user.limited"]),
         ("/accounts", "/accounts", {"name": "formed", "plan": "free", "terms": "prepaid"}, ["account.opened"]),
         ("/accounts/{account}", f"/accounts/{account}", {"orders_at_once": "2"}, ["account.limited"]),
+        ("/accounts/{account}", f"/accounts/{account}", {"do": "low_balance", "below": "3"}, ["alert.low_balance"]),
         ("/accounts/{account}/top-up", f"/accounts/{account}/top-up", paid, ["money.paid_in"]),
         ("/accounts/{account}/top-up", f"/accounts/{account}/top-up", paid, []),
         ("/accounts/{account}", f"/accounts/{account}", terms, ["account.changed"]),
+        ("/alerts", "/alerts", receiver, ["alert.added"]),
+        ("/alerts/{alert}", "/alerts/{number}", {"do": "remove"}, ["alert.removed"]),
         ("/reconcile/{order}", f"/reconcile/{order}", {"verdict": "void", "reason": "asked"}, ["order.decided"]),
         ("/accounts/{account}", f"/accounts/{account}", {"do": "close"}, ["account.closed", "money.paid_out"]),
         ("/accounts/{account}", f"/accounts/{account}", {"do": "reopen"}, ["account.reopened"]),
     ]
-    before = desk.last()
+    before, number = desk.last(), 0
     sessions = set()
     for _, path, form, whats in expected:
-        assert operator.post(path, form).status < 400, path
+        answer = operator.post(path.format(number=number), form)
+        assert answer.status < 400, path
+        if path == "/alerts":
+            number = int(re.search(r"/alerts/(\d+)", answer.body.decode())[1])  # type: ignore[index]
         new = desk.since(before)
         assert [row["what"] for row in new] == whats, path
         assert {(row["who"], row["way"]) for row in new} <= {("Operations (management key 1)", "console")}
@@ -152,7 +172,8 @@ def test_every_form_of_the_console_says_who_sent_it(desk: Desk) -> None:
         before = desk.last()
     assert len(sessions) == 1
     assert sessions.isdisjoint({operator.cookie, None})
-    assert {place.path for place in PLACES if place.do is not None} == {place for place, *_ in expected}
+    changing_nothing = {"/alerts/new", "/playground", "/playground/code", "/playground/answer"}
+    assert {place.path for place in PLACES if place.do is not None} - changing_nothing == {one for one, *_ in expected}
     decided = desk.trail("what=order")[0]
     assert (decided["reason"], decided["order_id"]) == ("asked", order)
     page = operator.page("/trail?what=money")
@@ -160,8 +181,8 @@ def test_every_form_of_the_console_says_who_sent_it(desk: Desk) -> None:
     assert "balance_usd: 1 → 3" in text(page)
     assert f'href="/console/accounts/{account}"' in page
     assert "name: forms → of forms plan: paying → free" in text(operator.page(f"/accounts/{account}"))
-    assert "label: nothing → formed" not in text(operator.page(f"/keys/{number}"))
-    assert "key.revoked" in text(operator.page(f"/keys/{number}"))
+    assert "label: nothing → formed" not in text(operator.page(f"/keys/{key_number}"))
+    assert "key.revoked" in text(operator.page(f"/keys/{key_number}"))
 
 
 def test_a_command_is_entered_as_its_systems_user(desk: Desk) -> None:

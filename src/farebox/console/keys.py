@@ -8,6 +8,7 @@ from farebox.console.house import House
 from farebox.console.naming import key_name
 from farebox.console.requests import Answer, Cell, Page, Redirect, Request
 from farebox.console.shown import places_of
+from farebox.console.snippets import snippets
 from farebox.console.trail import latest
 from farebox.core.allowances import COUNTS, LIMIT_NAMES, MODELS, LimitChanges, Limits, began_us, day_of, limits_by_name
 from farebox.core.books import LAST_US
@@ -141,7 +142,7 @@ async def create(house: House, request: Request) -> Page:
     key, account, row = await house.accounts.create_key(account.name, label, expires_us)
     if limit:
         await house.accounts.limit(account, row, {"usd_per_month": limit})
-    return _made(house, key, account, row)
+    return _made(request, key, account, row)
 
 
 async def _wanted(house: House, request: Request) -> tuple[Account, str, int | None, str]:
@@ -215,11 +216,17 @@ async def _rotate(house: House, request: Request, named: str) -> Page:
     if not await house.sessions.take_permit(request.session, request.text("once")):
         raise conflict("This form was sent before, and the new secret was made then: it is shown once. Rotate it again")
     key, account, row = await house.accounts.rotate_key(named, seconds)
-    return _made(house, key, account, row)
+    return _made(request, key, account, row)
 
 
-def _made(house: House, key: str, account: Account, row: Key) -> Page:
-    values = {"key": key, "row": row, "name": key_name(row), "account": account, "public_url": house.public_url or ""}
+def _made(request: Request, key: str, account: Account, row: Key) -> Page:
+    values = {
+        "key": key,
+        "row": row,
+        "name": key_name(row),
+        "account": account,
+        "snippets": [*snippets(_FIRST, request.address, key), *snippets(_FIRST_MESSAGE, request.address, key)[1:]],
+    }
     return Page("made-key.html", values, status=201)
 
 

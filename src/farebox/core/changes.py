@@ -6,11 +6,13 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
+from farebox.core.alerts import Receiver
 from farebox.core.allowances import Limits, limits_by_name
 from farebox.core.callers import Account, Key, ManagementKey, PublishedPlans
 from farebox.core.money import format_usd
 from farebox.core.plans import Plan
 from farebox.core.trail import Change, Members, Value
+from farebox.core.webhooks import shown
 
 
 def account_opened(account: Account, limit_nanos: int | None) -> Change:
@@ -105,6 +107,33 @@ def management_key_revoked(key_id: int, account_id: int | None, revoked_us: int)
         about=f"management key {key_id}",
         members={"revoked_us": (None, revoked_us)},
     )
+
+
+def receiver_added(receiver: Receiver) -> Change:
+    return _of_receiver("alert.added", receiver, is_there=True)
+
+
+def receiver_removed(receiver: Receiver) -> Change:
+    return _of_receiver("alert.removed", receiver, is_there=False)
+
+
+def _of_receiver(what: str, receiver: Receiver, *, is_there: bool) -> Change:
+    said: Mapping[str, Value] = {
+        "label": receiver.label,
+        "url": shown(receiver.url),
+        "form": receiver.form,
+        "kinds": ", ".join(receiver.kinds),
+    }
+    members = {name: (None, value) if is_there else (value, None) for name, value in said.items()}
+    return Change(what=what, account_id=receiver.account_id, about=f"alerts to {receiver.id}", members=members)
+
+
+def low_balance_set(account_id: int, before_nanos: int | None, after_nanos: int | None) -> Change | None:
+    """Below what an account is told as low; None is as where nothing was set."""
+    if before_nanos == after_nanos:
+        return None
+    before, after = (None if nanos is None else format_usd(nanos) for nanos in (before_nanos, after_nanos))
+    return Change(what="alert.low_balance", account_id=account_id, members={"below_usd": (before, after)})
 
 
 def preset_saved(account_id: int, slug: str, before: int | None, after: int | None) -> Change:

@@ -9,9 +9,10 @@ import msgspec
 from msgspec.structs import astuple
 
 from farebox.core.alerts import Changes, Delivery, Form, Low, Raised, Receiver, Used, limits_used
-from farebox.store.desk import OnDesk
+from farebox.core.changes import low_balance_set, receiver_added, receiver_removed
 from farebox.store.engine import Db
 from farebox.store.rows import account_and_key_from, allowance_from, each, each_reading, json_text, number_from
+from farebox.store.trail import Note, SqlTrail
 
 ROWS_AT_ONCE = 1_000
 
@@ -22,7 +23,7 @@ _receiver_from = each_reading(Receiver, kinds=msgspec.json.Decoder(tuple[str, ..
 _delivery_from = each(Delivery)
 
 
-class SqlAlerts(OnDesk):
+class SqlAlerts(SqlTrail):
     """The `AlertShelf` port."""
 
     async def add_receiver(
@@ -36,18 +37,26 @@ class SqlAlerts(OnDesk):
         created_us: int,
     ) -> Receiver:
         given = (label, url, form, secret, json_text(kinds), account_id, created_us)
-        (receiver_id,) = await self._desk.change(lambda db: db.execute(self._sql.add_receiver, given).fetchone())
-        return Receiver(receiver_id, label, url, form, secret, tuple(kinds), account_id, created_us)
+
+        def add(db: Db, note: Note) -> Receiver:
+            (receiver_id,) = db.execute(self._sql.add_receiver, given).fetchone()
+            receiver = Receiver(receiver_id, label, url, form, secret, tuple(kinds), account_id, created_us)
+            note(receiver_added(receiver))
+            return receiver
+
+        return await self._noting(add)
 
     async def receivers(self) -> list[Receiver]:
         return await self._desk.rows(_receiver_from, self._sql.receivers)
 
     async def drop_receiver(self, receiver_id: int) -> None:
-        def drop(db: Db) -> None:
+        def drop(db: Db, note: Note) -> None:
+            there = map(_receiver_from, db.execute(self._sql.receivers).fetchall())
             db.execute(self._sql.drop_deliveries, {"id": receiver_id})
             db.execute(self._sql.drop_receiver, {"id": receiver_id})
+            note(next((receiver_removed(each) for each in there if each.id == receiver_id), None))
 
-        await self._desk.change(drop)
+        await self._noting(drop)
 
     async def raised(self) -> dict[str, Raised]:
         return {found.name: found for found in await self._desk.rows(each(Raised), self._sql.raised)}
@@ -120,10 +129,17 @@ class SqlAlerts(OnDesk):
         return await self._desk.row(number_from, self._sql.low_balance, {"account": account_id})
 
     async def set_low_balance(self, account_id: int, below_nanos: int | None) -> None:
-        if below_nanos is None:
-            await self._desk.write(self._sql.unset_low_balance, {"account": account_id})
-        else:
-            await self._desk.write(self._sql.set_low_balance, (account_id, below_nanos))
+        named = {"account": account_id}
+
+        def change(db: Db, note: Note) -> None:
+            row = db.execute(self._sql.low_balance, named).fetchone()
+            if below_nanos is None:
+                db.execute(self._sql.unset_low_balance, named)
+            else:
+                db.execute(self._sql.set_low_balance, (account_id, below_nanos))
+            note(low_balance_set(account_id, None if row is None else row[0], below_nanos))
+
+        await self._noting(change)
 
     async def limits_used(self, now_us: int) -> list[tuple[Used, str, str | None]]:
         found: list[tuple[Used, str, str | None]] = []
