@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -102,6 +103,15 @@ def steps(block: str) -> Iterator[tuple[str, str]]:
         yield "\n".join(lines[:end]), "\n".join(lines[end:])
 
 
+def compare(reader: Reader, command: str, shown: str) -> None:
+    wanted, printed = shape(shown, reader.gateway), shape(reader.does(command), reader.gateway)
+    until = time.monotonic() + 10
+    # An SDK that has read a stream's last event may ask for the statement before the order is booked.
+    while printed != wanted and command.startswith("farebox statement") and time.monotonic() < until:
+        printed = shape(reader.does(command), reader.gateway)
+    assert printed == wanted, command
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_a_tutorial_does_what_it_shows(page: str, tmp_path: Path) -> None:
     gateway = Gateway(tmp_path)
@@ -112,7 +122,7 @@ def test_a_tutorial_does_what_it_shows(page: str, tmp_path: Path) -> None:
             if file := re.match(r"# (\S+\.(?:py|toml))\n", body):
                 (tmp_path / file[1]).write_text(body.replace("127.0.0.1:8080", f"127.0.0.1:{gateway.port}"))
             for command, shown in steps(body) if kind == "console" else ():
-                assert shape(reader.does(command), gateway) == shape(shown, gateway), command
+                compare(reader, command, shown)
                 done += 1
         gateway.audit()
     finally:
