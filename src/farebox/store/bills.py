@@ -245,8 +245,11 @@ class Bills(OnDesk):
             "model": wanted.model,
             "kind": wanted.kind,
         }
-        by = {f"by_{name}": int(name in wanted.by) for name in GROUPS}
-        found = rows.execute(self._sql.totals, {**given, **by, "most": most}).fetchall()
+        if wanted.by:
+            by = {f"by_{name}": int(name in wanted.by) for name in GROUPS}
+            found = rows.execute(self._sql.totals, {**given, **by, "most": most}).fetchall()
+        else:
+            found = rows.execute(self._sql.total, given).fetchall()
         groups = {total.key: total for row in found if (total := day_total_from(row)).orders}
         for *key, finer in rows.execute(self._sql.finer_totals, given).fetchall():
             group = groups.get(wanted.group_of(DayTotal((key[0], key[1], key[2], key[3], key[4], key[5]))))

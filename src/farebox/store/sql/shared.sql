@@ -322,6 +322,19 @@ AND day >= :first AND day <= :last AND (CAST(:key AS BIGINT) IS NULL OR key_id =
 AND (CAST(:model AS TEXT) IS NULL OR model = :model) AND (CAST(:kind AS TEXT) IS NULL OR kind = :kind)
 GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 2 DESC, 1, 3, 4, 5, 6 LIMIT :most;
 
+-- total --
+-- Their sum: without groups it takes a third of the time.
+SELECT -1, -1, -1, '', '', '',
+    CAST(coalesce(sum(orders), 0) AS BIGINT), CAST(coalesce(sum(events), 0) AS BIGINT),
+    CAST(coalesce(sum(fares_nanos), 0) AS BIGINT), CAST(coalesce(sum(cost_9), 0) AS BIGINT),
+    CAST(coalesce(sum(cost_18), 0) AS BIGINT), CAST(coalesce(sum(cost_27), 0) AS BIGINT), NULL,
+    CAST(coalesce(sum(prompt_tokens), 0) AS BIGINT), CAST(coalesce(sum(answer_tokens), 0) AS BIGINT),
+    CAST(coalesce(sum(units), 0) AS BIGINT), coalesce(max(latest_us), 0)
+FROM day_total
+WHERE account_id IN (SELECT id FROM account WHERE CAST(:account AS BIGINT) IS NULL OR id = :account)
+AND day >= :first AND day <= :last AND (CAST(:key AS BIGINT) IS NULL OR key_id = :key)
+AND (CAST(:model AS TEXT) IS NULL OR model = :model) AND (CAST(:kind AS TEXT) IS NULL OR kind = :kind);
+
 -- finer_totals --
 -- What those costs lack.
 SELECT account_id, day, key_id, model, served_model, kind, cost_finer FROM day_total
