@@ -21,6 +21,7 @@ from farebox.admission import Admission
 from farebox.answer_cache import AnswerCache, CachedAnswer, Missed
 from farebox.answers import Answer, RepeatedAnswer, Streaming, Translated, cap_header
 from farebox.core.allowances import Exceeded
+from farebox.core.attempts import failed_of
 from farebox.core.attribution import Attribution
 from farebox.core.books import (
     Held,
@@ -695,10 +696,11 @@ class Opened:
             exchange.guards.after(self._view, kept, generation_id, settled.fare)
 
     def _settlement(self, hold_id: str) -> Settle:
-        meter, answer = self._meter, self._answer
+        meter, answer, passage = self._meter, self._answer, self._passage
         sent = self._known_by if type(self._known_by) is Sent else None
         kept = None if answer is None or self._known_by is None else answer.kept(hold_id)
         is_unheard = sent is not None and sent.has_no_taker()
+        was_sent = passage.head_ns > 0 or type(self._verdict) is not Nothing
         settle = Settle(
             hold_id=hold_id,
             verdict=self._verdict,
@@ -714,6 +716,10 @@ class Opened:
             stored=None if self._keeping is None else self._row_to_keep(self._keeping),
             job_id=meter.job_id,
             units=meter.units,
+            sent_us=passage.held_ns // 1000 if was_sent else None,
+            head_us=passage.head_ns // 1000 or None,
+            read_us=passage.read_ns // 1000,
+            tried=failed_of(passage.attempts) if passage.attempts else None,
         )
         if sent is not None and not is_unheard and type(self._verdict) is not Nothing:
             # Before it is booked: a caller who goes meanwhile, or is told that it could not be, may repeat the order.

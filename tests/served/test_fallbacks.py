@@ -219,6 +219,8 @@ def test_the_next_serves_an_order_that_the_first_refuses(pair: Pair) -> None:
         assert len(pair.first.orders) == 1
         hold = pair.hold()
         assert (hold["state"], hold["upstream"]) == ("posted", "second")
+        assert re.fullmatch(rf"first \S+: status_{status}", hold["tried"])
+        assert hold["created_us"] <= hold["sent_us"] <= hold["head_us"] <= hold["read_us"] <= hold["ended_us"]
         assert (hold["priced"] is None) == (OTHERS[pair.kind][0] == "openrouter")
         line = pair.line()
         assert line["upstream"] == "second"

@@ -210,6 +210,13 @@ def _life(hold: HoldRow, transfers: list[Transfer]) -> list[Moment]:
     """What happened to an order, in its order."""
     held = f"${format_usd(hold.amount_nanos)} set aside: the most that it could cost"
     found = [Moment(hold.created_us, "Placed", held)]
+    if hold.sent_us is not None:
+        before = f", after {hold.tried}" if hold.tried else ""
+        found.append(Moment(hold.sent_us, "Sent", f"to the upstream{before}"))
+    if hold.head_us is not None:
+        found.append(Moment(hold.head_us, "First byte", "the upstream began to answer"))
+    if hold.read_us is not None and hold.head_us is not None:
+        found.append(Moment(hold.read_us, "Answer ended", "or was left, by its caller or by the upstream"))
     end = _end_of(hold, transfers)
     found += [Moment(each.created_us, *_corrected(each)) for each in transfers if each.is_correction]
     if end is not None:

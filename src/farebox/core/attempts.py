@@ -9,6 +9,8 @@ pays for two attempts where one answered.
 - A head of status below 400 came: the order is accepted, and is not sent anywhere else, whatever comes after it.
 """
 
+from collections.abc import Sequence
+
 from msgspec import Struct
 
 TOO_LATE = frozenset({408, 504, 524})
@@ -84,3 +86,11 @@ class Attempt(Struct, frozen=True):
     model: str
     went: Went | None
     seconds: float
+
+
+def failed_of(attempts: Sequence[Attempt]) -> str | None:
+    """Those that did not serve an order, and why, as the books keep them; None where there are none."""
+    failed = [
+        f"{each.upstream or 'the built-in one'} {each.model}: {each.went.reason}" for each in attempts if each.went
+    ]
+    return "; ".join(failed) or None

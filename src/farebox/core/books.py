@@ -126,7 +126,9 @@ class HoldRow(Struct, frozen=True, gc=False):
     schema 0023 none is.
     `kind` is what was ordered (chat, images, ...), and `units` how much of that kind's unit it used beside tokens
     (`core.kinds`); None where that is not known: of orders from before schema 0016 it never is. `end_user` and `tags`
-    are for whom it was, as they are kept (`core.attribution`); None where the order named none.
+    are for whom it was, as they are kept (`core.attribution`); None where the order named none. It went to the upstream
+    at `sent_us`, whose head came at `head_us`, and what it answered had ended at `read_us`; `tried` says which others
+    did not serve it, and why. None where that is not known: of orders from before schema 0025, or whose process died.
     """
 
     id: str
@@ -161,6 +163,10 @@ class HoldRow(Struct, frozen=True, gc=False):
     units: int | None = None
     end_user: str | None = None
     tags: str | None = None
+    sent_us: int | None = None
+    head_us: int | None = None
+    read_us: int | None = None
+    tried: str | None = None
 
     @property
     def is_unresolved(self) -> bool:
@@ -335,8 +341,8 @@ class Settle(Struct, kw_only=True, gc=False):
 
     `stored` is the answer as its account may ask for it later. `decision` is there where the verdict is an operator's.
     `upstream` and `priced`, with the usage, are of the upstream that served it; None: as they stand in the hold. Where
-    another served it than the hold says, its `priced` is what is given here, or None. `job_id` as in HoldRow, None: as
-    it stands there.
+    another served it than the hold says, its `priced` is what is given here, or None. `job_id`, `sent_us`, `head_us`,
+    `read_us` and `tried` as in HoldRow, None: as they stand there.
     """
 
     hold_id: str
@@ -354,6 +360,10 @@ class Settle(Struct, kw_only=True, gc=False):
     stored: StoredRow | None = None
     job_id: str | None = None
     units: int | None = None
+    sent_us: int | None = None
+    head_us: int | None = None
+    read_us: int | None = None
+    tried: str | None = None
 
 
 @final

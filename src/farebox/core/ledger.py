@@ -90,10 +90,10 @@ class Page:
     older ones of their keys), `kept_answers`, `undelivered` and `charged_fares`, and by id `changed_holds`,
     `changed_balances` and `changed_allowances`; add `totals` and `attributed` to those of their days; and last of all
     enter `entered` in the trail: what somebody did, when, and who.
-    Before the changed holds, write by id what says of `priced` holds who served them and by which prices, and of those
-    `with_jobs` the job's name. Of the changed holds, `named` are those that got the id of their generation,
-    `only_named` those that nothing else was changed of, and `opened` those that were or became open. All others have
-    ended, and nothing but what `Settle` says of the generation was changed of them.
+    Before the changed holds, write by id what says of `priced` holds who served them and by which prices, of those
+    `with_jobs` the job's name, and who was `tried` before. Of the changed holds, `named` are those that got the id of
+    their generation, `only_named` those that nothing else was changed of, and `opened` those that were or became open.
+    All others have ended, and nothing but what `Settle` says of the generation was changed of them.
     """
 
     def __init__(
@@ -126,6 +126,7 @@ class Page:
         self.opened: set[str] = set()
         self.priced: dict[str, HoldRow] = {}
         self.with_jobs: dict[str, HoldRow] = {}
+        self.tried: dict[str, HoldRow] = {}
         self.changed_balances: dict[int, Balance] = {}
         self.changed_allowances: dict[str, Allowance] = {}
         self.totals: dict[DayKey, DayTotal] = {}
@@ -434,6 +435,8 @@ class Page:
             self.priced[hold.id] = hold
         if hold.job_id is not before.job_id:
             self.with_jobs[hold.id] = hold
+        if hold.tried is not before.tried:
+            self.tried[hold.id] = hold
         if not is_naming:
             self.only_named.discard(hold.id)
         if "open" in (hold.state, before.state):
@@ -576,6 +579,10 @@ def _moved(hold: HoldRow, command: Settle) -> HoldRow:
         priced=priced,
         job_id=job_id,
         units=hold.units if command.units is None else command.units,
+        sent_us=command.sent_us or hold.sent_us,
+        head_us=command.head_us or hold.head_us,
+        read_us=command.read_us or hold.read_us,
+        tried=command.tried or hold.tried,
     )
 
 

@@ -62,6 +62,7 @@ from farebox.store.rows import (
     stored_row,
     transfer_from,
     transfer_row,
+    tried_row,
 )
 from farebox.store.trail import entering
 
@@ -229,6 +230,8 @@ class Pages:
         self._book(db, page.new_transfers)
         if page.priced:
             db.put_each(sql.note_priced, [priced_row(hold) for hold in page.priced.values()])
+        if page.tried:
+            db.put_each(sql.note_tried, [tried_row(hold) for hold in page.tried.values()])
         if page.with_jobs:
             db.put_each(sql.note_job, [job_row(hold) for hold in page.with_jobs.values()])
         if page.changed_holds:

@@ -20,7 +20,7 @@ from farebox.store.books import SqlStore
 from farebox.store.engine import ANSWER_SECONDS, BUSY_SECONDS, Engine, Reader
 from farebox.store.sqlite import Sqlite
 
-HEAD = "0024"
+HEAD = "0025"
 """The schema this code is written for: the newest of farebox/store/migrations/versions."""
 
 

@@ -122,6 +122,9 @@ def hold_changes(h: HoldRow) -> Row:
         h.answer_tokens,
         h.units,
         h.reason,
+        h.sent_us,
+        h.head_us,
+        h.read_us,
         h.ended_us,
         h.asks,
         h.ask_us,
@@ -130,12 +133,21 @@ def hold_changes(h: HoldRow) -> Row:
 
 
 def hold_end(h: HoldRow) -> Row:
-    return (h.state, h.generation_id, h.served_model, h.prompt_tokens, h.answer_tokens, h.units, h.ended_us, h.id)
+    return (h.state, h.generation_id, *_ending(h))
 
 
 def named_hold_end(h: HoldRow) -> Row:
     """The same without the generation's id, which stands there."""
-    return (h.state, h.served_model, h.prompt_tokens, h.answer_tokens, h.units, h.ended_us, h.id)
+    return (h.state, *_ending(h))
+
+
+def _ending(h: HoldRow) -> Row:
+    used = (h.served_model, h.prompt_tokens, h.answer_tokens, h.units)
+    return (*used, h.sent_us, h.head_us, h.read_us, h.ended_us, h.id)
+
+
+def tried_row(h: HoldRow) -> Row:
+    return (h.tried, h.id)
 
 
 def hold_transfer(t: Transfer) -> Row:

@@ -39,17 +39,19 @@ FROM json_to_recordset(:rows::json) AS row (
 -- As `end_hold`, many at once.
 UPDATE hold SET state = ended.state, generation_id = ended.generation_id, served_model = ended.served_model,
     prompt_tokens = ended.prompt_tokens, answer_tokens = ended.answer_tokens, units = ended.units,
-    ended_us = ended.ended_us
+    sent_us = ended.sent_us, head_us = ended.head_us, read_us = ended.read_us, ended_us = ended.ended_us
 FROM json_to_recordset(:rows::json) AS ended (
     state text, generation_id text, served_model text, prompt_tokens bigint, answer_tokens bigint, units bigint,
-    ended_us bigint, id text
+    sent_us bigint, head_us bigint, read_us bigint, ended_us bigint, id text
 ) WHERE hold.id = ended.id AND hold.ended_us IS NULL;
 
 -- end_named_holds (rows) --
 UPDATE hold SET state = ended.state, served_model = ended.served_model, prompt_tokens = ended.prompt_tokens,
-    answer_tokens = ended.answer_tokens, units = ended.units, ended_us = ended.ended_us
+    answer_tokens = ended.answer_tokens, units = ended.units, sent_us = ended.sent_us, head_us = ended.head_us,
+    read_us = ended.read_us, ended_us = ended.ended_us
 FROM json_to_recordset(:rows::json) AS ended (
-    state text, served_model text, prompt_tokens bigint, answer_tokens bigint, units bigint, ended_us bigint, id text
+    state text, served_model text, prompt_tokens bigint, answer_tokens bigint, units bigint,
+    sent_us bigint, head_us bigint, read_us bigint, ended_us bigint, id text
 ) WHERE hold.id = ended.id AND hold.ended_us IS NULL;
 
 -- name_generations (rows) --
@@ -64,7 +66,8 @@ FROM transfer WHERE id = ANY(ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)
 -- holds_of --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     marked_up, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,
-    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags
+    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags,
+    sent_us, head_us, read_us, tried
 FROM hold WHERE id = ANY(ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)));
 
 -- holds_fitting --
@@ -102,13 +105,15 @@ LOCK TABLE day_total IN SHARE ROW EXCLUSIVE MODE;
 -- holds_in --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     marked_up, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,
-    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags
+    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags,
+    sent_us, head_us, read_us, tried
 FROM hold WHERE state IN (SELECT jsonb_array_elements_text(:states::jsonb)) ORDER BY id;
 
 -- holds_not_ended --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     marked_up, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,
-    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags
+    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags,
+    sent_us, head_us, read_us, tried
 FROM hold WHERE ended_us IS NULL AND state IN (SELECT jsonb_array_elements_text(:states::jsonb)) ORDER BY id;
 
 -- open_orphans --
@@ -117,7 +122,8 @@ UPDATE hold SET state = 'open', reason = 'the process that served it has gone', 
 WHERE ended_us IS NULL AND state = 'pending' AND worker IN (SELECT jsonb_array_elements_text(:workers::jsonb))
 RETURNING id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     marked_up, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,
-    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags;
+    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags,
+    sent_us, head_us, read_us, tried;
 
 -- claim_questions --
 UPDATE hold SET ask_us = :until WHERE id IN (
@@ -125,7 +131,8 @@ UPDATE hold SET ask_us = :until WHERE id IN (
     FOR UPDATE SKIP LOCKED
 ) RETURNING id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     marked_up, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,
-    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags;
+    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags,
+    sent_us, head_us, read_us, tried;
 
 -- claim_deliveries --
 UPDATE alert_delivery SET due_us = :until WHERE id IN (

@@ -146,7 +146,8 @@ ORDER BY t.created_us DESC, t.id DESC LIMIT :most;
 -- ids come first, by the indexes that know them: in the order of all ids each hold would be looked at.
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     marked_up, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,
-    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags
+    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags,
+    sent_us, head_us, read_us, tried
 FROM hold WHERE id IN (
     SELECT id FROM hold
     WHERE ended_us IS NULL AND state IN ('pending', 'open')
@@ -367,19 +368,21 @@ GROUP BY day, model, served_model ORDER BY day DESC, model, served_model;
 -- Only a hold that has not ended moves.
 UPDATE hold SET state = :state, generation_id = :generation_id, served_model = :served_model,
     prompt_tokens = :prompt_tokens, answer_tokens = :answer_tokens, units = :units, reason = :reason,
-    ended_us = :ended_us, asks = :asks, ask_us = :ask_us
+    sent_us = :sent_us, head_us = :head_us, read_us = :read_us, ended_us = :ended_us, asks = :asks, ask_us = :ask_us
 WHERE id = :id AND ended_us IS NULL;
 
 -- end_hold (row) --
 -- The same, as far as the end of a hold changes what was placed: an index that is not named is not written.
 UPDATE hold SET state = :state, generation_id = :generation_id, served_model = :served_model,
-    prompt_tokens = :prompt_tokens, answer_tokens = :answer_tokens, units = :units, ended_us = :ended_us
+    prompt_tokens = :prompt_tokens, answer_tokens = :answer_tokens, units = :units, sent_us = :sent_us,
+    head_us = :head_us, read_us = :read_us, ended_us = :ended_us
 WHERE id = :id AND ended_us IS NULL;
 
 -- end_named_hold (row) --
 -- And where the generation is the one that stands there.
 UPDATE hold SET state = :state, served_model = :served_model, prompt_tokens = :prompt_tokens,
-    answer_tokens = :answer_tokens, units = :units, ended_us = :ended_us
+    answer_tokens = :answer_tokens, units = :units, sent_us = :sent_us,
+    head_us = :head_us, read_us = :read_us, ended_us = :ended_us
 WHERE id = :id AND ended_us IS NULL;
 
 -- name_generation (row) --
@@ -389,6 +392,10 @@ UPDATE hold SET generation_id = :generation_id WHERE id = :id;
 -- Only of orders at upstreams that have a name, or tell no cost: others are written without.
 UPDATE hold SET upstream = :upstream, priced = :priced WHERE id = :id AND ended_us IS NULL;
 
+-- note_tried (row) --
+-- Only of orders that one upstream did not serve.
+UPDATE hold SET tried = :tried WHERE id = :id AND ended_us IS NULL;
+
 -- note_job (row) --
 -- Only of orders that begin jobs.
 UPDATE hold SET job_id = :job_id WHERE id = :id AND ended_us IS NULL;
@@ -396,31 +403,36 @@ UPDATE hold SET job_id = :job_id WHERE id = :id AND ended_us IS NULL;
 -- hold --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     marked_up, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,
-    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags
+    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags,
+    sent_us, head_us, read_us, tried
 FROM hold WHERE id = :id;
 
 -- holds_after --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     marked_up, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,
-    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags
+    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags,
+    sent_us, head_us, read_us, tried
 FROM hold WHERE id > :after ORDER BY id;
 
 -- holds_between --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     marked_up, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,
-    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags
+    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags,
+    sent_us, head_us, read_us, tried
 FROM hold WHERE id > :after AND id <= :upto ORDER BY id LIMIT :most;
 
 -- generation --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     marked_up, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,
-    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags
+    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags,
+    sent_us, head_us, read_us, tried
 FROM hold WHERE generation_id = :generation AND account_id = :account ORDER BY id DESC LIMIT 1;
 
 -- job --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     marked_up, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,
-    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags
+    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags,
+    sent_us, head_us, read_us, tried
 FROM hold WHERE job_id = :job AND account_id = :account ORDER BY id DESC LIMIT 1;
 
 -- pending_workers --
@@ -481,7 +493,8 @@ DELETE FROM kept_answer WHERE hold_id IN (
 -- By the index of holds that have not ended: an index of all digests would cost every order a page.
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     marked_up, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,
-    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags
+    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags,
+    sent_us, head_us, read_us, tried
 FROM hold
 WHERE ended_us IS NULL AND state IN ('pending', 'open') AND created_us > :since AND key_id = :key
 AND order_digest = :digest
@@ -491,7 +504,8 @@ ORDER BY created_us, id;
 SELECT h.id, h.account_id, h.key_id, h.worker, h.state, h.amount_nanos, h.plan, h.event_price_nanos, h.model, h.streamed,
     h.created_us, h.marked_up, h.generation_id, h.served_model, h.prompt_tokens, h.answer_tokens, h.reason, h.ended_us,
     h.asks, h.ask_us, h.charge_to, h.charge_times, h.reserved_tokens, h.order_digest, h.delivery, h.upstream, h.priced,
-    h.job_id, h.kind, h.units, h.end_user, h.tags
+    h.job_id, h.kind,
+    h.units, h.end_user, h.tags, h.sent_us, h.head_us, h.read_us, h.tried
 FROM undelivered_answer u JOIN hold h ON h.id = u.hold_id
 WHERE u.order_digest = :digest AND u.key_id = :key AND u.created_us > :since
 ORDER BY u.created_us, u.hold_id;
@@ -900,7 +914,7 @@ SELECT a.name, t.cost, f.charge_id,
     h.id, h.account_id, h.key_id, h.worker, h.state, h.amount_nanos, h.plan, h.event_price_nanos, h.model, h.streamed,
     h.created_us, h.marked_up, h.generation_id, h.served_model, h.prompt_tokens, h.answer_tokens, h.reason, h.ended_us,
     h.asks, h.ask_us, h.charge_to, h.charge_times, h.reserved_tokens, NULL, NULL, h.upstream, NULL, h.job_id, h.kind,
-    h.units, h.end_user, h.tags
+    h.units, h.end_user, h.tags, h.sent_us, h.head_us, h.read_us, h.tried
 FROM hold h JOIN account a ON a.id = h.account_id
 LEFT JOIN transfer t ON t.id = h.id || '-end'
 LEFT JOIN charged_fare f ON f.transfer_id = t.id
@@ -955,7 +969,8 @@ DELETE FROM console_once WHERE until_us <= :now;
 -- console_open --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     marked_up, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,
-    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags
+    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags,
+    sent_us, head_us, read_us, tried
 FROM hold
 WHERE ended_us IS NULL AND state = 'open' AND (CAST(:account AS BIGINT) IS NULL OR account_id = :account)
 AND id > :after

@@ -28,23 +28,26 @@ INSERT INTO transfer (
 -- end_holds (rows) --
 -- As `end_hold`, many at once.
 WITH ended (
-    state, generation_id, served_model, prompt_tokens, answer_tokens, units, ended_us, id
+    state, generation_id, served_model, prompt_tokens, answer_tokens, units, sent_us, head_us, read_us, ended_us, id
 ) AS (VALUES (
-    :state, :generation_id, :served_model, :prompt_tokens, :answer_tokens, :units, :ended_us, :id
+    :state, :generation_id, :served_model, :prompt_tokens, :answer_tokens, :units, :sent_us, :head_us, :read_us,
+    :ended_us, :id
 ))
 UPDATE hold SET state = ended.state, generation_id = ended.generation_id, served_model = ended.served_model,
     prompt_tokens = ended.prompt_tokens, answer_tokens = ended.answer_tokens, units = ended.units,
-    ended_us = ended.ended_us
+    sent_us = ended.sent_us, head_us = ended.head_us, read_us = ended.read_us, ended_us = ended.ended_us
 FROM ended WHERE hold.id = ended.id AND hold.ended_us IS NULL;
 
 -- end_named_holds (rows) --
 WITH ended (
-    state, served_model, prompt_tokens, answer_tokens, units, ended_us, id
+    state, served_model, prompt_tokens, answer_tokens, units, sent_us, head_us, read_us, ended_us, id
 ) AS (VALUES (
-    :state, :served_model, :prompt_tokens, :answer_tokens, :units, :ended_us, :id
+    :state, :served_model, :prompt_tokens, :answer_tokens, :units, :sent_us, :head_us, :read_us,
+    :ended_us, :id
 ))
 UPDATE hold SET state = ended.state, served_model = ended.served_model, prompt_tokens = ended.prompt_tokens,
-    answer_tokens = ended.answer_tokens, units = ended.units, ended_us = ended.ended_us
+    answer_tokens = ended.answer_tokens, units = ended.units, sent_us = ended.sent_us, head_us = ended.head_us,
+    read_us = ended.read_us, ended_us = ended.ended_us
 FROM ended WHERE hold.id = ended.id AND hold.ended_us IS NULL;
 
 -- name_generations (rows) --
@@ -59,7 +62,8 @@ FROM transfer WHERE id IN (SELECT value FROM json_each(:ids));
 -- holds_of --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     marked_up, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,
-    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags
+    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags,
+    sent_us, head_us, read_us, tried
 FROM hold WHERE id IN (SELECT value FROM json_each(:ids));
 
 -- holds_fitting --
@@ -93,13 +97,15 @@ SELECT 1;
 -- holds_in --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     marked_up, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,
-    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags
+    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags,
+    sent_us, head_us, read_us, tried
 FROM hold WHERE state IN (SELECT value FROM json_each(:states)) ORDER BY id;
 
 -- holds_not_ended --
 SELECT id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     marked_up, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,
-    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags
+    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags,
+    sent_us, head_us, read_us, tried
 FROM hold WHERE ended_us IS NULL AND state IN (SELECT value FROM json_each(:states)) ORDER BY id;
 
 -- open_orphans --
@@ -108,14 +114,16 @@ UPDATE hold SET state = 'open', reason = 'the process that served it has gone', 
 WHERE ended_us IS NULL AND state = 'pending' AND worker IN (SELECT value FROM json_each(:workers))
 RETURNING id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     marked_up, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,
-    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags;
+    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags,
+    sent_us, head_us, read_us, tried;
 
 -- claim_questions --
 UPDATE hold SET ask_us = :until WHERE id IN (
     SELECT id FROM hold WHERE (ask_us <= :now OR ask_us > :latest) AND state = 'open' ORDER BY ask_us LIMIT :most
 ) RETURNING id, account_id, key_id, worker, state, amount_nanos, plan, event_price_nanos, model, streamed, created_us,
     marked_up, generation_id, served_model, prompt_tokens, answer_tokens, reason, ended_us, asks, ask_us, charge_to,
-    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags;
+    charge_times, reserved_tokens, order_digest, delivery, upstream, priced, job_id, kind, units, end_user, tags,
+    sent_us, head_us, read_us, tried;
 
 -- claim_deliveries --
 UPDATE alert_delivery SET due_us = :until WHERE id IN (
