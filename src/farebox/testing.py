@@ -167,8 +167,8 @@ class MemoryStore:
             self._trail.append(Entry(len(self._trail) + 1, clock.now_us(), acting.by(), change))
 
     async def entries(self, wanted: TrailFilter, before: int, most: int) -> list[Told]:
-        found = [each for each in reversed(self._trail) if each.id < before and wanted.takes(each)]
-        return [self._told(each) for each in found[:most]]
+        told = [self._told(each) for each in reversed(self._trail) if each.id < before]
+        return [each for each in told if wanted.takes(each.entry, each.manager_account_id)][:most]
 
     def _told(self, entry: Entry) -> Told:
         account, key = self._accounts.get(entry.change.account_id or 0), self._keys.get(entry.change.key_id or 0)

@@ -3,9 +3,12 @@
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from farebox import clock
 from farebox.core.books import LAST_US
-from farebox.core.trail import Members, Told, TrailFilter, Value
+from farebox.core.resale import tells_cost
+from farebox.core.trail import OPERATOR, Members, Told, TrailFilter, Value
 from farebox.ports import Trail
 
 COLUMNS = (
@@ -27,9 +30,6 @@ COLUMNS = (
 
 AT_ONCE = 1_000
 """Entries of a page, at most, and of a piece of a download."""
-
-OPERATOR = "the operator"
-"""Who it was, to a manager of one account: by which name is none of its matters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,13 @@ class Trails:
             page = await self.page(wanted, following, AT_ONCE)
             yield page.told
             following = page.next
+
+
+def fare_alone(told: Told) -> Told:
+    """An entry as those see it who are told the fare alone: without what the upstream charged."""
+    change = told.entry.change
+    members = {name: each for name, each in change.members.items() if not tells_cost(name)}
+    return replace(told, entry=replace(told.entry, change=replace(change, members=members)))
 
 
 def line(told: Told, viewer_account_id: int | None) -> dict[str, str | int | None]:

@@ -10,7 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 
 from farebox import clock
@@ -18,7 +18,7 @@ from farebox.console import rendering
 from farebox.console.house import House
 from farebox.console.naming import Names
 from farebox.console.reading import FILTERED_MAX, IN_MINUTE_MAX, LiveFilter, LiveNow, LiveOrder
-from farebox.console.requests import Cell, Page, Request
+from farebox.console.requests import Cell, Page, Request, viewer_of
 from farebox.console.shown import decimals_of, places_of
 from farebox.core.errors import Refusal, too_many
 from farebox.core.money import format_usd
@@ -201,9 +201,12 @@ class Watching:
         while not (gone.is_set() or self._house.is_stopping()):
             try:
                 if monotonic() - checked_at >= CHECK_SECONDS:
-                    if await self._house.sessions.find(request.session, is_use=False) is None:
+                    found = await self._house.sessions.find(request.session, is_use=False)
+                    if found is None:
                         await _put(call, _event("ended", "Nobody is signed in here any more"))
                         return
+                    # Its account's plan may be another one now, and show less.
+                    request = replace(request, viewer=viewer_of(found))
                     checked_at = monotonic()
                 event = await self._newest(wanted, _told(self._house, request))
             except BooksUnavailable:

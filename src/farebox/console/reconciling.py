@@ -10,6 +10,7 @@ from farebox.console.shown import places_of
 from farebox.core.books import HoldRow
 from farebox.core.errors import invalid, unknown
 from farebox.core.money import charged, format_usd, is_readable_cost
+from farebox.core.resale import without_amounts
 from farebox.core.usage import Cost, Nothing
 from farebox.reconcile import decide as settle
 
@@ -36,13 +37,13 @@ async def show(house: House, request: Request) -> Page:
     found = await house.reading.open_holds(request.viewer.account_id, request.text("after"), ROWS + 1)
     listed = found[:ROWS]
     names = Names(house.reading)
-    rows = [await _row(each, names) for each in listed]
+    rows = [await _row(each, names, shows_cost=house.shows_cost(request.viewer)) for each in listed]
     values = {"rows": rows, "places": places_of(each.amount_nanos for each in listed)}
     further = {"after": listed[-1].id} if len(found) > ROWS else None
     return Page("reconcile.html", values, columns=COLUMNS, rows=rows, next_query=further)
 
 
-async def _row(hold: HoldRow, names: Names) -> dict[str, Cell]:
+async def _row(hold: HoldRow, names: Names, *, shows_cost: bool) -> dict[str, Cell]:
     return {
         "since": clock.iso(hold.created_us, "seconds"),
         "since_us": hold.created_us,
@@ -55,7 +56,7 @@ async def _row(hold: HoldRow, names: Names) -> dict[str, Cell]:
         "asks": hold.asks,
         "next_ask": None if hold.ask_us is None else clock.iso(hold.ask_us, "seconds"),
         "next_ask_us": hold.ask_us,
-        "why": hold.reason,
+        "why": hold.reason if shows_cost or hold.reason is None else without_amounts(hold.reason),
         "generation_id": hold.generation_id,
         "order": hold.id,
     }

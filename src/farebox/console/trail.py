@@ -6,7 +6,7 @@ from farebox.console.requests import Answer, Cell, Page, Request
 from farebox.core.allowances import DAY_US
 from farebox.core.books import LAST_US
 from farebox.core.trail import Told, TrailFilter
-from farebox.trail import in_words, who
+from farebox.trail import fare_alone, in_words, who
 
 ROWS = 50
 LATEST = 5
@@ -30,10 +30,11 @@ async def show(house: House, request: Request) -> Answer:
         request.whole("key_id") or None,
         request.text("who") or None,
         request.text("what") or None,
+        own is not None,
     )
     most = request.rows(ROWS)
     found = await house.reading.entries(wanted, request.whole("before", LAST_US), most + 1)
-    rows = [_row(told, own) for told in found[:most]]
+    rows = [_row(house, request, told) for told in found[:most]]
     values = {
         "rows": rows,
         "asked": {name: request.text(name) for name in ("since", "until", "who", "what", "account_id", "key_id")},
@@ -49,16 +50,18 @@ async def latest(house: House, request: Request, account_id: int, key_id: int | 
         return []
     wanted = TrailFilter(0, LAST_US, account_id, key_id)
     found = await house.reading.entries(wanted, LAST_US, LATEST)
-    return [_row(told, request.viewer.account_id) for told in found]
+    return [_row(house, request, told) for told in found]
 
 
-def _row(told: Told, viewer_account_id: int | None) -> dict[str, Cell]:
+def _row(house: House, request: Request, told: Told) -> dict[str, Cell]:
+    if not house.shows_cost(request.viewer):
+        told = fare_alone(told)
     entry, change = told.entry, told.entry.change
     return {
         "id": entry.id,
         "time": clock.iso(entry.at_us, "seconds"),
         "time_us": entry.at_us,
-        "who": who(told, viewer_account_id),
+        "who": who(told, request.viewer.account_id),
         "way": entry.by.way,
         "session": entry.by.session,
         "what": change.what,

@@ -41,6 +41,11 @@ def tells_money(name: str) -> bool:
     return _MONEY.search(name) is not None
 
 
+def tells_cost(name: str) -> bool:
+    """Whether a member of this name of Farebox's own tells what the upstream charged."""
+    return name.startswith("cost")
+
+
 FareOf = Callable[[Raw], Raw | None]
 """The fare of a usage as a JSON number; None where its cost is not known."""
 

@@ -72,9 +72,14 @@ class Told(Struct, frozen=True):
     manager_account_id: int | None = None
 
 
+OPERATOR = "the operator"
+"""Who it was, to a manager of one account: by which name is none of its matters."""
+
+
 class TrailFilter(Struct, frozen=True):
     """Which entries are wanted: of one account or key, since one moment and before another, whose `who` has a text in
-    it, and whose `what` is this, or of this thing."""
+    it, and whose `what` is this, or of this thing. Where a manager of one account asks (`is_for_one`), `who` is looked
+    for in what such a manager is told."""
 
     since_us: int
     until_us: int
@@ -82,14 +87,18 @@ class TrailFilter(Struct, frozen=True):
     key_id: int | None = None
     who: str | None = None
     what: str | None = None
+    is_for_one: bool = False
 
-    def takes(self, entry: Entry) -> bool:
-        change = entry.change
+    def takes(self, entry: Entry, manager_account_id: int | None = None) -> bool:
+        """Of an entry whose maker may manage the keys of that one account alone."""
+        change, by = entry.change, entry.by
+        is_named = not self.is_for_one or by.key_id is not None or manager_account_id == self.account_id
+        who = by.name if is_named else OPERATOR
         return (
             self.since_us <= entry.at_us < self.until_us
             and self.account_id in (None, change.account_id)
             and self.key_id in (None, change.key_id)
-            and (self.who is None or self.who.lower() in entry.by.name.lower())
+            and (self.who is None or self.who.lower() in who.lower())
             and (self.what is None or f"{change.what}.".startswith(f"{self.what}."))
         )
 

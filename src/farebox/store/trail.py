@@ -6,7 +6,7 @@ from typing import TypeVar
 import msgspec
 
 from farebox import acting, clock
-from farebox.core.trail import By, Change, Entry, Told, TrailFilter, Value
+from farebox.core.trail import OPERATOR, By, Change, Entry, Told, TrailFilter, Value
 from farebox.store.desk import OnDesk
 from farebox.store.engine import Db
 from farebox.store.rows import Row, json_text
@@ -55,8 +55,10 @@ class SqlTrail(OnDesk):
             "what": None if wanted.what is None else f"{_plain(wanted.what)}.%",
             "most": most,
         }
-        statement = self._sql.entries if wanted.account_id is None else self._sql.entries_of_account
-        return await self._desk.rows(told_from, statement, given)
+        if wanted.account_id is None:
+            return await self._desk.rows(told_from, self._sql.entries, given)
+        given |= {"for_one": wanted.is_for_one, "operator": OPERATOR}
+        return await self._desk.rows(told_from, self._sql.entries_of_account, given)
 
 
 def _plain(text: str) -> str:

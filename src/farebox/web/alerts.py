@@ -46,10 +46,10 @@ class AlertPages:
             raise invalid("url: where the alerts go")
         account_id = request.manager.account_id
         if (named := fields.text("account")) is not None:
-            account = await self._accounts.find(named)
-            if account_id not in (None, account.id):
+            own = None if account_id is None else await self._accounts.find_by_id(account_id)
+            if own is not None and named != own.name:
                 raise forbidden("This management key is for another account")
-            account_id = account.id
+            account_id = (own or await self._accounts.find(named)).id
         kinds = _texts(fields.get("kinds"))
         made = await self._alerts.add(
             url, fields.text("label") or "", fields.text("form") or "webhook", kinds, account_id

@@ -57,7 +57,7 @@ from farebox.http.asgi import JSON, TAKER, Endpoint, send_pieces, send_whole
 from farebox.http.queries import query_pairs, query_whole
 from farebox.ports import Taker
 from farebox.trail import COLUMNS as TRAIL_COLUMNS
-from farebox.trail import Trails, by_name, line
+from farebox.trail import Trails, by_name, fare_alone, line
 
 PAGE = 100
 """Rows of a page where nothing is said."""
@@ -74,11 +74,12 @@ PAGING = ("limit", "cursor")
 
 @dataclass(frozen=True, slots=True)
 class Whose:
-    """Whose bills a request may see: an account's, or (None) all; and whether with what the upstream charged, or the
-    fares alone."""
+    """Whose bills a request may see: an account's, or (None) all; whether with what the upstream charged, or the fares
+    alone; and whether it is not asked by who manages all accounts."""
 
     account: Account | None
     shows_cost: bool = True
+    is_for_one: bool = True
 
 
 Find = Callable[[Scope], Awaitable[Whose]]
@@ -136,6 +137,7 @@ class _Asked:
     query: Mapping[str, str]
     wants_csv: bool
     now_us: int
+    is_for_one: bool = True
 
     def check_names(self, *known: str) -> None:
         for name in self.query:
@@ -350,7 +352,8 @@ class BillPages:
         key = await self._key(asked)
         account_id = None if asked.account is None else asked.account.id
         key_id = None if key is None else key.id
-        wanted = TrailFilter(since_us, until_us, account_id, key_id, asked.query.get("who"), asked.query.get("what"))
+        who, what = asked.query.get("who"), asked.query.get("what")
+        wanted = TrailFilter(since_us, until_us, account_id, key_id, who, what, asked.is_for_one)
         before = EntryPlace(LAST_US)
         if "cursor" in asked.query:
             before = _place(asked.query["cursor"], EntryPlace)
@@ -395,7 +398,9 @@ class BillPages:
 
 def _trail_line(told: Told, asked: _Asked) -> Row:
     """As JSON, a change's members stand for themselves."""
-    row: dict[str, Any] = dict(line(told, None if asked.account is None else asked.account.id))
+    if not asked.shows_cost:
+        told = fare_alone(told)
+    row: dict[str, Any] = dict(line(told, asked.account.id if asked.is_for_one and asked.account else None))
     if not asked.wants_csv:
         row["changes"] = by_name(told.entry.change.members)
     return row
@@ -427,7 +432,7 @@ def _asked(scope: Scope, whose: Whose, *, wants_csv: bool) -> _Asked:
     query = dict(pairs)
     if len(query) != len(pairs):
         raise invalid("the query: a parameter stands in it twice")
-    return _Asked(scope["path"], whose.account, whose.shows_cost, query, wants_csv, clock.now_us())
+    return _Asked(scope["path"], whose.account, whose.shows_cost, query, wants_csv, clock.now_us(), whose.is_for_one)
 
 
 def _link(answer: _Answer) -> HeaderList:

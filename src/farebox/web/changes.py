@@ -70,13 +70,14 @@ class Changes:
         name = row.account or default
         if not name:
             raise invalid(f"keys: {row.where}: account: missing, and none is given for all")
+        own = request.manager.account_id
+        if own is not None and name != (await self._accounts.find_by_id(own)).name:
+            raise forbidden("This management key is for another account")
         try:
             account = await self._accounts.find(name)
             self._accounts.check_limits(row.limits)
         except (NotFound, BadTerms) as error:
             raise invalid(f"keys: {row.where}: {error}") from error
-        if request.manager.account_id not in (None, account.id):
-            raise forbidden("This management key is for another account")
         return account.name
 
     async def close(self, request: "Request", name: str) -> str:

@@ -44,6 +44,8 @@ BODY_BYTES_MAX = 64 * 1024
 ACTIVITY_DAYS = 30
 """How many whole UTC days OpenRouter shows."""
 
+_ANOTHER = "This management key is for another account"
+
 _WORKSPACE = 0xFAEB0_000_0000_8000_8000 << 48
 """The head of a version 8 UUID, whose other bits are free: the last 48 are the account's number."""
 
@@ -132,7 +134,7 @@ class Management:
         except NotFound as error:
             raise unknown(str(error)) from error
         if manager.account_id is None or account is None:
-            return Whose(account)
+            return Whose(account, is_for_one=False)
         return Whose(account, self._accounts.shows_cost(account))
 
     async def _whose_books(self, scope: Scope) -> WhoseBooks:
@@ -253,7 +255,7 @@ class Management:
         own = request.manager.account_id
         account_id = _account_id(workspace) if workspace is not None else own
         if own not in (None, account_id):
-            raise forbidden("This management key is for another account")
+            raise forbidden(_ANOTHER)
         return None if account_id is None else await self._accounts.find_by_id(account_id)
 
     async def _spent(self, account: Account, key: Key) -> Spending:
@@ -384,9 +386,15 @@ class Management:
         try:
             account = await self._accounts.find_by_id(_account_id(named))
         except (Refusal, NotFound):
-            account = await self._accounts.find(named)
+            try:
+                account = await self._accounts.find(named)
+            except NotFound as error:
+                if manager.account_id is None:
+                    raise
+                # Which other accounts there are is not told.
+                raise forbidden(_ANOTHER) from error
         if manager.account_id not in (None, account.id):
-            raise forbidden("This management key is for another account")
+            raise forbidden(_ANOTHER)
         return account
 
     async def _top_up(self, request: Request) -> Answer:

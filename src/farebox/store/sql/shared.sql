@@ -1351,7 +1351,7 @@ AND (CAST(:what AS TEXT) IS NULL OR t.what || '.' LIKE :what ESCAPE '!')
 ORDER BY t.id DESC LIMIT :most;
 
 -- entries_of_account --
--- As `entries`, by the account's index.
+-- As `entries`, by the account's index. A manager of one account finds nobody by a name that it is not told.
 SELECT t.id, t.at_us, t.way, t.who, t.by_manager_id, t.by_key_id, t.session, t.what, t.account_id, t.key_id, t.hold_id,
     t.transfer_id, t.about, t.members, t.reason, a.name, k.label, k.hint, k.digest, m.account_id
 FROM trail t
@@ -1360,7 +1360,10 @@ LEFT JOIN api_key k ON k.id = t.key_id
 LEFT JOIN management_key m ON m.id = t.by_manager_id
 WHERE t.account_id = :account AND t.id < :before AND t.at_us >= :since AND t.at_us < :until
 AND (CAST(:key AS BIGINT) IS NULL OR t.key_id = :key)
-AND (CAST(:who AS TEXT) IS NULL OR lower(t.who) LIKE :who ESCAPE '!')
+AND (CAST(:who AS TEXT) IS NULL OR lower(
+    CASE WHEN CAST(:for_one AS BOOLEAN) AND t.by_key_id IS NULL AND (m.account_id IS NULL OR m.account_id <> :account)
+    THEN CAST(:operator AS TEXT) ELSE t.who END
+) LIKE :who ESCAPE '!')
 AND (CAST(:what AS TEXT) IS NULL OR t.what || '.' LIKE :what ESCAPE '!')
 ORDER BY t.id DESC LIMIT :most;
 
