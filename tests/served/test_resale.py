@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
+from farebox.bookkeeping import FORMS as LEDGERS
+from farebox.console.site import PLACES
 from farebox.core.formats.table import FORMATS
 from farebox.core.money import charged
 from tests import sdks
 from tests.gateway import Gateway, Response, eventually
 from tests.programs import simulator
-from tests.served.test_console import Browser, hidden
+from tests.served.test_console import Browser, Live, hidden
 from tests.served.test_sockets import talking
 
 COST = "0.00123457"
@@ -268,34 +270,112 @@ def test_a_fare_that_is_found_out_later_is_the_same(world: World) -> None:
     assert (line["state"], line["fare_usd"]) == ("posted", FARE)
 
 
-PAGES = (
-    "",
-    "/orders",
-    "/orders.csv",
-    "/orders.json",
-    "/statement",
-    "/statement.csv",
-    "/spent",
-    "/models",
-    "/models.json",
-    "/keys",
-)
+CONSOLE_SECRETS = re.compile(r"123457|246914|0\.00124\b|0\.000017\b|\b1\.7\b(?! ?m?s\b)")
+"""One cost, or two together; and what the plan makes of them."""
+
+OPERATORS_ALONE = {
+    "/accounts/new",
+    "/accounts/{account}/change",
+    "/accounts/{account}/top-up",
+    "/reconcile/{order}",
+}
+"""Pages that a manager of one account is refused."""
 
 
-def test_the_console_shows_a_caller_the_fare_alone(world: World) -> None:
-    order = world.order("/chat/completions", FORMATS["/chat/completions"].DESCRIBED.example)
-    line = world.read(f"/api/v1/orders/{order.headers['x-generation-id']}")["data"]
-    for key in (world.key, world.buyers_manager):
-        browser = Browser(world.gateway, key)
-        for path in (*PAGES, f"/orders/{line['id']}"):
-            shown = browser.get(path)
-            assert shown.status == 200, (path, shown.body)
-            secrets = (
-                rb"123457|0\.00124\b|0\.000017\b|\b1\.7\b" if "models" not in path else rb"0\.000017\b| 1\.7 times"
-            )
-            assert not re.search(secrets, shown.body), (path, shown.body)
-    operator = Browser(world.gateway, world.manager)
-    assert f"${COST} \u00d7 1.7" in operator.page(f"/orders/{line['id']}")
+class Swept:
+    """An account of a plan that shows the fare alone, with whatever its pages tell of: an end user and a tag, two keys,
+    a fare that was decided on, one that was corrected by its cost; and who may look."""
+
+    def __init__(self, world: World) -> None:
+        gateway = world.gateway
+        self.key = gateway.new_key("swept", "--plan", "reseller", "--prepaid", "5")
+        second = str(gateway.cli("key", "create", "swept", "--label", "second")["key"])
+        example = FORMATS["/chat/completions"].DESCRIBED.example
+        whose = {"x_farebox_end_user": "ann", "x_farebox_tags": "team=search"}
+        first = world.order("/chat/completions", example, key=self.key, **whose)
+        self.generation = first.headers["x-generation-id"]
+        lost = world.order("/chat/completions", example, "usage=missing,generation-ms=60000", key=second)
+        self.order = world.read(f"/api/v1/orders/{self.generation}", self.key)["data"]["id"]
+        decided = world.read(f"/api/v1/orders/{lost.headers['x-generation-id']}", self.key)["data"]["id"]
+        gateway.cli("reconcile", decided, "--cost", COST, "--reason", "told by phone")
+        gateway.cli("correct", self.order, "--cost", "0.00246914", "--reason", "told again")
+        self.end_user = world.read("/api/v1/totals?by=end_user", self.key)["data"][-1]["end_user"]
+        self.manager = str(gateway.cli("management-key", "create", "--label", "m", "--account", "swept")["key"])
+        self.operator = Browser(gateway, world.manager)
+        (self.number,) = [row["id"] for row in self.operator.rows("/accounts.json") if row["account"] == "swept"]
+
+
+@pytest.fixture(scope="module")
+def swept(world: World) -> Swept:
+    return Swept(world)
+
+
+def test_no_page_of_the_console_tells_a_caller_the_cost(world: World, swept: Swept) -> None:
+    """Each that there is, by the table of all of them, as a page and as a list."""
+    (key, *_) = [row["id"] for row in swept.operator.rows("/keys.json") if row["account"] == "swept"]
+    in_paths = {"key": key, "account": swept.number, "order": swept.order, "generation": swept.generation, "alert": 1}
+    queries = {
+        "/keys/new": "?label=x",
+        "/keys/{key}/change": "?do=limit&usd_per_day=1",
+        "/end-users/change": "?usd_per_day=1",
+        "/spent": "?by=end_user",
+        "/statement/books/{form}": "?by=order",
+        "/invoice": f"?month={world.read('/api/v1/statement', swept.key)['as_of'][:7]}",
+    }
+    for signed_in in (swept.key, swept.manager):
+        browser, refused = Browser(world.gateway, signed_in), set()
+        for place in (each for each in PLACES if each.show is not None):
+            for form in LEDGERS.values() if "{form}" in place.path else [""]:
+                path = place.path.format(**in_paths, form=form)
+                for ending in ("", ".json", ".csv"):
+                    shown = browser.get(path + ending + queries.get(place.path, ""))
+                    secrets = re.compile(r"0\.000017\b| 1\.7 times") if place.path == "/models" else CONSOLE_SECRETS
+                    told = shown.body.decode() + str(shown.headers)
+                    assert not secrets.search(told), (path, ending, told)
+                    if not ending and shown.status not in (200, 303):
+                        assert shown.status in (403, 404), (path, shown.body)
+                        refused.add(place.path)
+        if signed_in == swept.manager:
+            assert refused == OPERATORS_ALONE
+        for query in ("?by=tag:team", "?tag=team=search", "?end_user=ann"):
+            for path in ("/spent.csv", "/statement", "/orders.csv"):
+                assert not CONSOLE_SECRETS.search(browser.get(path + query).body.decode())
+        with Live(browser) as live:
+            assert not CONSOLE_SECRETS.search(live.until(FARE))
+    assert f"${COST} \u00d7 1.7" in swept.operator.page(f"/orders/{swept.order}")
+    assert COST in swept.operator.page("/trail")
+
+
+def test_ledgers_totals_and_the_trail_tell_the_fare_alone(world: World, swept: Swept) -> None:
+    admin = "/admin/accounts/swept"
+    paths = [
+        *(f"/statement{ending}?by={by}" for ending in LEDGERS for by in ("day", "order")),
+        *(f"/totals{ending}?by={by}" for ending in ("", ".csv") for by in ("end_user", "tag:team", "key,model")),
+        *(f"/{of}{ending}?{whose}" for of in ("totals", "statement", "orders") for ending in ("", ".csv")
+          for whose in ("end_user=ann", "tag=team=search")),
+    ]  # fmt: skip
+    own = [(f"/api/v1{path}", swept.key) for path in paths]
+    managed = [(f"{base}{path}", swept.manager) for base in (admin, "/admin") for path in paths if "stat" not in path]
+    managed += [(f"{admin}{path}", swept.manager) for path in paths if "stat" in path]
+    more = (f"{admin}/trail", f"{admin}/trail.csv", "/admin/trail", f"{admin}/end-users", admin, "/api/v1/keys")
+    for path, key in [*own, *managed, *((each, swept.manager) for each in more)]:
+        answer = world.ask("GET", path, key=key)
+        assert answer.status == 200, (path, answer.body)
+        told = answer.body.decode() + str(answer.headers)
+        assert not CONSOLE_SECRETS.search(told), (path, told)
+    assert world.ask("GET", "/api/v1/statement.journal?books=operator", key=swept.key).status == 400
+    assert world.ask("GET", f"{admin}/statement.journal?books=operator", key=swept.manager).status == 400
+    told = world.read(f"{admin}/trail?what=order.decided", world.manager)["data"]
+    assert told[0]["changes"]["cost_usd"] == [None, COST]
+
+
+def test_who_watches_is_told_no_cost_any_more_once_the_plan_shows_none(world: World) -> None:
+    key = world.gateway.new_key("watcher", "--plan", "open", "--prepaid", "1")
+    world.order("/chat/completions", FORMATS["/chat/completions"].DESCRIBED.example, key=key)
+    with Live(Browser(world.gateway, key)) as live:
+        live.until(COST)
+        world.ask("PATCH", "/admin/accounts/watcher", {"plan": "reseller"}, world.manager)
+        assert COST not in next(shown for name, shown in iter(live.event, None) if name == "orders")
 
 
 def test_the_playground_shows_a_caller_the_fare_alone(world: World) -> None:
