@@ -1,12 +1,18 @@
 """What is one account's is no other's: each endpoint that takes the id of something an account owns."""
 
+import getpass
+import json
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
+from farebox.bookkeeping import FORMS as LEDGERS
+from farebox.console.site import PLACES
 from farebox.core.formats.table import FORMATS, with_aliases
 from farebox.web.openapi import document
 from tests.gateway import Gateway, Response
+from tests.served.test_console import Browser, Live
 from tests.served.test_formats import EVERY, order
 
 IDS = {
@@ -15,6 +21,9 @@ IDS = {
     ("/responses/compact", "idempotency-key"),
     ("/keys/{hash}", "hash"),
     ("/admin/accounts/{account}", "account"),
+    *((f"/admin/accounts/{{account}}/{of}", "account") for of in ("end-users", "trail", "trail{ending}")),
+    ("/admin/accounts/{account}/statement{ledger}", "account"),
+    *((f"/admin/alerts/{{alert}}{of}", "alert") for of in ("", "/test", "/deliveries")),
     ("/admin/top-ups", "idempotency-key"),
 }
 """The names of what accounts own, wherever a request can say one. Each has a test below, but top-ups, which are for who
@@ -39,7 +48,7 @@ TESTED = {
 }
 """Those that are tested with what they are of."""
 
-NO_IDS = {"author", "slug", "version", "model", "offset", "limit", "format", "ending"}
+NO_IDS = {"author", "slug", "version", "model", "offset", "limit", "format", "ending", "ledger"}
 """Parameters of lists that are the same for everybody, and of what is looked for among an account's own: presets."""
 
 
@@ -159,3 +168,99 @@ def test_a_key_and_an_account_are_managed_by_their_own_managers_alone(
     ):
         assert shared_gateway.request("GET", path, headers={"x-api-key": mine}).status == 200, path
         assert shared_gateway.request("GET", path, headers={"x-api-key": others}).status == status, path
+
+
+MANAGED = [
+    (path, method)
+    for path, methods in document()["paths"].items()
+    for method in methods
+    if path.startswith("/admin/") and method != "servers" and ("{account}" in path or "{alert}" in path)
+]
+
+
+def test_a_manager_of_one_account_learns_nothing_of_another(
+    shared_gateway: Gateway, strangers: tuple[str, str], request: pytest.FixtureRequest
+) -> None:
+    """By whatever path names an account or a receiver: it is refused another's as if there were none."""
+    gateway, name = shared_gateway, request.node.name
+    managers = [
+        str(gateway.cli("management-key", "create", "--label", "x", "--account", f"{name} {who}")["key"])
+        for who in ("mine", "others")
+    ]
+
+    def ask(method: str, path: str, key: str, body: object = None) -> Response:
+        headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+        return gateway.request(method.upper(), quote(path, safe="/?=&"), json.dumps(body or {}).encode(), headers)
+
+    mine, others = managers
+    receiver = ask("post", "/admin/alerts", mine, {"url": "https://hooks.example/x", "label": "mine"}).json["data"][
+        "id"
+    ]
+    order = gateway.chat(strangers[0]).headers["x-generation-id"]
+    for path, method in MANAGED:
+        values = {"ending": ".csv", "ledger": ".journal", "id": order}
+        own, nobodys = (
+            path.format(**values, account=account, alert=alert)
+            for account, alert in ((f"{name} mine", receiver), ("nobody at all", 9_999_999))
+        )
+        refused, unknown = (ask(method, each, others) for each in (own, nobodys))
+        assert refused.status in (403, 404), (method, path, refused.body)
+        assert refused.body == unknown.body.replace(b"9999999", str(receiver).encode()), (method, path)
+        if method == "get":
+            assert ask(method, own, mine).status == 200, path
+    foreign = [{"digest": "0" * 64, "label": "x"}]
+    for path, body in (
+        ("/admin/alerts", {"url": "https://hooks.example/y"}),
+        ("/admin/keys/import", {"keys": foreign}),
+    ):
+        answers = [ask("post", path, others, {**body, "account": of}) for of in (f"{name} mine", "nobody at all")]
+        assert [each.status for each in answers] == [403, 403]
+        assert answers[0].body == answers[1].body
+    assert ask("delete", f"/admin/alerts/{receiver}", mine).status == 200
+    # The lists of everything are of one's own alone; and nobody is found by a name that is not told.
+    for path in ("trail", "trail.csv", "orders", "totals?by=account", "statement.beancount", "alerts"):
+        assert f"{name} mine" not in ask("get", f"/admin/{path}", others).body.decode().replace("_", " "), path
+    (made,) = ask("get", "/admin/trail?what=account.opened", mine).json["data"]
+    assert made["who"] == "the operator"
+    for who, found in ((getpass.getuser(), []), ("operator", [made])):
+        assert ask("get", f"/admin/trail?what=account.opened&who={who}", mine).json["data"] == found
+
+
+def test_the_console_shows_nothing_of_another_account(
+    shared_gateway: Gateway, strangers: tuple[str, str], request: pytest.FixtureRequest
+) -> None:
+    gateway, name = shared_gateway, request.node.name
+    headers = {"x-farebox-end-user": "ann-of-mine", "x-farebox-tags": "team=of-mine"}
+    generation = order(gateway, "/chat/completions", strangers[0], headers).headers["x-generation-id"]
+    manager = str(gateway.cli("management-key", "create", "--label", "x", "--account", f"{name} others")["key"])
+    own = Browser(gateway, strangers[0])
+    (placed,), (key,) = own.rows("/orders.json"), own.rows("/keys.json")
+    operator = Browser(gateway, str(gateway.cli("management-key", "create", "--label", "all")["key"]))
+    (account,) = [
+        row["id"] for row in operator.rows(f"/accounts.json?search={name}") if row["account"] == f"{name} mine"
+    ]
+    values = {"key": key["id"], "account": account, "order": placed["order"], "generation": generation}
+    queries = [
+        f"?account_id={account}",
+        f"?key_id={key['id']}",
+        "?end_user=ann-of-mine&by=end_user",
+        "?tag=team=of-mine",
+    ]
+    for signed_in in (strangers[1], manager):
+        browser = Browser(gateway, signed_in)
+        for place in (each for each in PLACES if each.show is not None):
+            for form in LEDGERS.values() if "{form}" in place.path else [""]:
+                path = place.path.format(**values, form=form)
+                for query in ["", *queries] if "{form}" in place.path or "{" not in place.path else [""]:
+                    shown = browser.get(f"{path}{query}")
+                    told = shown.body.decode().replace("ann-of-mine", "", query.count("ann-of-mine") * 2)
+                    assert f"{name} mine" not in told, (path, query, told)
+                    assert "{" not in place.path or "{form}" in place.path or shown.status in (403, 404), path
+        for query in queries[:2]:
+            for path in ("/statement", "/invoice", "/statement/books/hledger", "/end-users", "/orders", "/spent"):
+                if "key_id" not in query or path in ("/orders", "/spent"):
+                    assert browser.get(path + query).status == 404, (path, query)
+        with Live(browser, queries[1]) as live:
+            assert live.status == 404
+        for each in ("/end-users.json", "/orders.json", "/live.json", "/spent.json?by=tag:team", "/reconcile.json"):
+            assert browser.rows(each) == [], each
