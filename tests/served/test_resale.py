@@ -1,10 +1,13 @@
 """A plan that shows the fare alone: whatever its callers ask, nothing tells what the upstream charged, nor lets it be
 worked out. Managers see both."""
 
+import csv
 import http.client
 import json
 import re
-from collections.abc import Iterator, Mapping
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from decimal import Decimal
 from itertools import permutations
 from typing import Any
@@ -413,6 +416,91 @@ def test_an_agents_tools_tell_the_fare(world: World) -> None:
     answered = call(world.key, "chat", model="sim/echo", prompt="Hello")
     assert answered["cost_usd"] == answered["fare_usd"]
     assert Decimal(str(answered["usage"]["cost"])) == Decimal(answered["fare_usd"])
+
+
+def come_to(rows: Iterable[Mapping[str, Any]], name: str) -> Decimal:
+    return sum((Decimal(str(row[name] or 0)) for row in rows), Decimal(0))
+
+
+def check_ledgers(world: World, charged_for: Decimal) -> None:
+    for by in ("day", "order"):
+        charges = world.ask("GET", f"/admin/accounts/sums/statement.focus.csv?by={by}", key=world.manager).body.decode()
+        assert come_to(csv.DictReader(charges.splitlines()), "BilledCost") == charged_for
+        for books, own in (("caller", "Assets:Farebox:Sums"), ("operator", "Liabilities:Farebox:Callers:Sums")):
+            path = f"/admin/accounts/sums/statement.beancount?by={by}&books={books}"
+            ledger = world.ask("GET", path, key=world.manager).body.decode()
+            moved = re.findall(rf"^  {own}  (\S+) USD$", ledger, re.MULTILINE)
+            assert sum(map(Decimal, moved)) == 0, ledger
+            assert len(moved) > (4 if by == "day" else 7), ledger
+            assert re.search(rf"balance {own} -?0(\.0+)? ~ 0 USD", ledger), ledger
+
+
+def check_sums(world: World) -> Any:
+    """What the account `sums` comes to is the same wherever it stands; its number."""
+    admin, operator = "/admin/accounts/sums", Browser(world.gateway, world.manager)
+    number = next(row["id"] for row in operator.rows("/accounts.json") if row["account"] == "sums")
+    statement = world.read(f"{admin}/statement", world.manager)
+    sums, lines = statement["totals"], statement["data"]
+    fares, back = Decimal(sums["fares_usd"]), Decimal(sums["given_back_usd"])
+    assert fares == -come_to([row for row in lines if row["what"] == "fare"], "amount_usd") > 0
+    assert back == come_to([row for row in lines if row["what"] == "correction"], "amount_usd") != 0
+    assert Decimal(sums["paid_in_usd"]) == fares - back + Decimal(sums["paid_out_usd"]) == 5
+    assert statement["closing_balance_usd"] == "0"
+    for by in ("day", "key", "model,kind", "end_user", "tag:team", "end_user,key"):
+        told = world.read(f"{admin}/totals?by={by}", world.manager)
+        for rows in (told["data"], [told["totals"]]):
+            assert come_to(rows, "fares_usd") == fares, by
+            assert (sum(row["orders"] for row in rows), come_to(rows, "cost_usd")) == (5, Decimal(sums["cost_usd"]))
+    of_ann = world.read(f"{admin}/statement?end_user=ann", world.manager)["totals"]
+    (totals,) = world.read(f"{admin}/totals?end_user=ann&by=account", world.manager)["data"]
+    assert {name: of_ann[name] for name in ("fares_usd", "orders", "events", "cost_usd")} == {
+        name: totals[name] for name in ("fares_usd", "orders", "events", "cost_usd")
+    }
+    check_ledgers(world, fares - back)
+    month, asked = statement["as_of"][:7], f"account_id={number}"
+    assert come_to(operator.rows(f"/invoice.json?month={month}&{asked}"), "fares_usd") == fares
+    for query in (asked, f"{asked}&by=end_user", f"{asked}&by=tag:team"):
+        assert come_to(operator.rows(f"/spent.json?{query}"), "fares_usd") == fares
+    assert come_to(operator.rows(f"/end-users.json?{asked}"), "fares_this_month_usd") == fares
+    rows = operator.rows(f"/statement.json?month={month}&{asked}")
+    assert (come_to(rows, "amount_usd"), come_to(rows, "cost_usd")) == (0, Decimal(sums["cost_usd"]))
+    world.gateway.audit()
+    return number
+
+
+def test_all_sums_of_an_account_agree(world: World) -> None:
+    """Two plans, one of them marked up, two keys, end users and tags, an order whose cost came later, a correction each
+    way, and what was left paid out; and totals that somebody has touched are mended."""
+    gateway = world.gateway
+    keys = [gateway.new_key("sums", "--plan", "open", "--prepaid", "5")]
+    keys.append(str(gateway.cli("key", "create", "sums", "--label", "second")["key"]))
+    example = FORMATS["/chat/completions"].DESCRIBED.example
+    named = [
+        world.order(
+            "/chat/completions", {**example, "stream": is_cut}, f"cost={cost}{',cut-at-event=2' if is_cut else ''}",
+            key=keys[number % 2], x_farebox_end_user=who, x_farebox_tags="team=search" if who else "",
+        ).headers["x-generation-id"]
+        for number, (cost, who, is_cut) in enumerate(
+            [(COST, "ann", False), ("0.0100001", "bob", False), (COST, "ann", True), ("0", "", False)]
+        )
+    ]  # fmt: skip
+    world.ask("PATCH", "/admin/accounts/sums", {"plan": "reseller"}, world.manager)
+    eventually(lambda: not world.read("/api/v1/orders", keys[0])["data"][-1]["cost_usd"])
+    named.append(
+        world.order("/chat/completions", example, key=keys[1], x_farebox_end_user="ann").headers["x-generation-id"]
+    )
+    eventually(lambda: all(row["state"] == "posted" for row in world.read("/api/v1/orders", keys[0])["data"]), 20)
+    gateway.cli("refund", named[1], "0.003", "--reason", "late")
+    gateway.cli("correct", named[0], "--cost", "0.02", "--reason", "the invoice")
+    gateway.cli("account", "close", "sums")
+
+    number = check_sums(world)
+    for touched in ("day_total SET fares_nanos = fares_nanos + 1", "attributed_total SET orders = orders + 1"):
+        with closing(sqlite3.connect(gateway.folder / "data" / "farebox.db", timeout=30)) as books, books:
+            books.execute(f"UPDATE {touched} WHERE account_id = {number}")
+    assert len(gateway.cli("audit", code=1)["differences"]) >= 2
+    assert [bool(gateway.cli("db", "recount")["corrected"]) for _ in range(2)] == [True, False]
+    check_sums(world)
 
 
 def test_an_order_whose_process_was_killed_comes_to_the_same_fare(world: World) -> None:
