@@ -32,5 +32,5 @@ def test_every_page_in_a_browser(gateway: Gateway, node: Path) -> None:
         timeout=1200,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("ok ") == 13
+    assert done.stdout.count("ok ") == 14
     gateway.audit()

@@ -356,10 +356,10 @@ def test_a_key_is_made_once_and_shown_once(house: House) -> None:
     assert house.gateway.chat(key).status == 200
     assert house.operator.post("/keys", {**asked, "once": once}).status == 409
     (row,) = [row for row in house.operator.rows("/keys.json") if row["key"] == "Build server"]
-    assert (row["limits"], row["expires"]) == ("$5 per month", "2100-01-01T00:00:00Z")
+    assert (row["limits"], row["expires"]) == ("$5 a month", "2100-01-01T00:00:00Z")
     assert key not in house.operator.page(f"/keys/{row['id']}")
     assert house.operator.post(f"/keys/{row['id']}", {"do": "limit", "usd_per_day": "0.5"}).status == 303
-    assert "$0.5 per day" in text(house.operator.page(f"/keys/{row['id']}"))
+    assert "$0.5 a day" in text(house.operator.page(f"/keys/{row['id']}"))
     assert house.operator.post(f"/keys/{row['id']}", {"do": "disable"}).status == 303
     assert "disabled" in house.operator.page(f"/keys/{row['id']}")
 
@@ -437,7 +437,7 @@ def test_end_users_are_limited_and_seen_by_their_own(house: House) -> None:
     assert order(house.gateway, "/chat/completions", house.one_key, user="ann").status == 402
     assert order(house.gateway, "/chat/completions", house.one_key, user="bob").status == 200
     (bob,) = house.one.rows("/end-users.json?which=limited")
-    assert bob["limits"] == "$5 per month"
+    assert bob["limits"] == "$5 a month"
     assert house.one.get(f"/end-users?account_id={account['id']}").status in (200, 404)
     assert house.other.get(f"/end-users?{here}").status == 404
     assert house.operator.post(f"/end-users?{here}", {}).status == 303

@@ -82,18 +82,27 @@ def state_of(key: Key, now_us: int) -> str:
     return "expired" if key.expires_us is not None and key.expires_us <= now_us else "works"
 
 
+_LIMIT_WORDS = {
+    "usd_per_day": "${} a day",
+    "usd_per_week": "${} a week",
+    "usd_per_month": "${} a month",
+    "usd_total": "${} in all",
+    "requests_per_minute": "{} orders a minute",
+    "tokens_per_minute": "{} tokens a minute",
+    "orders_at_once": "{} at once",
+    "answer_tokens_max": "{} tokens an answer",
+    MODELS: "models {}",
+}
+"""What each limit is called where it stands in a list."""
+
+
 def limits_text(limits: Limits) -> str:
     """The limits that are set, as a list may say them."""
-    parts = []
-    for name, value in limits_by_name(limits).items():
-        if value is not None:
-            shown = ", ".join(value) if isinstance(value, list) else str(value)
-            parts.append(
-                f"${shown} {name.removeprefix('usd_').replace('_', ' ')}"
-                if name.startswith("usd")
-                else f"{shown} {name.replace('_', ' ')}"
-            )
-    return "; ".join(parts)
+    return "; ".join(
+        _LIMIT_WORDS[name].format(", ".join(value) if isinstance(value, list) else value)
+        for name, value in limits_by_name(limits).items()
+        if value is not None
+    )
 
 
 def _row(account: Account, key: Key, spent_nanos: int, now_us: int) -> dict[str, Cell]:

@@ -241,7 +241,11 @@ def _life(hold: HoldRow, transfers: list[Transfer]) -> list[Moment]:
 def _asked(times: int) -> str:
     if not times:
         return "is first asked"
-    return f"was asked {'once' if times == 1 else f'{times} times'}, and is asked again"
+    return f"was asked {_times(times)}, and is asked again"
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
 
 
 def _end_of(hold: HoldRow, transfers: list[Transfer]) -> Transfer | None:
@@ -255,7 +259,7 @@ def _corrected(transfer: Transfer) -> tuple[str, str]:
 
 
 def _ending(hold: HoldRow, end: Transfer) -> tuple[str, str]:
-    asked = f", after the upstream was asked {hold.asks} times" if hold.asks else ""
+    asked = f", after the upstream was asked {_times(hold.asks)}" if hold.asks else ""
     match end.kind:
         case "post":
             return (

@@ -11,6 +11,7 @@ from farebox.console.house import House
 from farebox.console.naming import Names
 from farebox.console.orders import end_user_of, tag_of
 from farebox.console.reading import MINUTE_US, Ended, Spent, spent_from
+from farebox.console.rendering import query_text
 from farebox.console.requests import Cell, Page, Request, Viewer
 from farebox.console.shown import places_of
 from farebox.core.allowances import began_us, date_of, day_of
@@ -195,14 +196,16 @@ async def show_spent(house: House, request: Request) -> Page:
         }
         for each, whom in zip(spent, whose, strict=True)
     ]
+    by = request.text("by")
     values = {
         "rows": rows,
+        "orders_of": [_orders_of(request, each, by, whom) for each, whom in zip(spent, whose, strict=True)],
         "total": _total(whole),
         "is_cut": len(spent) == most,
         "since": date_of(since),
         "until": date_of(until),
         "model": model,
-        "by": request.text("by"),
+        "by": by,
         "end_user": request.text("end_user"),
         "tag": request.text("tag"),
         "key_id": key_id,
@@ -212,6 +215,22 @@ async def show_spent(house: House, request: Request) -> Page:
         "places": places_of([*(each.fares_nanos for each in whole), *(each.fares_nanos for each in spent)]),
     }
     return Page("spent.html", values, columns=SPENT_COLUMNS, rows=rows)
+
+
+def _orders_of(request: Request, line: Spent, by: str, whom: str | None) -> str:
+    """The query for the orders of a line: those that were placed on its day."""
+    day = date_of(line.day)
+    asked = {
+        "since": day,
+        "until": day,
+        "state": "posted",
+        "account_id": line.account_id,
+        "key_id": line.key_id,
+        "model": line.model,
+        "end_user": (whom or "") if by == "end_user" else request.text("end_user"),
+        "tag": (whom or "") if by.startswith(TAG_GROUP) else request.text("tag"),
+    }
+    return query_text(asked)
 
 
 def _further(request: Request) -> tuple[str, ...]:

@@ -315,7 +315,7 @@ class Site:
             Page("problem.html", values),
             viewer=viewer,
             form=form_token(head.session),
-            here="",
+            here="/",
             lists=None,
             further=None,
             now_us=clock.now_us(),
