@@ -131,6 +131,15 @@ def test_every_sum_is_that_of_its_rows(house: House) -> None:
     assert f"Held for orders under way ${statement['held_usd']}" in page
 
 
+def test_each_line_of_what_was_spent_leads_to_its_orders(house: House) -> None:
+    assert house.gateway.chat(house.one_key, user="zoe").status == 200
+    for path in ("/spent", "/spent?by=end_user"):
+        lines = re.findall(r'"/console/orders\?([^"]*)">(\d+)</a>', house.operator.page(path))
+        assert lines
+        for asked, number in lines:
+            assert len(house.operator.rows(f"/orders.json?{unescape(asked)}")) == int(number), asked
+
+
 def test_what_is_going_on_is_told_with_what_it_is_a_count_of(house: House) -> None:
     house.gateway.chat(house.one_key, simulate="status=500")
     house.gateway.chat(house.one_key, model="sim/unknown")

@@ -218,7 +218,10 @@ async def show_spent(house: House, request: Request) -> Page:
 
 
 def _orders_of(request: Request, line: Spent, by: str, whom: str | None) -> str:
-    """The query for the orders of a line: those that were placed on its day."""
+    """The query for the orders of a line, those that were placed on its day; empty where it is of those that name
+    nobody, which cannot be asked for."""
+    if by and whom is None:
+        return ""
     day = date_of(line.day)
     asked = {
         "since": day,
