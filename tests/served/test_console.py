@@ -132,8 +132,10 @@ def test_every_sum_is_that_of_its_rows(house: House) -> None:
 
 
 def test_each_line_of_what_was_spent_leads_to_its_orders(house: House) -> None:
-    assert house.gateway.chat(house.one_key, user="zoe").status == 200
-    for path in ("/spent", "/spent?by=end_user"):
+    key = house.gateway.new_key("led", "--plan", "paying", "--prepaid", "5")
+    tags = {"x-farebox-tags": "squad=search"}
+    assert order(house.gateway, "/chat/completions", key, tags, user="zoe").status == 200
+    for path in ("/spent", "/spent?by=end_user", "/spent?by=tag:squad"):
         lines = re.findall(r'"/console/orders\?([^"]*)">(\d+)</a>', house.operator.page(path))
         assert lines
         for asked, number in lines:

@@ -463,7 +463,7 @@ def check_sums(world: World) -> Any:
         assert come_to(operator.rows(f"/spent.json?{query}"), "fares_usd") == fares
     assert come_to(operator.rows(f"/end-users.json?{asked}"), "fares_this_month_usd") == fares
     rows = operator.rows(f"/statement.json?month={month}&{asked}")
-    assert (come_to(rows, "amount_usd"), come_to(rows, "cost_usd")) == (0, Decimal(sums["cost_usd"]))
+    assert (come_to(rows, "amount_usd"), come_to(rows, "cost_usd")) == (Decimal(0), Decimal(sums["cost_usd"]))
     world.gateway.audit()
     return number
 

@@ -223,7 +223,7 @@ def _orders_of(request: Request, line: Spent, by: str, whom: str | None) -> str:
     if by and whom is None:
         return ""
     day = date_of(line.day)
-    asked = {
+    asked: dict[str, str | int] = {
         "since": day,
         "until": day,
         "state": "posted",
@@ -231,7 +231,7 @@ def _orders_of(request: Request, line: Spent, by: str, whom: str | None) -> str:
         "key_id": line.key_id,
         "model": line.model,
         "end_user": (whom or "") if by == "end_user" else request.text("end_user"),
-        "tag": (whom or "") if by.startswith(TAG_GROUP) else request.text("tag"),
+        "tag": f"{by.removeprefix(TAG_GROUP)}={whom}" if by.startswith(TAG_GROUP) else request.text("tag"),
     }
     return query_text(asked)
 

@@ -74,7 +74,7 @@ async def show_one(house: House, request: Request) -> Page:
         events, fare = charged(cost, hold.event_price_nanos, marked_up=hold.marked_up)
     values = {
         "hold": hold,
-        "row": await _row(hold, names),
+        "row": await _row(hold, names, shows_cost=True),
         "verdict": verdict,
         "cost": cost_text,
         "reason": request.text("reason"),
