@@ -10,6 +10,7 @@ import pytest
 
 from farebox.core.entries import component
 from tests.gateway import Gateway, Response
+from tests.served.test_console import Browser
 
 
 class Books:
@@ -190,6 +191,49 @@ def test_what_is_wrong_is_said(books: Books) -> None:
         answer = books.get(f"/{query}")
         assert answer.status == 400, query
         assert words in answer.error["message"]
+
+
+def test_a_text_that_no_database_takes_is_refused_for_good(books: Books) -> None:
+    """A NUL character: of PostgreSQL's texts none has one, and to try again would not help."""
+    for path in ("orders?model=%00", "statement?end_user=a%00", "totals?tag=a=%00", "generation?id=%00"):
+        assert books.get(f"/{path}").status == 400, path
+    assert books.get("/orders/%00").status == 404
+    assert books.get("/admin/accounts/%00", books.manager).status == 404
+    assert books.get("/admin/trail?who=%00", books.manager).status == 400
+    headers = {"authorization": f"Bearer {books.manager}", "content-type": "application/json", "idempotency-key": "nul"}
+    paid = {"account": books.name, "amount_usd": "1", "note": "a\0b"}
+    assert books.gateway.request("POST", "/admin/top-ups", paid, headers).status == 400
+    browser = Browser(books.gateway, books.manager)
+    for path, status in (("/orders?model=%00", 400), ("/orders/%00", 404), ("/trail?who=%00", 400)):
+        assert browser.get(path).status == status, path
+    assert browser.post("/accounts", {"name": "a\0"}).status == 400
+
+
+def test_what_people_write_is_no_formula_no_markup_and_no_line_of_its_own(books: Books) -> None:
+    """Names, labels, tags and reasons, in every table, page and ledger that has them."""
+    gateway, label, said = books.gateway, "@label<i>", '=HYPERLINK("x")\n\x1b[31m<i>'
+    key = str(gateway.cli("key", "create", books.name, "--label", label)["key"])
+    headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+    for_whom = {"x-farebox-end-user": "=SUM(1)<i>", "x-farebox-tags": "team==cmd<i>"}
+    body = {"model": "sim/echo", "messages": [{"role": "user", "content": "Hello"}]}
+    order = gateway.request("POST", "/api/v1/chat/completions", body, {**headers, **for_whom})
+    gateway.cli("refund", order.headers["x-generation-id"], "--reason", said)
+    gateway.cli("account", "top-up", books.name, "1", "--note", said)
+    admin, browser = f"/admin/accounts/{books.name}", Browser(gateway, books.manager)
+    number = next(row["id"] for row in browser.rows("/accounts.json?search=formula") if row["account"] == books.name)
+    lists = ["orders.csv", "statement.csv", "trail.csv", "totals.csv?by=end_user,key", "totals.csv?by=tag:team"]
+    answers = [books.get(f"{admin}/{path}", books.manager) for path in (*lists, "statement.focus.csv?by=order")]
+    for path in ("orders", "statement", "trail", "end-users", "spent"):
+        query = f"?account_id={number}" + ("&by=tag:team" if path == "spent" else "")
+        assert "<i>" not in browser.page(f"/{path}{query}"), path
+        answers.append(browser.get(f"/{path}.csv{query}"))
+    for answer in answers:
+        for row in csv.reader(io.StringIO(answer.body.decode())):
+            assert not [cell for cell in row if cell.startswith(("=", "+", "@", "\t", "\r"))], row
+    for path in ("statement.beancount?by=order", "statement.journal?by=order"):
+        ledger = books.get(f"{admin}/{path}", books.manager).body.decode()
+        assert "\x1b" not in ledger
+        assert not [line for line in ledger.splitlines() if line.lstrip().startswith("[31m")]
 
 
 def test_a_range_is_said_and_kept(books: Books) -> None:

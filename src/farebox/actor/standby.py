@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from html import escape
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -20,7 +20,6 @@ from farebox.actor.system_events import SystemEvent, listening
 from farebox.app import App, Hosted
 from farebox.background import Supervisor
 from farebox.http.asgi import send_whole
-from farebox.http.queries import query_pairs
 from farebox.identity.keys import PlansInForce
 from farebox.ports import Upstreams
 from farebox.serving import listen, run
@@ -117,7 +116,7 @@ def _with_token(scope: Scope) -> Scope:
     names = {name for name, _ in scope["headers"]}
     if b"token=" not in query and _BEARER not in names:
         return scope
-    pairs = query_pairs(scope)
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
     tokens = [f"Bearer {value}".encode() for name, value in pairs if name == "token" and value]
     tokens += [value for name, value in scope["headers"] if name == _BEARER]
     rest = urlencode([(name, value) for name, value in pairs if name != "token"]).encode()

@@ -298,9 +298,12 @@ class Site:
             raise invalid("content-type: a form is application/x-www-form-urlencoded")
         body = await self._house.bodies.read(AsgiBody(scope, receive), head)
         try:
-            return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=FIELDS_MAX))
+            form = dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=FIELDS_MAX))
         except ValueError as error:
             raise invalid("The form cannot be read") from error
+        if any("\0" in text for text in form.values()):
+            raise invalid("A NUL character stands in the form")
+        return form
 
     async def _refused(self, head: "_Head", refusal: Refusal) -> tuple[int, HeaderList, bytes]:
         viewer = None

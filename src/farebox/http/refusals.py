@@ -6,7 +6,7 @@ from typing import Protocol
 
 from starlette.types import Receive, Scope, Send
 
-from farebox.core.errors import Refusal, broken, too_many
+from farebox.core.errors import Refusal, broken, too_many, unknown
 from farebox.core.formats.table import ENVELOPE
 from farebox.http.asgi import JSON, AsgiCall, Endpoint
 from farebox.http.calls import Call
@@ -45,6 +45,8 @@ class guarded:  # noqa: N801 - reads as the function that it is
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = AsgiCall(scope, receive, send)
         try:
+            if "\0" in scope["path"]:
+                raise unknown("A NUL character stands in the path, and in no name")
             await self._endpoint(scope, receive, call.pass_on)
         except Exception as error:  # noqa: BLE001 - one that nobody foresaw is logged or raised again there
             await answer_failure(call, error, self._wire)

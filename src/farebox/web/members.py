@@ -44,7 +44,10 @@ class Fields(dict[str, Raw]):
             raise invalid(f"{within}{name}: {wanted}") from error
 
     def text(self, name: str) -> str | None:
-        return self._read(name, str, "write a text")
+        text = self._read(name, str, "write a text")
+        if text is not None and "\0" in text:
+            raise invalid(f"{name}: write a text without NUL characters")
+        return text
 
     def flag(self, name: str) -> bool | None:
         return self._read(name, bool, "write true or false")
