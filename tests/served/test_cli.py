@@ -79,6 +79,8 @@ def test_tables_for_people(shell: Gateway) -> None:
     shell.cli("account", "create", "alice", "--plan", "paying", "--prepaid", "5")
     assert re.search(r"alice +paying +prepaid +5 +0 +5", shell.run("account", "list").stdout)
     assert "alice (paying): paid in $5, spent $0 (0 events), balance $5" in shell.run("statement", "alice").stdout
+    shell.cli("account", "top-up", "alice", "1", "--note", "\x1b[2Jcleared\ngone")
+    assert "\ufffd[2Jcleared\ufffdgone" in shell.run("trail").stdout
     assert shell.run("audit").stdout.endswith("differences: 0\n")
     assert shell.run("reconcile", "--list").stdout == "No hold is open.\n"
     assert shell.run("--version").stdout.startswith("farebox ")

@@ -181,7 +181,7 @@ def print_table(
     to the minute, and the longest texts are cut; a number never is. What is negative, and what is open, is marked."""
     cells = [
         [*map(str, heads)],
-        *[[missing if row[name] is None else str(row[name]) for name in names or row] for row in rows],
+        *[[missing if row[name] is None else _seen(str(row[name])) for name in names or row] for row in rows],
     ]
     widths = _widths(cells)
     if sys.stdout.isatty() and _total(widths) > (columns := shutil.get_terminal_size().columns):
@@ -192,6 +192,15 @@ def print_table(
         shown[-1] = shown[-1].rstrip()
         coloured = [_marked(cell, text) for cell, text in zip(line, shown, strict=True)]
         typer.echo(GAP.join(coloured).rstrip())
+
+
+def _seen(text: str) -> str:
+    """A text of strangers, such as a note or an end user, without what would steer a terminal or end the line."""
+    return (
+        text
+        if text.isprintable()
+        else "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
+    )
 
 
 GAP = "  "
