@@ -20,7 +20,7 @@ def play(endpoint: Endpoint, sent: list[Message]) -> None:
 
 
 async def _serve(endpoint: Endpoint, receive: Receive, send: Send) -> None:
-    await endpoint({"type": "http", "method": "GET"}, receive, send)
+    await endpoint({"type": "http", "method": "GET", "path": "/"}, receive, send)
 
 
 def test_an_error_before_the_answer_has_begun_is_refused() -> None:
