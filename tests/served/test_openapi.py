@@ -34,6 +34,8 @@ from tests.in_process import ask, services
 from tests.upstreams import HttpUpstream
 
 SCHEMA = schemathesis.openapi.from_dict(document())
+# A NUL character is 400 wherever it stands in a query or a member (`test_bills`).
+SCHEMA.config.generation.update(allow_x00=False)
 
 HOLDS = [
     checks.not_a_server_error,

@@ -252,6 +252,6 @@ def test_books_that_are_busy_are_told_before_anything_is_sent() -> None:
     async def receive() -> dict[str, object]:
         return {"type": "http.request", "body": b"", "more_body": False}
 
-    asyncio.run(guarded(endpoint)({"type": "http", "method": "POST", "headers": []}, receive, send))
+    asyncio.run(guarded(endpoint)({"type": "http", "method": "POST", "path": "/", "headers": []}, receive, send))
     assert sent[0]["status"] == 429
     assert (b"retry-after", b"5") in sent[0]["headers"]  # type: ignore[operator]
