@@ -615,9 +615,10 @@ class Live:
 
 def test_live_tells_of_orders_as_they_go_and_of_ones_own_alone(house: House) -> None:
     key = house.gateway.new_key("live", "--plan", "paying", "--prepaid", "5")
-    own = Browser(house.gateway, key)
+    others_key = house.gateway.new_key("beside", "--plan", "free", "--prepaid", "0.5")
+    own, other = Browser(house.gateway, key), Browser(house.gateway, others_key)
     assert "None is under way, and none ended" in text(own.page("/live"))
-    with Live(own) as live, Live(house.other) as others, Live(house.operator, "?account=live") as all_of_them:
+    with Live(own) as live, Live(other) as others, Live(house.operator, "?account=live") as all_of_them:
         assert (live.status, live.headers["content-type"]) == (200, "text/event-stream")
         assert live.headers["content-security-policy"].startswith("default-src 'none'")
         assert "0 under way" in live.until("none ended")
@@ -630,7 +631,7 @@ def test_live_tells_of_orders_as_they_go_and_of_ones_own_alone(house: House) -> 
         assert house.operator.post(f"/reconcile/{row['order']}", form).status == 303
         assert "posted whole" in live.until("$0.00123")
         assert "1 ended within the last minute" in all_of_them.until("$0.00123")
-        house.gateway.chat(house.other_key, simulate="cost=0.00777")
+        house.gateway.chat(others_key, simulate="cost=0.00777")
         shown = others.until("$0.0777")
         assert "sim/echo" in shown
         assert "$0.00123" not in shown
