@@ -20,6 +20,7 @@ import typer
 from farebox import clock
 from farebox.accounts import Accounts
 from farebox.acting import acting
+from farebox.bills import harmless
 from farebox.cli.trouble import MENDABLE, lines, worded
 from farebox.core.money import parse_usd
 from farebox.core.trail import By
@@ -167,8 +168,8 @@ def _csv_cell(value: object) -> object:
             return str(value).lower()
         case list() | tuple():
             return " ".join(map(str, value))
-        case str() if value.startswith(("=", "+", "-", "@", "\t", "\r")) and not _NUMBER.fullmatch(value):
-            return f"'{value}"
+        case str():
+            return harmless(value)
         case _:
             return value
 

@@ -6,7 +6,6 @@ stands in a page."""
 
 import csv
 import io
-import re
 from collections.abc import Mapping
 from functools import cache
 from hashlib import sha256
@@ -16,9 +15,10 @@ from urllib.parse import urlencode
 import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from farebox.bills import harmless
 from farebox.console import shown
 from farebox.console.entrance import PATH
-from farebox.console.requests import Cell, Page
+from farebox.console.requests import Page
 from farebox.core.headers import HeaderList
 
 _HERE = Path(__file__).parent
@@ -108,19 +108,8 @@ def as_csv(page: Page) -> bytes:
     write = csv.writer(text)
     write.writerow(page.columns)
     for row in page.rows:
-        write.writerow([_harmless(row[name]) for name in page.columns])
+        write.writerow([harmless(row[name]) for name in page.columns])
     return text.getvalue().encode()
-
-
-_NUMBER = re.compile(r"-?\d+(\.\d+)?")
-
-
-def _harmless(cell: Cell) -> Cell:
-    """Spreadsheets take what begins so for a formula, even in a name that somebody chose: an apostrophe says it is
-    none."""
-    if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) and not _NUMBER.fullmatch(cell):
-        return f"'{cell}"
-    return cell
 
 
 def query_text(query: Mapping[str, str | int]) -> str:
