@@ -422,41 +422,82 @@ def test_orders_go_in_tls_on_one_connection(authority: Authority, newest: ssl.TL
     play(main)
 
 
-def test_tls_is_the_same_however_its_bytes_are_cut(authority: Authority) -> None:
-    """A handshake and two answers, in pieces down to a byte, with the server's side in memory."""
+class InMemory:
+    """A wired connection in TLS, and the server's side of it. What the server has said is read in pieces of `size`."""
 
-    async def one(size: int) -> None:
-        received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
-        server = server_side(authority).wrap_bio(received, sent, server_side=True)
-        wired = Wired(in_tls=(ssl.create_default_context(cafile=str(authority.file)), "upstream.test"))
-
-        def pump() -> None:
-            received.write(wired.wire.take())
-            with suppress(ssl.SSLWantReadError):
-                server.do_handshake()
-            answer = sent.read()
-            wired.reads(*[answer[at : at + size] for at in range(0, len(answer), size)])
-
+    def __init__(self, authority: Authority, size: int = 1 << 20) -> None:
+        self.received, self.sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.server = server_side(authority).wrap_bio(self.received, self.sent, server_side=True)
+        self.wired = Wired(in_tls=(ssl.create_default_context(cafile=str(authority.file)), "upstream.test"))
+        self.size = size
         for _ in range(3):
-            pump()
-        wired.pool.idle[wired.connection] = None
-        for _ in range(2):
-            order = wired.order()
-            await asyncio.sleep(0)
-            received.write(wired.wire.take())
-            assert server.read().startswith(b"POST /x HTTP/1.1\r\n")
-            server.write(OK + COUNTED)
-            pump()
-            assert await (await order).read() == BODY
-            assert wired.is_idle()
-        server.write(b"stray")
-        pump()
-        assert wired.wire.is_closed
-        wired.ends()
+            self.pump()
+        self.wired.pool.idle[self.wired.connection] = None
+
+    def pump(self) -> None:
+        self.received.write(self.wired.wire.take())
+        with suppress(ssl.SSLWantReadError):
+            self.server.do_handshake()
+        answer = self.sent.read()
+        self.wired.reads(*[answer[at : at + self.size] for at in range(0, len(answer), self.size)])
+
+    async def order(self, *answer: bytes) -> HttpReply:
+        """An order, and the head of the answer that begins so."""
+        order = self.wired.order()
+        await asyncio.sleep(0)
+        self.received.write(self.wired.wire.take())
+        assert self.server.read().startswith(b"POST /x HTTP/1.1\r\n")
+        self.say(*answer)
+        return await order
+
+    def say(self, *records: bytes) -> None:
+        for record in records:
+            self.server.write(record)
+        self.pump()
+
+
+def test_tls_is_the_same_however_its_bytes_are_cut(authority: Authority) -> None:
+    """A handshake and two answers, in pieces down to a byte."""
 
     async def main() -> None:
         for size in (1, 2, 5, 100, 1 << 20):
-            await one(size)
+            memory = InMemory(authority, size)
+            for _ in range(2):
+                assert await (await memory.order(OK + COUNTED)).read() == BODY
+                assert memory.wired.is_idle()
+            memory.say(b"stray")
+            assert memory.wired.wire.is_closed
+            memory.wired.ends()
+
+    play(main)
+
+
+@pytest.mark.parametrize("is_whole", [True, False], ids=["ended", "broken"])
+def test_records_of_tls_that_come_together_go_on_together(authority: Authority, is_whole: bool) -> None:
+    """Also those before the connection's end, or before a record that is none."""
+
+    async def main() -> None:
+        memory = InMemory(authority)
+        reply = await memory.order(OK + b"\r\n", b"one, ", b"two, ")
+        pieces: list[bytes] = []
+        pouring = asyncio.ensure_future(reply.pour(pieces.append))
+        await asyncio.sleep(0)
+        memory.server.write(b"three, ")
+        memory.server.write(b"four")
+        if is_whole:
+            with suppress(ssl.SSLWantReadError):
+                memory.server.unwrap()
+        else:
+            memory.sent.write(b"\x17\x03\x03\x00\x20" + bytes(32))
+        memory.pump()
+        assert memory.wired.wire.is_closed
+        memory.wired.ends()
+        if is_whole:
+            await pouring
+        else:
+            with pytest.raises(UpstreamBroke):
+                await pouring
+        assert pieces == [b"one, two, ", b"three, four"]
 
     play(main)
 

@@ -50,18 +50,24 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         received.write(data)
         if not self._is_ready and not self._shake_hands():
             return
-        # Here and not in a method: a stream has hundreds of reads.
+        # Here and not in a method: a stream has hundreds of reads. What several records held goes on in one piece, as
+        # it does without TLS: each piece costs a write to the caller.
+        parts: list[bytes] = []
+        plain: bytes | None = None
+        broken: OSError | None = None
         try:
-            while received.pending:
-                plain = tls.read(RECORD_BYTES)
-                if not plain:  # the other side has said that it sends no more
-                    self._plain.close()
-                    break
-                self._above.data_received(plain)
+            while received.pending and (plain := tls.read(RECORD_BYTES)):
+                parts.append(plain)
         except ssl.SSLWantReadError:
             pass
         except OSError as error:
-            self._broke(error)
+            broken = error
+        if parts:
+            self._above.data_received(parts[0] if len(parts) == 1 else b"".join(parts))
+        if broken is not None:
+            self._broke(broken)
+        elif plain == b"":  # the other side has said that it sends no more
+            self._plain.close()
         if self._out.pending:
             self._flush()
 
