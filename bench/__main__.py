@@ -1,8 +1,8 @@
 """`make bench`: Farebox beside a bare pass-through of the same stack and nginx, in one run on one machine: with the
 upstream plain and behind TLS, and with many slow streams. After that bench/scale.py: more processes, larger books.
 
-Each is one process on one core; the load and the upstream share the other. CPU time is the process's own, with its
-threads and children, from /proc.
+Each is one process on one core; the load and the upstream share the other. They take slices of each load in turn. CPU
+time is the process's own, with its threads and children, from /proc.
 """
 
 import argparse
@@ -10,8 +10,11 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
+from typing import Self
 
 from bench import compare, streams
+from bench.compare import ratio_of, trimmed_mean
 from bench.load import Result, load
 from bench.others import OTHERS
 from bench.peers import EVENT_SECONDS, STREAM_EVENTS
@@ -22,27 +25,25 @@ LOADS = (("whole", 64), ("streamed", 100), ("whole", 1), ("streamed", 1))
 """The kind of answer, and how many are asked for at a time: enough to fill a core, and one after the other."""
 
 
+SLICES = 8
+"""Of a load, which the servers take in turn: so the machine's good and bad moments meet all of them."""
+
+WARM_UP_SECONDS = 1.0
+
+
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """One server under one load."""
+class Slice:
+    """What a slice of a load came to, and the server's CPU microseconds a request."""
 
-    server: Server
     result: Result
-    cpu_seconds: float
-    rss_mb: float
+    cpu_us: float
 
-    @property
-    def cpu_us(self) -> float:
-        """CPU microseconds a request."""
-        return self.cpu_seconds / self.result.requests * 1e6
-
-
-def measure(server: Server, kind: str, connections: int, seconds: float) -> Measured:
-    load(server.target, kind, connections, 1.0)
-    before = cpu_seconds(server.pid)
-    result = load(server.target, kind, connections, seconds)
-    assert not result.failures, f"{server.name}: {result.failures} of {result.requests} failed"
-    return Measured(server, result, cpu_seconds(server.pid) - before, rss_mb(server.pid))
+    @classmethod
+    def take(cls, server: Server, kind: str, connections: int, seconds: float) -> Self:
+        before = cpu_seconds(server.pid)
+        result = load(server.target, kind, connections, seconds)
+        assert not result.failures, f"{server.name}: {result.failures} of {result.requests} failed"
+        return cls(result, (cpu_seconds(server.pid) - before) / result.requests * 1e6)
 
 
 HEADER = (
@@ -51,37 +52,44 @@ HEADER = (
 )
 
 
-def row(measured: Measured, bare: Measured, direct: Result, *, streamed: bool) -> str:
-    """A line of the table; the first byte's is what the server adds to the upstream's own."""
-    result = measured.result
+def row(server: Server, slices: list[Slice], bare: list[Slice], direct: Result, *, streamed: bool) -> str:
+    """A line of the table. `x bare` is of the slices side by side; the first byte's is what the server adds to the
+    upstream's own."""
+    results = [each.result for each in slices]
+    cpu_us = trimmed_mean([each.cpu_us for each in slices])[0]
+    ratio, error = ratio_of([each.cpu_us for each in bare], [each.cpu_us for each in slices])
     cells = (
-        measured.server.name,
-        f"{result.requests / result.seconds:,.0f}",
-        f"{measured.cpu_us:,.0f}",
-        f"{measured.cpu_us / STREAM_EVENTS:.1f}" if streamed else "-",
-        f"{measured.cpu_us / bare.cpu_us:.2f}",
-        f"{result.p50 * 1000:.2f}",
-        f"{result.p99 * 1000:.2f}",
-        f"{(result.first_byte_p50 - direct.first_byte_p50) * 1000:.2f}",
-        f"{measured.server.idle_rss_mb:.0f}",
-        f"{measured.rss_mb:.0f}",
+        server.name,
+        f"{sum(each.requests for each in results) / sum(each.seconds for each in results):,.0f}",
+        f"{cpu_us:,.0f}",
+        f"{cpu_us / STREAM_EVENTS:.1f}" if streamed else "-",
+        "1" if slices is bare else f"{ratio:.2f} ± {error:.2f}",
+        f"{median(each.p50 for each in results) * 1000:.2f}",
+        f"{median(each.p99 for each in results) * 1000:.2f}",
+        f"{(median(each.first_byte_p50 for each in results) - direct.first_byte_p50) * 1000:.2f}",
+        f"{server.idle_rss_mb:.0f}",
+        f"{rss_mb(server.pid):.0f}",
     )
     return f"| {' | '.join(cells)} |"
 
 
 def table(upstream: Upstream, found: list[Server], kind: str, connections: int, seconds: float) -> None:
-    """One load on each server in turn."""
+    """One load on all servers, in slices in turn."""
     streamed = kind == "streamed"
     paced = f"streams of {STREAM_EVENTS} events, {EVENT_SECONDS * 1000:g} ms apart"
     what = paced if streamed else "whole answers"
     behind = "upstream behind TLS, " if upstream.authority else ""
     print(f"\n{behind}{what}, {connections} at a time, {seconds:g} s each\n\n{HEADER}", flush=True)
     direct = load(upstream.direct, kind, connections, seconds / 4)
-    bare: Measured | None = None
     for server in found:
-        measured = measure(server, kind, connections, seconds)
-        bare = bare or measured
-        print(row(measured, bare, direct, streamed=streamed), flush=True)
+        load(server.target, kind, connections, WARM_UP_SECONDS)
+    taken: dict[str, list[Slice]] = {server.name: [] for server in found}
+    for number in range(SLICES):
+        for server in found if number % 2 else reversed(found):
+            taken[server.name].append(Slice.take(server, kind, connections, seconds / SLICES))
+    bare = taken[found[0].name]
+    for server in found:
+        print(row(server, taken[server.name], bare, direct, streamed=streamed), flush=True)
 
 
 def audit(found: list[Server]) -> None:

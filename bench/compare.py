@@ -57,13 +57,18 @@ def trimmed_mean(values: list[float]) -> tuple[float, float]:
     return fmean(kept), math.sqrt(variance / len(drawn)) / (len(kept) / len(drawn))
 
 
+def ratio_of(before: list[float], after: list[float]) -> tuple[float, float]:
+    """The mean ratio of pairs, and its standard error. Averaged as logarithms, so that twice and half come to one."""
+    mean, error = trimmed_mean([math.log(new / old) for old, new in zip(before, after, strict=True)])
+    return math.exp(mean), math.exp(mean) * error
+
+
 def row(name: str, what: str, before: list[float], after: list[float]) -> str:
-    """Ratios are averaged as logarithms, so that twice and half come to one."""
-    ratio, error = trimmed_mean([math.log(new / old) for old, new in zip(before, after, strict=True)])
+    ratio, error = ratio_of(before, after)
     means = [
         f"{mean:,.0f}" if mean >= 10 else f"{mean:.2f}" for mean in (trimmed_mean(before)[0], trimmed_mean(after)[0])
     ]
-    shown = f"{math.exp(ratio):.3f}" + (f" ± {math.exp(ratio) * error:.3f}" if len(before) > 1 else "")
+    shown = f"{ratio:.3f}" + (f" ± {error:.3f}" if len(before) > 1 else "")
     return f"| {' | '.join([name, what, *means, shown, str(len(before))])} |"
 
 
