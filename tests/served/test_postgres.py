@@ -318,7 +318,7 @@ class Wire:
                     ).start()
 
     def _pass(self, source: socket.socket, target: socket.socket, is_client: bool, state: dict[str, bool]) -> None:
-        with suppress(OSError):
+        with source, suppress(OSError):
             while data := source.recv(65536):
                 if is_client and b"INSERT INTO hold" in data:
                     state["places"] = True
@@ -329,7 +329,7 @@ class Wire:
                     continue
                 target.sendall(data)
         with suppress(OSError):
-            target.close()
+            target.shutdown(socket.SHUT_RDWR)  # who reads from it is woken by that, and closes it
 
     def close(self) -> None:
         self._listener.close()

@@ -94,6 +94,7 @@ from farebox.store.prepare import HEAD, UnusableBooks, engine_of, prepare, sqlit
 from farebox.store.sqlite import Sqlite
 from farebox.testing import MemoryStore
 from tests.books import new_books
+from tests.gateway import eventually
 from tools.postgres import Cluster
 
 USD = 10**9
@@ -127,6 +128,15 @@ class Engine:
             yield store
         finally:
             await store.close()
+            if self.kind == "postgres":
+                self._await_end_of(worker)
+
+    def _await_end_of(self, worker: str) -> None:
+        """The database ends a session, and lets go of its locks, some time after it was closed."""
+        engine = engine_of(self.url)
+        db = engine.connect()
+        eventually(lambda: engine.is_gone(db, worker))
+        db.close()
 
     def run(self, work: Callable[[Store], Awaitable[None]]) -> None:
         async def main() -> None:
