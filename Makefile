@@ -20,7 +20,7 @@ test: .venv/.dev
 test-fast: .venv/.dev
 	$(BIN)/python -m pytest -n auto --dist worksteal tests/fast
 
-# Most of such a test's time is waiting, for servers and for deadlines: more at once than there are processors.
+# Most of a test's time is waiting, for servers and for deadlines: more at once than there are processors.
 TESTS_AT_ONCE ?= $(shell expr 3 \* $$(nproc 2>/dev/null || echo 2))
 
 # aider runs on no Python newer than 3.12. Where there is none, its tests say so.
@@ -95,23 +95,19 @@ clean:
 .venv/bin/python:
 	@tools/make-venv "$(PYTHON)"
 
-PIP := $(BIN)/python -m pip --disable-pip-version-check
-INSTALL := install -q --require-hashes
-
 .venv/.run: .venv/bin/python requirements/run.txt pyproject.toml
 	@echo "Installing Farebox into .venv ..."
-	@$(PIP) $(INSTALL) -r requirements/run.txt
-	@$(PIP) install -q --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/run.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 .venv/.dev: .venv/.run requirements/dev.txt
 	@echo "Installing what the tests need into .venv ..."
-	@$(PIP) $(INSTALL) -r requirements/dev.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@touch $@
 
-# Filled by the pip of .venv: one of its own would take as long as what is installed.
 .venv-%/.done: .venv/bin/python requirements/%.txt
 	@echo "Installing $* into .venv-$* ..."
-	@"$(PYTHON)" -m venv --without-pip .venv-$*
-	@$(PIP) --python .venv-$*/bin/python $(INSTALL) --no-compile -r requirements/$*.txt
+	@tools/make-venv "$(PYTHON)" .venv-$*
+	@.venv-$*/bin/python -m pip install -q --disable-pip-version-check --require-hashes --no-compile -r requirements/$*.txt
 	@touch $@
