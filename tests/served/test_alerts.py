@@ -373,7 +373,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 def test_managers_set_who_is_told_over_http(serving: Gateway, hooks: HookReceiver) -> None:
     manager = Manager(serving)
-    account = manager.account(prepaid_usd=0.25)
+    account = manager.account(prepaid_usd=5)
     of_one = Manager(serving, "--account", account["name"])
     made = manager.ask("POST", "/admin/alerts", {"url": hooks.url, "label": "ops", "kinds": ["low_balance"]})
     assert made.status == 201, made.body
@@ -382,6 +382,9 @@ def test_managers_set_who_is_told_over_http(serving: Gateway, hooks: HookReceive
     own = of_one.ask("POST", "/admin/alerts", {"url": f"{hooks.url}/own"}).json
     assert own["data"]["account"] == account["name"]
     assert own["data"]["kinds"] == ["low_balance", "limit_80", "limit_100"]
+    # Only now: a receiver is not told of what was low before it was there.
+    path = f"/admin/accounts/{account['id']}"
+    assert manager.ask("PATCH", path, {"low_balance_usd": 10}).status == 200
     eventually(lambda: len(hooks.got) == 2)
     for hook in hooks.got:
         assert hook.json["data"]["account"] == account["name"]
@@ -402,7 +405,6 @@ def test_managers_set_who_is_told_over_http(serving: Gateway, hooks: HookReceive
     assert [each["id"] for each in of_one.ask("GET", "/admin/alerts").json["data"]] == [own["data"]["id"]]
     assert of_one.ask("GET", f"/admin/alerts/{data['id']}").status == 404
     assert of_one.ask("DELETE", f"/admin/alerts/{data['id']}").status == 404
-    path = f"/admin/accounts/{account['id']}"
     assert of_one.ask("PATCH", path, {"low_balance_usd": 5}).status == 403
     for below, then in ((5, "5"), (0, "0"), (None, "1")):
         assert manager.ask("PATCH", path, {"low_balance_usd": below}).status == 200
