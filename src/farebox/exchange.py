@@ -14,7 +14,7 @@ from time import time_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from farebox import clock
 from farebox.admission import Admission
@@ -437,48 +437,16 @@ class Opened:
     async def _hold(self) -> Repeated | None:
         """Set the ceiling aside, or what the balance covers of it with the answer capped to that; or find that the
         order repeats another."""
-        exchange, caller, order, most, known_by = self._exchange, self._caller, self._order, self._most, self._known_by
-        plan, now_us = caller.plan, exchange.now_us()
-        head, end_user, tags = self._request.head, None, None
-        if order.asked.said is not None or head.end_user or head.tags:
-            end_user, tags = exchange.attribution.of(head.end_user, head.tags, order.asked.said)
-        self._placed_us, self._tariffs = now_us, exchange.tariffs.current
-        self._aim(self._attempts.at)
-        # Seven go without a name: for more than fifteen Python makes a dict, which costs a microsecond.
-        place = PlaceHold(
-            exchange.new_id(now_us),
-            caller.account.id,
-            caller.key.id,
-            most.fare_nanos(plan),
-            most.least_nanos(plan),
-            plan.name,
-            plan.event_price_nanos,
-            model=order.model,
-            streamed=order.asked.streamed,
-            created_us=now_us,
-            repeatable=known_by if type(known_by) is Repeatable else None,
-            outside=caller.outside,
-            marked_up=plan.marks_up,
-            wanted_tokens=most.all_tokens,
-            least_tokens=most.least_tokens,
-            order_digest=known_by.digest if type(known_by) is Sent else None,
-            is_repeat=type(known_by) is Sent and known_by.is_marked,
-            is_wanted=self._request.is_wanted,
-            upstream=self._at.booked_as,
-            priced=None if self._tariff is None else self._tariff.priced(),
-            kind=KINDS.get(self._request.path),
-            units=order.asked.used,
-            end_user=end_user,
-            tags=tags,
-        )
+        exchange, order, most, plan = self._exchange, self._order, self._most, self._caller.plan
+        place = self._to_place()
         try:
             outcome = await exchange.ledger.carry_out(place)
         except asyncio.CancelledError:
-            await self._give_back(place.id, now_us)
+            await self._give_back(place.id, place.created_us)
             raise
         except BooksUnavailable as error:
             if error.is_in_doubt:
-                await exchange.late.add(Settle(hold_id=place.id, verdict=Nothing(), created_us=now_us))
+                await exchange.late.add(Settle(hold_id=place.id, verdict=Nothing(), created_us=place.created_us))
             raise
         match outcome:
             case Held():
@@ -486,7 +454,7 @@ class Opened:
                     try:
                         self._order = capped(order, self._request.wire, answer_cap)
                     except Refusal:
-                        await self._give_back(place.id, now_us)
+                        await self._give_back(place.id, place.created_us)
                         raise
                 self._hold_id = self._passage.hold_id = place.id
                 return None
@@ -500,6 +468,46 @@ class Opened:
                 return outcome
             case _:
                 raise AssertionError(outcome)
+
+    def _to_place(self) -> PlaceHold:
+        """The command that sets money aside for the order, at the upstream that is tried first."""
+        exchange, caller, order, most, known_by = self._exchange, self._caller, self._order, self._most, self._known_by
+        plan, now_us = caller.plan, exchange.now_us()
+        self._placed_us, self._tariffs = now_us, exchange.tariffs.current
+        self._aim(self._attempts.at)
+        # What every order has goes without a name, and what few have is told behind that: no call on the way of all
+        # has so many names that Python makes a dict of them.
+        place = PlaceHold(
+            exchange.new_id(now_us),
+            caller.account.id,
+            caller.key.id,
+            most.fare_nanos(plan),
+            most.least_nanos(plan),
+            plan.name,
+            plan.event_price_nanos,
+            order.model,
+            order.asked.streamed,
+            now_us,
+            outside=caller.outside,
+            marked_up=plan.marks_up,
+            wanted_tokens=most.all_tokens,
+            least_tokens=most.least_tokens,
+            order_digest=known_by.digest if type(known_by) is Sent else None,
+            is_wanted=self._request.is_wanted,
+            upstream=self._at.booked_as,
+            priced=None if self._tariff is None else self._tariff.priced(),
+            kind=KINDS.get(self._request.path),
+            units=order.asked.used,
+        )
+        if type(known_by) is Repeatable:
+            place = structs.replace(place, repeatable=known_by)
+        elif type(known_by) is Sent and known_by.is_marked:
+            place = structs.replace(place, is_repeat=True)
+        head, said = self._request.head, order.asked.said
+        if said is not None or head.end_user or head.tags:
+            end_user, tags = exchange.attribution.of(head.end_user, head.tags, said)
+            place = structs.replace(place, end_user=end_user, tags=tags)
+        return place
 
     async def _give_back(self, hold_id: str, now_us: int) -> None:
         """Void the hold of an order that is not sent; late, where the books cannot take that now."""
@@ -698,22 +706,19 @@ class Opened:
     def _settlement(self, hold_id: str) -> Settle:
         meter, answer, passage = self._meter, self._answer, self._passage
         sent = self._known_by if type(self._known_by) is Sent else None
-        kept = None if answer is None or self._known_by is None else answer.kept(hold_id)
         is_unheard = sent is not None and sent.has_no_taker()
         was_sent = passage.head_ns > 0 or type(self._verdict) is not Nothing
         settle = Settle(
-            hold_id=hold_id,
-            verdict=self._verdict,
-            created_us=self._exchange.now_us(),
+            hold_id,
+            self._verdict,
+            self._exchange.now_us(),
             generation_id=meter.progress.generation_id or None,
             served_model=meter.served_model,
             prompt_tokens=meter.prompt_tokens,
             answer_tokens=meter.answer_tokens,
-            answer=kept,
             is_unheard=is_unheard,
             upstream=self._at.booked_as,
             priced=meter.priced,
-            stored=None if self._keeping is None else self._row_to_keep(self._keeping),
             job_id=meter.job_id,
             units=meter.units,
             sent_us=passage.held_ns // 1000 if was_sent else None,
@@ -721,6 +726,10 @@ class Opened:
             read_us=passage.read_ns // 1000,
             tried=failed_of(passage.attempts) if passage.attempts else None,
         )
+        if answer is not None and self._known_by is not None:
+            settle.answer = answer.kept(hold_id)
+        if self._keeping is not None:
+            settle.stored = self._row_to_keep(self._keeping)
         if sent is not None and not is_unheard and type(self._verdict) is not Nothing:
             # Before it is booked: a caller who goes meanwhile, or is told that it could not be, may repeat the order.
             self._exchange.joining.keep_if_lost(settle, sent)

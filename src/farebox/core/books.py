@@ -334,7 +334,7 @@ class Decision(Struct, frozen=True):
 
 
 @final
-class Settle(Struct, kw_only=True, gc=False):
+class Settle(Struct, gc=False):
     """End a hold as the verdict says, complete the generation's record, and keep the answer where one is to be kept:
     under an idempotency key always, else where nobody is there to take it (`is_unheard`, which may be said until it is
     carried out), or a repeat waits for it.

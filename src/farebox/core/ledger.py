@@ -515,8 +515,8 @@ def _room(command: PlaceHold, balance: Balance, allowances: list[Allowance]) -> 
 
 
 def _placed(command: PlaceHold, worker: str, held: Held) -> HoldRow:
-    # What every hold has goes without names: for more than fifteen Python makes a dict.
-    return HoldRow(
+    # What every hold has goes without names, and what few have is told behind that, as in `exchange.py`.
+    hold = HoldRow(
         command.id,
         command.account_id,
         command.key_id,
@@ -529,8 +529,6 @@ def _placed(command: PlaceHold, worker: str, held: Held) -> HoldRow:
         command.streamed,
         command.created_us,
         command.marked_up,
-        charge_to=command.outside.charge_to if command.outside else None,
-        charge_times=command.outside.times if command.outside else None,
         reserved_tokens=held.tokens,
         order_digest=command.order_digest,
         upstream=command.upstream,
@@ -540,6 +538,9 @@ def _placed(command: PlaceHold, worker: str, held: Held) -> HoldRow:
         end_user=command.end_user,
         tags=command.tags,
     )
+    if (outside := command.outside) is not None:
+        hold = replace(hold, charge_to=outside.charge_to, charge_times=outside.times)
+    return hold
 
 
 def _freed(allowance: Allowance, hold: HoldRow, tokens: int | None) -> Allowance:
@@ -565,7 +566,7 @@ def _moved(hold: HoldRow, command: Settle) -> HoldRow:
     generation_id = command.generation_id or hold.generation_id
     job_id = command.job_id or hold.job_id
     upstream, priced = _served(hold, command)
-    return replace(
+    moved = replace(
         hold,
         state=state,
         generation_id=generation_id,
@@ -577,13 +578,14 @@ def _moved(hold: HoldRow, command: Settle) -> HoldRow:
         ask_us=command.created_us + FIRST_US if state == "open" and (generation_id or job_id) else None,
         upstream=upstream,
         priced=priced,
-        job_id=job_id,
-        units=hold.units if command.units is None else command.units,
         sent_us=command.sent_us or hold.sent_us,
         head_us=command.head_us or hold.head_us,
         read_us=command.read_us or hold.read_us,
-        tried=command.tried or hold.tried,
     )
+    if command.job_id or command.units is not None or command.tried:
+        units = hold.units if command.units is None else command.units
+        moved = replace(moved, job_id=job_id, units=units, tried=command.tried or hold.tried)
+    return moved
 
 
 def _served(hold: HoldRow, command: NameGeneration | Settle) -> tuple[str | None, Priced | None]:
