@@ -52,7 +52,7 @@ class Plan(Struct, frozen=True, omit_defaults=True):
     def marks_up(self) -> bool:
         """Whether a cost is multiplied before it is rounded up to events: where the fare alone is told, so that the
         steps of fares do not tell the multiplier."""
-        return not self.shows_cost
+        return self.shows == "fare"
 
     @property
     def multiplier(self) -> Decimal:

@@ -27,15 +27,14 @@ _NOT_IN_VALUES = bytes({*range(32), 127} - {ord("\t")})
 class Serving:
     """Serves the calls of one connection, one after another, in one task: a new one for each would cost an order 3%."""
 
-    _next: tuple["DirectCall", Serve] | None = None
-    _task: asyncio.Task[None] | None = None
-    _idle: asyncio.Future[None] | None = None
-    _is_over = False
-
     def __init__(self, loop: asyncio.AbstractEventLoop, tasks: set[asyncio.Task[None]]) -> None:
         """`tasks` are those that a stop of the server waits for: an idle one is not among them."""
         self._loop = loop
         self._tasks = tasks
+        self._next: tuple[DirectCall, Serve] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._idle: asyncio.Future[None] | None = None
+        self._is_over = False
 
     def begin(self, call: "DirectCall", serve: Serve) -> None:
         """Serve a call. The one before has been answered, and may have something to do still."""
@@ -85,23 +84,17 @@ class DirectCall:
     """A call (`calls.Call`) of one connection. What uvicorn's protocol sets and calls of its cycle is here under the
     same names: `disconnected`, and `message_event.set()` after that."""
 
-    # Defaults stand on the class: one of these is made for every order.
-    more_body = True
-    response_started = False
-    response_complete = False
-    chunked_encoding: bool | None = None
-    chunk_put_at = 0.0
-    is_read = False
-    _head_read: RequestHead | None = None
     can_break_off = True
+
+    # On the class stands what orders seldom ask for: Python finds it there slowly.
+    chunk_put_at = 0.0
     _change: asyncio.Future[None] | None = None
     _tell_gone: Callable[[], None] | None = None
-    _connection: HttpToolsProtocol | None
 
     def __init__(
         self, connection: HttpToolsProtocol, taker: Taker, headers: HeaderList, keep_alive: bool, kept_open: bytes
     ) -> None:
-        self._connection = connection
+        self._connection: HttpToolsProtocol | None = connection
         self._flow = connection.flow
         self._url = connection.url
         self._kept_open = kept_open
@@ -109,8 +102,13 @@ class DirectCall:
         self.taker: Taker | None = taker
         self.headers = headers
         self.keep_alive = keep_alive
+        self._head_read: RequestHead | None = None
         self.body: bytearray | bytes = bytearray()
-        # Not on the class: it is read for every event, and Python finds it there slowly.
+        self.more_body = True
+        self.is_read = False
+        self.response_started = False
+        self.response_complete = False
+        self.chunked_encoding: bool | None = None
         self.disconnected = False
 
     def leave(self) -> None:

@@ -85,14 +85,12 @@ class BoundedHttp(HttpToolsProtocol):
     """Between two requests, or before the first."""
     _known_head: KnownHead | None = None
     _is_offer = False
-    _has_refused = False
     _has_closed_early = False
     url = b""
     _version = ""
     _host: bytes | None = None
     """The last request's `Host`, which nearly always is that of the next."""
     _is_one_too_many = False
-    _has_ended = False
     _tell_if_lost: Callable[[], None] | None = None
     _answering: DirectCall | None = None
     _serving: Serving | None = None
@@ -101,6 +99,9 @@ class BoundedHttp(HttpToolsProtocol):
     def __init__(self, config: Config, *arguments: Any, **named: Any) -> None:
         super().__init__(config, *arguments, **named)
         self.pipeline = Pipeline()  # type: ignore[assignment]
+        # Each order asks for these two, and Python is slow to find what stands on the class.
+        self._has_refused = False
+        self._has_ended = False
         self._find_serve: FindServe | None = self.app_state.get(DIRECT)
         self._find_talks: FindTalks | None = self.app_state.get(SOCKETS)
         # uvicorn's own answer would be a 503, which SDKs repeat for an hour, for an idle connection as for an order.

@@ -191,14 +191,14 @@ class Connection(asyncio.Protocol):
     _is_over = False
     _is_reusable = False
     _is_until_close = False
-    _is_paused = False
-    _is_between_chunks = False
     due = NEVER
 
     def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> None:
         self._pool = pool
         self.loop = loop
         self.no_data_seconds = pool.timeouts.no_data
+        self._is_paused = False
+        self._is_between_chunks = False
         self._headers: HeaderList = []
         self._parts: list[bytes] = []
         # The parser calls it for each piece of a body.

@@ -61,18 +61,12 @@ class WaitingCaller:
     the upstream's own stream goes to it, so that a failure can only break that off.
     """
 
-    # Defaults stand on the class: one of these is made for every order, and few set them.
+    # On the class stands what orders seldom ask for: Python finds it there slowly.
     _headers: Callable[[], HeaderList] | None = None
     _unsent = b""
-    _sending: asyncio.Task[None] | None = None
     _silence_seconds = 0.0
     _knocks = 0
     _knock_due = NEVER
-    due = NEVER
-    was_sent = False
-    has_begun = False
-    is_relayed_to = False
-    is_streamed = False
 
     def __init__(self, call: Call, deadlines: Deadlines, silence: Silence, status: int = 200) -> None:
         """`status` is that of an answer whose head goes out before it has come."""
@@ -81,6 +75,12 @@ class WaitingCaller:
         self._deadlines = deadlines
         self._silence = silence
         self._asked_at = monotonic()
+        self._sending: asyncio.Task[None] | None = None
+        self.due = NEVER
+        self.was_sent = False
+        self.has_begun = False
+        self.is_relayed_to = False
+        self.is_streamed = False
 
     def sending(self, headers: HeaderList, *, streamed: bool) -> None:
         now = monotonic()
