@@ -3,7 +3,7 @@
 PYTHON ?= $(shell tools/find-python)
 BIN := .venv/bin
 
-.PHONY: serve test test-fast test-frameworks chaos soak lint fix wheel site release-check bench bench-compare lock docs clean
+.PHONY: serve test test-fast environments test-frameworks chaos soak lint fix wheel site release-check bench bench-compare lock docs clean
 
 serve: .venv/.run
 	@$(BIN)/farebox serve
@@ -12,10 +12,20 @@ serve: .venv/.run
 # the code anew.
 test test-fast test-frameworks chaos soak: export PYTHONDONTWRITEBYTECODE =
 
+# aider runs on no Python newer than 3.12. Where there is none, its tests say so.
+AIDER_PYTHON := $(shell tools/find-python 3.12 2>/dev/null)
+AIDER := $(if $(AIDER_PYTHON),.venv-aider/.done)
+.venv-aider/.done: private PYTHON = $(AIDER_PYTHON)
+
+# Frameworks that people build on, and coding agents: apart, because they bring some hundred packages along.
+ENVIRONMENTS := $(patsubst %,.venv-%/.done,frameworks browser apify1 apify2 llm litellm llamacpp ledgers) $(AIDER)
+environments: $(ENVIRONMENTS)
+
 # First what starts no process and listens nowhere, with how much of the code it runs: no less than when this was written.
-test: .venv/.dev
+# With FRAMEWORKS=1 then test-frameworks' tests, too, among the others: they are the longest, so they begin.
+test: .venv/.dev $(if $(FRAMEWORKS),$(ENVIRONMENTS))
 	$(BIN)/python -m pytest -n auto --dist worksteal tests/fast --cov=farebox --cov-report= --cov-fail-under=52
-	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist worksteal tests/served
+	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist worksteal $(if $(FRAMEWORKS),tests/frameworks) tests/served
 
 test-fast: .venv/.dev
 	$(BIN)/python -m pytest -n auto --dist worksteal tests/fast
@@ -23,13 +33,7 @@ test-fast: .venv/.dev
 # Most of a test's time is waiting, for servers and for deadlines: more at once than there are processors.
 TESTS_AT_ONCE ?= $(shell expr 3 \* $$(nproc 2>/dev/null || echo 2))
 
-# aider runs on no Python newer than 3.12. Where there is none, its tests say so.
-AIDER_PYTHON := $(shell tools/find-python 3.12 2>/dev/null)
-AIDER := $(if $(AIDER_PYTHON),.venv-aider/.done)
-.venv-aider/.done: private PYTHON = $(AIDER_PYTHON)
-
-# Frameworks that people build on, and coding agents: apart, because they bring some hundred packages along.
-test-frameworks: .venv/.dev .venv-frameworks/.done .venv-browser/.done .venv-apify1/.done .venv-apify2/.done .venv-llm/.done .venv-litellm/.done .venv-llamacpp/.done .venv-ledgers/.done $(AIDER)
+test-frameworks: .venv/.dev $(ENVIRONMENTS)
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/frameworks
 
 # Hang-ups, faults, 200 kills and 140 deaths at each step over 20,000 orders; takes some ten minutes.
@@ -106,8 +110,9 @@ clean:
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@touch $@
 
+# Filled by the pip of .venv: one of its own would take as long as what is installed.
 .venv-%/.done: .venv/bin/python requirements/%.txt
 	@echo "Installing $* into .venv-$* ..."
-	@tools/make-venv "$(PYTHON)" .venv-$*
-	@.venv-$*/bin/python -m pip install -q --disable-pip-version-check --require-hashes --no-compile -r requirements/$*.txt
+	@"$(PYTHON)" -m venv --without-pip .venv-$*
+	@$(BIN)/python -m pip --python .venv-$*/bin/python install -q --disable-pip-version-check --require-hashes --no-compile -r requirements/$*.txt
 	@touch $@
