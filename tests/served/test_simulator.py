@@ -3,12 +3,15 @@
 import base64
 import http.client
 import json
+import os
 import socket
 import struct
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,6 +46,24 @@ def get(port: int, path: str, key: str = "sk-or-x") -> Response:
         return Response(answer.status, dict(answer.getheaders()), answer.read())
     finally:
         connection.close()
+
+
+def sockets_to(peer: tuple[str, int]) -> Iterator[socket.socket]:
+    """Sockets of this process that are connected to an address."""
+    for each in Path("/proc/self/fd").iterdir():
+        with suppress(OSError), socket.socket(fileno=os.dup(int(each.name))) as found:
+            if found.getpeername() == peer:
+                yield found
+
+
+def test_no_part_of_an_answer_waits_for_the_one_before(port: int) -> None:
+    """Nagle's algorithm would hold a body back until its head is acknowledged: for 40 ms, on Linux."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as caller:
+        caller.sendall(b"GET /api/v1/models HTTP/1.1\r\nhost: simulator\r\n\r\n")
+        assert caller.recv(9) == b"HTTP/1.1 "
+        assert [
+            each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for each in sockets_to(caller.getsockname())
+        ] == [1]
 
 
 def books_of(port: int) -> dict[str, str]:

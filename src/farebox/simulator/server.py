@@ -1,6 +1,5 @@
 """Serving the simulator: on a port of its own, or inside a process that needs an upstream."""
 
-import asyncio
 import socket
 import threading
 from collections.abc import Iterator
@@ -8,6 +7,7 @@ from contextlib import contextmanager
 from typing import cast
 
 import uvicorn
+import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from farebox.simulator import As
@@ -55,8 +55,10 @@ def embedded() -> Iterator[str]:
     """A simulator on a free loopback port, in a thread of this process, for as long as the block runs: its base URL."""
     bound = socket.create_server(("127.0.0.1", 0), backlog=2048)
     server = _QuietServer(_config(Simulator()))
+    # asyncio's own loop leaves Nagle's algorithm on where the socket was bound before (uvicorn's issue 3149): each body
+    # would wait 40 ms for its head to be acknowledged.
     thread = threading.Thread(
-        target=lambda: asyncio.run(server.serve(sockets=[bound])), name="farebox-simulator", daemon=True
+        target=lambda: uvloop.run(server.serve(sockets=[bound])), name="farebox-simulator", daemon=True
     )
     thread.start()
     try:
