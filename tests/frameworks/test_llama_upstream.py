@@ -109,10 +109,19 @@ def test_messages_whole_and_streamed(gateway: Gateway, claude: anthropic.Anthrop
     assert booked(gateway, streamed.id)[1] == 12
 
 
-def test_all_formats_are_charged_for_the_same_tokens(gateway: Gateway) -> None:
+def test_all_formats_are_charged_for_the_same_tokens(
+    gateway: Gateway, gpt: openai.OpenAI, claude: anthropic.Anthropic
+) -> None:
     """The end of a streamed message tells the answer's alone."""
-    lines = [line for line in gateway.orders() if line["answer_tokens"] == 12]
-    assert len(lines) == 4
+    before = len(gateway.orders())
+    gpt.chat.completions.create(model="tiny", messages=HELLO, max_tokens=12)
+    list(gpt.chat.completions.create(model="tiny", messages=HELLO, max_tokens=12, stream=True))
+    claude.messages.create(model="claude", messages=HELLO, max_tokens=12)
+    with claude.messages.stream(model="claude", messages=HELLO, max_tokens=12) as stream:
+        stream.until_done()
+    eventually(lambda: [line["what"] for line in gateway.orders()[before:]] == ["fare"] * 4)
+    lines = gateway.orders()[before:]
+    assert {line["answer_tokens"] for line in lines} == {12}
     assert len({line["prompt_tokens"] for line in lines} - {None}) == 1
 
 

@@ -147,6 +147,8 @@ def test_who_hangs_up_pays_what_the_upstream_charged(gateway: Gateway, root: str
     hang_up(gateway, PATHS[model], model, SLOW, **({"stream": True} if streamed else {}))
     eventually(lambda: holds(gateway)[-1]["state"] == "posted", seconds=20)
     hold = holds(gateway)[-1]
+    # An upstream that is only hung up on may note that after the fare is posted.
+    eventually(lambda: bool(in_books_of_upstream(root, hold["generation_id"])))
     told = in_books_of_upstream(root, hold["generation_id"])
     assert told["is_cancelled"] is (streamed and model in ("router", "local"))
     (line,) = [each for each in gateway.orders() if each["hold_id"] == hold["id"]]
