@@ -18,27 +18,30 @@ if (live && window.EventSource) {
   let source = null, isPaused = false, isOver = false, again = 0, waits = 5;
 
   const show = (html) => {
+    const focused = document.activeElement;
     const fresh = document.createElement("template");
     fresh.innerHTML = html;
     const counts = part("counts", fresh.content);
     if (part("counts").innerHTML !== counts.innerHTML) part("counts").replaceWith(counts);
     const body = shown.querySelector("tbody");
-    const had = new Map([...body.children].map((row) => [row.id, row]));
+    const rows = new Map([...fresh.content.querySelectorAll("tbody > tr")].map((row) => [row.id, row]));
+    // What has changed or is gone makes room first. What stays is in its order then, and is not moved: a row that is
+    // moved loses the focus.
+    for (const old of [...body.children]) if (old.outerHTML !== rows.get(old.id)?.outerHTML) old.remove();
     let place = body.firstElementChild;
-    for (const row of [...fresh.content.querySelectorAll("tbody > tr")]) {
-      const old = had.get(row.id);
-      had.delete(row.id);
-      // What is the same stays where it is, and keeps the focus.
-      if (old && old.outerHTML === row.outerHTML) {
-        if (old === place) place = place.nextElementSibling;
-        else body.insertBefore(old, place);
+    for (const row of rows.values()) {
+      if (place?.id === row.id) {
+        place = place.nextElementSibling;
       } else {
-        if (old && old === place) place = place.nextElementSibling;
-        if (old) old.remove();
+        document.getElementById(row.id)?.remove();
         body.insertBefore(row, place);
       }
     }
-    for (const row of had.values()) row.remove();
+    // Who was at a link of what has changed is at the same link of what is there now.
+    if (!focused.isConnected) {
+      const now = document.getElementById(focused.closest("tr")?.id) ?? shown;
+      [...now.querySelectorAll("a")].find((link) => link.href === focused.href)?.focus({ preventScroll: true });
+    }
   };
   const stop = () => {
     clearTimeout(again);
