@@ -1,25 +1,18 @@
-"""Shipped fakes: books in memory, an upstream that plays a script, a biller that counts; and the playbook, which sends
-one order through them. For our tests and others'."""
+"""Ledger, Directory and Books in memory: the same rules, nothing durable."""
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass, field
 from secrets import token_bytes
-from typing import Any, Literal, Self, TypeVar
+from typing import Self, TypeVar
 
 from msgspec.structs import replace
 
 from farebox import acting, clock
-from farebox.admission import Admission
-from farebox.answers import Answer, RepeatedAnswer, Streaming
-from farebox.catalog import Catalog
 from farebox.core import changes
 from farebox.core.allowances import DAY_US, NO_LIMITS, PERIODS, Allowance, Limits, began_us, end_user_owner, owner_of
-from farebox.core.attribution import Attribution
-from farebox.core.audit import Snapshot, audit
+from farebox.core.audit import Snapshot
 from farebox.core.bills import (
     BookedOrder,
     Days,
@@ -52,7 +45,6 @@ from farebox.core.books import (
     PlaceHold,
     Seen,
     Sought,
-    TopUp,
     Transfer,
     Undelivered,
     activity_of,
@@ -62,16 +54,10 @@ from farebox.core.books import (
 from farebox.core.caching import CachedRow
 from farebox.core.callers import PLAIN_TERMS, Account, Key, KeyTerms, ManagementKey, PublishedPlans, made_under
 from farebox.core.charges import Charge
-from farebox.core.declared import Declared, Timeouts
-from farebox.core.errors import Refusal
-from farebox.core.formats import Format, chat
-from farebox.core.headers import HeaderList, RequestHead
 from farebox.core.health import Standing
-from farebox.core.keys import PREFIX, digest
+from farebox.core.keys import PREFIX
 from farebox.core.ledger import Page
-from farebox.core.likeness import Likeness
 from farebox.core.money import add_exact
-from farebox.core.plans import BUILT_IN
 from farebox.core.presets import PRESETS_MAX, VERSIONS_MAX, PresetVersion, next_version
 from farebox.core.pricing import KeptPrices
 from farebox.core.questions import FURTHEST_US
@@ -79,13 +65,7 @@ from farebox.core.repeats import LOST_US, REPEAT_LIFE_US, Kept, first_of, seen_e
 from farebox.core.stored import StoredRow
 from farebox.core.tariffs import KeptTariffs
 from farebox.core.trail import Change, Entry, Told, TrailFilter, TrailHead
-from farebox.core.upstream import Filters
-from farebox.deadlines import Deadlines
-from farebox.exchange import Exchange, Request
-from farebox.identity.keys import KeyCallers, PlansInForce, new_key
-from farebox.ports import BillerUnreachable, NameTaken, NotCounted, Take, TooManyPresets, UpstreamBroke, Waiting
-from farebox.upstream.openrouter_pages import Fetched, OpenRouterPages
-from farebox.upstream.running import alone
+from farebox.ports import NameTaken, TooManyPresets
 
 T = TypeVar("T")
 Owner = TypeVar("Owner", Account, Key)
@@ -717,307 +697,3 @@ class _Rows:
 
 def _all(rows: list[T]) -> Callable[[], Iterator[T]]:
     return lambda: iter(rows)
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """In a script: wait until the other side has had its turn."""
-
-    turns: int = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Break:
-    """In a script: the connection breaks here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Silence:
-    """In a script: nothing more comes, until the reply is closed."""
-
-
-Step = bytes | Pause | Break | Silence
-
-
-@dataclass(slots=True)
-class Script:
-    """One answer: its head, then what its body does, step by step."""
-
-    steps: list[Step]
-    status: int = 200
-    content_type: str = "text/event-stream"
-    generation_id: str | None = "gen-1"
-    headers: HeaderList = field(default_factory=list)
-    adds_usage: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Forwarded:
-    """What the upstream was sent."""
-
-    path: str
-    body: bytes
-    headers: Mapping[str, str]
-    streamed: bool
-
-
-class ScriptedUpstream(OpenRouterPages):
-    """Plays scripts in turn, or raises what stands in one's place, and keeps what it was sent.
-
-    `pages` are its lists and records as OpenRouter gives them, by OpenRouter's paths; every other path is a 404. Change
-    them to change what is there.
-    """
-
-    def __init__(self, *scripts: Script | Exception, pages: Mapping[str, bytes | Exception] | None = None) -> None:
-        self._scripts = list(scripts)
-        # It drains what `Streaming` lets it.
-        self.declared = Declared("scripted", "openrouter", "http://scripted", Timeouts(1, 1, 1), at_hang_up="drain")
-        self.pages = dict(pages or {})
-        self.received: list[Forwarded] = []
-        self.fetched: list[tuple[str, Filters]] = []
-
-    async def forward(self, path: str, body: bytes, headers: Mapping[str, str], *, streamed: bool) -> "ScriptedReply":
-        self.received.append(Forwarded(path, body, headers, streamed))
-        script = self._scripts.pop(0)
-        if isinstance(script, Exception):
-            raise script
-        return ScriptedReply(script)
-
-    async def content(self, job_id: str, query: Filters, headers: Mapping[str, str]) -> "ScriptedReply":
-        """What a job made: the next script."""
-        self.fetched.append((f"/videos/{job_id}/content", query))
-        script = self._scripts.pop(0)
-        if isinstance(script, Exception):
-            raise script
-        return ScriptedReply(script)
-
-    async def fetch(self, path: str, query: Filters) -> Fetched:
-        self.fetched.append((path, query))
-        page = self.pages.get(path)
-        if isinstance(page, Exception):
-            raise page
-        return Fetched(404, b"{}") if page is None else Fetched(200, page)
-
-    async def close(self) -> None:
-        """Nothing is held open."""
-
-
-class ScriptedReply:
-    """A reply that follows its script."""
-
-    def __init__(self, script: Script) -> None:
-        self._steps = list(script.steps)
-        self._closed = asyncio.Event()
-        self.status = script.status
-        self.content_type = script.content_type
-        self.generation_id = script.generation_id
-        self.adds_usage = script.adds_usage
-        self.headers = list(script.headers)
-        self.about_bytes = [(b"content-type", script.content_type.encode())]
-        if script.generation_id:
-            self.headers.append((b"x-generation-id", script.generation_id.encode()))
-
-    @property
-    def is_complete(self) -> bool:
-        return all(isinstance(step, bytes) for step in self._steps)
-
-    async def chunk(self) -> bytes:
-        while self._steps:
-            if self._closed.is_set():
-                raise UpstreamBroke("closed")
-            match step := self._steps.pop(0):
-                case bytes():
-                    return step
-                case Pause(turns):
-                    for _ in range(turns):
-                        await asyncio.sleep(0)
-                case Break():
-                    raise UpstreamBroke("the script broke it off")
-                case Silence():
-                    await self._closed.wait()
-                    raise UpstreamBroke("closed")
-        return b""
-
-    async def pour(self, take: Take, likeness: Likeness | None = None) -> None:
-        while part := await self.chunk():
-            size_line = b"%x\r\n" % len(part)
-            if likeness is not None and likeness.passes(size_line + part + b"\r\n", size_line):
-                continue
-            waiting = take(part)
-            if waiting is not None:
-                await waiting
-
-    async def read(self) -> bytes:
-        parts: list[bytes] = []
-        while part := await self.chunk():
-            parts.append(part)
-        return b"".join(parts)
-
-    def close(self) -> None:
-        self._closed.set()
-
-
-PRICES = json.dumps(
-    {"data": [{"id": "a/b", "pricing": {"prompt": "0.000001", "completion": "0.00001"}, "context_length": 100_000}]}
-).encode()
-"""The price list of a playbook's upstream: one model, `a/b`, at 0.000001 and 0.00001 USD a token."""
-
-During = Callable[[Answer | RepeatedAnswer, bytes, MemoryStore], Awaitable[None]]
-"""Called after each piece of a stream that the caller got: with the answer, the piece and the books."""
-
-
-@dataclass(slots=True)
-class Played:
-    """What came of a playbook: what the caller got (`sent`, or a `refusal`), what the upstream was sent, what stands in
-    the books. `available` is what the account may still spend, in nano-dollars; None without a limit."""
-
-    sent: list[bytes] = field(default_factory=list)
-    answer: Answer | RepeatedAnswer | None = None
-    refusal: Refusal | None = None
-    forwarded: list[Forwarded] = field(default_factory=list)
-    holds: list[HoldRow] = field(default_factory=list)
-    transfers: list[Transfer] = field(default_factory=list)
-    available: int | None = None
-
-    @property
-    def body(self) -> bytes:
-        return b"".join(self.sent)
-
-    @property
-    def hold(self) -> HoldRow:
-        """The one hold that was placed."""
-        (hold,) = self.holds
-        return hold
-
-    @property
-    def fares(self) -> list[int]:
-        """What was posted, in nano-dollars."""
-        return [transfer.amount_nanos for transfer in self.transfers if transfer.kind == "post"]
-
-    @property
-    def order(self) -> dict[str, Any]:
-        """The order as the upstream was sent it; empty where it was sent none."""
-        order: dict[str, Any] = json.loads(self.forwarded[0].body) if self.forwarded else {}
-        return order
-
-
-@dataclass(frozen=True, slots=True)
-class Playbook:
-    """One order through the real data path, between a scripted upstream and books in memory: its bytes, pauses and
-    breaks in; the caller's bytes and the books' rows out.
-
-    The caller is a new account of `plan` that has paid in `paid_in` nano-dollars, unless a `token` of another is given.
-    A caller hangs up by calling `hang_up` on the answer, in `during`.
-    """
-
-    script: Script | Exception
-    order: Mapping[str, object]
-    path: str = "/chat/completions"
-    wire: Format = chat
-    plan: str = "paying"
-    paid_in: int = 10**9
-    token: str | None = None
-    store: MemoryStore | None = None
-    streaming: Streaming | None = None
-    waiting: Waiting | None = None
-    attribution: Attribution | None = None
-    during: During | None = None
-
-    def play(self) -> Played:
-        """Play it to its end, in an event loop of its own.
-
-        Raises:
-            AssertionError: the audit found a difference in the books.
-        """
-        return asyncio.run(self._play(self.store or MemoryStore()))
-
-    async def _play(self, store: MemoryStore) -> Played:
-        account = await store.create_account("a", self.plan, 0, 1)
-        key = new_key()
-        await store.create_key(account.id, "", digest(key), "hint", 1)
-        await store.carry_out(TopUp("t", account.id, self.paid_in, 1))
-        upstream = ScriptedUpstream(self.script, pages={"/models": PRICES})
-        catalog = Catalog(upstream, 300, 3600)
-        await catalog.refresh()
-        callers = KeyCallers(store, PlansInForce(BUILT_IN))
-        streaming = self.streaming or Streaming(Deadlines())
-        exchange = Exchange(
-            callers=callers,
-            prices=catalog,
-            ledger=store,
-            upstreams=alone(upstream),
-            streaming=streaming,
-            admission=Admission(9, 9),
-            attribution=self.attribution,
-        )
-        played = Played(forwarded=upstream.received)
-        head = RequestHead((self.token or key,), {"x-title": "t"})
-        request = Request(self.path, self.wire, head, self._read_body, waiting=self.waiting)
-        try:
-            async with exchange.open(request) as answer:
-                played.answer = answer
-                await self._receive(answer, played, store)
-        except Refusal as refusal:
-            played.refusal = refusal
-        finally:
-            played.holds = await store.holds(("pending", "open", "posted", "voided"))
-            played.transfers = await store.transfers(account.id)
-            played.available = (await store.balance(account.id)).available_nanos
-        with store.snapshot() as rows:
-            differences = audit(rows).differences
-            assert differences == [], differences
-        return played
-
-    async def _receive(self, answer: Answer | RepeatedAnswer, played: Played, store: MemoryStore) -> None:
-        if not answer.is_stream:
-            played.sent.append(await answer.read())
-            return
-
-        def take(chunk: bytes) -> Awaitable[None] | None:
-            played.sent.append(chunk)
-            return self.during(answer, chunk, store) if self.during else None
-
-        await answer.stream_to(take)
-
-    async def _read_body(self) -> bytes:
-        return json.dumps(self.order).encode()
-
-
-Fault = Literal["before", "after"]
-
-
-class CountingBiller:
-    """An outside biller that counts each key once, as the platform does, and keeps what it was told.
-
-    `faults` are played in turn: a call fails before it is counted, after it, or is refused in words.
-    """
-
-    def __init__(self, *faults: Fault | str | None) -> None:
-        self.faults: list[Fault | str | None] = list(faults)
-        self.calls: list[tuple[str, int, str]] = []
-        self._counts: dict[str, int] = {}
-        self.is_reachable = True
-
-    @property
-    def events(self) -> int:
-        return sum(self._counts.values())
-
-    def forget(self) -> None:
-        """Forget the idempotency keys: a charge that is repeated now is counted anew."""
-        self._counts = {f"forgotten {number}": count for number, count in enumerate(self._counts.values())}
-
-    async def charge(self, key: str, count: int, charge_to: str) -> None:
-        self.calls.append((key, count, charge_to))
-        fault = self.faults.pop(0) if self.faults else None
-        if not self.is_reachable or fault == "before":
-            raise BillerUnreachable("nobody there")
-        if fault not in (None, "after"):
-            raise NotCounted(fault)
-        self._counts.setdefault(key, count)
-        if fault == "after":
-            raise BillerUnreachable("it broke off")
-
-    async def counted(self) -> int:
-        if not self.is_reachable:
-            raise BillerUnreachable("nobody there")
-        return self.events
