@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # genai-prices 0.2.3 (PyPI, the prices behind Pydantic AI and Logfire): `extract_usage` takes an answer as a provider's API gave it,
-# the provider's name and an `api_flavor`, "default" where none is said, and its result tells the price.
+# the provider's name and an `api_flavor`, "default" where none is said, and its result tells the price (its README, "extract_usage").
 #
 # Guessed: a chat completion in OpenAI's format, 400 of its 1,000 tokens read from a cache, is read alike for every provider that
 # speaks that format, by default or as "chat".
