@@ -117,7 +117,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_has_all_that_a_server_reads_and_says_that_it_is_typed(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as packed:
         names = set(packed.namelist())
-    assert {"farebox/py.typed", "farebox/testing.py", "farebox/store/migrations/env.py"} <= names
+    assert {"farebox/py.typed", "farebox/testing/__init__.py", "farebox/store/migrations/env.py"} <= names
     tree = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("*") if path.is_file()}
     assert {name for name in tree if "__pycache__" not in name} == {n for n in names if ".dist-info/" not in n}
 
