@@ -35,6 +35,7 @@ class LateSettlements:
         self._doubt_seconds = doubt_seconds
         self._doubtful: list[tuple[float, float, str, Settle]] = []
         self._strange: set[str] = set()
+        self._put_off: set[str] = set()
 
     async def add(self, settle: Settle) -> None:
         """Queue a settlement. It is on disk when this returns, where there is a spool."""
@@ -87,7 +88,14 @@ class LateSettlements:
         for name, settles in self._spool.left_behind():
             if name in self._strange:
                 continue
-            outcomes = [await self._ledger.carry_out(settle) for settle in settles]
+            try:
+                outcomes = [await self._ledger.carry_out(settle) for settle in settles]
+            except BooksUnavailable as error:
+                # One of them may be refused for good, which must hold up nothing else.
+                if name not in self._put_off:
+                    self._put_off.add(name)
+                    log.warning("settlements kept as %s cannot be booked yet: %s", name, error)
+                continue
             # A void may name a hold that never was. Any other settlement has its hold in the books it belongs to.
             if any(
                 isinstance(outcome, NoSuchRow) and settle.verdict != Nothing()

@@ -449,6 +449,27 @@ def test_a_byok_answer_costs_its_fee_and_the_hosts_bill() -> None:
     assert fare == 10_000_000
 
 
+@pytest.mark.parametrize("tokens", [-1, 10**9 + 1, 2**63, 10**30])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_what_no_books_can_keep_of_an_answer_does_not_keep_its_fare_from_them(tokens: int, streamed: bool) -> None:
+    """A number of tokens beyond all integers of a database, a text with a NUL."""
+    usage = {**USAGE, "prompt_tokens": tokens, "completion_tokens": tokens}
+    named = {"id": "gen-\0", "model": "a/\0b", "usage": usage}
+    script = Script([TOKEN, event({**CHUNK, "choices": [], **named}), DONE], generation_id=None)
+    result = play(script if streamed else whole({**ANSWER, **named}, generation_id=None), stream=streamed)
+    assert result.hold.state == "posted"
+    assert result.fares == [100_000]
+    assert (result.hold.prompt_tokens, result.hold.answer_tokens, result.hold.served_model) == (None, None, "a/\ufffdb")
+    assert result.hold.generation_id == ("gen-1" if streamed else "gen-\ufffd")
+
+
+def test_a_model_whose_name_no_books_can_keep_is_refused() -> None:
+    result = play(whole(), model="a/b:x\0y")
+    assert result.refusal
+    assert (result.refusal.status, result.holds) == (400, [])
+    assert "NUL" in result.refusal.message
+
+
 def test_a_fare_above_its_hold_is_posted_in_full_and_flagged() -> None:
     result = play(whole({**ANSWER, "usage": {**USAGE, "cost": 0.5}}), max_tokens=10)
     assert result.fares == [500_000_000]

@@ -4,10 +4,13 @@ import asyncio
 from decimal import Decimal
 from pathlib import Path
 
-from farebox.core.books import KeptAnswer, Settle
+import pytest
+
+from farebox.core.books import Command, KeptAnswer, Outcome, Settle
 from farebox.core.tariffs import Priced
 from farebox.core.usage import Cost, Nothing, Unknown, Usage
 from farebox.late_settlements import LateSettlements
+from farebox.ports import BooksUnavailable
 from farebox.store.spool import ROWS_MAX, Spool
 from farebox.testing import MemoryStore
 
@@ -110,6 +113,36 @@ def test_it_is_bounded(tmp_path: Path) -> None:
     spool._rows = ROWS_MAX
     keep(spool, *SETTLES)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_booked_holds_up_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What another process left may be refused for as long as it is there."""
+
+    class Refusing(MemoryStore):
+        async def carry_out(self, command: Command) -> Outcome:
+            if isinstance(command, Settle) and command.hold_id == "h1":
+                raise BooksUnavailable("the books refused it")
+            return await super().carry_out(command)
+
+    async def main() -> LateSettlements:
+        spool = Spool(tmp_path, "one")
+        for name, settle in (("a", SETTLES[0]), ("b", SETTLES[1])):
+            await spool.add(settle)
+            (tmp_path / name).write_bytes((tmp_path / "one").read_bytes())
+            spool.clear()
+        late = LateSettlements(Refusing(), spool)
+        await late.add(SETTLES[2])
+        running = asyncio.create_task(late.run())
+        await asyncio.sleep(1.5)
+        running.cancel()
+        return late
+
+    late = asyncio.run(main())
+    assert late.waiting == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert [record.getMessage() for record in caplog.records if "yet" in record.getMessage()] == [
+        "settlements kept as a cannot be booked yet: the books refused it"
+    ]
 
 
 def test_what_is_of_other_books_stays_where_it_is(tmp_path: Path) -> None:

@@ -42,6 +42,8 @@ def test_the_cost_is_read_from_the_raw_number(usage: bytes, cost: str) -> None:
         b'{"cost":0.01,"is_byok":true}',
         b'{"cost":0.01,"is_byok":true,"cost_details":{"upstream_inference_cost":null}}',
         b'{"cost":0.01,"is_byok":true,"cost_details":{"upstream_inference_cost":-1}}',
+        b'{"cost":600000,"is_byok":true,"cost_details":{"upstream_inference_cost":600000}}',
+        b'{"cost":0.1,"is_byok":true,"cost_details":{"upstream_inference_cost":1E-70}}',
         b"[]",
         b"null",
         b'{"cost":0.0',

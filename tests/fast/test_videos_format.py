@@ -160,6 +160,7 @@ def test_what_sdks_choke_on_is_mended() -> None:
     told = json.loads(shown(found))
     assert (told["error"], told["usage"]) == ("full", {"cost": 0.1})
     assert "generation_id" not in told
+    assert job(generation_id="gen-\0").generation_id == "gen-\ufffd", "no books keep a NUL"
     assert below(b"no", "https://films.example") == b"{}"
 
 

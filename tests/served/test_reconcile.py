@@ -61,6 +61,12 @@ def test_a_records_cost(body: bytes, cost: str | None) -> None:
         assert recorded.cost == Cost(Decimal(cost))
 
 
+def test_what_no_books_can_keep_of_a_record_is_left_out() -> None:
+    recorded = read_record(record(model="a/\0b", tokens_prompt=2**63, tokens_completion=-1))
+    assert recorded.cost == Cost(Decimal("0.00012"))
+    assert (recorded.model, recorded.prompt_tokens, recorded.answer_tokens) == ("a/\ufffdb", None, None)
+
+
 def test_questions_come_soon_then_rarely() -> None:
     assert [next_ask_us(asks, 0) // 1000 for asks in range(5)] == [200, 400, 800, 1600, 3200]
     assert next_ask_us(30, 0) == 60 * SECOND_US

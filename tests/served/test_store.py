@@ -1119,6 +1119,39 @@ def test_a_command_that_the_schema_refuses_does_not_take_others_along(tmp_path: 
     engine.run(work)
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_a_settlement_that_the_books_refuse_leaves_its_hold_open(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Pending, it would be seen by nobody while its process lives."""
+    url = request.getfixturevalue("postgres").new_books() if kind == "postgres" else ""
+
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        cost = Cost(Decimal("0.00002"))
+        refused = [
+            Settle("h1", cost, 3, prompt_tokens=2**63),
+            Settle("h2", Cost(Decimal(2_000_000)), 3),
+            *([Settle("h3", cost, 3, served_model="a/\0b")] if kind == "postgres" else []),
+        ]
+        names = [settle.hold_id for settle in refused]
+        for name in [*names, "h4"]:
+            assert await store.carry_out(hold(account, key, name, 1_000)) == Held(1_000)
+        outcomes = await asyncio.gather(
+            *(store.carry_out(settle) for settle in refused), store.carry_out(Settle("h4", cost, 3))
+        )
+        assert [outcome.state for outcome in outcomes if isinstance(outcome, Settled)] == ["open" for _ in names] + [
+            "posted"
+        ]
+        left = await store.holds(("open",))
+        assert [each.id for each in left] == names
+        assert left[0].reason is not None
+        assert left[0].reason.startswith("its cost is $0.00002, and the books refused")
+        assert differences(store) == []
+
+    Engine(kind, tmp_path, url=url).run(work)
+
+
 def test_two_processes_write_to_one_file(tmp_path: Path) -> None:
     engine = Engine("sqlite", tmp_path)
 

@@ -17,13 +17,21 @@ UNITS: Mapping[str, str] = MappingProxyType(
 _THOUSANDTHS = ("audio_seconds", "video_seconds")
 """The books keep whole numbers: of these, thousandths."""
 
-UNITS_MAX = 10**15
+TOKENS_MAX = 10**9
 """More than any one answer can use: a larger number is an error of the upstream's."""
+
+UNITS_MAX = 10**15
+"""The same."""
 
 
 def thousandths(seconds: float) -> int | None:
     """Seconds as the books keep them; None for what no answer uses."""
     return round(seconds * 1000) if 0 <= seconds <= UNITS_MAX // 1000 else None
+
+
+def tokens_told(count: int | None) -> int | None:
+    """A count of tokens that an upstream tells; None where none is told, or one that no answer uses."""
+    return count if count is not None and 0 <= count <= TOKENS_MAX else None
 
 
 def units_used(kind: str | None, units: int | None) -> dict[str, str]:

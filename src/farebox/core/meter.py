@@ -6,8 +6,9 @@ does no I/O. Of an upstream that tells no cost it counts what was used, and a ta
 
 from farebox.core.errors import Refusal
 from farebox.core.formats import PASS, Format, Progress, Seen
-from farebox.core.kinds import UNITS_MAX
+from farebox.core.kinds import TOKENS_MAX, UNITS_MAX
 from farebox.core.likeness import Likeness, PutChunk
+from farebox.core.reading import as_kept
 from farebox.core.sse import CR, LF, EventSplitter, ended
 from farebox.core.tariffs import Priced, Tariff
 from farebox.core.usage import Cost, Unknown, Usage, Verdict
@@ -154,14 +155,14 @@ class Meter:
 
     def _note(self, seen: Seen) -> None:
         if seen.generation_id and not self.progress.generation_id:
-            self.identify(seen.generation_id)
+            self.progress.generation_id = as_kept(seen.generation_id)
         if seen.model:
-            self.served_model = seen.model
+            self.served_model = as_kept(seen.model)
         if seen.cost is not None and not (isinstance(seen.cost, Unknown) and isinstance(self._cost, Cost)):
             self._cost = seen.cost
-        if seen.prompt_tokens is not None and seen.prompt_tokens >= 0:
+        if seen.prompt_tokens is not None and 0 <= seen.prompt_tokens <= TOKENS_MAX:
             self.prompt_tokens = seen.prompt_tokens
-        if seen.answer_tokens is not None and seen.answer_tokens >= 0:
+        if seen.answer_tokens is not None and 0 <= seen.answer_tokens <= TOKENS_MAX:
             self.answer_tokens = seen.answer_tokens
         if seen.units is not None and 0 <= seen.units <= UNITS_MAX:
             self.units = (self.units or 0) + seen.units

@@ -40,6 +40,11 @@ def read_whole(text: str, least: int, most: int) -> int | None:
     return number if least <= number <= most else None
 
 
+def as_kept(text: str) -> str:
+    """A stranger's text as every database can keep it: PostgreSQL's texts have no NUL."""
+    return text.replace("\0", "\ufffd")
+
+
 BOM = b"\xef\xbb\xbf"
 
 

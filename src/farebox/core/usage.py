@@ -115,4 +115,6 @@ def read_cost(usage: bytes) -> Cost | Unknown:
         return Unknown("the answer ran on the operator's own key and does not say what the host charged")
     if not is_readable_cost(bill):
         return Unknown(f"the host's reported charge is not an amount: {str(bill)[:40]}")
-    return Cost(add_exact(seen.cost, bill))
+    if not is_readable_cost(total := add_exact(seen.cost, bill)):
+        return Unknown(f"the fee and the host's charge come to no amount: {str(total)[:40]}")
+    return Cost(total)

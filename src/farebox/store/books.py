@@ -21,6 +21,7 @@ from farebox.core.books import (
     KeptAnswer,
     Outcome,
     Seen,
+    Settle,
     Sought,
     TopUp,
     all_owners_of,
@@ -28,6 +29,7 @@ from farebox.core.books import (
 from farebox.core.caching import CachedRow
 from farebox.core.questions import FURTHEST_US
 from farebox.core.repeats import LOST_US, REPEAT_LIFE_US, Found, Kept, first_of, seen_ended
+from farebox.core.usage import Cost, Unknown
 from farebox.ports import BooksUnavailable
 from farebox.store.alerts import SqlAlerts
 from farebox.store.bills import Bills
@@ -234,8 +236,13 @@ class SqlStore(Reading, Bills, SqlPresets, SqlDirectory, SqlResponses, SqlAlerts
             # A guard refused a row: the schema's or an assertion. One command's fault must not undo its neighbours'.
             if len(batch) == 1:
                 # Another node may have booked the same top-up meanwhile: then it is there now.
-                is_met = isinstance(batch[0], TopUp) and isinstance(error, self.engine.conflicting)
-                return [self._again(batch[0]) if is_met else self._refused(error)]
+                (command,) = batch
+                if isinstance(command, TopUp) and isinstance(error, self.engine.conflicting):
+                    return [self._again(command)]
+                is_final = isinstance(error, self.engine.refusing) or not isinstance(error, self.engine.errors)
+                if isinstance(command, Settle) and is_final:
+                    return [self._left_open(command, error)]
+                return [self._refused(error)]
             return [outcome for command in batch for outcome in self._commit([command])]
 
     def _look(self) -> Exception | None:
@@ -249,6 +256,16 @@ class SqlStore(Reading, Bills, SqlPresets, SqlDirectory, SqlResponses, SqlAlerts
             # The edge of the writer's thread, which must outlive it.
             log.error("the books cannot be written, for a reason that nobody foresaw", exc_info=error)
             return BooksUnavailable("the books cannot be written; the log says why")
+
+    def _left_open(self, settle: Settle, error: Exception) -> Outcome | Exception:
+        """Something that the answer said cannot be kept: its hold is left open for a person, rather than pending, which
+        nobody would see."""
+        log.error("the books refused the settlement of %s, which is left open", settle.hold_id, exc_info=error)
+        told = (
+            f"its cost is ${settle.verdict.amount:f}" if isinstance(settle.verdict, Cost) else "its cost is not known"
+        )
+        verdict = Unknown(f"{told}, and the books refused what else its answer said; the log says why")
+        return self._again(Settle(settle.hold_id, verdict, settle.created_us))
 
     def _again(self, command: Command) -> Outcome | Exception:
         try:

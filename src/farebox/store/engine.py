@@ -102,6 +102,8 @@ class Engine(Protocol):
 
     conflicting: tuple[type[Exception], ...]
     """And what is raised when a row cannot be, beside another."""
+    refusing: tuple[type[Exception], ...]
+    """What the same rows would meet again: the schema does not take them."""
 
     def said(self, error: Exception) -> str:
         """One of these errors as a sentence may quote it."""

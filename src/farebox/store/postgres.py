@@ -102,6 +102,7 @@ class Postgres:
     errors: tuple[type[Exception], ...] = (psycopg.Error,)
     unavailable: tuple[type[Exception], ...] = (psycopg.OperationalError, psycopg.InterfaceError)
     conflicting: tuple[type[Exception], ...] = (psycopg.IntegrityError,)
+    refusing: tuple[type[Exception], ...] = (psycopg.IntegrityError, psycopg.DataError)
 
     def __init__(self, url: str, busy_seconds: float = BUSY_SECONDS, answer_seconds: float = ANSWER_SECONDS) -> None:
         given = conninfo_to_dict(url)

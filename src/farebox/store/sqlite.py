@@ -100,6 +100,7 @@ class Sqlite:
     errors: tuple[type[Exception], ...] = (sqlite3.Error,)
     unavailable: tuple[type[Exception], ...] = (sqlite3.OperationalError,)
     conflicting: tuple[type[Exception], ...] = (sqlite3.IntegrityError,)
+    refusing: tuple[type[Exception], ...] = (sqlite3.IntegrityError, sqlite3.DataError)
 
     def __init__(self, path: Path, busy_seconds: float = BUSY_SECONDS, answer_seconds: float = ANSWER_SECONDS) -> None:
         self.path = path

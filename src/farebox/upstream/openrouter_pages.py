@@ -15,10 +15,11 @@ from msgspec.json import encode as to_json
 
 from farebox.core.errors import Refusal
 from farebox.core.formats.videos import read_job
+from farebox.core.kinds import tokens_told
 from farebox.core.legible import decode_fields, decoded_or, leniently, written
 from farebox.core.money import add_exact, is_readable_cost
 from farebox.core.pricing import PricedModel, PriceList, Prices, price_list
-from farebox.core.reading import UNREADABLE, starts_with
+from farebox.core.reading import UNREADABLE, as_kept, starts_with
 from farebox.core.upstream import (
     ALL_MODELS,
     AskedTooOften,
@@ -340,7 +341,9 @@ def read_record(body: bytes) -> Recorded:
         record = leniently(_decode_record, body).data
     except UNREADABLE as error:
         return Recorded(Unknown(f"the upstream's record could not be read: {error}"), members)
-    return Recorded(_cost(record), members, record.model, record.tokens_prompt, record.tokens_completion)
+    model = None if record.model is None else as_kept(record.model)
+    prompt_tokens, answer_tokens = tokens_told(record.tokens_prompt), tokens_told(record.tokens_completion)
+    return Recorded(_cost(record), members, model, prompt_tokens, answer_tokens)
 
 
 def _members(body: bytes) -> Mapping[str, Raw] | Unreadable:

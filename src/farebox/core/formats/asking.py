@@ -167,6 +167,8 @@ def _name(model: str) -> str:
         raise invalid(f"model: a name has at most {MODEL_CHARS_MAX} characters; this one has {len(model)}")
     if PRESET in model:
         raise preset_named(model)
+    if "\0" in model:
+        raise invalid("model: write a name without NUL characters")
     return model
 
 

@@ -13,12 +13,10 @@ from typing import Any, NoReturn, Protocol
 import msgspec
 from msgspec import Raw
 
+from farebox.core.kinds import TOKENS_MAX
 from farebox.core.legible import Fields, decode_fields, legible_if_needed
 from farebox.core.reading import UNREADABLE, skip_to_json
 from farebox.core.usage import Unknown, Usage
-
-TOKENS_MAX = 10**9
-"""More than any one answer can use: a larger number is an error of the upstream's."""
 
 _DIGITS_MAX = 19
 _TIER = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")

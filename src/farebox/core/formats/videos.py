@@ -18,7 +18,7 @@ from farebox.core.formats.envelope import ERROR, error_in_band, failure, read_er
 from farebox.core.formats.mending import NULL, cost_before_the_break, cost_in, drop_nulls, encode, mend_amounts
 from farebox.core.kinds import thousandths
 from farebox.core.legible import Fields, decode_fields, decode_list, decoded_or, text_of, written
-from farebox.core.reading import UNREADABLE, Number, is_null, skip_to_json
+from farebox.core.reading import UNREADABLE, Number, as_kept, is_null, skip_to_json
 from farebox.core.schemas import NAME, TEXT, object_of, one_of
 from farebox.core.sse import KEEP_ALIVE, data_event
 from farebox.core.usage import Nothing, Unknown, Verdict
@@ -143,9 +143,9 @@ def _verdict(job_id: str, status: str, fields: Fields) -> Verdict:
 
 
 def _text(fields: Fields, name: str) -> str:
-    """A text, without halves of characters; "" where there is none."""
+    """A text, without halves of characters and NUL; "" where there is none."""
     try:
-        return text_of(fields.get(name, NULL)).encode("utf-8", "replace").decode()
+        return as_kept(text_of(fields.get(name, NULL)).encode("utf-8", "replace").decode())
     except UNREADABLE:
         return ""
 
