@@ -9,3 +9,10 @@ def chunked(body: bytes) -> bytes:
     middle = len(body) // 2
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:middle], body[middle:]))
     return b"transfer-encoding: chunked\r\n\r\n%b0\r\n\r\n" % chunks
+
+
+WEBSOCKET = (
+    b"connection: keep-alive, Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+    b"sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+)
+"""Headers that ask for a WebSocket."""

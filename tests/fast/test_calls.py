@@ -26,15 +26,15 @@ from farebox.deadlines import Deadlines
 from farebox.exchange import Exchange
 from farebox.http.asgi import send_json
 from farebox.http.bodies import BodyReader
-from farebox.http.calls import DIRECT, Serve
+from farebox.http.calls import DIRECT, SOCKETS, Serve
 from farebox.http.refusals import refuse
-from farebox.http.server import BoundedHttp
+from farebox.http.server import PIPELINED_MAX, BoundedHttp
 from farebox.identity.keys import KeyCallers, PlansInForce, new_key
 from farebox.testing import MemoryStore, Pause, Script, ScriptedReply, ScriptedUpstream, Silence
 from farebox.upstream.running import alone
 from farebox.web.relay import Relay
 from tests.fast.test_exchange import MODELS, USD, whole
-from tests.framed import chunked, counted
+from tests.framed import WEBSOCKET, chunked, counted
 from tests.served.test_formats import EVERY, STREAMS, told
 
 WAYS = ["direct", "plain"]
@@ -66,9 +66,15 @@ class Server:
     """Connections, served one of both ways, in this process. `directly` counts those orders that met no ASGI."""
 
     def __init__(
-        self, way: str, stream: Script | None = None, answer: Script | None = None, seconds: float = 9
+        self,
+        way: str,
+        stream: Script | None = None,
+        answer: Script | None = None,
+        seconds: float = 9,
+        http: type[BoundedHttp] = BoundedHttp,
     ) -> None:
         self.way = way
+        self._http = http
         self.store = MemoryStore()
         self.key = new_key()
         self.state = ServerState()
@@ -107,12 +113,12 @@ class Server:
             self.directly += path in serves
             return serves.get(path)
 
-        self._config = uvicorn.Config(app, http=BoundedHttp, ws="none", lifespan="off", log_config=None)
-        self._app_state = {DIRECT: find} if self.way == "direct" else {}
+        self._config = uvicorn.Config(app, http=self._http, ws="none", lifespan="off", log_config=None)
+        self.app_state: dict[str, Any] = {DIRECT: find} if self.way == "direct" else {}
         return self
 
     def connect(self, **caller: Any) -> "Wire":
-        protocol = BoundedHttp(self._config, self.state, self._app_state, asyncio.get_running_loop())
+        protocol = self._http(self._config, self.state, self.app_state, asyncio.get_running_loop())
         return Wire(protocol, **caller)
 
     async def ended(self) -> None:
@@ -163,6 +169,11 @@ class Wire(asyncio.Transport):
             self.is_paused = True
             self.protocol.pause_writing()
 
+    def take(self, size: int) -> None:
+        """The caller reads so many bytes."""
+        if self._room is not None:
+            self._room += size
+
     def read_on(self) -> None:
         self._room, self.is_paused = None, False
         self.protocol.resume_writing()
@@ -187,6 +198,12 @@ class Wire(asyncio.Transport):
 
     def is_closing(self) -> bool:
         return self._is_closing
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.protocol = protocol
+
+    def get_write_buffer_size(self) -> int:
+        return 0 if self._room is None else len(self.sent) - self._room
 
     def can_write_eof(self) -> bool:
         return True
@@ -463,6 +480,29 @@ def test_nothing_piles_up_for_who_does_not_read_and_all_comes_to_who_reads_on(wa
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_who_takes_nothing_for_long_is_cut_off_and_who_takes_little_is_not(way: str) -> None:
+    class Impatient(BoundedHttp):
+        unread_seconds = 0.05
+
+    async def main() -> None:
+        server = await Server(way, stream=pausing(*[STREAM[1]] * 2000, *STREAM[2:]), http=Impatient).start()
+        still, slow = (server.connect(room=3 * len(STREAM[1])) for _ in range(2))
+        for wire in (still, slow):
+            wire.protocol.data_received(order(server, stream=True))
+        async with asyncio.timeout(10):
+            while not still.is_lost:
+                await asyncio.sleep(0.01)
+                slow.take(1)
+        assert not slow.is_lost
+        slow.read_on()
+        await server.ended()
+        assert slow.sent.endswith(b"0\r\n\r\n")
+        assert sorted(await server.states()) == ["open", "posted"]
+
+    asyncio.run(main())
+
+
 # One after another
 
 
@@ -488,6 +528,102 @@ def test_requests_that_stand_behind_one_another_are_answered_in_turn() -> None:
     sent = both(scene)
     statuses = [int(part[:3]) for part in sent.split(b"HTTP/1.1 ")[1:]]
     assert statuses == [200, 200, 200, 404, 200, 200, 200, 404]
+
+
+def test_of_too_many_that_stand_behind_one_another_the_first_are_answered_and_the_last_one_told() -> None:
+    async def scene(server: Server) -> bytes:
+        return await server.asked(order(server, stream=True) + 100 * GET)
+
+    sent = both(scene)
+    assert sent.count(b"HTTP/1.1 200 ") == 1 + PIPELINED_MAX
+    assert sent.count(b"connection: close") == 1
+
+
+@pytest.mark.parametrize("expects", [b"", b"expect: 100-continue\r\n"])
+def test_who_goes_while_another_request_waits_is_missed(expects: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async def scene(server: Server) -> bytes:
+        await server.asked(order(server, model="no/such"))
+        wire = server.connect()
+        wire.protocol.data_received(order(server, headers=expects, stream=True) + GET)
+        while STREAM[1] not in wire.sent:
+            await turns(1)
+        wire.lose(None)
+        await server.ended()
+        (hold,) = await server.store.holds(("open",))
+        assert hold.reason is not None
+        assert hold.reason.startswith("the caller hung up")
+        return b""
+
+    both(scene, stream=pausing(*[STREAM[1]] * 2000, *STREAM[2:]))
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_a_body_that_breaks_is_refused_at_once_and_spoils_no_answer_before_it() -> None:
+    async def scene(server: Server) -> bytes:
+        broken = order(server, frame=lambda body: b"transfer-encoding: chunked\r\n\r\nzz\r\n")
+        alone = await server.asked(broken)
+        assert (alone.count(b"HTTP/1.1 "), alone.count(b"HTTP/1.1 400 "), alone.count(b"chunk size")) == (1, 1, 1)
+        behind = await server.asked(order(server, stream=True) + broken)
+        assert behind.count(b"HTTP/1.1 ") == behind.count(b"HTTP/1.1 200 ") == 1
+        assert behind.endswith(b"0\r\n\r\n")
+        two_behind = await server.asked(order(server, stream=True) + GET + broken)
+        assert two_behind.count(b"HTTP/1.1 ") == two_behind.count(b"HTTP/1.1 200 ") == 2
+        return b""
+
+    both(scene)
+
+
+@pytest.mark.parametrize("piece", [b"a: b\r\n" * 1000, b"c" * 6000], ids=["short trailers", "one long one"])
+def test_what_follows_a_body_is_bounded_as_a_head_is(piece: bytes) -> None:
+    async def scene(server: Server) -> bytes:
+        whole_body = order(server, frame=chunked).removesuffix(b"\r\n")
+        sent = await server.asked(whole_body + b"x: ", *[piece] * 40)
+        assert (sent.count(b"HTTP/1.1 "), sent.count(b"HTTP/1.1 431 ")) == (1, 1)
+        few = await server.asked(whole_body + b"x: ", *[piece] * 2, b"\r\n\r\n")
+        assert few.count(b"HTTP/1.1 200 ") == 1
+        return b""
+
+    both(scene)
+
+
+def test_what_served_an_order_ends_where_its_connection_goes_on_as_a_websocket() -> None:
+    class Silent:
+        message_bytes_max, message_seconds, waiting_max, seconds = 99, 9.0, 1, 9.0
+        deadlines = Deadlines(0.01)
+
+        async def admit(self, headers: HeaderList) -> None: ...
+
+        def begin(self, *_: object) -> "Silent":
+            return self
+
+        def forget(self) -> None: ...
+
+    async def main() -> None:
+        server = await Server("direct").start()
+        server.app_state[SOCKETS] = lambda path: Silent()
+        before = asyncio.all_tasks()
+        wire = server.connect()
+        wire.protocol.data_received(order(server))
+        await server.ended()
+        wire.protocol.data_received(b"GET /v1/responses HTTP/1.1\r\nhost: x\r\n" + WEBSOCKET + b"\r\n")
+        await turns(8)
+        assert b"HTTP/1.1 101 " in wire.sent
+        assert asyncio.all_tasks() == before
+        wire.lose(None)
+        await turns(2)
+
+    asyncio.run(main())
+
+
+def test_a_head_behind_a_long_body_is_not_as_long_as_that() -> None:
+    async def scene(server: Server) -> bytes:
+        await server.asked(order(server))
+        long = GET.removesuffix(b"\r\n") + b"content-length: 100000\r\n\r\n" + 100_000 * b"a"
+        sent = await server.asked(long + GET[:10], GET[10:])
+        assert [part[:3] for part in sent.split(b"HTTP/1.1 ")[1:]] == [b"200", b"200"]
+        return b""
+
+    both(scene)
 
 
 def test_a_head_that_a_connection_knows_is_read_as_one_that_it_does_not() -> None:

@@ -78,6 +78,32 @@ def test_how_long_is_a_setting_and_a_little_more_than_is_told(tmp_path: Path) ->
         assert connection.recv(1) == b""
 
 
+def test_a_connection_is_not_idle_while_an_order_is_served_whose_head_came_in_pieces(tmp_path: Path) -> None:
+    with Gateway(tmp_path, FAREBOX_KEEP_ALIVE_SECONDS="1") as gateway, connect(gateway.port) as connection:
+        slow = order(gateway, simulate="head-ms=7500")
+        connection.sendall(order(gateway, simulate="head-ms=300") + slow[:20])
+        assert b"200 OK" in connection.recv(65536)
+        connection.sendall(slow[20:])
+        assert b"200 OK" in connection.recv(65536)
+
+
+def test_bytes_that_are_no_request_do_not_keep_a_connection_open(tmp_path: Path) -> None:
+    """An empty line before a request is passed over (RFC 9112, 2.2); the body of a request that was answered, too."""
+    long = GET.removesuffix(b"\r\n") + b"content-length: 100\r\n\r\n"
+    with (
+        Gateway(tmp_path, FAREBOX_KEEP_ALIVE_SECONDS="1") as gateway,
+        connect(gateway.port) as idle,
+        connect(gateway.port) as unfinished,
+    ):
+        assert asked(idle)
+        unfinished.sendall(long)
+        assert b"200 OK" in unfinished.recv(65536)
+        time.sleep(0.2)
+        idle.sendall(b"\r\n")
+        unfinished.sendall(b"a")
+        assert idle.recv(1) == unfinished.recv(1) == b""
+
+
 def test_a_connection_that_is_closed_is_not_said_to_be_kept(shared_gateway: Gateway) -> None:
     with connect(shared_gateway.port) as connection:
         connection.sendall(GET.replace(b"host", b"connection: close\r\nhost"))

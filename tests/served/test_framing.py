@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import debian_install, missing
-from tests.framed import chunked, counted
+from tests.framed import WEBSOCKET, chunked, counted
 from tests.gateway import Gateway
 from tests.proxies import PROGRAMS, proxy
 from tests.served.test_server import raw
@@ -24,10 +24,6 @@ REQUEST = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
 """A request where a body should be: harmless, and easily told by its answer."""
 
 H2C = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"
-WEBSOCKET = (
-    b"connection: keep-alive, Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
-    b"sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
-)
 OFFERS = (H2C, WEBSOCKET, b"Upgrade: TLS/1.0, h2c\r\nConnection: upgrade\r\n")
 
 

@@ -38,11 +38,19 @@ OF_UVICORN = (
 own for them, of 1.6 KB."""
 
 
-class Flow(FlowControl):
-    """uvicorn's, with an event only while the caller does not read; one takes 0.9 KB."""
+UNREAD_SECONDS = 60.0
+"""How long a caller may take nothing of what it was sent, as nginx's `send_timeout`. Its machine may answer for it for
+ever, so nothing else would end such an answer."""
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+
+class Flow(FlowControl):
+    """uvicorn's, with an event only while the caller does not read (one takes 0.9 KB), and with an end to that."""
+
+    _look: asyncio.TimerHandle | None = None
+
+    def __init__(self, transport: asyncio.Transport, unread_seconds: float = UNREAD_SECONDS) -> None:
         self._transport = transport
+        self._unread_seconds = unread_seconds
         self.read_paused = False
         self.write_paused = False
 
@@ -53,7 +61,26 @@ class Flow(FlowControl):
     def pause_writing(self) -> None:
         if not self.write_paused:
             self._is_writable_event = asyncio.Event()
+            self._look_later()
         super().pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        super().resume_writing()
+
+    def _look_later(self) -> None:
+        waiting = self._transport.get_write_buffer_size()
+        loop = asyncio.get_running_loop()
+        self._look = loop.call_later(self._unread_seconds, self._look_whether_taken, waiting)
+
+    def _look_whether_taken(self, before: int) -> None:
+        """Nothing is written meanwhile but what an answer may not wait with, so less waits if some was taken."""
+        if self._transport.get_write_buffer_size() < before:
+            self._look_later()
+        else:
+            self._transport.abort()
 
 
 class Pipeline(list[Any]):

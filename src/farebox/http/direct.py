@@ -179,11 +179,6 @@ class DirectCall:
         if self.disconnected and self._tell_gone is not None:
             self._tell_gone()
 
-    def lose(self) -> None:
-        """The connection is lost."""
-        self.disconnected = True
-        self.set()
-
     def is_gone(self) -> bool:
         return self.disconnected
 

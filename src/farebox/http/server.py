@@ -23,7 +23,7 @@ from farebox.core.errors import Refusal, headers_too_large, invalid, too_many, t
 from farebox.core.formats.table import format_at
 from farebox.http.asgi import BREAK_OFF, TAKER
 from farebox.http.calls import DIRECT, SOCKETS, FindServe, FindTalks, Serve, Talks
-from farebox.http.connection_state import OF_UVICORN, Flow, Pipeline
+from farebox.http.connection_state import OF_UVICORN, UNREAD_SECONDS, Flow, Pipeline
 from farebox.http.direct import DirectCall, Serving
 from farebox.http.known_heads import KnownHead, known_head
 from farebox.http.proxies import EarlyCloses, silent_seconds
@@ -38,6 +38,10 @@ HEAD_BYTES_MAX = 64 * 1024
 KEEP_ALIVE_MARGIN_SECONDS = 5
 """How much longer a connection may be idle than the `Keep-Alive` header says: a client that uses it until the last
 second would lose orders to a closing connection."""
+
+PIPELINED_MAX = 16
+"""How many requests may wait behind the one that is answered. Those behind them are not answered: who pipelines sends
+again what a closing connection left (RFC 9112, 9.3.2)."""
 
 LINGER_SECONDS = 2.0
 """How long a connection stays open after its last answer, for a client that still sends, of which nothing is read, or
@@ -75,12 +79,19 @@ class BoundedHttp(HttpToolsProtocol):
     __slots__ = OF_UVICORN
 
     head_seconds = HEAD_SECONDS
+    unread_seconds = UNREAD_SECONDS
     _head_timer: asyncio.TimerHandle | None = None
     _end_timer: asyncio.TimerHandle | None = None
     _idle_timer: asyncio.TimerHandle | None = None
     _idle_until = 0.0
     _head_bytes = 0
+    _body_bytes = 0
+    """In this read."""
+    _is_all_one = True
+    """This read is of one message, and no body came with it."""
     _is_in_head = True
+    _is_in_body = False
+    """Of the newest request, which is `cycle`."""
     _is_between = True
     """Between two requests, or before the first."""
     _known_head: KnownHead | None = None
@@ -92,7 +103,7 @@ class BoundedHttp(HttpToolsProtocol):
     """The last request's `Host`, which nearly always is that of the next."""
     _is_one_too_many = False
     _tell_if_lost: Callable[[], None] | None = None
-    _answering: DirectCall | None = None
+    _answering: RequestResponseCycle | DirectCall | None = None
     _serving: Serving | None = None
     cycle: RequestResponseCycle | DirectCall  # type: ignore[assignment]
 
@@ -114,7 +125,7 @@ class BoundedHttp(HttpToolsProtocol):
         # Not uvicorn's: it asks for addresses, which only ASGI needs.
         self.connections.add(self)
         self.transport = transport
-        self.flow = Flow(transport)
+        self.flow = Flow(transport, self.unread_seconds)
         self.scheme = "http"
         if self._connections_max is not None:
             excess = len(self.connections) - self._connections_max
@@ -138,7 +149,7 @@ class BoundedHttp(HttpToolsProtocol):
             self._serving.end()
         if self._answering is not None and self._answering is not self.cycle:
             # Another request stands behind it, and uvicorn tells that one.
-            self._answering.lose()
+            _disconnect(self._answering)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """The caller has closed its side. It may still read (`nc -N`, some scripts): then it is answered."""
@@ -227,26 +238,37 @@ class BoundedHttp(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._has_refused or self.transport.is_closing():
             return
-        self._idle_until = math.inf
         before, was_between = self.cycle, self._is_between
         is_next = was_between and before is not None and before.response_complete
         known = self._known_head
         if known is not None and is_next and (body := known.body_in(data)) is not None:
             self._begin_known(known, body)
             return
+        self._is_all_one, self._body_bytes = True, 0
         try:
             self._parse(data)
         except HttpParserError as error:
             self.send_400_response(str(error))
         if known is None and is_next:
             self._know_head(data)
-        if self._is_in_head and not self._has_refused:
+        if not self._is_between and not self._has_refused:
             # Nearly every head comes in one piece, so only the others get a timer.
-            if self._head_timer is None:
+            if self._is_in_head and self._head_timer is None:
                 self._wait_for_head()
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES_MAX:
+            if self._count(data) > HEAD_BYTES_MAX:
                 self._refuse(headers_too_large(HEAD_BYTES_MAX))
+
+    def _count(self, data: bytes) -> int:
+        """How much has come of what is no body: of a head; or since the last piece of a body, which are its chunks'
+        extensions and its trailers. As far as that can be told of a read, and never more than it is."""
+        if self._is_all_one:
+            self._head_bytes += len(data)
+        elif self._is_in_head:
+            # Behind another message: all that comes after its head, but for its body.
+            self._head_bytes = len(data) - (data.rfind(b"\r\n\r\n") + 4) - self._body_bytes
+        else:
+            self._head_bytes = 0
+        return self._head_bytes
 
     def _know_head(self, data: bytes) -> None:
         """Remember the head of a connection's second order: most that have two have many."""
@@ -262,6 +284,7 @@ class BoundedHttp(HttpToolsProtocol):
         """Begin the call of an order that came whole under a head that was read before."""
         # Who asks again has read the answer before.
         self._tell_if_lost = None
+        self._idle_until = math.inf
         self.url = known.url
         head = known.sent_with(body)
         self.cycle = call = DirectCall(self, self, head.sent, True, self._kept_open_line)
@@ -320,6 +343,8 @@ class BoundedHttp(HttpToolsProtocol):
         for timer in (self._idle_timer, self._end_timer):
             if timer is not None:
                 timer.cancel()
+        if self._serving is not None:
+            self._serving.end()
         self.connections.discard(self)
         self.connections.add(protocol)  # type: ignore[arg-type]
         self.transport.set_protocol(protocol)
@@ -386,13 +411,21 @@ class BoundedHttp(HttpToolsProtocol):
         self._is_between = False
         self.headers = []
         self.expect_100_continue = False
-        self._is_in_head = True
+        self._is_in_head, self._is_in_body = True, False
         self._head_bytes = 0
+        self._idle_until = math.inf
         # Who asks again has read the answer before.
         self._tell_if_lost = None
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._is_in_head:
+            super().on_header(name, value)
+        # Trailers after a body in chunks do not count as headers: a proxy in front may have checked the head alone.
+
     def on_headers_complete(self) -> None:
         self._is_in_head = False
+        # Again: the answer to the request before may have ended since this head began.
+        self._idle_until = math.inf
         if self._head_timer is not None:
             self._stop_waiting()
         if self._has_refused:
@@ -405,11 +438,14 @@ class BoundedHttp(HttpToolsProtocol):
             self._refuse(invalid(wrong))
         elif self._is_one_too_many:
             self._refuse(self._too_many_connections())
+        elif len(self.pipeline) >= PIPELINED_MAX:
+            self._refuse(too_many(f"{PIPELINED_MAX} requests wait on this connection already", SHED_RETRY_SECONDS))
         elif (serve := self._served_directly()) is not None:
+            self._is_in_body = True
             self._begin_call(serve)
         else:
+            self._is_in_body = True
             self._begin_cycle()
-            # Trailers after a body in chunks do not count as headers: a proxy in front may have checked the head alone.
             self.headers = []
             self.scope[BREAK_OFF] = self.transport.close  # type: ignore[literal-required]
             self.scope[TAKER] = self  # type: ignore[literal-required]
@@ -456,13 +492,15 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle | DirectCall, app: Any) -> None:
         """Called by uvicorn for what was in the pipeline, too."""
-        self._answering = None
+        self._answering = cycle
         if isinstance(cycle, DirectCall):
             self._start_call(cycle, app)
             return
         super()._start_asgi_task(cycle, app if cycle.scope["http_version"] != "1.0" else _unchunked(cycle, app))
 
     def on_body(self, body: bytes) -> None:
+        self._is_all_one = False
+        self._body_bytes += len(body)
         if self._has_refused:
             return
         if isinstance(self.cycle, DirectCall):
@@ -471,9 +509,10 @@ class BoundedHttp(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._is_all_one = False
         if self._has_refused or self._is_offer:
             return
-        self._is_between = True
+        self._is_between, self._is_in_body = True, False
         if isinstance(self.cycle, DirectCall):
             self.cycle.take_end()
         else:
@@ -510,18 +549,42 @@ class BoundedHttp(HttpToolsProtocol):
         if self._has_refused:
             return
         self._has_refused = True
-        if self.cycle is not None and not self.cycle.response_complete:
-            # An earlier request's answer is on its way, and nothing may come between: it is the connection's last.
-            self.cycle.keep_alive = False
+        cycle = self.cycle
+        if self._is_in_body and self.pipeline:
+            # The last of those that wait, which the one before it must not be answered with.
+            del self.pipeline[0]
+            self.cycle = cycle = self.pipeline[0][0] if self.pipeline else self._answering  # type: ignore[assignment]
+        elif self._is_in_body and cycle.response_complete:
+            self._end_later()
             return
+        elif self._is_in_body and not cycle.response_started:
+            self._write_refusal(refusal)
+            _disconnect(cycle)
+            return
+        if cycle is not None and not cycle.response_complete:
+            # An answer is on its way, and nothing may come between: it is the connection's last.
+            cycle.keep_alive = False
+        else:
+            self._write_refusal(refusal)
+
+    def _write_refusal(self, refusal: Refusal) -> None:
         body = format_at(self.url.partition(b"?")[0].decode("latin-1")).refusal_body(refusal)
         headers = {"content-type": "application/json", "content-length": len(body), "connection": "close"}
         lines = [f"{name}: {value}\r\n" for name, value in {**headers, **refusal.headers}.items()]
         head = f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}\r\n{''.join(lines)}\r\n"
         self.transport.write(head.encode() + body)
+        self._end_later()
+
+    def _end_later(self) -> None:
         self.transport.write_eof()
         # Closing at once would reset the connection under a client that still sends, and take the refusal with it.
         self._end_timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+
+def _disconnect(cycle: RequestResponseCycle | DirectCall) -> None:
+    """Have who serves a request know that its caller is not there."""
+    cycle.disconnected = True
+    cycle.message_event.set()
 
 
 class _LastAnswer:
