@@ -390,6 +390,27 @@ def test_a_run_outlives_the_process_and_pays_for_nothing_twice(tmp_path: Path, u
         eventually(lambda: gateway.audit()["orders"]["pending"] == 0, seconds=30)
 
 
+def test_a_run_that_is_gone_on_with_counts_orders_of_unknown_cost_as_their_ceilings(
+    tmp_path: Path, upstream: int
+) -> None:
+    url = f"http://127.0.0.1:{upstream}/api/v1"
+    gateway = Gateway(tmp_path, "--upstream", url, OPENROUTER_API_KEY="sk-or-x")
+    order = {**CHAT, "model": "sim/echo:usage=missing,token-ms=60"}
+    with gateway:
+        key = gateway.new_key("a", "--plan", "paying", "--prepaid", "1")
+        refused = begin(gateway, key, {"requests": [order], "maxTotalChargeUsd": 0})
+        (item,) = items_of(gateway, key, refused)
+        limit = 4 * Decimal(item["error"]["metadata"]["ceiling_usd"])
+        given = {"requests": [order] * 12, "concurrency": 1, "maxTotalChargeUsd": f"{limit:f}"}
+        run = begin(gateway, key, given, "")
+        eventually(lambda: len(items_of(gateway, key, run)) >= 2)
+        gateway.kill()
+    with gateway:
+        run_of(ask(gateway, key, f"/v2/actor-runs/{run['id']}?waitForFinish=60"), 200)
+        assert [item["status"] for item in items_of(gateway, key, run)][4:] == [402] * 8
+        assert len(charged(upstream)) <= 4
+
+
 def test_runs_of_several_workers_are_one_list_and_each_is_carried_through_once(tmp_path: Path) -> None:
     with Gateway(tmp_path, FAREBOX_WORKERS="2") as gateway:
         key = gateway.new_key("a", "--plan", "paying", "--prepaid", "1")
