@@ -9,6 +9,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -345,6 +346,27 @@ def test_a_run_whose_key_is_revoked_stops_there(gateway: Gateway) -> None:
     statuses = [item["status"] for item in items_of(gateway, other, run)]
     assert statuses.count(200) < 60
     assert len(gateway.orders("a")) == statuses.count(200)
+
+
+def test_a_run_whose_key_expires_or_whose_account_is_closed_stops_there(gateway: Gateway) -> None:
+    other = gateway.new_key("a", "--plan", "paying", "--prepaid", "1")
+    soon = datetime.now(UTC) + timedelta(seconds=5)
+    for key, said in (
+        (gateway.cli("key", "create", "a", "--expires", soon.isoformat())["key"], "has expired"),
+        (gateway.cli("key", "create", "a")["key"], "account is closed"),
+    ):
+        run = begin(gateway, key, {"requests": [SLOW] * 60, "concurrency": 1}, "")
+        eventually(lambda run=run: len(items_of(gateway, other, run)) >= 1)  # type: ignore[misc]
+        if "closed" in said:
+            gateway.cli("account", "close", "a")
+            gateway.cli("account", "reopen", "a")
+            gateway.cli("account", "top-up", "a", "1")
+        ended = run_of(ask(gateway, other, f"/v2/actor-runs/{run['id']}?waitForFinish=60"), 200)
+        assert (ended["status"], ended["exitCode"]) == ("FAILED", 1)
+        assert said in ended["statusMessage"]
+        items = items_of(gateway, other, run)
+        assert 0 < [item["status"] for item in items].count(200) < 60
+        assert len(items) < 60
 
 
 def test_a_log_is_streamed_until_the_run_ends(shared_gateway: Gateway, key: str) -> None:
