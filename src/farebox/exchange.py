@@ -94,6 +94,11 @@ if TYPE_CHECKING:
     from farebox.core.translate import Translation
 
 
+KNOWN_NS = 100_000_000
+"""How long a caller counts as identified while its order is read, guarded or joined: much less than the time for which
+a revoked key may still be accepted."""
+
+
 class Request(Struct, frozen=True):
     """What came in, undecided. `read_body` raises CallerGone, and Refusal 400, 408, 413 or 415; `caller` is who asks,
     where that is known without a credential; `asked` is what the body asks, where that was read before; `waiting` hears
@@ -345,6 +350,12 @@ class Opened:
         note_end(self._passage, error)
         exchange.telemetry.saw(self._passage)
 
+    async def _identify_again(self) -> None:
+        """For an order that may have taken long to come this far, by its body or as a repeat that waited: meanwhile its
+        caller's key may have been revoked, or its account closed and paid out. Raises as `Callers.identify`."""
+        if self._request.caller is None:
+            await self._exchange.callers.identify(self._request.head)
+
     # Take up what is kept, guard, and look for the same answer
 
     async def _take_up(self, body: bytes) -> bytes:
@@ -365,6 +376,7 @@ class Opened:
             return None
         if exchange.background is None:
             raise invalid("background: an answer is sent on the connection that asked for it here; leave it out")
+        await self._identify_again()
         self._passage.is_replay = True
         with exchange.admission.aside(self._caller.account.id):
             return await exchange.background.begin(request, self._caller, body, keeping)
@@ -402,6 +414,7 @@ class Opened:
         request, at, stored = self._request, self._attempts.at, self._exchange.stored
         found = await cache.look(self._caller, request.head, request.path, self._order, at.upstream)
         if isinstance(found, CachedAnswer):
+            await self._identify_again()
             self._passage.is_replay = True
             if self._keeping is not None and stored is not None:
                 found.tell(self._keeping)
@@ -425,6 +438,7 @@ class Opened:
         if sent is not None and sent.may_join:
             joined = await joining.join(self._caller, sent, self._hold)
             if joined is not None:
+                await self._identify_again()
                 return RepeatedAnswer(*joined)
         elif (repeated := await self._hold()) is not None:
             return await self._answer_again(repeated)
@@ -438,6 +452,8 @@ class Opened:
         """Set the ceiling aside, or what the balance covers of it with the answer capped to that; or find that the
         order repeats another."""
         exchange, order, most, plan = self._exchange, self._order, self._most, self._caller.plan
+        if time_ns() - self._passage.began_ns > KNOWN_NS:
+            await self._identify_again()
         place = self._to_place()
         try:
             outcome = await exchange.ledger.carry_out(place)

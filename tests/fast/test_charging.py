@@ -21,6 +21,7 @@ from farebox.core.usage import Cost, Nothing, Unknown
 from farebox.store.books import SqlStore
 from farebox.store.sqlite import Sqlite
 from farebox.testing import CountingBiller
+from farebox.testing.biller import Fault
 from tests.books import new_books
 from tests.served.test_store import Rows
 
@@ -333,6 +334,51 @@ def test_what_cannot_be_told_apart_is_flagged_and_never_told_twice(tmp_path: Pat
         assert (charge.state, charge.done) == ("unsure", 0)
         assert "7 of its events" in (charge.said or "")
         assert biller.events == 7
+
+    play(tmp_path, work)
+
+
+class SlowTurns(CountingBiller):
+    """Before one of its calls is answered, by its number, more time has gone than a key stands."""
+
+    def __init__(self, clock: Clock, slow_call: int, *faults: Fault | str | None) -> None:
+        super().__init__(*faults)
+        self.clock = clock
+        self.slow_call = slow_call
+
+    async def charge(self, key: str, count: int, charge_to: str) -> None:
+        try:
+            await super().charge(key, count, charge_to)
+        finally:
+            if len(self.calls) == self.slow_call:
+                self.clock.us += WINDOW_US + 1
+                self.forget()
+
+
+def test_a_charge_whose_turn_comes_after_its_key_stood_is_not_repeated(tmp_path: Path) -> None:
+    async def work(books: Books) -> None:
+        clock = Clock()
+        biller = SlowTurns(clock, 3, "after", "after", None)
+        for request in ("request-1", "request-2"):
+            await books.fare("0.0001", Outside(request))
+        await deliver(Charging(books.outbox, biller, now_us=clock, retry_seconds=0.001))
+        assert biller.events == 20
+        assert sorted(charge.state for charge in books.charges()) == ["charged", "unsure"]
+
+    play(tmp_path, work)
+
+
+def test_a_charge_that_waits_long_for_its_first_turn_is_made(tmp_path: Path) -> None:
+    async def work(books: Books) -> None:
+        clock = Clock()
+        biller = SlowTurns(clock, 1, None, "after", None)
+        for request in ("request-1", "request-2"):
+            await books.fare("0.0001", Outside(request))
+        await deliver(Charging(books.outbox, biller, now_us=clock, retry_seconds=0.001))
+        assert [charge.state for charge in books.charges()] == ["charged", "charged"]
+        assert biller.events == 20
+        # Another process would have known since when its key is in use.
+        assert sorted(charge.window_us for charge in books.charges()) == [START_US, START_US + WINDOW_US + 1]
 
     play(tmp_path, work)
 

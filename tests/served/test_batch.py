@@ -190,6 +190,24 @@ def test_a_batch_costs_no_more_than_it_may(books: tuple[Gateway, int]) -> None:
     assert Decimal(totals["fare_usd"]) < Decimal(more["fare_usd"]) <= Decimal("0.00012")
 
 
+def test_a_batch_begun_again_counts_orders_of_unknown_cost_as_their_ceilings(books: tuple[Gateway, int]) -> None:
+    shell, port = books
+    write(shell.folder, [{**CHAT, "model": "sim/echo:usage=missing"}] * 5 + [{**CHAT, "model": "sim/nobody"}])
+    assert ended(begin(shell, "--limit", "0"), code=1)["served"] == 0
+    ceiling = Decimal(results(shell.folder)[0]["error"]["metadata"]["ceiling_usd"])
+    for _ in range(3):
+        assert ended(begin(shell, "--limit", f"{2 * ceiling:f}", "--concurrency", "1"), code=1)["served"] == 2
+        assert [result["status"] for result in results(shell.folder)] == [200, 200, 402, 402, 402, 404]
+    assert len(charged(port)) == 2
+    # Whatever an order was that is no longer in the file, it may have cost all that there was.
+    write(shell.folder, ["no order", "no order", *([CHAT] * 4)])
+    assert ended(begin(shell, "--limit", f"{4 * ceiling:f}"), code=1)["served"] == 2
+    # The one that was refused cost nothing.
+    write(shell.folder, [CHAT] * 6)
+    assert ended(begin(shell, "--limit", f"{3 * ceiling:f}", "--concurrency", "1"), code=1)["served"] == 3
+    assert len(charged(port)) == 3
+
+
 def test_an_order_that_is_not_taken_up_is_sent_again_a_little_later(books: tuple[Gateway, int]) -> None:
     shell, port = books
     shell.environment["FAREBOX_ACCOUNT_ORDERS_MAX"] = "1"

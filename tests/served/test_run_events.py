@@ -22,6 +22,7 @@ from farebox.store.sqlite import Sqlite
 from tests.books import new_books
 from tests.gateway import Gateway, Response
 from tests.served.test_runs import ACTOR, ask, begin, error_of, state
+from tools.postgres import Cluster
 
 
 @pytest.fixture
@@ -197,6 +198,22 @@ def test_after_its_time_a_key_stands_for_another_charge(tmp_path: Path) -> None:
             assert refused.value.status == 402
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_a_multiplier_changes_what_events_cost_and_not_how_many_there_are(
+    tmp_path: Path, postgres: Cluster, engine: str
+) -> None:
+    (tmp_path / "farebox.toml").write_text('[plans.resale]\nmultiplier = 2.5\nshows = "fare"\n')
+    books = {} if engine == "sqlite" else {"FAREBOX_DATABASE_URL": postgres.new_database()}
+    with Gateway(tmp_path, **books) as gateway:
+        key = gateway.new_key("a", "--plan", "resale", "--prepaid", "1")
+        run = begin(gateway, key, {})
+        for count, name in ((101, "one"), (101, "another"), (1, "a third")):
+            assert charge(gateway, key, run, {"eventName": PRICED_EVENT, "count": count}, name).status == 201
+        assert state(gateway, key, run)["chargedEventCounts"] == {PRICED_EVENT: 203}
+        assert [line["amount_usd"] for line in gateway.orders("a")] == ["-0.00253", "-0.00253", "-0.00003"]
+        gateway.audit()
 
 
 def test_a_run_shows_what_its_event_costs(shared_gateway: Gateway, key: str) -> None:

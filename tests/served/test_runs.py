@@ -9,6 +9,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -347,6 +348,27 @@ def test_a_run_whose_key_is_revoked_stops_there(gateway: Gateway) -> None:
     assert len(gateway.orders("a")) == statuses.count(200)
 
 
+def test_a_run_whose_key_expires_or_whose_account_is_closed_stops_there(gateway: Gateway) -> None:
+    other = gateway.new_key("a", "--plan", "paying", "--prepaid", "1")
+    soon = datetime.now(UTC) + timedelta(seconds=5)
+    for key, said in (
+        (gateway.cli("key", "create", "a", "--expires", soon.isoformat())["key"], "has expired"),
+        (gateway.cli("key", "create", "a")["key"], "account is closed"),
+    ):
+        run = begin(gateway, key, {"requests": [SLOW] * 60, "concurrency": 1}, "")
+        eventually(lambda run=run: len(items_of(gateway, other, run)) >= 1)  # type: ignore[misc]
+        if "closed" in said:
+            gateway.cli("account", "close", "a")
+            gateway.cli("account", "reopen", "a")
+            gateway.cli("account", "top-up", "a", "1")
+        ended = run_of(ask(gateway, other, f"/v2/actor-runs/{run['id']}?waitForFinish=60"), 200)
+        assert (ended["status"], ended["exitCode"]) == ("FAILED", 1)
+        assert said in ended["statusMessage"]
+        items = items_of(gateway, other, run)
+        assert 0 < [item["status"] for item in items].count(200) < 60
+        assert len(items) < 60
+
+
 def test_a_log_is_streamed_until_the_run_ends(shared_gateway: Gateway, key: str) -> None:
     run = begin(shared_gateway, key, {"requests": [SLOW] * 22, "concurrency": 8}, "")
     log = ask(shared_gateway, key, f"/v2/actor-runs/{run['id']}/log?stream=1&raw=1").body.decode()
@@ -388,6 +410,27 @@ def test_a_run_outlives_the_process_and_pays_for_nothing_twice(tmp_path: Path, u
         assert (totals["orders"], totals["served"]) == (24, sum(item["status"] == 200 for item in found))
         assert_paid_once([item["generation_id"] for item in found], charged(upstream))
         eventually(lambda: gateway.audit()["orders"]["pending"] == 0, seconds=30)
+
+
+def test_a_run_that_is_gone_on_with_counts_orders_of_unknown_cost_as_their_ceilings(
+    tmp_path: Path, upstream: int
+) -> None:
+    url = f"http://127.0.0.1:{upstream}/api/v1"
+    gateway = Gateway(tmp_path, "--upstream", url, OPENROUTER_API_KEY="sk-or-x")
+    order = {**CHAT, "model": "sim/echo:usage=missing,token-ms=60"}
+    with gateway:
+        key = gateway.new_key("a", "--plan", "paying", "--prepaid", "1")
+        refused = begin(gateway, key, {"requests": [order], "maxTotalChargeUsd": 0})
+        (item,) = items_of(gateway, key, refused)
+        limit = 4 * Decimal(item["error"]["metadata"]["ceiling_usd"])
+        given = {"requests": [order] * 12, "concurrency": 1, "maxTotalChargeUsd": f"{limit:f}"}
+        run = begin(gateway, key, given, "")
+        eventually(lambda: len(items_of(gateway, key, run)) >= 2)
+        gateway.kill()
+    with gateway:
+        run_of(ask(gateway, key, f"/v2/actor-runs/{run['id']}?waitForFinish=60"), 200)
+        assert [item["status"] for item in items_of(gateway, key, run)][4:] == [402] * 8
+        assert len(charged(upstream)) <= 4
 
 
 def test_runs_of_several_workers_are_one_list_and_each_is_carried_through_once(tmp_path: Path) -> None:

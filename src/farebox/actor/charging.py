@@ -14,6 +14,8 @@ from functools import partial
 from time import monotonic
 from typing import Protocol, TypeVar
 
+from msgspec.structs import replace
+
 from farebox import clock
 from farebox.acting import acting
 from farebox.actor.outbox import SqlOutbox
@@ -118,10 +120,13 @@ class Charging:
         """Begin whatever charge is due; whether any is going on. Raises BooksUnavailable, ChargesRefused."""
         async with self._beginning:
             waiting = set(self._waiting)
-            due = await self._outbox.gather(self._now_us())
+            now_us = self._now_us()
+            due = await self._outbox.gather(now_us)
             for charge in due:
                 if charge.id not in self._going:
-                    self._going[charge.id] = asyncio.create_task(self._carry(charge))
+                    # One that was made just now is new; any other may have been tried before this process began.
+                    carry = self._carry(charge, is_tried=charge.window_us != now_us)
+                    self._going[charge.id] = asyncio.create_task(carry)
             # A charge that ended before its waiter came is not among the due ones: nobody else would end the wait.
             for transfer_id in waiting - self._going.keys() - {charge.id for charge in due}:
                 self._end_wait(transfer_id)
@@ -131,9 +136,9 @@ class Charging:
                     task.result()
         return bool(self._going)
 
-    async def _carry(self, charge: Charge) -> None:
+    async def _carry(self, charge: Charge, *, is_tried: bool) -> None:
         try:
-            ended = await self._deliver(charge)
+            ended = await self._deliver(charge, is_tried=is_tried)
         finally:
             self._end_wait(charge.id)
             self._woken.set()
@@ -146,16 +151,23 @@ class Charging:
         if (waiting := self._waiting.get(transfer_id)) is not None and not waiting.done():
             waiting.set_result(None)
 
-    async def _deliver(self, charge: Charge) -> Charge:
-        """Make a charge's calls, one by one, to its end."""
+    async def _deliver(self, charge: Charge, *, is_tried: bool) -> Charge:
+        """Make a charge's calls, one by one, to its end. `is_tried`: the present one may have been made before."""
         tries = 0
         while charge.state == "due":
             before = charge
             try:
-                if (late_us := self._now_us() - charge.window_us) > WINDOW_US:
+                # The age counts when the call leaves, and a turn may be long in coming.
+                await self._pace.turn()
+                late_us = self._now_us() - charge.window_us
+                if late_us > WINDOW_US and is_tried:
                     charge = await self._asked(charge, (ASK_US - late_us) / 1_000_000)
                 else:
-                    await self._pace.turn()
+                    if late_us > WINDOW_US:
+                        # Its key is used from here on. That is written down first, for a process that goes on with it.
+                        before = charge = replace(charge, window_us=self._now_us())
+                        await _durably(partial(self._outbox.change, charge))
+                    is_tried = True
                     key, count = charge.call
                     await self._biller.charge(key, count, charge.charge_to)
                     charge = charge.after_call(self._now_us())
@@ -166,7 +178,7 @@ class Charging:
                 await asyncio.sleep(min(self._retry_seconds * 2**tries, RETRY_LONGEST_SECONDS))
                 tries += 1
             if charge is not before:
-                tries = 0
+                tries, is_tried = 0, False
                 await _durably(partial(self._outbox.change, charge))
         return charge
 

@@ -26,7 +26,8 @@ REPEATED = frozenset({408, 429, 500, 502, 503, 504, 529})
 """Statuses of orders that were not taken up, cost nothing and may be served a little later. 409 counts among them where
 it has a `Retry-After`: the order is still being answered."""
 
-_MAY_HAVE_COST = frozenset({BROKEN_STATUS, 410})
+_MAY_HAVE_COST = frozenset({200, BROKEN_STATUS, 410, 0})
+"""Statuses of orders that may have cost something though no fare is told; 0 of those whose items do not say."""
 
 
 @dataclass(slots=True)
@@ -75,14 +76,30 @@ class Batch:
         self._has_settled = asyncio.Condition()
         self._is_stopped = False
 
-    def take_up(self, outcomes: Iterable[ItemOutcome]) -> set[int]:
-        """Count what became of orders when the batch was begun before. Returns their numbers."""
-        done = set[int]()
+    async def take_up(self, outcomes: Iterable[ItemOutcome], orders: Iterable[BatchOrder]) -> set[int]:
+        """Count what became of orders when the batch was begun before; `orders` are all of the batch's. Returns the
+        numbers of those that are done.
+
+        Raises:
+            Refusal: 401, the caller is nobody.
+            BooksUnavailable: nobody can be looked up.
+        """
+        done, unknown = set[int](), set[int]()
         for outcome in outcomes:
             if outcome.number not in done:
                 done.add(outcome.number)
                 self.totals.add(outcome)
+                if outcome.fare_usd is None and outcome.status in _MAY_HAVE_COST:
+                    unknown.add(outcome.number)
         self._spent_nanos = self.totals.fare_nanos
+        if self._limit_nanos is not None and unknown:
+            numbered, caller = {order.number: order for order in orders}, await self._who()
+            for number in unknown:
+                try:
+                    self._spent_nanos += self._ceiling_nanos(numbered[number], caller)
+                except (KeyError, Refusal):
+                    # Nobody can say any more what it cost at most: nothing is left.
+                    self._spent_nanos += self._limit_nanos
         return done
 
     def stop(self) -> None:
@@ -141,11 +158,7 @@ class Batch:
         for orders on their way to end. Raises Refusal 402."""
         if self._limit_nanos is None:
             return 0
-        caller = await self._who()
-        prices = self._orders.prices.current()
-        names = partial(listed_names, prices)
-        read = read_order(order.body, self._orders.wires[order.path], caller.plan, names, order.asked)
-        most = ceiling(read.asked, read.answer_tokens, prices, caller.plan).fare_nanos(caller.plan)
+        most = self._ceiling_nanos(order, await self._who())
         async with self._has_settled:
             while self._held_nanos and self._spent_nanos + self._held_nanos + most > self._limit_nanos:
                 await self._has_settled.wait()
@@ -159,6 +172,15 @@ class Batch:
                 )
             self._held_nanos += most
         return most
+
+    def _ceiling_nanos(self, order: BatchOrder, caller: Caller) -> int:
+        """The most that an order can cost. Raises Refusal: it is none, or cannot be priced."""
+        if order.refusal is not None:
+            raise order.refusal
+        prices = self._orders.prices.current()
+        names = partial(listed_names, prices)
+        read = read_order(order.body, self._orders.wires[order.path], caller.plan, names, order.asked)
+        return ceiling(read.asked, read.answer_tokens, prices, caller.plan).fare_nanos(caller.plan)
 
     async def _release(self, held_nanos: int, spent_nanos: int) -> None:
         """Give back what was set aside for an order; `spent_nanos` counts against the limit from here on."""

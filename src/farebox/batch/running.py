@@ -119,7 +119,7 @@ async def serve_run(batch: Batch, run_input: RunInput, output: RunOutput) -> Non
     """Serve a run's orders that have no items yet. What they came to, and those before, is in the batch's totals."""
     orders = run_input.orders
     await output.say(f"The run begins: {len(orders)} orders")
-    done = batch.take_up(await output.outcomes())
+    done = await batch.take_up(await output.outcomes(), orders)
     left = [order for order in orders if order.number not in done]
     await batch.each(left, partial(_serve_item, batch, run_input, output, done))
 

@@ -70,14 +70,14 @@ def batch(
         results.open()
         stack.callback(results.close)
         done = {outcome.number for outcome in results.outcomes}
-        left = [order for order in orders if order.number not in done]
-        advance = stack.enter_context(_progress(len(orders), len(orders) - len(left), is_shown=not as_json))
+        before = sum(order.number in done for order in orders)
+        advance = stack.enter_context(_progress(len(orders), before, is_shown=not as_json))
         try:
-            totals = asyncio.run(_serve(settings, key, left, results, concurrency, limit_nanos, advance))
+            totals = asyncio.run(_serve(settings, key, orders, results, concurrency, limit_nanos, advance))
         except Refusal as refusal:
             fail(refusal.message)
     results.finish(is_whole=totals.orders == len(orders))
-    _report(totals, len(orders) - len(left), results.path, as_json=as_json)
+    _report(totals, before, results.path, as_json=as_json)
 
 
 async def _serve(
@@ -92,7 +92,7 @@ async def _serve(
     async with running(structs.replace(settings, order_log=False)) as services:
         who = partial(services.callers.identify, RequestHead((key,)))
         batch = Batch(services.agents.orders, who, results.name, concurrency, limit_nanos)
-        batch.take_up(results.outcomes)
+        done = await batch.take_up(results.outcomes, orders)
 
         async def serve(order: BatchOrder) -> None:
             results.add(await batch.serve(order))
@@ -100,7 +100,7 @@ async def _serve(
 
         # The first Ctrl-C lets the orders that were begun end.
         with on_stop(batch.stop):
-            await batch.each(orders, serve)
+            await batch.each((order for order in orders if order.number not in done), serve)
         return batch.totals
 
 

@@ -118,12 +118,17 @@ class Call(Struct, frozen=True):
         return tuple(part.strip() for part in self.query.get(name, "").split(",") if part.strip())
 
     async def json(self) -> bytes:
-        """The body, JSON not parsed yet. Raises as BodyReader.read_json."""
-        return await self.api.bodies.read_json(AsgiBody(self.scope, self.receive), self.head)
+        """The body, JSON not parsed yet. Raises as BodyReader.read_json; as Callers.identify, should its caller be one
+        no more once it has come."""
+        body = await self.api.bodies.read_json(AsgiBody(self.scope, self.receive), self.head)
+        await self.api.callers.identify(self.head)
+        return body
 
     async def body(self) -> bytes:
-        """The body, of any type. Raises as BodyReader.read."""
-        return await self.api.bodies.read(AsgiBody(self.scope, self.receive), self.head)
+        """The body, of any type. Raises as BodyReader.read, and as Callers.identify."""
+        body = await self.api.bodies.read(AsgiBody(self.scope, self.receive), self.head)
+        await self.api.callers.identify(self.head)
+        return body
 
 
 Handle = Callable[[Call], Awaitable[Answered | Streamed]]

@@ -19,7 +19,7 @@ from farebox.background import Supervisor, Task
 from farebox.batch.placing import Batch
 from farebox.batch.running import RunInput, explain, in_words, read_input, serve_run, totals_record
 from farebox.core.callers import Caller
-from farebox.core.errors import Refusal, too_many
+from farebox.core.errors import Refusal, too_many, unauthenticated
 from farebox.core.keys import caller_of_key
 from farebox.core.plans import Plan
 from farebox.core.runs import ItemOutcome, Record, Run, RunStatus
@@ -218,13 +218,18 @@ class Runner:
         return status, f"{why}: {message}"
 
     async def _caller(self, run: Run) -> Caller:
-        """The run's caller, under its plan as it is now. Raises Refusal 401, and ends the run, where its key was
-        revoked."""
-        found = await self._runs.key_of_id(run.key_id)
-        if found is None or found[1].revoked_us is not None or found[0].plan not in self._plans:
-            self._going[run.id].stop("FAILED", "The key that began this run was revoked")
-            raise Refusal(401, "authentication", "The key that began this run was revoked")
-        return caller_of_key(*found, self._plans)
+        """The run's caller, under its plan as it is now. Raises Refusal 401, or 403 as `caller_of_key`, and ends the
+        run: its key was revoked or has expired, or its account orders nothing any more."""
+        try:
+            found = await self._runs.key_of_id(run.key_id)
+            if found is None or found[1].revoked_us is not None:
+                raise unauthenticated("The key that began this run was revoked")
+            if (expires_us := found[1].expires_us) is not None and expires_us <= clock.now_us():
+                raise unauthenticated("The key that began this run has expired")
+            return caller_of_key(*found, self._plans)
+        except Refusal as refusal:
+            self._going[run.id].stop("FAILED", refusal.message)
+            raise
 
 
 class _Output:

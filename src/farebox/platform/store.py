@@ -2,11 +2,14 @@
 for orders, nor orders for runs longer than one transaction."""
 
 import json
+from collections import Counter
+from decimal import Decimal
 
 from msgspec.structs import astuple
 
 from farebox.core.books import LAST_US
 from farebox.core.callers import Account, Key
+from farebox.core.money import events_ceil
 from farebox.core.runs import ANY_RUN, BilledEvents, ItemOutcome, LogLine, Record, Run, RunFilter, RunStatus
 from farebox.store.desk import OnDesk
 from farebox.store.engine import Engine
@@ -129,7 +132,10 @@ class SqlRuns(OnDesk):
 
     async def billed_events(self, run_id: str) -> dict[str, int]:
         """How many of each priced event a run was billed for, by the event's name."""
-        return dict(await self._desk.rows(tuple, self._sql.billed_events, {"run": run_id}))
+        billed: Counter[str] = Counter()
+        for event, cost, times in await self._desk.rows(tuple, self._sql.billed_events, {"run": run_id}):
+            billed[event] += times * events_ceil(Decimal(cost))
+        return dict(billed)
 
     async def append(self, dataset_id: str, bodies: list[bytes]) -> None:
         """Append items to a dataset."""

@@ -152,6 +152,7 @@ class Management:
             fields = Fields()
             if scope["method"] in ("POST", "PATCH"):
                 fields = Fields.of(await self._bodies.read_json(AsgiBody(scope, receive), head))
+                manager = await self._managers.identify(head)  # the body may have been long in coming
             request = Request(scope["path_params"], query_values(scope), head, manager, fields)
             try:
                 with acting(By("api", manager.label, manager_id=manager.id)):

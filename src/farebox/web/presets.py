@@ -56,8 +56,14 @@ class PresetPages:
             head = read_request_head(scope["headers"])
             caller = await self._callers.identify(head)
             do = methods["GET" if scope["method"] == "HEAD" else scope["method"]]
+
+            async def read() -> bytes:
+                body = await self._bodies.read_json(AsgiBody(scope, receive), head)
+                await self._callers.identify(head)  # it may have been long in coming
+                return body
+
             with acting(By("api", caller.key.label, key_id=caller.key.id)):
-                answer = await do(caller, scope, lambda: self._bodies.read_json(AsgiBody(scope, receive), head))
+                answer = await do(caller, scope, read)
             await send_json(send, msgspec.json.encode(answer))
 
         return list(methods), endpoint

@@ -1248,9 +1248,10 @@ SELECT hold_id FROM run_charge
 WHERE run_id = :run AND idempotency_key = :key AND created_us > :since ORDER BY created_us DESC LIMIT 1;
 
 -- billed_events --
-SELECT c.event, CAST(sum(t.events) AS BIGINT)
+-- The events of the fare are more than were billed where a plan multiplies the cost before it is rounded.
+SELECT c.event, t.cost, count(*)
 FROM run_charge c JOIN transfer t ON t.id = c.hold_id || '-end'
-WHERE c.run_id = :run GROUP BY c.event;
+WHERE c.run_id = :run AND t.cost IS NOT NULL GROUP BY c.event, t.cost;
 
 -- push_item (row) --
 INSERT INTO run_item (dataset_id, number, body) VALUES (:dataset_id, :number, :body) ON CONFLICT DO NOTHING;

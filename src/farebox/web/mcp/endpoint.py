@@ -54,9 +54,14 @@ class Agents:
 
     async def endpoint(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One JSON-RPC message by POST. There are no sessions, so nothing to listen to by GET or to DELETE."""
-        scope[CALLER] = await self.orders.callers.identify(read_request_head(scope["headers"]))
+        head = read_request_head(scope["headers"])
+        await self.orders.callers.identify(head)
         scope["headers"] = _spelt_out(scope["headers"])
-        await (await self._server())(scope, _plainly(receive), send)
+        server, receive = await self._server(), _plainly(receive)
+        message = await receive()
+        # Once more, and last: the message may have been long in coming.
+        scope[CALLER] = await self.orders.callers.identify(head)
+        await server(scope, _begun_with(message, receive), send)
 
     async def close(self) -> None:
         if self._running is not None:
@@ -97,6 +102,16 @@ def _spelt_out(headers: HeaderList) -> HeaderList:
     said = [(name, value) for name, value in headers if value and name != JSON[0]]
     accepts_all = [] if any(name == b"accept" for name, _ in said) else [(b"accept", b"*/*")]
     return [*said, JSON, *accepts_all]
+
+
+def _begun_with(message: Message, receive: Receive) -> Receive:
+    """Receive a message that was received before, then what comes after it."""
+    first = [message]
+
+    async def receive_next() -> Message:
+        return first.pop() if first else await receive()
+
+    return receive_next
 
 
 BODY_BYTES_MAX = 32 * 1024 * 1024
