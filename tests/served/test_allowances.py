@@ -17,6 +17,7 @@ from farebox.core.allowances import (
     AHEAD_US,
     DAY_US,
     NO_LIMITS,
+    PERIODS,
     SECOND_US,
     Allowance,
     Limits,
@@ -127,6 +128,22 @@ def test_a_period_begins_anew(period: Any, before: str, after: str) -> None:
     # Money that is set aside is set aside in any period, and no clock that is behind brings a period back.
     held = allowance.charged(20, then_us).held(50)
     assert held.available_nanos(then_us) == held.available_nanos(at_us) == (30, period)
+
+
+@pytest.mark.parametrize(
+    ("ended", "counts"),
+    [
+        ("2026-11-30T23:50:00", {"total": 30}),
+        ("2026-12-05T23:50:00", {"month": 30, "total": 30}),
+        ("2026-12-08T23:50:00", {"week": 30, "month": 30, "total": 30}),
+        ("2026-12-09T00:00:00", {"day": 30, "week": 30, "month": 30, "total": 30}),
+    ],
+)
+def test_a_fare_that_is_booked_late_counts_in_its_own_periods(ended: str, counts: dict[str, int]) -> None:
+    now_us = _us("2026-12-09T09:10:00")
+    allowance = of(day_nanos=100, total_nanos=1000).charged(20, now_us).charged(30, _us(ended), now_us)
+    for period in PERIODS:
+        assert allowance.spent_nanos(period, now_us) == 20 + counts.get(period, 0)
 
 
 def test_a_total_never_begins_anew() -> None:

@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from farebox import clock
 from farebox.accounts import Store
 from farebox.bills import Bills
 from farebox.bookkeeping import BYS, Bookkeeping, Wanted
@@ -87,6 +88,7 @@ from farebox.core.tariffs import Entry, KeptTariffs, Priced, Tariffs, TokenPrice
 from farebox.core.trail import Entry as TrailEntry
 from farebox.core.trail import TrailHead
 from farebox.core.usage import Cost, Nothing, Unknown, Usage, Verdict
+from farebox.late_settlements import LateSettlements
 from farebox.ports import BooksUnavailable, NameTaken, TooManyPresets
 from farebox.store import migrate
 from farebox.store.books import SqlStore
@@ -1344,6 +1346,32 @@ def test_tokens_are_counted_in_advance_and_corrected(engine: Engine) -> None:
         assert exceeded.never
         later = replace(place, id="h5", created_us=DAY_US + 61 * SECOND_US)
         assert await store.carry_out(later) == Held(1, 90)
+        assert differences(store) == []
+
+    engine.run(work)
+
+
+def test_a_fare_that_is_booked_late_is_the_day_befores(engine: Engine) -> None:
+    """The books were away over midnight, and took another order's fare first when they were back."""
+
+    async def work(store: Store) -> None:
+        now_us = clock.now_us()
+        ended_us = now_us - DAY_US
+        account, key = await account_with(store, "a", USD)
+        for name in ("late", "next"):
+            await store.carry_out(replace(hold(account, key, name, 1_000_000), created_us=ended_us - 1))
+        await store.set_limits(account.id, None, Limits(day_nanos=500_000), now_us)
+        await store.carry_out(Settle(hold_id="next", verdict=Cost(Decimal("0.0001")), created_us=now_us))
+        late = LateSettlements(store)
+        await late.add(Settle(hold_id="late", verdict=Cost(Decimal("0.0003")), created_us=ended_us))
+        running = asyncio.create_task(late.run())
+        while late.waiting:  # noqa: ASYNC110 - it has no event to wait for
+            await asyncio.sleep(0.01)
+        running.cancel()
+        allowance = await store.allowance(f"account {account.id}")
+        assert allowance
+        assert (allowance.day_nanos, allowance.total_nanos) == (100_000, 400_000)
+        assert allowance.available_nanos(now_us) == (400_000, "day")
         assert differences(store) == []
 
     engine.run(work)

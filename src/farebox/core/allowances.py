@@ -267,11 +267,17 @@ class Allowance(Struct, frozen=True):
         """The allowance after a hold became open: its order is no longer being served, its money stays aside."""
         return replace(self, at_once=self.at_once - 1)
 
-    def charged(self, fare_nanos: int, now_us: int) -> "Allowance":
-        """The allowance after a fare was posted."""
-        now = self._righted(now_us)
-        sums = {_field_of(period): now.spent_nanos(period, now_us) + fare_nanos for period in PERIODS}
-        return replace(now, **sums, counted_us=max(now_us, now.counted_us))
+    def charged(self, fare_nanos: int, fare_us: int, now_us: int | None = None) -> "Allowance":
+        """The allowance after a fare was posted, which is of `fare_us`; now, unless `now_us` says that it is later. A
+        fare of a day, week or month that has ended counts against no other."""
+        now = self._righted(fare_us if now_us is None else now_us)
+        latest_us = max(fare_us, now.counted_us)
+        sums = {
+            _field_of(period): now.spent_nanos(period, latest_us)
+            + (fare_nanos if fare_us == latest_us or fare_us >= began_us(period, latest_us) else 0)
+            for period in PERIODS
+        }
+        return replace(now, **sums, counted_us=latest_us)
 
     def corrected(self, began_us: int, by_tokens: int) -> "Allowance":
         """The allowance with an ended order's tokens corrected, if the second in which it began (`began_us`) still

@@ -490,7 +490,8 @@ def _charge_differences(charges: Iterable[Charge], fares: Iterable[ChargedFare],
 
 
 _CLOCKS_US = 60 * SECOND_US
-"""How far the clocks of machines may be apart: a fare that one books at the end of a day may count in the next day."""
+"""How far the clocks of machines may be apart. A node of an earlier version may have counted a fare that one booked at
+the end of a day in the next day."""
 
 
 class _Tally:
