@@ -1351,6 +1351,26 @@ def test_tokens_are_counted_in_advance_and_corrected(engine: Engine) -> None:
     engine.run(work)
 
 
+def test_tokens_are_corrected_of_an_order_from_a_node_whose_clock_is_behind(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        await store.set_limits(account.id, None, Limits(tokens_per_minute=100), DAY_US)
+        ahead = replace(
+            hold(account, key, "ahead", 1), wanted_tokens=40, least_tokens=40, created_us=DAY_US + 2_000_000
+        )
+        assert await store.carry_out(ahead) == Held(1, 40)
+        for number in range(9):
+            name, began_us = f"behind {number}", DAY_US + number * 100_000
+            assert await store.carry_out(replace(ahead, id=name, created_us=began_us)) == Held(1, 40), number
+            await store.carry_out(Settle(name, Cost(Decimal(0)), began_us + 50_000, prompt_tokens=1, answer_tokens=1))
+        allowance = await store.allowance(f"account {account.id}")
+        assert allowance
+        assert allowance.tokens_available(DAY_US + 3_000_000) == 100 - 40 - 9 * 2
+        assert differences(store) == []
+
+    engine.run(work)
+
+
 def test_a_fare_that_is_booked_late_is_the_day_befores(engine: Engine) -> None:
     """The books were away over midnight, and took another order's fare first when they were back."""
 

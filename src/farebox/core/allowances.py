@@ -281,11 +281,20 @@ class Allowance(Struct, frozen=True):
 
     def corrected(self, began_us: int, by_tokens: int) -> "Allowance":
         """The allowance with an ended order's tokens corrected, if the second in which it began (`began_us`) still
-        counts."""
+        counts.
+
+        One that a clock behind brought counts with what was then the latest second, which may be any from its own on.
+        So what it did not use is taken from the earliest of these: what is left leaves the minute too late, never too
+        early. What it used beyond is added to the earliest."""
         second = began_us // SECOND_US
-        corrected = (
-            (at, orders, max(0, tokens + by_tokens) if at == second else tokens) for at, orders, tokens in self.minute
-        )
+        # A second leaves the minute from its front, when an order begins more than a minute after it.
+        if self.minute and self.minute[0][0] > second and self.minute[-1][0] > second + MINUTE_SECONDS:
+            return self
+        corrected: list[Slot] = []
+        for at, orders, tokens in self.minute:
+            by = max(by_tokens, -tokens) if at >= second else 0
+            by_tokens -= by
+            corrected.append((at, orders, tokens + by))
         return replace(self, minute=tuple(corrected))
 
     def current(self, now_us: int) -> tuple[Slot, ...]:
