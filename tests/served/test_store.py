@@ -31,7 +31,9 @@ from farebox.core.allowances import DAY_US, NO_LIMITS, SECOND_US, Allowance, Exc
 from farebox.core.audit import audit
 from farebox.core.bills import Movement, Movements, OrderFilter, OrderPlace, TotalsFilter, moved_nanos
 from farebox.core.books import (
+    CASH,
     CORRECTIONS_MAX,
+    FARES,
     KEY_LIFE_US,
     LAST_US,
     Activity,
@@ -1436,6 +1438,60 @@ def test_what_a_process_that_died_was_serving_is_served_no_more(engine: Engine) 
 
     engine.run(before)
     engine.run(after)
+
+
+def test_money_that_moved_to_another_account_or_by_another_amount_is_named(engine: Engine) -> None:
+    """Whatever else fits: a transfer has the two sides that its kind has, and the amount that the trail tells."""
+
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        other, _ = await account_with(store, "b", USD)
+        for name in ("fare", "void", "decided", "waived"):
+            await store.carry_out(hold(account, key, name, 100_000))
+        await store.carry_out(Settle("fare", Cost(Decimal("0.00005")), 3))
+        await store.carry_out(Settle("void", Nothing(), 3))
+        for name, verdict in (("decided", Cost(Decimal("0.00007"))), ("waived", Nothing())):
+            await store.carry_out(Settle(name, Unknown("who knows"), 3))
+            await store.carry_out(Settle(name, verdict, 4, decision=Decision("why")))
+        await store.carry_out(Correct("fare", 5, "bad answer", back_nanos=20_000))
+        await store.carry_out(Correct("fare", 6, "it cost more", fare_nanos=90_000))
+        await store.carry_out(PayOut("paid-out", other.id, 7, "closed"))
+        with store.snapshot() as rows:
+            booked, orders, trail = list(rows.transfers()), list(rows.holds()), list(rows.entries())
+            balances = {each.account_id: each for each in rows.balances()}
+
+        def audited(*changed: Transfer) -> list[str]:
+            """With every balance as the transfers have it, as one who knows the books would leave them."""
+            now = {each.id: each for each in [*booked, *changed]}
+            moved = [each for each in now.values() if each.kind not in ("hold", "void")]
+            fitting = [
+                replace(
+                    balance,
+                    credits_nanos=sum(each.amount_nanos for each in moved if each.credit_account == number),
+                    debits_nanos=sum(each.amount_nanos for each in moved if each.debit_account == number),
+                )
+                for number, balance in balances.items()
+            ]
+            return audit(Rows([now[each.id] for each in booked], orders, fitting, trail=trail)).differences
+
+        assert audited() == []
+        for each in booked:
+            if each.is_correction:
+                # As another test has it, they are between their account and fares; and here, by their amount.
+                assert audited(replace(each, amount_nanos=each.amount_nanos - 1)), each
+                assert audited(replace(each, debit_account=each.credit_account, credit_account=each.debit_account)), (
+                    each
+                )
+                continue
+            wrong = {CASH, FARES, account.id, other.id} - {each.debit_account, each.credit_account}
+            for number in wrong:
+                assert audited(replace(each, credit_account=number)), (each, number)
+                assert audited(replace(each, debit_account=number)), (each, number)
+            if each.kind in ("top-up", "adjustment"):
+                said = audited(replace(each, amount_nanos=each.amount_nanos + 1))
+                assert any(line.startswith("entry ") and "another amount" in line for line in said), each
+
+    engine.run(work)
 
 
 def test_an_allowance_that_is_wrong_is_named() -> None:
