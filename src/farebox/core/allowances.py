@@ -342,3 +342,6 @@ def _date(day: int) -> date:
 
 
 _EPOCH = date(1970, 1, 1).toordinal()
+
+LAST_DAY = date(9998, 12, 31).toordinal() - _EPOCH
+"""The last day that can be asked for: those behind it, and the month behind its own, have dates, too."""
