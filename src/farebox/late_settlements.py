@@ -7,7 +7,8 @@ from contextlib import suppress
 from heapq import heappop, heappush
 from time import monotonic
 
-from farebox.core.books import NoSuchRow, Settle
+from farebox import clock
+from farebox.core.books import NoSuchRow, Outcome, Settle
 from farebox.core.usage import Nothing
 from farebox.ports import BooksUnavailable, Ledger, Spool
 
@@ -66,17 +67,22 @@ class LateSettlements:
                         self._spool.clear()
                 while self._doubtful and self._doubtful[0][0] <= monotonic():
                     _, waited, _, settle = self._doubtful[0]
-                    outcome = await self._ledger.carry_out(settle)
+                    outcome = await self._carry_out(settle)
                     heappop(self._doubtful)
                     if isinstance(outcome, NoSuchRow):
                         self._doubt(settle, 2 * waited)
             await asyncio.sleep(LATE_SECONDS)
 
     async def _settle(self, settle: Settle) -> None:
-        outcome = await self._ledger.carry_out(settle)
+        outcome = await self._carry_out(settle)
         # Where nobody knew whether the hold was placed, it may still appear.
         if isinstance(outcome, NoSuchRow) and settle.verdict == Nothing():
             self._doubt(settle, self._doubt_seconds)
+
+    async def _carry_out(self, settle: Settle) -> Outcome:
+        # Or what has counted against limits since it ended would seem to be of a clock that was ahead.
+        settle.booked_us = clock.now_us()
+        return await self._ledger.carry_out(settle)
 
     def _doubt(self, settle: Settle, seconds: float) -> None:
         if seconds <= DOUBT_SECONDS_MAX:
@@ -89,7 +95,7 @@ class LateSettlements:
             if name in self._strange:
                 continue
             try:
-                outcomes = [await self._ledger.carry_out(settle) for settle in settles]
+                outcomes = [await self._carry_out(settle) for settle in settles]
             except BooksUnavailable as error:
                 # One of them may be refused for good, which must hold up nothing else.
                 if name not in self._put_off:

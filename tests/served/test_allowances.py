@@ -17,6 +17,7 @@ from farebox.core.allowances import (
     AHEAD_US,
     DAY_US,
     NO_LIMITS,
+    PERIODS,
     SECOND_US,
     Allowance,
     Limits,
@@ -80,6 +81,57 @@ def test_who_waits_as_long_as_told_is_let_through(most: int, waits: list[int]) -
         allowance = allowance.began(now_us, 0)
 
 
+def served_by_nodes(
+    most: int, asked: list[tuple[int, int, int, int, int]]
+) -> Iterator[tuple[Allowance, list[tuple[int, int]]]]:
+    """Orders of so many tokens that come after a wait from a node whose clock is behind, last for some time and become
+    another number of tokens. Yields after each end what is counted, and what should be: seconds and tokens."""
+    allowance, now_us = of(tokens_per_minute=most), START_US
+    counted: list[tuple[int, int]] = []
+    ends: list[tuple[int, int, int, int]] = []
+    for wait_us, behind_us, wanted, became, lasts_us in [*asked, (100 * SECOND_US, 0, most + 1, 0, 0)]:
+        now_us += wait_us
+        for end in sorted(end for end in ends if end[0] <= now_us):
+            ends.remove(end)
+            _, which, began, unused = end
+            allowance = allowance.corrected(began, -unused)
+            counted[which] = counted[which][0], counted[which][1] - unused
+            yield allowance, counted
+        began_us = now_us - behind_us
+        if allowance.refuse(began_us, wanted) is None:
+            allowance = allowance.began(began_us, wanted)
+            ends.append((now_us + lasts_us, len(counted), began_us, max(0, wanted - became)))
+            counted.append((allowance.minute[-1][0], wanted))
+
+
+def orders_of_nodes(wait_us: int, behind_us: int, lasts_us: int) -> st.SearchStrategy[Any]:
+    tokens = st.integers(0, 50)
+    order = st.tuples(st.integers(0, wait_us), st.integers(0, behind_us), tokens, tokens, st.integers(0, lasts_us))
+    return st.lists(order, max_size=60)
+
+
+@given(st.integers(1, 2_000), orders_of_nodes(300_000, 10 * SECOND_US, 20 * SECOND_US))
+def test_nodes_whose_clocks_differ_give_back_what_orders_did_not_use(most: int, asked: Any) -> None:
+    for allowance, counted in served_by_nodes(most, asked):
+        assert sum(tokens for _, _, tokens in allowance.minute) == sum(tokens for _, tokens in counted)
+
+
+@given(st.integers(1, 200), orders_of_nodes(5 * SECOND_US, 20 * SECOND_US, 90 * SECOND_US))
+def test_nodes_whose_clocks_differ_give_nothing_back_that_another_order_used(most: int, asked: Any) -> None:
+    for allowance, counted in served_by_nodes(most, asked):
+        for since, _, _ in allowance.minute:
+            used = sum(tokens for second, tokens in counted if second >= since)
+            assert used <= sum(tokens for second, _, tokens in allowance.minute if second >= since)
+
+
+def test_an_order_that_has_left_the_minute_takes_no_others_tokens() -> None:
+    allowance = of(tokens_per_minute=100).began(START_US, 60)
+    for after in (70, 80):
+        allowance = allowance.began(START_US + after * SECOND_US, 10)
+    assert allowance.corrected(START_US, -60) == allowance
+    assert allowance.corrected(START_US + 70 * SECOND_US, 5).tokens_available(START_US + 80 * SECOND_US) == 75
+
+
 def test_a_minute_is_sixty_seconds_and_not_less() -> None:
     allowance = of(requests_per_minute=1).began(START_US + 900_000, 0)
     assert allowance.refuse(START_US + MINUTE_US + 100_000, 0), "59.2 s later"
@@ -127,6 +179,22 @@ def test_a_period_begins_anew(period: Any, before: str, after: str) -> None:
     # Money that is set aside is set aside in any period, and no clock that is behind brings a period back.
     held = allowance.charged(20, then_us).held(50)
     assert held.available_nanos(then_us) == held.available_nanos(at_us) == (30, period)
+
+
+@pytest.mark.parametrize(
+    ("ended", "counts"),
+    [
+        ("2026-11-30T23:50:00", {"total": 30}),
+        ("2026-12-05T23:50:00", {"month": 30, "total": 30}),
+        ("2026-12-08T23:50:00", {"week": 30, "month": 30, "total": 30}),
+        ("2026-12-09T00:00:00", {"day": 30, "week": 30, "month": 30, "total": 30}),
+    ],
+)
+def test_a_fare_that_is_booked_late_counts_in_its_own_periods(ended: str, counts: dict[str, int]) -> None:
+    now_us = _us("2026-12-09T09:10:00")
+    allowance = of(day_nanos=100, total_nanos=1000).charged(20, now_us).charged(30, _us(ended), now_us)
+    for period in PERIODS:
+        assert allowance.spent_nanos(period, now_us) == 20 + counts.get(period, 0)
 
 
 def test_a_total_never_begins_anew() -> None:

@@ -2,9 +2,12 @@
 
 import csv
 import io
+import json
+from base64 import urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -207,6 +210,78 @@ def test_a_text_that_no_database_takes_is_refused_for_good(books: Books) -> None
     for path, status in (("/orders?model=%00", 400), ("/orders/%00", 404), ("/trail?who=%00", 400)):
         assert browser.get(path).status == status, path
     assert browser.post("/accounts", {"name": "a\0"}).status == 400
+
+
+DAYS = ("9999-12-31", "9999-12-31T23:59:59.999999", "0001-01-01", "1969-12-31", "10000-01-01")
+PLACES = tuple(
+    urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
+    for place in (
+        [2**70],
+        [2**63, True, 2**63, "x"],
+        [-(2**70), False, -(2**70), "x"],
+        [1, True, 2**70, "x"],
+        [1, True, 1, "a\0b"],
+        [1, "x", 2**70],
+        [2**70, "x", 1],
+        [1, "a\0b", 1],
+    )
+)
+
+
+def refused_at(books: Books, path: str, key: str = "") -> None:
+    answer = books.get(path, key)
+    assert answer.status == 400, (path, answer.status)
+    assert answer.error["message"]
+
+
+def test_what_no_calendar_and_no_database_has_is_refused(books: Books) -> None:
+    """Days behind which there is none, and cursors with numbers of more than 64 bits."""
+    ledgers = ("statement.beancount", "statement.journal", "statement.focus.csv")
+    for base, key, lists in (
+        ("", books.key, ("orders", "statement", "totals", *ledgers)),
+        ("/admin", books.manager, ("orders", "totals", "trail", *ledgers)),
+        (f"/admin/accounts/{books.name}", books.manager, ("orders", "statement", "totals", "trail", *ledgers)),
+    ):
+        for day in DAYS:
+            for name in ("from", "to", "day"):
+                for path in lists:
+                    refused_at(books, f"{base}/{path}?{name}={day}", key)
+        for path in lists:
+            refused_at(books, f"{base}/{path}?month=9999-12", key)
+            assert books.get(f"{base}/{path}?month=9998-12", key).status == 200
+            assert books.get(f"{base}/{path}?day=9998-12-31", key).status == 200
+    for cursor in PLACES:
+        for path in ("/orders", "/statement"):
+            refused_at(books, f"{path}?cursor={cursor}")
+        for path in ("/admin/orders", f"/admin/accounts/{books.name}/statement"):
+            refused_at(books, f"{path}?cursor={cursor}", books.manager)
+    refused_at(books, f"/admin/trail?cursor={PLACES[0]}", books.manager)
+    refused_at(books, "/activity?date=9999-12-31", books.manager)
+
+
+def test_pages_refuse_what_no_calendar_and_no_database_has(books: Books) -> None:
+    browser = Browser(books.gateway, books.manager)
+    accounts = {str(row["account"]): row["id"] for row in browser.rows("/accounts.json")}
+    own = f"account_id={accounts[books.name]}"
+    key = next(row["id"] for row in browser.rows(f"/keys.json?{own}"))
+    pages = ("/statement", "/statement/books/focus", "/statement/books/beancount", "/statement/books/hledger")
+    for path in (*pages, "/invoice"):
+        assert browser.get(f"{path}?{own}&month=9999-12").status == 400, path
+        assert browser.get(f"{path}?{own}&month=9998-12").status == 200, path
+    for path in (*pages, "/orders", "/spent", "/trail"):
+        for day in DAYS:
+            assert browser.get(f"{path}?{own}&until={day}").status == 400, (path, day)
+            assert browser.get(f"{path}?{own}&since={day}&until={day}").status == 400, (path, day)
+    for path in ("/statement", "/orders"):
+        for cursor in PLACES:
+            assert browser.get(f"{path}?{own}&after={cursor}").status == 400, (path, cursor)
+    rotate = {"do": "rotate", "overlap_seconds": str(2**53)}
+    assert browser.get(f"/keys/{key}/change?{urlencode(rotate)}").status == 400
+    assert browser.post(f"/keys/{key}", rotate).status == 400
+    for day in (*DAYS, "soon"):
+        new = {"account": books.name, "label": "x", "expires": day}
+        asked = browser.get(f"/keys/new?{urlencode(new)}").status
+        assert (asked, browser.post("/keys", new).status) in ((200, 400), (400, 400)), day
 
 
 def test_what_people_write_is_no_formula_no_markup_and_no_line_of_its_own(books: Books) -> None:

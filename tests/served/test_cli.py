@@ -509,6 +509,12 @@ def test_dates_are_said_with_an_example(shell: Gateway) -> None:
         (("statement", "alice", "--month", "2026-11", "--since", "2026"), "exclude each other"),
         (("statement", "alice", "--since", "2026-12", "--until", "2026-11"), "--until: a moment after that of --since"),
         (("key", "create", "alice", "--expires", "soon"), "farebox: --expires: 'soon' is no moment"),
+        (("key", "create", "alice", "--expires", "9999-12-31T23:00-05:00"), "farebox: --expires: '9999-12-31T23:00-05"),
+        (("statement", "alice", "--month", "9999-12"), "farebox: --month: '9999-12' is no month"),
+        (("activity", "alice", "--month", "9999-12"), "farebox: --month: '9999-12' is no month"),
+        (("statement", "alice", "--since", "9999-12-31"), "--since: '9999-12-31' is not of a year from 1970 to 9998"),
+        (("statement", "alice", "--until", "9999-12-31"), "--until: '9999-12-31' is not of a year from 1970 to 9998"),
+        (("trail", "--since", "0001-01-01T00:00+14:00"), "--since: '0001-01-01T00:00+14:00' is no moment"),
         (("activity", "--csv", "--json"), "--json and --csv exclude each other"),
     ):
         done = shell.run(*arguments)

@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from farebox import clock
 from farebox.accounts import Store
 from farebox.bills import Bills
 from farebox.bookkeeping import BYS, Bookkeeping, Wanted
@@ -30,7 +31,9 @@ from farebox.core.allowances import DAY_US, NO_LIMITS, SECOND_US, Allowance, Exc
 from farebox.core.audit import audit
 from farebox.core.bills import Movement, Movements, OrderFilter, OrderPlace, TotalsFilter, moved_nanos
 from farebox.core.books import (
+    CASH,
     CORRECTIONS_MAX,
+    FARES,
     KEY_LIFE_US,
     LAST_US,
     Activity,
@@ -87,6 +90,7 @@ from farebox.core.tariffs import Entry, KeptTariffs, Priced, Tariffs, TokenPrice
 from farebox.core.trail import Entry as TrailEntry
 from farebox.core.trail import TrailHead
 from farebox.core.usage import Cost, Nothing, Unknown, Usage, Verdict
+from farebox.late_settlements import LateSettlements
 from farebox.ports import BooksUnavailable, NameTaken, TooManyPresets
 from farebox.store import migrate
 from farebox.store.books import SqlStore
@@ -1382,6 +1386,52 @@ def test_tokens_are_counted_in_advance_and_corrected(engine: Engine) -> None:
     engine.run(work)
 
 
+def test_tokens_are_corrected_of_an_order_from_a_node_whose_clock_is_behind(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        await store.set_limits(account.id, None, Limits(tokens_per_minute=100), DAY_US)
+        ahead = replace(
+            hold(account, key, "ahead", 1), wanted_tokens=40, least_tokens=40, created_us=DAY_US + 2_000_000
+        )
+        assert await store.carry_out(ahead) == Held(1, 40)
+        for number in range(9):
+            name, began_us = f"behind {number}", DAY_US + number * 100_000
+            assert await store.carry_out(replace(ahead, id=name, created_us=began_us)) == Held(1, 40), number
+            await store.carry_out(Settle(name, Cost(Decimal(0)), began_us + 50_000, prompt_tokens=1, answer_tokens=1))
+        allowance = await store.allowance(f"account {account.id}")
+        assert allowance
+        assert allowance.tokens_available(DAY_US + 3_000_000) == 100 - 40 - 9 * 2
+        assert differences(store) == []
+
+    engine.run(work)
+
+
+def test_a_fare_that_is_booked_late_is_the_day_befores(engine: Engine) -> None:
+    """The books were away over midnight, and took another order's fare first when they were back."""
+
+    async def work(store: Store) -> None:
+        now_us = clock.now_us()
+        ended_us = now_us - DAY_US
+        account, key = await account_with(store, "a", USD)
+        for name in ("late", "next"):
+            await store.carry_out(replace(hold(account, key, name, 1_000_000), created_us=ended_us - 1))
+        await store.set_limits(account.id, None, Limits(day_nanos=500_000), now_us)
+        await store.carry_out(Settle(hold_id="next", verdict=Cost(Decimal("0.0001")), created_us=now_us))
+        late = LateSettlements(store)
+        await late.add(Settle(hold_id="late", verdict=Cost(Decimal("0.0003")), created_us=ended_us))
+        running = asyncio.create_task(late.run())
+        while late.waiting:  # noqa: ASYNC110 - it has no event to wait for
+            await asyncio.sleep(0.01)
+        running.cancel()
+        allowance = await store.allowance(f"account {account.id}")
+        assert allowance
+        assert (allowance.day_nanos, allowance.total_nanos) == (100_000, 400_000)
+        assert allowance.available_nanos(now_us) == (400_000, "day")
+        assert differences(store) == []
+
+    engine.run(work)
+
+
 def test_an_event_that_is_no_order_is_bound_by_money_alone(engine: Engine) -> None:
     async def work(store: Store) -> None:
         account, key = await account_with(store, "a", USD)
@@ -1421,6 +1471,60 @@ def test_what_a_process_that_died_was_serving_is_served_no_more(engine: Engine) 
 
     engine.run(before)
     engine.run(after)
+
+
+def test_money_that_moved_to_another_account_or_by_another_amount_is_named(engine: Engine) -> None:
+    """Whatever else fits: a transfer has the two sides that its kind has, and the amount that the trail tells."""
+
+    async def work(store: Store) -> None:
+        account, key = await account_with(store, "a", USD)
+        other, _ = await account_with(store, "b", USD)
+        for name in ("fare", "void", "decided", "waived"):
+            await store.carry_out(hold(account, key, name, 100_000))
+        await store.carry_out(Settle("fare", Cost(Decimal("0.00005")), 3))
+        await store.carry_out(Settle("void", Nothing(), 3))
+        for name, verdict in (("decided", Cost(Decimal("0.00007"))), ("waived", Nothing())):
+            await store.carry_out(Settle(name, Unknown("who knows"), 3))
+            await store.carry_out(Settle(name, verdict, 4, decision=Decision("why")))
+        await store.carry_out(Correct("fare", 5, "bad answer", back_nanos=20_000))
+        await store.carry_out(Correct("fare", 6, "it cost more", fare_nanos=90_000))
+        await store.carry_out(PayOut("paid-out", other.id, 7, "closed"))
+        with store.snapshot() as rows:
+            booked, orders, trail = list(rows.transfers()), list(rows.holds()), list(rows.entries())
+            balances = {each.account_id: each for each in rows.balances()}
+
+        def audited(*changed: Transfer) -> list[str]:
+            """With every balance as the transfers have it, as one who knows the books would leave them."""
+            now = {each.id: each for each in [*booked, *changed]}
+            moved = [each for each in now.values() if each.kind not in ("hold", "void")]
+            fitting = [
+                replace(
+                    balance,
+                    credits_nanos=sum(each.amount_nanos for each in moved if each.credit_account == number),
+                    debits_nanos=sum(each.amount_nanos for each in moved if each.debit_account == number),
+                )
+                for number, balance in balances.items()
+            ]
+            return audit(Rows([now[each.id] for each in booked], orders, fitting, trail=trail)).differences
+
+        assert audited() == []
+        for each in booked:
+            if each.is_correction:
+                # As another test has it, they are between their account and fares; and here, by their amount.
+                assert audited(replace(each, amount_nanos=each.amount_nanos - 1)), each
+                assert audited(replace(each, debit_account=each.credit_account, credit_account=each.debit_account)), (
+                    each
+                )
+                continue
+            wrong = {CASH, FARES, account.id, other.id} - {each.debit_account, each.credit_account}
+            for number in wrong:
+                assert audited(replace(each, credit_account=number)), (each, number)
+                assert audited(replace(each, debit_account=number)), (each, number)
+            if each.kind in ("top-up", "adjustment"):
+                said = audited(replace(each, amount_nanos=each.amount_nanos + 1))
+                assert any(line.startswith("entry ") and "another amount" in line for line in said), each
+
+    engine.run(work)
 
 
 def test_an_allowance_that_is_wrong_is_named() -> None:

@@ -247,6 +247,7 @@ def _settle(order: CarriedOrder) -> Settle:
         served_model=hold.served_model,
         prompt_tokens=hold.prompt_tokens,
         answer_tokens=hold.answer_tokens,
+        booked_us=clock.now_us(),
     )
 
 

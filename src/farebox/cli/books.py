@@ -28,7 +28,7 @@ from farebox.cli.session import (
     with_books,
 )
 from farebox.core import focus
-from farebox.core.allowances import date_of, day_of
+from farebox.core.allowances import LAST_DAY, date_of, day_of
 from farebox.core.attribution import read_tag, tags_text
 from farebox.core.audit import Audit
 from farebox.core.audit import audit as run_audit
@@ -60,8 +60,8 @@ def period_of(since: str | None, until: str | None, month: str | None) -> tuple[
         if since is not None or until is not None:
             fail("--month and --since or --until exclude each other", 2)
         return read_month(month)
-    since_us = 0 if since is None else read_moment(since, "--since")
-    until_us = LAST_US if until is None else read_moment(until, "--until")
+    since_us = 0 if since is None else read_moment(since, "--since", LAST_DAY)
+    until_us = LAST_US if until is None else read_moment(until, "--until", LAST_DAY)
     if until_us <= since_us:
         fail("--until: a moment after that of --since", 2)
     return since_us, until_us

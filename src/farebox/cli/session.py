@@ -22,6 +22,7 @@ from farebox.accounts import Accounts
 from farebox.acting import acting
 from farebox.bills import harmless
 from farebox.cli.trouble import MENDABLE, lines, worded
+from farebox.core.allowances import date_of, day_of
 from farebox.core.money import parse_usd
 from farebox.core.trail import By
 from farebox.settings import load
@@ -41,12 +42,16 @@ DatabaseUrl = Annotated[
 _MONTH = re.compile(r"(\d{4})-(\d\d)")
 
 
-def read_moment(text: str, option: str) -> int:
-    """A moment that was typed, in microseconds since 1970. Ends the command where it is none."""
+def read_moment(text: str, option: str, last_day: int | None = None) -> int:
+    """A moment that was typed, in microseconds since 1970. Ends the command where it is none; or, where a `last_day` is
+    given, behind that or before 1970."""
     try:
-        return moment_us(text)
+        found = moment_us(text)
     except ValueError as error:
         fail(f"{option}: {error}", 2)
+    if last_day is not None and not 0 <= day_of(found) <= last_day:
+        fail(f"{option}: {text!r} is not of a year from 1970 to {date_of(last_day)[:4]}", 2)
+    return found
 
 
 def moment_us(text: str) -> int:
@@ -55,12 +60,12 @@ def moment_us(text: str) -> int:
     try:
         found = _MONTH.fullmatch(text)
         at = datetime(int(found[1]), int(found[2]), 1, tzinfo=UTC) if found else datetime.fromisoformat(text)
+        return clock.us_of(at)
     except ValueError:
         raise ValueError(
             f"{text!r} is no moment; write 2026-11-28, 2026-11-28T14:30, 2026-11-28T14:30+02:00 or, of a month,"
             " 2026-11; in UTC where it names no zone"
         ) from None
-    return clock.us_of(at)
 
 
 def read_month(text: str) -> tuple[int, int]:

@@ -1,8 +1,7 @@
 """Keys: those there are, a new one, and what may be changed of one."""
 
-from datetime import datetime
-
 from farebox import clock
+from farebox.accounts import OVERLAP_SECONDS_MAX
 from farebox.console.calls import TextOrder
 from farebox.console.house import House
 from farebox.console.naming import key_name
@@ -10,7 +9,17 @@ from farebox.console.requests import Answer, Cell, Page, Redirect, Request
 from farebox.console.shown import places_of
 from farebox.console.snippets import snippets
 from farebox.console.trail import latest
-from farebox.core.allowances import COUNTS, LIMIT_NAMES, MODELS, LimitChanges, Limits, began_us, day_of, limits_by_name
+from farebox.core.allowances import (
+    COUNTS,
+    DAY_US,
+    LIMIT_NAMES,
+    MODELS,
+    LimitChanges,
+    Limits,
+    began_us,
+    day_of,
+    limits_by_name,
+)
 from farebox.core.books import LAST_US
 from farebox.core.callers import Account, Key
 from farebox.core.errors import conflict, invalid, unknown
@@ -164,14 +173,9 @@ async def _wanted(house: House, request: Request) -> tuple[Account, str, int | N
         raise invalid("name: give the key a name, such as who or what will use it")
     if limit:
         house.accounts.check_limits({"usd_per_month": limit})
-    expires_us = None
-    if expires := request.text("expires"):
-        try:
-            # Until the end of that day.
-            expires_us = clock.us_of(datetime.fromisoformat(expires)) + DAY_SECONDS * 1_000_000
-        except ValueError as error:
-            raise invalid(f"expires: a day like 2027-12-31, not {expires[:40]!r}") from error
-    return account, label, expires_us, limit
+    last_day = request.day("expires")
+    # Until the end of that day.
+    return account, label, None if last_day is None else (last_day + 1) * DAY_US, limit
 
 
 # One key
@@ -241,7 +245,7 @@ def _made(request: Request, key: str, account: Account, row: Key) -> Page:
 
 def overlap_sent(request: Request) -> int:
     """For how long a key's old secret works, too. Raises Refusal 400."""
-    return request.whole("overlap_seconds", DAY_SECONDS)
+    return request.whole("overlap_seconds", DAY_SECONDS, OVERLAP_SECONDS_MAX)
 
 
 def limits_sent(request: Request) -> LimitChanges:

@@ -99,14 +99,14 @@ class Request:
     def day(self, name: str) -> int | None:
         """A UTC day since 1970, None where none is given. Raises Refusal 400."""
         sent = self.text(name)
-        return day_of_date(sent) if sent else None
+        return day_of_date(sent, name) if sent else None
 
-    def whole(self, name: str, default: int = 0) -> int:
-        """A whole number. Raises Refusal 400."""
+    def whole(self, name: str, default: int = 0, most: int = WHOLE_MAX) -> int:
+        """A whole number, up to `most`. Raises Refusal 400."""
         sent = self.text(name)
-        number = read_whole(sent, 0, WHOLE_MAX) if sent else default
+        number = read_whole(sent, 0, most) if sent else default
         if number is None:
-            raise invalid(f"{name}: a whole number, not {sent[:40]!r}")
+            raise invalid(f"{name}: a whole number up to {most}, not {sent[:40]!r}")
         return number
 
     def amount(self, name: str) -> int:

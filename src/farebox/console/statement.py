@@ -131,7 +131,7 @@ def days_of(request: Request) -> tuple[str, int, int]:
     since, until = request.day("since"), request.day("until")
     if since is None and until is None:
         month = request.text("month") or clock.iso(request.now_us)[:7]
-        first = day_of_date(f"{month}-01")
+        first = day_of_date(f"{month}-01", "month")
         began = date.fromisoformat(f"{month}-01")
         following = date(began.year + began.month // 12, began.month % 12 + 1, 1)
         return month, first, first + (following - began).days - 1

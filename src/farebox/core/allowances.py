@@ -267,19 +267,34 @@ class Allowance(Struct, frozen=True):
         """The allowance after a hold became open: its order is no longer being served, its money stays aside."""
         return replace(self, at_once=self.at_once - 1)
 
-    def charged(self, fare_nanos: int, now_us: int) -> "Allowance":
-        """The allowance after a fare was posted."""
-        now = self._righted(now_us)
-        sums = {_field_of(period): now.spent_nanos(period, now_us) + fare_nanos for period in PERIODS}
-        return replace(now, **sums, counted_us=max(now_us, now.counted_us))
+    def charged(self, fare_nanos: int, fare_us: int, now_us: int | None = None) -> "Allowance":
+        """The allowance after a fare was posted, which is of `fare_us`; now, unless `now_us` says that it is later. A
+        fare of a day, week or month that has ended counts against no other."""
+        now = self._righted(fare_us if now_us is None else now_us)
+        latest_us = max(fare_us, now.counted_us)
+        sums = {
+            _field_of(period): now.spent_nanos(period, latest_us)
+            + (fare_nanos if fare_us == latest_us or fare_us >= began_us(period, latest_us) else 0)
+            for period in PERIODS
+        }
+        return replace(now, **sums, counted_us=latest_us)
 
     def corrected(self, began_us: int, by_tokens: int) -> "Allowance":
         """The allowance with an ended order's tokens corrected, if the second in which it began (`began_us`) still
-        counts."""
+        counts.
+
+        One that a clock behind brought counts with what was then the latest second, which may be any from its own on.
+        So what it did not use is taken from the earliest of these: what is left leaves the minute too late, never too
+        early. What it used beyond is added to the earliest."""
         second = began_us // SECOND_US
-        corrected = (
-            (at, orders, max(0, tokens + by_tokens) if at == second else tokens) for at, orders, tokens in self.minute
-        )
+        # A second leaves the minute from its front, when an order begins more than a minute after it.
+        if self.minute and self.minute[0][0] > second and self.minute[-1][0] > second + MINUTE_SECONDS:
+            return self
+        corrected: list[Slot] = []
+        for at, orders, tokens in self.minute:
+            by = max(by_tokens, -tokens) if at >= second else 0
+            by_tokens -= by
+            corrected.append((at, orders, tokens + by))
         return replace(self, minute=tuple(corrected))
 
     def current(self, now_us: int) -> tuple[Slot, ...]:
@@ -327,3 +342,6 @@ def _date(day: int) -> date:
 
 
 _EPOCH = date(1970, 1, 1).toordinal()
+
+LAST_DAY = date(9998, 12, 31).toordinal() - _EPOCH
+"""The last day that can be asked for: those behind it, and the month behind its own, have dates, too."""

@@ -11,6 +11,7 @@ from farebox.core.allowances import DAY_US, PERIODS, SECOND_US, Allowance, began
 from farebox.core.books import (
     CASH,
     FARES,
+    FIRST_CALLER_ACCOUNT,
     Attributed,
     AttributedKey,
     Balance,
@@ -28,7 +29,7 @@ from farebox.core.books import (
 from farebox.core.charges import Charge
 from farebox.core.money import add_exact, charged, format_usd, is_readable_cost, times_exact
 from farebox.core.tariffs import KeptTariffs, Priced, Tariffs, read_kept
-from farebox.core.trail import Entry, TrailHead
+from farebox.core.trail import Change, Entry, TrailHead
 from farebox.core.usage import Unknown
 
 
@@ -268,13 +269,16 @@ def _take(
 ) -> None:
     found.transfers += 1
     trail.take(transfer)
+    if not _has_its_sides(transfer):
+        found.differences.append(
+            f"transfer {transfer.id}: moves money from account {transfer.debit_account} to account"
+            f" {transfer.credit_account}, as none of its kind ({transfer.kind}) does"
+        )
     debit = sums.setdefault(transfer.debit_account, _Sums())
     credit = sums.setdefault(transfer.credit_account, _Sums())
     if transfer.kind == "hold":
         debit.pending += transfer.amount_nanos
         held[transfer.id] = transfer
-        if transfer.credit_account != FARES:
-            found.differences.append(f"transfer {transfer.id}: holds money for account {transfer.credit_account}")
         return
     if transfer.hold_id is not None and not transfer.is_correction:
         ended[transfer.id] = transfer
@@ -287,6 +291,17 @@ def _take(
         found.fares_nanos += transfer.amount_nanos if transfer.is_fare else 0
         found.over_hold += transfer.over_hold_nanos > 0
     found.adjustments += transfer.kind == "adjustment"
+
+
+def _has_its_sides(transfer: Transfer) -> bool:
+    """Whether money moves between such accounts as it does in a transfer of its kind. Which account an order's are of,
+    and the corrections of its fare, is compared with its hold."""
+    debit, credit = transfer.debit_account, transfer.credit_account
+    if transfer.kind == "top-up":
+        return debit == CASH and credit >= FIRST_CALLER_ACCOUNT
+    if transfer.hold_id is None:
+        return debit >= FIRST_CALLER_ACCOUNT and credit == CASH
+    return credit == FARES or transfer.is_correction
 
 
 _ENDINGS = {"posted": ("post", "adjustment"), "voided": ("void", "adjustment")}
@@ -364,7 +379,22 @@ class _Trail:
             return [f"entry {entry.id} of the trail is of transfer {change.transfer_id}, which is not in the books"]
         if change.account_id not in (moved.debit_account, moved.credit_account):
             return [f"entry {entry.id} of the trail is of account {change.account_id}, its transfer {moved.id} is not"]
+        gained = moved.amount_nanos if moved.credit_account == change.account_id else -moved.amount_nanos
+        if _gained_nanos(change) != gained:
+            return [f"entry {entry.id} of the trail is of another amount than ${format_usd(gained)}, as in {moved.id}"]
         return []
+
+
+def _gained_nanos(change: Change) -> int | None:
+    """By how much the balance grew by what an entry says: of a decided order, by less than nothing, its fare. None
+    where it does not say it."""
+    is_fare = change.what == "order.decided"
+    before, after = change.members.get("fare_usd" if is_fare else "balance_usd", (None, None))
+    try:
+        gained = int(add_exact(Decimal(str(after)), -Decimal(str(before or 0))).scaleb(9))
+    except (ArithmeticError, ValueError):
+        return None
+    return -gained if is_fare else gained
 
 
 class _Corrections:
@@ -490,7 +520,8 @@ def _charge_differences(charges: Iterable[Charge], fares: Iterable[ChargedFare],
 
 
 _CLOCKS_US = 60 * SECOND_US
-"""How far the clocks of machines may be apart: a fare that one books at the end of a day may count in the next day."""
+"""How far the clocks of machines may be apart. A node of an earlier version may have counted a fare that one booked at
+the end of a day in the next day."""
 
 
 class _Tally:

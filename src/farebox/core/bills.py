@@ -8,11 +8,12 @@ first. An order's time is that of its end; while it has none, that of its beginn
 import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from decimal import Decimal
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
+from farebox.core.allowances import DAY_US, LAST_DAY
 from farebox.core.attribution import kept_tags
 from farebox.core.books import LAST_US, Attributed, AttributedKey, DayTotal, HoldRow, HoldState, Transfer
 from farebox.core.reading import UNREADABLE
@@ -84,13 +85,19 @@ class OrderFilter(Struct, frozen=True):
         )
 
 
+# Callers carry places, and may change them: what no database takes, or no calendar has, is none.
+_Number = Annotated[int, Meta(ge=-LAST_US, le=LAST_US)]
+_Moment = Annotated[int, Meta(ge=0, le=(LAST_DAY + 1) * DAY_US)]
+_Id = Annotated[str, Meta(pattern=r"\A[^\0]*\Z")]
+
+
 class OrderPlace(Struct, frozen=True, array_like=True):
     """A place in a list of orders: behind the order with this id and, where it `has_ended`, this end."""
 
-    as_of_us: int
+    as_of_us: _Moment
     has_ended: bool = False
-    ended_us: int = LAST_US
-    id: str = LAST_ID
+    ended_us: _Number = LAST_US
+    id: _Id = LAST_ID
 
     def behind(self, order: BookedOrder) -> "OrderPlace":
         """The place behind an order that stands behind this one."""
@@ -171,9 +178,9 @@ class TotalsFilter(Struct, frozen=True):
 class Movement(Struct, frozen=True, array_like=True):
     """A transfer in a statement, by its time and id, and the account's balance after it, as far as that is known."""
 
-    at_us: int = -1
-    id: str = ""
-    balance_nanos: int | None = None
+    at_us: _Number = -1
+    id: _Id = ""
+    balance_nanos: _Number | None = None
 
 
 class Sums(Struct):

@@ -342,7 +342,8 @@ class Settle(Struct, gc=False):
     `stored` is the answer as its account may ask for it later. `decision` is there where the verdict is an operator's.
     `upstream` and `priced`, with the usage, are of the upstream that served it; None: as they stand in the hold. Where
     another served it than the hold says, its `priced` is what is given here, or None. `job_id`, `sent_us`, `head_us`,
-    `read_us` and `tried` as in HoldRow, None: as they stand there.
+    `read_us` and `tried` as in HoldRow, None: as they stand there. `created_us` is when the order ended, which is when
+    it is booked, too, unless `booked_us` says that this is later.
     """
 
     hold_id: str
@@ -364,6 +365,7 @@ class Settle(Struct, gc=False):
     head_us: int | None = None
     read_us: int | None = None
     tried: str | None = None
+    booked_us: int | None = None
 
 
 @final

@@ -283,7 +283,7 @@ class Page:
             self._move(hold.account_id, debits_nanos=fare.nanos, pending_nanos=-hold.amount_nanos)
             for allowance in allowances:
                 freed = _freed(allowance, hold, _tokens(command))
-                self._allow(freed.charged(fare.nanos, command.created_us))
+                self._allow(freed.charged(fare.nanos, command.created_us, command.booked_us))
             self._count(settled, fare, command.created_us)
             if (outside := charged_fare(hold, events)) is not None:
                 self.charged_fares.append(outside)

@@ -6,9 +6,9 @@ are exact text in USD. No entry has a secret, or any part of a key.
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 Way = Literal["cli", "api", "console", "server", "actor"]
 """Which way a change was made; `server`: by Farebox itself, at a start; `actor`: by Farebox as an Actor."""
@@ -104,9 +104,9 @@ class TrailFilter(Struct, frozen=True):
 
 
 class EntryPlace(Struct, frozen=True, array_like=True):
-    """Where a list of entries goes on: before this one."""
+    """Where a list of entries goes on: before this one. Callers carry it: it is a number that a database has."""
 
-    id: int
+    id: Annotated[int, Meta(ge=0, le=2**62)]
 
 
 class TrailHead(Struct, frozen=True):

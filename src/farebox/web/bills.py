@@ -31,7 +31,7 @@ from farebox.bills import (
     sums_of,
 )
 from farebox.bookkeeping import BYS, FORMS, Bookkeeping, By, Form, NotWholeDays, Wanted
-from farebox.core.allowances import DAY_US
+from farebox.core.allowances import DAY_US, LAST_DAY
 from farebox.core.attribution import is_tag, read_tag
 from farebox.core.bills import (
     GROUPS,
@@ -527,17 +527,17 @@ def _moment(name: str, text: str) -> int:
         # In a query a plus sign that was not escaped has become a space.
         at = datetime.fromisoformat(text.replace(" ", "+", 1) if text[10:11] == "T" else text)
         found = clock.us_of(at)
-    except (ValueError, OverflowError) as error:
+    except ValueError as error:
         raise invalid(f"{name}: {_EXAMPLE}, not {text[:40]!r}") from error
-    if not 0 <= found <= LAST_US:
-        raise invalid(f"{name}: {_EXAMPLE}, from 1970 on, not {text[:40]!r}")
+    if not 0 <= found // DAY_US <= LAST_DAY:
+        raise invalid(f"{name}: {_EXAMPLE}, of a year from 1970 to 9998, not {text[:40]!r}")
     return found
 
 
 def _month(text: str, name: str = "month") -> tuple[int, int]:
     found = _MONTH.fullmatch(text)
     if found is None or not 1 <= int(found[2]) <= 12 or not 1970 <= int(found[1]) < 9999:
-        raise invalid(f"{name}: write it like 2026-11, not {text[:40]!r}")
+        raise invalid(f"{name}: write it like 2026-11, of a year from 1970 to 9998, not {text[:40]!r}")
     year, month = int(found[1]), int(found[2])
     after = (year + month // 12, month % 12 + 1)
     return clock.us_of(datetime(year, month, 1, tzinfo=UTC)), clock.us_of(datetime(*after, 1, tzinfo=UTC))

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Raw
 
 from farebox import clock
-from farebox.core.allowances import LIMIT_NAMES, MODELS
+from farebox.core.allowances import LAST_DAY, LIMIT_NAMES, MODELS
 from farebox.core.errors import invalid
 from farebox.core.money import parse_usd
 from farebox.core.reading import UNREADABLE, is_null, json_path_error
@@ -93,8 +93,12 @@ class Fields(dict[str, Raw]):
         return clock.us_of(at.replace(microsecond=0))
 
 
-def day_of_date(text: str) -> int:
+def day_of_date(text: str, name: str = "date") -> int:
+    """A day since 1970. Raises Refusal 400, which says by `name` what is wrong."""
     try:
-        return (date.fromisoformat(text) - date(1970, 1, 1)).days
+        day = (date.fromisoformat(text) - date(1970, 1, 1)).days
     except ValueError as error:
-        raise invalid(f"date: write it like 2026-08-24, not {text[:40]!r}") from error
+        raise invalid(f"{name}: write it like 2026-08-24, not {text[:40]!r}") from error
+    if not 0 <= day <= LAST_DAY:
+        raise invalid(f"{name}: write a day of a year from 1970 to 9998, not {text[:40]!r}")
+    return day
