@@ -210,19 +210,15 @@ class Management:
 
     async def _update_key(self, request: Request) -> Answer:
         account, key = await self._find(request, request.path["hash"])
-        given = _money(request.fields, key.limits) | request.fields.limits()
-        label, disabled = request.fields.text("name"), request.fields.flag("disabled")
-        cache_seconds = _cache_seconds(request.fields)
-        self._accounts.check_limits(given)
-        limits = await self._accounts.limit(account, key, given)
+        given = request.fields.limits()
         _, key = await self._accounts.change_key(
             key.digest.hex(),
-            label=label,
-            disabled=disabled,
-            cache_seconds=cache_seconds,
+            label=request.fields.text("name"),
+            disabled=request.fields.flag("disabled"),
+            cache_seconds=_cache_seconds(request.fields),
             may_store=request.fields.flag("farebox_may_store"),
+            limits=lambda before: _money(request.fields, before) | given,
         )
-        key = msgspec.structs.replace(key, limits=limits)
         return 200, {"data": await self._key(key, await self._spent(account, key))}
 
     async def _rotate_key(self, request: Request) -> Answer:
@@ -344,13 +340,10 @@ class Management:
         low_nanos = request.fields.amount("low_balance_usd")
         given = request.fields.limits("limits")
         plan, name = request.fields.text("plan"), request.fields.text("name")
-        self._accounts.check_limits(given)
-        if plan is not None or name is not None:
-            account = await self._accounts.change(account.name, plan=plan, new_name=name)
+        account = await self._accounts.change(account.name, plan=plan, new_name=name, limits=given)
+        # Last: what is refused was refused by now.
         if "low_balance_usd" in request.fields:
             await self._alerts.set_low_balance(account.id, low_nanos)
-        limits = await self._accounts.limit(account, None, given)
-        account = msgspec.structs.replace(account, limits=limits)
         return 200, {"data": _described_account(account, await self._accounts.balance(account))}
 
     async def _close_account(self, request: Request) -> Answer:
