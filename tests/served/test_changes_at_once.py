@@ -1,12 +1,16 @@
-"""Two who change the same thing at once: it comes out as if one came after the other, and the trail tells it so."""
+"""Two who change the same thing at once: it comes out as if one came after the other, and the trail tells it so. And
+what is one change is written whole, or not at all."""
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from farebox.accounts import Accounts, BadTerms, NotFound, Store
-from farebox.core.allowances import Limits
+from farebox.core.allowances import NO_LIMITS, Limits
 from farebox.core.attribution import Attribution
 from farebox.core.books import LAST_US
 from farebox.core.callers import Account, Key
@@ -18,6 +22,8 @@ from farebox.end_users import EndUsers
 from farebox.platform.store import SqlRuns
 from farebox.ports import KeyTaken
 from farebox.store.books import SqlStore
+from farebox.store.sqlite import Sqlite
+from tests.books import new_books
 from tests.served.test_store import Engine, account_with, engine
 
 __all__ = ["engine"]
@@ -224,3 +230,44 @@ def test_two_processes_that_add_to_a_run_lose_and_double_nothing(engine: Engine)
             await runs.close()
 
     engine.run(work)
+
+
+# What is one change
+
+
+Begun = Callable[[Accounts], Awaitable[object]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda accounts: accounts.import_key("a", foreign(), None),
+        lambda accounts: accounts.create_key("a", "second", limits={"usd_per_day": "1"}),
+        lambda accounts: accounts.create("b", "free", 0, limits={"usd_per_day": "1"}),
+        lambda accounts: accounts.change("a", plan="free", limits={"usd_per_day": "1"}),
+        lambda accounts: accounts.change_key("first", label="renamed", limits=lambda _: {"usd_per_day": "1"}),
+    ],
+)
+def test_what_fails_at_the_limits_changes_nothing_and_goes_well_the_next_time(tmp_path: Path, change: Begun) -> None:
+    new_books(tmp_path / "books.db")
+
+    async def main() -> None:
+        store = await SqlStore.open(Sqlite(tmp_path / "books.db"), "w")
+        accounts = Accounts(store, BUILT_IN)
+        account = await accounts.create("a", "paying", 0)
+        await store.create_key(account.id, "made", b"1" * 32, "first", 1)
+        before = await accounts.keys(None), await accounts.every()
+        with closing(sqlite3.connect(tmp_path / "books.db")) as file:
+            # As where the process is killed there.
+            file.execute("CREATE TRIGGER cut BEFORE INSERT ON allowance BEGIN SELECT RAISE(ABORT, 'cut'); END")
+            with pytest.raises(sqlite3.IntegrityError, match="cut"):
+                await change(accounts)
+            assert (await accounts.keys(None), await accounts.every()) == before
+            assert len(await store.entries(TrailFilter(0, LAST_US), LAST_US, 9)) == 2
+            file.execute("DROP TRIGGER cut")
+        await change(accounts)
+        found = [key.limits for _, key in await accounts.keys(None)] + [each.limits for each in await accounts.every()]
+        assert sum(limits != NO_LIMITS for limits in found) == 1
+        await store.close()
+
+    asyncio.run(main())

@@ -1,8 +1,9 @@
 """Managing accounts and keys over HTTP: in OpenRouter's shapes, with its SDK, and in Farebox's own."""
 
 import json
+import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -181,6 +182,22 @@ def test_a_change_of_a_key_that_is_refused_changes_nothing(manager: Manager, bod
     before = manager.ask("GET", path).json
     assert manager.ask("PATCH", path, body).status == 400
     assert manager.ask("GET", path).json == before
+
+
+def test_what_is_made_with_limits_is_never_there_without_them(gateway: Gateway) -> None:
+    gateway.cli("account", "create", "a", "--plan", "paying")
+    manager = Manager(gateway)
+    cut = "CREATE TRIGGER cut BEFORE INSERT ON allowance BEGIN SELECT RAISE(ABORT, 'cut'); END"
+    with closing(sqlite3.connect(gateway.folder / "data" / "farebox.db")) as file:
+        # As where the process is killed there.
+        file.execute(cut)
+    before = gateway.cli("account", "list"), gateway.cli("key", "list")
+    key = {"name": "k", "limit": 1, "workspace_id": manager.ask("GET", "/admin/accounts").json["data"][0]["id"]}
+    assert manager.ask("POST", "/api/v1/keys", key).status == 424
+    opened = {"name": "b", "plan": "paying", "limits": {"usd_per_day": 1}}
+    assert manager.ask("POST", "/admin/accounts", opened).status == 424
+    assert gateway.run("key", "create", "a", "usd_per_day=1").returncode != 0
+    assert (gateway.cli("account", "list"), gateway.cli("key", "list")) == before
 
 
 def test_a_change_of_an_account_that_is_refused_changes_nothing(manager: Manager) -> None:

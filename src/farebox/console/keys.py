@@ -10,7 +10,17 @@ from farebox.console.requests import Answer, Cell, Page, Redirect, Request
 from farebox.console.shown import places_of
 from farebox.console.snippets import snippets
 from farebox.console.trail import latest
-from farebox.core.allowances import COUNTS, LIMIT_NAMES, MODELS, LimitChanges, Limits, began_us, day_of, limits_by_name
+from farebox.core.allowances import (
+    COUNTS,
+    LIMIT_NAMES,
+    MODELS,
+    NO_CHANGES,
+    LimitChanges,
+    Limits,
+    began_us,
+    day_of,
+    limits_by_name,
+)
 from farebox.core.books import LAST_US
 from farebox.core.callers import Account, Key
 from farebox.core.errors import conflict, invalid, unknown
@@ -148,9 +158,8 @@ async def create(house: House, request: Request) -> Page:
     account, label, expires_us, limit = await _wanted(house, request)
     if not await house.sessions.take_permit(request.session, request.text("once")):
         raise conflict("This form was sent before, and its key was made then: a key is shown once. Make another one")
-    key, account, row = await house.accounts.create_key(account.name, label, expires_us)
-    if limit:
-        await house.accounts.limit(account, row, {"usd_per_month": limit})
+    limits = {"usd_per_month": limit} if limit else NO_CHANGES
+    key, account, row = await house.accounts.create_key(account.name, label, expires_us, limits=limits)
     return _made(request, key, account, row)
 
 

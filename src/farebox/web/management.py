@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from farebox import clock
 from farebox.accounts import Accounts, BadTerms, NotFound, OtherTopUpBefore, Spending
 from farebox.acting import acting
-from farebox.core.allowances import AMOUNTS, Limits, date_of, day_of, limits_by_name, usage_by_name
+from farebox.core.allowances import AMOUNTS, NO_LIMITS, Limits, date_of, day_of, limits_by_name, usage_by_name
 from farebox.core.books import Activity, Balance
 from farebox.core.caching import SECONDS_MAX
 from farebox.core.callers import Account, Key, ManagementKey
@@ -193,15 +193,14 @@ class Management:
         name = request.fields.text("name")
         if not name:
             raise invalid("name: give the key a name")
-        given = _money(request.fields, Limits()) | request.fields.limits()
-        expires_us = request.fields.moment("expires_at")
-        self._accounts.check_limits(given)
-        cache_seconds = _cache_seconds(request.fields)
-        may_store = request.fields.flag("farebox_may_store")
         key, _, row = await self._accounts.create_key(
-            account.name, name, expires_us, cache_seconds, may_store=may_store is not False
+            account.name,
+            name,
+            request.fields.moment("expires_at"),
+            _cache_seconds(request.fields),
+            may_store=request.fields.flag("farebox_may_store") is not False,
+            limits=_money(request.fields, NO_LIMITS) | request.fields.limits(),
         )
-        row = msgspec.structs.replace(row, limits=await self._accounts.limit(account, row, given))
         return 201, {"data": await self._key(row, Spending()), "key": key}
 
     async def _read_key(self, request: Request) -> Answer:
@@ -317,10 +316,7 @@ class Management:
         if limit is not None and not is_postpaid:
             raise invalid("limit_usd: goes with `postpaid`; a prepaid account's limit is what was paid in")
         given = request.fields.limits("limits")
-        self._accounts.check_limits(given)
-        account = await self._accounts.create(name, plan, limit if is_postpaid else 0, paid_in or 0)
-        limits = await self._accounts.limit(account, None, given)
-        account = msgspec.structs.replace(account, limits=limits)
+        account = await self._accounts.create(name, plan, limit if is_postpaid else 0, paid_in or 0, given)
         return 201, {"data": _described_account(account, await self._accounts.balance(account))}
 
     async def _read_account(self, request: Request) -> Answer:
