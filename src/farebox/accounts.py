@@ -3,16 +3,17 @@ look at their own."""
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from msgspec.structs import replace
 
 from farebox import acting, clock
 from farebox.core.allowances import (
     DAY_US,
+    NO_CHANGES,
     NO_LIMITS,
     PERIODS,
     Allowance,
@@ -34,6 +35,7 @@ from farebox.ports import (
     AnswerShelf,
     Books,
     Directory,
+    KeyTaken,
     Ledger,
     PresetShelf,
     PriceShelf,
@@ -45,6 +47,8 @@ from farebox.ports import (
 
 if TYPE_CHECKING:  # who brings no keys along need not carry it
     from farebox.core.moving.foreign_keys import ForeignKey
+
+Owner = TypeVar("Owner", Account, Key)
 
 DEFAULT_ACCOUNT = "default"
 
@@ -123,16 +127,24 @@ class Accounts:
         self._store = store
         self._plans = plans
 
-    async def create(self, name: str, plan: str, limit_nanos: int | None, paid_in_nanos: int = 0) -> Account:
+    async def create(
+        self,
+        name: str,
+        plan: str,
+        limit_nanos: int | None,
+        paid_in_nanos: int = 0,
+        limits: LimitChanges = NO_CHANGES,
+    ) -> Account:
         """Open an account; `limit_nanos` is 0 for a prepaid one, None for a postpaid one without limit.
 
         Raises:
             NotFound: no such plan.
-            BadTerms: the name is not valid.
+            BadTerms: the name or a limit is not valid.
             NameTaken: an account of this name exists.
         """
         self.check_new(name, plan)
-        account = await self._store.create_account(name, plan, limit_nanos, clock.now_us())
+        set_so = _changed(NO_LIMITS, limits)
+        account = await self._store.create_account(name, plan, limit_nanos, clock.now_us(), set_so)
         if paid_in_nanos:
             await self._pay_in(account, paid_in_nanos, None, None)
         return account
@@ -153,34 +165,49 @@ class Accounts:
         is_repeat = await self._pay_in(account, amount_nanos, key, note)
         return PaidIn(account, await self._store.balance(account.id), is_repeat)
 
-    async def change(self, name: str, *, plan: str | None = None, new_name: str | None = None) -> Account:
-        """Change an account's plan or name: orders from then on are under it. Raises NotFound, BadTerms, NameTaken."""
-        account = await self.find(name)
+    async def change(
+        self,
+        name: str,
+        *,
+        plan: str | None = None,
+        new_name: str | None = None,
+        limits: LimitChanges = NO_CHANGES,
+    ) -> Account:
+        """Change an account's plan, name or limits, all of them or none: orders from then on are under it. Raises
+        NotFound, BadTerms, NameTaken."""
         if plan is not None:
             self._check_plan(plan)
-            account = replace(account, plan=plan)
         if new_name is not None:
             _check_name(new_name)
-            account = replace(account, name=new_name)
-        await self._store.change_account(account)
-        return account
+
+        def changed(account: Account) -> Account:
+            return replace(
+                account,
+                plan=account.plan if plan is None else plan,
+                name=account.name if new_name is None else new_name,
+                limits=_changed(account.limits, limits),
+            )
+
+        return await self._store.change_account((await self.find(name)).id, changed, clock.now_us())
 
     async def close(self, name: str) -> tuple[Account, bool]:
         """Have an account order nothing any more; True where it was closed before. When this returns, no process
         accepts its keys. Raises NotFound."""
-        account = await self.find(name)
-        if account.closed_us is not None:
+        now_us = clock.now_us()
+
+        def closed(account: Account) -> Account:
+            return account if account.closed_us is not None else replace(account, closed_us=now_us)
+
+        account = await self._store.change_account((await self.find(name)).id, closed, now_us)
+        if account.closed_us != now_us:
             return account, True
-        account = replace(account, closed_us=clock.now_us())
-        await self._store.change_account(account)
         await asyncio.sleep(2 * REVISION_SECONDS)
         return account, False
 
     async def reopen(self, name: str) -> Account:
         """Let a closed account order again, with the keys that it had. Raises NotFound."""
-        account = replace(await self.find(name), closed_us=None)
-        await self._store.change_account(account)
-        return account
+        account = await self.find(name)
+        return await self._store.change_account(account.id, lambda a: replace(a, closed_us=None), clock.now_us())
 
     async def every(self) -> list[Account]:
         """All accounts."""
@@ -204,13 +231,6 @@ class Accounts:
         if len(named) != 1:
             raise NotFound(f"there are {len(every)} accounts, and none is called `{DEFAULT_ACCOUNT}`")
         return named[0]
-
-    async def _open(self, name: str) -> Account:
-        """An account that is not closed. Raises NotFound, BadTerms."""
-        account = await self.find(name)
-        if account.closed_us is not None:
-            raise BadTerms(f"the account `{name}` is closed; `farebox account reopen` opens it again")
-        return account
 
     def check_new(self, name: str, plan: str) -> None:
         """Raises BadTerms, NotFound where `create` would."""
@@ -248,33 +268,46 @@ class Accounts:
         cache_seconds: int | None = None,
         *,
         may_store: bool = True,
+        limits: LimitChanges = NO_CHANGES,
     ) -> tuple[str, Account, Key]:
         """Create a key. Returns the key itself, which is kept nowhere, its account and its row. Raises NotFound,
         BadTerms."""
-        _check_label(label)
-        _check_expiry(expires_us)
+        check_key(label, expires_us)
         _check_cache_seconds(cache_seconds)
-        account = await self._open(name)
+        terms = KeyTerms(expires_us, cache_seconds or None, may_store=may_store, limits=_changed(NO_LIMITS, limits))
+        account = await self.find(name)
         key = new_key()
-        terms = KeyTerms(expires_us, cache_seconds or None, may_store=may_store)
-        row = await self._store.create_key(account.id, label, digest(key), hint(key), clock.now_us(), terms)
-        return key, account, row
+        given = (account.id, label, digest(key), hint(key), clock.now_us())
+        return key, account, await self._store.create_key(*given, terms, check_open)
 
     async def import_key(self, name: str, foreign: "ForeignKey", expires_us: int | None) -> tuple[Key, bool]:
         """Take over a key of another gateway by its digest, with its limits; True where it is there already, which
         stays as it is here. Raises NotFound, BadTerms."""
+        account, found = await self.check_import(name, foreign)
+        if found is not None:
+            return found, True
+        limits = _changed(NO_LIMITS, foreign.limits)
+        terms = KeyTerms(expires_us, disabled=foreign.disabled, is_imported=True, limits=limits)
+        given = (account.id, foreign.label, foreign.digest, foreign.hint, clock.now_us())
+        try:
+            return await self._store.create_key(*given, terms, check_open), False
+        except KeyTaken:
+            # Somebody else was quicker: it is there now.
+            return await self.import_key(name, foreign, expires_us)
+
+    async def check_import(self, name: str, foreign: "ForeignKey") -> tuple[Account, Key | None]:
+        """Raises NotFound, BadTerms where `import_key` would. The account, and the key where it is there already."""
         _check_label(foreign.label)
         self.check_limits(foreign.limits)
-        account = await self._open(name)
-        if (found := await self._store.find_key(foreign.digest)) is not None:
-            owner, key = found
-            if owner.id != account.id:
-                raise BadTerms("this key is another account's already")
-            return key, True
-        now_us = clock.now_us()
-        terms = KeyTerms(expires_us, disabled=foreign.disabled, is_imported=True)
-        key = await self._store.create_key(account.id, foreign.label, foreign.digest, foreign.hint, now_us, terms)
-        return replace(key, limits=await self.limit(account, key, foreign.limits)), False
+        account = await self.find(name)
+        check_open(account)
+        found = await self._store.find_key(foreign.digest)
+        if found is None:
+            return account, None
+        owner, key = found
+        if owner.id != account.id:
+            raise BadTerms("this key is another account's already")
+        return account, key
 
     async def rotate_key(
         self, named: str, overlap_seconds: int, expires_us: int | None = None
@@ -284,24 +317,29 @@ class Accounts:
         for a key that is revoked, disabled or expired), BadTerms."""
         if not 0 <= overlap_seconds <= OVERLAP_SECONDS_MAX:
             raise BadTerms(f"an overlap is 0 seconds to {OVERLAP_SECONDS_MAX // 86_400} days")
-        account, row = await self.find_key(named)
+        account, found = await self.find_key(named)
         now_us = clock.now_us()
-        if row.revoked_us is not None or (row.expires_us is not None and row.expires_us <= now_us):
-            raise NotFound(f"the key `{row.hint}` is not good any more; `farebox key create` makes another")
         _check_expiry(expires_us)
         key = new_key()
         until_us = now_us + overlap_seconds * 1_000_000
-        rotated = replace(
-            row,
-            digest=digest(key),
-            hint=hint(key),
-            updated_us=now_us,
-            expires_us=row.expires_us if expires_us is None else expires_us,
-            old_digest=row.digest if overlap_seconds else None,
-            old_until_us=min(until_us, row.expires_us or until_us) if overlap_seconds else None,
-        )
-        await self._store.rotate_key(rotated)
-        return key, account, rotated
+
+        def rotated(row: Key) -> Key:
+            if row.revoked_us is not None or (row.expires_us is not None and row.expires_us <= now_us):
+                raise NotFound(f"the key `{row.hint}` is not good any more; `farebox key create` makes another")
+            if row.digest != found.digest:
+                # Else the secret that is in use would end at once, and with it the overlap that was promised.
+                raise NotFound(f"the key `{found.hint}` was given another secret just now, by somebody else")
+            return replace(
+                row,
+                digest=digest(key),
+                hint=hint(key),
+                updated_us=now_us,
+                expires_us=row.expires_us if expires_us is None else expires_us,
+                old_digest=row.digest if overlap_seconds else None,
+                old_until_us=min(until_us, row.expires_us or until_us) if overlap_seconds else None,
+            )
+
+        return key, account, await self._store.rotate_key(found.id, rotated)
 
     async def keys(self, name: str | None) -> list[tuple[Account, Key]]:
         """The keys of one account, or of all. Raises NotFound."""
@@ -320,11 +358,13 @@ class Accounts:
 
     async def revoke_key(self, key: str) -> tuple[Account, Key]:
         """Revoke a key for good. Raises NotFound."""
-        account, row = await self.find_key(key)
-        if row.revoked_us is None or row.disabled:
-            row = replace(row, revoked_us=row.revoked_us or clock.now_us(), disabled=False)
-            await self._store.change_key(row)
-        return account, row
+        account, found = await self.find_key(key)
+        now_us = clock.now_us()
+
+        def revoked(row: Key) -> Key:
+            return replace(row, revoked_us=row.revoked_us or now_us, disabled=False)
+
+        return account, await self._store.change_key(found.id, revoked, now_us)
 
     async def change_key(
         self,
@@ -334,37 +374,47 @@ class Accounts:
         disabled: bool | None = None,
         cache_seconds: int | None = None,
         may_store: bool | None = None,
+        limits: Callable[[Limits], LimitChanges] = lambda _: NO_CHANGES,
     ) -> tuple[Account, Key]:
         """Change a key's label, disable it or enable it again, have answers to its orders kept for the same orders
-        again (0: no more), or say whether they may be stored for its account. Raises NotFound (also for a revoked key),
-        BadTerms."""
+        again (0: no more), say whether they may be stored for its account, or change its limits, by what they are: all
+        of this or nothing. Raises NotFound (also for a revoked key), BadTerms."""
         _check_cache_seconds(cache_seconds)
-        account, row = await self.find_key(key)
-        if row.revoked_us is not None and not row.disabled:
-            raise NotFound(f"the key `{row.hint}` was revoked, which is for good")
         if label is not None:
             _check_label(label)
-            row = replace(row, label=label)
-        if disabled is not None:
-            row = replace(row, disabled=disabled, revoked_us=(row.revoked_us or clock.now_us()) if disabled else None)
-        if cache_seconds is not None:
-            row = replace(row, cache_seconds=cache_seconds or None)
-        if may_store is not None:
-            row = replace(row, may_store=may_store)
-        row = replace(row, updated_us=clock.now_us())
-        await self._store.change_key(row)
-        return account, row
+        account, found = await self.find_key(key)
+        now_us = clock.now_us()
+
+        def changed(row: Key) -> Key:
+            if row.revoked_us is not None and not row.disabled:
+                raise NotFound(f"the key `{row.hint}` was revoked, which is for good")
+            if label is not None:
+                row = replace(row, label=label)
+            if disabled is not None:
+                row = replace(row, disabled=disabled, revoked_us=(row.revoked_us or now_us) if disabled else None)
+            if cache_seconds is not None:
+                row = replace(row, cache_seconds=cache_seconds or None)
+            if may_store is not None:
+                row = replace(row, may_store=may_store)
+            return replace(row, limits=_changed(row.limits, limits(row.limits)), updated_us=now_us)
+
+        return account, await self._store.change_key(found.id, changed, now_us)
 
     # Limits
 
     async def limit(self, account: Account, key: Key | None, changes: LimitChanges) -> Limits:
         """Change limits of an account, or of one of its keys, and return all. What was spent before counts, too. Raises
         BadTerms."""
-        before = account.limits if key is None else key.limits
-        limits = _changed(before, changes)
-        if changes:
-            await self._store.set_limits(account.id, None if key is None else key.id, limits, clock.now_us())
-        return limits
+
+        def limited(of: Owner) -> Owner:
+            return replace(of, limits=_changed(of.limits, changes))
+
+        now_us = clock.now_us()
+        if not changes:
+            return (key or account).limits
+        if key is None:
+            return (await self._store.change_account(account.id, limited, now_us)).limits
+        return (await self._store.change_key(key.id, limited, now_us)).limits
 
     def check_limits(self, changes: LimitChanges) -> None:
         """Raises BadTerms where `limit` would: to be called before anything else is changed."""
@@ -491,6 +541,18 @@ def _check_name(name: str) -> None:
 def _check_label(label: str) -> None:
     if len(label) > LABEL_LENGTH_MAX or not (label.isprintable() or not label):
         raise BadTerms(f"a key's name has at most {LABEL_LENGTH_MAX} printable characters")
+
+
+def check_key(label: str, expires_us: int | None) -> None:
+    """Raises BadTerms where `create_key` would for these."""
+    _check_label(label)
+    _check_expiry(expires_us)
+
+
+def check_open(account: Account) -> None:
+    """Raises BadTerms: it is closed."""
+    if account.closed_us is not None:
+        raise BadTerms(f"the account `{account.name}` is closed; `farebox account reopen` opens it again")
 
 
 def _check_expiry(expires_us: int | None) -> None:

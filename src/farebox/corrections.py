@@ -68,7 +68,7 @@ async def correct(
 ) -> Correction:
     """Give back so much of an order's fare (`back_nanos`; all where that is None), or have the fare come to what it
     would be at another cost. The same again, for the same reason, moves nothing. Raises NotCorrectable."""
-    reason = _checked(reason)
+    reason = checked_reason(reason)
     fare_nanos: int | None = None
     if cost is not None:
         _, fare_nanos = charged(cost, order.event_price_nanos, marked_up=order.marked_up)
@@ -97,7 +97,7 @@ async def correct(
 
 async def pay_out(ledger: Ledger, account: Account, reason: str) -> int:
     """Pay out what is left in an account; how much that was. Raises NotClosed."""
-    reason = _checked(reason)
+    reason = checked_reason(reason)
     now_us = clock.now_us()
     name = f"{now_us:014x}{secrets.token_hex(6)}"
     outcome = await ledger.carry_out(PayOut(name, account.id, now_us, reason, acting.by()))
@@ -118,7 +118,9 @@ async def pay_out(ledger: Ledger, account: Account, reason: str) -> int:
             raise AssertionError(outcome)
 
 
-def _checked(reason: str) -> str:
+def checked_reason(reason: str) -> str:
+    """A reason as it is kept. To be asked for before an account is closed. Raises NotCorrectable: it is none, or too
+    long."""
     reason = reason.strip()
     if not reason or len(reason) > REASON_LENGTH_MAX:
         raise NotCorrectable(f"say why, in 1 to {REASON_LENGTH_MAX} characters: it is kept with the transfer")

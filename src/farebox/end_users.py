@@ -78,15 +78,17 @@ class EndUsers:
         kept = None if named is None else self.kept_as(named)
         if strange := [name for name in changes if name not in END_USER_LIMITS]:
             raise BadTerms(f"{strange[0]}: an end user has no such limit; there are {', '.join(END_USER_LIMITS)}")
-        allowance = await self._store.allowance(end_user_owner(account.id, kept))
-        limits = NO_LIMITS if allowance is None else allowance.limits
-        try:
-            limits = with_changes(limits, changes)
-        except ValueError as error:
-            raise BadTerms(str(error)) from error
-        if changes:
-            await self._store.limit_end_user(account.id, kept, limits, clock.now_us())
-        return limits
+        if not changes:
+            allowance = await self._store.allowance(end_user_owner(account.id, kept))
+            return NO_LIMITS if allowance is None else allowance.limits
+
+        def changed(limits: Limits) -> Limits:
+            try:
+                return with_changes(limits, changes)
+            except ValueError as error:
+                raise BadTerms(str(error)) from error
+
+        return await self._store.limit_end_user(account.id, kept, changed, clock.now_us())
 
     async def find(self, account: Account, named: str) -> EndUser:
         """An end user, known or not. Raises BadTerms."""

@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Protocol, runtime_checkable
 
 from farebox.core.alerts import Changes, Delivery, Form, Low, Raised, Receiver, Used
-from farebox.core.allowances import Allowance, Limits
+from farebox.core.allowances import NO_LIMITS, Allowance, Limits
 from farebox.core.audit import Snapshot
 from farebox.core.bills import (
     BookedOrder,
@@ -54,6 +54,10 @@ from farebox.core.upstream import Filters, JobAnswer, ListAnswer, ListQuery, Rec
 
 class NameTaken(Exception):  # noqa: N818 - the word of the house
     """An account of this name exists."""
+
+
+class KeyTaken(Exception):  # noqa: N818
+    """A key of this digest exists."""
 
 
 class BooksUnavailable(Exception):  # noqa: N818
@@ -141,45 +145,62 @@ class Trail(Protocol):
 
 class Directory(Protocol):
     """The people side of the store: accounts, keys, their limits, and plans. What changes something is entered in the
-    trail by the same transaction."""
+    trail by the same transaction.
 
-    async def create_account(self, name: str, plan: str, limit_nanos: int | None, created_us: int) -> Account:
+    What there is already is changed by a function from what it is to what it will be. It is given what stands in the
+    books while nobody else can change it, so of two changes at once neither undoes the other. It does nothing else (it
+    runs in the books' thread); where it raises something, nothing is changed, and that is raised.
+    """
+
+    async def create_account(
+        self, name: str, plan: str, limit_nanos: int | None, created_us: int, limits: Limits = NO_LIMITS
+    ) -> Account:
         """Raises NameTaken. `limit_nanos` as in Balance."""
 
-    async def change_account(self, account: Account) -> None:
-        """Write an account's name and plan, and whether it is closed. Raises NameTaken."""
+    async def change_account(self, account_id: int, change: Callable[[Account], Account], now_us: int) -> Account:
+        """Change an account's name and plan, whether it is closed, and its limits; the account as it is then. Limits
+        hold for all processes at once, and what was spent before counts, too. Raises NameTaken."""
 
     async def accounts(self) -> list[Account]: ...
 
     async def find_account(self, name: str) -> Account | None: ...
 
     async def create_key(
-        self, account_id: int, label: str, digest: bytes, hint: str, created_us: int, terms: KeyTerms = PLAIN_TERMS
-    ) -> Key: ...
+        self,
+        account_id: int,
+        label: str,
+        digest: bytes,
+        hint: str,
+        created_us: int,
+        terms: KeyTerms = PLAIN_TERMS,
+        check: Callable[[Account], None] | None = None,
+    ) -> Key:
+        """`check` is given the account while nobody else can change it, and raises what speaks against the key. Raises
+        KeyTaken: there is one of this digest."""
 
     async def keys(self, account_id: int) -> list[Key]: ...
 
     async def find_key(self, digest: bytes) -> tuple[Account, Key] | None:
         """The key that has this digest, or had it before it was rotated, and its account; revoked or not."""
 
-    async def rotate_key(self, key: Key) -> None:
-        """Write a key's digests and hint, and until when they are valid."""
+    async def rotate_key(self, key_id: int, change: Callable[[Key], Key]) -> Key:
+        """Change a key's digests and hint, and until when they are valid; the key as it is then."""
 
     async def has_foreign_keys(self) -> bool:
         """Whether any key may begin otherwise than Farebox's own."""
 
-    async def change_key(self, key: Key) -> None:
-        """Write a key's label, and whether and until when it is valid."""
+    async def change_key(self, key_id: int, change: Callable[[Key], Key], now_us: int) -> Key:
+        """Change a key's label, whether and until when it is valid, what is kept of its answers, and its limits, as
+        those of an account; the key as it is then."""
 
     async def allowance(self, owner: str) -> Allowance | None:
         """An account's or a key's limits, and what counts against them; None where it has none."""
 
-    async def set_limits(self, account_id: int, key_id: int | None, limits: Limits, now_us: int) -> None:
-        """Set the limits of an account, or of one of its keys, for all processes at once. What was spent before counts,
-        too."""
-
-    async def limit_end_user(self, account_id: int, end_user: str | None, limits: Limits, now_us: int) -> None:
-        """The same of one of its end users; or (None) of each that has no limit of its own."""
+    async def limit_end_user(
+        self, account_id: int, end_user: str | None, change: Callable[[Limits], Limits], now_us: int
+    ) -> Limits:
+        """Change the limits of one of an account's end users, or (None) of each that has no limit of its own, as those
+        of the account; the limits as they are then."""
 
     async def allowances_of(self, owners: Sequence[str]) -> list[Allowance]:
         """Those of these owners that there are."""

@@ -31,6 +31,7 @@ from tests.forward_proxies import ForwardProxy, behind_tls, private_authority
 from tests.gateway import Gateway, eventually
 from tests.hooks import HookReceiver, verified
 from tests.served.test_management import Manager
+from tests.served.test_store import set_limits
 from tools.postgres import Cluster
 
 START_US = 1_900_000_000_000_000
@@ -132,9 +133,9 @@ def test_each_kind_of_trouble_is_found_in_the_books(url: str, hooks: HookReceive
             store = node.store
             account_id = await node.account(5 * USD)
             key = await store.create_key(account_id, "laptop", token_hex(16).encode(), "sk-fb-a...b", START_US)
-            await store.set_limits(account_id, None, Limits(requests_per_minute=1), START_US)
+            await set_limits(store, account_id, None, Limits(requests_per_minute=1), START_US)
             await store.put_standing(Standing("host", "a/b", 3, START_US, "timed out", START_US))
-            await store.set_limits(account_id, key.id, NO_LIMITS, START_US)
+            await set_limits(store, account_id, key.id, NO_LIMITS, START_US)
             placed = PlaceHold(
                 id="h",
                 account_id=account_id,
@@ -149,7 +150,7 @@ def test_each_kind_of_trouble_is_found_in_the_books(url: str, hooks: HookReceive
             )
             await store.carry_out(placed)
             await store.carry_out(Settle(hold_id="h", verdict=Unknown("it broke off"), created_us=START_US))
-            await store.set_limits(account_id, key.id, Limits(total_nanos=0), START_US)
+            await set_limits(store, account_id, key.id, Limits(total_nanos=0), START_US)
             node.failing = [Task("prices", store.forget_all_raised, "no prices")]
             node.stale = (True, "nobody answers")
             await node.tell()
@@ -168,7 +169,7 @@ def test_each_kind_of_trouble_is_found_in_the_books(url: str, hooks: HookReceive
                 "unresolved_orders",
                 f"limit key {key.id} total 1970-01-01 0",
             }
-            await store.set_limits(account_id, key.id, NO_LIMITS, START_US)
+            await set_limits(store, account_id, key.id, NO_LIMITS, START_US)
             await node.tell()
             assert set(await store.raised()) == {"failing_upstream host", "unresolved_orders"}
 

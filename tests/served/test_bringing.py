@@ -143,6 +143,11 @@ def test_two_hundred_people_come_at_once(shell: Gateway) -> None:
         ("key", f"digest,account,expires\n{'0' * 64},team,soon\n", "row 1: expires: 'soon' is no moment; write 2026"),
         ("key", "[1, 2]", "a JSON list of objects is wanted"),
         ("key", "", "there are no rows in it"),
+        ("key", f"digest,account\n{'0' * 64},team\n{'1' * 64},closed\n", "row 2: the account `closed` is closed"),
+        ("key", f"digest,account,label\n{'0' * 64},team,\n{'1' * 64},team,{'x' * 201}\n", "row 2: a key's name has"),
+        ("account", f"name,plan,label\nteam,free,\nx,paying,{'x' * 201}\n", "row 2: a key's name has at most 200"),
+        ("account", "name,plan,expires\nteam,free,\nx,paying,2020-01-01\n", "row 2: a key's expiry must lie in the"),
+        ("account", "name,plan\nteam,free\nclosed,free\n", "row 2: the account `closed` is closed"),
         ("account", "name,plan\nteam,paying\nx,gold\n", "row 2: there is no plan `gold`"),
         ("account", "name\nx\n", "row 1: plan: missing"),
         ("account", "name,plan,prepaid_usd\nx,paying,much\n", "row 1: prepaid_usd: 'much' is not an amount"),
@@ -152,11 +157,31 @@ def test_two_hundred_people_come_at_once(shell: Gateway) -> None:
 )
 def test_a_file_that_is_wrong_changes_nothing(shell: Gateway, command: str, text: str, said: str) -> None:
     shell.cli("account", "create", "team", "--plan", "paying")
+    shell.cli("account", "create", "closed", "--plan", "paying")
+    shell.cli("account", "close", "closed")
     before = (shell.cli("account", "list"), shell.cli("key", "list"))
     (shell.folder / "file").write_text(text)
     done = shell.run(command, "import", "file")
     assert (done.returncode, said in done.stderr, done.stdout) == (2, True, ""), done.stderr
     assert (shell.cli("account", "list"), shell.cli("key", "list")) == before
+
+
+def test_who_was_paid_in_otherwise_under_this_name_keeps_plan_and_limits(shell: Gateway) -> None:
+    file = shell.folder / "people.csv"
+    file.write_text("name,plan,prepaid_usd,usd_per_day\nann,paying,5,1\n")
+    shell.cli("account", "import", str(file))
+    before = shell.cli("account", "list"), shell.cli("account", "limit", "ann")
+    file.write_text("name,plan,prepaid_usd,usd_per_day\nann,free,6,2\n")
+    assert "row 1: this key stands for a top-up of $5" in shell.run("account", "import", "people.csv").stderr
+    assert (shell.cli("account", "list"), shell.cli("account", "limit", "ann")) == before
+
+
+def test_an_account_is_not_closed_for_a_reason_that_is_none(shell: Gateway) -> None:
+    shell.cli("account", "create", "a", "--plan", "paying", "--prepaid", "1")
+    before = shell.cli("account", "list")
+    for reason in (" ", "x" * 501):
+        assert "say why" in shell.run("account", "close", "a", "--reason", reason).stderr
+    assert shell.cli("account", "list") == before
 
 
 def test_a_closed_account_orders_nothing_and_what_is_left_is_paid_out(gateway: Gateway) -> None:

@@ -394,6 +394,9 @@ def test_what_a_change_will_do_is_said_from_what_to_what_before_it_is_done(house
         assert house.operator.page(path).startswith(before), "looking at it changes nothing"
         sent = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page.partition("<main")[2]))
         assert form.items() <= {**sent, "overlap_seconds": sent.get("overlap_seconds", "0")}.items()
+        if form["do"] == "close":
+            assert house.operator.post(path, {**sent, "reason": "x" * 501}).status == 400
+            assert "Closed" not in text(house.operator.page(f"/accounts/{account}"))
         assert house.operator.post(path, sent).status in (201, 303)
     assert "Closed" in text(house.operator.page(f"/accounts/{account}"))
     assert house.gateway.statement("changed")["balance_usd"] == "0"

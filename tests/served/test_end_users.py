@@ -101,7 +101,7 @@ def test_an_end_user_has_its_own_limit_or_the_one_by_default(engine: Engine) -> 
         await settle(store, "h1", "0.00003", DAY_US)
         await store.carry_out(replace(place, id="h2"))
         # What was spent, and is held, before there was a limit counts.
-        await store.limit_end_user(account.id, None, Limits(day_nanos=200_000), DAY_US)
+        await store.limit_end_user(account.id, None, lambda _: Limits(day_nanos=200_000), DAY_US)
         assert await store.carry_out(replace(place, id="h3")) == Held(70_000)
         owner = end_user_owner(account.id, "ann")
         assert await store.carry_out(replace(place, id="h4")) == NotCovered(0, owner, "day")
@@ -113,18 +113,20 @@ def test_an_end_user_has_its_own_limit_or_the_one_by_default(engine: Engine) -> 
         (ann,) = await store.allowances_of([owner, "end_user 9 nobody"])
         assert (ann.limits, ann.day_nanos, ann.pending_nanos, ann.at_once) == (NO_LIMITS, 40_000, 70_000, 1)
         # One of its own goes before the default, and falls back to it.
-        await store.limit_end_user(account.id, "ann", Limits(day_nanos=120_000, requests_per_minute=9), DAY_US)
+        await store.limit_end_user(
+            account.id, "ann", lambda _: Limits(day_nanos=120_000, requests_per_minute=9), DAY_US
+        )
         assert await store.carry_out(replace(place, id="h7")) == Held(10_000)
         assert [each.owner for each in await store.limited_end_users(account.id, "", 9)] == [owner]
-        await store.limit_end_user(account.id, "ann", NO_LIMITS, DAY_US)
+        await store.limit_end_user(account.id, "ann", lambda _: NO_LIMITS, DAY_US)
         assert await store.limited_end_users(account.id, "", 9) == []
         assert await store.carry_out(replace(place, id="h8")) == Held(80_000)
         assert differences(store) == []
-        await store.limit_end_user(account.id, None, NO_LIMITS, DAY_US)
+        await store.limit_end_user(account.id, None, lambda _: NO_LIMITS, DAY_US)
         assert await store.allowances_of([owner]) == []
         assert await store.carry_out(replace(place, id="h9")) == Held(100_000)
         # With a limit of its own and no default.
-        await store.limit_end_user(account.id, "bob", Limits(total_nanos=130_000), DAY_US)
+        await store.limit_end_user(account.id, "bob", lambda _: Limits(total_nanos=130_000), DAY_US)
         assert await store.carry_out(replace(place, id="hA", end_user="bob")) == Held(30_000)
         assert differences(store) == []
 
@@ -135,7 +137,7 @@ def test_two_nodes_together_pass_no_limit_of_an_end_user(engine: Engine) -> None
     async def main() -> None:
         async with engine.open() as one, engine.open() as two:
             account, key = await account_with(one, "a", USD)
-            await one.limit_end_user(account.id, None, Limits(month_nanos=100_000), DAY_US)
+            await one.limit_end_user(account.id, None, lambda _: Limits(month_nanos=100_000), DAY_US)
             place = replace(hold(account, key, "h", 10_000), created_us=DAY_US, end_user="ann")
 
             async def order(number: int) -> bool:
@@ -159,7 +161,7 @@ def test_an_orphan_of_an_end_user_is_served_no_more(engine: Engine) -> None:
     async def main() -> None:
         async with engine.open() as two:
             account, key = await account_with(two, "a", USD)
-            await two.limit_end_user(account.id, None, Limits(orders_at_once=1), 1)
+            await two.limit_end_user(account.id, None, lambda _: Limits(orders_at_once=1), 1)
             async with engine.open() as one:
                 place = replace(hold(account, key, "h1", 10_000), end_user="ann")
                 assert await one.carry_out(place) == Held(10_000)

@@ -1,8 +1,9 @@
 """Managing accounts and keys over HTTP: in OpenRouter's shapes, with its SDK, and in Farebox's own."""
 
 import json
+import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -163,6 +164,54 @@ def test_what_is_wrong_with_a_key_is_named_and_none_is_made(manager: Manager, bo
     assert answer.status == 400, answer.body
     assert said in answer.error["message"]
     assert manager.ask("GET", f"/api/v1/keys?workspace_id={account['id']}").json["data"] == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"limit": 500, "name": "x" * 300},
+        {"limit": 500, "farebox_cache_seconds": -1},
+        {"limit": 500, "farebox_limits": {"requests_per_minute": 0}},
+        {"name": "renamed", "limit_reset": "yearly"},
+        {"disabled": True, "limit": -1},
+    ],
+)
+def test_a_change_of_a_key_that_is_refused_changes_nothing(manager: Manager, body: Any) -> None:
+    sent = {"workspace_id": manager.account()["id"], "name": "a", "limit": 5}
+    path = f"/api/v1/keys/{manager.ask('POST', '/api/v1/keys', sent).json['data']['hash']}"
+    before = manager.ask("GET", path).json
+    assert manager.ask("PATCH", path, body).status == 400
+    assert manager.ask("GET", path).json == before
+
+
+def test_what_is_made_with_limits_is_never_there_without_them(gateway: Gateway) -> None:
+    gateway.cli("account", "create", "a", "--plan", "paying")
+    manager = Manager(gateway)
+    cut = "CREATE TRIGGER cut BEFORE INSERT ON allowance BEGIN SELECT RAISE(ABORT, 'cut'); END"
+    with closing(sqlite3.connect(gateway.folder / "data" / "farebox.db")) as file:
+        # As where the process is killed there.
+        file.execute(cut)
+    before = gateway.cli("account", "list"), gateway.cli("key", "list")
+    key = {"name": "k", "limit": 1, "workspace_id": manager.ask("GET", "/admin/accounts").json["data"][0]["id"]}
+    assert manager.ask("POST", "/api/v1/keys", key).status == 424
+    opened = {"name": "b", "plan": "paying", "limits": {"usd_per_day": 1}}
+    assert manager.ask("POST", "/admin/accounts", opened).status == 424
+    assert gateway.run("key", "create", "a", "usd_per_day=1").returncode != 0
+    assert (gateway.cli("account", "list"), gateway.cli("key", "list")) == before
+
+
+def test_a_change_of_an_account_that_is_refused_changes_nothing(manager: Manager) -> None:
+    path, other = f"/admin/accounts/{manager.account(prepaid_usd=1)['id']}", manager.account()
+    before = manager.ask("GET", path).json
+    for method, where, body in (
+        ("PATCH", path, {"plan": "free", "limits": {"usd_per_day": 1}, "low_balance_usd": 3, "name": other["name"]}),
+        ("PATCH", path, {"plan": "free", "low_balance_usd": 3, "limits": {"usd_per_day": -1}}),
+        ("PATCH", path, {"plan": "free", "low_balance_usd": 3, "name": "-"}),
+        ("POST", f"{path}/close", {"reason": "x" * 501}),
+        ("POST", f"{path}/close", {"reason": " "}),
+    ):
+        answer = manager.ask(method, where, body)
+        assert (answer.status, manager.ask("GET", path).json) == (400, before), answer.body
 
 
 def test_answers_to_a_keys_orders_are_kept_as_its_manager_says(manager: Manager) -> None:
@@ -382,6 +431,16 @@ def test_keys_are_brought_along_by_their_digests(manager: Manager) -> None:
     ):
         answer = who.ask("POST", "/admin/keys/import", body)
         assert (answer.status, said in answer.error["message"]) == (status, True), answer.body
+
+
+def test_of_keys_that_are_brought_along_none_is_where_one_is_refused(manager: Manager) -> None:
+    account, closed = manager.account(), manager.account()
+    manager.ask("POST", f"/admin/accounts/{closed['id']}/close", {})
+    for wrong in ({"label": "x" * 300}, {"account": closed["name"]}, {"requests_per_minute": 0}):
+        rows = [{"digest": token_hex(32), "account": account["name"], **more} for more in ({}, wrong)]
+        answer = manager.ask("POST", "/admin/keys/import", {"keys": rows})
+        assert (answer.status, "row 2: " in answer.error["message"]) == (400, True), answer.body
+        assert manager.ask("GET", f"/api/v1/keys?workspace_id={account['id']}").json["data"] == []
 
 
 def test_an_account_is_changed_closed_and_opened_again(manager: Manager) -> None:

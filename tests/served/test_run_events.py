@@ -22,6 +22,7 @@ from farebox.store.sqlite import Sqlite
 from tests.books import new_books
 from tests.gateway import Gateway, Response
 from tests.served.test_runs import ACTOR, ask, begin, error_of, state
+from tests.served.test_store import set_limits
 from tools.postgres import Cluster
 
 
@@ -167,7 +168,7 @@ def test_after_its_time_a_key_stands_for_another_charge(tmp_path: Path) -> None:
             await store.carry_out(TopUp("t", account.id, 10**9, 1))
             key = await store.create_key(account.id, "", b"d", "h", 1)
             # A limit of orders is none of charges.
-            await store.set_limits(account.id, key.id, Limits(requests_per_minute=1, orders_at_once=1), now_us)
+            await set_limits(store, account.id, key.id, Limits(requests_per_minute=1, orders_at_once=1), now_us)
             caller = Caller(account, key, BUILT_IN["paying"])
             run = Run(
                 id="r",

@@ -166,6 +166,14 @@ async def account_with(store: Store, name: str, paid_in: int, limit: int | None 
     return account, key
 
 
+async def set_limits(store: Store, account_id: int, key_id: int | None, limits: Limits, now_us: int) -> None:
+    """Those of an account, or of one of its keys, whatever they were."""
+    if key_id is None:
+        await store.change_account(account_id, lambda account: replace(account, limits=limits), now_us)
+    else:
+        await store.change_key(key_id, lambda key: replace(key, limits=limits), now_us)
+
+
 def hold(
     account: Account, key: Key, name: str, wanted: int, least: int | None = None, price: int = 10_000
 ) -> PlaceHold:
@@ -357,7 +365,7 @@ def test_a_rotated_key_is_found_by_both_its_digests(engine: Engine) -> None:
         assert await store.has_foreign_keys()  # its hint is none of ours
         before = await store.revision()
         rotated = replace(key, digest=b"new", hint="sk-fb-n", old_digest=key.digest, old_until_us=9, updated_us=5)
-        await store.rotate_key(rotated)
+        assert await store.rotate_key(key.id, lambda _: rotated) == rotated
         assert await store.revision() != before
         for name in (b"new", b"a"):
             assert await store.find_key(name) == (account, rotated)
@@ -365,7 +373,7 @@ def test_a_rotated_key_is_found_by_both_its_digests(engine: Engine) -> None:
         assert rotated.as_sent(b"a").expires_us == 9
         assert rotated.as_sent(b"new").expires_us is None
         assert await store.has_foreign_keys()
-        await store.rotate_key(replace(rotated, old_digest=None, old_until_us=None))
+        await store.rotate_key(key.id, lambda _: replace(rotated, old_digest=None, old_until_us=None))
         assert await store.find_key(b"a") is None
         assert not await store.has_foreign_keys()
 
@@ -377,9 +385,9 @@ def test_an_account_is_renamed_and_closed(engine: Engine) -> None:
         account, _ = await account_with(store, "a", 0)
         await account_with(store, "b", 0)
         with pytest.raises(NameTaken):
-            await store.change_account(replace(account, name="b"))
+            await store.change_account(account.id, lambda _: replace(account, name="b"), 1)
         changed = replace(account, name="c", plan="free", closed_us=7)
-        await store.change_account(changed)
+        assert await store.change_account(account.id, lambda _: changed, 1) == changed
         assert await store.find_account("c") == changed
         assert await store.find_account("a") is None
         assert [each.name for each in await store.accounts()] == ["c", "b"]
@@ -692,7 +700,7 @@ def test_a_hold_that_was_looked_at_for_another_key_ends_within_its_own_limits(en
     async def work(store: Store) -> None:
         account, key = await account_with(store, "a", USD)
         second = await store.create_key(account.id, "", b"second", "hint", 1)
-        await store.set_limits(account.id, key.id, Limits(total_nanos=USD), 1)
+        await set_limits(store, account.id, key.id, Limits(total_nanos=USD), 1)
         first = replace(hold(account, key, "h1", 100), repeatable=Repeatable(b"k", b"asked"))
         assert await store.carry_out(first) == Held(100)
         # Somebody else writes: all is read anew.
@@ -992,7 +1000,7 @@ def test_accounts_and_keys(engine: Engine) -> None:
         changed = replace(
             key, label="b", revoked_us=7, disabled=True, expires_us=9, updated_us=8, cache_seconds=60, may_store=False
         )
-        await store.change_key(changed)
+        assert await store.change_key(key.id, lambda _: changed, 1) == changed
         assert await store.find_key(b"a") == (account, changed)
         assert await store.keys(account.id) == [changed]
         assert await store.revision() != revision
@@ -1314,7 +1322,7 @@ def test_limits_count_what_was_and_what_comes(engine: Engine) -> None:
             await store.carry_out(hold(account, key, name, 100_000))
         await store.carry_out(Settle(hold_id="h1", verdict=Cost(Decimal("0.0002")), created_us=DAY_US))
         limits = Limits(day_nanos=500_000, total_nanos=900_000, orders_at_once=2)
-        await store.set_limits(account.id, key.id, limits, DAY_US)
+        await set_limits(store, account.id, key.id, limits, DAY_US)
         found = await store.find_key(b"a")
         assert found
         assert found[1].limits == limits
@@ -1342,7 +1350,7 @@ def test_limits_count_what_was_and_what_comes(engine: Engine) -> None:
         assert allowance
         assert (allowance.total_nanos, allowance.day_nanos, allowance.at_once) == (490_000, 290_000, 1)
         assert differences(store) == []
-        await store.set_limits(account.id, key.id, NO_LIMITS, DAY_US)
+        await set_limits(store, account.id, key.id, NO_LIMITS, DAY_US)
         assert await store.allowance(f"key {key.id}") is None
         assert await store.carry_out(replace(place, id="h7")) == Held(300_000)
         assert differences(store) == []
@@ -1353,7 +1361,7 @@ def test_limits_count_what_was_and_what_comes(engine: Engine) -> None:
 def test_tokens_are_counted_in_advance_and_corrected(engine: Engine) -> None:
     async def work(store: Store) -> None:
         account, key = await account_with(store, "a", USD)
-        await store.set_limits(account.id, None, Limits(tokens_per_minute=100), DAY_US)
+        await set_limits(store, account.id, None, Limits(tokens_per_minute=100), DAY_US)
         place = PlaceHold(
             id="h1",
             account_id=account.id,
@@ -1389,7 +1397,7 @@ def test_tokens_are_counted_in_advance_and_corrected(engine: Engine) -> None:
 def test_tokens_are_corrected_of_an_order_from_a_node_whose_clock_is_behind(engine: Engine) -> None:
     async def work(store: Store) -> None:
         account, key = await account_with(store, "a", USD)
-        await store.set_limits(account.id, None, Limits(tokens_per_minute=100), DAY_US)
+        await set_limits(store, account.id, None, Limits(tokens_per_minute=100), DAY_US)
         ahead = replace(
             hold(account, key, "ahead", 1), wanted_tokens=40, least_tokens=40, created_us=DAY_US + 2_000_000
         )
@@ -1415,7 +1423,7 @@ def test_a_fare_that_is_booked_late_is_the_day_befores(engine: Engine) -> None:
         account, key = await account_with(store, "a", USD)
         for name in ("late", "next"):
             await store.carry_out(replace(hold(account, key, name, 1_000_000), created_us=ended_us - 1))
-        await store.set_limits(account.id, None, Limits(day_nanos=500_000), now_us)
+        await set_limits(store, account.id, None, Limits(day_nanos=500_000), now_us)
         await store.carry_out(Settle(hold_id="next", verdict=Cost(Decimal("0.0001")), created_us=now_us))
         late = LateSettlements(store)
         await late.add(Settle(hold_id="late", verdict=Cost(Decimal("0.0003")), created_us=ended_us))
@@ -1435,7 +1443,7 @@ def test_a_fare_that_is_booked_late_is_the_day_befores(engine: Engine) -> None:
 def test_an_event_that_is_no_order_is_bound_by_money_alone(engine: Engine) -> None:
     async def work(store: Store) -> None:
         account, key = await account_with(store, "a", USD)
-        await store.set_limits(account.id, None, Limits(requests_per_minute=1, total_nanos=150), DAY_US)
+        await set_limits(store, account.id, None, Limits(requests_per_minute=1, total_nanos=150), DAY_US)
         place = replace(hold(account, key, "h1", 100), created_us=DAY_US, is_order=False)
         assert await store.carry_out(place) == Held(100)
         assert await store.carry_out(replace(place, id="h2")) == NotCovered(50, f"account {account.id}", "total")
@@ -1445,7 +1453,7 @@ def test_an_event_that_is_no_order_is_bound_by_money_alone(engine: Engine) -> No
         assert await store.carry_out(replace(small, id="h5")) == Held(9)
         assert isinstance(await store.carry_out(replace(small, id="h6", is_order=True)), Exceeded)
         # Another limit does not give a minute back.
-        await store.set_limits(account.id, None, Limits(requests_per_minute=2), DAY_US)
+        await set_limits(store, account.id, None, Limits(requests_per_minute=2), DAY_US)
         assert await store.carry_out(replace(small, id="h7", is_order=True)) == Held(9)
         assert isinstance(await store.carry_out(replace(small, id="h8", is_order=True)), Exceeded)
 
@@ -1455,8 +1463,8 @@ def test_an_event_that_is_no_order_is_bound_by_money_alone(engine: Engine) -> No
 def test_what_a_process_that_died_was_serving_is_served_no_more(engine: Engine) -> None:
     async def before(store: Store) -> None:
         account, key = await account_with(store, "a", USD)
-        await store.set_limits(account.id, None, Limits(orders_at_once=2), 1)
-        await store.set_limits(account.id, key.id, Limits(orders_at_once=2), 1)
+        await set_limits(store, account.id, None, Limits(orders_at_once=2), 1)
+        await set_limits(store, account.id, key.id, Limits(orders_at_once=2), 1)
         for name in ("h1", "h2"):
             assert await store.carry_out(hold(account, key, name, 100)) == Held(100)
 
@@ -1568,7 +1576,7 @@ def test_two_processes_set_limits_and_serve_and_nothing_is_miscounted(engine: En
             async def change() -> None:
                 for number in range(12):
                     limits = NO_LIMITS if number % 3 == 2 else Limits(total_nanos=USD, orders_at_once=100 + number)
-                    await two.set_limits(account.id, key.id if number % 2 else None, limits, 50)
+                    await set_limits(two, account.id, key.id if number % 2 else None, limits, 50)
                     await asyncio.sleep(0.01)
 
             await asyncio.gather(

@@ -72,7 +72,7 @@ def test_every_change_over_http_says_which_management_key_made_it(desk: Desk) ->
         ("POST", f"/api/v1/keys/{digest}/rotate", {}, ["key.rotated"]),
         ("DELETE", "/api/v1/keys/{rotated}", None, ["key.revoked"]),
         ("POST", "/admin/accounts", opened, ["account.opened", "money.paid_in"]),
-        ("PATCH", "/admin/accounts/opened", changed, ["account.changed", "alert.low_balance", "account.limited"]),
+        ("PATCH", "/admin/accounts/opened", changed, ["account.changed", "account.limited", "alert.low_balance"]),
         ("PATCH", "/admin/accounts/opened/end-users", for_ann, ["end_user.limited"]),
         ("POST", "/admin/alerts", told, ["alert.added"]),
         ("DELETE", "/admin/alerts/1", None, ["alert.removed"]),

@@ -36,7 +36,7 @@ from farebox.core.plans import BUILT_IN, Plan
 from farebox.core.trail import By, Told, TrailFilter
 from farebox.core.usage import Cost, Unknown
 from farebox.ports import Directory, NameTaken, PresetShelf
-from tests.served.test_store import Engine, Rows, engine
+from tests.served.test_store import Engine, Rows, engine, set_limits
 
 __all__ = ["engine"]
 
@@ -60,13 +60,18 @@ async def _revoke_manager(store: Store, account: Account, key: Key) -> None:
 
 CHANGES: dict[str, tuple[Changing, str]] = {
     "create_account": (lambda s, a, k: s.create_account("another", "free", None, 5), "account.opened"),
-    "change_account": (lambda s, a, k: s.change_account(replace(a, name="renamed", plan="free")), "account.changed"),
+    "change_account": (
+        lambda s, a, k: s.change_account(a.id, lambda _: replace(a, name="renamed", plan="free"), 5),
+        "account.changed",
+    ),
     "create_key": (lambda s, a, k: s.create_key(a.id, "second", b"2", "hint", 5, KeyTerms(9)), "key.made"),
-    "change_key": (lambda s, a, k: s.change_key(replace(k, label="renamed")), "key.changed"),
-    "rotate_key": (lambda s, a, k: s.rotate_key(replace(k, digest=b"3", old_digest=k.digest)), "key.rotated"),
-    "set_limits": (lambda s, a, k: s.set_limits(a.id, k.id, Limits(day_nanos=USD), 5), "key.limited"),
+    "change_key": (lambda s, a, k: s.change_key(k.id, lambda _: replace(k, label="renamed"), 5), "key.changed"),
+    "rotate_key": (
+        lambda s, a, k: s.rotate_key(k.id, lambda _: replace(k, digest=b"3", old_digest=k.digest)),
+        "key.rotated",
+    ),
     "limit_end_user": (
-        lambda s, a, k: s.limit_end_user(a.id, "ann", Limits(day_nanos=USD), 5),
+        lambda s, a, k: s.limit_end_user(a.id, "ann", lambda _: Limits(day_nanos=USD), 5),
         "end_user.limited",
     ),
     "create_management_key": (
@@ -152,11 +157,11 @@ def test_what_is_changed_is_entered_once_by_who_changed_it(engine: Engine) -> No
 def test_an_entry_says_from_what_to_what(engine: Engine) -> None:
     async def work(store: Store) -> None:
         account, key = await begun(store)
-        await store.change_account(replace(account, name="two", plan="free", closed_us=9))
-        await store.set_limits(account.id, None, Limits(day_nanos=USD, models=("a/*", "b/*")), 5)
-        await store.set_limits(account.id, None, Limits(day_nanos=3 * USD // 2), 6)
-        await store.change_key(replace(key, disabled=True, revoked_us=7))
-        await store.change_key(replace(key, revoked_us=8))
+        await store.change_account(account.id, lambda _: replace(account, name="two", plan="free", closed_us=9), 5)
+        await set_limits(store, account.id, None, Limits(day_nanos=USD, models=("a/*", "b/*")), 5)
+        await set_limits(store, account.id, None, Limits(day_nanos=3 * USD // 2), 6)
+        await store.change_key(key.id, lambda _: replace(key, disabled=True, revoked_us=7), 5)
+        await store.change_key(key.id, lambda _: replace(key, revoked_us=8), 5)
         for make, what in COMMANDS.values():
             if what != "money.paid_in":
                 await store.carry_out(make(account))
@@ -195,13 +200,13 @@ def test_what_changes_nothing_is_not_entered(engine: Engine) -> None:
         await store.carry_out(Correct("posted", 9, "as it is", fare_nanos=USD // 5))
         await store.carry_out(PayOut("out", other.id, 9, "nothing is left"))
         await store.carry_out(Settle(hold_id="posted", verdict=Cost(Decimal(1)), created_us=9, decision=Decision("no")))
-        await store.change_account(account)
-        await store.change_key(replace(key, updated_us=9))
-        await store.set_limits(account.id, key.id, NO_LIMITS, 9)
+        await store.change_account(account.id, lambda _: account, 9)
+        await store.change_key(key.id, lambda _: replace(key, updated_us=9), 9)
+        await set_limits(store, account.id, key.id, NO_LIMITS, 9)
         await store.revoke_management_key(made.id, 9)
         assert not await store.drop_preset(account.id, "none")
         with pytest.raises(NameTaken):
-            await store.change_account(replace(other, name="one"))
+            await store.change_account(other.id, lambda _: replace(other, name="one"), 9)
         with pytest.raises(NameTaken):
             await store.create_account("one", "free", None, 2)
         assert (await store.entries(ALL, LAST_US, 1))[0].entry.id == before
@@ -214,7 +219,7 @@ def test_entries_are_found_by_time_account_key_who_and_what(engine: Engine) -> N
         account, key = await begun(store)
         await store.create_account("100%", "free", None, 2)
         with acting(By("api", "Büro_1", manager_id=(await store.create_management_key("m", b"m", "h", None, 1)).id)):
-            await store.change_key(replace(key, label="renamed"))
+            await store.change_key(key.id, lambda _: replace(key, label="renamed"), 9)
         every = await store.entries(ALL, LAST_US, 100)
         for wanted, whats in (
             (replace(ALL, account_id=account.id), ["key.changed", "money.paid_in", "preset.saved", "key.made"]),

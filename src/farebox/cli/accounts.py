@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 
 import typer
-from msgspec.structs import replace
 
 from farebox import clock
 from farebox.accounts import Accounts
@@ -156,12 +155,9 @@ def create_key(
     expires_us = None if expires is None else read_moment(expires, "--expires")
     given = read_limits(limits or [])
 
-    async def make(_: SqlStore, accounts: Accounts) -> tuple[str, Account, Key]:
-        accounts.check_limits(given)
-        key, account, row = await accounts.create_key(name, label, expires_us, cache_seconds)
-        return key, account, replace(row, limits=await accounts.limit(account, row, given))
-
-    key, account, row = with_books(database_url, make)
+    key, account, row = with_books(
+        database_url, lambda _, accounts: accounts.create_key(name, label, expires_us, cache_seconds, limits=given)
+    )
     show_new(key, described_key(account, row), as_json=as_json)
 
 

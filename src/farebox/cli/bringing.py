@@ -1,7 +1,7 @@
 """`farebox account import` and `farebox key import`: two hundred people, or another gateway's keys, from a file."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 import farebox.cli.changes  # noqa: F401 - its commands are of the same two groups
-from farebox.accounts import Accounts, BadTerms, NotFound, OtherTopUpBefore
+from farebox.accounts import Accounts, BadTerms, NotFound, OtherTopUpBefore, check_key, check_open
 from farebox.cli.accounts import account_app, described_key, key_app
 from farebox.cli.session import AsJson, DatabaseUrl, fail, moment_us, print_csv, print_json, with_books
 from farebox.core.callers import Account
@@ -62,7 +62,7 @@ def import_keys(
 
     async def take(_: SqlStore, accounts: Accounts) -> list[dict[str, Any]]:
         named = {each.name: each for each, _ in await accounts.accounts()}
-        _check([(row.where, partial(_check_key, accounts, row, account, named)) for row in rows], file)
+        await _check([(row.where, partial(_check_key, accounts, row, account, named)) for row in rows], file)
         taken: list[dict[str, Any]] = []
         for row in rows:
             owner = named[row.account or account or ""]
@@ -81,13 +81,13 @@ def import_keys(
         typer.echo(f"{new} keys imported, {len(taken) - new} were there")
 
 
-def _check_key(accounts: Accounts, row: ForeignKey, account: str | None, named: dict[str, Account]) -> None:
+async def _check_key(accounts: Accounts, row: ForeignKey, account: str | None, named: dict[str, Account]) -> None:
     owner = row.account or account
     if owner is None:
         raise BadTerms("account: missing; give the column, or --account for all")
     if owner not in named:
         raise NotFound(f"there is no account `{owner}`; `farebox account create` or `farebox account import` makes it")
-    accounts.check_limits(row.limits)
+    await accounts.check_import(owner, row)
     _us_of(row.expires)
 
 
@@ -108,7 +108,8 @@ def import_people(
 
     async def bring(_: SqlStore, accounts: Accounts) -> list[dict[str, Any]]:
         there = {each.name: each for each, _ in await accounts.accounts()}
-        _check([(each.where, partial(_check_person, accounts, each)) for each in people], file)
+        checks = [(each.where, partial(_check_person, accounts, each, there.get(each.name), batch)) for each in people]
+        await _check(checks, file)
         rows: list[dict[str, Any]] = []
         for each in people:
             try:
@@ -136,26 +137,31 @@ def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
     )
 
 
-def _check_person(accounts: Accounts, person: Person) -> None:
+async def _check_person(accounts: Accounts, person: Person, account: Account | None, batch: str) -> None:
     accounts.check_new(person.name, person.plan)
     accounts.check_limits(person.limits)
-    _us_of(person.expires)
+    expires_us = _us_of(person.expires)
+    if await _wants_key(accounts, person, account, batch):
+        check_key(person.label or batch, expires_us)
+        if account is not None:
+            check_open(account)
 
 
 async def _bring(accounts: Accounts, person: Person, account: Account | None, batch: str) -> dict[str, Any]:
     is_new = account is None
+    wants_key = await _wants_key(accounts, person, account, batch)
     if account is None:
-        account = await accounts.create(person.name, person.plan, person.limit_nanos)
-    elif account.plan != person.plan:
-        account = await accounts.change(account.name, plan=person.plan)
+        account = await accounts.create(person.name, person.plan, person.limit_nanos, limits=person.limits)
     paid_in = 0
     if person.paid_in_nanos:
+        # First, of what there is: another amount under the same name is refused.
         done = await accounts.top_up(account.name, person.paid_in_nanos, f"{batch}/{account.name}", batch)
         paid_in = 0 if done.is_repeat else person.paid_in_nanos
-    await accounts.limit(account, None, person.limits)
+    if not is_new:
+        account = await accounts.change(account.name, plan=person.plan, limits=person.limits)
     key: str | None = None
     label = person.label or batch
-    if person.label != NO_KEY and (is_new or not await _has_key(accounts, account, label)):
+    if wants_key:
         key, _, _ = await accounts.create_key(account.name, label, _us_of(person.expires))
     return {
         "name": account.name,
@@ -167,9 +173,12 @@ async def _bring(accounts: Accounts, person: Person, account: Account | None, ba
     }
 
 
-async def _has_key(accounts: Accounts, account: Account, label: str) -> bool:
-    """Whether one with the label was made before, revoked or not: who revoked it wants no other by this."""
-    return any(key.label == label for _, key in await accounts.keys(account.name))
+async def _wants_key(accounts: Accounts, person: Person, account: Account | None, batch: str) -> bool:
+    """Whether a key is to be made: none where one with the label was made before, revoked or not, as who revoked it
+    wants no other by this."""
+    if person.label == NO_KEY or account is None:
+        return person.label != NO_KEY
+    return all(key.label != (person.label or batch) for _, key in await accounts.keys(account.name))
 
 
 def _us_of(text: str) -> int | None:
@@ -182,12 +191,12 @@ def _us_of(text: str) -> int | None:
         raise BadTerms(f"expires: {error}") from error
 
 
-def _check(checks: list[tuple[str, Callable[[], None]]], file: Path) -> None:
+async def _check(checks: Sequence[tuple[str, Callable[[], Awaitable[None]]]], file: Path) -> None:
     """All rows before anything is done; ends the command where one is wrong."""
     faults: list[str] = []
     for where, look in checks:
         try:
-            look()
+            await look()
         except (BadTerms, NotFound) as error:
             faults.append(f"{file}: {where}: {error}")
     if faults:

@@ -22,7 +22,7 @@ from farebox.cli.session import AsJson, DatabaseUrl, fail, moment, nanos_of, pri
 from farebox.core.books import Balance
 from farebox.core.callers import Account
 from farebox.core.money import format_usd
-from farebox.corrections import Correction, find_order, pay_out
+from farebox.corrections import Correction, checked_reason, find_order, pay_out
 from farebox.corrections import correct as correct_fare
 from farebox.store.books import SqlStore
 
@@ -62,6 +62,7 @@ def close(
     owes some, say so and end with code 1: close it again later."""
 
     async def pay(store: SqlStore, accounts: Accounts) -> tuple[Account, int, Balance]:
+        checked_reason(reason)
         account, _ = await accounts.close(name)
         amount = await pay_out(store, account, reason)
         return account, amount, await accounts.balance(account)

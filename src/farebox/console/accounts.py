@@ -13,7 +13,7 @@ from farebox.core.books import Balance
 from farebox.core.callers import Account
 from farebox.core.errors import conflict, invalid, unknown
 from farebox.core.money import format_usd
-from farebox.corrections import REASON_LENGTH_MAX, NotClosed, pay_out
+from farebox.corrections import NotClosed, NotCorrectable, checked_reason, pay_out
 from farebox.web.changes import CLOSED
 
 ROWS = 50
@@ -112,14 +112,15 @@ async def change(house: House, request: Request) -> Answer:
 
 
 async def _close(house: House, account: Account, reason: str) -> None:
-    """Raises Refusal: 409, money is held, or owed; 400, the reason is too long."""
-    if len(reason) > REASON_LENGTH_MAX:
-        raise invalid(f"reason: at most {REASON_LENGTH_MAX} characters")
-    closed, _ = await house.accounts.close(account.name)
+    """Raises Refusal: 409, money is held, or owed; 400, the reason is none, or too long."""
     try:
+        reason = checked_reason(reason)
+        closed, _ = await house.accounts.close(account.name)
         await pay_out(house.ledger, closed, reason)
     except NotClosed as error:
         raise conflict(str(error)) from error
+    except NotCorrectable as error:
+        raise invalid(f"reason: {error}") from error
 
 
 # A new account

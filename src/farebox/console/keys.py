@@ -14,6 +14,7 @@ from farebox.core.allowances import (
     DAY_US,
     LIMIT_NAMES,
     MODELS,
+    NO_CHANGES,
     LimitChanges,
     Limits,
     began_us,
@@ -157,9 +158,8 @@ async def create(house: House, request: Request) -> Page:
     account, label, expires_us, limit = await _wanted(house, request)
     if not await house.sessions.take_permit(request.session, request.text("once")):
         raise conflict("This form was sent before, and its key was made then: a key is shown once. Make another one")
-    key, account, row = await house.accounts.create_key(account.name, label, expires_us)
-    if limit:
-        await house.accounts.limit(account, row, {"usd_per_month": limit})
+    limits = {"usd_per_month": limit} if limit else NO_CHANGES
+    key, account, row = await house.accounts.create_key(account.name, label, expires_us, limits=limits)
     return _made(request, key, account, row)
 
 

@@ -77,6 +77,8 @@ LIMIT_NAMES = (*COUNTS, *AMOUNTS, MODELS)
 LimitChanges = Mapping[str, str | list[str] | None]
 """New values of limits by LIMIT_NAMES, numbers as text; None lifts a limit."""
 
+NO_CHANGES: LimitChanges = {}
+
 
 def with_changes(limits: Limits, changes: LimitChanges) -> Limits:
     """The limits after the changes.

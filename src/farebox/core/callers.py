@@ -62,6 +62,7 @@ class KeyTerms(Struct, frozen=True):
     may_store: bool = True
     disabled: bool = False
     is_imported: bool = False
+    limits: Limits = NO_LIMITS
 
 
 PLAIN_TERMS = KeyTerms()
@@ -76,6 +77,7 @@ def made_under(terms: KeyTerms, key: Key) -> Key:
         may_store=terms.may_store,
         disabled=terms.disabled,
         revoked_us=key.created_us if terms.disabled else None,
+        limits=terms.limits,
     )
 
 

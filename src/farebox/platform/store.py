@@ -122,6 +122,7 @@ class SqlRuns(OnDesk):
         def note() -> str:
             given = {"run": bill.run_id, "key": bill.idempotency_key, "since": since_us}
             with self._desk.transaction() as db:
+                db.execute(self._sql.lock_run, {"named": bill.run_id})
                 found = db.execute(self._sql.bill_noted, given).fetchone()
                 if found is not None:
                     return str(found[0])
@@ -142,6 +143,7 @@ class SqlRuns(OnDesk):
 
         def append() -> None:
             with self._desk.transaction() as db:
+                db.execute(self._sql.lock_run, {"named": dataset_id})
                 (last,) = db.execute(self._sql.last_item, {"dataset": dataset_id}).fetchone()
                 items = [(dataset_id, number, body) for number, body in enumerate(bodies, last + 1)]
                 db.executemany(self._sql.push_item, items)

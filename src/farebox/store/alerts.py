@@ -53,8 +53,8 @@ class SqlAlerts(SqlTrail):
         def drop(db: Db, note: Note) -> None:
             there = map(_receiver_from, db.execute(self._sql.receivers).fetchall())
             db.execute(self._sql.drop_deliveries, {"id": receiver_id})
-            db.execute(self._sql.drop_receiver, {"id": receiver_id})
-            note(next((receiver_removed(each) for each in there if each.id == receiver_id), None))
+            if db.execute(self._sql.drop_receiver, {"id": receiver_id}).rowcount:
+                note(next(receiver_removed(each) for each in there if each.id == receiver_id))
 
         await self._noting(drop)
 
@@ -132,6 +132,7 @@ class SqlAlerts(SqlTrail):
         named = {"account": account_id}
 
         def change(db: Db, note: Note) -> None:
+            db.execute(self._sql.lock_account, (account_id,))
             row = db.execute(self._sql.low_balance, named).fetchone()
             if below_nanos is None:
                 db.execute(self._sql.unset_low_balance, named)

@@ -17,7 +17,7 @@ from farebox.core.callers import PLAIN_TERMS, Account, Key, KeyTerms, Management
 from farebox.core.health import Standing
 from farebox.core.pricing import KeptPrices
 from farebox.core.tariffs import KeptTariffs
-from farebox.ports import NameTaken
+from farebox.ports import KeyTaken, NameTaken
 from farebox.store.end_users import count_end_user
 from farebox.store.engine import Db, Engine
 from farebox.store.rows import (
@@ -37,6 +37,7 @@ from farebox.store.threads import Worker
 from farebox.store.trail import Note, SqlTrail
 
 T = TypeVar("T")
+Owner = TypeVar("Owner", Account, Key)
 
 
 class SqlDirectory(SqlTrail):
@@ -61,30 +62,38 @@ class SqlDirectory(SqlTrail):
 
         return await self._noting(change)
 
-    async def create_account(self, name: str, plan: str, limit_nanos: int | None, created_us: int) -> Account:
+    async def create_account(
+        self, name: str, plan: str, limit_nanos: int | None, created_us: int, limits: Limits = NO_LIMITS
+    ) -> Account:
         def create(db: Db, note: Note) -> Account:
-            (account_id,) = db.execute(self._sql.insert_account, (name, plan, created_us)).fetchone()
+            try:
+                (account_id,) = db.execute(self._sql.insert_account, (name, plan, created_us)).fetchone()
+            except self.engine.conflicting as error:
+                raise NameTaken(name) from error
             db.execute(self._sql.insert_balance, (account_id, limit_nanos))
             account = Account(account_id, name, plan, created_us)
             note(changes.account_opened(account, limit_nanos))
-            return account
+            return self._limited(db, note, account, replace(account, limits=limits), created_us)
 
-        try:
-            return await self._change(create)
-        except self.engine.conflicting as error:
-            raise NameTaken(name) from error
+        return await self._change(create)
 
-    async def change_account(self, account: Account) -> None:
-        def change(db: Db, note: Note) -> None:
-            db.execute(self._sql.lock_account, (account.id,))
-            before = account_from(db.execute(self._sql.account_of_id, {"id": account.id}).fetchone())
-            db.execute(self._sql.change_account, (account.name, account.plan, account.closed_us, account.id))
-            note(changes.account_changed(before, account))
+    async def change_account(self, account_id: int, change: Callable[[Account], Account], now_us: int) -> Account:
+        def write(db: Db, note: Note) -> Account:
+            before = self._locked_account(db, account_id)
+            after = change(before)
+            note(changes.account_changed(before, after))
+            self._limited(db, note, before, after, now_us)
+            try:
+                db.execute(self._sql.change_account, (after.name, after.plan, after.closed_us, account_id))
+            except self.engine.conflicting as error:
+                raise NameTaken(after.name) from error
+            return after
 
-        try:
-            await self._change(change)
-        except self.engine.conflicting as error:
-            raise NameTaken(account.name) from error
+        return await self._change(write)
+
+    def _locked_account(self, db: Db, account_id: int) -> Account:
+        db.execute(self._sql.lock_account, (account_id,))
+        return account_from(db.execute(self._sql.account_of_id, {"id": account_id}).fetchone())
 
     async def accounts(self) -> list[Account]:
         return await self._desk.rows(account_from, self._sql.accounts)
@@ -93,15 +102,28 @@ class SqlDirectory(SqlTrail):
         return await self._desk.row(account_from, self._sql.account_named, {"name": name})
 
     async def create_key(
-        self, account_id: int, label: str, digest: bytes, hint: str, created_us: int, terms: KeyTerms = PLAIN_TERMS
+        self,
+        account_id: int,
+        label: str,
+        digest: bytes,
+        hint: str,
+        created_us: int,
+        terms: KeyTerms = PLAIN_TERMS,
+        check: Callable[[Account], None] | None = None,
     ) -> Key:
         def create(db: Db, note: Note) -> Key:
+            if check is not None:
+                check(self._locked_account(db, account_id))
             given = (account_id, label, digest, hint, created_us)
-            (key_id,) = db.execute(self._sql.insert_key, given).fetchone()
-            key = made_under(terms, Key(key_id, *given))
+            try:
+                (key_id,) = db.execute(self._sql.insert_key, given).fetchone()
+            except self.engine.conflicting as error:
+                raise KeyTaken(hint) from error
+            bare = Key(key_id, *given)
+            key = made_under(terms, bare)
             db.execute(self._sql.change_key, key_changes(key))
             note(changes.key_made(key, is_imported=terms.is_imported))
-            return key
+            return self._limited(db, note, bare, key, created_us)
 
         return await self._change(create)
 
@@ -111,27 +133,30 @@ class SqlDirectory(SqlTrail):
     async def find_key(self, digest: bytes) -> tuple[Account, Key] | None:
         return await self._desk.row(account_and_key_from, self._sql.key_of_digest, {"digest": digest})
 
-    async def change_key(self, key: Key) -> None:
-        def change(db: Db, note: Note) -> None:
-            before = self._locked_key(db, key.id)
-            db.execute(self._sql.change_key, key_changes(key))
-            note(changes.key_changed(before, key))
+    async def change_key(self, key_id: int, change: Callable[[Key], Key], now_us: int) -> Key:
+        def write(db: Db, note: Note) -> Key:
+            before = self._locked_key(db, key_id)
+            after = self._limited(db, note, before, change(before), now_us)
+            db.execute(self._sql.change_key, key_changes(after))
+            note(changes.key_changed(before, after))
+            return after
 
-        await self._change(change)
+        return await self._change(write)
 
     def _locked_key(self, db: Db, key_id: int) -> Key:
         db.execute(self._sql.lock_key, (key_id,))
         return account_and_key_from(db.execute(self._sql.key_of_id, {"id": key_id}).fetchone())[1]
 
-    async def rotate_key(self, key: Key) -> None:
-        given = (key.digest, key.hint, key.expires_us, key.updated_us, key.old_digest, key.old_until_us, key.id)
-
-        def rotate(db: Db, note: Note) -> None:
-            before = self._locked_key(db, key.id)
+    async def rotate_key(self, key_id: int, change: Callable[[Key], Key]) -> Key:
+        def rotate(db: Db, note: Note) -> Key:
+            before = self._locked_key(db, key_id)
+            key = change(before)
+            given = (key.digest, key.hint, key.expires_us, key.updated_us, key.old_digest, key.old_until_us, key_id)
             db.execute(self._sql.rotate_key, given)
             note(changes.key_rotated(before, key))
+            return key
 
-        await self._change(rotate)
+        return await self._change(rotate)
 
     async def has_foreign_keys(self) -> bool:
         return await self._desk.row(tuple, self._sql.is_any_key_foreign) is not None
@@ -139,32 +164,38 @@ class SqlDirectory(SqlTrail):
     async def allowance(self, owner: str) -> Allowance | None:
         return await self._desk.row(allowance_from, self._sql.allowance, {"owner": owner})
 
-    async def set_limits(self, account_id: int, key_id: int | None, limits: Limits, now_us: int) -> None:
-        owner = owner_of("account", account_id) if key_id is None else owner_of("key", key_id)
+    def _limited(self, db: Db, note: Note, before: Owner, after: Owner, now_us: int) -> Owner:
+        """Set the limits of an account or a key as they are after a change, if it changed them. Its row is locked
+        already: whoever locks a balance as well does that second, so that no two wait for each other."""
+        if after.limits == before.limits:
+            return after
+        if isinstance(after, Account):
+            account_id, key_id, owner = after.id, None, owner_of("account", after.id)
+        else:
+            account_id, key_id, owner = after.account_id, after.id, owner_of("key", after.id)
+        note(changes.limits_set(account_id, key_id, before.limits, after.limits))
+        # Every order of the account waits here, so none is left out of what is counted, or counted twice.
+        db.execute(self._sql.lock_balances, {"ids": json_text([account_id])}).fetchall()
+        row = db.execute(self._sql.allowance, {"owner": owner}).fetchone()
+        db.execute(self._sql.drop_allowance, {"owner": owner})
+        if after.limits != NO_LIMITS:
+            minute = () if row is None else allowance_from(row).minute
+            found = self._count(db, Allowance(owner, account_id, after.limits, minute=minute), key_id, now_us)
+            db.execute(self._sql.insert_allowance, allowance_row(found))
+        return after
 
-        def change(db: Db, note: Note) -> None:
-            # Every order of the account waits here, so none is left out of what is counted, or counted twice.
-            db.execute(self._sql.lock_balances, {"ids": json_text([account_id])}).fetchall()
-            row = db.execute(self._sql.allowance, {"owner": owner}).fetchone()
-            before = None if row is None else allowance_from(row)
-            db.execute(self._sql.drop_allowance, {"owner": owner})
-            note(changes.limits_set(account_id, key_id, NO_LIMITS if before is None else before.limits, limits))
-            if limits != NO_LIMITS:
-                minute = () if before is None else before.minute
-                found = self._count(db, Allowance(owner, account_id, limits, minute=minute), key_id, now_us)
-                db.execute(self._sql.insert_allowance, allowance_row(found))
-
-        await self._change(change)
-
-    async def limit_end_user(self, account_id: int, end_user: str | None, limits: Limits, now_us: int) -> None:
+    async def limit_end_user(
+        self, account_id: int, end_user: str | None, change: Callable[[Limits], Limits], now_us: int
+    ) -> Limits:
         owner, default = end_user_owner(account_id, end_user), end_user_owner(account_id, None)
 
-        def change(db: Db, note: Note) -> None:
+        def write(db: Db, note: Note) -> Limits:
             # As above.
             db.execute(self._sql.lock_balances, {"ids": json_text([account_id])}).fetchall()
             row = db.execute(self._sql.allowance, {"owner": owner}).fetchone()
             before = None if row is None else allowance_from(row)
             own = NO_LIMITS if before is None else before.limits
+            limits = change(own)
             note(changes.end_user_limited(account_id, end_user, own, limits))
             db.execute(self._sql.drop_allowance, {"owner": owner})
             allowance = Allowance(owner, account_id, limits, counted_us=now_us)
@@ -177,8 +208,9 @@ class SqlDirectory(SqlTrail):
                 allowance = replace(allowance, minute=() if before is None else before.minute)
                 found = count_end_user(db, self._sql, allowance, end_user, now_us)
                 db.execute(self._sql.insert_allowance, allowance_row(found))
+            return limits
 
-        await self._noting(change)
+        return await self._noting(write)
 
     async def allowances_of(self, owners: Sequence[str]) -> list[Allowance]:
         return await self._desk.rows(allowance_from, self._sql.allowances_of, {"ids": json_text(owners)})

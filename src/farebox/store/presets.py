@@ -24,6 +24,7 @@ class SqlPresets(SqlTrail):
         named = {"account": account_id, "slug": slug}
 
         def save(db: Db, note: Note) -> PresetVersion:
+            db.execute(self._sql.lock_account, (account_id,))
             row = db.execute(self._sql.latest_preset, named).fetchone()
             latest = None if row is None else _preset_from(row)
             if latest is None and db.execute(self._sql.count_presets, named).fetchone()[0] >= PRESETS_MAX:
@@ -57,6 +58,7 @@ class SqlPresets(SqlTrail):
         named = {"account": account_id, "slug": slug}
 
         def drop(db: Db, note: Note) -> bool:
+            db.execute(self._sql.lock_account, (account_id,))
             latest = db.execute(self._sql.latest_preset, named).fetchone()
             if latest is not None:
                 db.execute(self._sql.drop_preset_versions, {**named, "until": _EVERY})

@@ -65,7 +65,7 @@ from farebox.core.repeats import LOST_US, REPEAT_LIFE_US, Kept, first_of, seen_e
 from farebox.core.stored import StoredRow
 from farebox.core.tariffs import KeptTariffs
 from farebox.core.trail import Change, Entry, Told, TrailFilter, TrailHead
-from farebox.ports import NameTaken, TooManyPresets
+from farebox.ports import KeyTaken, NameTaken, TooManyPresets
 
 T = TypeVar("T")
 Owner = TypeVar("Owner", Account, Key)
@@ -248,7 +248,9 @@ class MemoryStore:
         """The process ends."""
         self._living.discard(self._worker)
 
-    async def create_account(self, name: str, plan: str, limit_nanos: int | None, created_us: int) -> Account:
+    async def create_account(
+        self, name: str, plan: str, limit_nanos: int | None, created_us: int, limits: Limits = NO_LIMITS
+    ) -> Account:
         if any(account.name == name for account in self._accounts.values()):
             raise NameTaken(name)
         account = Account(len(self._accounts) + 2, name, plan, created_us)
@@ -256,14 +258,17 @@ class MemoryStore:
         self._balances[account.id] = Balance(account.id, 0, 0, 0, limit_nanos)
         self._revision += 1
         self._note(changes.account_opened(account, limit_nanos))
-        return account
+        return await self._limit(account, replace(account, limits=limits), created_us)
 
-    async def change_account(self, account: Account) -> None:
-        if any(other.name == account.name and other.id != account.id for other in self._accounts.values()):
-            raise NameTaken(account.name)
-        self._note(changes.account_changed(self._accounts[account.id], account))
-        self._accounts[account.id] = replace(account, limits=NO_LIMITS)
+    async def change_account(self, account_id: int, change: Callable[[Account], Account], now_us: int) -> Account:
+        before = self._limited(self._accounts[account_id])
+        after = change(before)
+        if any(other.name == after.name and other.id != account_id for other in self._accounts.values()):
+            raise NameTaken(after.name)
+        self._note(changes.account_changed(before, after))
+        self._accounts[account_id] = replace(after, limits=NO_LIMITS)
         self._revision += 1
+        return await self._limit(before, after, now_us)
 
     async def accounts(self) -> list[Account]:
         return list(map(self._limited, self._accounts.values()))
@@ -277,13 +282,24 @@ class MemoryStore:
         return of if allowance is None else replace(of, limits=allowance.limits)
 
     async def create_key(
-        self, account_id: int, label: str, digest: bytes, hint: str, created_us: int, terms: KeyTerms = PLAIN_TERMS
+        self,
+        account_id: int,
+        label: str,
+        digest: bytes,
+        hint: str,
+        created_us: int,
+        terms: KeyTerms = PLAIN_TERMS,
+        check: Callable[[Account], None] | None = None,
     ) -> Key:
-        key = made_under(terms, Key(len(self._keys) + 1, account_id, label, digest, hint, created_us))
-        self._keys[key.id] = key
-        self._revision += 1
+        if check is not None:
+            check(self._limited(self._accounts[account_id]))
+        if any(key.digest == digest for key in self._keys.values()):
+            raise KeyTaken(hint)
+        bare = Key(len(self._keys) + 1, account_id, label, digest, hint, created_us)
+        key = made_under(terms, bare)
+        self._write_key(key)
         self._note(changes.key_made(key, is_imported=terms.is_imported))
-        return key
+        return await self._limit(bare, key, created_us)
 
     async def keys(self, account_id: int) -> list[Key]:
         return [self._limited(key) for key in self._keys.values() if key.account_id == account_id]
@@ -292,13 +308,19 @@ class MemoryStore:
         key = next((key for key in self._keys.values() if digest in (key.digest, key.old_digest)), None)
         return None if key is None else (self._limited(self._accounts[key.account_id]), self._limited(key))
 
-    async def change_key(self, key: Key) -> None:
-        self._note(changes.key_changed(self._keys[key.id], key))
-        self._write_key(key)
+    async def change_key(self, key_id: int, change: Callable[[Key], Key], now_us: int) -> Key:
+        before = self._limited(self._keys[key_id])
+        after = await self._limit(before, change(before), now_us)
+        self._note(changes.key_changed(before, after))
+        self._write_key(after)
+        return after
 
-    async def rotate_key(self, key: Key) -> None:
-        self._note(changes.key_rotated(self._keys[key.id], key))
-        self._write_key(key)
+    async def rotate_key(self, key_id: int, change: Callable[[Key], Key]) -> Key:
+        before = self._limited(self._keys[key_id])
+        after = change(before)
+        self._note(changes.key_rotated(before, after))
+        self._write_key(after)
+        return after
 
     def _write_key(self, key: Key) -> None:
         self._keys[key.id] = replace(key, limits=NO_LIMITS)
@@ -310,13 +332,20 @@ class MemoryStore:
     async def allowance(self, owner: str) -> Allowance | None:
         return self._allowances.get(owner)
 
-    async def set_limits(self, account_id: int, key_id: int | None, limits: Limits, now_us: int) -> None:
-        owner = owner_of("account", account_id) if key_id is None else owner_of("key", key_id)
+    async def _limit(self, before: Owner, after: Owner, now_us: int) -> Owner:
+        """Set the limits of an account or a key, where they differ."""
+        limits = after.limits
+        if limits == before.limits:
+            return after
+        if isinstance(after, Account):
+            account_id, key_id, owner = after.id, None, owner_of("account", after.id)
+        else:
+            account_id, key_id, owner = after.account_id, after.id, owner_of("key", after.id)
         self._revision += 1
-        before = self._allowances.pop(owner, None)
-        self._note(changes.limits_set(account_id, key_id, before.limits if before else NO_LIMITS, limits))
+        self._note(changes.limits_set(account_id, key_id, before.limits, limits))
+        old = self._allowances.pop(owner, None)
         if limits == NO_LIMITS:
-            return
+            return after
         own = [h for h in self._holds.values() if h.account_id == account_id and key_id in (None, h.key_id)]
         self._allowances[owner] = Allowance(
             owner,
@@ -325,17 +354,22 @@ class MemoryStore:
             pending_nanos=sum(hold.amount_nanos for hold in own if hold.ended_us is None),
             counted_us=now_us,
             at_once=sum(hold.state == "pending" for hold in own),
-            minute=before.minute if before else (),
+            minute=old.minute if old else (),
             **{
                 f"{each}_nanos": await self.spent_nanos(account_id, key_id, began_us(each, now_us) // DAY_US)
                 for each in PERIODS
             },
         )
+        return after
 
-    async def limit_end_user(self, account_id: int, end_user: str | None, limits: Limits, now_us: int) -> None:
+    async def limit_end_user(
+        self, account_id: int, end_user: str | None, change: Callable[[Limits], Limits], now_us: int
+    ) -> Limits:
         owner = end_user_owner(account_id, end_user)
-        before = self._allowances.pop(owner, None)
+        before = self._allowances.get(owner)
         own = before.limits if before else NO_LIMITS
+        limits = change(own)
+        self._allowances.pop(owner, None)
         self._note(changes.end_user_limited(account_id, end_user, own, limits))
         if end_user is None:
             if limits != NO_LIMITS:
@@ -345,6 +379,7 @@ class MemoryStore:
                     del self._allowances[name]
         elif limits != NO_LIMITS or end_user_owner(account_id, None) in self._allowances:
             self._allowances[owner] = self._count_end_user(account_id, end_user, limits, now_us)
+        return limits
 
     def _count_end_user(self, account_id: int, end_user: str, limits: Limits, now_us: int) -> Allowance:
         own = [h for h in self._holds.values() if (h.account_id, h.end_user) == (account_id, end_user)]

@@ -12,7 +12,7 @@ from farebox.accounts import Accounts, BadTerms, NotFound, Store
 from farebox.core.errors import conflict, forbidden, invalid
 from farebox.core.money import format_usd, is_readable_cost
 from farebox.core.moving.foreign_keys import BadRows, ForeignKey, read_foreign_keys
-from farebox.corrections import NotClosed, NotCorrectable, correct, find_order, pay_out
+from farebox.corrections import NotClosed, NotCorrectable, checked_reason, correct, find_order, pay_out
 
 if TYPE_CHECKING:
     from farebox.web.management import Answer, Request
@@ -57,6 +57,7 @@ class Changes:
             raise invalid("keys: " + "; ".join(str(error).splitlines())) from error
         if len(rows) > KEYS_MAX:
             raise invalid(f"keys: at most {KEYS_MAX} in one request")
+        # All of them before any is taken over: one that is refused then was meant otherwise while this went on.
         owners = [await self._owner(request, row, default) for row in rows]
         moments = [_moment(row) for row in rows]
         taken: list[dict[str, Any]] = []
@@ -74,8 +75,7 @@ class Changes:
         if own is not None and name != (await self._accounts.find_by_id(own)).name:
             raise forbidden("This management key is for another account")
         try:
-            account = await self._accounts.find(name)
-            self._accounts.check_limits(row.limits)
+            account, _ = await self._accounts.check_import(name, row)
         except (NotFound, BadTerms) as error:
             raise invalid(f"keys: {row.where}: {error}") from error
         return account.name
@@ -83,9 +83,10 @@ class Changes:
     async def close(self, request: "Request", name: str) -> str:
         """Close an account and pay out what is left; how much that was. Raises Refusal 400, 409."""
         request.fields.check_names("reason")
-        account, _ = await self._accounts.close(name)
         try:
-            return format_usd(await pay_out(self._store, account, request.fields.text("reason") or CLOSED))
+            reason = checked_reason(request.fields.text("reason") or CLOSED)
+            account, _ = await self._accounts.close(name)
+            return format_usd(await pay_out(self._store, account, reason))
         except NotClosed as error:
             raise conflict(str(error)) from error
         except NotCorrectable as error:

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from farebox import clock
 from farebox.accounts import Accounts, BadTerms, NotFound, OtherTopUpBefore, Spending
 from farebox.acting import acting
-from farebox.core.allowances import AMOUNTS, Limits, date_of, day_of, limits_by_name, usage_by_name
+from farebox.core.allowances import AMOUNTS, NO_LIMITS, Limits, date_of, day_of, limits_by_name, usage_by_name
 from farebox.core.books import Activity, Balance
 from farebox.core.caching import SECONDS_MAX
 from farebox.core.callers import Account, Key, ManagementKey
@@ -194,15 +194,14 @@ class Management:
         name = request.fields.text("name")
         if not name:
             raise invalid("name: give the key a name")
-        given = _money(request.fields, Limits()) | request.fields.limits()
-        expires_us = request.fields.moment("expires_at")
-        self._accounts.check_limits(given)
-        cache_seconds = _cache_seconds(request.fields)
-        may_store = request.fields.flag("farebox_may_store")
         key, _, row = await self._accounts.create_key(
-            account.name, name, expires_us, cache_seconds, may_store=may_store is not False
+            account.name,
+            name,
+            request.fields.moment("expires_at"),
+            _cache_seconds(request.fields),
+            may_store=request.fields.flag("farebox_may_store") is not False,
+            limits=_money(request.fields, NO_LIMITS) | request.fields.limits(),
         )
-        row = msgspec.structs.replace(row, limits=await self._accounts.limit(account, row, given))
         return 201, {"data": await self._key(row, Spending()), "key": key}
 
     async def _read_key(self, request: Request) -> Answer:
@@ -211,19 +210,15 @@ class Management:
 
     async def _update_key(self, request: Request) -> Answer:
         account, key = await self._find(request, request.path["hash"])
-        given = _money(request.fields, key.limits) | request.fields.limits()
-        label, disabled = request.fields.text("name"), request.fields.flag("disabled")
-        cache_seconds = _cache_seconds(request.fields)
-        self._accounts.check_limits(given)
-        limits = await self._accounts.limit(account, key, given)
+        given = request.fields.limits()
         _, key = await self._accounts.change_key(
             key.digest.hex(),
-            label=label,
-            disabled=disabled,
-            cache_seconds=cache_seconds,
+            label=request.fields.text("name"),
+            disabled=request.fields.flag("disabled"),
+            cache_seconds=_cache_seconds(request.fields),
             may_store=request.fields.flag("farebox_may_store"),
+            limits=lambda before: _money(request.fields, before) | given,
         )
-        key = msgspec.structs.replace(key, limits=limits)
         return 200, {"data": await self._key(key, await self._spent(account, key))}
 
     async def _rotate_key(self, request: Request) -> Answer:
@@ -322,10 +317,7 @@ class Management:
         if limit is not None and not is_postpaid:
             raise invalid("limit_usd: goes with `postpaid`; a prepaid account's limit is what was paid in")
         given = request.fields.limits("limits")
-        self._accounts.check_limits(given)
-        account = await self._accounts.create(name, plan, limit if is_postpaid else 0, paid_in or 0)
-        limits = await self._accounts.limit(account, None, given)
-        account = msgspec.structs.replace(account, limits=limits)
+        account = await self._accounts.create(name, plan, limit if is_postpaid else 0, paid_in or 0, given)
         return 201, {"data": _described_account(account, await self._accounts.balance(account))}
 
     async def _read_account(self, request: Request) -> Answer:
@@ -345,13 +337,10 @@ class Management:
         low_nanos = request.fields.amount("low_balance_usd")
         given = request.fields.limits("limits")
         plan, name = request.fields.text("plan"), request.fields.text("name")
-        self._accounts.check_limits(given)
-        if plan is not None or name is not None:
-            account = await self._accounts.change(account.name, plan=plan, new_name=name)
+        account = await self._accounts.change(account.name, plan=plan, new_name=name, limits=given)
+        # Last: what is refused was refused by now.
         if "low_balance_usd" in request.fields:
             await self._alerts.set_low_balance(account.id, low_nanos)
-        limits = await self._accounts.limit(account, None, given)
-        account = msgspec.structs.replace(account, limits=limits)
         return 200, {"data": _described_account(account, await self._accounts.balance(account))}
 
     async def _close_account(self, request: Request) -> Answer:

@@ -1239,6 +1239,10 @@ UPDATE run SET status_message = :message WHERE id = :id;
 -- live_run_workers --
 SELECT DISTINCT worker FROM run WHERE finished_us IS NULL;
 
+-- lock_run --
+-- By its id or its dataset's, as `lock_account`: what is counted then is added to by nobody else.
+UPDATE run SET status = status WHERE id = :named OR dataset_id = :named;
+
 -- note_bill (row) --
 INSERT INTO run_charge (hold_id, run_id, idempotency_key, event, created_us)
 VALUES (:hold_id, :run_id, :idempotency_key, :event, :created_us);
