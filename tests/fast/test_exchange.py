@@ -246,6 +246,14 @@ def test_a_break_after_the_usage_is_settled_on_the_usage() -> None:
     assert result.fares == [100_000]
 
 
+@pytest.mark.parametrize("last", [LAST, LAST[:-2], TOKEN])
+def test_a_stream_that_breaks_off_says_that_its_cost_is_not_known_only_where_it_is_not(last: bytes) -> None:
+    broken = play(Script([TOKEN, last, Break()]), stream=True)
+    assert broken.hold.state == ("open" if last == TOKEN else "posted")
+    assert b'"error"' in broken.sent[-1]
+    assert (b"not known yet" in broken.sent[-1]) is (last == TOKEN)
+
+
 def test_a_usage_event_cut_of_its_empty_line_by_a_break_still_counts() -> None:
     assert play(Script([TOKEN, LAST[:-2], Break()]), stream=True).fares == [100_000]
 

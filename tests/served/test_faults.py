@@ -228,3 +228,4 @@ def test_a_fault_of_the_connection(tmp_path: Path, played: str, streamed: bool, 
             answer = gateway.chat(key, model="a/b", stream=streamed)
             assert (f"{answer.status}", state_of(gateway, "a")) == (status, state)
             assert (b'"error":{' in answer.body) is (status != "200" or "error" in words)
+            assert (b"not known yet" in answer.body) is (state == "open")
