@@ -332,6 +332,16 @@ def test_comments_alone_do_not_keep_a_stream_alive() -> None:
     assert b"nothing but comments" in result.body
 
 
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"], ids=["lf", "crlf"])
+def test_an_event_behind_a_comment_line_is_one(line_end: bytes) -> None:
+    impatient = Streaming(Deadlines(), no_event_seconds=0)
+    noted = (b": a comment\n" + TOKEN).replace(b"\n", line_end)
+    steps: list[Any] = [step for _ in range(9) for step in (noted, Pause())]
+    result = play(Script([*steps, LAST, DONE]), stream=True, streaming=impatient)
+    assert result.body == noted * 9 + LAST + DONE
+    assert result.fares == [100_000]
+
+
 def test_blank_lines_alone_do_not_keep_a_whole_answer_alive() -> None:
     steps: list[Any] = [*[b"\n", Pause(), b": still here\n", Pause()] * 50, json.dumps(ANSWER).encode()]
     patient = Streaming(Deadlines(), no_event_seconds=3600)
