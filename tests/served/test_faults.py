@@ -129,6 +129,8 @@ def _plays(body: bytes, media: bytes) -> dict[str, Callable[[socket.socket], Non
         "gzip": _send(is_packed + packed),
         "long-header": _send(_with_header(64 * 1024, media, body)),
         "longer-header": _send(_with_header(64 * 1024 + 1, media, body)),
+        "odd-header": _send(_with_header(9, media, body).replace(b"x-policy: ", b"x-ratelimit-limit: \x01")),
+        "odd-status": _send((OK % (media, len(body))).replace(b"200 OK", b"600 Odd") + body),
         "mistyped": _send(OK % (b"text/plain", len(body)) + body),
         "gibberish": _send(b"hello?\r\n\r\n"),
     }
