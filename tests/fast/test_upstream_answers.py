@@ -16,7 +16,7 @@ from farebox.ports import UpstreamBroke, UpstreamUnreachable
 from farebox.upstream import Timeouts
 from farebox.upstream.connections import IDLE_SECONDS, INTERIM_MAX, UNREAD_BYTES_MAX
 from farebox.upstream.pool import Connections
-from farebox.upstream.replies import HEADERS_MAX, HttpReply
+from farebox.upstream.replies import HEAD_BYTES_MAX, HEADERS_MAX, HttpReply
 from farebox.upstream.unpacking import PIECE_BYTES
 from tests.wire import Wired
 
@@ -467,6 +467,43 @@ def test_whole_chunks_that_come_before_anybody_reads_are_kept(is_poured: bool) -
         wired.reads(b"0\r\n\r\n")
         body = await reading
         assert (b"".join(taken) if is_poured else body) == b"1\n\n2\n\n3\n\n4\n\n5"
+        assert wired.is_idle()
+
+    run(play)
+
+
+@pytest.mark.parametrize("begins", [b"0\r\nx: ", b"7;a="], ids=["trailer", "extension"])
+@pytest.mark.parametrize("is_poured", [False, True])
+def test_what_stands_between_two_pieces_of_a_body_has_an_end(begins: bytes, is_poured: bool) -> None:
+    async def play(wired: Wired) -> None:
+        reply = await begun(wired)
+        reading = asyncio.ensure_future(reply.pour(lambda data: None) if is_poured else reply.read())
+        for each in (b"1\n\n", b"2\n\n"):
+            await asyncio.sleep(0)
+            wired.reads(piece(each))
+        wired.reads(begins)
+        given = 0
+        while not wired.wire.is_closed:
+            wired.reads(b"a" * 10_000)
+            given += 10_000
+            assert given <= HEAD_BYTES_MAX + 10_000
+            await asyncio.sleep(0)
+        with pytest.raises(UpstreamBroke, match=MIDWAY):
+            await reading
+
+    run(play)
+
+
+def test_the_sizes_of_many_chunks_are_not_taken_for_one_without_end() -> None:
+    async def play(wired: Wired) -> None:
+        reply = await begun(wired)
+        reading = asyncio.ensure_future(reply.pour(lambda data: None))
+        size = b"1;a=" + b"a" * 10_000 + b"\r\n"
+        for _ in range(3 * HEAD_BYTES_MAX // len(size)):
+            await asyncio.sleep(0)
+            wired.reads(size, b"x\r\n")
+        wired.reads(b"0\r\n\r\n")
+        await reading
         assert wired.is_idle()
 
     run(play)

@@ -117,6 +117,11 @@ def _with_header(size: int, media: bytes, body: bytes) -> bytes:
     return (OK % (media, len(body))).replace(b"content-type", header) + body
 
 
+def _in_chunks(media: bytes, body: bytes) -> bytes:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ntransfer-encoding: chunked\r\n\r\n" % media
+    return head + b"%x\r\n%b\r\n" % (len(body), body)
+
+
 def _plays(body: bytes, media: bytes) -> dict[str, Callable[[socket.socket], None]]:
     """What an upstream does with an order whose answer would be this."""
     packed = gzip.compress(body)
@@ -131,6 +136,7 @@ def _plays(body: bytes, media: bytes) -> dict[str, Callable[[socket.socket], Non
         "longer-header": _send(_with_header(64 * 1024 + 1, media, body)),
         "odd-header": _send(_with_header(9, media, body).replace(b"x-policy: ", b"x-ratelimit-limit: \x01")),
         "odd-status": _send((OK % (media, len(body))).replace(b"200 OK", b"600 Odd") + body),
+        "endless-trailer": _send(_in_chunks(media, body) + b"0\r\nx-policy: " + b"a" * 2**20),
         "mistyped": _send(OK % (b"text/plain", len(body)) + body),
         "gibberish": _send(b"hello?\r\n\r\n"),
     }
