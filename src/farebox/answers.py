@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from farebox import clock
 from farebox.core.books import KEY_LIFE_US, Fare, HoldRow, KeptAnswer, Settled
-from farebox.core.errors import Refusal, cost_unknown, error_type_of
+from farebox.core.errors import Refusal, broken, cost_unknown, error_type_of
 from farebox.core.formats import Progress
 from farebox.core.headers import HeaderList
 from farebox.core.idempotency import KEPT_BYTES_MAX, UNDELIVERED_BYTES_MAX
@@ -234,7 +234,7 @@ class Answer:
             if self.is_refusal:
                 return b""
             self._cut_short, self.is_broken = str(error), True
-            raise cost_unknown(f"The upstream broke off: {error}") from error
+            raise self._told(broken(f"The upstream broke off: {error}")) from error
         if self.is_refusal:
             return body if self._translated is None else self._translated.way.refusal(self.status, body)
         try:
@@ -262,7 +262,8 @@ class Answer:
         return b"" if self._keeping is None else self._keeping.held_back
 
     def _told(self, failure: Refusal) -> Refusal:
-        """What the caller is told of an answer that is none."""
+        """What the caller is told of an answer that is none, or was broken off: also that its cost is not known, where
+        it is not."""
         return failure if isinstance(self.verdict(), Cost) else cost_unknown(failure.message)
 
     async def _body(self) -> bytes:
@@ -332,7 +333,8 @@ class Answer:
             if self._cut_short is None:
                 reason = error.message if isinstance(error, Refusal) else str(error)
                 self._cut_short, self.is_broken = reason, True
-                await _taken(take(self._error_event(cost_unknown(f"The upstream broke off: {reason}"))))
+                failure = self._told(broken(f"The upstream broke off: {reason}"))
+                await _taken(take(self._error_event(failure)))
         else:
             if chunk := meter.finish():
                 await _taken(take_native(chunk))
@@ -347,7 +349,7 @@ class Answer:
         except UpstreamBroke as error:
             if self._cut_short is None:
                 self._cut_short, self.is_broken = str(error), True
-                raise cost_unknown(f"The upstream broke off: {error}") from error
+                raise self._told(broken(f"The upstream broke off: {error}")) from error
         else:
             self._end_copy()
         finally:
@@ -385,7 +387,7 @@ class Answer:
         self._stop(why)
         if not self.is_stream:
             return b""
-        return self._error_event(cost_unknown(f"{why[:1].upper()}{why[1:]}"))
+        return self._error_event(self._told(broken(f"{why[:1].upper()}{why[1:]}")))
 
     def _error_event(self, refusal: Refusal) -> bytes:
         return (self._meter.error_event if self._translated is None else self._translated.stream.error)(refusal)
@@ -430,7 +432,7 @@ class Answer:
             return
         except UpstreamBroke as error:
             self._cut_short, self.is_broken = str(error), True
-            self._failure = cost_unknown(f"The upstream broke off: {error}")
+            self._failure = self._told(broken(f"The upstream broke off: {error}"))
         except Refusal as failure:
             self._cut_short = failure.message
             self._failure = self._told(failure)

@@ -729,14 +729,29 @@ def test_a_server_that_stops_ends_connections_after_their_answers() -> None:
     assert both(scene, stream=pausing(*STREAM[:2] * 50, *STREAM[2:])).endswith(b"0\r\n\r\n")
 
 
-def test_a_header_of_the_upstreams_cannot_break_the_head() -> None:
+@pytest.mark.parametrize(
+    "value", [b"1\r\nset-cookie: a=b", b"a\x01b", b"a\x7fb", b"a\0b"], ids=["line", "1", "7f", "0"]
+)
+def test_a_header_of_the_upstreams_cannot_break_the_head(value: bytes) -> None:
     async def scene(server: Server) -> bytes:
         return await server.asked(order(server)) + await server.asked(order(server, stream=True))
 
-    bad: HeaderList = [(b"x-openrouter-a", b"1\r\nset-cookie: a=b")]
+    bad: HeaderList = [(b"x-openrouter-a", value), (b"x-openrouter-b", b"2\t3")]
     stream = pausing(*STREAM)
     stream.headers = bad
-    assert both(scene, answer=whole(headers=bad), stream=stream) == b""
+    sent = both(scene, answer=whole(headers=bad), stream=stream)
+    assert sent.count(b"HTTP/1.1 200 OK\r\n") == sent.count(b"x-openrouter-b: 2\t3\r\n") == 2
+    assert b"x-openrouter-a" not in sent
+
+
+def test_what_cannot_be_sent_is_told_in_an_answer() -> None:
+    async def main() -> None:
+        refusal = {"error": {"code": 600, "message": "no"}}
+        server = await Server("direct", answer=whole(refusal, status=600)).start()
+        sent = await server.asked(order(server))
+        assert sent.startswith(b"HTTP/1.1 424 "), sent
+
+    asyncio.run(main())
 
 
 # Which way

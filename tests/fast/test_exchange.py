@@ -246,6 +246,14 @@ def test_a_break_after_the_usage_is_settled_on_the_usage() -> None:
     assert result.fares == [100_000]
 
 
+@pytest.mark.parametrize("last", [LAST, LAST[:-2], TOKEN])
+def test_a_stream_that_breaks_off_says_that_its_cost_is_not_known_only_where_it_is_not(last: bytes) -> None:
+    broken = play(Script([TOKEN, last, Break()]), stream=True)
+    assert broken.hold.state == ("open" if last == TOKEN else "posted")
+    assert b'"error"' in broken.sent[-1]
+    assert (b"not known yet" in broken.sent[-1]) is (last == TOKEN)
+
+
 def test_a_usage_event_cut_of_its_empty_line_by_a_break_still_counts() -> None:
     assert play(Script([TOKEN, LAST[:-2], Break()]), stream=True).fares == [100_000]
 
@@ -322,6 +330,16 @@ def test_comments_alone_do_not_keep_a_stream_alive() -> None:
     result = play(Script([*steps, Silence()]), stream=True, streaming=impatient)
     assert result.hold.state == "open"
     assert b"nothing but comments" in result.body
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"], ids=["lf", "crlf"])
+def test_an_event_behind_a_comment_line_is_one(line_end: bytes) -> None:
+    impatient = Streaming(Deadlines(), no_event_seconds=0)
+    noted = (b": a comment\n" + TOKEN).replace(b"\n", line_end)
+    steps: list[Any] = [step for _ in range(9) for step in (noted, Pause())]
+    result = play(Script([*steps, LAST, DONE]), stream=True, streaming=impatient)
+    assert result.body == noted * 9 + LAST + DONE
+    assert result.fares == [100_000]
 
 
 def test_blank_lines_alone_do_not_keep_a_whole_answer_alive() -> None:

@@ -16,7 +16,7 @@ from farebox.ports import UpstreamBroke, UpstreamUnreachable
 from farebox.upstream import Timeouts
 from farebox.upstream.connections import IDLE_SECONDS, INTERIM_MAX, UNREAD_BYTES_MAX
 from farebox.upstream.pool import Connections
-from farebox.upstream.replies import HEADERS_MAX, HttpReply
+from farebox.upstream.replies import HEAD_BYTES_MAX, HEADERS_MAX, HttpReply
 from farebox.upstream.unpacking import PIECE_BYTES
 from tests.wire import Wired
 
@@ -79,6 +79,9 @@ ANSWERS: dict[str, tuple[bytes, Whole | str]] = {
         + COUNTED,
         Whole(),
     ),
+    "a status that is none": (b"HTTP/1.1 600 Odd\r\n" + COUNTED, Whole(status=502)),
+    "another that is none": (b"HTTP/1.1 999 Odd\r\n" + COUNTED, Whole(status=502)),
+    "a generation that is no header's value": (OK + b"x-generation-id: gen-\x01\r\n" + COUNTED, Whole()),
     "no reason": (b"HTTP/1.1 200\r\n" + COUNTED, Whole()),
     "bare line feeds": ((OK + COUNTED).replace(b"\r\n", b"\n"), Whole()),
     "a folded header": (OK + b"x-policy: a\r\n b\r\n" + COUNTED, Whole()),
@@ -106,6 +109,7 @@ ANSWERS: dict[str, tuple[bytes, Whole | str]] = {
     "an interim answer alone": (b"HTTP/1.1 100 Continue\r\n\r\n", EARLY),
     "interim answers without end": (b"HTTP/1.1 100 Continue\r\n\r\n" * (INTERIM_MAX + 1) + OK + COUNTED, EARLY),
     "another protocol": (b"HTTP/1.1 101 Switching\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n", EARLY),
+    "another protocol that it names not": (b"HTTP/1.1 101 Switching\r\n" + COUNTED, EARLY),
     "not HTTP": (b"hello?\r\n\r\n", EARLY),
     "TLS": (b"\x15\x03\x01\x00\x02\x02\x46", EARLY),
     "a length twice": (OK + b"content-length: 7\r\n" + COUNTED, EARLY),
@@ -463,6 +467,43 @@ def test_whole_chunks_that_come_before_anybody_reads_are_kept(is_poured: bool) -
         wired.reads(b"0\r\n\r\n")
         body = await reading
         assert (b"".join(taken) if is_poured else body) == b"1\n\n2\n\n3\n\n4\n\n5"
+        assert wired.is_idle()
+
+    run(play)
+
+
+@pytest.mark.parametrize("begins", [b"0\r\nx: ", b"7;a="], ids=["trailer", "extension"])
+@pytest.mark.parametrize("is_poured", [False, True])
+def test_what_stands_between_two_pieces_of_a_body_has_an_end(begins: bytes, is_poured: bool) -> None:
+    async def play(wired: Wired) -> None:
+        reply = await begun(wired)
+        reading = asyncio.ensure_future(reply.pour(lambda data: None) if is_poured else reply.read())
+        for each in (b"1\n\n", b"2\n\n"):
+            await asyncio.sleep(0)
+            wired.reads(piece(each))
+        wired.reads(begins)
+        given = 0
+        while not wired.wire.is_closed:
+            wired.reads(b"a" * 10_000)
+            given += 10_000
+            assert given <= HEAD_BYTES_MAX + 10_000
+            await asyncio.sleep(0)
+        with pytest.raises(UpstreamBroke, match=MIDWAY):
+            await reading
+
+    run(play)
+
+
+def test_the_sizes_of_many_chunks_are_not_taken_for_one_without_end() -> None:
+    async def play(wired: Wired) -> None:
+        reply = await begun(wired)
+        reading = asyncio.ensure_future(reply.pour(lambda data: None))
+        size = b"1;a=" + b"a" * 10_000 + b"\r\n"
+        for _ in range(3 * HEAD_BYTES_MAX // len(size)):
+            await asyncio.sleep(0)
+            wired.reads(size, b"x\r\n")
+        wired.reads(b"0\r\n\r\n")
+        await reading
         assert wired.is_idle()
 
     run(play)

@@ -117,6 +117,11 @@ def _with_header(size: int, media: bytes, body: bytes) -> bytes:
     return (OK % (media, len(body))).replace(b"content-type", header) + body
 
 
+def _in_chunks(media: bytes, body: bytes) -> bytes:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ntransfer-encoding: chunked\r\n\r\n" % media
+    return head + b"%x\r\n%b\r\n" % (len(body), body)
+
+
 def _plays(body: bytes, media: bytes) -> dict[str, Callable[[socket.socket], None]]:
     """What an upstream does with an order whose answer would be this."""
     packed = gzip.compress(body)
@@ -129,6 +134,9 @@ def _plays(body: bytes, media: bytes) -> dict[str, Callable[[socket.socket], Non
         "gzip": _send(is_packed + packed),
         "long-header": _send(_with_header(64 * 1024, media, body)),
         "longer-header": _send(_with_header(64 * 1024 + 1, media, body)),
+        "odd-header": _send(_with_header(9, media, body).replace(b"x-policy: ", b"x-ratelimit-limit: \x01")),
+        "odd-status": _send((OK % (media, len(body))).replace(b"200 OK", b"600 Odd") + body),
+        "endless-trailer": _send(_in_chunks(media, body) + b"0\r\nx-policy: " + b"a" * 2**20),
         "mistyped": _send(OK % (b"text/plain", len(body)) + body),
         "gibberish": _send(b"hello?\r\n\r\n"),
     }
@@ -228,3 +236,4 @@ def test_a_fault_of_the_connection(tmp_path: Path, played: str, streamed: bool, 
             answer = gateway.chat(key, model="a/b", stream=streamed)
             assert (f"{answer.status}", state_of(gateway, "a")) == (status, state)
             assert (b'"error":{' in answer.body) is (status != "200" or "error" in words)
+            assert (b"not known yet" in answer.body) is (state == "open")

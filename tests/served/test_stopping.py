@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 import time
+from http.client import IncompleteRead
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,24 @@ def test_a_stop_ends_running_streams_in_words_and_loses_nothing(
         assert "the gateway is stopping" in order["what"]
         assert order["generation_id"]
         gateway.audit()
+
+
+@pytest.mark.parametrize("path", STREAMED)
+def test_a_stop_does_not_call_a_cost_unknown_that_came(tmp_path: Path, path: str) -> None:
+    with Gateway(tmp_path, FAREBOX_GRACE_SECONDS="0") as gateway:
+        # The last event of a stream is behind its usage in each format.
+        events = len(re.findall(rb"data: ", order(gateway, path, stream=True).body))
+        asked = Asked(gateway, path, gateway.key, f"stall-at-event={events - 1}", streamed=True)
+        asked.head()
+        time.sleep(1)
+        gateway.process.send_signal(signal.SIGTERM)
+        with pytest.raises(IncompleteRead) as cut:  # it was not booked before, so its body has no end
+            asked.answer()
+        last = cut.value.partial.split(b"data: ")[-1]
+        assert b"The gateway is stopping" in last
+        assert b"not known" not in last
+        assert gateway.process.wait(timeout=20) == 0
+        assert [line["what"] for line in gateway.orders()] == ["fare", "fare"]
 
 
 @pytest.mark.parametrize(("simulate", "status"), [("head-ms=20000", 424), ("first-token-ms=20000", 200)])

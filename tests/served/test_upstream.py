@@ -10,6 +10,7 @@ from typing import Protocol
 
 import pytest
 
+from farebox.core.headers import is_sound
 from farebox.deadlines import Deadlines
 from farebox.http.refusals import guarded
 from farebox.outgoing import DIRECTLY
@@ -93,6 +94,18 @@ def test_an_answer_is_read_to_its_end(forward: Forward) -> None:
     )
     assert (reply.status, body, reply.generation_id) == (200, b"{}", "gen-1")
     assert reply.headers == [(b"x-generation-id", b"gen-1")]
+
+
+def test_a_header_that_has_what_none_may_have_is_left_out(forward: Forward) -> None:
+    for value in (b"a\x01b", b"a\x7fb", b"a\x0bb"):
+        lines = [name + b": " + value for name in (b"x-ratelimit-a", b"x-generation-id", b"x-request-id", b"etag")]
+        reply, body = forward(with_head(*lines, b"x-ratelimit-b: 2", b"content-type: audio/x;a=" + value))
+        assert (reply.status, body) == (200, b"{}")
+        assert reply.headers[0] == (b"x-ratelimit-b", b"2")
+        assert all(is_sound(each) for _, each in [*reply.headers, *reply.about_bytes])
+        assert reply.content_type == "audio/x"
+        assert reply.generation_id is None
+        assert forward(with_head(b"content-type: audio/" + value))[0].content_type == "application/octet-stream"
 
 
 FEW = b"content-length: 2\r\n\r\n{}"

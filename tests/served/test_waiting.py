@@ -321,6 +321,14 @@ def test_a_streams_comments_go_on_until_it_names_itself() -> None:
     assert result.body == TOKEN + LAST + DONE
 
 
+def test_what_a_comment_line_stands_before_does_not_go_on_as_a_comment() -> None:
+    caller = Caller()
+    steps: list[Any] = [b": wait\n" + TOKEN, LAST, DONE]
+    result = play(Script(steps, generation_id=None), waiting=caller, stream=True)
+    assert caller.told == [("sending", {}, True), ("head", {}), "answer"]
+    assert result.body == b"".join(steps)
+
+
 @given(
     st.lists(st.sampled_from([b"\n", b"\r\n", b" ", b": OPENROUTER PROCESSING\n", b":\n"])),
     st.sampled_from([b"", b'{"a": ":\\n"}', b"[1]\n", b": cut"]),

@@ -47,6 +47,9 @@ PROXIED = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"})
 LASTING = PROXIED | {b"traceparent", b"tracestate"}
 """What is asked for until the order's end: of the others, nothing is kept while a stream goes on."""
 
+NOT_IN_VALUES = bytes({*range(32), 127} - {ord("\t")})
+"""The characters that no header's value may have (RFC 9110, 5.5)."""
+
 VALUE_BYTES_MAX = 2048
 HEADERS_BYTES_MAX = 6144
 """How much of an upstream's headers passes: of one header's value, and of all together. Some clients refuse an answer
@@ -123,13 +126,18 @@ def read_request_head(headers: HeaderList) -> RequestHead:
     return head
 
 
+def is_sound(value: bytes) -> bool:
+    """Whether a header may have this value. One that may not is left out of an answer: nobody could be sent it."""
+    return value == value.translate(None, NOT_IN_VALUES)
+
+
 def response_headers(headers: HeaderList) -> HeaderList:
     """Those of an upstream's headers that pass to the caller, names in lower case, within the two bounds above."""
     passed: HeaderList = []
     size = 0
     for name, value in headers:
         lower = name.lower()
-        if lower in _RESPONSE or lower.startswith(_RESPONSE_PREFIXES):
+        if (lower in _RESPONSE or lower.startswith(_RESPONSE_PREFIXES)) and is_sound(value):
             passed.append((lower, value))
             size += len(name) + len(value)
     return passed if size <= VALUE_BYTES_MAX else _shortened(passed)

@@ -9,12 +9,12 @@ from farebox.core.formats import PASS, Format, Progress, Seen
 from farebox.core.kinds import TOKENS_MAX, UNITS_MAX
 from farebox.core.likeness import Likeness, PutChunk
 from farebox.core.reading import as_kept
-from farebox.core.sse import CR, LF, EventSplitter, ended
+from farebox.core.sse import CR, LF, EventSplitter, ended, event_data
 from farebox.core.tariffs import Priced, Tariff
 from farebox.core.usage import Cost, Unknown, Usage, Verdict
 
 _COLON = ord(":")
-"""Begins a comment."""
+"""Begins a comment, behind which an event's data may come."""
 
 
 class Meter:
@@ -73,7 +73,7 @@ class Meter:
         lines = chunk[:-2]
         is_whole = LF not in lines or b"\n\n" not in lines
         if splitter.is_between and is_whole and chunk[-2:] == b"\n\n" and lines and CR not in lines:
-            if lines[0] != _COLON:
+            if lines[0] != _COLON or event_data(chunk) is not None:
                 self.sse_events += 1
             if self._counting is not None:
                 self._counting.see_event(chunk)
@@ -137,7 +137,7 @@ class Meter:
         return self._wire.error_event(refusal, self.progress)
 
     def _pass(self, event: bytes) -> bytes:
-        if not event.startswith(b":"):
+        if event[0] != _COLON or event_data(event) is not None:
             self.sse_events += 1
         if self._counting is not None:
             self._counting.see_event(event)

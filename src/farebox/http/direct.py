@@ -13,15 +13,14 @@ from typing import Any
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from farebox.core.headers import LASTING, HeaderList, RequestHead, read_request_head
+from farebox.core.headers import LASTING, NOT_IN_VALUES, HeaderList, RequestHead, read_request_head
 from farebox.http.calls import Serve
 from farebox.ports import CallerGone, Taker
 
 log = logging.getLogger("farebox")
 
 _IN_NAMES = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_NOT_IN_VALUES = bytes({*range(32), 127} - {ord("\t")})
-"""The characters of a header (RFC 9110, 5.6.2 and 5.5)."""
+"""The characters of a header's name (RFC 9110, 5.6.2)."""
 
 
 class Serving:
@@ -264,13 +263,13 @@ class DirectCall:
         """The lines of the head. Raises ValueError: a header would break it."""
         connection = self._connection
         assert connection is not None
-        self.response_started = True
         # One look at all of them together costs as much as one at each.
         names, each_value = zip(*headers, strict=True)
         values = b"".join(each_value)
-        if b"".join(names).translate(None, _IN_NAMES) or values != values.translate(None, _NOT_IN_VALUES):
+        if b"".join(names).translate(None, _IN_NAMES) or values != values.translate(None, NOT_IN_VALUES):
             raise ValueError("a header has characters that it may not have")
         lines = [STATUS_LINE[status]]
+        self.response_started = True  # not before: what cannot be sent is answered otherwise
         for name, value in connection.server_state.default_headers:
             lines += (name, b": ", value, b"\r\n")
         lines.append(self._kept_open)

@@ -439,7 +439,7 @@ class BoundedHttp(HttpToolsProtocol):
         elif self._is_one_too_many:
             self._refuse(self._too_many_connections())
         elif len(self.pipeline) >= PIPELINED_MAX:
-            self._refuse(too_many(f"{PIPELINED_MAX} requests wait on this connection already", SHED_RETRY_SECONDS))
+            self._has_refused, self.cycle.keep_alive = True, False
         elif (serve := self._served_directly()) is not None:
             self._is_in_body = True
             self._begin_call(serve)

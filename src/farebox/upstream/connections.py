@@ -15,7 +15,7 @@ from farebox.core.likeness import SIZE_LINES, Likeness
 from farebox.deadlines import NEVER, Deadlines
 from farebox.ports import Take, UpstreamBroke
 from farebox.upstream import Timeouts
-from farebox.upstream.replies import HEADERS_MAX, READ_BYTES_MAX, HttpReply, generation_id_in
+from farebox.upstream.replies import HEAD_BYTES_MAX, HEADERS_MAX, READ_BYTES_MAX, HttpReply, generation_id_in
 
 IDLE_SECONDS = 4
 """How long an idle connection is kept: less than servers keep theirs (uvicorn and Node, the shortest: 5 s). An order
@@ -198,6 +198,7 @@ class Connection(asyncio.Protocol):
         self.loop = loop
         self.no_data_seconds = pool.timeouts.no_data
         self._is_paused = False
+        self._framing_bytes = 0
         self._is_between_chunks = False
         self._headers: HeaderList = []
         self._parts: list[bytes] = []
@@ -216,7 +217,7 @@ class Connection(asyncio.Protocol):
         assert self._reply is None
         self._head = reply = self.loop.create_future()
         self._is_over = False
-        self._head_bytes = self._interim = 0
+        self._head_bytes = self._interim = self._framing_bytes = 0
         self.wait(self._pool.timeouts.first_byte)
         if len(body) <= JOINED_BYTES_MAX:
             self._transport.write(head + body)
@@ -301,6 +302,8 @@ class Connection(asyncio.Protocol):
             return
         if not self._head_bytes:
             self._says_1_1 = data.startswith(b"HTTP/1.1 ")
+        parts = self._parts
+        parts_before = len(parts)
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
@@ -313,12 +316,16 @@ class Connection(asyncio.Protocol):
         elif (reply := self._reply) is not None:
             # So it is surely where an event ends its chunk: in no chunk's size is a line end, and within a chunk the
             # part would end as the read does. To be told by the parser would cost two calls a chunk.
-            parts = self._parts
             self._is_between_chunks = data[-4:] == b"\n\n\r\n" and bool(parts) and parts[-1][-2:] == b"\n\n"
             self._unread_bytes += len(data)
             if self._unread_bytes > UNREAD_BYTES_MAX and not self._is_paused:
                 self._is_paused = True
                 self._transport.pause_reading()
+            # Trailers and what else stands between two pieces of a body, or behind the last, are bounded as a head is.
+            self._framing_bytes = 0 if len(parts) > parts_before else self._framing_bytes + len(data)
+            if self._framing_bytes > HEAD_BYTES_MAX:
+                self._broke(ValueError("what stands between two pieces of its body has no end"))
+                return
             reply.arrived()
         else:
             self._head_bytes += len(data)

@@ -5,7 +5,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Self
 
-from farebox.core.headers import HeaderList, response_headers
+from farebox.core.headers import HeaderList, is_sound, response_headers
 from farebox.core.likeness import Likeness
 from farebox.ports import Take, UpstreamBroke, UpstreamUnreachable
 
@@ -57,7 +57,8 @@ class HttpReply(ABC):
 
     def __init__(self, status: int, headers: HeaderList) -> None:
         """`headers` have their names in lower case. Kept are only those that pass: a stream may go on for long."""
-        self.status = status
+        # What is no status (RFC 9110, 15) counts as a fault of the server's.
+        self.status = status if 100 <= status < 600 else 502
         self.headers = response_headers(headers)
         self.is_head_too_long = _is_too_long(headers)
         # Of several headers of one name the first counts.
@@ -67,13 +68,15 @@ class HttpReply(ABC):
         self.content_encoding = first(b"content-encoding", b"")
         self.about_bytes: HeaderList = []
         if self.content_type not in _TEXTS:
-            if self.content_type.startswith(_MEDIA):
+            if self.content_type.startswith(_MEDIA) and is_sound(content_type):
                 # Its parameters say how it is to be played.
                 self.headers.append((b"content-type", content_type))
             unpacked = self.content_encoding in (b"", b"identity")
-            self.about_bytes = [each for each in headers if each[0] in ABOUT_BYTES and (unpacked or each[0] in _TYPE)]
+            about = ABOUT_BYTES if unpacked else _TYPE
+            self.about_bytes = [each for each in headers if each[0] in about and is_sound(each[1])]
         self.retry_after = first(b"retry-after", b"")
-        self.generation_id = first(b"x-generation-id", b"").decode("latin-1") or None
+        generation_id = first(b"x-generation-id", b"")
+        self.generation_id = generation_id.decode("latin-1") if generation_id and is_sound(generation_id) else None
         self.request_id = first(b"x-request-id", b"")
         self.adds_usage = False
 
@@ -87,6 +90,9 @@ class HttpReply(ABC):
         if self.status >= 400:
             # However long its head is: it says that nothing was charged.
             return self
+        if self.status < 200:
+            self.close()
+            raise UpstreamBroke(f"it answered with the status {self.status}, which ends nothing", self.generation_id)
         if self.status >= 300:
             self.close()
             raise UpstreamUnreachable(f"it redirects elsewhere (status {self.status}); check the upstream's URL")
@@ -126,12 +132,16 @@ class HttpReply(ABC):
 @lru_cache(maxsize=16)
 def _type_of(value: bytes) -> str:
     """The type that a header names, without its parameters."""
-    return value.partition(b";")[0].strip().lower().decode("latin-1")
+    kind = value.partition(b";")[0].strip().lower()
+    return (kind if is_sound(kind) else NO_TYPE).decode("latin-1")
 
 
 def generation_id_in(headers: HeaderList) -> str | None:
     """The generation's id in a head, or in what came of one."""
-    return next((value.decode("latin-1") for name, value in headers if name == b"x-generation-id" and value), None)
+    for name, value in headers:
+        if name == b"x-generation-id" and value and is_sound(value):
+            return value.decode("latin-1")
+    return None
 
 
 def _is_too_long(headers: HeaderList) -> bool:
