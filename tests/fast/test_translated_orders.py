@@ -65,6 +65,8 @@ def refused(source: Format, native: Format, **members: Any) -> str:
 # There and back
 
 texts = st.text(min_size=1, max_size=20)
+names = texts.filter(lambda text: "\0" not in text)
+"""Of models: one with a NUL is refused."""
 json_objects = st.dictionaries(
     st.text(max_size=5), st.none() | st.booleans() | st.integers() | st.text(max_size=5), max_size=3
 )
@@ -110,7 +112,7 @@ def turns(draw: st.DrawFn) -> list[dict[str, Any]]:
 def orders(draw: st.DrawFn) -> dict[str, Any]:
     """A chat completion's order of all that messages and responses can say, too."""
     order: dict[str, Any] = {
-        "model": draw(texts),
+        "model": draw(names),
         "messages": draw(turns()),
         "max_tokens": draw(st.integers(1, 10**6)),
     }
