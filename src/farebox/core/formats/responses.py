@@ -75,7 +75,14 @@ DESCRIBED = Described(
                 "background": or_null(FLAG),
                 "previous_response_id": or_null(TEXT),
             },
-        ),
+        )
+        # An order in the background is kept until it is asked for.
+        | {
+            "not": {
+                "required": ["background", "store"],
+                "properties": {"background": {"enum": [True]}, "store": {"enum": [False]}},
+            }
+        },
     ),
     answer=("Response", object_of({**SERVED, "object": TEXT, "status": TEXT, "output": array_of(OBJECT)}, USAGE)),
     refusal=ERROR,
