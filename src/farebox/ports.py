@@ -159,7 +159,8 @@ class Directory(Protocol):
 
     async def change_account(self, account_id: int, change: Callable[[Account], Account], now_us: int) -> Account:
         """Change an account's name and plan, whether it is closed, and its limits; the account as it is then. Limits
-        hold for all processes at once, and what was spent before counts, too. Raises NameTaken."""
+        hold for all processes at once, and what was spent before counts, too; it is counted again where `change` gives
+        new ones that are the same. Raises NameTaken."""
 
     async def accounts(self) -> list[Account]: ...
 

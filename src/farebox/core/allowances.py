@@ -81,7 +81,7 @@ NO_CHANGES: LimitChanges = {}
 
 
 def with_changes(limits: Limits, changes: LimitChanges) -> Limits:
-    """The limits after the changes.
+    """The limits after the changes; these very ones where there are none.
 
     Raises:
         ValueError: an unknown name or an impossible value; the message names it and says what would be right.
@@ -99,7 +99,7 @@ def with_changes(limits: Limits, changes: LimitChanges) -> Limits:
             raise ValueError(f"{name}: write one number")
         else:
             fields[field] = _count(name, value) if name in COUNTS else _amount(name, value)
-    return replace(limits, **fields)
+    return replace(limits, **fields) if fields else limits
 
 
 def limits_by_name(limits: Limits) -> dict[str, str | int | list[str] | None]:

@@ -165,9 +165,10 @@ class SqlDirectory(SqlTrail):
         return await self._desk.row(allowance_from, self._sql.allowance, {"owner": owner})
 
     def _limited(self, db: Db, note: Note, before: Owner, after: Owner, now_us: int) -> Owner:
-        """Set the limits of an account or a key as they are after a change, if it changed them. Its row is locked
+        """Set the limits of an account or a key as they are after a change, if it set them; also to what they were, as
+        what counts against them is then counted again, which mends what an older node did not count. Its row is locked
         already: whoever locks a balance as well does that second, so that no two wait for each other."""
-        if after.limits == before.limits:
+        if after.limits is before.limits:
             return after
         if isinstance(after, Account):
             account_id, key_id, owner = after.id, None, owner_of("account", after.id)

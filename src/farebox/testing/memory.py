@@ -333,9 +333,9 @@ class MemoryStore:
         return self._allowances.get(owner)
 
     async def _limit(self, before: Owner, after: Owner, now_us: int) -> Owner:
-        """Set the limits of an account or a key, where they differ."""
+        """Set the limits of an account or a key, where `after` has others, or the same again."""
         limits = after.limits
-        if limits == before.limits:
+        if limits is before.limits:
             return after
         if isinstance(after, Account):
             account_id, key_id, owner = after.id, None, owner_of("account", after.id)
