@@ -127,8 +127,17 @@ def read_request_head(headers: HeaderList) -> RequestHead:
 
 
 def is_sound(value: bytes) -> bool:
-    """Whether a header may have this value. One that may not is left out of an answer: nobody could be sent it."""
+    """Whether a header may have this value."""
     return value == value.translate(None, NOT_IN_VALUES)
+
+
+def sound(headers: HeaderList) -> HeaderList:
+    """These headers without those whose values none may have: nobody could be sent them. Of a type, only parameters."""
+    # One look at all of them together costs as much as one at each.
+    if is_sound(b"".join([value for _, value in headers])):
+        return headers
+    bare = [(name, value.partition(b";")[0] if name == b"content-type" else value) for name, value in headers]
+    return [header for header in bare if is_sound(header[1])]
 
 
 def response_headers(headers: HeaderList) -> HeaderList:
@@ -137,7 +146,7 @@ def response_headers(headers: HeaderList) -> HeaderList:
     size = 0
     for name, value in headers:
         lower = name.lower()
-        if (lower in _RESPONSE or lower.startswith(_RESPONSE_PREFIXES)) and is_sound(value):
+        if lower in _RESPONSE or lower.startswith(_RESPONSE_PREFIXES):
             passed.append((lower, value))
             size += len(name) + len(value)
     return passed if size <= VALUE_BYTES_MAX else _shortened(passed)

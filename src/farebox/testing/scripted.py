@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from farebox.core.declared import Declared, Timeouts
-from farebox.core.headers import HeaderList, is_sound
+from farebox.core.headers import HeaderList, sound
 from farebox.core.likeness import Likeness
 from farebox.core.upstream import Filters
 from farebox.ports import Take, UpstreamBroke
@@ -105,7 +105,7 @@ class ScriptedReply:
         self.content_type = script.content_type
         self.generation_id = script.generation_id
         self.adds_usage = script.adds_usage
-        self.headers = [header for header in script.headers if is_sound(header[1])]
+        self.headers = [*sound(script.headers)]
         self.about_bytes = [(b"content-type", script.content_type.encode())]
         if script.generation_id:
             self.headers.append((b"x-generation-id", script.generation_id.encode()))

@@ -5,7 +5,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Self
 
-from farebox.core.headers import HeaderList, is_sound, response_headers
+from farebox.core.headers import HeaderList, is_sound, response_headers, sound
 from farebox.core.likeness import Likeness
 from farebox.ports import Take, UpstreamBroke, UpstreamUnreachable
 
@@ -59,8 +59,9 @@ class HttpReply(ABC):
         """`headers` have their names in lower case. Kept are only those that pass: a stream may go on for long."""
         # What is no status (RFC 9110, 15) counts as a fault of the server's.
         self.status = status if 100 <= status < 600 else 502
-        self.headers = response_headers(headers)
         self.is_head_too_long = _is_too_long(headers)
+        headers = sound(headers)
+        self.headers = response_headers(headers)
         # Of several headers of one name the first counts.
         first = dict(reversed(headers)).get
         content_type = first(b"content-type", NO_TYPE)
@@ -68,15 +69,14 @@ class HttpReply(ABC):
         self.content_encoding = first(b"content-encoding", b"")
         self.about_bytes: HeaderList = []
         if self.content_type not in _TEXTS:
-            if self.content_type.startswith(_MEDIA) and is_sound(content_type):
+            if self.content_type.startswith(_MEDIA):
                 # Its parameters say how it is to be played.
                 self.headers.append((b"content-type", content_type))
             unpacked = self.content_encoding in (b"", b"identity")
             about = ABOUT_BYTES if unpacked else _TYPE
-            self.about_bytes = [each for each in headers if each[0] in about and is_sound(each[1])]
+            self.about_bytes = [each for each in headers if each[0] in about]
         self.retry_after = first(b"retry-after", b"")
-        generation_id = first(b"x-generation-id", b"")
-        self.generation_id = generation_id.decode("latin-1") if generation_id and is_sound(generation_id) else None
+        self.generation_id = first(b"x-generation-id", b"").decode("latin-1") or None
         self.request_id = first(b"x-request-id", b"")
         self.adds_usage = False
 
@@ -132,8 +132,7 @@ class HttpReply(ABC):
 @lru_cache(maxsize=16)
 def _type_of(value: bytes) -> str:
     """The type that a header names, without its parameters."""
-    kind = value.partition(b";")[0].strip().lower()
-    return (kind if is_sound(kind) else NO_TYPE).decode("latin-1")
+    return value.partition(b";")[0].strip().lower().decode("latin-1")
 
 
 def generation_id_in(headers: HeaderList) -> str | None:
