@@ -5,7 +5,7 @@ from typing import Any
 Schema = dict[str, Any]
 
 TEXT: Schema = {"type": "string"}
-NAME: Schema = {"type": "string", "minLength": 1, "pattern": r"^[^\u0000]*$"}
+NAME: Schema = {"type": "string", "minLength": 1, "pattern": r"^[^\x00]*$"}
 WHOLE: Schema = {"type": "integer"}
 NUMBER: Schema = {"type": "number"}
 FLAG: Schema = {"type": "boolean"}
