@@ -483,7 +483,7 @@ def test_nothing_piles_up_for_who_does_not_read_and_all_comes_to_who_reads_on(wa
 @pytest.mark.parametrize("way", WAYS)
 def test_who_takes_nothing_for_long_is_cut_off_and_who_takes_little_is_not(way: str) -> None:
     class Impatient(BoundedHttp):
-        unread_seconds = 0.05
+        unread_seconds = 0.5
 
     async def main() -> None:
         server = await Server(way, stream=pausing(*[STREAM[1]] * 2000, *STREAM[2:]), http=Impatient).start()
