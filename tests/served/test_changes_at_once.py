@@ -16,7 +16,7 @@ from farebox.core.books import LAST_US
 from farebox.core.callers import Account, Key
 from farebox.core.moving.foreign_keys import ForeignKey, read_foreign_keys
 from farebox.core.plans import BUILT_IN
-from farebox.core.runs import BilledEvents, Run
+from farebox.core.runs import BilledEvents
 from farebox.core.trail import TrailFilter, Value
 from farebox.end_users import EndUsers
 from farebox.platform.store import SqlRuns
@@ -24,6 +24,7 @@ from farebox.ports import KeyTaken
 from farebox.store.books import SqlStore
 from farebox.store.sqlite import Sqlite
 from tests.books import new_books
+from tests.served.test_runs import begun_run
 from tests.served.test_store import Engine, account_with, engine
 
 __all__ = ["engine"]
@@ -172,10 +173,8 @@ def test_two_processes_that_keep_and_drop_a_preset_do_one_after_the_other(engine
     engine.run(work)
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "postgres"], indirect=True)
 def test_two_processes_that_set_a_low_balance_or_drop_a_receiver_tell_it_as_it_was(engine: Engine) -> None:
-    if engine.kind == "memory":
-        return  # it tells nobody of troubles
-
     async def work(store: Store) -> None:
         account, _ = await account_with(store, "a", 0)
         async with engine.open() as beside:
@@ -194,38 +193,19 @@ def test_two_processes_that_set_a_low_balance_or_drop_a_receiver_tell_it_as_it_w
     engine.run(work)
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "postgres"], indirect=True)
 def test_two_processes_that_add_to_a_run_lose_and_double_nothing(engine: Engine) -> None:
-    if engine.kind == "memory":
-        return  # it keeps no runs
-
     async def work(store: Store) -> None:
         assert isinstance(store, SqlStore)
-        account, key = await account_with(store, "a", 0)
+        _, key = await account_with(store, "a", 0)
         both = [SqlRuns(store.engine, name) for name in ("one", "two")]
-        await both[0].create_run(
-            Run(
-                id="r",
-                account_id=account.id,
-                key_id=key.id,
-                worker="one",
-                status="RUNNING",
-                origin="API",
-                input=b"",
-                timeout_seconds=0,
-                memory_mbytes=128,
-                limit_nanos=None,
-                dataset_id="d",
-                store_id="s",
-                queue_id="q",
-                started_us=1,
-            )
-        )
+        await both[0].create_run(begun_run(key))
         for number in range(ROUNDS):
-            await asyncio.gather(*(runs.append("d", [b"{}"]) for runs in both))
+            await asyncio.gather(*(runs.append("d-r", [b"{}"]) for runs in both))
             bills = [BilledEvents(f"{number} {at}", "r", f"key {number}", "event", 5) for at in range(2)]
             holds = await asyncio.gather(*(runs.note_bill(bill, 0) for runs, bill in zip(both, bills, strict=True)))
             assert len(set(holds)) == 1
-        assert await both[0].item_count("d") == 2 * ROUNDS
+        assert await both[0].item_count("d-r") == 2 * ROUNDS
         for runs in both:
             await runs.close()
 

@@ -14,14 +14,13 @@ from farebox.core.books import TopUp
 from farebox.core.callers import Caller
 from farebox.core.errors import Refusal
 from farebox.core.plans import BUILT_IN
-from farebox.core.runs import Run
 from farebox.platform.priced_events import KEY_SECONDS, PRICED_EVENT, PricedEvents
 from farebox.platform.store import SqlRuns
 from farebox.store.books import SqlStore
 from farebox.store.sqlite import Sqlite
 from tests.books import new_books
 from tests.gateway import Gateway, Response
-from tests.served.test_runs import ACTOR, ask, begin, error_of, state
+from tests.served.test_runs import ACTOR, ask, begin, begun_run, error_of, state
 from tests.served.test_store import set_limits
 from tools.postgres import Cluster
 
@@ -170,22 +169,7 @@ def test_after_its_time_a_key_stands_for_another_charge(tmp_path: Path) -> None:
             # A limit of orders is none of charges.
             await set_limits(store, account.id, key.id, Limits(requests_per_minute=1, orders_at_once=1), now_us)
             caller = Caller(account, key, BUILT_IN["paying"])
-            run = Run(
-                id="r",
-                account_id=account.id,
-                key_id=key.id,
-                worker="worker",
-                status="RUNNING",
-                origin="API",
-                input=b"",
-                timeout_seconds=1,
-                memory_mbytes=128,
-                limit_nanos=None,
-                dataset_id="d",
-                store_id="s",
-                queue_id="q",
-                started_us=now_us,
-            )
+            run = begun_run(key, worker="worker", started_us=now_us)
             await runs.create_run(run)
             events = PricedEvents(runs, store, now_us=lambda: now_us)
             for seconds, counted in ((0, 4), (KEY_SECONDS - 1, 4), (KEY_SECONDS + 1, 8)):

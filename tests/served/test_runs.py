@@ -17,6 +17,7 @@ from typing import Any
 import brotli
 import pytest
 
+from farebox.core.callers import Key
 from farebox.core.runs import Record, Run
 from farebox.platform.items import Wanted, render
 from farebox.platform.runs import TAKE_UP_SECONDS
@@ -485,6 +486,26 @@ def test_a_run_is_left_at_a_stop_and_gone_on_with_at_the_next_start(tmp_path: Pa
         gateway.audit()
 
 
+def begun_run(key: Key, name: str = "r", worker: str = "w", started_us: int = 1) -> Run:
+    """A row as a run that was begun has it; its dataset and its store are called after it."""
+    return Run(
+        id=name,
+        account_id=key.account_id,
+        key_id=key.id,
+        worker=worker,
+        status="RUNNING",
+        origin="API",
+        input=b"",
+        timeout_seconds=0,
+        memory_mbytes=128,
+        limit_nanos=None,
+        dataset_id=f"d-{name}",
+        store_id=f"s-{name}",
+        queue_id="q",
+        started_us=started_us,
+    )
+
+
 def test_old_runs_are_forgotten_with_what_they_left(tmp_path: Path) -> None:
     path = tmp_path / "books.db"
     new_books(path)
@@ -498,24 +519,7 @@ def test_old_runs_are_forgotten_with_what_they_left(tmp_path: Path) -> None:
             runs = SqlRuns(Sqlite(path), "w")
             stack.push_async_callback(runs.close)
             for name in ("old", "new", "going"):
-                await runs.create_run(
-                    Run(
-                        id=name,
-                        account_id=account.id,
-                        key_id=key.id,
-                        worker="w",
-                        status="RUNNING",
-                        origin="API",
-                        input=b"",
-                        timeout_seconds=0,
-                        memory_mbytes=128,
-                        limit_nanos=None,
-                        dataset_id=f"d-{name}",
-                        store_id=f"s-{name}",
-                        queue_id="q",
-                        started_us=1,
-                    )
-                )
+                await runs.create_run(begun_run(key, name))
                 await runs.push(f"d-{name}", 1, b"{}")
                 await runs.put_record(f"s-{name}", Record("OUTPUT", "text/plain", b"x"))
                 await runs.add_line(name, 1, "line")
