@@ -1,5 +1,6 @@
 """A gateway in the test's own process, for what a test hands to its composition."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -35,7 +36,9 @@ async def ask(app: ASGIApp, method: str, path: str, key: str = "", body: Any = N
     received: list[Message] = [{"type": "http.request", "body": b"" if body is None else json.dumps(body).encode()}]
 
     async def receive() -> Message:
-        return received.pop() if received else {"type": "http.disconnect"}
+        while not received:  # its caller stays, however long the answer takes
+            await asyncio.Event().wait()
+        return received.pop()
 
     async def send(message: Message) -> None:
         sent.append(message)
