@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import schemathesis
 from hypothesis import HealthCheck, settings
 from openapi_schema_validator import OAS30Validator
@@ -35,7 +36,8 @@ from tests.gateway import Gateway
 from tests.in_process import ask, services
 from tests.upstreams import HttpUpstream
 
-SCHEMA = schemathesis.openapi.from_dict(document())
+DOCUMENT = document()
+SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
 # A NUL character is 400 wherever it stands in a query or a member (`test_bills`).
 SCHEMA.config.generation.update(allow_x00=False)
 
@@ -81,12 +83,20 @@ def ask_all_there_is(operation: str, ask: Callable[[Any], None], examples: int) 
     test()
 
 
+@pytest.fixture
+def session() -> Iterator[requests.Session]:
+    """Keeps its connections, and does not look for proxies with each request."""
+    with requests.Session() as kept:
+        kept.trust_env = False
+        yield kept
+
+
 @pytest.mark.parametrize("operation", operations(OWN))
-def test_what_the_document_says_holds(operation: str, shared_gateway: Gateway) -> None:
+def test_what_the_document_says_holds(operation: str, shared_gateway: Gateway, session: requests.Session) -> None:
     def ask(case: Any) -> None:
         # Whatever else is sent along as `x-api-key`: one good credential is enough.
         case.headers["authorization"] = f"Bearer {shared_gateway.key}"
-        response = case.call(base_url=shared_gateway.base)
+        response = case.call(base_url=shared_gateway.base, session=session)
         # The names of a form's parts that mean something stand in the source, where it finds them.
         is_form = case.media_type == "multipart/form-data"
         case.validate_response(response, checks=[each for each in HOLDS if not (is_form and each in OF_DATA)])
@@ -102,13 +112,16 @@ def visited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway,
 
 
 @pytest.mark.parametrize("operation", operations(OTHERS))
-def test_what_the_document_says_of_everything_else_holds(operation: str, visited: tuple[Gateway, str]) -> None:
+def test_what_the_document_says_of_everything_else_holds(
+    operation: str, visited: tuple[Gateway, str], session: requests.Session
+) -> None:
     gateway, manager = visited
 
     def ask(case: Any) -> None:
-        tag, under_root = case.operation.definition.raw["tags"][0], "servers" in document()["paths"][case.path]
+        tag, under_root = case.operation.definition.raw["tags"][0], "servers" in DOCUMENT["paths"][case.path]
         case.headers["authorization"] = f"Bearer {manager if tag in ('Keys', 'Accounts', 'Alerts') else gateway.key}"
-        response = case.call(base_url=f"http://127.0.0.1:{gateway.port}" if under_root else gateway.base)
+        base = f"http://127.0.0.1:{gateway.port}" if under_root else gateway.base
+        response = case.call(base_url=base, session=session)
         if response.status_code not in (404, 405) or case.path_parameters:
             case.validate_response(response, checks=HOLDS_ELSEWHERE)
 
@@ -155,16 +168,15 @@ def test_the_document_has_every_path_with_its_methods_and_no_other(
 
 
 def test_every_parameter_in_a_path_is_described_and_every_credential_is_there() -> None:
-    told = document()
-    for path, methods in told["paths"].items():
+    for path, methods in DOCUMENT["paths"].items():
         for method, operation in methods.items():
             if method == "servers":
                 continue
             in_path = {each["name"] for each in operation.get("parameters", []) if each["in"] == "path"}
             assert in_path == set(re.findall(r"{(\w+)}", path))
-            assert operation["tags"][0] in {tag["name"] for tag in told["tags"]}
+            assert operation["tags"][0] in {tag["name"] for tag in DOCUMENT["tags"]}
             named = {name for each in operation.get("security", []) for name in each}
-            assert named <= set(told["components"]["securitySchemes"])
+            assert named <= set(DOCUMENT["components"]["securitySchemes"])
             assert all(each["description"] for each in operation.get("parameters", []))
 
 
@@ -178,15 +190,15 @@ class Documented:
     def __call__(self, method: str, path: str, body: Any = None, *, of: str, status: int = 200) -> Any:
         """The answer to a request; `of` is the path that it is documented under."""
         headers = {"authorization": f"Bearer {self.key}", "content-type": "application/json", "idempotency-key": "k"}
-        base = "" if "servers" in document()["paths"][of] else self.gateway.base.partition(str(self.gateway.port))[2]
+        base = "" if "servers" in DOCUMENT["paths"][of] else self.gateway.base.partition(str(self.gateway.port))[2]
         got = self.gateway.request(method, base + path, None if body is None else json.dumps(body).encode(), headers)
         assert got.status == status, (path, got.body)
-        documented = document()["paths"][of][method.lower()]["responses"][str(status)]["content"]
+        documented = DOCUMENT["paths"][of][method.lower()]["responses"][str(status)]["content"]
         media_type = got.headers["content-type"].partition(";")[0]
         schema = (documented.get(media_type) or documented["*/*"])["schema"]
         if media_type != "application/json":
             return got.body
-        OAS30Validator({**schema, "components": document()["components"]}).validate(got.json)
+        OAS30Validator({**schema, "components": DOCUMENT["components"]}).validate(got.json)
         return got.json
 
 
@@ -238,7 +250,7 @@ def test_answers_of_runs_are_as_documented(visited: tuple[Gateway, str]) -> None
     ]
     calls += [
         (f"GET {path}", None, 200)
-        for path, methods in document()["paths"].items()
+        for path, methods in DOCUMENT["paths"].items()
         if path.startswith("/v2") and "get" in methods and "/run-sync" not in path
     ]
     names = {"{actor}": "openrouter", "{key}": "OUTPUT"}
@@ -269,9 +281,9 @@ def test_the_page_in_a_browser(shared_gateway: Gateway, tmp_path: Path) -> None:
         text=True,
         timeout=120,
     )
-    for path in document()["paths"]:
+    for path in DOCUMENT["paths"]:
         assert f"<b>{path}</b>" in seen.stdout
-    for name in document()["components"]["schemas"]:
+    for name in DOCUMENT["components"]["schemas"]:
         assert f'id="{name}"' in seen.stdout
     assert "Content Security Policy" not in seen.stderr
     assert "src=" not in seen.stdout
