@@ -1,7 +1,9 @@
 """Which proxy an address is asked through, as people name them; and what is wrong is said without the password."""
 
+import os
 from pathlib import Path
 
+import certifi
 import pytest
 
 from farebox.outgoing import BadWay, way_to
@@ -116,3 +118,16 @@ def test_certificates_that_are_none_are_refused_in_a_sentence(tmp_path: Path) ->
         with pytest.raises(BadWay, match="^SSL_CERT_FILE: .*" + name):
             way_to("https://a.test/", variables={"SSL_CERT_FILE": file})
     assert way_to("https://a.test/", variables={"SSL_CERT_FILE": ""}).tls is None
+
+
+def test_all_addresses_share_what_they_believe_until_its_file_changes(tmp_path: Path) -> None:
+    authorities = Path(certifi.where()).read_text()
+    file = tmp_path / "authorities.pem"
+    file.write_text(authorities)
+    first = way_to("https://a.test/", str(file), {}).tls
+    assert first is not None
+    assert way_to("https://b.test/", str(file), {}).tls is first
+    assert way_to("https://b.test/", variables={"SSL_CERT_FILE": str(file)}).tls is not first
+    file.write_text(authorities + authorities)
+    os.utime(file, ns=(0, 1))
+    assert way_to("https://a.test/", str(file), {}).tls is not first

@@ -13,7 +13,7 @@ from aiohappyeyeballs import AddrInfoType, start_connection
 from farebox.core.formats.table import accepted
 from farebox.core.upstream import Filters
 from farebox.deadlines import Deadlines
-from farebox.outgoing import WayOut, why_not_connected
+from farebox.outgoing import WayOut, believing, why_not_connected
 from farebox.ports import UpstreamBroke, UpstreamUnreachable
 from farebox.upstream import Timeouts
 from farebox.upstream.addresses import base_of
@@ -43,7 +43,7 @@ class Connections(Pool):
         self._base = base = base_of(base_url)
         self._fields = _lines({"host": base.host_field, **fields})
         self._server = _Server(base.host, base.port)
-        self._tls = (way.tls or _default_tls()) if base.is_secured else None
+        self._tls = (way.tls or believing()) if base.is_secured else None
         self._heads: dict[tuple[str, bool], bytes] = {}
         self._is_closed = False
 
@@ -134,12 +134,6 @@ def _lines(headers: Mapping[str, str]) -> bytes:
     if not lines.count("\r") == lines.count("\n") == len(headers) or "\0" in lines:
         raise UpstreamUnreachable("a header of the order has a line break, and was not sent")
     return lines.encode("latin-1", "replace")
-
-
-def _default_tls() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])
-    return context
 
 
 class _Server:

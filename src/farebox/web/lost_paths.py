@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from functools import cached_property
 
 from starlette.routing import compile_path
 
@@ -20,8 +21,13 @@ class LostPaths:
 
     def __init__(self, paths: Iterable[str], formats: Formats) -> None:
         base = BASES[0]
-        self._below = [compile_path(path.removeprefix(base))[0] for path in paths if path.startswith(f"{base}/")]
+        self._paths = [path.removeprefix(base) for path in paths if path.startswith(f"{base}/")]
         self._formats = formats
+
+    @cached_property
+    def _below(self) -> list[re.Pattern[str]]:
+        # Only once a path is lost: all of them take as long as a tenth of a server's start.
+        return [compile_path(path)[0] for path in self._paths]
 
     def refusal(self, path: str, *, is_anthropics: bool) -> tuple[Refusal, Format]:
         """The refusal, and the format of who asked: of the path that was meant, else of the client's own API."""
