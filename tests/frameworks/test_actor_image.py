@@ -24,7 +24,9 @@ from tools.postgres import free_port
 ROOT = Path(__file__).parent.parent.parent
 PLATFORM = Path(__file__).parent / "platform"
 APIFY = PLATFORM / "node_modules" / ".bin" / "apify"
-NOT_COPIED = shutil.ignore_patterns(".git", ".venv*", "node_modules", ".*_cache", ".hypothesis", "data", "storage")
+NOT_COPIED = shutil.ignore_patterns(
+    ".git", ".venv*", ".bench", ".site", "node_modules", ".*_cache", ".hypothesis", "data", "storage"
+)
 ENTRYPOINT = ("--entrypoint", "src/farebox/actor/__main__.py", "--allow-missing-secrets")
 
 
