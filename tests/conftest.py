@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from secrets import token_hex
 
@@ -33,14 +34,23 @@ LONG = ("test_chaos.py", "test_platform_and_actor.py", "test_crash_points.py", "
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the long ones, at each worker with some of them: each begins with an equal part of the list, and takes
-    tests from others later (`--dist worksteal`). So none of them is the last, with nothing beside it."""
+    tests from others later (`--dist worksteal`). So none of them is the last, with nothing beside it. Files of
+    frameworks stay whole, since what their tests share takes long to start."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     long = sorted((item for item in items if item.path.name in LONG), key=lambda item: LONG.index(item.path.name))
-    rest = [item for item in items if item.path.name not in LONG]
+    of_frameworks: dict[Path, list[pytest.Item]] = {}
+    rest: list[pytest.Item] = []
+    for item in items:
+        if item.path.parent.name == "frameworks":
+            of_frameworks.setdefault(item.path, []).append(item)
+        elif item.path.name not in LONG:
+            rest.append(item)
+    whole = list(of_frameworks.values())
     ends = [len(items) * (worker + 1) // workers for worker in range(workers)]
     items.clear()
     for worker, end in enumerate(ends):
         items += long[worker::workers]
+        items += chain.from_iterable(whole[worker::workers])
         taken = end - len(items)
         items += rest[:taken]
         del rest[:taken]
