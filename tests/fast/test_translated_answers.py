@@ -550,6 +550,47 @@ def test_a_call_that_goes_on_after_its_end_is_an_error(other: dict[str, str]) ->
     assert b"went back to a call" in translated((messages, chat), told)
 
 
+TWO_CALLS: Said = [Words("Both."), Called("a", "f", {"x": 1}), Called("b", "g", {"y": 2})]
+
+
+def in_turns(events: Iterable[bytes]) -> list[bytes]:
+    """A stream of responses whose calls all begin before the first one goes on, and all end at the end."""
+    *told, last = events
+    begun, ended = (
+        [each for each in told if f'"response.output_item.{step}"'.encode() in each and b'"function_call"' in each]
+        for step in ("added", "done")
+    )
+    within = [each for each in told if b"arguments" in each and each not in begun + ended]
+    before = [each for each in told if each not in begun + ended + within]
+    return [*before, *begun, *within, *ended, last]
+
+
+@pytest.mark.parametrize("source", [chat, messages])
+@pytest.mark.parametrize("has_deltas", [True, False])
+def test_calls_of_a_response_that_are_open_at_once_keep_their_own_arguments(source: Format, has_deltas: bool) -> None:
+    told = in_turns(hosts.responses_stream(TWO_CALLS))
+    kept = [each for each in told if has_deltas or b"arguments.delta" not in each]
+    assert told_in(source, sdks.streamed(source, translated((source, responses), kept))) == TWO_CALLS
+
+
+@pytest.mark.parametrize("source", [chat, messages])
+@pytest.mark.parametrize("last", ["response.output_item.done", "response.completed"])
+def test_what_a_response_tells_in_no_deltas_is_told_all_the_same(source: Format, last: str) -> None:
+    """Once an item is whole, or the response, as hosts do that only look as if they streamed."""
+    said = [Thought("Hm."), Words("Hello"), *TWO_CALLS[1:]]
+    told = [each for each in hosts.responses_stream(said) if b".delta" not in each]
+    if last == "response.completed":
+        told = [each for each in told if b'"response": {' in each]
+    answer = sdks.streamed(source, translated((source, responses), told))
+    assert told_in(source, answer) == told_in(source, sdks.whole(source, whole_of(source, said)))
+    refused = [each for each in hosts.responses_stream([No("I will not.")]) if b".delta" not in each]
+    assert b"I will not." in translated((source, responses), refused)
+
+
+def whole_of(source: Format, said: Said) -> bytes:
+    return between((source, responses)).answer(hosts.responses_whole(said), created=1)
+
+
 def test_arguments_that_are_no_json_reach_the_caller() -> None:
     body = hosts.chat_whole([Called("c", "f", {})]).replace(b'"{}"', b'"{nonsense"')
     answer = json.loads(between((messages, chat)).answer(body, created=1))
@@ -812,6 +853,17 @@ def test_what_a_message_counts_at_its_start_is_no_usage_of_its_own() -> None:
     assert (told["prompt_tokens"], told["completion_tokens"]) == (40, 20)
     untold = [each.replace(b'"usage": {"output_tokens": 20', b'"x": {"y": 1') for each in events]
     assert b'"usage"' not in translated((chat, messages), untold)
+
+
+def test_a_message_says_why_it_stopped_in_any_of_its_deltas() -> None:
+    """Some hosts tell the counts so far before, or the last ones once more."""
+    *events, delta, stop = hosts.messages_stream([Called("a", "f", {})])
+    counts = hosts.data({"type": "message_delta", "delta": {"stop_reason": None}, "usage": {"output_tokens": 1}})
+    for told in ([*events, counts, delta, stop], [*events, delta, counts.replace(b"1}", b"20}"), stop]):
+        answer = sdks.streamed(chat, translated((chat, messages), told))
+        assert answer["choices"][0]["finish_reason"] == "tool_calls"
+    assert b"ended before its answer did" in translated((chat, messages), [*events, counts])
+    assert b"ended before its answer did" not in translated((chat, messages), [*events, counts, stop])
 
 
 def test_the_counts_so_far_of_a_stream_that_is_cut_off_are_not_told_as_the_last() -> None:

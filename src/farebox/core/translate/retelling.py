@@ -1,6 +1,8 @@
 """Whole answers told as streams, and streams as whole answers: for hosts that send the one where the other was asked
 for. Only what is translated is told anew: in their own format answers pass as they come."""
 
+from collections.abc import Iterable
+
 from msgspec import Raw
 
 from farebox.core.errors import Refusal
@@ -11,7 +13,14 @@ from farebox.core.translate.raw import joined
 def retell(answer: Answer, writer: Writer) -> None:
     """Tell a writer of streams all that a whole answer says."""
     writer.start(answer.id, answer.model, answer.created)
-    for part in answer.parts:
+    retell_parts(answer.parts, writer)
+    if answer.usage is not None:
+        writer.count(answer.usage)
+    writer.end(answer.stop, answer.stop_sequence)
+
+
+def retell_parts(parts: Iterable[Part], writer: Writer) -> None:
+    for part in parts:
         match part:
             case Text(text):
                 writer.text(bytes(text), part.logprobs)
@@ -28,9 +37,6 @@ def retell(answer: Answer, writer: Writer) -> None:
                 writer.argue(bytes(arguments))
             case _:
                 raise AssertionError(part)
-    if answer.usage is not None:
-        writer.count(answer.usage)
-    writer.end(answer.stop, answer.stop_sequence)
 
 
 class Gathering:

@@ -89,19 +89,24 @@ def read(response: Response) -> Answer:
         raise broken("the upstream's answer has no output")
     parts: list[Part] = []
     for item in response.output:
-        match item.type:
-            case "message":
-                parts += [_said(piece) for piece in _pieces(item.content)]
-            case "reasoning":
-                parts += [thought] if (thought := thought_in(item)) is not None else []
-            case "function_call":
-                parts.append(Call(item.call_id, item.name, arguments_of(item.arguments) or NO_ARGUMENTS))
-            case _:
-                pass  # of a tool that the host ran
+        parts += parts_in(item)
     told, tier = read_usage(response.usage), response.service_tier
     has_calls = any(isinstance(part, Call) for part in parts)
     stop = stop_of(response, has_calls=has_calls)
     return Answer(response.id or "", response.model or "", int(response.created_at or 0), parts, stop, None, told, tier)
+
+
+def parts_in(item: Item) -> list[Part]:
+    """What an item says; nothing where it is of a tool that the host ran."""
+    match item.type:
+        case "message":
+            return [_said(piece) for piece in _pieces(item.content)]
+        case "reasoning":
+            return [thought] if (thought := thought_in(item)) is not None else []
+        case "function_call":
+            return [Call(item.call_id, item.name, arguments_of(item.arguments) or NO_ARGUMENTS)]
+        case _:
+            return []
 
 
 def _pieces(raw: Raw) -> list[Piece]:

@@ -18,7 +18,9 @@ from farebox.core.translate.thoughts import CHAT
 from farebox.core.translate.usage import read_usage
 
 
-class _Function(Struct, frozen=True):
+class Function(Struct, frozen=True):
+    """What is told of a call's function at once: its name, a piece of its arguments, or both."""
+
     name: Raw = NULL
     arguments: Raw = NULL
 
@@ -26,7 +28,7 @@ class _Function(Struct, frozen=True):
 class _Call(Struct):
     index: int | None = None
     id: Raw = NULL
-    function: _Function | None = None
+    function: Function | None = None
 
 
 class _Delta(Struct, frozen=True):
@@ -60,7 +62,7 @@ class _Chunk(Struct):
 
 
 _decode = Decoder(_Chunk).decode
-_NO_DELTA, _NO_FUNCTION = _Delta(), _Function()
+_NO_DELTA, _NO_FUNCTION = _Delta(), Function()
 
 
 class ChatReader:
@@ -68,7 +70,7 @@ class ChatReader:
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
-        self._calls = _Calls(writer)
+        self._calls = Calls(writer)
         self._thought: Thinking | None = None
         self._texts: list[bytes] = []
         self._has_choices = self._has_usage = self._is_over = False
@@ -193,11 +195,13 @@ class _Told(Struct):
     id: Raw
     name: Raw
     pieces: list[bytes]
+    is_whole: bool = False
     is_over: bool = False
 
 
-class _Calls:
-    """Brings calls into a row that come in turns: others wait until the first one's arguments are whole."""
+class Calls:
+    """Brings calls into a row that come in turns: others wait until the first one's arguments are whole. Calls of one
+    answer are known by an `index`."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
@@ -210,7 +214,7 @@ class _Calls:
         """Whether there was any."""
         return bool(self._at)
 
-    def see(self, index: int, id_: Raw, function: _Function) -> None:
+    def see(self, index: int, id_: Raw, function: Function) -> None:
         told = arguments_of(function.arguments)
         pieces = [] if told is None else [bytes(told)]
         call = self._at.get(index)
@@ -225,6 +229,15 @@ class _Calls:
             self._argue(pieces)
         else:
             self._advance()
+
+    def end(self, index: int, id_: Raw, function: Function) -> None:
+        """A call of this id and function is whole; of its arguments pieces may have come, or none."""
+        if (call := self._at.get(index)) is None:
+            self.see(index, id_, function)
+        elif not call.pieces:
+            self.see(index, NULL, Function(arguments=function.arguments))
+        self._at[index].is_whole = True
+        self._advance()
 
     def _argue(self, pieces: list[bytes]) -> None:
         for piece in pieces:
@@ -255,4 +268,4 @@ class _Calls:
 
 
 def _is_whole(call: _Told) -> bool:
-    return bool(call.pieces) and object_in(Raw(joined(call.pieces))) is not None
+    return call.is_whole or (bool(call.pieces) and object_in(Raw(joined(call.pieces))) is not None)

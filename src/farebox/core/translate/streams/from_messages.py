@@ -89,10 +89,13 @@ class MessagesReader:
             case "message_start":
                 self._start(event.message or _Started())
             case "message_delta":
-                self._stop = event.delta
+                # Some hosts tell the counts so far in one, or once more in another: those give no reason.
+                if event.delta is not None and event.delta.stop_reason is not None:
+                    self._stop = event.delta
                 told = self._count(event.usage)
                 self._is_counted = self._is_counted or said(told.get("output_tokens")) is not None
             case "message_stop":
+                self._stop = self._stop or _NO_DELTA
                 self.finish()
                 return True
             case "ping":
