@@ -238,6 +238,9 @@ same through every format.
   them; a name that fits no header is `?`). So are members that nobody knows.
 - `null` says nothing. Neither does a value that is the default anyway, such as `n: 1`.
 - Texts, schemas, arguments and numbers are copied byte for byte: `1.50` stays `1.50`.
+- A turn of the assistant's of which nothing is left (its answer ended within its thoughts, which another host does not take; or it
+  was empty) is left out: hosts refuse such.
+- A call's id has no other characters to Anthropic than it takes: `functions.f:0` is `functions_2e_f_3a_0` there.
 
 ## Orders
 

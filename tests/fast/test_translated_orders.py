@@ -510,6 +510,39 @@ def test_earlier_refusals() -> None:
     assert ordered(responses, chat, input=[HELLO, item, HELLO])[0]["messages"] == said
 
 
+@pytest.mark.parametrize("native", [chat, messages, responses], ids=lambda each: NAMES[id(each)])
+def test_a_turn_of_which_nothing_is_left_is_left_out(native: Format) -> None:
+    """The answer before ended within its thoughts, which another host does not take; hosts refuse an empty turn."""
+    nothing: list[tuple[Format, dict[str, Any]]] = [
+        (chat, {"role": "assistant", "content": None, "reasoning": "Hm"}),
+        (messages, {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm", "signature": "c2VhbA=="}]}),
+        (messages, {"role": "assistant", "content": []}),
+        (responses, {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "c2VhbA=="}),
+    ]
+    for source, turn in nothing:
+        if source is not native:
+            said = {"input" if source is responses else "messages": [HELLO, turn, HELLO]}
+            body, _ = ordered(source, native, **said)
+            assert body["input" if native is responses else "messages"] == [HELLO, HELLO]
+    empty = {"role": "assistant", "content": ""}
+    assert ordered(chat, messages, messages=[HELLO, empty, HELLO])[0]["messages"] == [HELLO, HELLO]
+    assert ordered(responses, messages, input=[HELLO, empty, HELLO])[0]["messages"] == [HELLO, HELLO]
+
+
+def test_a_calls_id_has_the_characters_that_anthropic_takes() -> None:
+    """A conversation may begin at a host that has others, such as Kimi's."""
+    ids = ["functions.f:0", "functions.f:1", "functions_f:0", "toolu_01-A", "\u00e9"]
+    calls = [{**CALLED, "id": each} for each in ids]
+    results = [{"role": "tool", "tool_call_id": each, "content": "x"} for each in ids]
+    said = [HELLO, {"role": "assistant", "tool_calls": calls}, *results]
+    _, called, given = ordered(chat, messages, messages=said)[0]["messages"]
+    there = [block["id"] for block in called["content"]]
+    assert there == [block["tool_use_id"] for block in given["content"]]
+    assert all(re.fullmatch("[a-zA-Z0-9_-]+", each) for each in there)
+    assert len(set(there)) == len(ids)
+    assert there[3] == ids[3]
+
+
 # What cannot be said
 
 REFUSED: list[tuple[Format, Format, dict[str, Any], str]] = [

@@ -92,11 +92,17 @@ def _written_schema(schema: Schema) -> dict[str, object]:
     return {"type": "json_schema", "json_schema": {name: value for name, value in inner.items() if value is not None}}
 
 
+_SAYS_NOTHING: dict[str, object] = {"role": "assistant", "content": None}
+
+
 def _messages(turns: list[Turn], sifter: Sifter) -> list[dict[str, object]]:
     messages: list[dict[str, object]] = []
     for turn in turns:
         if turn.role == "assistant":
-            messages.append(_assistant(turn.parts, sifter))
+            message = _assistant(turn.parts, sifter)
+            # One that says nothing is refused: it has neither a content nor a call.
+            if message != _SAYS_NOTHING:
+                messages.append(message)
             continue
         parts = turn.parts
         results = [part for part in parts if isinstance(part, Result)]

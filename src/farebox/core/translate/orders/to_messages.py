@@ -4,6 +4,7 @@ Source: the types of Anthropic's SDK (`message_create_params`) and OpenRouter's 
 """
 
 import binascii
+import re
 
 from msgspec import Raw
 from msgspec.json import Decoder
@@ -27,7 +28,7 @@ from farebox.core.translate.neutral import (
     Tool,
     Turn,
 )
-from farebox.core.translate.raw import object_in, word
+from farebox.core.translate.raw import is_text, object_in, quoted, word
 from farebox.core.translate.thoughts import ANTHROPIC, budget_of, sealed_for
 
 _decode_number = Decoder(Number).decode
@@ -55,7 +56,11 @@ def write(order: Order, sifter: Sifter, answer_tokens_max: int) -> dict[str, obj
     body["max_tokens"] = order.answer_tokens or min(ANSWER_TOKENS + budget, answer_tokens_max)
     if system is not None:
         body["system"] = system
-    body["messages"] = [{"role": turn.role, "content": _content(turn, sifter)} for turn in turns]
+    body["messages"] = [
+        {"role": turn.role, "content": content}
+        for turn in turns
+        if (content := _content(turn, sifter)) or turn.role != "assistant"
+    ]
     if order.stop:
         body["stop_sequences"] = order.stop
     if order.tools:
@@ -98,12 +103,14 @@ def _texts(parts: list[Part]) -> object:
 
 
 def _content(turn: Turn, sifter: Sifter) -> object:
+    """What a turn says; an empty list where the assistant said nothing: messages take no such turn, and no empty text
+    of its own."""
     parts = turn.parts
     if turn.role == "assistant":
         kept = [part for part in parts if not isinstance(part, Thinking) or _is_sealed_here(part)]
         if len(kept) < len(parts):
             sifter.leave("messages[assistant].reasoning")
-        parts = kept
+        parts = [part for part in kept if not isinstance(part, Text) or is_text(part.text)]
     return _texts(parts)
 
 
@@ -130,9 +137,9 @@ def _block(part: Part) -> dict[str, object]:
             given = object_in(arguments)
             if given is None:
                 raise invalid(f"the call `{word(id_)}`: its arguments must be a text that holds a JSON object")
-            return _cached({"type": "tool_use", "id": id_, "name": name, "input": given}, cache)
+            return _cached({"type": "tool_use", "id": _call_id(id_), "name": name, "input": given}, cache)
         case Result(call_id, parts, is_error, cache):
-            block = {"type": "tool_result", "tool_use_id": call_id}
+            block = {"type": "tool_result", "tool_use_id": _call_id(call_id)}
             if parts:
                 block["content"] = _texts(list(parts))
             return _cached({**block, "is_error": True} if is_error else block, cache)
@@ -140,6 +147,18 @@ def _block(part: Part) -> dict[str, object]:
             return {"type": "redacted_thinking", "data": sealed_for(ANTHROPIC, part)}
         case _:
             return {"type": "thinking", "thinking": part.text, "signature": sealed_for(ANTHROPIC, part)}
+
+
+_IDS = re.compile(rb'"[\w-]+"')
+_NOT_IN_IDS = re.compile(r"[^\w-]", re.ASCII)
+
+
+def _call_id(id_: Raw) -> Raw:
+    """A call's id in the characters that Anthropic takes, and different ones as different ones. (Kimi's calls are
+    `functions.f:0`.)"""
+    if _IDS.fullmatch(bytes(id_)):
+        return id_
+    return quoted(_NOT_IN_IDS.sub(lambda found: f"_{ord(found[0]):x}_", word(id_)))
 
 
 def _source(part: Picture | Document) -> dict[str, object]:

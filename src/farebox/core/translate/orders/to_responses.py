@@ -110,7 +110,7 @@ def _items(turns: list[Turn], sifter: Sifter) -> list[dict[str, object]]:
                 items.append(_message(turn.role, words))
                 words = []
             items += _item(part, sifter)
-        if words or not turn.parts:
+        if words or not (turn.parts or turn.role == "assistant"):
             items.append(_message(turn.role, words))
     return items
 
