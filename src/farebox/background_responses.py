@@ -18,7 +18,8 @@ from farebox import clock
 from farebox.answers import EVENT_STREAM, JSON, NO_FARE, Answer, RepeatedAnswer
 from farebox.core.books import Settled
 from farebox.core.callers import Caller
-from farebox.core.errors import Refusal, invalid, too_many
+from farebox.core.errors import Refusal, broken, invalid, too_many
+from farebox.core.formats import Progress, responses
 from farebox.core.headers import HeaderList
 from farebox.core.idempotency import other_order
 from farebox.core.intake import read_asked
@@ -66,8 +67,9 @@ class _Start:
 class _Job:
     """An order that runs here. `pieces` are what its stream has brought; who follows it waits for `moved`."""
 
-    def __init__(self, row: StoredRow, *, is_streamed: bool = True) -> None:
+    def __init__(self, row: StoredRow, model: str = "", *, is_streamed: bool = True) -> None:
         self.row = row
+        self.model = model
         self.is_streamed = is_streamed
         self.answer: Answer | RepeatedAnswer | None = None
         self.pieces: list[bytes] = []
@@ -79,6 +81,13 @@ class _Job:
         if self.is_streamed and piece:
             self.pieces.append(piece)
             self.move()
+
+    def progress(self) -> Progress:
+        """What an event of ours must fit in behind those that came."""
+        told = Progress("", self.model, self.row.created_us // 1_000_000, asked=self.row.answer)
+        numbers = [_number_of(event) for event in EventSplitter().feed(b"".join(self.pieces))]
+        told.next_number = max((number for number in numbers if number is not None), default=-1) + 1
+        return told
 
     def end(self) -> None:
         self.is_over = True
@@ -184,8 +193,8 @@ class BackgroundResponses:
         now_us = self._now_us()
         row = keeping.begun(asked.models[0], now_us, self._stored.until_us(now_us), self._shelf.worker, body)
         if not await self._shelf.begin_stored(row):
-            return await self._begun_before(row)
-        start, job = _Start(), _Job(row, is_streamed=keeping.is_streamed)
+            return await self._begun_before(row, request, is_streamed=keeping.is_streamed)
+        start, job = _Start(), _Job(row, asked.models[0], is_streamed=keeping.is_streamed)
         head = replace(request.head, idempotency_key=b"", retry_count=b"", cache=b"")
         streamed = as_stream(body)
 
@@ -216,12 +225,17 @@ class BackgroundResponses:
         self._jobs.pop((job.row.account_id, job.row.id), None)
         job.end()
 
-    async def _begun_before(self, row: StoredRow) -> RepeatedAnswer:
-        """The order that stands under the same idempotency key. Raises Refusal 409: it is another one."""
+    async def _begun_before(self, row: StoredRow, request: Request, *, is_streamed: bool) -> RepeatedAnswer:
+        """The order that stands under the same idempotency key. Raises Refusal: 409, it is another one; 400, it is to
+        be told in events, and none are kept."""
         before = await self._stored.find(row.account_id, row.id)
         if before.input != row.input or before.previous_id != row.previous_id:
             raise other_order()
-        return QueuedAnswer(before)
+        if not is_streamed:
+            return QueuedAnswer(before)
+        if request.waiting is not None:
+            request.waiting.sending([], streamed=True)
+        return await self.follow(before, None)
 
     # Serve
 
@@ -242,14 +256,14 @@ class BackgroundResponses:
                 job.take(keeping.held_back)
         except asyncio.CancelledError:
             # The server stops, and its grace is over. The order is settled by the block that was left.
-            await self._end(job, _STOPPED)
+            await self._end(job, keeping, _STOPPED)
             return
         except (Refusal, BooksUnavailable, CallerGone) as error:
             if not start.held.done():
                 raise
             why = error.message if isinstance(error, Refusal) else str(error)
         if not keeping.has_answer:
-            await self._end(job, why or "the answer did not come to its end")
+            await self._end(job, keeping, why or "the answer did not come to its end")
 
     async def _read(self, answer: Answer | RepeatedAnswer, job: _Job) -> bytes:
         if answer.is_poured:
@@ -257,11 +271,18 @@ class BackgroundResponses:
             return b""
         return await answer.read()
 
-    async def _end(self, job: _Job, why: str) -> None:
-        """Say of an order that it got no answer. What did is kept with its settlement, at once or late."""
+    async def _end(self, job: _Job, keeping: Keeping, why: str) -> None:
+        """Say of an order that it got no answer; in an event, where it is told in events and none did. What did get
+        one is kept with its settlement, at once or late."""
         row = turned(job.row, "cancelled") if job.is_stopped else turned(job.row, "failed", why)
+        is_untold = job.is_streamed and not job.is_stopped and not keeping.held_back
+        if is_untold:
+            keeping.take(responses.error_event(broken(why), job.progress()))
+            row = self._stored.row(keeping) or row
         with suppress(BooksUnavailable):  # whoever asks for it when this process has gone is told that it failed
             await self._shelf.end_stored(row)
+        if is_untold:
+            job.take(keeping.held_back)
 
     # Afterwards
 
@@ -298,7 +319,7 @@ class BackgroundResponses:
         """Its events, those after a sequence number; as they come where it runs here, else once it has ended.
 
         Raises:
-            Refusal: 400, it was not ordered as a stream in the background, or had no events.
+            Refusal: 400, it was not ordered as a stream in the background, or its events are not kept.
         """
         job = self._jobs.get((row.account_id, row.id))
         if job is not None and job.is_streamed:
@@ -307,7 +328,10 @@ class BackgroundResponses:
             await asyncio.sleep(LOOK_SECONDS)
             row = await self.find(row.account_id, row.id)
         if row.events is None:
-            raise invalid("stream: only an order placed with `background: true` and `stream: true` is told in events")
+            raise invalid(
+                "stream: no events are kept of this answer. They are of an order with `background: true` and"
+                " `stream: true`, unless it was cancelled, or its process died"
+            )
         told = _Job(row)
         told.pieces.append(row.events)
         told.is_over = True

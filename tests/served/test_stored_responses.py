@@ -1,5 +1,6 @@
 """Answers in Responses that are kept for their account: with OpenAI's SDK, over the simulated upstream."""
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -185,6 +186,22 @@ def test_an_order_in_the_background_that_gets_no_answer_says_why(sdk: Any, simul
     assert said in ended.error.message
 
 
+def test_a_stream_in_the_background_that_gets_no_answer_says_why(gateway: Gateway, sdk: Any) -> None:
+    """Its upstream refused it, so that nothing of its own came."""
+    order: dict[str, Any] = {"model": "sim/echo:status=429", "background": True, "stream": True}
+    answer = post(gateway, sdk.api_key, **order)
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream")
+    told = json.loads(answer.body.removeprefix(b"data: "))
+    assert (told["type"], told["sequence_number"]) == ("response.failed", 0)
+    failed = told["response"]
+    assert (failed["status"], failed["background"], failed["model"]) == ("failed", True, order["model"])
+    assert "simulated" in failed["error"]["message"]
+    assert sdk.responses.retrieve(failed["id"]).to_dict() == failed
+    for events in (sdk.responses.create(input="a", **order), sdk.responses.retrieve(failed["id"], stream=True)):
+        with pytest.raises(openai.APIError, match="simulated"):
+            list(events)
+
+
 @pytest.mark.parametrize(
     ("order", "status", "member"),
     [
@@ -234,6 +251,22 @@ def test_the_same_background_order_under_one_key_runs_once(gateway: Gateway, sdk
     until_ended(sdk, begun[0])
     with pytest.raises(openai.ConflictError):
         sdk.responses.create(**{**order, "input": "other"}, extra_headers=headers)
+
+
+def test_the_same_background_stream_under_one_key_is_told_in_events_again(sdk: Any) -> None:
+    order: dict[str, Any] = {"model": "sim/echo", "input": "once", "background": True, "stream": True}
+    told = [list(sdk.responses.create(**order, extra_headers={"idempotency-key": "of a stream"})) for _ in range(2)]
+    assert told[0][-1].type == "response.completed"
+    assert told[0] == told[1]
+
+
+def test_why_a_stopped_stream_is_not_told_in_events_again(sdk: Any) -> None:
+    order: dict[str, Any] = {"model": "sim/echo", "input": "a", "background": True, "stream": True}
+    with sdk.responses.create(**order, extra_headers=SLOW) as events:
+        begun = next(events).response
+        sdk.responses.cancel(begun.id)
+    with pytest.raises(openai.BadRequestError, match="it was cancelled"):
+        eventually(lambda: not list(sdk.responses.retrieve(begun.id, stream=True)))
 
 
 # What may be kept, at upstreams of three kinds
