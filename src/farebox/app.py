@@ -380,7 +380,9 @@ def _services(
             EndUserPages(EndUsers(store, ground.attribution)),
             AlertPages(telling.alerts, accounts),
         ),
-        stored=StoredPages(callers, orders.stored, orders.background),
+        stored=StoredPages(
+            callers, orders.stored, orders.background, ground.deadlines, settings.stream_silence_seconds
+        ),
         run_api=run_api,
         access=_access(settings),
         formats=formats,

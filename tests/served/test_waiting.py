@@ -232,6 +232,19 @@ def test_who_hears_the_upstreams_own_comments_hears_none_of_ours(patient: Gatewa
             assert FORMATS[path].KEEP_ALIVE not in body
 
 
+def test_who_follows_a_silent_answer_of_the_background_hears_of_us(patient: Gateway) -> None:
+    key = patient.new_key("follower", "--plan", "paying", "--prepaid", "1")
+    headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+    order = {"model": "sim/echo:tokens=2,token-ms=900", "input": "Hi", "background": True, "stream": True}
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", patient.port, timeout=30)) as connection:
+        connection.request("POST", "/api/v1/responses", json.dumps(order), headers)
+        begun = json.loads(connection.getresponse().readline().removeprefix(b"data: "))
+    told = patient.request("GET", f"/api/v1/responses/{begun['response']['id']}?stream=true", headers=headers).body
+    assert b'"response.created"' in told
+    assert FORMATS["/responses"].KEEP_ALIVE in told
+    assert b'"response.completed"' in told
+
+
 # Who has gone
 
 

@@ -10,15 +10,18 @@ from starlette.types import Receive, Scope, Send
 
 from farebox.background_responses import BackgroundResponses
 from farebox.core.callers import Caller
-from farebox.core.errors import invalid
+from farebox.core.errors import Refusal, invalid
+from farebox.core.formats import Progress, responses
 from farebox.core.headers import HeaderList, read_request_head
 from farebox.core.legible import Fields, decode_fields, decoded_or, written
 from farebox.core.reading import read_whole
 from farebox.core.stored import StoredRow
+from farebox.deadlines import Deadlines
 from farebox.http.asgi import EVENT_STREAM, AsgiCall, Endpoint, send_json
 from farebox.http.queries import query_pairs
 from farebox.ports import Callers
 from farebox.stored_responses import StoredResponses
+from farebox.web.waiting import Silence, WaitingCaller
 
 PAGE_DEFAULT, PAGE_MAX = 20, 100
 """Items of a page, as at OpenAI."""
@@ -29,10 +32,19 @@ NUMBER_MAX = 2**53
 class StoredPages:
     """The endpoints. Each finds answers of the caller's own account alone."""
 
-    def __init__(self, callers: Callers, stored: StoredResponses, background: BackgroundResponses) -> None:
+    def __init__(
+        self,
+        callers: Callers,
+        stored: StoredResponses,
+        background: BackgroundResponses,
+        deadlines: Deadlines,
+        stream_silence_seconds: float,
+    ) -> None:
         self._callers = callers
         self._stored = stored
         self._background = background
+        self._deadlines = deadlines
+        self._silence = Silence(0, stream_silence_seconds, responses.KEEP_ALIVE)
 
     def routes(self) -> list[tuple[str, list[str], Endpoint]]:
         """Below a base: path, methods, endpoint."""
@@ -58,15 +70,21 @@ class StoredPages:
         if not is_streamed:
             await send_json(send, row.answer, _headers(row))
             return
-        following = await self._background.follow(row, number)
         call = AsgiCall(scope, receive, send)
-        call.when_gone(following.hang_up)
+        waiting = WaitingCaller(call, self._deadlines, self._silence)
         try:
-            await call.begin(200, [*EVENT_STREAM, *_headers(row)])
-            await following.stream_to(call.put)
-            await call.end()
+            waiting.sending(_headers(row), streamed=True)
+            following = await self._background.follow(row, number)
+            call.when_gone(following.hang_up)
+            await waiting.relay([*EVENT_STREAM, *_headers(row)], following.stream_to)
+            await waiting.end(b"")
+        except Refusal as refusal:
+            if not waiting.has_begun:
+                raise
+            await waiting.end(responses.error_event(refusal, Progress("", "", row.created_us // 1_000_000)))
         finally:
             call.when_gone(None)
+            waiting.close()
 
     async def _delete(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller, response_id = await self._asked(scope)
