@@ -201,6 +201,7 @@ def without(name: str, chunk: dict[str, Any] = CHUNK) -> dict[str, Any]:
         with_choice(delta={"tool_calls": [{"function": {"name": "f"}}]}),
         {**CHUNK, "usage": None},
         {**CHUNK, "choices": [without("finish_reason", CHUNK["choices"][0])]},
+        {**CHUNK, "choices": [{"index": 0, "delta": None, "finish_reason": "stop"}]},
         {**CHUNK, "choices": [without("index", CHUNK["choices"][0])]},
         {**CHUNK, "choices": [without("delta", CHUNK["choices"][0])]},
         {**without("choices"), "usage": USAGE},
@@ -429,6 +430,12 @@ def test_counts_that_only_sdks_want_are_marked_as_not_known(usage: Any, mended: 
     assert json.loads(whole.repaired or b"")["usage"] == data(streamed.repaired)["usage"] == {**usage, **mended}
     told = (None, None) if "is_unknown" in mended else (1, 2)
     assert (whole.prompt_tokens, whole.answer_tokens) == (streamed.prompt_tokens, streamed.answer_tokens) == told
+
+
+def test_a_whole_answer_without_a_message_gets_an_empty_one() -> None:
+    repaired = chat.see_answer(json.dumps({**ANSWER, "choices": [{"index": 0, "message": None}]}).encode()).repaired
+    assert repaired
+    assert_accepted("ChatResult", json.loads(repaired))
 
 
 @pytest.mark.parametrize("name", ["system_fingerprint", "object", "usage"])

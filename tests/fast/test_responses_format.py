@@ -192,6 +192,7 @@ def test_events_without_their_number_are_numbered_on() -> None:
 def test_text_gets_its_logprobs_and_a_calls_end_its_name() -> None:
     for kind in ("response.output_text.delta", "response.output_text.done"):
         assert repaired(event(kind, delta="hi", **PLACE))["logprobs"] == []
+        assert repaired(event(kind, delta="hi", logprobs=None, **PLACE))["logprobs"] == []
     during = progress()
     call = {"type": "function_call", "id": "fc_1", "call_id": "c", "name": "weather", "arguments": "", "status": "x"}
     assert responses.see_event(event("response.output_item.added", output_index=0, item=call), during) is PASS

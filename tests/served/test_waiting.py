@@ -235,7 +235,7 @@ def test_who_hears_the_upstreams_own_comments_hears_none_of_ours(patient: Gatewa
 def test_who_follows_a_silent_answer_of_the_background_hears_of_us(patient: Gateway) -> None:
     key = patient.new_key("follower", "--plan", "paying", "--prepaid", "1")
     headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
-    order = {"model": "sim/echo:tokens=2,token-ms=900", "input": "Hi", "background": True, "stream": True}
+    order = {"model": "sim/echo:tokens=2,token-ms=700", "input": "Hi", "background": True, "stream": True}
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", patient.port, timeout=30)) as connection:
         connection.request("POST", "/api/v1/responses", json.dumps(order), headers)
         begun = json.loads(connection.getresponse().readline().removeprefix(b"data: "))

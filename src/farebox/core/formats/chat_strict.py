@@ -172,7 +172,8 @@ def _mend_chunk_choice(choice: Fields, position: int, progress: Progress) -> Non
             calls = progress.calls.setdefault(decoded_or(_decode_int, choice["index"], position), Calls())
             delta["tool_calls"] = _mend_tool_calls(delta["tool_calls"], calls)
 
-    choice["delta"] = mend_object(choice.get("delta", Raw(b"{}")), mend)
+    fill(choice, delta={})
+    choice["delta"] = mend_object(choice["delta"], mend)
 
 
 def _mend_tool_calls(tool_calls: Raw, calls: Calls) -> Raw:
@@ -192,7 +193,8 @@ def _mend_tool_call(call: Fields, calls: Calls, position: int | None) -> None:
 def _mend_answer_choice(choice: Fields, position: int) -> None:
     fill(choice, index=position)
     add_nulls(choice, "finish_reason")
-    choice["message"] = mend_object(choice.get("message", Raw(b"{}")), _mend_message)
+    fill(choice, message={})
+    choice["message"] = mend_object(choice["message"], _mend_message)
 
 
 def _mend_message(message: Fields) -> None:
