@@ -21,7 +21,7 @@ from farebox.core.callers import Caller
 from farebox.core.errors import Refusal, broken, invalid, too_many
 from farebox.core.formats import Progress, responses
 from farebox.core.headers import HeaderList
-from farebox.core.idempotency import other_order
+from farebox.core.idempotency import other_order, repeatable
 from farebox.core.intake import read_asked
 from farebox.core.likeness import PutChunk
 from farebox.core.sse import EventSplitter, event_data
@@ -192,11 +192,11 @@ class BackgroundResponses:
         keeping.run_as(f"resp_{_named_by(caller.account.id, key) if key else token_hex(24)}")
         now_us = self._now_us()
         row = keeping.begun(asked.models[0], now_us, self._stored.until_us(now_us), self._shelf.worker, body)
-        if not await self._shelf.begin_stored(row):
-            return await self._begun_before(row, request, is_streamed=keeping.is_streamed)
-        start, job = _Start(), _Job(row, asked.models[0], is_streamed=keeping.is_streamed)
-        head = replace(request.head, idempotency_key=b"", retry_count=b"", cache=b"")
         streamed = as_stream(body)
+        if not await self._shelf.begin_stored(row):
+            return await self._begun_before(row, request, streamed, is_streamed=keeping.is_streamed)
+        start, job = _Start(), _Job(row, asked.models[0], is_streamed=keeping.is_streamed)
+        head = replace(request.head, retry_count=b"", cache=b"")
 
         async def read_body() -> bytes:
             return streamed
@@ -211,8 +211,8 @@ class BackgroundResponses:
         if not start.held.done() and (error := task.exception()) is not None:
             await self._shelf.delete_stored(row.account_id, row.id, self._now_us())
             raise error
+        await self._shelf.end_stored(turned(row, "in_progress"))
         if not keeping.is_streamed:
-            await self._shelf.end_stored(turned(row, "in_progress"))
             return QueuedAnswer(row)
         if request.waiting is not None:
             request.waiting.sending([], streamed=True)
@@ -225,11 +225,17 @@ class BackgroundResponses:
         self._jobs.pop((job.row.account_id, job.row.id), None)
         job.end()
 
-    async def _begun_before(self, row: StoredRow, request: Request, *, is_streamed: bool) -> RepeatedAnswer:
+    async def _begun_before(
+        self, row: StoredRow, request: Request, body: bytes, *, is_streamed: bool
+    ) -> RepeatedAnswer:
         """The order that stands under the same idempotency key. Raises Refusal: 409, it is another one; 400, it is to
         be told in events, and none are kept."""
         before = await self._stored.find(row.account_id, row.id)
-        if before.input != row.input or before.previous_id != row.previous_id:
+        sent = repeatable(request.head.idempotency_key, request.path, body)
+        use = None if sent is None else await self._exchange.ledger.key_use(row.account_id, sent.key_digest)
+        # Until its money is set aside, its input is all that is known of the order under the key.
+        is_same = before.input == row.input if use is None or sent is None else use.order_digest == sent.order_digest
+        if not is_same or before.previous_id != row.previous_id:
             raise other_order()
         if not is_streamed:
             return QueuedAnswer(before)

@@ -648,7 +648,8 @@ class Opened:
             self._exchange.streaming,
             self._own_headers(),
             self._request.waiting,
-            is_kept=type(self._known_by) is Repeatable or self._is_copied,
+            # One in the background is kept for its account, and given again from there.
+            is_kept=(type(self._known_by) is Repeatable and self._request.keeping is None) or self._is_copied,
             is_drained=self._engaged is not None and self._engaged.is_drained,
             gives_bytes=self._request.wire.DESCRIBED.gives_bytes,
             translated=None

@@ -29,6 +29,7 @@ from farebox.core.books import (
     HoldRow,
     HoldState,
     KeptAnswer,
+    KeyUse,
     NotEnded,
     Outcome,
     Seen,
@@ -95,6 +96,9 @@ class Ledger(Protocol):
 
     async def kept_answer(self, hold_id: str) -> KeptAnswer | None:
         """The answer to an order that was placed under an idempotency key, if it was kept."""
+
+    async def key_use(self, account_id: int, key_digest: bytes) -> KeyUse | None:
+        """The order that stands under an account's idempotency key, of this digest."""
 
     async def forget_answers(self, before_us: int) -> None:
         """Drop idempotency keys, and answers kept under them, of orders placed before a moment."""

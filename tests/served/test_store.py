@@ -53,6 +53,7 @@ from farebox.core.books import (
     HoldRow,
     KeepAnswer,
     KeptAnswer,
+    KeyUse,
     NameGeneration,
     NoSuchRow,
     NotCorrected,
@@ -887,7 +888,10 @@ def test_answers_are_kept_and_forgotten_with_their_keys(engine: Engine) -> None:
             answer = KeptAnswer(name, "application/json", name.encode() * 1000)
             await store.carry_out(Settle(hold_id=name, verdict=Cost(Decimal(0)), created_us=30, answer=answer))
             assert await store.kept_answer(name) == answer
+        assert await store.key_use(account.id, b"new") == KeyUse(account.id, b"new", b"", "new", 20)
+        assert await store.key_use(account.id + 1, b"new") is None
         await store.forget_answers(20)
+        assert await store.key_use(account.id, b"old") is None
         assert await store.kept_answer("old") is None
         assert await store.kept_answer("new") is not None
         assert await store.kept_answer("none") is None

@@ -118,6 +118,7 @@ def test_a_stream_in_the_background_is_taken_up_again(sdk: Any) -> None:
                 break
     response_id = seen[0].response.id
     after = seen[-1].sequence_number
+    assert sdk.responses.retrieve(response_id).status == "in_progress"
 
     rest = list(sdk.responses.retrieve(response_id, stream=True, starting_after=after))
 
@@ -249,8 +250,13 @@ def test_the_same_background_order_under_one_key_runs_once(gateway: Gateway, sdk
     begun = [sdk.responses.create(**order, extra_headers=headers).id for _ in range(2)]
     assert begun[0] == begun[1]
     until_ended(sdk, begun[0])
+    for other in ({"input": "other"}, {"model": "sim/echo-pro"}, {"instructions": "other"}):
+        with pytest.raises(openai.ConflictError):
+            sdk.responses.create(**{**order, **other}, extra_headers=headers)
     with pytest.raises(openai.ConflictError):
-        sdk.responses.create(**{**order, "input": "other"}, extra_headers=headers)
+        sdk.responses.create(model="sim/echo", input="once", extra_headers=headers)
+    with pytest.raises(openai.BadRequestError, match="idempotency-key"):
+        sdk.responses.create(**order, extra_headers={"idempotency-key": "k" * 256})
 
 
 def test_the_same_background_stream_under_one_key_is_told_in_events_again(sdk: Any) -> None:

@@ -19,6 +19,7 @@ from farebox.core.books import (
     First,
     HoldRow,
     KeptAnswer,
+    KeyUse,
     Outcome,
     Seen,
     Settle,
@@ -108,6 +109,10 @@ class SqlStore(Reading, Bills, SqlPresets, SqlDirectory, SqlResponses, SqlAlerts
 
     async def kept_answer(self, hold_id: str) -> KeptAnswer | None:
         return await self._desk.row(each(KeptAnswer), self._sql.kept_answer, {"hold": hold_id})
+
+    async def key_use(self, account_id: int, key_digest: bytes) -> KeyUse | None:
+        given = {"account": account_id, "digest": key_digest}
+        return await self._desk.row(each(KeyUse), self._sql.key_use, given)
 
     async def find_first(self, sought: Sought) -> Seen:
         return await self._desk.do(lambda: self._find_first(sought))

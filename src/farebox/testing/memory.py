@@ -175,6 +175,9 @@ class MemoryStore:
     async def kept_answer(self, hold_id: str) -> KeptAnswer | None:
         return self._answers.get(hold_id)
 
+    async def key_use(self, account_id: int, key_digest: bytes) -> KeyUse | None:
+        return self._uses.get((account_id, key_digest))
+
     async def find_first(self, sought: Sought) -> Seen:
         def is_same(order: HoldRow | Undelivered) -> bool:
             name = (order.key_id, order.order_digest)
