@@ -673,11 +673,13 @@ def test_a_page_that_is_cited() -> None:
                 assert answer["output"][0]["content"][0]["annotations"] == [{"type": "url_citation", **page}]
 
 
-def test_what_a_message_cites_is_its_whole_text_block() -> None:
+@pytest.mark.parametrize("title", ["A", None])
+def test_what_a_message_cites_is_its_whole_text_block(title: str | None) -> None:
+    """A page without a title has an empty one in OpenAI's formats, whose readers demand a text."""
     location = {
         "type": "web_search_result_location",
         "url": "https://a.test",
-        "title": "A",
+        "title": title,
         "cited_text": "q",
         "encrypted_index": "e",
     }
@@ -685,7 +687,7 @@ def test_what_a_message_cites_is_its_whole_text_block() -> None:
     blocks = [{"type": "text", "text": "é1 "}, {"type": "text", "text": "two", "citations": [location, document]}]
     body = {**json.loads(hosts.messages_whole([])), "content": blocks}
     answer = sdks.whole(chat, between((chat, messages)).answer(json.dumps(body).encode(), created=1))
-    expected = {"url": "https://a.test", "title": "A", "start_index": 3, "end_index": 6}
+    expected = {"url": "https://a.test", "title": title or "", "start_index": 3, "end_index": 6}
     assert answer["choices"][0]["message"]["content"] == "é1 two"
     assert answer["choices"][0]["message"]["annotations"] == [{"type": "url_citation", "url_citation": expected}]
     events = list(hosts.messages_stream([Words("é1 "), Words("two")]))

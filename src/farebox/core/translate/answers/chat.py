@@ -20,6 +20,7 @@ from farebox.core.translate.raw import (
     quoted,
     said,
     said_any,
+    text_or_empty,
     word,
 )
 from farebox.core.translate.thoughts import CHAT, MISTRAL
@@ -253,5 +254,6 @@ def form_of(origin: str) -> str | None:
 
 
 def annotation(citation: Citation) -> dict[str, object]:
-    page = {"url": citation.url, "title": citation.title, "start_index": citation.start, "end_index": citation.end}
+    title = text_or_empty(citation.title)  # to Anthropic a page may have none
+    page = {"url": citation.url, "title": title, "start_index": citation.start, "end_index": citation.end}
     return {"type": "url_citation", "url_citation": page}

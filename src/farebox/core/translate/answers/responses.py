@@ -242,7 +242,7 @@ def text_piece(text: Raw, annotations: list[dict[str, object]], logprobs: object
 
 
 def annotation(citation: Citation) -> dict[str, object]:
-    page = {"url": citation.url, "title": citation.title}
+    page = {"url": citation.url, "title": text_or_empty(citation.title)}
     return {"type": "url_citation", **page, "start_index": citation.start, "end_index": citation.end}
 
 
