@@ -857,6 +857,16 @@ def test_what_a_message_counts_at_its_start_is_no_usage_of_its_own() -> None:
     assert b'"usage"' not in translated((chat, messages), untold)
 
 
+@pytest.mark.parametrize("source", [chat, responses])
+def test_a_message_whose_blocks_do_not_say_that_they_end_says_the_same(source: Format) -> None:
+    said = [Thought("Hm."), Words("Hello"), *TWO_CALLS[1:]]
+    without = [each for each in hosts.messages_stream(said) if b"content_block_stop" not in each]
+    told = [
+        sdks.streamed(source, translated((source, messages), each)) for each in (hosts.messages_stream(said), without)
+    ]
+    assert told[0] == told[1]
+
+
 def test_a_message_says_why_it_stopped_in_any_of_its_deltas() -> None:
     """Some hosts tell the counts so far before, or the last ones once more."""
     *events, delta, stop = hosts.messages_stream([Called("a", "f", {})])

@@ -119,6 +119,7 @@ class MessagesReader:
         return told
 
     def _begin(self, block: Block) -> None:
+        self._leave()  # some hosts do not say that a block has ended
         self._block, self._is_said = block.type, False
         match block.type:
             case "text":
@@ -187,6 +188,7 @@ class MessagesReader:
             self._writer.fail(broken("the upstream's stream ended before its answer did"))
             return
         self._writer.start("", "", 0)
+        self._leave()
         if stop.stop_reason == "refusal":
             self._writer.refuse(bytes(explanation(stop.stop_details)))
         told = read_usage(written(self._usage), is_messages=True) if self._is_counted else None
