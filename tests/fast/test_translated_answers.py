@@ -2,6 +2,8 @@
 comes, and both ways say the same."""
 
 import json
+import sys
+from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise, permutations
 from typing import Any
@@ -542,6 +544,21 @@ def test_a_call_goes_on_at_once_where_calls_come_one_after_the_other() -> None:
     told = [stream.feed(each) for each in chat_chunks(call(0, '{"a":1}', "a"), call(1, '{"b":', "b"), call(1, "2}"))]
     assert b'"partial_json":"{\\"b\\":"' in told[1]
     assert b'"partial_json":"2}"' in told[2]
+
+
+def test_long_calls_that_come_in_turns_are_not_read_again_with_each_piece() -> None:
+    """Nor is one whose arguments never become an object. It took minutes of CPU, in which nobody else was served."""
+    begun = [call(0, "{", "a"), call(1, "{", "b")]
+    told = chat_chunks(*begun, *[call(number % 2, "word ") for number in range(2_000)])
+    stream, looks = stream_of((messages, chat)), Counter[str]()
+    sys.setprofile(lambda frame, event, _: looks.update([frame.f_code.co_name]) if event == "call" else None)
+    try:
+        for each in told:
+            stream.feed(each)
+    finally:
+        sys.setprofile(None)
+    assert looks["see"] >= 2_000
+    assert looks["object_in"] < 20
 
 
 @pytest.mark.parametrize("other", [{"content": "x"}, {"refusal": "x"}, {"reasoning": "x"}])

@@ -195,6 +195,7 @@ class _Told(Struct):
     id: Raw
     name: Raw
     pieces: list[bytes]
+    look_at: int = 1
     is_whole: bool = False
     is_over: bool = False
 
@@ -268,4 +269,9 @@ class Calls:
 
 
 def _is_whole(call: _Told) -> bool:
-    return call.is_whole or (bool(call.pieces) and object_in(Raw(joined(call.pieces))) is not None)
+    """Whether a call's arguments are an object. That is looked at again when there are twice as many pieces: each look
+    reads all of them, and other calls may have thousands of pieces meanwhile."""
+    if not call.is_whole and len(call.pieces) >= call.look_at:
+        call.is_whole = object_in(Raw(joined(call.pieces))) is not None
+        call.look_at = 2 * len(call.pieces)
+    return call.is_whole
