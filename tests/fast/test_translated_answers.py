@@ -363,6 +363,16 @@ def test_a_stop_sequence_is_an_end_and_a_call_is_one_whatever_its_host_says() ->
         b'"finish_reason": "tool_calls"', b'"finish_reason":"stop"'
     )
     assert json.loads(between((messages, chat)).answer(called, created=1))["stop_reason"] == "tool_use"
+    said: Said = [Called("c", "f", {})]
+    called = hosts.messages_whole(said).replace(b'"tool_use", "stop_sequence"', b'"end_turn", "stop_sequence"')
+    events = [
+        each.replace(b'"stop_reason": "tool_use"', b'"stop_reason": "end_turn"') for each in hosts.messages_stream(said)
+    ]
+    for answer in (
+        sdks.whole(chat, between((chat, messages)).answer(called, created=1)),
+        sdks.streamed(chat, translated((chat, messages), events)),
+    ):
+        assert answer["choices"][0]["finish_reason"] == "tool_calls"
 
 
 def test_a_filter_is_a_refusal_to_anthropics_clients_and_an_incomplete_response() -> None:

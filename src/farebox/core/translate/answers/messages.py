@@ -86,12 +86,18 @@ def read(whole: _Whole) -> Answer:
                 parts.append(Call(block.id, block.name, quoted(given)))
             case _:
                 pass  # of a tool that the host ran
-    stop = STOPS.get(whole.stop_reason or "", "stop")
+    stop = stop_of(whole.stop_reason, has_calls=any(isinstance(part, Call) for part in parts))
     _cite(whole.content, parts)
     if whole.stop_reason == "refusal":
         parts.append(Refused(explanation(whole.stop_details)))
     told = read_usage(whole.usage, is_messages=True)
     return Answer(whole.id or "", whole.model or "", 0, parts, stop, said(whole.stop_sequence), told)
+
+
+def stop_of(reason: str | None, *, has_calls: bool) -> str:
+    """Why it ended. Some hosts that speak as Anthropic does call a tool and say that all was said."""
+    stop = STOPS.get(reason or "", "stop")
+    return "tools" if stop == "stop" and has_calls else stop
 
 
 def _cite(blocks: list[Block], parts: list[Part]) -> None:

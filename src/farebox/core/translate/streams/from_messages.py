@@ -7,11 +7,11 @@ from farebox.core.errors import broken
 from farebox.core.legible import Fields, decode_fields, decoded_or, leniently, written
 from farebox.core.reading import UNREADABLE
 from farebox.core.translate.answers.messages import (
-    STOPS,
     Block,
     StopDetails,
     WebCitation,
     explanation,
+    stop_of,
 )
 from farebox.core.translate.errors import failed
 from farebox.core.translate.neutral import EMPTY, Citation, Writer
@@ -66,7 +66,7 @@ class MessagesReader:
         self._cited: list[WebCitation] = []
         self._stop: _Delta | None = None
         self._usage = Fields()
-        self._is_counted = False
+        self._is_counted = self._has_calls = False
 
     def see(self, data: bytes) -> bool:
         """Read an event's data. Returns whether the answer has ended."""
@@ -127,6 +127,7 @@ class MessagesReader:
                 if is_text(block.text):
                     self._say(bytes(block.text))
             case "tool_use":
+                self._has_calls = True
                 self._writer.call(block.id, block.name)
                 self._input = said(block.input)
             case "thinking":
@@ -194,4 +195,4 @@ class MessagesReader:
         told = read_usage(written(self._usage), is_messages=True) if self._is_counted else None
         if told is not None:
             self._writer.count(told)
-        self._writer.end(STOPS.get(stop.stop_reason or "", "stop"), said(stop.stop_sequence))
+        self._writer.end(stop_of(stop.stop_reason, has_calls=self._has_calls), said(stop.stop_sequence))
