@@ -255,6 +255,10 @@ def test_the_same_background_order_under_one_key_runs_once(gateway: Gateway, sdk
             sdk.responses.create(**{**order, **other}, extra_headers=headers)
     with pytest.raises(openai.ConflictError):
         sdk.responses.create(model="sim/echo", input="once", extra_headers=headers)
+    sdk.responses.delete(begun[0])
+    with pytest.raises(openai.APIStatusError, match="was deleted") as gone:
+        sdk.responses.create(**order, extra_headers=headers)
+    assert gone.value.status_code == 410
     with pytest.raises(openai.BadRequestError, match="idempotency-key"):
         sdk.responses.create(**order, extra_headers={"idempotency-key": "k" * 256})
 

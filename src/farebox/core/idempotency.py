@@ -42,7 +42,7 @@ def still_answered() -> Refusal:
 
 def not_kept(hold: HoldRow) -> Refusal:
     """410: the order under the key has ended, and its answer was not kept."""
-    why = f"was over {KEPT_BYTES_MAX} bytes, or broke off" if hold.state == "posted" else "was cut off"
+    why = f"was over {KEPT_BYTES_MAX} bytes, broke off, or was deleted" if hold.state == "posted" else "was cut off"
     return gone(
         f"idempotency-key: the answer to the order under this key was not kept: it {why}."
         f" Its generation is {hold.generation_id or 'not known'}; to order anew, send another key",
