@@ -1015,6 +1015,19 @@ def test_a_chat_completion_without_a_reason_for_its_end_has_ended_where_it_tells
     assert sdks.streamed(messages, called)["stop_reason"] == "tool_use"
 
 
+@pytest.mark.parametrize("source", [messages, responses])
+def test_an_answer_has_the_id_of_the_first_chunk_that_has_one(source: Format) -> None:
+    """Azure's first tells of its filters, and has none."""
+    filters = hosts.data(
+        {"choices": [], "created": 0, "id": "", "model": "", "object": "", "prompt_filter_results": []}
+    )
+    told = [filters, *chat_chunks({"content": "Hi"}, finish="stop")]
+    answer = sdks.streamed(source, translated((source, chat), told))
+    expected = sdks.streamed(source, translated((source, chat), told[1:]))
+    assert (answer["id"], answer["model"]) == (expected["id"], expected["model"])
+    assert answer["id"]
+
+
 def test_only_the_first_of_several_choices_is_told() -> None:
     other = hosts.data({"choices": [{"index": 1, "delta": {"content": "No"}}]})
     told = chat_chunks({"content": "Yes"}, finish="stop")

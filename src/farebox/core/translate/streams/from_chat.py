@@ -91,7 +91,8 @@ class ChatReader:
         if said(chunk.error) is not None:
             self._writer.fail(failed(chunk.error))
             return True
-        self._writer.start(chunk.id or "", chunk.model or "", int(chunk.created or 0))
+        if chunk.id or chunk.choices:  # Azure's first chunk has neither: it tells of filters
+            self._writer.start(chunk.id or "", chunk.model or "", int(chunk.created or 0))
         for choice in chunk.choices or ():
             if choice.finish_reason == "error":
                 raise broken("the upstream accepted the order and then failed")
