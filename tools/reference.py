@@ -290,8 +290,9 @@ From hosts that speak chat completions, `reasoning` and `reasoning_content` are 
 - A caller who asked for a stream gets one, and a caller who did not gets none, whichever the host sends.
 - Other members of answers are dropped.
 
-In a stream each event becomes one at least, at once, but for calls of chat completions that come in turns: the second waits until the
-first one's arguments are whole, since messages and responses have one after the other. Keep-alives become the format's own. An error
+In a stream each event becomes one at least, at once, but for calls of chat completions and responses that come in turns: the second
+waits until the first one's arguments are known to be whole, at the latest until something else is said, since messages and responses
+have one after the other. Keep-alives become the format's own. An error
 within a stream becomes the one on which that format's readers stop and order nothing again; a stream that is cut off ends in one,
 so that half an answer does not look like a whole.
 """
