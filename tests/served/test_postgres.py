@@ -294,12 +294,20 @@ def test_a_start_on_a_database_that_says_nothing_ends_with_a_sentence(
     assert "Traceback" not in done.stderr
 
 
+_READY = b"Z\x00\x00\x00\x05I"
+"""The server's last word on a transaction that has ended."""
+
+_TERMINATED = b"SFATAL\x00VFATAL\x00C57P01\x00Mterminating connection due to administrator command\x00\x00"
+
+
 class Wire:
     """Between a gateway and its database: passes everything on, until a transaction is to end that places a hold; what
-    the database answers to that is lost."""
+    the database answers to that is lost, or, where it `terminates`, followed by the error of a session that an
+    administrator has ended."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, terminates: bool = False) -> None:
         self._port = port
+        self._terminates = terminates
         self.swallows = False
         self.swallowed = 0
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=100)
@@ -326,6 +334,9 @@ class Wire:
                     state["is_deaf"], self.swallows = True, False
                     self.swallowed += 1
                 if not is_client and state["is_deaf"]:
+                    if self._terminates and data.endswith(_READY):
+                        fatal = b"E" + (len(_TERMINATED) + 4).to_bytes(4, "big") + _TERMINATED
+                        target.sendall(data.removesuffix(_READY) + fatal)
                     continue
                 target.sendall(data)
         with suppress(OSError):
@@ -335,9 +346,12 @@ class Wire:
         self._listener.close()
 
 
-def test_a_hold_whose_commit_is_not_answered_is_given_back(tmp_path: Path, cluster: Cluster, upstream: int) -> None:
+@pytest.mark.parametrize("terminates", [False, True])
+def test_a_hold_whose_commit_is_not_answered_is_given_back(
+    tmp_path: Path, cluster: Cluster, upstream: int, terminates: bool
+) -> None:
     books = cluster.new_books()
-    wire = Wire(cluster.port)
+    wire = Wire(cluster.port, terminates=terminates)
     settings = {"FAREBOX_UPSTREAM_URL": f"http://127.0.0.1:{upstream}/api/v1", "OPENROUTER_API_KEY": "sk-or-x"}
     known = charged(upstream)
     with node(tmp_path, books.replace(f":{cluster.port}/", f":{wire.port}/"), **settings) as gateway:

@@ -185,11 +185,12 @@ class Postgres:
         try:
             db.commit()
         except self.errors as error:
-            if not db.raw.closed:
+            if _was_answered(db.raw):
                 # The server's own words: it was undone.
                 with suppress(*self.errors):
                     db.roll_back()
                 raise
+            db.raw.close()
             raise _CommitInDoubt(str(error)) from error
 
     @contextmanager
@@ -285,8 +286,9 @@ class PostgresDb:
                 # A standby. The next transaction connects anew, and may find the primary.
                 self.raw.close()
                 raise _ReadOnly(f"the server may only be read: {' '.join(str(error).split())}") from error
-            if not self.raw.closed or isinstance(error, _Silent):
+            if _was_answered(self.raw) or isinstance(error, _Silent):
                 raise
+            self.raw.close()
             self.raw = self._connect()
             found = _in_one_trip(self.raw, all_of_it)
         return found if begin is None else found[1:]
@@ -335,6 +337,12 @@ def _in_one_trip(raw: _Connection, statements: list[_Statement]) -> list[psycopg
         raw.forget_prepared()
         raise failure
     return cursors
+
+
+def _was_answered(raw: _Connection) -> bool:
+    """Whether the server has said how the last trip ended, as it does after each error but one that ends the session.
+    Such a one comes before the connection is seen to close, and what went before it may have been carried out."""
+    return raw.info.transaction_status not in (TransactionStatus.ACTIVE, TransactionStatus.UNKNOWN)
 
 
 class _Streaming:
