@@ -1,6 +1,8 @@
 """Settlements on a node's own disk: all that was said comes back, each once its process has gone, a torn line never."""
 
 import asyncio
+import os
+import resource
 from decimal import Decimal
 from pathlib import Path
 
@@ -101,6 +103,64 @@ def test_a_line_that_was_cut_off_is_passed_over(tmp_path: Path) -> None:
         ((_, settles),) = spool.left_behind()
         assert settles == SETTLES[: len(settles)]
         assert len(settles) in (whole[:end].count(b"\n"), whole[:end].count(b"\n") + 1)
+
+
+def test_what_comes_after_a_line_that_the_disk_cut_off_is_read(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    spool, folder = Spool(tmp_path / "kept", "one"), tmp_path / "kept"
+    keep(spool, SETTLES[1])
+    try:
+        # As where the disk is full: some of the bytes are taken.
+        resource.setrlimit(resource.RLIMIT_FSIZE, ((folder / "one").stat().st_size + 100, before[1]))
+        keep(spool, SETTLES[0])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    keep(spool, SETTLES[2])
+    (folder / "two").write_bytes((folder / "one").read_bytes())
+    assert spool.left_behind() == [("two", SETTLES[1:])]
+    spool.clear()
+
+
+def test_what_is_no_settlement_is_left_alone_and_holds_up_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A volume's own folder, and the books themselves where the setting names the folder that they are in."""
+    (tmp_path / "lost+found").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    others = {"farebox.db": b"SQLite format 3\0\n\n", "notes": b"{}\n", "settlements.bak": b"x"}
+    for name, content in others.items():
+        (tmp_path / name).write_bytes(content)
+
+    async def main() -> None:
+        spool = Spool(tmp_path, "one")
+        await spool.add(SETTLES[1])
+        (tmp_path / "two").write_bytes((tmp_path / "one").read_bytes())
+        late = LateSettlements(MemoryStore(), spool)
+        await late.add(SETTLES[2])
+        running = asyncio.create_task(late.run())
+        await asyncio.sleep(1.5)
+        running.cancel()
+        assert late.waiting == 0
+
+    asyncio.run(main())
+    assert {path.name for path in tmp_path.iterdir()} == {"lost+found", "pipe", *others}
+    assert {name: (tmp_path / name).read_bytes() for name in others} == others
+    told = [record.getMessage() for record in caplog.records if "left alone" in record.getMessage()]
+    assert len(told) == len(others), "each once"
+
+
+def test_a_file_with_a_line_that_cannot_be_read_stays_when_the_others_are_booked(tmp_path: Path) -> None:
+    """A later version may have written it."""
+    spool = Spool(tmp_path, "one")
+    keep(spool, SETTLES[1])
+    line = (tmp_path / "one").read_bytes()
+    spool.clear()
+    (tmp_path / "two").write_bytes(b'{"hold_id":"h9","verdict":{"type":"later"},"created_us":1}\n' + line)
+    for _ in range(2):
+        assert spool.left_behind() == [("two", [SETTLES[1]])]
+    spool.remove("two")
+    assert spool.left_behind() == []
+    assert (tmp_path / "two").exists()
 
 
 def test_a_disk_that_fails_too_does_not_fail_the_order(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -120,3 +122,30 @@ def _ignore_death(gateway: Gateway, key: str) -> None:
         gateway.chat(key, "token-ms=300,tokens=100", stream=True)
     except Exception:  # noqa: BLE001 - it is about to be killed
         return
+
+
+_LOOKING = """
+import asyncio, sys
+from pathlib import Path
+from farebox.core.books import Settle
+from farebox.core.usage import Nothing
+from farebox.store.spool import Spool
+
+looking, other, found = [], Spool(Path(sys.argv[1]), "two"), []
+
+def look(event, given):
+    if event in ("fcntl.flock", "os.rename") and not looking:
+        looking.append(event)
+        found.extend(other.left_behind())
+        looking.clear()
+
+sys.addaudithook(look)
+asyncio.run(Spool(Path(sys.argv[1]), "one").add(Settle(hold_id="h", verdict=Nothing(), created_us=1)))
+sys.exit(str(found) if found else 0)
+"""
+
+
+def test_a_living_process_is_never_taken_for_dead_while_it_begins_its_file(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", _LOOKING, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "one").stat().st_size

@@ -6,15 +6,18 @@ from pathlib import Path
 
 
 class LockedFile:
-    """A file in a folder, made and private where it was not there, and locked. Raises BlockingIOError."""
+    """A file of a new name in a folder, private and locked. It is locked before it has its name, which begins with no
+    dot: whoever finds it under that finds it locked."""
 
     def __init__(self, folder: Path, name: str, flags: int = os.O_RDWR) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path = folder / name
-        self.descriptor = os.open(self._path, os.O_CREAT | os.O_CLOEXEC | flags, 0o600)
+        unnamed = folder / f".{name}"
+        self.descriptor = os.open(unnamed, os.O_CREAT | os.O_CLOEXEC | flags, 0o600)
         try:
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX)
+            unnamed.rename(self._path)
+        except OSError:
             os.close(self.descriptor)
             raise
 

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,9 @@ log = logging.getLogger("farebox")
 
 ADD_SECONDS = 5.0
 """How long a settlement waits for this disk; it is kept in memory in any case."""
+
+BEGINS = b'{"hold_id":'
+"""How each line begins; what begins otherwise is none of ours."""
 
 ROWS_MAX = 50_000
 """As many as orders end while a database is away for an hour or so; more are kept in memory alone."""
@@ -37,6 +41,8 @@ class Spool:
         self._lock = threading.Lock()
         self._file: LockedFile | None = None
         self._rows = 0
+        self._left_alone: set[str] = set()
+        self._not_whole: set[str] = set()
 
     async def add(self, settle: Settle) -> None:
         """Durable when this returns; or not, which the log says, where this disk fails, too."""
@@ -55,8 +61,16 @@ class Spool:
         with self._lock:
             if self._file is None:
                 self._file = LockedFile(self._folder, self._worker, os.O_APPEND | os.O_WRONLY)
-            os.write(self._file.descriptor, line)
-            os.fsync(self._file.descriptor)
+            file = self._file.descriptor
+            before = os.fstat(file).st_size
+            try:
+                while line:
+                    line = line[os.write(file, line) :]
+                os.fsync(file)
+            except OSError:
+                # A part of it would make the next one unreadable, too.
+                os.ftruncate(file, before)
+                raise
 
     def clear(self) -> None:
         """All that was in it is in the books."""
@@ -67,24 +81,49 @@ class Spool:
                 self._file = None
 
     def left_behind(self) -> list[tuple[str, list[Settle]]]:
-        paths = sorted(self._folder.iterdir()) if self._folder.is_dir() else []
-        return [(path.name, _read(path)) for path in paths if path.name != self._worker and is_free(path)]
+        """What else is in the folder is left alone, and told of once."""
+        found: list[tuple[str, list[Settle]]] = []
+        for path in sorted(self._folder.glob("[!.]*")):
+            if path.name == self._worker or path.name in self._left_alone:
+                continue
+            try:
+                if path.is_file() and is_free(path):
+                    found += self._read(path)
+            except FileNotFoundError:
+                pass  # another process was quicker
+            except OSError as error:
+                self._leave_alone(path, f"cannot be read: {error.strerror}")
+        return found
+
+    def _read(self, path: Path) -> list[tuple[str, list[Settle]]]:
+        with path.open("rb") as file:
+            begins = file.read(len(BEGINS))
+            if not BEGINS.startswith(begins):
+                self._leave_alone(path, "has none")
+                return []
+            *lines, rest = (begins + file.read()).split(b"\n")
+        settles: list[Settle] = []
+        for line in lines:
+            try:
+                settles.append(_settle(line))
+            except UNREADABLE:
+                if path.name not in self._not_whole:
+                    log.error("%s has a line that is no settlement; the file stays there", path)
+                self._not_whole.add(path.name)
+        # A last line that was cut off was never relied on.
+        with suppress(*UNREADABLE):
+            settles.append(_settle(rest))
+        return [(path.name, settles)]
+
+    def _leave_alone(self, path: Path, why: str) -> None:
+        self._left_alone.add(path.name)
+        log.warning("%s is in the folder of settlements and %s; it is left alone", path, why)
 
     def remove(self, name: str) -> None:
-        (self._folder / name).unlink(missing_ok=True)
-
-
-def _read(path: Path) -> list[Settle]:
-    """A last line that was cut off was never relied on."""
-    settles: list[Settle] = []
-    if not path.exists():
-        return settles  # another process was quicker
-    for line in path.read_bytes().splitlines():
-        try:
-            settles.append(_settle(line))
-        except UNREADABLE:
-            log.error("%s has a line that is no settlement", path)
-    return settles
+        if name in self._not_whole:
+            self._left_alone.add(name)
+        else:
+            (self._folder / name).unlink(missing_ok=True)
 
 
 def _settle(line: bytes) -> Settle:

@@ -167,7 +167,7 @@ class Sqlite:
 
     def worker_pids(self) -> set[int]:
         """The processes of living workers: a worker's name begins with its process's number."""
-        numbers = [each.name.partition("-")[0] for each in self._workers.glob("*-*") if not is_free(each)]
+        numbers = [each.name.partition("-")[0] for each in self._workers.glob("[0-9]*-*") if not is_free(each)]
         return {int(number) for number in numbers if number.isdecimal()}
 
     def notices(self) -> None:
