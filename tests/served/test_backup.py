@@ -60,6 +60,38 @@ def test_an_order_under_way_is_open_when_the_backup_is_restored(gateway: Gateway
     gateway.audit()
 
 
+def test_the_log_of_a_file_that_was_taken_away_is_not_written_over_the_backup(gateway: Gateway) -> None:
+    """It is kept: with that file it is what was booked last."""
+    gateway.chat()
+    file = gateway.folder / "kept.db"
+    gateway.cli("backup", str(file))
+    for _ in range(3):
+        gateway.chat()
+    later = gateway.audit()
+    gateway.kill()
+    path = gateway.folder / "data" / "farebox.db"
+    old = path.rename(gateway.folder / "old.db")
+    restored = gateway.cli("restore", str(file))
+    assert restored["orders"] == gateway.audit()["orders"] == {"pending": 0, "open": 0, "posted": 1, "voided": 0}
+    Path(restored["set_aside"]).rename(old.with_name("old.db-wal"))
+    assert gateway.cli("audit", "--database-url", f"sqlite:///{old}")["orders"] == later["orders"]
+    # So it is where a backup takes the place of another one.
+    for end in ("-wal", "-shm", "-journal"):
+        file.with_name(file.name + end).write_bytes(b"of another file")
+    gateway.cli("backup", str(file), "--overwrite")
+    assert sorted(each.name for each in gateway.folder.glob("kept*")) == ["kept.db"]
+
+
+def test_a_backup_never_takes_the_place_of_the_books(gateway: Gateway) -> None:
+    gateway.chat()
+    (gateway.folder / "link.db").symlink_to(gateway.folder / "data" / "farebox.db")
+    for name in ("data/farebox.db", "link.db"):
+        refused = gateway.run("backup", name, "--overwrite")
+        assert (refused.returncode, "is the file of the books" in refused.stderr) == (1, True), refused.stderr
+    gateway.chat()
+    assert gateway.audit()["orders"]["posted"] == 2
+
+
 def test_what_is_no_backup_is_not_restored(tmp_path: Path) -> None:
     shell = Gateway(tmp_path)
     for name, content, said in (

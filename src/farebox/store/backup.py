@@ -30,6 +30,9 @@ PAUSE_SECONDS = 0.005
 PARTIAL = ".partial"
 """How a copy's name ends while it is made."""
 
+LOGS = ("-wal", "-shm", "-journal")
+"""What SQLite keeps beside a file, and writes into it when it is next opened, whatever file that is by then."""
+
 _IS_USED = "SELECT 1 FROM account WHERE id > 1 UNION ALL SELECT 1 FROM transfer LIMIT 1"
 
 
@@ -52,10 +55,13 @@ def backup(database_url: str, file: Path, *, replaces: bool = False) -> Copied:
     """Copy the books into a file of their own; books of an older schema as they are.
 
     Raises:
-        UnusableBooks: there are none, they cannot be read, or the file cannot be written or is there already.
+        UnusableBooks: there are none, they cannot be read, or the file cannot be written, is there already, or is that
+            of the books.
     """
     if (schema := schema_of(database_url)) is None:
         raise no_books(database_url)
+    if file.exists() and file.samefile(sqlite_path(database_url)):
+        raise UnusableBooks(f"{file} is the file of the books; a backup is another one")
     if file.exists() and not replaces:
         raise UnusableBooks(f"{file} is there already; choose another name, or replace it by --overwrite")
     source = Sqlite(sqlite_path(database_url), answer_seconds=COMMAND_SECONDS)
@@ -104,7 +110,7 @@ def restore(file: Path, database_url: str, *, replaces: bool = False, even_if_wr
                 f" nothing was restored: `farebox audit --database-url {backup_url}` names them; --even-if-wrong"
                 " restores it all the same"
             )
-        aside = _set_aside(path) if path.exists() else None
+        aside = _set_aside(path)
         _put(partial, path)
     return Copied(copied.file, copied.size_bytes, schema, copied.audit, aside)
 
@@ -121,8 +127,8 @@ def _partial_of(file: Path) -> Iterator[Path]:
     except (OSError, sqlite3.Error) as error:
         raise UnusableBooks(f"{file} cannot be written: {error}") from error
     finally:
-        for each in (partial, *(partial.with_name(partial.name + end) for end in ("-wal", "-shm", "-journal"))):
-            each.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
+        _drop_logs(partial)
         workers = partial.with_name(partial.name + "-workers")
         if workers.is_dir():
             shutil.rmtree(workers)
@@ -147,13 +153,19 @@ def _finish(partial: Path, file: Path, schema: str, *, into_place: bool = True) 
 
 
 def _put(partial: Path, file: Path) -> None:
-    """Durable when this returns."""
+    """Durable when this returns. What is left there of another file's logs would be written over this one."""
+    _drop_logs(file)
     partial.replace(file)
     folder = os.open(file.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _drop_logs(file: Path) -> None:
+    for end in LOGS:
+        file.with_name(file.name + end).unlink(missing_ok=True)
 
 
 def _alone(path: Path) -> None:
@@ -167,10 +179,16 @@ def _alone(path: Path) -> None:
         raise UnusableBooks(f"{path} is in use by another program, which keeps its log")
 
 
-def _set_aside(path: Path) -> Path:
-    """Where the books stand from now on that were there."""
-    _alone(path)
+def _set_aside(path: Path) -> Path | None:
+    """Where the books stand from now on that were there; or, where only their file was taken away, what was in their
+    log: the last orders before their server died."""
     aside = path.with_name(f"{path.name}.before-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+    if path.exists():
+        _alone(path)
+    else:
+        path, aside = (each.with_name(each.name + "-wal") for each in (path, aside))
+        if not path.exists():
+            return None
     if aside.exists():
         raise UnusableBooks(f"{aside} is there already; wait a second")
     return path.rename(aside)
