@@ -223,6 +223,9 @@ def test_an_order_that_is_not_taken_up_is_sent_again_a_little_later(books: tuple
         (("--key", ""), "--key"),
         (("--key", "sk-fb-nobody"), "not known here"),
         (("--concurrency", "0"), "concurrency"),
+        (("--out", "orders.jsonl"), "the file of the orders"),
+        (("--out", "data"), "--out"),
+        (("--out", "nowhere/results"), "--out"),
     ],
 )
 def test_what_is_wrong_is_said(books: tuple[Gateway, int], arguments: tuple[str, str], said: str) -> None:
@@ -234,6 +237,35 @@ def test_what_is_wrong_is_said(books: tuple[Gateway, int], arguments: tuple[str,
     assert said in wrong
     assert "Traceback" not in wrong
     assert charged(port) == {}
+    assert json.loads((shell.folder / "orders.jsonl").read_text()) == CHAT
+
+
+def test_results_that_cannot_be_written_end_a_batch_and_nothing_that_is_paid_for(books: tuple[Gateway, int]) -> None:
+    """The file may have a megabyte, and has nearly that."""
+    shell, port = books
+    write(shell.folder, [CHAT] * 5)
+    done = json.dumps({"number": 1, "status": 200, "fare_usd": "0", "answer": "x" * (2**20 - 200)})
+    (shell.folder / "orders.results.jsonl").write_text(done + "\n")
+    command = f"ulimit -f 1024; exec {sys.executable} -m farebox batch orders.jsonl --concurrency 2"
+    environment = {**shell.environment, "FAREBOX_KEY": shell.key}
+    cut = subprocess.run(
+        ["bash", "-c", command], cwd=shell.folder, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert (cut.returncode, "Traceback" in cut.stderr) == (1, False), cut.stderr
+    assert "orders.results.jsonl cannot be written" in cut.stderr
+    assert len(charged(port)) == 2, "no further one was begun, and those that were came to their ends"
+    assert ended(begin(shell), code=0)["served"] == 5
+    assert [result["status"] for result in results(shell.folder)] == [200] * 5
+    assert len(charged(port)) == 4
+
+
+def test_a_name_that_a_full_disk_lost_is_none(books: tuple[Gateway, int]) -> None:
+    """Two batches of one name would take each other's answers, or be refused."""
+    shell, _ = books
+    for number in range(2):
+        write(shell.folder, [{**CHAT, "max_tokens": 20 + number}])
+        (shell.folder / f"{number}.batch").touch()
+        assert ended(begin(shell, "--out", str(number)), code=0)["served"] == 1
 
 
 def test_an_answer_over_several_lines_is_one_line_of_results() -> None:

@@ -4,7 +4,7 @@ import asyncio
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -58,6 +58,8 @@ def batch(
         fail("--key: give the key that pays, or set FAREBOX_KEY", 2)
     limit_nanos = None if limit is None else nanos_of(limit, "--limit")
     results = _Results(out or file.with_suffix(f".results{file.suffix}"), results_form)
+    if results.path.exists() and (not results.path.is_file() or results.path.samefile(file)):
+        fail(f"--out: {results.path} is {'no file' if not results.path.is_file() else 'the file of the orders'}", 2)
     lines = list(split_lines(file.read_bytes()))
     if len(lines) > ORDERS_MAX:
         fail(f"{file}: {len(lines)} orders; a batch has {ORDERS_MAX} at most", 2)
@@ -67,7 +69,10 @@ def batch(
         take_up(settings.database_url)
         if settings.is_simulated:
             os.environ[SIMULATOR_URL_VARIABLE] = stack.enter_context(simulator.embedded())
-        results.open()
+        try:
+            results.open()
+        except OSError as error:
+            fail(results.words(error))
         stack.callback(results.close)
         done = {outcome.number for outcome in results.outcomes}
         before = sum(order.number in done for order in orders)
@@ -76,6 +81,8 @@ def batch(
             totals = asyncio.run(_serve(settings, key, orders, results, concurrency, limit_nanos, advance))
         except Refusal as refusal:
             fail(refusal.message)
+    if results.failure is not None:
+        fail(f"{results.words(results.failure)}; begun again, the batch goes on, and pays for nothing twice")
     results.finish(is_whole=totals.orders == len(orders))
     _report(totals, before, results.path, as_json=as_json)
 
@@ -96,6 +103,9 @@ async def _serve(
 
         async def serve(order: BatchOrder) -> None:
             results.add(await batch.serve(order))
+            if results.failure is not None:
+                # Not cut off: what is under way is paid for, and kept to be written when the batch is begun again.
+                batch.stop()
             advance()
 
         # The first Ctrl-C lets the orders that were begun end.
@@ -113,9 +123,14 @@ class _Results:
         self._name_path = path.with_name(path.name + ".batch")
         self.name = ""
         self.outcomes: list[ItemOutcome] = []
+        self.failure: OSError | None = None
+
+    def words(self, error: OSError) -> str:
+        return f"--out: {self.path} cannot be written: {error.strerror}"
 
     def open(self) -> None:
-        """Keep the whole lines of an earlier start whose orders need not be placed again, and drop the rest."""
+        """Keep the whole lines of an earlier start whose orders need not be placed again, and drop the rest. Raises
+        OSError."""
         kept = []
         if self.path.exists():
             for line in self.path.read_bytes().splitlines(keepends=True):
@@ -128,17 +143,28 @@ class _Results:
         draft = self.path.with_name(self.path.name + ".draft")
         draft.write_bytes(b"".join(kept))
         draft.replace(self.path)
-        if not self._name_path.exists():
-            self._name_path.write_text(f"batch-{secrets.token_hex(12)}")
-        self.name = self._name_path.read_text()
+        with self._name_path.open("a+") as file:
+            file.seek(0)
+            self.name = file.read()
+            if not self.name:
+                # On disk before the first order, whose answer is found by it. Empty where the disk was full.
+                self.name = f"batch-{secrets.token_hex(12)}"
+                file.write(self.name)
+                file.flush()
+                os.fsync(file.fileno())
         self._file = self.path.open("ab")
 
     def add(self, result: BatchResult) -> None:
-        self._file.write(written(result, self._form) + b"\n")
-        self._file.flush()
+        """Write a result, or keep why it cannot be written."""
+        try:
+            self._file.write(written(result, self._form) + b"\n")
+            self._file.flush()
+        except OSError as error:
+            self.failure = error
 
     def close(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # told by `failure`
+            self._file.close()
 
     def finish(self, *, is_whole: bool) -> None:
         """Forget the batch's name once all its orders are served: the same file begun again then orders anew."""
