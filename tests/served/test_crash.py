@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway import Gateway
+from tests.gateway import Gateway, eventually
 
 
 def load(gateway: Gateway, key: str, stop: threading.Event, told: list[int]) -> None:
@@ -122,6 +122,24 @@ def _ignore_death(gateway: Gateway, key: str) -> None:
         gateway.chat(key, "token-ms=300,tokens=100", stream=True)
     except Exception:  # noqa: BLE001 - it is about to be killed
         return
+
+
+def test_a_process_that_comes_by_a_link_to_the_books_takes_no_living_one_for_dead(gateway: Gateway) -> None:
+    link = gateway.folder / "link.db"
+    link.symlink_to(gateway.folder / "data" / "farebox.db")
+    url = f"sqlite:///{link}"
+    gateway.cli("backup", str(gateway.folder / "kept.db"), "--database-url", url)
+    waiting = threading.Thread(target=lambda: gateway.chat(simulate="head-ms=1500"))
+    waiting.start()
+    eventually(lambda: gateway.audit()["orders"]["pending"] == 1)
+    assert gateway.cli("reconcile", "--database-url", url) == []
+    refused = gateway.run("restore", "kept.db", "--overwrite", "--database-url", url)
+    assert f"is in use (process {gateway.process.pid})" in refused.stderr
+    waiting.join()
+    gateway.stop()
+    gateway.cli("restore", str(gateway.folder / "kept.db"), "--overwrite", "--database-url", url)
+    assert link.is_symlink()
+    assert gateway.audit()["orders"] == {"pending": 0, "open": 0, "posted": 0, "voided": 0}
 
 
 _LOOKING = """

@@ -88,8 +88,8 @@ def restore(file: Path, database_url: str, *, replaces: bool = False, even_if_wr
     if (schema := schema_of(backup_url)) is None:
         raise UnusableBooks(f"there is no backup at {file}")
     refuse_newer(backup_url, schema)
-    path = sqlite_path(database_url)
-    books = Sqlite(path)
+    books = Sqlite(sqlite_path(database_url))
+    path = books.path
     if serving := books.worker_pids():
         pids = ", ".join(map(str, sorted(serving)))
         raise UnusableBooks(f"{path} is in use (process {pids}): stop the servers first")

@@ -103,7 +103,8 @@ class Sqlite:
     refusing: tuple[type[Exception], ...] = (sqlite3.IntegrityError, sqlite3.DataError)
 
     def __init__(self, path: Path, busy_seconds: float = BUSY_SECONDS, answer_seconds: float = ANSWER_SECONDS) -> None:
-        self.path = path
+        # As SQLite names its log: by whatever link a process comes here, it finds the workers of all.
+        self.path = path.resolve()
         self.answer_seconds = answer_seconds
         self._busy_seconds = busy_seconds
         self._workers = self.beside("-workers")
