@@ -267,7 +267,9 @@ def _orders(ground: _Ground) -> _Orders:
         stored=stored,
         attribution=ground.attribution,
     )
-    background = BackgroundResponses(exchange, stored, store, settings.background_orders_max)
+    background = BackgroundResponses(
+        exchange, stored, store, settings.background_orders_max, store.engine.renewed_within_seconds
+    )
     exchange.background = background
     return _Orders(exchange, admission, joining, late, reconciler, health, cache, guards, wal, stored, background)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
 from secrets import token_hex
+from time import monotonic
 
 import msgspec
 from msgspec.structs import replace
@@ -157,7 +158,8 @@ class FollowedAnswer(RepeatedAnswer):
 
 
 class BackgroundResponses:
-    """Begins orders in the background, at most `most` at once in this process, and ends them."""
+    """Begins orders in the background, at most `most` at once in this process, and ends them. A process has died that
+    seemed gone for `gone_seconds`: its order would be paid for, and its answer lost, if it were stopped for less."""
 
     def __init__(
         self,
@@ -165,12 +167,15 @@ class BackgroundResponses:
         stored: StoredResponses,
         shelf: ResponseShelf,
         most: int,
+        gone_seconds: float = 0,
         now_us: Callable[[], int] = clock.now_us,
     ) -> None:
         self._exchange = exchange
         self._stored = stored
         self._shelf = shelf
         self._most = most
+        self._gone_seconds = gone_seconds
+        self._gone_since: dict[str | None, float] = {}
         self._now_us = now_us
         self._jobs: dict[tuple[int, str], _Job] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -344,7 +349,11 @@ class BackgroundResponses:
         return FollowedAnswer(told, after)
 
     async def _end_orphans(self) -> None:
-        for row in await self._shelf.stored_orphans():
+        orphans, now = await self._shelf.stored_orphans(), monotonic()
+        self._gone_since = {row.worker: self._gone_since.get(row.worker, now) for row in orphans}
+        for row in orphans:
+            if now - self._gone_since[row.worker] < self._gone_seconds:
+                continue
             await self._shelf.end_stored(turned(row, "failed", _DIED))
 
     async def run(self) -> None:

@@ -116,6 +116,33 @@ def test_a_nodes_death_leaves_nothing_open(nodes: list[Gateway], upstream: int) 
     assert set(_fares(nodes[1])) == set(charged(upstream)) - set(known)
 
 
+def test_an_order_in_the_background_outlives_the_session_that_tells_of_its_node(
+    nodes: list[Gateway], books: str
+) -> None:
+    """Another node is asked for it before its own has taken up the lock again, and again when its own has died."""
+    key = nodes[0].new_key("a caller", "--plan", "paying", "--prepaid", "1")
+    headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+
+    def begin(tokens: int) -> str:
+        slow = {**headers, "x-openrouter-simulate": f"token-ms=100,tokens={tokens}"}
+        asked = {"model": "sim/echo", "input": "Hello", "background": True}
+        return str(nodes[0].request("POST", "/v1/responses", asked, slow).json["id"])
+
+    def status(response: str) -> str:
+        return str(nodes[1].request("GET", f"/v1/responses/{response}", headers=headers).json["status"])
+
+    response = begin(30)
+    with psycopg.connect(books, autocommit=True) as db:
+        locks = "SELECT count(pg_terminate_backend(pid)) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1"
+        assert db.execute(locks).fetchone() == (3,)
+    assert status(response) == "in_progress"
+    eventually(lambda: status(response) == "completed")
+    response = begin(600)
+    eventually(lambda: nodes[1].audit()["orders"]["pending"] == 1)
+    nodes[0].kill()
+    eventually(lambda: status(response) == "failed", 40)
+
+
 def _try(gateway: Gateway, key: str, simulate: str = "token-ms=200,tokens=20") -> int | None:
     with suppress(OSError, http.client.HTTPException):
         return gateway.chat(key, simulate, stream=True).status

@@ -94,6 +94,9 @@ class Engine(Protocol):
     answer_seconds: float
     """How long who uses the books waits for an answer."""
 
+    renewed_within_seconds: float
+    """How long a worker that lives may seem gone, its `Life` lost with the database and not yet renewed."""
+
     errors: tuple[type[Exception], ...]
     """All that is raised when a statement fails, for whatever reason."""
 

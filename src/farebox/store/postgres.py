@@ -103,6 +103,7 @@ class Postgres:
     unavailable: tuple[type[Exception], ...] = (psycopg.OperationalError, psycopg.InterfaceError)
     conflicting: tuple[type[Exception], ...] = (psycopg.IntegrityError,)
     refusing: tuple[type[Exception], ...] = (psycopg.IntegrityError, psycopg.DataError)
+    renewed_within_seconds = 15.0
 
     def __init__(self, url: str, busy_seconds: float = BUSY_SECONDS, answer_seconds: float = ANSWER_SECONDS) -> None:
         given = conninfo_to_dict(url)

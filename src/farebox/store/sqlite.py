@@ -101,6 +101,7 @@ class Sqlite:
     unavailable: tuple[type[Exception], ...] = (sqlite3.OperationalError,)
     conflicting: tuple[type[Exception], ...] = (sqlite3.IntegrityError,)
     refusing: tuple[type[Exception], ...] = (sqlite3.IntegrityError, sqlite3.DataError)
+    renewed_within_seconds = 0.0
 
     def __init__(self, path: Path, busy_seconds: float = BUSY_SECONDS, answer_seconds: float = ANSWER_SECONDS) -> None:
         # As SQLite names its log: by whatever link a process comes here, it finds the workers of all.
