@@ -1,5 +1,5 @@
-"""How a server stops on a signal: it takes no more orders, and running ones have a grace period before they are broken
-off.
+"""How a server stops on a signal, or a worker when its parent has died: it takes no more orders, and running ones have
+a grace period before they are broken off.
 
 Meanwhile it goes on listening, so that `/readyz` says that it is leaving, and new orders get a 429. Only then is the
 signal passed on to uvicorn, which closes the socket.
@@ -9,6 +9,7 @@ import asyncio
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import parent_process
 from time import monotonic
 
 from farebox.admission import Admission
@@ -32,7 +33,7 @@ def stopping_gracefully(admission: Admission, grace_seconds: float) -> Iterator[
     servers = {each: signal.getsignal(each) for each in SIGNALS}
     stop = _Stop(admission, grace_seconds, lambda: _pass_on(servers[signal.SIGTERM]))
     try:
-        with on_stop(stop.hear):
+        with on_stop(stop.hear), _on_parents_death(stop.hear):
             yield
     finally:
         for each, server in servers.items():
@@ -50,6 +51,27 @@ def on_stop(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for each in SIGNALS:
             loop.remove_signal_handler(each)
+
+
+@contextmanager
+def _on_parents_death(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` when this is a worker whose parent has died, however: nobody else would stop it, or begin a new one
+    in its place, and as long as it listened no other server could."""
+    parent = parent_process()
+    if parent is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def hear() -> None:
+        loop.remove_reader(parent.sentinel)
+        stop()
+
+    loop.add_reader(parent.sentinel, hear)
+    try:
+        yield
+    finally:
+        loop.remove_reader(parent.sentinel)
 
 
 def _pass_on(handler: object) -> None:

@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 import time
+from contextlib import suppress
 from http.client import IncompleteRead
 from pathlib import Path
 
@@ -128,6 +129,35 @@ def test_who_stops_takes_no_more_orders_and_says_so(tmp_path: Path, workers: str
         assert gateway.process.wait(timeout=10) == 0
         assert answers[0].body.endswith(b"data: [DONE]\n\n")
         assert [line["what"] for line in gateway.orders()] == ["fare"]
+
+
+def test_workers_whose_parent_was_killed_end_their_orders_and_leave(tmp_path: Path, upstream: int) -> None:
+    """Nobody else would stop them, and no other server can listen where they do."""
+    url = f"http://127.0.0.1:{upstream}/api/v1"
+    with Gateway(tmp_path, "--upstream", url, "--workers", "2", OPENROUTER_API_KEY="sk-or-x") as gateway:
+        key = gateway.new_key("a", "--plan", "paying", "--prepaid", "1")
+        answers: list[Response] = []
+        slow = "tokens=20,token-ms=100"
+        asking = threading.Thread(target=lambda: answers.append(gateway.chat(key, slow, stream=True)))
+        asking.start()
+        eventually(lambda: len(gateway.orders("a")) == 1)
+        os.kill(gateway.process.pid, signal.SIGKILL)
+        gateway.process.wait(timeout=10)
+        asking.join()
+        assert answers[0].body.endswith(b"data: [DONE]\n\n")
+        assert [line["what"] for line in gateway.orders("a")] == ["fare"]
+
+        def is_free() -> bool:
+            with suppress(OSError):
+                socket.create_server(("127.0.0.1", gateway.port)).close()
+                return True
+            return False
+
+        try:
+            eventually(is_free)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(gateway.process.pid, signal.SIGKILL)
 
 
 def test_a_stop_lets_running_answers_end(tmp_path: Path) -> None:
