@@ -429,6 +429,7 @@ def test_what_an_operator_decides_is_an_adjustment_with_its_reason(engine: Engin
             (replace(ends[0], amount_nanos=30_000), "booked were 2 events"),
             (replace(ends[0], cost=Decimal("0.5")), "50000 events"),
             (replace(ends[0], over_hold_nanos=0), "flagged"),
+            (replace(ends[0], event_price_nanos=20_000), "at another price of an event than $0.00001"),
             (replace(ends[1], amount_nanos=1), "was voided, and $0.000000001 charged"),
         ):
             booked = [wrong if each.id == wrong.id else each for each in await store.transfers(account.id)]

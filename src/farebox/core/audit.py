@@ -27,7 +27,7 @@ from farebox.core.books import (
     settlement_id,
 )
 from farebox.core.charges import Charge
-from farebox.core.money import add_exact, charged, format_usd, is_readable_cost, times_exact
+from farebox.core.money import EVENT_NANOS, add_exact, charged, format_usd, is_readable_cost, times_exact
 from farebox.core.tariffs import KeptTariffs, Priced, Tariffs, read_kept
 from farebox.core.trail import Change, Entry, TrailHead
 from farebox.core.usage import Unknown
@@ -337,6 +337,9 @@ def _fare_differences(hold: HoldRow, post: Transfer) -> list[str]:
             f"cost ${post.cost}: {events} events, ${format_usd(fare)} under the plan `{hold.plan}`;"
             f" booked were {post.events} events, ${format_usd(post.amount_nanos)}"
         )
+    price = EVENT_NANOS if hold.marked_up else hold.event_price_nanos
+    if post.event_price_nanos != price:
+        wrong.append(f"is booked at another price of an event than ${format_usd(price)}, its plan's")
     if post.over_hold_nanos != max(0, post.amount_nanos - hold.amount_nanos):
         wrong.append(f"is flagged ${format_usd(post.over_hold_nanos)} above its hold, which is wrong")
     return wrong
