@@ -295,6 +295,28 @@ def test_the_simulator_alone(tmp_path: Path) -> None:
             simulator.terminate()
 
 
+def test_what_cannot_be_printed_is_said_in_a_line(shell: Gateway) -> None:
+    with Path("/dev/full").open("w") as full:
+        for arguments in (["account", "list"], ["audit", "--json"]):
+            done = subprocess.run(
+                [sys.executable, "-m", "farebox", *arguments],
+                cwd=shell.folder,
+                env=shell.environment,
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+            assert (done.returncode, done.stderr) == (1, "farebox: [Errno 28] No space left on device\n")
+
+
+def test_an_audit_of_books_that_cannot_be_read_says_so(shell: Gateway) -> None:
+    with contextlib.closing(sqlite3.connect(shell.folder / "data" / "farebox.db")) as db:
+        db.execute("DROP TABLE charge")
+    done = shell.run("audit")
+    assert (done.returncode, done.stderr) == (1, "farebox: the books could not be read: no such table: charge\n")
+
+
 def test_the_audit_finds_what_was_tampered_with(gateway: Gateway) -> None:
     for _ in range(3):
         gateway.chat()

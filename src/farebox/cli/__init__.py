@@ -17,7 +17,12 @@ def main() -> None:
             # Only here: even the tree without its commands brings typer along.
             from farebox.cli.commands import app
 
-            app()
+            try:
+                app()
+            except OSError as error:
+                # A full disk under what is printed, a file that may not be read: each names itself.
+                sys.stderr.write(f"farebox: {error}\n")
+                raise SystemExit(1) from error
 
 
 def _serve() -> None:

@@ -108,11 +108,10 @@ class Reading(OnDesk):
 
     @contextmanager
     def in_pieces(self, now_us: int, holds_at_once: int = HOLDS_AT_ONCE) -> Iterator[Snapshot]:
-        """All rows for an audit, and no moment of the books held for longer than the last minutes' rows take
-        . Blocks."""
-        with closing(self.engine.connect()) as db:
-            pieces = Pieces(self.engine, db, now_us, holds_at_once)
-            try:
-                yield pieces
-            finally:
-                pieces.close()
+        """All rows for an audit, and no moment of the books held for longer than the last minutes' rows take. Blocks.
+        Raises BooksUnavailable."""
+        try:
+            with closing(self.engine.connect()) as db, closing(Pieces(self.engine, db, now_us, holds_at_once)) as rows:
+                yield rows
+        except self.engine.errors as error:
+            raise BooksUnavailable(f"the books could not be read: {self.engine.said(error)}") from error
