@@ -328,13 +328,14 @@ _TERMINATED = b"SFATAL\x00VFATAL\x00C57P01\x00Mterminating connection due to adm
 
 
 class Wire:
-    """Between a gateway and its database: passes everything on, until a transaction is to end that places a hold; what
-    the database answers to that is lost, or, where it `terminates`, followed by the error of a session that an
-    administrator has ended."""
+    """Between a gateway and its database: passes everything on, until a transaction is to end in which something is
+    `written`; what the database answers to that is lost, or, where it `terminates`, followed by the error of a session
+    that an administrator has ended."""
 
     def __init__(self, port: int, *, terminates: bool = False) -> None:
         self._port = port
         self._terminates = terminates
+        self.written = b"INSERT INTO hold"
         self.swallows = False
         self.swallowed = 0
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=100)
@@ -355,7 +356,7 @@ class Wire:
     def _pass(self, source: socket.socket, target: socket.socket, is_client: bool, state: dict[str, bool]) -> None:
         with source, suppress(OSError):
             while data := source.recv(65536):
-                if is_client and b"INSERT INTO hold" in data:
+                if is_client and self.written in data:
                     state["places"] = True
                 if is_client and b"COMMIT" in data and state["places"] and self.swallows:
                     state["is_deaf"], self.swallows = True, False
@@ -390,6 +391,20 @@ def test_a_hold_whose_commit_is_not_answered_is_given_back(
         assert gateway.chat(key).status == 200
         assert len(set(charged(upstream)) - set(known)) == 1
         assert gateway.audit()["orders"] == {"pending": 0, "open": 0, "posted": 1, "voided": 1}
+    wire.close()
+
+
+def test_a_top_up_whose_commit_is_not_answered_is_not_called_undone(tmp_path: Path, postgres: Cluster) -> None:
+    books = postgres.new_books()
+    wire = Wire(postgres.port, terminates=True)
+    wire.written = b"INSERT INTO transfer"
+    shell = node(tmp_path, books)
+    shell.cli("account", "create", "a", "--plan", "paying")
+    wire.swallows = True
+    wired = books.replace(f":{postgres.port}/", f":{wire.port}/")
+    done = farebox(tmp_path, "account", "top-up", "a", "5", FAREBOX_DATABASE_URL=wired)
+    assert (done.returncode, "whether it was done is not known" in done.stderr) == (1, True), done.stderr
+    assert shell.statement("a")["paid_in_usd"] == "5"
     wire.close()
 
 

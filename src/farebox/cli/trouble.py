@@ -31,6 +31,8 @@ MENDABLE = (
 def worded(error: Exception) -> tuple[str, int]:
     """Words for one that is mendable, each line after the program's name, and the status."""
     said = f"there is an account `{error}` already" if isinstance(error, NameTaken) else str(error)
+    if isinstance(error, BooksUnavailable) and error.is_in_doubt:
+        said += "; whether it was done is not known: look before you do it again"
     return lines(said), 2 if isinstance(error, _TYPED_WRONG) else 1
 
 
