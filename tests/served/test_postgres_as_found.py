@@ -47,6 +47,8 @@ HOSTILE = {
     "statement_timeout": "50ms",
     "idle_session_timeout": "1s",
     "idle_in_transaction_session_timeout": "10ms",
+    "tcp_keepalives_idle": "7200",
+    "tcp_user_timeout": "0",
     "client_encoding": "latin1",
 }
 OURS = {
@@ -57,6 +59,11 @@ OURS = {
     "statement_timeout": "10s",
     "idle_session_timeout": "0",
     "idle_in_transaction_session_timeout": "48s",
+    # Of a machine that is lost, its sessions end within half a minute.
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "25000",
     "client_encoding": "UTF8",
 }
 

@@ -88,6 +88,15 @@ _SET = (
 
 _BEGIN = b"BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE"
 
+_HEARD = {
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "25000",
+}
+"""A machine that is lost, or cut off, says no goodbye: the server ends its sessions, and with them its node's life, in
+25 s. The system's defaults are two hours, or fifteen minutes where something was being sent."""
+
 _BY_IDS = dict.fromkeys(("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"), "off")
 """For a session whose statements find few rows by their ids. A plan is kept: one that was made while the books were
 empty would read all of them at every commit, until the server looks at its tables again."""
@@ -144,6 +153,7 @@ class Postgres:
             "transaction_timeout": "0",
             "idle_in_transaction_session_timeout": str(6 * milliseconds),
             "idle_session_timeout": "0",
+            **_HEARD,
             **(_BY_IDS if finds_by_ids else {}),
         }
         connection = self.as_it_is()
