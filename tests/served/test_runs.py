@@ -4,11 +4,13 @@ import asyncio
 import gzip
 import json
 import re
+import sqlite3
 import threading
 import time
+import tracemalloc
 import zlib
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -24,8 +26,11 @@ from farebox.platform.runs import TAKE_UP_SECONDS
 from farebox.platform.store import SqlRuns
 from farebox.store.books import SqlStore
 from farebox.store.sqlite import Sqlite
+from farebox.web.routes import app
+from tests import in_process
 from tests.books import new_books
 from tests.gateway import Gateway, Response, eventually
+from tests.in_process import services
 from tests.programs import simulator
 from tests.served.test_batch import assert_paid_once
 from tests.served.test_crash_points import charged
@@ -495,7 +500,6 @@ def begun_run(key: Key, name: str = "r", worker: str = "w", started_us: int = 1)
         worker=worker,
         status="RUNNING",
         origin="API",
-        input=b"",
         timeout_seconds=0,
         memory_mbytes=128,
         limit_nanos=None,
@@ -504,6 +508,72 @@ def begun_run(key: Key, name: str = "r", worker: str = "w", started_us: int = 1)
         queue_id="q",
         started_us=started_us,
     )
+
+
+def test_long_inputs_are_read_with_nothing_that_does_not_ask_for_them(tmp_path: Path, upstream: int) -> None:
+    asked = {"padding": "x" * 2**22}
+
+    async def main() -> None:
+        async with services(tmp_path, f"http://127.0.0.1:{upstream}/api/v1") as found:
+            await found.accounts.create("a", "paying", 0, 10**9)
+            key, _, _ = await found.accounts.create_key("a", "")
+            pages = app(found)
+            for _ in range(3):
+                run = run_of(await in_process.ask(pages, "POST", f"{ACTOR}/runs", key, asked))
+            store = f"/v2/key-value-stores/{run['defaultKeyValueStoreId']}"
+            put = await in_process.ask(pages, "PUT", f"{store}/records/LONG", key, asked)
+            assert put.status == 201
+            tracemalloc.start()
+            for path in ("/v2/actor-runs", f"/v2/actor-runs/{run['id']}", f"{store}/keys"):
+                assert (await in_process.ask(pages, "GET", path, key)).status == 200
+            told = await in_process.ask(pages, "PUT", f"/v2/actor-runs/{run['id']}", key, {"statusMessage": "so far"})
+            assert told.status == 200
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            assert peak < 2**21
+            shown = await in_process.ask(pages, "GET", f"/v2/actor-runs/{run['id']}", key)
+            assert run_of(shown, 200)["stats"]["inputBodyLen"] == len(json.dumps(asked))
+            given = await in_process.ask(pages, "GET", f"{store}/records/INPUT", key)
+            assert given.json == asked
+            listed = await in_process.ask(pages, "GET", f"{store}/keys", key)
+            assert [each["key"] for each in listed.json["data"]["items"]] == ["LONG", "OUTPUT"]
+            queue = await in_process.ask(pages, "GET", f"/v2/request-queues/{run['defaultRequestQueueId']}", key)
+            assert run_of(queue, 200)["actRunId"] == run["id"]
+
+    asyncio.run(main())
+
+
+def test_a_run_is_found_without_a_look_at_the_accounts_others(tmp_path: Path) -> None:
+    new_books(tmp_path / "books.db")
+    with closing(sqlite3.connect(tmp_path / "books.db")) as db:
+        asked = db.execute(f"EXPLAIN QUERY PLAN {Sqlite.sql.run_named}", {"account": 1, "id": "r"})
+        plan = [row[3] for row in asked]
+    assert not [step for step in plan if step.startswith("SCAN run") or "run_of_account" in step], plan
+
+
+def test_a_run_of_an_older_version_is_shown_its_input(tmp_path: Path) -> None:
+    """Its input stands in its own row."""
+    path = tmp_path / "books.db"
+    new_books(path)
+
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            store = await SqlStore.open(Sqlite(path), "w")
+            stack.push_async_callback(store.close)
+            account = await store.create_account("a", "paying", 0, 1)
+            runs = SqlRuns(Sqlite(path), "w")
+            stack.push_async_callback(runs.close)
+            await runs.create_run(begun_run(await store.create_key(account.id, "", b"k", "hint", 1)))
+            with closing(sqlite3.connect(path)) as db:
+                db.execute("UPDATE run SET input = ?", (b'{"requests": []}',))
+                db.execute("DELETE FROM run_record")
+                db.commit()
+            assert await runs.input_of("r") == b'{"requests": []}'
+            found = await runs.run(account.id, "r")
+            assert found is not None
+            assert found.input_bytes == 16
+
+    asyncio.run(main())
 
 
 def test_old_runs_are_forgotten_with_what_they_left(tmp_path: Path) -> None:

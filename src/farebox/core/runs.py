@@ -18,8 +18,8 @@ RunStatus = Literal["READY", "RUNNING", "TIMING-OUT", "ABORTING", "SUCCEEDED", "
 class Run(Struct, frozen=True, kw_only=True):
     """One run of the Actor that this gateway is. What it leaves stands in a dataset, a key-value store and a log.
 
-    `worker` is the process that carries it through, `input` the JSON it was begun with, `limit_nanos` what it may cost;
-    the request queue is always empty.
+    `worker` is the process that carries it through, `input_bytes` how long the JSON is that it was begun with,
+    `limit_nanos` what it may cost; the request queue is always empty.
     """
 
     id: str
@@ -29,7 +29,6 @@ class Run(Struct, frozen=True, kw_only=True):
     status: RunStatus
     status_message: str = ""
     origin: str
-    input: bytes
     timeout_seconds: int
     memory_mbytes: int
     limit_nanos: int | None
@@ -39,6 +38,7 @@ class Run(Struct, frozen=True, kw_only=True):
     started_us: int
     finished_us: int | None = None
     exit_code: int | None = None
+    input_bytes: int = 0
 
     @property
     def is_finished(self) -> bool:

@@ -73,7 +73,7 @@ def run_object(run: Run, billed: Mapping[str, int] | None = None) -> dict[str, A
         "isStatusMessageTerminal": run.is_finished,
         "meta": {"origin": run.origin},
         "stats": {
-            "inputBodyLen": len(run.input),
+            "inputBodyLen": run.input_bytes,
             "durationMillis": int(seconds * 1000),
             "runTimeSecs": seconds,
             **dict.fromkeys(("rebootCount", "restartCount", "resurrectCount", "computeUnits"), 0),

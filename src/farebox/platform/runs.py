@@ -86,23 +86,24 @@ class Runner:
         if len(self._going) >= RUNS_MAX:
             raise too_many(f"{RUNS_MAX} runs are going, the most at once", 5)
         limits = [limit for limit in (asked.limit_nanos, limit_nanos) if limit is not None]
+        run_id = new_id()
         run = Run(
-            id=new_id(),
+            id=run_id,
             account_id=caller.account.id,
             key_id=caller.key.id,
             worker=self._worker,
             status="RUNNING",
             origin=origin,
-            input=body,
             timeout_seconds=timeout_seconds,
             memory_mbytes=memory_mbytes,
             limit_nanos=min(limits, default=None),
             dataset_id=new_id(),
             store_id=new_id(),
-            queue_id=new_id(),
+            queue_id=run_id,
             started_us=clock.now_us(),
+            input_bytes=len(body),
         )
-        await self._runs.create_run(run)
+        await self._runs.create_run(run, body)
         self._carry_in_background(run, asked)
         return run
 
@@ -155,7 +156,7 @@ class Runner:
 
     async def _take_up(self, run: Run) -> None:
         try:
-            asked = read_input(run.input, self._orders.wires)
+            asked = read_input(await self._runs.input_of(run.id), self._orders.wires)
         except Refusal as refusal:
             # Another version of Farebox began it, and takes what this one does not.
             await self._end(run, "FAILED", refusal.message)

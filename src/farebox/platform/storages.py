@@ -53,18 +53,11 @@ async def store(_: Call, run: Run) -> Answered:
 async def keys(call: Call, run: Run) -> Answered:
     limit = call.limit(PAGE_MAX)
     after, prefix = call.query.get("exclusiveStartKey", ""), call.query.get("prefix", "")
-    records = [
-        record
-        for record in await call.api.runs.records(run.store_id)
-        if record.key > after and record.key.startswith(prefix)
-    ]
+    records = await call.api.runs.records(run.store_id, after, prefix, limit + 1)
     base = f"{call.api.runner.public_url}/v2/key-value-stores/{run.store_id}/records"
-    listed = [
-        {"key": record.key, "size": len(record.body), "recordPublicUrl": f"{base}/{quote(record.key)}"}
-        for record in records[:limit]
-    ]
+    listed = [{"key": key, "size": size, "recordPublicUrl": f"{base}/{quote(key)}"} for key, size in records[:limit]]
     is_more = len(records) > limit
-    following = records[limit - 1].key if is_more else None
+    following = records[limit - 1][0] if is_more else None
     page = {"items": listed, "count": len(listed), "limit": limit, "exclusiveStartKey": after or None}
     return shown({**page, "isTruncated": is_more, "nextExclusiveStartKey": following})
 
@@ -81,7 +74,7 @@ async def find_record(call: Call, run: Run, key: str) -> Answered | None:
     found = await call.api.runs.record(run.store_id, key)
     if found is not None:
         return Answered(found.body, 200, [(b"content-type", found.content_type.encode())])
-    return Answered(run.input or b"{}") if key == "INPUT" else None
+    return Answered(await call.api.runs.input_of(run.id) or b"{}") if key == "INPUT" else None
 
 
 async def queue(_: Call, run: Run) -> Answered:

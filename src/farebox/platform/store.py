@@ -12,13 +12,18 @@ from farebox.core.callers import Account, Key
 from farebox.core.money import events_ceil
 from farebox.core.runs import ANY_RUN, BilledEvents, ItemOutcome, LogLine, Record, Run, RunFilter, RunStatus
 from farebox.store.desk import OnDesk
-from farebox.store.engine import Engine
+from farebox.store.engine import Db, Engine
 from farebox.store.rows import Row, account_and_key_from, each, number_from
 
 LINES_MAX = 1000
 
 PAGE_BYTES_MAX = 64 * 1024 * 1024
 """How many bytes of items are in memory at once for one reader."""
+
+
+_INPUT_ELSEWHERE = b'"INPUT"'
+"""What stands in a run's row in the place of its input. It is none: an older node that takes the run up fails it, and
+does not take it for one without orders."""
 
 
 class TooLong(Exception):  # noqa: N818 - the word of the house
@@ -33,8 +38,20 @@ class SqlRuns(OnDesk):
         super().__init__(engine, "farebox-runs")
         self._worker = worker
 
-    async def create_run(self, run: Run) -> None:
-        await self._desk.write(self._sql.insert_run, astuple(run))
+    async def create_run(self, run: Run, given: bytes = b"") -> None:
+        """A run, and the input that it is begun with. That stands in its store, under a key that no record has: in the
+        run's own row it would be read, and written again, with each of its messages."""
+
+        def create(db: Db) -> None:
+            db.execute(self._sql.insert_run, (*astuple(run)[:-1], _INPUT_ELSEWHERE))
+            db.execute(self._sql.put_record, (run.store_id, "", "application/json", given))
+
+        await self._desk.change(create)
+
+    async def input_of(self, run_id: str) -> bytes:
+        """What a run was begun with."""
+        (found,) = await self._desk.rows(tuple, self._sql.run_input, {"id": run_id})
+        return bytes(found[0])
 
     async def run(self, account_id: int, run_id: str) -> Run | None:
         """An account's own run, by its id or that of its dataset, key-value store or request queue."""
@@ -108,11 +125,11 @@ class SqlRuns(OnDesk):
         return await self._desk.do(find)
 
     async def item_count(self, dataset_id: str) -> int:
-        """What became of each order that has its item in a dataset; without the answers, which may be long."""
         (count,) = await self._desk.rows(number_from, self._sql.count_items, {"dataset": dataset_id})
         return count
 
     async def outcomes(self, dataset_id: str) -> list[ItemOutcome]:
+        """What became of each order that has its item in a dataset; without the answers, which may be long."""
         return await self._desk.rows(each(_outcome), self._sql.item_outcomes, {"dataset": dataset_id})
 
     async def note_bill(self, bill: BilledEvents, since_us: int) -> str:
@@ -151,20 +168,23 @@ class SqlRuns(OnDesk):
         await self._desk.do(append)
 
     async def put_record(self, store_id: str, record: Record) -> None:
-        """All records of a store, ordered by key."""
         await self._desk.write(self._sql.put_record, (store_id, *astuple(record)))
 
     async def record(self, store_id: str, key: str) -> Record | None:
         return await self._desk.row(each(Record), self._sql.record, {"store": store_id, "key": key})
 
-    async def records(self, store_id: str) -> list[Record]:
-        return await self._desk.rows(each(Record), self._sql.records, {"store": store_id})
+    async def records(
+        self, store_id: str, after: str = "", prefix: str = "", most: int = LINES_MAX
+    ) -> list[tuple[str, int]]:
+        """A store's records behind a key, ordered by key: each one's key, and how many bytes it has."""
+        given = {"store": store_id, "after": after, "prefix": prefix, "most": most}
+        return await self._desk.rows(lambda row: (row[0], row[1]), self._sql.records, given)
 
     async def add_line(self, run_id: str, created_us: int, text: str) -> None:
-        """The lines of a log after line number `after` (0: from the first), a thousand at most."""
         await self._desk.write(self._sql.add_line, {"run": run_id, "now": created_us, "text": text})
 
     async def lines(self, run_id: str, after: int) -> list[LogLine]:
+        """The lines of a log after line number `after` (0: from the first), a thousand at most."""
         given = {"run": run_id, "after": after, "most": LINES_MAX}
         return await self._desk.rows(each(LogLine), self._sql.lines, given)
 

@@ -1217,17 +1217,27 @@ ORDER BY e.created_us DESC, e.id DESC LIMIT :shown;
 
 -- insert_run (row) --
 INSERT INTO run (
-    id, account_id, key_id, worker, status, status_message, origin, input, timeout_seconds, memory_mbytes, limit_nanos,
-    dataset_id, store_id, queue_id, started_us, finished_us, exit_code
+    id, account_id, key_id, worker, status, status_message, origin, timeout_seconds, memory_mbytes, limit_nanos,
+    dataset_id, store_id, queue_id, started_us, finished_us, exit_code, input
 ) VALUES (
-    :id, :account_id, :key_id, :worker, :status, :status_message, :origin, :input, :timeout_seconds, :memory_mbytes,
-    :limit_nanos, :dataset_id, :store_id, :queue_id, :started_us, :finished_us, :exit_code
+    :id, :account_id, :key_id, :worker, :status, :status_message, :origin, :timeout_seconds, :memory_mbytes,
+    :limit_nanos, :dataset_id, :store_id, :queue_id, :started_us, :finished_us, :exit_code, :input
 );
 
 -- run_named --
-SELECT id, account_id, key_id, worker, status, status_message, origin, input, timeout_seconds, memory_mbytes,
-    limit_nanos, dataset_id, store_id, queue_id, started_us, finished_us, exit_code
-FROM run WHERE account_id = :account AND :id IN (id, dataset_id, store_id, queue_id);
+-- By its id, which is its queue's, too, or its dataset's or store's: each by an index of its own, not by the account's.
+SELECT id, account_id, key_id, worker, status, status_message, origin, timeout_seconds, memory_mbytes, limit_nanos,
+    dataset_id, store_id, queue_id, started_us, finished_us, exit_code,
+    coalesce((SELECT length(body) FROM run_record r WHERE r.store_id = run.store_id AND r.key = ''), length(input))
+FROM run WHERE +account_id = :account AND id IN (
+    SELECT id FROM run WHERE id = :id
+    UNION ALL SELECT id FROM run WHERE dataset_id = :id
+    UNION ALL SELECT id FROM run WHERE store_id = :id
+);
+
+-- run_input --
+SELECT coalesce((SELECT body FROM run_record r WHERE r.store_id = run.store_id AND r.key = ''), input)
+FROM run WHERE id = :id;
 
 -- change_run --
 UPDATE run SET status = :status, status_message = :message, finished_us = :finished, exit_code = :exit_code
@@ -1292,7 +1302,8 @@ ON CONFLICT (store_id, key) DO UPDATE SET content_type = excluded.content_type, 
 SELECT key, content_type, body FROM run_record WHERE store_id = :store AND key = :key;
 
 -- records --
-SELECT key, content_type, body FROM run_record WHERE store_id = :store ORDER BY key;
+SELECT key, length(body) FROM run_record
+WHERE store_id = :store AND key > :after AND substr(key, 1, length(:prefix)) = :prefix ORDER BY key LIMIT :most;
 
 -- add_line --
 INSERT INTO run_line (run_id, number, created_us, text)
