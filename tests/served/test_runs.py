@@ -19,11 +19,14 @@ from typing import Any
 import brotli
 import pytest
 
-from farebox.core.callers import Key
-from farebox.core.runs import Record, Run
+from farebox.core.callers import Account, Key
+from farebox.core.headers import RequestHead
+from farebox.core.plans import BUILT_IN
+from farebox.core.runs import ItemOutcome, Record, Run
 from farebox.platform.items import Wanted, render
-from farebox.platform.runs import TAKE_UP_SECONDS
+from farebox.platform.runs import TAKE_UP_SECONDS, Runner
 from farebox.platform.store import SqlRuns
+from farebox.ports import BooksUnavailable
 from farebox.store.books import SqlStore
 from farebox.store.sqlite import Sqlite
 from farebox.web.routes import app
@@ -508,6 +511,53 @@ def begun_run(key: Key, name: str = "r", worker: str = "w", started_us: int = 1)
         queue_id="q",
         started_us=started_us,
     )
+
+
+class Stumbling(SqlRuns):
+    """Runs in books that are busy when one of these is read for the first time."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(Sqlite(path), "w")
+        self.left = {"run", "outcomes", "key_of_id"}
+
+    def _stumble(self, name: str) -> None:
+        if name in self.left:
+            self.left.remove(name)
+            raise BooksUnavailable("the books did not answer within 10 s", is_in_doubt=True)
+
+    async def run(self, account_id: int, run_id: str) -> Run | None:
+        self._stumble("run")
+        return await super().run(account_id, run_id)
+
+    async def outcomes(self, dataset_id: str) -> list[ItemOutcome]:
+        self._stumble("outcomes")
+        return await super().outcomes(dataset_id)
+
+    async def key_of_id(self, key_id: int) -> tuple[Account, Key] | None:
+        self._stumble("key_of_id")
+        return await super().key_of_id(key_id)
+
+
+def test_a_run_waits_for_books_that_are_busy(
+    tmp_path: Path, upstream: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-test")
+    async def main() -> None:
+        async with services(tmp_path, f"http://127.0.0.1:{upstream}/api/v1") as found:
+            await found.accounts.create("a", "paying", 0, 10**9)
+            key, _, _ = await found.accounts.create_key("a", "")
+            runs = Stumbling(tmp_path / "books.db")
+            runner = Runner(runs, found.agents.orders, found.admission, BUILT_IN, "w", "", found.supervisor)
+            caller = await found.callers.identify(RequestHead(tokens=(key,)))
+            run = await runner.begin(caller, json.dumps({"requests": [CHAT] * 2}).encode(), origin="API")
+            while not run.is_finished:
+                await asyncio.sleep(0.1)
+                run = await SqlRuns.run(runs, run.account_id, run.id) or run
+            assert runs.left == set()
+            assert (run.status, run.status_message[:15]) == ("SUCCEEDED", "2 orders served")
+            await runs.close()
+
+    asyncio.run(main())
 
 
 def test_long_inputs_are_read_with_nothing_that_does_not_ask_for_them(tmp_path: Path, upstream: int) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from typing import TypeVar
 
 from farebox import clock
 from farebox.admission import Admission
@@ -28,6 +29,8 @@ from farebox.ports import BooksUnavailable
 from farebox.whole_orders import WholeOrders
 
 log = logging.getLogger("farebox")
+
+T = TypeVar("T")
 
 RUNS_MAX = 100
 """The most runs that one process carries through at once."""
@@ -156,7 +159,9 @@ class Runner:
 
     async def _take_up(self, run: Run) -> None:
         try:
-            asked = read_input(await self._runs.input_of(run.id), self._orders.wires)
+            # It is this process's now, and nobody else's to take up.
+            given = await _durably(lambda: self._runs.input_of(run.id))
+            asked = read_input(given, self._orders.wires)
         except Refusal as refusal:
             # Another version of Farebox began it, and takes what this one does not.
             await self._end(run, "FAILED", refusal.message)
@@ -206,7 +211,8 @@ class Runner:
         output = _Output(self._runs, going.run)
         if not asked.orders:
             return "SUCCEEDED", await explain(output, self.public_url)
-        await self._heed()
+        with suppress(BooksUnavailable):  # it is heeded a second later
+            await self._heed()
         await serve_run(going.batch, asked, output)
         totals = going.batch.totals
         if going.is_left:
@@ -222,7 +228,7 @@ class Runner:
         """The run's caller, under its plan as it is now. Raises Refusal 401, or 403 as `caller_of_key`, and ends the
         run: its key was revoked or has expired, or its account orders nothing any more."""
         try:
-            found = await self._runs.key_of_id(run.key_id)
+            found = await _durably(lambda: self._runs.key_of_id(run.key_id))
             if found is None or found[1].revoked_us is not None:
                 raise unauthenticated("The key that began this run was revoked")
             if (expires_us := found[1].expires_us) is not None and expires_us <= clock.now_us():
@@ -250,7 +256,7 @@ class _Output:
             await self._runs.tell_run(self._run.id, message)
 
     async def outcomes(self) -> list[ItemOutcome]:
-        return await self._runs.outcomes(self._run.dataset_id)
+        return await _durably(lambda: self._runs.outcomes(self._run.dataset_id))
 
     async def begin(self, number: int) -> None:
         """Nothing to write down: the order's idempotency key is in the same books."""
@@ -279,12 +285,11 @@ class _Going:
         self.batch.stop()
 
 
-async def _durably(write: Callable[[], Awaitable[object]]) -> None:
-    """Write what must not be lost, once the books can be written."""
+async def _durably(do: Callable[[], Awaitable[T]]) -> T:
+    """Write what must not be lost, or read what a run does not go on without, once the books can be used."""
     while True:
         try:
-            await write()
-            return
+            return await do()
         except BooksUnavailable as error:
             log.error("a run waits for the books: %s", error)
             await asyncio.sleep(HEED_SECONDS)
