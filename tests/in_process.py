@@ -30,7 +30,7 @@ async def services(
         yield found
 
 
-async def ask(app: ASGIApp, method: str, path: str, key: str = "", body: Any = None) -> Response:
+async def ask(app: ASGIApp, method: str, path: str, key: str = "", body: Any = None, query: str = "") -> Response:
     """One request, as the server would hand it on."""
     sent: list[Message] = []
     received: list[Message] = [{"type": "http.request", "body": b"" if body is None else json.dumps(body).encode()}]
@@ -44,7 +44,7 @@ async def ask(app: ASGIApp, method: str, path: str, key: str = "", body: Any = N
         sent.append(message)
 
     headers = [(b"authorization", f"Bearer {key}".encode()), (b"content-type", b"application/json")]
-    where = {"path": path, "raw_path": path.encode(), "query_string": b"", "root_path": ""}
+    where = {"path": path, "raw_path": path.encode(), "query_string": query.encode(), "root_path": ""}
     await app({"type": "http", "method": method, **where, "headers": headers, "client": None}, receive, send)
     told = {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
     return Response(sent[0]["status"], told, b"".join(message.get("body", b"") for message in sent[1:]))

@@ -65,6 +65,7 @@ from farebox.stopping import stopping_gracefully
 from farebox.store.books import SqlStore
 from farebox.store.prepare import is_postgres, open_store
 from farebox.store.spool import Spool
+from farebox.store.threads import Worker
 from farebox.store.wal import WalKeeper
 from farebox.stored_responses import StoredResponses, StoringTerms
 from farebox.telemetry.logs import start as start_log
@@ -342,9 +343,11 @@ def _services(
     if ground.hosted.has_run_api:
         runs = SqlRuns(store.engine, store.worker)
         stack.push_async_callback(runs.close)
+        shaping = Worker("farebox-items")
+        stack.push_async_callback(shaping.close)
         url = (settings.public_url or "").rstrip("/")
         runner = Runner(runs, whole_orders, orders.admission, ground.plans, store.worker, url, supervisor)
-        run_api = RunApi(callers, runs, runner, PricedEvents(runs, store), bodies)
+        run_api = RunApi(callers, runs, runner, PricedEvents(runs, store), bodies, shaping)
         actor = ActorTools(runner, runs)
     agents = Agents(whole_orders, ground.catalog, accounts, supervisor, actor)
     stack.push_async_callback(agents.close)

@@ -15,6 +15,7 @@ from farebox.core.callers import Caller
 from farebox.core.errors import Refusal
 from farebox.core.plans import BUILT_IN
 from farebox.platform.priced_events import KEY_SECONDS, PRICED_EVENT, PricedEvents
+from farebox.platform.storages import PUSHED_BYTES_MAX, PUSHED_MAX
 from farebox.platform.store import SqlRuns
 from farebox.store.books import SqlStore
 from farebox.store.sqlite import Sqlite
@@ -117,6 +118,11 @@ def test_items_records_and_a_message_are_left(shared_gateway: Gateway, key: str)
     assert ask(shared_gateway, key, items).body == b'[{"a": 1},{"a": 0.10},{"a": 3}]'
     for wrong in (b"5", b"[5]", b"", b'{"a":', b'[{"a": 1}, "b"]'):
         assert error_of(ask(shared_gateway, key, items, wrong)) == (400, "invalid-value")
+    assert len(ask(shared_gateway, key, items).json) == 3
+    many = ask(shared_gateway, key, items, b"[" + b",".join([b"{}"] * (PUSHED_MAX + 1)) + b"]")
+    assert error_of(many) == (400, "invalid-value")
+    long = ask(shared_gateway, key, items, {"a": "x" * PUSHED_BYTES_MAX})
+    assert error_of(long) == (413, "request-too-large")
     assert len(ask(shared_gateway, key, items).json) == 3
     headers = {"authorization": f"Bearer {key}", "content-type": "text/plain; charset=utf-8"}
     records = f"/v2/key-value-stores/{run['defaultKeyValueStoreId']}/records"

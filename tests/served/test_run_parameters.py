@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from farebox.core.errors import Refusal
-from farebox.platform.items import CELLS_MAX, MADE_BYTES_MAX, RECORDS_MAX, Wanted, render
+from farebox.platform.items import CELLS_MAX, MADE_BYTES_MAX, RECORDS_MAX, VALUES_MAX, Wanted, render
 from farebox.platform.parameters import PARAMETERS, Idle, Refused, Served
 from tests.gateway import Gateway, Response, eventually
 from tests.served.test_runs import ACTOR, CHAT, SLOW, ask, begin, error_of, run_of
@@ -209,6 +209,7 @@ def test_what_unwinding_and_flattening_make_is_bounded() -> None:
     long = (
         b'{"' + b"n" * 20_000 + b'":{' + b",".join(b'"%d":1' % n for n in range(MADE_BYTES_MAX // 20_000 + 1)) + b"}}"
     )
+    short = b"{" + b",".join(b'"%x":1' % n for n in range(VALUES_MAX + 1)) + b"}"
     wide = [b'{"%d":1}' % n for n in range(int(CELLS_MAX**0.5) + 1)]
     # A list of a few may be unwound; so may an empty one, of which nothing comes.
     assert render([b'{"list":[0,[]],"a":1}', b'{"list":[]}'], Wanted(unwind=("list",)))[0] == (
@@ -221,6 +222,8 @@ def test_what_unwinding_and_flattening_make_is_bounded() -> None:
         ([long], Wanted("csv"), "limit"),
         ([b'{"a":1}' for _ in range(3000)], Wanted(fields=("a",), output_fields=("x" * 100_000,)), "limit"),
         (wide, Wanted("csv"), "limit"),
+        ([short], Wanted("csv"), "limit"),
+        ([b'{"a":{' + short[1:] + b"}"], Wanted(flatten=("a",)), "limit"),
     ):
         with pytest.raises(Refusal, match=f" {name}: ") as refused:
             render(items, wanted)

@@ -19,6 +19,7 @@ from typing import Any
 import brotli
 import pytest
 
+from farebox.batch.entries import ORDERS_MAX
 from farebox.core.callers import Account, Key
 from farebox.core.headers import RequestHead
 from farebox.core.plans import BUILT_IN
@@ -513,6 +514,45 @@ def begun_run(key: Key, name: str = "r", worker: str = "w", started_us: int = 1)
     )
 
 
+def test_who_has_much_to_be_read_or_shaped_holds_up_nobody(tmp_path: Path, upstream: int) -> None:
+    async def main() -> None:
+        async with services(tmp_path, f"http://127.0.0.1:{upstream}/api/v1") as found:
+            await found.accounts.create("a", "paying", 0, 10**9)
+            key, _, _ = await found.accounts.create_key("a", "")
+            pages = app(found)
+            run = run_of(await in_process.ask(pages, "POST", f"{ACTOR}/runs", key, {}))
+            items = f"/v2/datasets/{run['defaultDatasetId']}/items"
+            left = await in_process.ask(pages, "POST", items, key, {"a": [0] * 300_000})
+            assert left.status == 201
+            # All of it is read before the last member is found to be wrong, so no order is placed.
+            many = {"requests": [CHAT] * ORDERS_MAX, "maxTotalChargeUsd": "much"}
+            for method, path, query, body, status in (
+                ("GET", items, "format=csv", None, 200),
+                ("POST", f"{ACTOR}/runs", "", many, 400),
+            ):
+                asked = asyncio.create_task(in_process.ask(pages, method, path, key, body, query))
+                answered = 0
+                while not asked.done():
+                    await asyncio.sleep(0.02)
+                    assert (await in_process.ask(pages, "GET", "/healthz")).status == 200
+                    answered += 1
+                assert (await asked).status == status
+                assert answered > 10, path
+
+    asyncio.run(main())
+
+
+def test_what_is_put_into_a_going_runs_dataset_takes_no_orders_place(shared_gateway: Gateway, key: str) -> None:
+    run = begin(shared_gateway, key, {"requests": [SLOW] * 3, "concurrency": 1}, "")
+    items = f"/v2/datasets/{run['defaultDatasetId']}/items"
+    assert ask(shared_gateway, key, items, {"mine": 1}).status == 201
+    ended = run_of(ask(shared_gateway, key, f"/v2/actor-runs/{run['id']}?waitForFinish=60"), 200)
+    assert ended["status"] == "SUCCEEDED"
+    found = ask(shared_gateway, key, items).json
+    assert [item.get("number") for item in found] == [1, 2, 3, None]
+    assert found[3] == {"mine": 1}
+
+
 class Stumbling(SqlRuns):
     """Runs in books that are busy when one of these is read for the first time."""
 
@@ -538,10 +578,9 @@ class Stumbling(SqlRuns):
         return await super().key_of_id(key_id)
 
 
-def test_a_run_waits_for_books_that_are_busy(
-    tmp_path: Path, upstream: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_waits_for_books_that_are_busy(tmp_path: Path, upstream: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-test")
+
     async def main() -> None:
         async with services(tmp_path, f"http://127.0.0.1:{upstream}/api/v1") as found:
             await found.accounts.create("a", "paying", 0, 10**9)

@@ -18,6 +18,7 @@ from farebox.platform.priced_events import PricedEvents
 from farebox.platform.runs import Runner
 from farebox.platform.store import SqlRuns
 from farebox.ports import Callers
+from farebox.store.threads import Worker
 
 UNLIMITED = 999_999_999_999
 """The limit that Apify's platform shows where none was asked for."""
@@ -30,13 +31,15 @@ ATTACHED = (b"content-disposition", b"attachment")
 
 
 class RunApi(Struct, frozen=True):
-    """What answers the run API's calls. `runner` carries the runs through."""
+    """What answers the run API's calls. `runner` carries the runs through, `shaping` makes tables and the like of
+    items: one after the other, while others are answered."""
 
     callers: Callers
     runs: SqlRuns
     runner: Runner
     events: PricedEvents
     bodies: BodyReader
+    shaping: Worker
 
 
 class Answered(Struct, frozen=True):
@@ -117,10 +120,11 @@ class Call(Struct, frozen=True):
         """A list of the query: parts between commas, the empty ones left out."""
         return tuple(part.strip() for part in self.query.get(name, "").split(",") if part.strip())
 
-    async def json(self) -> bytes:
-        """The body, JSON not parsed yet. Raises as BodyReader.read_json; as Callers.identify, should its caller be one
-        no more once it has come."""
-        body = await self.api.bodies.read_json(AsgiBody(self.scope, self.receive), self.head)
+    async def json(self, bytes_max: int | None = None) -> bytes:
+        """The body, JSON not parsed yet; of at most so many bytes. Raises as BodyReader.read_json; as Callers.identify,
+        should its caller be one no more once it has come."""
+        bodies = self.api.bodies if bytes_max is None else self.api.bodies.shorter(bytes_max)
+        body = await bodies.read_json(AsgiBody(self.scope, self.receive), self.head)
         await self.api.callers.identify(self.head)
         return body
 

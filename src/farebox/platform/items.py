@@ -21,6 +21,9 @@ RECORDS_MAX = 100_000
 CELLS_MAX = 10_000_000
 """The most cells of a table: each row has one for every member that any item has."""
 
+VALUES_MAX = 2_000_000
+"""The most values that one page of items may be flattened or put into a table: some seconds' work."""
+
 MADE_BYTES_MAX = 256 * 1024 * 1024
 """How long one page of items, 64 MiB at most, may become when it is flattened: the name of an outer member is repeated
 before each inner one."""
@@ -86,14 +89,16 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class _Room:
-    """How many bytes an answer may still grow by."""
+    """How many bytes an answer may still grow by, and of how many values."""
 
     def __init__(self) -> None:
         self._left = MADE_BYTES_MAX
+        self._values_left = VALUES_MAX
 
     def take(self, size: int) -> None:
         self._left -= size
-        if self._left < 0:
+        self._values_left -= 1
+        if self._left < 0 or self._values_left < 0:
             raise wrong("limit", "ask for fewer items at once: these would become too long")
 
 

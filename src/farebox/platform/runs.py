@@ -85,7 +85,7 @@ class Runner:
         limit_nanos: int | None = None,
     ) -> Run:
         """Begin a run; `body` is its input. Raises Refusal: 400, that is wrong; 429, too many runs are going."""
-        asked = read_input(body, self._orders.wires)
+        asked = await asyncio.to_thread(read_input, body, self._orders.wires)
         if len(self._going) >= RUNS_MAX:
             raise too_many(f"{RUNS_MAX} runs are going, the most at once", 5)
         limits = [limit for limit in (asked.limit_nanos, limit_nanos) if limit is not None]
@@ -161,7 +161,7 @@ class Runner:
         try:
             # It is this process's now, and nobody else's to take up.
             given = await _durably(lambda: self._runs.input_of(run.id))
-            asked = read_input(given, self._orders.wires)
+            asked = await asyncio.to_thread(read_input, given, self._orders.wires)
         except Refusal as refusal:
             # Another version of Farebox began it, and takes what this one does not.
             await self._end(run, "FAILED", refusal.message)

@@ -15,6 +15,12 @@ from farebox.platform.documents import storage_object, wrong
 from farebox.platform.items import Wanted, render, wanted
 from farebox.platform.store import TooLong
 
+PUSHED_BYTES_MAX = 9 * 2**20
+"""The longest body of items, as on Apify's platform."""
+
+PUSHED_MAX = 50_000
+"""The most items in one: they are written in one transaction, for which orders wait."""
+
 _RECORD_KEY = re.compile(r"[a-zA-Z0-9!\-_.'()]{1,256}")
 
 
@@ -33,7 +39,7 @@ async def items_as(asked: Wanted, call: Call, run: Run, status: int = 200) -> An
         found, total = await call.api.runs.items(run.dataset_id, asked.offset, asked.limit, desc=asked.desc)
     except TooLong as error:
         raise wrong("limit", f"ask for fewer items at once: these are {error}") from error
-    body, content_type = render(found, asked)
+    body, content_type = await call.api.shaping.do(lambda: render(found, asked))
     paging = {
         "offset": asked.offset,
         "limit": asked.limit,
@@ -83,9 +89,11 @@ async def queue(_: Call, run: Run) -> Answered:
 
 
 async def push(call: Call, run: Run) -> Answered:
-    body = (await call.json()).strip()
+    body = (await call.json(PUSHED_BYTES_MAX)).strip()
     try:
         found = [bytes(item) for item in decode_list(body)] if body.startswith(b"[") else [body]
+        if len(found) > PUSHED_MAX:
+            raise Refusal(400, "invalid-value", f"{len(found)} items; at most {PUSHED_MAX} are taken at once")
         for item in found:
             decode_fields(item)
     except UNREADABLE as error:

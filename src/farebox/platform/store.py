@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from msgspec.structs import astuple
 
+from farebox.batch.entries import ORDERS_MAX
 from farebox.core.books import LAST_US
 from farebox.core.callers import Account, Key
 from farebox.core.money import events_ceil
@@ -130,7 +131,8 @@ class SqlRuns(OnDesk):
 
     async def outcomes(self, dataset_id: str) -> list[ItemOutcome]:
         """What became of each order that has its item in a dataset; without the answers, which may be long."""
-        return await self._desk.rows(each(_outcome), self._sql.item_outcomes, {"dataset": dataset_id})
+        given = {"dataset": dataset_id, "most": ORDERS_MAX}
+        return await self._desk.rows(each(_outcome), self._sql.item_outcomes, given)
 
     async def note_bill(self, bill: BilledEvents, since_us: int) -> str:
         """Write down that a run is billed, and return the id of the hold for it: that of the run's earlier bill under
@@ -156,13 +158,14 @@ class SqlRuns(OnDesk):
         return dict(billed)
 
     async def append(self, dataset_id: str, bodies: list[bytes]) -> None:
-        """Append items to a dataset."""
+        """Append items to a dataset, behind the places that a run's own have: one of those that is not there yet has
+        been paid for."""
 
         def append() -> None:
             with self._desk.transaction() as db:
                 db.execute(self._sql.lock_run, {"named": dataset_id})
                 (last,) = db.execute(self._sql.last_item, {"dataset": dataset_id}).fetchone()
-                items = [(dataset_id, number, body) for number, body in enumerate(bodies, last + 1)]
+                items = [(dataset_id, number, body) for number, body in enumerate(bodies, max(last, ORDERS_MAX) + 1)]
                 db.executemany(self._sql.push_item, items)
 
         await self._desk.do(append)

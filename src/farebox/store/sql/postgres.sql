@@ -173,7 +173,7 @@ AND (:statuses = '[]' OR status IN (SELECT jsonb_array_elements_text(:statuses::
 -- item_outcomes --
 SELECT number, text::jsonb ->> 'status', text::jsonb ->> 'cost_usd', text::jsonb ->> 'fare_events',
     text::jsonb ->> 'fare_usd'
-FROM (SELECT number, convert_from(body, 'UTF8') AS text FROM run_item WHERE dataset_id = :dataset) AS items;
+FROM (SELECT number, convert_from(body, 'UTF8') AS text FROM run_item WHERE dataset_id = :dataset AND number <= :most) AS items;
 
 -- attributed_totals --
 -- As `totals`, of orders that say for whom they are; a tag's value where it is grouped by.

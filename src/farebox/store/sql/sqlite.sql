@@ -163,7 +163,7 @@ AND (:statuses = '[]' OR status IN (SELECT value FROM json_each(:statuses)));
 -- item_outcomes --
 SELECT number, json_extract(text, '$.status'), json_extract(text, '$.cost_usd'), json_extract(text, '$.fare_events'),
     json_extract(text, '$.fare_usd')
-FROM (SELECT number, CAST(body AS TEXT) AS text FROM run_item WHERE dataset_id = :dataset) AS items;
+FROM (SELECT number, CAST(body AS TEXT) AS text FROM run_item WHERE dataset_id = :dataset AND number <= :most) AS items;
 
 -- attributed_totals --
 -- As `totals`, of orders that say for whom they are; a tag's value where it is grouped by.
