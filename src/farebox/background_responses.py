@@ -158,8 +158,9 @@ class FollowedAnswer(RepeatedAnswer):
 
 
 class BackgroundResponses:
-    """Begins orders in the background, at most `most` at once in this process, and ends them. A process has died that
-    seemed gone for `gone_seconds`: its order would be paid for, and its answer lost, if it were stopped for less."""
+    """Begins orders in the background, at most `most` at once in this process and half of them of one account, and ends
+    them. A process has died that seemed gone for `gone_seconds`: its order would be paid for, and its answer lost, if
+    it were stopped for less."""
 
     def __init__(
         self,
@@ -174,6 +175,7 @@ class BackgroundResponses:
         self._stored = stored
         self._shelf = shelf
         self._most = most
+        self._account_most = -(-most // 2)
         self._gone_seconds = gone_seconds
         self._gone_since: dict[str | None, float] = {}
         self._now_us = now_us
@@ -192,6 +194,10 @@ class BackgroundResponses:
         """
         if len(self._jobs) >= self._most:
             raise too_many(f"{self._most} orders run in the background, the most at once", RETRY_SECONDS)
+        of_account = sum(account_id == caller.account.id for account_id, _ in self._jobs)
+        if of_account >= self._account_most:
+            message = f"{of_account} orders of this account run in the background, the most at once"
+            raise too_many(message, RETRY_SECONDS)
         asked = read_asked(body, request.wire)
         key = request.head.idempotency_key
         keeping.run_as(f"resp_{_named_by(caller.account.id, key) if key else token_hex(24)}")

@@ -25,7 +25,7 @@ from farebox.core.headers import RequestHead
 from farebox.core.plans import BUILT_IN
 from farebox.core.runs import ItemOutcome, Record, Run
 from farebox.platform.items import Wanted, render
-from farebox.platform.runs import TAKE_UP_SECONDS, Runner
+from farebox.platform.runs import ACCOUNT_RUNS_MAX, TAKE_UP_SECONDS, Runner
 from farebox.platform.store import SqlRuns
 from farebox.ports import BooksUnavailable
 from farebox.store.books import SqlStore
@@ -538,6 +538,34 @@ def test_who_has_much_to_be_read_or_shaped_holds_up_nobody(tmp_path: Path, upstr
                     answered += 1
                 assert (await asked).status == status
                 assert answered > 10, path
+
+    asyncio.run(main())
+
+
+def test_no_account_takes_every_place_there_is(tmp_path: Path, upstream: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of runs, and of orders in the background."""
+    monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-test")
+    monkeypatch.setenv("FAREBOX_BACKGROUND_ORDERS_MAX", "3")
+    slow = {**CHAT, "model": "sim/echo:first-token-ms=1500"}
+    aside = {"model": slow["model"], "input": "Hello", "background": True}
+
+    async def main() -> None:
+        async with services(tmp_path, f"http://127.0.0.1:{upstream}/api/v1") as found:
+            keys = []
+            for name in ("many", "few"):
+                await found.accounts.create(name, "paying", 0, 10**9)
+                keys.append((await found.accounts.create_key(name, ""))[0])
+            pages, (many, few) = app(found), keys
+            for path, body, most, status in (
+                (f"{ACTOR}/runs", {"requests": [slow]}, ACCOUNT_RUNS_MAX, 201),
+                ("/api/v1/responses", aside, 2, 200),
+            ):
+                asked = [in_process.ask(pages, "POST", path, many, body) for _ in range(most)]
+                assert {each.status for each in await asyncio.gather(*asked)} == {status}
+                one_more = await in_process.ask(pages, "POST", path, many, body)
+                assert (one_more.status, one_more.headers["retry-after"]) == (429, "5")
+                assert "of this account" in one_more.json["error"]["message"]
+                assert (await in_process.ask(pages, "POST", path, few, body)).status == status
 
     asyncio.run(main())
 

@@ -35,6 +35,9 @@ T = TypeVar("T")
 RUNS_MAX = 100
 """The most runs that one process carries through at once."""
 
+ACCOUNT_RUNS_MAX = RUNS_MAX // 2
+"""The same, of one account: none takes all places."""
+
 KEEP_DAYS = 7
 """How long a finished run and what it left are kept, as Apify keeps unnamed storages."""
 
@@ -88,6 +91,8 @@ class Runner:
         asked = await asyncio.to_thread(read_input, body, self._orders.wires)
         if len(self._going) >= RUNS_MAX:
             raise too_many(f"{RUNS_MAX} runs are going, the most at once", 5)
+        if sum(going.run.account_id == caller.account.id for going in self._going.values()) >= ACCOUNT_RUNS_MAX:
+            raise too_many(f"{ACCOUNT_RUNS_MAX} runs of this account are going, the most at once", 5)
         limits = [limit for limit in (asked.limit_nanos, limit_nanos) if limit is not None]
         run_id = new_id()
         run = Run(
