@@ -476,8 +476,8 @@ class Settings(Table, kw_only=True, frozen=True):
     """How much is kept of one account's answers."""
 
     background_orders_max: Annotated[int, Meta(ge=0)] = 100
-    """Orders of `/responses` that run in the background (`background: true`) at once, for each process; 0: none
-    does."""
+    """Orders of `/responses` that run in the background (`background: true`) at once, for each process, and half of
+    them of one account; 0: none does."""
 
     join_repeats: Joins = "marked"
     """Which orders without an idempotency key wait for the answer of the same order that was placed in the last 15

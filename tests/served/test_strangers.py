@@ -5,6 +5,7 @@ import json
 import socket
 import time
 from base64 import urlsafe_b64encode
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,51 @@ def test_so_many_who_try_keys_at_once_wait_no_more_are_looked_up() -> None:
         assert await _is_known(callers, mine)
         assert not any(await asyncio.gather(*trying))
         assert await _is_known(callers, others)
+
+    asyncio.run(main())
+
+
+Identify = Callable[[RequestHead], Awaitable[object]]
+
+
+def test_whoever_tries_keys_keeps_nobody_out_whose_key_was_good() -> None:
+    """A manager's, of which none is remembered; and a caller's that a change of the directory had forgotten."""
+
+    async def tried(identify: Identify, head: RequestHead) -> object:
+        return await identify(head)
+
+    async def tried_by_many(identify: Identify, prefix: str) -> list[asyncio.Task[object]]:
+        heads = [RequestHead((new_key(prefix),)) for _ in range(FREE_MAX + WAITING_MAX)]
+        trying: list[asyncio.Task[object]] = [asyncio.create_task(tried(identify, head)) for head in heads]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        with pytest.raises(Refusal) as refused:
+            await identify(RequestHead((new_key(prefix),)))
+        assert refused.value.status == 429
+        return trying
+
+    async def main() -> None:
+        store = MemoryStore()
+        account = await store.create_account("a", "paying", 0, 1)
+        mine, manages = new_key(), new_key(MANAGEMENT_PREFIX)
+        await store.create_key(account.id, "", digest(mine), "hint", 1)
+        made = await store.create_management_key("", digest(manages), "hint", None, 1)
+        managers, callers = Managers(store), KeyCallers(store, PlansInForce(BUILT_IN))
+        manager = RequestHead((manages,))
+        watching = asyncio.create_task(callers.watch())
+        assert await _is_known(callers, mine)
+        assert (await managers.identify(manager)).id == made.id
+        trying = await tried_by_many(managers.identify, MANAGEMENT_PREFIX)
+        trying += await tried_by_many(callers.identify, PREFIX)
+        assert (await managers.identify(manager)).id == made.id
+        watching.cancel()
+        await asyncio.wait({watching})  # all are forgotten
+        assert await _is_known(callers, mine)
+        await asyncio.gather(*trying, return_exceptions=True)
+        await store.revoke_management_key(made.id, 2)
+        with pytest.raises(Refusal) as refused:
+            await managers.identify(manager)
+        assert refused.value.status == 401
 
     asyncio.run(main())
 

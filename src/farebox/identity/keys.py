@@ -55,6 +55,9 @@ class KeyCallers:
         self._now_us = now_us
         self._guesses = Guesses()
         self._known: dict[bytes, Caller] = {}
+        self._good: set[bytes] = set()
+        """Keys that were good when they were looked up last: they are looked up also while too many unknown ones are
+        being tried, should a change have had them forgotten."""
         self._revision = -1
         self._takes_foreign = True
         """Whether a token may be a key that begins otherwise than Farebox's own: those are keys that were imported."""
@@ -83,12 +86,16 @@ class KeyCallers:
         raise unauthenticated("No key was sent. Send `Authorization: Bearer sk-fb-...`, or the same as `x-api-key`")
 
     async def _look_up(self, key_digest: bytes) -> Caller | None:
-        self._guesses.check()
+        if key_digest not in self._good:
+            self._guesses.check()
         revision = self._revision
         found = await self._directory.find_key(key_digest)
         if found is None or found[1].revoked_us is not None:
+            self._good.discard(key_digest)
             await self._guesses.failed()
             return None
+        if len(self._good) < CACHED_MAX:
+            self._good.add(key_digest)
         account, key = found
         caller = caller_of_key(account, key.as_sent(key_digest), self._plans)
         # Remembered only if nothing changed during the look-up: it may be this key that was revoked.
@@ -121,24 +128,30 @@ class KeyCallers:
 
 
 class Managers:
-    """Who manages accounts and keys, by credentials of a class of their own, which order nothing. Nothing is
-    remembered, so that a revoked key is refused at once."""
+    """Who manages accounts and keys, by credentials of a class of their own, which order nothing. Each is looked up
+    each time, so that a revoked key is refused at once. Remembered is only which were good: these are looked up also
+    while too many unknown ones are being tried, so that whoever tries keeps no manager out."""
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
         self._guesses = Guesses()
+        self._good: set[bytes] = set()
 
     async def identify(self, head: RequestHead) -> ManagementKey:
         """The management key that was sent. Raises Refusal: 401, there is none; 403, it is a caller's key; 429, too
         many unknown keys are being tried."""
         tokens = [token for token in head.tokens if token.startswith(PREFIX) and len(token) <= TOKEN_LENGTH_MAX]
         for token in tokens:
-            self._guesses.check()
+            key_digest = digest(token)
+            if key_digest not in self._good:
+                self._guesses.check()
             if token.startswith(MANAGEMENT_PREFIX):
-                found = await self._directory.find_management_key(digest(token))
+                found = await self._directory.find_management_key(key_digest)
                 if found is not None and found.revoked_us is None:
+                    self._good.add(key_digest)
                     return found
-            elif await self._directory.find_key(digest(token)) is not None:
+                self._good.discard(key_digest)
+            elif await self._directory.find_key(key_digest) is not None:
                 raise forbidden("Only management keys can do this: `farebox management-key create` makes one")
         if tokens:
             await self._guesses.failed()
