@@ -1,6 +1,8 @@
 """Texts that JSON's own readers take and strict ones do not: they pass to the letter, both ways, and cost as any."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -345,3 +347,24 @@ def test_what_an_sdk_reads_when_asked_directly_it_reads_here(
     assert through == directly
     assert len(through) == len(EVENTS[path])
     eventually(lambda: gateway.orders("a")[-1]["cost_usd"] == "0.0001")
+
+
+UNCLOSED = r"""
+from farebox.core.errors import Refusal
+from farebox.core.formats.table import FORMATS
+from farebox.core.intake import read_asked
+from farebox.guards.texts import texts_in
+
+body = b'{"model":"a/b","messages":[{"role":"user","content":"' + b'\\"' * 2_000_000
+assert list(texts_in(body))[-1] == "user"
+try:
+    read_asked(body, FORMATS["/chat/completions"])
+except Refusal as refusal:
+    print(refusal.status)
+"""
+
+
+def test_a_string_that_no_quote_closes_is_read_to_its_end_once() -> None:
+    """In a process of its own, which can be ended: it would go on for days, and no other thread with it."""
+    done = subprocess.run([sys.executable, "-c", UNCLOSED], timeout=60, check=True, capture_output=True, text=True)
+    assert done.stdout == "400\n"

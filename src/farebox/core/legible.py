@@ -23,17 +23,20 @@ T = TypeVar("T")
 Fields = dict[str, Raw]
 """An object's members: each name, and its value as raw JSON."""
 
-_STRING = rb'"(?:[^"\\]++|\\.)*+"'
-_STRING_OR_CONSTANT = re.compile(_STRING + rb"|-?Infinity|NaN", re.DOTALL)
+STRING = rb'"(?:[^"\\]++|\\.)*+"'
+_STRING_OR_CONSTANT = re.compile(STRING + rb"?|-?Infinity|NaN", re.DOTALL)
+"""A string that no quote closes ends with the text. Were it none, each escaped quote in it would be tried as the start
+of one, up to the end each time."""
+
 _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}|(?P<half>u[dD][89a-fA-F][\da-fA-F]{2})|.)", re.DOTALL
 )
 _CONTROLS_AS_SPACES = bytes(max(byte, 0x20) for byte in range(256))
 
 _SPACE = re.compile(rb"\s*+")
-_NAME = re.compile(rb"(?P<name>" + _STRING + rb")\s*+:\s*+", re.DOTALL)
-_FLAT = re.compile(_STRING + rb'|[^][{}",:\s]++', re.DOTALL)
-_NESTING = re.compile(_STRING + rb'|[][{}"]', re.DOTALL)
+_NAME = re.compile(rb"(?P<name>" + STRING + rb")\s*+:\s*+", re.DOTALL)
+_FLAT = re.compile(STRING + rb'|[^][{}",:\s]++', re.DOTALL)
+_NESTING = re.compile(STRING + rb'|[][{}"]', re.DOTALL)
 
 _decode_raw = msgspec.json.Decoder(Raw).decode
 _decode_fields = msgspec.json.Decoder(Fields).decode

@@ -13,7 +13,7 @@ from msgspec import DecodeError
 
 from farebox.core.legible import text_of
 
-_TOKEN = re.compile(rb'(?P<string>"(?:[^"\\]++|\\.)*+")(?P<colon>\s*+:)?', re.DOTALL)
+_TOKEN = re.compile(rb'(?P<string>"(?:[^"\\]++|\\.)*+"?)(?P<colon>\s*+:)?', re.DOTALL)
 
 NO_TEXTS = frozenset({"data", "file_data", "signature", "thoughtSignature", "encrypted_content"})
 """Members whose values are data, where they are long and in base64."""
