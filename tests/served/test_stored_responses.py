@@ -1,7 +1,9 @@
 """Answers in Responses that are kept for their account: with OpenAI's SDK, over the simulated upstream."""
 
+import asyncio
 import json
 import sqlite3
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing
 from decimal import Decimal
@@ -12,7 +14,10 @@ from typing import Any
 import openai
 import pytest
 
+from farebox.web.routes import app
+from tests import in_process
 from tests.gateway import Gateway, Response, eventually
+from tests.in_process import services
 from tests.programs import simulator
 from tests.served.test_crash_points import charged
 
@@ -242,6 +247,29 @@ def test_items_of_an_input_are_paged(sdk: Any) -> None:
     for wrong in ({"limit": 0}, {"limit": 101}, {"order": "up"}, {"after": "nobody"}):
         with pytest.raises(openai.BadRequestError, match=next(iter(wrong))):
             sdk.responses.input_items.list(order.id, **wrong)
+
+
+def test_a_page_of_a_long_input_costs_what_it_shows(
+    tmp_path: Path, upstream: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-test")
+    items = [{"role": "user", "content": "Hi"}] * 50_000
+
+    async def main() -> None:
+        async with services(tmp_path, f"http://127.0.0.1:{upstream}/api/v1") as found:
+            await found.accounts.create("a", "paying", 0, 10**12)
+            key, _, _ = await found.accounts.create_key("a", "")
+            pages, order = app(found), {"model": "sim/echo", "input": items, "max_output_tokens": 5}
+            placed = await in_process.ask(pages, "POST", "/api/v1/responses", key, order)
+            path = f"/api/v1/responses/{placed.json['id']}/input_items"
+            tracemalloc.start()
+            page = (await in_process.ask(pages, "GET", path, key, query="limit=2")).json
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            assert (len(page["data"]), page["has_more"]) == (2, True)
+            assert peak < 250 * len(items)
+
+    asyncio.run(main())
 
 
 def test_the_same_background_order_under_one_key_runs_once(gateway: Gateway, sdk: Any) -> None:

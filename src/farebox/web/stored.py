@@ -107,9 +107,7 @@ class StoredPages:
         if order not in ("asc", "desc"):
             raise invalid(f"order: {order[:40]!r} is neither `asc` nor `desc`")
         items = await self._stored.input_of(caller.account.id, response_id)
-        await send_json(
-            send, _page(listed(items, response_id), limit, query.get("after"), is_latest_first=order == "desc")
-        )
+        await send_json(send, _page(items, response_id, limit, query.get("after"), is_latest_first=order == "desc"))
 
 
 def _headers(row: StoredRow) -> HeaderList:
@@ -133,16 +131,17 @@ _decode_item = msgspec.json.Decoder(_Item).decode
 _PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc", "function_call_output": "fco"}
 
 
-def listed(items: Sequence[Raw], response_id: str) -> list[tuple[str, Raw]]:
-    """Each item under its id. One that its caller gave none gets one, always the same; a message's text becomes a
-    part, and its status is told, as SDKs demand."""
-    return [_listed(item, f"{response_id} {number}") for number, item in enumerate(items)]
+def _name_of(item: Raw, named_by: str) -> str:
+    """An item's id. One that its caller gave none gets one, always the same."""
+    read = decoded_or(_decode_item, item, _Item())
+    return read.id or f"{_PREFIXES.get(read.type, 'item')}_{sha256(named_by.encode()).hexdigest()[:32]}"
 
 
 def _listed(item: Raw, named_by: str) -> tuple[str, Raw]:
+    """An item under its id, with what SDKs demand: a message's text becomes a part, and its status is told."""
     read = decoded_or(_decode_item, item, _Item())
     fields: Fields = decode_fields(item)
-    name = read.id or f"{_PREFIXES.get(read.type, 'item')}_{sha256(named_by.encode()).hexdigest()[:32]}"
+    name = _name_of(item, named_by)
     told: Fields = {"id": Raw(msgspec.json.encode(name)), "type": Raw(msgspec.json.encode(read.type)), **fields}
     told["id"] = Raw(msgspec.json.encode(name))
     if read.type == "message":
@@ -155,21 +154,22 @@ def _listed(item: Raw, named_by: str) -> tuple[str, Raw]:
     return name, written(told)
 
 
-def _page(items: list[tuple[str, Raw]], limit: int, after: str | None, *, is_latest_first: bool) -> bytes:
-    if is_latest_first:
-        items.reverse()
+def _page(items: Sequence[Raw], response_id: str, limit: int, after: str | None, *, is_latest_first: bool) -> bytes:
+    """Some of the items. Only these are made what is shown: there may be hundreds of thousands."""
+    numbers = range(len(items))[:: -1 if is_latest_first else 1]
     if after is not None:
-        places = [place for place, (name, _) in enumerate(items) if name == after]
-        if not places:
+        named = (place for place, n in enumerate(numbers) if _name_of(items[n], f"{response_id} {n}") == after)
+        place = next(named, None)
+        if place is None:
             raise invalid(f"after: there is no item {after[:80]!r}")
-        items = items[places[0] + 1 :]
-    page = items[:limit]
+        numbers = numbers[place + 1 :]
+    page = [_listed(items[n], f"{response_id} {n}") for n in numbers[:limit]]
     return msgspec.json.encode(
         {
             "object": "list",
             "data": [item for _, item in page],
             "first_id": page[0][0] if page else None,
             "last_id": page[-1][0] if page else None,
-            "has_more": len(items) > limit,
+            "has_more": len(numbers) > limit,
         }
     )
