@@ -9,6 +9,9 @@ import pytest
 from farebox.core.errors import Refusal
 from farebox.core.formats import Asked, Searches, chat, messages, responses
 from farebox.core.formats.bounds import PLUGINS, RESULT_BYTES, tool_kind
+from farebox.core.formats.table import FORMATS
+from farebox.core.intake import MEMBERS_MAX, read_asked
+from farebox.core.reading import LIST_MAX
 
 PNG = "A" * 5000
 
@@ -285,6 +288,44 @@ def test_a_provider_that_is_not_picked_by_its_price_may_be_dearer(
     wire: ModuleType, members: dict[str, Any], is_premium: bool
 ) -> None:
     assert read(wire, **members)[1].is_premium is is_premium
+
+
+def repeated(text: str, times: int) -> str:
+    return "[" + ",".join([text] * times) + "]"
+
+
+TWO_HALVES = repeated('{"role":"user","content":' + repeated('{"type":"text","text":""}', LIST_MAX // 2 + 1) + "}", 2)
+
+
+@pytest.mark.parametrize(
+    ("path", "said", "problem"),
+    [
+        ("/chat/completions", '"messages":' + repeated("{}", LIST_MAX + 1), "messages: "),
+        ("/chat/completions", '"messages":[{}],"tools":' + repeated("{}", LIST_MAX + 1), "tools: "),
+        ("/chat/completions", '"messages":[{}],"models":' + repeated('"a/b"', LIST_MAX + 1), "models: "),
+        ("/chat/completions", f'"messages":{TWO_HALVES}', "parts"),
+        ("/messages", '"messages":' + repeated('{"content":""}', LIST_MAX + 1), "messages: "),
+        ("/messages", f'"messages":{TWO_HALVES}', "parts"),
+        ("/responses", '"input":' + repeated("{}", LIST_MAX + 1), "input: "),
+        ("/responses", f'"input":{TWO_HALVES}', "parts"),
+        ("/embeddings", '"input":' + repeated('"a"', LIST_MAX + 1), "input: "),
+        ("/rerank", '"query":"a","documents":' + repeated('"a"', LIST_MAX + 1), "documents: "),
+        ("/audio/speech", '"input":' + repeated('{"text":"a"}', LIST_MAX + 1), "input: "),
+        ("/chat/completions", '"messages":[{}],"else":' + repeated("0", MEMBERS_MAX), "members and items"),
+    ],
+)
+def test_what_an_order_is_made_of_is_bounded_in_number(path: str, said: str, problem: str) -> None:
+    with pytest.raises(Refusal, match=problem) as refused:
+        read_asked(f'{{"model":"a/b",{said}}}'.encode(), FORMATS[path])
+    assert refused.value.status == 400
+
+
+def test_commas_in_a_text_are_no_members() -> None:
+    text = json.dumps('1,"' * (MEMBERS_MAX + 1))
+    body = f'{{"model":"a/b","messages":[{{"role":"user","content":{text}}}]}}'.encode()
+    assert read_asked(body, FORMATS["/chat/completions"]).prompt_bytes == len(body)
+    with pytest.raises(Refusal, match="JSON"):
+        read_asked(body[:-10], FORMATS["/chat/completions"])
 
 
 def test_what_is_wrong_with_a_nested_part_is_said() -> None:

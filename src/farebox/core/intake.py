@@ -1,17 +1,25 @@
 """From a request's body to an order: read, checked against the plan, its answer capped."""
 
+import re
 from collections.abc import Callable
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from farebox.core.books import Held, PlaceHold
-from farebox.core.errors import forbidden
+from farebox.core.errors import forbidden, invalid
 from farebox.core.formats import Asked, Format
-from farebox.core.legible import legible, not_utf_8
+from farebox.core.legible import STRING, legible, not_utf_8
 from farebox.core.plans import Plan
 from farebox.core.pricing import Ceiling
 from farebox.core.resale import in_upstreams_prices
+
+MEMBERS_MAX = 1_000_000
+"""The most members of objects and items of lists in an order, all together. 32 MiB have room for ten millions, which
+take seconds to read, and gigabytes."""
+
+_TOKENS = re.compile(STRING + rb'|[,"]', re.DOTALL)
+_QUOTE = ord('"')
 
 
 class Order(Struct, frozen=True):
@@ -31,11 +39,28 @@ class Order(Struct, frozen=True):
 
 def read_asked(body: bytes, wire: Format) -> Asked:
     """What a request body asks. Raises Refusal 400 when it is not a request of this format."""
+    if len(body) > MEMBERS_MAX:  # else there is no room for more
+        _check_members(body)
     if not body.isascii() and (stand_ins := not_utf_8(body)):
         asked = wire.read(legible(body))
         # Each becomes U+FFFD upstream, of three bytes.
         return replace(asked, prompt_bytes=asked.prompt_bytes + 2 * stand_ins)
     return wire.read(body)
+
+
+def _check_members(body: bytes) -> None:
+    """Raises Refusal 400: a body has too many members and items. As far as commas tell: those in texts do not count."""
+    if body.count(b",") < MEMBERS_MAX:
+        return
+    members = 1
+    for token in _TOKENS.finditer(body):
+        if token.end() - token.start() > 1:
+            continue
+        members += 1
+        if body[token.start()] == _QUOTE:
+            return  # no quote closes it: who reads the body says so
+        if members > MEMBERS_MAX:
+            raise invalid(f"the body has more than {MEMBERS_MAX} members and items, the most in an order")
 
 
 def read_order(

@@ -15,7 +15,7 @@ from msgspec import Raw, Struct
 from farebox.core.errors import invalid, too_large
 from farebox.core.legible import Fields, decode_fields, decoded_or, leniently, written
 from farebox.core.names import PRESET
-from farebox.core.reading import UNREADABLE, is_null, json_path_error
+from farebox.core.reading import LIST_MAX, UNREADABLE, is_null, json_path_error
 
 PRESETS_MAX = 100
 """How many an account may have."""
@@ -129,6 +129,8 @@ def _system_prompt(path: str, fields: Fields) -> str:
     if path != CHAT:
         return _said(fields.get("system" if path == MESSAGES else "instructions", _NULL))
     messages = decoded_or(_decode_messages, fields.get("messages"), list[_Message]())
+    if len(messages) > LIST_MAX:
+        raise too_large(f"messages: at most {LIST_MAX} are read")
     said = [_said(each.content) for each in messages if each.role in _SYSTEM]
     return "\n\n".join(text for text in said if text)
 

@@ -1,12 +1,21 @@
 """Reading JSON from callers and upstreams."""
 
 import re
+from typing import Annotated, TypeVar
 
-from msgspec import DecodeError, Raw, ValidationError
+from msgspec import DecodeError, Meta, Raw, ValidationError
+
+T = TypeVar("T")
 
 UNREADABLE = (DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding raises: for invalid JSON, wrong types, a name that is not UTF-8, or nesting so deep that only an
 attacker writes it."""
+
+LIST_MAX = 100_000
+"""The longest list of an order that is gone through item by item, seconds of work for millions, in which nobody else is
+answered. Anthropic's API takes as many messages."""
+
+Many = Annotated[list[T], Meta(max_length=LIST_MAX)]
 
 _AT_PATH = re.compile(r"^(?P<what>.*) - at `\$?\.?(?P<path>.*)`$")
 

@@ -14,7 +14,7 @@ from farebox.core.formats.bounds import NOTHING_ELSE, Bounds, Tool
 from farebox.core.formats.thinking import Lower
 from farebox.core.legible import decode_fields, decoded_or, leniently, written
 from farebox.core.names import PRESET, variants
-from farebox.core.reading import UNREADABLE, Number, as_whole, is_null, json_path_error
+from farebox.core.reading import UNREADABLE, Many, Number, as_whole, is_null, json_path_error
 
 T = TypeVar("T")
 
@@ -55,10 +55,10 @@ class Request(Attributing, kw_only=True):
     """The members that requests have in several formats."""
 
     model: str | None = None
-    models: list[str] | None = None
+    models: Many[str] | None = None
     stream: bool | None = None
-    tools: list[Tool] | None = None
-    plugins: list[Raw] | None = None
+    tools: Many[Tool] | None = None
+    plugins: Many[Raw] | None = None
     provider: Raw | UnsetType = UNSET
     route: Raw | UnsetType = UNSET
     response_format: Raw | UnsetType = UNSET

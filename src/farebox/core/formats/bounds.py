@@ -10,15 +10,18 @@ server tools.
 
 from collections.abc import Iterable, Mapping
 from math import isfinite
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from farebox.core.errors import invalid
 from farebox.core.formats import Searches
 from farebox.core.legible import decoded_or, leniently
 from farebox.core.names import variants
-from farebox.core.reading import is_null
+from farebox.core.reading import LIST_MAX, Many, is_null
+
+T = TypeVar("T")
 
 Kind = Literal["bytes", "picture", "nested", "in full", "open"]
 BYTES: Kind = "bytes"
@@ -75,7 +78,7 @@ class _Plugin(_Search):
 
 _decode_search = msgspec.json.Decoder(_Search).decode
 _decode_tools = msgspec.json.Decoder(_Tools).decode
-decode_listed_tools = msgspec.json.Decoder(list[ToolInFull]).decode
+decode_listed_tools = msgspec.json.Decoder(Many[ToolInFull]).decode
 _decode_plugin = msgspec.json.Decoder(_Plugin).decode
 _decode_number = msgspec.json.Decoder(float).decode
 _decode_text = msgspec.json.Decoder(str).decode
@@ -137,6 +140,14 @@ class Bounds(Struct):
     result_bytes: int = 0
     is_engine_named: bool = False
     opened: frozenset[str] = NOTHING_ELSE
+    parts: int = 0
+
+    def take(self, parts: list[T]) -> list[T]:
+        """Parts that are about to be measured. Raises Refusal 400: there are too many in all."""
+        self.parts += len(parts)
+        if self.parts > LIST_MAX:
+            raise invalid(f"the messages have more than {LIST_MAX} parts, the most in one order")
+        return parts
 
     def add(self, kind: Kind, name: str, *pictures: Raw | UnsetType | None) -> None:
         """Count a part of the type `name`: a picture, whose data may stand in any of `pictures`, or an open one. Others

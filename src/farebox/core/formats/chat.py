@@ -20,7 +20,7 @@ from farebox.core.formats.envelope import ERROR, blames_account, error_in_band, 
 from farebox.core.formats.mending import BRACE, cost_before_the_break, cost_in, see_whole, seen, without_object
 from farebox.core.formats.thinking import lower_reasoning
 from farebox.core.legible import decode_fields, decoded_or, legible, leniently, written
-from farebox.core.reading import UNREADABLE, Number, is_null
+from farebox.core.reading import UNREADABLE, Many, Number, is_null
 from farebox.core.schemas import NAME, OBJECT, TEXT, WHOLE, array_of, object_of, or_null
 from farebox.core.sse import CR, KEEP_ALIVE, LF, data_event, event_data
 
@@ -78,8 +78,8 @@ class _Part(Struct, gc=False):
 
 
 class _Request(Request):
-    messages: list[_Message] | None = None
-    prompt: str | list[str] | None = None
+    messages: Many[_Message] | None = None
+    prompt: str | Many[str] | None = None
     max_tokens: Number | None = None
     max_completion_tokens: Number | None = None
     n: Number | None = None
@@ -118,7 +118,7 @@ def _measure(messages: list[_Message], bounds: Bounds) -> None:
     for message in messages:
         if message.images is not UNSET:
             # Those of an earlier answer. Where they cannot be read, their bytes count.
-            for part in decoded_or(_decode_parts, message.images, list[_Part]()):
+            for part in bounds.take(decoded_or(_decode_parts, message.images, list[_Part]())):
                 bounds.add_picture(part.image_url)
         if message.audio is not UNSET and not is_null(message.audio):
             bounds.is_open = True  # an earlier answer, by its id
@@ -126,7 +126,7 @@ def _measure(messages: list[_Message], bounds: Bounds) -> None:
         if content.startswith(b'"'):
             continue
         if content.startswith(b"["):
-            for part in decoded_part(_decode_parts, content, "messages[...].content"):
+            for part in bounds.take(decoded_part(_decode_parts, content, "messages[...].content")):
                 kind = PARTS.get(part.type, OPEN)
                 if kind != BYTES:
                     bounds.add(kind, part.type, part.image_url)

@@ -29,7 +29,7 @@ from farebox.core.formats.mending import (
 )
 from farebox.core.formats.widening import widened_bytes
 from farebox.core.legible import Fields, decoded_or
-from farebox.core.reading import UNREADABLE, Number, as_whole, is_null, json_path_error
+from farebox.core.reading import UNREADABLE, Many, Number, as_whole, is_null, json_path_error
 from farebox.core.schemas import NAME, OBJECT, TEXT, array_of, object_of, one_of
 from farebox.core.sse import KEEP_ALIVE, data_event
 
@@ -76,15 +76,15 @@ class _Part(Struct):
 
 
 class _Multimodal(Struct):
-    content: list[_Part]
+    content: Many[_Part]
 
 
 _decode_request = msgspec.json.Decoder(_Request).decode
-_Inputs = list[str | int | list[int] | _Multimodal]
+_Inputs = Many[str | int | list[int] | _Multimodal]
 """Several prompts, or the tokens of one."""
 
 _decode_input = msgspec.json.Decoder(str | _Inputs).decode
-_decode_numbers = msgspec.json.Decoder(list[Number | list[Number]]).decode
+_decode_numbers = msgspec.json.Decoder(Many[Number | list[Number]]).decode
 
 
 def read(body: bytes) -> Asked:

@@ -46,7 +46,7 @@ from farebox.core.formats.messages_errors import (
 from farebox.core.formats.messages_usage import counting
 from farebox.core.formats.thinking import lower_thinking
 from farebox.core.legible import Fields, decode_fields, leniently, written
-from farebox.core.reading import UNREADABLE, Number, is_null
+from farebox.core.reading import UNREADABLE, Many, Number, is_null
 from farebox.core.schemas import NAME, OBJECT, TEXT, array_of, object_of, or_null
 from farebox.core.sse import data_event, event_data, event_name, named_event
 
@@ -121,10 +121,10 @@ class _Fallback(Struct, forbid_unknown_fields=True):
 
 
 class _Request(Request):
-    messages: list[_Message]
+    messages: Many[_Message]
     fallbacks: list[_Fallback] | None = None
     max_tokens: Number | None = None
-    mcp_servers: list[Raw] | None = None
+    mcp_servers: Many[Raw] | None = None
     speed: str | None = None
     thread: Raw | UnsetType = UNSET
 
@@ -160,7 +160,7 @@ def read(body: bytes) -> Asked:
 
 
 def _measure(blocks: list[_Block], bounds: Bounds, depth: int = 1) -> None:
-    for block in blocks:
+    for block in bounds.take(blocks):
         kind = BLOCKS.get(block.type, OPEN)
         if kind == BYTES:
             continue

@@ -18,7 +18,7 @@ from farebox.core.formats.envelope import ERROR, error_in_band, refusal_body, ty
 from farebox.core.formats.mending import Amount, drop_nulls, fill, mend_amounts, mend_each, mend_member, see_whole, seen
 from farebox.core.formats.widening import widened_bytes
 from farebox.core.legible import Fields
-from farebox.core.reading import Number
+from farebox.core.reading import Many, Number
 from farebox.core.schemas import NAME, NUMBER, OBJECT, TEXT, array_of, object_of, or_null
 from farebox.core.sse import KEEP_ALIVE, data_event
 
@@ -61,7 +61,7 @@ class _Document(Struct):
 
 class _Request(Struct):
     query: str = ""
-    documents: list[str | _Document] = []
+    documents: Many[str | _Document] = []
     model: str | None = None
     top_n: Number | None = None
     provider: Raw | UnsetType = UNSET

@@ -47,7 +47,7 @@ from farebox.core.formats.responses_strict import (
 from farebox.core.formats.responses_usage import counting
 from farebox.core.formats.thinking import lower_reasoning
 from farebox.core.legible import Fields, decode_fields, decoded_or, legible_part, leniently, written
-from farebox.core.reading import UNREADABLE, Number, is_null
+from farebox.core.reading import UNREADABLE, Many, Number, is_null
 from farebox.core.schemas import FLAG, NAME, OBJECT, TEXT, array_of, object_of, or_null
 from farebox.core.sse import KEEP_ALIVE, comment_event, data_event, event_data, named_event
 from farebox.core.usage import Cost, Unknown, read_cost
@@ -167,7 +167,7 @@ class _Request(Request):
 
 
 _decode_request = msgspec.json.Decoder(_Request).decode
-_decode_items = msgspec.json.Decoder(list[_Item]).decode
+_decode_items = msgspec.json.Decoder(Many[_Item]).decode
 _decode_items_in_full = msgspec.json.Decoder(list[_ItemInFull]).decode
 _decode_parts = msgspec.json.Decoder(list[_Part]).decode
 _decode_part = msgspec.json.Decoder(_Part).decode
@@ -236,7 +236,8 @@ def _measure_parts(content: Raw | UnsetType, bounds: Bounds) -> None:
         return
     place = "input[...].content"
     is_one = text.startswith(b"{")
-    for part in [decoded_part(_decode_part, text, place)] if is_one else decoded_part(_decode_parts, text, place):
+    parts = [decoded_part(_decode_part, text, place)] if is_one else decoded_part(_decode_parts, text, place)
+    for part in bounds.take(parts):
         kind = PARTS.get(part.type, OPEN)
         if kind != BYTES:
             bounds.add(kind, part.type, part.image_url, part.url)

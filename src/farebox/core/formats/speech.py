@@ -19,7 +19,7 @@ from farebox.core.formats.describing import Described
 from farebox.core.formats.envelope import ERROR, error_in_band, failure, refusal_body, typed_refusal
 from farebox.core.formats.mending import cost_before_the_break, cost_in
 from farebox.core.legible import decode_fields
-from farebox.core.reading import UNREADABLE, Number, skip_to_json
+from farebox.core.reading import UNREADABLE, Many, Number, skip_to_json
 from farebox.core.schemas import NAME, array_of, object_of
 from farebox.core.sse import KEEP_ALIVE, data_event
 
@@ -70,7 +70,7 @@ class _Reference(Struct):
 
 
 class _Request(Struct):
-    input: str | list[_Turn] = ""
+    input: str | Many[_Turn] = ""
     model: str | None = None
     speed: Number | None = None
     input_references: list[_Reference] | None = None
