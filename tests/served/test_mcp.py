@@ -16,6 +16,7 @@ from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import CallToolResult, TextContent
 
+from farebox.web.mcp.tools import ITEMS_BYTES_MAX
 from tests.gateway import Gateway, eventually
 from tests.served.test_formats import rss_kib
 
@@ -99,6 +100,19 @@ def test_the_actor_is_a_tool_as_on_the_platform(shared_gateway: Gateway, key: st
         result = call(shared_gateway, key, "apify--openrouter", **{field: value})
         assert result.is_error
         assert field in text_of(result)
+
+
+def test_items_are_given_whatever_their_texts_and_within_bounds(shared_gateway: Gateway, key: str) -> None:
+    dataset = call(shared_gateway, key, "apify--openrouter").structured_content["storages"]["defaultDatasetId"]
+    headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+    long = json.dumps({"a": "x" * (ITEMS_BYTES_MAX // 2)}).encode()
+    for item in (b'{"a":"\\ud800"}', long, long):
+        assert shared_gateway.request("POST", f"/v2/datasets/{dataset}/items", item, headers).status == 201
+    found = call(shared_gateway, key, "get-dataset-items", datasetId=dataset, limit=2).structured_content
+    assert (found["items"][0], len(found["items"]), found["total"]) == ({"a": "\ufffd"}, 2, 3)
+    result = call(shared_gateway, key, "get-dataset-items", datasetId=dataset)
+    assert result.is_error
+    assert "limit: ask for fewer items at once" in text_of(result)
 
 
 def test_a_chat_is_answered_and_billed(shared_gateway: Gateway, key: str) -> None:

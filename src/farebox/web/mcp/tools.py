@@ -148,6 +148,8 @@ ACTOR_TOOL = "apify--openrouter"
 ITEMS_TOOL = "get-dataset-items"
 WAIT_SECONDS_MAX = 45
 ITEMS_MAX = 100
+ITEMS_BYTES_MAX = 4 * 2**20
+"""The most bytes of items at once: they are read and written member by member, while nobody else is answered."""
 
 ACTOR_TOOLS = [
     Tool(
@@ -379,7 +381,9 @@ class _Actor:
             found, total = await self._runs.items(run.dataset_id, offset, limit, desc=False)
         except TooLong as error:
             raise invalid(f"limit: ask for fewer items at once: these are {error}") from error
-        items = [msgspec.json.decode(item) for item in found]
+        if (size := sum(map(len, found))) > ITEMS_BYTES_MAX:
+            raise invalid(f"limit: ask for fewer items at once: these have {size} bytes, of {ITEMS_BYTES_MAX} at most")
+        items = [leniently(msgspec.json.decode, item) for item in found]
         return f"{len(items)} of {total} items", {"items": items, "total": total}
 
 
