@@ -10,7 +10,8 @@ from farebox.core.alerts import FORMS, KINDS, LOW_NANOS, OF_ACCOUNTS, TEST, Deli
 from farebox.core.webhooks import SECRET_BYTES, check_url, secret_of
 from farebox.ports import AlertShelf, Webhooks
 
-RECEIVERS_MAX = 100
+RECEIVERS_MAX, ACCOUNT_RECEIVERS_MAX = 100, 10
+"""How many the operator may have, and each account: so no account's manager takes the operator's."""
 
 _TESTED = "This is a test: alerts arrive here"
 
@@ -49,8 +50,10 @@ class Alerts:
         """Have alerts sent to a URL: of these kinds (all, where none is given), and of one account or of all. The
         secret that signs them is to be shown once. Raises BadTerms."""
         checked = self.check(url, label, form, kinds, account_id)
-        if len(await self._shelf.receivers()) >= RECEIVERS_MAX:
-            raise BadTerms(f"there are {RECEIVERS_MAX} receivers already; remove one first")
+        most = RECEIVERS_MAX if account_id is None else ACCOUNT_RECEIVERS_MAX
+        if sum(each.account_id == account_id for each in await self._shelf.receivers()) >= most:
+            whose = "" if account_id is None else " of this account"
+            raise BadTerms(f"there are {most} receivers{whose} already; remove one first")
         known = tuple(KINDS) if account_id is None else OF_ACCOUNTS
         wanted = [kind for kind in known if kind in kinds or not kinds]
         secret = secret_of(secrets.token_bytes(SECRET_BYTES)) if checked == "webhook" else None

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from farebox.accounts import BadTerms
 from farebox.alerting import CLAIM_US, Alerting
-from farebox.alerts import Alerts
+from farebox.alerts import ACCOUNT_RECEIVERS_MAX, RECEIVERS_MAX, Alerts
 from farebox.background import Task
 from farebox.core.alerts import PAUSES_SECONDS, Delivery, Receiver
 from farebox.core.allowances import NO_LIMITS, Limits
@@ -124,6 +125,23 @@ def test_a_low_balance_is_told_once_signed_and_again_after_it_had_been_above(url
         assert hook.headers["content-type"] == "application/json"
         assert verified(hook, made.secret)
         assert not verified(hook, "whsec_AAAA")
+
+
+def test_the_receivers_of_one_account_take_nobody_elses_place(url: str) -> None:
+    async def run() -> None:
+        async with nodes(url) as (node,):
+            one, other = await node.account(USD), await node.account(USD)
+            for _ in range(ACCOUNT_RECEIVERS_MAX):
+                await node.alerts.add("http://127.0.0.1/", account_id=one)
+            with pytest.raises(BadTerms, match="10 receivers of this account"):
+                await node.alerts.add("http://127.0.0.1/", account_id=one)
+            await node.alerts.add("http://127.0.0.1/", account_id=other)
+            for _ in range(RECEIVERS_MAX):
+                await node.alerts.add("http://127.0.0.1/")
+            with pytest.raises(BadTerms, match="100 receivers already"):
+                await node.alerts.add("http://127.0.0.1/")
+
+    asyncio.run(run())
 
 
 def test_each_kind_of_trouble_is_found_in_the_books(url: str, hooks: HookReceiver) -> None:
