@@ -504,6 +504,7 @@ def begun_run(key: Key, name: str = "r", worker: str = "w", started_us: int = 1)
         worker=worker,
         status="RUNNING",
         origin="API",
+        input=b"",
         timeout_seconds=0,
         memory_mbytes=128,
         limit_nanos=None,

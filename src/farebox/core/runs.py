@@ -18,8 +18,9 @@ RunStatus = Literal["READY", "RUNNING", "TIMING-OUT", "ABORTING", "SUCCEEDED", "
 class Run(Struct, frozen=True, kw_only=True):
     """One run of the Actor that this gateway is. What it leaves stands in a dataset, a key-value store and a log.
 
-    `worker` is the process that carries it through, `input_bytes` how long the JSON is that it was begun with,
-    `limit_nanos` what it may cost; the request queue is always empty.
+    `worker` is the process that carries it through, `limit_nanos` what it may cost; the request queue is always empty.
+    `input` says in digits how long the JSON is that it was begun with: that stands in its store. In the row of an older
+    version `input` is that JSON.
     """
 
     id: str
@@ -29,6 +30,7 @@ class Run(Struct, frozen=True, kw_only=True):
     status: RunStatus
     status_message: str = ""
     origin: str
+    input: bytes
     timeout_seconds: int
     memory_mbytes: int
     limit_nanos: int | None
@@ -38,11 +40,14 @@ class Run(Struct, frozen=True, kw_only=True):
     started_us: int
     finished_us: int | None = None
     exit_code: int | None = None
-    input_bytes: int = 0
 
     @property
     def is_finished(self) -> bool:
         return self.finished_us is not None
+
+    @property
+    def input_bytes(self) -> int:
+        return int(self.input) if self.input.isdigit() else len(self.input)
 
 
 class RunFilter(Struct, frozen=True):

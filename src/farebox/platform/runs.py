@@ -102,6 +102,7 @@ class Runner:
             worker=self._worker,
             status="RUNNING",
             origin=origin,
+            input=b"%d" % len(body),
             timeout_seconds=timeout_seconds,
             memory_mbytes=memory_mbytes,
             limit_nanos=min(limits, default=None),
@@ -109,7 +110,6 @@ class Runner:
             store_id=new_id(),
             queue_id=run_id,
             started_us=clock.now_us(),
-            input_bytes=len(body),
         )
         await self._runs.create_run(run, body)
         self._carry_in_background(run, asked)

@@ -22,11 +22,6 @@ PAGE_BYTES_MAX = 64 * 1024 * 1024
 """How many bytes of items are in memory at once for one reader."""
 
 
-_INPUT_ELSEWHERE = b'"INPUT"'
-"""What stands in a run's row in the place of its input. It is none: an older node that takes the run up fails it, and
-does not take it for one without orders."""
-
-
 class TooLong(Exception):  # noqa: N818 - the word of the house
     """The items that were asked for at once are too long for memory; the message says how long they may be."""
 
@@ -41,10 +36,11 @@ class SqlRuns(OnDesk):
 
     async def create_run(self, run: Run, given: bytes = b"") -> None:
         """A run, and the input that it is begun with. That stands in its store, under a key that no record has: in the
-        run's own row it would be read, and written again, with each of its messages."""
+        run's own row it would be read, and written again, with each of its messages. What stands there is no input: an
+        older node that takes the run up fails it, and does not take it for one without orders."""
 
         def create(db: Db) -> None:
-            db.execute(self._sql.insert_run, (*astuple(run)[:-1], _INPUT_ELSEWHERE))
+            db.execute(self._sql.insert_run, astuple(run))
             db.execute(self._sql.put_record, (run.store_id, "", "application/json", given))
 
         await self._desk.change(create)

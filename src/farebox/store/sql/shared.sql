@@ -1217,18 +1217,17 @@ ORDER BY e.created_us DESC, e.id DESC LIMIT :shown;
 
 -- insert_run (row) --
 INSERT INTO run (
-    id, account_id, key_id, worker, status, status_message, origin, timeout_seconds, memory_mbytes, limit_nanos,
-    dataset_id, store_id, queue_id, started_us, finished_us, exit_code, input
+    id, account_id, key_id, worker, status, status_message, origin, input, timeout_seconds, memory_mbytes, limit_nanos,
+    dataset_id, store_id, queue_id, started_us, finished_us, exit_code
 ) VALUES (
-    :id, :account_id, :key_id, :worker, :status, :status_message, :origin, :timeout_seconds, :memory_mbytes,
-    :limit_nanos, :dataset_id, :store_id, :queue_id, :started_us, :finished_us, :exit_code, :input
+    :id, :account_id, :key_id, :worker, :status, :status_message, :origin, :input, :timeout_seconds, :memory_mbytes,
+    :limit_nanos, :dataset_id, :store_id, :queue_id, :started_us, :finished_us, :exit_code
 );
 
 -- run_named --
 -- By its id, which is its queue's, too, or its dataset's or store's: each by an index of its own, not by the account's.
-SELECT id, account_id, key_id, worker, status, status_message, origin, timeout_seconds, memory_mbytes, limit_nanos,
-    dataset_id, store_id, queue_id, started_us, finished_us, exit_code,
-    coalesce((SELECT length(body) FROM run_record r WHERE r.store_id = run.store_id AND r.key = ''), length(input))
+SELECT id, account_id, key_id, worker, status, status_message, origin, input, timeout_seconds, memory_mbytes,
+    limit_nanos, dataset_id, store_id, queue_id, started_us, finished_us, exit_code
 FROM run WHERE +account_id = :account AND id IN (
     SELECT id FROM run WHERE id = :id
     UNION ALL SELECT id FROM run WHERE dataset_id = :id

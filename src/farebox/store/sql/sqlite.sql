@@ -133,23 +133,20 @@ UPDATE alert_delivery SET due_us = :until WHERE id IN (
 
 -- take_up_runs --
 UPDATE run SET worker = :worker WHERE finished_us IS NULL AND worker IN (SELECT value FROM json_each(:gone))
-RETURNING id, account_id, key_id, worker, status, status_message, origin, timeout_seconds, memory_mbytes, limit_nanos,
-    dataset_id, store_id, queue_id, started_us, finished_us, exit_code,
-    coalesce((SELECT length(body) FROM run_record r WHERE r.store_id = run.store_id AND r.key = ''), length(input));
+RETURNING id, account_id, key_id, worker, status, status_message, origin, input, timeout_seconds, memory_mbytes,
+    limit_nanos, dataset_id, store_id, queue_id, started_us, finished_us, exit_code;
 
 -- runs_forward --
-SELECT id, account_id, key_id, worker, status, status_message, origin, timeout_seconds, memory_mbytes, limit_nanos,
-    dataset_id, store_id, queue_id, started_us, finished_us, exit_code,
-    coalesce((SELECT length(body) FROM run_record r WHERE r.store_id = run.store_id AND r.key = ''), length(input))
+SELECT id, account_id, key_id, worker, status, status_message, origin, input, timeout_seconds, memory_mbytes,
+    limit_nanos, dataset_id, store_id, queue_id, started_us, finished_us, exit_code
 FROM run
 WHERE account_id = :account AND started_us >= :since AND started_us <= :until AND (:origin = '' OR origin = :origin)
 AND (:statuses = '[]' OR status IN (SELECT value FROM json_each(:statuses)))
 ORDER BY started_us ASC, id ASC LIMIT :limit OFFSET :offset;
 
 -- runs_backward --
-SELECT id, account_id, key_id, worker, status, status_message, origin, timeout_seconds, memory_mbytes, limit_nanos,
-    dataset_id, store_id, queue_id, started_us, finished_us, exit_code,
-    coalesce((SELECT length(body) FROM run_record r WHERE r.store_id = run.store_id AND r.key = ''), length(input))
+SELECT id, account_id, key_id, worker, status, status_message, origin, input, timeout_seconds, memory_mbytes,
+    limit_nanos, dataset_id, store_id, queue_id, started_us, finished_us, exit_code
 FROM run
 WHERE account_id = :account AND started_us >= :since AND started_us <= :until AND (:origin = '' OR origin = :origin)
 AND (:statuses = '[]' OR status IN (SELECT value FROM json_each(:statuses)))
@@ -163,7 +160,9 @@ AND (:statuses = '[]' OR status IN (SELECT value FROM json_each(:statuses)));
 -- item_outcomes --
 SELECT number, json_extract(text, '$.status'), json_extract(text, '$.cost_usd'), json_extract(text, '$.fare_events'),
     json_extract(text, '$.fare_usd')
-FROM (SELECT number, CAST(body AS TEXT) AS text FROM run_item WHERE dataset_id = :dataset AND number <= :most) AS items;
+FROM (
+    SELECT number, CAST(body AS TEXT) AS text FROM run_item WHERE dataset_id = :dataset AND number <= :most
+) AS items;
 
 -- attributed_totals --
 -- As `totals`, of orders that say for whom they are; a tag's value where it is grouped by.
