@@ -16,7 +16,7 @@ from farebox.core.books import LAST_US
 from farebox.core.callers import Account, Key
 from farebox.core.moving.foreign_keys import ForeignKey, read_foreign_keys
 from farebox.core.plans import BUILT_IN
-from farebox.core.runs import BilledEvents
+from farebox.core.runs import BilledEvents, Record
 from farebox.core.trail import TrailFilter, Value
 from farebox.end_users import EndUsers
 from farebox.platform.store import SqlRuns
@@ -199,13 +199,24 @@ def test_two_processes_that_add_to_a_run_lose_and_double_nothing(engine: Engine)
         assert isinstance(store, SqlStore)
         _, key = await account_with(store, "a", 0)
         both = [SqlRuns(store.engine, name) for name in ("one", "two")]
-        await both[0].create_run(begun_run(key))
+        await both[0].create_run(begun_run(key), b"{}")
         for number in range(ROUNDS):
             await asyncio.gather(*(runs.append("d-r", [b"{}"]) for runs in both))
             bills = [BilledEvents(f"{number} {at}", "r", f"key {number}", "event", 5) for at in range(2)]
             holds = await asyncio.gather(*(runs.note_bill(bill, 0) for runs, bill in zip(both, bills, strict=True)))
             assert len(set(holds)) == 1
         assert await both[0].item_count("d-r") == 2 * ROUNDS
+        assert await both[0].outcomes("d-r") == []  # none is of an order of the run's
+        await both[0].push(
+            "d-r", 1, b'{"status":200,"fare_usd":"0.1","answer":"\\u0000\\u0000 \\\\\\u0000 \\\\u0000 \\ud83d"}'
+        )
+        assert [each.fare_usd for each in await both[0].outcomes("d-r")] == ["0.1"]
+        for name in ("ab", "b"):
+            await both[0].put_record("s-r", Record(name, "text/plain", b"read"))
+        assert await both[0].records("s-r", "", "", 5) == [("ab", 4), ("b", 4)]
+        assert await both[0].records("s-r", "", "a", 5) == [("ab", 4)]
+        assert await both[0].records("s-r", "ab", "", 5) == [("b", 4)]
+        assert await both[0].input_of("r") == b"{}"
         for runs in both:
             await runs.close()
 

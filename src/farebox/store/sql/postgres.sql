@@ -168,10 +168,17 @@ WHERE account_id = :account AND started_us >= :since AND started_us <= :until AN
 AND (:statuses = '[]' OR status IN (SELECT jsonb_array_elements_text(:statuses::jsonb)));
 
 -- item_outcomes --
-SELECT number, text::jsonb ->> 'status', text::jsonb ->> 'cost_usd', text::jsonb ->> 'fare_events',
-    text::jsonb ->> 'fare_usd'
+-- Without escapes of characters, of which PostgreSQL keeps some in no text: they stand in answers, which are not told.
+SELECT number, item ->> 'status', item ->> 'cost_usd', item ->> 'fare_events', item ->> 'fare_usd'
 FROM (
-    SELECT number, convert_from(body, 'UTF8') AS text FROM run_item WHERE dataset_id = :dataset AND number <= :most
+    SELECT number, (
+        CASE WHEN strpos(text, '\u') = 0 THEN text
+        ELSE regexp_replace(text, '(?<!\\)((\\\\)*)\\u[0-9A-Fa-f]{4}', '\1', 'g') END
+    )::jsonb AS item
+    FROM (
+        SELECT number, convert_from(body, 'UTF8') AS text
+        FROM run_item WHERE dataset_id = :dataset AND number <= :most
+    ) AS texts
 ) AS items;
 
 -- attributed_totals --
