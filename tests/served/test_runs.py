@@ -547,7 +547,7 @@ def test_no_account_takes_every_place_there_is(tmp_path: Path, upstream: int, mo
     """Of runs, and of orders in the background."""
     monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-test")
     monkeypatch.setenv("FAREBOX_BACKGROUND_ORDERS_MAX", "3")
-    slow = {**CHAT, "model": "sim/echo:first-token-ms=1500"}
+    slow = {**CHAT, "model": "sim/echo:first-token-ms=8000"}
     aside = {"model": slow["model"], "input": "Hello", "background": True}
 
     async def main() -> None:
