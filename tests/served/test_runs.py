@@ -9,8 +9,8 @@ import threading
 import time
 import tracemalloc
 import zlib
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -669,25 +669,32 @@ def test_a_run_is_found_without_a_look_at_the_accounts_others(tmp_path: Path) ->
     assert not [step for step in plan if step.startswith("SCAN run") or "run_of_account" in step], plan
 
 
+@asynccontextmanager
+async def runs_in(path: Path) -> AsyncIterator[tuple[SqlRuns, Key]]:
+    """Runs in new books, and a key of an account there."""
+    new_books(path)
+    async with AsyncExitStack() as stack:
+        store = await SqlStore.open(Sqlite(path), "w")
+        stack.push_async_callback(store.close)
+        account = await store.create_account("a", "paying", 0, 1)
+        runs = SqlRuns(Sqlite(path), "w")
+        stack.push_async_callback(runs.close)
+        yield runs, await store.create_key(account.id, "", b"k", "hint", 1)
+
+
 def test_a_run_of_an_older_version_is_shown_its_input(tmp_path: Path) -> None:
     """Its input stands in its own row."""
     path = tmp_path / "books.db"
-    new_books(path)
 
     async def main() -> None:
-        async with AsyncExitStack() as stack:
-            store = await SqlStore.open(Sqlite(path), "w")
-            stack.push_async_callback(store.close)
-            account = await store.create_account("a", "paying", 0, 1)
-            runs = SqlRuns(Sqlite(path), "w")
-            stack.push_async_callback(runs.close)
-            await runs.create_run(begun_run(await store.create_key(account.id, "", b"k", "hint", 1)))
+        async with runs_in(path) as (runs, key):
+            await runs.create_run(begun_run(key))
             with closing(sqlite3.connect(path)) as db:
                 db.execute("UPDATE run SET input = ?", (b'{"requests": []}',))
                 db.execute("DELETE FROM run_record")
                 db.commit()
             assert await runs.input_of("r") == b'{"requests": []}'
-            found = await runs.run(account.id, "r")
+            found = await runs.run(key.account_id, "r")
             assert found is not None
             assert found.input_bytes == 16
 
@@ -695,17 +702,8 @@ def test_a_run_of_an_older_version_is_shown_its_input(tmp_path: Path) -> None:
 
 
 def test_old_runs_are_forgotten_with_what_they_left(tmp_path: Path) -> None:
-    path = tmp_path / "books.db"
-    new_books(path)
-
     async def main() -> None:
-        async with AsyncExitStack() as stack:
-            store = await SqlStore.open(Sqlite(path), "w")
-            stack.push_async_callback(store.close)
-            account = await store.create_account("a", "paying", 0, 1)
-            key = await store.create_key(account.id, "", b"k", "hint", 1)
-            runs = SqlRuns(Sqlite(path), "w")
-            stack.push_async_callback(runs.close)
+        async with runs_in(tmp_path / "books.db") as (runs, key):
             for name in ("old", "new", "going"):
                 await runs.create_run(begun_run(key, name))
                 await runs.push(f"d-{name}", 1, b"{}")
@@ -715,7 +713,7 @@ def test_old_runs_are_forgotten_with_what_they_left(tmp_path: Path) -> None:
             assert await runs.change_run("new", "FAILED", "", 300, 1)
             assert not await runs.change_run("new", "SUCCEEDED", "", 400, 0)  # it has finished
             await runs.forget_runs(200)
-            left, total = await runs.runs(account.id, 0, 10, desc=False)
+            left, total = await runs.runs(key.account_id, 0, 10, desc=False)
             assert ([run.id for run in left], total) == (["going", "new"], 2)
             for name, count in (("old", 0), ("new", 1), ("going", 1)):
                 assert (await runs.items(f"d-{name}", 0, 10, desc=False))[1] == count

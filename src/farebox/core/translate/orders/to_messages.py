@@ -154,7 +154,7 @@ _NOT_IN_IDS = re.compile(r"[^\w-]", re.ASCII)
 
 
 def _call_id(id_: Raw) -> Raw:
-    """A call's id in the characters that Anthropic takes, and different ones as different ones. (Kimi's calls are
+    """A call's id in the characters that Anthropic takes: each other one by its number. (Kimi's calls are
     `functions.f:0`.)"""
     if _IDS.fullmatch(bytes(id_)):
         return id_
